@@ -1,0 +1,1 @@
+"""One machine: workers and router as child processes."""

@@ -1,0 +1,1 @@
+"""One process, one vLLM engine, one merged checkpoint."""

@@ -1,0 +1,1 @@
+"""Making, merging and checking the checkpoints that workers load."""

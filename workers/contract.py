@@ -1,0 +1,155 @@
+"""The wire between router and worker: msgpack structs in, a stream of frames out.
+
+    POST /v1/encode    body: one msgpack `EncodeRequest`
+                       reply: length-prefixed `Frame`s, one per item, in the order of completion
+    GET  /v1/info      JSON `Info`
+    GET  /live, /ready 200 or 503
+
+A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. A reply that
+ends before every item has its frame was cut off: what is missing has failed and may be tried again.
+A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
+and the replica has not failed. A worker that is stopping answers 503 with `x-worker-state: draining`.
+
+Imports neither torch nor vllm, so that the router can.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+ENCODE_PATH = "/v1/encode"
+INFO_PATH = "/v1/info"
+LIVE_PATH = "/live"
+READY_PATH = "/ready"
+STATE_HEADER = "x-worker-state"
+OVERLOADED = "overloaded"
+DRAINING = "draining"
+
+PoolName = Literal["retrieval", "text-matching", "code"]
+POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
+Role = Literal["query", "passage"]
+FailureCode = Literal["token_limit", "media_invalid", "unsupported", "internal"]
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A text without its prefix; the worker adds the one of its role."""
+
+    text: str
+    role: Role
+
+
+class Image(msgspec.Struct, frozen=True, tag="image"):
+    """An encoded image (PNG, JPEG, WebP, GIF) as it came, not decoded."""
+
+    data: bytes
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing to embed.
+
+    `dimensions` cuts the vector to that many values before it is normalised (None: all of them).
+    `multivector` asks for one vector per token instead of their mean.
+    `truncate` cuts a text that is longer than the context instead of failing it.
+    """
+
+    content: Text | Image
+    dimensions: int | None = None
+    multivector: bool = False
+    normalized: bool = True
+    truncate: bool = False
+
+
+class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A batch. `priority` is the engine's: lower goes first (0 interactive, 1 bulk)."""
+
+    items: list[Item]
+    priority: int = 0
+
+
+class Vector(msgspec.Struct, frozen=True, tag="vector"):
+    """An item's result: `shape` is [d] or, multi-vector, [tokens, 128]; `data` is little-endian float32.
+
+    `index` is the item's place in the batch; `tokens` counts what the engine read, prefix included.
+    """
+
+    index: int
+    tokens: int
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """An item's own error; its neighbours are not touched. Only `internal` may be tried again."""
+
+    index: int
+    code: FailureCode
+    message: str
+
+
+Frame = Vector | Failure
+
+
+class Info(msgspec.Struct, frozen=True):
+    """What a worker serves. Lengths in tokens, `dimensions` of the full vector.
+
+    `multivector_dimensions` is None where the checkpoint has no projector; `digest` and `revision`
+    are None where the checkpoint does not say. `batch_tokens` is what one engine step takes at most.
+    """
+
+    task: PoolName
+    model: str
+    digest: str | None
+    revision: str | None
+    dimensions: int
+    multivector_dimensions: int | None
+    max_tokens: int
+    batch_tokens: int
+    versions: dict[str, str]
+
+
+encode_request = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(EncodeRequest).decode
+encode_info = msgspec.json.Encoder().encode
+decode_info = msgspec.json.Decoder(Info).decode
+
+_frame_encoder = msgspec.msgpack.Encoder()
+_decode_frame = msgspec.msgpack.Decoder(Frame).decode
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """One frame with its length in front."""
+    buffer = bytearray(4)
+    _frame_encoder.encode_into(frame, buffer, 4)
+    buffer[:4] = (len(buffer) - 4).to_bytes(4, "little")
+    return bytes(buffer)
+
+
+class FrameReader:
+    """Cuts a byte stream, fed in pieces of any size, back into frames.
+
+    Raises `msgspec.DecodeError` (or its `ValidationError`) when the stream is not of this contract.
+    """
+
+    def __init__(self, max_frame_bytes: int = 1 << 28) -> None:
+        self._buffer = bytearray()
+        self._max_frame_bytes = max_frame_bytes
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield each frame that `data` completes."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while len(buffer) - start >= 4:
+                size = int.from_bytes(buffer[start : start + 4], "little")
+                if size > self._max_frame_bytes:
+                    raise msgspec.DecodeError(f"a frame of {size} bytes is over the limit")
+                end = start + 4 + size
+                if len(buffer) < end:
+                    break
+                frame = _decode_frame(buffer[start + 4 : end])
+                start = end
+                yield frame
+        finally:
+            del buffer[:start]
