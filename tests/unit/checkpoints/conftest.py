@@ -1,0 +1,94 @@
+"""Upstream layouts to change at will, and the command line called in this process."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from workers.checkpoints.__main__ import main
+from workers.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX
+
+DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Upstream:
+    """A copy of the fixture checkpoint that a test may spoil."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def base(self) -> Tensors:
+        return {name: t for file in sorted(self.path.glob("model-*")) for name, t in load_file(file).items()}
+
+    def adapters(self) -> Tensors:
+        return load_file(self.path / ADAPTER_WEIGHTS)
+
+    def change_adapters(self, change: Callable[[Tensors], object]) -> None:
+        tensors = self.adapters()
+        change(tensors)
+        save_file(tensors, self.path / ADAPTER_WEIGHTS)
+
+    def change_json(self, name: str, **values: Any) -> None:
+        file = self.path / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    def change_adapter_config(self, **values: Any) -> None:
+        self.change_json(ADAPTER_CONFIG, **values)
+
+    def rename_base(self, rename: Callable[[str], str]) -> None:
+        for file in self.path.glob("model-*"):
+            save_file({rename(name): tensor for name, tensor in load_file(file).items()}, file)
+        index = json.loads((self.path / INDEX).read_text())
+        self.change_json(INDEX, weight_map={rename(name): file for name, file in index["weight_map"].items()})
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Upstream:
+    return Upstream(Path(shutil.copytree(DATA, tmp_path / "upstream")))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Calls `python -m workers.checkpoints ...` and gives its status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fixture checkpoint merged into float32; not to be changed."""
+    out = tmp_path_factory.mktemp("merged")
+    assert main(["merge", str(DATA), str(out), "--dtype", "float32"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    return DATA
+
+
+@pytest.fixture
+def variant(merged: Path, tmp_path: Path) -> Path:
+    """A variant that a test may spoil."""
+    return Path(shutil.copytree(merged / "code", tmp_path / "code"))
+
+
+def read_weights(folder: Path) -> Tensors:
+    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[[Path], Tensors]:
+    return read_weights

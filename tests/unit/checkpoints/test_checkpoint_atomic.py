@@ -1,0 +1,115 @@
+"""A merge that ends suddenly leaves nothing that looks whole, and the next one clears up."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workers.checkpoints.variant import CheckpointError, kind_of, read_variant
+from workers.checkpoints.writing import whole_folder
+
+# Says where it is and stays there until it is killed.
+STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
+PATCHES = {
+    "in the middle of a shard": "from workers.checkpoints.writing import ShardWriter as W; write = W.write\n"
+    "def stop(self, data):\n    write(self, data[: len(data) // 2]); self._file.flush(); {stop}\n"
+    "W.write = stop",
+    "before the rename": "import os\ndef stop(handle): {stop}\nos.fsync = stop",
+}
+
+
+@contextlib.contextmanager
+def stopped_merge(data: Path, out: Path, where: str):
+    code = (
+        PATCHES[where].format(stop=STOP)
+        + "\nfrom workers.checkpoints.__main__ import main\n"
+        + f"main(['merge', {str(data)!r}, {str(out)!r}, '--task', 'code', '--force'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"here\n", process.communicate()[1].decode()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("where", PATCHES)
+def test_a_killed_merge_leaves_nothing_whole_and_the_next_succeeds(data, run, tmp_path, where):
+    with stopped_merge(data, tmp_path, where) as process:
+        process.kill()
+    [left] = tmp_path.iterdir()
+    assert any(path.stat().st_size for path in left.iterdir())
+    assert (left / "variant.json").exists() == (where == "before the rename")
+    assert kind_of(left) == "incomplete"
+    with pytest.raises(CheckpointError, match="unfinished merge"):
+        read_variant(left)
+    assert run("verify", left)[0] == 1
+    assert run("merge", data, tmp_path, "--task", "code")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["code"]
+    read_variant(tmp_path / "code")
+
+
+def test_a_killed_merge_that_was_given_a_name_is_still_not_whole(data, tmp_path):
+    with stopped_merge(data, tmp_path, "in the middle of a shard"):
+        pass
+    [left] = tmp_path.iterdir()
+    left.rename(tmp_path / "code")
+    with pytest.raises(CheckpointError):
+        read_variant(tmp_path / "code")
+
+
+@pytest.mark.parametrize("where", PATCHES)
+def test_a_killed_replacement_leaves_the_old_one_whole(data, run, merged, tmp_path, where):
+    shutil.copytree(merged / "code", tmp_path / "code")
+    old = read_variant(tmp_path / "code")
+    with stopped_merge(data, tmp_path, where):
+        pass
+    assert read_variant(tmp_path / "code") == old
+    assert '"digest_matches": true' in run("verify", tmp_path / "code", "--full", "--json")[1]
+
+
+def test_a_second_merge_waits_for_the_first(data, run, tmp_path):
+    with stopped_merge(data, tmp_path, "before the rename"):
+        command = [sys.executable, "-m", "workers.checkpoints", "merge", str(data), str(tmp_path)]
+        second = subprocess.Popen(
+            [*command, "--task", "code"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        waits_for_a_lock(second)
+        assert [path.name.startswith(".code.partial-") for path in tmp_path.iterdir()] == [True]
+    _, error = second.communicate(timeout=60)
+    assert second.returncode == 0, error
+    assert [path.name for path in tmp_path.iterdir()] == ["code"]
+
+
+def test_what_was_left_behind_makes_room_before_writing(tmp_path):
+    (tmp_path / ".code.partial-x").mkdir()
+    (tmp_path / ".retrieval.partial-x").mkdir()
+    with whole_folder(tmp_path / "code", replace=False) as partial:
+        assert sorted(tmp_path.iterdir()) == sorted([partial, tmp_path / ".retrieval.partial-x"])
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    def fail():
+        with whole_folder(tmp_path / "code", replace=False) as partial:
+            (partial / "half").write_bytes(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def waits_for_a_lock(process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        if any(lock[1] == "->" and int(lock[5]) == process.pid for lock in locks):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the second merge never waited")

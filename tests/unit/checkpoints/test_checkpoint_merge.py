@@ -1,0 +1,233 @@
+"""What a merge writes, against W + (alpha / r) B A computed here."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from workers.checkpoints import merge
+from workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
+from workers.checkpoints.variant import read_variant
+from workers.contract import POOLS
+
+LAYERS = 2
+
+
+def base_name(module):
+    return f"{module}.weight" if module == "multi_vector_projector" else f"model.{module}.weight"
+
+
+def expected(upstream, task, scale=lambda module: 1.0):
+    base, adapters = upstream.base(), upstream.adapters()
+    for module in adapted_modules(LAYERS):
+        a = adapters[adapter_key(module, "A", task)].double()
+        b = adapters[adapter_key(module, "B", task)].double()
+        base[base_name(module)] = base[base_name(module)].double() + scale(module) * torch.matmul(b, a)
+    return base
+
+
+def assert_merged(found, wanted, rtol):
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name].double(), tensor.double(), rtol=rtol, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("task", POOLS)
+def test_float32_weights_are_base_plus_scaled_product(upstream, run, weights, tmp_path, task):
+    upstream.change_adapter_config(lora_alpha=16)
+    assert run("merge", upstream.path, tmp_path / "out", "--task", task, "--dtype", "float32")[0] == 0
+    found = weights(tmp_path / "out" / task)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert_merged(found, expected(upstream, task, lambda module: 16 / 32), rtol=1e-5)
+
+
+def test_source_dtype_is_float32_rounded_once(upstream, run, weights, merged, tmp_path):
+    assert run("merge", upstream.path, tmp_path)[0] == 0
+    for task in POOLS:
+        exact, found = weights(merged / task), weights(tmp_path / task)
+        for name, tensor in found.items():
+            assert tensor.dtype == torch.bfloat16
+            assert torch.equal(tensor, exact[name].bfloat16()), name
+
+
+def test_what_no_adapter_touches_is_identical(upstream, run, weights, tmp_path):
+    assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
+    base, found = upstream.base(), weights(tmp_path / "code")
+    adapted = {base_name(module) for module in adapted_modules(LAYERS)}
+    for name, tensor in base.items():
+        assert torch.equal(found[name], tensor) != (name in adapted), name
+    assert sum(name.startswith("visual.") for name in base.keys() - adapted) == 30
+
+
+def test_shards_keep_their_names_and_tensors(data, merged):
+    def shards(folder):
+        return {file.name: list(safe_open(file, "pt").keys()) for file in folder.glob("model-*.safetensors")}
+
+    assert len(shards(data)) == 2
+    assert shards(merged / "code") == shards(data)
+    index = json.loads((merged / "code" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"] == {name: file for file, names in shards(data).items() for name in names}
+
+
+def test_rslora_and_patterns_set_the_scale(upstream, run, weights, tmp_path):
+    module = "layers.1.mlp.up_proj"
+
+    def halve(tensors):
+        for task in POOLS:
+            a, b = adapter_key(module, "A", task), adapter_key(module, "B", task)
+            tensors[a], tensors[b] = tensors[a][:16].contiguous(), tensors[b][:, :16].contiguous()
+
+    upstream.change_adapters(halve)
+    upstream.change_adapter_config(
+        use_rslora=True, rank_pattern={"layers.1.mlp.up_proj": 16}, alpha_pattern={"k_proj": 8}
+    )
+    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+
+    def scale(name):
+        alpha = 8 if name.endswith("k_proj") else 32
+        return alpha / math.sqrt(16 if name == module else 32)
+
+    assert_merged(weights(tmp_path / "code"), expected(upstream, "code", scale), rtol=1e-5)
+
+
+def test_new_style_base_names_merge_alike(upstream, run, weights, merged, tmp_path):
+    def rename(name):
+        if name.startswith("visual."):
+            return f"model.{name}"
+        return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+
+    upstream.rename_base(rename)
+    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    old = weights(merged / "code")
+    found = weights(tmp_path / "code")
+    assert found.keys() == {rename(name) for name in old}
+    assert all(torch.equal(found[rename(name)], tensor) for name, tensor in old.items())
+
+
+def test_one_file_without_an_index_is_a_source_too(upstream, run, weights, merged, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(upstream.base(), upstream.path / "model.safetensors")
+    for file in [*upstream.path.glob("model-*"), upstream.path / "model.safetensors.index.json"]:
+        file.unlink()
+    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
+
+
+def test_blocks_of_rows_do_not_show(data, run, weights, merged, tmp_path, monkeypatch):
+    # 256 columns: three rows at a time, and the last block shorter; 640 x 256 is copied in pieces too.
+    monkeypatch.setattr(merge, "BLOCK_VALUES", 3 * 256 + 10)
+    assert run("merge", data, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert_merged(weights(tmp_path / "code"), weights(merged / "code"), rtol=1e-5)
+
+
+def test_a_config_with_a_text_part_merges_alike(upstream, run, tmp_path):
+    file = upstream.path / "config.json"
+    config = json.loads(file.read_text())
+    text = {"num_hidden_layers", "hidden_size", "rope_scaling", "rope_theta", "vocab_size", "torch_dtype"}
+    nested = {key: value for key, value in config.items() if key not in text}
+    file.write_text(json.dumps({**nested, "text_config": {key: config[key] for key in text}}))
+    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert read_variant(tmp_path / "code").dimensions == 256
+    found = json.loads((tmp_path / "code" / "config.json").read_text())
+    assert found["torch_dtype"] == "float32"
+    # What the part said of the dtype would win over the line above.
+    assert found["text_config"].keys() == text - {"torch_dtype"}
+
+
+def test_config_is_ready_for_vllm(upstream, run, tmp_path):
+    remote = {"AutoModel": "modeling_jina_embeddings_v4.JinaEmbeddingsV4Model"}
+    upstream.change_json("config.json", auto_map=remote)
+    upstream.change_json("preprocessor_config.json", auto_map=remote, max_pixels=12_845_056)
+    upstream.change_json(
+        "tokenizer_config.json", auto_map=remote, processor_class="JinaEmbeddingsV4Processor"
+    )
+    assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
+    config, processor, tokenizer = (
+        json.loads((tmp_path / "code" / name).read_text())
+        for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+    )
+    assert config["architectures"] == [ARCHITECTURE]
+    assert config["model_type"] == "qwen2_5_vl"
+    assert (config["torch_dtype"], config["tie_word_embeddings"]) == ("bfloat16", True)
+    assert config["rope_scaling"]["mrope_section"] == [4, 6, 6]
+    assert (processor["min_pixels"], processor["max_pixels"]) == (3136, 602112)
+    assert processor["processor_class"] == tokenizer["processor_class"] == "Qwen2_5_VLProcessor"
+    assert not any("auto_map" in part for part in (config, processor, tokenizer))
+    assert (tmp_path / "code" / "tokenizer.json").read_bytes() == (
+        upstream.path / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_variant_record_says_where_it_comes_from(upstream, run, tmp_path):
+    upstream.change_adapter_config(lora_alpha=64)
+    assert run("merge", upstream.path, tmp_path, "--task", "text-matching")[0] == 0
+    variant = read_variant(tmp_path / "text-matching")
+    assert (variant.task, variant.r, variant.alpha) == ("text-matching", 32, 64)
+    assert (variant.dtype, variant.dimensions, variant.multivector_dimensions) == ("bfloat16", 256, 128)
+    assert (variant.source, variant.revision) == (str(upstream.path), None)
+
+
+def test_hub_id_is_fetched_at_the_reference_revision(data, run, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        asked.append((repository, revision))
+        return shutil.copytree(data, tmp_path / "snapshots" / revision)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out", "--task", "code")[0] == 0
+    revision = "853c867b65b749f3c3c72a06868140d842e04f06"
+    assert asked == [("jinaai/jina-embeddings-v4", revision)]
+    variant = read_variant(tmp_path / "out" / "code")
+    assert (variant.source, variant.revision) == ("jinaai/jina-embeddings-v4", revision)
+
+
+def test_digest_depends_on_weights_alone(upstream, run, merged, tmp_path):
+    upstream.change_json("config.json", note="another config")
+    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
+    assert len({read_variant(merged / task).digest for task in POOLS}) == 3
+
+
+def test_existing_output_of_this_source_is_left_alone(upstream, run, tmp_path):
+    assert run("merge", upstream.path, tmp_path / "out")[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*")}
+    status, out, _ = run("merge", upstream.path, tmp_path / "out")
+    assert status == 0
+    assert out.count("nothing to do") == 3
+    assert {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*")} == before
+
+
+@pytest.mark.parametrize("what", ["source", "dtype", "cut short"])
+def test_other_output_is_replaced_only_by_force(upstream, run, weights, tmp_path, what):
+    options = ["merge", upstream.path, tmp_path / "out", "--task", "code"]
+    assert run(*options)[0] == 0
+    if what == "source":
+        upstream.change_adapters(
+            lambda tensors: tensors[adapter_key("layers.0.mlp.up_proj", "B", "code")].neg_()
+        )
+    elif what == "dtype":
+        options += ["--dtype", "float32"]
+    else:
+        shard = tmp_path / "out" / "code" / "model-00001-of-00002.safetensors"
+        shard.write_bytes(shard.read_bytes()[:-1])
+    before = read_all(tmp_path / "out")
+    status, _, error = run(*options)
+    assert status == 1
+    assert "--force" in error
+    assert read_all(tmp_path / "out") == before
+    assert run(*options, "--force")[0] == 0
+    assert read_all(tmp_path / "out") != before
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["code"]
+    read_variant(tmp_path / "out" / "code")
+
+
+def read_all(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,178 @@
+"""What cannot be merged is refused by name, before anything is written."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from workers.checkpoints import merge
+from workers.checkpoints.layout import adapter_key
+
+
+@pytest.fixture
+def refused(upstream, run, tmp_path):
+    """Merges and gives the error, having seen that nothing was written."""
+
+    def refused(*options):
+        status, _, error = run("merge", upstream.path, tmp_path / "out", *options)
+        assert status == 1
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+        return error
+
+    return refused
+
+
+UP = adapter_key("layers.1.mlp.up_proj", "A", "code")
+DOWN = adapter_key("layers.0.mlp.down_proj", "B", "retrieval")
+
+
+def test_missing_modules_are_all_named(upstream, refused):
+    keys = [adapter_key(f"layers.{n}.self_attn.q_proj", half, "code") for n in (0, 1) for half in ("A", "B")]
+    upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in keys])
+    error = refused()
+    assert all(f"missing: {key}" in error for key in keys)
+    assert error.count("missing: ") == 4
+
+
+def test_a_missing_projector_adapter_is_named(upstream, refused):
+    keys = [adapter_key("multi_vector_projector", half, "retrieval") for half in ("A", "B")]
+    upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in keys])
+    assert all(f"missing: {key}" in refused() for key in keys)
+
+
+def test_half_an_adapter_is_named_even_of_another_task(upstream, refused):
+    upstream.change_adapters(lambda tensors: tensors.pop(UP))
+    assert f"missing, without its other half: {UP}" in refused("--task", "retrieval")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "base_model.model.visual.blocks.0.attn.qkv.lora_A.code.weight",
+        "base_model.model.model.language_model.layers.2.mlp.up_proj.lora_A.code.weight",
+        "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.chat.weight",
+        "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_magnitude_vector.code.weight",
+        "base_model.model.model.language_model.layers.0.input_layernorm.lora_A.code.weight",
+    ],
+)
+def test_unexpected_keys_are_named(upstream, refused, key):
+    upstream.change_adapters(lambda tensors: tensors.update({key: torch.zeros(32, 256)}))
+    assert f"unexpected: {key}" in refused("--task", "retrieval")
+
+
+def test_wrong_shapes_are_all_named(upstream, refused):
+    def change(tensors):
+        tensors[UP] = tensors[UP][:16].contiguous()
+        tensors[DOWN] = tensors[DOWN][:-1].contiguous()
+
+    upstream.change_adapters(change)
+    error = refused("--task", "code")
+    assert f"{UP} is [16, 256], should be [32, 256]" in error
+    assert f"{DOWN} is [255, 32], should be [256, 32]" in error
+
+
+def test_tasks_of_an_adapter_file_with_one_task_alone(upstream, run, refused, tmp_path):
+    def only_code(tensors):
+        for key in [key for key in tensors if ".code." not in key]:
+            del tensors[key]
+
+    upstream.change_adapters(only_code)
+    error = refused()
+    assert error.count("missing: ") == 2 * 2 * 15
+    assert ".code." not in error
+    assert run("merge", upstream.path, tmp_path / "out", "--task", "code")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"use_dora": True},
+        {"peft_type": "LOHA"},
+        {"fan_in_fan_out": True},
+        {"bias": "all"},
+        {"modules_to_save": ["norm"]},
+        {"layer_replication": [[0, 2]]},
+        {"use_qalora": True},
+        {"r": None},
+        {"r": 0},
+        {"lora_alpha": "high"},
+    ],
+)
+def test_settings_that_would_merge_otherwise_are_refused(upstream, refused, setting):
+    upstream.change_adapter_config(**setting)
+    assert next(iter(setting)) in refused()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(upstream, refused, value):
+    upstream.change_adapters(lambda tensors: tensors[UP].__setitem__((3, 5), value))
+    assert "model.layers.1.mlp.up_proj.weight" in refused("--task", "code")
+
+
+def test_a_base_that_lacks_a_module_is_refused(upstream, refused):
+    upstream.change_json("config.json", num_hidden_layers=3)
+    assert "layers.2.self_attn.q_proj" in refused()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_a_quantised_base_is_refused(upstream, refused, dtype):
+    file = upstream.path / "model-00002-of-00002.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
+    assert "quantised" in refused()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "preprocessor_config.json",
+        "tokenizer_config.json",
+        "model-00002-of-00002.safetensors",
+        "adapters/adapter_config.json",
+        "adapters/adapter_model.safetensors",
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "cut short"])
+def test_damaged_sources_are_refused(upstream, refused, name, how):
+    file = upstream.path / name
+    data = file.read_bytes()
+    file.unlink()
+    if how == "cut short":
+        file.write_bytes(data[:-2])
+    assert name.split("/")[-1] in refused()
+
+
+def test_what_is_merged_already_is_refused(merged, run, tmp_path):
+    status, _, error = run("merge", merged / "code", tmp_path / "out")
+    assert status == 1
+    assert "merged already" in error
+
+
+def test_a_full_disk_is_seen_before_writing(refused, monkeypatch):
+    monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
+    assert "MB" in refused()
+
+
+def test_a_hub_that_cannot_be_reached_says_what_to_do(run, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    status, _, error = run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out")
+    assert status == 1
+    assert "no route" in error
+    assert "hf download jinaai/jina-embeddings-v4 --revision 853c867b" in error
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(run, tmp_path, source):
+    status, _, error = run("merge", source, tmp_path / "out")
+    assert status == 1
+    assert "no folder and no Hugging Face id" in error
+
+
+def test_a_revision_of_a_folder_is_refused(refused):
+    assert "revision" in refused("--revision", "main")

@@ -1,0 +1,156 @@
+"""Tiny checkpoints: the upstream layout, the real shapes, the same every time, and outputs that differ."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from workers.checkpoints.__main__ import main
+from workers.checkpoints.tokenizer import SPECIAL_TOKENS
+from workers.checkpoints.variant import kind_of, read_variant
+from workers.contract import POOLS
+
+TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tiny") / "upstream"
+    assert main(["tiny", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def variants(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("variants")
+    assert main(["merge", str(tiny), str(out)]) == 0
+    return out
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_layout_is_upstreams(tiny, data):
+    def names(folder):
+        return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+    assert kind_of(tiny) == "upstream"
+    layout = {name for name in names(data) if not name.startswith(("reference", "README", "model-"))}
+    assert {name for name in names(tiny) if not name.startswith("model-")} == layout
+    assert len(list(tiny.glob("model-*.safetensors"))) == 3
+    assert sum(path.stat().st_size for path in tiny.rglob("*")) < 100e6
+
+
+def test_tensor_names_are_upstreams(tiny, data, weights):
+    assert weights(tiny).keys() == weights(data).keys()
+    assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()
+
+
+def test_config_has_the_real_shapes(tiny):
+    config = json.loads((tiny / "config.json").read_text())
+    assert (config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]) == (
+        2048,
+        16,
+        2,
+    )
+    assert config["rope_scaling"]["mrope_section"] == [16, 24, 24]
+
+
+def test_a_variant_has_all_dimensions(variants):
+    for task in POOLS:
+        variant = read_variant(variants / task)
+        assert (variant.dimensions, variant.multivector_dimensions, variant.dtype) == (2048, 128, "bfloat16")
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path):
+    for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
+        command = [sys.executable, "-m", "workers.checkpoints", "tiny", "--nano", "--seed", str(seed)]
+        subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
+    first, second, other = (digests(tmp_path / name) for name in "abc")
+    assert first == second
+    changed = {str(path) for path, digest in first.items() if other[path] != digest}
+    assert changed == {str(path) for path in first if path.suffix == ".safetensors"}
+
+
+def test_an_existing_folder_is_not_overwritten(tiny, run):
+    before = digests(tiny)
+    status, _, error = run("tiny", tiny, "--nano")
+    assert status == 1
+    assert "exists" in error
+    assert digests(tiny) == before
+
+
+def test_tokens_are_plausible(tiny):
+    tokenizer = Tokenizer.from_file(str(tiny / "tokenizer.json"))
+
+    def count(text):
+        return len(tokenizer.encode(f"Query: {text}", add_special_tokens=False).ids)
+
+    # As with the real tokenizer: API.md.
+    assert sum(map(count, ["cash is king", "yes I do like cat", "morning"])) == 15
+    assert 5 <= count("浜辺に沈む美しい夕日") <= 14
+    for text in ["\U0001f600 café\n\n\tx", "غروب", "日"]:
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@pytest.mark.parametrize("size", ["tiny", "nano"])
+def test_transformers_loads_it_and_vectors_differ(variants, tmp_path, size):
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    if size == "nano":
+        assert main(["tiny", "--nano", str(tmp_path / "nano")]) == 0
+        assert main(["merge", str(tmp_path / "nano"), str(tmp_path)]) == 0
+        variants = tmp_path
+    vectors = {}
+    for task in POOLS:
+        tokenizer = AutoTokenizer.from_pretrained(variants / task)
+        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            variants / task, dtype=torch.float32, output_loading_info=True
+        )
+        assert not report["missing_keys"]
+        assert report["unexpected_keys"] == {"multi_vector_projector.weight", "multi_vector_projector.bias"}
+        with torch.no_grad():
+            means = [
+                model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+                for text in TEXTS
+            ]
+        vectors[task] = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    between_texts = vectors["code"] @ vectors["code"].T - torch.eye(len(TEXTS))
+    assert between_texts.isfinite().all()
+    assert between_texts.max() < 0.95
+    for task, other in [POOLS[:2], POOLS[1:], POOLS[::2]]:
+        assert (vectors[task] * vectors[other]).sum(1).max() < 0.8
+
+
+def test_special_tokens_agree_with_the_config(tiny, variants):
+    from transformers import AutoConfig, AutoProcessor
+
+    config = AutoConfig.from_pretrained(variants / "code")
+    processor = AutoProcessor.from_pretrained(variants / "code")
+    tokenizer = processor.tokenizer
+    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(
+        range(len(tokenizer) - len(SPECIAL_TOKENS), len(tokenizer))
+    )
+    assert config.image_token_id == tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert config.vision_start_token_id == tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    assert config.vision_end_token_id == tokenizer.convert_tokens_to_ids("<|vision_end|>")
+    assert len(tokenizer) <= config.get_text_config().vocab_size
+    assert tokenizer.pad_token == "<|endoftext|>"
+    assert processor.image_processor.size["longest_edge"] == 602112
+
+
+def test_vllm_reads_the_config(variants):
+    config_module = pytest.importorskip("vllm.transformers_utils.config")
+    config = config_module.get_config(str(variants / "code"), trust_remote_code=False)
+    assert config.architectures == ["TriptychEmbeddings"]
+    assert config_module.uses_mrope(config)
+    assert config.get_text_config().rope_parameters["rope_theta"] == 1e6

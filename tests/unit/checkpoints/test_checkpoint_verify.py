@@ -1,0 +1,178 @@
+"""What a folder is said to be, and whether a worker may load it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from workers.checkpoints.variant import CheckpointError, read_variant
+
+
+@pytest.fixture
+def verify(run):
+    def verify(folder, *options):
+        status, out, _ = run("verify", folder, "--json", *options)
+        report = json.loads(out)
+        assert status == (0 if report["servable"] else 1)
+        return report
+
+    return verify
+
+
+@pytest.fixture
+def official(variant):
+    """As jinaai/jina-embeddings-v4-vllm-*: merged, no record of it, no projector."""
+    (variant / "variant.json").unlink()
+    edit(variant / "config.json", architectures=["Qwen2_5_VLForConditionalGeneration"])
+    weight_map = json.loads((variant / "model.safetensors.index.json").read_text())["weight_map"]
+    for file in variant.glob("model-*"):
+        tensors = load_file(file)
+        for name in [name for name in tensors if "projector" in name]:
+            del tensors[name], weight_map[name]
+        save_file(tensors, file)
+    edit(variant / "model.safetensors.index.json", weight_map=weight_map)
+    return variant
+
+
+def edit(file: Path, **values):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_a_variant_can_be_served(variant, verify):
+    report = verify(variant)
+    assert (report["kind"], report["task"], report["dtype"]) == ("variant", "code", "float32")
+    assert (report["dimensions"], report["multivector_dimensions"]) == (256, 128)
+    assert report["servable"]
+    assert report["digest_matches"] is None
+    assert verify(variant, "--full")["digest_matches"] is True
+
+
+def test_full_sees_one_changed_byte(variant, verify):
+    file = variant / "model-00001-of-00002.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert verify(variant)["servable"]
+    report = verify(variant, "--full")
+    assert report["digest_matches"] is False
+    assert "merge again" in report["why_not"]
+
+
+def test_an_official_folder_can_be_served_without_multivectors(official, verify):
+    report = verify(official)
+    assert (report["kind"], report["task"], report["multivector_dimensions"]) == ("official", None, None)
+    assert report["servable"]
+    variant = read_variant(official)
+    assert (variant.task, variant.digest, variant.r, variant.alpha) == (None, None, None, None)
+    assert (variant.dimensions, variant.dtype) == (256, "float32")
+
+
+def test_upstream_has_to_be_merged_first(upstream, verify):
+    report = verify(upstream.path)
+    assert (report["kind"], report["dtype"], report["servable"]) == ("upstream", "bfloat16", False)
+    assert "merge" in report["why_not"]
+
+
+def test_a_base_without_its_adapters_is_never_served(upstream, verify):
+    (upstream.path / "adapters" / "adapter_model.safetensors").unlink()
+    report = verify(upstream.path)
+    assert (report["kind"], report["servable"]) == ("incomplete", False)
+    assert "adapter" in report["why_not"]
+
+
+@pytest.mark.parametrize("content", ["nothing", "a file", "another model", "no folder"])
+def test_other_folders_are_no_checkpoint(tmp_path, verify, content):
+    folder = tmp_path / "folder"
+    if content != "no folder":
+        folder.mkdir()
+    if content == "a file":
+        (folder / "notes.txt").write_text("x")
+    elif content == "another model":
+        (folder / "config.json").write_text('{"model_type": "bert"}')
+    report = verify(folder, "--full")
+    assert (report["kind"], report["servable"]) == ("not a checkpoint", False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "tokenizer.json",
+        "preprocessor_config.json",
+        "model.safetensors.index.json",
+        "model-00002-of-00002.safetensors",
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_a_variant_with_a_damaged_file_is_refused(variant, verify, name, how):
+    if how == "missing":
+        (variant / name).unlink()
+    else:
+        (variant / name).write_bytes(b"")
+    report = verify(variant, "--full")
+    assert not report["servable"]
+    assert name in report["why_not"] or name == "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("variant.json", {"task": "retrieval.query"}),
+        ("variant.json", {"format": 2}),
+        ("variant.json", {"dimensions": 128}),
+        ("variant.json", {"multivector_dimensions": 64}),
+        ("variant.json", {"dtype": "bfloat16"}),
+        ("variant.json", {"surprise": 1}),
+        ("config.json", {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}),
+        ("config.json", {"hidden_size": 128}),
+    ],
+)
+def test_a_record_that_contradicts_the_folder_is_refused(variant, file, values):
+    edit(variant / file, **values)
+    with pytest.raises(CheckpointError, match=file):
+        read_variant(variant)
+
+
+def test_missing_shards_are_all_named(variant):
+    shards = sorted(variant.glob("model-*"))
+    for shard in shards:
+        shard.unlink()
+    with pytest.raises(CheckpointError, match=", ".join(shard.name for shard in shards)):
+        read_variant(variant)
+
+
+def test_a_variant_without_its_record_is_refused(variant, verify):
+    (variant / "variant.json").unlink()
+    report = verify(variant)
+    assert (report["kind"], report["servable"]) == ("incomplete", False)
+    assert "variant.json" in report["why_not"]
+
+
+def test_an_index_that_disagrees_with_the_shards_is_refused(variant):
+    index = variant / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    weight_map["model.norm.weight"] = "model-00002-of-00002.safetensors"
+    edit(index, weight_map=weight_map)
+    with pytest.raises(CheckpointError, match=r"disagree about model\.norm\.weight"):
+        read_variant(variant)
+
+
+def test_text_report_says_the_same(variant, official, run):
+    status, out, _ = run("verify", official)
+    assert status == 0
+    assert "WORKER_TASK" in out
+    assert "multi-vectors are refused" in out
+    assert "can be served" in out
+
+
+def test_reading_a_variant_imports_no_torch_and_no_vllm(merged):
+    code = (
+        "import sys; from pathlib import Path; from workers.checkpoints.variant import read_variant;"
+        f"read_variant(Path({str(merged / 'code')!r}));"
+        "print([name for name in ('torch', 'vllm', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

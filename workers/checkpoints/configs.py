@@ -1,0 +1,61 @@
+"""The small files of a variant, made from upstream's: everything vLLM reads but the weights."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from workers.checkpoints import layout
+from workers.checkpoints.shards import load_json
+from workers.checkpoints.writing import write_json
+
+# Remote code, and upstream's own settings, which vLLM would take for its own or ignore.
+_DROPPED = (
+    "auto_map",
+    "matryoshka_dims",
+    "single_vector_pool_strategy",
+    "task_names",
+    "truncate_dim",
+    "_name_or_path",
+)
+_DTYPE_KEYS = ("dtype", "torch_dtype")
+
+
+def write_small_files(source: Path, target: Path, *, dtype: str, projector: int, tied: bool) -> None:
+    """Config, processor config and tokenizer of a variant.
+
+    `dtype` is that of its weights, `projector` the length of a token's vector, `tied` whether the token
+    embeddings are the output head too, that is, whether the weights hold no `lm_head`.
+    """
+    config = _without(load_json(source / layout.CONFIG), _DROPPED + _DTYPE_KEYS)
+    for part in ("text_config", "vision_config"):
+        if isinstance(config.get(part), dict):
+            config[part] = _without(config[part], _DROPPED + _DTYPE_KEYS)
+    config |= {
+        "architectures": [layout.ARCHITECTURE],
+        "model_type": layout.MODEL_TYPE,
+        "multi_vector_projector_dim": projector,
+        "tie_word_embeddings": tied,
+        "torch_dtype": dtype,
+    }
+    write_json(target / layout.CONFIG, config)
+
+    processor = _without(load_json(source / layout.PREPROCESSOR), ("auto_map", "size"))
+    processor |= {
+        "min_pixels": layout.MIN_PIXELS,
+        "max_pixels": layout.MAX_PIXELS,
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    write_json(target / layout.PREPROCESSOR, processor)
+
+    tokenizer = _without(load_json(source / layout.TOKENIZER_CONFIG), ("auto_map",))
+    if "processor_class" in tokenizer:
+        tokenizer["processor_class"] = "Qwen2_5_VLProcessor"
+    write_json(target / layout.TOKENIZER_CONFIG, tokenizer)
+    for name in layout.TOKENIZER_FILES:
+        if name != layout.TOKENIZER_CONFIG and (source / name).exists():
+            shutil.copyfile(source / name, target / name)
+
+
+def _without(config: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in keys}

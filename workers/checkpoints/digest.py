@@ -1,0 +1,78 @@
+"""What two checkpoints have to share to be called the same.
+
+The digest of a set of weights is the SHA-256 of one line for each tensor, in the order of their names:
+`<name> <dtype> <shape, comma-separated> <SHA-256 of its bytes>\\n`. It does not depend on how tensors are
+spread over shards, can be taken while they stream by, and says nothing about config or tokenizer.
+The digest of a source is the SHA-256 of `<path> <SHA-256 of the file>\\n` over the files a merge reads.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from workers.checkpoints import layout
+from workers.checkpoints.shards import Tensor, read_shards
+
+BLOCK_BYTES = 1 << 24
+
+Advance = Callable[[int], object]
+"""Told of each number of bytes that is done."""
+
+
+class WeightsDigest:
+    """Takes tensors in any order, each in pieces between `begin` and the next."""
+
+    def __init__(self) -> None:
+        self._tensors: list[tuple[str, str, str, hashlib._Hash]] = []
+
+    def begin(self, name: str, dtype: str, shape: Iterable[int]) -> None:
+        """The pieces that follow are of this tensor."""
+        self._tensors.append((name, dtype, ",".join(map(str, shape)), hashlib.sha256()))
+
+    def update(self, data: bytes) -> None:
+        """The next piece."""
+        self._tensors[-1][3].update(data)
+
+    def hexdigest(self) -> str:
+        """Of all tensors so far."""
+        whole = hashlib.sha256()
+        for name, dtype, shape, data in sorted(self._tensors, key=lambda tensor: tensor[0]):
+            whole.update(f"{name} {dtype} {shape} {data.hexdigest()}\n".encode())
+        return whole.hexdigest()
+
+
+def weights_digest(tensors: Iterable[Tensor], advance: Advance) -> str:
+    """The digest of weights that lie on disk, read in blocks."""
+    digest = WeightsDigest()
+    for tensor in tensors:
+        digest.begin(tensor.name, tensor.dtype, tensor.shape)
+        for block in tensor.blocks(BLOCK_BYTES):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
+
+
+def source_files(folder: Path) -> list[Path]:
+    """The files of an upstream layout that decide what a merge gives."""
+    names = [
+        layout.CONFIG,
+        layout.PREPROCESSOR,
+        *layout.TOKENIZER_FILES,
+        layout.ADAPTER_CONFIG,
+        layout.ADAPTER_WEIGHTS,
+        *read_shards(folder),
+    ]
+    return [folder / name for name in names if (folder / name).exists()]
+
+
+def source_digest(folder: Path, advance: Advance) -> str:
+    """The digest of an upstream layout."""
+    whole = hashlib.sha256()
+    for path in source_files(folder):
+        data = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                data.update(block)
+                advance(len(block))
+        whole.update(f"{path.relative_to(folder)} {data.hexdigest()}\n".encode())
+    return whole.hexdigest()

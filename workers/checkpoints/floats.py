@@ -1,0 +1,28 @@
+"""Raw bytes of bfloat16, float16 and float32 to float32 and back, with numpy alone.
+
+numpy has no bfloat16: it is the upper half of a float32, so reading it is a shift, and writing it is
+rounding (to nearest, ties to even) before one.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
+"""The largest magnitude, to five digits, that each dtype holds; beyond it is infinity."""
+
+
+def decode(data: bytes, dtype: str) -> Floats:
+    """Little-endian bytes to a flat float32 array, exactly."""
+    if dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f2" if dtype == "F16" else "<f4").astype(np.float32)
+
+
+def encode(values: Floats, dtype: str) -> bytes:
+    """A finite float32 array to little-endian bytes, rounded to the nearest value of `dtype`."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return values.astype("<f2" if dtype == "F16" else "<f4").tobytes()
