@@ -1,0 +1,179 @@
+"""Servers as child processes, for benchmarks and tests: started, waited for, and ended as a group."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from workers.contract import ENCODE_PATH, READY_PATH, EncodeRequest, Frame, FrameReader, Item, encode_request
+from workers.plugin import die_with_parent
+
+# One thread each and a small cache: several engines share two cores and some memory.
+ENGINE_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+START_SECONDS = 300
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Process:
+    """A child with its own process group; its output goes to a file that failures quote."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *argv],
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # A benchmark that is killed must not leave engines behind.
+                preexec_fn=die_with_parent,
+            )
+        self.pid = self._process.pid
+
+    def wait_ready(self, url: str) -> None:
+        """Return once `url` answers 200; raise `RuntimeError` with the log's end otherwise.
+
+        That is when the process has ended, or is not ready after `START_SECONDS`.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(url, timeout=30).status_code == 200:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
+
+    def wait(self, timeout: float = 60) -> int:
+        """The exit code, once the process has ended."""
+        return self._process.wait(timeout)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code; what is left of the group is killed."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Worker(Process):
+    """`python -m workers` on a port of its own."""
+
+    def __init__(self, log: Path, **settings: object) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        named = {f"WORKER_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(self.port), **named}
+        super().__init__(["-m", "workers"], environment, log)
+
+    def wait_until_ready(self) -> "Worker":
+        self.wait_ready(self.url + READY_PATH)
+        return self
+
+    def encode(self, items: Sequence[Item], priority: int = 0) -> list[Frame]:
+        """One frame per item, in the order of the items."""
+        body = encode_request(EncodeRequest(list(items), priority))
+        reply = httpx.post(self.url + ENCODE_PATH, content=body, timeout=300)
+        reply.raise_for_status()
+        frames = sorted(FrameReader().feed(reply.content), key=lambda frame: frame.index)
+        if [frame.index for frame in frames] != list(range(len(items))):
+            raise RuntimeError(f"{len(items)} items, but frames {[frame.index for frame in frames]}")
+        return frames
+
+
+@contextlib.contextmanager
+def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Worker]]:
+    """Engines started together, all ready, and stopped at the end."""
+    started: list[Worker] = []
+    try:
+        for number, its in enumerate(settings):
+            started.append(Worker(folder / f"worker-{number}.log", **its))
+        yield [worker.wait_until_ready() for worker in started]
+    finally:
+        for worker in started:
+            worker.kill()
+
+
+class StockServer(Process):
+    """vLLM's own OpenAI server on a folder without our plugin's parts, with arguments of its own."""
+
+    def __init__(self, log: Path, folder: Path, *arguments: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+        argv += ["--port", str(self.port), "--host", "127.0.0.1", "--served-model-name", "stock"]
+        argv += ["--runner", "pooling", "--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
+        argv += ["--enforce-eager", *arguments]
+        super().__init__(argv, ENGINE_ENVIRONMENT, log)
+
+    def wait_until_ready(self) -> "StockServer":
+        self.wait_ready(self.url + "/health")
+        return self
+
+
+class Deployment(Process):
+    """`python -m deploy local`: the demo unless the settings say otherwise, on ports of its own."""
+
+    def __init__(self, log: Path, state: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.worker_port = free_port_run(8)
+        own = {
+            "DEPLOY_MODEL": "demo",
+            "DEPLOY_STATE": str(state),
+            "DEPLOY_WORKER_PORT": str(self.worker_port),
+            "ROUTER_PORT": str(self.port),
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        }
+        super().__init__(["-m", "deploy", "local"], own | environment, log)
+
+    def wait_until_ready(self) -> "Deployment":
+        self.wait_ready(self.url + READY_PATH)
+        return self
+
+
+def free_port_run(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens on now."""
+    while True:
+        first = free_port()
+        with contextlib.ExitStack() as listeners:
+            try:
+                for port in range(first, first + count):
+                    listener = listeners.enter_context(socket.socket())
+                    listener.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return first

@@ -1,0 +1,191 @@
+"""What a worker gives for each form of output, alone and in company."""
+
+import random
+
+import httpx
+import numpy as np
+import pytest
+
+from loadtests.processes import Worker
+from tests.integration.conftest import BATCH_TOKENS
+from tests.vectors import Array, array_of, cosine
+from workers.contract import (
+    ENCODE_PATH,
+    INFO_PATH,
+    POOLS,
+    EncodeRequest,
+    Failure,
+    Image,
+    Item,
+    Text,
+    Vector,
+    decode_info,
+    encode_request,
+)
+
+FULL = 256
+
+
+@pytest.fixture
+def worker(pools: dict[str, Worker]) -> Worker:
+    return pools["retrieval"]
+
+
+def one(worker: Worker, item: Item) -> Array:
+    [frame] = worker.encode([item])
+    return array_of(frame)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 100, 128, 255, 256])
+def test_dimensions_cut_and_normalise_again(worker: Worker, dimensions: int) -> None:
+    content = Text("cut me to size", "passage")
+    full = one(worker, Item(content))
+    cut = one(worker, Item(content, dimensions=dimensions))
+    assert cut.shape == (dimensions,)
+    head = full[:dimensions]
+    np.testing.assert_allclose(cut, head / np.linalg.norm(head), atol=1e-6)
+
+
+def test_unnormalised_vectors_point_the_same_way(worker: Worker, texts: list[str]) -> None:
+    for text in (texts[0], texts[-1]):
+        unit = one(worker, Item(Text(text, "query")))
+        mean = one(worker, Item(Text(text, "query"), normalized=False))
+        assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-5)
+        assert abs(np.linalg.norm(mean) - 1) > 1e-3
+        assert cosine(unit, mean) > 0.999999
+
+
+def every_kind(texts: list[str], images: list[bytes]) -> list[Item]:
+    """Plain and unusual items, short and over several prefill chunks."""
+    items = []
+    for number, text in enumerate([*texts, *(f"{number} and counting" for number in range(20))]):
+        content = Text(text, "query" if number % 2 else "passage")
+        items += [
+            Item(content),
+            Item(content, dimensions=32 + number),
+            Item(content, normalized=False),
+            Item(content, multivector=True),
+        ]
+    for image in images:
+        items += [Item(Image(image)), Item(Image(image), dimensions=64), Item(Image(image), multivector=True)]
+    return items
+
+
+def test_a_vector_does_not_depend_on_its_company(
+    worker: Worker, texts: list[str], images: list[bytes]
+) -> None:
+    items = every_kind(texts, images)
+    alone = [one(worker, item) for item in items]
+    for seed in (1, 2):
+        order = list(range(len(items)))
+        random.Random(seed).shuffle(order)
+        together = worker.encode([items[place] for place in order])
+        for place, frame in zip(order, together, strict=True):
+            vector = array_of(frame)
+            assert cosine(vector, alone[place]) > 0.999999, items[place]
+            np.testing.assert_allclose(np.linalg.norm(vector), np.linalg.norm(alone[place]), rtol=1e-4)
+
+
+def test_the_longest_text_is_prefilled_in_several_chunks(worker: Worker, texts: list[str]) -> None:
+    """Holds the tests above to what they claim."""
+    [frame] = worker.encode([Item(Text(texts[-1], "query"))])
+    assert frame.tokens > 3 * BATCH_TOKENS
+
+
+def test_the_pools_give_different_vectors(pools: dict[str, Worker]) -> None:
+    item = Item(Text("the same text in every pool", "query"))
+    vectors = [one(pools[pool], item) for pool in POOLS]
+    for number, vector in enumerate(vectors):
+        for other in vectors[:number]:
+            assert cosine(vector, other) < 0.999
+
+
+def test_roles_give_different_vectors(worker: Worker) -> None:
+    query, passage = (one(worker, Item(Text("which role", role))) for role in ("query", "passage"))
+    assert cosine(query, passage) < 0.9999
+
+
+def test_an_empty_text_is_its_prefix(worker: Worker) -> None:
+    assert np.isfinite(one(worker, Item(Text("", "query")))).all()
+
+
+def test_special_tokens_in_a_text_harm_nobody(worker: Worker) -> None:
+    hostile = [
+        "<|image_pad|>",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "<|video_pad|>" * 50,
+        "<|im_start|>user\n<|im_end|>\n<|endoftext|>",
+    ]
+    neighbour = Item(Text("a peaceful neighbour", "query"))
+    before = one(worker, neighbour)
+    frames = worker.encode([neighbour, *(Item(Text(text, "query")) for text in hostile), neighbour])
+    assert all(isinstance(frame, Vector) for frame in frames)
+    assert cosine(array_of(frames[0]), before) > 0.999999
+    assert cosine(array_of(frames[-1]), before) > 0.999999
+
+
+def test_a_text_over_the_context_fails_alone_or_is_cut(worker: Worker) -> None:
+    limit = decode_info(httpx.get(worker.url + INFO_PATH).content).max_tokens
+    text = "over and " * limit
+    good = Item(Text("well within", "query"))
+    refused, fine, cut = worker.encode(
+        [Item(Text(text, "query")), good, Item(Text(text, "query"), truncate=True, dimensions=8)]
+    )
+    assert isinstance(refused, Failure)
+    assert refused.code == "token_limit"
+    assert f"takes {limit}" in refused.message
+    assert isinstance(fine, Vector)
+    assert isinstance(cut, Vector)
+    assert cut.tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no image"),
+        (b"not an image at all", "no image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "no image"),
+    ],
+)
+def test_a_bad_image_fails_alone(worker: Worker, images: list[bytes], data: bytes, reason: str) -> None:
+    first, bad, last = worker.encode([Item(Image(images[0])), Item(Image(data)), Item(Text("fine", "query"))])
+    assert isinstance(first, Vector)
+    assert isinstance(last, Vector)
+    assert isinstance(bad, Failure)
+    assert bad.code == "media_invalid"
+    assert reason in bad.message
+
+
+def test_a_cut_image_fails_alone(worker: Worker, images: list[bytes]) -> None:
+    whole = images[-1]
+    good, bad = worker.encode([Item(Image(whole)), Item(Image(whole[: len(whole) // 2]))])
+    assert isinstance(good, Vector)
+    assert isinstance(bad, Failure)
+    assert bad.code == "media_invalid"
+
+
+def test_an_empty_batch_has_an_empty_reply(worker: Worker) -> None:
+    assert worker.encode([]) == []
+
+
+def test_a_body_that_is_no_batch_is_refused(worker: Worker) -> None:
+    reply = httpx.post(worker.url + ENCODE_PATH, content=b"\xc1 nonsense")
+    assert reply.status_code == 400
+
+
+def test_a_caller_that_leaves_does_not_disturb_the_next(worker: Worker, texts: list[str]) -> None:
+    body = encode_request(EncodeRequest([Item(Text(texts[-1] + str(n), "query")) for n in range(8)]))
+    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body) as reply:
+        assert reply.status_code == 200
+    assert np.isfinite(one(worker, Item(Text("still here", "query")))).all()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_info_says_what_is_served(pools: dict[str, Worker], pool: str) -> None:
+    info = decode_info(httpx.get(pools[pool].url + INFO_PATH).content)
+    assert info.task == pool
+    assert info.dimensions == FULL
+    assert info.multivector_dimensions == 128
+    assert info.batch_tokens == BATCH_TOKENS
+    assert info.digest
+    assert {"torch", "transformers"} <= info.versions.keys()

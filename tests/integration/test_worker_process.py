@@ -1,0 +1,92 @@
+"""A worker as a process: what it refuses to start on, how it ends, and what it leaves behind."""
+
+import os
+import signal
+from pathlib import Path
+
+import httpx
+
+from loadtests.bench.stock import stock_copy
+from loadtests.processes import Worker, workers
+from tests.processes import descendants, name_of, wait_gone
+from workers.contract import (
+    ENCODE_PATH,
+    LIVE_PATH,
+    EncodeRequest,
+    FrameReader,
+    Item,
+    Text,
+    Vector,
+    encode_request,
+)
+
+
+def test_a_variant_of_another_task_is_refused(variants: Path, tmp_path: Path) -> None:
+    worker = Worker(tmp_path / "log", model=variants / "code", task="retrieval")
+    assert worker.wait() == os.EX_CONFIG
+    assert "was merged for code, WORKER_TASK says retrieval" in worker.tail()
+
+
+def test_a_folder_that_does_not_say_its_task_needs_the_setting(variants: Path, tmp_path: Path) -> None:
+    folder = stock_copy(variants / "code", tmp_path / "official")
+    worker = Worker(tmp_path / "log", model=folder)
+    assert worker.wait() == os.EX_CONFIG
+    assert "WORKER_TASK" in worker.tail()
+
+
+def test_a_folder_that_cannot_be_served_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    worker = Worker(tmp_path / "log", model=tmp_path / "empty", task="code")
+    assert worker.wait() == os.EX_CONFIG
+    assert "is not a checkpoint" in worker.tail()
+
+
+def test_a_wrong_setting_is_named(variants: Path, tmp_path: Path) -> None:
+    worker = Worker(tmp_path / "log", model=variants / "code", batch_tokens="many")
+    assert worker.wait() == os.EX_CONFIG
+    assert "WORKER_BATCH_TOKENS" in worker.tail()
+
+
+def test_an_unknown_setting_is_refused(variants: Path, tmp_path: Path) -> None:
+    worker = Worker(tmp_path / "log", model=variants / "code", batch_token="512")
+    assert worker.wait() == os.EX_CONFIG
+    assert "WORKER_BATCH_TOKEN" in worker.tail()
+
+
+def test_no_engine_outlives_a_worker_that_is_killed(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
+        below = [os.pidfd_open(pid) for pid in descendants(worker.pid)]
+        assert len(below) >= 2, "the engine runs in processes of its own"
+        os.kill(worker.pid, signal.SIGKILL)
+        assert wait_gone(below)
+        worker.wait()
+
+
+def test_a_dead_engine_ends_its_worker(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
+        for pid in descendants(worker.pid):
+            if "EngineCore" in name_of(pid):
+                os.kill(pid, signal.SIGKILL)
+        assert worker.wait() == 1
+        assert "the engine has died" in worker.log.read_text()
+
+
+def test_accepted_work_is_finished_on_sigterm(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
+        items = [Item(Text(f"{number} " + "a long way to go " * 200, "query")) for number in range(40)]
+        body = encode_request(EncodeRequest(items))
+        with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+            chunks = reply.iter_raw()
+            received = [next(chunks)]
+            os.kill(worker.pid, signal.SIGTERM)
+            received += chunks
+        frames = list(FrameReader().feed(b"".join(received)))
+        assert len(frames) == len(items)
+        assert all(isinstance(frame, Vector) for frame in frames)
+        assert worker.wait() == 0
+
+
+def test_live_answers_while_an_engine_works(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
+        assert httpx.get(worker.url + LIVE_PATH).status_code == 200
+        assert worker.stop() == 0

@@ -1,0 +1,44 @@
+"""Looking at process trees, and waiting for processes by event."""
+
+import select
+from pathlib import Path
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def name_of(pid: int) -> str:
+    """How the process is called: its title where it set one, else its command line."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {command}"
+
+
+def wait_gone(pidfds: list[int], seconds: float = 60) -> bool:
+    """Whether every process has ended within that time."""
+    left = set(pidfds)
+    poll = select.poll()
+    for pidfd in left:
+        poll.register(pidfd, select.POLLIN)
+    while left:
+        ended = poll.poll(seconds * 1000)
+        if not ended:
+            return False
+        for pidfd, _ in ended:
+            poll.unregister(pidfd)
+            left.discard(pidfd)
+    return True

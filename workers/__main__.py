@@ -1,0 +1,108 @@
+"""`python -m workers`: one engine behind one port, until SIGTERM."""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+from types import FrameType
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from workers.app import WorkerApp
+from workers.checkpoints.variant import CheckpointError, Variant, read_variant
+from workers.contract import PoolName
+from workers.engine import Engine, resolve_folder
+from workers.probe import warm_up
+from workers.settings import WorkerSettings
+from workers.strict_settings import explain
+
+logger = logging.getLogger("workers")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, telling the application when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: WorkerApp) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not uvicorn's own: that raises the signal once more when all is done, and the process would
+        # die of it before the engine is shut down.
+        self._app.draining = True
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def main() -> int:
+    """Run until stopped; 0 when asked to stop, 78 for a setting to mend, 1 when the engine died."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = WorkerSettings()
+        variant = read_variant(resolve_folder(settings.model, settings.revision))
+        task = pool_of(variant, settings)
+    except ValidationError as error:
+        print(explain(error, WorkerSettings), file=sys.stderr)
+        return os.EX_CONFIG
+    except (CheckpointError, OSError) as error:
+        print(error, file=sys.stderr)
+        return os.EX_CONFIG
+    logger.info("loading the %s variant from %s", task, variant.path)
+    engine = Engine(variant, task, settings)
+    try:
+        return uvloop.run(serve(engine, settings))
+    finally:
+        engine.shutdown()
+
+
+def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
+    """The pool this worker belongs to. Raises `CheckpointError` when folder and setting disagree."""
+    if variant.task is None and settings.task is None:
+        raise CheckpointError(
+            f"{variant.path} does not say which task it was merged for; "
+            "set WORKER_TASK to retrieval, text-matching or code"
+        )
+    if variant.task is not None and settings.task not in (None, variant.task):
+        raise CheckpointError(
+            f"{variant.path} was merged for {variant.task}, WORKER_TASK says {settings.task}: "
+            "its vectors would be wrong for that pool. Give the folder of the right variant."
+        )
+    task = variant.task or settings.task
+    assert task is not None
+    return task
+
+
+async def serve(engine: Engine, settings: WorkerSettings) -> int:
+    """Warm the engine up, then answer until SIGTERM or until the engine dies; the exit code."""
+    await warm_up(engine)
+    app = WorkerApp(engine, settings.max_waiting_items)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+    server = Server(config, app)
+    watching = asyncio.create_task(_stop_when_dead(engine, server))
+    logger.info("ready on http://%s:%d", settings.host, settings.port)
+    await server.serve()
+    watching.cancel()
+    return 1 if engine.dead else 0
+
+
+async def _stop_when_dead(engine: Engine, server: uvicorn.Server) -> None:
+    while not engine.dead:  # noqa: ASYNC110 (vLLM says it by a property alone)
+        await asyncio.sleep(0.5)
+    logger.error("the engine has died; stopping, so that this worker can be started anew")
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

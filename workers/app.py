@@ -1,0 +1,159 @@
+"""A worker's HTTP side, as one ASGI callable: the contract of `workers.contract`, and readiness."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from workers.contract import (
+    DRAINING,
+    ENCODE_PATH,
+    INFO_PATH,
+    LIVE_PATH,
+    OVERLOADED,
+    READY_PATH,
+    STATE_HEADER,
+    EncodeRequest,
+    decode_request,
+    encode_info,
+)
+from workers.encoding import encode_batch
+from workers.engine import Engine
+from workers.probe import probe
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# Encoded media of a whole batch; the router's own limits are far below.
+MAX_BODY_BYTES = 256 * 2**20
+# An encode that worked this recently is as good as a probe.
+PROBE_AFTER_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 20.0
+
+
+class WorkerApp:
+    """Serves one engine. `draining` turns it away from new work while what it has goes on."""
+
+    def __init__(self, engine: Engine, max_waiting_items: int) -> None:
+        self._engine = engine
+        self._max_waiting_items = max_waiting_items
+        self._waiting = 0
+        self._last_success = 0.0
+        self._probing = asyncio.Lock()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        match scope["method"], scope["path"]:
+            case "POST", path if path == ENCODE_PATH:
+                await self._encode(receive, send)
+            case "GET", path if path == INFO_PATH:
+                await _reply(send, 200, encode_info(self._engine.info))
+            case "GET", path if path == LIVE_PATH:
+                await _reply(send, 503 if self._engine.dead else 200, b"{}")
+            case "GET", path if path == READY_PATH:
+                reason = await self._not_ready()
+                await _reply(send, 503 if reason else 200, msgspec.json.encode({"reason": reason}))
+            case _:
+                await _reply(send, 404, b'{"reason": "no such path"}')
+
+    async def _encode(self, receive: Receive, send: Send) -> None:
+        if self.draining:
+            return await _unavailable(send, DRAINING)
+        body = await _read(receive)
+        if body is None:
+            return await _reply(send, 413, b'{"reason": "the batch is too large"}')
+        try:
+            request = decode_request(body)
+        except msgspec.DecodeError as error:
+            return await _reply(send, 400, msgspec.json.encode({"reason": str(error)}))
+        count = len(request.items)
+        # A batch larger than the limit must still go when it is alone, or it would wait for ever.
+        if self._waiting and self._waiting + count > self._max_waiting_items:
+            return await _unavailable(send, OVERLOADED)
+        self._waiting += count
+        try:
+            await self._stream(request, receive, send)
+        finally:
+            self._waiting -= count
+
+    async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
+        frames = encode_batch(self._engine, request)
+        this = asyncio.current_task()
+        assert this is not None
+        gone = asyncio.create_task(_cancel_when_gone(receive, this))
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [(b"content-type", b"application/octet-stream")],
+                }
+            )
+            async for chunk in frames:
+                self._last_success = time.monotonic()
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if not gone.done():
+                raise
+            # The caller has left: nobody is there to answer, and the engine has been told.
+            this.uncancel()
+        finally:
+            gone.cancel()
+            await frames.aclose()
+
+    async def _not_ready(self) -> str | None:
+        if self._engine.dead:
+            return "the engine has died"
+        if self.draining:
+            return "draining"
+        async with self._probing:
+            if time.monotonic() - self._last_success < PROBE_AFTER_SECONDS:
+                return None
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                    await probe(self._engine)
+            except Exception as error:
+                return f"a probe failed: {type(error).__name__}: {error}"
+            self._last_success = time.monotonic()
+            return None
+
+
+async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body, or None as soon as it is known to be over the limit."""
+    parts = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            return None
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _unavailable(send: Send, state: str) -> None:
+    await _reply(send, 503, msgspec.json.encode({"reason": state}), (STATE_HEADER, state))
+
+
+async def _reply(send: Send, status: int, body: bytes, *headers: tuple[str, str]) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

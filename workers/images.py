@@ -1,0 +1,42 @@
+"""Encoded image bytes to pixels, refusing what is not an image or would not fit into memory."""
+
+import io
+from typing import TypeAlias
+
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+PillowImage: TypeAlias = Pillow.Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+# 3 bytes each: 300 MB decoded. The model itself sees 602,112 at most.
+MAX_PIXELS = 100_000_000
+# The processor refuses anything longer (transformers, smart_resize).
+MAX_ASPECT_RATIO = 200
+
+
+class ImageError(ValueError):
+    """The bytes are no image that can be embedded; the message says why."""
+
+
+def decode_image(data: bytes) -> PillowImage:
+    """RGB pixels of the first frame, as the model's own code has them: no alpha, no rotation.
+
+    Raises `ImageError`. The size is read from the header and checked before anything is decoded.
+    """
+    try:
+        image = Pillow.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} are taken")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise ImageError(
+                f"the image is {width}x{height}; one side may be {MAX_ASPECT_RATIO} times the other at most"
+            )
+        return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise ImageError(f"the data is no image of a known format ({', '.join(FORMATS)})") from error
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+        raise ImageError(f"the image cannot be decoded: {error}") from error

@@ -1,0 +1,41 @@
+"""Qwen2.5-VL as vLLM has it, with a pooler in the place of the language head."""
+
+from typing import ClassVar
+
+from vllm.config import VllmConfig
+from vllm.model_executor.models.qwen2_5_vl import (
+    Qwen2_5_VLDummyInputsBuilder,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLMultiModalProcessor,
+    Qwen2_5_VLProcessingInfo,
+)
+from vllm.model_executor.models.utils import WeightsMapper
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from workers.plugin.pooler import SpanPooler
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    Qwen2_5_VLMultiModalProcessor,
+    info=Qwen2_5_VLProcessingInfo,
+    dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
+)
+class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
+    """A merged variant. `multi_vector_dimensions` in the config (0: none) says if it has a projector."""
+
+    is_pooling_model: ClassVar[bool] = True
+
+    hf_to_vllm_mapper = WeightsMapper(
+        orig_to_new_prefix={
+            **Qwen2_5_VLForConditionalGeneration.hf_to_vllm_mapper.orig_to_new_prefix,
+            "multi_vector_projector.": "pooler.projector.",
+        }
+    )
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        config = vllm_config.model_config.hf_config
+        self.pooler = SpanPooler(
+            hidden_size=vllm_config.model_config.get_hidden_size(),
+            multi_vector_dimensions=config.multi_vector_dimensions,
+        )

@@ -1,0 +1,201 @@
+"""Pooling inside the engine: means over token spans, and projected token vectors.
+
+What a request wants comes in `PoolingParams.extra_kwargs`, written by `PoolingSpec.to_kwargs`:
+
+    spans        list of [start, end): token positions to average over, one vector each; negative counts
+                 from the prompt's end; absent: one vector over the whole prompt
+    dimensions   cut each mean to that many values before it is normalised
+    normalized   False: leave the mean unnormalised
+    multivector  one projected, normalised vector per token instead of means
+
+A plain text asks for none of these, and a batch of plain texts that each fit into one step takes a path
+without any loop over requests. A prompt that is prefilled in several chunks keeps its partial sums (or
+projected tokens) in vLLM's own per-request `PoolingStates`, which vLLM clears when the request ends.
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from vllm.model_executor.layers.pooler.abstract import Pooler
+from vllm.tasks import PoolingTask
+from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
+
+from workers.plugin.spec import PoolingSpec
+
+
+class SpanPooler(Pooler):
+    """Hidden states [tokens of the batch, h] -> one tensor per request.
+
+    [h] or [dimensions] for one mean, [spans, ...] for several, [tokens, multi_vector_dimensions] for
+    multi-vectors; float32, whatever the model's dtype. A request that is not finished in this step has
+    an entry that vLLM ignores.
+    """
+
+    def __init__(self, hidden_size: int, multi_vector_dimensions: int) -> None:
+        super().__init__()
+        # Projected in float32: the weights are small, and the unit vectors stay as exact as the input.
+        self.projector = (
+            nn.Linear(hidden_size, multi_vector_dimensions, dtype=torch.float32)
+            if multi_vector_dimensions
+            else None
+        )
+
+    def get_supported_tasks(self) -> Set[PoolingTask]:
+        return {"embed"}
+
+    def forward(
+        self, hidden_states: torch.Tensor, pooling_metadata: PoolingMetadata
+    ) -> torch.Tensor | list[torch.Tensor | None]:
+        cursor = pooling_metadata.get_pooling_cursor()
+        wanted = [params.extra_kwargs for params in pooling_metadata.pooling_params]
+        if not cursor.is_partial_prefill() and not any(wanted):
+            return functional.normalize(_plain_means(hidden_states, cursor.prompt_lens_cpu), dim=-1)
+        windows = _windows(pooling_metadata)
+        specs = [PoolingSpec.from_kwargs(kwargs) for kwargs in wanted]
+        outputs: list[torch.Tensor | None] = [None] * len(specs)
+        self._pool_means(hidden_states, windows, specs, outputs)
+        self._project_tokens(hidden_states, windows, specs, outputs)
+        return outputs
+
+    def _pool_means(
+        self,
+        hidden_states: torch.Tensor,
+        windows: list["Window"],
+        specs: list[PoolingSpec],
+        outputs: list[torch.Tensor | None],
+    ) -> None:
+        """Sum every span's part of this step at once, then finish the requests that are complete."""
+        pieces: list[range] = []
+        lengths: list[int] = []
+        places: dict[int, range] = {}
+        for request, (window, spec) in enumerate(zip(windows, specs, strict=True)):
+            if spec.multivector:
+                continue
+            spans = spec.resolve(window.prompt_length)
+            places[request] = range(len(pieces), len(pieces) + len(spans))
+            pieces += [window.rows_of(span) for span in spans]
+            lengths += [end - start for start, end in spans]
+        if not pieces:
+            return
+        sums = _sums(hidden_states, pieces)
+        alike: dict[tuple[int | None, bool], list[int]] = {}
+        for request, place in places.items():
+            window, spec = windows[request], specs[request]
+            part = sums[place.start : place.stop]
+            if window.kept:
+                part += window.kept[0]
+            if window.finished:
+                window.kept.clear()
+                alike.setdefault((spec.dimensions, spec.normalized), []).append(request)
+            else:
+                # A copy: a view would hold the whole batch's sums until the prompt is finished.
+                window.kept[:] = [part.clone()]
+        means = sums / torch.tensor(lengths, device=sums.device)[:, None]
+        for (dimensions, normalized), requests in alike.items():
+            chosen = [row for request in requests for row in places[request]]
+            finished = _finish(means[torch.tensor(chosen, device=means.device)], dimensions, normalized)
+            parts = finished.split([len(places[request]) for request in requests])
+            for request, vectors in zip(requests, parts, strict=True):
+                outputs[request] = vectors if len(specs[request].spans) > 1 else vectors[0]
+
+    def _project_tokens(
+        self,
+        hidden_states: torch.Tensor,
+        windows: list["Window"],
+        specs: list[PoolingSpec],
+        outputs: list[torch.Tensor | None],
+    ) -> None:
+        chosen = [request for request, spec in enumerate(specs) if spec.multivector]
+        if not chosen:
+            return
+        if self.projector is None:
+            raise RuntimeError("multi-vectors of a checkpoint without a projector. This is a bug.")
+        rows = torch.cat([hidden_states[windows[r].rows.start : windows[r].rows.stop] for r in chosen])
+        vectors = functional.normalize(self.projector(rows.float()), dim=-1)
+        parts = vectors.split([len(windows[r].rows) for r in chosen])
+        for request, part in zip(chosen, parts, strict=True):
+            kept = windows[request].kept
+            if not windows[request].finished:
+                kept.append(part)
+                continue
+            outputs[request] = torch.cat([*kept, part]) if kept else part
+            kept.clear()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A request's share of one step: prompt positions from `begin`, at `rows` of the hidden states."""
+
+    begin: int
+    rows: range
+    prompt_length: int
+    finished: bool
+    kept: list[torch.Tensor]
+
+    def rows_of(self, span: tuple[int, int]) -> range:
+        """The rows of this step that belong to `span`; empty when none do."""
+        offset = self.rows.start - self.begin
+        start = max(span[0] + offset, self.rows.start)
+        return range(start, max(start, min(span[1] + offset, self.rows.stop)))
+
+
+def _windows(metadata: PoolingMetadata) -> list[Window]:
+    cursor = metadata.get_pooling_cursor()
+    windows = []
+    row = 0
+    for scheduled, done, length, state in zip(
+        cursor.num_scheduled_tokens_cpu.tolist(),
+        cursor.seq_lens_cpu.tolist(),
+        cursor.prompt_lens_cpu.tolist(),
+        metadata.pooling_states,
+        strict=True,
+    ):
+        begin = done - scheduled
+        kept = _kept(state)
+        if begin == 0:
+            # A preempted request starts again; what its first run summed must not count twice.
+            kept.clear()
+        windows.append(Window(begin, range(row, row + scheduled), length, done == length, kept))
+        row += scheduled
+    return windows
+
+
+def _kept(state: PoolingStates) -> list[torch.Tensor]:
+    kept: list[torch.Tensor] = state.hidden_states_cache
+    return kept
+
+
+def _plain_means(hidden_states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Means of consecutive runs of rows: [tokens, h] and [n] -> float32 [n, h]."""
+    total = hidden_states.shape[0]
+    offsets = torch.zeros(len(lengths), dtype=torch.int64)
+    torch.cumsum(lengths[:-1], dim=0, out=offsets[1:])
+    device = hidden_states.device
+    return _bag(hidden_states, torch.arange(total, device=device), offsets.to(device), "mean")
+
+
+def _sums(hidden_states: torch.Tensor, pieces: list[range]) -> torch.Tensor:
+    """Sums over each piece of rows: [tokens, h] -> float32 [pieces, h]; zero for an empty piece."""
+    lengths = torch.tensor([len(piece) for piece in pieces])
+    offsets = torch.zeros(len(pieces), dtype=torch.int64)
+    torch.cumsum(lengths[:-1], dim=0, out=offsets[1:])
+    rows = torch.cat([torch.arange(piece.start, piece.stop) for piece in pieces])
+    device = hidden_states.device
+    return _bag(hidden_states, rows.to(device), offsets.to(device), "sum")
+
+
+def _bag(hidden_states: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor, mode: str) -> torch.Tensor:
+    # Of torch's segment sums the fastest on a CPU (64 texts of 21 tokens, h = 2048: 0.12 ms against
+    # 0.32 for index_add_ and 4.0 for segment_reduce), and its order of summation is fixed on a GPU too.
+    result: Any = functional.embedding_bag(rows, hidden_states.float(), offsets, mode=mode)
+    return result  # type: ignore[no-any-return]
+
+
+def _finish(means: torch.Tensor, dimensions: int | None, normalized: bool) -> torch.Tensor:
+    if dimensions is not None:
+        means = means[..., :dimensions]
+    return functional.normalize(means, dim=-1) if normalized else means

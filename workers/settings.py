@@ -1,0 +1,49 @@
+"""A worker's settings: environment variables with the prefix `WORKER_`."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from workers.contract import PoolName
+from workers.strict_settings import StrictSettings
+
+
+class WorkerSettings(StrictSettings):
+    """A worker's settings: one process, one engine, one variant. What is left out is left to vLLM."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
+
+    model: str = Field(description="Folder of a merged variant, or a Hugging Face id of one.")
+    revision: str | None = Field(None, description="Revision of the Hugging Face id.")
+    task: PoolName | None = Field(
+        None,
+        description="The pool: retrieval, text-matching or code. Needed where the folder does not say "
+        "(official -vllm- checkpoints); where it does, a different one is refused.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")
+    port: int = Field(8101, ge=0, le=65535, description="Port to listen on.")
+    max_tokens: int = Field(32768, ge=1024, description="Longest input in tokens, prefix included.")
+    batch_tokens: int = Field(8192, ge=64, description="Tokens that one engine step takes at most.")
+    batch_items: int = Field(256, ge=1, description="Items that one engine step takes at most.")
+    max_waiting_items: int = Field(
+        2048, ge=1, description="Items in the worker past which it answers `overloaded`."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the engine; auto: the checkpoint's."
+    )
+    quantization: str | None = Field(None, description="vLLM quantization method, for example fp8.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one engine.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="Share of the GPU's memory (on a CPU: of RAM) for this engine."
+    )
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="Key-value cache in GiB; set it where engines share a GPU."
+    )
+    enforce_eager: bool | None = Field(
+        None, description="No graph capture. None: captured on a GPU, eager on a CPU."
+    )
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="Further vLLM engine arguments as a JSON object."
+    )
+    drain_seconds: float = Field(30, ge=0, description="Time accepted work has to finish on SIGTERM.")
