@@ -1,8 +1,9 @@
 """What the settings of every process have in common: frozen, and nothing misspelt is passed over."""
 
 import os
-from typing import Any
+from typing import Any, TypeVar
 
+import pydantic_settings
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -29,11 +30,25 @@ class StrictSettings(BaseSettings):
         return data
 
 
-def explain(error: ValidationError, settings: type[StrictSettings]) -> str:
-    """One line for each fault, with the variable it lies in; faults of several name theirs themselves."""
-    prefix = settings.model_config["env_prefix"]
-    lines = []
-    for fault in error.errors():
-        name = f"{prefix}{str(fault['loc'][0]).upper()}: " if fault["loc"] else ""
-        lines.append(name + fault["msg"].removeprefix("Value error, "))
-    return "\n".join(lines)
+class SettingsError(ValueError):
+    """Settings that have to change before a process can start: one line for each, with its variable."""
+
+
+Settings = TypeVar("Settings", bound=StrictSettings)
+
+
+def read_settings(settings: type[Settings], **given: Any) -> Settings:
+    """The settings of a process from its environment; `given` come first. Raises `SettingsError`."""
+    try:
+        return settings(**given)
+    except ValidationError as error:
+        prefix = settings.model_config["env_prefix"]
+        # A fault of several settings together names them itself.
+        lines = [
+            (f"{prefix}{str(fault['loc'][0]).upper()}: " if fault["loc"] else "")
+            + fault["msg"].removeprefix("Value error, ")
+            for fault in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
+    except pydantic_settings.SettingsError as error:
+        raise SettingsError(f"{error}; write it as JSON") from None

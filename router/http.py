@@ -1,0 +1,123 @@
+"""The little that the router needs on top of ASGI: a request's body, a reply, a client that leaves."""
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import orjson
+
+from router.errors import ClientGone, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+# A client that is still sending would not read its 413, so about this much is let run out first.
+DISCARD_BYTES = 64 << 20
+
+_REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
+
+
+class Reply(NamedTuple):
+    """What goes back to the client, but for the headers that every reply has."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: tuple[Header, ...] = ()
+
+
+class Request:
+    """One HTTP request. `headers` has lower-case names; `id` is the client's own, or a new one.
+
+    `queue_seconds` and `inference_seconds` are what its handler says of where the time went.
+    """
+
+    __slots__ = ("_receive", "headers", "id", "inference_seconds", "method", "path", "queue_seconds")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        given = self.headers.get(b"x-request-id", b"")
+        self.id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
+        self.queue_seconds = 0.0
+        self.inference_seconds = 0.0
+        self._receive = receive
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, None when it was not sent."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1").strip()
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body; raises `TooLarge` past `limit` bytes, `ClientGone` when it never ends."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit + DISCARD_BYTES:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            elif size > limit + DISCARD_BYTES:
+                break
+            else:
+                chunks.clear()
+            more = message.get("more_body", False)
+        if size > limit:
+            raise _too_large(limit)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @contextmanager
+    def watched(self, gone: Callable[[], None]) -> Iterator[None]:
+        """Call `gone` if the client leaves before the end; only once the body has been read."""
+        watcher = asyncio.ensure_future(self._receive())
+
+        def noticed(task: "asyncio.Future[Message]") -> None:
+            if not task.cancelled():
+                gone()
+
+        watcher.add_done_callback(noticed)
+        try:
+            yield
+        finally:
+            watcher.remove_done_callback(noticed)
+            watcher.cancel()
+
+
+def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -> Reply:
+    """A reply in JSON."""
+    return Reply(status, orjson.dumps(content), headers=headers)
+
+
+async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
+    """Send `reply` whole, with `headers` besides its own."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": [
+                (b"content-type", reply.content_type),
+                (b"content-length", str(len(reply.body)).encode()),
+                *reply.headers,
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the request body is over {limit} bytes")

@@ -1,0 +1,136 @@
+"""An item on its way, and the request that waits for all of its items (pure: times are passed in)."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+from workers import contract
+
+
+class Place(IntEnum):
+    """Where an item is. It leaves DONE never."""
+
+    PLANNED = 0
+    WAITING = 1
+    TAKEN = 2
+    DONE = 3
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Item:
+    """One thing to embed: what goes over the wire, and what the router must know about it.
+
+    `cost` is an estimate in tokens; `index` the place in its request's reply; `field` names it in errors.
+    """
+
+    pool: contract.PoolName
+    wire: contract.Item
+    cost: int
+    index: int
+    field: str
+    bulk: bool = False
+    tries: int = 0
+    place: Place = Place.PLANNED
+    gather: "Gather" = dataclasses.field(init=False, repr=False)
+    batch: "Batch | None" = dataclasses.field(default=None, repr=False)
+
+
+class Batch:
+    """Items that one lane of a replica works on together, all of one class.
+
+    `abort` is called once, when the last item that anybody still wants has left it.
+    """
+
+    __slots__ = ("abort", "bulk", "items", "tokens", "wanted")
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+        self.tokens = sum(item.cost for item in items)
+        self.bulk = items[0].bulk
+        self.wanted = len(items)
+        self.abort: Callable[[], object] | None = None
+        for item in items:
+            item.place = Place.TAKEN
+            item.batch = self
+
+    def leave(self, item: Item, *, unwanted: bool = False) -> None:
+        """Take `item` out: it has its result, goes back to the queue, or (`unwanted`) nobody waits for it."""
+        item.batch = None
+        self.wanted -= 1
+        if unwanted and self.wanted == 0 and self.abort is not None:
+            self.abort()
+
+    def unfinished(self) -> list[Item]:
+        """The items that are still its own, in order."""
+        return [item for item in self.items if item.batch is self]
+
+
+class Gather:
+    """The results of one request's items, in input order, however they arrive.
+
+    `finished` is called once: when the last result is in, or at the first error.
+    """
+
+    __slots__ = (
+        "admitted_at",
+        "deadline",
+        "done_at",
+        "error",
+        "finished",
+        "items",
+        "results",
+        "taken_at",
+        "waiting_for",
+    )
+
+    def __init__(
+        self, items: Sequence[Item], now: float, deadline: float, finished: Callable[["Gather"], None]
+    ) -> None:
+        if not items:
+            raise ValueError("a request without items has nothing to gather. This is a bug.")
+        self.items = items
+        self.results: list[contract.Vector | None] = [None] * len(items)
+        self.waiting_for = len(items)
+        self.admitted_at = now
+        self.taken_at = now
+        self.done_at = now
+        self.deadline = deadline
+        self.error: Exception | None = None
+        self.finished = finished
+        for item in items:
+            item.gather = self
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can change."""
+        return self.error is not None or self.waiting_for == 0
+
+    def resolve(self, item: Item, vector: contract.Vector, now: float) -> None:
+        """`item` has its result."""
+        if self.closed:
+            return
+        if self.results[item.index] is not None:
+            raise RuntimeError(f"{item.field} was given two results. This is a bug.")
+        self.results[item.index] = vector
+        item.place = Place.DONE
+        self.waiting_for -= 1
+        if self.waiting_for == 0:
+            self.done_at = now
+            self.finished(self)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """The request ends with `error`; of several, the first stands."""
+        if self.closed:
+            return
+        self.error = error
+        self.done_at = now
+        self.finished(self)
+
+    def vectors(self) -> list[contract.Vector]:
+        """All results, in input order; raises the error of a request that failed."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        vectors = [vector for vector in self.results if vector is not None]
+        if len(vectors) != len(self.items):
+            raise RuntimeError("a request was read before all its results were in. This is a bug.")
+        return vectors

@@ -1,0 +1,78 @@
+"""Images as requests carry them: changes when a form of sending one, or of telling its size, does."""
+
+import binascii
+import re
+
+from router.errors import MediaInvalid, TooLarge
+
+# What the model makes of an image: 28 by 28 pixels a token, 602,112 pixels at most (768 tokens).
+PIXELS_PER_TOKEN = 28 * 28
+MAX_IMAGE_TOKENS = 768
+# The words that the model puts around every image.
+PROMPT_TOKENS = 12
+
+_DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+
+
+def is_image_uri(value: str) -> bool:
+    """Whether a string is a `data:image/...;base64,` URI, and so an image rather than a text."""
+    return value.startswith(("data:", "DATA:", "Data:")) and _DATA_URI.match(value) is not None
+
+
+def read_image(value: str, max_bytes: int, field: str) -> bytes:
+    """The bytes of an image sent as base64 or as a data URI, not decoded any further.
+
+    Raises `TooLarge` before decoding, `MediaInvalid` for what is neither form or no known image type.
+    """
+    match = _DATA_URI.match(value) if value[:5].lower() == "data:" else None
+    start = match.end() if match else 0
+    size = (len(value) - start) // 4 * 3 - value.endswith("=") - value.endswith("==")
+    if size > max_bytes:
+        raise TooLarge(f"{field}: the image has {size} bytes; at most {max_bytes} are taken")
+    try:
+        data = binascii.a2b_base64(value[start:] if start else value, strict_mode=True)
+    except ValueError as error:
+        raise MediaInvalid(
+            f"{field}: neither base64 nor a data:image/...;base64, URI ({str(error).lower()})"
+        ) from None
+    if not data.startswith(_SIGNATURES) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        raise MediaInvalid(f"{field}: not a PNG, JPEG, WebP or GIF image")
+    return data
+
+
+def image_tokens(data: bytes) -> int:
+    """About how many tokens an image costs; the most there can be when its size is not easily read."""
+    width, height = _pixel_size(data)
+    if width <= 0 or height <= 0:
+        return MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    return min(MAX_IMAGE_TOKENS, max(4, width * height // PIXELS_PER_TOKEN)) + PROMPT_TOKENS
+
+
+def _pixel_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the header, (0, 0) when it does not say."""
+    if data.startswith(b"\x89PNG"):
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data.startswith(b"GIF"):
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_size(data)
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return 0, 0
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walk the segments to the frame header (SOF0..SOF15 but DHT, JPG and DAC)."""
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return 0, 0

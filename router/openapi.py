@@ -1,0 +1,216 @@
+"""The OpenAPI document, made from the models that requests are really checked with."""
+
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
+
+from router.errors import TABLE, Invalid
+from router.plan import MODEL
+from router.schema import EmbeddingRequest
+from router.settings import RouterSettings
+
+VERSION = "0.1.0"
+
+
+class Usage(BaseModel):
+    """What the model read, prefixes included."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class Embedding(BaseModel):
+    """The vector of one input."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | list[int] | str = Field(
+        description="Numbers for `float`, bytes for `binary` and `ubinary`, a string for `base64`."
+    )
+
+
+class MultiEmbedding(BaseModel):
+    """The vectors of one input, one for each token."""
+
+    object: Literal["embeddings"]
+    index: int
+    embeddings: list[list[float] | list[int] | str]
+
+
+class EmbeddingReply(BaseModel):
+    """One entry for each input, in order."""
+
+    model: str = Field(examples=[MODEL])
+    object: Literal["list"]
+    usage: Usage
+    data: list[Embedding | MultiEmbedding]
+
+
+class FieldFault(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(examples=["body -> input -> 3 -> image"])
+    message: str
+    type: str
+    input: Any = Field(description="What came there, cut short when long.")
+
+
+class Error(BaseModel):
+    """Every error has this shape."""
+
+    detail: str
+    code: str
+    request_id: str = Field(pattern="^[0-9a-fA-F]{32}$")
+    errors: list[FieldFault] | None = Field(None, description="With 422 only: each wrong field.")
+
+
+class ModelEntry(BaseModel):
+    """A model that is served. `dimensions` and `max_tokens` are null while no worker is ready."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    tasks: list[str]
+    dimensions: int | None
+    max_tokens: int | None
+
+
+class ModelList(BaseModel):
+    """The models that are served."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class Status(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """For each pool `ready`, or why it is not."""
+
+    ready: bool
+    pools: dict[str, str]
+
+
+_MODELS: tuple[type[BaseModel], ...] = (EmbeddingReply, Error, ModelList, ModelEntry, Status, Readiness)
+_FOR_EMBEDDINGS = (400, 413, 422, 429, 500, 503, 504)
+_TIMES = {
+    "x-total-time": "Milliseconds from the first byte read to the reply.",
+    "x-queue-time": "Milliseconds until the last input was given to a worker.",
+    "x-inference-time": "Milliseconds from then until the last vector was in.",
+    "x-router-overhead": "Milliseconds of the total that are neither.",
+}
+_HEADERS = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "The one sent, or a new one."},
+    **{name: {"schema": {"type": "number"}, "description": text} for name, text in _TIMES.items()},
+}
+
+
+@cache
+def openapi(settings: RouterSettings) -> dict[str, Any]:
+    """The document. Treat it as read-only: every caller gets the same one."""
+    _, schemas = models_json_schema(
+        [(EmbeddingRequest, "validation"), *((model, "serialization") for model in _MODELS)],
+        ref_template="#/components/schemas/{model}",
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Triptych",
+            "version": VERSION,
+            "description": f"Embeddings by {MODEL}: texts and images, for retrieval, text matching and code.",
+        },
+        "paths": {
+            "/v1/embeddings": {"post": _embeddings(settings)},
+            "/v1/models": {"get": _get("The models that are served", "ModelList")},
+            "/v1/models/{id}": {
+                "get": {
+                    **_get("One model", "ModelEntry", 404),
+                    "parameters": [
+                        {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+                    ],
+                }
+            },
+            "/health": {"get": _get("Whether the process answers", "Status")},
+            "/live": {"get": _get("The same", "Status")},
+            "/ready": {"get": _ready()},
+        },
+        "components": {"schemas": schemas["$defs"]},
+    }
+
+
+def _embeddings(settings: RouterSettings) -> dict[str, Any]:
+    return {
+        "summary": "Embed texts and images",
+        "description": f"At most {settings.max_items} inputs a request and {settings.max_image_bytes} bytes "
+        "an image. The vectors come in the order of the inputs.",
+        "parameters": [
+            {
+                "name": "x-priority",
+                "in": "header",
+                "schema": {"type": "string", "enum": ["interactive", "bulk"]},
+                "description": "Bulk lets interactive requests go first. When left out: bulk for large "
+                "requests other than queries.",
+            },
+            {
+                "name": "x-request-timeout-seconds",
+                "in": "header",
+                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
+                "description": f"{settings.request_timeout_seconds:g} when left out.",
+            },
+            {
+                "name": "X-Request-Id",
+                "in": "header",
+                "schema": {"type": "string"},
+                "description": "32 hexadecimal digits; anything else is replaced.",
+            },
+        ],
+        "requestBody": {"required": True, "content": _json("EmbeddingRequest")},
+        "responses": {
+            "200": {"description": "The vectors", "headers": _HEADERS, "content": _json("EmbeddingReply")},
+            **{str(status): _error(status) for status in _FOR_EMBEDDINGS},
+        },
+    }
+
+
+def _get(summary: str, schema: str, *errors: int) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {
+            "200": {"description": summary, "headers": _HEADERS, "content": _json(schema)},
+            **{str(status): _error(status) for status in errors},
+        },
+    }
+
+
+def _ready() -> dict[str, Any]:
+    operation = _get("Whether every pool has a ready replica", "Readiness")
+    operation["responses"]["503"] = {
+        "description": "A pool has none",
+        "headers": _HEADERS,
+        "content": _json("Readiness"),
+    }
+    return operation
+
+
+def _error(status: int) -> dict[str, Any]:
+    kinds = [(kind, code) for kind, (its_status, code) in TABLE.items() if its_status == status]
+    return {
+        "description": "; ".join(f"`{code}`: {_sentence(kind)}" for kind, code in kinds),
+        "headers": _HEADERS,
+        "content": _json("Error"),
+    }
+
+
+def _sentence(kind: type[Exception]) -> str:
+    return "fields that break the schema" if kind is Invalid else (kind.__doc__ or "").rstrip(".").lower()
+
+
+def _json(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}

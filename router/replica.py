@@ -1,0 +1,221 @@
+"""One worker at its address: gives it batches, checks every vector that comes back, knows its state."""
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+import httpx
+import msgspec
+import numpy as np
+
+from router.item import Batch, Item
+from router.transport import TRANSPORT_ERRORS, was_refused
+from workers import contract
+
+log = logging.getLogger(__name__)
+
+# A replica that fails this often in a row is down until a probe says otherwise.
+FAILURES_UNTIL_DOWN = 3
+# How long an overloaded replica is left alone; twice as long for each further time in a row.
+PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+# How far the squared length of a normalised vector may be from 1 before it cannot be rounding.
+LENGTH_TOLERANCE = 0.05
+
+
+class State(Enum):
+    """Whether a replica may be given work; READY only ever comes from a probe.
+
+    SUSPECT is the moment between a lost connection and the probe that tells whether the replica died.
+    """
+
+    DOWN = "down"
+    SUSPECT = "suspect"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class ReplicaFailed(Exception):
+    """The replica did not do its work; what is unfinished may be tried again."""
+
+
+class Overloaded(Exception):
+    """The replica took nothing of the batch because it has enough; it has not failed."""
+
+
+class Draining(Exception):
+    """The replica is stopping and took nothing of the batch."""
+
+
+class Rejected(Exception):
+    """The replica says that our batch is wrong; trying again cannot help."""
+
+
+class Replica:
+    """`changed` is called when the state has; `lanes` bounds the batches that it has at a time."""
+
+    def __init__(self, address: str, pool: contract.PoolName, lanes: int, client: httpx.AsyncClient) -> None:
+        self.address = address
+        self.pool = pool
+        self.state = State.DOWN
+        self.reason = "not seen yet"
+        self.info: contract.Info | None = None
+        self.paused_until = 0.0
+        self.successes = 0
+        self.tokens_in_flight = 0
+        self.lanes_in_use = 0
+        self.changed: Callable[[], None] = lambda: None
+        self.lanes = lanes
+        self.failures = 0
+        self._client = client
+        self._url = httpx.URL(f"http://{address}{contract.ENCODE_PATH}")
+        self._overloads = 0
+
+    def has_free_lane(self, now: float) -> bool:
+        """Whether it would take a batch now; one that has failed gets one at a time until it succeeds."""
+        lanes = 1 if self.failures else self.lanes
+        return self.state is State.READY and self.lanes_in_use < lanes and self.paused_until <= now
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is ready and its last batch did not fail."""
+        return self.state is State.READY and not self.failures
+
+    def up(self, info: contract.Info) -> None:
+        """A probe has found it ready."""
+        self.info = info
+        self._become(State.READY, "ready")
+
+    def down(self, reason: str) -> None:
+        """It cannot be given work."""
+        self._become(State.DOWN, reason)
+
+    def suspect(self, reason: str) -> None:
+        """It may be gone: it is given nothing until a probe, which follows at once, has looked."""
+        if self.state is State.READY:
+            self._become(State.SUSPECT, reason)
+
+    def draining(self) -> None:
+        """It is stopping: what it has it finishes, more it does not take."""
+        self._become(State.DRAINING, "draining")
+
+    def pause(self, now: float) -> float:
+        """Leave it alone for a moment, because it is overloaded; returns for how many seconds."""
+        seconds: float = min(PAUSE_SECONDS * 2**self._overloads, LONGEST_PAUSE_SECONDS)
+        self._overloads += 1
+        self.paused_until = now + seconds
+        return seconds
+
+    def hold(self, batch: Batch) -> None:
+        """Take a lane for `batch`, until `release`."""
+        self.lanes_in_use += 1
+        self.tokens_in_flight += batch.tokens
+
+    def release(self, batch: Batch) -> None:
+        """Give back the lane of `batch`."""
+        self.lanes_in_use -= 1
+        self.tokens_in_flight -= batch.tokens
+
+    async def encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
+        """Have `batch` done; `deliver` is called with each frame as it arrives, once it has been checked.
+
+        Raises `ReplicaFailed`, `Overloaded`, `Draining` or `Rejected`, each after as many deliveries as
+        there were; returns when every item has had one. Cancelling it closes the connection, which the
+        worker takes as the end of the batch.
+        """
+        try:
+            await self._encode(batch, deliver)
+        except TRANSPORT_ERRORS as error:
+            reason = f"{type(error).__name__} {error}".strip()
+            if was_refused(error):
+                self.down("connection refused")
+            else:
+                self.suspect(reason)
+            raise self._failed(reason) from error
+        except ReplicaFailed as error:
+            raise self._failed(str(error)) from error
+        self.failures = self._overloads = 0
+        self.successes += 1
+
+    async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
+        info = self.info
+        if info is None:
+            raise ReplicaFailed("it was never ready. This is a bug.")
+        items = batch.items
+        body = contract.encode_request(
+            contract.EncodeRequest([item.wire for item in items], priority=int(batch.bulk))
+        )
+        request = self._client.build_request("POST", self._url, content=body)
+        response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                await self._refuse(response)
+            missing: list[Item | None] = [*items]
+            reader = contract.FrameReader()
+            async for chunk in response.aiter_raw():
+                try:
+                    for frame in reader.feed(chunk):
+                        item = missing[frame.index] if 0 <= frame.index < len(missing) else None
+                        if item is None:
+                            raise ReplicaFailed(
+                                f"a frame for index {frame.index}, not asked for or had before"
+                            )
+                        if isinstance(frame, contract.Vector):
+                            check_vector(frame, item.wire, info)
+                        missing[frame.index] = None
+                        deliver(item, frame)
+                except msgspec.DecodeError as error:
+                    raise ReplicaFailed(f"a frame that cannot be read: {error}") from error
+        finally:
+            await response.aclose()
+        if any(missing):
+            raise ReplicaFailed(f"the reply ended {len(missing) - missing.count(None)} frames early")
+
+    async def _refuse(self, response: httpx.Response) -> None:
+        """Raise what a reply other than 200 means."""
+        state = response.headers.get(contract.STATE_HEADER)
+        if response.status_code == 503 and state == contract.OVERLOADED:
+            raise Overloaded
+        if response.status_code == 503 and state == contract.DRAINING:
+            raise Draining
+        text = (await response.aread())[:500].decode(errors="replace")
+        if 400 <= response.status_code < 500:
+            raise Rejected(f"{response.status_code} {text}")
+        raise ReplicaFailed(f"status {response.status_code} {text}")
+
+    def _failed(self, reason: str) -> ReplicaFailed:
+        self.failures += 1
+        if self.failures >= FAILURES_UNTIL_DOWN and self.state is State.READY:
+            self.down(f"{self.failures} failures in a row, the last: {reason}")
+        return ReplicaFailed(f"replica {self.address}: {reason}")
+
+    def _become(self, state: State, reason: str) -> None:
+        self.reason = reason
+        if state is self.state:
+            return
+        self.state = state
+        level = logging.INFO if state is State.READY else logging.WARNING
+        log.log(level, "replica %s of pool %s is %s: %s", self.address, self.pool, state.value, reason)
+        self.changed()
+
+
+def check_vector(vector: contract.Vector, wire: contract.Item, info: contract.Info) -> None:
+    """Raise `ReplicaFailed` unless `vector` is what `wire` asked for: shape, bytes, finite, normalised.
+
+    A wrong vector would be answered with 200, and nobody would know.
+    """
+    width = info.multivector_dimensions if wire.multivector else wire.dimensions or info.dimensions
+    shape = vector.shape
+    if len(shape) != 1 + wire.multivector or shape[-1] != width or min(shape) < 1:
+        raise ReplicaFailed(f"a vector of shape {shape} where {width} values were asked for")
+    rows = shape[0] if wire.multivector else 1
+    if len(vector.data) != 4 * rows * shape[-1]:
+        raise ReplicaFailed(f"{len(vector.data)} bytes for a vector of shape {shape}")
+    values = np.frombuffer(vector.data, np.float32)
+    length = float(np.dot(values, values))
+    if not np.isfinite(length):
+        raise ReplicaFailed("a vector with values that are not finite")
+    if (wire.normalized or wire.multivector) and abs(length / rows - 1) > LENGTH_TOLERANCE:
+        raise ReplicaFailed(f"a vector whose squared length is {length / rows:.3f} where 1 was asked for")
+    if vector.tokens < 1:
+        raise ReplicaFailed("a vector of no tokens")

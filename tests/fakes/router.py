@@ -1,0 +1,113 @@
+"""The whole router on a real port, in the test's own event loop, so that a test can look inside."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+
+from router.app import App
+from router.fleet import Fleet, Gauges
+from router.replica import Replica, State
+from router.settings import RouterSettings
+from tests.fakes.worker import FakeWorker, vector_of
+from workers import contract
+
+IDLE = Gauges(0, 0, 0, 0, 0)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the test runner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class RunningRouter:
+    """A router that serves; `client` talks to it over a socket, `fleet` is its inside."""
+
+    def __init__(self, app: App, client: httpx.AsyncClient) -> None:
+        self.app = app
+        self.client = client
+        self.fleet: Fleet = app.fleet
+
+    async def post(self, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        """`POST /v1/embeddings`; the task is retrieval.query unless `body` says otherwise."""
+        body.setdefault("task", "retrieval.query")
+        return await self.client.post("/v1/embeddings", json=body, headers=headers)
+
+    async def ask(self, texts: Sequence[str], **body: Any) -> httpx.Response:
+        """Have `texts` embedded and hold every vector of a 200 against the one that is right."""
+        reply = await self.post(input=list(texts), **body)
+        if reply.status_code == 200:
+            check(reply, texts)
+        return reply
+
+    def replica(self, worker: FakeWorker) -> Replica:
+        """What the router knows of `worker`."""
+        replicas = (replica for pool in self.fleet.pools.values() for replica in pool.replicas)
+        [found] = [replica for replica in replicas if replica.address == worker.address]
+        return found
+
+    async def until_state(self, worker: FakeWorker, *states: State) -> None:
+        """Wait until `worker` is in one of `states`."""
+        await eventually(lambda: self.replica(worker).state in states)
+
+    async def until_idle(self) -> None:
+        """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
+        await eventually(lambda: all(gauges == IDLE for gauges in self.fleet.gauges().values()))
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return once `condition` holds, for what has no event of its own."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "query") -> None:
+    """Fail unless `reply` holds the vectors of `texts`, all of them, in their order."""
+    data = reply.json()["data"]
+    assert [entry["index"] for entry in data] == list(range(len(texts)))
+    for entry, text in zip(data, texts, strict=True):
+        wire = contract.Item(contract.Text(text, role))
+        right = np.frombuffer(vector_of("retrieval", wire, len(entry["embedding"])).data, np.float32)
+        np.testing.assert_array_equal(np.array(entry["embedding"], np.float32), right)
+
+
+def workers_setting(workers: Sequence[FakeWorker], task: str | None = None) -> list[dict[str, Any]]:
+    """The workers as the router's setting has them; `task` when it is not what the worker says of itself."""
+    return [{"targets": [worker.address], "labels": {"task": task or worker.info.task}} for worker in workers]
+
+
+@asynccontextmanager
+async def running_router(
+    *workers: FakeWorker, task: str | None = None, wait: bool = True, **settings: Any
+) -> AsyncIterator[RunningRouter]:
+    """A router in front of `workers`, which it tries in this order; `wait` until it has seen them all."""
+    app = App(RouterSettings(workers=workers_setting(workers, task), **settings))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    limits = httpx.Limits(max_connections=None)
+    try:
+        async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits, trust_env=False) as client:
+            router = RunningRouter(app, client)
+            assert (await client.get("/live")).status_code == 200
+            if wait:
+                for worker in workers:
+                    await router.until_state(worker, State.READY)
+            yield router
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()

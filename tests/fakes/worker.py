@@ -1,0 +1,250 @@
+"""A worker without an engine, on a real socket, that can be told to misbehave.
+
+Its vectors are derived from what it is asked for, so a test can tell whose vector it got. `python -m
+tests.fakes.worker --port 8101 --task retrieval` runs one by itself.
+"""
+
+import argparse
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from aiohttp import web
+
+from workers import contract
+
+Mode = Literal[
+    "healthy",
+    "held",  # waits for `gate` before it answers
+    "error",  # 500
+    "overloaded",
+    "draining",
+    "rejecting",  # 400
+    "hanging",  # never answers
+    "hanging in the body",  # one frame, then nothing more
+    "cut",  # half of the frames, then the connection is dropped within one
+    "short",  # one frame too few, and a proper end
+    "reset",  # the connection is dropped at once
+    "garbage",  # bytes that are no frames
+    "wrong dimension",
+    "wrong length",  # fewer bytes than the shape says
+    "not finite",
+    "not normalised",
+    "wrong index",
+    "same index twice",
+]
+
+# A text that begins with one of these makes its item fail, each time it is tried.
+FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
+POISON = "!poison"
+
+
+@lru_cache(maxsize=4096)
+def vector_of(pool: str, item: contract.Item, dimensions: int) -> contract.Vector:
+    """The vector (index 0) that a worker of `pool` gives for `item`: normalised, different for each input."""
+    content = item.content
+    source = (
+        content.data if isinstance(content, contract.Image) else f"{content.role}|{content.text}".encode()
+    )
+    seed = int.from_bytes(hashlib.sha256(f"{pool}|".encode() + source).digest()[:8], "little")
+    size = (3, 128) if item.multivector else (item.dimensions or dimensions,)
+    values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    return contract.Vector(0, max(1, len(source) // 4), size, values.tobytes())
+
+
+class FakeWorker:
+    """One fake. Set `mode` for all calls, or `script` for the next ones; change `info` before it is probed.
+
+    `batches` holds the batches it was given, `left` counts those whose caller went away.
+    """
+
+    def __init__(self, task: contract.PoolName = "retrieval", dimensions: int = 2048, port: int = 0) -> None:
+        self.info = contract.Info(
+            task=task,
+            model="fake",
+            digest="0" * 64,
+            revision=None,
+            dimensions=dimensions,
+            multivector_dimensions=128,
+            max_tokens=32_768,
+            batch_tokens=8192,
+            versions={},
+        )
+        self.mode: Mode = "healthy"
+        self.script: deque[Mode] = deque()
+        self.ready = True
+        self.gate = asyncio.Event()
+        self.batches: list[contract.EncodeRequest] = []
+        self.left = 0
+        self.port = port
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def items(self) -> list[contract.Item]:
+        """All items of all batches, in the order they came."""
+        return [item for batch in self.batches for item in batch.items]
+
+    async def start(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        app = web.Application(client_max_size=1 << 28)
+        app.router.add_post(contract.ENCODE_PATH, self._encode)
+        app.router.add_get(contract.INFO_PATH, self._info)
+        app.router.add_get(contract.READY_PATH, self._ready)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def die(self) -> None:
+        """Drop all connections and stop listening."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            for connection in list(runner.server.connections if runner.server else ()):
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await runner.cleanup()
+
+    async def until_batches(self, count: int) -> None:
+        """Wait until it has been given so many batches."""
+        await self._until(lambda: len(self.batches) >= count)
+
+    async def until_left(self, count: int) -> None:
+        """Wait until the callers of so many batches have gone."""
+        await self._until(lambda: self.left >= count)
+
+    async def _until(self, condition: object) -> None:
+        assert callable(condition)
+        async with self._changed, asyncio.timeout(10):
+            await self._changed.wait_for(condition)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _info(self, _: web.Request) -> web.Response:
+        return web.Response(body=contract.encode_info(self.info), content_type="application/json")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.ready else 503)
+
+    async def _encode(self, request: web.Request) -> web.StreamResponse:
+        batch = contract.decode_request(await request.read())
+        mode = self.script.popleft() if self.script else self.mode
+        self.batches.append(batch)
+        await self._notify()
+        try:
+            return await self._answer(request, batch, mode)
+        except (asyncio.CancelledError, ConnectionError):
+            self.left += 1
+            await asyncio.shield(self._notify())
+            raise
+
+    async def _answer(
+        self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
+    ) -> web.StreamResponse:
+        assert request.transport is not None
+        poisoned = any(_text(item).startswith(POISON) for item in batch.items)
+        match mode:
+            case "error":
+                return web.Response(status=500, text="boom")
+            case "rejecting":
+                return web.Response(status=400, text="what is this")
+            case "overloaded" | "draining":
+                return web.Response(status=503, headers={contract.STATE_HEADER: mode})
+            case "hanging":
+                await asyncio.Event().wait()
+            case "held":
+                await self.gate.wait()
+        if mode == "reset" or poisoned:
+            request.transport.abort()
+            return web.Response()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        # Last first: the order of completion is not the order of the batch.
+        frames = [self._frame(index, batch.items[index], mode) for index in reversed(range(len(batch.items)))]
+        match mode:
+            case "cut":
+                data = b"".join(frames)
+                await response.write(data[: len(data) // 2 + 5])
+                request.transport.abort()
+                return response
+            case "hanging in the body":
+                await response.write(frames[0])
+                await asyncio.Event().wait()
+            case "short":
+                frames.pop()
+            case "garbage":
+                frames = [b"\x08\0\0\0 nonsense"]
+            case "same index twice":
+                frames.append(frames[0])
+        for frame in frames:
+            await response.write(frame)
+        await response.write_eof()
+        return response
+
+    def _frame(self, index: int, item: contract.Item, mode: Mode) -> bytes:
+        text = _text(item)
+        for code in FAILURES:
+            if text.startswith(f"!{code}"):
+                return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
+        vector = vector_of(self.info.task, item, self.info.dimensions)
+        shape, data = vector.shape, vector.data
+        match mode:
+            case "wrong dimension":
+                shape, data = (
+                    (*shape[:-1], shape[-1] - 1),
+                    data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
+                )
+            case "wrong length":
+                data = data[:-4]
+            case "not finite":
+                data = data[:-4] + np.float32("nan").tobytes()
+            case "not normalised":
+                data = (np.frombuffer(data, np.float32) * 2).tobytes()
+            case "wrong index":
+                index += 1000
+        return contract.encode_frame(contract.Vector(index, vector.tokens, shape, data))
+
+
+def _text(item: contract.Item) -> str:
+    return item.content.text if isinstance(item.content, contract.Text) else ""
+
+
+@asynccontextmanager
+async def fake_workers(*workers: FakeWorker) -> AsyncIterator[None]:
+    """Start `workers`, and stop those that still live at the end."""
+    for worker in workers:
+        await worker.start()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.gate.set()
+            await worker.die()
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--task", choices=contract.POOLS, required=True)
+    parser.add_argument("--dimensions", type=int, default=2048)
+    arguments = parser.parse_args()
+    worker = FakeWorker(arguments.task, arguments.dimensions, arguments.port)
+    await worker.start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
