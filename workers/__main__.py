@@ -9,7 +9,6 @@ from types import FrameType
 
 import uvicorn
 import uvloop
-from pydantic import ValidationError
 
 from workers.app import WorkerApp
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
@@ -17,7 +16,7 @@ from workers.contract import PoolName
 from workers.engine import Engine, resolve_folder
 from workers.probe import warm_up
 from workers.settings import WorkerSettings
-from workers.strict_settings import explain
+from workers.strict_settings import SettingsError, read_settings
 
 logger = logging.getLogger("workers")
 
@@ -41,13 +40,10 @@ def main() -> int:
     """Run until stopped; 0 when asked to stop, 78 for a setting to mend, 1 when the engine died."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = WorkerSettings()
+        settings = read_settings(WorkerSettings)
         variant = read_variant(resolve_folder(settings.model, settings.revision))
         task = pool_of(variant, settings)
-    except ValidationError as error:
-        print(explain(error, WorkerSettings), file=sys.stderr)
-        return os.EX_CONFIG
-    except (CheckpointError, OSError) as error:
+    except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
     logger.info("loading the %s variant from %s", task, variant.path)

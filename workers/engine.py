@@ -90,7 +90,8 @@ class Engine:
 
     def shutdown(self) -> None:
         """Stop the engine's processes; the engine is of no use after that."""
-        self._llm.shutdown()
+        # There is nothing in it to be saved, and on a CPU it takes its time to take itself apart.
+        self._llm.shutdown(timeout=1)
         # Its __del__ would fail once the interpreter has begun to take modules apart.
         del self._llm
 

@@ -81,12 +81,12 @@ def write_checkpoint(folder: Path, nbytes: int) -> list[Spec]:
         ]
     }
     for layer in range(layers):
-        shard = shards.setdefault(f"model-{1 + layer // LAYERS_PER_SHARD}.safetensors", [])
-        shard += [
+        layer_specs = shards.setdefault(f"model-{1 + layer // LAYERS_PER_SHARD}.safetensors", [])
+        layer_specs += [
             Spec(f"model.layers.{layer}.{module}.weight", "BF16", shape) for module, shape in SHAPES.items()
         ]
-    for name, specs in shards.items():
-        write_hole(folder / name, specs)
+    for shard_name, specs in shards.items():
+        write_hole(folder / shard_name, specs)
     write_index(folder, shards)
     write_adapters(folder / layout.ADAPTER_WEIGHTS, layers)
     config = json.loads((folder / layout.CONFIG).read_text())

@@ -60,13 +60,14 @@ def worker_way(url: str) -> Encode:
 
 def recipe_way(url: str, encoding: str, decode: Callable[[Any], Vector]) -> Encode:
     async def encode(session: aiohttp.ClientSession, text: str) -> Vector:
-        body = {"model": "stock", "input": f"Query: {text}", "encoding_format": encoding}
+        body: dict[str, Any] = {"model": "stock", "input": f"Query: {text}", "encoding_format": encoding}
         body |= {"task": "token_embed", "use_activation": False, "add_special_tokens": False}
         async with session.post(url + "/pooling", json=body) as reply:
             reply.raise_for_status()
             data = orjson.loads(await reply.read())["data"][0]["data"]
         mean = decode(data).mean(axis=0)
-        return mean / np.linalg.norm(mean)
+        unit: Vector = mean / np.linalg.norm(mean)
+        return unit
 
     return encode
 
