@@ -1,0 +1,35 @@
+# Every target sets up .venv by itself where it needs it; nothing is installed anywhere else.
+
+PYTHON ?= python3
+ENGINE ?= auto
+VENV := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12   the Python to set up with, 3.11 to 3.13"
+	@echo "  ENGINE=cpu          set up vLLM for CPUs even where there is an NVIDIA GPU (auto, cpu, gpu)"
+
+serve: venv ## serve on this machine until Ctrl-C
+	@$(VENV) -m deploy local
+
+test: lint ## check the code and run every test, with real engines
+	@$(VENV) -m pytest
+
+lint: venv ## check style and types
+	@$(VENV) -m ruff check
+	@$(VENV) -m ruff format --check
+	@$(VENV) -m mypy
+
+format: venv ## put the code into shape
+	@$(VENV) -m ruff check --fix
+	@$(VENV) -m ruff format
+
+venv: ## set up .venv for this machine
+	@$(PYTHON) deploy/install.py --engine $(ENGINE)
+
+clean: ## remove .venv, caches and the demo's checkpoints, not merged variants of real weights
+	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help serve test lint format venv clean

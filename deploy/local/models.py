@@ -1,0 +1,72 @@
+"""Which checkpoint each pool serves, and what has to be made before it can be."""
+
+import hashlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.settings import DeploySettings
+from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
+from workers.contract import PoolName
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that makes something, and what to say before it runs."""
+
+    title: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """`folders`: what each pool's workers load, a folder or a Hugging Face id; `steps` come first, in order.
+
+    `demo` says that at least one of them has random weights.
+    """
+
+    folders: dict[PoolName, str]
+    steps: tuple[Step, ...]
+    demo: bool
+
+
+def choose(settings: DeploySettings, has_gpu: bool) -> Models:
+    """The variants that are given, and for the other pools those merged here from one checkpoint."""
+    folders = dict(settings.variants)
+    to_merge = [pool for pool in settings.pools if pool not in folders]
+    if not to_merge:
+        return Models(folders, (), demo=False)
+    source = settings.model or (UPSTREAM_ID if has_gpu else DEMO)
+    steps: list[Step] = []
+    if source == DEMO:
+        upstream, variants = str(settings.state / DEMO / "upstream"), settings.state / DEMO / "variants"
+    else:
+        upstream, variants = source, settings.state / "variants" / _slug(source)
+    missing = [pool for pool in to_merge if not (variants / pool / VARIANT).exists()]
+    if missing and source == DEMO and not Path(upstream).exists():
+        steps.append(Step("making a tiny random checkpoint", _checkpoints("tiny", upstream)))
+    if missing:
+        tasks = [part for pool in missing for part in ("--task", pool)]
+        steps.append(
+            Step(
+                f"merging {upstream} into one variant for each of: {', '.join(missing)}",
+                _checkpoints("merge", upstream, str(variants), *tasks),
+            )
+        )
+    folders |= {pool: str(variants / pool) for pool in to_merge}
+    return Models(folders, tuple(steps), demo=source == DEMO)
+
+
+def _checkpoints(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "workers.checkpoints", *arguments)
+
+
+def _slug(source: str) -> str:
+    """A folder's name for a checkpoint: readable, and different for two folders of the same name."""
+    if Path(source).is_dir():
+        source = str(Path(source).resolve())
+        return f"{Path(source).name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    return re.sub(r"[^\w.-]+", "--", source)

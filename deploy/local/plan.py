@@ -1,0 +1,158 @@
+"""Which processes run: from settings, checkpoints and machine to the router's and the workers' commands."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from deploy.local.models import Models
+from deploy.local.readiness import reachable
+from deploy.local.spec import Spec
+from deploy.settings import DeploySettings
+from router.settings import RouterSettings
+from workers.contract import PoolName
+from workers.strict_settings import read_settings
+
+# Set here for every process, each for itself; in the environment they would be a misunderstanding.
+OURS = {
+    "WORKER_MODEL": "DEPLOY_MODEL or DEPLOY_VARIANTS",
+    "WORKER_TASK": "DEPLOY_POOLS",
+    "WORKER_PORT": "DEPLOY_WORKER_PORT",
+    "ROUTER_WORKERS": "DEPLOY_POOLS",
+}
+WORKER_HOST = "127.0.0.1"
+# vLLM and what it imports say much that no operator can act on.
+QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore::FutureWarning"}
+# What vLLM takes of a GPU by default, which workers that share one divide among them.
+GPU_SHARE = 0.9
+
+Group = tuple[str, ...]
+
+
+class PlanError(ValueError):
+    """The settings contradict each other or the machine; the text names the settings."""
+
+
+def plan_workers(
+    settings: DeploySettings,
+    models: Models,
+    environ: Mapping[str, str],
+    gpus: Sequence[str],
+    cores: int,
+) -> list[tuple[PoolName, Spec]]:
+    """Each worker with its pool, in the order of their ports; a pool's workers go on different GPUs.
+
+    `environ` is the operator's environment, which comes before
+    what is only a better default here. Raises `PlanError`.
+    """
+    if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
+        raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
+    pools = [
+        pool
+        for replica in range(max(settings.pools.values()))
+        for pool, replicas in settings.pools.items()
+        if replica < replicas
+    ]
+    groups = _place(pools, _gpu_groups(gpus, int(environ.get("WORKER_TENSOR_PARALLEL", "1"))))
+    sharing = Counter(groups)
+    host = environ.get("WORKER_HOST", WORKER_HOST)
+    seen: Counter[PoolName] = Counter()
+    workers = []
+    for index, (pool, group) in enumerate(zip(pools, groups, strict=True)):
+        env = _gpu_env(group, sharing[group]) if group else _cpu_env(max(1, cores // len(pools)), models.demo)
+        own = {
+            "WORKER_MODEL": models.folders[pool],
+            "WORKER_TASK": pool,
+            "WORKER_PORT": str(_port(settings, index)),
+        }
+        spec = Spec(
+            name=f"{pool}-{seen[pool]}",
+            argv=(sys.executable, "-m", "workers"),
+            env={**QUIET, **env, **environ, **own, **_visible(group)},
+            host=reachable(host),
+            port=_port(settings, index),
+            # vLLM measures what is free on its GPU while it starts: one after another where they share it.
+            gate="+".join(group) if group else None,
+        )
+        seen[pool] += 1
+        workers.append((pool, spec))
+    return workers
+
+
+def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, str]) -> Spec:
+    """The router, told where the workers are. Raises `PlanError`, and `SettingsError` for its own."""
+    targets: dict[str, list[str]] = {}
+    for pool, spec in workers:
+        address = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
+        targets.setdefault(pool, []).append(address)
+    document = [{"targets": addresses, "labels": {"task": pool}} for pool, addresses in targets.items()]
+    # The operator's part comes from the environment, as in the router itself.
+    settings = read_settings(RouterSettings, workers=document)
+    if settings.port == 0:
+        raise PlanError("ROUTER_PORT: 0 would be a port that nobody knows; choose one")
+    if settings.port in {spec.port for _, spec in workers}:
+        raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
+    return Spec(
+        name="router",
+        argv=(sys.executable, "-m", "router"),
+        env={**environ, "ROUTER_WORKERS": json.dumps(document)},
+        host=reachable(settings.host),
+        port=settings.port,
+    )
+
+
+def _port(settings: DeploySettings, index: int) -> int:
+    if settings.worker_port + index > 65535:
+        raise PlanError("DEPLOY_WORKER_PORT: too high for that many workers")
+    return settings.worker_port + index
+
+
+def _gpu_groups(gpus: Sequence[str], size: int) -> list[Group]:
+    """The GPUs, `size` of them for each engine; GPUs that do not fill a group are left out."""
+    if not gpus:
+        return []
+    if len(gpus) < size:
+        raise PlanError(
+            f"WORKER_TENSOR_PARALLEL is {size}, but there are {len(gpus)} GPUs to use (DEPLOY_GPUS)"
+        )
+    return [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
+
+
+def _place(pools: Sequence[PoolName], groups: Sequence[Group]) -> list[Group]:
+    """A group for each worker: the one with the fewest of its own pool, then with the fewest at all."""
+    if not groups:
+        return [()] * len(pools)
+    placed: Counter[tuple[Group, PoolName]] = Counter()
+    total: Counter[Group] = Counter()
+    places = []
+    for pool in pools:
+        group = min(groups, key=lambda group: (placed[group, pool], total[group]))
+        placed[group, pool] += 1
+        total[group] += 1
+        places.append(group)
+    return places
+
+
+def _gpu_env(group: Group, sharing: int) -> dict[str, str]:
+    return {"WORKER_GPU_MEMORY_UTILIZATION": f"{GPU_SHARE / sharing:.3f}"} if sharing > 1 else {}
+
+
+def _visible(group: Group) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ",".join(group)} if group else {}
+
+
+def _cpu_env(threads: int, demo: bool) -> dict[str, str]:
+    """Engines that share the cores: each with its part of the threads, and none of them pinned.
+
+    By default vLLM gives each engine a thread for every core but one and pins them, so that several engines
+    fight over the same cores (with two cores: all of them over the first). The cache, in GiB, has to hold one
+    text of 32,768 tokens, with the real weights 72 KiB each in float32.
+    """
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # A core takes about a third of a second for as many with the demo's weights; nothing else in
+        # the engine moves in the meantime.
+        "WORKER_BATCH_TOKENS": "1024",
+        "WORKER_KV_CACHE_GIB": "1" if demo else "3",
+    }

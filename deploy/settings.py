@@ -1,0 +1,87 @@
+"""The settings of a deployment: environment variables with the prefix `DEPLOY_`.
+
+Routers and workers have settings of their own (`ROUTER_`, `WORKER_`), which a deployment hands on to them.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from workers.contract import POOLS, PoolName
+from workers.strict_settings import StrictSettings
+
+
+class DeploySettings(StrictSettings):
+    """What runs on this machine: pools, workers, GPUs and where the checkpoints come from."""
+
+    model_config = SettingsConfigDict(env_prefix="DEPLOY_")
+
+    pools: Annotated[dict[PoolName, int], NoDecode] = Field(
+        dict.fromkeys(POOLS, 1),
+        description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
+        "for retrieval and one for code.",
+    )
+    gpus: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="The NVIDIA GPUs to use, by index or UUID: `0,1`. Default: those in "
+        "CUDA_VISIBLE_DEVICES, else all.",
+    )
+    model: str | None = Field(
+        None,
+        description="Checkpoint in the upstream layout, a folder or a Hugging Face id, merged here into one "
+        "variant per pool; or `demo`, tiny random checkpoints. Default: jinaai/jina-embeddings-v4 on an "
+        "NVIDIA GPU, otherwise `demo`.",
+    )
+    variants: Annotated[dict[PoolName, str], NoDecode] = Field(
+        {},
+        description="Pools whose variant is ready, a folder or a Hugging Face id, so that nothing is merged "
+        "for them: `retrieval=jinaai/jina-embeddings-v4-vllm-retrieval,code=/models/code`.",
+    )
+    state: Path = Field(Path(".triptych"), description="Folder for the checkpoints that are made here.")
+    worker_port: int = Field(8101, ge=1, le=65535, description="Port of the first worker; the others follow.")
+    stop_seconds: float = Field(
+        40, gt=0, description="Seconds that the router, and then the workers, have to finish when stopped."
+    )
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _read_pools(cls, value: Any) -> Any:
+        return _pairs(value, "1")
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _read_variants(cls, value: Any) -> Any:
+        return _pairs(value, "")
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _read_gpus(cls, value: Any) -> Any:
+        return _split(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_pools(self) -> Self:
+        if not self.pools or min(self.pools.values()) < 1:
+            raise ValueError("DEPLOY_POOLS: name at least one pool, each with at least one worker")
+        if idle := set(self.variants) - set(self.pools):
+            raise ValueError(f"DEPLOY_VARIANTS names pools that are not served: {', '.join(sorted(idle))}")
+        return self
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(value: Any, default: str) -> Any:
+    """`a=1,b` as {"a": "1", "b": default}; what is not text is left alone."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in _split(value)]
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"named twice: {', '.join(sorted(twice))}")
+    return {
+        name: text.strip() if equals else default
+        for name, (_, equals, text) in zip(names, pairs, strict=True)
+    }

@@ -1,0 +1,102 @@
+"""Which processes run where, with what environment."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from deploy.local.models import Models
+from deploy.local.plan import PlanError, plan_router, plan_workers
+from deploy.local.spec import Spec
+from deploy.settings import DeploySettings
+from workers.contract import POOLS
+
+MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=True)
+
+
+def plan(
+    environ: dict[str, str] | None = None, gpus: tuple[str, ...] = (), cores: int = 8, **settings: Any
+) -> list[Spec]:
+    pairs = plan_workers(DeploySettings(**settings), MODELS, environ or {}, gpus, cores)
+    return [spec for _, spec in pairs]
+
+
+def test_each_worker_has_its_pool_its_variant_and_a_port() -> None:
+    workers = plan(pools={"retrieval": 2, "code": 1}, worker_port=9000)
+    said = [
+        (spec.name, spec.env["WORKER_TASK"], spec.env["WORKER_MODEL"], spec.env["WORKER_PORT"], spec.port)
+        for spec in workers
+    ]
+    assert said == [
+        ("retrieval-0", "retrieval", "/variants/retrieval", "9000", 9000),
+        ("code-0", "code", "/variants/code", "9001", 9001),
+        ("retrieval-1", "retrieval", "/variants/retrieval", "9002", 9002),
+    ]
+
+
+def test_engines_on_a_cpu_share_its_cores_unpinned_and_start_together() -> None:
+    workers = plan(cores=8)
+    assert {spec.env["OMP_NUM_THREADS"] for spec in workers} == {"2"}
+    assert {spec.env["VLLM_CPU_OMP_THREADS_BIND"] for spec in workers} == {"nobind"}
+    assert {spec.gate for spec in workers} == {None}
+    assert plan(cores=1)[0].env["OMP_NUM_THREADS"] == "1"
+
+
+def test_what_the_operator_says_comes_first() -> None:
+    environ = {"OMP_NUM_THREADS": "7", "WORKER_GPU_MEMORY_UTILIZATION": "0.2", "WORKER_DTYPE": "float16"}
+    assert {spec.env["OMP_NUM_THREADS"] for spec in plan(environ)} == {"7"}
+    env = plan(environ, gpus=("0",))[0].env
+    assert env["WORKER_GPU_MEMORY_UTILIZATION"] == "0.2"
+    assert env["WORKER_DTYPE"] == "float16"
+
+
+def test_workers_that_share_a_gpu_take_turns_and_divide_its_memory() -> None:
+    workers = plan(gpus=("0",))
+    assert {spec.gate for spec in workers} == {"0"}
+    assert {spec.env["WORKER_GPU_MEMORY_UTILIZATION"] for spec in workers} == {"0.300"}
+    assert {spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers} == {"0"}
+
+
+def test_a_worker_alone_on_its_gpu_leaves_the_memory_to_vllm() -> None:
+    workers = plan(gpus=("0", "1", "2"))
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers] == ["0", "1", "2"]
+    assert all("WORKER_GPU_MEMORY_UTILIZATION" not in spec.env for spec in workers)
+
+
+@pytest.mark.parametrize("gpus", [("0", "1"), ("0", "1", "2")])
+def test_the_workers_of_a_pool_are_spread_over_the_gpus(gpus: tuple[str, ...]) -> None:
+    workers = plan(gpus=gpus, pools=dict.fromkeys(POOLS, len(gpus)))
+    for pool in POOLS:
+        assert {spec.gate for spec in workers if spec.env["WORKER_TASK"] == pool} == set(gpus)
+    assert set(Counter(spec.gate for spec in workers).values()) == {len(POOLS)}
+
+
+def test_an_engine_over_several_gpus_has_them_together() -> None:
+    workers = plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0", "1", "2", "3"), pools={"retrieval": 2})
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in workers] == ["0,1", "2,3"]
+    with pytest.raises(PlanError, match="WORKER_TENSOR_PARALLEL is 2, but there are 1"):
+        plan({"WORKER_TENSOR_PARALLEL": "2"}, gpus=("0",))
+
+
+@pytest.mark.parametrize("name", ["WORKER_MODEL", "WORKER_TASK", "WORKER_PORT", "ROUTER_WORKERS"])
+def test_what_is_decided_here_is_not_taken_from_outside(name: str) -> None:
+    with pytest.raises(PlanError, match=name):
+        plan({name: "x"})
+
+
+def test_the_router_learns_the_workers_of_every_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_PORT", "8088")
+    pairs = plan_workers(DeploySettings(pools={"retrieval": 2, "code": 1}), MODELS, {}, (), 2)
+    router = plan_router(pairs, {"ROUTER_PORT": "8088"})
+    assert json.loads(router.env["ROUTER_WORKERS"]) == [
+        {"targets": ["127.0.0.1:8101", "127.0.0.1:8103"], "labels": {"task": "retrieval"}},
+        {"targets": ["127.0.0.1:8102"], "labels": {"task": "code"}},
+    ]
+    assert router.port == 8088
+
+
+def test_a_router_on_a_workers_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_PORT", "8102")
+    with pytest.raises(PlanError, match="ROUTER_PORT is one of the workers' ports"):
+        plan_router(plan_workers(DeploySettings(), MODELS, {}, (), 2), {})

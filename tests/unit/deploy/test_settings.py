@@ -1,0 +1,84 @@
+"""What an operator may write in DEPLOY_* variables, and `.env.example`."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deploy.env_example import CLASSES, render
+from deploy.settings import DeploySettings
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_three_pools_with_one_worker_each_by_default() -> None:
+    assert DeploySettings().pools == {"retrieval": 1, "text-matching": 1, "code": 1}
+
+
+def test_pools_and_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOY_POOLS", "retrieval=2, code")
+    assert DeploySettings().pools == {"retrieval": 2, "code": 1}
+
+
+def test_variants_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "DEPLOY_VARIANTS", "retrieval=jinaai/jina-embeddings-v4-vllm-retrieval,code=/models/code"
+    )
+    monkeypatch.setenv("DEPLOY_GPUS", "0,2")
+    settings = DeploySettings()
+    assert settings.variants == {
+        "retrieval": "jinaai/jina-embeddings-v4-vllm-retrieval",
+        "code": "/models/code",
+    }
+    assert settings.gpus == ("0", "2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DEPLOY_POOLS", "retrieval,reranking", "'retrieval', 'text-matching' or 'code'"),
+        ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
+        ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
+        ("DEPLOY_POOLS", "code,code", "named twice: code"),
+        ("DEPLOY_WORKER_PORT", "70000", "65535"),
+        ("DEPLOY_STOP_SECONDS", "0", "greater than 0"),
+        ("DEPLOY_REPLICAS", "2", "no such setting: DEPLOY_REPLICAS"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=said):
+        DeploySettings()
+
+
+def test_a_variant_for_a_pool_that_is_not_served_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEPLOY_POOLS", "code")
+    monkeypatch.setenv("DEPLOY_VARIANTS", "retrieval=/models/retrieval")
+    with pytest.raises(ValidationError, match="not served: retrieval"):
+        DeploySettings()
+
+
+def test_env_example_is_up_to_date() -> None:
+    written = (ROOT / ".env.example").read_text()
+    assert written == render(), "run: python -m deploy.env_example > .env.example"
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    silent = [
+        f"{settings.__name__}.{name}"
+        for settings in CLASSES
+        for name, field in settings.model_fields.items()
+        if not field.description
+    ]
+    assert silent == []
+
+
+def test_what_env_example_says_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in render().splitlines():
+        if line.startswith("#DEPLOY_"):
+            name, _, value = line[1:].partition("=")
+            monkeypatch.setenv(name, value)
+    defaults = {name: field.default for name, field in DeploySettings.model_fields.items()}
+    assert dict(DeploySettings()) == defaults

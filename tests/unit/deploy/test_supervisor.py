@@ -1,0 +1,205 @@
+"""The supervisor over real processes: order, restarts, giving up, and the end of everything."""
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.guard import Guard
+from deploy.local.output import Output
+from deploy.local.restarts import RestartPolicy
+from deploy.local.spec import Spec
+from deploy.local.supervisor import GaveUp, Supervisor
+from tests.unit.deploy.fakes import Fakes, until, wait_gone
+
+
+class Run:
+    """A supervisor at work, what it printed, and the delays it asked for."""
+
+    def __init__(self, router: Spec, workers: list[Spec], **options: Any) -> None:
+        self.text = io.StringIO()
+        self.delays: list[float] = []
+        self.all_ready = asyncio.Event()
+        self.supervisor = Supervisor(
+            router,
+            workers,
+            output=Output([router.name, *(spec.name for spec in workers)], self.text),
+            guard=options.pop("guard"),
+            stop_seconds=options.pop("stop_seconds", 20.0),
+            on_ready=self.all_ready.set,
+            sleep=self._sleep,
+            **options,
+        )
+        self.task = asyncio.create_task(self.supervisor.run())
+
+    async def _sleep(self, seconds: float) -> None:
+        self.delays.append(seconds)
+        await asyncio.sleep(0)
+
+    async def ready(self) -> None:
+        await until(lambda: self.all_ready.is_set() or self.task.done())
+        assert self.all_ready.is_set(), self.text.getvalue()
+
+    def pid(self, name: str) -> int:
+        return self.supervisor._children[name].pid
+
+    async def stop(self) -> None:
+        self.supervisor.stop()
+        await self.task
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., Run]]:
+    runs: list[Run] = []
+    guard = Guard()
+
+    def start(*arguments: Any, **options: Any) -> Run:
+        runs.append(Run(*arguments, guard=guard, **options))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.supervisor.stop()
+        run.supervisor.stop()
+        with contextlib.suppress(GaveUp):
+            await run.task
+    guard.close()
+
+
+async def test_workers_of_one_gate_start_one_after_another(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a", gate="0"), fakes.spec("b", gate="0")])
+    await run.ready()
+    workers = [event for event in fakes.events() if not event.startswith("router")]
+    assert workers == ["a start", "a ready", "b start", "b ready"]
+
+
+async def test_workers_without_a_gate_start_together(start, fakes: Fakes, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    workers = [fakes.spec(name, ready_file=str(go)) for name in "ab"]
+    run = start(fakes.spec("router"), workers)
+    await until(lambda: {"a start", "b start"} <= set(fakes.events()))
+    assert not run.all_ready.is_set()
+    go.touch()
+    await run.ready()
+
+
+async def test_a_worker_that_dies_while_starting_lets_the_next_one_through(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a", gate="0", exit_code=1), fakes.spec("b", gate="0")])
+    await until(lambda: "b ready" in fakes.events() or run.task.done())
+    with pytest.raises(GaveUp):
+        await run.task
+    assert "b start" in fakes.events()
+
+
+async def test_every_line_carries_the_name_of_its_child(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("retrieval-0", lines=["hello", "10%\r100%"], long=200_000)])
+    await run.ready()
+    await run.stop()
+    lines = run.text.getvalue().splitlines()
+    assert "retrieval-0 | hello" in lines
+    assert "retrieval-0 | 100%" in lines
+    assert all(" | " in line for line in lines)
+    assert sum(line.count("x") for line in lines if line.startswith("retrieval-0 | x")) == 200_000
+
+
+async def test_a_killed_worker_is_started_again_and_its_group_is_gone(
+    start, fakes: Fakes, tmp_path: Path
+) -> None:
+    grandchild = tmp_path / "grandchild"
+    run = start(fakes.spec("router"), [fakes.spec("a", grandchild=str(grandchild))])
+    await run.ready()
+    first, engine = run.pid("a"), int(grandchild.read_text())
+    grandchild.unlink()
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: fakes.events().count("a ready") == 2)
+    assert await asyncio.to_thread(wait_gone, [first, engine]) == []
+    assert run.delays == [1.0]
+    assert "a was ended by SIGKILL; starting it again in 1 s" in run.text.getvalue()
+
+
+async def test_the_router_is_started_again_too(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a")])
+    await run.ready()
+    os.kill(run.pid("router"), signal.SIGKILL)
+    await until(lambda: fakes.events().count("router ready") == 2)
+    assert fakes.events().count("a start") == 1
+
+
+async def test_a_worker_that_is_never_ready_ends_everything(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=3, lines=["no such weights"])])
+    with pytest.raises(GaveUp, match="a ended with exit code 3 again and again") as reason:
+        await run.task
+    assert "no such weights" in str(reason.value)
+    assert run.delays == [1.0, 2.0]
+    assert fakes.events().count("a start") == 3
+    assert await asyncio.to_thread(wait_gone, [run.pid("router")]) == []
+
+
+async def test_a_worker_that_keeps_dying_ends_everything(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a")], policy=RestartPolicy(deaths=2))
+    await run.ready()
+    for life in (1, 2):
+        await until(lambda life=life: fakes.events().count("a ready") == life)
+        os.kill(run.pid("a"), signal.SIGKILL)
+    with pytest.raises(GaveUp, match="a was ended by SIGKILL again and again"):
+        await run.task
+
+
+async def test_a_configuration_error_is_not_tried_again(start, fakes: Fakes) -> None:
+    lines = ["WORKER_TASK: wrong variant"]
+    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=os.EX_CONFIG, lines=lines)])
+    with pytest.raises(GaveUp, match="cannot work with its settings") as reason:
+        await run.task
+    assert "WORKER_TASK: wrong variant" in str(reason.value)
+    assert fakes.events().count("a start") == 1
+    assert run.delays == []
+
+
+async def test_stopping_ends_the_router_before_the_workers_and_all_that_they_started(
+    start, fakes: Fakes, tmp_path: Path
+) -> None:
+    grandchild = tmp_path / "grandchild"
+    workers = [fakes.spec("a", grandchild=str(grandchild)), fakes.spec("b")]
+    run = start(fakes.spec("router", linger=0.2), workers)
+    await run.ready()
+    pids = [run.pid(name) for name in ("router", "a", "b")]
+    await run.stop()
+    ends = [event for event in fakes.events() if event.endswith((" term", " exit"))]
+    assert ends[:2] == ["router term", "router exit"]
+    assert set(ends[2:]) == {"a term", "a exit", "b term", "b exit"}
+    assert await asyncio.to_thread(wait_gone, [*pids, int(grandchild.read_text())]) == []
+
+
+async def test_what_does_not_end_in_time_is_killed(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a", stubborn=True)], stop_seconds=0.5)
+    await run.ready()
+    await run.stop()
+    assert "a term" in fakes.events()
+    assert "a exit" not in fakes.events()
+
+
+async def test_stopping_twice_kills_at_once(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router", stubborn=True), [fakes.spec("a", stubborn=True)], stop_seconds=300)
+    await run.ready()
+    run.supervisor.stop()
+    await until(lambda: "router term" in fakes.events())
+    run.supervisor.stop()
+    async with asyncio.timeout(20):
+        await run.task
+
+
+async def test_stopping_while_children_start_leaves_none(start, fakes: Fakes, tmp_path: Path) -> None:
+    never = str(tmp_path / "never")
+    run = start(
+        fakes.spec("router"), [fakes.spec("a", gate="0", ready_file=never), fakes.spec("b", gate="0")]
+    )
+    await until(lambda: "a start" in fakes.events())
+    await run.stop()
+    assert "b start" not in fakes.events()
+    assert await asyncio.to_thread(wait_gone, [run.pid("a")]) == []
