@@ -1,0 +1,30 @@
+"""The demo as a newcomer starts it: `python -m deploy local`, once for all tests here."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from loadtests.processes import Deployment
+
+# A text of the full context would take a CPU minutes.
+MAX_TOKENS = 2048
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Three pools on the demo's variants, made from nothing, behind one router."""
+    folder = tmp_path_factory.mktemp("deployment")
+    started = Deployment(folder / "log", folder / "state", WORKER_MAX_TOKENS=str(MAX_TOKENS))
+    try:
+        yield started.wait_until_ready()
+        assert started.stop() == 0, started.tail()
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def api(deployment: Deployment) -> Iterator[httpx.Client]:
+    """A client of the deployment's router."""
+    with httpx.Client(base_url=deployment.url, timeout=120) as client:
+        yield client
