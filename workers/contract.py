@@ -29,7 +29,7 @@ DRAINING = "draining"
 PoolName = Literal["retrieval", "text-matching", "code"]
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 Role = Literal["query", "passage"]
-FailureCode = Literal["token_limit", "media_invalid", "unsupported", "internal"]
+FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
@@ -45,19 +45,32 @@ class Image(msgspec.Struct, frozen=True, tag="image"):
     data: bytes
 
 
+class Document(msgspec.Struct, frozen=True, tag="document"):
+    """Consecutive parts of one text (late chunking): read together, one vector for each.
+
+    The worker joins them with a space where neither neighbour has white space, and puts the prefix of the
+    role before the first.
+    """
+
+    chunks: list[str]
+    role: Role
+
+
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing to embed.
 
     `dimensions` cuts the vector to that many values before it is normalised (None: all of them).
-    `multivector` asks for one vector per token instead of their mean.
+    `multivector` asks for one vector per token instead of their mean; not for a document.
     `truncate` cuts a text that is longer than the context instead of failing it.
+    `tokenized` asks for the tokens' text beside the vectors.
     """
 
-    content: Text | Image
+    content: Text | Image | Document
     dimensions: int | None = None
     multivector: bool = False
     normalized: bool = True
     truncate: bool = False
+    tokenized: bool = False
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,16 +80,21 @@ class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
 
 
-class Vector(msgspec.Struct, frozen=True, tag="vector"):
-    """An item's result: `shape` is [d] or, multi-vector, [tokens, 128]; `data` is little-endian float32.
+class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
+    """An item's result: `data` is little-endian float32 of `shape`.
 
+    That is [d] for a text or an image, [chunks, d] for a document, [tokens, 128] for a multi-vector.
     `index` is the item's place in the batch; `tokens` counts what the engine read, prefix included.
+    `cut` is the chunk (0 for a text) that lost tokens to `truncate`, None when nothing was cut.
+    `tokenized` holds each token's text where the item asked for it.
     """
 
     index: int
     tokens: int
     shape: tuple[int, ...]
     data: bytes
+    cut: int | None = None
+    tokenized: list[str] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):

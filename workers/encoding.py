@@ -4,12 +4,28 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
-from workers.contract import EncodeRequest, Failure, Frame, Vector, encode_frame
+from workers.chunks import EmptyChunkError
+from workers.contract import (
+    Document,
+    EncodeRequest,
+    Failure,
+    FailureCode,
+    Frame,
+    Item,
+    Vector,
+    encode_frame,
+)
 from workers.engine import Engine
 from workers.images import ImageError
-from workers.prompts import Prompt, TokenLimitError
+from workers.prompts import Fault, Prompt, TokenLimitError
 
 logger = logging.getLogger(__name__)
+
+_CODES: dict[type[Fault], FailureCode] = {
+    TokenLimitError: "token_limit",
+    ImageError: "media_invalid",
+    EmptyChunkError: "invalid",
+}
 
 _UNSUPPORTED = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 
@@ -32,12 +48,10 @@ async def encode_batch(engine: Engine, request: EncodeRequest) -> AsyncGenerator
     for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=True)):
         if isinstance(prompt, Prompt) and item.multivector and engine.info.multivector_dimensions is None:
             put(Failure(index, "unsupported", _UNSUPPORTED))
-        elif isinstance(prompt, TokenLimitError):
-            put(Failure(index, "token_limit", str(prompt)))
-        elif isinstance(prompt, ImageError):
-            put(Failure(index, "media_invalid", str(prompt)))
+        elif isinstance(prompt, Prompt):
+            tasks.append(asyncio.create_task(_encode(engine, index, item, prompt, request.priority, put)))
         else:
-            tasks.append(asyncio.create_task(_encode(engine, index, prompt, request.priority, put)))
+            put(Failure(index, _CODES[type(prompt)], str(prompt)))
     try:
         left = len(request.items)
         while left:
@@ -54,7 +68,7 @@ async def encode_batch(engine: Engine, request: EncodeRequest) -> AsyncGenerator
 
 
 async def _encode(
-    engine: Engine, index: int, prompt: Prompt, priority: int, put: Callable[[Frame], None]
+    engine: Engine, index: int, item: Item, prompt: Prompt, priority: int, put: Callable[[Frame], None]
 ) -> None:
     try:
         encoded = await engine.encode(prompt, priority)
@@ -62,5 +76,9 @@ async def _encode(
         logger.exception("item %d of a batch failed in the engine", index)
         put(Failure(index, "internal", f"{type(error).__name__}: {error}"))
     else:
-        vector = encoded.vector
-        put(Vector(index, encoded.tokens, vector.shape, vector.tobytes()))
+        vector, token_ids = encoded.vector, encoded.token_ids
+        if isinstance(item.content, Document):
+            # The engine gives a single span as one vector.
+            vector = vector.reshape(len(item.content.chunks), -1)
+        texts = engine.prompter.token_texts(token_ids) if item.tokenized else None
+        put(Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts))

@@ -21,10 +21,10 @@ from workers.settings import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """[d] or [tokens, d] float32, and how many tokens the engine read."""
+    """[d], [spans, d] or [tokens, d] float32, and the tokens that the engine read."""
 
     vector: NDArray[np.float32]
-    tokens: int
+    token_ids: list[int]
 
 
 class WrongVectorError(RuntimeError):
@@ -83,10 +83,9 @@ class Engine:
         [output] = [
             output async for output in self._llm.encode(engine_input, params, request_id, priority=priority)
         ]
-        tokens = len(output.prompt_token_ids)
         vector = output.outputs.data.numpy()
-        self._check(vector, tokens, prompt)
-        return Encoded(vector, tokens)
+        self._check(vector, len(output.prompt_token_ids), prompt)
+        return Encoded(vector, output.prompt_token_ids)
 
     def shutdown(self) -> None:
         """Stop the engine's processes; the engine is of no use after that."""

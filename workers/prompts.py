@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from workers.contract import Image, Item, Text
+from workers.chunks import ChunkCutError, EmptyChunkError, join, spans_of
+from workers.contract import Document, Image, Item, Text
 from workers.images import ImageError, PillowImage, decode_image
 from workers.plugin.spec import PoolingSpec
 
@@ -28,11 +29,19 @@ class TokenLimitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids, the image that belongs to their placeholder if any, and what to pool."""
+    """Token ids, the image that belongs to their placeholder if any, and what to pool.
+
+    `cut` is the part (0 for a text) that lost tokens to the context's limit, None when nothing was cut.
+    """
 
     token_ids: list[int]
     image: PillowImage | None
     pooling: PoolingSpec
+    cut: int | None = None
+
+
+Fault = TokenLimitError | ImageError | EmptyChunkError
+"""What an item can have wrong with itself."""
 
 
 class Prompter:
@@ -45,57 +54,84 @@ class Prompter:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="prompts")
-        self._image_ids: list[int] = self._tokenise([IMAGE_PROMPT])[0]
+        self._image_ids: list[int] = self._encode([IMAGE_PROMPT])[0].ids
         start, end = (self._position(token) for token in ("<|vision_start|>", "<|vision_end|>"))
         self._image_span = (start, end + 1 - len(self._image_ids))
 
-    async def prompts(self, items: Sequence[Item]) -> list[Prompt | TokenLimitError | ImageError]:
+    async def prompts(self, items: Sequence[Item]) -> list[Prompt | Fault]:
         """One prompt per item, or what is wrong with the item."""
-        texts = [
-            PREFIXES[item.content.role] + item.content.text
-            for item in items
-            if isinstance(item.content, Text)
-        ]
-        images = [item.content for item in items if isinstance(item.content, Image)]
+        joined = [_text_of(item.content) for item in items]
+        texts = [text for text, _ in joined if text is not None]
         loop = asyncio.get_running_loop()
-        decoded = [loop.run_in_executor(self._threads, _decode, image) for image in images]
-        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-            token_ids = self._tokenise(texts)
-        else:
-            token_ids = await loop.run_in_executor(self._threads, self._tokenise, texts)
-        next_ids, next_image = iter(token_ids), iter(decoded)
-        return [
-            self._text_prompt(item, next(next_ids))
-            if isinstance(item.content, Text)
-            else self._image_prompt(item, await next(next_image))
+        decoded = [
+            loop.run_in_executor(self._threads, _decode, item.content)
             for item in items
+            if isinstance(item.content, Image)
+        ]
+        offsets = any(chunk_starts for _, chunk_starts in joined)
+        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
+            encodings = self._encode(texts, offsets)
+        else:
+            encodings = await loop.run_in_executor(self._threads, self._encode, texts, offsets)
+        next_encoding, next_image = iter(encodings), iter(decoded)
+        return [
+            self._text_prompt(item, next(next_encoding), chunk_starts)
+            if text is not None
+            else self._image_prompt(item, await next(next_image))
+            for item, (text, chunk_starts) in zip(items, joined, strict=True)
         ]
 
-    def _text_prompt(self, item: Item, token_ids: list[int]) -> Prompt | TokenLimitError:
-        if len(token_ids) > self._max_tokens:
-            if not item.truncate:
-                return TokenLimitError(
-                    f"the text has {len(token_ids)} tokens, prefix included; "
-                    f"the model takes {self._max_tokens}. Shorten it or set truncate."
-                )
-            token_ids = token_ids[: self._max_tokens]
-        return Prompt(token_ids, None, _pooling(item))
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as text; a character that is spread over several tokens shows as U+FFFD in each."""
+        return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
 
-    def _image_prompt(self, item: Item, image: PillowImage | ImageError) -> Prompt | ImageError:
+    def _text_prompt(self, item: Item, encoding: Encoding, chunk_starts: Sequence[int]) -> Prompt | Fault:
+        token_ids: list[int] = encoding.ids
+        over = len(token_ids) > self._max_tokens
+        if over and not item.truncate:
+            return TokenLimitError(
+                f"the text has {len(token_ids)} tokens, prefix included; "
+                f"the model takes {self._max_tokens}. Shorten it or set truncate."
+            )
+        if not chunk_starts:
+            return Prompt(token_ids[: self._max_tokens], None, _pooling(item), 0 if over else None)
+        token_starts = [start for start, _ in encoding.offsets]
+        try:
+            spans = spans_of(token_starts, chunk_starts, self._max_tokens)
+        except EmptyChunkError as error:
+            return error
+        except ChunkCutError as error:
+            return TokenLimitError(str(error))
+        # What is over the limit lies in the last part: any later one would have been empty.
+        cut = len(spans) - 1 if over else None
+        return Prompt(token_ids[: self._max_tokens], None, _pooling(item, *spans), cut)
+
+    def _image_prompt(self, item: Item, image: PillowImage | ImageError) -> Prompt | Fault:
         if isinstance(image, ImageError):
             return image
         return Prompt(self._image_ids, image, _pooling(item, self._image_span))
 
-    def _tokenise(self, texts: list[str]) -> list[list[int]]:
-        # Releases the GIL and spreads a batch over the cores.
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+    def _encode(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
+        # Both release the GIL and spread a batch over the cores; the fast one keeps no offsets.
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        return encode(texts, add_special_tokens=False)
 
     def _position(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None or token_id not in self._image_ids:
             raise ValueError(f"the tokenizer does not know {token}: not one of jina-embeddings-v4")
         return self._image_ids.index(token_id)
+
+
+def _text_of(content: Text | Image | Document) -> tuple[str | None, list[int]]:
+    """What is to be tokenised, None for an image, and where the parts of a document begin in it."""
+    match content:
+        case Text():
+            return PREFIXES[content.role] + content.text, []
+        case Document():
+            return join(PREFIXES[content.role], content.chunks)
+        case Image():
+            return None, []
 
 
 def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:
