@@ -21,7 +21,8 @@ class DeploySettings(StrictSettings):
     pools: Annotated[dict[PoolName, int], NoDecode] = Field(
         dict.fromkeys(POOLS, 1),
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
-        "for retrieval and one for code.",
+        "for retrieval and one for code. The pool rerank, of a cross-encoder, has to be named here and in "
+        "DEPLOY_VARIANTS.",
     )
     gpus: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
@@ -64,6 +65,8 @@ class DeploySettings(StrictSettings):
     def _check_pools(self) -> Self:
         if not self.pools or min(self.pools.values()) < 1:
             raise ValueError("DEPLOY_POOLS: name at least one pool, each with at least one worker")
+        if "rerank" in self.pools and "rerank" not in self.variants:
+            raise ValueError("DEPLOY_VARIANTS: name the cross-encoder, `rerank=FOLDER` or a Hugging Face id")
         if idle := set(self.variants) - set(self.pools):
             raise ValueError(f"DEPLOY_VARIANTS names pools that are not served: {', '.join(sorted(idle))}")
         return self

@@ -13,8 +13,10 @@ import uvloop
 from workers.app import WorkerApp
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
 from workers.contract import PoolName
+from workers.cross_encoder import CrossEncoder
+from workers.embedding import Embedder
+from workers.encoding import Service
 from workers.engine import Engine, resolve_folder
-from workers.probe import warm_up
 from workers.settings import WorkerSettings
 from workers.strict_settings import SettingsError, read_settings
 
@@ -40,18 +42,30 @@ def main() -> int:
     """Run until stopped; 0 when asked to stop, 78 for a setting to mend, 1 when the engine died."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = read_settings(WorkerSettings)
-        variant = read_variant(resolve_folder(settings.model, settings.revision))
-        task = pool_of(variant, settings)
+        service, settings = load()
     except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
-    logger.info("loading the %s variant from %s", task, variant.path)
-    engine = Engine(variant, task, settings)
     try:
-        return uvloop.run(serve(engine, settings))
+        return uvloop.run(serve(service, settings))
     finally:
-        engine.shutdown()
+        service.shutdown()
+
+
+def load() -> tuple[Service, WorkerSettings]:
+    """Start the engine that the settings ask for.
+
+    Raises `SettingsError`, or `CheckpointError` or `OSError` when the model cannot be served as asked.
+    """
+    settings = read_settings(WorkerSettings)
+    folder = resolve_folder(settings.model, settings.revision)
+    if settings.task == "rerank":
+        logger.info("loading the cross-encoder in %s", folder)
+        return CrossEncoder(folder, settings), settings
+    variant = read_variant(folder)
+    task = pool_of(variant, settings)
+    logger.info("loading the %s variant from %s", task, folder)
+    return Embedder(Engine(variant, task, settings)), settings
 
 
 def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
@@ -71,10 +85,10 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
     return task
 
 
-async def serve(engine: Engine, settings: WorkerSettings) -> int:
-    """Warm the engine up, then answer until SIGTERM or until the engine dies; the exit code."""
-    await warm_up(engine)
-    app = WorkerApp(engine, settings.max_waiting_items)
+async def serve(service: Service, settings: WorkerSettings) -> int:
+    """Warm the service up, then answer until SIGTERM or until the engine dies; the exit code."""
+    await service.warm_up()
+    app = WorkerApp(service, settings.max_waiting_items)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -86,15 +100,15 @@ async def serve(engine: Engine, settings: WorkerSettings) -> int:
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
     server = Server(config, app)
-    watching = asyncio.create_task(_stop_when_dead(engine, server))
+    watching = asyncio.create_task(_stop_when_dead(service, server))
     logger.info("ready on http://%s:%d", settings.host, settings.port)
     await server.serve()
     watching.cancel()
-    return 1 if engine.dead else 0
+    return 1 if service.dead else 0
 
 
-async def _stop_when_dead(engine: Engine, server: uvicorn.Server) -> None:
-    while not engine.dead:  # noqa: ASYNC110 (vLLM says it by a property alone)
+async def _stop_when_dead(service: Service, server: uvicorn.Server) -> None:
+    while not service.dead:  # noqa: ASYNC110 (vLLM says it by a property alone)
         await asyncio.sleep(0.5)
     logger.error("the engine has died; stopping, so that this worker can be started anew")
     server.should_exit = True

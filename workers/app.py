@@ -16,13 +16,13 @@ from workers.contract import (
     OVERLOADED,
     READY_PATH,
     STATE_HEADER,
+    VARIANT_HEADER,
     EncodeRequest,
     decode_request,
     encode_info,
+    variant_of,
 )
-from workers.encoding import encode_batch
-from workers.engine import Engine
-from workers.probe import probe
+from workers.encoding import Service, encode_batch
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ PROBE_TIMEOUT_SECONDS = 20.0
 
 
 class WorkerApp:
-    """Serves one engine. `draining` turns it away from new work while what it has goes on."""
+    """Serves one service. `draining` turns it away from new work while what it has goes on."""
 
-    def __init__(self, engine: Engine, max_waiting_items: int) -> None:
-        self._engine = engine
+    def __init__(self, service: Service, max_waiting_items: int) -> None:
+        self._service = service
         self._max_waiting_items = max_waiting_items
         self._waiting = 0
         self._last_success = 0.0
@@ -55,9 +55,9 @@ class WorkerApp:
             case "POST", path if path == ENCODE_PATH:
                 await self._encode(receive, send)
             case "GET", path if path == INFO_PATH:
-                await _reply(send, 200, encode_info(self._engine.info))
+                await _reply(send, 200, encode_info(self._service.info))
             case "GET", path if path == LIVE_PATH:
-                await _reply(send, 503 if self._engine.dead else 200, b"{}")
+                await _reply(send, 503 if self._service.dead else 200, b"{}")
             case "GET", path if path == READY_PATH:
                 reason = await self._not_ready()
                 await _reply(send, 503 if reason else 200, msgspec.json.encode({"reason": reason}))
@@ -85,7 +85,7 @@ class WorkerApp:
             self._waiting -= count
 
     async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
-        frames = encode_batch(self._engine, request)
+        frames = encode_batch(self._service, request)
         this = asyncio.current_task()
         assert this is not None
         gone = asyncio.create_task(_cancel_when_gone(receive, this))
@@ -94,7 +94,10 @@ class WorkerApp:
                 {
                     "type": "http.response.start",
                     "status": 200,
-                    "headers": [(b"content-type", b"application/octet-stream")],
+                    "headers": [
+                        (b"content-type", b"application/octet-stream"),
+                        (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
+                    ],
                 }
             )
             async for chunk in frames:
@@ -111,7 +114,7 @@ class WorkerApp:
             await frames.aclose()
 
     async def _not_ready(self) -> str | None:
-        if self._engine.dead:
+        if self._service.dead:
             return "the engine has died"
         if self.draining:
             return "draining"
@@ -120,7 +123,7 @@ class WorkerApp:
                 return None
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                    await probe(self._engine)
+                    await self._service.probe()
             except Exception as error:
                 return f"a probe failed: {type(error).__name__}: {error}"
             self._last_success = time.monotonic()

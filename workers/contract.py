@@ -7,6 +7,7 @@
 
 A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. A reply that
 ends before every item has its frame was cut off: what is missing has failed and may be tried again.
+The reply's `x-worker-variant` says which checkpoint the vectors are of (`variant_of`).
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
 and the replica has not failed. A worker that is stopping answers 503 with `x-worker-state: draining`.
 
@@ -23,11 +24,14 @@ INFO_PATH = "/v1/info"
 LIVE_PATH = "/live"
 READY_PATH = "/ready"
 STATE_HEADER = "x-worker-state"
+VARIANT_HEADER = "x-worker-variant"
 OVERLOADED = "overloaded"
 DRAINING = "draining"
 
-PoolName = Literal["retrieval", "text-matching", "code"]
+PoolName = Literal["retrieval", "text-matching", "code", "rerank"]
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
+"""The pools of merged variants; `rerank` is that of a cross-encoder, where there is one."""
+
 Role = Literal["query", "passage"]
 FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
@@ -52,7 +56,7 @@ class Document(msgspec.Struct, frozen=True, tag="document"):
     role before the first.
     """
 
-    chunks: list[str]
+    chunks: tuple[str, ...]
     role: Role
 
 
@@ -63,6 +67,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     `multivector` asks for one vector per token instead of their mean; not for a document.
     `truncate` cuts a text that is longer than the context instead of failing it.
     `tokenized` asks for the tokens' text beside the vectors.
+    `against` is a query: asks for how well the content answers it instead of any vector of its own.
     """
 
     content: Text | Image | Document
@@ -71,6 +76,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     normalized: bool = True
     truncate: bool = False
     tokenized: bool = False
+    against: Text | Image | None = None
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,8 +89,9 @@ class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
     """An item's result: `data` is little-endian float32 of `shape`.
 
-    That is [d] for a text or an image, [chunks, d] for a document, [tokens, 128] for a multi-vector.
-    `index` is the item's place in the batch; `tokens` counts what the engine read, prefix included.
+    That is [d] for a text or an image, [chunks, d] for a document, [tokens, 128] for a multi-vector, [1]
+    for a score against a query. `index` is the item's place in the batch; `tokens` counts what the engine
+    read of it, prefix included, `query_tokens` what it read of the query, which is read once a batch.
     `cut` is the chunk (0 for a text) that lost tokens to `truncate`, None when nothing was cut.
     `tokenized` holds each token's text where the item asked for it.
     """
@@ -95,6 +102,7 @@ class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
     data: bytes
     cut: int | None = None
     tokenized: list[str] | None = None
+    query_tokens: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
@@ -124,6 +132,11 @@ class Info(msgspec.Struct, frozen=True):
     max_tokens: int
     batch_tokens: int
     versions: dict[str, str]
+
+
+def variant_of(info: Info) -> str:
+    """What `VARIANT_HEADER` says beside vectors: a worker may be another since its last `Info`."""
+    return f"{info.task} {info.digest}"
 
 
 encode_request = msgspec.msgpack.Encoder().encode

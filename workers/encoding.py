@@ -2,35 +2,45 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Protocol
 
-from workers.chunks import EmptyChunkError
-from workers.contract import (
-    Document,
-    EncodeRequest,
-    Failure,
-    FailureCode,
-    Frame,
-    Item,
-    Vector,
-    encode_frame,
-)
-from workers.engine import Engine
-from workers.images import ImageError
-from workers.prompts import Fault, Prompt, TokenLimitError
+from workers.contract import EncodeRequest, Failure, Frame, Info, encode_frame
 
 logger = logging.getLogger(__name__)
 
-_CODES: dict[type[Fault], FailureCode] = {
-    TokenLimitError: "token_limit",
-    ImageError: "media_invalid",
-    EmptyChunkError: "invalid",
-}
-
-_UNSUPPORTED = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
+Job = Callable[[], Awaitable[Frame]]
+"""What is left to do for one item."""
 
 
-async def encode_batch(engine: Engine, request: EncodeRequest) -> AsyncGenerator[bytes]:
+class Service(Protocol):
+    """What a worker serves: a vLLM engine and what is done with it."""
+
+    info: Info
+
+    @property
+    def dead(self) -> bool:
+        """True once the engine process has failed; it does not come back."""
+        ...
+
+    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
+        """One job for each item of a batch, or what is wrong with the item."""
+        ...
+
+    async def probe(self) -> None:
+        """Really encode something short. Raises whatever is wrong."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Encode one of everything that is offered, so that no client is the first."""
+        ...
+
+    def shutdown(self) -> None:
+        """Stop the engine's processes; the service is of no use after that."""
+        ...
+
+
+async def encode_batch(service: Service, request: EncodeRequest) -> AsyncGenerator[bytes]:
     """Encode a batch; yields one or more whole frames at a time, one frame per item in all.
 
     An item that fails gets its own frame and its neighbours are not touched. Closing the iterator
@@ -43,15 +53,20 @@ async def encode_batch(engine: Engine, request: EncodeRequest) -> AsyncGenerator
         ready.append(encode_frame(frame))
         wake.set()
 
-    prompts = await engine.prompter.prompts(request.items)
+    async def run(index: int, job: Job) -> None:
+        try:
+            frame = await job()
+        except Exception as error:
+            logger.exception("item %d of a batch failed in the engine", index)
+            frame = Failure(index, "internal", f"{type(error).__name__}: {error}")
+        put(frame)
+
     tasks = []
-    for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=True)):
-        if isinstance(prompt, Prompt) and item.multivector and engine.info.multivector_dimensions is None:
-            put(Failure(index, "unsupported", _UNSUPPORTED))
-        elif isinstance(prompt, Prompt):
-            tasks.append(asyncio.create_task(_encode(engine, index, item, prompt, request.priority, put)))
+    for index, job in enumerate(await service.jobs(request)):
+        if isinstance(job, Failure):
+            put(job)
         else:
-            put(Failure(index, _CODES[type(prompt)], str(prompt)))
+            tasks.append(asyncio.create_task(run(index, job)))
     try:
         left = len(request.items)
         while left:
@@ -65,20 +80,3 @@ async def encode_batch(engine: Engine, request: EncodeRequest) -> AsyncGenerator
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _encode(
-    engine: Engine, index: int, item: Item, prompt: Prompt, priority: int, put: Callable[[Frame], None]
-) -> None:
-    try:
-        encoded = await engine.encode(prompt, priority)
-    except Exception as error:
-        logger.exception("item %d of a batch failed in the engine", index)
-        put(Failure(index, "internal", f"{type(error).__name__}: {error}"))
-    else:
-        vector, token_ids = encoded.vector, encoded.token_ids
-        if isinstance(item.content, Document):
-            # The engine gives a single span as one vector.
-            vector = vector.reshape(len(item.content.chunks), -1)
-        texts = engine.prompter.token_texts(token_ids) if item.tokenized else None
-        put(Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts))

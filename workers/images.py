@@ -1,8 +1,16 @@
-"""Encoded image bytes to pixels, refusing what is not an image or would not fit into memory."""
+"""Encoded image bytes to pixels, refusing what is not an image or would not fit into memory.
+
+The pixels are those that the model's own code makes (`modeling_jina_embeddings_v4.py`: `Image.open` and
+`convert("RGB")`), because vectors must agree with those made elsewhere. So alpha is dropped, not laid over
+a colour; colour profiles are not applied; and a photo is not turned as its EXIF data says. One thing is
+done otherwise: `convert` makes nearly all of a 16-bit greyscale image white, so such an image is brought
+down to 8 bits first, as Pillow itself does for 16 bits of colour.
+"""
 
 import io
 from typing import TypeAlias
 
+import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
@@ -13,6 +21,13 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 # The processor refuses anything longer (transformers, smart_resize).
 MAX_ASPECT_RATIO = 200
+
+
+def blank_png() -> bytes:
+    """A small white image."""
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (56, 56), "white").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class ImageError(ValueError):
@@ -33,6 +48,8 @@ def decode_image(data: bytes) -> PillowImage:
             raise ImageError(
                 f"the image is {width}x{height}; one side may be {MAX_ASPECT_RATIO} times the other at most"
             )
+        if image.mode.startswith("I"):
+            return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")
     except UnidentifiedImageError as error:
         raise ImageError(f"the data is no image of a known format ({', '.join(FORMATS)})") from error

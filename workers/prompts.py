@@ -135,7 +135,7 @@ def _text_of(content: Text | Image | Document) -> tuple[str | None, list[int]]:
 
 
 def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:
-    if item.multivector:
+    if item.multivector or item.against is not None:
         # All tokens of the prompt, for images too.
         return PoolingSpec(multivector=True)
     return PoolingSpec(spans, item.dimensions, item.normalized)

@@ -14,12 +14,15 @@ class WorkerSettings(StrictSettings):
 
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
-    model: str = Field(description="Folder of a merged variant, or a Hugging Face id of one.")
+    model: str = Field(
+        description="Folder of a merged variant (or, for the task rerank, of a cross-encoder that vLLM "
+        "serves), or the Hugging Face id of one."
+    )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
     task: PoolName | None = Field(
         None,
-        description="The pool: retrieval, text-matching or code. Needed where the folder does not say "
-        "(official -vllm- checkpoints); where it does, a different one is refused.",
+        description="The pool: retrieval, text-matching, code or rerank. Needed where the folder does not "
+        "say (official -vllm- checkpoints); where it does, a different one is refused.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")
     port: int = Field(8101, ge=0, le=65535, description="Port to listen on.")

@@ -15,11 +15,11 @@ from tests.vectors import Array, array_of, cosine
 from workers.chunks import join, spans_of
 from workers.contract import Document, Failure, Image, Item, Text, Vector
 
-CHUNKS = [
+CHUNKS = (
     "Berlin is the capital of Germany.",
     "It has 3.8 million inhabitants.",
     "The city lies on the Spree.",
-]
+)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def token_states(variants: Path, tmp_path_factory: pytest.TempPathFactory):
         server.kill()
 
 
-def pooled_by_hand(states: Array, chunks: list[str]) -> Array:
+def pooled_by_hand(states: Array, chunks: tuple[str, ...]) -> Array:
     text, starts = join("Passage: ", chunks)
     tokenizer = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
     offsets = tokenizer.encode(text, add_special_tokens=False).offsets
@@ -64,7 +64,7 @@ def pooled_by_hand(states: Array, chunks: list[str]) -> Array:
 
 @pytest.mark.parametrize("times", [1, 80])
 def test_parts_equal_the_same_forward_pass_pooled_by_hand(worker: Worker, token_states, times: int) -> None:
-    chunks = [f"{number}: {chunk}" for number in range(times) for chunk in CHUNKS]
+    chunks = tuple(f"{number}: {chunk}" for number in range(times) for chunk in CHUNKS)
     [frame] = worker.encode([Item(Document(chunks, "passage"))])
     states = token_states(join("Passage: ", chunks)[0])
     assert frame.tokens == len(states)
@@ -98,7 +98,7 @@ def test_a_document_of_one_part_is_that_text(worker: Worker) -> None:
 
 
 def test_an_empty_part_fails_its_document_alone(worker: Worker) -> None:
-    bad, good = worker.encode([Item(Document(["One.", ""], "passage")), Item(Document(CHUNKS, "passage"))])
+    bad, good = worker.encode([Item(Document(("One.", ""), "passage")), Item(Document(CHUNKS, "passage"))])
     assert isinstance(bad, Failure)
     assert bad.code == "invalid"
     assert "part 1" in bad.message
@@ -106,12 +106,12 @@ def test_an_empty_part_fails_its_document_alone(worker: Worker) -> None:
 
 
 def test_a_document_over_the_context_is_refused_or_says_what_was_cut(worker: Worker) -> None:
-    long = ["a short beginning", "and then on " * 32_768]
+    long = ("a short beginning", "and then on " * 32_768)
     refused, cut, impossible = worker.encode(
         [
             Item(Document(long, "passage")),
             Item(Document(long, "passage"), truncate=True, dimensions=8),
-            Item(Document([*long, "unreachable"], "passage"), truncate=True),
+            Item(Document((*long, "unreachable"), "passage"), truncate=True),
         ]
     )
     assert isinstance(refused, Failure)

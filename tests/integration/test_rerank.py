@@ -1,0 +1,186 @@
+"""Scores of documents against a query: late interaction in the worker of a variant, and a cross-encoder."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from loadtests.processes import Worker, workers
+from tests.vectors import array_of
+from workers.contract import Failure, Image, Item, Text, Vector
+
+QUERY = Text("where does the river begin", "query")
+DOCUMENTS = [
+    "The river begins in the mountains.",
+    "A recipe for bread.",
+    "Rivers of the north, from their beginnings to the sea: a long list of names " * 20,
+    "",
+]
+
+
+@pytest.fixture
+def worker(pools: dict[str, Worker]) -> Worker:
+    return pools["retrieval"]
+
+
+def test_a_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[bytes]) -> None:
+    contents = [*(Text(text, "passage") for text in DOCUMENTS), Image(images[0])]
+    vectors = worker.encode([Item(content, multivector=True) for content in [QUERY, *contents]])
+    query, *documents = map(array_of, vectors)
+    scores = worker.encode([Item(content, against=QUERY) for content in contents])
+    for score, document, vector in zip(scores, documents, vectors[1:], strict=True):
+        assert isinstance(score, Vector)
+        expected = (query @ document.T).max(axis=1).mean()
+        np.testing.assert_allclose(array_of(score), [expected], atol=1e-5)
+        assert score.tokens == vector.tokens
+        assert score.query_tokens == len(query)
+
+
+def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
+    other = Text("another query", "query")
+    document = Text(DOCUMENTS[0], "passage")
+    items = [Item(document, against=QUERY), Item(document), Item(document, against=other)]
+    mixed = [array_of(frame) for frame in worker.encode(items)]
+    for item, vector in zip(items, mixed, strict=True):
+        [alone] = worker.encode([item])
+        np.testing.assert_allclose(vector, array_of(alone), atol=1e-5)
+    assert abs(mixed[0][0] - mixed[2][0]) > 1e-4
+
+
+def test_a_text_has_the_best_score_against_itself(worker: Worker) -> None:
+    itself = Text("one and the same", "query")
+    same, different = worker.encode(
+        [Item(itself, against=itself), Item(Text("other", "query"), against=itself)]
+    )
+    assert array_of(same)[0] == pytest.approx(1, abs=1e-4)
+    assert array_of(different)[0] < 0.999
+
+
+def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
+    bad, good = worker.encode(
+        [Item(Text("a", "passage"), against=Image(b"nothing")), Item(Text("a", "passage"), against=QUERY)]
+    )
+    assert isinstance(bad, Failure)
+    assert bad.code == "media_invalid"
+    assert "the query" in bad.message
+    assert isinstance(good, Vector)
+
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "num_labels": 1,
+    "pad_token_id": 1,
+}
+CONTEXT = 96
+
+
+def write_cross_encoder(folder: Path, model: PreTrainedModel, pair: str) -> Callable[[str, str], float]:
+    """Write a random cross-encoder to `folder`; returns what it gives for a pair, by transformers."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(DOCUMENTS, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", pair, ends)
+    roles = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>"}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", **roles
+    ).save_pretrained(folder)
+    model.eval().save_pretrained(folder)
+    tokenizer.enable_truncation(CONTEXT, strategy="only_second")
+
+    def score(query: str, document: str) -> float:
+        encoding = tokenizer.encode(query, document)
+        with torch.inference_mode():
+            inputs = {"input_ids": torch.tensor([encoding.ids])}
+            if max(encoding.type_ids):
+                inputs["token_type_ids"] = torch.tensor([encoding.type_ids])
+            return float(torch.sigmoid(model(**inputs).logits[0, 0]))
+
+    return score
+
+
+def random_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Larger than those a model is made with, so that scores differ clearly."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        # RoBERTa's positions begin behind the padding token's, and it has one kind of token.
+        (
+            XLMRobertaForSequenceClassification,
+            XLMRobertaConfig(**SIZES, max_position_embeddings=CONTEXT + 2, type_vocab_size=1),
+            "<s> $A </s> </s> $B </s>",
+        ),
+        (
+            BertForSequenceClassification,
+            BertConfig(**SIZES, max_position_embeddings=CONTEXT),
+            "<s>:0 $A:0 </s>:0 $B:1 </s>:1",
+        ),
+    ],
+    ids=["xlm-roberta", "bert"],
+)
+def cross_encoder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Worker, Callable[[str, str], float]]]:
+    kind, config, pair = request.param
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    score = write_cross_encoder(folder / "model", random_weights(kind(config)), pair)
+    with workers(folder, {"model": folder / "model", "task": "rerank", "dtype": "float32"}) as [worker]:
+        yield worker, score
+
+
+def test_a_cross_encoder_gives_the_scores_of_transformers(
+    cross_encoder: tuple[Worker, Callable[[str, str], float]],
+) -> None:
+    worker, score = cross_encoder
+    frames = worker.encode([Item(Text(text, "passage"), against=QUERY) for text in DOCUMENTS])
+    found = np.concatenate([array_of(frame) for frame in frames])
+    expected = [score(QUERY.text, text) for text in DOCUMENTS]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.ptp(found) > 0.01, "otherwise any order would do"
+    assert [frame.cut for frame in frames if isinstance(frame, Vector)] == [None, None, 0, None]
+    assert max(frame.tokens for frame in frames if isinstance(frame, Vector)) == CONTEXT
+
+
+def test_a_cross_encoder_refuses_images_and_endless_queries_alone(
+    cross_encoder: tuple[Worker, Callable[[str, str], float]], images: list[bytes]
+) -> None:
+    worker, _ = cross_encoder
+    document = Text(DOCUMENTS[0], "passage")
+    image, endless, good = worker.encode(
+        [
+            Item(Image(images[0]), against=QUERY),
+            Item(document, against=Text("why " * 400, "query")),
+            Item(document, against=QUERY),
+        ]
+    )
+    assert isinstance(image, Failure)
+    assert image.code == "unsupported"
+    assert isinstance(endless, Failure)
+    assert endless.code == "token_limit"
+    assert isinstance(good, Vector)

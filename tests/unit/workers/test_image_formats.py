@@ -1,0 +1,194 @@
+"""Images as people have them: formats, colour modes, odd sizes, and files that are not what they say."""
+
+import io
+import struct
+import warnings
+import zlib
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from workers import images
+from workers.images import MAX_ASPECT_RATIO, MAX_PIXELS, ImageError, decode_image
+
+RED, GREEN, BLUE = (250, 10, 20), (5, 240, 15), (10, 20, 230)
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (64, 32)) -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", size, RED)
+    image.paste(BLUE, (size[0] // 2, 0, *size))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def halves(data: bytes) -> tuple[Any, Any]:
+    image = decode_image(data)
+    assert image.mode == "RGB"
+    quarter = image.width // 4
+    return image.getpixel((quarter, image.height // 2)), image.getpixel((3 * quarter, image.height // 2))
+
+
+def near(colour: tuple[int, int, int], within: int = 12) -> Any:
+    return pytest.approx(colour, abs=within)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("PNG", {"interlace": 1}),
+        ("JPEG", {"quality": 95, "subsampling": 0}),
+        ("JPEG", {"quality": 95, "progressive": True}),
+        ("WEBP", {"quality": 95}),
+        ("WEBP", {"lossless": True}),
+        ("GIF", {}),
+    ],
+)
+def test_every_format_gives_its_pixels(form: str, options: dict[str, Any]) -> None:
+    assert halves(saved(picture(), form, **options)) == (near(RED), near(BLUE))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP"])
+def test_of_several_frames_the_first_is_taken(form: str) -> None:
+    second = Image.new("RGB", (64, 32), GREEN)
+    data = saved(picture(), form, save_all=True, append_images=[second], duration=100)
+    assert getattr(Image.open(io.BytesIO(data)), "n_frames", 1) == 2
+    assert halves(data) == (near(RED), near(BLUE))
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_alpha_is_dropped_as_the_models_own_code_does(form: str, alpha: int) -> None:
+    image = picture("RGBA")
+    image.putalpha(alpha)
+    data = saved(image, form, **({"lossless": True, "exact": True} if form == "WEBP" else {}))
+    assert halves(data) == (near(RED, 0), near(BLUE, 0))
+
+
+@pytest.mark.parametrize("colours", [2, 16, 256])
+def test_a_palette_becomes_colours(colours: int) -> None:
+    image = picture().quantize(colours)
+    assert image.mode == "P"
+    assert halves(saved(image, "PNG")) == (near(RED), near(BLUE))
+    assert halves(saved(image, "PNG", transparency=0)) == (near(RED), near(BLUE))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_becomes_three_equal_channels(mode: str) -> None:
+    image = Image.new("L", (64, 32), 0)
+    image.paste(255, (32, 0, 64, 32))
+    assert halves(saved(image.convert(mode), "PNG")) == ((0, 0, 0), (255, 255, 255))
+
+
+@pytest.mark.parametrize("grey", [0, 1, 64, 128, 254, 255])
+def test_sixteen_bits_of_grey_are_brought_down_and_not_cut_off(grey: int) -> None:
+    pixels = np.full((32, 64), grey << 8 | 0x80, np.uint16)
+    data = saved(Image.fromarray(pixels), "PNG")
+    assert Image.open(io.BytesIO(data)).mode.startswith("I")
+    assert halves(data) == ((grey,) * 3, (grey,) * 3)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_come_out_as_eight_whatever_the_channels(kind: int, channels: int) -> None:
+    row = b"\0" + struct.pack(">H", 0x4321) * 8 * channels
+    data = png(8, 8, zlib.compress(row * 8), depth=16, kind=kind)
+    assert decode_image(data).getpixel((0, 0)) == near((0x43,) * 3, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": 95}])
+def test_cmyk_becomes_colours(options: dict[str, Any]) -> None:
+    data = saved(picture("CMYK"), "JPEG", **options)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert halves(data) == (near(RED, 30), near(BLUE, 30))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_not_turned_as_the_models_own_code_does_not(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(picture(), "JPEG", exif=exif, quality=95, subsampling=0)
+    assert decode_image(data).size == (64, 32)
+    assert halves(data) == (near(RED), near(BLUE))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (200, 1), (1, 200), (2000, 10), (3, 599)])
+def test_small_wide_and_high_images_are_taken(form: str, size: tuple[int, int]) -> None:
+    assert decode_image(saved(picture(size=size), form)).size == size
+
+
+@pytest.mark.parametrize("size", [(MAX_ASPECT_RATIO + 1, 1), (1, MAX_ASPECT_RATIO + 1), (10_000, 2)])
+def test_what_the_processor_would_refuse_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]}x{size[1]}"):
+        decode_image(saved(picture(size=size), "PNG"))
+
+
+def png(width: int, height: int, packed: bytes, depth: int = 8, kind: int = 2) -> bytes:
+    """A PNG of these pixels, whether they fit its size or not."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_001, 13_500, 40_000, 2**31 - 1])
+def test_a_bomb_is_refused_before_anything_is_decoded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    bomb = png(side, side, zlib.compress(bytes(1 << 20)))
+    monkeypatch.setattr(images.Pillow.Image, "convert", decoded)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
+    assert side * side > MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(ImageError):
+            decode_image(bomb)
+
+
+def test_a_bomb_in_a_text_beside_the_pixels_is_refused_too() -> None:
+    bomb = zlib.compress(bytes(64 << 20))
+    text = b"a\0\0" + bomb
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    whole = saved(picture(), "PNG")
+    with pytest.raises(ImageError):
+        decode_image(whole[:33] + chunk + whole[33:])
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_file_that_ends_too_early_is_refused_or_read_and_never_anything_else(form: str) -> None:
+    noise = Image.effect_noise((64, 64), 80).convert("RGB")
+    data = saved(noise, form)
+    with pytest.raises(ImageError):
+        decode_image(data[: len(data) // 2])
+    for end in range(0, len(data), 41):
+        with suppress(ImageError):
+            assert decode_image(data[:end]).size == (64, 64)
+
+
+@pytest.mark.parametrize("form", ["BMP", "TIFF", "ICO", "PPM", "TGA", "EPS"])
+def test_other_formats_are_refused(form: str) -> None:
+    with pytest.raises(ImageError, match="PNG, JPEG, WEBP, GIF"):
+        decode_image(saved(picture(), form))
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP"])
+def test_a_signature_alone_is_no_image(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        decode_image(data)
+
+
+def test_a_pdf_is_no_image() -> None:
+    with pytest.raises(ImageError):
+        decode_image(b"%PDF-1.7")
