@@ -33,6 +33,7 @@ def main() -> int:
         lifespan="on",
         access_log=False,
         log_config=None,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=settings.drain_seconds,

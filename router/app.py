@@ -1,8 +1,11 @@
 """The ASGI application: routes, and the headers and errors that every reply has in common."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any
 
 from router import docs
 from router.embeddings import embeddings
@@ -14,11 +17,15 @@ from router.errors import (
     MethodNotAllowed,
     NotFound,
     RouterError,
+    Unavailable,
 )
 from router.fleet import Fleet
 from router.http import Header, Receive, Reply, Request, Scope, Send, json_reply, send_reply
+from router.loader import MediaLoader
 from router.models import model, model_list
 from router.openapi import openapi
+from router.pool import RETRY_AFTER
+from router.rerank import rerank
 from router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
@@ -32,9 +39,11 @@ class App:
 
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
+        self.media = MediaLoader(settings)
         self._settings = settings
         self._routes: dict[str, dict[str, Handler]] = {
             "/v1/embeddings": {"POST": self._embeddings},
+            "/v1/rerank": {"POST": self._rerank},
             "/v1/models": {"GET": self._models},
             MODEL_PATH: {"GET": self._model},
             "/health": {"GET": self._live},
@@ -53,10 +62,14 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.fleet:
+        async with self.fleet, self.media:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return openapi(self._settings)
 
     async def _http(self, request: Request, send: Send) -> None:
         started = time.perf_counter()
@@ -64,6 +77,9 @@ class App:
             reply = await self._handler(request)(request)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            # Only the server does this, to what is still open when its time to stop has run out.
+            reply = error_reply(Unavailable("the router is stopping", retry_after=RETRY_AFTER), request.id)
         except RouterError as error:
             reply = error_reply(error, request.id)
         except Exception:
@@ -82,7 +98,10 @@ class App:
         return handler
 
     async def _embeddings(self, request: Request) -> Reply:
-        return await embeddings(request, self.fleet, self._settings)
+        return await embeddings(request, self.fleet, self.media, self._settings)
+
+    async def _rerank(self, request: Request) -> Reply:
+        return await rerank(request, self.fleet, self.media, self._settings)
 
     async def _models(self, _: Request) -> Reply:
         return json_reply(200, model_list(self.fleet))
@@ -99,11 +118,11 @@ class App:
         return json_reply(503 if not_ready else 200, {"ready": not not_ready, "pools": pools})
 
     async def _openapi(self, _: Request) -> Reply:
-        return json_reply(200, openapi(self._settings))
+        return json_reply(200, self._document)
 
     async def _docs(self, request: Request) -> Reply:
         address = f"http://{request.header('host') or f'{self._settings.host}:{self._settings.port}'}"
-        page = docs.page(openapi(self._settings), address)
+        page = docs.page(self._document, address)
         return Reply(200, page.encode(), b"text/html; charset=utf-8")
 
 

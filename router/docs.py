@@ -104,6 +104,25 @@ def _png(side: int = 32) -> str:
     return base64.b64encode(data).decode()
 
 
+def _pdf() -> str:
+    """One page with an orange square on it, as base64."""
+    square = "1 .5 0 rg 50 50 100 100 re f"
+    objects = (
+        "<</Type/Catalog/Pages 2 0 R>>",
+        "<</Type/Pages/Count 1/Kids[3 0 R]>>",
+        "<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R>>",
+        f"<</Length {len(square)}>>stream\n{square}\nendstream",
+    )
+    text = "%PDF-1.4\n"
+    table = "0000000000 65535 f \n"
+    for number, content in enumerate(objects, 1):
+        table += f"{len(text):010} 00000 n \n"
+        text += f"{number} 0 obj\n{content}\nendobj\n"
+    size = len(objects) + 1
+    end = f"xref\n0 {size}\n{table}trailer<</Size {size}/Root 1 0 R>>\nstartxref\n{len(text)}\n%%EOF\n"
+    return base64.b64encode((text + end).encode()).decode()
+
+
 _EXAMPLES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "/v1/embeddings": (
         ("A query", {"task": "retrieval.query", "input": "Where is the nearest lighthouse?"}),
@@ -116,6 +135,7 @@ _EXAMPLES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
             },
         ),
         ("A text beside an image", {"input": [{"text": "an orange square"}, {"image": _png()}]}),
+        ("The pages of a PDF", {"task": "retrieval.passage", "input": {"pdf": _pdf()}}),
         (
             "A task for each input, as base64",
             {
@@ -126,5 +146,27 @@ _EXAMPLES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
                 ],
             },
         ),
-    )
+        (
+            "The parts of one document, each in the context of the others",
+            {
+                "task": "retrieval.passage",
+                "late_chunking": True,
+                "input": ["Berlin is the capital of Germany.", "It has 3.8 million inhabitants."],
+            },
+        ),
+    ),
+    "/v1/rerank": (
+        (
+            "The best answer of three",
+            {
+                "query": "Where is the nearest lighthouse?",
+                "documents": [
+                    "Bread is baked before dawn.",
+                    "The lighthouse stands on the northern cape.",
+                    {"image": _png()},
+                ],
+                "top_n": 1,
+            },
+        ),
+    ),
 }

@@ -1,90 +1,56 @@
 """`POST /v1/embeddings`, from body to body."""
 
-import asyncio
-import math
-
-from router.errors import ClientGone, Invalid, TimedOut, Unavailable
+from router.errors import Invalid
 from router.fleet import Fleet
-from router.http import Reply, Request
-from router.item import Item
-from router.plan import Limits, plan
-from router.replies import embeddings_body
-from router.schema import parse_request
+from router.http import Header, Reply, Request
+from router.loader import MediaLoader
+from router.plan import plan
+from router.replies import embeddings_body, npy_body
+from router.schema import EmbeddingRequest, parse_request
 from router.settings import RouterSettings
+from router.work import bulk_of, gather, limits_of, seconds_of
 from workers.contract import Vector
 
-LONGEST_TIMEOUT_SECONDS = 3600.0
-# What the served model is taken for while no worker can be asked.
-DIMENSIONS, MAX_TOKENS = 2048, 32_768
-
-_BULK = {"interactive": False, "bulk": True}
+NPY = "application/x-npy"
 
 
-async def embeddings(request: Request, fleet: Fleet, settings: RouterSettings) -> Reply:
+async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
-    bulk = _bulk(request.header("x-priority"))
-    seconds = _timeout(request.header("x-request-timeout-seconds")) or settings.request_timeout_seconds
-    wanted = parse_request(await request.body(settings.max_body_bytes))
-    info = fleet.info
-    limits = Limits(
-        settings.max_items,
-        settings.max_image_bytes,
-        info.dimensions if info else DIMENSIONS,
-        info.max_tokens if info else MAX_TOKENS,
-    )
-    items = plan(wanted, limits, bulk)
-    vectors = await _gather(request, fleet, items, seconds)
-    return Reply(
-        200, embeddings_body(vectors, wanted.embedding_type or "float", bool(wanted.return_multivector))
-    )
+    bulk = bulk_of(request)
+    seconds = seconds_of(request, settings)
+    wanted = parse_request(await request.body(settings.max_body_bytes), settings.model_aliases)
+    npy = _wants_npy(request, wanted)
+    started = fleet.clock()
+    items = await media.load(request, plan(wanted, limits_of(fleet, settings), bulk), seconds)
+    seconds -= fleet.clock() - started
+    vectors = await gather(request, fleet, items, seconds)
+    headers = _cut_header(vectors)
+    if npy:
+        tokens = str(sum(vector.tokens for vector in vectors)).encode()
+        headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
+        return Reply(200, npy_body(vectors, wanted.embed_dtype or "float32"), NPY.encode(), tuple(headers))
+    body = embeddings_body(vectors, wanted.embedding_type or "float", bool(wanted.return_multivector))
+    return Reply(200, body, headers=tuple(headers))
 
 
-async def _gather(request: Request, fleet: Fleet, items: list[Item], seconds: float) -> list[Vector]:
-    """The vectors of `items`, unless time runs out or the client leaves first."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finished() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    gather = fleet.submit(items, fleet.clock() + seconds, finished)
-
-    def end(error: Exception) -> None:
-        gather.fail(error, fleet.clock())
-
-    expiry = loop.call_later(seconds, lambda: end(TimedOut(f"not done within {seconds:g} seconds")))
-    try:
-        with request.watched(lambda: end(ClientGone())):
-            await done
-    finally:
-        expiry.cancel()
-        end(Unavailable("the router is stopping"))
-        request.queue_seconds = gather.taken_at - gather.admitted_at
-        request.inference_seconds = gather.done_at - gather.taken_at
-    return gather.vectors()
-
-
-def _bulk(priority: str | None) -> bool | None:
-    if priority is None:
-        return None
-    if priority not in _BULK:
-        raise Invalid.field("header -> x-priority", "write interactive or bulk", "literal_error", priority)
-    return _BULK[priority]
-
-
-def _timeout(header: str | None) -> float | None:
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:
+    """Whether the reply is to be a matrix; raises `Invalid` where it cannot be one."""
+    npy = NPY in (request.header("accept") or "")
+    if npy and wanted.return_multivector:
         raise Invalid.field(
-            "header -> x-request-timeout-seconds",
-            f"write a number of seconds over 0 and up to {LONGEST_TIMEOUT_SECONDS:g}",
-            "timeout",
-            header,
+            "header -> accept", f"multi-vectors make no matrix; take {NPY} out", "conflict", NPY
         )
-    return seconds
+    if wanted.embed_dtype is not None and not npy:
+        raise Invalid.field(
+            "body -> embed_dtype",
+            f"is for replies as .npy: send `Accept: {NPY}`",
+            "conflict",
+            wanted.embed_dtype,
+        )
+    return npy
+
+
+def _cut_header(vectors: list[Vector]) -> list[Header]:
+    """Which inputs lost tokens to `truncate`; for a document, which is alone, which of its parts."""
+    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
+    return [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []

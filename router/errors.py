@@ -4,8 +4,9 @@
     ├── InputError
     │   ├── ModelNotFound        the model is not one of those served
     │   ├── TokenLimitExceeded   an input is longer than the context and may not be cut
-    │   ├── MediaInvalid         an image that is not one
-    │   ├── TooLarge             a body or an image over its limit
+    │   ├── MediaInvalid         an image or a PDF that is not one
+    │   ├── MediaUnreachable     the address of an image or a PDF gives none
+    │   ├── TooLarge             a body, an image or a PDF over its limit
     │   └── Invalid              fields that break the schema, each one named
     ├── NotFound                 no such path
     ├── MethodNotAllowed         the path takes other methods
@@ -52,11 +53,15 @@ class TokenLimitExceeded(InputError):
 
 
 class MediaInvalid(InputError):
-    """An image that cannot be read."""
+    """An image or a PDF that cannot be read."""
+
+
+class MediaUnreachable(InputError):
+    """The address of an image or a PDF that gives none."""
 
 
 class TooLarge(InputError):
-    """A body or an image over its limit."""
+    """A body, an image or a PDF over its limit."""
 
 
 class Invalid(InputError):
@@ -110,6 +115,7 @@ TABLE: dict[type[RouterError], tuple[int, str]] = {
     ModelNotFound: (400, "INPUT_MODEL_NOT_FOUND"),
     TokenLimitExceeded: (400, "INPUT_TOKEN_LIMIT_EXCEEDED"),
     MediaInvalid: (400, "INPUT_MEDIA_INVALID"),
+    MediaUnreachable: (400, "INPUT_MEDIA_UNREACHABLE"),
     TooLarge: (413, "INPUT_TOO_LARGE"),
     Invalid: (422, "VALIDATION_ERROR"),
     NotFound: (404, "NOT_FOUND"),

@@ -22,6 +22,7 @@ from workers import contract
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
+RERANK_POOL: contract.PoolName = "rerank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +81,13 @@ class Fleet:
 
     @property
     def info(self) -> contract.Info | None:
-        """What a ready replica says of the model, the same for all in what this program uses."""
+        """What a ready replica says of the model, the same for all pools of its variants."""
         return next(
             (
                 replica.info
                 for pool in self.pools.values()
                 for replica in pool.replicas
-                if replica.state is State.READY
+                if replica.state is State.READY and pool.name != RERANK_POOL
             ),
             None,
         )
@@ -162,7 +163,7 @@ class Fleet:
             for other in pool.replicas:
                 if other is replica or other.state is not State.READY or other.info is None:
                     continue
-                if info.dimensions != other.info.dimensions:
+                if RERANK_POOL not in (replica.pool, pool.name) and info.dimensions != other.info.dimensions:
                     return f"it has {info.dimensions} dimensions, {other.address} has {other.info.dimensions}"
                 if pool.name == replica.pool and info.digest != other.info.digest:
                     log.warning(

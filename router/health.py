@@ -81,7 +81,10 @@ class Prober:
             self._silences += 1
             known_gone = was_refused(error) or isinstance(error, _NotReady)
             if known_gone or replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
-                self._lost("connection refused" if was_refused(error) else str(error) or type(error).__name__)
+                refused = was_refused(error)
+                self._lost(
+                    "connection refused" if refused else str(error) or type(error).__name__, gone=refused
+                )
             return
         except msgspec.DecodeError as error:
             self._lost(f"its info cannot be read: {error}")
@@ -96,10 +99,10 @@ class Prober:
             replica.down(refusal)
         self._refusal = refusal
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, gone: bool = False) -> None:
         # A draining replica still finishes what it has; its state says more than a failed probe does.
-        if self._replica.state is not State.DRAINING or reason == "connection refused":
-            self._replica.down(reason)
+        if self._replica.state is not State.DRAINING or gone:
+            self._replica.down(reason, gone=gone)
 
     async def _get(self, path: str) -> bytes:
         response = await self._client.get(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from router.media import Media
 from workers import contract
 
 
@@ -21,6 +22,7 @@ class Item:
     """One thing to embed: what goes over the wire, and what the router must know about it.
 
     `cost` is an estimate in tokens; `index` the place in its request's reply; `field` names it in errors.
+    `media` is what must be loaded and put into `wire` before the item may enter a queue, if anything.
     """
 
     pool: contract.PoolName
@@ -29,6 +31,7 @@ class Item:
     index: int
     field: str
     bulk: bool = False
+    media: Media | None = None
     tries: int = 0
     place: Place = Place.PLANNED
     gather: "Gather" = dataclasses.field(init=False, repr=False)

@@ -1,7 +1,8 @@
-"""Images as requests carry them: changes when a form of sending one, or of telling its size, does."""
+"""Media as requests carry them: changes when a form of sending one, or of telling its size, does."""
 
 import binascii
 import re
+from typing import Literal, NamedTuple
 
 from router.errors import MediaInvalid, TooLarge
 
@@ -11,34 +12,94 @@ MAX_IMAGE_TOKENS = 768
 # The words that the model puts around every image.
 PROMPT_TOKENS = 12
 
-_DATA_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
+# A file of a few kilobytes can claim more; the workers would refuse it too, after the way there.
+MAX_IMAGE_PIXELS = 100_000_000
+
+_IMAGE_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
+_ANY_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+# Readers take a PDF with other bytes before its header, within this many.
+_PDF_HEADER_WITHIN = 1024
+_TO_STANDARD_ALPHABET = str.maketrans("-_", "+/")
+
+
+class Media(NamedTuple):
+    """Media that is no image for a worker yet: an http(s) address of either kind, or the bytes of a PDF."""
+
+    kind: Literal["image", "pdf"]
+    source: str | bytes
 
 
 def is_image_uri(value: str) -> bool:
     """Whether a string is a `data:image/...;base64,` URI, and so an image rather than a text."""
-    return value.startswith(("data:", "DATA:", "Data:")) and _DATA_URI.match(value) is not None
+    return value.startswith(("data:", "DATA:", "Data:")) and _IMAGE_URI.match(value) is not None
+
+
+def is_remote(value: str) -> bool:
+    """Whether a string is an http(s) address, and so to be fetched."""
+    return value[:8].lower().startswith(("http://", "https://"))
 
 
 def read_image(value: str, max_bytes: int, field: str) -> bytes:
     """The bytes of an image sent as base64 or as a data URI, not decoded any further.
 
-    Raises `TooLarge` before decoding, `MediaInvalid` for what is neither form or no known image type.
+    Raises `TooLarge` before decoding, `MediaInvalid` for what is neither form or no image to be taken.
     """
-    match = _DATA_URI.match(value) if value[:5].lower() == "data:" else None
-    start = match.end() if match else 0
-    size = (len(value) - start) // 4 * 3 - value.endswith("=") - value.endswith("==")
-    if size > max_bytes:
-        raise TooLarge(f"{field}: the image has {size} bytes; at most {max_bytes} are taken")
-    try:
-        data = binascii.a2b_base64(value[start:] if start else value, strict_mode=True)
-    except ValueError as error:
-        raise MediaInvalid(
-            f"{field}: neither base64 nor a data:image/...;base64, URI ({str(error).lower()})"
-        ) from None
+    data = _read_base64(value, _IMAGE_URI, "data:image/...;base64,", max_bytes, f"{field}: the image")
+    check_image(data, field)
+    return data
+
+
+def read_pdf(value: str, max_bytes: int, field: str) -> bytes:
+    """The bytes of a PDF sent as base64 or as a data URI; raises as `read_image` does."""
+    data = _read_base64(value, _ANY_URI, "data:application/pdf;base64,", max_bytes, f"{field}: the PDF")
+    check_pdf(data, field)
+    return data
+
+
+def check_image(data: bytes, field: str) -> None:
+    """Raise `MediaInvalid` for what is no image of a known type, or one whose header claims too much."""
     if not data.startswith(_SIGNATURES) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         raise MediaInvalid(f"{field}: not a PNG, JPEG, WebP or GIF image")
-    return data
+    width, height = _pixel_size(data)
+    if width * height > MAX_IMAGE_PIXELS:
+        raise MediaInvalid(
+            f"{field}: the image has {width}x{height} pixels; at most {MAX_IMAGE_PIXELS:,} are taken"
+        )
+
+
+def check_pdf(data: bytes, field: str) -> None:
+    """Raise `MediaInvalid` for what does not begin as a PDF does."""
+    if b"%PDF-" not in data[:_PDF_HEADER_WITHIN]:
+        raise MediaInvalid(f"{field}: not a PDF")
+
+
+def _read_base64(value: str, uri: re.Pattern[str], wanted: str, max_bytes: int, what: str) -> bytes:
+    """The bytes behind base64; also with line breaks, in the alphabet for URLs, or without its padding."""
+    match = uri.match(value) if value[:5].lower() == "data:" else None
+    encoded = value[match.end() :] if match else value
+    if _decoded_size(encoded) > max_bytes:
+        encoded = "".join(encoded.split())
+        if (size := _decoded_size(encoded)) > max_bytes:
+            raise TooLarge(f"{what} has {size} bytes; at most {max_bytes} are taken")
+    try:
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError as error:
+        reason = str(error).lower()
+    # Not what the clients that are known send, but what `base64` and `btoa` make of a file.
+    encoded = "".join(encoded.split()).translate(_TO_STANDARD_ALPHABET)
+    if not encoded.endswith("="):
+        encoded += "=" * (-len(encoded) % 4)
+    try:
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:
+        raise MediaInvalid(
+            f"{what} is neither an http(s) address, base64 nor a {wanted} URI ({reason})"
+        ) from None
+
+
+def _decoded_size(encoded: str) -> int:
+    return len(encoded) * 3 // 4 - encoded.endswith("=") - encoded.endswith("==")
 
 
 def image_tokens(data: bytes) -> int:

@@ -1,13 +1,14 @@
 """The OpenAPI document, made from the models that requests are really checked with."""
 
-from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from router.embeddings import NPY
 from router.errors import TABLE, Invalid
 from router.plan import MODEL
+from router.rerank import RerankRequest
 from router.schema import EmbeddingRequest
 from router.settings import RouterSettings
 
@@ -37,6 +38,7 @@ class MultiEmbedding(BaseModel):
     object: Literal["embeddings"]
     index: int
     embeddings: list[list[float] | list[int] | str]
+    tokenized_input: list[str] | None = Field(None, description="With return_tokenized_input only.")
 
 
 class EmbeddingReply(BaseModel):
@@ -46,6 +48,29 @@ class EmbeddingReply(BaseModel):
     object: Literal["list"]
     usage: Usage
     data: list[Embedding | MultiEmbedding]
+
+
+class Document(BaseModel):
+    """A document as it was sent."""
+
+    text: str | None = None
+    image: str | None = None
+
+
+class Ranking(BaseModel):
+    """A document's place: `index` is that in the request."""
+
+    index: int
+    relevance_score: float
+    document: Document | None = Field(None, description="Unless return_documents is false.")
+
+
+class RerankReply(BaseModel):
+    """The documents, best first."""
+
+    model: str
+    usage: Usage
+    results: list[Ranking]
 
 
 class FieldFault(BaseModel):
@@ -98,8 +123,16 @@ class Readiness(BaseModel):
     pools: dict[str, str]
 
 
-_MODELS: tuple[type[BaseModel], ...] = (EmbeddingReply, Error, ModelList, ModelEntry, Status, Readiness)
-_FOR_EMBEDDINGS = (400, 413, 422, 429, 500, 503, 504)
+_MODELS: tuple[type[BaseModel], ...] = (
+    EmbeddingReply,
+    RerankReply,
+    Error,
+    ModelList,
+    ModelEntry,
+    Status,
+    Readiness,
+)
+_FOR_WORK = (400, 413, 422, 429, 500, 503, 504)
 _TIMES = {
     "x-total-time": "Milliseconds from the first byte read to the reply.",
     "x-queue-time": "Milliseconds until the last input was given to a worker.",
@@ -107,16 +140,34 @@ _TIMES = {
     "x-router-overhead": "Milliseconds of the total that are neither.",
 }
 _HEADERS = {
-    "X-Request-Id": {"schema": {"type": "string"}, "description": "The one sent, or a new one."},
-    **{name: {"schema": {"type": "number"}, "description": text} for name, text in _TIMES.items()},
+    "X-Request-Id": {
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "The one sent, or a new one.",
+    },
+    **{
+        name: {"required": True, "schema": {"type": "number"}, "description": text}
+        for name, text in _TIMES.items()
+    },
+}
+_EMBEDDING_HEADERS = {
+    "x-truncated-inputs": {
+        "schema": {"type": "string"},
+        "description": "The places of inputs that lost tokens to `truncate`, separated by commas.",
+    },
+    "x-usage-total-tokens": {"schema": {"type": "integer"}, "description": "With a matrix: tokens read."},
+    "x-usage-prompt-tokens": {"schema": {"type": "integer"}, "description": "The same."},
 }
 
 
-@cache
 def openapi(settings: RouterSettings) -> dict[str, Any]:
-    """The document. Treat it as read-only: every caller gets the same one."""
+    """The document."""
     _, schemas = models_json_schema(
-        [(EmbeddingRequest, "validation"), *((model, "serialization") for model in _MODELS)],
+        [
+            (EmbeddingRequest, "validation"),
+            (RerankRequest, "validation"),
+            *((model, "serialization") for model in _MODELS),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     return {
@@ -128,6 +179,7 @@ def openapi(settings: RouterSettings) -> dict[str, Any]:
         },
         "paths": {
             "/v1/embeddings": {"post": _embeddings(settings)},
+            "/v1/rerank": {"post": _rerank(settings)},
             "/v1/models": {"get": _get("The models that are served", "ModelList")},
             "/v1/models/{id}": {
                 "get": {
@@ -146,37 +198,68 @@ def openapi(settings: RouterSettings) -> dict[str, Any]:
 
 
 def _embeddings(settings: RouterSettings) -> dict[str, Any]:
+    content = {**_json("EmbeddingReply"), NPY: {"schema": {"type": "string", "format": "binary"}}}
     return {
         "summary": "Embed texts and images",
         "description": f"At most {settings.max_items} inputs a request and {settings.max_image_bytes} bytes "
-        "an image. The vectors come in the order of the inputs.",
-        "parameters": [
-            {
-                "name": "x-priority",
-                "in": "header",
-                "schema": {"type": "string", "enum": ["interactive", "bulk"]},
-                "description": "Bulk lets interactive requests go first. When left out: bulk for large "
-                "requests other than queries.",
-            },
-            {
-                "name": "x-request-timeout-seconds",
-                "in": "header",
-                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
-                "description": f"{settings.request_timeout_seconds:g} when left out.",
-            },
-            {
-                "name": "X-Request-Id",
-                "in": "header",
-                "schema": {"type": "string"},
-                "description": "32 hexadecimal digits; anything else is replaced.",
-            },
-        ],
+        f"an image; {settings.max_pdf_pages} pages and {settings.max_pdf_bytes} bytes a PDF, of which each "
+        f"page gives a vector. {_fetching(settings)} The vectors come in the order of the inputs; with "
+        f"`Accept: {NPY}` as one matrix.",
+        "parameters": _work_headers(settings),
         "requestBody": {"required": True, "content": _json("EmbeddingRequest")},
         "responses": {
-            "200": {"description": "The vectors", "headers": _HEADERS, "content": _json("EmbeddingReply")},
-            **{str(status): _error(status) for status in _FOR_EMBEDDINGS},
+            "200": {
+                "description": "The vectors",
+                "headers": {**_HEADERS, **_EMBEDDING_HEADERS},
+                "content": content,
+            },
+            **{str(status): _error(status) for status in _FOR_WORK},
         },
     }
+
+
+def _rerank(settings: RouterSettings) -> dict[str, Any]:
+    return {
+        "summary": "Rank documents by how well they answer a query",
+        "description": f"At most {settings.max_items} documents. By late interaction: the mean over the "
+        "query's tokens of their best match among the document's, from -1 to 1. Where a cross-encoder is "
+        "configured, by its score. A document that is too long is cut.",
+        "parameters": _work_headers(settings),
+        "requestBody": {"required": True, "content": _json("RerankRequest")},
+        "responses": {
+            "200": {"description": "Best first", "headers": _HEADERS, "content": _json("RerankReply")},
+            **{str(status): _error(status) for status in _FOR_WORK},
+        },
+    }
+
+
+def _work_headers(settings: RouterSettings) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "x-priority",
+            "in": "header",
+            "schema": {"type": "string", "enum": ["interactive", "bulk"]},
+            "description": "Bulk lets interactive requests go first. When left out: bulk for large "
+            "requests to embed what is no query.",
+        },
+        {
+            "name": "x-request-timeout-seconds",
+            "in": "header",
+            "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
+            "description": f"{settings.request_timeout_seconds:g} when left out.",
+        },
+        {
+            "name": "X-Request-Id",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "32 hexadecimal digits; anything else is replaced.",
+        },
+    ]
+
+
+def _fetching(settings: RouterSettings) -> str:
+    whence = "from public addresses" if settings.media_fetch else "from no address"
+    return f"Images and PDFs are fetched {whence}."
 
 
 def _get(summary: str, schema: str, *errors: int) -> dict[str, Any]:

@@ -1,16 +1,29 @@
 """From a request to its items: which pool, which role, how urgent, at what cost (pure)."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from router.errors import Invalid, ModelNotFound
 from router.item import Item
-from router.media import image_tokens, is_image_uri, read_image
+from router.media import (
+    MAX_IMAGE_TOKENS,
+    PROMPT_TOKENS,
+    Media,
+    image_tokens,
+    is_image_uri,
+    is_remote,
+    read_image,
+    read_pdf,
+)
 from router.schema import (
+    NO_ALIASES,
     TASKS,
+    Aliases,
     BytesItem,
     EmbeddingRequest,
     ImageItem,
+    PdfAmongOthers,
     PdfItem,
     Task,
     TextItem,
@@ -40,6 +53,13 @@ SMALL_TOKENS = 4096
 BYTES_PER_TOKEN = 4
 PREFIX_TOKENS = 3
 
+# How many pages a PDF has is not known yet; whoever sends a document is indexing.
+PDF_TOKENS = SMALL_TOKENS + 1
+
+_NOT_LOADED = contract.Image(b"")
+
+Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem | PdfAmongOthers
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -47,16 +67,20 @@ class Limits:
 
     max_items: int
     max_image_bytes: int
+    max_pdf_bytes: int
     dimensions: int
     max_tokens: int
+    aliases: Aliases = field(default_factory=lambda: NO_ALIASES)
 
 
 def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) -> list[Item]:
     """One item for each input, in order; `bulk` overrides the class that each would be given.
 
+    Items with `media` set are not complete: `router.loader` makes them so, or makes several of one.
+
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """
-    model_task = _task_of_model(request.model)
+    model_task = task_of_model(request.model, limits.aliases)
     task = request.task or model_task or DEFAULT_TASK
     if request.dimensions is not None and request.dimensions > limits.dimensions:
         raise Invalid.field(
@@ -65,17 +89,22 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
             "less_than_equal",
             request.dimensions,
         )
-    options = {
+    options: dict[str, Any] = {
         "dimensions": request.dimensions,
         "multivector": bool(request.return_multivector),
         "normalized": request.normalized is not False,
         "truncate": bool(request.truncate),
+        "tokenized": bool(request.return_tokenized_input),
     }
     inputs = request.input if isinstance(request.input, list) else [request.input]
     if len(inputs) > limits.max_items:
         raise Invalid.field(
             "body -> input", f"at most {limits.max_items} inputs a request", "too_long", inputs
         )
+    if request.late_chunking:
+        document = _document(inputs, task, options, limits)
+        _classify([document], [task in QUERIES], bulk)
+        return [document]
     listed = isinstance(request.input, list)
     items: list[Item] = []
     queries: list[bool] = []
@@ -83,9 +112,9 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
         field = f"body -> input -> {index}" if listed else "body -> input"
         own_task = task if isinstance(source, str) else source.task or task
         pool, role = ROUTES[own_task]
-        content, cost = _content(source, role, field, limits)
-        wire = contract.Item(content, **options)  # type: ignore[arg-type]
-        items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field))
+        content, cost, media, field = plan_content(source, role, field, limits)
+        wire = contract.Item(content, **options)
+        items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field, media=media))
         queries.append(own_task in QUERIES)
     _classify(items, queries, bulk)
     return items
@@ -96,33 +125,58 @@ def models() -> list[str]:
     return [*MODELS, *(f"{name}:{task}" for name in MODELS for task in TASKS)]
 
 
-def _task_of_model(model: str | None) -> Task | None:
+def _document(inputs: Sequence[Source], task: Task, options: dict[str, Any], limits: Limits) -> Item:
+    """All inputs as the parts of one document, which is one item."""
+    chunks = []
+    for index, source in enumerate(inputs):
+        field = f"body -> input -> {index}"
+        text = source if isinstance(source, str) else getattr(source, "text", None)
+        if text is None or is_image_uri(text):
+            raise Invalid.field(field, "late_chunking takes texts only", "conflict")
+        own_task = None if isinstance(source, str) else source.task
+        if own_task not in (None, task):
+            raise Invalid.field(
+                f"{field} -> task",
+                f"with late_chunking all inputs are of one task ({task})",
+                "conflict",
+                own_task,
+            )
+        if not text:
+            raise Invalid.field(field, "a part of a document cannot be empty", "too_short", text)
+        chunks.append(text)
+    pool, role = ROUTES[task]
+    wire = contract.Item(contract.Document(tuple(chunks), role), **options)
+    cost = sum(_text_tokens(chunk) for chunk in chunks)
+    return Item(pool, wire, min(cost, limits.max_tokens), 0, "body -> input")
+
+
+def task_of_model(model: str | None, aliases: Aliases) -> Task | None:
     """The task that the model's name carries, if any."""
-    if model is None:
+    if model is None or model in aliases:
         return None
     name, _, suffix = model.partition(":")
     if name in MODELS and (model == name or suffix in TASKS):
         return next((task for task in TASKS if task == suffix), None)
     raise ModelNotFound(
-        f"no model {model[:100]!r}; there are {' and '.join(MODELS)}, each also with :<task> behind it "
-        f"({', '.join(TASKS)})"
+        f"no model {model[:100]!r}; there are {', '.join([*MODELS, *aliases])}, the first two also with "
+        f":<task> behind them ({', '.join(TASKS)})"
     )
 
 
-def _content(
-    source: str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem,
+def plan_content(
+    source: Source,
     role: contract.Role,
     field: str,
     limits: Limits,
-) -> tuple[contract.Text | contract.Image, int]:
-    """What goes to the worker for one input, and about what it costs."""
+) -> tuple[contract.Text | contract.Image, int, Media | None, str]:
+    """What goes to the worker for one input, about what it costs, what must be loaded, and its field."""
     match source:
         case str() if is_image_uri(source):
             image = source
         case str():
-            return contract.Text(source, role), _text_tokens(source)
+            return contract.Text(source, role), _text_tokens(source), None, field
         case TextItem():
-            return contract.Text(source.text, role), _text_tokens(source.text)
+            return contract.Text(source.text, role), _text_tokens(source.text), None, field
         case ImageItem():
             image, field = source.image, f"{field} -> image"
         case UrlItem():
@@ -130,9 +184,15 @@ def _content(
         case BytesItem():
             image, field = source.bytes, f"{field} -> bytes"
         case PdfItem():
-            raise AssertionError("the schema lets no PDF through. This is a bug.")
+            field = f"{field} -> pdf"
+            pdf = source.pdf if is_remote(source.pdf) else read_pdf(source.pdf, limits.max_pdf_bytes, field)
+            return _NOT_LOADED, PDF_TOKENS, Media("pdf", pdf), field
+        case PdfAmongOthers():
+            raise AssertionError("the schema lets no such PDF through. This is a bug.")
+    if is_remote(image) and not isinstance(source, BytesItem):
+        return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
     data = read_image(image, limits.max_image_bytes, field)
-    return contract.Image(data), image_tokens(data)
+    return contract.Image(data), image_tokens(data), None, field
 
 
 def _text_tokens(text: str) -> int:

@@ -75,10 +75,8 @@ class Pool:
             now = self._clock()
             free = [replica for replica in self.replicas if replica.has_free_lane(now)]
             # What has failed once goes to a replica that has not, if need be to one that is busy now.
-            sound = [replica for replica in free if replica.sound]
-            if not sound and self.queue.retrying and any(replica.sound for replica in self.replicas):
-                return
-            free = sound or free
+            if self.queue.retrying(self._batch_tokens) and any(replica.sound for replica in self.replicas):
+                free = [replica for replica in free if replica.sound]
             if not free:
                 return
             share = -(-self.queue.tokens // len(free))
@@ -200,7 +198,7 @@ def client_error(item: Item, failure: contract.Failure) -> RouterError:
             return TokenLimitExceeded(detail)
         case "media_invalid":
             return MediaInvalid(detail)
-        case "unsupported":
-            return Invalid.field(item.field, failure.message, "unsupported")
+        case "unsupported" | "invalid":
+            return Invalid.field(item.field, failure.message, failure.code)
         case _:
             return Internal(detail)

@@ -49,11 +49,10 @@ class PoolQueue:
         """Tokens waiting, estimated."""
         return self._interactive.tokens + self._bulk.tokens
 
-    @property
-    def retrying(self) -> bool:
-        """Whether an item that has failed before is at the head of a class."""
-        heads = (next(iter(line.items), None) for line in (self._interactive, self._bulk))
-        return any(head is not None and head.tries > 0 for head in heads)
+    def retrying(self, max_tokens: int) -> bool:
+        """Whether what `take` would give first has failed before."""
+        head = next(iter(self._next_line(max_tokens).items), None)
+        return head is not None and head.tries > 0
 
     def depth(self, *, bulk: bool) -> tuple[int, int]:
         """Items and tokens waiting in one class."""

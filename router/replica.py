@@ -70,6 +70,7 @@ class Replica:
         self._client = client
         self._url = httpx.URL(f"http://{address}{contract.ENCODE_PATH}")
         self._overloads = 0
+        self._gone = False
 
     def has_free_lane(self, now: float) -> bool:
         """Whether it would take a batch now; one that has failed gets one at a time until it succeeds."""
@@ -84,10 +85,15 @@ class Replica:
     def up(self, info: contract.Info) -> None:
         """A probe has found it ready."""
         self.info = info
+        if self._gone:
+            # Another process than the one that failed.
+            self.failures = 0
+            self._gone = False
         self._become(State.READY, "ready")
 
-    def down(self, reason: str) -> None:
-        """It cannot be given work."""
+    def down(self, reason: str, *, gone: bool = False) -> None:
+        """It cannot be given work; `gone` says that nothing listens there any more."""
+        self._gone = self._gone or gone
         self._become(State.DOWN, reason)
 
     def suspect(self, reason: str) -> None:
@@ -128,7 +134,7 @@ class Replica:
         except TRANSPORT_ERRORS as error:
             reason = f"{type(error).__name__} {error}".strip()
             if was_refused(error):
-                self.down("connection refused")
+                self.down("connection refused", gone=True)
             else:
                 self.suspect(reason)
             raise self._failed(reason) from error
@@ -150,6 +156,9 @@ class Replica:
         try:
             if response.status_code != 200:
                 await self._refuse(response)
+            if response.headers.get(contract.VARIANT_HEADER) != contract.variant_of(info):
+                self.down("it serves another checkpoint than when it was last asked", gone=True)
+                raise ReplicaFailed("the vectors are of another checkpoint")
             missing: list[Item | None] = [*items]
             reader = contract.FrameReader()
             async for chunk in response.aiter_raw():
@@ -204,18 +213,25 @@ def check_vector(vector: contract.Vector, wire: contract.Item, info: contract.In
 
     A wrong vector would be answered with 200, and nobody would know.
     """
-    width = info.multivector_dimensions if wire.multivector else wire.dimensions or info.dimensions
     shape = vector.shape
-    if len(shape) != 1 + wire.multivector or shape[-1] != width or min(shape) < 1:
-        raise ReplicaFailed(f"a vector of shape {shape} where {width} values were asked for")
-    rows = shape[0] if wire.multivector else 1
+    expected: tuple[int | None, ...] = (wire.dimensions or info.dimensions,)
+    if wire.against is not None:
+        expected = (1,)
+    elif wire.multivector:
+        expected = (vector.tokens, info.multivector_dimensions)
+    elif isinstance(wire.content, contract.Document):
+        expected = (len(wire.content.chunks), *expected)
+    if shape != expected or min(shape) < 1:
+        raise ReplicaFailed(f"a vector of shape {shape} where {expected} was asked for")
+    rows = shape[0] if len(shape) == 2 else 1
     if len(vector.data) != 4 * rows * shape[-1]:
         raise ReplicaFailed(f"{len(vector.data)} bytes for a vector of shape {shape}")
     values = np.frombuffer(vector.data, np.float32)
     length = float(np.dot(values, values))
     if not np.isfinite(length):
         raise ReplicaFailed("a vector with values that are not finite")
-    if (wire.normalized or wire.multivector) and abs(length / rows - 1) > LENGTH_TOLERANCE:
+    unit = wire.against is None and (wire.normalized or wire.multivector)
+    if unit and abs(length / rows - 1) > LENGTH_TOLERANCE:
         raise ReplicaFailed(f"a vector whose squared length is {length / rows:.3f} where 1 was asked for")
     if vector.tokens < 1:
         raise ReplicaFailed("a vector of no tokens")

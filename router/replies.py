@@ -4,8 +4,9 @@ Vectors stay buffers throughout: numpy views them, orjson or base64 writes them;
 """
 
 import binascii
+import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +20,27 @@ _Floats = npt.NDArray[np.float32]
 
 
 def embeddings_body(vectors: Sequence[Vector], form: EmbeddingType, multivector: bool) -> bytes:
-    """The JSON of a reply to `/v1/embeddings`, one entry for each vector, in order."""
+    """The JSON of a reply to `/v1/embeddings`: one entry for each input, in order.
+
+    A document's vector [chunks, d] makes as many entries as it has chunks.
+    """
     encode = _ENCODERS[form]
     tokens = 0
     data: list[dict[str, Any]] = []
-    for index, vector in enumerate(vectors):
+    for vector in vectors:
         tokens += vector.tokens
+        rows = np.frombuffer(vector.data, np.float32).reshape(-1, vector.shape[-1])
         if multivector:
-            rows = np.frombuffer(vector.data, np.float32).reshape(vector.shape)
-            data.append({"object": "embeddings", "index": index, "embeddings": [encode(row) for row in rows]})
+            embeddings = [encode(row) for row in rows]
+            entry = {"object": "embeddings", "index": len(data), "embeddings": embeddings}
+            if vector.tokenized is not None:
+                entry["tokenized_input"] = vector.tokenized
+            data.append(entry)
         else:
-            values = np.frombuffer(vector.data, np.float32)
-            data.append({"object": "embedding", "index": index, "embedding": encode(values)})
+            data += [
+                {"object": "embedding", "index": index, "embedding": encode(row)}
+                for index, row in enumerate(rows, len(data))
+            ]
     return orjson.dumps(
         {
             "model": MODEL,
@@ -40,6 +50,15 @@ def embeddings_body(vectors: Sequence[Vector], form: EmbeddingType, multivector:
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
+
+
+def npy_body(vectors: Sequence[Vector], dtype: Literal["float32", "float16"]) -> bytes:
+    """All vectors as one .npy matrix [n, d], little-endian."""
+    data = b"".join(vector.data for vector in vectors)
+    matrix = np.frombuffer(data, "<f4").reshape(-1, vectors[0].shape[-1])
+    buffer = io.BytesIO()
+    np.save(buffer, matrix.astype("<f2") if dtype == "float16" else matrix)
+    return buffer.getvalue()
 
 
 def _float(values: _Floats) -> _Floats:

@@ -5,6 +5,9 @@ input then gets the one message that fits it, not one for every form it might ha
 branches begin with `|`, which no field does, and are taken out of error paths again.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -19,6 +22,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
@@ -30,23 +34,35 @@ TASKS: tuple[Task, ...] = get_args(Task)
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 
 _FORMS = ("text", "image", "url", "bytes", "pdf")
-_RIGHT_ITEM = 'write a string, {"text": "..."} or {"image": "..."} (exactly one of them)'
+_RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "..."} (exactly one of them)'
 
 
-def _unsupported(what: str) -> PydanticCustomError:
-    return PydanticCustomError("unsupported", "{what} not supported by this version", {"what": what})
+Aliases = Mapping[str, Mapping[str, Task]]
+"""Other names that the operator lets clients give to the model, each with its names of tasks."""
+NO_ALIASES: Aliases = MappingProxyType({})
 
 
-def _not_yet(value: bool | None, info: ValidationInfo) -> bool | None:
-    if value:
-        raise _unsupported(f"{info.field_name} is")
+@dataclass(slots=True)
+class _Names:
+    """What the names in one request mean; `tasks` are those of the alias that it gives as its model."""
+
+    aliases: Aliases
+    tasks: Mapping[str, Task]
+
+
+def _note_alias(value: str | None, info: ValidationInfo) -> str | None:
+    if info.context is not None and value is not None:
+        info.context.tasks = info.context.aliases.get(value, {})
     return value
 
 
-def _not_remote(value: str) -> str:
-    if value[:8].lower().startswith(("http://", "https://")):
-        raise _unsupported("http(s) addresses of images are")
+def _known_task(value: object, info: ValidationInfo) -> object:
+    if info.context is not None and isinstance(value, str):
+        return info.context.tasks.get(value, value)
     return value
+
+
+AnyTask = Annotated[Task, BeforeValidator(_known_task)]
 
 
 def _no_bool(value: object) -> object:
@@ -66,7 +82,7 @@ def _unwrap_one(value: object) -> object:
 class _Item(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: Task | None = Field(None, description="The task of this item; the request's when left out.")
+    task: AnyTask | None = Field(None, description="The task of this item; the request's when left out.")
 
 
 class TextItem(_Item):
@@ -78,16 +94,17 @@ class TextItem(_Item):
 class ImageItem(_Item):
     """An image."""
 
-    image: Annotated[str, AfterValidator(_not_remote)] = Field(
-        description="A PNG, JPEG, WebP or GIF image, as base64 or as a `data:image/...;base64,` URI."
+    image: str = Field(
+        description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
+        "`data:image/...;base64,` URI."
     )
 
 
 class UrlItem(_Item):
     """An image, in an older form."""
 
-    url: Annotated[str, AfterValidator(_not_remote)] = Field(
-        description="An image as a `data:image/...;base64,` URI."
+    url: str = Field(
+        description="An image: its http(s) address, or a `data:image/...;base64,` URI; base64 is taken too."
     )
 
 
@@ -98,13 +115,21 @@ class BytesItem(_Item):
 
 
 class PdfItem(_Item):
-    """A PDF: named here only to say that this version does not take it."""
+    """A PDF, which is the only input of its request; each of its pages becomes an image."""
+
+    pdf: str = Field(
+        description="A PDF: its http(s) address, base64, or a `data:application/pdf;base64,` URI."
+    )
+
+
+class PdfAmongOthers(_Item):
+    """A PDF in a list with other inputs: named here only to say what is wrong with that."""
 
     pdf: Annotated[Any, BeforeValidator(lambda _: _refuse_pdf())]
 
 
 def _refuse_pdf() -> None:
-    raise _unsupported("PDFs are")
+    raise PydanticCustomError("pdf_alone", "a PDF is the only input of its request")
 
 
 def _item_form(value: Any) -> str | None:
@@ -123,23 +148,35 @@ def _input_form(value: Any) -> str | None:
         return "|one item"
     if not isinstance(value, list) or (value and all(isinstance(part, int | list) for part in value)):
         return None
+    if len(value) == 1 and _item_form(value[0]) == "|pdf":
+        return "|one PDF"
     return "|strings" if all(isinstance(part, str) for part in value) else "|items"
 
 
+_form = Discriminator(_item_form, custom_error_type="item_form", custom_error_message=_RIGHT_ITEM)
 InputItem = Annotated[
     Annotated[str, Tag("|string")]
     | Annotated[TextItem, Tag("|text")]
     | Annotated[ImageItem, Tag("|image")]
     | Annotated[UrlItem, Tag("|url")]
     | Annotated[BytesItem, Tag("|bytes")]
-    | SkipJsonSchema[Annotated[PdfItem, Tag("|pdf")]],
-    Discriminator(_item_form, custom_error_type="item_form", custom_error_message=_RIGHT_ITEM),
+    | SkipJsonSchema[Annotated[PdfAmongOthers, Tag("|pdf")]],
+    _form,
+]
+LoneItem = Annotated[
+    Annotated[TextItem, Tag("|text")]
+    | Annotated[ImageItem, Tag("|image")]
+    | Annotated[UrlItem, Tag("|url")]
+    | Annotated[BytesItem, Tag("|bytes")]
+    | Annotated[PdfItem, Tag("|pdf")],
+    _form,
 ]
 Input = Annotated[
     Annotated[str, Tag("|one string")]
     | Annotated[list[str], Field(min_length=1), Tag("|strings")]
     | Annotated[list[InputItem], Tag("|items")]
-    | Annotated[InputItem, Tag("|one item")],
+    | Annotated[list[PdfItem], Field(min_length=1, max_length=1), Tag("|one PDF")]
+    | Annotated[LoneItem, Tag("|one item")],
     Discriminator(
         _input_form,
         custom_error_type="input_form",
@@ -153,16 +190,17 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model: str | None = Field(
+    # First, for its name decides what the names of tasks mean.
+    model: Annotated[str | None, AfterValidator(_note_alias)] = Field(
         None,
         description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or either with `:<task>` behind "
         "it for clients that cannot send a task. The served model when left out.",
     )
     input: Input = Field(
-        description="A string, a text or image item, or a list of them. A string that is a "
+        description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
         "`data:image/...;base64,` URI is an image."
     )
-    task: Task | None = Field(
+    task: AnyTask | None = Field(
         None,
         validation_alias=AliasChoices("task", "task_type"),
         description="What the vectors are for; `text-matching` when left out. Also taken as `task_type`.",
@@ -195,30 +233,53 @@ class EmbeddingRequest(BaseModel):
     normalized: bool | None = Field(
         None, description="Vectors of length 1 (true, the default), or the mean as it is (false)."
     )
-    late_chunking: Annotated[bool | None, AfterValidator(_not_yet)] = Field(
-        None, description="Not supported by this version; only false is taken."
+    late_chunking: bool | None = Field(
+        None,
+        description="Read the inputs, all of them texts of one task, as the parts of one document, and give "
+        "a vector for each part in the context of the others. Parts are joined with a space where neither "
+        "neighbour has white space; together they must fit into the context. Not with return_multivector.",
     )
-    return_tokenized_input: Annotated[bool | None, AfterValidator(_not_yet)] = Field(
-        None, description="Not supported by this version; only false is taken."
+    return_tokenized_input: bool | None = Field(
+        None,
+        description="Give each token's text too, as `tokenized_input`. Only with return_multivector.",
+    )
+    embed_dtype: Literal["float32", "float16"] | None = Field(
+        None, description="The values of a reply as .npy (`Accept: application/x-npy`): float32 by default."
     )
 
-    @field_validator("dimensions")
+    @model_validator(mode="before")
     @classmethod
-    def _whole_vectors(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("return_multivector"):
+    def _null_means_default(cls, data: Any) -> Any:
+        # Or a field that is null would hide its alias that is not.
+        if isinstance(data, dict) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+    @field_validator("dimensions", "late_chunking")
+    @classmethod
+    def _one_vector_only(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and info.data.get("return_multivector"):
             raise PydanticCustomError("conflict", "cannot be used together with return_multivector")
         return value
 
+    @field_validator("return_tokenized_input")
+    @classmethod
+    def _many_vectors_only(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value and not info.data.get("return_multivector"):
+            raise PydanticCustomError("conflict", "is given together with return_multivector only")
+        return value
 
-def parse_request(body: bytes) -> EmbeddingRequest:
+
+def parse_request(body: bytes, aliases: Aliases = NO_ALIASES) -> EmbeddingRequest:
     """The request in `body`; raises `Invalid`, which names every field that is wrong."""
     try:
-        return EmbeddingRequest.model_validate_json(body)
+        return EmbeddingRequest.model_validate_json(body, context=_Names(aliases, {}))
     except ValidationError as error:
-        raise Invalid(_field_errors(error)) from None
+        raise Invalid(field_errors(error)) from None
 
 
-def _field_errors(error: ValidationError) -> list[FieldError]:
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Every fault of a body as API clients read it; the tags of unions are taken out of the paths."""
     return [
         FieldError(
             field=" -> ".join(["body", *(str(part) for part in fault["loc"] if str(part)[:1] != "|")]),

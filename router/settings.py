@@ -3,9 +3,10 @@
 from collections import Counter
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from router.schema import Task
 from workers.contract import PoolName
 from workers.strict_settings import StrictSettings
 
@@ -54,9 +55,32 @@ class RouterSettings(StrictSettings):
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
+    model_aliases: dict[str, dict[str, Task]] = Field(
+        default_factory=dict,
+        description="Other names that clients may give to the model, each with its names of tasks: "
+        '{"jina-embeddings-v3": {"classification": "text-matching"}}.',
+    )
     max_items: int = Field(512, ge=1, description="Most inputs one request may have.")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body, in bytes.")
-    max_image_bytes: int = Field(8 << 20, ge=1024, description="Largest image, in bytes once decoded.")
+    max_image_bytes: int = Field(
+        8 << 20, ge=1024, description="Largest image, in bytes of its file (base64 undone)."
+    )
+    max_pdf_bytes: int = Field(8 << 20, ge=1024, description="Largest PDF, in bytes of its file.")
+    max_pdf_pages: int = Field(100, ge=1, description="Most pages of a PDF; each becomes an image.")
+    pdf_processes: int = Field(
+        2, ge=1, description="PDFs rendered at a time, each in a process of its own, started when needed."
+    )
+    media_fetch: bool = Field(
+        True, description="Whether images and PDFs are fetched from http(s) addresses that clients send."
+    )
+    media_timeout_seconds: float = Field(
+        10.0, gt=0, description="Time that fetching one image or PDF may take, redirects included."
+    )
+    media_allowed_networks: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description='Networks that media may be fetched from besides public addresses: ["10.1.0.0/16"]. '
+        "Whoever may send requests can then reach every port there.",
+    )
     request_timeout_seconds: float = Field(
         60.0,
         gt=0,
@@ -81,9 +105,10 @@ class RouterSettings(StrictSettings):
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:
-        if self.queue_items < self.max_items:
+        if self.queue_items < max(self.max_items, self.max_pdf_pages):
             raise ValueError(
                 f"ROUTER_QUEUE_ITEMS ({self.queue_items}) must be at least ROUTER_MAX_ITEMS "
-                f"({self.max_items}), or the largest request could never be admitted"
+                f"({self.max_items}) and ROUTER_MAX_PDF_PAGES ({self.max_pdf_pages}), or the largest request "
+                "could never be admitted"
             )
         return self

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
 import numpy as np
 from aiohttp import web
 
@@ -47,15 +48,35 @@ POISON = "!poison"
 @lru_cache(maxsize=4096)
 def vector_of(pool: str, item: contract.Item, dimensions: int) -> contract.Vector:
     """The vector (index 0) that a worker of `pool` gives for `item`: normalised, different for each input."""
-    content = item.content
-    source = (
-        content.data if isinstance(content, contract.Image) else f"{content.role}|{content.text}".encode()
-    )
+    source = _source(item.content)
+    tokens = max(1, len(source) // 4)
+    if item.against is not None:
+        source += b"|" + _source(item.against)
     seed = int.from_bytes(hashlib.sha256(f"{pool}|".encode() + source).digest()[:8], "little")
-    size = (3, 128) if item.multivector else (item.dimensions or dimensions,)
-    values = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    generator = np.random.default_rng(seed)
+    if item.against is not None:
+        score = np.float32(generator.uniform(-1, 1))
+        query_tokens = max(1, len(_source(item.against)) // 4)
+        return contract.Vector(0, tokens, (1,), score.tobytes(), query_tokens=query_tokens)
+    size: tuple[int, ...] = (item.dimensions or dimensions,)
+    if item.multivector:
+        size = (tokens, 128)
+    elif isinstance(item.content, contract.Document):
+        size = (len(item.content.chunks), *size)
+    values = generator.standard_normal(size).astype(np.float32)
     values /= np.linalg.norm(values, axis=-1, keepdims=True)
-    return contract.Vector(0, max(1, len(source) // 4), size, values.tobytes())
+    texts = [f"<{number}>" for number in range(tokens)] if item.tokenized else None
+    return contract.Vector(0, tokens, size, values.tobytes(), tokenized=texts)
+
+
+def _source(content: contract.Text | contract.Image | contract.Document) -> bytes:
+    match content:
+        case contract.Image():
+            return content.data
+        case contract.Text():
+            return f"{content.role}|{content.text}".encode()
+        case contract.Document():
+            return "|".join([content.role, *content.chunks]).encode()
 
 
 class FakeWorker:
@@ -170,7 +191,7 @@ class FakeWorker:
         if mode == "reset" or poisoned:
             request.transport.abort()
             return web.Response()
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers={contract.VARIANT_HEADER: contract.variant_of(self.info)})
         await response.prepare(request)
         # Last first: the order of completion is not the order of the batch.
         frames = [self._frame(index, batch.items[index], mode) for index in reversed(range(len(batch.items)))]
@@ -215,7 +236,7 @@ class FakeWorker:
                 data = (np.frombuffer(data, np.float32) * 2).tobytes()
             case "wrong index":
                 index += 1000
-        return contract.encode_frame(contract.Vector(index, vector.tokens, shape, data))
+        return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))
 
 
 def _text(item: contract.Item) -> str:

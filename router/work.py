@@ -1,0 +1,86 @@
+"""What every request for work has in common: its class, its time, its limits, and waiting for it."""
+
+import asyncio
+import math
+
+from router.errors import ClientGone, Invalid, TimedOut, Unavailable
+from router.fleet import Fleet
+from router.http import Request
+from router.item import Item
+from router.plan import Limits
+from router.settings import RouterSettings
+from workers.contract import Vector
+
+LONGEST_TIMEOUT_SECONDS = 3600.0
+# What the served model is taken for while no worker can be asked.
+DIMENSIONS, MAX_TOKENS = 2048, 32_768
+
+_BULK = {"interactive": False, "bulk": True}
+
+
+def limits_of(fleet: Fleet, settings: RouterSettings) -> Limits:
+    """What a request must stay within."""
+    info = fleet.info
+    return Limits(
+        settings.max_items,
+        settings.max_image_bytes,
+        settings.max_pdf_bytes,
+        info.dimensions if info else DIMENSIONS,
+        info.max_tokens if info else MAX_TOKENS,
+        settings.model_aliases,
+    )
+
+
+async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: float) -> list[Vector]:
+    """The vectors of `items`, unless time runs out or the client leaves first."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finished() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    gather = fleet.submit(items, fleet.clock() + seconds, finished)
+
+    def end(error: Exception) -> None:
+        gather.fail(error, fleet.clock())
+
+    expiry = loop.call_later(seconds, lambda: end(TimedOut(f"not done within {seconds:g} seconds")))
+    try:
+        with request.watched(lambda: end(ClientGone())):
+            await done
+    finally:
+        expiry.cancel()
+        end(Unavailable("the router is stopping"))
+        request.queue_seconds = gather.taken_at - gather.admitted_at
+        request.inference_seconds = gather.done_at - gather.taken_at
+    return gather.vectors()
+
+
+def bulk_of(request: Request) -> bool | None:
+    """The class that the client asks for, None when it leaves that to us. Raises `Invalid`."""
+    priority = request.header("x-priority")
+    if priority is None:
+        return None
+    if priority not in _BULK:
+        raise Invalid.field("header -> x-priority", "write interactive or bulk", "literal_error", priority)
+    return _BULK[priority]
+
+
+def seconds_of(request: Request, settings: RouterSettings) -> float:
+    """The time that the request has. Raises `Invalid`."""
+    header = request.header("x-request-timeout-seconds")
+    if header is None:
+        return settings.request_timeout_seconds
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+        raise Invalid.field(
+            "header -> x-request-timeout-seconds",
+            f"write a number of seconds over 0 and up to {LONGEST_TIMEOUT_SECONDS:g}",
+            "timeout",
+            header,
+        )
+    return seconds

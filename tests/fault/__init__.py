@@ -1,0 +1,1 @@
+"""The whole router on real sockets, in front of workers that misbehave."""

@@ -1,0 +1,20 @@
+"""Probing fast enough for a test, and no settings from outside."""
+
+import os
+
+import pytest
+
+from router import health
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("ROUTER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(health, "LONGEST_RETRY_SECONDS", 0.05)

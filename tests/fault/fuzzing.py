@@ -1,0 +1,131 @@
+"""A router that can be reached from other threads, and what each of its replies must be."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import uvloop
+
+from router.errors import TABLE
+from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
+from workers import contract
+
+# What no request here comes near; one that takes as long hangs.
+HANGS_SECONDS = 20.0
+MAX_ITEMS = 32
+DIMENSIONS = 64
+
+
+class DocumentReader(FakeWorker):
+    """Late chunking besides."""
+
+    def _frame(self, index: int, item: contract.Item, mode: Mode) -> bytes:
+        if not isinstance(item.content, contract.Document):
+            return super()._frame(index, item, mode)
+        vector = vector_of.__wrapped__(self.info.task, item, self.info.dimensions)
+        return contract.encode_frame(msgspec.structs.replace(vector, index=index))
+
+
+class Target:
+    """A running router and its address. Fetching media is off: nothing leaves the machine."""
+
+    def __init__(self, router: RunningRouter, loop: asyncio.AbstractEventLoop) -> None:
+        self.url = str(router.client.base_url)
+        self._router = router
+        self._loop = loop
+
+    def until_idle(self) -> None:
+        """Return once nothing waits and nothing is in flight; fails when something was left behind."""
+        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self._loop).result(HANGS_SECONDS)
+
+
+@contextmanager
+def running_target() -> Iterator[Target]:
+    """A router with one worker for each pool, in a thread with an event loop of its own."""
+    started: Future[Target] = Future()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        workers = [DocumentReader(pool, DIMENSIONS) for pool in contract.POOLS]
+        async with (
+            fake_workers(*workers),
+            running_router(*workers, media_fetch=False, max_items=MAX_ITEMS) as router,
+        ):
+            started.set_result(Target(router, asyncio.get_running_loop()))
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve())
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        target = started.result(HANGS_SECONDS)
+        yield target
+        target.until_idle()
+        target._loop.call_soon_threadsafe(stop.set)
+    finally:
+        thread.join(HANGS_SECONDS)
+
+
+def check_reply(reply: httpx.Response) -> None:
+    """Fail unless `reply` is a whole answer or a whole error, as docs/API.md has them."""
+    assert re.fullmatch("[0-9a-fA-F]{32}", reply.headers["x-request-id"])
+    if reply.status_code == 200:
+        check_vectors(reply)
+    else:
+        check_error(reply)
+
+
+def check_error(reply: httpx.Response) -> None:
+    """Fail unless `reply` is an error of the client's making, of exactly the one shape."""
+    assert 400 <= reply.status_code < 500, reply.text
+    error: dict[str, Any] = reply.json()
+    assert (reply.status_code, error["code"]) in TABLE.values()
+    assert isinstance(error["detail"], str)
+    assert error["detail"]
+    assert error["request_id"] == reply.headers["x-request-id"]
+    fields = {"detail", "code", "request_id"}
+    if reply.status_code != 422:
+        assert set(error) == fields
+        return
+    assert set(error) == fields | {"errors"}
+    assert error["errors"]
+    for fault in error["errors"]:
+        assert set(fault) == {"field", "message", "type", "input"}
+        assert re.match(r"(body|header)( -> |$)", fault["field"]), fault
+        # The tags of the schema's own branches are nobody's fields.
+        assert "|" not in fault["field"] or "|" in reply.request.content.decode(errors="replace")
+        assert fault["message"]
+        assert fault["type"]
+        assert fault["input"] is None or isinstance(fault["input"], str | int | float | bool)
+        assert len(str(fault["input"])) < 200
+    assert len(reply.content) < 1000 + 1000 * len(error["errors"])
+
+
+def check_vectors(reply: httpx.Response) -> None:
+    """Fail unless every entry is in its place, finite and as wide as the first."""
+    if reply.headers["content-type"] != "application/json":
+        return
+    body: dict[str, Any] = reply.json()
+    assert set(body) == {"model", "object", "usage", "data"}
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] > 0
+    assert [entry["index"] for entry in body["data"]] == list(range(len(body["data"])))
+    for entry in body["data"]:
+        if entry["object"] == "embedding" and isinstance(entry["embedding"], list):
+            assert np.isfinite(entry["embedding"]).all()
+            assert len(entry["embedding"]) == len(body["data"][0]["embedding"])

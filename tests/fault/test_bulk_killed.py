@@ -1,0 +1,169 @@
+"""The bulk command, killed and stopped: the same command then finishes the same file, and repeats nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet as pq
+
+from tests.unit.client.fakes import matrix_of, reply_to
+
+ROOT = Path(__file__).parents[2]
+ROWS, BATCH = 203, 8
+TEXTS = [f"row {number}" for number in range(ROWS)]
+BATCHES = -(-ROWS // BATCH)
+
+
+class Server(ThreadingHTTPServer):
+    """A deployment on a socket that can end its client: `at` its request number so, with `signal`.
+
+    `after` says whether the request is answered first. `asked` has the inputs of each request.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.asked: list[list[str]] = []
+        self.lock = threading.Lock()
+        self.client: subprocess.Popen[str] | None = None
+        self.at, self.after, self.signal = 0, False, signal.SIGKILL
+
+    def end_client(self) -> None:
+        """Send the signal, once there is a client."""
+        assert self.client is not None
+        self.client.send_signal(self.signal)
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that go away are what this is about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._reply({"ready": True, "pools": {}})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with self.server.lock:
+            self.server.asked.append(asked["input"])
+            its_turn = len(self.server.asked) == self.server.at
+        if its_turn and not self.server.after:
+            self.server.end_client()
+        self._reply(reply_to(asked))
+        if its_turn and self.server.after:
+            self.server.end_client()
+
+    def _reply(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def embed(server: Server, folder: Path, out: str, at: int = 0, *more: str) -> tuple[int, str]:
+    """Run the command, which the server ends at its request number `at` (from now on); status and words."""
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(TEXTS))
+    command = [sys.executable, "-m", "router.client", "embed", str(corpus), str(folder / out)]
+    options = ["--url", server.url, "--batch", str(BATCH), "--concurrency", "3", "--dimensions", "16", *more]
+    server.asked.clear()
+    server.at = at
+    with server.lock:
+        server.client = subprocess.Popen(
+            [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "NO_PROXY": "*"},
+        )  # fmt: skip
+    _, words = server.client.communicate(timeout=120)
+    return server.client.returncode, words
+
+
+def done_batches(folder: Path, out: str) -> set[int]:
+    journal = folder / f"{out}.journal"
+    if not journal.exists():
+        return set()
+    lines = journal.read_bytes().rpartition(b"\n")[0].splitlines()
+    return {json.loads(line)["batch"] for line in lines[1:]}
+
+
+def requested(server: Server) -> list[int]:
+    """The numbers of the batches that were asked for; a single row is how a run knows the model again."""
+    return [TEXTS.index(asked[0]) // BATCH for asked in server.asked if len(asked) > 1]
+
+
+@pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
+def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch(
+    tmp_path: Path, server: Server, out: str
+) -> None:
+    finished: set[int] = set()
+    total = 0
+    for turn, at in enumerate((1, 2, 7, 5, 9)):
+        server.after = bool(turn % 2)
+        status, words = embed(server, tmp_path, out, at)
+        assert status == -signal.SIGKILL, words
+        assert not (tmp_path / out).exists()
+        assert not finished & set(requested(server)), "a finished batch was embedded again"
+        total += len(requested(server))
+        finished = done_batches(tmp_path, out)
+    assert finished
+    status, words = embed(server, tmp_path, out)
+    assert status == 0, words
+    assert sorted(requested(server)) == sorted(set(range(BATCHES)) - finished)
+    # Of each run that was killed, only what was on its way is lost.
+    assert total + len(requested(server)) <= BATCHES + 5 * 4
+    if out == "out.npy":
+        found = np.load(tmp_path / out)
+    else:
+        found = np.stack(pq.read_table(tmp_path / out)["embedding"].to_numpy())
+    np.testing.assert_array_equal(found, matrix_of(TEXTS, 16))
+
+    (tmp_path / "whole").mkdir()
+    assert embed(server, tmp_path / "whole", out)[0] == 0
+    assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
+
+
+def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path, server: Server) -> None:
+    server.signal = signal.SIGINT
+    status, words = embed(server, tmp_path, "out.npy", 6)
+    assert status == 130, words
+    assert "the same command goes on" in words
+    assert "Traceback" not in words
+    finished = done_batches(tmp_path, "out.npy")
+    status, words = embed(server, tmp_path, "out.npy")
+    assert status == 0, words
+    assert sorted(requested(server)) == sorted(set(range(BATCHES)) - finished)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
+
+
+def test_a_stopped_run_refuses_other_options(tmp_path: Path, server: Server) -> None:
+    embed(server, tmp_path, "out.npy", 6)
+    status, words = embed(server, tmp_path, "out.npy", 0, "--dtype", "float16")
+    assert status == 2
+    assert "dtype was float32 and is now float16" in words
+    assert server.asked == []

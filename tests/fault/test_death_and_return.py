@@ -1,0 +1,207 @@
+"""Workers that die, hard or politely, and come back: what clients see of it under load."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from router.replica import State
+from tests.fakes.router import RunningRouter, check, eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+
+class OpenLoop:
+    """Requests that come one after another whatever becomes of those before them."""
+
+    def __init__(self, router: RunningRouter, size: int = 1) -> None:
+        self._router = router
+        self._size = size
+        self._sent: list[asyncio.Task[httpx.Response]] = []
+        self._more = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while True:
+            texts = [f"text {len(self._sent)} {index}" for index in range(self._size)]
+            self._sent.append(asyncio.create_task(self._router.ask(texts)))
+            await asyncio.sleep(0.002)
+
+    async def answered(self, count: int) -> None:
+        """Wait for so many answers more."""
+        goal = self._done() + count
+        await eventually(lambda: self._done() >= goal)
+
+    def _done(self) -> int:
+        return sum(task.done() for task in self._sent)
+
+    async def stop(self) -> dict[str, int]:
+        """How often each outcome was had: `ok`, a status with its code, or an exception."""
+        self._more.cancel()
+        outcomes: dict[str, int] = {}
+        for result in await asyncio.gather(*self._sent, return_exceptions=True):
+            if isinstance(result, BaseException):
+                outcome = repr(result)[:200]
+            elif result.status_code == 200:
+                outcome = "ok"
+            else:
+                outcome = f"{result.status_code} {result.text[:200]}"
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        return outcomes
+
+
+@pytest.mark.parametrize("size", [1, 40])
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_one_of_two_killed_under_load_costs_no_client_an_error(victim: int, size: int) -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    async with fake_workers(*workers), running_router(*workers) as router:
+        load = OpenLoop(router, size)
+        await load.answered(50)
+        await workers[victim].die()
+        await load.answered(100)
+        assert router.replica(workers[victim]).state is State.DOWN
+        await workers[victim].start()
+        await router.until_state(workers[victim], State.READY)
+        await load.answered(50)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_a_worker_killed_again_and_again_costs_no_client_an_error() -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    async with fake_workers(*workers), running_router(*workers) as router:
+        load = OpenLoop(router, 4)
+        for round_ in range(6):
+            victim = workers[round_ % 2]
+            await load.answered(20)
+            await victim.die()
+            await load.answered(20)
+            await victim.start()
+            await router.until_state(victim, State.READY)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_a_worker_that_dies_with_all_lanes_full_loses_nothing() -> None:
+    """Everything that it held is done by the other, within the tries and the retry budget."""
+    workers = [FakeWorker(), FakeWorker()]
+    async with fake_workers(*workers), running_router(*workers, lanes=16, batch_items=1) as router:
+        for worker in workers:
+            worker.mode = "held"
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(64)]
+        for worker in workers:
+            await worker.until_batches(16)
+        workers[1].mode = "healthy"
+        workers[1].gate.set()
+        await workers[0].die()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def test_a_dead_worker_is_given_nothing_until_it_is_back() -> None:
+    dead, good = FakeWorker(), FakeWorker()
+    async with fake_workers(dead, good), running_router(dead, good) as router:
+        await dead.die()
+        assert (await router.ask(["a"])).status_code == 200
+        await router.until_state(dead, State.DOWN)
+        reply = await router.ask([f"text {number}" for number in range(100)])
+        assert reply.status_code == 200
+        assert dead.batches == []
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_worker_that_is_back_takes_work_again(busy: bool) -> None:
+    """Also while the other has a lane to spare, or a light load would stay on that one for good."""
+    back, good = FakeWorker(), FakeWorker()
+    async with fake_workers(back, good), running_router(back, good, lanes=2) as router:
+        await back.die()
+        assert (await router.ask(["a"])).status_code == 200
+        await router.until_state(back, State.DOWN)
+        await back.start()
+        await router.until_state(back, State.READY)
+        good.mode = back.mode = "held"
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(3 if busy else 2)]
+        await eventually(lambda: len(good.batches) + len(back.batches) == 1 + len(asked))
+        assert back.batches
+        good.gate.set()
+        back.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+
+
+async def test_an_item_is_not_tried_again_on_the_replica_that_failed_it() -> None:
+    """Even when that one is free and the good one is busy."""
+    bad, good = FakeWorker(), FakeWorker()
+    bad.mode = "reset"
+    async with fake_workers(bad, good), running_router(bad, good, lanes=1) as router:
+        good.script.append("held")
+        asked = [asyncio.create_task(router.ask([text])) for text in ("a", "b", "c")]
+        await good.until_batches(1)
+        await bad.until_batches(1)
+        await asyncio.sleep(0.1)
+        good.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        failed = [item.content.text for item in bad.items]  # type: ignore[union-attr]
+        assert len(failed) == len(set(failed))
+
+
+async def test_a_connection_that_died_while_idle_costs_no_client_an_error() -> None:
+    """With a single replica: restarted on its port, it leaves the router with a connection to nobody."""
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        for number in range(5):
+            assert (await router.ask([f"text {number}"])).status_code == 200
+            await worker.die()
+            await worker.start()
+            await router.until_state(worker, State.READY)
+        assert (await router.ask(["last"])).status_code == 200
+        await router.until_idle()
+
+
+async def test_a_lost_connection_to_a_single_replica_that_lives_costs_no_client_an_error() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        for number in range(10):
+            worker.script.append("reset")
+            assert (await router.ask([f"text {number}"])).status_code == 200
+        await router.until_idle()
+
+
+async def test_when_the_only_replica_dies_what_waits_is_refused_at_once_and_later_served_again() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+        worker.script.append("held")
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(5)]
+        await worker.until_batches(1)
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 4)
+        await worker.die()
+        for reply in await asyncio.gather(*asked):
+            assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+            assert int(reply.headers["retry-after"]) > 0
+        await router.until_idle()
+        await worker.start()
+        await router.until_state(worker, State.READY)
+        assert (await router.ask(["again"])).status_code == 200
+
+
+async def test_a_worker_that_says_it_is_not_ready_is_left_out_until_it_is() -> None:
+    worker, other = FakeWorker(), FakeWorker()
+    async with fake_workers(worker, other), running_router(worker, other, probe_seconds=0.02) as router:
+        worker.ready = False
+        await router.until_state(worker, State.DOWN)
+        reply = await router.ask([f"text {number}" for number in range(20)])
+        assert reply.status_code == 200
+        assert worker.batches == []
+        worker.ready = True
+        await router.until_state(worker, State.READY)
+
+
+async def test_one_pool_that_dies_does_not_touch_another() -> None:
+    retrieval, code = FakeWorker("retrieval"), FakeWorker("code")
+    async with fake_workers(retrieval, code), running_router(retrieval, code) as router:
+        await code.die()
+        reply = await router.post(input=["a"], task="code.query")
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        reply = await router.post(input=["a"], task="retrieval.query")
+        assert reply.status_code == 200
+        check(reply, ["a"])
+        reply = await router.post(input=["a", {"text": "b", "task": "code.query"}])
+        assert reply.status_code == 503
+        await router.until_idle()

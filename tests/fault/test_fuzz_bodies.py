@@ -1,0 +1,283 @@
+"""Bodies that nobody meant to send, and some that were nearly right: an answer or an error, never a 500."""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from router.schema import TASKS, EmbeddingRequest, EmbeddingType
+from tests.fault.fuzzing import (
+    DIMENSIONS,
+    HANGS_SECONDS,
+    MAX_ITEMS,
+    Target,
+    check_error,
+    check_reply,
+    running_target,
+)
+
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# The smallest GIF, PNG's first bytes, and what is no image at all.
+GIF = (
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\0\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
+)
+FILES = [GIF, GIF[:20], b"\x89PNG\r\n\x1a\n", b"%PDF-1.4\n%%EOF", b"", bytes(64)]
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("ROUTER_")]:
+            environment.delenv(name)
+        with running_target() as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def client(target: Target) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=target.url, timeout=HANGS_SECONDS, trust_env=False) as client:
+        yield client
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**400), 10**400)
+    | st.floats()
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+aliases = {
+    alias
+    for field in EmbeddingRequest.model_fields.values()
+    for alias in getattr(field.validation_alias, "choices", ())
+}
+names = st.sampled_from(sorted({*EmbeddingRequest.model_fields, *aliases, "user", "|strings"}))
+
+files = st.sampled_from(FILES).map(lambda data: base64.b64encode(data).decode())
+media = st.one_of(
+    files,
+    st.tuples(
+        st.sampled_from(["data:image/png;base64,", "data:image/gif;base64,", "data:application/pdf;base64,"]),
+        files,
+    ).map("".join),
+    st.sampled_from(["data:image/png,", "data:,", "http://127.0.0.1:1/x", "https://", "file:///etc/passwd"]),
+    st.text(max_size=12),
+)
+tasks = st.sampled_from([*TASKS, "retrieval", "", None, 5])
+items = st.one_of(
+    st.text(max_size=30),
+    st.fixed_dictionaries({"text": st.text(max_size=30)}, optional={"task": tasks}),
+    st.fixed_dictionaries({}, optional={"image": media, "task": tasks}),
+    st.fixed_dictionaries({"url": media}) | st.fixed_dictionaries({"bytes": media}),
+    st.fixed_dictionaries({"pdf": media}, optional={"text": st.none() | st.text(max_size=3)}),
+    media,
+    json_values,
+)
+right: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.sampled_from(["jina-embeddings-v4", "jinaai/jina-embeddings-v4:code.query", "x", ":", ""]),
+    "task": tasks,
+    "dimensions": st.integers(-1, DIMENSIONS + 2) | st.sampled_from([2048, 2049, True, "64", 8.0, 8.5]),
+    "embedding_type": st.sampled_from([*get_args(EmbeddingType), ["float"], ["float", "binary"], [], "x"]),
+    **{
+        name: st.booleans() | st.none() | st.sampled_from([0, 1, "true", "x"])
+        for name in (
+            "truncate",
+            "normalized",
+            "late_chunking",
+            "return_multivector",
+            "return_tokenized_input",
+        )
+    },
+    "embed_dtype": st.sampled_from(["float32", "float16", "float64"]),
+}
+bodies = st.fixed_dictionaries(
+    {"input": items | st.lists(items, max_size=5) | st.lists(st.text(max_size=4), max_size=MAX_ITEMS + 2)},
+    optional=right,
+).flatmap(
+    # One field more, or one in place of the right one, with anything for a value.
+    lambda body: st.dictionaries(names, json_values, max_size=1).map(lambda odd: {**body, **odd})
+)
+headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "accept": st.sampled_from(["*/*", "application/x-npy", "text/html, application/x-npy;q=0.5", ""]),
+        "x-priority": st.sampled_from(["interactive", "bulk", "high", ""]),
+        "x-request-timeout-seconds": st.sampled_from(["5", "3600", "0", "-1", "nan", "inf", "1e99", "x"]),
+        "x-request-id": st.sampled_from(["a" * 32, "a" * 31, "x y", ""]),
+        "content-type": st.sampled_from(["application/json", "text/plain", "x", ""]),
+    },
+)
+
+
+@EXAMPLES
+@given(body=st.binary(max_size=300))
+@example(b"")
+@example(b"null")
+@example(b"[]")
+@example(b'"input"')
+@example(b'{"input": "a", "input": 5}')
+@example(b'{"input": "\\ud800"}')
+@example(b'{"input": "\xff"}')
+@example(b'\xef\xbb\xbf{"input": "a"}')
+@example(b'{"input": NaN}')
+@example(b'{"input": "a", "dimensions": 1e400}')
+@example(b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}")
+@example(b'{"input": ' + b'{"text":' * 500 + b"1" + b"}" * 500 + b"}")
+@example(b'{"input": "a", "dimensions": ' + b"9" * 5000 + b"}")
+def test_any_bytes_are_answered(client: httpx.Client, body: bytes) -> None:
+    check_reply(client.post("/v1/embeddings", content=body))
+
+
+@EXAMPLES
+@given(body=json_values)
+def test_any_json_is_answered(client: httpx.Client, body: object) -> None:
+    check_reply(client.post("/v1/embeddings", content=json.dumps(body)))
+
+
+@EXAMPLES
+@given(body=bodies, sent=headers)
+def test_a_body_that_is_nearly_right_is_answered(
+    client: httpx.Client, body: object, sent: dict[str, str]
+) -> None:
+    content = json.dumps(body)
+    check_reply(client.post("/v1/embeddings", content=content, headers=sent))
+
+
+@EXAMPLES
+@given(body=bodies, data=st.data())
+def test_a_body_with_a_wound_is_answered(client: httpx.Client, body: object, data: st.DataObject) -> None:
+    content = bytearray(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    start = data.draw(st.integers(0, len(content)))
+    content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    check_reply(client.post("/v1/embeddings", content=bytes(content)))
+
+
+rerank_bodies = st.fixed_dictionaries(
+    {"query": items, "documents": items | st.lists(items, max_size=4)},
+    optional={
+        "model": right["model"],
+        "top_n": st.integers(-1, 5) | st.sampled_from([True, "2", 2.5, None]),
+        "return_documents": right["truncate"],
+        "truncate": right["truncate"],
+    },
+)
+
+
+@EXAMPLES
+@given(body=rerank_bodies | json_values, sent=headers)
+def test_any_body_for_reranking_is_answered(client: httpx.Client, body: object, sent: dict[str, str]) -> None:
+    reply = client.post("/v1/rerank", content=json.dumps(body), headers=sent)
+    if reply.status_code == 200:
+        scores = [result["relevance_score"] for result in reply.json()["results"]]
+        assert scores == sorted(scores, reverse=True)
+    else:
+        check_error(reply)
+
+
+text_items = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
+own_tasks = st.sampled_from(TASKS)
+any_items = st.one_of(
+    text_items,
+    st.fixed_dictionaries({"text": st.text(max_size=30), "task": own_tasks}),
+    st.fixed_dictionaries({"image": st.just(base64.b64encode(GIF).decode())}, optional={"task": own_tasks}),
+    st.just("data:image/gif;base64," + base64.b64encode(GIF).decode()),
+)
+common: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.sampled_from([*(f"jinaai/jina-embeddings-v4:{task}" for task in TASKS), None]),
+    "task": own_tasks | st.none(),
+    "encoding_format": st.sampled_from(get_args(EmbeddingType)),
+    "truncation": st.booleans(),
+    "normalized": st.booleans() | st.none(),
+}
+one_vector = st.fixed_dictionaries(
+    {"input": any_items | st.lists(any_items, min_size=1, max_size=MAX_ITEMS)},
+    optional={**common, "output_dimension": st.integers(1, DIMENSIONS)},
+)
+many_vectors = st.fixed_dictionaries(
+    {"input": any_items | st.lists(any_items, min_size=1, max_size=4), "return_multivector": st.just(True)},
+    optional={**common, "return_tokenized_input": st.booleans()},
+)
+parts = st.text(min_size=1, max_size=30) | st.fixed_dictionaries({"text": st.text(min_size=1, max_size=30)})
+document = st.fixed_dictionaries(
+    {"input": st.lists(parts, min_size=1, max_size=MAX_ITEMS), "late_chunking": st.just(True)},
+    optional={**common, "dimensions": st.integers(1, DIMENSIONS)},
+)
+
+
+@EXAMPLES
+@given(body=one_vector | many_vectors | document)
+def test_a_right_body_has_an_entry_for_each_input(client: httpx.Client, body: dict[str, Any]) -> None:
+    reply = client.post("/v1/embeddings", json=body)
+    assert reply.status_code == 200, reply.text
+    check_reply(reply)
+    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    assert len(reply.json()["data"]) == len(inputs)
+
+
+wrong: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.sampled_from([5, [], {}, True]),
+    "task": st.sampled_from(["retrieval", "", 5, [], {}, "x" * 5000]),
+    "dimensions": st.sampled_from([0, -1, 2049, 8.5, "x", True, [], 10**30]),
+    "embedding_type": st.sampled_from(["x", [], ["float", "binary"], 5, {}]),
+    "truncate": st.sampled_from(["x", 5, [], {}]),
+    "normalized": st.sampled_from(["x", 5, [], {}]),
+    "late_chunking": st.sampled_from(["x", 5, [], {}]),
+    "return_multivector": st.sampled_from(["x", 5, [], {}]),
+    "embed_dtype": st.sampled_from(["float64", 5, [], {}]),
+    "input": st.sampled_from(
+        [None, 5, [], [[1, 2]], [5], [None], {}, {"text": 5}, {"text": "a", "pdf": "b"}]
+    ),
+}
+
+
+@EXAMPLES
+@given(faults=st.fixed_dictionaries({}, optional=wrong).filter(bool))
+def test_every_wrong_field_names_itself(client: httpx.Client, faults: dict[str, Any]) -> None:
+    reply = client.post("/v1/embeddings", json={"input": ["a"], **faults})
+    check_reply(reply)
+    assert reply.status_code == 422
+    named = {fault["field"].split(" -> ")[1] for fault in reply.json()["errors"]}
+    assert named == set(faults)
+
+
+@EXAMPLES
+@given(items=st.lists(st.sampled_from(["fine", 5, {"text": 5}, {"image": []}, {}]), min_size=1, max_size=6))
+def test_every_wrong_item_names_itself(client: httpx.Client, items: list[Any]) -> None:
+    bad = {str(index) for index, item in enumerate(items) if item != "fine"}
+    if all(isinstance(item, int) for item in items):
+        return
+    reply = client.post("/v1/embeddings", json={"input": items})
+    check_reply(reply)
+    assert (reply.status_code == 422) == bool(bad)
+    if bad:
+        assert {fault["field"].split(" -> ")[2] for fault in reply.json()["errors"]} == bad
+
+
+@EXAMPLES
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),
+    path=st.sampled_from(
+        ["/", "/v1/embeddings/", "/v1/models/", "/v1/models/%00", "/%ff", "//", "/v1/rerank"]
+    )
+    | st.text(max_size=20).map(lambda text: "/" + text),
+)
+def test_any_path_is_answered(client: httpx.Client, method: str, path: str) -> None:
+    try:
+        address = httpx.URL(f"{str(client.base_url).rstrip('/')}{path}")
+    except (httpx.InvalidURL, UnicodeError):
+        return
+    reply = client.request(method, address)
+    assert reply.status_code < 500
+    if reply.status_code >= 400:
+        check_error(reply)

@@ -1,0 +1,64 @@
+"""The router against its own OpenAPI document: what that allows is answered, and answered as it says."""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.fault.fuzzing import HANGS_SECONDS, Target, running_target
+
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+# Two fields that do not go together, and dimensions that only another model has.
+NOT_IN_A_SCHEMA = frozenset({"conflict", "less_than_equal"})
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    with running_target() as running:
+        yield running
+
+
+def test_replies_are_as_documented(target: Target) -> None:
+    """Of every operation: bodies and headers that the document allows, and some that it does not."""
+    document = schemathesis.openapi.from_url(f"{target.url}/openapi.json")
+    operations = [operation.ok() for operation in document.get_all_operations()]
+    assert len(operations) >= 6
+    for operation in operations:
+        assert operation is not None
+        hold(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), NOT_IN_A_SCHEMA)
+        if operation.body:
+            hold(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+
+
+def hold(cases: SearchStrategy[schemathesis.Case], faults: frozenset[str] | None = None) -> None:
+    """Have each of `cases` answered, and hold the reply against the document.
+
+    `faults`: the only types of fault that a 422 may then speak of; None for any.
+    """
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=cases)
+    def answered(case: schemathesis.Case) -> None:
+        response = case.call(timeout=HANGS_SECONDS)
+        # A deadline that is over at once may be asked for, and ends in 504.
+        assert response.status_code in (200, 400, 404, 413, 422, 504), response.text
+        case.validate_response(response, checks=CHECKS)
+        if response.status_code == 422 and faults is not None:
+            assert {fault["type"] for fault in response.json()["errors"]} <= faults, response.text
+
+    answered()

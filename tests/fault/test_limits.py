@@ -1,0 +1,159 @@
+"""Deadlines, full queues, pools without replicas: who is refused, how, and that nothing stays behind."""
+
+import asyncio
+import base64
+
+import pytest
+
+from router.replica import State
+from tests.fakes.router import eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+
+@pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
+@pytest.mark.parametrize("by_header", [True, False])
+async def test_a_request_ends_at_its_deadline_and_the_worker_is_told(mode: str, by_header: bool) -> None:
+    worker = FakeWorker()
+    worker.mode = mode  # type: ignore[assignment]
+    seconds = 60.0 if by_header else 0.1
+    headers = {"x-request-timeout-seconds": "0.1"} if by_header else None
+    async with (
+        fake_workers(worker),
+        running_router(worker, request_timeout_seconds=seconds) as router,
+    ):
+        reply = await router.ask(["a", "b"], headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
+        await worker.until_left(1)
+        await router.until_idle()
+        worker.mode = "healthy"
+        assert (await router.ask(["c"])).status_code == 200
+
+
+async def test_a_request_whose_time_runs_out_in_the_queue_costs_no_worker_anything() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+        worker.script.append("held")
+        first = asyncio.create_task(router.ask(["first"]))
+        await worker.until_batches(1)
+        reply = await router.ask(["late"], headers={"x-request-timeout-seconds": "0.05"})
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
+        worker.gate.set()
+        assert (await first).status_code == 200
+        assert len(worker.items) == 1
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf", "3601"])
+async def test_a_deadline_that_is_none_is_refused_by_its_name(value: str) -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        reply = await router.ask(["a"], headers={"x-request-timeout-seconds": value})
+        assert reply.status_code == 422
+        assert reply.json()["errors"][0]["field"] == "header -> x-request-timeout-seconds"
+
+
+async def test_a_full_queue_refuses_at_once_and_the_whole_request() -> None:
+    worker = FakeWorker()
+    settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
+    async with fake_workers(worker), running_router(worker, **settings) as router:
+        worker.script.append("held")
+        first = asyncio.create_task(router.ask(["first"]))
+        await worker.until_batches(1)
+        waits = asyncio.create_task(router.ask([f"waits {number}" for number in range(6)]))
+        pool = router.fleet.pools["retrieval"]
+        await eventually(lambda: pool.queue.items == 6)
+        reply = await router.ask([f"too much {number}" for number in range(3)])
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        assert int(reply.headers["retry-after"]) > 0
+        assert pool.queue.items == 6
+        fits = asyncio.create_task(router.ask(["fits", "too"]))
+        await eventually(lambda: pool.queue.items == 8)
+        worker.gate.set()
+        replies = await asyncio.gather(first, waits, fits)
+        assert {reply.status_code for reply in replies} == {200}
+        assert not any("too much" in item.content.text for item in worker.items)  # type: ignore[union-attr]
+        await router.until_idle()
+
+
+async def test_when_one_of_two_pools_is_full_the_other_gets_nothing_either() -> None:
+    code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
+    settings = {"lanes": 1, "queue_items": 2, "max_items": 2, "max_pdf_pages": 2}
+    async with fake_workers(code, retrieval), running_router(code, retrieval, **settings) as router:
+        code.script.append("held")
+        asked = [asyncio.create_task(router.post(input=["a"], task="code.query"))]
+        await code.until_batches(1)
+        asked.append(asyncio.create_task(router.post(input=["b", "c"], task="code.query")))
+        await eventually(lambda: router.fleet.pools["code"].queue.items == 2)
+        reply = await router.post(input=["d", {"text": "e", "task": "code.query"}])
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        assert retrieval.batches == []
+        code.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def test_before_any_worker_is_up_the_service_is_unavailable_for_a_moment() -> None:
+    worker = FakeWorker()
+    await worker.start()
+    await worker.die()
+    async with running_router(worker, wait=False) as router:
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(reply.headers["retry-after"]) > 0
+        assert (await router.client.get("/health")).status_code == 200
+        assert (await router.client.get("/ready")).status_code == 503
+        async with fake_workers(worker):
+            await router.until_state(worker, State.READY)
+            assert (await router.client.get("/ready")).status_code == 200
+            assert (await router.ask(["a"])).status_code == 200
+
+
+async def test_a_pool_that_nobody_serves_is_unavailable_and_named() -> None:
+    worker = FakeWorker("retrieval")
+    async with fake_workers(worker), running_router(worker) as router:
+        reply = await router.post(input=["a"], task="code.query")
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert "code" in reply.json()["detail"]
+
+
+async def test_interactive_overtakes_bulk_that_waits() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=1, batch_items=2) as router:
+        worker.script.append("held")
+        asked = [asyncio.create_task(router.ask(["first"]))]
+        await worker.until_batches(1)
+        pool = router.fleet.pools["retrieval"]
+        asked.append(asyncio.create_task(router.ask(["bulk"] * 6, headers={"x-priority": "bulk"})))
+        await eventually(lambda: pool.queue.items == 6)
+        asked.append(asyncio.create_task(router.ask(["quick"] * 2, headers={"x-priority": "interactive"})))
+        await eventually(lambda: pool.queue.items == 8)
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        sent = [(batch.priority, {item.content.text for item in batch.items}) for batch in worker.batches]  # type: ignore[union-attr]
+        assert sent[1] == (0, {"quick"})
+        assert sent[2:] == [(1, {"bulk"})] * 3
+        await router.until_idle()
+
+
+async def test_no_more_batches_are_sent_to_a_replica_than_it_has_lanes() -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    async with fake_workers(worker), running_router(worker, lanes=3, batch_items=1) as router:
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(10)]
+        await worker.until_batches(3)
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 7)
+        assert len(worker.batches) == 3
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def test_an_image_takes_as_long_as_it_takes_and_arrives_whole() -> None:
+    """A body of many pieces on both sides of the router."""
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        size = (56).to_bytes(4, "big")
+        data = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + size + bytes(range(256)) * 20_000
+        reply = await router.post(input=[{"image": base64.b64encode(data).decode()}] * 3)
+        assert reply.status_code == 200
+        assert [item.content.data for item in worker.items] == [data] * 3  # type: ignore[union-attr]

@@ -1,0 +1,282 @@
+"""Images and PDFs on their way through the whole router: fetched once, in order, and in nobody's way."""
+
+import asyncio
+import base64
+import io
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.site import hangs, says, site
+from tests.fakes.worker import FakeWorker, fake_workers
+from workers import contract
+
+OPEN = {"media_allowed_networks": ["127.0.0.1/32"]}
+
+
+def png(colour: str = "red", side: int = 28) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pdf(*colours: str) -> bytes:
+    buffer = io.BytesIO()
+    first, *rest = [Image.new("RGB", (50, 70), colour) for colour in colours]
+    first.save(buffer, "PDF", save_all=True, append_images=rest)
+    return buffer.getvalue()
+
+
+def sent_to(worker: FakeWorker) -> list[bytes]:
+    return [item.content.data for item in worker.items if isinstance(item.content, contract.Image)]
+
+
+def refused(reply: httpx.Response) -> tuple[int, str, str]:
+    content = reply.json()
+    return reply.status_code, content["code"], content["detail"]
+
+
+async def until_quiet(router: RunningRouter) -> None:
+    """Nothing waits, is in flight, is being fetched or rendered."""
+    await router.until_idle()
+    fetcher = router.app.media._fetcher
+    await eventually(lambda: not fetcher._hosts)
+
+
+async def test_a_slow_image_delays_no_one() -> None:
+    gate = asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        await gate.wait()
+        return web.Response(body=png())
+
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        site(slow) as server,
+        site(says(png("blue"))) as quick,
+        running_router(worker, **OPEN) as router,
+    ):
+        slow_ones = [
+            asyncio.create_task(router.post(input=["a", {"image": f"{server.url}/{number}"}]))
+            for number in range(8)
+        ]
+        await server.until_requests(8)
+        for _ in range(5):
+            assert (await router.ask(["b", "c"])).status_code == 200
+            assert (await router.post(input={"image": quick.url})).status_code == 200
+        assert not any(task.done() for task in slow_ones)
+        gate.set()
+        for reply in await asyncio.gather(*slow_ones):
+            assert reply.status_code == 200
+            assert [entry["index"] for entry in reply.json()["data"]] == [0, 1]
+        await until_quiet(router)
+
+
+async def test_the_same_address_is_fetched_once_for_a_request() -> None:
+    async def by_path(request: web.Request) -> web.Response:
+        return web.Response(body=png(request.path.strip("/")))
+
+    worker = FakeWorker()
+    async with fake_workers(worker), site(by_path) as server, running_router(worker, **OPEN) as router:
+        wanted = ["red", "blue", "red", "red", "green", "blue"]
+        items: list[Any] = [{"image": f"{server.url}/{colour}"} for colour in wanted]
+        items[2] = {"url": items[2]["image"]}
+        reply = await router.post(input=["a", *items])
+        assert reply.status_code == 200
+        assert sorted(request.path for request in server.requests) == ["/blue", "/green", "/red"]
+        vectors = [entry["embedding"] for entry in reply.json()["data"]][1:]
+        for one, its_colour in zip(vectors, wanted, strict=True):
+            for other, other_colour in zip(vectors, wanted, strict=True):
+                assert (one == other) == (its_colour == other_colour)
+        assert set(sent_to(worker)) == {png(colour) for colour in wanted}
+
+
+async def test_a_fetched_image_has_the_vector_of_the_same_image_sent() -> None:
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        site(says(png("green"))) as server,
+        running_router(worker, **OPEN) as router,
+    ):
+        reply = await router.post(
+            input=[{"image": server.url}, {"image": base64.b64encode(png("green")).decode()}], dimensions=8
+        )
+        first, second = (entry["embedding"] for entry in reply.json()["data"])
+        assert first == second
+        assert len(first) == 8
+
+
+@pytest.mark.parametrize("form", ["address", "base64", "data URI", "in a list"])
+async def test_each_page_of_a_pdf_is_an_item_in_order(form: str) -> None:
+    document = pdf("red", "green", "blue")
+    encoded = base64.b64encode(document).decode()
+    worker = FakeWorker()
+    async with fake_workers(worker), site(says(document)) as server, running_router(worker, **OPEN) as router:
+        value: Any = {
+            "address": {"pdf": server.url},
+            "base64": {"pdf": encoded},
+            "data URI": {"pdf": f"data:application/pdf;base64,{encoded}"},
+            "in a list": [{"pdf": encoded}],
+        }[form]
+        reply = await router.post(input=value, task="retrieval.passage")
+        assert reply.status_code == 200
+        data = reply.json()["data"]
+        assert [entry["index"] for entry in data] == [0, 1, 2]
+        middles = []
+        for page in sent_to(worker):
+            image = Image.open(io.BytesIO(page))
+            middles.append(image.getpixel((image.width // 2, image.height // 2)))
+        red, green, blue = middles
+        assert red[0] > 240 > 20 > red[2]
+        assert green[1] > 120 > 20 > green[0]
+        assert blue[2] > 240 > 20 > blue[0]
+        # Each vector is that of its page, which was sent as an image.
+        for page, entry in zip(sent_to(worker), list(data), strict=True):
+            alone = await router.post(input={"image": base64.b64encode(page).decode()})
+            assert alone.json()["data"][0]["embedding"] == entry["embedding"]
+        await until_quiet(router)
+
+
+async def test_what_is_wrong_with_an_address_is_told_by_its_field() -> None:
+    async def by_path(request: web.Request) -> web.Response:
+        match request.path:
+            case "/page.html":
+                return web.Response(text="<html>", content_type="text/html")
+            case "/large.png":
+                return web.Response(body=png() + bytes(20_000))
+            case "/bomb.png":
+                return web.Response(body=png()[:16] + b"\x00\x01\x00\x00" * 2 + png()[24:])
+        return web.Response(status=404)
+
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        site(by_path) as server,
+        running_router(worker, max_image_bytes=10_000, max_pdf_bytes=5_000, **OPEN) as router,
+    ):
+        for path, status, code in (
+            ("missing.png", 400, "INPUT_MEDIA_UNREACHABLE"),
+            ("page.html", 400, "INPUT_MEDIA_INVALID"),
+            ("bomb.png", 400, "INPUT_MEDIA_INVALID"),
+            ("large.png", 413, "INPUT_TOO_LARGE"),
+        ):
+            for form in ("image", "url"):
+                reply = await router.post(input=["a", {form: f"{server.url}/{path}"}])
+                assert refused(reply)[:2] == (status, code), reply.text
+                assert refused(reply)[2].startswith(f"body -> input -> 1 -> {form}: ")
+        twice = await router.post(input=[{"image": f"{server.url}/missing.png"}] * 2)
+        assert refused(twice)[2].startswith("body -> input -> 0 -> image: ")
+        for path, status, code in (
+            ("page.html", 400, "INPUT_MEDIA_INVALID"),
+            ("large.png", 413, "INPUT_TOO_LARGE"),
+        ):
+            reply = await router.post(input={"pdf": f"{server.url}/{path}"})
+            assert refused(reply)[:2] == (status, code), reply.text
+            assert refused(reply)[2].startswith("body -> input -> pdf: ")
+        assert worker.items == []
+        await until_quiet(router)
+
+
+async def test_a_page_too_many_is_told_with_the_limit() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, max_pdf_pages=2) as router:
+        for colours, status in ((["red"] * 2, 200), (["red"] * 3, 413)):
+            reply = await router.post(input={"pdf": base64.b64encode(pdf(*colours)).decode()})
+            assert reply.status_code == status
+        assert refused(reply)[1:] == (
+            "INPUT_TOO_LARGE",
+            "body -> input -> pdf: the PDF has 3 pages; at most 2 are taken",
+        )
+
+
+async def test_by_default_nothing_of_this_machine_is_fetched() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), site(says(png())) as server, running_router(worker) as router:
+        reply = await router.post(input={"image": server.url})
+        assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
+        # Its own workers least of all.
+        reply = await router.post(input={"image": f"http://{worker.address}{contract.INFO_PATH}"})
+        assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
+        assert not server.requests
+
+
+async def test_fetching_can_be_turned_off() -> None:
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        site(says(png())) as server,
+        running_router(worker, media_fetch=False, **OPEN) as router,
+    ):
+        for value in ({"image": server.url}, {"pdf": server.url}):
+            reply = await router.post(input=value)
+            assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
+            assert "base64" in refused(reply)[2]
+        assert not server.requests
+        assert (await router.post(input={"image": base64.b64encode(png()).decode()})).status_code == 200
+
+
+async def test_a_request_cannot_have_more_fetched_than_it_might_send() -> None:
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        site(says(png() + bytes(6_000))) as server,
+        running_router(worker, max_body_bytes=20_000, **OPEN) as router,
+    ):
+        items = [{"image": f"{server.url}/{number}"} for number in range(4)]
+        assert (await router.post(input=items[:3])).status_code == 200
+        assert (await router.post(input=items[:1] * 9)).status_code == 200
+        assert refused(await router.post(input=items))[:2] == (413, "INPUT_TOO_LARGE")
+
+
+async def test_one_address_that_fails_ends_the_others() -> None:
+    async def by_path(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404) if request.path == "/bad" else await hangs(request)
+
+    worker = FakeWorker()
+    async with fake_workers(worker), site(by_path) as server, running_router(worker, **OPEN) as router:
+        reply = await router.post(input=[{"image": f"{server.url}/{path}"} for path in ("slow", "bad")])
+        assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
+        assert "input -> 1" in refused(reply)[2]
+        async with asyncio.timeout(5):
+            await server.left.wait()
+        await until_quiet(router)
+
+
+async def test_a_client_that_leaves_ends_its_fetches() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
+        task = asyncio.create_task(router.post(input={"image": server.url}))
+        await server.until_requests(1)
+        task.cancel()
+        async with asyncio.timeout(5):
+            await server.left.wait()
+        await until_quiet(router)
+        assert worker.items == []
+
+
+async def test_the_time_of_a_request_holds_for_its_fetches_too() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
+        reply = await router.post(input={"image": server.url}, headers={"x-request-timeout-seconds": "0.1"})
+        assert refused(reply)[:2] == (504, "SERVICE_TIMEOUT")
+        async with asyncio.timeout(5):
+            await server.left.wait()
+        await until_quiet(router)
+
+
+async def test_what_was_wrong_with_a_page_is_told_by_its_number() -> None:
+    class Picky(FakeWorker):
+        def _frame(self, index: int, item: contract.Item, mode: Any) -> bytes:
+            if len(self.items) == 2:
+                return contract.encode_frame(contract.Failure(1, "media_invalid", "no"))
+            return super()._frame(index, item, mode)
+
+    worker = Picky()
+    async with fake_workers(worker), running_router(worker) as router:
+        reply = await router.post(input={"pdf": base64.b64encode(pdf("red", "blue")).decode()})
+        assert refused(reply) == (400, "INPUT_MEDIA_INVALID", "body -> input -> pdf, page 2: no")

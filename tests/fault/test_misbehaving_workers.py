@@ -1,0 +1,241 @@
+"""Every way a worker can fail at a batch: what a client sees with a good replica beside it, and without."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from router.pool import MAX_RETRIES
+from router.replica import State
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.worker import FakeWorker, Mode, fake_workers
+
+# May be tried again: nothing of it is the fault of the batch.
+FAILING: list[Mode] = [
+    "error",
+    "hanging",
+    "hanging in the body",
+    "cut",
+    "short",
+    "reset",
+    "garbage",
+    "wrong dimension",
+    "wrong length",
+    "not finite",
+    "not normalised",
+    "wrong index",
+]
+WRONG_VECTORS: list[Mode] = ["wrong dimension", "wrong length", "not finite", "not normalised"]
+SECONDS_OF_SILENCE = 0.3
+
+
+def attempts(*workers: FakeWorker) -> Counter[str]:
+    """How often each text was sent to any worker."""
+    return Counter(item.content.text for worker in workers for item in worker.items)  # type: ignore[union-attr]
+
+
+async def ask_much(router: RunningRouter, requests: int = 20, size: int = 4) -> list[int]:
+    """The statuses of as many requests at once."""
+    texts = [[f"text {number} {index}" for index in range(size)] for number in range(requests)]
+    return [reply.status_code for reply in await asyncio.gather(*map(router.ask, texts))]
+
+
+@pytest.mark.parametrize("mode", [*FAILING, "same index twice"])
+async def test_beside_a_good_replica_a_failing_one_costs_no_client_an_error(mode: Mode) -> None:
+    bad, good = FakeWorker(), FakeWorker()
+    bad.mode = mode
+    async with (
+        fake_workers(bad, good),
+        running_router(bad, good, worker_timeout_seconds=SECONDS_OF_SILENCE) as router,
+    ):
+        for _ in range(3):
+            assert set(await ask_much(router)) == {200}
+        assert bad.batches, "the bad one was never asked, so this has shown nothing"
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("mode", FAILING)
+async def test_no_item_is_tried_more_often_than_its_tries(mode: Mode) -> None:
+    bad, good = FakeWorker(), FakeWorker()
+    bad.mode = mode
+    async with (
+        fake_workers(bad, good),
+        running_router(bad, good, worker_timeout_seconds=SECONDS_OF_SILENCE) as router,
+    ):
+        await ask_much(router)
+        assert max(attempts(bad, good).values()) <= 1 + MAX_RETRIES
+
+
+@pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
+async def test_alone_a_failing_replica_is_an_internal_error_after_its_tries(mode: Mode) -> None:
+    bad = FakeWorker()
+    bad.mode = mode
+    async with (
+        fake_workers(bad),
+        running_router(bad, worker_timeout_seconds=SECONDS_OF_SILENCE) as router,
+    ):
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
+        assert attempts(bad) == {"a": 1 + MAX_RETRIES}
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("mode", FAILING)
+async def test_a_failure_that_passes_is_mended_by_the_same_replica(mode: Mode) -> None:
+    worker = FakeWorker()
+    worker.script.extend([mode] * MAX_RETRIES)
+    async with (
+        fake_workers(worker),
+        running_router(worker, worker_timeout_seconds=SECONDS_OF_SILENCE) as router,
+    ):
+        assert (await router.ask(["a"])).status_code == 200
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("mode", WRONG_VECTORS)
+@pytest.mark.parametrize("fields", [{}, {"dimensions": 128}, {"return_multivector": True}], ids=str)
+async def test_a_wrong_vector_is_never_given_to_a_client(mode: Mode, fields: dict[str, object]) -> None:
+    bad = FakeWorker()
+    bad.mode = mode
+    async with fake_workers(bad), running_router(bad) as router:
+        reply = await router.post(input=["a", "b"], **fields)
+        # After three failures the only replica is down, and what is left finds nobody.
+        assert reply.status_code in (500, 503)
+        assert reply.json()["code"] in ("INTERNAL_ERROR", "SERVICE_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("mode", ["cut", "short"])
+async def test_what_arrived_before_a_failure_is_not_done_again(mode: Mode) -> None:
+    worker = FakeWorker()
+    worker.script.append(mode)
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask(list("abcdef"))).status_code == 200
+        counts = attempts(worker)
+        assert set(counts) == set("abcdef")
+        # The last of a batch is the first to be answered.
+        assert counts["f"] == 1
+        assert counts["a"] == 2
+
+
+async def test_a_batch_that_a_worker_refuses_is_never_sent_again() -> None:
+    refusing, good = FakeWorker(), FakeWorker()
+    refusing.script.append("rejecting")
+    async with fake_workers(refusing, good), running_router(refusing, good) as router:
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
+        assert attempts(refusing, good) == {"a": 1}
+        assert router.replica(refusing).state is State.READY
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("mode", ["overloaded", "draining"])
+async def test_a_replica_that_takes_nothing_costs_no_client_an_error(mode: Mode) -> None:
+    busy, good = FakeWorker(), FakeWorker()
+    busy.mode = mode
+    async with fake_workers(busy, good), running_router(busy, good) as router:
+        for _ in range(3):
+            assert set(await ask_much(router)) == {200}
+        assert busy.batches
+        await router.until_idle()
+
+
+async def test_being_overloaded_is_no_failure() -> None:
+    """However often: the items keep their tries and the replica stays in."""
+    worker = FakeWorker()
+    worker.script.extend(["overloaded"] * 6)
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask(["a"])).status_code == 200
+        assert router.replica(worker).state is State.READY
+        assert attempts(worker) == {"a": 7}
+
+
+async def test_a_replica_that_stays_overloaded_is_asked_ever_less_often_until_time_is_up() -> None:
+    worker = FakeWorker()
+    worker.mode = "overloaded"
+    async with fake_workers(worker), running_router(worker, request_timeout_seconds=0.5) as router:
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
+        # Pauses of 50, 100, 200 and 400 ms leave no time for more.
+        assert len(worker.batches) <= 4
+        await router.until_idle()
+
+
+async def test_a_draining_replica_gets_no_more_work() -> None:
+    draining, good = FakeWorker(), FakeWorker()
+    draining.mode = "draining"
+    async with fake_workers(draining, good), running_router(draining, good) as router:
+        assert (await router.ask(["a"])).status_code == 200
+        draining.ready = False
+        await router.until_state(draining, State.DRAINING, State.DOWN)
+        before = len(draining.batches)
+        assert set(await ask_much(router)) == {200}
+        assert len(draining.batches) == before
+
+
+async def test_alone_a_draining_replica_is_an_unavailable_service() -> None:
+    worker = FakeWorker()
+    worker.mode = "draining"
+    worker.ready = True
+    async with fake_workers(worker), running_router(worker) as router:
+        worker.ready = False
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(reply.headers["retry-after"]) > 0
+        await router.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        ("!token_limit", 400, "INPUT_TOKEN_LIMIT_EXCEEDED"),
+        ("!media_invalid", 400, "INPUT_MEDIA_INVALID"),
+        ("!unsupported", 422, "VALIDATION_ERROR"),
+        ("!internal", 500, "INTERNAL_ERROR"),
+    ],
+)
+async def test_an_item_that_a_worker_fails_is_named_and_its_neighbours_are_not_touched(
+    text: str, status: int, code: str
+) -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+        worker.script.append("held")
+        first = asyncio.create_task(router.ask(["first"]))
+        await worker.until_batches(1)
+        # While the only lane is taken, these two gather in one batch.
+        wrong = asyncio.create_task(router.ask(["fine", text]))
+        right = asyncio.create_task(router.ask(["also fine"]))
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 3)
+        worker.gate.set()
+        assert (await first).status_code == 200
+        assert (await right).status_code == 200
+        reply = await wrong
+        assert (reply.status_code, reply.json()["code"]) == (status, code)
+        assert "body -> input -> 1" in reply.json()["detail"]
+        assert len(worker.batches[1].items) == 3
+        tries = 1 + MAX_RETRIES if status == 500 else 1
+        assert attempts(worker)[text] == tries
+        assert attempts(worker)["also fine"] == 1
+        await router.until_idle()
+
+
+async def test_a_text_that_kills_every_batch_it_is_in_fails_alone() -> None:
+    workers = [FakeWorker() for _ in range(2)]
+    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
+        texts = ["!poison" if number == 4 else f"text {number}" for number in range(10)]
+        replies = await asyncio.gather(*(router.ask([text]) for text in texts))
+        statuses = {text: reply.status_code for text, reply in zip(texts, replies, strict=True)}
+        assert statuses == {text: 500 if text == "!poison" else 200 for text in texts}
+        await router.until_idle()
+
+
+async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
+    """A pool whose every item fails must not have its load tripled by retries."""
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=2, batch_items=1) as router:
+        texts = [f"!internal {number}" for number in range(100)]
+        statuses = {reply.status_code for reply in await asyncio.gather(*(router.ask([t]) for t in texts))}
+        assert statuses == {500, 503}
+        assert set(attempts(worker)) == set(texts)
+        # Ten at the start, one for every five batches, one for each second of which there are few.
+        assert len(worker.batches) < 1.7 * len(texts)
+        await router.until_idle()

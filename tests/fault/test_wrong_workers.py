@@ -1,0 +1,83 @@
+"""Workers whose vectors would be wrong without a sign are never let in."""
+
+import msgspec
+import pytest
+
+from router.replica import State
+from tests.fakes.router import eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+
+async def test_a_worker_of_another_task_is_refused_and_the_reason_given() -> None:
+    worker = FakeWorker("code")
+    async with fake_workers(worker), running_router(worker, task="retrieval", wait=False) as router:
+        replica = router.replica(worker)
+        await eventually(lambda: "code" in replica.reason)
+        assert replica.state is State.DOWN
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert worker.batches == []
+        ready = await router.client.get("/ready")
+        assert ready.status_code == 503
+        assert "serves the task code, not retrieval" in ready.json()["pools"]["retrieval"]
+
+
+async def test_a_worker_that_comes_back_with_another_task_is_refused() -> None:
+    """As when somebody restarts it with the wrong checkpoint."""
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, probe_seconds=0.02) as router:
+        assert (await router.ask(["a"])).status_code == 200
+        await worker.die()
+        await router.until_state(worker, State.DOWN)
+        worker.info = msgspec.structs.replace(worker.info, task="code")
+        await worker.start()
+        await eventually(lambda: "code" in router.replica(worker).reason)
+        assert (await router.ask(["b"])).status_code == 503
+
+
+async def test_a_worker_that_is_another_before_anybody_has_looked_gives_no_wrong_vector() -> None:
+    """It died while idle and is back, with another task, before the next probe: 200 would be wrong."""
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask(["a"])).status_code == 200
+        await worker.die()
+        worker.info = msgspec.structs.replace(worker.info, task="code")
+        await worker.start()
+        replies = [await router.ask([f"text {number}"]) for number in range(10)]
+        assert {reply.status_code for reply in replies} <= {503}
+        await eventually(lambda: "code" in router.replica(worker).reason)
+        assert (await router.ask(["b"])).status_code == 503
+
+
+async def test_a_worker_of_other_dimensions_than_the_rest_is_refused() -> None:
+    first, second = FakeWorker(dimensions=2048), FakeWorker("code", dimensions=64)
+    await second.start()
+    await second.die()
+    async with fake_workers(first), running_router(first, second, wait=False) as router:
+        await router.until_state(first, State.READY)
+        await second.start()
+        try:
+            await eventually(lambda: "64 dimensions" in router.replica(second).reason)
+            assert router.replica(second).state is State.DOWN
+            assert (await router.ask(["a"])).status_code == 200
+        finally:
+            await second.die()
+
+
+async def test_something_that_is_no_worker_is_refused() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, wait=False) as router:
+        worker.info = None  # type: ignore[assignment]
+        await eventually(lambda: "cannot be read" in router.replica(worker).reason)
+        assert (await router.ask(["a"])).status_code == 503
+
+
+@pytest.mark.parametrize("dimensions", [64, 128])
+async def test_the_served_model_says_how_many_dimensions_may_be_asked_for(dimensions: int) -> None:
+    worker = FakeWorker(dimensions=dimensions)
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask(["a"], dimensions=dimensions)).status_code == 200
+        reply = await router.ask(["a"], dimensions=dimensions + 1)
+        assert reply.status_code == 422
+        assert reply.json()["errors"][0]["field"] == "body -> dimensions"
+        assert len((await router.ask(["a"])).json()["data"][0]["embedding"]) == dimensions

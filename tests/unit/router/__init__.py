@@ -1,0 +1,1 @@
+"""The router, without any worker."""

@@ -1,0 +1,61 @@
+"""Names that the operator lets clients of other models go on using."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.unit.router.apps import Workers, client_of_app
+
+ALIASES = {"jina-embeddings-v3": {"classification": "text-matching", "separation": "code.query"}, "old": {}}
+
+
+@pytest.fixture
+async def aliased(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of_app(workers, model_aliases=ALIASES) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("body", "pool"),
+    [
+        ({"model": "jina-embeddings-v3", "task": "separation"}, "code"),
+        ({"task": "classification", "model": "jina-embeddings-v3"}, "text-matching"),
+        ({"model": "jina-embeddings-v3", "task": "retrieval.query"}, "retrieval"),
+        ({"model": "old"}, "text-matching"),
+        ({"model": "old", "task_type": "code.passage"}, "code"),
+        ({"model": "jina-embeddings-v4", "task": "code.query"}, "code"),
+    ],
+)
+async def test_an_alias_brings_its_own_names_of_tasks(
+    aliased: httpx.AsyncClient, workers: Workers, body: dict[str, str], pool: str
+) -> None:
+    reply = await aliased.post("/v1/embeddings", json={"input": "a", **body})
+    assert reply.status_code == 200, reply.text
+    assert workers.pools == [pool]
+
+
+async def test_an_item_may_use_them_too(aliased: httpx.AsyncClient, workers: Workers) -> None:
+    body = {"model": "jina-embeddings-v3", "input": [{"text": "a", "task": "separation"}]}
+    assert (await aliased.post("/v1/embeddings", json=body)).status_code == 200
+    assert workers.pools == ["code"]
+
+
+@pytest.mark.parametrize("model", ["jina-embeddings-v4", "old", None])
+async def test_they_hold_for_their_alias_only(aliased: httpx.AsyncClient, model: str | None) -> None:
+    reply = await aliased.post("/v1/embeddings", json={"model": model, "input": "a", "task": "separation"})
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["field"] == "body -> task"
+
+
+async def test_an_unknown_model_is_told_of_the_aliases(aliased: httpx.AsyncClient) -> None:
+    reply = await aliased.post("/v1/embeddings", json={"model": "v2", "input": "a"})
+    assert reply.status_code == 400
+    assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
+    for name in ("jina-embeddings-v4", "jina-embeddings-v3", "old"):
+        assert name in reply.json()["detail"]
+
+
+async def test_without_aliases_there_are_none(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v1/embeddings", json={"model": "jina-embeddings-v3", "input": "a"})
+    assert reply.status_code == 400

@@ -1,0 +1,230 @@
+"""Paths, methods, and what every reply has in common."""
+
+import re
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from router.plan import MODELS
+from router.schema import TASKS
+from tests.unit.router.apps import Workers, client_of_app
+
+TIMES = ("x-total-time", "x-queue-time", "x-inference-time", "x-router-overhead")
+ID = "0123456789abcdefABCDEF9876543210"
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers()
+
+
+@pytest.fixture
+async def client(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of_app(workers, max_body_bytes=2000) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/models/jina-embeddings-v4", "/health", "/live", "/ready", "/openapi.json", "/docs"],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_what_can_be_read(client: httpx.AsyncClient, method: str, path: str) -> None:
+    assert (await client.request(method, path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/embedding", "/v1/embeddings/", "/metricss", "/docs/x", "/v1/models/"]
+)
+async def test_a_path_that_is_none_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    reply = await client.get(path)
+    assert (reply.status_code, reply.json()["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/embeddings", "POST"),
+        ("PUT", "/v1/embeddings", "POST"),
+        ("POST", "/v1/models", "GET"),
+        ("DELETE", "/v1/models/jina-embeddings-v4", "GET"),
+        ("POST", "/ready", "GET"),
+    ],
+)
+async def test_a_method_that_a_path_does_not_take_is_refused_with_those_it_does(
+    client: httpx.AsyncClient, method: str, path: str, allow: str
+) -> None:
+    reply = await client.request(method, path)
+    assert (reply.status_code, reply.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert reply.headers["allow"] == allow
+
+
+async def test_the_vectors_come_in_the_order_of_the_inputs(client: httpx.AsyncClient) -> None:
+    texts = [f"text {number}" for number in range(10)]
+    listed = (await client.post("/v1/embeddings", json={"input": texts})).json()["data"]
+    for text, entry in zip(texts, listed, strict=True):
+        alone = (await client.post("/v1/embeddings", json={"input": text})).json()["data"]
+        assert alone[0]["embedding"] == entry["embedding"]
+
+
+async def test_tokens_are_counted_over_all_pools(client: httpx.AsyncClient) -> None:
+    items = [{"text": "a text", "task": task} for task in TASKS]
+    each = [(await client.post("/v1/embeddings", json={"input": [item]})).json() for item in items]
+    together = (await client.post("/v1/embeddings", json={"input": items})).json()
+    assert together["usage"]["total_tokens"] == sum(reply["usage"]["total_tokens"] for reply in each)
+    assert together["usage"]["prompt_tokens"] == together["usage"]["total_tokens"]
+    assert [entry["embedding"] for entry in together["data"]] == [
+        reply["data"][0]["embedding"] for reply in each
+    ]
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/v1/models"])
+async def test_an_id_that_was_sent_comes_back(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path, headers={"X-Request-Id": ID})).headers["x-request-id"] == ID
+
+
+@pytest.mark.parametrize("sent", [None, "", "mine", ID + "0", ID[:-1] + "g", ID[:-1] + " "])
+async def test_without_a_proper_id_there_is_a_new_one_each_time(
+    client: httpx.AsyncClient, sent: str | None
+) -> None:
+    headers = {} if sent is None else {"X-Request-Id": sent}
+    made = {(await client.get("/nowhere", headers=headers)).headers["x-request-id"] for _ in range(3)}
+    assert len(made) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in made)
+
+
+async def test_an_error_holds_the_id_of_its_request(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v1/embeddings", content=b"{", headers={"X-Request-Id": ID})
+    assert reply.status_code == 422
+    assert reply.json()["request_id"] == reply.headers["x-request-id"] == ID
+
+
+@pytest.mark.parametrize("body", [{"input": ["a", "b"]}, {"input": 5}, {"input": "a", "model": "x"}])
+async def test_the_times_of_every_reply_add_up(client: httpx.AsyncClient, body: object) -> None:
+    reply = await client.post("/v1/embeddings", json=body)
+    total, queue, inference, overhead = (float(reply.headers[name]) for name in TIMES)
+    assert total == pytest.approx(queue + inference + overhead, abs=0.002)
+    assert min(total, queue, inference, overhead) >= 0
+    assert (inference > 0) == (reply.status_code == 200)
+
+
+async def test_every_reply_has_its_type_and_length(client: httpx.AsyncClient) -> None:
+    for path, kind in [("/health", "application/json"), ("/x", "application/json"), ("/docs", "text/html")]:
+        reply = await client.get(path)
+        assert reply.headers["content-type"].startswith(kind)
+        assert int(reply.headers["content-length"]) == len(reply.content)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_over_its_limit_is_refused_and_no_worker_asked(
+    client: httpx.AsyncClient, workers: Workers, declared: bool
+) -> None:
+    body = b'{"input": "' + b"a" * 2000 + b'"}'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 100):
+            yield body[at : at + 100]
+
+    reply = await client.post("/v1/embeddings", content=body if declared else pieces())
+    assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
+    assert "2000 bytes" in reply.json()["detail"]
+    assert workers.batches == []
+
+
+async def test_a_body_of_exactly_the_limit_is_taken(client: httpx.AsyncClient) -> None:
+    body = b'{"input": "%s"}' % (b"a" * (2000 - 13))
+    assert len(body) == 2000
+    assert (await client.post("/v1/embeddings", content=body)).status_code == 200
+    assert (await client.post("/v1/embeddings", content=body + b" ")).status_code == 413
+
+
+async def test_a_body_that_never_ends_is_not_read_for_ever(client: httpx.AsyncClient) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1 << 20
+            yield bytes(1 << 20)
+
+    reply = await client.post("/v1/embeddings", content=endless())
+    assert reply.status_code == 413
+    assert read < 100 << 20
+
+
+async def test_ready_when_every_pool_is(client: httpx.AsyncClient) -> None:
+    reply = await client.get("/ready")
+    assert reply.status_code == 200
+    assert reply.json() == {
+        "ready": True,
+        "pools": {"retrieval": "ready", "text-matching": "ready", "code": "ready"},
+    }
+
+
+async def test_not_ready_says_which_pool_lacks_what(workers: Workers) -> None:
+    workers.dead = {"code"}
+    async with client_of_app(workers) as client:
+        reply = await client.get("/ready")
+        assert reply.status_code == 503
+        assert reply.json() == {
+            "ready": False,
+            "pools": {"retrieval": "ready", "text-matching": "ready", "code": "code:1: connection refused"},
+        }
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/live")).status_code == 200
+
+
+async def test_the_list_of_models_is_what_openai_clients_read(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/v1/models")).json()
+    assert listed["object"] == "list"
+    [entry] = listed["data"]
+    assert entry["id"] == "jina-embeddings-v4"
+    assert entry["object"] == "model"
+    assert set(entry["tasks"]) == set(TASKS)
+    assert (entry["dimensions"], entry["max_tokens"]) == (2048, 32_768)
+    assert {"created", "owned_by"} <= set(entry)
+
+
+@pytest.mark.parametrize("name", [*MODELS, f"{MODELS[0]}:code.query", f"{MODELS[1]}:text-matching"])
+async def test_a_model_is_found_by_every_name_that_a_request_may_give(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    for path in (f"/v1/models/{name}", f"/v1/models/{name.replace('/', '%2F')}"):
+        reply = await client.get(path)
+        assert reply.status_code == 200
+        assert reply.json()["id"] == name
+
+
+@pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x"])
+async def test_a_model_that_is_not_served_is_not_found(client: httpx.AsyncClient, name: str) -> None:
+    reply = await client.get(f"/v1/models/{name}")
+    assert reply.status_code == 404
+    assert "jina-embeddings-v4" in reply.json()["detail"]
+
+
+async def test_an_error_that_nobody_foresaw_is_told_without_its_inside(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("router.app.model_list", broken)
+    reply = await client.get("/v1/models")
+    assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert "secret" not in reply.text
+
+
+@pytest.mark.parametrize(("value", "priority"), [("interactive", 0), ("bulk", 1), (" bulk ", 1), (None, 0)])
+async def test_a_header_chooses_the_class(
+    client: httpx.AsyncClient, workers: Workers, value: str | None, priority: int
+) -> None:
+    headers = {} if value is None else {"x-priority": value}
+    assert (await client.post("/v1/embeddings", json={"input": "a"}, headers=headers)).status_code == 200
+    assert [batch.priority for batch in workers.batches] == [priority]
+
+
+async def test_a_class_that_is_none_is_refused_by_its_name(client: httpx.AsyncClient) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={"x-priority": "high"})
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["field"] == "header -> x-priority"

@@ -1,0 +1,108 @@
+"""Every error has one status, one code and one shape: the table of API.md, and nothing beside it."""
+
+import inspect
+import json
+
+import pytest
+
+from router import errors
+from router.app import error_reply
+from router.errors import TABLE, FieldError, Invalid, MethodNotAllowed, QueueFull, RouterError, shorten
+
+# API.md, as far as this version goes, and the two that any HTTP server has.
+STATUS = {
+    "INPUT_MODEL_NOT_FOUND": 400,
+    "INPUT_TOKEN_LIMIT_EXCEEDED": 400,
+    "INPUT_MEDIA_INVALID": 400,
+    "INPUT_MEDIA_UNREACHABLE": 400,
+    "INPUT_TOO_LARGE": 413,
+    "VALIDATION_ERROR": 422,
+    "QUEUE_FULL": 429,
+    "INTERNAL_ERROR": 500,
+    "SERVICE_UNAVAILABLE": 503,
+    "SERVICE_TIMEOUT": 504,
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+}
+REQUEST_ID = b"0123456789abcdef" * 2
+
+
+def make(kind: type[RouterError]) -> RouterError:
+    if kind is Invalid:
+        return Invalid.field("body -> dimensions", "is wrong", "int_type", "many")
+    if kind is MethodNotAllowed:
+        return MethodNotAllowed("takes GET", ["GET", "HEAD"])
+    return kind("what happened", retry_after=3)
+
+
+def test_the_table_is_that_of_the_api() -> None:
+    assert {code: status for status, code in TABLE.values()} == STATUS
+    assert len(TABLE) == len(STATUS)
+
+
+def test_every_error_that_can_be_raised_is_in_the_table() -> None:
+    def leaves(kind: type[RouterError]) -> set[type[RouterError]]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    assert leaves(RouterError) == set(TABLE)
+
+
+def test_the_drawing_of_the_tree_names_every_error() -> None:
+    drawn = inspect.getdoc(errors) or ""
+    assert all(f"── {kind.__name__} " in drawn for kind in TABLE)
+
+
+@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
+def test_every_error_has_the_one_shape(kind: type[RouterError]) -> None:
+    reply = error_reply(make(kind), REQUEST_ID)
+    content = json.loads(reply.body)
+    assert (reply.status, content["code"]) == TABLE[kind]
+    assert isinstance(content["detail"], str)
+    assert content["request_id"] == REQUEST_ID.decode()
+    assert set(content) == {"detail", "code", "request_id"} | ({"errors"} if kind is Invalid else set())
+
+
+def test_when_to_come_again_is_a_header() -> None:
+    headers = dict(error_reply(QueueFull("full", retry_after=3), REQUEST_ID).headers)
+    assert headers[b"retry-after"] == b"3"
+    assert b"retry-after" not in dict(error_reply(make(Invalid), REQUEST_ID).headers)
+
+
+def test_allowed_methods_are_a_header() -> None:
+    assert dict(error_reply(make(MethodNotAllowed), REQUEST_ID).headers)[b"allow"] == b"GET, HEAD"
+
+
+def test_wrong_fields_are_all_in_the_reply_and_the_first_in_its_detail() -> None:
+    faults = [FieldError(field=f"body -> {name}", message="bad", type="t", input=1) for name in "abc"]
+    content = json.loads(error_reply(Invalid(faults), REQUEST_ID).body)
+    assert content["errors"] == faults
+    assert content["detail"] == "body -> a: bad (and 2 more)"
+    assert Invalid(faults[:1]).detail == "body -> a: bad"
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        ("short", "short"),
+        ("x" * 100, "x" * 100),
+        ("x" * 101, "x" * 100 + "… (101 characters)"),
+        ([1, 2, 3], "a list of 3"),
+        ({"b": 1, "a": 2}, "an object with a, b"),
+        ({}, "an object with no fields"),
+        (None, None),
+        (True, True),
+        (1.5, 1.5),
+        (2**53 - 1, 2**53 - 1),
+        (2**53, str(2**53)),
+        (10**200, "1" + "0" * 99),
+    ],
+)
+def test_what_was_sent_is_shown_short(value: object, short: object) -> None:
+    assert shorten(value) == short
+
+
+def test_an_error_can_be_sent_whatever_was_sent() -> None:
+    """JSON knows integers and floats that the encoder does not."""
+    for value in (10**400, float("nan"), float("inf"), {"k" * 10**4: 1}, [[]] * 10**4, "\0\x7f"):
+        error_reply(Invalid.field("body -> x", "is wrong", "t", value), REQUEST_ID)

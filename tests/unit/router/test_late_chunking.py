@@ -1,0 +1,85 @@
+"""Late chunking and tokenized input in the router: one document to one pool, its parts back in order."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.fakes.worker import vector_of
+from tests.unit.router.apps import Workers
+from workers.contract import Document, Item, Text
+
+PARTS = ("Berlin is the capital.", "It has parks.", "It has lakes.")
+
+
+async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post("/v1/embeddings", json=body)
+
+
+async def test_the_inputs_are_one_document_with_a_vector_for_each(
+    client: httpx.AsyncClient, workers: Workers
+) -> None:
+    reply = await post(client, input=PARTS, task="retrieval.passage", late_chunking=True, dimensions=16)
+    assert reply.status_code == 200, reply.text
+    [batch] = workers.batches
+    item = Item(Document(PARTS, "passage"), dimensions=16)
+    assert batch.items == [item]
+    expected = vector_of("retrieval", item, 2048)
+    data = reply.json()["data"]
+    assert [entry["index"] for entry in data] == [0, 1, 2]
+    found = np.array([entry["embedding"] for entry in data], np.float32)
+    np.testing.assert_array_equal(found, np.frombuffer(expected.data, np.float32).reshape(3, 16))
+    assert reply.json()["usage"]["total_tokens"] == expected.tokens
+
+
+@pytest.mark.parametrize("alone", ["one text", {"text": "one text"}, ["one text"]])
+async def test_one_text_is_a_document_of_one_part(client: httpx.AsyncClient, alone: object) -> None:
+    reply = await post(client, input=alone, late_chunking=True)
+    assert [entry["index"] for entry in reply.json()["data"]] == [0]
+
+
+async def test_without_it_each_input_is_its_own(client: httpx.AsyncClient, workers: Workers) -> None:
+    assert (await post(client, input=PARTS, late_chunking=False)).status_code == 200
+    assert [item.content for batch in workers.batches for item in batch.items] == [
+        Text(part, "query") for part in PARTS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1", "texts only"),
+        ({"input": ["a", ""]}, "body -> input -> 1", "cannot be empty"),
+        (
+            {"input": ["a", {"text": "b", "task": "code.query"}], "task": "retrieval.passage"},
+            "body -> input -> 1 -> task",
+            "of one task",
+        ),
+        ({"input": "a", "return_multivector": True}, "body -> late_chunking", "return_multivector"),
+        ({"input": {"pdf": "JVBERi0="}}, "body -> input -> 0", "texts only"),
+    ],
+)
+async def test_what_is_no_document_is_refused(
+    client: httpx.AsyncClient, body: dict[str, Any], field: str, said: str
+) -> None:
+    reply = await post(client, late_chunking=True, **body)
+    assert reply.status_code == 422
+    [fault] = reply.json()["errors"]
+    assert fault["field"] == field
+    assert said in fault["message"]
+
+
+async def test_tokens_come_as_text_where_asked_for(client: httpx.AsyncClient) -> None:
+    body = {"input": ["some text", "more"], "return_multivector": True, "return_tokenized_input": True}
+    for entry in (await post(client, **body)).json()["data"]:
+        assert entry["object"] == "embeddings"
+        assert len(entry["tokenized_input"]) == len(entry["embeddings"])
+    plain = await post(client, input="some text", return_multivector=True)
+    assert "tokenized_input" not in plain.json()["data"][0]
+
+
+async def test_tokens_alone_are_not_given(client: httpx.AsyncClient) -> None:
+    reply = await post(client, input="a", return_tokenized_input=True)
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["field"] == "body -> return_tokenized_input"

@@ -1,0 +1,125 @@
+"""Media in a request's own text: forms of base64, what is no image or PDF, and headers that claim much."""
+
+import base64
+
+import pytest
+
+from router.errors import MediaInvalid, TooLarge
+from router.media import MAX_IMAGE_PIXELS, is_remote, read_image, read_pdf
+from workers.images import MAX_PIXELS
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    + (56).to_bytes(4, "big")
+    + (84).to_bytes(4, "big")
+    + bytes(range(192, 256)) * 3
+    + b"\xfb\xff"
+)
+PDF = b"%PDF-1.7\n" + bytes(range(256))
+IMAGE = base64.b64encode(PNG).decode()
+assert {"+", "/", "="} <= set(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        IMAGE,
+        f"data:image/png;base64,{IMAGE}",
+        f"data:image/jpeg;base64,{IMAGE}",
+        base64.encodebytes(PNG).decode(),
+        base64.encodebytes(PNG).decode().replace("\n", "\r\n"),
+        f"data:image/png;base64,\n{IMAGE}\n",
+        base64.urlsafe_b64encode(PNG).decode(),
+        IMAGE.rstrip("="),
+        base64.urlsafe_b64encode(PNG).decode().rstrip("="),
+    ],
+)
+def test_base64_is_taken_in_all_forms_that_are_in_use(value: str) -> None:
+    assert read_image(value, 1000, "f") == PNG
+    # Line breaks do not count for the limit.
+    assert read_image(value, len(PNG), "f") == PNG
+    with pytest.raises(TooLarge, match=r"^f: the image"):
+        read_image(value, len(PNG) - 1, "f")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "=",
+        IMAGE[:5],
+        IMAGE[:-3] + "=",
+        IMAGE + "=",
+        IMAGE + "A",
+        IMAGE[:8] + "=" + IMAGE[8:],
+        IMAGE[:8] + "!" + IMAGE[8:],
+        IMAGE[:8] + "é" + IMAGE[8:],
+        f"data:image/png,{IMAGE}",
+        f"data:;base64,{IMAGE}",
+    ],
+)
+def test_what_is_no_base64_is_refused(value: str) -> None:
+    with pytest.raises(MediaInvalid, match=r"^f: "):
+        read_image(value, 10_000, "f")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        base64.b64encode(PDF).decode(),
+        "data:application/pdf;base64," + base64.b64encode(PDF).decode(),
+        "data:application/octet-stream;name=a.pdf;base64," + base64.b64encode(PDF).decode(),
+    ],
+)
+def test_a_pdf_is_taken_as_base64_and_as_a_data_uri(value: str) -> None:
+    assert read_pdf(value, len(PDF), "f") == PDF
+    with pytest.raises(TooLarge, match=r"^f: the PDF"):
+        read_pdf(value, len(PDF) - 1, "f")
+
+
+def test_a_pdf_is_told_by_its_header_which_may_come_late() -> None:
+    late = bytes(1000) + PDF
+    assert read_pdf(base64.b64encode(late).decode(), 10_000, "f") == late
+    for data in (PNG, b"", bytes(2000) + PDF):
+        with pytest.raises(MediaInvalid, match=r"^f: not a PDF"):
+            read_pdf(base64.b64encode(data).decode(), 10_000, "f")
+    with pytest.raises(MediaInvalid, match=r"^f: not a PNG"):
+        read_image(base64.b64encode(PDF).decode(), 10_000, "f")
+
+
+@pytest.mark.parametrize("value", ["http://a", "https://a", "HTTP://a", "HttpS://a"])
+def test_an_address_is_told_from_base64(value: str) -> None:
+    assert is_remote(value)
+
+
+@pytest.mark.parametrize("value", ["", "httpabc", "http:/a", "ftp://a", "data:,http://a", " http://a"])
+def test_what_is_no_http_address_is_not_fetched(value: str) -> None:
+    assert not is_remote(value)
+
+
+def test_the_router_refuses_what_the_workers_would() -> None:
+    assert MAX_IMAGE_PIXELS == MAX_PIXELS
+
+
+def claims(kind: str, width: int, height: int) -> bytes:
+    """The head of an image file that says to be so large."""
+    match kind:
+        case "png":
+            return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        case "gif":
+            return b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little")
+        case "jpeg":
+            size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+            return b"\xff\xd8\xff\xe0\x00\x04\0\0\xff\xc0\x00\x11\x08" + size + bytes(10)
+        case "webp":
+            size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+            return b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + size
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize("kind", ["png", "gif", "jpeg", "webp"])
+def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
+    fits, bomb = claims(kind, 10_000, 10_000), claims(kind, 10_001, 10_000)
+    assert read_image(base64.b64encode(fits).decode(), 1000, "f") == fits
+    with pytest.raises(MediaInvalid, match=r"^f: the image has 10001x10000 pixels"):
+        read_image(base64.b64encode(bomb).decode(), 1000, "f")

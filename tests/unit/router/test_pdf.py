@@ -1,0 +1,335 @@
+"""PDFs: their pages in order and size, what is wrong with one, and processes that crash or stall."""
+
+import asyncio
+import io
+import os
+import signal
+import sys
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from router.errors import Internal, MediaInvalid, TooLarge
+from router.pdf import COMMAND, PdfRenderer
+from router.pdf_process import MAX_CPU_SECONDS, MAX_MEMORY_BYTES, MAX_MESSAGE_BYTES, MAX_PIXELS, page_size
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+
+
+def write_pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
+    """A PDF of `objects`, of which the first is the catalogue."""
+    data = b"%PDF-1.7\n"
+    offsets = []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    end = b"trailer <</Size %d /Root 1 0 R %s>>\nstartxref\n%d\n%%%%EOF\n" % (size, trailer, len(data))
+    return data + b"xref\n0 %d\n0000000000 65535 f \n%s%s" % (size, table, end)
+
+
+def stream(content: bytes, entries: bytes = b"") -> bytes:
+    return b"<</Length %d %s>>\nstream\n%s\nendstream" % (len(content), entries, content)
+
+
+def coloured_pdf(count: int, width: float = 595, height: float = 842) -> bytes:
+    """A PDF whose pages are filled with one colour each."""
+    kids = b" ".join(b"%d 0 R" % (3 + 2 * page) for page in range(count))
+    objects = [b"<</Type /Catalog /Pages 2 0 R>>", b"<</Type /Pages /Count %d /Kids [%s]>>" % (count, kids)]
+    for page in range(count):
+        red, green, blue = (value // 255 for value in COLOURS[page % len(COLOURS)])
+        box = b"/MediaBox [0 0 %f %f]" % (width, height)
+        objects.append(b"<</Type /Page /Parent 2 0 R %s /Contents %d 0 R>>" % (box, 4 + 2 * page))
+        objects.append(stream(b"%d %d %d rg 0 0 %f %f re f" % (red, green, blue, width, height)))
+    return write_pdf(*objects)
+
+
+def endless_pdf() -> bytes:
+    """A few kilobytes that take more than an age to draw: forms that draw each other many times over."""
+    objects = [
+        b"<</Type /Catalog /Pages 2 0 R>>",
+        b"<</Type /Pages /Count 1 /Kids [3 0 R]>>",
+        b"<</Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R"
+        b" /Resources <</XObject <</F 5 0 R>>>>>>",
+        stream(b"/F Do"),
+    ]
+    depth = 12
+    for level in range(depth):
+        resources = b"/Resources <</XObject <</F %d 0 R>>>>" % (6 + level) if level < depth - 1 else b""
+        content = b"/F Do " * 30 if level < depth - 1 else b"0 0 600 800 re f 1 0 0 rg"
+        objects.append(stream(content, b"/Type /XObject /Subtype /Form /BBox [0 0 600 800] " + resources))
+    return write_pdf(*objects)
+
+
+@asynccontextmanager
+async def renderer(*arguments: Any, **options: Any) -> AsyncIterator[PdfRenderer]:
+    rendering = PdfRenderer(*arguments, **options)
+    try:
+        yield rendering
+    finally:
+        await rendering.close()
+        assert not rendering._idle
+        assert not rendering._ending
+
+
+def opened(page: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(page))
+    assert (image.format, image.mode) == ("PNG", "RGB")
+    return image
+
+
+async def test_each_page_becomes_an_image_in_order() -> None:
+    async with renderer(1) as rendering:
+        pages = [opened(page) for page in await rendering.render(coloured_pdf(4), 4, "f")]
+    middles = [page.getpixel((page.width // 2, page.height // 2)) for page in pages]
+    assert middles == COLOURS
+    for page in pages:
+        # To the edges, which would be white were the page smaller than its image.
+        assert page.getpixel((page.width - 1, page.height - 1)) == page.getpixel((0, 0))
+
+
+@pytest.mark.parametrize(
+    ("points", "pixels"),
+    [
+        # As much as the model looks at, and no more.
+        ((595, 842), (652, 923)),
+        ((842, 595), (923, 652)),
+        ((14_400, 14_400), (775, 775)),
+        # Small pages at 200 dots an inch.
+        ((72, 72), (200, 200)),
+        ((144, 72), (400, 200)),
+    ],
+)
+async def test_a_page_has_the_size_that_suits_the_model(
+    points: tuple[int, int], pixels: tuple[int, int]
+) -> None:
+    async with renderer(1) as rendering:
+        [page] = await rendering.render(coloured_pdf(1, *points), 1, "f")
+    width, height = opened(page).size
+    assert width * height <= MAX_PIXELS
+    assert (width, height) == pytest.approx(pixels, abs=1)
+
+
+@pytest.mark.parametrize("points", [(0, 5), (-1, -1), (float("nan"), 5), (float("inf"), 5), (1e-9, 1e9)])
+def test_what_is_no_size_of_a_page_is_refused(points: tuple[float, float]) -> None:
+    assert page_size(*points) is None
+
+
+async def test_what_pillow_writes_is_read() -> None:
+    buffer = io.BytesIO()
+    first, *rest = [Image.new("RGB", (60, 40), colour) for colour in COLOURS]
+    first.save(buffer, "PDF", save_all=True, append_images=rest)
+    async with renderer(1) as rendering:
+        pages = await rendering.render(buffer.getvalue(), 10, "f")
+    middles = [page.getpixel((page.width // 2, page.height // 2)) for page in map(opened, pages)]
+    assert len(middles) == len(COLOURS)
+    # The pictures within are JPEGs.
+    for found, colour in zip(middles, COLOURS, strict=True):
+        assert found == pytest.approx(colour, abs=4)
+
+
+ENCRYPTED = write_pdf(
+    b"<</Type /Catalog /Pages 2 0 R>>",
+    b"<</Type /Pages /Count 1 /Kids [3 0 R]>>",
+    b"<</Type /Page /Parent 2 0 R /MediaBox [0 0 100 100]>>",
+    b"<</Filter /Standard /V 1 /R 2 /P -4 /O <%s> /U <%s>>>" % (b"ab" * 32, b"cd" * 32),
+    trailer=b"/Encrypt 4 0 R /ID [<00> <00>]",
+)
+NO_PAGES = write_pdf(b"<</Type /Catalog /Pages 2 0 R>>", b"<</Type /Pages /Count 0 /Kids []>>")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (ENCRYPTED, "encrypted"),
+        (NO_PAGES, "no pages"),
+        (b"%PDF-1.7\nand then nothing of the kind", "broken"),
+        (b"%PDF-", "broken"),
+    ],
+)
+async def test_what_cannot_be_rendered_says_why_and_costs_no_process(data: bytes, says: str) -> None:
+    async with renderer(1) as rendering:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [process] = rendering._idle
+        with pytest.raises(MediaInvalid, match=f"^body -> input -> pdf: the PDF .*{says}"):
+            await rendering.render(data, 10, "body -> input -> pdf")
+        assert rendering._idle == [process]
+        assert len(await rendering.render(coloured_pdf(2), 2, "f")) == 2
+
+
+async def test_the_limit_of_pages_is_named() -> None:
+    async with renderer(1) as rendering:
+        assert len(await rendering.render(coloured_pdf(3), 3, "f")) == 3
+        with pytest.raises(TooLarge, match=r"^f: .* 4 pages; at most 3"):
+            await rendering.render(coloured_pdf(4), 3, "f")
+
+
+async def test_a_page_that_takes_too_long_ends_its_process_and_the_next_pdf_gets_a_new_one() -> None:
+    async with renderer(1, page_seconds=1) as rendering:
+        with pytest.raises(MediaInvalid, match=r"^f: .*too long"):
+            await rendering.render(endless_pdf(), 1, "f")
+        assert not rendering._idle
+        assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
+
+
+async def test_many_pages_may_take_longer_than_one() -> None:
+    async with renderer(1, page_seconds=1.5, command=[sys.executable, "-c", SLOW_PAGES]) as rendering:
+        assert await rendering.render(b"", 4, "f") == [b"page"] * 4
+
+
+_SPEAK = """
+import sys, time
+from router.pdf_process import *
+def say(message): sys.stdout.buffer.write(encode(message)); sys.stdout.buffer.flush()
+say(Ready())
+size = int.from_bytes(sys.stdin.buffer.read(4), "little"); sys.stdin.buffer.read(size)
+"""
+SLOW_PAGES = _SPEAK + "for _ in range(4): time.sleep(0.5); say(Page(b'page'))\nsay(Done())\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize(
+    "crime",
+    [
+        "import os; os.abort()",
+        "say(Page(b'a')); import os; os._exit(0)",
+        "sys.stdout.buffer.write(b'nonsense, and much of it')",
+        "sys.stdout.buffer.write(b'\\5\\0\\0\\0hello'); sys.stdout.buffer.flush(); time.sleep(60)",
+        f"sys.stdout.buffer.write(({MAX_MESSAGE_BYTES} + 1).to_bytes(4, 'little') + bytes(100))",
+        "say(Ready()); time.sleep(60)",
+        "[say(Page(b'a')) for _ in range(1000)]; say(Done())",
+    ],
+)
+async def test_whatever_a_process_does_costs_its_own_pdf_only(crime: str) -> None:
+    async with renderer(1, command=[sys.executable, "-c", _SPEAK + crime]) as rendering:
+        for _ in range(2):
+            with pytest.raises(MediaInvalid, match=r"^f: the PDF cannot be rendered"):
+                await rendering.render(coloured_pdf(3), 3, "f")
+            assert not rendering._idle
+
+
+async def test_a_process_that_died_while_idle_is_replaced() -> None:
+    async with renderer(1) as rendering:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [process] = rendering._idle
+        process.process.send_signal(signal.SIGKILL)
+        await process.process.wait()
+        assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit", "print('what?')", "import nothing_of_that_name"])
+async def test_a_process_that_cannot_start_is_our_fault_and_not_the_clients(program: str) -> None:
+    async with renderer(1, command=[sys.executable, "-c", program]) as rendering:
+        with pytest.raises(Internal):
+            await rendering.render(coloured_pdf(1), 1, "f")
+
+
+async def test_a_client_that_leaves_takes_the_process_with_it_and_gives_its_place_back() -> None:
+    async with renderer(1) as rendering:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [process] = rendering._idle
+        task = asyncio.create_task(rendering.render(endless_pdf(), 1, "f"))
+        while rendering._idle:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(10):
+            assert await process.process.wait() == -signal.SIGKILL
+        assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
+
+
+async def test_as_many_are_rendered_at_a_time_as_there_are_processes() -> None:
+    async with renderer(2) as rendering:
+        sizes = await asyncio.gather(*(rendering.render(coloured_pdf(n), 9, "f") for n in range(1, 9)))
+        assert [len(pages) for pages in sizes] == list(range(1, 9))
+        assert len(rendering._idle) == 2
+
+
+async def test_a_process_starts_only_when_it_is_needed_and_is_used_again() -> None:
+    async with renderer(2) as rendering:
+        assert not rendering._idle
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [first] = rendering._idle
+        await rendering.render(coloured_pdf(1), 1, "f")
+        assert rendering._idle == [first]
+
+
+async def test_after_enough_documents_a_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.pdf.DOCUMENTS_PER_PROCESS", 2)
+    async with renderer(1) as rendering:
+        seen = []
+        for _ in range(4):
+            await rendering.render(coloured_pdf(1), 1, "f")
+            seen.append([process.process.pid for process in rendering._idle])
+    assert [len(idle) for idle in seen] == [1, 0, 1, 0]
+    assert seen[0] != seen[2]
+
+
+async def test_a_process_sees_no_secrets_and_ends_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_API_KEY", "secret")
+    async with renderer(1) as rendering:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [process] = rendering._idle
+        with open(f"/proc/{process.process.pid}/environ", "rb") as environment:  # noqa: ASYNC230
+            assert b"secret" not in environment.read()
+        assert os.getsid(process.process.pid) != os.getsid(0)
+        assert process.process.stdin is not None
+        process.process.stdin.close()
+        async with asyncio.timeout(10):
+            assert await process.process.wait() == 0
+
+
+async def test_a_pdf_that_unpacks_to_more_than_memory_costs_its_own_process_only() -> None:
+    """An image of 60,000 by 60,000 pixels in a few kilobytes: 10 GB of them."""
+    side = 60_000
+    packed = zlib.compress(bytes(50 << 20), 9)
+    picture = stream(
+        packed,
+        b"/Type /XObject /Subtype /Image /Width %d /Height %d /BitsPerComponent 8 /ColorSpace /DeviceRGB"
+        b" /Filter /FlateDecode" % (side, side),
+    )
+    bomb = write_pdf(
+        b"<</Type /Catalog /Pages 2 0 R>>",
+        b"<</Type /Pages /Count 1 /Kids [3 0 R]>>",
+        b"<</Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents 4 0 R"
+        b" /Resources <</XObject <</I 5 0 R>>>>>>",
+        stream(b"600 0 0 800 0 0 cm /I Do"),
+        picture,
+    )
+    async with renderer(1) as rendering:
+        try:
+            [page] = await rendering.render(bomb, 1, "f")
+        except MediaInvalid:
+            pass
+        else:
+            assert opened(page).width * opened(page).height <= MAX_PIXELS
+        assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
+
+
+async def test_a_process_has_its_limits() -> None:
+    async with renderer(1) as rendering:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        [process] = rendering._idle
+        with open(f"/proc/{process.process.pid}/limits") as limits:  # noqa: ASYNC230
+            soft = {line[:26].strip(): line[26:].split()[0] for line in limits}
+    assert soft["Max address space"] == str(MAX_MEMORY_BYTES)
+    assert soft["Max core file size"] == "0"
+    assert MAX_CPU_SECONDS <= int(soft["Max cpu time"]) <= MAX_CPU_SECONDS + 60
+
+
+def test_the_process_is_of_this_python() -> None:
+    assert COMMAND[0] == sys.executable
+
+
+def test_bigger_pages_never_get_fewer_pixels() -> None:
+    sizes = [page_size(side, side * 1.4) for side in range(1, 2000, 7)]
+    areas = [width * height for width, height in filter(None, sizes)]
+    assert len(areas) == len(sizes)
+    assert all(small <= large + 2000 for small, large in pairwise(areas))
+    assert max(areas) <= MAX_PIXELS

@@ -1,0 +1,329 @@
+"""From a request to its items: pool, role, class, cost and what goes over the wire."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
+from router.item import Item
+from router.media import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media, image_tokens
+from router.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, models, plan
+from router.schema import TASKS, parse_request
+from workers import contract
+from workers.contract import Image, Text
+
+LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768)
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to_bytes(4, "big")
+IMAGE = base64.b64encode(PNG).decode()
+URI = f"data:image/png;base64,{IMAGE}"
+
+# API.md and [M1]: which checkpoint, and which prefix.
+ROUTES = {
+    "text-matching": ("text-matching", "query"),
+    "retrieval.query": ("retrieval", "query"),
+    "retrieval.passage": ("retrieval", "passage"),
+    "code.query": ("code", "query"),
+    "code.passage": ("code", "passage"),
+}
+
+
+def planned(limits: Limits = LIMITS, bulk: bool | None = None, **fields: Any) -> list[Item]:
+    return plan(parse_request(json.dumps(fields).encode()), limits, bulk)
+
+
+def route(item: Item) -> tuple[str, str]:
+    assert isinstance(item.wire.content, Text)
+    return item.pool, item.wire.content.role
+
+
+def test_there_is_a_route_for_every_task() -> None:
+    assert set(TASKS) == set(ROUTES)
+
+
+@pytest.mark.parametrize("task", ROUTES)
+@pytest.mark.parametrize("field", ["task", "task_type"])
+def test_a_task_decides_on_pool_and_role(task: str, field: str) -> None:
+    [item] = planned(input="a", **{field: task})
+    assert route(item) == ROUTES[task]
+
+
+def test_without_a_task_texts_are_matched() -> None:
+    [item] = planned(input="a")
+    assert route(item) == ("text-matching", "query")
+
+
+def test_an_item_may_have_a_task_of_its_own() -> None:
+    items = planned(
+        input=["a", {"text": "b", "task": "code.query"}, {"text": "c"}, {"text": "d", "task": TASKS[0]}],
+        task="retrieval.passage",
+    )
+    assert [route(item) for item in items] == [
+        ("retrieval", "passage"),
+        ("code", "query"),
+        ("retrieval", "passage"),
+        ("text-matching", "query"),
+    ]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("task", ROUTES)
+def test_the_name_of_the_model_may_carry_the_task(name: str, task: str) -> None:
+    [item] = planned(input="a", model=f"{name}:{task}")
+    assert route(item) == ROUTES[task]
+
+
+def test_a_task_that_was_sent_stands_before_that_of_the_name() -> None:
+    [item] = planned(input="a", model="jina-embeddings-v4:code.query", task="retrieval.passage")
+    assert route(item) == ("retrieval", "passage")
+
+
+@pytest.mark.parametrize("name", models())
+def test_every_listed_name_is_taken(name: str) -> None:
+    planned(input="a", model=name)
+
+
+@pytest.mark.parametrize("extra", [{}, {"task": "retrieval.query"}, {"task_type": "code.passage"}])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "jina-embeddings-v3",
+        "gpt-4",
+        "JINA-EMBEDDINGS-V4",
+        "jina-embeddings-v4:",
+        "jina-embeddings-v4:retrieval",
+        "jina-embeddings-v4:code.query:code.query",
+        "other:code.query",
+    ],
+)
+def test_an_unknown_model_is_refused_whatever_the_task(name: str, extra: dict[str, str]) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        planned(input="a", model=name, **extra)
+    for known in MODELS:
+        assert known in caught.value.detail
+
+
+def test_the_options_of_a_request_reach_every_item() -> None:
+    items = planned(input=["a", {"image": IMAGE}], dimensions=64, truncate=True, normalized=False)
+    for item in items:
+        assert item.wire.dimensions == 64
+        assert item.wire.truncate
+        assert not item.wire.normalized
+        assert not item.wire.multivector
+    [item] = planned(input="a", return_multivector=True)
+    assert item.wire.multivector
+
+
+def test_by_default_vectors_are_whole_normalised_and_texts_not_cut() -> None:
+    [item] = planned(input="a")
+    assert item.wire == contract.Item(Text("a", "query"), None, False, True, False)
+
+
+def test_items_know_their_place() -> None:
+    items = planned(input=["a", {"text": "b"}, URI])
+    assert [item.index for item in items] == [0, 1, 2]
+    assert [item.field for item in items] == [f"body -> input -> {index}" for index in range(3)]
+    assert planned(input={"text": "a"})[0].field == "body -> input"
+
+
+def test_more_dimensions_than_are_served_are_refused() -> None:
+    served = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=64, max_tokens=32_768)
+    assert planned(served, input="a", dimensions=64)[0].wire.dimensions == 64
+    with pytest.raises(Invalid, match="64") as caught:
+        planned(served, input="a", dimensions=65)
+    assert caught.value.errors[0]["field"] == "body -> dimensions"
+
+
+def test_more_inputs_than_allowed_are_refused() -> None:
+    assert len(planned(input=["a"] * LIMITS.max_items)) == LIMITS.max_items
+    with pytest.raises(Invalid, match=f"at most {LIMITS.max_items}") as caught:
+        planned(input=["a"] * (LIMITS.max_items + 1))
+    assert caught.value.errors[0]["field"] == "body -> input"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"image": IMAGE},
+        {"image": URI},
+        {"image": URI.replace("png", "PNG").replace("data", "DATA")},
+        {"image": f"data:image/svg+xml;charset=utf-8;base64,{IMAGE}"},
+        {"url": URI},
+        {"bytes": IMAGE},
+        URI,
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_image_reaches_the_worker_as_it_came(value: object, listed: bool) -> None:
+    [item] = planned(input=[value] if listed else value, task="retrieval.passage")
+    assert item.wire.content == Image(PNG)
+    assert item.pool == "retrieval"
+
+
+@pytest.mark.parametrize(
+    "text", ["data:", "data:image/png", "data: what is it?", "data:text/plain;base64,YQ==", "see data:image/"]
+)
+def test_a_text_that_only_looks_like_an_address_stays_a_text(text: str) -> None:
+    [item] = planned(input=text)
+    assert item.wire.content == Text(text, "query")
+
+
+@pytest.mark.parametrize("form", ["image", "url", "bytes"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "not base64!",
+        IMAGE[:-3],
+        base64.b64encode(b"%PDF-1.7").decode(),
+        base64.b64encode(b"").decode(),
+        base64.b64encode(b"RIFF0000WAVE").decode(),
+        "data:text/plain;base64,YQ==",
+        "data:image/png," + IMAGE,
+        "file:///etc/passwd",
+        "ftp://example.org/a.png",
+        "bild\N{LATIN SMALL LETTER U WITH DIAERESIS}",
+    ],
+)
+def test_an_image_that_is_none_is_refused_by_its_field(form: str, value: str) -> None:
+    with pytest.raises(MediaInvalid) as caught:
+        planned(input=["a", {form: value}])
+    assert caught.value.detail.startswith(f"body -> input -> 1 -> {form}: ")
+
+
+@pytest.mark.parametrize("as_uri", [True, False])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_an_image_is_taken_up_to_the_limit_and_no_byte_further(padding: int, as_uri: bool) -> None:
+    limits = Limits(
+        max_items=64, max_image_bytes=90 + padding, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768
+    )
+
+    def sent(size: int) -> dict[str, str]:
+        data = base64.b64encode(PNG + bytes(size - len(PNG))).decode()
+        return {"image": f"data:image/png;base64,{data}" if as_uri else data}
+
+    planned(limits, input=[sent(90 + padding)])
+    with pytest.raises(TooLarge, match="body -> input -> 0 -> image"):
+        planned(limits, input=[sent(91 + padding)])
+
+
+@pytest.mark.parametrize("signature", [b"\xff\xd8\xff\xe0", b"GIF87a", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 "])
+def test_every_known_kind_of_image_is_taken(signature: bytes) -> None:
+    [item] = planned(input={"image": base64.b64encode(signature + bytes(20)).decode()})
+    assert item.wire.content == Image(signature + bytes(20))
+
+
+@pytest.mark.parametrize("form", ["image", "url"])
+@pytest.mark.parametrize("address", ["http://example.org/a.png", "HTTPS://EXAMPLE.ORG"])
+def test_the_address_of_an_image_is_left_to_be_fetched(form: str, address: str) -> None:
+    _, item = planned(input=["a", {form: address, "task": "code.passage"}], dimensions=64)
+    assert item.media == Media("image", address)
+    assert (item.index, item.field, item.pool) == (1, f"body -> input -> 1 -> {form}", "code")
+    assert item.cost == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert item.wire.dimensions == 64
+
+
+def test_an_address_by_itself_is_a_text() -> None:
+    [item] = planned(input=["https://example.org/a.png"])
+    assert item.media is None
+    assert item.wire.content == Text("https://example.org/a.png", "query")
+
+
+def test_bytes_are_no_address() -> None:
+    with pytest.raises(MediaInvalid, match="body -> input -> bytes"):
+        planned(input={"bytes": "https://example.org/a.png"})
+
+
+PDF = b"%PDF-1.7 and so on"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(
+    ("sent", "media"),
+    [
+        ("https://example.org/a.pdf", Media("pdf", "https://example.org/a.pdf")),
+        (base64.b64encode(PDF).decode(), Media("pdf", PDF)),
+        ("data:application/pdf;base64," + base64.b64encode(PDF).decode(), Media("pdf", PDF)),
+    ],
+)
+def test_a_pdf_is_left_to_be_rendered(listed: bool, sent: str, media: Media) -> None:
+    value = {"pdf": sent}
+    [item] = planned(input=[value] if listed else value, task="retrieval.passage")
+    assert item.media == media
+    assert item.field == ("body -> input -> 0 -> pdf" if listed else "body -> input -> pdf")
+    # How many pages it has is not known yet, but nobody reads a document while waiting.
+    assert item.cost == PDF_TOKENS
+    assert item.bulk
+    assert not planned(input=value, bulk=False)[0].bulk
+
+
+def test_a_pdf_has_a_limit_of_its_own() -> None:
+    def sent(size: int) -> dict[str, str]:
+        return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}
+
+    planned(input=sent(LIMITS.max_pdf_bytes))
+    with pytest.raises(TooLarge, match="body -> input -> pdf: the PDF"):
+        planned(input=sent(LIMITS.max_pdf_bytes + 1))
+    with pytest.raises(MediaInvalid, match="body -> input -> pdf: not a PDF"):
+        planned(input={"pdf": IMAGE})
+
+
+def test_an_image_costs_what_its_size_says_within_bounds() -> None:
+    def png(width: int, height: int) -> bytes:
+        return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+
+    assert image_tokens(PNG) == 2 * 3 + PROMPT_TOKENS
+    assert image_tokens(png(1, 1)) == 4 + PROMPT_TOKENS
+    assert image_tokens(png(10_000, 10_000)) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    for unreadable in (PNG[:8], png(0, 5), b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\xff\xff", b"GIF89a", b"RIFF"):
+        assert image_tokens(unreadable) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+
+
+def test_a_text_costs_more_the_longer_it_is_but_never_more_than_the_context() -> None:
+    costs = [planned(input="a" * size)[0].cost for size in (0, 40, 400, 10_000_000)]
+    assert costs == sorted(costs)
+    assert costs[0] >= 1
+    assert costs[-1] == LIMITS.max_tokens
+    assert planned(input="\N{CJK UNIFIED IDEOGRAPH-6D77}" * 400)[0].cost > costs[2]
+
+
+def classes(**fields: Any) -> list[bool]:
+    return [item.bulk for item in planned(**fields)]
+
+
+MANY = ["a"] * (SMALL_ITEMS + 1)
+LONG = "a" * 4 * (SMALL_TOKENS + 1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_small_request_is_interactive(task: str) -> None:
+    assert classes(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("large", [MANY, [LONG]], ids=["many", "long"])
+def test_in_a_large_request_only_queries_are_interactive(task: str, large: list[str]) -> None:
+    is_query = task in ("retrieval.query", "code.query")
+    assert classes(input=large, task=task) == [not is_query] * len(large)
+
+
+def test_a_query_among_many_passages_is_interactive() -> None:
+    found = classes(input=[*MANY, {"text": "q", "task": "retrieval.query"}], task="retrieval.passage")
+    assert found == [True] * len(MANY) + [False]
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.parametrize("task", ["retrieval.query", "retrieval.passage"])
+def test_the_class_may_be_chosen(bulk: bool, task: str) -> None:
+    assert classes(input=MANY, task=task, bulk=bulk) == [bulk] * len(MANY)
+    assert classes(input="a", task=task, bulk=bulk) == [bulk]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"input": "a", "model": "x"}, {"input": {"image": "!"}}, {"input": ["a"] * 65}]
+)
+def test_whatever_a_plan_refuses_is_the_fault_of_the_input(fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        planned(**fields)

@@ -1,0 +1,165 @@
+"""A whole pool, with replicas that fail by a script: every request ends, right or with an error, and once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+import httpx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router import replica as replica_module
+from router.errors import Internal, TimedOut, Unavailable
+from router.item import Batch, Gather, Item
+from router.pool import MAX_RETRIES, Pool
+from router.queue import PoolQueue
+from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
+from tests.unit.router.apps import info
+from tests.unit.router.items import NEVER, make_request
+from workers import contract
+
+OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
+# Those after which an item has not been tried, and may be sent once more than its tries.
+FREE = ("overloaded", "draining")
+
+
+class Scripted(Replica):
+    """Does with each batch what the script says, and then, when it is over, as it should."""
+
+    def __init__(self, name: str, lanes: int, script: Iterator[str], sent: Counter[Item]) -> None:
+        super().__init__(name, "retrieval", lanes, None)  # type: ignore[arg-type]
+        self.free = 0
+        self._script = script
+        self._sent = sent
+
+    async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
+        assert self.lanes_in_use <= self.lanes
+        outcome = next(self._script, "done")
+        self._sent.update(batch.items)
+        self.free += outcome in FREE
+        await asyncio.sleep(0)
+        match outcome:
+            case "failed":
+                raise ReplicaFailed("scripted")
+            case "lost":
+                raise httpx.ReadError("scripted")
+            case "overloaded":
+                raise Overloaded
+            case "draining":
+                raise Draining
+            case "refused":
+                raise Rejected("scripted")
+        items = list(reversed(list(enumerate(batch.items))))
+        for number, (index, item) in enumerate(items):
+            if outcome == "half" and 2 * number >= len(items):
+                raise ReplicaFailed("scripted")
+            if outcome == "item" and number == 0:
+                deliver(item, contract.Failure(index, "internal", "scripted"))
+            else:
+                deliver(item, result(item))
+            await asyncio.sleep(0)
+
+
+def result(item: Item) -> contract.Vector:
+    """What is right for `item` and for no other."""
+    assert isinstance(item.wire.content, contract.Text)
+    return contract.Vector(0, item.cost, (1,), f"{id(item.gather)} {item.index}".encode())
+
+
+async def run(
+    requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
+) -> tuple[list[Gather], Counter[Item], int]:
+    """See `requests` (costs, whether bulk, whether its client leaves) through a pool, and look inside it."""
+    loop = asyncio.get_running_loop()
+    sent: Counter[Item] = Counter()
+    steps = iter(script)
+    members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
+    pool = Pool("retrieval", members, PoolQueue(10**6, 10**6), 8, 4, lambda: 0.0)
+
+    def watch(member: Scripted) -> None:
+        def changed() -> None:
+            pool.replicas_changed()
+            if member.state is not State.READY:
+                loop.call_soon(member.up, info("retrieval"))
+
+        member.changed = changed
+        member.up(info("retrieval"))
+
+    for member in members:
+        watch(member)
+    ended: list[Gather] = []
+    gathers: list[Gather] = []
+
+    def finished(gather: Gather) -> None:
+        assert gather not in ended
+        ended.append(gather)
+        if gather.error is not None:
+            pool.forget(gather.items)
+
+    for costs, bulk, leaves in requests:
+        gather = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
+        gathers.append(gather)
+        if not pool.ready:
+            gather.fail(pool.unavailable(), 0.0)
+            continue
+        pool.queue.admit(gather.items)
+        pool.dispatch()
+        await asyncio.sleep(0)
+        if leaves:
+            gather.fail(TimedOut("the client has left"), 0.0)
+    async with asyncio.timeout(20):
+        while len(ended) < len(gathers) or pool.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert (pool.queue.items, pool.queue.tokens) == (0, 0)
+    assert all((member.lanes_in_use, member.tokens_in_flight) == (0, 0) for member in members)
+    return gathers, sent, sum(member.free for member in members)
+
+
+requests_of_any_kind = st.lists(
+    st.tuples(
+        st.lists(st.integers(1, 10), min_size=1, max_size=8),
+        st.booleans(),
+        st.sampled_from([False, False, False, True]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    requests=requests_of_any_kind,
+    script=st.lists(st.sampled_from(OUTCOMES), max_size=25),
+    replicas=st.integers(1, 3),
+    lanes=st.integers(1, 3),
+)
+def test_every_request_ends_once_with_its_own_results_or_a_known_error(
+    requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
+) -> None:
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0):
+        gathers, sent, free = asyncio.run(run(requests, script, replicas, lanes))
+    for gather in gathers:
+        if gather.error is None:
+            assert gather.vectors() == [result(item) for item in gather.items]
+        else:
+            assert isinstance(gather.error, Internal | Unavailable | TimedOut)
+            assert "the router failed" not in str(gather.error)
+    assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    requests=requests_of_any_kind,
+    script=st.lists(st.sampled_from(["done", "overloaded"]), max_size=25),
+    lanes=st.integers(1, 3),
+)
+def test_where_nothing_fails_every_request_that_stays_is_answered(
+    requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
+) -> None:
+    """However often replicas are overloaded."""
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0):
+        gathers, _, _ = asyncio.run(run(requests, script, 2, lanes))
+    for gather, (_, _, leaves) in zip(gathers, requests, strict=True):
+        if not leaves:
+            assert gather.vectors() == [result(item) for item in gather.items]

@@ -1,0 +1,250 @@
+"""What waits for a pool, and what goes next: one rule at a time."""
+
+import pytest
+
+from router.errors import QueueFull
+from router.item import Gather, Item, Place
+from router.queue import TRIES_BEFORE_ALONE, PoolQueue
+from tests.unit.router.items import make_request, vector
+
+
+def queue_of(*gathers: Gather, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:
+    queue = PoolQueue(max_tokens, max_items)
+    for gather in gathers:
+        queue.admit(gather.items)
+    return queue
+
+
+def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000, now: float = 0.0) -> list[Item]:
+    batch = queue.take(max_tokens, max_items, now).batch
+    return batch.items if batch else []
+
+
+def test_an_empty_queue_gives_nothing() -> None:
+    assert queue_of().take(10, 10, 0.0) == (None, [])
+
+
+def test_items_leave_in_the_order_they_came() -> None:
+    one, two = make_request([1, 1]), make_request([1])
+    assert taken(queue_of(one, two)) == [*one.items, *two.items]
+
+
+def test_a_batch_is_filled_up_to_its_tokens() -> None:
+    request = make_request([4, 3, 3, 1])
+    queue = queue_of(request)
+    assert taken(queue, max_tokens=10) == request.items[:3]
+    assert taken(queue, max_tokens=10) == request.items[3:]
+
+
+def test_a_batch_is_filled_up_to_its_items() -> None:
+    request = make_request([1] * 5)
+    queue = queue_of(request)
+    assert taken(queue, max_items=2) == request.items[:2]
+    assert (queue.items, queue.tokens) == (3, 3)
+
+
+def test_an_item_larger_than_a_batch_goes_alone() -> None:
+    request = make_request([50, 1, 50])
+    queue = queue_of(request)
+    assert [taken(queue, max_tokens=10) for _ in range(3)] == [[item] for item in request.items]
+
+
+def test_an_item_that_does_not_fit_is_not_overtaken() -> None:
+    request = make_request([6, 6, 1])
+    queue = queue_of(request)
+    assert taken(queue, max_tokens=10) == request.items[:1]
+    assert taken(queue, max_tokens=10) == request.items[1:]
+
+
+def test_interactive_goes_before_bulk_that_waits_longer() -> None:
+    bulk, interactive = make_request([1, 1], bulk=True), make_request([1, 1])
+    queue = queue_of(bulk, interactive)
+    assert taken(queue) == interactive.items
+    assert taken(queue) == bulk.items
+
+
+def test_a_batch_is_of_one_class() -> None:
+    queue = queue_of(make_request([1], bulk=True), make_request([1]))
+    while items := taken(queue):
+        assert len({item.bulk for item in items}) == 1
+
+
+def test_bulk_gets_its_share_while_interactive_never_ends() -> None:
+    queue = PoolQueue(10**6, 10**6, bulk_share=0.2)
+    queue.admit(make_request([10] * 1000, bulk=True).items)
+    tokens = {True: 0, False: 0}
+    for _ in range(500):
+        queue.admit(make_request([10]).items)
+        batch = queue.take(10, 100, 0.0).batch
+        assert batch is not None
+        tokens[batch.bulk] += batch.tokens
+    assert tokens[True] / (tokens[True] + tokens[False]) == pytest.approx(0.2, abs=0.01)
+
+
+def test_bulk_saves_nothing_up_while_it_does_not_wait() -> None:
+    queue = PoolQueue(10**6, 10**6)
+    for _ in range(100):
+        queue.admit(make_request([10]).items)
+        taken(queue, max_tokens=10)
+    queue.admit(make_request([10], bulk=True).items)
+    queue.admit(make_request([10]).items)
+    assert [item.bulk for item in taken(queue, max_tokens=10)] == [False]
+
+
+def test_what_may_wait_is_bounded_in_items() -> None:
+    queue = queue_of(make_request([1] * 3), max_items=5)
+    queue.admit(make_request([1] * 2).items)
+    with pytest.raises(QueueFull):
+        queue.admit(make_request([1]).items)
+
+
+def test_what_may_wait_is_bounded_in_tokens() -> None:
+    queue = queue_of(make_request([4]), max_tokens=10)
+    queue.admit(make_request([6]).items)
+    with pytest.raises(QueueFull):
+        queue.admit(make_request([1]).items)
+
+
+def test_a_request_is_admitted_whole_or_not_at_all() -> None:
+    queue = queue_of(make_request([1] * 4), max_items=5)
+    refused = make_request([1] * 2)
+    with pytest.raises(QueueFull) as caught:
+        queue.admit(refused.items)
+    assert (queue.items, queue.tokens) == (4, 4)
+    assert all(item.place is Place.PLANNED for item in refused.items)
+    assert caught.value.retry_after is not None
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    request = make_request([50])
+    assert taken(queue_of(request, max_tokens=10)) == request.items
+
+
+def test_what_is_put_back_goes_first_and_in_order() -> None:
+    request, other = make_request([1] * 4), make_request([1])
+    queue = queue_of(request, other)
+    batch = queue.take(3, 3, 0.0).batch
+    assert batch is not None
+    back = batch.items[1:]
+    for item in back:
+        batch.leave(item)
+    queue.put_back(back)
+    assert taken(queue) == [*request.items[1:], *other.items]
+
+
+def test_what_is_put_back_stays_in_its_class() -> None:
+    bulk = make_request([1], bulk=True)
+    queue = queue_of(bulk)
+    [item] = taken(queue)
+    queue.put_back([item])
+    assert queue.depth(bulk=True) == (1, 1)
+    assert queue.depth(bulk=False) == (0, 0)
+
+
+def test_what_is_put_back_is_never_refused() -> None:
+    request = make_request([5, 5])
+    queue = queue_of(request, max_tokens=10, max_items=2)
+    items = taken(queue)
+    queue.admit(make_request([10]).items)
+    queue.put_back(items)
+    assert queue.items == 3
+
+
+def test_an_item_before_its_last_try_goes_alone() -> None:
+    request = make_request([1] * 4)
+    queue = queue_of(request)
+    request.items[0].tries = request.items[2].tries = TRIES_BEFORE_ALONE
+    assert [taken(queue) for _ in range(4)] == [[item] for item in request.items]
+
+
+def test_items_out_of_time_are_handed_out_and_not_sent() -> None:
+    late, early = make_request([1, 1], deadline=5.0), make_request([1], deadline=9.0)
+    queue = queue_of(late, early)
+    batch, expired = queue.take(10, 10, 5.0)
+    assert expired == late.items
+    assert batch is not None
+    assert batch.items == early.items
+    assert (queue.items, queue.tokens) == (0, 0)
+
+
+def test_a_queue_of_items_out_of_time_gives_no_batch() -> None:
+    late = make_request([1, 1], deadline=5.0)
+    queue = queue_of(late)
+    assert queue.take(10, 10, 6.0) == (None, late.items)
+
+
+def test_a_cancelled_item_is_never_sent() -> None:
+    request = make_request([1, 2, 3])
+    queue = queue_of(request)
+    queue.cancel(request.items[1:2])
+    assert (queue.items, queue.tokens) == (2, 4)
+    assert taken(queue) == [request.items[0], request.items[2]]
+
+
+def test_cancelling_what_has_left_changes_nothing() -> None:
+    request = make_request([1, 2])
+    queue = queue_of(request)
+    batch = queue.take(10, 10, 0.0).batch
+    queue.cancel(request.items)
+    assert batch is not None
+    assert batch.unfinished() == request.items
+    assert (queue.items, queue.tokens) == (0, 0)
+
+
+def test_a_batch_that_nobody_wants_any_more_is_ended_once() -> None:
+    request = make_request([1, 1, 1])
+    batch = queue_of(request).take(10, 10, 0.0).batch
+    assert batch is not None
+    ended: list[int] = []
+    batch.abort = lambda: ended.append(1)
+    batch.leave(request.items[0])
+    batch.leave(request.items[1], unwanted=True)
+    assert ended == []
+    batch.leave(request.items[2], unwanted=True)
+    assert ended == [1]
+
+
+def test_a_batch_whose_items_are_all_done_is_not_ended() -> None:
+    request = make_request([1])
+    batch = queue_of(request).take(10, 10, 0.0).batch
+    assert batch is not None
+    batch.abort = lambda: pytest.fail("aborted")
+    batch.leave(request.items[0])
+    assert batch.unfinished() == []
+
+
+def test_results_are_gathered_in_input_order_whatever_the_order_of_completion() -> None:
+    finished: list[Gather] = []
+    request = make_request([1, 1, 1], finished=finished.append)
+    for number in (2, 0, 1):
+        assert finished == []
+        request.resolve(request.items[number], vector(request.items[number], number), 1.0)
+    assert finished == [request]
+    assert request.vectors() == [vector(item, item.index) for item in request.items]
+
+
+def test_the_first_error_stands_and_ends_the_request_once() -> None:
+    finished: list[Gather] = []
+    request = make_request([1, 1], finished=finished.append)
+    first = QueueFull("first")
+    request.fail(first, 1.0)
+    request.fail(QueueFull("second"), 2.0)
+    request.resolve(request.items[0], vector(request.items[0]), 3.0)
+    assert finished == [request]
+    with pytest.raises(QueueFull, match="first"):
+        request.vectors()
+    assert request.done_at == 1.0
+
+
+def test_an_error_after_the_last_result_changes_nothing() -> None:
+    request = make_request([1])
+    request.resolve(request.items[0], vector(request.items[0]), 1.0)
+    request.fail(QueueFull("late"), 2.0)
+    assert len(request.vectors()) == 1
+
+
+def test_a_second_result_for_an_item_is_a_bug() -> None:
+    request = make_request([1, 1])
+    request.resolve(request.items[0], vector(request.items[0]), 1.0)
+    with pytest.raises(RuntimeError, match="bug"):
+        request.resolve(request.items[0], vector(request.items[0]), 1.0)

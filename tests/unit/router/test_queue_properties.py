@@ -1,0 +1,273 @@
+"""Any traffic, any order, any failures: nothing is lost, doubled, mixed up or left behind."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from router.errors import Internal, QueueFull, TimedOut
+from router.item import Batch, Gather, Item, Place
+from router.queue import TRIES_BEFORE_ALONE, PoolQueue
+from tests.unit.router.items import NEVER, make_item, make_request, vector
+
+MAX_TOKENS = 60
+MAX_ITEMS = 12
+MOST_TRIES = 3
+
+costs = st.integers(1, 30)
+
+
+class Traffic(RuleBasedStateMachine):
+    """A pool's queue and its batches, beside plain lists that say what should be where."""
+
+    batches = Bundle("batches")
+    requests = Bundle("requests")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.queue = PoolQueue(MAX_TOKENS, MAX_ITEMS)
+        self.lines: dict[bool, list[Item]] = {False: [], True: []}
+        self.in_flight: list[Batch] = []
+        self.gathers: list[Gather] = []
+        self.finished: list[Gather] = []
+        self.numbers: dict[Item, int] = {}
+        self.sent: dict[Item, int] = {}
+        self.delivered: set[Item] = set()
+
+    @rule(
+        target=requests,
+        costs=st.lists(costs, min_size=1, max_size=6),
+        bulk=st.booleans(),
+        seconds=st.integers(1, 20) | st.just(NEVER),
+    )
+    def ask(self, costs: list[int], bulk: bool, seconds: float) -> object:
+        request = make_request(
+            costs, bulk=bulk, now=self.now, deadline=self.now + seconds, finished=self.close
+        )
+        waiting, tokens = self.queue.items, self.queue.tokens
+        fits = waiting + len(costs) <= MAX_ITEMS and tokens + sum(costs) <= MAX_TOKENS
+        try:
+            self.queue.admit(request.items)
+        except QueueFull:
+            assert waiting > 0
+            assert not fits
+            assert (self.queue.items, self.queue.tokens) == (waiting, tokens)
+            return multiple()
+        assert fits or waiting == 0
+        self.gathers.append(request)
+        self.lines[bulk] += request.items
+        for item in request.items:
+            self.numbers[item] = len(self.numbers)
+            self.sent[item] = 0
+        return request
+
+    @rule(target=batches, tokens=st.integers(1, 40), items=st.integers(1, 6))
+    def take(self, tokens: int, items: int) -> object:
+        waited = {bulk: list(line) for bulk, line in self.lines.items()}
+        batch, expired = self.queue.take(tokens, items, self.now)
+        assert batch is not None or expired or not any(waited.values())
+        for item in expired:
+            assert item.gather.deadline <= self.now
+            assert item in waited[item.bulk]
+            assert item not in self.queue.waiting()
+            item.gather.fail(TimedOut("late"), self.now)
+        if batch is None:
+            return multiple()
+        self.check(batch, waited[batch.bulk], tokens, items)
+        for item in batch.items:
+            if item in self.lines[batch.bulk]:
+                self.lines[batch.bulk].remove(item)
+            self.sent[item] += 1
+        self.in_flight.append(batch)
+        return batch
+
+    def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
+        """A batch is what comes first in its class, as much as goes in."""
+        fresh = [item for item in line if item.gather.deadline > self.now]
+        assert batch.items == fresh[: len(batch.items)]
+        assert {item.bulk for item in batch.items} == {batch.bulk}
+        assert batch.tokens == sum(item.cost for item in batch.items)
+        if len(batch.items) > 1:
+            assert batch.tokens <= tokens
+            assert len(batch.items) <= items
+            assert all(item.tries < TRIES_BEFORE_ALONE for item in batch.items)
+        following = fresh[len(batch.items) :]
+        if following and batch.items[0].tries < TRIES_BEFORE_ALONE:
+            assert (
+                batch.tokens + following[0].cost > tokens
+                or len(batch.items) == items
+                or following[0].tries >= TRIES_BEFORE_ALONE
+            )
+
+    @rule(batch=batches, data=st.data())
+    def one_is_done(self, batch: Batch, data: st.DataObject) -> None:
+        left = batch.unfinished()
+        if left:
+            item = data.draw(st.sampled_from(left), label="item")
+            batch.leave(item)
+            self.delivered.add(item)
+            item.gather.resolve(item, vector(item, self.numbers[item]), self.now)
+
+    @rule(batch=consumes(batches))
+    def the_rest_fails(self, batch: Batch) -> None:
+        for item in batch.unfinished():
+            item.tries += 1
+            if item.tries >= MOST_TRIES:
+                item.gather.fail(Internal("too often"), self.now)
+        self.give_back(batch)
+
+    @rule(batch=consumes(batches))
+    def the_rest_is_refused(self, batch: Batch) -> None:
+        self.give_back(batch)
+
+    def give_back(self, batch: Batch) -> None:
+        back = batch.unfinished()
+        for item in back:
+            batch.leave(item)
+        self.queue.put_back(back)
+        if back:
+            self.lines[batch.bulk][:0] = back
+        self.in_flight.remove(batch)
+
+    @rule(request=consumes(requests))
+    def the_client_leaves(self, request: Gather) -> None:
+        request.fail(TimedOut("gone"), self.now)
+
+    @rule(seconds=st.integers(1, 10))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    def close(self, request: Gather) -> None:
+        self.finished.append(request)
+        if request.error is None:
+            return
+        self.queue.cancel(request.items)
+        for line in self.lines.values():
+            line[:] = [item for item in line if item.gather is not request]
+        for item in request.items:
+            if item.place is Place.TAKEN and item.batch is not None:
+                item.place = Place.DONE
+                item.batch.leave(item, unwanted=True)
+
+    @invariant()
+    def the_queue_holds_what_it_should(self) -> None:
+        assert self.queue.waiting() == [*self.lines[False], *self.lines[True]]
+        for bulk, line in self.lines.items():
+            assert self.queue.depth(bulk=bulk) == (len(line), sum(item.cost for item in line))
+        assert self.queue.items == sum(map(len, self.lines.values()))
+        assert self.queue.tokens == sum(item.cost for line in self.lines.values() for item in line)
+
+    @invariant()
+    def every_item_is_in_one_place(self) -> None:
+        waiting = {item for line in self.lines.values() for item in line}
+        taken = [item for batch in self.in_flight for item in batch.unfinished()]
+        assert len(taken) == len(set(taken))
+        assert not waiting & set(taken)
+        for request in self.gathers:
+            for item in request.items:
+                places = (item in waiting) + (item in taken) + (item in self.delivered)
+                assert places == 1 or (places == 0 and request.error is not None)
+
+    @invariant()
+    def a_request_ends_once_and_has_its_own_results(self) -> None:
+        assert len(self.finished) == len(set(map(id, self.finished)))
+        for request in self.gathers:
+            assert request.closed == (request in self.finished)
+            if request.closed and request.error is None:
+                assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
+
+    def teardown(self) -> None:
+        """Once all is served, every request has an end and nothing is left."""
+        for batch in list(self.in_flight):
+            self.give_back(batch)
+        while self.queue.items:
+            before = self.queue.items
+            batch, expired = self.queue.take(10, 3, self.now)
+            assert self.queue.items < before
+            for item in expired:
+                item.gather.fail(TimedOut("late"), self.now)
+            for item in batch.items if batch else ():
+                if item.batch is batch:
+                    batch.leave(item)
+                    item.gather.resolve(item, vector(item, self.numbers[item]), self.now)
+        assert all(request.closed for request in self.gathers)
+        assert self.queue.tokens == 0
+        for bulk in (False, True):
+            assert self.queue.depth(bulk=bulk) == (0, 0)
+        self.lines = {False: [], True: []}
+        self.in_flight = []
+        for request in self.gathers:
+            if request.error is None:
+                assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
+
+
+TestTraffic = Traffic.TestCase
+
+
+@given(st.lists(costs, min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_gathering_is_the_identity_for_any_order_of_completion(costs: list[int], random: object) -> None:
+    request = make_request(costs)
+    order = list(request.items)
+    random.shuffle(order)  # type: ignore[attr-defined]
+    for number, item in enumerate(order):
+        assert request.closed == (number == len(order))
+        request.resolve(item, vector(item, item.index), 0.0)
+    assert request.vectors() == [vector(item, item.index) for item in request.items]
+
+
+@given(
+    share=st.floats(0.05, 0.5),
+    interactive=st.lists(st.integers(1, 50), min_size=50, max_size=200),
+    bulk_cost=st.integers(1, 50),
+)
+def test_bulk_waits_no_longer_than_its_share_allows(
+    share: float, interactive: list[int], bulk_cost: int
+) -> None:
+    """However much interactive comes, what it takes while bulk waits is paid back in full batches."""
+    budget = 50
+    queue = PoolQueue(10**9, 10**9, bulk_share=share)
+    queue.admit([make_item(bulk_cost, number, bulk=True) for number in range(10_000)])
+    for item in queue.waiting():
+        make_gather(item)
+    ahead = 0.0
+    for cost in interactive:
+        item = make_item(cost)
+        make_gather(item)
+        queue.admit([item])
+        batch = queue.take(budget, 1000, 0.0).batch
+        assert batch is not None
+        ahead += -batch.tokens if batch.bulk else batch.tokens * share / (1 - share)
+        assert ahead <= budget + budget * share / (1 - share)
+        assert ahead >= -budget
+
+
+def make_gather(item: Item) -> None:
+    Gather([item], 0.0, NEVER, lambda _: None)
+
+
+@given(st.lists(costs, min_size=1, max_size=12), st.data())
+def test_an_item_that_kills_its_batch_takes_no_neighbour_along(costs: list[int], data: st.DataObject) -> None:
+    """Whoever shares a batch with the poison is served all the same, within the tries that each has."""
+    poison = data.draw(st.integers(0, len(costs) - 1), label="poison")
+    budget = data.draw(st.integers(1, sum(costs) + 1), label="budget")
+    failed: list[Item] = []
+    served: list[Item] = []
+    items = [make_item(cost, index) for index, cost in enumerate(costs)]
+    for item in items:
+        make_gather(item)
+    queue = PoolQueue(10**6, 10**6)
+    queue.admit(items)
+    while batch := queue.take(budget, 100, 0.0).batch:
+        left = list(batch.items)
+        for item in left:
+            batch.leave(item)
+        if items[poison] not in left:
+            served += left
+            continue
+        back = []
+        for item in left:
+            item.tries += 1
+            (failed if item.tries >= MOST_TRIES else back).append(item)
+        queue.put_back(back)
+    assert failed == [items[poison]]
+    assert sorted(served, key=items.index) == [item for item in items if item is not items[poison]]

@@ -1,0 +1,125 @@
+"""The bytes of a reply, against computations that share nothing with the code."""
+
+import base64
+import json
+import math
+import struct
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.replies import embeddings_body
+from router.schema import EmbeddingType
+from workers.contract import Vector
+
+FORMS: tuple[EmbeddingType, ...] = get_args(EmbeddingType)
+VALUES = [0.5, -0.25, 0.0, 1e-7, -1.0, 3.0, -0.0, 0.125, -2.0, 7.0]
+
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def dense(values: list[float], tokens: int = 5) -> Vector:
+    return Vector(0, tokens, (len(values),), struct.pack(f"<{len(values)}f", *values))
+
+
+def rows(matrix: list[list[float]], tokens: int = 5) -> Vector:
+    flat = [value for row in matrix for value in row]
+    return Vector(0, tokens, (len(matrix), len(matrix[0])), struct.pack(f"<{len(flat)}f", *flat))
+
+
+def reply(vectors: list[Vector], form: EmbeddingType = "float", multivector: bool = False) -> dict[str, Any]:
+    return json.loads(embeddings_body(vectors, form, multivector))
+
+
+def embedding(values: list[float], form: EmbeddingType) -> Any:
+    return reply([dense(values)], form)["data"][0]["embedding"]
+
+
+def bits(values: list[float]) -> list[int]:
+    """Eight signs a byte, the first in the highest bit; what is missing at the end counts as 0."""
+    signs = [value > 0 for value in values]
+    signs += [False] * (-len(signs) % 8)
+    return [sum(signs[at + bit] << (7 - bit) for bit in range(8)) for at in range(0, len(signs), 8)]
+
+
+def test_the_reply_has_the_shape_that_clients_know() -> None:
+    body = reply([dense(VALUES, tokens=4), dense(VALUES, tokens=11)])
+    assert body["model"] == "jina-embeddings-v4"
+    assert body["object"] == "list"
+    assert body["usage"] == {"total_tokens": 15, "prompt_tokens": 15}
+    assert set(body) == {"model", "object", "usage", "data"}
+    assert [entry["index"] for entry in body["data"]] == [0, 1]
+    assert {entry["object"] for entry in body["data"]} == {"embedding"}
+
+
+@given(st.lists(floats, min_size=1, max_size=40))
+def test_float_gives_the_same_float32_back(values: list[float]) -> None:
+    found = embedding(values, "float")
+    assert struct.pack(f"<{len(values)}f", *found) == struct.pack(f"<{len(values)}f", *values)
+
+
+@given(st.lists(floats, min_size=1, max_size=40))
+def test_base64_is_little_endian_float32(values: list[float]) -> None:
+    assert base64.b64decode(embedding(values, "base64"), validate=True) == dense(values).data
+
+
+@given(st.lists(floats, min_size=1, max_size=40))
+def test_ubinary_packs_one_bit_a_value(values: list[float]) -> None:
+    assert embedding(values, "ubinary") == bits(values)
+
+
+@given(st.lists(floats, min_size=1, max_size=40))
+def test_binary_is_ubinary_less_128(values: list[float]) -> None:
+    assert embedding(values, "binary") == [byte - 128 for byte in bits(values)]
+
+
+def test_known_bits() -> None:
+    assert embedding(VALUES, "ubinary") == [0b10010101, 0b01000000]
+    assert embedding(VALUES, "binary") == [0b10010101 - 128, 0b01000000 - 128]
+    assert embedding([-1.0] * 8, "binary") == [-128]
+    assert embedding([1.0] * 8, "binary") == [127]
+
+
+def test_nothing_positive_is_no_bit() -> None:
+    assert embedding([0.0, -0.0, -1.0, -1e-45, 0.0, 0.0, 0.0, 0.0], "ubinary") == [0]
+
+
+MATRIX = [VALUES[:8], [-value for value in VALUES[:8]], [1.0] * 8]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_multivector_is_encoded_row_by_row(form: EmbeddingType) -> None:
+    [entry] = reply([rows(MATRIX)], form, multivector=True)["data"]
+    assert entry["object"] == "embeddings"
+    assert entry["index"] == 0
+    assert "embedding" not in entry
+    assert entry["embeddings"] == [embedding(row, form) for row in MATRIX]
+
+
+def test_a_multivector_of_one_token_still_has_rows() -> None:
+    [entry] = reply([rows([VALUES])], "float", multivector=True)["data"]
+    assert len(entry["embeddings"]) == 1
+    assert len(entry["embeddings"][0]) == len(VALUES)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_entries_stand_in_order_and_hold_their_own_vector(form: EmbeddingType) -> None:
+    vectors = [[math.sin(number * place) for place in range(1, 17)] for number in range(1, 20)]
+    data = reply([dense(vector) for vector in vectors], form)["data"]
+    assert [entry["index"] for entry in data] == list(range(len(vectors)))
+    assert [entry["embedding"] for entry in data] == [embedding(vector, form) for vector in vectors]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dimensions", [1, 7, 8, 9, 2047, 2048])
+def test_any_number_of_dimensions_has_its_right_size(form: EmbeddingType, dimensions: int) -> None:
+    values = [math.cos(place) for place in range(dimensions)]
+    found = embedding(values, form)
+    if form == "float":
+        assert len(found) == dimensions
+    elif form == "base64":
+        assert len(base64.b64decode(found)) == 4 * dimensions
+    else:
+        assert len(found) == -(-dimensions // 8)

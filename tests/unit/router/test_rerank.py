@@ -1,0 +1,110 @@
+"""`POST /v1/rerank` in the router: what is asked of which pool, and the order of the answer."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.fakes.router import running_router
+from tests.fakes.worker import FakeWorker, fake_workers, vector_of
+from tests.unit.router.apps import Workers
+from workers.contract import Item, Text
+
+QUERY = "which one"
+DOCUMENTS = ["first", {"text": "second"}, "third", "fourth"]
+TEXTS = ["first", "second", "third", "fourth"]
+
+
+async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post("/v1/rerank", json=body)
+
+
+def expected_scores(pool: str) -> list[float]:
+    items = [Item(Text(text, "passage"), truncate=True, against=Text(QUERY, "query")) for text in TEXTS]
+    return [float(np.frombuffer(vector_of(pool, item, 2048).data, np.float32)[0]) for item in items]
+
+
+async def test_documents_come_best_first_with_their_scores(
+    client: httpx.AsyncClient, workers: Workers
+) -> None:
+    reply = await post(client, query=QUERY, documents=DOCUMENTS)
+    assert reply.status_code == 200, reply.text
+    assert set(workers.pools) == {"retrieval"}
+    scores = expected_scores("retrieval")
+    order = sorted(range(4), key=lambda index: -scores[index])
+    assert reply.json()["results"] == [
+        {
+            "index": index,
+            "relevance_score": pytest.approx(scores[index]),
+            "document": {"text": TEXTS[index]},
+        }
+        for index in order
+    ]
+    assert reply.json()["usage"]["total_tokens"] > 0
+
+
+async def test_top_n_and_return_documents(client: httpx.AsyncClient) -> None:
+    reply = await post(client, query=QUERY, documents=DOCUMENTS, top_n=2, return_documents=False)
+    results = reply.json()["results"]
+    assert len(results) == 2
+    assert all(set(result) == {"index", "relevance_score"} for result in results)
+    assert len((await post(client, query=QUERY, documents=DOCUMENTS, top_n=9)).json()["results"]) == 4
+
+
+async def test_the_query_is_counted_once(client: httpx.AsyncClient) -> None:
+    one = (await post(client, query=QUERY, documents=["first"])).json()["usage"]["total_tokens"]
+    two = (await post(client, query=QUERY, documents=["first", "first"])).json()["usage"]["total_tokens"]
+    item = Item(Text("first", "passage"), against=Text(QUERY, "query"))
+    assert two - one == vector_of("retrieval", item, 2048).tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"documents": ["a"]}, "body -> query"),
+        ({"query": "a"}, "body -> documents"),
+        ({"query": "a", "documents": []}, "body -> documents"),
+        ({"query": "a", "documents": ["b", 3]}, "body -> documents -> 1"),
+        ({"query": "a", "documents": [{"text": "b", "image": "c"}]}, "body -> documents -> 0"),
+        ({"query": ["a"], "documents": ["b"]}, "body -> query"),
+        ({"query": "a", "documents": ["b"], "top_n": 0}, "body -> top_n"),
+        ({"query": "a", "documents": ["b"] * 513}, "body -> documents"),
+    ],
+)
+async def test_a_wrong_field_names_itself(
+    client: httpx.AsyncClient, body: dict[str, Any], field: str
+) -> None:
+    reply = await post(client, **body)
+    assert reply.status_code == 422
+    assert [fault["field"] for fault in reply.json()["errors"]] == [field]
+
+
+async def test_an_unknown_model_is_refused_without_a_cross_encoder(client: httpx.AsyncClient) -> None:
+    reply = await post(client, model="jina-reranker-v2-base-multilingual", query="a", documents=["b"])
+    assert reply.status_code == 400
+    assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
+
+
+async def test_a_bad_image_is_named(client: httpx.AsyncClient) -> None:
+    reply = await post(client, query="a", documents=["b", {"image": "not base64 at all!"}])
+    assert reply.status_code == 400
+    assert "body -> documents -> 1 -> image" in reply.json()["detail"]
+
+
+async def test_a_cross_encoder_takes_over_where_there_is_one() -> None:
+    retrieval, reranker = FakeWorker("retrieval"), FakeWorker("rerank", dimensions=1)
+    async with fake_workers(retrieval, reranker), running_router(retrieval, reranker) as router:
+        reply = await router.client.post(
+            "/v1/rerank", json={"model": "any-name", "query": QUERY, "documents": DOCUMENTS}
+        )
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["model"] == "any-name"
+        scores = expected_scores("rerank")
+        assert [result["index"] for result in reply.json()["results"]] == sorted(
+            range(4), key=lambda index: -scores[index]
+        )
+        assert retrieval.batches == []
+        # Its one dimension is not the model's.
+        models = (await router.client.get("/v1/models")).json()
+        assert models["data"][0]["dimensions"] == 2048

@@ -1,0 +1,64 @@
+"""How much may be tried again before trying makes things worse."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.retries import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY, RetryBudget
+
+
+def spent(budget: RetryBudget, now: float = 0.0) -> int:
+    """How many retries it grants at once."""
+    return next(count for count in range(10_000) if not budget.spend(now))
+
+
+def test_all_that_one_death_costs_may_be_tried_again() -> None:
+    assert spent(RetryBudget(lanes=100, now=0.0)) == 100
+
+
+def test_a_small_pool_has_some_retries_too() -> None:
+    assert spent(RetryBudget(lanes=1, now=0.0)) == SMALLEST_CAPACITY
+
+
+def test_when_everything_fails_retries_are_a_share_of_the_traffic() -> None:
+    budget = RetryBudget(lanes=1, now=0.0)
+    spent(budget)
+    granted = 0
+    for _ in range(1000):
+        budget.earn()
+        granted += budget.spend(0.0)
+    assert abs(granted - 1000 * SHARE_OF_TRAFFIC) <= 1
+
+
+def test_a_quiet_pool_recovers_by_the_clock() -> None:
+    budget = RetryBudget(lanes=1, now=50.0)
+    assert spent(budget, 50.0) == SMALLEST_CAPACITY
+    assert not budget.spend(50.0 + 0.5 / FLOOR_PER_SECOND)
+    assert budget.spend(50.0 + 1.0 / FLOOR_PER_SECOND)
+    assert not budget.spend(50.0 + 1.0 / FLOOR_PER_SECOND)
+
+
+def test_nothing_is_saved_past_the_capacity() -> None:
+    budget = RetryBudget(lanes=20, now=0.0)
+    for _ in range(10_000):
+        budget.earn()
+    assert spent(budget, 1e6) == 20
+
+
+@given(
+    lanes=st.integers(1, 50),
+    events=st.lists(st.booleans() | st.floats(0, 5), max_size=300),
+)
+def test_retries_never_exceed_capacity_share_and_floor(lanes: int, events: list[bool | float]) -> None:
+    """For any mix of successes (True), failures (False) and time passing (seconds)."""
+    budget = RetryBudget(lanes, 0.0)
+    now, sent, granted = 0.0, 0, 0
+    for event in events:
+        if event is True:
+            budget.earn()
+            sent += 1
+        elif event is False:
+            granted += budget.spend(now)
+        else:
+            now += event
+    allowed = max(lanes, SMALLEST_CAPACITY) + sent * SHARE_OF_TRAFFIC + now * FLOOR_PER_SECOND
+    assert granted <= allowed + 1e-6

@@ -1,0 +1,306 @@
+"""What a request may look like, and how a wrong one is told what is wrong."""
+
+import base64
+import json
+from typing import Any, get_args
+
+import pytest
+
+from router.errors import Invalid
+from router.schema import TASKS, EmbeddingRequest, EmbeddingType, parse_request
+
+IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+URI = f"data:image/png;base64,{IMAGE}"
+
+
+def parse(**fields: Any) -> EmbeddingRequest:
+    return parse_request(json.dumps(fields).encode())
+
+
+def faults(body: bytes) -> list[tuple[str, str]]:
+    with pytest.raises(Invalid) as caught:
+        parse_request(body)
+    return [(error["field"], error["type"]) for error in caught.value.errors]
+
+
+def message(**fields: Any) -> str:
+    with pytest.raises(Invalid) as caught:
+        parse(**fields)
+    return caught.value.errors[0]["message"]
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    # No input, and inputs that are none.
+    ({}, "body -> input"),
+    ({"input": None}, "body -> input"),
+    ({"input": 5}, "body -> input"),
+    ({"input": True}, "body -> input"),
+    ({"input": []}, "body -> input"),
+    ({"input": [1, 2, 3]}, "body -> input"),
+    ({"input": [[1, 2], [3]]}, "body -> input"),
+    ({"input": [["a"]]}, "body -> input"),
+    # Items that are none, each under its own number.
+    ({"input": ["a", 5]}, "body -> input -> 1"),
+    ({"input": ["a", None]}, "body -> input -> 1"),
+    ({"input": ["a", ["b"]]}, "body -> input -> 1"),
+    ({"input": {}}, "body -> input"),
+    ({"input": [{}]}, "body -> input -> 0"),
+    ({"input": [{"txt": "a"}]}, "body -> input -> 0"),
+    ({"input": [{"text": None}]}, "body -> input -> 0"),
+    ({"input": {"text": "a", "image": IMAGE}}, "body -> input"),
+    ({"input": ["a", {"text": "a", "image": IMAGE}]}, "body -> input -> 1"),
+    ({"input": [{"image": IMAGE, "url": URI}]}, "body -> input -> 0"),
+    # Values of the wrong type inside an item.
+    ({"input": {"text": 5}}, "body -> input -> text"),
+    ({"input": {"image": 5}}, "body -> input -> image"),
+    ({"input": ["a", "b", "c", {"image": ["x"]}]}, "body -> input -> 3 -> image"),
+    ({"input": [{"url": {"url": URI}}]}, "body -> input -> 0 -> url"),
+    ({"input": [{"bytes": 7}]}, "body -> input -> 0 -> bytes"),
+    ({"input": [{"text": "a", "task": "retrieval"}]}, "body -> input -> 0 -> task"),
+    ({"input": {"image": IMAGE, "task": "x"}}, "body -> input -> task"),
+    # PDFs go alone.
+    ({"input": {"pdf": 5}}, "body -> input -> pdf"),
+    ({"input": {"pdf": "JVBERi0=", "text": "a"}}, "body -> input"),
+    ({"input": [{"pdf": 5}]}, "body -> input -> 0 -> pdf"),
+    ({"input": ["a", {"pdf": "JVBERi0="}]}, "body -> input -> 1 -> pdf"),
+    ({"input": ["a", {"pdf": 5}]}, "body -> input -> 1 -> pdf"),
+    ({"input": [{"pdf": "JVBERi0=", "task": "x"}]}, "body -> input -> 0 -> task"),
+    # What this version does not take.
+    ({"input": "a", "late_chunking": True, "return_multivector": True}, "body -> late_chunking"),
+    ({"input": "a", "return_tokenized_input": True}, "body -> return_tokenized_input"),
+    (
+        {"input": "a", "return_tokenized_input": "perhaps", "return_multivector": True},
+        "body -> return_tokenized_input",
+    ),
+    # The other fields.
+    ({"input": "a", "model": 4}, "body -> model"),
+    ({"input": "a", "task": "retrieval"}, "body -> task"),
+    ({"input": "a", "task": "classification"}, "body -> task"),
+    ({"input": "a", "task": ""}, "body -> task"),
+    ({"input": "a", "task": ["code.query"]}, "body -> task"),
+    ({"input": "a", "dimensions": 0}, "body -> dimensions"),
+    ({"input": "a", "dimensions": -1}, "body -> dimensions"),
+    ({"input": "a", "dimensions": 2049}, "body -> dimensions"),
+    ({"input": "a", "dimensions": 10**30}, "body -> dimensions"),
+    ({"input": "a", "dimensions": 1.5}, "body -> dimensions"),
+    ({"input": "a", "dimensions": True}, "body -> dimensions"),
+    ({"input": "a", "dimensions": "many"}, "body -> dimensions"),
+    ({"input": "a", "dimensions": [128]}, "body -> dimensions"),
+    ({"input": "a", "dimensions": 128, "return_multivector": True}, "body -> dimensions"),
+    ({"input": "a", "embedding_type": "int8"}, "body -> embedding_type"),
+    ({"input": "a", "embedding_type": 1}, "body -> embedding_type"),
+    ({"input": "a", "embedding_type": []}, "body -> embedding_type"),
+    ({"input": "a", "embedding_type": ["float", "base64"]}, "body -> embedding_type"),
+    ({"input": "a", "embedding_type": ["int8"]}, "body -> embedding_type"),
+    ({"input": "a", "truncate": "perhaps"}, "body -> truncate"),
+    ({"input": "a", "normalized": "perhaps"}, "body -> normalized"),
+    ({"input": "a", "return_multivector": "perhaps"}, "body -> return_multivector"),
+    ({"input": "a", "late_chunking": "perhaps"}, "body -> late_chunking"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field"), WRONG, ids=lambda value: json.dumps(value)[:60])
+def test_a_wrong_field_is_the_one_that_is_named(fields: dict[str, Any], field: str) -> None:
+    assert [name for name, _ in faults(json.dumps(fields).encode())] == [field]
+
+
+ALIASES = {
+    "task": (("task_type",), "code.query", "retrieval"),
+    "embedding_type": (("encoding_type", "encoding_format"), "base64", "int8"),
+    "dimensions": (("output_dimensionality", "output_dimension"), 128, 0),
+    "truncate": (("truncation",), True, "perhaps"),
+}
+ALIAS_CASES = [
+    pytest.param(field, alias, right, wrong, id=alias)
+    for field, (aliases, right, wrong) in ALIASES.items()
+    for alias in aliases
+]
+
+
+@pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
+def test_an_alias_sets_its_field(field: str, alias: str, right: object, wrong: object) -> None:
+    assert getattr(parse(input="a", **{alias: right}), field) == right
+
+
+@pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
+def test_a_wrong_alias_is_named_as_the_client_wrote_it(
+    field: str, alias: str, right: object, wrong: object
+) -> None:
+    assert [name for name, _ in faults(json.dumps({"input": "a", alias: wrong}).encode())] == [
+        f"body -> {alias}"
+    ]
+
+
+@pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
+def test_a_field_stands_before_its_alias(field: str, alias: str, right: object, wrong: object) -> None:
+    assert getattr(parse(input="a", **{alias: wrong, field: right}), field) == right
+
+
+def test_several_faults_are_told_at_once() -> None:
+    body = {
+        "input": ["a", {"image": 5}, {"text": "a", "task": "x"}],
+        "task": "x",
+        "dimensions": 0,
+        "embedding_type": "x",
+        "late_chunking": "perhaps",
+    }
+    with pytest.raises(Invalid) as caught:
+        parse(**body)
+    assert {error["field"] for error in caught.value.errors} == {
+        "body -> input -> 1 -> image",
+        "body -> input -> 2 -> task",
+        "body -> task",
+        "body -> dimensions",
+        "body -> embedding_type",
+        "body -> late_chunking",
+    }
+    first = caught.value.errors[0]
+    assert caught.value.detail == f"{first['field']}: {first['message']} (and 5 more)"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"input=a", b"\xff\xfe", b'{"input": "\xff"}'])
+def test_a_body_that_is_no_json_is_told_so(body: bytes) -> None:
+    assert faults(body) == [("body", "json_invalid")]
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"5"])
+def test_a_body_that_is_no_object_is_told_so(body: bytes) -> None:
+    assert [field for field, _ in faults(body)] == ["body"]
+
+
+def test_what_was_sent_comes_back_cut_short() -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(input="a", task="x" * 10_000, embedding_type=["float"] * 10_000)
+    sent = {error["field"]: error["input"] for error in caught.value.errors}
+    assert sent["body -> task"] == "x" * 100 + "… (10000 characters)"
+    assert sent["body -> embedding_type"] == "a list of 10000"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"input": "a", "return_tokenized_input": True}, "together with return_multivector only"),
+        ({"input": [{"pdf": "x"}, {"pdf": "x"}]}, "a PDF is the only input of its request"),
+        ({"input": [1, 2]}, "token ids are not taken"),
+        ({"input": [[1, 2]]}, "token ids are not taken"),
+        ({"input": []}, "at least 1 item"),
+        ({"input": {"text": "a", "image": "b"}}, "exactly one"),
+        ({"input": "a", "task": "x"}, "retrieval.query"),
+        ({"input": "a", "dimensions": 128, "return_multivector": True}, "together with return_multivector"),
+    ],
+)
+def test_the_message_says_what_is_the_matter(fields: dict[str, Any], says: str) -> None:
+    assert says in message(**fields)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a text",
+        "",
+        {"text": "a"},
+        {"text": ""},
+        {"image": IMAGE},
+        {"image": URI},
+        {"url": URI},
+        {"bytes": IMAGE},
+        {"text": "a", "image": None},
+        {"text": "a", "task": "code.passage"},
+        {"text": "a", "title": "ignored"},
+        URI,
+    ],
+)
+def test_an_input_may_stand_alone_or_in_a_list(value: object) -> None:
+    alone, listed = parse(input=value).input, parse(input=[value]).input
+    assert isinstance(listed, list)
+    assert listed == [alone]
+    mixed = parse(input=["first", value, {"text": "last"}]).input
+    assert isinstance(mixed, list)
+    assert mixed[1] == alone
+
+
+def test_what_is_left_out_or_null_is_the_default() -> None:
+    absent = parse(input="a")
+    null = parse(input="a", **{field: None for field in EmbeddingRequest.model_fields if field != "input"})
+    assert absent == null
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_taken_for_a_request_and_for_an_item(task: str) -> None:
+    request = parse(input=[{"text": "a", "task": task}], task=task)
+    assert request.task == task
+    assert request.input[0].task == task  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", get_args(EmbeddingType))
+def test_every_embedding_type_is_taken_and_a_list_of_one_unwrapped(form: str) -> None:
+    assert parse(input="a", embedding_type=form).embedding_type == form
+    assert parse(input="a", embedding_type=[form]).embedding_type == form
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 127, 128, 1024, 2047, 2048])
+def test_dimensions_may_be_any_whole_number_up_to_2048(dimensions: int) -> None:
+    assert parse(input="a", dimensions=dimensions).dimensions == dimensions
+
+
+def test_unknown_fields_are_ignored() -> None:
+    known = {"input": "a", "task": "code.query"}
+    assert parse(**known, user="me", seed=5, nested={"a": [1]}) == parse(**known)
+
+
+def test_what_is_not_supported_may_be_said_to_be_off() -> None:
+    request = parse(input="a", late_chunking=False, return_tokenized_input=False)
+    assert not request.late_chunking
+    assert not request.return_tokenized_input
+
+
+def test_multivectors_go_with_everything_but_dimensions() -> None:
+    request = parse(input="a", return_multivector=True, embedding_type="base64", truncate=True)
+    assert request.return_multivector
+
+
+# What each client of API.md's table sends.
+CLIENTS: dict[str, dict[str, Any]] = {
+    "chroma": {
+        "input": [{"text": "a"}, {"image": IMAGE}],
+        "model": "jina-embeddings-v4",
+        "task": "retrieval.passage",
+        "late_chunking": False,
+        "truncate": True,
+        "dimensions": 1024,
+        "embedding_type": "float",
+        "normalized": True,
+    },
+    "qdrant": {
+        "input": ["a"],
+        "model": "jina-embeddings-v4",
+        "dimensions": 1024,
+        "task_type": "retrieval.passage",
+    },
+    "openai": {"input": ["a"], "model": "jina-embeddings-v4", "encoding_format": "base64", "user": "me"},
+    "langchain": {"input": [{"url": URI}, {"bytes": IMAGE}], "model": "jina-embeddings-v4"},
+    "llama-index": {"input": [{"url": URI}], "encoding_type": "binary", "model": "jina-embeddings-v4"},
+    "haystack": {"input": ["a", URI], "model": "jina-embeddings-v4"},
+    "litellm": {"input": [{"image": IMAGE}], "model": "jina-embeddings-v4"},
+    "weaviate": {"input": ["a"], "model": "jina-embeddings-v4"},
+}
+
+
+@pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
+def test_what_known_clients_send_is_taken(fields: dict[str, Any]) -> None:
+    parse(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({"task": None, "task_type": "retrieval.query"}, "task", "retrieval.query"),
+        ({"dimensions": None, "output_dimension": 64}, "dimensions", 64),
+        ({"embedding_type": None, "encoding_format": "base64"}, "embedding_type", "base64"),
+        ({"truncate": None, "truncation": True}, "truncate", True),
+    ],
+)
+def test_a_field_that_is_null_does_not_hide_its_alias(
+    fields: dict[str, Any], name: str, value: object
+) -> None:
+    assert getattr(parse(input="a", **fields), name) == value

@@ -1,0 +1,129 @@
+"""What an operator may set, and that a wrong setting says what to do about it."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from router.settings import RouterSettings
+from workers.strict_settings import SettingsError, read_settings
+
+WORKERS = [{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]
+
+
+@pytest.fixture(autouse=True)
+def _workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_WORKERS", json.dumps(WORKERS))
+
+
+def refusal() -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(RouterSettings)
+    return str(caught.value)
+
+
+def test_naming_the_workers_is_enough() -> None:
+    settings = read_settings(RouterSettings)
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.workers[0].targets == ("127.0.0.1:8101",)
+    assert settings.workers[0].labels.task == "retrieval"
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in RouterSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("name", ["ROUTER_PROT", "ROUTER_LANE", "router_prot", "ROUTER_"])
+def test_a_setting_that_is_none_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "5")
+    assert name in refusal()
+    assert "ROUTER_PORT" in refusal(), "it says which there are"
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_PORT", "1")
+    monkeypatch.setenv("PORT", "1")
+    assert read_settings(RouterSettings).port == 8080
+
+
+def test_no_workers_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROUTER_WORKERS")
+    assert "ROUTER_WORKERS" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [
+        ([], "at least one worker"),
+        ([{"targets": [], "labels": {"task": "code"}}], "at least one worker"),
+        ([{"targets": ["127.0.0.1:1"], "labels": {"task": "reranking"}}], "'retrieval'"),
+        ([{"targets": ["127.0.0.1:1"]}], "Field required"),
+        ([{"targets": ["127.0.0.1"], "labels": {"task": "code"}}], "pattern"),
+        ([{"targets": ["http://127.0.0.1:1"], "labels": {"task": "code"}}], "pattern"),
+        ([{"target": ["127.0.0.1:1"], "labels": {"task": "code"}}], "not permitted"),
+        ([*WORKERS, *WORKERS], "listed twice: 127.0.0.1:8101"),
+        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "one pool only"),
+    ],
+)
+def test_workers_that_cannot_be_meant_are_refused(
+    monkeypatch: pytest.MonkeyPatch, workers: list[Any], says: str
+) -> None:
+    monkeypatch.setenv("ROUTER_WORKERS", json.dumps(workers))
+    said = refusal()
+    assert "ROUTER_WORKERS" in said
+    assert says in said
+
+
+def test_workers_that_are_no_json_are_refused_with_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_WORKERS", "127.0.0.1:8101")
+    assert "workers" in refusal()
+    assert "JSON" in refusal()
+
+
+def test_labels_for_other_readers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = {"targets": ["worker-0:80"], "labels": {"task": "code", "zone": "a", "__meta_x": "y"}}
+    monkeypatch.setenv("ROUTER_WORKERS", json.dumps([group]))
+    assert read_settings(RouterSettings).workers[0].labels.task == "code"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROUTER_PORT", "70000"),
+        ("ROUTER_PORT", "http"),
+        ("ROUTER_LOG_LEVEL", "loud"),
+        ("ROUTER_MAX_ITEMS", "0"),
+        ("ROUTER_REQUEST_TIMEOUT_SECONDS", "0"),
+        ("ROUTER_LANES", "0"),
+        ("ROUTER_BATCH_TOKENS", "0"),
+        ("ROUTER_PROBE_SECONDS", "-1"),
+        ("ROUTER_DRAIN_SECONDS", "-1"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert refusal().startswith(f"{name}: ")
+
+
+def test_all_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_PORT", "x")
+    monkeypatch.setenv("ROUTER_LANES", "0")
+    assert [line.partition(":")[0] for line in refusal().splitlines()] == ["ROUTER_PORT", "ROUTER_LANES"]
+
+
+def test_a_queue_smaller_than_the_largest_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_MAX_ITEMS", "100")
+    monkeypatch.setenv("ROUTER_QUEUE_ITEMS", "99")
+    assert "ROUTER_QUEUE_ITEMS" in refusal()
+    assert "ROUTER_MAX_ITEMS" in refusal()
+    monkeypatch.setenv("ROUTER_QUEUE_ITEMS", "100")
+    read_settings(RouterSettings)
+
+
+def test_settings_do_not_change() -> None:
+    settings = read_settings(RouterSettings)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]

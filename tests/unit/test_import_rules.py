@@ -1,0 +1,136 @@
+"""Who may import whom: the rules of the house, held over every module, lazy imports included."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOUSE = ("router", "workers", "deploy", "loadtests", "tests")
+
+# Which packages of the house each may import besides itself. The router has rules of its own, below.
+ALLOWED = {
+    "router": {"workers"},
+    "workers": set(),
+    "deploy": {"router", "workers"},
+    "loadtests": {"router", "workers", "deploy"},
+    "tests": {"router", "workers", "deploy", "loadtests"},
+}
+ROUTER_MAY_USE = ("workers.contract", "workers.strict_settings")
+ENGINES = ("torch", "vllm", "ray", "transformers")
+
+
+def imported(source: str, package: str) -> Iterator[str]:
+    """The full name of everything imported anywhere in `source`, a module of `package`."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                parts = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+                base = ".".join([*parts, *([module] if module else [])])
+                yield from (f"{base}.{name.name}" for name in names)
+            case ast.Call(func=ast.Name(id="__import__") | ast.Attribute(attr="import_module")) if (
+                node.args and isinstance(node.args[0], ast.Constant)
+            ):
+                yield str(node.args[0].value)
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    return set(imported(path.read_text(), package))
+
+
+def inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def test_there_is_something_to_look_at() -> None:
+    for folder in ("router", "workers", "deploy", "tests"):
+        assert modules(folder), folder
+
+
+@pytest.mark.parametrize("folder", HOUSE)
+def test_imports_go_one_way(folder: str) -> None:
+    forbidden = set(HOUSE) - ALLOWED[folder] - {folder}
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(folder)
+        for name in imports_of(path)
+        if name.split(".")[0] in forbidden
+    }
+    assert wrong == set()
+
+
+def test_the_router_knows_only_the_wire_and_the_settings_of_the_workers() -> None:
+    wrong = {
+        f"{path.name} imports {name}"
+        for path in modules("router")
+        for name in imports_of(path)
+        if inside(name, "workers") and not any(inside(name, module) for module in ROUTER_MAY_USE)
+    }
+    assert wrong == set()
+
+
+def test_what_the_router_takes_from_the_workers_brings_nothing_along() -> None:
+    third_party = {
+        module: {
+            name.split(".")[0]
+            for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))
+            if name.split(".")[0] not in sys.stdlib_module_names
+        }
+        for module in ROUTER_MAY_USE
+    }
+    assert third_party == {
+        "workers.contract": {"msgspec"},
+        "workers.strict_settings": {"pydantic", "pydantic_settings"},
+    }
+    assert imports_of(ROOT / "workers" / "__init__.py") == set()
+
+
+def test_the_router_names_no_engine_anywhere() -> None:
+    wrong = {
+        f"{path.name} imports {name}"
+        for path in modules("router")
+        for name in imports_of(path)
+        if name.split(".")[0] in ENGINES
+    }
+    assert wrong == set()
+
+
+def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import router.app, router.__main__\n"
+        f"bad = {(*ENGINES, 'workers', 'deploy', 'loadtests', 'tests')!r}\n"
+        f"late = {{n for n in sys.modules if n.split('.')[0] in bad}} - before\n"
+        f"print(*sorted(late | before & {set(ENGINES)!r}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+    )
+    # A hook of the installation may have brought in `workers` before.
+    assert set(found.stdout.split()) - {"workers"} == set(ROUTER_MAY_USE)
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "names"),
+    [
+        ("import deploy.local", "router", {"deploy.local"}),
+        ("from deploy import local as l", "router", {"deploy.local"}),
+        ("def f():\n    import torch", "router", {"torch"}),
+        ("if TYPE_CHECKING:\n    from vllm.x import y", "router", {"vllm.x.y"}),
+        ("from . import pool", "router", {"router.pool"}),
+        ("from ..deploy import x", "house.router", {"house.deploy.x"}),
+        ("import importlib\nimportlib.import_module('ray')", "router", {"importlib", "ray"}),
+        ("__import__('ray.serve')", "router", {"ray.serve"}),
+    ],
+)
+def test_every_way_of_importing_is_seen(source: str, package: str, names: set[str]) -> None:
+    assert set(imported(source, package)) == names
