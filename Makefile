@@ -16,6 +16,9 @@ serve: venv ## serve on this machine until Ctrl-C
 test: lint ## check the code and run every test, with real engines
 	@$(VENV) -m pytest
 
+verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
+	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
+
 lint: venv ## check style and types
 	@$(VENV) -m ruff check
 	@$(VENV) -m ruff format --check
@@ -32,4 +35,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test lint format venv clean
+.PHONY: help serve test verify lint format venv clean

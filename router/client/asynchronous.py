@@ -1,0 +1,120 @@
+"""The client that lets others run: only I/O, all else is in requests, replies and retries."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from router.client import replies, requests
+from router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
+from router.client.errors import TriptychError
+from router.client.replies import Floats, RankedDocument, Readiness
+from router.client.requests import Call, EmbedOptions, Inputs, Item, MultiOptions, Part
+from router.client.retries import Clock
+
+CONCURRENCY = 8
+
+_T = TypeVar("_T")
+
+
+class AsyncClient:
+    """As `Client`, with `await`; a long list is sent as up to `concurrency` requests at a time."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+        max_wait: float = MAX_WAIT_SECONDS,
+        concurrency: int = CONCURRENCY,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError("concurrency has to be at least 1")
+        self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
+        self._concurrency = concurrency
+        self._http = httpx.AsyncClient(
+            base_url=self._core.base_url,
+            headers=self._core.headers,
+            timeout=self._core.timeout,
+            transport=transport,
+        )
+
+    async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
+        """As `Client.embed`: float32 [n, d], in the order of the inputs."""
+
+        async def one(part: Part) -> Floats:
+            return replies.vectors(await self._send(requests.embed_call(part, **options)), part.vectors)
+
+        return replies.join(await self._each(one, requests.parts(inputs, options.get("late_chunking"))))
+
+    async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
+        """As `Client.embed_multi`: for each input float32 [tokens, 128]."""
+
+        async def one(part: Part) -> list[Floats]:
+            body = await self._send(requests.embed_call(part, multivector=True, **options))
+            return replies.multivectors(body, part.vectors)
+
+        return [matrix for found in await self._each(one, requests.parts(inputs)) for matrix in found]
+
+    async def rerank(
+        self, query: Item, documents: Sequence[Item], top_n: int | None = None
+    ) -> list[RankedDocument]:
+        """As `Client.rerank`: best first."""
+        return replies.ranked(await self._send(requests.rerank_call(query, documents, top_n)), documents)
+
+    async def models(self) -> list[str]:
+        """The names of the models served."""
+        return replies.model_names(await self._send(requests.MODELS))
+
+    async def ready(self) -> Readiness:
+        """Whether every pool can answer, and which cannot; asked once, without retries."""
+        with failures():
+            return replies.readiness((await self._request(requests.READY)).content)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _each(self, one: Callable[[Part], Coroutine[Any, Any, _T]], work: Sequence[Part]) -> list[_T]:
+        """`one` of each part, in their order, a few at a time. The first failure ends the others."""
+        free = asyncio.Semaphore(self._concurrency)
+
+        async def in_turn(part: Part) -> _T:
+            async with free:
+                return await one(part)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_turn(part)) for part in work]
+        except BaseExceptionGroup as errors:
+            first = errors.exceptions[0]
+            raise first from first.__cause__
+        return [task.result() for task in tasks]
+
+    async def _send(self, call: Call) -> bytes:
+        tries = self._core.tries()
+        while True:
+            try:
+                with failures():
+                    reply = await self._request(call)
+                return replies.accept(reply.status_code, reply.headers, reply.content)
+            except TriptychError as error:
+                pause = tries.pause(error)
+            await self._core.clock.sleep_async(pause)
+
+    async def _request(self, call: Call) -> httpx.Response:
+        return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)

@@ -1,0 +1,96 @@
+"""The vectors on disk: a .npy file whose rows are written anywhere, in any order, and are there to stay."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from router.client.bulk.problems import Refused
+
+Array = npt.NDArray[Any]
+
+
+class Matrix:
+    """`rows` x `width` values of one dtype behind a .npy header, through positioned reads and writes.
+
+    Not memory-mapped: pages of a map count as the process's own memory until the system takes them back.
+    """
+
+    def __init__(self, path: Path, rows: int, width: int, dtype: np.dtype[Any], offset: int) -> None:
+        self.rows, self.width, self.dtype = rows, width, dtype
+        self.row_bytes = width * dtype.itemsize
+        self._offset = offset
+        self._file = os.open(path, os.O_RDWR)
+
+    @classmethod
+    def create(cls, path: Path, rows: int, width: int, dtype: np.dtype[Any]) -> "Matrix":
+        """A new file, of full size at once; raises `Refused` when the disk has no room for it."""
+        size = rows * width * dtype.itemsize
+        free = shutil.disk_usage(path.parent).free
+        if size > free:
+            raise Refused(f"{path.parent} has {free / 1e9:.1f} GB free, the vectors take {size / 1e9:.1f} GB")
+        header = {
+            "descr": dtype.str,
+            "fortran_order": False,
+            "shape": (rows, width),
+        }
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+            offset = file.tell()
+            file.truncate(offset + size)
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(path, rows, width, dtype, offset)
+
+    @classmethod
+    def open(cls, path: Path) -> "Matrix":
+        """One that is there; raises `Refused` when it is not whole."""
+        try:
+            # The map is looked at for its header only, and checks the length.
+            there = np.load(path, mmap_mode="r")
+            rows, width = there.shape
+        except (OSError, ValueError) as error:
+            raise Refused(f"{path}, which holds the vectors so far, cannot be read: {error}") from None
+        return cls(path, rows, width, there.dtype, there.offset)
+
+    def write(self, start: int, vectors: Array) -> None:
+        """Put rows in their place and return once they would survive a loss of power."""
+        if vectors.shape[1] != self.width:
+            raise Refused(
+                f"the server now gives vectors of {vectors.shape[1]} values; so far they had {self.width}"
+            )
+        data = np.ascontiguousarray(vectors, self.dtype).reshape(-1).view(np.uint8).data
+        at = self._offset + start * self.row_bytes
+        while data:
+            written = os.pwrite(self._file, data, at)
+            data, at = data[written:], at + written
+        os.fdatasync(self._file)
+
+    def read(self, start: int, stop: int) -> Array:
+        """The rows from `start` to before `stop`."""
+        data = os.pread(self._file, (stop - start) * self.row_bytes, self._offset + start * self.row_bytes)
+        return np.frombuffer(data, self.dtype).reshape(stop - start, self.width)
+
+    def blank(self, rows: Sequence[int]) -> None:
+        """Make rows NaN."""
+        nan = np.full(self.width, np.nan, self.dtype).tobytes()
+        for row in rows:
+            os.pwrite(self._file, nan, self._offset + row * self.row_bytes)
+        os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

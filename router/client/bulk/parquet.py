@@ -1,0 +1,62 @@
+"""What needs pyarrow: reading a column, and writing the finished matrix as row groups, in order."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router.client.bulk.matrix import Matrix
+from router.client.bulk.problems import Refused, missing
+from router.client.bulk.source import BadRow, no_column
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+except ModuleNotFoundError:
+    raise missing("pyarrow") from None
+
+# Rows that are read at a time, and bytes of vectors that make a row group.
+READ_ROWS = 1024
+GROUP_BYTES = 32 << 20
+
+
+def values(path: Path, column: str) -> Iterator[Any]:
+    """The column's values, in order."""
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise Refused(f"{path} cannot be read as .parquet: {error}") from None
+    with file:
+        names = file.schema_arrow.names
+        if column not in names:
+            raise no_column(path, column, names)
+        for batch in file.iter_batches(batch_size=READ_ROWS, columns=[column]):
+            yield from batch.column(0).to_pylist()
+
+
+def write(path: Path, matrix: Matrix, ids: Iterator[Any] | None) -> None:
+    """The columns `row`, `id` (as text, when there are ids) and `embedding`; rows that failed are NaN."""
+    value = pa.from_numpy_dtype(matrix.dtype)
+    fields = [pa.field("row", pa.int64()), pa.field("embedding", pa.list_(value, matrix.width))]
+    if ids is not None:
+        fields.insert(1, pa.field("id", pa.string()))
+    schema = pa.schema(fields)
+    group = max(1, GROUP_BYTES // matrix.row_bytes)
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for start in range(0, matrix.rows, group):
+            stop = min(start + group, matrix.rows)
+            vectors = pa.array(matrix.read(start, stop).reshape(-1))
+            columns = [
+                pa.array(np.arange(start, stop)),
+                pa.FixedSizeListArray.from_arrays(vectors, matrix.width),
+            ]
+            if ids is not None:
+                texts = [_text(value) for value in islice(ids, stop - start)]
+                columns.insert(1, pa.array(texts, pa.string()))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=group)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, BadRow) else str(value)

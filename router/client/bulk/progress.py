@@ -1,0 +1,40 @@
+"""The progress bar: rows, rows a second, time left; silent when nobody watches a terminal."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from router.client.bulk.problems import missing
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Bar:
+    """Appears at the first word of progress; `progress` is what `run` calls."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+
+    def progress(self, rows: int, earlier: int, now: int) -> None:
+        """Rows in all, rows done before this run, rows just done."""
+        if self._bar is None:
+            # Rows of earlier runs stand at the left and do not count for the speed.
+            self._bar = _tqdm(total=rows, initial=earlier)
+        self._bar.update(now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _tqdm(total: int, initial: int) -> "tqdm[NoReturn]":
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        raise missing("tqdm") from None
+    return tqdm(total=total, initial=initial, unit="items", unit_scale=True, smoothing=0.1, disable=None)

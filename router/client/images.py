@@ -1,0 +1,48 @@
+"""Images as inputs: changes when the API takes an image in another form."""
+
+import base64
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, repr=False)
+class Image:
+    """An image to embed or to rank; made by one of the `from_` methods.
+
+    The server takes PNG, JPEG, WebP and GIF. A file is read when it is sent, not before, so that a long list
+    of images costs no memory.
+    """
+
+    source: bytes | Path | str
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "Image":
+        """The image in a file."""
+        return cls(Path(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Image":
+        """An image as its file's bytes."""
+        return cls(bytes(data))
+
+    @classmethod
+    def from_url(cls, url: str) -> "Image":
+        """An image that the server fetches from an http(s) address, or a `data:image/...;base64,` URI."""
+        if not url.lower().startswith(("http://", "https://", "data:image/")):
+            raise ValueError(f"not an http(s) address or a data:image/ URI: {url[:100]!r}")
+        return cls(url)
+
+    def on_the_wire(self) -> str:
+        """The address, or the bytes as base64. Raises OSError when the file cannot be read."""
+        match self.source:
+            case str(url):
+                return url
+            case Path() as path:
+                return base64.b64encode(path.read_bytes()).decode("ascii")
+            case data:
+                return base64.b64encode(data).decode("ascii")
+
+    def __repr__(self) -> str:
+        what = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else str(self.source)[:100]
+        return f"Image({what})"

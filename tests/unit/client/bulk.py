@@ -1,0 +1,44 @@
+"""Small bulk runs against a fake deployment, for the tests of what they do."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from router.client.bulk.job import Job
+from router.client.bulk.run import Outcome, run
+from tests.unit.client.fakes import Deployment, FakeClock, refusal
+from tests.unit.client.test_bulk_source import write
+
+TEXTS = [f"row {number}" for number in range(41)]
+# What the fake below refuses: alone, and every request that holds one.
+LONG = "too long"
+
+
+class Strict(Deployment):
+    """Refuses a request with a text that is too long, as the router does."""
+
+    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+        if any(LONG in item for item in asked["input"]):
+            return refusal(400, "INPUT_TOKEN_LIMIT_EXCEEDED", "too many tokens")
+        return super().embeddings(asked)
+
+
+def job(
+    folder: Path, texts: list[str] = TEXTS, ending: str = "txt", out: str = "out.npy", **options: Any
+) -> Job:
+    options = {"batch": 4, "concurrency": 3, "dimensions": 16} | options
+    return Job(source=write(folder, ending, texts), out=folder / out, **options)
+
+
+def do(job: Job, deployment: Deployment) -> Outcome:
+    return run(job, lambda: deployment.async_client(FakeClock(), retries=2), lambda *_: None)
+
+
+def batches_of(deployment: Deployment) -> list[list[str]]:
+    """What was asked for, less the one row by which a run that goes on knows the model again."""
+    return [
+        asked["input"]
+        for asked in deployment.asked
+        if len(asked["input"]) > 1 or asked["input"] == TEXTS[-1:]
+    ]

@@ -1,0 +1,139 @@
+"""A deployment without a network, and a clock without time."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+
+from router.client import AsyncClient, Client
+from router.client.replies import Floats
+from router.client.retries import Clock
+
+URL = "http://deployment"
+
+
+def vector_of(item: Any, dimensions: int = 8) -> Floats:
+    """The vector of an input: of length 1, different for each."""
+    source = json.dumps(item, sort_keys=True).encode()
+    seed = int.from_bytes(hashlib.sha256(source).digest()[:8], "little")
+    values = np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
+    return values / np.linalg.norm(values)
+
+
+def matrix_of(items: Sequence[Any], dimensions: int = 8) -> Floats:
+    """The vectors of inputs, one below the other."""
+    return np.stack([vector_of(item, dimensions) for item in items])
+
+
+def base64_of(vector: Floats) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def reply_to(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the API answers, entries in reverse: only `index` says which is which."""
+    items = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+    data: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        if asked.get("return_multivector"):
+            rows = [base64_of(vector_of([item, token], 128)) for token in range(2 + index % 3)]
+            data.append({"object": "embeddings", "index": index, "embeddings": rows})
+        else:
+            vector = vector_of(item, asked.get("dimensions", 8))
+            data.append({"object": "embedding", "index": index, "embedding": base64_of(vector)})
+    return {"model": "jina-embeddings-v4", "object": "list", "data": data[::-1]}
+
+
+def refusal(status: int, code: str, detail: str = "no", headers: Any = None, **more: Any) -> httpx.Response:
+    """An error in the API's shape."""
+    content = {"detail": detail, "code": code, "request_id": "ab" * 16, **more}
+    return httpx.Response(status, json=content, headers=headers)
+
+
+class Deployment:
+    """Answers as the router does; `script` holds replies (or exceptions) that come first.
+
+    `asked` holds the bodies of the embedding requests, `busiest` how many there were at a time.
+    """
+
+    def __init__(self, *script: httpx.Response | Exception) -> None:
+        self.script = list(script)
+        self.requests: list[httpx.Request] = []
+        self.asked: list[dict[str, Any]] = []
+        self.busiest = 0
+        self._now = 0
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """The reply to one request."""
+        self.requests.append(request)
+        if self.script:
+            reply = self.script.pop(0)
+            if isinstance(reply, Exception):
+                raise reply
+            # A new one each time: httpx lets a reply be read by one kind of client only.
+            return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
+        if request.url.path == "/ready":
+            return httpx.Response(503, json={"ready": False, "pools": {"code": "no replica"}})
+        if request.url.path == "/v1/models":
+            return httpx.Response(200, json={"object": "list", "data": [{"id": "jina-embeddings-v4"}]})
+        asked = json.loads(request.content)
+        if request.url.path == "/v1/rerank":
+            results = [
+                {"index": index, "relevance_score": 1.0 - 0.1 * place}
+                for place, index in enumerate(reversed(range(len(asked["documents"]))))
+            ]
+            return httpx.Response(200, json={"model": "m", "results": results[: asked.get("top_n")]})
+        self.asked.append(asked)
+        return self.embeddings(asked)
+
+    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+        """The reply to one request for embeddings."""
+        return httpx.Response(200, json=reply_to(asked))
+
+    async def answer_later(self, request: httpx.Request) -> httpx.Response:
+        """As `answer`; the later a request comes, the sooner it is answered."""
+        self._now += 1
+        self.busiest = max(self.busiest, self._now)
+        for _ in range(max(1, 20 - len(self.requests))):
+            await asyncio.sleep(0)
+        try:
+            return self.answer(request)
+        finally:
+            self._now -= 1
+
+    def client(self, clock: Clock | None = None, **options: Any) -> Client:
+        """A client of it."""
+        return Client(URL, transport=httpx.MockTransport(self.answer), clock=clock, **options)
+
+    def async_client(self, clock: Clock | None = None, **options: Any) -> AsyncClient:
+        """A client of it that awaits."""
+        return AsyncClient(URL, transport=httpx.MockTransport(self.answer_later), clock=clock, **options)
+
+
+class FakeClock(Clock):
+    """Sleeping takes no time; `slept` holds for how long it was asked to."""
+
+    def __init__(self, chance: float = 1.0) -> None:
+        self.now = 1_000_000_000.0
+        self.slept: list[float] = []
+        self._chance = chance
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    def chance(self) -> float:
+        return self._chance
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)

@@ -1,0 +1,201 @@
+"""A bulk run that goes on: no work is done twice, and nothing is mixed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from router.client.bulk.job import Job
+from router.client.bulk.problems import Refused
+from router.client.errors import Internal, Invalid
+from tests.unit.client.bulk import LONG, TEXTS, Strict, batches_of, do, job
+from tests.unit.client.fakes import Deployment, matrix_of, refusal
+from tests.unit.client.test_bulk_source import write
+
+
+class Crash(Exception):
+    """Stands for the end of the process: after it, nothing reaches the disk."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, last: int) -> Callable[[], int]:
+    """Let `last` operations on the disk pass, do half of the next, and none after; gives their count."""
+    count = 0
+
+    def wrap(name: str) -> None:
+        real = getattr(os, name)
+
+        def wrapped(first: Any, *rest: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count <= last:
+                return real(first, *rest, **options)
+            if count == last + 1 and name in ("write", "pwrite"):
+                data = memoryview(rest[0])
+                real(first, data[: len(data) // 2], *rest[1:])
+            raise Crash
+
+        monkeypatch.setattr(os, name, wrapped)
+
+    for name in ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "unlink"):
+        wrap(name)
+    return lambda: count
+
+
+@pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
+def test_after_a_crash_at_any_moment_the_same_command_finishes_without_repeating(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    texts = [*TEXTS[:13], LONG]
+
+    def fresh(name: str) -> Job:
+        (tmp_path / name).mkdir()
+        return job(tmp_path / name, texts, out=out, skip=True)
+
+    whole = fresh("whole")
+    do(whole, Strict())
+    # Journal: 3 operations; each of the 4 batches: 4; the end: some more.
+    moments = 0
+    while True:
+        crashed = fresh(str(moments))
+        with monkeypatch.context() as patch:
+            count = crash_at(patch, moments)
+            try:
+                do(crashed, Strict())
+            except Crash:
+                pass
+            else:
+                assert count() == moments
+                break
+        done = {}
+        if crashed.journal.exists():
+            complete = crashed.journal.read_bytes().rpartition(b"\n")[0].splitlines()
+            done = {json.loads(line)["batch"] for line in complete[1:]}
+        again = Strict()
+        if crashed.out.exists() and not crashed.journal.exists():
+            with pytest.raises(Refused, match="there already"):
+                do(crashed, again)
+        else:
+            outcome = do(crashed, again)
+            assert outcome.failures.keys() == {13}
+            assert outcome.earlier == sum(len(texts[4 * number : 4 * number + 4]) for number in done)
+        assert crashed.out.read_bytes() == whole.out.read_bytes(), moments
+        assert crashed.beside("failed.jsonl").read_bytes() == whole.beside("failed.jsonl").read_bytes()
+        repeated = [asked["input"] for asked in again.asked if len(asked["input"]) == 4]
+        assert not [texts for texts in repeated if int(texts[0].split()[1]) // 4 in done]
+        assert len(again.asked) <= 1 + (4 - len(done)) + 2
+        moments += 1
+    assert moments > 20
+
+
+def test_batches_done_before_a_failure_are_kept(tmp_path: Path) -> None:
+    class Failing(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            if TEXTS[24] in asked["input"]:
+                return refusal(500, "INTERNAL_ERROR")
+            return super().embeddings(asked)
+
+    wanted = job(tmp_path, concurrency=1)
+    with pytest.raises(Internal):
+        do(wanted, Failing())
+    again = Deployment()
+    assert do(wanted, again).earlier == 24
+    assert batches_of(again) == [TEXTS[start : start + 4] for start in range(24, 41, 4)]
+    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
+
+
+def stopped_half_way(folder: Path, **options: Any) -> Job:
+    """A run of which some batches are done."""
+
+    class Stopping(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            return refusal(500, "") if len(self.asked) > 5 else super().embeddings(asked)
+
+    wanted = job(folder, **options)
+    with pytest.raises(Internal):
+        do(wanted, Stopping())
+    assert len(wanted.journal.read_bytes().splitlines()) > 2
+    return wanted
+
+
+def test_a_line_that_a_crash_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
+    wanted = stopped_half_way(tmp_path)
+    with wanted.journal.open("ab") as file:
+        file.write(b'{"batch": 9, "fai')
+    assert stopped_half_way(tmp_path) == wanted
+    assert do(wanted, Deployment()).earlier > 24
+    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dimensions": 8}, "dimensions was 16 and is now 8"),
+        ({"task": "code.query"}, "task was not given and is now code.query"),
+        ({"batch": 5}, "batch was 4 and is now 5"),
+        ({"dtype": "float16"}, "dtype was float32 and is now float16"),
+        ({"truncate": True}, "truncate"),
+        ({"texts": [*TEXTS[:-1], "other"]}, "the input file has changed"),
+    ],
+)
+def test_a_run_is_not_continued_with_anything_else(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    wanted = stopped_half_way(tmp_path)
+    deployment = Deployment()
+    with pytest.raises(Refused, match=message) as refused:
+        do(job(tmp_path, **change), deployment)
+    assert deployment.requests == []
+    assert f"remove {wanted.journal} and {wanted.partial}" in str(refused.value)
+    write(tmp_path, "txt", TEXTS)
+    assert do(wanted, deployment).earlier > 0
+
+
+def test_a_run_is_not_continued_with_other_weights(tmp_path: Path) -> None:
+    class OtherWeights(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            return super().embeddings(asked | {"input": [f"other {item}" for item in asked["input"]]})
+
+    wanted = stopped_half_way(tmp_path)
+    deployment = OtherWeights()
+    with pytest.raises(Refused, match="other weights"):
+        do(wanted, deployment)
+    assert len(deployment.asked) == 1
+    assert do(wanted, Deployment()).earlier > 0
+
+
+def test_options_that_never_worked_may_be_changed(tmp_path: Path) -> None:
+    fault = {"field": "body -> dimensions", "message": "too many", "type": "le", "input": 16}
+    deployment = Deployment(httpx.Response(200, json={"ready": True, "pools": {}}))
+    deployment.script += [refusal(422, "VALIDATION_ERROR", errors=[fault])] * 9
+    with pytest.raises(Invalid):
+        do(job(tmp_path, skip=True), deployment)
+    # An option is no row's fault, so it is not sought among the rows.
+    assert len(deployment.requests) <= 1 + 3
+    do(job(tmp_path, dimensions=8), Deployment())
+
+
+def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
+    wanted = job(tmp_path)
+
+    class Nosy(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            if len(self.asked) == 1:
+                raise AssertionError from _refusal_of(wanted)
+            return super().embeddings(asked)
+
+    with pytest.raises(AssertionError) as seen:
+        do(wanted, Nosy())
+    assert "another process" in str(seen.value.__cause__)
+
+
+def _refusal_of(wanted: Job) -> Exception:
+    try:
+        do(wanted, Deployment())
+    except Refused as error:
+        return error
+    return ValueError("it was not refused")

@@ -1,0 +1,100 @@
+"""A bulk run: the right vectors in the right rows, of any format, in bounded memory."""
+
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from pyarrow import parquet as pq
+
+from router.client.bulk.run import Outcome
+from router.client.errors import ConnectionLost
+from tests.unit.client.bulk import TEXTS, do, job
+from tests.unit.client.fakes import Deployment, matrix_of
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
+def test_every_row_has_its_vector_whatever_the_format(tmp_path: Path, ending: str, out: str) -> None:
+    wanted = job(tmp_path, ending=ending, out=out)
+    deployment = Deployment()
+    assert do(wanted, deployment) == Outcome(41, 0, {})
+    if out == "out.npy":
+        found = np.load(wanted.out)
+    else:
+        table = pq.read_table(wanted.out)
+        assert table["row"].to_pylist() == list(range(41))
+        found = np.stack(table["embedding"].to_numpy())
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, matrix_of(TEXTS, 16))
+    assert deployment.busiest == 3
+    assert sorted(os.listdir(tmp_path)) == sorted([wanted.source.name, out])
+
+
+def test_options_reach_the_server_and_it_may_let_others_go_first(tmp_path: Path) -> None:
+    deployment = Deployment()
+    do(job(tmp_path, task="code.passage", truncate=True), deployment)
+    assert deployment.asked[0] == {
+        "input": TEXTS[:4],
+        "embedding_type": "base64",
+        "task": "code.passage",
+        "dimensions": 16,
+        "truncate": True,
+    }
+    assert {r.headers["x-priority"] for r in deployment.requests if r.method == "POST"} == {"bulk"}
+
+
+def test_half_floats_and_ids(tmp_path: Path) -> None:
+    wanted = job(tmp_path, ending="jsonl", out="out.parquet", dtype="float16", id="id")
+    do(wanted, Deployment())
+    table = pq.read_table(wanted.out)
+    assert table["id"].to_pylist() == [str(number) for number in range(41)]
+    found = np.stack(table["embedding"].to_numpy())
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, matrix_of(TEXTS, 16).astype(np.float16))
+
+
+def test_a_parquet_of_several_row_groups_keeps_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 4)
+    wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")
+    do(wanted, Deployment())
+    file = pq.ParquetFile(wanted.out)
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 10, 10, 1]
+    assert file.read()["id"].to_pylist() == [str(number) for number in range(41)]
+    np.testing.assert_array_equal(np.stack(file.read()["embedding"].to_numpy()), matrix_of(TEXTS, 16))
+
+
+def test_a_server_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    deployment = Deployment(httpx.ConnectError("refused"))
+    with pytest.raises(ConnectionLost, match="refused"):
+        do(job(tmp_path), deployment)
+    assert len(deployment.requests) == 1
+
+
+@pytest.mark.parametrize(("ending", "out"), [("jsonl", "out.npy"), ("csv", "out.parquet")])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, ending: str, out: str) -> None:
+    class Forgetful(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            self.asked.clear()
+            self.requests.clear()
+            return super().embeddings(asked)
+
+    def peak(rows: int) -> int:
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        wanted = job(folder, [f"{number} {'x' * 2000}" for number in range(rows)], ending, out, batch=16)
+        tracemalloc.start()
+        try:
+            do(wanted, Forgetful())
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(50)
+    # Short of the first figure the rubbish of a few hundred requests still waits to be collected.
+    assert peak(8000) < 2 * peak(1000)

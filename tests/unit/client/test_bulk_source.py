@@ -1,0 +1,100 @@
+"""The rows of each format, and what is said of those that are none."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from router.client.bulk import source
+from router.client.bulk.problems import Refused
+from router.client.bulk.source import BadRow
+
+TEXTS = ["plain", "", 'with "quotes", commas', "Zürich 海滩 \u2028 one line", " spaces "]
+
+
+def write(folder: Path, ending: str, texts: list[str], column: str = "text") -> Path:
+    """The texts as a file of that format."""
+    path = folder / f"corpus.{ending}"
+    match ending:
+        case "txt":
+            path.write_text("\n".join(texts) + "\n")
+        case "jsonl":
+            path.write_text("".join(json.dumps({"id": i, column: t}) + "\n" for i, t in enumerate(texts)))
+        case "csv":
+            rows = [f'{i},"{t.replace(chr(34), chr(34) * 2)}"' for i, t in enumerate(texts)]
+            path.write_text("\r\n".join([f"id,{column}", *rows]), newline="")
+        case "parquet":
+            pq.write_table(pa.table({"id": range(len(texts)), column: texts}), path, row_group_size=2)
+    return path
+
+
+def rows(path: Path, column: str = "text") -> list[source.Row]:
+    return list(source.rows(path, column))
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    assert rows(write(tmp_path, ending, TEXTS)) == TEXTS
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_column_has_a_name(tmp_path: Path, ending: str) -> None:
+    path = write(tmp_path, ending, TEXTS, column="body")
+    assert rows(path, "body") == TEXTS
+    with pytest.raises(Refused, match=r"no column 'text'; it has: id, body") as refused:
+        rows(path)
+    assert str(path) in str(refused.value)
+
+
+def test_ends_of_lines_and_a_byte_order_mark_are_not_text(tmp_path: Path) -> None:
+    for ending, content in (
+        ("txt", b"\xef\xbb\xbfone\r\ntwo"),
+        ("csv", b"\xef\xbb\xbftext\r\none\r\n\r\ntwo\r\n"),
+        ("jsonl", b'\xef\xbb\xbf{"text":"one"}\r\n\r\n{"text":"two"}\n\n'),
+    ):
+        path = tmp_path / f"file.{ending}"
+        path.write_bytes(content)
+        assert rows(path) == ["one", "two"], ending
+
+
+def test_a_field_of_csv_may_have_several_lines_and_be_long(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text('text\n"a\nb"\n' + "x" * 300_000 + "\n")
+    assert rows(path) == ["a\nb", "x" * 300_000]
+
+
+def test_a_bad_row_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(
+        b'{"text": "good"}\n{"text": 7}\n{"text": null}\n{"other": "x"}\nnot json\n["text"]\n'
+        b'{"text": "\xff"}\n'
+        b'{"text": {"pdf": "AAAA"}}\n{"text": {"image": "AAAA"}}\n'
+    )
+    found = rows(path)
+    assert (found[0], found[8]) == ("good", {"image": "AAAA"})
+    reasons = [row.reason for row in found if isinstance(row, BadRow)]
+    expected = ["int", "no value", "no field 'text'", "not JSON", "not a JSON object", "not JSON", "PDF"]
+    assert len(reasons) == len(expected)
+    assert all(part in reason for part, reason in zip(expected, reasons, strict=True)), reasons
+
+
+def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path: Path) -> None:
+    for ending, content in (("txt", b"good\n\xff\nfine\n"), ("csv", b"text\ngood\n\xff\nfine\n")):
+        path = tmp_path / f"file.{ending}"
+        path.write_bytes(content)
+        assert rows(path) == ["good", BadRow("not UTF-8"), "fine"], ending
+
+
+def test_a_short_line_of_csv_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "short.csv"
+    path.write_text("id,text\n1,one\n2\n")
+    assert rows(path) == ["one", BadRow("has no value")]
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "no.parquet"
+    path.write_text("no")
+    with pytest.raises(Refused, match="cannot be read"):
+        rows(path)

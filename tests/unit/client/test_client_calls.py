@@ -1,0 +1,255 @@
+"""What the clients send and what they make of the replies; both clients go through every test."""
+
+import asyncio
+import base64
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from router.client import AsyncClient, Client, Image
+from router.client.errors import ReplyInvalid, TooLarge
+from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
+
+Call = Callable[..., Any]
+
+
+def sync_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
+    with deployment.client(FakeClock()) as client:
+        return getattr(client, name)(*arguments, **options)
+
+
+def async_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
+    async def run() -> Any:
+        async with deployment.async_client(FakeClock(), concurrency=4) as client:
+            return await getattr(client, name)(*arguments, **options)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[sync_call, async_call], ids=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    return request.param
+
+
+def reply_with(*entries: Any) -> httpx.Response:
+    return httpx.Response(200, json={"data": list(entries)})
+
+
+def entry(index: int, vector: Any) -> dict[str, Any]:
+    return {"index": index, "embedding": base64_of(np.array(vector, np.float32))}
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [1]), (512, [512]), (513, [512, 1]), (1100, [512, 512, 76])]
+)
+def test_a_long_list_goes_in_several_requests_and_comes_back_in_order(
+    call: Call, count: int, sizes: list[int]
+) -> None:
+    deployment = Deployment()
+    texts = [f"text {number}" for number in range(count)]
+    found = call(deployment, "embed", texts)
+    assert sorted((len(asked["input"]) for asked in deployment.asked), reverse=True) == sizes
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, matrix_of(texts))
+
+
+def test_the_async_client_sends_no_more_at_a_time_than_it_may() -> None:
+    deployment = Deployment()
+    texts = [str(number) for number in range(512 * 9)]
+    np.testing.assert_array_equal(async_call(deployment, "embed", texts), matrix_of(texts))
+    assert deployment.busiest == 4
+
+
+def test_one_failure_ends_the_others_and_is_raised_as_itself() -> None:
+    deployment = Deployment(refusal(413, "INPUT_TOO_LARGE"))
+    with pytest.raises(TooLarge):
+        async_call(deployment, "embed", ["x"] * 512 * 40)
+    assert len(deployment.requests) < 40
+
+
+def test_every_bit_of_a_float_arrives(call: Call) -> None:
+    odd = np.array([[1e-45, -0.0, 3.4028235e38, 0.1], [1 / 3, -1e-38, 1.0000001, 2**-126]], np.float32)
+    found = call(Deployment(reply_with(entry(1, odd[1]), entry(0, odd[0]))), "embed", ["a", "b"])
+    assert found.tobytes() == odd.tobytes()
+
+
+def test_options_are_sent_under_their_names_and_left_out_when_not_given(call: Call) -> None:
+    deployment = Deployment()
+    options = {"task": "code.query", "dimensions": 16, "truncate": False, "normalized": False}
+    call(deployment, "embed", ["a"], late_chunking=True, priority="bulk", **options)
+    call(deployment, "embed", ["a"])
+    call(deployment, "embed_multi", ["a"], task="code.passage")
+    common = {"input": ["a"], "embedding_type": "base64"}
+    assert deployment.asked == [
+        {**common, **options, "late_chunking": True},
+        common,
+        {**common, "task": "code.passage", "return_multivector": True},
+    ]
+    assert [request.headers.get("x-priority") for request in deployment.requests] == ["bulk", None, None]
+
+
+def test_every_form_of_input(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"\x89PNG")
+    encoded = base64.b64encode(b"\x89PNG").decode()
+    deployment = Deployment()
+    call(
+        deployment,
+        "embed",
+        [
+            "text",
+            "data:image/png;base64,AAAA",
+            Image.from_file(file),
+            Image.from_bytes(b"\x89PNG"),
+            Image.from_url("https://example.org/a.png"),
+            {"image": Image.from_bytes(b"\x89PNG"), "task": "retrieval.query"},
+        ],
+    )
+    assert deployment.asked[0]["input"] == [
+        "text",
+        {"text": "data:image/png;base64,AAAA"},
+        {"image": encoded},
+        {"image": encoded},
+        {"image": "https://example.org/a.png"},
+        {"image": encoded, "task": "retrieval.query"},
+    ]
+
+
+def test_a_single_input_gives_a_matrix_of_one_row(call: Call) -> None:
+    found = call(Deployment(), "embed", "alone")
+    np.testing.assert_array_equal(found, vector_of("alone")[np.newaxis])
+
+
+def test_a_pdf_gives_a_row_for_each_page(call: Call) -> None:
+    deployment = Deployment(reply_with(entry(0, [1, 0]), entry(1, [0, 1]), entry(2, [1, 1])))
+    assert call(deployment, "embed", {"pdf": "data:application/pdf;base64,AAAA"}).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ([], ValueError, "nothing to embed"),
+        (["a", 7], TypeError, r"inputs\[1\].*int"),
+        (b"bytes", TypeError, "Image.from_bytes"),
+        ([["nested"]], TypeError, "list"),
+        (7, TypeError, "int"),
+    ],
+)
+def test_what_is_no_input_is_not_sent(call: Call, inputs: Any, error: type[Exception], message: str) -> None:
+    deployment = Deployment()
+    with pytest.raises(error, match=message):
+        call(deployment, "embed", inputs)
+    assert deployment.requests == []
+
+
+def test_late_chunking_is_never_cut_in_two(call: Call) -> None:
+    with pytest.raises(ValueError, match="at most 512 inputs, here are 513"):
+        call(Deployment(), "embed", ["x"] * 513, late_chunking=True)
+    assert call(Deployment(), "embed", ["x"] * 513).shape == (513, 8)
+
+
+def test_multi_vectors_are_a_matrix_for_each_input(call: Call) -> None:
+    texts = [str(number) for number in range(600)]
+    found = call(Deployment(), "embed_multi", texts)
+    assert len(found) == 600
+    for number in (0, 1, 511, 512, 599):
+        tokens = 2 + number % 512 % 3
+        right = np.stack([vector_of([texts[number], token], 128) for token in range(tokens)])
+        np.testing.assert_array_equal(found[number], right)
+
+
+def test_rerank_gives_back_the_documents_best_first(call: Call) -> None:
+    deployment = Deployment()
+    documents = ["a", Image.from_bytes(b"b"), {"text": "c"}]
+    found = call(deployment, "rerank", "query", documents, top_n=2)
+    assert [(one.index, one.relevance_score) for one in found] == [(2, 1.0), (1, 0.9)]
+    assert found[0].document is documents[2]
+    assert json.loads(deployment.requests[0].content) == {
+        "query": "query",
+        "documents": ["a", {"image": "Yg=="}, {"text": "c"}],
+        "top_n": 2,
+        "return_documents": False,
+    }
+
+
+def test_rerank_refuses_a_document_nobody_sent(call: Call) -> None:
+    bad = httpx.Response(200, json={"results": [{"index": -1, "relevance_score": 1}]})
+    with pytest.raises(ReplyInvalid, match="document -1"):
+        call(Deployment(bad), "rerank", "query", ["a"])
+    with pytest.raises(ValueError, match="nothing to rank"):
+        call(Deployment(), "rerank", "query", [])
+
+
+def test_models_and_readiness(call: Call) -> None:
+    assert call(Deployment(), "models") == ["jina-embeddings-v4"]
+    found = call(Deployment(), "ready")
+    assert not found
+    assert found.pools == {"code": "no replica"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (reply_with(entry(0, [1.0])), "2 vectors were asked for, 1 came"),
+        (reply_with(entry(0, [1.0]), entry(0, [1.0])), "indexes"),
+        (reply_with(entry(0, [1.0]), entry(2, [1.0])), "indexes"),
+        (reply_with(entry(0, [1.0]), entry(1, [1.0, 0.0])), "different lengths"),
+        (reply_with(entry(0, [1.0]), entry(1, [np.nan])), "no numbers"),
+        (reply_with(entry(0, [1.0]), entry(1, [])), "empty"),
+        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": "AAA="}), "float32"),
+        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": [1.0]}), "'embedding'"),
+        (httpx.Response(200, text="<html>"), "not JSON"),
+        (httpx.Response(200, json=[1]), "'data'"),
+    ],
+)
+def test_a_reply_that_is_not_what_was_asked_for_is_refused(
+    call: Call, reply: httpx.Response, message: str
+) -> None:
+    with pytest.raises(ReplyInvalid, match=message):
+        call(Deployment(reply), "embed", ["a", "b"])
+
+
+def test_parts_of_different_width_are_refused(call: Call) -> None:
+    first = reply_with(*(entry(index, [1.0, 0.0]) for index in range(512)))
+    with pytest.raises(ReplyInvalid, match=r"different lengths came: \[2, 8\]"):
+        sync_call(Deployment(first), "embed", ["x"] * 513)
+
+
+@pytest.mark.parametrize("url", [URL, f"{URL}/", f"{URL}/v1", f"{URL}/v1/"])
+def test_the_address_may_end_as_those_of_other_clients_do(url: str) -> None:
+    deployment = Deployment()
+    with Client(url, "secret", timeout=7, transport=httpx.MockTransport(deployment.answer)) as client:
+        client.embed("a")
+    [request] = deployment.requests
+    assert str(request.url) == f"{URL}/v1/embeddings"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.headers["x-request-timeout-seconds"] == "7"
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="http://"):
+        Client("localhost:8080")
+    with pytest.raises(ValueError, match="concurrency"):
+        AsyncClient(URL, concurrency=0)
+    with pytest.raises(ValueError, match="not an http"):
+        Image.from_url("file:///etc/passwd")
+    with pytest.raises(TypeError, match="dimension"):
+        Deployment().client().embed("a", dimension=3)  # type: ignore[call-arg]
+
+
+def test_both_clients_offer_the_same() -> None:
+    def offered(kind: type) -> dict[str, list[str]]:
+        return {
+            name.removeprefix("a") if name == "aclose" else name: list(inspect.signature(method).parameters)
+            for name, method in vars(kind).items()
+            if not name.startswith("_")
+        }
+
+    assert offered(Client) == offered(AsyncClient)

@@ -1,0 +1,195 @@
+"""Which reply raises what, and what is tried again; nothing here sleeps."""
+
+import asyncio
+import inspect
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+
+from router.client import errors
+from router.client.errors import (
+    BY_CODE,
+    AuthError,
+    Busy,
+    ConnectionLost,
+    InputError,
+    Internal,
+    StatusError,
+    TimedOut,
+    TriptychError,
+    Unavailable,
+)
+from router.client.retries import seconds_to_wait
+from router.errors import TABLE
+from tests.unit.client.fakes import Deployment, FakeClock, refusal
+
+# API.md's table of errors.
+STATUS = {
+    "INPUT_MODEL_NOT_FOUND": 400,
+    "INPUT_TOKEN_LIMIT_EXCEEDED": 400,
+    "INPUT_MEDIA_INVALID": 400,
+    "INPUT_MEDIA_UNREACHABLE": 400,
+    "AUTH_MISSING_API_KEY": 401,
+    "AUTH_INVALID_API_KEY": 401,
+    "NOT_FOUND": 404,
+    "INPUT_TOO_LARGE": 413,
+    "VALIDATION_ERROR": 422,
+    "RATE_REQUEST_LIMIT_EXCEEDED": 429,
+    "RATE_TOKEN_LIMIT_EXCEEDED": 429,
+    "QUEUE_FULL": 429,
+    "INTERNAL_ERROR": 500,
+    "SERVICE_UNAVAILABLE": 503,
+    "SERVICE_TIMEOUT": 504,
+}
+AGAIN = {429, 503, 504}
+
+
+def attempt(deployment: Deployment, kind: str, clock: FakeClock, **options: Any) -> TriptychError | None:
+    """One call by one of the clients; its error."""
+
+    async def run() -> None:
+        async with deployment.async_client(clock, **options) as client:
+            await client.embed("a")
+
+    try:
+        if kind == "async":
+            asyncio.run(run())
+        else:
+            with deployment.client(clock, **options) as client:
+                client.embed("a")
+    except TriptychError as error:
+        return error
+    return None
+
+
+kinds = pytest.mark.parametrize("kind", ["sync", "async"])
+
+
+def test_every_code_of_the_api_has_its_exception() -> None:
+    assert BY_CODE.keys() == STATUS.keys()
+    assert len(set(BY_CODE.values())) == len(BY_CODE)
+    # What the router can answer today, but for a wrong method, which these clients never use.
+    assert {code for _, code in TABLE.values()} - {"METHOD_NOT_ALLOWED"} <= BY_CODE.keys()
+
+
+def test_the_drawing_of_the_tree_is_the_tree() -> None:
+    drawn = inspect.getdoc(errors) or ""
+    # Four columns further to the right for each level.
+    depth: list[str] = []
+    for line in drawn.splitlines():
+        if "── " in line:
+            name = line.split("── ")[1].split()[0]
+            level = line.index("──") // 4 - 1
+            depth[level:] = [name]
+            parent = getattr(errors, name).__base__.__name__
+            assert parent == (depth[level - 1] if level else "TriptychError"), name
+    classes = {
+        name
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, TriptychError)
+    }
+    assert {name for name in classes if name in drawn} == classes
+
+
+@kinds
+@pytest.mark.parametrize("code", STATUS)
+def test_every_error_becomes_its_exception_and_only_some_are_tried_again(kind: str, code: str) -> None:
+    faults = [{"field": "body -> dimensions", "message": "too many", "type": "le", "input": 9999}]
+    more = {"errors": faults} if STATUS[code] == 422 else {}
+    deployment = Deployment(*(refusal(STATUS[code], code, "what happened", **more) for _ in range(9)))
+    error = attempt(deployment, kind, FakeClock(), retries=3)
+    assert type(error) is BY_CODE[code]
+    assert isinstance(error, StatusError)
+    assert (error.status, error.code, error.detail) == (STATUS[code], code, "what happened")
+    assert error.request_id == "ab" * 16
+    assert error.errors == more.get("errors", [])
+    assert all(part in str(error) for part in ("what happened", code, "ab" * 16))
+    assert len(deployment.requests) == (4 if STATUS[code] in AGAIN else 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, InputError), (401, AuthError), (418, StatusError), (429, Busy), (302, StatusError),
+     (500, Internal), (502, StatusError), (503, Unavailable), (504, TimedOut)],
+)  # fmt: skip
+def test_a_reply_of_something_else_than_the_router_goes_by_its_status(
+    status: int, kind: type[StatusError]
+) -> None:
+    page = httpx.Response(status, text="<html>from a proxy</html>", headers={"x-request-id": "of the proxy"})
+    error = attempt(Deployment(page), "sync", FakeClock(), retries=0)
+    assert type(error) is kind
+    assert isinstance(error, StatusError)
+    assert (error.code, error.request_id) == ("", "of the proxy")
+    assert "from a proxy" in error.detail
+
+
+@kinds
+def test_what_passes_is_tried_again_until_it_has_passed(kind: str) -> None:
+    script = [
+        refusal(429, "QUEUE_FULL"),
+        httpx.ConnectError("refused"),
+        refusal(503, "SERVICE_UNAVAILABLE"),
+        httpx.RemoteProtocolError("cut off"),
+        refusal(504, "SERVICE_TIMEOUT"),
+    ]
+    deployment, clock = Deployment(*script), FakeClock(chance=1.0)
+    assert attempt(deployment, kind, clock, retries=5) is None
+    assert clock.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert len({request.content for request in deployment.requests}) == 1
+
+
+def test_pauses_are_spread_by_chance_and_have_a_longest() -> None:
+    for chance, share in ((0.0, 0.5), (1.0, 1.0)):
+        clock = FakeClock(chance)
+        attempt(Deployment(*[refusal(503, "") for _ in range(20)]), "sync", clock, retries=8, max_wait=1e6)
+        assert clock.slept == [share * pause for pause in (0.5, 1, 2, 4, 8, 16, 20, 20)]
+
+
+@kinds
+def test_the_server_says_how_long_to_wait(kind: str) -> None:
+    clock = FakeClock()
+    date = formatdate(clock.now + 7 + 30, usegmt=True)
+    script = [
+        refusal(429, "QUEUE_FULL", headers={"Retry-After": "7"}),
+        refusal(503, "SERVICE_UNAVAILABLE", headers={"Retry-After": date}),
+        refusal(503, "SERVICE_UNAVAILABLE", headers={"Retry-After": "soon"}),
+    ]
+    assert attempt(Deployment(*script), kind, clock) is None
+    assert clock.slept == [7.0, 30.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("0", 0), (" 12 ", 12), (formatdate(90, usegmt=True), 0), (formatdate(160, usegmt=True), 60),
+     ("-3", None), ("1.5", None), ("", None), ("²", None)],
+)  # fmt: skip
+def test_both_forms_of_retry_after(header: str, seconds: float | None) -> None:
+    assert seconds_to_wait(header, now=100) == seconds
+
+
+@kinds
+def test_trying_again_ends_with_the_time_it_may_take(kind: str) -> None:
+    clock = FakeClock()
+    busy = Deployment(*[refusal(503, "SERVICE_UNAVAILABLE", headers={"Retry-After": "40"}) for _ in range(9)])
+    error = attempt(busy, kind, clock, retries=100, max_wait=100)
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == "40"
+    assert clock.slept == [40.0, 40.0]
+
+
+@kinds
+def test_a_connection_that_stays_lost_is_said_with_the_address(kind: str) -> None:
+    deployment = Deployment(*[httpx.ReadTimeout("") for _ in range(9)])
+    error = attempt(deployment, kind, FakeClock(), retries=2)
+    assert isinstance(error, ConnectionLost)
+    assert "http://deployment/v1/embeddings: ReadTimeout" in str(error)
+    assert len(deployment.requests) == 3
+
+
+def test_readiness_is_asked_once() -> None:
+    deployment = Deployment(httpx.ConnectError("refused"))
+    with deployment.client(FakeClock()) as client, pytest.raises(ConnectionLost):
+        client.ready()
+    assert len(deployment.requests) == 1

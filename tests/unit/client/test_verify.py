@@ -1,0 +1,94 @@
+"""`verify` passes on the published figures, and says what is wrong with others."""
+
+import httpx
+import numpy as np
+import pytest
+
+from router.client import __main__ as command
+from router.client import verify
+from router.client.replies import Floats
+from router.client.verify import DIMENSIONS, PUBLISHED, TEXTS
+from tests.unit.client.fakes import Deployment, base64_of
+
+
+def vectors_with(cosines: dict[tuple[str, str], float]) -> Floats:
+    """Four vectors of 1024 values with these cosines between them; fr-zh and fr-ja follow fr-en."""
+    names = list(TEXTS)
+    gram = np.eye(4)
+    for one, other in [(a, b) for a in range(4) for b in range(a)]:
+        pair = (names[other], names[one])
+        gram[one, other] = gram[other, one] = cosines.get(pair, 0.88)
+    matrix = np.zeros((4, DIMENSIONS), np.float32)
+    matrix[:, :4] = np.linalg.cholesky(gram)
+    return matrix
+
+
+class Crafted(Deployment):
+    """Gives the four texts these vectors, whatever their length."""
+
+    def __init__(self, matrix: Floats) -> None:
+        super().__init__()
+        self._matrix = matrix
+
+    def embeddings(self, asked: dict[str, object]) -> httpx.Response:
+        assert asked["input"] == list(TEXTS.values())
+        assert (asked["task"], asked["dimensions"]) == ("text-matching", 1024)
+        data = [{"index": i, "embedding": base64_of(row)} for i, row in enumerate(self._matrix)]
+        return httpx.Response(200, json={"data": data})
+
+
+def result(matrix: Floats) -> tuple[bool, str]:
+    with Crafted(matrix).client() as client:
+        return verify.verify(client)
+
+
+def test_the_published_figures_pass() -> None:
+    passes, report = result(vectors_with(PUBLISHED))
+    assert passes, report
+    assert "PASS" in report
+    for (one, other), cosine in PUBLISHED.items():
+        [line] = [line for line in report.splitlines() if line.startswith(f"{one}-{other}")]
+        assert line.split()[1:] == [f"{cosine:.4f}", f"{cosine:.4f}", line.split()[3]]
+        assert abs(float(line.split()[3])) < 1e-4
+
+
+def test_figures_are_those_of_the_api_document() -> None:
+    assert PUBLISHED == {
+        ("en", "fr"): 0.9611, ("en", "zh"): 0.8915, ("en", "ja"): 0.8858, ("zh", "ja"): 0.9458
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by", "passes"), [(0.0045, True), (-0.0045, True), (0.0055, False), (-0.0055, False)]
+)
+@pytest.mark.parametrize("pair", PUBLISHED)
+def test_each_figure_counts(pair: tuple[str, str], by: float, passes: bool) -> None:
+    moved = {**PUBLISHED, pair: PUBLISHED[pair] + by}
+    found, report = result(vectors_with(moved))
+    assert found is passes
+    differing = [line for line in report.splitlines() if line.endswith("differs")]
+    assert [line.split()[0] for line in differing] == ([] if passes else ["-".join(pair)])
+    assert passes or "the prompt" in report
+
+
+def test_the_lengths_of_the_vectors_do_not_matter() -> None:
+    scaled = vectors_with(PUBLISHED) * np.array([[1], [20], [0.3], [7]], np.float32)
+    assert result(scaled)[0]
+
+
+def test_random_weights_are_called_that() -> None:
+    random = np.random.default_rng(1).standard_normal((4, DIMENSIONS)).astype(np.float32)
+    passes, report = result(random)
+    assert not passes
+    assert "demo" in report
+    assert "not the vectors of jina-embeddings-v4" in report
+
+
+@pytest.mark.parametrize(("by", "status"), [(0.0, 0), (0.01, 1)])
+def test_the_command_has_the_exit_status(
+    by: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.9611 - by}))
+    monkeypatch.setattr("router.client.synchronous.Client", lambda *_, **options: crafted.client(**options))
+    assert command.main(["verify"]) == status
+    assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out
