@@ -19,20 +19,23 @@ test: lint ## check the code and run every test, with real engines
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
 
-lint: venv ## check style and types
+lint: dev ## check style and types
 	@$(VENV) -m ruff check
 	@$(VENV) -m ruff format --check
 	@$(VENV) -m mypy
 
-format: venv ## put the code into shape
+format: dev ## put the code into shape
 	@$(VENV) -m ruff check --fix
 	@$(VENV) -m ruff format
 
 venv: ## set up .venv for this machine
 	@$(PYTHON) deploy/install.py --engine $(ENGINE)
 
+dev: ## the same, with what tests and checks need
+	@$(PYTHON) deploy/install.py --engine $(ENGINE) --dev
+
 clean: ## remove .venv, caches and the demo's checkpoints, not merged variants of real weights
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test verify lint format venv clean
+.PHONY: help serve test verify lint format venv dev clean

@@ -43,9 +43,11 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def set_up(monkeypatch: pytest.MonkeyPatch, engine: str, commands: Commands) -> Commands:
+def set_up(
+    monkeypatch: pytest.MonkeyPatch, engine: str, commands: Commands, *, dev: bool = False
+) -> Commands:
     monkeypatch.setattr(install, "run", commands)
-    install.set_up(engine)
+    install.set_up(engine, dev=dev)
     return commands
 
 
@@ -97,8 +99,17 @@ def test_the_cpu_torch_comes_first_and_its_index_is_asked_once(
     assert "--no-deps" in first
     assert install.TORCH_CPU_INDEX in first
     assert first.endswith(f"{install.TORCH_CPU} {install.TORCHVISION}+cpu")
-    assert rest == [f"--editable {clone}[cpu,dev]"]
+    assert rest == [f"--editable {clone}[cpu]"]
     assert "torchvision_ops" in (clone / ".venv" / "triptych-torchvision.pth").read_text()
+
+
+def test_what_tests_need_is_added_once_and_kept(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(monkeypatch, "gpu", Commands())
+    assert set_up(monkeypatch, "gpu", Commands(), dev=True).pip() == [f"--editable {clone}[gpu,dev]"]
+    for dev in (True, False):
+        assert set_up(monkeypatch, "gpu", Commands(), dev=dev).ran == []
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    assert set_up(monkeypatch, "gpu", Commands()).pip() == [f"--editable {clone}[gpu,dev]"]
 
 
 def test_what_cannot_be_imported_beside_a_cpu_torch_is_taken_out_at_the_end(

@@ -36,7 +36,8 @@ def test_variants_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("DEPLOY_POOLS", "retrieval,reranking", "'retrieval', 'text-matching' or 'code'"),
+        ("DEPLOY_POOLS", "retrieval,reranking", "'retrieval', 'text-matching', 'code' or 'rerank'"),
+        ("DEPLOY_POOLS", "retrieval,rerank", "name the cross-encoder"),
         ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
         ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
         ("DEPLOY_POOLS", "code,code", "named twice: code"),
