@@ -1,22 +1,12 @@
 """Scores of documents against a query: late interaction in the worker of a variant, and a cross-encoder."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-)
 
 from loadtests.processes import Worker, workers
+from tests.cross_encoders import CONTEXT, Score, write_bert, write_xlm_roberta
 from tests.vectors import array_of
 from workers.contract import Failure, Image, Item, Text, Vector
 
@@ -77,85 +67,18 @@ def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
     assert isinstance(good, Vector)
 
 
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-SIZES = {
-    "vocab_size": 400,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 128,
-    "num_labels": 1,
-    "pad_token_id": 1,
-}
-CONTEXT = 96
-
-
-def write_cross_encoder(folder: Path, model: PreTrainedModel, pair: str) -> Callable[[str, str], float]:
-    """Write a random cross-encoder to `folder`; returns what it gives for a pair, by transformers."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(DOCUMENTS, trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", pair, ends)
-    roles = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>"}
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", **roles
-    ).save_pretrained(folder)
-    model.eval().save_pretrained(folder)
-    tokenizer.enable_truncation(CONTEXT, strategy="only_second")
-
-    def score(query: str, document: str) -> float:
-        encoding = tokenizer.encode(query, document)
-        with torch.inference_mode():
-            inputs = {"input_ids": torch.tensor([encoding.ids])}
-            if max(encoding.type_ids):
-                inputs["token_type_ids"] = torch.tensor([encoding.type_ids])
-            return float(torch.sigmoid(model(**inputs).logits[0, 0]))
-
-    return score
-
-
-def random_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Larger than those a model is made with, so that scores differ clearly."""
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        # RoBERTa's positions begin behind the padding token's, and it has one kind of token.
-        (
-            XLMRobertaForSequenceClassification,
-            XLMRobertaConfig(**SIZES, max_position_embeddings=CONTEXT + 2, type_vocab_size=1),
-            "<s> $A </s> </s> $B </s>",
-        ),
-        (
-            BertForSequenceClassification,
-            BertConfig(**SIZES, max_position_embeddings=CONTEXT),
-            "<s>:0 $A:0 </s>:0 $B:1 </s>:1",
-        ),
-    ],
-    ids=["xlm-roberta", "bert"],
-)
+@pytest.fixture(scope="module", params=[write_xlm_roberta, write_bert])
 def cross_encoder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Worker, Callable[[str, str], float]]]:
-    kind, config, pair = request.param
+) -> Iterator[tuple[Worker, Score]]:
     folder = tmp_path_factory.mktemp("cross-encoder")
-    score = write_cross_encoder(folder / "model", random_weights(kind(config)), pair)
+    score = request.param(folder / "model")
     with workers(folder, {"model": folder / "model", "task": "rerank", "dtype": "float32"}) as [worker]:
         yield worker, score
 
 
 def test_a_cross_encoder_gives_the_scores_of_transformers(
-    cross_encoder: tuple[Worker, Callable[[str, str], float]],
+    cross_encoder: tuple[Worker, Score],
 ) -> None:
     worker, score = cross_encoder
     frames = worker.encode([Item(Text(text, "passage"), against=QUERY) for text in DOCUMENTS])
@@ -168,7 +91,7 @@ def test_a_cross_encoder_gives_the_scores_of_transformers(
 
 
 def test_a_cross_encoder_refuses_images_and_endless_queries_alone(
-    cross_encoder: tuple[Worker, Callable[[str, str], float]], images: list[bytes]
+    cross_encoder: tuple[Worker, Score], images: list[bytes]
 ) -> None:
     worker, _ = cross_encoder
     document = Text(DOCUMENTS[0], "passage")
