@@ -1,8 +1,9 @@
 """Late chunking: one document of several parts, and which of its tokens belong to which part.
 
 The choices, which nothing outside prescribes: parts are joined with a space where neither neighbour has
-white space, and that space counts to the part that follows, as it does in the tokens of Qwen2. The role's
-prefix counts to the first part. A token across a boundary belongs to the part in which it begins.
+white space. White space at a boundary counts to the part that follows, whoever wrote it, since in the
+tokens of Qwen2 a space belongs to the word behind it. The role's prefix counts to the first part. A token
+across a boundary belongs to the part in which it begins.
 """
 
 from bisect import bisect_left
@@ -23,16 +24,21 @@ class ChunkCutError(ValueError):
 def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
     """The document's text, and for each part the character at which it begins.
 
-    The first begins at 0, with the prefix.
+    The first begins at 0, with the prefix; every other with the white space before it.
     """
-    text = prefix
-    starts = []
+    pieces = [prefix]
+    starts = [0]
+    length = len(prefix)
     for number, chunk in enumerate(chunks):
-        starts.append(len(text) if number else 0)
-        if number and chunk and not chunk[0].isspace() and not text[-1:].isspace():
-            text += " "
-        text += chunk
-    return text, starts
+        if number:
+            before = pieces[-1]
+            starts.append(length - (len(before) - len(before.rstrip())))
+            if chunk and not chunk[0].isspace() and not before[-1:].isspace():
+                pieces.append(" ")
+                length += 1
+        pieces.append(chunk)
+        length += len(chunk)
+    return "".join(pieces), starts
 
 
 def spans_of(token_starts: Sequence[int], chunk_starts: Sequence[int], limit: int) -> list[Span]:

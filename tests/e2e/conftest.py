@@ -10,12 +10,15 @@ from loadtests.processes import Deployment
 # A text of the full context would take a CPU minutes.
 MAX_TOKENS = 2048
 
+# Tests serve images on loopback, which is closed to clients' addresses unless opened.
+SETTINGS = {"WORKER_MAX_TOKENS": str(MAX_TOKENS), "ROUTER_MEDIA_ALLOWED_NETWORKS": '["127.0.0.0/8"]'}
+
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Three pools on the demo's variants, made from nothing, behind one router."""
     folder = tmp_path_factory.mktemp("deployment")
-    started = Deployment(folder / "log", folder / "state", WORKER_MAX_TOKENS=str(MAX_TOKENS))
+    started = Deployment(folder / "log", folder / "state", **SETTINGS)
     try:
         yield started.wait_until_ready()
         assert started.stop() == 0, started.tail()

@@ -23,7 +23,19 @@ def spans(chunks: list[str], limit: int = 10_000) -> list[tuple[int, int]]:
 def test_parts_are_joined_by_a_space_where_there_is_no_white_space() -> None:
     text, starts = join(PREFIX, ["One.", "Two.", " Three.", "Four.\n", "Five."])
     assert text == "Passage: One. Two. Three. Four.\nFive."
-    assert [text[start:][:5] for start in starts] == ["Passa", " Two.", " Thre", " Four", "Five."]
+    assert [text[start:][:5] for start in starts] == ["Passa", " Two.", " Thre", " Four", "\nFive"]
+
+
+@pytest.mark.parametrize(
+    "parts", [["One. ", "Two."], ["One.", " Two."], ["One. ", " Two."], ["One.\n\n", "Two."]]
+)
+def test_white_space_at_a_boundary_takes_no_word_across_it(parts: list[str]) -> None:
+    text, _ = join(PREFIX, parts)
+    encoding = TOKENIZER.encode(text, add_special_tokens=False)
+    (_, end), (start, _) = spans(parts)
+    assert end == start
+    first_part = text[: encoding.offsets[end - 1][1]]
+    assert first_part.strip() == "Passage: One."
 
 
 def test_the_prefix_belongs_to_the_first_part() -> None:
