@@ -14,7 +14,8 @@ MAX_TOKENS = 2048
 SETTINGS = {"WORKER_MAX_TOKENS": str(MAX_TOKENS), "ROUTER_MEDIA_ALLOWED_NETWORKS": '["127.0.0.0/8"]'}
 
 
-@pytest.fixture(scope="session")
+# Not for the session: other tests need the memory of these engines.
+@pytest.fixture(scope="package")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Three pools on the demo's variants, made from nothing, behind one router."""
     folder = tmp_path_factory.mktemp("deployment")

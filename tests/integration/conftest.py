@@ -17,7 +17,7 @@ UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 BATCH_TOKENS = 512
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture merged for all three tasks, written in float32."""
     folder = tmp_path_factory.mktemp("variants")
@@ -25,7 +25,8 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+# Not for the session: other tests need the memory of these engines.
+@pytest.fixture(scope="package")
 def pools(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worker]]:
     """A worker for each pool."""
     settings = [{"model": variants / pool, "task": pool, "batch_tokens": BATCH_TOKENS} for pool in POOLS]
