@@ -23,6 +23,7 @@ ENGINE_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 START_SECONDS = 300
+MAX_WORKERS = 8
 
 
 def free_port() -> int:
@@ -145,12 +146,16 @@ class StockServer(Process):
 
 
 class Deployment(Process):
-    """`python -m deploy local`: the demo unless the settings say otherwise, on ports of its own."""
+    """`python -m deploy local`: the demo unless the settings say otherwise, on ports of its own.
+
+    At most `MAX_WORKERS` workers.
+    """
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
-        self.port = free_port()
+        # Drawn together, or the router's could be one of the workers'.
+        self.port = free_port_run(1 + MAX_WORKERS)
+        self.worker_port = self.port + 1
         self.url = f"http://127.0.0.1:{self.port}"
-        self.worker_port = free_port_run(8)
         own = {
             "DEPLOY_MODEL": "demo",
             "DEPLOY_STATE": str(state),

@@ -174,7 +174,7 @@ LoneItem = Annotated[
 Input = Annotated[
     Annotated[str, Tag("|one string")]
     | Annotated[list[str], Field(min_length=1), Tag("|strings")]
-    | Annotated[list[InputItem], Tag("|items")]
+    | Annotated[list[InputItem], Field(min_length=1), Tag("|items")]
     | Annotated[list[PdfItem], Field(min_length=1, max_length=1), Tag("|one PDF")]
     | Annotated[LoneItem, Tag("|one item")],
     Discriminator(

@@ -92,6 +92,8 @@ async def running_router(
     """A router in front of `workers`, which it tries in this order; `wait` until it has seen them all."""
     app = App(RouterSettings(workers=workers_setting(workers, task), **settings))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    # As uvloop does; a reply in two writes would otherwise wait for an acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
         http="httptools",

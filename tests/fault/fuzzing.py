@@ -9,29 +9,18 @@ from threading import Thread
 from typing import Any
 
 import httpx
-import msgspec
 import numpy as np
 import uvloop
 
 from router.errors import TABLE
 from tests.fakes.router import RunningRouter, running_router
-from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
+from tests.fakes.worker import FakeWorker, fake_workers
 from workers import contract
 
 # What no request here comes near; one that takes as long hangs.
 HANGS_SECONDS = 20.0
 MAX_ITEMS = 32
 DIMENSIONS = 64
-
-
-class DocumentReader(FakeWorker):
-    """Late chunking besides."""
-
-    def _frame(self, index: int, item: contract.Item, mode: Mode) -> bytes:
-        if not isinstance(item.content, contract.Document):
-            return super()._frame(index, item, mode)
-        vector = vector_of.__wrapped__(self.info.task, item, self.info.dimensions)
-        return contract.encode_frame(msgspec.structs.replace(vector, index=index))
 
 
 class Target:
@@ -54,7 +43,7 @@ def running_target() -> Iterator[Target]:
     stop = asyncio.Event()
 
     async def serve() -> None:
-        workers = [DocumentReader(pool, DIMENSIONS) for pool in contract.POOLS]
+        workers = [FakeWorker(pool, DIMENSIONS) for pool in contract.POOLS]
         async with (
             fake_workers(*workers),
             running_router(*workers, media_fetch=False, max_items=MAX_ITEMS) as router,
