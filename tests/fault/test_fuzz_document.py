@@ -54,7 +54,13 @@ def hold(cases: SearchStrategy[schemathesis.Case], only_unsaid: bool = False) ->
     `only_unsaid`: a 422 may speak of nothing that the document could have said.
     """
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=60,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(case=cases)
     def answered(case: schemathesis.Case) -> None:
         response = case.call(timeout=HANGS_SECONDS)
