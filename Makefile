@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ENGINE ?= auto
+SECONDS := 300
 VENV := .venv/bin/python
 
 help: ## list the targets
@@ -9,12 +10,19 @@ help: ## list the targets
 	@echo
 	@echo "  PYTHON=python3.12   the Python to set up with, 3.11 to 3.13"
 	@echo "  ENGINE=cpu          set up vLLM for CPUs even where there is an NVIDIA GPU (auto, cpu, gpu)"
+	@echo "  SECONDS=300         how long make soak takes"
 
 serve: venv ## serve on this machine until Ctrl-C
 	@$(VENV) -m deploy local
 
 test: lint ## check the code and run every test, with real engines
 	@$(VENV) -m pytest
+
+bench: dev ## measure everything side by side, about a quarter of an hour; QUICK=1: a few minutes
+	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
+
+soak: dev ## serve among faults for minutes, and see that nothing grows
+	@SOAK_SECONDS=$(SECONDS) $(VENV) -m pytest -s tests/fault/test_soak.py
 
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
@@ -38,4 +46,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test verify lint format venv dev clean
+.PHONY: help serve test bench soak verify lint format venv dev clean

@@ -1,7 +1,9 @@
 """Servers as child processes, for benchmarks and tests: started, waited for, and ended as a group."""
 
 import contextlib
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,7 +14,16 @@ from pathlib import Path
 
 import httpx
 
-from workers.contract import ENCODE_PATH, READY_PATH, EncodeRequest, Frame, FrameReader, Item, encode_request
+from workers.contract import (
+    ENCODE_PATH,
+    READY_PATH,
+    EncodeRequest,
+    Frame,
+    FrameReader,
+    Item,
+    PoolName,
+    encode_request,
+)
 from workers.plugin import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
@@ -115,6 +126,25 @@ class Worker(Process):
         return frames
 
 
+class Router(Process):
+    """`python -m router` on a port of its own, in front of workers given as pool and address."""
+
+    def __init__(self, log: Path, workers: Sequence[tuple[PoolName, str]], **settings: object) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        groups = [
+            {"targets": [address.removeprefix("http://")], "labels": {"task": pool}}
+            for pool, address in workers
+        ]
+        environment = {f"ROUTER_{name.upper()}": str(value) for name, value in settings.items()}
+        environment |= {"ROUTER_PORT": str(self.port), "ROUTER_WORKERS": json.dumps(groups)}
+        super().__init__(["-m", "router"], environment, log)
+
+    def wait_until_ready(self) -> "Router":
+        self.wait_ready(self.url + READY_PATH)
+        return self
+
+
 @contextlib.contextmanager
 def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Worker]]:
     """Engines started together, all ready, and stopped at the end."""
@@ -156,7 +186,9 @@ class Deployment(Process):
         self.port = free_port_run(1 + MAX_WORKERS)
         self.worker_port = self.port + 1
         self.url = f"http://127.0.0.1:{self.port}"
+        self.token = secrets.token_urlsafe()
         own = {
+            "WORKER_TOKEN": self.token,
             "DEPLOY_MODEL": "demo",
             "DEPLOY_STATE": str(state),
             "DEPLOY_WORKER_PORT": str(self.worker_port),

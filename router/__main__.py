@@ -1,12 +1,12 @@
 """`python -m router`: reads the settings and serves until it is told to stop."""
 
-import logging
+import asyncio
 import os
 import sys
 
-import uvicorn
-
-from router.app import App
+from router.listening import listen
+from router.processes import Processes
+from router.server import Server, set_up_logging
 from router.settings import RouterSettings
 from workers.strict_settings import SettingsError, read_settings
 
@@ -15,29 +15,19 @@ def main() -> int:
     """Serve. Returns the exit status: 78 when a setting has to change first."""
     try:
         settings = read_settings(RouterSettings)
+        server = Server(settings) if settings.processes == 1 else None
     except SettingsError as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # One line for each call to a worker is more than anybody reads.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    uvicorn.run(
-        App(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
+    set_up_logging(settings)
+    try:
+        sockets = listen(settings.host, settings.port)
+    except OSError as error:
+        print(f"cannot listen on {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        return 1
+    if server is None:
+        return asyncio.run(Processes(settings.processes, sockets).run())
+    server.run(sockets)
     return 0
 
 

@@ -11,35 +11,50 @@ from router import docs
 from router.embeddings import embeddings
 from router.errors import (
     TABLE,
+    AuthError,
     ClientGone,
     Internal,
     Invalid,
     MethodNotAllowed,
     NotFound,
+    RateExceeded,
     RouterError,
     Unavailable,
 )
 from router.fleet import Fleet
+from router.gauges import Gauges, SharedGauges
+from router.guard import Guard
 from router.http import Header, Receive, Reply, Request, Scope, Send, json_reply, send_reply
 from router.loader import MediaLoader
+from router.metrics import CONTENT_TYPE
 from router.models import model, model_list
 from router.openapi import openapi
 from router.pool import RETRY_AFTER
 from router.rerank import rerank
 from router.settings import RouterSettings
+from workers import logs
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Reply]]
 MODEL_PATH = "/v1/models/"
+# Clients make paths up; each would be a series of its own.
+NO_ROUTE = "other"
+# For metrics and traces: no such reply is sent, since nobody is there.
+CLIENT_GONE_STATUS = 499
 
 
 class App:
-    """Serves one fleet, which lives as long as the server does."""
+    """Serves one fleet, which lives as long as the server does; `draining` says that it is about to stop."""
 
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
-        self.media = MediaLoader(settings)
+        self.draining = False
+        self.guard = Guard(settings)
+        self.media = MediaLoader(settings, self.fleet.metrics)
+        self._gauges = SharedGauges(self.fleet)
+        self._metrics = self.fleet.metrics
+        self._tracing = self.fleet.tracing
         self._settings = settings
         self._routes: dict[str, dict[str, Handler]] = {
             "/v1/embeddings": {"POST": self._embeddings},
@@ -49,6 +64,7 @@ class App:
             "/health": {"GET": self._live},
             "/live": {"GET": self._live},
             "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._read_metrics},
             "/openapi.json": {"GET": self._openapi},
             "/docs": {"GET": self._docs},
         }
@@ -62,9 +78,11 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.fleet, self.media:
+        async with self.guard, self.fleet, self.media, self._gauges:
             await send({"type": "lifespan.startup.complete"})
             await receive()
+        if self._tracing:
+            await self._tracing.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     @cached_property
@@ -73,23 +91,59 @@ class App:
 
     async def _http(self, request: Request, send: Send) -> None:
         started = time.perf_counter()
+        logs.requests.set((request.id.decode(),))
+        route = self._route(request.path)
+        if self._tracing:
+            request.span = self._tracing.request(request, route)
+        self._gauges.requests += 1
+        status, reason = CLIENT_GONE_STATUS, "CLIENT_GONE"
         try:
-            reply = await self._handler(request)(request)
+            reply, reason = await self._reply(request, route)
+            status = reply.status
+            headers = _common_headers(request, time.perf_counter() - started)
+            if self.draining or request.cut_off:
+                headers.append((b"connection", b"close"))
+            if request.allowance is not None:
+                now = time.monotonic()
+                request.allowance.settle(now, refused=status == 429)
+                headers += request.allowance.headers(now)
+            await send_reply(send, reply, headers)
         except ClientGone:
-            return
+            pass
+        finally:
+            self._gauges.requests -= 1
+            self._metrics.answered(route, status, time.perf_counter() - started)
+            if reason:
+                self._metrics.rejected(reason)
+            if self._tracing and request.span:
+                self._tracing.answered(request.span, status, reason)
+
+    async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
+        """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
+        error: RouterError
+        try:
+            request.allowance = self.guard.admit(request)
+            return await self._handler(request, route)(request), ""
+        except ClientGone:
+            raise
         except asyncio.CancelledError:
             # Only the server does this, to what is still open when its time to stop has run out.
-            reply = error_reply(Unavailable("the router is stopping", retry_after=RETRY_AFTER), request.id)
-        except RouterError as error:
-            reply = error_reply(error, request.id)
+            error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
+        except RouterError as foreseen:
+            error = foreseen
         except Exception:
-            log.exception("request %s ended in an error that nobody foresaw. This is a bug.", request.id)
-            reply = error_reply(Internal("the router failed"), request.id)
-        await send_reply(send, reply, _common_headers(request, time.perf_counter() - started))
+            log.exception("a request ended in an error that nobody foresaw. This is a bug.")
+            error = Internal("the router failed")
+        return error_reply(error, request.id), TABLE[type(error)][1]
 
-    def _handler(self, request: Request) -> Handler:
-        path = MODEL_PATH if request.path.startswith(MODEL_PATH) else request.path
-        methods = self._routes.get(path)
+    def _route(self, path: str) -> str:
+        """The route of a path: one of those that there are, or `NO_ROUTE`."""
+        if path in self._routes:
+            return path
+        return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
+
+    def _handler(self, request: Request, route: str) -> Handler:
+        methods = self._routes.get(route)
         if methods is None:
             raise NotFound(f"no path {request.path[:100]}; see /docs")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -115,7 +169,18 @@ class App:
     async def _ready(self, _: Request) -> Reply:
         not_ready = self.fleet.not_ready()
         pools = {name: not_ready.get(name, "ready") for name in self.fleet.pools}
-        return json_reply(503 if not_ready else 200, {"ready": not not_ready, "pools": pools})
+        reason = "draining" if self.draining else self.fleet.waiting_for
+        ready = not not_ready and reason is None
+        return json_reply(200 if ready else 503, {"ready": ready, "reason": reason, "pools": pools})
+
+    async def _read_metrics(self, _: Request) -> Reply:
+        own = self._gauges.own(asking=1)
+
+        def page() -> bytes:
+            return self._metrics.render(Gauges([own, *self._gauges.others()]))
+
+        # Making the page takes milliseconds, and where several routers share a port it reads their files.
+        return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
 
     async def _openapi(self, _: Request) -> Reply:
         return json_reply(200, self._document)
@@ -137,6 +202,10 @@ def error_reply(error: RouterError, request_id: bytes) -> Reply:
         headers.append((b"allow", ", ".join(error.allow).encode()))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, AuthError):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RateExceeded):
+        headers += error.headers
     return json_reply(status, content, tuple(headers))
 
 

@@ -30,7 +30,10 @@ def page(document: dict[str, Any], address: str) -> str:
             parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
             parts.append(f"<p>{escape(operation['summary'])}. {_text(operation.get('description', ''))}</p>")
             parts += _request(document, operation)
-            parts += [_example(title, path, body, address) for title, body in _EXAMPLES.get(path, ())]
+            secured = "security" in operation
+            parts += [
+                _example(title, path, body, address, secured) for title, body in _EXAMPLES.get(path, ())
+            ]
             parts += ["<h3>Replies</h3><table>", *map(_reply, operation["responses"].items()), "</table>"]
     parts.append("</body></html>")
     return "\n".join(parts)
@@ -86,9 +89,10 @@ def _text(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if at % 2 else piece for at, piece in enumerate(pieces))
 
 
-def _example(title: str, path: str, body: dict[str, Any], address: str) -> str:
+def _example(title: str, path: str, body: dict[str, Any], address: str, secured: bool) -> str:
     data = json.dumps(body, ensure_ascii=False)
-    command = f"curl {address}{path} -H 'content-type: application/json' -d '{data}'"
+    key = ' -H "authorization: Bearer $API_KEY"' if secured else ""
+    command = f"curl {address}{path}{key} -H 'content-type: application/json' -d '{data}'"
     return f"<h3>{escape(title)}</h3><pre>{escape(command)}</pre>"
 
 

@@ -1,5 +1,7 @@
 """`POST /v1/embeddings`, from body to body."""
 
+import time
+
 from router.errors import Invalid
 from router.fleet import Fleet
 from router.http import Header, Reply, Request
@@ -8,7 +10,7 @@ from router.plan import plan
 from router.replies import embeddings_body, npy_body
 from router.schema import EmbeddingRequest, parse_request
 from router.settings import RouterSettings
-from router.work import bulk_of, gather, limits_of, seconds_of
+from router.work import bulk_of, gather, limits_of, seconds_of, take_tokens, taking_turns, tokens_of
 from workers.contract import Vector
 
 NPY = "application/x-npy"
@@ -18,19 +20,26 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     bulk = bulk_of(request)
     seconds = seconds_of(request, settings)
-    wanted = parse_request(await request.body(settings.max_body_bytes), settings.model_aliases)
-    npy = _wants_npy(request, wanted)
     started = fleet.clock()
-    items = await media.load(request, plan(wanted, limits_of(fleet, settings), bulk), seconds)
-    seconds -= fleet.clock() - started
-    vectors = await gather(request, fleet, items, seconds)
+    body = await request.body(settings.max_body_bytes, seconds)
+    wanted = parse_request(body, settings.model_aliases, settings.max_items)
+    npy = _wants_npy(request, wanted)
+    items = plan(wanted, limits_of(fleet, settings), bulk)
+    take_tokens(request, items)
+    items = await media.load(request, items, seconds - (fleet.clock() - started))
+    vectors = await gather(request, fleet, items, seconds - (fleet.clock() - started))
     headers = _cut_header(vectors)
+    started = time.perf_counter()
     if npy:
-        tokens = str(sum(vector.tokens for vector in vectors)).encode()
+        tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
-        return Reply(200, npy_body(vectors, wanted.embed_dtype or "float32"), NPY.encode(), tuple(headers))
-    body = embeddings_body(vectors, wanted.embedding_type or "float", bool(wanted.return_multivector))
-    return Reply(200, body, headers=tuple(headers))
+        reply = npy_body(vectors, wanted.embed_dtype or "float32")
+        fleet.metrics.encoded("npy", time.perf_counter() - started)
+        return Reply(200, reply, NPY.encode(), tuple(headers))
+    form = wanted.embedding_type or "float"
+    reply = await taking_turns(embeddings_body(vectors, form, bool(wanted.return_multivector)))
+    fleet.metrics.encoded(form, time.perf_counter() - started)
+    return Reply(200, reply, headers=tuple(headers))
 
 
 def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:

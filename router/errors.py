@@ -1,6 +1,12 @@
 """Everything that can go wrong with a request, and the reply each one makes.
 
     RouterError
+    ├── AuthError
+    │   ├── MissingKey           no API key where one is needed
+    │   └── InvalidKey           an API key that is none
+    ├── RateExceeded
+    │   ├── RequestRateExceeded  the key's requests of this minute are used up
+    │   └── TokenRateExceeded    the key's tokens of this minute are used up
     ├── InputError
     │   ├── ModelNotFound        the model is not one of those served
     │   ├── TokenLimitExceeded   an input is longer than the context and may not be cut
@@ -38,6 +44,32 @@ class RouterError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+
+
+class AuthError(RouterError):
+    """The caller is not known."""
+
+
+class MissingKey(AuthError):
+    """No API key where one is needed."""
+
+
+class InvalidKey(AuthError):
+    """An API key that is none."""
+
+
+class RateExceeded(RouterError):
+    """One of the key's limits; `headers` say what is left where nothing else does."""
+
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+class RequestRateExceeded(RateExceeded):
+    """The key's requests of this minute are used up."""
+
+
+class TokenRateExceeded(RateExceeded):
+    """The key's tokens of this minute are used up."""
 
 
 class InputError(RouterError):
@@ -116,10 +148,14 @@ TABLE: dict[type[RouterError], tuple[int, str]] = {
     TokenLimitExceeded: (400, "INPUT_TOKEN_LIMIT_EXCEEDED"),
     MediaInvalid: (400, "INPUT_MEDIA_INVALID"),
     MediaUnreachable: (400, "INPUT_MEDIA_UNREACHABLE"),
+    MissingKey: (401, "AUTH_MISSING_API_KEY"),
+    InvalidKey: (401, "AUTH_INVALID_API_KEY"),
     TooLarge: (413, "INPUT_TOO_LARGE"),
     Invalid: (422, "VALIDATION_ERROR"),
     NotFound: (404, "NOT_FOUND"),
     MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),
+    RequestRateExceeded: (429, "RATE_REQUEST_LIMIT_EXCEEDED"),
+    TokenRateExceeded: (429, "RATE_TOKEN_LIMIT_EXCEEDED"),
     QueueFull: (429, "QUEUE_FULL"),
     Unavailable: (503, "SERVICE_UNAVAILABLE"),
     TimedOut: (504, "SERVICE_TIMEOUT"),

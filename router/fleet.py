@@ -1,27 +1,38 @@
 """All pools together: admits a request over those it needs, and says what is ready and what is served."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
+from router.discovery import Discovery, source_of
 from router.errors import Unavailable
 from router.health import Prober
 from router.item import Gather, Item
+from router.metrics import Metrics
+from router.observer import PoolObserver
 from router.pool import RETRY_AFTER, Pool
 from router.queue import PoolQueue
 from router.replica import Replica, State
 from router.settings import RouterSettings
+from router.targets import TargetGroup, change
+from router.tracing import Tracing
 from router.transport import make_client
 from workers import contract
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
+FIRST_LOOK_SECONDS = 2.0
 RERANK_POOL: contract.PoolName = "rerank"
 
 
@@ -36,48 +47,102 @@ class Gauges:
     lanes_in_use: int
 
 
+class _Watched(NamedTuple):
+    prober: Prober
+    task: asyncio.Task[None]
+
+
 class Fleet:
-    """The pools that the settings name. Used as an async context: probing lasts as long as it does."""
+    """The pools of the workers that are named. Used as an async context: probing lasts as long as it does.
+
+    Entering it takes until every worker was looked at once, or for two seconds: of several router
+    processes, one that has only just started would otherwise refuse what the others could serve.
+    """
 
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[[float, float], httpx.AsyncClient] = make_client,
+        make_client: Callable[..., httpx.AsyncClient] = make_client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self._settings = settings
         self._make_client = make_client
         self.clock = clock
-        self._probers: list[asyncio.Task[None]] = []
+        self.metrics = Metrics()
+        self.tracing = Tracing.configured()
+        self._watched: dict[Replica, _Watched] = {}
+        self._leaving: list[Pool] = []
+        self._discovery: Discovery | None = None
+        self._discovering: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Fleet":
         settings = self._settings
-        self._client = self._make_client(CONNECT_SECONDS, settings.worker_timeout_seconds)
-        addresses: dict[contract.PoolName, list[str]] = defaultdict(list)
-        for group in settings.workers:
-            addresses[group.labels.task].extend(group.targets)
-        for name, targets in addresses.items():
-            pool = Pool(
-                name,
-                [Replica(address, name, settings.lanes, self._client) for address in targets],
-                PoolQueue(settings.queue_tokens, settings.queue_items),
-                settings.batch_tokens,
-                settings.batch_items,
-                self.clock,
+        self._client = self._make_client(
+            CONNECT_SECONDS, settings.worker_timeout_seconds, settings.worker_token
+        )
+        if settings.workers:
+            self.apply(settings.workers)
+        if settings.discovery is not None:
+            token = settings.discovery_token
+            source = source_of(
+                settings.discovery, token.get_secret_value() if token else None, settings.discovery_seconds
             )
-            self.pools[name] = pool
-            for replica in pool.replicas:
-                self._watch(pool, replica)
+            self._discovery = Discovery(source, "ROUTER_DISCOVERY", settings.discovery_seconds, self.apply)
+            self._discovering = asyncio.get_running_loop().create_task(self._discovery.run())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._look_around()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._probers:
+        tasks = [watched.task for watched in self._watched.values()]
+        if self._discovering is not None:
+            tasks.append(self._discovering)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._probers, return_exceptions=True)
-        for pool in self.pools.values():
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for pool in [*self.pools.values(), *self._leaving]:
             await pool.close()
         await self._client.aclose()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why it is not known yet which workers there are, None when it is."""
+        if self.pools or self._discovery is None:
+            return None
+        return f"ROUTER_DISCOVERY: {self._discovery.trouble}"
+
+    def apply(self, groups: Iterable[TargetGroup]) -> None:
+        """Serve with the workers of `groups`, and no others, from now on.
+
+        A worker that is new is probed at once. One that is not named any more is given nothing further and
+        finishes what it has; what waits for a pool that has none left is refused.
+        """
+        now = {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}
+        removed, added = change(now, groups)
+        for name, address in removed:
+            log.info("replica %s of pool %s is removed", address, name)
+        came: dict[contract.PoolName, list[Replica]] = defaultdict(list)
+        for name, address in added:
+            replica = Replica(address, name, self._settings.lanes, self._client, self.clock)
+            came[name].append(replica)
+        self._leaving = [pool for pool in self._leaving if pool.in_flight]
+        for name in dict.fromkeys(name for name, _ in (*removed, *added)):
+            pool = self.pools.get(name) or self._empty_pool(name)
+            self.pools[name] = pool
+            if pool.up:
+                # Where all are replaced at once, what waits goes on waiting until the new ones were probed.
+                for replica in came[name]:
+                    replica.state = State.SUSPECT
+            gone = [replica for replica in pool.replicas if (name, replica.address) in removed]
+            for replica in gone:
+                self._forget(replica)
+            pool.set_replicas([replica for replica in (*pool.replicas, *came[name]) if replica not in gone])
+            for replica in came[name]:
+                self._watch(pool, replica)
+            if not pool.replicas:
+                self._leaving.append(self.pools.pop(name))
 
     @property
     def info(self) -> contract.Info | None:
@@ -113,7 +178,15 @@ class Fleet:
             for name, pool in self.pools.items()
         }
 
-    def submit(self, items: Sequence[Item], deadline: float, finished: Callable[[], None]) -> Gather:
+    def submit(
+        self,
+        items: Sequence[Item],
+        deadline: float,
+        finished: Callable[[], None],
+        *,
+        request_id: str = "",
+        span: "Span | None" = None,
+    ) -> Gather:
         """Let all of `items` wait for their pools, or none; `finished` is called when the gather is closed.
 
         Raises `Unavailable` when a pool has no ready replica, `QueueFull` when one has no room.
@@ -122,9 +195,7 @@ class Fleet:
         for item in items:
             parts[self._pool(item.pool)].append(item)
         for pool, part in parts.items():
-            if not pool.ready:
-                raise pool.unavailable()
-            pool.queue.check_room(part)
+            pool.check_room(part, deadline)
 
         def close(gather: Gather) -> None:
             if gather.error is not None:
@@ -132,9 +203,9 @@ class Fleet:
                     pool.forget(part)
             finished()
 
-        gather = Gather(items, self.clock(), deadline, close)
+        gather = Gather(items, self.clock(), deadline, close, request_id, span)
         for pool, part in parts.items():
-            pool.queue.admit(part)
+            pool.admit(part)
         for pool in parts:
             pool.dispatch()
         return gather
@@ -145,6 +216,12 @@ class Fleet:
         except KeyError:
             raise Unavailable(f"no worker serves the pool {name} here", retry_after=RETRY_AFTER) from None
 
+    async def _look_around(self) -> None:
+        if self._discovery is not None:
+            await self._discovery.looked.wait()
+        for watched in list(self._watched.values()):
+            await watched.prober.looked.wait()
+
     def _watch(self, pool: Pool, replica: Replica) -> None:
         prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds)
 
@@ -153,7 +230,24 @@ class Fleet:
             pool.replicas_changed()
 
         replica.changed = changed
-        self._probers.append(asyncio.get_running_loop().create_task(prober.run()))
+        task = asyncio.get_running_loop().create_task(prober.run())
+        self._watched[replica] = _Watched(prober, task)
+
+    def _forget(self, replica: Replica) -> None:
+        self._watched.pop(replica).task.cancel()
+        replica.changed = lambda: None
+
+    def _empty_pool(self, name: contract.PoolName) -> Pool:
+        settings = self._settings
+        return Pool(
+            name,
+            [],
+            PoolQueue(settings.queue_tokens, settings.queue_items),
+            settings.batch_tokens,
+            settings.batch_items,
+            self.clock,
+            PoolObserver(self.metrics.pool(name), self.tracing, self.clock),
+        )
 
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:
         """Why `replica` must not serve: vectors of another task or size would be wrong without a sign."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
-from router.replica import Replica, State
+from router.replica import Replica, State, TokenRefused
 from router.transport import TRANSPORT_ERRORS, was_refused
 from workers import contract
 
@@ -26,7 +26,7 @@ Judge = Callable[[Replica, contract.Info], str | None]
 class Prober:
     """Probes one replica for as long as `run` does: often while it is down, seldom while it is up.
 
-    `judge` sees the info of a worker before it is let in.
+    `judge` sees the info of a worker before it is let in. `looked` is set after the first probe.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Prober:
         self._client = client
         self._judge = judge
         self._seconds_while_up = seconds_while_up
+        self.looked = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
         self._silences = 0
@@ -51,6 +52,7 @@ class Prober:
         while True:
             successes = replica.successes
             await self._probe()
+            self.looked.set()
             # Whatever woke it until here can be read from the state.
             self._woken.clear()
             if replica.state is State.READY:
@@ -77,6 +79,9 @@ class Prober:
         try:
             info = contract.decode_info(await self._get(contract.INFO_PATH))
             await self._get(contract.READY_PATH)
+        except TokenRefused as error:
+            self._refuse(str(error))
+            return
         except (*TRANSPORT_ERRORS, _NotReady) as error:
             self._silences += 1
             known_gone = was_refused(error) or isinstance(error, _NotReady)
@@ -93,10 +98,15 @@ class Prober:
         refusal = self._judge(replica, info)
         if refusal is None:
             replica.up(info)
+            self._refusal = None
         else:
-            if refusal != self._refusal:
-                log.error("replica %s of pool %s is refused: %s", replica.address, replica.pool, refusal)
-            replica.down(refusal)
+            self._refuse(refusal)
+
+    def _refuse(self, refusal: str) -> None:
+        replica = self._replica
+        if refusal != self._refusal:
+            log.error("replica %s of pool %s is refused: %s", replica.address, replica.pool, refusal)
+        replica.down(refusal)
         self._refusal = refusal
 
     def _lost(self, reason: str, *, gone: bool = False) -> None:
@@ -108,6 +118,8 @@ class Prober:
         response = await self._client.get(
             f"http://{self._replica.address}{path}", timeout=PROBE_TIMEOUT_SECONDS
         )
+        if response.status_code == 401:
+            raise TokenRefused
         if response.status_code != 200:
             raise _NotReady(f"{path} answers {response.status_code}")
         return response.content

@@ -5,11 +5,15 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from router.errors import ClientGone, TooLarge
+from router.errors import ClientGone, TimedOut, TooLarge
+from router.limits import Allowance
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,10 +39,23 @@ class Reply(NamedTuple):
 class Request:
     """One HTTP request. `headers` has lower-case names; `id` is the client's own, or a new one.
 
-    `queue_seconds` and `inference_seconds` are what its handler says of where the time went.
+    `span` is its trace, where there is one. `queue_seconds` and `inference_seconds` are what its handler
+    says of where the time went. `cut_off` says that its body was not waited for. `allowance` is what its key
+    lets it use, None without limits.
     """
 
-    __slots__ = ("_receive", "headers", "id", "inference_seconds", "method", "path", "queue_seconds")
+    __slots__ = (
+        "_receive",
+        "allowance",
+        "cut_off",
+        "headers",
+        "id",
+        "inference_seconds",
+        "method",
+        "path",
+        "queue_seconds",
+        "span",
+    )
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -48,6 +65,9 @@ class Request:
         self.id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
+        self.span: Span | None = None
+        self.allowance: Allowance | None = None
+        self.cut_off = False
         self._receive = receive
 
     def header(self, name: str) -> str | None:
@@ -55,8 +75,19 @@ class Request:
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1").strip()
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body; raises `TooLarge` past `limit` bytes, `ClientGone` when it never ends."""
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """The whole body; raises `TooLarge` past `limit` bytes.
+
+        `TimedOut` when it is not there within `seconds`, `ClientGone` when the client leaves before it is.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._body(limit)
+        except TimeoutError:
+            self.cut_off = True
+            raise TimedOut(f"the request body was not there within {seconds:g} seconds") from None
+
+    async def _body(self, limit: int) -> bytes:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limit + DISCARD_BYTES:
             raise _too_large(limit)

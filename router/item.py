@@ -3,9 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from router.media import Media
 from workers import contract
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 
 class Place(IntEnum):
@@ -41,10 +45,11 @@ class Item:
 class Batch:
     """Items that one lane of a replica works on together, all of one class.
 
-    `abort` is called once, when the last item that anybody still wants has left it.
+    `abort` is called once, when the last item that anybody still wants has left it. `headers` go with it to
+    the worker.
     """
 
-    __slots__ = ("abort", "bulk", "items", "tokens", "wanted")
+    __slots__ = ("abort", "bulk", "headers", "items", "tokens", "wanted")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
@@ -52,6 +57,7 @@ class Batch:
         self.bulk = items[0].bulk
         self.wanted = len(items)
         self.abort: Callable[[], object] | None = None
+        self.headers: dict[str, str] = {}
         for item in items:
             item.place = Place.TAKEN
             item.batch = self
@@ -71,7 +77,8 @@ class Batch:
 class Gather:
     """The results of one request's items, in input order, however they arrive.
 
-    `finished` is called once: when the last result is in, or at the first error.
+    `finished` is called once: when the last result is in, or at the first error. `request_id` and `span`
+    tell logs and traces whose items these are.
     """
 
     __slots__ = (
@@ -81,13 +88,21 @@ class Gather:
         "error",
         "finished",
         "items",
+        "request_id",
         "results",
+        "span",
         "taken_at",
         "waiting_for",
     )
 
     def __init__(
-        self, items: Sequence[Item], now: float, deadline: float, finished: Callable[["Gather"], None]
+        self,
+        items: Sequence[Item],
+        now: float,
+        deadline: float,
+        finished: Callable[["Gather"], None],
+        request_id: str = "",
+        span: "Span | None" = None,
     ) -> None:
         if not items:
             raise ValueError("a request without items has nothing to gather. This is a bug.")
@@ -100,6 +115,8 @@ class Gather:
         self.deadline = deadline
         self.error: Exception | None = None
         self.finished = finished
+        self.request_id = request_id
+        self.span = span
         for item in items:
             item.gather = self
 

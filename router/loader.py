@@ -1,7 +1,9 @@
 """Completes a plan: fetches what is at addresses and renders PDFs, each thing once for a request."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +13,7 @@ from router.fetch import Fetcher
 from router.http import Request
 from router.item import Item
 from router.media import Media, check_image, check_pdf, image_tokens
+from router.metrics import Metrics
 from router.pdf import PdfRenderer
 from router.settings import RouterSettings
 from workers.contract import Image
@@ -24,8 +27,9 @@ class _Loaded(NamedTuple):
 class MediaLoader:
     """Makes items complete. Used as an async context."""
 
-    def __init__(self, settings: RouterSettings) -> None:
+    def __init__(self, settings: RouterSettings, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
         self._renderer = PdfRenderer(settings.pdf_processes)
 
@@ -97,11 +101,25 @@ class MediaLoader:
             if not settings.media_fetch:
                 raise MediaUnreachable(f"{field}: addresses are not fetched from here; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
-            data = await self._fetcher.fetch(data, limit, field)
+            with self._timed("fetch"):
+                data = await self._fetcher.fetch(data, limit, field)
             budget.take(len(data), field)
             (check_pdf if is_pdf else check_image)(data, field)
-        images = await self._renderer.render(data, settings.max_pdf_pages, field) if is_pdf else [data]
+        images = [data]
+        if is_pdf:
+            with self._timed("render"):
+                images = await self._renderer.render(data, settings.max_pdf_pages, field)
         return [_Loaded(Image(image), image_tokens(image)) for image in images]
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            self._metrics.loaded(step, outcome, time.perf_counter() - started)
 
 
 class _Budget:

@@ -6,7 +6,8 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from router.embeddings import NPY
-from router.errors import TABLE, Invalid
+from router.errors import TABLE, Invalid, RateExceeded
+from router.guard import OPEN_PATHS
 from router.plan import MODEL
 from router.rerank import RerankRequest
 from router.schema import EmbeddingRequest
@@ -117,9 +118,10 @@ class Status(BaseModel):
 
 
 class Readiness(BaseModel):
-    """For each pool `ready`, or why it is not."""
+    """For each pool `ready`, or why it is not. `reason` is what holds the whole router back, else null."""
 
     ready: bool
+    reason: str | None
     pools: dict[str, str]
 
 
@@ -150,6 +152,18 @@ _HEADERS = {
         for name, text in _TIMES.items()
     },
 }
+_LIMIT_HEADERS = {
+    f"X-RateLimit-{what}-{kind}": {
+        "schema": {"type": form},
+        "description": f"{text} Where the key has a limit.",
+    }
+    for kind in ("Requests", "Tokens")
+    for what, form, text in (
+        ("Limit", "integer", "A minute."),
+        ("Remaining", "integer", "What may be used now."),
+        ("Reset", "string", "Until nothing is used, such as 6m0s."),
+    )
+}
 _EMBEDDING_HEADERS = {
     "x-truncated-inputs": {
         "schema": {"type": "string"},
@@ -170,7 +184,7 @@ def openapi(settings: RouterSettings) -> dict[str, Any]:
         ],
         ref_template="#/components/schemas/{model}",
     )
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Triptych",
@@ -192,9 +206,29 @@ def openapi(settings: RouterSettings) -> dict[str, Any]:
             "/health": {"get": _get("Whether the process answers", "Status")},
             "/live": {"get": _get("The same", "Status")},
             "/ready": {"get": _ready()},
+            "/metrics": {"get": _metrics()},
         },
         "components": {"schemas": schemas["$defs"]},
     }
+    if settings.guarded:
+        _guard(document)
+    return document
+
+
+def _guard(document: dict[str, Any]) -> None:
+    """Say of every path but the open ones that it needs a key, which may be limited."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        if path in OPEN_PATHS:
+            continue
+        for operation in operations.values():
+            operation["security"] = [{"key": []}]
+            responses = operation["responses"]
+            responses |= {"401": _error(401), "429": _error(429, limited=True)}
+            for response in responses.values():
+                response["headers"] = {**response["headers"], **_LIMIT_HEADERS}
+            challenge = {"required": True, "schema": {"type": "string"}, "description": "Bearer."}
+            responses["401"]["headers"] = {**_HEADERS, "WWW-Authenticate": challenge}
 
 
 def _embeddings(settings: RouterSettings) -> dict[str, Any]:
@@ -282,8 +316,18 @@ def _ready() -> dict[str, Any]:
     return operation
 
 
-def _error(status: int) -> dict[str, Any]:
-    kinds = [(kind, code) for kind, (its_status, code) in TABLE.items() if its_status == status]
+def _metrics() -> dict[str, Any]:
+    operation = _get("What Prometheus reads", "Status")
+    operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return operation
+
+
+def _error(status: int, *, limited: bool = False) -> dict[str, Any]:
+    kinds = [
+        (kind, code)
+        for kind, (its_status, code) in TABLE.items()
+        if its_status == status and (limited or not issubclass(kind, RateExceeded))
+    ]
     return {
         "description": "; ".join(f"`{code}`: {_sentence(kind)}" for kind, code in kinds),
         "headers": _HEADERS,

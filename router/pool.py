@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,8 @@ from router.errors import (
     Unavailable,
 )
 from router.item import Batch, Item, Place
+from router.metrics import Metrics
+from router.observer import PoolObserver
 from router.queue import PoolQueue
 from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
@@ -28,6 +31,12 @@ RETRY_AFTER = 2
 MAX_RETRIES = 2
 # Spreading a request over idle replicas in batches smaller than this costs more than it gains.
 SMALLEST_SHARE_TOKENS = 256
+# A query waits at least for the engine step that is under way. So while there are queries, bulk work has
+# this many lanes of a replica, the second one to keep the engine from being idle between two batches, and
+# its batches are no larger than about doubles the time of a step.
+BULK_LANES_BESIDE_QUERIES = 2
+# There are queries for this long after the last one came.
+QUERIES_SECONDS = 2.0
 
 Clock = Callable[[], float]
 
@@ -47,6 +56,7 @@ class Pool:
         batch_tokens: int,
         batch_items: int,
         clock: Clock = time.monotonic,
+        observer: PoolObserver | None = None,
     ) -> None:
         self.name = name
         self.replicas = tuple(replicas)
@@ -55,41 +65,76 @@ class Pool:
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
         self._clock = clock
+        self._observer = observer or PoolObserver(Metrics().pool(name), None, clock)
         self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), clock())
+        self._last_query = -math.inf
 
     @property
     def ready(self) -> bool:
-        """Whether any replica is, or may be."""
+        """Whether any replica takes work now, or soon will."""
+        now = self._clock()
+        return any(replica.usable(now) for replica in self.replicas)
+
+    @property
+    def up(self) -> bool:
+        """Whether any replica is up, even if it is left alone for a moment: accepted work waits for it."""
         return any(replica.state in (State.READY, State.SUSPECT) for replica in self.replicas)
 
     def unavailable(self) -> Unavailable:
         """The error for work that this pool cannot take now."""
+        now = self._clock()
+        trials = [
+            replica.breaker.open_until - now for replica in self.replicas if replica.state is State.READY
+        ]
         return Unavailable(
             f"no replica of the pool {self.name} is ready; try again shortly",
-            retry_after=RETRY_AFTER,
+            retry_after=max(1, math.ceil(min(trials, default=RETRY_AFTER))),
         )
+
+    def check_room(self, items: Sequence[Item], deadline: float) -> None:
+        """Raise `Unavailable` or `QueueFull` unless all of `items` can be taken together."""
+        if not self.ready:
+            raise self.unavailable()
+        in_flight = sum(replica.tokens_in_flight for replica in self.replicas)
+        self.queue.check_room(items, self._clock(), deadline, in_flight)
+
+    def admit(self, items: Sequence[Item]) -> None:
+        """Let `items` wait; `dispatch` has to follow."""
+        now = self._clock()
+        if not all(item.bulk for item in items):
+            self._last_query = now
+        self.queue.admit(items, now)
 
     def dispatch(self) -> None:
         """Hand out batches while there is work, and a replica with a free lane."""
         while self.queue.items:
             now = self._clock()
             free = [replica for replica in self.replicas if replica.has_free_lane(now)]
-            # What has failed once goes to a replica that has not, if need be to one that is busy now.
-            if self.queue.retrying(self._batch_tokens) and any(replica.sound for replica in self.replicas):
-                free = [replica for replica in free if replica.sound]
-            if not free:
+            beside_queries = now - self._last_query < QUERIES_SECONDS
+            for_bulk = [replica for replica in free if takes_bulk(replica, beside_queries)]
+            bulk = self.queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
+            if bulk is None:
                 return
-            share = -(-self.queue.tokens // len(free))
-            budget = min(self._batch_tokens, max(share, SMALLEST_SHARE_TOKENS))
-            batch, expired = self.queue.take(budget, self._batch_items, now)
+            able = for_bulk if bulk else free
+            # What has failed once goes to a replica that has not, if need be to one that is busy now.
+            if self.queue.retrying(bulk=bulk) and any(replica.sound for replica in self.replicas):
+                able = [replica for replica in able if replica.sound]
+            if not able:
+                return
+            replica = min(able, key=lambda replica: replica.pace.seconds(replica.tokens_in_flight))
+            _, waiting = self.queue.depth(bulk=bulk)
+            budget = min(self._batch_tokens, max(-(-waiting // len(able)), SMALLEST_SHARE_TOKENS))
+            if bulk and beside_queries:
+                budget = int(min(budget, max(replica.pace.tokens_until_twice(), SMALLEST_SHARE_TOKENS)))
+            batch, expired = self.queue.take(budget, self._batch_items, now, bulk=bulk)
             for item in expired:
                 item.gather.fail(TimedOut("the request's time ran out before its turn came"), now)
             if batch is not None:
-                self._start(min(free, key=lambda replica: replica.tokens_in_flight), batch, now)
+                self._start(replica, batch, now)
 
     def forget(self, items: Sequence[Item]) -> None:
         """Nobody waits for `items` any more: wherever they are, drop them."""
-        self.queue.cancel(items)
+        self.queue.cancel(items, self._clock())
         for item in items:
             if item.place is Place.TAKEN and item.batch is not None:
                 item.place = Place.DONE
@@ -97,12 +142,18 @@ class Pool:
 
     def replicas_changed(self) -> None:
         """Serve what waits, or refuse it when nobody is left to serve it."""
-        if self.ready:
+        if self.up:
             self.dispatch()
             return
         now = self._clock()
         for item in self.queue.waiting():
             item.gather.fail(self.unavailable(), now)
+
+    def set_replicas(self, replicas: Sequence[Replica]) -> None:
+        """Use these from now on; what one that is left out has been given, it still finishes."""
+        self.replicas = tuple(replicas)
+        self._retries.resize(sum(replica.lanes for replica in self.replicas))
+        self.replicas_changed()
 
     async def close(self) -> None:
         """End the batches in flight."""
@@ -113,6 +164,7 @@ class Pool:
 
     def _start(self, replica: Replica, batch: Batch, now: float) -> None:
         self._retries.earn()
+        self._observer.taken(batch, now)
         for item in batch.items:
             item.gather.taken_at = now
         # The lane is held from here: the task itself starts only after this round of dispatching.
@@ -131,17 +183,22 @@ class Pool:
     async def _run(self, replica: Replica, batch: Batch) -> None:
         """See one batch through on one replica; each of its items ends, or is back in the queue."""
         try:
-            await replica.encode(batch, self._deliver)
+            with self._observer.at(replica, batch):
+                await replica.encode(batch, self._deliver)
+            if replica.pace.compare(other.pace for other in self.replicas if other is not replica):
+                log.warning(
+                    "replica %s of pool %s is %s", replica.address, self.name, _PACES[replica.pace.slow]
+                )
         except Overloaded:
-            pause = replica.pause(self._clock())
-            asyncio.get_running_loop().call_later(pause, self.dispatch)
-            self._put_back(batch.unfinished())
+            self._dispatch_in(replica.pause(self._clock()))
+            self._put_back(batch.unfinished(), "overloaded")
         except Draining:
             replica.draining()
-            self._put_back(batch.unfinished())
+            self._put_back(batch.unfinished(), "draining")
         except ReplicaFailed as error:
             log.warning("%s; %d items unfinished", error, batch.wanted)
-            self._retry(batch.unfinished(), str(error))
+            self._dispatch_in(replica.breaker.open_until - self._clock())
+            self._retry(batch.unfinished(), "replica_failed", str(error))
         except Rejected as error:
             log.error("replica %s refused a batch: %s. This is a bug.", replica.address, error)
             self._fail(batch.unfinished(), Internal("a worker refused the batch"))
@@ -149,20 +206,28 @@ class Pool:
             log.exception("a batch ended in an error that nobody foresaw. This is a bug.")
             self._fail(batch.unfinished(), Internal("the router failed"))
 
+    def _dispatch_in(self, seconds: float) -> None:
+        """Look again when a replica that is left alone takes work again."""
+        if seconds > 0:
+            asyncio.get_running_loop().call_later(seconds, self.dispatch)
+
     def _deliver(self, item: Item, frame: contract.Frame) -> None:
         """An item's frame has come, and is as it should be."""
         if item.batch is None:
             return
         if isinstance(frame, contract.Vector):
+            now = self._clock()
             item.batch.leave(item)
-            item.gather.resolve(item, frame, self._clock())
+            self.queue.drained(item, now)
+            self._observer.served(frame)
+            item.gather.resolve(item, frame, now)
         elif frame.code == "internal":
-            self._retry([item], frame.message)
+            self._retry([item], "item_failed", frame.message)
             self.dispatch()
         else:
             self._fail([item], client_error(item, frame))
 
-    def _retry(self, items: Sequence[Item], reason: str) -> None:
+    def _retry(self, items: Sequence[Item], kind: str, reason: str) -> None:
         """Another try for `items`, as far as they and the pool have any left."""
         if items and not self._retries.spend(self._clock()):
             self._fail(items, Unavailable("too much is failing to try again", retry_after=RETRY_AFTER))
@@ -171,11 +236,11 @@ class Pool:
             if item.tries > MAX_RETRIES:
                 log.error("an item failed %d times, the last: %s", item.tries, reason)
                 self._fail([item], Internal(f"{item.field}: failed {item.tries} times"))
-        self._put_back(items)
+        self._put_back(items, kind)
 
-    def _put_back(self, items: Sequence[Item]) -> None:
+    def _put_back(self, items: Sequence[Item], kind: str) -> None:
         """Return those of `items` that are still wanted to the queue, if there is anybody to serve it."""
-        if not self.ready:
+        if not self.up:
             self._fail(items, self.unavailable())
         wanted = []
         for item in items:
@@ -183,11 +248,21 @@ class Pool:
                 item.batch.leave(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
+        self._observer.put_back(wanted, kind)
 
     def _fail(self, items: Sequence[Item], error: RouterError) -> None:
         now = self._clock()
         for item in items:
             item.gather.fail(error, now)
+
+
+def takes_bulk(replica: Replica, beside_queries: bool) -> bool:
+    """Whether bulk may have a free lane of `replica`: one of several is always kept for queries."""
+    lanes = max(1, replica.lanes - 1)
+    return replica.bulk_lanes_in_use < (min(lanes, BULK_LANES_BESIDE_QUERIES) if beside_queries else lanes)
+
+
+_PACES = {True: "far slower than the others; it gets one batch at a time", False: "no longer slow"}
 
 
 def client_error(item: Item, failure: contract.Failure) -> RouterError:

@@ -5,14 +5,20 @@ share of what interactive takes, and once it has earned a whole batch that batch
 A batch is of one class, so that the engine can be told how urgent it is.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from router.errors import QueueFull
 from router.item import Batch, Item, Place
+from router.pace import DrainRate
 
 BULK_SHARE = 0.2
+# Whoever is refused is asked to come back when about half of what waits will be done, within these bounds.
+SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
+# How far off the time that a request will take may be guessed: what is let in shall be done in time.
+MARGIN = 2.0
 # An item that has failed this often goes alone, so that it can take no neighbour down once more.
 TRIES_BEFORE_ALONE = 2
 
@@ -34,10 +40,11 @@ class PoolQueue:
     def __init__(self, max_tokens: int, max_items: int, bulk_share: float = BULK_SHARE) -> None:
         self._max_tokens = max_tokens
         self._max_items = max_items
-        self._earning = bulk_share / (1 - bulk_share)
+        self._bulk_share = bulk_share
         self._earned = 0.0
         self._interactive = _Line()
         self._bulk = _Line()
+        self._drained = DrainRate()
 
     @property
     def items(self) -> int:
@@ -49,31 +56,59 @@ class PoolQueue:
         """Tokens waiting, estimated."""
         return self._interactive.tokens + self._bulk.tokens
 
-    def retrying(self, max_tokens: int) -> bool:
-        """Whether what `take` would give first has failed before."""
-        head = next(iter(self._next_line(max_tokens).items), None)
+    def next_class(self, max_tokens: int, *, bulk_too: bool = True) -> bool | None:
+        """Whether the next batch would be bulk, which it may be with `bulk_too`; None when there is none."""
+        if self._interactive.items and not (
+            bulk_too and self._bulk.items and self._earned >= min(max_tokens, self._bulk.tokens)
+        ):
+            return False
+        return True if bulk_too and self._bulk.items else None
+
+    def retrying(self, *, bulk: bool) -> bool:
+        """Whether what goes first in a class has failed before."""
+        head = next(iter(self._line_of(bulk).items), None)
         return head is not None and head.tries > 0
 
     def depth(self, *, bulk: bool) -> tuple[int, int]:
         """Items and tokens waiting in one class."""
-        line = self._bulk if bulk else self._interactive
+        line = self._line_of(bulk)
         return len(line.items), line.tokens
 
-    def check_room(self, items: Sequence[Item]) -> None:
-        """Raise `QueueFull` unless all of `items` may wait here together."""
-        waiting = self.items
+    def check_room(
+        self, items: Sequence[Item], now: float, deadline: float = math.inf, in_flight: int = 0
+    ) -> None:
+        """Raise `QueueFull` unless all of `items` may wait here together, and will be done by `deadline`.
+
+        Work that would only wait until its time is over would take the place of work that is done in time.
+        `in_flight` tokens have left the queue and are not done yet.
+        """
+        if not self.items:
+            return
         tokens = sum(item.cost for item in items)
-        if waiting and (waiting + len(items) > self._max_items or self.tokens + tokens > self._max_tokens):
+        if self.items + len(items) > self._max_items or self.tokens + tokens > self._max_tokens:
             raise QueueFull(
-                f"{waiting} items wait for the pool {items[0].pool} already; try again shortly", retry_after=1
+                f"{self.items} items wait for the pool {items[0].pool} already; try again later",
+                retry_after=self._retry_after(now),
+            )
+        rate = self._drained.per_second(now)
+        ahead = self._ahead(bulk=any(item.bulk for item in items)) + in_flight + tokens
+        if rate is not None and now + MARGIN * ahead / rate > deadline:
+            raise QueueFull(
+                f"with what waits for the pool {items[0].pool} it would take about {ahead / rate:.1f} s, and "
+                f"the request has {deadline - now:.1f} s; try again later",
+                retry_after=self._retry_after(now),
             )
 
-    def admit(self, items: Sequence[Item]) -> None:
-        """Let all of `items` wait, or raise `QueueFull` and let none."""
-        self.check_room(items)
+    def admit(self, items: Sequence[Item], now: float) -> None:
+        """Let all of `items` wait; whether they may, `check_room` has said."""
         for item in items:
             item.place = Place.WAITING
-            self._line(item).append(item)
+            self._line_of(item.bulk).append(item)
+        self._drained.observe(0, now, waiting=True)
+
+    def drained(self, item: Item, now: float) -> None:
+        """`item`, which a lane had taken, is done."""
+        self._drained.observe(item.cost, now, waiting=bool(self.items))
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Return items that a lane had taken to the head of their class, in their order.
@@ -82,21 +117,22 @@ class PoolQueue:
         """
         for item in reversed(items):
             item.place = Place.WAITING
-            self._line(item).prepend(item)
+            self._line_of(item.bulk).prepend(item)
 
-    def cancel(self, items: Iterable[Item]) -> None:
+    def cancel(self, items: Iterable[Item], now: float) -> None:
         """Forget those of `items` that wait here."""
         for item in items:
             if item.place is Place.WAITING:
-                self._line(item).remove(item)
+                self._line_of(item.bulk).remove(item)
                 item.place = Place.DONE
+        self._drained.observe(0, now, waiting=bool(self.items))
 
-    def take(self, max_tokens: int, max_items: int, now: float) -> Taken:
-        """The next batch, within both limits, and the items met on the way that have no time left.
+    def take(self, max_tokens: int, max_items: int, now: float, *, bulk: bool) -> Taken:
+        """The next batch of a class, within both limits, and the items met on the way that are too late.
 
         An item that is larger than `max_tokens` goes alone, and so does one before its last try.
         """
-        line = self._next_line(max_tokens)
+        line = self._line_of(bulk)
         items: list[Item] = []
         expired: list[Item] = []
         tokens = 0
@@ -113,7 +149,7 @@ class PoolQueue:
                 break
         for item in items:
             line.remove(item)
-        self.cancel(expired)
+        self.cancel(expired, now)
         self._settle(line, tokens)
         return Taken(Batch(items) if items else None, expired)
 
@@ -121,21 +157,27 @@ class PoolQueue:
         """All that waits."""
         return [*self._interactive.items, *self._bulk.items]
 
-    def _line(self, item: Item) -> "_Line":
-        return self._bulk if item.bulk else self._interactive
+    def _line_of(self, bulk: bool) -> "_Line":
+        return self._bulk if bulk else self._interactive
 
-    def _next_line(self, max_tokens: int) -> "_Line":
-        if not self._interactive.items:
-            return self._bulk
-        if self._bulk.items and self._earned >= min(max_tokens, self._bulk.tokens):
-            return self._bulk
-        return self._interactive
+    def _ahead(self, *, bulk: bool) -> float:
+        """The tokens that are done before a new item of a class has its turn."""
+        share = self._bulk_share if bulk else 1 - self._bulk_share
+        # The class has its share for certain, and what the other leaves.
+        return min(self.tokens, self._line_of(bulk).tokens / share)
+
+    def _retry_after(self, now: float) -> int:
+        rate = self._drained.per_second(now)
+        if rate is None:
+            return SHORTEST_RETRY_SECONDS
+        seconds = self.tokens / 2 / rate
+        return math.ceil(min(max(seconds, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS))
 
     def _settle(self, line: "_Line", tokens: int) -> None:
         """Book what a batch took: interactive earns for the bulk that waits, bulk spends."""
         if line is self._interactive:
             if self._bulk.items:
-                self._earned += tokens * self._earning
+                self._earned += tokens * self._bulk_share / (1 - self._bulk_share)
         elif self._interactive.items:
             self._earned -= tokens
         if not self._bulk.items:

@@ -1,6 +1,7 @@
 """One worker at its address: gives it batches, checks every vector that comes back, knows its state."""
 
 import logging
+import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -8,14 +9,14 @@ import httpx
 import msgspec
 import numpy as np
 
+from router.breaker import Breaker, BreakerState
 from router.item import Batch, Item
+from router.pace import Pace
 from router.transport import TRANSPORT_ERRORS, was_refused
 from workers import contract
 
 log = logging.getLogger(__name__)
 
-# A replica that fails this often in a row is down until a probe says otherwise.
-FAILURES_UNTIL_DOWN = 3
 # How long an overloaded replica is left alone; twice as long for each further time in a row.
 PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
@@ -51,43 +52,75 @@ class Rejected(Exception):
     """The replica says that our batch is wrong; trying again cannot help."""
 
 
+class TokenRefused(ReplicaFailed):
+    """The worker answers 401."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker refuses our token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN")
+
+
 class Replica:
     """`changed` is called when the state has; `lanes` bounds the batches that it has at a time."""
 
-    def __init__(self, address: str, pool: contract.PoolName, lanes: int, client: httpx.AsyncClient) -> None:
+    def __init__(
+        self,
+        address: str,
+        pool: contract.PoolName,
+        lanes: int,
+        client: httpx.AsyncClient,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.address = address
         self.pool = pool
         self.state = State.DOWN
         self.reason = "not seen yet"
         self.info: contract.Info | None = None
+        self.breaker = Breaker()
+        self.pace = Pace()
         self.paused_until = 0.0
         self.successes = 0
         self.tokens_in_flight = 0
         self.lanes_in_use = 0
+        self.bulk_lanes_in_use = 0
         self.changed: Callable[[], None] = lambda: None
         self.lanes = lanes
-        self.failures = 0
         self._client = client
+        self._clock = clock
         self._url = httpx.URL(f"http://{address}{contract.ENCODE_PATH}")
         self._overloads = 0
         self._gone = False
 
     def has_free_lane(self, now: float) -> bool:
-        """Whether it would take a batch now; one that has failed gets one at a time until it succeeds."""
-        lanes = 1 if self.failures else self.lanes
-        return self.state is State.READY and self.lanes_in_use < lanes and self.paused_until <= now
+        """Whether it would take a batch now.
+
+        One that has failed gets one at a time until it succeeds, and one that is slow as long as it is.
+        """
+        lanes = 1 if self.breaker.failures or self.pace.slow else self.lanes
+        return (
+            self.state is State.READY
+            and self.lanes_in_use < lanes
+            and self.paused_until <= now
+            and self.breaker.state(now) is not BreakerState.OPEN
+        )
+
+    def usable(self, now: float) -> bool:
+        """Whether it is, or may be, one that serves: up, and not left alone for its failures."""
+        if self.state is State.READY:
+            return self.breaker.state(now) is not BreakerState.OPEN
+        return self.state is State.SUSPECT
 
     @property
     def sound(self) -> bool:
         """Whether it is ready and its last batch did not fail."""
-        return self.state is State.READY and not self.failures
+        return self.state is State.READY and not self.breaker.failures
 
     def up(self, info: contract.Info) -> None:
         """A probe has found it ready."""
         self.info = info
         if self._gone:
             # Another process than the one that failed.
-            self.failures = 0
+            self.breaker = Breaker()
+            self.pace = Pace()
             self._gone = False
         self._become(State.READY, "ready")
 
@@ -115,11 +148,13 @@ class Replica:
     def hold(self, batch: Batch) -> None:
         """Take a lane for `batch`, until `release`."""
         self.lanes_in_use += 1
+        self.bulk_lanes_in_use += batch.bulk
         self.tokens_in_flight += batch.tokens
 
     def release(self, batch: Batch) -> None:
         """Give back the lane of `batch`."""
         self.lanes_in_use -= 1
+        self.bulk_lanes_in_use -= batch.bulk
         self.tokens_in_flight -= batch.tokens
 
     async def encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
@@ -129,6 +164,7 @@ class Replica:
         there were; returns when every item has had one. Cancelling it closes the connection, which the
         worker takes as the end of the batch.
         """
+        started, beside = self._clock(), self.lanes_in_use
         try:
             await self._encode(batch, deliver)
         except TRANSPORT_ERRORS as error:
@@ -137,10 +173,12 @@ class Replica:
                 self.down("connection refused", gone=True)
             else:
                 self.suspect(reason)
-            raise self._failed(reason) from error
+            raise self._failed(reason, started) from error
         except ReplicaFailed as error:
-            raise self._failed(str(error)) from error
-        self.failures = self._overloads = 0
+            raise self._failed(str(error), started) from error
+        self.breaker.succeeded()
+        self.pace.observe(batch.tokens, self._clock() - started, beside)
+        self._overloads = 0
         self.successes += 1
 
     async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
@@ -151,7 +189,7 @@ class Replica:
         body = contract.encode_request(
             contract.EncodeRequest([item.wire for item in items], priority=int(batch.bulk))
         )
-        request = self._client.build_request("POST", self._url, content=body)
+        request = self._client.build_request("POST", self._url, content=body, headers=batch.headers)
         response = await self._client.send(request, stream=True)
         try:
             if response.status_code != 200:
@@ -187,15 +225,27 @@ class Replica:
             raise Overloaded
         if response.status_code == 503 and state == contract.DRAINING:
             raise Draining
+        if response.status_code == 401:
+            refused = TokenRefused()
+            self.down(str(refused))
+            raise refused
         text = (await response.aread())[:500].decode(errors="replace")
         if 400 <= response.status_code < 500:
             raise Rejected(f"{response.status_code} {text}")
         raise ReplicaFailed(f"status {response.status_code} {text}")
 
-    def _failed(self, reason: str) -> ReplicaFailed:
-        self.failures += 1
-        if self.failures >= FAILURES_UNTIL_DOWN and self.state is State.READY:
-            self.down(f"{self.failures} failures in a row, the last: {reason}")
+    def _failed(self, reason: str, started: float) -> ReplicaFailed:
+        now = self._clock()
+        self.breaker.failed(started, now)
+        if self.breaker.state(now) is BreakerState.OPEN:
+            self.reason = f"{self.breaker.failures} failures in a row, the last: {reason}"
+            log.warning(
+                "replica %s of pool %s is left alone for %.1f s: %s",
+                self.address,
+                self.pool,
+                self.breaker.open_until - now,
+                self.reason,
+            )
         return ReplicaFailed(f"replica {self.address}: {reason}")
 
     def _become(self, state: State, reason: str) -> None:

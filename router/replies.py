@@ -5,7 +5,7 @@ Vectors stay buffers throughout: numpy views them, orjson or base64 writes them;
 
 import binascii
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,40 +16,56 @@ from router.plan import MODEL
 from router.schema import EmbeddingType
 from workers.contract import Vector
 
+# As JSON floats they take about three milliseconds.
+VALUES_AT_A_TIME = 1 << 15
+
 _Floats = npt.NDArray[np.float32]
 
 
-def embeddings_body(vectors: Sequence[Vector], form: EmbeddingType, multivector: bool) -> bytes:
+def embeddings_body(
+    vectors: Sequence[Vector], form: EmbeddingType, multivector: bool
+) -> Generator[None, None, bytes]:
     """The JSON of a reply to `/v1/embeddings`: one entry for each input, in order.
 
-    A document's vector [chunks, d] makes as many entries as it has chunks.
+    A document's vector [chunks, d] makes as many entries as it has chunks. Yields after each
+    `VALUES_AT_A_TIME` or so, so that others have their turn while a large reply is written.
     """
     encode = _ENCODERS[form]
-    tokens = 0
+    tokens = count = values = 0
+    parts: list[bytes] = []
     data: list[dict[str, Any]] = []
     for vector in vectors:
+        if values > VALUES_AT_A_TIME:
+            parts.append(_entries(data))
+            data, values = [], 0
+            yield
         tokens += vector.tokens
         rows = np.frombuffer(vector.data, np.float32).reshape(-1, vector.shape[-1])
+        values += rows.size
         if multivector:
             embeddings = [encode(row) for row in rows]
-            entry = {"object": "embeddings", "index": len(data), "embeddings": embeddings}
+            entry = {"object": "embeddings", "index": count, "embeddings": embeddings}
             if vector.tokenized is not None:
                 entry["tokenized_input"] = vector.tokenized
             data.append(entry)
+            count += 1
         else:
             data += [
                 {"object": "embedding", "index": index, "embedding": encode(row)}
-                for index, row in enumerate(rows, len(data))
+                for index, row in enumerate(rows, count)
             ]
-    return orjson.dumps(
-        {
-            "model": MODEL,
-            "object": "list",
-            "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
-            "data": data,
-        },
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
+            count += len(rows)
+    head = {
+        "model": MODEL,
+        "object": "list",
+        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+    }
+    return b'%s,"data":[%s]}' % (orjson.dumps(head)[:-1], b",".join([*parts, _entries(data)]))
+
+
+def _entries(data: list[dict[str, Any]]) -> bytes:
+    """The inside of a JSON array."""
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def npy_body(vectors: Sequence[Vector], dtype: Literal["float32", "float16"]) -> bytes:

@@ -4,34 +4,43 @@ Late interaction over the retrieval pool, or the cross-encoders of the `rerank` 
 Either way every document is an item of its own, held against the query where its vectors are.
 """
 
+import time
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
+from router.bounds import MaxItems, check_values, not_too_many
 from router.errors import Invalid
 from router.fleet import RERANK_POOL, Fleet
 from router.http import Reply, Request
 from router.item import Item
 from router.loader import MediaLoader
 from router.plan import MODEL, Limits, Source, plan_content, task_of_model
-from router.schema import ImageItem, TextItem, field_errors
+from router.schema import ImageItem, TextItem, field_errors, one_form_of, whole_number
 from router.settings import RouterSettings
-from router.work import bulk_of, gather, limits_of, seconds_of
+from router.work import bulk_of, gather, limits_of, seconds_of, take_tokens, tokens_of
 from workers import contract
 
 LATE_INTERACTION_POOL: contract.PoolName = "retrieval"
 
 
-class RankedText(BaseModel):
+_FORMS = ("text", "image")
+
+
+class _Ranked(BaseModel):
+    model_config = ConfigDict(extra="ignore", json_schema_extra=one_form_of(_FORMS))
+
+
+class RankedText(_Ranked):
     """A text."""
 
     text: str
 
 
-class RankedImage(BaseModel):
+class RankedImage(_Ranked):
     """An image."""
 
     image: str = Field(
@@ -43,7 +52,7 @@ class RankedImage(BaseModel):
 def _form(value: Any) -> str | None:
     if isinstance(value, str):
         return "|string"
-    given = [form for form in ("text", "image") if isinstance(value, dict) and form in value]
+    given = [form for form in _FORMS if isinstance(value, dict) and value.get(form) is not None]
     return f"|{given[0]}" if len(given) == 1 else None
 
 
@@ -69,10 +78,12 @@ class RerankRequest(BaseModel):
         description="The served model when left out. Where a cross-encoder is configured, any name is taken.",
     )
     query: Ranked = Field(description="A string, or a text or image item.")
-    documents: list[Ranked] = Field(
+    documents: Annotated[list[Ranked], BeforeValidator(not_too_many)] = Field(
         min_length=1, description="Strings, or text or image items; a cross-encoder takes texts only."
     )
-    top_n: int | None = Field(None, ge=1, description="Give the best so many only; all when left out.")
+    top_n: Annotated[int | None, Field(ge=1), BeforeValidator(whole_number)] = Field(
+        None, description="Give the best so many only; all when left out."
+    )
     return_documents: bool = Field(True, description="Give each document with its score.")
 
 
@@ -80,27 +91,32 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     bulk = bulk_of(request)
     seconds = seconds_of(request, settings)
-    wanted = parse_rerank(await request.body(settings.max_body_bytes))
+    started = fleet.clock()
+    wanted = parse_rerank(await request.body(settings.max_body_bytes, seconds), settings.max_items)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
     limits = limits_of(fleet, settings)
     if pool == LATE_INTERACTION_POOL:
         task_of_model(wanted.model, limits.aliases)
-    started = fleet.clock()
-    query, *documents = await media.load(request, plan_rerank(wanted, limits, pool, bulk), seconds)
+    items = plan_rerank(wanted, limits, pool, bulk)
+    take_tokens(request, items)
+    query, *documents = await media.load(request, items, seconds - (fleet.clock() - started))
     for item in documents:
         item.wire = msgspec.structs.replace(item.wire, against=query.wire.content)
         item.cost += query.cost
-    seconds -= fleet.clock() - started
     for index, item in enumerate(documents):
         item.index = index
-    vectors = await gather(request, fleet, documents, seconds)
-    return Reply(200, rerank_body(wanted, vectors))
+    vectors = await gather(request, fleet, documents, seconds - (fleet.clock() - started))
+    encoding = time.perf_counter()
+    body = rerank_body(wanted, vectors)
+    fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
+    return Reply(200, body)
 
 
-def parse_rerank(body: bytes) -> RerankRequest:
+def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
     """The request in `body`; raises `Invalid`, which names every field that is wrong."""
+    check_values(body, max_items)
     try:
-        return RerankRequest.model_validate_json(body)
+        return RerankRequest.model_validate_json(body, context=MaxItems(max_items, "documents"))
     except ValidationError as error:
         raise Invalid(field_errors(error)) from None
 
@@ -112,13 +128,6 @@ def plan_rerank(
 
     Raises `Invalid`, `TooLarge` or `MediaInvalid`.
     """
-    if len(wanted.documents) > limits.max_items:
-        raise Invalid.field(
-            "body -> documents",
-            f"at most {limits.max_items} documents a request",
-            "too_long",
-            wanted.documents,
-        )
     sources: list[tuple[str, Ranked, contract.Role]] = [("body -> query", wanted.query, "query")]
     for index, document in enumerate(wanted.documents):
         sources.append((f"body -> documents -> {index}", document, "passage"))
@@ -153,8 +162,7 @@ def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> bytes:
         if wanted.return_documents:
             result["document"] = _echo(wanted.documents[index])
         results.append(result)
-    # The query is read once a batch; it is counted once.
-    tokens = sum(score.tokens for score in scores) + max(score.query_tokens for score in scores)
+    tokens = tokens_of(scores)
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
     return orjson.dumps({"model": wanted.model or MODEL, "usage": usage, "results": results})
 

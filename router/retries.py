@@ -17,6 +17,12 @@ class RetryBudget:
         self._left = self._capacity
         self._then = now
 
+    def resize(self, lanes: int) -> None:
+        """There are so many lanes now; what may be spent grows and shrinks with them."""
+        capacity = float(max(lanes, SMALLEST_CAPACITY))
+        self._left = max(0.0, self._left + capacity - self._capacity)
+        self._capacity = capacity
+
     def earn(self) -> None:
         """A batch has been sent."""
         self._left = min(self._capacity, self._left + SHARE_OF_TRAFFIC)

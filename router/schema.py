@@ -5,7 +5,7 @@ input then gets the one message that fits it, not one for every form it might ha
 branches begin with `|`, which no field does, and are taken out of error paths again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from router.bounds import MaxItems, check_values, not_too_many
 from router.errors import FieldError, Invalid, shorten
 
 Task = Literal["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"]
@@ -43,7 +44,7 @@ NO_ALIASES: Aliases = MappingProxyType({})
 
 
 @dataclass(slots=True)
-class _Names:
+class _Context(MaxItems):
     """What the names in one request mean; `tasks` are those of the alias that it gives as its model."""
 
     aliases: Aliases
@@ -65,8 +66,9 @@ def _known_task(value: object, info: ValidationInfo) -> object:
 AnyTask = Annotated[Task, BeforeValidator(_known_task)]
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
+def whole_number(value: object) -> object:
+    """Refuse what pydantic would make a number of; 1.0 is a whole number in JSON."""
+    if isinstance(value, bool | str):
         raise PydanticCustomError("int_type", "Input should be a valid integer")
     return value
 
@@ -79,8 +81,18 @@ def _unwrap_one(value: object) -> object:
     return value[0]
 
 
+def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseModel]], None]:
+    """A `json_schema_extra` that says of an item what its discriminator holds: one form, no other."""
+
+    def extend(schema: dict[str, Any], model: type[BaseModel]) -> None:
+        others = [form for form in forms if form not in model.model_fields]
+        schema["properties"].update({form: {"type": "null"} for form in others})
+
+    return extend
+
+
 class _Item(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(_FORMS))
 
     task: AnyTask | None = Field(None, description="The task of this item; the request's when left out.")
 
@@ -196,7 +208,7 @@ class EmbeddingRequest(BaseModel):
         description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or either with `:<task>` behind "
         "it for clients that cannot send a task. The served model when left out.",
     )
-    input: Input = Field(
+    input: Annotated[Input, BeforeValidator(not_too_many)] = Field(
         description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
         "`data:image/...;base64,` URI is an image."
     )
@@ -217,7 +229,7 @@ class EmbeddingRequest(BaseModel):
     dimensions: Annotated[
         int | None,
         Field(ge=1, le=2048),
-        BeforeValidator(_no_bool),
+        BeforeValidator(whole_number),
     ] = Field(
         None,
         validation_alias=AliasChoices("dimensions", "output_dimensionality", "output_dimension"),
@@ -270,10 +282,11 @@ class EmbeddingRequest(BaseModel):
         return value
 
 
-def parse_request(body: bytes, aliases: Aliases = NO_ALIASES) -> EmbeddingRequest:
+def parse_request(body: bytes, aliases: Aliases = NO_ALIASES, max_items: int = 512) -> EmbeddingRequest:
     """The request in `body`; raises `Invalid`, which names every field that is wrong."""
+    check_values(body, max_items)
     try:
-        return EmbeddingRequest.model_validate_json(body, context=_Names(aliases, {}))
+        return EmbeddingRequest.model_validate_json(body, context=_Context(max_items, "inputs", aliases, {}))
     except ValidationError as error:
         raise Invalid(field_errors(error)) from None
 

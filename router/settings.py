@@ -1,43 +1,16 @@
 """What an operator can set: changes when a setting comes or goes."""
 
-from collections import Counter
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from router.keys import Keys
 from router.schema import Task
-from workers.contract import PoolName
-from workers.strict_settings import StrictSettings
-
-
-class Labels(BaseModel):
-    """The labels of a target group; those that other readers use are left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    task: PoolName
-
-
-class TargetGroup(BaseModel):
-    """Replicas of one pool, in the form of Prometheus' `http_sd`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    targets: tuple[Annotated[str, Field(pattern=r"^[^/\s]+:\d{1,5}$")], ...]
-    labels: Labels
-
-
-def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
-    counts = Counter(target for group in groups for target in group.targets)
-    if not counts:
-        raise ValueError(
-            "name at least one worker, such as "
-            '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]'
-        )
-    if twice := [target for target, count in counts.items() if count > 1]:
-        raise ValueError(f"an address can serve one pool only, once; listed twice: {', '.join(twice)}")
-    return groups
+from router.targets import TargetGroups, is_url
+from workers.logs import LogFormat
+from workers.strict_settings import StrictSettings, Token
 
 
 class RouterSettings(StrictSettings):
@@ -47,14 +20,54 @@ class RouterSettings(StrictSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
-    workers: Annotated[tuple[TargetGroup, ...], AfterValidator(_distinct)] = Field(
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Router processes that serve the port together. Each has queues and lanes of its own, so "
+        "a replica may be given ROUTER_LANES batches by each of them: lower it when there are many.",
+    )
+    workers: TargetGroups = Field(
+        (),
+        validate_default=False,
         description="The workers, as a Prometheus http_sd document: "
         '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]. '
-        "The label `task` is retrieval, text-matching or code.",
+        "The label `task` is retrieval, text-matching or code. This or ROUTER_DISCOVERY is required.",
+    )
+    discovery: str | None = Field(
+        None,
+        description="Instead of ROUTER_WORKERS: a file with such a document, or an http(s) address that "
+        "serves it. It is looked at again and again; when it is broken or cannot be had, the workers that "
+        "were named last stay.",
+    )
+    discovery_seconds: float = Field(5.0, gt=0, description="Time between two looks at ROUTER_DISCOVERY.")
+    discovery_token: SecretStr | None = Field(
+        None, description="Bearer token for the http(s) address in ROUTER_DISCOVERY."
+    )
+    worker_token: Token | None = Field(
+        None, description="The token that the workers ask for: their WORKER_TOKEN."
+    )
+    api_keys: Keys = Field(
+        (),
+        description="API keys, of which every request but for /health and /live must bring one. Only their "
+        'hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
+        '"tokens_per_minute": 1000000}], as `python -m router.keys alice` prints them; the limits may be '
+        "left out, and a hash alone is taken too.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="File with further keys, in the same form. It is read again when it changes; one that "
+        "cannot be read leaves the keys as they were. With a file, even an empty list of keys closes the "
+        "router.",
+    )
+    limits_file: Path | None = Field(
+        None,
+        description="File in which several routers on this machine share what each key has used, such as "
+        "/dev/shm/triptych-limits; made where there is none. One process needs none.",
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
+    log_format: LogFormat = Field("plain", description="plain, or json for one JSON object a line.")
     model_aliases: dict[str, dict[str, Task]] = Field(
         default_factory=dict,
         description="Other names that clients may give to the model, each with its names of tasks: "
@@ -68,7 +81,10 @@ class RouterSettings(StrictSettings):
     max_pdf_bytes: int = Field(8 << 20, ge=1024, description="Largest PDF, in bytes of its file.")
     max_pdf_pages: int = Field(100, ge=1, description="Most pages of a PDF; each becomes an image.")
     pdf_processes: int = Field(
-        2, ge=1, description="PDFs rendered at a time, each in a process of its own, started when needed."
+        2,
+        ge=1,
+        description="PDFs that a router process renders at a time, each in a process of its own, started "
+        "when needed.",
     )
     media_fetch: bool = Field(
         True, description="Whether images and PDFs are fetched from http(s) addresses that clients send."
@@ -86,22 +102,50 @@ class RouterSettings(StrictSettings):
         gt=0,
         description="Time a request has, unless its x-request-timeout-seconds header says another.",
     )
-    lanes: int = Field(4, ge=1, description="Batches that one replica is given at a time.")
+    lanes: int = Field(
+        4, ge=1, description="Batches that one replica is given at a time, by each router process."
+    )
     batch_tokens: int = Field(4096, ge=1, description="Most tokens (estimated) of a batch.")
     batch_items: int = Field(256, ge=1, description="Most items of a batch.")
     queue_tokens: int = Field(
-        1_000_000, ge=1, description="Most tokens (estimated) that may wait for one pool; past it 429."
+        1_000_000,
+        ge=1,
+        description="Most tokens (estimated) that may wait for one pool in one router process; past it 429.",
     )
-    queue_items: int = Field(20_000, ge=1, description="Most items that may wait for one pool; past it 429.")
+    queue_items: int = Field(
+        20_000, ge=1, description="Most items that may wait for one pool in one router process; past it 429."
+    )
     worker_timeout_seconds: float = Field(
         30.0,
         gt=0,
         description="Longest silence of a worker that has a batch; past it the batch is tried again.",
     )
     probe_seconds: float = Field(3.0, gt=0, description="Time between two looks at a replica that is up.")
-    drain_seconds: int = Field(
-        30, ge=0, description="Longest wait, on SIGTERM, for the requests already accepted."
+    drain_notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Time from SIGTERM in which requests are still taken, while /ready is 503 and each reply "
+        "closes its connection, so that load balancers and clients go elsewhere. Over 5, what is idle has "
+        "closed by then as well.",
     )
+    drain_seconds: int = Field(
+        30, ge=0, description="Longest wait after that for the requests already accepted."
+    )
+
+    @model_validator(mode="after")
+    def _one_source_of_workers(self) -> Self:
+        if bool(self.workers) == bool(self.discovery):
+            raise ValueError(
+                "ROUTER_WORKERS, ROUTER_DISCOVERY: set exactly one of the two, to say where the workers are"
+            )
+        if self.discovery_token and not (self.discovery and is_url(self.discovery)):
+            raise ValueError("ROUTER_DISCOVERY_TOKEN is for an http(s) address in ROUTER_DISCOVERY")
+        return self
+
+    @property
+    def guarded(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
 
     @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:

@@ -5,6 +5,7 @@ import ssl
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from pydantic import SecretStr
 
 # Below the idle time after which workers close, so that a connection is not taken up as it is dropped.
 KEEPALIVE_SECONDS = 2.0
@@ -13,10 +14,13 @@ KEEPALIVE_SECONDS = 2.0
 TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError, OSError)
 
 
-def make_client(connect_seconds: float, silence_seconds: float) -> httpx.AsyncClient:
+def make_client(
+    connect_seconds: float, silence_seconds: float, token: SecretStr | None = None
+) -> httpx.AsyncClient:
     """A client for workers: as many connections as lanes ask for, no proxies, cookies or redirects.
 
     `connect_seconds` bounds the making of a connection, `silence_seconds` the wait for the next bytes.
+    `token` goes with every request, so the client is for workers alone.
     Must be called, and closed, inside a running event loop.
     """
     session = aiohttp.ClientSession(
@@ -27,7 +31,8 @@ def make_client(connect_seconds: float, silence_seconds: float) -> httpx.AsyncCl
     # The context is made here, empty, because the transport would read the system's certificates.
     transport = AiohttpTransport(client=session, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     timeout = httpx.Timeout(silence_seconds, connect=connect_seconds, pool=None)
-    return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
+    headers = {"authorization": f"Bearer {token.get_secret_value()}"} if token else None
+    return httpx.AsyncClient(transport=transport, timeout=timeout, headers=headers, trust_env=False)
 
 
 def was_refused(error: BaseException) -> bool:

@@ -2,6 +2,9 @@
 
 import asyncio
 import math
+import time
+from collections.abc import Generator
+from typing import TypeVar
 
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.fleet import Fleet
@@ -14,6 +17,8 @@ from workers.contract import Vector
 LONGEST_TIMEOUT_SECONDS = 3600.0
 # What the served model is taken for while no worker can be asked.
 DIMENSIONS, MAX_TOKENS = 2048, 32_768
+
+Result = TypeVar("Result")
 
 _BULK = {"interactive": False, "bulk": True}
 
@@ -31,6 +36,11 @@ def limits_of(fleet: Fleet, settings: RouterSettings) -> Limits:
     )
 
 
+def tokens_of(vectors: list[Vector]) -> int:
+    """What the model read for them; the query of a ranking, which is read once a batch, is counted once."""
+    return sum(vector.tokens for vector in vectors) + max(vector.query_tokens for vector in vectors)
+
+
 async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: float) -> list[Vector]:
     """The vectors of `items`, unless time runs out or the client leaves first."""
     loop = asyncio.get_running_loop()
@@ -40,7 +50,9 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
         if not done.done():
             done.set_result(None)
 
-    gather = fleet.submit(items, fleet.clock() + seconds, finished)
+    gather = fleet.submit(
+        items, fleet.clock() + seconds, finished, request_id=request.id.decode(), span=request.span
+    )
 
     def end(error: Exception) -> None:
         gather.fail(error, fleet.clock())
@@ -54,7 +66,16 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
         end(Unavailable("the router is stopping"))
         request.queue_seconds = gather.taken_at - gather.admitted_at
         request.inference_seconds = gather.done_at - gather.taken_at
-    return gather.vectors()
+    vectors = gather.vectors()
+    if request.allowance is not None:
+        request.allowance.used = tokens_of(vectors)
+    return vectors
+
+
+def take_tokens(request: Request, items: list[Item]) -> None:
+    """Take what `items` are estimated to cost of the key's limits. Raises `TokenRateExceeded`."""
+    if request.allowance is not None:
+        request.allowance.take(sum(item.cost for item in items), time.monotonic())
 
 
 def bulk_of(request: Request) -> bool | None:
@@ -84,3 +105,14 @@ def seconds_of(request: Request, settings: RouterSettings) -> float:
             header,
         )
     return seconds
+
+
+async def taking_turns(steps: Generator[None, None, Result]) -> Result:
+    """What `steps` returns; whatever else is to be done comes between two of them."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """`python -m workers`: one engine behind one port, until SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ from types import FrameType
 import uvicorn
 import uvloop
 
+from workers import logs
 from workers.app import WorkerApp
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
 from workers.contract import PoolName
@@ -40,9 +42,11 @@ class Server(uvicorn.Server):
 
 def main() -> int:
     """Run until stopped; 0 when asked to stop, 78 for a setting to mend, 1 when the engine died."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
-        service, settings = load()
+        settings = read_settings(WorkerSettings)
+        logs.configure(settings.log_format, "info")
+        logs.configure_engine(settings.log_format)
+        service = load(settings)
     except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
@@ -52,20 +56,19 @@ def main() -> int:
         service.shutdown()
 
 
-def load() -> tuple[Service, WorkerSettings]:
+def load(settings: WorkerSettings) -> Service:
     """Start the engine that the settings ask for.
 
-    Raises `SettingsError`, or `CheckpointError` or `OSError` when the model cannot be served as asked.
+    Raises `CheckpointError` or `OSError` when the model cannot be served as asked.
     """
-    settings = read_settings(WorkerSettings)
     folder = resolve_folder(settings.model, settings.revision)
     if settings.task == "rerank":
         logger.info("loading the cross-encoder in %s", folder)
-        return CrossEncoder(folder, settings), settings
+        return CrossEncoder(folder, settings)
     variant = read_variant(folder)
     task = pool_of(variant, settings)
     logger.info("loading the %s variant from %s", task, folder)
-    return Embedder(Engine(variant, task, settings)), settings
+    return Embedder(Engine(variant, task, settings))
 
 
 def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
@@ -88,7 +91,11 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
 async def serve(service: Service, settings: WorkerSettings) -> int:
     """Warm the service up, then answer until SIGTERM or until the engine dies; the exit code."""
     await service.warm_up()
-    app = WorkerApp(service, settings.max_waiting_items)
+    # What vLLM and torch have made by now stays; looking through all of it again and again would hold up
+    # every request for a third of a second.
+    gc.collect()
+    gc.freeze()
+    app = WorkerApp(service, settings.max_waiting_items, settings.token)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -96,6 +103,9 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
@@ -104,6 +114,7 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
     logger.info("ready on http://%s:%d", settings.host, settings.port)
     await server.serve()
     watching.cancel()
+    await app.close()
     return 1 if service.dead else 0
 
 

@@ -1,20 +1,25 @@
 """A worker's HTTP side, as one ASGI callable: the contract of `workers.contract`, and readiness."""
 
 import asyncio
+import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
+from pydantic import SecretStr
 
+from workers import logs, tracing
 from workers.contract import (
     DRAINING,
     ENCODE_PATH,
     INFO_PATH,
     LIVE_PATH,
+    METRICS_PATH,
     OVERLOADED,
     READY_PATH,
+    REQUESTS_HEADER,
     STATE_HEADER,
     VARIANT_HEADER,
     EncodeRequest,
@@ -23,6 +28,7 @@ from workers.contract import (
     variant_of,
 )
 from workers.encoding import Service, encode_batch
+from workers.metrics import CONTENT_TYPE, WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +44,18 @@ PROBE_TIMEOUT_SECONDS = 20.0
 
 
 class WorkerApp:
-    """Serves one service. `draining` turns it away from new work while what it has goes on."""
+    """Serves one service, with `token` only to who sends it.
 
-    def __init__(self, service: Service, max_waiting_items: int) -> None:
+    `draining` turns it away from new work while what it has goes on.
+    """
+
+    def __init__(self, service: Service, max_waiting_items: int, token: SecretStr | None = None) -> None:
         self._service = service
         self._max_waiting_items = max_waiting_items
+        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
         self._waiting = 0
+        self._metrics = WorkerMetrics(lambda: self._waiting)
+        self._tracer = tracing.configured()
         self._last_success = 0.0
         self._probing = asyncio.Lock()
         self.draining = False
@@ -51,9 +63,17 @@ class WorkerApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        if not self._known(scope):
+            return await _reply(
+                send, 401, b'{"reason": "send this worker\'s WORKER_TOKEN"}', ("www-authenticate", "Bearer")
+            )
         match scope["method"], scope["path"]:
             case "POST", path if path == ENCODE_PATH:
-                await self._encode(receive, send)
+                headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+                if ids := headers.get(REQUESTS_HEADER.encode()):
+                    logs.requests.set(tuple(ids.split(",")))
+                with tracing.span(self._tracer, headers, self._service.info.task):
+                    await self._encode(receive, send)
             case "GET", path if path == INFO_PATH:
                 await _reply(send, 200, encode_info(self._service.info))
             case "GET", path if path == LIVE_PATH:
@@ -61,11 +81,26 @@ class WorkerApp:
             case "GET", path if path == READY_PATH:
                 reason = await self._not_ready()
                 await _reply(send, 503 if reason else 200, msgspec.json.encode({"reason": reason}))
+            case "GET", path if path == METRICS_PATH:
+                page = await asyncio.to_thread(self._metrics.render)
+                await _reply(send, 200, page, ("content-type", CONTENT_TYPE))
             case _:
                 await _reply(send, 404, b'{"reason": "no such path"}')
 
+    async def close(self) -> None:
+        """Send what is left of the traces."""
+        if self._tracer:
+            await self._tracer.close()
+
+    def _known(self, scope: Scope) -> bool:
+        """Whether the caller may have an answer; everybody may know that the process lives."""
+        if self._expected is None or scope["path"] == LIVE_PATH:
+            return True
+        return hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self._expected)
+
     async def _encode(self, receive: Receive, send: Send) -> None:
         if self.draining:
+            self._metrics.refused(DRAINING)
             return await _unavailable(send, DRAINING)
         body = await _read(receive)
         if body is None:
@@ -77,6 +112,7 @@ class WorkerApp:
         count = len(request.items)
         # A batch larger than the limit must still go when it is alone, or it would wait for ever.
         if self._waiting and self._waiting + count > self._max_waiting_items:
+            self._metrics.refused(OVERLOADED)
             return await _unavailable(send, OVERLOADED)
         self._waiting += count
         try:
@@ -85,27 +121,35 @@ class WorkerApp:
             self._waiting -= count
 
     async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
-        frames = encode_batch(self._service, request)
+        frames = encode_batch(self._service, request, self._metrics)
         this = asyncio.current_task()
         assert this is not None
         gone = asyncio.create_task(_cancel_when_gone(receive, this))
         try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [
-                        (b"content-type", b"application/octet-stream"),
-                        (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
-                    ],
-                }
-            )
-            async for chunk in frames:
+            headers = [
+                (b"content-type", b"application/octet-stream"),
+                (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
+            ]
+            started = False
+            async for chunk, more in frames:
                 self._last_success = time.monotonic()
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                if not started:
+                    # Not before: so the head goes in one packet with the first frames, and a batch that
+                    # is done at once has a length instead of chunks.
+                    started = True
+                    if not more:
+                        headers.append((b"content-length", str(len(chunk)).encode()))
+                    await send({"type": "http.response.start", "status": 200, "headers": headers})
+                if not more:
+                    # The server takes a finished reply for the caller's leaving, and the batch has still
+                    # to be counted.
+                    gone.cancel()
+                await send({"type": "http.response.body", "body": chunk, "more_body": more})
+            if not started:
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
-            if not gone.done():
+            if not gone.done() or gone.cancelled():
                 raise
             # The caller has left: nobody is there to answer, and the engine has been told.
             this.uncancel()
@@ -156,7 +200,7 @@ async def _unavailable(send: Send, state: str) -> None:
 
 
 async def _reply(send: Send, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-    raw = [(name.encode(), value.encode()) for name, value in headers]
-    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    named = {"content-type": "application/json", "content-length": str(len(body)), **dict(headers)}
+    raw = [(name.encode(), value.encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -4,9 +4,12 @@
                        reply: length-prefixed `Frame`s, one per item, in the order of completion
     GET  /v1/info      JSON `Info`
     GET  /live, /ready 200 or 503
+    GET  /metrics      for Prometheus
 
 A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. A reply that
 ends before every item has its frame was cut off: what is missing has failed and may be tried again.
+A batch's `x-request-ids` names some of the requests that it is of, for the worker's log; `traceparent` (W3C),
+where it is there, is the parent of the worker's span.
 The reply's `x-worker-variant` says which checkpoint the vectors are of (`variant_of`).
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
 and the replica has not failed. A worker that is stopping answers 503 with `x-worker-state: draining`.
@@ -23,8 +26,10 @@ ENCODE_PATH = "/v1/encode"
 INFO_PATH = "/v1/info"
 LIVE_PATH = "/live"
 READY_PATH = "/ready"
+METRICS_PATH = "/metrics"
 STATE_HEADER = "x-worker-state"
 VARIANT_HEADER = "x-worker-variant"
+REQUESTS_HEADER = "x-request-ids"
 OVERLOADED = "overloaded"
 DRAINING = "draining"
 

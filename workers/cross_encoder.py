@@ -18,7 +18,7 @@ from workers.checkpoints.variant import CheckpointError
 from workers.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
 from workers.encoding import Job
 from workers.engine import WrongVectorError
-from workers.llm import VERSIONS, Llm, common_args, token_input, versions
+from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
 
 _TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
@@ -37,9 +37,6 @@ class CrossEncoder:
         # A document that is too long is cut, the query never.
         self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
         self._llm = Llm(cross_encoder_args(folder, max_tokens, settings))
-        from vllm import PoolingParams
-
-        self._pooling_params = PoolingParams
         self.info = Info(
             task="rerank",
             model=settings.model,
@@ -88,8 +85,8 @@ class CrossEncoder:
         kinds = encoding.type_ids
         # vLLM takes the place of the second segment instead of a kind for each token.
         extra = {"compressed_token_type_ids": kinds.index(1)} if 1 in kinds else None
-        params = self._pooling_params(task="classify", extra_kwargs=extra)
-        output = await self._llm.encode(token_input(encoding.ids), params, priority)
+        params = self._llm.params("classify", extra)
+        output = await self._llm.encode_tokens(encoding.ids, params, priority)
         score = output.outputs.data.float().numpy().reshape(-1)
         if score.shape != (1,) or not np.isfinite(score[0]):
             raise WrongVectorError(f"expected one finite score, got {score}")

@@ -30,6 +30,7 @@ _CODES: dict[type[Fault], FailureCode] = {
     EmptyChunkError: "invalid",
 }
 _PROBE = Text("probe", "query")
+_WARM_UP_TEXTS = 32
 # As many products take a few milliseconds, which the event loop can spare.
 _PRODUCTS_ON_THE_LOOP = 1 << 18
 
@@ -53,6 +54,8 @@ class Embedder:
 
     async def warm_up(self) -> None:
         await self.probe()
+        # Together, as the texts of a batch are.
+        await asyncio.gather(*(self._encode_one(Item(_PROBE)) for _ in range(_WARM_UP_TEXTS)))
         await self._encode_one(Item(Image(blank_png())))
         if self.info.multivector_dimensions is not None:
             await self._encode_one(Item(_PROBE, multivector=True))

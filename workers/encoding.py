@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
 from workers.contract import EncodeRequest, Failure, Frame, Info, encode_frame
+from workers.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -40,43 +41,53 @@ class Service(Protocol):
         ...
 
 
-async def encode_batch(service: Service, request: EncodeRequest) -> AsyncGenerator[bytes]:
-    """Encode a batch; yields one or more whole frames at a time, one frame per item in all.
+async def encode_batch(
+    service: Service, request: EncodeRequest, metrics: WorkerMetrics
+) -> AsyncGenerator[tuple[bytes, bool]]:
+    """Encode a batch; yields one or more whole frames at a time, one frame per item in all, and if more come.
 
     An item that fails gets its own frame and its neighbours are not touched. Closing the iterator
     early aborts what the engine has not finished.
     """
     ready: list[bytes] = []
     wake = asyncio.Event()
+    tokens = 0
 
     def put(frame: Frame) -> None:
+        nonlocal tokens
+        tokens += metrics.ended(frame)
         ready.append(encode_frame(frame))
         wake.set()
 
     async def run(index: int, job: Job) -> None:
         try:
-            frame = await job()
+            with metrics.engine.time():
+                frame = await job()
         except Exception as error:
             logger.exception("item %d of a batch failed in the engine", index)
             frame = Failure(index, "internal", f"{type(error).__name__}: {error}")
         put(frame)
 
     tasks = []
-    for index, job in enumerate(await service.jobs(request)):
+    metrics.accepted(len(request.items))
+    with metrics.prepare.time():
+        jobs = await service.jobs(request)
+    for index, job in enumerate(jobs):
         if isinstance(job, Failure):
             put(job)
         else:
             tasks.append(asyncio.create_task(run(index, job)))
+    left = len(request.items)
     try:
-        left = len(request.items)
         while left:
             await wake.wait()
             wake.clear()
             left -= len(ready)
             chunk = b"".join(ready)
             ready.clear()
-            yield chunk
+            yield chunk, left > 0
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        metrics.batch_ended(tokens, left - len(ready))

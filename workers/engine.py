@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
 from workers.checkpoints.variant import Variant
 from workers.contract import Info, PoolName
-from workers.llm import VERSIONS, Llm, common_args, token_input, versions
+from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.prompts import Prompt, Prompter
 from workers.settings import WorkerSettings
 
@@ -33,12 +33,7 @@ class Engine:
 
     def __init__(self, variant: Variant, task: PoolName, settings: WorkerSettings) -> None:
         self._llm = Llm(engine_args(variant, settings))
-        # After the engine: by now vLLM is imported.
-        from vllm import PoolingParams
-        from vllm.inputs import TokensPrompt
-
-        self._pooling_params = PoolingParams
-        self._tokens_prompt = TokensPrompt
+        self._plain = self._llm.params("embed")
         tokenizer = Tokenizer.from_file(str(variant.path / TOKENIZER))
         self.prompter = Prompter(tokenizer, settings.max_tokens)
         self.info = Info(
@@ -60,14 +55,13 @@ class Engine:
 
     async def encode(self, prompt: Prompt, priority: int = 0) -> Encoded:
         """The vectors of one prompt. Raises `WrongVectorError`, and vLLM's errors as they are."""
-        params = self._pooling_params(task="embed", extra_kwargs=prompt.pooling.to_kwargs())
+        wanted = prompt.pooling.to_kwargs()
+        params = self._llm.params("embed", wanted) if wanted else self._plain
         if prompt.image is None:
-            engine_input: Any = token_input(prompt.token_ids)
+            output = await self._llm.encode_tokens(prompt.token_ids, params, priority)
         else:
-            engine_input = self._tokens_prompt(
-                prompt_token_ids=prompt.token_ids, multi_modal_data={"image": prompt.image}
-            )
-        output = await self._llm.encode(engine_input, params, priority)
+            tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": prompt.image}}
+            output = await self._llm.encode(tokens, params, priority)
         vector = output.outputs.data.numpy()
         self._check(vector, len(output.prompt_token_ids), prompt)
         return Encoded(vector, output.prompt_token_ids)

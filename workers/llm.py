@@ -1,36 +1,121 @@
 """vLLM's asynchronous engine, as both kinds of worker use it."""
 
+import asyncio
 import itertools
 import os
+import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from workers.plugin import DIE_WITH_WORKER
+from workers.plugin.batches import ADD_BATCH
 from workers.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from vllm.tasks import PoolingTask
+
+# A vector is copied into the engine's message below this many bytes; each larger one is a frame of its own
+# there, which costs both processes more than copying it.
+_ZERO_COPY_BYTES = 1 << 16
 
 
 class Llm:
     """Starts vLLM; blocks until the weights are loaded (seconds to minutes).
 
-    `encode` may be called from many tasks at once: vLLM batches them. Cancelling it aborts the request.
+    Both ways to encode may be called from many tasks at once: vLLM batches them. Cancelling aborts the
+    request.
     """
 
     def __init__(self, args: dict[str, Any]) -> None:
         # vLLM takes seconds to import; nothing that only reads settings should pay for it.
         os.environ[DIE_WITH_WORKER] = "1"
+        os.environ.setdefault("VLLM_MSGPACK_ZERO_COPY_THRESHOLD", str(_ZERO_COPY_BYTES))
+        from vllm import PoolingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine import EngineCoreRequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        self._pooling_params = PoolingParams
+        self._request = EngineCoreRequest
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         self._ids = itertools.count()
+        self._unsent: list[tuple[Any, _Answer]] = []
+        self._sending: set[asyncio.Task[None]] = set()
 
     @property
     def dead(self) -> bool:
         """True once the engine process has failed; it does not come back."""
         return bool(self._llm.errored)
 
+    def params(self, task: "PoolingTask", extra_kwargs: dict[str, Any] | None = None) -> Any:
+        """vLLM's `PoolingParams`, checked and complete; they may be shared by any number of requests."""
+        params = self._pooling_params(task=task, extra_kwargs=extra_kwargs)
+        params.verify(self._llm.model_config)
+        return params
+
+    async def encode_tokens(self, token_ids: list[int], params: Any, priority: int) -> Any:
+        """`encode` for a text, given as token ids that are within the vocabulary and the context.
+
+        Hands the engine a finished request instead of having vLLM check and copy its parts, which takes
+        longer than all else that this process does for a short text.
+        """
+        llm = self._llm
+        if llm.output_handler is None:
+            # vLLM starts to read the engine's replies with the first request of its own.
+            return await self.encode({"type": "token", "prompt_token_ids": token_ids}, params, priority)
+        request_id = f"tokens-{next(self._ids)}"
+        request = self._request(
+            request_id=request_id,
+            external_req_id=request_id,
+            prompt_token_ids=token_ids,
+            mm_features=None,
+            sampling_params=None,
+            pooling_params=params,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+            priority=priority,
+        )
+        answer = _Answer()
+        # It takes a `RequestOutputCollector`, of which it calls `put` alone.
+        llm.output_processor.add_request(request, None, None, 0, cast(Any, answer))
+        self._post(request, answer)
+        try:
+            return await answer.future
+        except asyncio.CancelledError:
+            await llm.abort(request_id, internal=True)
+            raise
+
+    def _post(self, request: Any, answer: "_Answer") -> None:
+        """Send a request together with all others of this turn of the event loop."""
+        self._unsent.append((request, answer))
+        if len(self._unsent) == 1:
+            asyncio.get_running_loop().call_soon(self._send_unsent)
+
+    def _send_unsent(self) -> None:
+        unsent = [(request, answer) for request, answer in self._unsent if not answer.future.cancelled()]
+        self._unsent.clear()
+        if unsent:
+            task = asyncio.create_task(self._send(unsent))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, unsent: list[tuple[Any, "_Answer"]]) -> None:
+        requests = [request for request, _ in unsent]
+        core = self._llm.engine_core
+        try:
+            if len(requests) == 1:
+                await core.add_request_async(requests[0])
+            else:
+                await core.call_utility_async(ADD_BATCH, requests)
+        except Exception as error:
+            for _, answer in unsent:
+                answer.put(error)
+            await self._llm.abort([request.request_id for request in requests], internal=True)
+
     async def encode(self, engine_input: Any, params: Any, priority: int) -> Any:
-        """vLLM's `PoolingRequestOutput` for one input. Raises vLLM's errors as they are."""
+        """vLLM's `PoolingRequestOutput` for one input of any kind. Raises vLLM's errors as they are."""
         request_id = f"encode-{next(self._ids)}"
         # A pooling request has one output, its last.
         [output] = [
@@ -46,9 +131,19 @@ class Llm:
         del self._llm
 
 
-def token_input(token_ids: list[int]) -> dict[str, Any]:
-    """The form vLLM's own renderer gives: nothing is left for it to process."""
-    return {"type": "token", "prompt_token_ids": token_ids}
+class _Answer:
+    """Where vLLM's output processor puts a request's one output, or the engine's death."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def put(self, output: Any) -> None:
+        if self.future.done():
+            return
+        if isinstance(output, Exception):
+            self.future.set_exception(output)
+        else:
+            self.future.set_result(output)
 
 
 def common_args(settings: WorkerSettings) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from workers.contract import PoolName
-from workers.strict_settings import StrictSettings
+from workers.logs import LogFormat
+from workers.strict_settings import StrictSettings, Token
 
 
 class WorkerSettings(StrictSettings):
@@ -26,6 +27,12 @@ class WorkerSettings(StrictSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")
     port: int = Field(8101, ge=0, le=65535, description="Port to listen on.")
+    log_format: LogFormat = Field("plain", description="plain, or json for one JSON object a line.")
+    token: Token | None = Field(
+        None,
+        description="Secret that callers have to send: the router's ROUTER_WORKER_TOKEN. Whoever reaches "
+        "the port is served where there is none.",
+    )
     max_tokens: int = Field(32768, ge=1024, description="Longest input in tokens, prefix included.")
     batch_tokens: int = Field(8192, ge=64, description="Tokens that one engine step takes at most.")
     batch_items: int = Field(256, ge=1, description="Items that one engine step takes at most.")

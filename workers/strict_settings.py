@@ -1,10 +1,11 @@
 """What the settings of every process have in common: frozen, and nothing misspelt is passed over."""
 
 import os
-from typing import Any, TypeVar
+import re
+from typing import Annotated, Any, TypeVar
 
 import pydantic_settings
-from pydantic import ValidationError, model_validator
+from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -28,6 +29,16 @@ class StrictSettings(BaseSettings):
         if strays := sorted(name for name in ours if name.upper() not in known):
             raise ValueError(f"no such setting: {', '.join(strays)}; there are {', '.join(sorted(known))}")
         return data
+
+
+def _fit_for_a_header(token: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]{16,}", token.get_secret_value()):
+        raise ValueError("a token has at least 16 characters, ASCII and no spaces")
+    return token
+
+
+Token = Annotated[SecretStr, AfterValidator(_fit_for_a_header)]
+"""A secret that goes over the wire as `Authorization: Bearer TOKEN`."""
 
 
 class SettingsError(ValueError):

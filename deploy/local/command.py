@@ -16,7 +16,7 @@ from deploy.local.child import Child
 from deploy.local.guard import Guard
 from deploy.local.models import Models
 from deploy.local.output import Output
-from deploy.local.plan import PlanError, plan_router, plan_workers
+from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
 from deploy.local.readiness import why_taken
 from deploy.local.spec import Spec
 from deploy.local.supervisor import GaveUp, Supervisor
@@ -71,8 +71,9 @@ def make_plan() -> Plan:
         raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = models.choose(settings, has_gpu=bool(gpus))
-    pairs = plan_workers(settings, chosen, os.environ, gpus, machine.cores())
-    plan = Plan(settings, chosen, plan_router(pairs, os.environ), tuple(spec for _, spec in pairs))
+    environ = with_token(os.environ)
+    pairs = plan_workers(settings, chosen, environ, gpus, machine.cores())
+    plan = Plan(settings, chosen, plan_router(pairs, environ), tuple(spec for _, spec in pairs))
     for spec, setting in [
         (plan.router, "ROUTER_PORT"),
         *((spec, "DEPLOY_WORKER_PORT") for spec in plan.workers),

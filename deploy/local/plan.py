@@ -1,6 +1,7 @@
 """Which processes run: from settings, checkpoints and machine to the router's and the workers' commands."""
 
 import json
+import secrets
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from deploy.local.models import Models
 from deploy.local.readiness import reachable
 from deploy.local.spec import Spec
 from deploy.settings import DeploySettings
+from router.keys import make_key
 from router.settings import RouterSettings
 from workers.contract import PoolName
 from workers.strict_settings import read_settings
@@ -19,6 +21,7 @@ OURS = {
     "WORKER_TASK": "DEPLOY_POOLS",
     "WORKER_PORT": "DEPLOY_WORKER_PORT",
     "ROUTER_WORKERS": "DEPLOY_POOLS",
+    "ROUTER_DISCOVERY": "DEPLOY_POOLS",
 }
 WORKER_HOST = "127.0.0.1"
 # vLLM and what it imports say much that no operator can act on.
@@ -31,6 +34,18 @@ Group = tuple[str, ...]
 
 class PlanError(ValueError):
     """The settings contradict each other or the machine; the text names the settings."""
+
+
+def with_token(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with the token that router and workers share: the operator's, or one for this start.
+
+    Raises `PlanError` when the two disagree.
+    """
+    given = {environ[name] for name in ("ROUTER_WORKER_TOKEN", "WORKER_TOKEN") if environ.get(name)}
+    if len(given) > 1:
+        raise PlanError("ROUTER_WORKER_TOKEN and WORKER_TOKEN differ; set one of them")
+    token = given.pop() if given else secrets.token_urlsafe(32)
+    return {**environ, "ROUTER_WORKER_TOKEN": token, "WORKER_TOKEN": token}
 
 
 def plan_workers(
@@ -73,6 +88,7 @@ def plan_workers(
             port=_port(settings, index),
             # vLLM measures what is free on its GPU while it starts: one after another where they share it.
             gate="+".join(group) if group else None,
+            token=environ.get("WORKER_TOKEN"),
         )
         seen[pool] += 1
         workers.append((pool, spec))
@@ -92,12 +108,20 @@ def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, 
         raise PlanError("ROUTER_PORT: 0 would be a port that nobody knows; choose one")
     if settings.port in {spec.port for _, spec in workers}:
         raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
+    env = {**environ, "ROUTER_WORKERS": json.dumps(document)}
+    token = None
+    if settings.guarded:
+        # Of the operator's keys we know the hashes at most; to ask whether it is ready takes one of our own.
+        token, entry = make_key("deploy.local")
+        keys = [*(key.model_dump() for key in settings.api_keys), entry]
+        env["ROUTER_API_KEYS"] = json.dumps(keys)
     return Spec(
         name="router",
         argv=(sys.executable, "-m", "router"),
-        env={**environ, "ROUTER_WORKERS": json.dumps(document)},
+        env=env,
         host=reachable(settings.host),
         port=settings.port,
+        token=token,
     )
 
 

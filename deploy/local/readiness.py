@@ -9,13 +9,14 @@ from workers.contract import READY_PATH
 REPLY_SECONDS = 10.0
 
 
-async def is_ready(host: str, port: int) -> bool:
-    """Whether GET /ready answers 200."""
+async def is_ready(host: str, port: int, token: str | None = None) -> bool:
+    """Whether GET /ready, with `token` where there is one, answers 200."""
+    header = f"Authorization: Bearer {token}\r\n" if token else ""
     try:
         async with asyncio.timeout(REPLY_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(f"GET {READY_PATH} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                writer.write(f"GET {READY_PATH} HTTP/1.0\r\nHost: {host}\r\n{header}\r\n".encode())
                 status = await reader.readline()
             finally:
                 writer.close()

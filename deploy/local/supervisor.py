@@ -109,7 +109,7 @@ class Supervisor:
         self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
         while not child.exited.done():
             # Another process may answer on the port of a child that is only just dying.
-            if await is_ready(spec.host, spec.port) and not child.exited.done():
+            if await is_ready(spec.host, spec.port, spec.token) and not child.exited.done():
                 self._output.say(f"{spec.name} is ready after {self._clock() - started:.0f} s")
                 self._note_ready(spec)
                 return child, True

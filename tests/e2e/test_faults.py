@@ -48,7 +48,8 @@ def worker_pids(deployment: Deployment) -> list[int]:
 
 async def wait_for_workers(deployment: Deployment, count: int) -> None:
     """Return once so many workers listen and are ready."""
-    async with httpx.AsyncClient(timeout=10) as client:
+    headers = {"authorization": f"Bearer {deployment.token}"}
+    async with httpx.AsyncClient(headers=headers, timeout=10) as client:
         while True:
             ready = 0
             for port in range(deployment.worker_port, deployment.worker_port + count):

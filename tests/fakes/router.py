@@ -50,13 +50,19 @@ class RunningRouter:
 
     def replica(self, worker: FakeWorker) -> Replica:
         """What the router knows of `worker`."""
-        replicas = (replica for pool in self.fleet.pools.values() for replica in pool.replicas)
-        [found] = [replica for replica in replicas if replica.address == worker.address]
+        [found] = [replica for replica in self._replicas() if replica.address == worker.address]
         return found
+
+    def _replicas(self) -> list[Replica]:
+        return [replica for pool in self.fleet.pools.values() for replica in pool.replicas]
+
+    def knows(self, worker: FakeWorker) -> bool:
+        """Whether `worker` is one of the router's replicas."""
+        return any(worker.address == replica.address for replica in self._replicas())
 
     async def until_state(self, worker: FakeWorker, *states: State) -> None:
         """Wait until `worker` is in one of `states`."""
-        await eventually(lambda: self.replica(worker).state in states)
+        await eventually(lambda: self.knows(worker) and self.replica(worker).state in states)
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
@@ -89,8 +95,13 @@ def workers_setting(workers: Sequence[FakeWorker], task: str | None = None) -> l
 async def running_router(
     *workers: FakeWorker, task: str | None = None, wait: bool = True, **settings: Any
 ) -> AsyncIterator[RunningRouter]:
-    """A router in front of `workers`, which it tries in this order; `wait` until it has seen them all."""
-    app = App(RouterSettings(workers=workers_setting(workers, task), **settings))
+    """A router in front of `workers`, which it tries in this order; `wait` until it has seen them all.
+
+    With `discovery` among the settings it has to learn of them from there.
+    """
+    if "discovery" not in settings:
+        settings["workers"] = workers_setting(workers, task)
+    app = App(RouterSettings(**settings))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # As uvloop does; a reply in two writes would otherwise wait for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -7,6 +7,7 @@ tests.fakes.worker --port 8101 --task retrieval` runs one by itself.
 import argparse
 import asyncio
 import hashlib
+import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,13 +17,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from workers import contract
 
 Mode = Literal[
     "healthy",
     "held",  # waits for `gate` before it answers
+    "slow",  # waits for `delay` seconds before it answers
     "error",  # 500
+    "flaky",  # 500 for a third of the batches, which ones depends on `seed`
+    "unavailable",  # 503 as a proxy would say it, without our state header
     "overloaded",
     "draining",
     "rejecting",  # 400
@@ -82,10 +87,13 @@ def _source(content: contract.Text | contract.Image | contract.Document) -> byte
 class FakeWorker:
     """One fake. Set `mode` for all calls, or `script` for the next ones; change `info` before it is probed.
 
-    `batches` holds the batches it was given, `left` counts those whose caller went away.
+    With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
+    with each, `left` counts those whose caller went away, `active` those that it works on.
     """
 
-    def __init__(self, task: contract.PoolName = "retrieval", dimensions: int = 2048, port: int = 0) -> None:
+    def __init__(
+        self, task: contract.PoolName = "retrieval", dimensions: int = 2048, port: int = 0, seed: int = 0
+    ) -> None:
         self.info = contract.Info(
             task=task,
             model="fake",
@@ -100,10 +108,15 @@ class FakeWorker:
         self.mode: Mode = "healthy"
         self.script: deque[Mode] = deque()
         self.ready = True
+        self.token: str | None = None
         self.gate = asyncio.Event()
+        self.delay = 0.05
         self.batches: list[contract.EncodeRequest] = []
+        self.headers: list[dict[str, str]] = []
         self.left = 0
+        self.active = 0
         self.port = port
+        self._random = random.Random(seed)
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -118,7 +131,7 @@ class FakeWorker:
 
     async def start(self) -> None:
         """Listen, on the same port as before if there was one."""
-        app = web.Application(client_max_size=1 << 28)
+        app = web.Application(client_max_size=1 << 28, middlewares=[self._guard])
         app.router.add_post(contract.ENCODE_PATH, self._encode)
         app.router.add_get(contract.INFO_PATH, self._info)
         app.router.add_get(contract.READY_PATH, self._ready)
@@ -130,12 +143,31 @@ class FakeWorker:
 
     async def die(self) -> None:
         """Drop all connections and stop listening."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            for connection in list(runner.server.connections if runner.server else ()):
+        if self._runner is not None:
+            for connection in list(self._runner.server.connections if self._runner.server else ()):
                 if connection.transport is not None:
                     connection.transport.abort()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
             await runner.cleanup()
+
+    async def retire(self) -> None:
+        """Stop as a worker does that is told to: refuse what comes, finish what it has, then go.
+
+        It goes once it has refused a batch, so there has to be load.
+        """
+        self.mode, self.ready = "draining", False
+        had = len(self.batches)
+        await self._until(lambda: self.active == 0 and len(self.batches) > had)
+        await self._stop()
+
+    async def come_back(self) -> None:
+        """Be there again, healthy, on the same port."""
+        self.mode, self.ready = "healthy", True
+        await self.start()
 
     async def until_batches(self, count: int) -> None:
         """Wait until it has been given so many batches."""
@@ -154,6 +186,12 @@ class FakeWorker:
         async with self._changed:
             self._changed.notify_all()
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=401)
+        return await handler(request)
+
     async def _info(self, _: web.Request) -> web.Response:
         return web.Response(body=contract.encode_info(self.info), content_type="application/json")
 
@@ -164,13 +202,17 @@ class FakeWorker:
         batch = contract.decode_request(await request.read())
         mode = self.script.popleft() if self.script else self.mode
         self.batches.append(batch)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        self.active += 1
         await self._notify()
         try:
             return await self._answer(request, batch, mode)
         except (asyncio.CancelledError, ConnectionError):
             self.left += 1
-            await asyncio.shield(self._notify())
             raise
+        finally:
+            self.active -= 1
+            await asyncio.shield(self._notify())
 
     async def _answer(
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
@@ -180,6 +222,10 @@ class FakeWorker:
         match mode:
             case "error":
                 return web.Response(status=500, text="boom")
+            case "flaky" if self._random.random() < 1 / 3:
+                return web.Response(status=500, text="boom")
+            case "unavailable":
+                return web.Response(status=503, text="no server available")
             case "rejecting":
                 return web.Response(status=400, text="what is this")
             case "overloaded" | "draining":
@@ -188,6 +234,8 @@ class FakeWorker:
                 await asyncio.Event().wait()
             case "held":
                 await self.gate.wait()
+            case "slow":
+                await asyncio.sleep(self.delay)
         if mode == "reset" or poisoned:
             request.transport.abort()
             return web.Response()

@@ -2,50 +2,12 @@
 
 import asyncio
 
-import httpx
 import pytest
 
 from router.replica import State
-from tests.fakes.router import RunningRouter, check, eventually, running_router
+from tests.fakes.load import OpenLoop
+from tests.fakes.router import check, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-
-
-class OpenLoop:
-    """Requests that come one after another whatever becomes of those before them."""
-
-    def __init__(self, router: RunningRouter, size: int = 1) -> None:
-        self._router = router
-        self._size = size
-        self._sent: list[asyncio.Task[httpx.Response]] = []
-        self._more = asyncio.create_task(self._send())
-
-    async def _send(self) -> None:
-        while True:
-            texts = [f"text {len(self._sent)} {index}" for index in range(self._size)]
-            self._sent.append(asyncio.create_task(self._router.ask(texts)))
-            await asyncio.sleep(0.002)
-
-    async def answered(self, count: int) -> None:
-        """Wait for so many answers more."""
-        goal = self._done() + count
-        await eventually(lambda: self._done() >= goal)
-
-    def _done(self) -> int:
-        return sum(task.done() for task in self._sent)
-
-    async def stop(self) -> dict[str, int]:
-        """How often each outcome was had: `ok`, a status with its code, or an exception."""
-        self._more.cancel()
-        outcomes: dict[str, int] = {}
-        for result in await asyncio.gather(*self._sent, return_exceptions=True):
-            if isinstance(result, BaseException):
-                outcome = repr(result)[:200]
-            elif result.status_code == 200:
-                outcome = "ok"
-            else:
-                outcome = f"{result.status_code} {result.text[:200]}"
-            outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        return outcomes
 
 
 @pytest.mark.parametrize("size", [1, 40])
@@ -205,4 +167,44 @@ async def test_one_pool_that_dies_does_not_touch_another() -> None:
         check(reply, ["a"])
         reply = await router.post(input=["a", {"text": "b", "task": "code.query"}])
         assert reply.status_code == 503
+        await router.until_idle()
+
+
+async def test_replicas_restarted_one_after_the_other_under_load_cost_no_client_an_error() -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(3)]
+    # With a lane each, every one of them is needed.
+    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
+        load = OpenLoop(router, 4)
+        for worker in workers:
+            await load.answered(30)
+            await worker.retire()
+            await load.answered(30)
+            await worker.come_back()
+            await router.until_state(worker, State.READY)
+        outcomes = await load.stop()
+        assert set(outcomes) == {"ok"}, outcomes
+        await router.until_idle()
+
+
+async def test_when_all_replicas_are_gone_nothing_hangs_and_when_they_are_back_all_is_served() -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    async with fake_workers(*workers), running_router(*workers) as router:
+        load = OpenLoop(router)
+        await load.answered(30)
+        for worker in workers:
+            await worker.die()
+        for worker in workers:
+            await router.until_state(worker, State.DOWN)
+        outcomes = await load.stop()
+        assert {outcome[:3] for outcome in outcomes} <= {"ok", "503"}, outcomes
+        await router.until_idle()
+        reply = await router.ask(["a"])
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(reply.headers["retry-after"]) > 0
+        for worker in workers:
+            await worker.start()
+            await router.until_state(worker, State.READY)
+        load = OpenLoop(router)
+        await load.answered(30)
+        assert set(await load.stop()) == {"ok"}
         await router.until_idle()

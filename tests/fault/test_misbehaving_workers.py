@@ -13,6 +13,7 @@ from tests.fakes.worker import FakeWorker, Mode, fake_workers
 # May be tried again: nothing of it is the fault of the batch.
 FAILING: list[Mode] = [
     "error",
+    "unavailable",
     "hanging",
     "hanging in the body",
     "cut",

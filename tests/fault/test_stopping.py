@@ -1,77 +1,112 @@
-"""What becomes of work that is not done when a router's time to stop is over."""
+"""How a router stops: who is told, what is still taken and finished, and what ends when its time is over."""
 
 import asyncio
-import os
 import signal
-import socket
-import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
-import orjson
+import pytest
 
-from router.settings import RouterSettings
+from tests.fakes.load import OpenLoop
+from tests.fakes.process import Process, router_process, until_refused
+from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
-
-ROOT = Path(__file__).parents[2]
-BODY = {"input": "a text", "task": "retrieval.query"}
-
-
-@asynccontextmanager
-async def router_process(
-    worker: FakeWorker, drain_seconds: int
-) -> AsyncIterator[tuple[Process, httpx.AsyncClient]]:
-    """`python -m router` in front of `worker`, ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = [{"targets": [worker.address], "labels": {"task": worker.info.task}}]
-    settings = RouterSettings.model_validate(
-        {"workers": workers, "port": port, "drain_seconds": drain_seconds}
-    )
-    environment = {
-        f"ROUTER_{name}".upper(): value if isinstance(value, str) else orjson.dumps(value).decode()
-        for name, value in settings.model_dump(
-            mode="json", include={"workers", "port", "drain_seconds"}
-        ).items()
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "router", cwd=ROOT, env={**os.environ, **environment}
-    )
-    try:
-        async with (
-            asyncio.timeout(60),
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
-        ):
-            await until_ready(client)
-            yield process, client
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def until_ready(client: httpx.AsyncClient) -> None:
-    """Return once the router serves; before that there is nothing to wait on but its port."""
-    while True:
-        with suppress(httpx.TransportError):
-            if (await client.get("/ready")).is_success:
-                return
-        await asyncio.sleep(0.05)
 
 
 async def test_work_that_never_ends_is_refused_when_the_time_to_stop_is_over() -> None:
     worker = FakeWorker()
     worker.mode = "hanging"
-    async with fake_workers(worker), router_process(worker, drain_seconds=1) as (process, client):
-        request = asyncio.create_task(client.post("/v1/embeddings", json=BODY))
+    async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_SECONDS="1") as router:
+        await router.until_it_answers("/ready")
+        request = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
-        process.send_signal(signal.SIGTERM)
+        router.process.send_signal(signal.SIGTERM)
         reply = await request
         assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
         assert "retry-after" in reply.headers
         await worker.until_left(1)
-        await process.wait()
+        assert await router.ended() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_with_notice_it_takes_work_while_it_says_that_it_is_about_to_stop(how: signal.Signals) -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_NOTICE_SECONDS="1000") as router:
+        await router.until_it_answers("/ready")
+        assert "connection" not in (await router.ask("before")).headers
+        router.process.send_signal(how)
+        while await router.answers("/ready"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        ready = await router.client.get("/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "draining")
+        for number in range(3):
+            reply = await router.ask(f"text {number}")
+            check(reply, [f"text {number}"])
+            assert reply.headers["connection"] == "close"
+        assert await router.ended(how) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_second_signal_ends_it_at_once(processes: int) -> None:
+    worker = FakeWorker()
+    worker.mode = "hanging"
+    async with (
+        fake_workers(worker),
+        router_process(worker, ROUTER_DRAIN_SECONDS="1000", ROUTER_PROCESSES=str(processes)) as router,
+    ):
+        await router.until_it_answers("/ready")
+        request = asyncio.create_task(router.ask("a text"))
+        await worker.until_batches(1)
+        router.process.send_signal(signal.SIGTERM)
+        await until_refused(str(router.client.base_url))
+        assert router.process.returncode is None
+        assert await router.ended(signal.SIGTERM) == 0
+        await worker.until_left(1)
+        await asyncio.gather(request, return_exceptions=True)
+
+
+class Either:
+    """A client of two routers, that uses one until a connection to it is refused."""
+
+    def __init__(self, routers: Sequence[Process]) -> None:
+        self._routers = list(routers)
+
+    async def ask(self, texts: Sequence[str]) -> httpx.Response:
+        [text] = texts
+        for _ in range(10):
+            router = self._routers[0]
+            try:
+                reply = await router.ask(text)
+            except httpx.ConnectError:
+                if self._routers[0] is router:
+                    self._routers.reverse()
+                continue
+            if reply.status_code == 200:
+                check(reply, texts)
+            return reply
+        raise AssertionError("both refuse")
+
+
+@pytest.mark.parametrize("notice", ["0", "0.3"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_routers_restarted_one_after_the_other_under_load_fail_no_request(
+    processes: str, notice: str
+) -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    settings = {"ROUTER_PROCESSES": processes, "ROUTER_DRAIN_NOTICE_SECONDS": notice}
+    async with (
+        fake_workers(*workers),
+        router_process(*workers, **settings) as first,
+        router_process(*workers, **settings) as second,
+    ):
+        for router in (first, second):
+            await router.until_it_answers("/ready")
+        load = OpenLoop(Either([first, second]))
+        for router in (first, second, first):
+            await load.answered(50)
+            assert await router.ended(signal.SIGTERM) == 0
+            await load.answered(50)
+            await router.start()
+            await router.until_it_answers("/ready")
+        outcomes = await load.stop()
+        assert set(outcomes) == {"ok"}, outcomes

@@ -1,5 +1,6 @@
 """A worker as a process: what it refuses to start on, how it ends, and what it leaves behind."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from workers.contract import (
     ENCODE_PATH,
     LIVE_PATH,
     EncodeRequest,
+    Failure,
     FrameReader,
     Item,
     Text,
@@ -62,13 +64,33 @@ def test_no_engine_outlives_a_worker_that_is_killed(variants: Path, tmp_path: Pa
         worker.wait()
 
 
-def test_a_dead_engine_ends_its_worker(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
-        for pid in descendants(worker.pid):
-            if "EngineCore" in name_of(pid):
-                os.kill(pid, signal.SIGKILL)
+def kill_engine(worker: Worker) -> None:
+    for pid in descendants(worker.pid):
+        if "EngineCore" in name_of(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_dead_engine_ends_its_worker_which_says_so(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code", "log_format": "json"}) as [worker]:
+        kill_engine(worker)
         assert worker.wait() == 1
-        assert "the engine has died" in worker.log.read_text()
+        lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+        assert any("the engine has died" in line["message"] for line in lines if line["logger"] == "workers")
+
+
+def test_what_waits_for_an_engine_that_dies_fails(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code", "batch_items": 4}) as [worker]:
+        body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(300)]))
+        with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+            chunks = reply.iter_raw()
+            received = [next(chunks)]
+            kill_engine(worker)
+            received += chunks
+        frames = list(FrameReader().feed(b"".join(received)))
+        assert len(frames) == 300
+        failures = [frame for frame in frames if isinstance(frame, Failure)]
+        assert {failure.code for failure in failures} == {"internal"}
+        assert worker.wait() == 1
 
 
 def test_accepted_work_is_finished_on_sigterm(variants: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ ALLOWED = {
     "loadtests": {"router", "workers", "deploy"},
     "tests": {"router", "workers", "deploy", "loadtests"},
 }
-ROUTER_MAY_USE = ("workers.contract", "workers.strict_settings")
+ROUTER_MAY_USE = ("workers.contract", "workers.logs", "workers.strict_settings")
 ENGINES = ("torch", "vllm", "ray", "transformers")
 
 
@@ -90,6 +90,7 @@ def test_what_the_router_takes_from_the_workers_brings_nothing_along() -> None:
     }
     assert third_party == {
         "workers.contract": {"msgspec"},
+        "workers.logs": set(),
         "workers.strict_settings": {"pydantic", "pydantic_settings"},
     }
     assert imports_of(ROOT / "workers" / "__init__.py") == set()

@@ -7,6 +7,8 @@ import signal
 import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
+from workers.logs import configure_in_engine
+from workers.plugin.batches import install
 
 # Set by the worker, so that stock vLLM in the same environment is left as it is.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
@@ -23,6 +25,8 @@ def register() -> None:
         ModelRegistry.register_model(ARCHITECTURE, "workers.plugin.model:TriptychEmbeddings")
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
         die_with_parent()
+        configure_in_engine()
+        install()
 
 
 def die_with_parent() -> None:

@@ -1,15 +1,18 @@
 """Which processes run where, with what environment."""
 
+import hashlib
 import json
+import os
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from deploy.local.models import Models
-from deploy.local.plan import PlanError, plan_router, plan_workers
+from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
 from deploy.local.spec import Spec
 from deploy.settings import DeploySettings
+from router.keys import KeyRing, read_keys
 from workers.contract import POOLS
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=True)
@@ -100,3 +103,40 @@ def test_a_router_on_a_workers_port_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ROUTER_PORT", "8102")
     with pytest.raises(PlanError, match="ROUTER_PORT is one of the workers' ports"):
         plan_router(plan_workers(DeploySettings(), MODELS, {}, (), 2), {})
+
+
+def test_router_and_workers_share_a_token_that_is_new_at_every_start() -> None:
+    tokens = [with_token({"A": "b"}) for _ in range(2)]
+    assert tokens[0] != tokens[1]
+    environ = tokens[0]
+    pairs = plan_workers(DeploySettings(), MODELS, environ, (), 2)
+    token = plan_router(pairs, environ).env["ROUTER_WORKER_TOKEN"]
+    assert len(token) >= 32
+    for _, spec in pairs:
+        assert spec.env["WORKER_TOKEN"] == spec.token == token
+        assert not any(token in argument for argument in spec.argv)
+        assert token not in repr(spec)
+
+
+@pytest.mark.parametrize("name", ["ROUTER_WORKER_TOKEN", "WORKER_TOKEN"])
+def test_a_token_that_the_operator_sets_is_that_of_both(name: str) -> None:
+    environ = with_token({name: "the-operators-own-token"})
+    assert {environ["ROUTER_WORKER_TOKEN"], environ["WORKER_TOKEN"]} == {"the-operators-own-token"}
+
+
+def test_two_tokens_that_differ_are_refused_and_not_quoted() -> None:
+    with pytest.raises(PlanError, match="differ") as caught:
+        with_token({"ROUTER_WORKER_TOKEN": "one-of-two-tokens", "WORKER_TOKEN": "the-other-token"})
+    assert "token" not in str(caught.value).replace("ROUTER_WORKER_TOKEN", "").replace("WORKER_TOKEN", "")
+
+
+def test_a_router_with_keys_is_asked_with_one_of_the_deployments_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = hashlib.sha256(b"operators").hexdigest()
+    monkeypatch.setenv("ROUTER_API_KEYS", json.dumps([key]))
+    router = plan_router(plan_workers(DeploySettings(), MODELS, {}, (), 2), dict(os.environ))
+    ring = KeyRing(read_keys(router.env["ROUTER_API_KEYS"]))
+    assert router.token is not None
+    assert ring.find(f"Bearer {router.token}".encode()).name == "deploy.local"
+    assert ring.find(b"Bearer operators").sha256 == key
+    monkeypatch.delenv("ROUTER_API_KEYS")
+    assert plan_router(plan_workers(DeploySettings(), MODELS, {}, (), 2), {}).token is None

@@ -66,14 +66,14 @@ async def client_of_app(workers: Workers, **settings: Any) -> AsyncIterator[http
     groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
     configured = RouterSettings(workers=groups, **settings)  # type: ignore[arg-type]
 
-    def make_client(*_: float) -> httpx.AsyncClient:
+    def make_client(*_: object) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.MockTransport(workers))
 
     fleet = Fleet(configured, make_client)
     app = App(configured, fleet)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]
     client = httpx.AsyncClient(transport=transport, base_url="http://router:80")
-    async with fleet, app.media, client:
+    async with app.guard, fleet, app.media, client:
         replicas = [replica for pool in fleet.pools.values() for replica in pool.replicas]
         await eventually(
             lambda: all(

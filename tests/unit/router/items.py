@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from router.item import Gather, Item
+from router.queue import PoolQueue, Taken
 from workers import contract
 
 NEVER = float("inf")
@@ -31,3 +32,15 @@ def make_request(
 def vector(item: Item, number: int = 0) -> contract.Vector:
     """A result that says whose it is."""
     return contract.Vector(0, item.cost, (1,), struct.pack("<f", number))
+
+
+def admit(queue: PoolQueue, items: Sequence[Item], now: float = 0.0) -> None:
+    """Let `items` wait if there is room, as a pool does."""
+    queue.check_room(items, now)
+    queue.admit(items, now)
+
+
+def take_next(queue: PoolQueue, max_tokens: int, max_items: int, now: float = 0.0) -> Taken:
+    """What goes next, as a pool takes it."""
+    bulk = queue.next_class(max_tokens)
+    return Taken(None, []) if bulk is None else queue.take(max_tokens, max_items, now, bulk=bulk)

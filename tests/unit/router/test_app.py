@@ -158,6 +158,7 @@ async def test_ready_when_every_pool_is(client: httpx.AsyncClient) -> None:
     assert reply.status_code == 200
     assert reply.json() == {
         "ready": True,
+        "reason": None,
         "pools": {"retrieval": "ready", "text-matching": "ready", "code": "ready"},
     }
 
@@ -169,6 +170,7 @@ async def test_not_ready_says_which_pool_lacks_what(workers: Workers) -> None:
         assert reply.status_code == 503
         assert reply.json() == {
             "ready": False,
+            "reason": None,
             "pools": {"retrieval": "ready", "text-matching": "ready", "code": "code:1: connection refused"},
         }
         assert (await client.get("/health")).status_code == 200

@@ -1,5 +1,6 @@
 """The OpenAPI document against the code it speaks of, and the page made from it."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -123,13 +124,35 @@ async def test_the_fields_are_those_that_are_read(document: dict[str, Any]) -> N
         assert all(f"`{alias}`" in described for alias in choices if alias != field)
 
 
-async def test_every_status_of_the_table_is_documented(document: dict[str, Any]) -> None:
-    responses = document["paths"]["/v1/embeddings"]["post"]["responses"]
-    statuses = {int(status) for status in responses} - {200}
-    assert statuses == {status for status, _ in TABLE.values()} - {404, 405}
-    for status, code in TABLE.values():
-        if status not in (404, 405):
-            assert code in responses[str(status)]["description"]
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_every_status_of_the_table_is_documented(workers: Workers, guarded: bool) -> None:
+    keys = [hashlib.sha256(b"a").hexdigest()] if guarded else []
+    async with client_of_app(workers, api_keys=keys) as client:
+        headers = {"authorization": "Bearer a"} if guarded else {}
+        document = (await client.get("/openapi.json", headers=headers)).json()
+    post = document["paths"]["/v1/embeddings"]["post"]
+    documented = {
+        (int(status), code)
+        for status, reply in post["responses"].items()
+        for code in re.findall("`([A-Z_]+)`:", reply["description"])
+    }
+    without_key = {
+        (status, code) for status, code in TABLE.values() if not code.startswith(("AUTH_", "RATE_"))
+    }
+    expected = set(TABLE.values()) if guarded else without_key
+    assert documented == {entry for entry in expected if entry[0] not in (404, 405)}
+    assert ("security" in post) == guarded
+
+
+async def test_only_the_open_paths_are_documented_as_open(workers: Workers) -> None:
+    async with client_of_app(workers, api_keys=[hashlib.sha256(b"a").hexdigest()]) as client:
+        document = (await client.get("/openapi.json", headers={"authorization": "Bearer a"})).json()
+    free = {
+        path
+        for path, operations in document["paths"].items()
+        if any("security" not in operation for operation in operations.values())
+    }
+    assert free == {"/health", "/live"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,10 @@ from router.errors import TABLE, FieldError, Invalid, MethodNotAllowed, QueueFul
 
 # API.md, as far as this version goes, and the two that any HTTP server has.
 STATUS = {
+    "AUTH_MISSING_API_KEY": 401,
+    "AUTH_INVALID_API_KEY": 401,
+    "RATE_REQUEST_LIMIT_EXCEEDED": 429,
+    "RATE_TOKEN_LIMIT_EXCEEDED": 429,
     "INPUT_MODEL_NOT_FOUND": 400,
     "INPUT_TOKEN_LIMIT_EXCEEDED": 400,
     "INPUT_MEDIA_INVALID": 400,

@@ -9,6 +9,7 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router import breaker
 from router import replica as replica_module
 from router.errors import Internal, TimedOut, Unavailable
 from router.item import Batch, Gather, Item
@@ -28,7 +29,7 @@ class Scripted(Replica):
     """Does with each batch what the script says, and then, when it is over, as it should."""
 
     def __init__(self, name: str, lanes: int, script: Iterator[str], sent: Counter[Item]) -> None:
-        super().__init__(name, "retrieval", lanes, None)  # type: ignore[arg-type]
+        super().__init__(name, "retrieval", lanes, None, lambda: 0.0)  # type: ignore[arg-type]
         self.free = 0
         self._script = script
         self._sent = sent
@@ -100,10 +101,10 @@ async def run(
     for costs, bulk, leaves in requests:
         gather = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
         gathers.append(gather)
-        if not pool.ready:
+        if not pool.up:
             gather.fail(pool.unavailable(), 0.0)
             continue
-        pool.queue.admit(gather.items)
+        pool.admit(gather.items)
         pool.dispatch()
         await asyncio.sleep(0)
         if leaves:
@@ -137,7 +138,7 @@ requests_of_any_kind = st.lists(
 def test_every_request_ends_once_with_its_own_results_or_a_known_error(
     requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
 ) -> None:
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0):
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
         gathers, sent, free = asyncio.run(run(requests, script, replicas, lanes))
     for gather in gathers:
         if gather.error is None:
@@ -158,7 +159,7 @@ def test_where_nothing_fails_every_request_that_stays_is_answered(
     requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
 ) -> None:
     """However often replicas are overloaded."""
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0):
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
         gathers, _, _ = asyncio.run(run(requests, script, 2, lanes))
     for gather, (_, _, leaves) in zip(gathers, requests, strict=True):
         if not leaves:

@@ -5,23 +5,23 @@ import pytest
 from router.errors import QueueFull
 from router.item import Gather, Item, Place
 from router.queue import TRIES_BEFORE_ALONE, PoolQueue
-from tests.unit.router.items import make_request, vector
+from tests.unit.router.items import admit, make_request, take_next, vector
 
 
 def queue_of(*gathers: Gather, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:
     queue = PoolQueue(max_tokens, max_items)
     for gather in gathers:
-        queue.admit(gather.items)
+        admit(queue, gather.items)
     return queue
 
 
 def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000, now: float = 0.0) -> list[Item]:
-    batch = queue.take(max_tokens, max_items, now).batch
+    batch = take_next(queue, max_tokens, max_items, now).batch
     return batch.items if batch else []
 
 
 def test_an_empty_queue_gives_nothing() -> None:
-    assert queue_of().take(10, 10, 0.0) == (None, [])
+    assert take_next(queue_of(), 10, 10, 0.0) == (None, [])
 
 
 def test_items_leave_in_the_order_they_came() -> None:
@@ -71,11 +71,11 @@ def test_a_batch_is_of_one_class() -> None:
 
 def test_bulk_gets_its_share_while_interactive_never_ends() -> None:
     queue = PoolQueue(10**6, 10**6, bulk_share=0.2)
-    queue.admit(make_request([10] * 1000, bulk=True).items)
+    admit(queue, make_request([10] * 1000, bulk=True).items)
     tokens = {True: 0, False: 0}
     for _ in range(500):
-        queue.admit(make_request([10]).items)
-        batch = queue.take(10, 100, 0.0).batch
+        admit(queue, make_request([10]).items)
+        batch = take_next(queue, 10, 100, 0.0).batch
         assert batch is not None
         tokens[batch.bulk] += batch.tokens
     assert tokens[True] / (tokens[True] + tokens[False]) == pytest.approx(0.2, abs=0.01)
@@ -84,32 +84,32 @@ def test_bulk_gets_its_share_while_interactive_never_ends() -> None:
 def test_bulk_saves_nothing_up_while_it_does_not_wait() -> None:
     queue = PoolQueue(10**6, 10**6)
     for _ in range(100):
-        queue.admit(make_request([10]).items)
+        admit(queue, make_request([10]).items)
         taken(queue, max_tokens=10)
-    queue.admit(make_request([10], bulk=True).items)
-    queue.admit(make_request([10]).items)
+    admit(queue, make_request([10], bulk=True).items)
+    admit(queue, make_request([10]).items)
     assert [item.bulk for item in taken(queue, max_tokens=10)] == [False]
 
 
 def test_what_may_wait_is_bounded_in_items() -> None:
     queue = queue_of(make_request([1] * 3), max_items=5)
-    queue.admit(make_request([1] * 2).items)
+    admit(queue, make_request([1] * 2).items)
     with pytest.raises(QueueFull):
-        queue.admit(make_request([1]).items)
+        admit(queue, make_request([1]).items)
 
 
 def test_what_may_wait_is_bounded_in_tokens() -> None:
     queue = queue_of(make_request([4]), max_tokens=10)
-    queue.admit(make_request([6]).items)
+    admit(queue, make_request([6]).items)
     with pytest.raises(QueueFull):
-        queue.admit(make_request([1]).items)
+        admit(queue, make_request([1]).items)
 
 
 def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     queue = queue_of(make_request([1] * 4), max_items=5)
     refused = make_request([1] * 2)
     with pytest.raises(QueueFull) as caught:
-        queue.admit(refused.items)
+        admit(queue, refused.items)
     assert (queue.items, queue.tokens) == (4, 4)
     assert all(item.place is Place.PLANNED for item in refused.items)
     assert caught.value.retry_after is not None
@@ -123,7 +123,7 @@ def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
 def test_what_is_put_back_goes_first_and_in_order() -> None:
     request, other = make_request([1] * 4), make_request([1])
     queue = queue_of(request, other)
-    batch = queue.take(3, 3, 0.0).batch
+    batch = take_next(queue, 3, 3, 0.0).batch
     assert batch is not None
     back = batch.items[1:]
     for item in back:
@@ -145,7 +145,7 @@ def test_what_is_put_back_is_never_refused() -> None:
     request = make_request([5, 5])
     queue = queue_of(request, max_tokens=10, max_items=2)
     items = taken(queue)
-    queue.admit(make_request([10]).items)
+    admit(queue, make_request([10]).items)
     queue.put_back(items)
     assert queue.items == 3
 
@@ -160,7 +160,7 @@ def test_an_item_before_its_last_try_goes_alone() -> None:
 def test_items_out_of_time_are_handed_out_and_not_sent() -> None:
     late, early = make_request([1, 1], deadline=5.0), make_request([1], deadline=9.0)
     queue = queue_of(late, early)
-    batch, expired = queue.take(10, 10, 5.0)
+    batch, expired = take_next(queue, 10, 10, 5.0)
     assert expired == late.items
     assert batch is not None
     assert batch.items == early.items
@@ -170,13 +170,13 @@ def test_items_out_of_time_are_handed_out_and_not_sent() -> None:
 def test_a_queue_of_items_out_of_time_gives_no_batch() -> None:
     late = make_request([1, 1], deadline=5.0)
     queue = queue_of(late)
-    assert queue.take(10, 10, 6.0) == (None, late.items)
+    assert take_next(queue, 10, 10, 6.0) == (None, late.items)
 
 
 def test_a_cancelled_item_is_never_sent() -> None:
     request = make_request([1, 2, 3])
     queue = queue_of(request)
-    queue.cancel(request.items[1:2])
+    queue.cancel(request.items[1:2], 0.0)
     assert (queue.items, queue.tokens) == (2, 4)
     assert taken(queue) == [request.items[0], request.items[2]]
 
@@ -184,8 +184,8 @@ def test_a_cancelled_item_is_never_sent() -> None:
 def test_cancelling_what_has_left_changes_nothing() -> None:
     request = make_request([1, 2])
     queue = queue_of(request)
-    batch = queue.take(10, 10, 0.0).batch
-    queue.cancel(request.items)
+    batch = take_next(queue, 10, 10, 0.0).batch
+    queue.cancel(request.items, 0.0)
     assert batch is not None
     assert batch.unfinished() == request.items
     assert (queue.items, queue.tokens) == (0, 0)
@@ -193,7 +193,7 @@ def test_cancelling_what_has_left_changes_nothing() -> None:
 
 def test_a_batch_that_nobody_wants_any_more_is_ended_once() -> None:
     request = make_request([1, 1, 1])
-    batch = queue_of(request).take(10, 10, 0.0).batch
+    batch = take_next(queue_of(request), 10, 10, 0.0).batch
     assert batch is not None
     ended: list[int] = []
     batch.abort = lambda: ended.append(1)
@@ -206,7 +206,7 @@ def test_a_batch_that_nobody_wants_any_more_is_ended_once() -> None:
 
 def test_a_batch_whose_items_are_all_done_is_not_ended() -> None:
     request = make_request([1])
-    batch = queue_of(request).take(10, 10, 0.0).batch
+    batch = take_next(queue_of(request), 10, 10, 0.0).batch
     assert batch is not None
     batch.abort = lambda: pytest.fail("aborted")
     batch.leave(request.items[0])
@@ -248,3 +248,47 @@ def test_a_second_result_for_an_item_is_a_bug() -> None:
     request.resolve(request.items[0], vector(request.items[0]), 1.0)
     with pytest.raises(RuntimeError, match="bug"):
         request.resolve(request.items[0], vector(request.items[0]), 1.0)
+
+
+def backlog(queue: PoolQueue, tokens: int, per_second: int, seconds: float = 5.0) -> float:
+    """Let `tokens` wait, and others be done beside them at a steady rate; returns the time after."""
+    queue.admit(make_request([10] * (tokens // 10)).items, 0.0)
+    done = make_request([per_second // 10] * round(10 * seconds)).items
+    for step, item in enumerate(done, 1):
+        queue.drained(item, step / 10)
+    return seconds
+
+
+def test_who_is_refused_is_told_when_half_of_what_waits_will_be_done() -> None:
+    queue = PoolQueue(max_tokens=10_000, max_items=10_000)
+    now = backlog(queue, tokens=10_000, per_second=1000)
+    with pytest.raises(QueueFull) as refused:
+        queue.check_room(make_request([10]).items, now)
+    assert refused.value.retry_after in (5, 6)
+
+
+def test_what_could_only_wait_until_its_time_is_over_is_refused() -> None:
+    queue = PoolQueue(max_tokens=10**6, max_items=10**6)
+    now = backlog(queue, tokens=10_000, per_second=1000)
+    queue.check_room(make_request([10]).items, now, deadline=now + 30)
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([10]).items, now, deadline=now + 5)
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([10]).items, now, deadline=now + 30, in_flight=20_000)
+
+
+def test_each_class_waits_for_its_own_share() -> None:
+    """A query does not wait for the bulk that waits longer, and is not refused for it."""
+    queue = PoolQueue(max_tokens=10**6, max_items=10**6)
+    now = backlog(queue, tokens=10, per_second=1000)
+    queue.admit(make_request([10_000], bulk=True).items, now)
+    queue.check_room(make_request([10]).items, now, deadline=now + 1)
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([10], bulk=True).items, now, deadline=now + 1)
+
+
+def test_bulk_is_left_where_it_may_not_be_taken() -> None:
+    queue = queue_of(make_request([1], bulk=True))
+    assert queue.next_class(10, bulk_too=False) is None
+    admit(queue, make_request([1]).items)
+    assert queue.next_class(10, bulk_too=False) is False

@@ -1,13 +1,13 @@
 """Any traffic, any order, any failures: nothing is lost, doubled, mixed up or left behind."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from router.errors import Internal, QueueFull, TimedOut
 from router.item import Batch, Gather, Item, Place
 from router.queue import TRIES_BEFORE_ALONE, PoolQueue
-from tests.unit.router.items import NEVER, make_item, make_request, vector
+from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
 
 MAX_TOKENS = 60
 MAX_ITEMS = 12
@@ -47,7 +47,7 @@ class Traffic(RuleBasedStateMachine):
         waiting, tokens = self.queue.items, self.queue.tokens
         fits = waiting + len(costs) <= MAX_ITEMS and tokens + sum(costs) <= MAX_TOKENS
         try:
-            self.queue.admit(request.items)
+            admit(self.queue, request.items, self.now)
         except QueueFull:
             assert waiting > 0
             assert not fits
@@ -64,7 +64,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(target=batches, tokens=st.integers(1, 40), items=st.integers(1, 6))
     def take(self, tokens: int, items: int) -> object:
         waited = {bulk: list(line) for bulk, line in self.lines.items()}
-        batch, expired = self.queue.take(tokens, items, self.now)
+        batch, expired = take_next(self.queue, tokens, items, self.now)
         assert batch is not None or expired or not any(waited.values())
         for item in expired:
             assert item.gather.deadline <= self.now
@@ -141,7 +141,7 @@ class Traffic(RuleBasedStateMachine):
         self.finished.append(request)
         if request.error is None:
             return
-        self.queue.cancel(request.items)
+        self.queue.cancel(request.items, self.now)
         for line in self.lines.values():
             line[:] = [item for item in line if item.gather is not request]
         for item in request.items:
@@ -182,7 +182,7 @@ class Traffic(RuleBasedStateMachine):
             self.give_back(batch)
         while self.queue.items:
             before = self.queue.items
-            batch, expired = self.queue.take(10, 3, self.now)
+            batch, expired = take_next(self.queue, 10, 3, self.now)
             assert self.queue.items < before
             for item in expired:
                 item.gather.fail(TimedOut("late"), self.now)
@@ -215,6 +215,7 @@ def test_gathering_is_the_identity_for_any_order_of_completion(costs: list[int],
     assert request.vectors() == [vector(item, item.index) for item in request.items]
 
 
+@settings(deadline=None)
 @given(
     share=st.floats(0.05, 0.5),
     interactive=st.lists(st.integers(1, 50), min_size=50, max_size=200),
@@ -226,15 +227,15 @@ def test_bulk_waits_no_longer_than_its_share_allows(
     """However much interactive comes, what it takes while bulk waits is paid back in full batches."""
     budget = 50
     queue = PoolQueue(10**9, 10**9, bulk_share=share)
-    queue.admit([make_item(bulk_cost, number, bulk=True) for number in range(10_000)])
+    admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(10_000)])
     for item in queue.waiting():
         make_gather(item)
     ahead = 0.0
     for cost in interactive:
         item = make_item(cost)
         make_gather(item)
-        queue.admit([item])
-        batch = queue.take(budget, 1000, 0.0).batch
+        admit(queue, [item])
+        batch = take_next(queue, budget, 1000, 0.0).batch
         assert batch is not None
         ahead += -batch.tokens if batch.bulk else batch.tokens * share / (1 - share)
         assert ahead <= budget + budget * share / (1 - share)
@@ -256,8 +257,8 @@ def test_an_item_that_kills_its_batch_takes_no_neighbour_along(costs: list[int],
     for item in items:
         make_gather(item)
     queue = PoolQueue(10**6, 10**6)
-    queue.admit(items)
-    while batch := queue.take(budget, 100, 0.0).batch:
+    admit(queue, items)
+    while batch := take_next(queue, budget, 100, 0.0).batch:
         left = list(batch.items)
         for item in left:
             batch.leave(item)

@@ -4,8 +4,10 @@ import base64
 import json
 import math
 import struct
+from collections.abc import Generator
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def rows(matrix: list[list[float]], tokens: int = 5) -> Vector:
 
 
 def reply(vectors: list[Vector], form: EmbeddingType = "float", multivector: bool = False) -> dict[str, Any]:
-    return json.loads(embeddings_body(vectors, form, multivector))
+    return json.loads(written(embeddings_body(vectors, form, multivector))[0])
 
 
 def embedding(values: list[float], form: EmbeddingType) -> Any:
@@ -123,3 +125,25 @@ def test_any_number_of_dimensions_has_its_right_size(form: EmbeddingType, dimens
         assert len(base64.b64decode(found)) == 4 * dimensions
     else:
         assert len(found) == -(-dimensions // 8)
+
+
+def written(steps: Generator[None, None, bytes]) -> tuple[bytes, int]:
+    """What comes out, and how often others had their turn before."""
+    turns = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value, turns
+        turns += 1
+
+
+def test_others_have_their_turn_while_a_large_reply_is_written() -> None:
+    values = np.arange(2048, dtype=np.float32)
+    vectors = [Vector(number, 1, (2048,), (values + number).tobytes()) for number in range(100)]
+    body, turns = written(embeddings_body(vectors, "float", False))
+    assert turns > 4
+    data = json.loads(body)["data"]
+    assert [entry["index"] for entry in data] == list(range(100))
+    assert [entry["embedding"][1] for entry in data] == [1.0 + number for number in range(100)]
+    assert written(embeddings_body(vectors[:1], "float", False))[1] == 0

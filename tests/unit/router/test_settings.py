@@ -75,6 +75,24 @@ def test_workers_that_cannot_be_meant_are_refused(
     assert says in said
 
 
+def test_workers_and_discovery_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_DISCOVERY", "workers.json")
+    assert "exactly one" in refusal()
+    monkeypatch.delenv("ROUTER_WORKERS")
+    assert read_settings(RouterSettings).discovery == "workers.json"
+
+
+def test_a_token_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROUTER_WORKERS")
+    monkeypatch.setenv("ROUTER_DISCOVERY", "workers.json")
+    monkeypatch.setenv("ROUTER_DISCOVERY_TOKEN", "a secret")
+    said = refusal()
+    assert "ROUTER_DISCOVERY_TOKEN" in said
+    assert "a secret" not in said
+    monkeypatch.setenv("ROUTER_DISCOVERY", "http://127.0.0.1:1/")
+    assert "a secret" not in repr(read_settings(RouterSettings))
+
+
 def test_workers_that_are_no_json_are_refused_with_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", "127.0.0.1:8101")
     assert "workers" in refusal()

@@ -1,0 +1,91 @@
+"""The router as a process of its own, or several."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.fakes.router import workers_setting
+from tests.fakes.worker import FakeWorker
+
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """`python -m router`; `client` talks to it, also when it was started again."""
+
+    def __init__(self, environment: dict[str, str], client: httpx.AsyncClient) -> None:
+        self.client = client
+        self._environment = environment
+
+    async def start(self) -> None:
+        """Start it; it is not waited for."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "router", env=os.environ | self._environment, cwd=ROOT
+        )
+
+    async def answers(self, path: str) -> bool:
+        """Whether it does, with 200."""
+        try:
+            return (await self.client.get(path)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    async def until_it_answers(self, path: str) -> None:
+        """Before it does there is nothing to wait on but its port."""
+        async with asyncio.timeout(20):
+            while not await self.answers(path):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def ask(self, text: str) -> httpx.Response:
+        """Have one text embedded."""
+        return await self.client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
+
+    async def ended(self, *signals: signal.Signals) -> int:
+        """Send `signals`, one after the other, and wait for its end; the exit status."""
+        for number in signals:
+            self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator[Process]:
+    """A router of its own in front of `workers`, not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    environment = {
+        "ROUTER_WORKERS": json.dumps(workers_setting(workers)),
+        "ROUTER_PORT": str(port),
+        **settings,
+    }
+    url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+        router = Process(environment, client)
+        await router.start()
+        try:
+            yield router
+        finally:
+            if router.process.returncode is None:
+                router.process.kill()
+            await router.process.wait()
+
+
+async def until_refused(url: str) -> None:
+    """Wait until no connection is taken there any more."""
+    async with asyncio.timeout(20):
+        while True:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                try:
+                    await client.get(f"{url}/live")
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError:
+                    pass

@@ -1,0 +1,289 @@
+"""Workers that come and go while the router serves: by a file, and by an address that serves the document."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from router.replica import State
+from tests.fakes.load import OpenLoop
+from tests.fakes.router import RunningRouter, eventually, running_router, workers_setting
+from tests.fakes.worker import FakeWorker, fake_workers
+
+
+class Document:
+    """A file that names workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def name(self, *workers: FakeWorker) -> None:
+        """Name these, and only these."""
+        self.write(json.dumps(workers_setting(workers)))
+
+    def write(self, text: str) -> None:
+        """Write as whoever does not want to be read in between."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text)
+        os.replace(new, self.path)
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "workers.json"
+
+
+@asynccontextmanager
+async def discovering(
+    source: Document | str, *workers: FakeWorker, **settings: Any
+) -> AsyncIterator[RunningRouter]:
+    """A router that looks there all the time; a document names `workers` first."""
+    if isinstance(source, Document) and workers:
+        source.name(*workers)
+    location = source if isinstance(source, str) else source.path
+    async with running_router(discovery=str(location), discovery_seconds=0.01, **settings) as router:
+        yield router
+
+
+async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
+    old, new = FakeWorker(), FakeWorker()
+    document = Document(path)
+    async with fake_workers(old, new), discovering(document, old) as router:
+        load = OpenLoop(router, 40)
+        await load.answered(20)
+        document.name(old, new)
+        await new.until_batches(3)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotten(path: Path) -> None:
+    staying, leaving = FakeWorker(), FakeWorker()
+    document = Document(path)
+    async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
+        await router.until_state(leaving, State.READY)
+        leaving.mode = "held"
+        load = OpenLoop(router)
+        await leaving.until_batches(1)
+        document.name(staying)
+        await eventually(lambda: not router.knows(leaving))
+        await load.answered(30)
+        assert len(leaving.batches) == 1, "it was given more after it was removed"
+        leaving.gate.set()
+        assert set(await load.stop()) == {"ok"}
+        assert leaving.left == 0
+        await router.until_idle()
+        probers = [task for task in asyncio.all_tasks() if "Prober.run" in repr(task)]
+        assert len(probers) == 1
+
+
+async def test_a_removed_replica_that_dies_loses_nothing(path: Path) -> None:
+    staying, leaving = FakeWorker(), FakeWorker()
+    document = Document(path)
+    async with fake_workers(staying, leaving), discovering(document, leaving) as router:
+        await router.until_state(leaving, State.READY)
+        leaving.mode = "held"
+        asked = asyncio.create_task(router.ask(["a"]))
+        await leaving.until_batches(1)
+        document.name(staying)
+        await router.until_state(staying, State.READY)
+        await leaving.die()
+        assert (await asked).status_code == 200
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: Path, at_once: bool) -> None:
+    old, new = [FakeWorker() for _ in range(3)], [FakeWorker() for _ in range(3)]
+    document = Document(path)
+    async with fake_workers(*old, *new), discovering(document, *old) as router:
+        load = OpenLoop(router, 4)
+        await load.answered(20)
+        for replaced in (3,) if at_once else (1, 2, 3):
+            document.name(*old[replaced:], *new[:replaced])
+            for worker in new[:replaced]:
+                await router.until_state(worker, State.READY)
+            await load.answered(20)
+        assert not any(router.knows(worker) for worker in old)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_what_waits_for_a_pool_that_disappears_is_refused_and_what_it_has_is_finished(
+    path: Path,
+) -> None:
+    worker, other = FakeWorker(), FakeWorker("code")
+    document = Document(path)
+    worker.mode = "held"
+    async with (
+        fake_workers(worker, other),
+        discovering(document, worker, other, lanes=1, batch_items=1) as router,
+    ):
+        await router.until_state(worker, State.READY)
+        taken = asyncio.create_task(router.ask(["a"]))
+        await worker.until_batches(1)
+        waiting = asyncio.create_task(router.ask(["b"]))
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 1)
+        document.name(other)
+        assert (await waiting).status_code == 503
+        assert (await router.ask(["c"])).status_code == 503
+        assert not taken.done()
+        worker.gate.set()
+        assert (await taken).status_code == 200
+        document.name(worker, other)
+        await router.until_state(worker, State.READY)
+        assert (await router.ask(["d"])).status_code == 200
+
+
+async def test_a_pool_that_appears_serves(path: Path) -> None:
+    first, second = FakeWorker("code"), FakeWorker()
+    document = Document(path)
+    async with fake_workers(first, second), discovering(document, first) as router:
+        assert (await router.ask(["a"])).status_code == 503
+        document.name(first, second)
+        await router.until_state(second, State.READY)
+        assert (await router.ask(["a"])).status_code == 200
+
+
+async def test_an_address_that_moves_to_another_pool_serves_that_one(path: Path) -> None:
+    worker = FakeWorker()
+    document = Document(path)
+    async with fake_workers(worker), discovering(document, worker) as router:
+        await router.until_state(worker, State.READY)
+        worker.info = FakeWorker("code", port=worker.port).info
+        document.name(worker)
+        await eventually(lambda: list(router.fleet.pools) == ["code"])
+        await router.until_state(worker, State.READY)
+        assert (await router.post(input=["a"], task="code.query")).status_code == 200
+
+
+BROKEN = ["", "[]", "[", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "music"}}]', None]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+async def test_a_broken_document_changes_nothing_and_is_told_once(
+    path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, new = FakeWorker(), FakeWorker()
+    document = Document(path)
+    async with fake_workers(worker, new), discovering(document, worker) as router:
+        discovery = router.fleet._discovery
+        assert discovery is not None
+        await router.until_state(worker, State.READY)
+        document.write(text) if text is not None else document.remove()
+        await eventually(lambda: discovery.trouble is not None)
+        for _ in range(5):
+            await discovery.look()
+        assert (await router.ask(["a"])).status_code == 200
+        assert (await router.client.get("/ready")).status_code == 200
+        told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert len(told) == 1
+        document.name(new)
+        await router.until_state(new, State.READY)
+        assert discovery.trouble is None
+
+
+async def test_a_router_starts_before_its_document_and_says_what_it_waits_for(path: Path) -> None:
+    worker = FakeWorker()
+    document = Document(path)
+    async with fake_workers(worker), discovering(document) as router:
+        ready = await router.client.get("/ready")
+        assert ready.status_code == 503
+        assert "No such file" in ready.json()["reason"]
+        assert (await router.ask(["a"])).status_code == 503
+        document.name(worker)
+        await router.until_state(worker, State.READY)
+        assert (await router.client.get("/ready")).json()["reason"] is None
+        assert (await router.ask(["a"])).status_code == 200
+
+
+class Source:
+    """A server of the document that can be told to misbehave."""
+
+    def __init__(self) -> None:
+        self.workers: Sequence[FakeWorker] = ()
+        self.status = 200
+        self.content_type = "application/json"
+        self.seen: dict[str, str] = {}
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/workers"
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/workers", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.01, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.seen = dict(request.headers)
+        return web.Response(
+            body=json.dumps(workers_setting(self.workers)).encode(),
+            status=self.status,
+            headers={"Content-Type": self.content_type},
+        )
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[Source]:
+    source = Source()
+    await source.start()
+    yield source
+    await source.stop()
+
+
+async def test_a_source_that_dies_and_comes_back_is_followed_again(source: Source) -> None:
+    old, new = FakeWorker(), FakeWorker()
+    source.workers = [old]
+    async with (
+        fake_workers(old, new),
+        discovering(source.url, discovery_token="a secret") as router,
+    ):
+        discovery = router.fleet._discovery
+        assert discovery is not None
+        await router.until_state(old, State.READY)
+        assert source.seen["Authorization"] == "Bearer a secret"
+        assert source.seen["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
+        await source.stop()
+        await eventually(lambda: discovery.trouble is not None)
+        assert (await router.ask(["a"])).status_code == 200
+        source.workers = [new]
+        await source.start()
+        await router.until_state(new, State.READY)
+        assert not router.knows(old)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "says"),
+    [(500, "application/json", "500"), (204, "application/json", "204"), (200, "text/plain", "text/plain")],
+)
+async def test_what_is_no_http_sd_reply_is_not_read(
+    source: Source, status: int, content_type: str, says: str
+) -> None:
+    worker = FakeWorker()
+    source.workers, source.status, source.content_type = [worker], status, content_type
+    async with fake_workers(worker), discovering(source.url) as router:
+        ready = (await router.client.get("/ready")).json()
+        assert says in ready["reason"]
+        source.status, source.content_type = 200, "application/json; charset=utf-8"
+        await router.until_state(worker, State.READY)

@@ -1,0 +1,175 @@
+"""Slow bodies, tokens between router and workers, and that no secret is ever said, on real sockets."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from router import guard
+from router.replica import State
+from tests.fakes.process import ROOT, router_process
+from tests.fakes.router import check, eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+KEY = "triptych_a-key-that-no-output-may-hold"
+TOKEN = "a-token-that-no-output-may-hold"
+ENTRY = {"name": "alice", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+BEARER = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_a_body_that_does_not_come_ends_the_request_and_its_connection(path: str, framing: str) -> None:
+    async with running_router(FakeWorker(port=1), wait=False) as router:
+        url = httpx.URL(router.client.base_url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\nx-request-timeout-seconds: 0.1\r\n\r\n"
+        writer.write(head.encode() + b"1\r\n{\r\n")
+        async with asyncio.timeout(20):
+            reply = (await reader.read()).decode()
+        assert reply.startswith("HTTP/1.1 504 ")
+        assert "SERVICE_TIMEOUT" in reply
+        assert "connection: close" in reply.lower()
+        writer.close()
+
+
+async def test_the_router_shows_the_token_to_its_workers() -> None:
+    worker = FakeWorker()
+    worker.token = TOKEN
+    async with fake_workers(worker), running_router(worker, worker_token=SecretStr(TOKEN)) as router:
+        check(await router.ask(["a"]), ["a"])
+
+
+@pytest.mark.parametrize("sent", [None, SecretStr("another-token-that-none-may-see")])
+async def test_a_worker_that_refuses_the_token_says_so_in_readiness_and_log(
+    sent: SecretStr | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = FakeWorker()
+    worker.token = TOKEN
+    async with fake_workers(worker), running_router(worker, wait=False, worker_token=sent) as router:
+        await eventually(lambda: "ROUTER_WORKER_TOKEN" in router.replica(worker).reason)
+        assert "refuses our token" in (await router.client.get("/ready")).json()["pools"]["retrieval"]
+        errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(errors) == 1
+        assert "set ROUTER_WORKER_TOKEN to its WORKER_TOKEN" in errors[0].getMessage()
+        worker.token = sent.get_secret_value() if sent else None
+        await router.until_state(worker, State.READY)
+
+
+async def test_a_worker_that_changes_its_token_is_left_and_the_batch_goes_to_another() -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    async with fake_workers(*workers), running_router(*workers) as router:
+        workers[0].token = TOKEN
+        replies = await asyncio.gather(*(router.ask([f"text {number}"]) for number in range(20)))
+        assert {reply.status_code for reply in replies} == {200}
+        await eventually(lambda: "refuses our token" in router.replica(workers[0]).reason)
+
+
+async def test_a_changed_file_of_keys_is_taken_up_while_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "RELOAD_SECONDS", 0.01)
+    path = tmp_path / "keys"
+    path.write_text("[]")
+    async with running_router(FakeWorker(port=1), wait=False, api_keys_file=path) as router:
+        assert (await router.client.get("/v1/models", headers=BEARER)).status_code == 401
+        path.write_text(json.dumps([ENTRY]))
+        async with asyncio.timeout(20):
+            while (await router.client.get("/v1/models", headers=BEARER)).status_code == 401:
+                pass
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ROUTER_API_KEYS": json.dumps([KEY])},
+        {"ROUTER_API_KEYS": json.dumps({"alice": KEY})},
+        {"ROUTER_API_KEYS": json.dumps([{"name": "alice", "sha256": KEY}])},
+        {"ROUTER_API_KEYS": json.dumps([ENTRY | {KEY: 1}])},
+        {"ROUTER_API_KEYS": json.dumps([ENTRY | {"name": f"{KEY}!"}])},
+        {"ROUTER_API_KEYS": json.dumps([ENTRY, ENTRY])},
+        {"ROUTER_API_KEYS": KEY},
+        {"ROUTER_WORKER_TOKEN": f"{TOKEN} {TOKEN}"},
+        {"ROUTER_WORKER_TOKENS": TOKEN},
+        {"ROUTER_API_KEY": KEY},
+        {"ROUTER_PORT": "http"},
+    ],
+)
+async def test_no_secret_is_in_what_is_said_of_wrong_settings(wrong: dict[str, str]) -> None:
+    worker = '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]'
+    given = {"ROUTER_WORKERS": worker, "ROUTER_WORKER_TOKEN": TOKEN, "ROUTER_API_KEYS": json.dumps([ENTRY])}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "router",
+        env=os.environ | given | wrong,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(20):
+        output, _ = await process.communicate()
+    assert process.returncode == os.EX_CONFIG
+    assert next(iter(wrong)).removeprefix("ROUTER_").lower() in output.decode().lower()
+    assert not any(secret in output for secret in (KEY.encode(), TOKEN.encode()))
+
+
+async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With all that goes wrong between client, router and worker, at the level that says most."""
+    worker = FakeWorker()
+    worker.token = TOKEN
+    keys = tmp_path / "keys"
+    keys.write_text(json.dumps([ENTRY | {"requests_per_minute": 1000}]))
+    said: list[str] = []
+    async with (
+        fake_workers(worker),
+        router_process(
+            worker,
+            ROUTER_LOG_LEVEL="debug",
+            ROUTER_API_KEYS_FILE=str(keys),
+            ROUTER_WORKER_TOKEN=TOKEN,
+            ROUTER_LIMITS_FILE=str(tmp_path / "limits"),
+        ) as router,
+    ):
+        await router.until_it_answers("/live")
+        client = router.client
+
+        async def ask(
+            key: str | None = KEY, content: str = '{"input": "a", "task": "retrieval.query"}'
+        ) -> int:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            reply = await client.post("/v1/embeddings", content=content, headers=headers)
+            said.extend((reply.text, str(reply.headers)))
+            return reply.status_code
+
+        async with asyncio.timeout(20):
+            while await ask() != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await ask(None) == 401
+        assert await ask(KEY + "x") == 401
+        assert await ask(content="{") == 422
+        assert await ask(content='{"input": 1, "model": "x"}') == 422
+        assert await ask(content='{"input": "a", "model": "x"}') == 400
+        for mode in ("error", "cut", "reset", "garbage", "not finite", "rejecting"):
+            worker.script.extend([mode] * 3)  # type: ignore[list-item]
+            await ask()
+        worker.token = "another-token-altogether"
+        async with asyncio.timeout(20):
+            while "refuses our token" not in (await client.get("/ready", headers=BEARER)).text:
+                await ask()
+        keys.write_text(f'["{KEY}"]')
+        await worker.die()
+        assert await ask() == 503
+        router.process.terminate()
+        async with asyncio.timeout(20):
+            await router.process.wait()
+    output = "".join(capfd.readouterr()) + "".join(said)
+    assert "refuses our token" in output
+    assert not [secret for secret in (KEY, TOKEN, ENTRY["sha256"]) if secret in output]

@@ -1,0 +1,86 @@
+"""The supervisor of the local deployment around a real router of two processes: in what order all ends."""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+
+import httpx
+
+from deploy.local.guard import Guard
+from deploy.local.output import Output
+from deploy.local.spec import Spec
+from deploy.local.supervisor import Supervisor
+from tests.fakes.process import ROOT, until_refused
+from tests.fakes.router import check, workers_setting
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.processes import descendants, wait_gone
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def test_what_the_router_has_accepted_is_finished_before_workers_end_and_no_process_is_left() -> None:
+    # The one that holds a request is ours; the other stands for those that the supervisor starts.
+    holding = FakeWorker()
+    holding.mode = "held"
+    other, port = FakeWorker("code", port=free_port()), free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    async with fake_workers(holding):
+        router = Spec(
+            name="router",
+            argv=(sys.executable, "-m", "router"),
+            env={
+                **environment,
+                "ROUTER_PORT": str(port),
+                "ROUTER_PROCESSES": "2",
+                "ROUTER_WORKERS": json.dumps(workers_setting([holding, other])),
+            },
+            host="127.0.0.1",
+            port=port,
+        )
+        worker = Spec(
+            name="code-0",
+            argv=(sys.executable, "-m", "tests.fakes.worker", f"--port={other.port}", "--task=code"),
+            env=environment,
+            host="127.0.0.1",
+            port=other.port,
+        )
+        ready, guard = asyncio.Event(), Guard()
+        supervisor = Supervisor(
+            router, [worker], output=Output([]), guard=guard, stop_seconds=20, on_ready=ready.set
+        )
+        running = asyncio.create_task(supervisor.run())
+        try:
+            async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
+                await ready.wait()
+                # What was there before is none of ours: the guard, and what the test runner has started.
+                router_pid, worker_pid = (supervisor._children[name].pid for name in ("router", "code-0"))
+                processes = descendants(router_pid)
+                assert len(processes) == 2
+                pidfds = [os.pidfd_open(pid) for pid in (router_pid, worker_pid, *processes)]
+                asked = asyncio.create_task(
+                    client.post(
+                        f"http://127.0.0.1:{port}/v1/embeddings",
+                        json={"input": ["a"], "task": "retrieval.query"},
+                    )
+                )
+                await holding.until_batches(1)
+                supervisor.stop()
+                await until_refused(f"http://127.0.0.1:{port}")
+                assert not asked.done()
+                async with httpx.AsyncClient(trust_env=False) as straight:
+                    reply = await straight.get(f"http://{other.address}/ready")
+                assert reply.status_code == 200, "a worker ended before the router"
+                holding.gate.set()
+                check(await asked, ["a"])
+                await running
+            assert wait_gone(pidfds)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            guard.close()

@@ -1,0 +1,104 @@
+"""More work than can be done: retries that do not multiply it, refusals in time, and each class's share."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+from router import breaker
+from router.pool import MAX_RETRIES
+from router.retries import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
+from tests.fakes.load import OpenLoop
+from tests.fakes.router import eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+BULK = {"x-priority": "bulk"}
+
+
+@pytest.mark.parametrize("with_breakers", [True, False])
+async def test_a_storm_of_failures_is_not_answered_with_a_storm_of_retries(
+    with_breakers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 0.02)
+    monkeypatch.setattr(breaker, "LONGEST_OPEN_SECONDS", 0.1)
+    if not with_breakers:
+        # These would hide whether the retries' own budget holds.
+        monkeypatch.setattr(breaker, "FAILURES_UNTIL_OPEN", 10**9)
+    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
+    async with fake_workers(*workers), running_router(*workers, lanes=2, batch_items=1) as router:
+        began = time.monotonic()
+        for worker in workers:
+            worker.mode = "error"
+        load = OpenLoop(router)
+        await load.answered(300)
+        outcomes = await load.stop()
+        assert {outcome[:3] for outcome in outcomes} <= {"500", "503"}, outcomes
+        sent = Counter(item.content.text for worker in workers for item in worker.items)  # type: ignore[union-attr]
+        assert max(sent.values()) <= 1 + MAX_RETRIES
+        retries = sent.total() - len(sent)
+        earned = SHARE_OF_TRAFFIC * sent.total() + FLOOR_PER_SECOND * (time.monotonic() - began)
+        assert 0 < retries <= SMALLEST_CAPACITY + earned
+        await router.until_idle()
+
+        for worker in workers:
+            worker.mode = "healthy"
+        load = OpenLoop(router)
+        await eventually(lambda: all(router.replica(worker).sound for worker in workers))
+        await load.stop()
+        load = OpenLoop(router)
+        await load.answered(100)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_what_could_only_wait_until_its_time_is_over_is_refused_at_once() -> None:
+    worker = FakeWorker(dimensions=64)
+    worker.mode, worker.delay = "slow", 0.02
+    async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(80)]
+        # Until it is known how fast the queue drains, nobody is refused for that.
+        await worker.until_batches(30)
+        reply = await router.ask(["hurried"], headers={"x-request-timeout-seconds": "0.1"})
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        assert int(reply.headers["retry-after"]) > 0
+        asked.append(asyncio.create_task(router.ask(["patient"])))
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        assert not any(item.content.text == "hurried" for item in worker.items)  # type: ignore[union-attr]
+        reply = await router.ask(["hurried"], headers={"x-request-timeout-seconds": "5"})
+        assert reply.status_code == 200
+        await router.until_idle()
+
+
+async def test_a_query_finds_a_lane_free_however_much_bulk_there_is() -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
+        bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(20)], headers=BULK))
+        await worker.until_batches(3)
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 17)
+        query = asyncio.create_task(router.ask(["query"]))
+        await worker.until_batches(4)
+        assert [batch.priority for batch in worker.batches] == [1, 1, 1, 0]
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(bulk, query)} == {200}
+        await router.until_idle()
+
+
+async def test_bulk_goes_on_while_more_queries_come_than_can_be_done() -> None:
+    worker = FakeWorker(dimensions=64)
+    worker.mode, worker.delay = "slow", 0.01
+    async with fake_workers(worker), running_router(worker, lanes=2, batch_items=1) as router:
+        pool = router.fleet.pools["retrieval"]
+        load = OpenLoop(router)
+        await eventually(lambda: pool.queue.items > 20)
+        bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(10)], headers=BULK))
+        async with asyncio.timeout(20):
+            while not bulk.done():
+                waiting, _ = pool.queue.depth(bulk=False)
+                assert waiting, "the queries have all been served, so this shows nothing"
+                await load.answered(1)
+        assert (await bulk).status_code == 200
+        worker.delay = 0
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()

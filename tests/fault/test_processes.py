@@ -1,0 +1,117 @@
+"""Several router processes on one port: they live together, and none is missed when it dies."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from router import processes
+from router.processes import Processes
+from tests.fakes.process import Process, router_process
+from tests.fakes.router import check, eventually
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.processes import descendants, wait_gone
+
+
+@asynccontextmanager
+async def two_processes(worker: FakeWorker) -> AsyncIterator[Process]:
+    """A router of two, both serving."""
+    async with router_process(worker, ROUTER_PROCESSES="2") as router:
+        await until_both_serve(router)
+        yield router
+
+
+async def until_both_serve(router: Process) -> None:
+    """Wait until two children are there and serve."""
+    await eventually(lambda: len(running(router)) == 2)
+    await router.until_it_answers("/ready")
+
+
+def running(router: Process) -> list[int]:
+    """The children that are past their imports: they have an event loop."""
+    return [pid for pid in descendants(router.process.pid) if has_loop(pid)]
+
+
+def has_loop(pid: int) -> bool:
+    try:
+        return any("eventpoll" in os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+async def asked_anew(router: Process, text: str) -> httpx.Response:
+    """Ask on a connection that is made for it."""
+    async with httpx.AsyncClient(base_url=router.client.base_url, trust_env=False, timeout=30) as client:
+        return await client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
+
+
+async def test_they_share_the_port_and_a_directory_and_end_together() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), two_processes(worker) as router:
+        children = descendants(router.process.pid)
+        shared = {directory_of(pid) for pid in children}
+        assert len(shared) == 1
+        [directory] = shared
+        assert directory.is_dir()
+        for number in range(20):
+            check(await asked_anew(router, f"text {number}"), [f"text {number}"])
+        pidfds = [os.pidfd_open(pid) for pid in children]
+        assert await router.ended(signal.SIGTERM) == 0
+        assert wait_gone(pidfds)
+        assert not directory.exists()
+
+
+def directory_of(pid: int) -> Path:
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    [value] = [variable for variable in variables if variable.startswith("PROMETHEUS_MULTIPROC_DIR=")]
+    return Path(value.partition("=")[2])
+
+
+async def test_no_child_outlives_a_parent_that_is_killed() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), two_processes(worker) as router:
+        pidfds = [os.pidfd_open(pid) for pid in descendants(router.process.pid)]
+        assert len(pidfds) == 2
+        assert await router.ended(signal.SIGKILL) == -signal.SIGKILL
+        assert wait_gone(pidfds)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_while_a_killed_child_is_replaced_the_port_takes_every_connection(victim: int) -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), two_processes(worker) as router:
+        before = descendants(router.process.pid)
+        killed = os.pidfd_open(before[victim])
+        os.kill(before[victim], signal.SIGKILL)
+        assert wait_gone([killed])
+        # The other alone serves these; the new one needs longer than that to start.
+        for number in range(20):
+            check(await asked_anew(router, f"text {number}"), [f"text {number}"])
+        await until_both_serve(router)
+        for number in range(20):
+            check(await asked_anew(router, f"text {number}"), [f"text {number}"])
+        assert await router.ended(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(("code", "starts"), [(1, 3), (os.EX_CONFIG, 1)])
+async def test_children_that_cannot_start_end_the_parent(
+    code: int, starts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "DELAYS", (0.0, 0.0, 0.0))
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", f"open({str(log)!r}, 'a').write('x'); raise SystemExit({code})"]
+    assert await run(command) == code
+    assert len(log.read_text()) == starts
+
+
+async def run(command: Sequence[str]) -> int:
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with asyncio.timeout(20):
+        return await Processes(1, [listener], command).run()

@@ -1,0 +1,81 @@
+"""Clients that are slow to send or to read: nobody else waits for them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+
+from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+
+# With 2,048 numbers each they make a reply of 20 MB, far more than fits into the buffers on its way.
+LARGE = [f"text {number}" for number in range(400)]
+
+
+@asynccontextmanager
+async def connected(
+    router: RunningRouter,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the router that does nothing by itself."""
+    url = router.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def posted(texts: list[str]) -> bytes:
+    body = json.dumps({"input": texts, "task": "retrieval.query"}).encode()
+    return b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+async def body_of_the_reply(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"/1.1 200 " in head
+    [length] = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
+    return await reader.readexactly(int(length))
+
+
+async def others_are_answered(router: RunningRouter) -> None:
+    replies = await asyncio.gather(*(router.ask([f"other {number}"]) for number in range(50)))
+    assert {reply.status_code for reply in replies} == {200}
+
+
+async def test_a_client_that_reads_nothing_of_a_large_reply_delays_no_one() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+        writer.write(posted(LARGE))
+        # The reply has begun; from here on the reader's buffer fills, and then nothing more is read.
+        assert await reader.read(1) == b"H"
+        await others_are_answered(router)
+        body = await body_of_the_reply(reader)
+        assert len(body) > 10_000_000
+        assert [entry["index"] for entry in orjson.loads(body)["data"]] == list(range(len(LARGE)))
+        await router.until_idle()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_large_reply_leaves_nothing_behind() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        async with connected(router) as (reader, writer):
+            writer.write(posted(LARGE))
+            assert await reader.read(1) == b"H"
+            writer.transport.abort()
+        await others_are_answered(router)
+        await router.until_idle()
+
+
+async def test_clients_that_send_slowly_delay_no_one() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+        request = posted(["slowly"])
+        for part in (request[:20], request[20:-5]):
+            writer.write(part)
+            await writer.drain()
+            await others_are_answered(router)
+        writer.write(request[-5:])
+        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        await router.until_idle()

@@ -1,0 +1,186 @@
+"""A router that serves for a while among workers and clients that misbehave, and stays as it was.
+
+SOAK_SECONDS says for how long; `make soak` takes minutes.
+"""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from statistics import median
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.process import Process, router_process
+from tests.fakes.router import check
+from tests.fakes.worker import FakeWorker, Mode, fake_workers
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
+SEED = 1
+WARM_UP_SECONDS = 4.0
+EVERY_SECONDS = 0.005
+ALLOWED = {200, 429, 500, 503, 504}
+# What Python and its allocator take in the first minutes, and connections to workers that come and go.
+RSS_SHARE, RSS_BYTES, DESCRIPTORS = 0.10, 8 << 20, 12
+
+MODES: list[Mode] = [
+    "slow",
+    "flaky",
+    "error",
+    "unavailable",
+    "overloaded",
+    "hanging",
+    "hanging in the body",
+    "cut",
+    "short",
+    "reset",
+    "garbage",
+    "wrong dimension",
+    "not finite",
+    "wrong index",
+    "same index twice",
+]
+# All of these are zero while there is nothing to do.
+GAUGES = {
+    "triptych_router_queue_items",
+    "triptych_router_queue_tokens",
+    "triptych_router_replica_batches_in_flight",
+    "triptych_router_replica_tokens_in_flight",
+    "triptych_router_requests_in_flight",
+}
+
+
+class Clients:
+    """Requests that come whatever becomes of those before them; some of the clients leave early."""
+
+    def __init__(self, router: Process, seed: int) -> None:
+        self.outcomes: Counter[int] = Counter()
+        self.left = 0
+        self._random = random.Random(seed)
+        self._url = router.client.base_url
+
+    async def run(self, seconds: float) -> None:
+        """Send for `seconds`, and see all of it through. Raises what a request raised."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        ends = asyncio.get_running_loop().time() + seconds
+        number = 0
+        async with (
+            httpx.AsyncClient(base_url=self._url, timeout=30, limits=limits, trust_env=False) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            while asyncio.get_running_loop().time() < ends:
+                number += 1
+                size = self._random.choice((1, 1, 1, 4, 50))
+                texts = [f"text {number % 500} {index}" for index in range(size)]
+                patience = self._random.uniform(0, 0.05) if self._random.random() < 0.1 else 30.0
+                group.create_task(self._ask(client, texts, patience))
+                await asyncio.sleep(EVERY_SECONDS)
+
+    async def _ask(self, client: httpx.AsyncClient, texts: list[str], patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                reply = await client.post("/v1/embeddings", json={"input": texts, "task": "retrieval.query"})
+        except TimeoutError:
+            assert patience < 30, "a request hangs"
+            self.left += 1
+            return
+        self.outcomes[reply.status_code] += 1
+        assert reply.status_code in ALLOWED, reply.text
+        if reply.status_code == 200:
+            check(reply, texts)
+
+
+async def misbehave(workers: list[FakeWorker], seed: int) -> None:
+    """Let one of `workers` do something wrong for a moment, or kill it, again and again.
+
+    Between two of its faults it may still fail a third of its batches, so at times both do.
+    """
+    chance = random.Random(seed)
+    while True:
+        worker = chance.choice(workers)
+        if chance.random() < 0.15:
+            await worker.die()
+            await asyncio.sleep(chance.uniform(0, 0.3))
+            await worker.start()
+        else:
+            worker.mode = chance.choice(MODES)
+        await asyncio.sleep(chance.uniform(0.05, 0.5))
+        worker.mode = chance.choice(["healthy", "healthy", "healthy", "flaky"])
+        await asyncio.sleep(chance.uniform(0, 0.3))
+
+
+@asynccontextmanager
+async def meanwhile(endless: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `endless` beside what is done here; fails when it has failed."""
+    task = asyncio.create_task(endless)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def gauges(router: Process) -> float:
+    """The sum of all that should be zero in an idle router."""
+    families = text_string_to_metric_families((await router.client.get("/metrics")).text)
+    found = [family for family in families if family.name in GAUGES]
+    assert {family.name for family in found} == GAUGES
+    return sum(sample.value for family in found for sample in family.samples)
+
+
+async def until_idle(router: Process) -> None:
+    async with asyncio.timeout(20):
+        while await gauges(router):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def watch(pid: int, sizes: list[int]) -> None:
+    while True:
+        sizes.append(resident(pid))
+        await asyncio.sleep(0.05)
+
+
+async def test_a_router_among_faults_serves_right_vectors_and_does_not_grow() -> None:
+    workers = [FakeWorker(dimensions=64, seed=number) for number in range(2)]
+    settings = {
+        "ROUTER_WORKER_TIMEOUT_SECONDS": "0.3",
+        "ROUTER_REQUEST_TIMEOUT_SECONDS": "5",
+        "ROUTER_LOG_LEVEL": "error",
+    }
+    async with fake_workers(*workers), router_process(*workers, **settings) as router:
+        await router.until_it_answers("/ready")
+        pid = router.process.pid
+        clients = Clients(router, SEED)
+        sizes: list[int] = []
+        async with meanwhile(misbehave(workers, SEED)):
+            await clients.run(WARM_UP_SECONDS)
+            await until_idle(router)
+            before = descriptors(pid)
+            async with meanwhile(watch(pid, sizes)):
+                await clients.run(SECONDS)
+        await until_idle(router)
+        after = descriptors(pid)
+        third = len(sizes) // 3
+        first, last = median(sizes[:third]), median(sizes[-third:])
+        print(
+            f"{dict(clients.outcomes)}, {clients.left} left; descriptors {before} and {after}; "
+            f"resident {first / 2**20:.1f} and {last / 2**20:.1f} MiB"
+        )
+        assert clients.outcomes[200] > clients.outcomes.total() / 2
+        assert clients.left
+        assert after <= before + DESCRIPTORS
+        assert last <= first * (1 + RSS_SHARE) + RSS_BYTES

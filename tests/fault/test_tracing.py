@@ -1,0 +1,129 @@
+"""Traces of a router process, as a collector gets them."""
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from tests.fakes.collector import Collector, attributes, collecting
+from tests.fakes.process import Process, router_process
+from tests.fakes.router import check
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.test_shared_metrics import page_when
+from workers.contract import REQUESTS_HEADER
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER = "b7ad6b7169203331"
+QUESTION = {"input": ["a"], "task": "retrieval.query"}
+
+
+def settings(collector: Collector) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+
+
+async def stop(router: Process) -> int:
+    router.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(30):
+        return await router.process.wait()
+
+
+async def test_a_request_is_one_trace_from_its_caller_to_the_worker() -> None:
+    worker = FakeWorker()
+    async with (
+        collecting() as collector,
+        fake_workers(worker),
+        router_process(worker, **settings(collector)) as router,
+    ):
+        await router.until_it_answers("/ready")
+        headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "x-request-id": "f" * 32}
+        reply = await router.client.post("/v1/embeddings", json=QUESTION, headers=headers)
+        check(reply, ["a"])
+        [request] = await collector.until("POST /v1/embeddings", 1)
+        [wait] = await collector.until("queue", 1)
+        [batch] = await collector.until("batch", 1)
+    assert collector.services == {"triptych-router"}
+    assert {span.trace_id.hex() for span in (request, wait, batch)} == {TRACE}
+    assert request.parent_span_id.hex() == CALLER
+    assert wait.parent_span_id == batch.parent_span_id == request.span_id
+    assert request.start_time_unix_nano <= wait.start_time_unix_nano <= wait.end_time_unix_nano
+    assert wait.end_time_unix_nano <= batch.end_time_unix_nano <= request.end_time_unix_nano
+    assert attributes(request)["http.response.status_code"] == 200
+    assert attributes(request)["http.route"] == "/v1/embeddings"
+    assert attributes(request)["triptych.request_id"] == "f" * 32
+    assert attributes(batch)["server.port"] == worker.port
+    assert attributes(batch)["triptych.outcome"] == "done"
+    [sent] = worker.headers
+    assert sent["traceparent"] == f"00-{TRACE}-{batch.span_id.hex()}-01"
+    assert sent[REQUESTS_HEADER] == "f" * 32
+
+
+async def test_a_batch_of_several_requests_is_linked_to_each_and_a_retry_is_an_event() -> None:
+    worker = FakeWorker()
+    async with (
+        collecting() as collector,
+        fake_workers(worker),
+        router_process(worker, ROUTER_LANES="1", **settings(collector)) as router,
+    ):
+        await router.until_it_answers("/ready")
+        worker.mode = "held"
+        first = asyncio.create_task(router.ask("first"))
+        await worker.until_batches(1)
+        worker.script.append("overloaded")
+        others = [asyncio.create_task(router.ask(text)) for text in ("second", "third")]
+        waiting = {"pool": "retrieval", "class": "interactive"}
+        await page_when(router.client, "triptych_router_queue_items", 2, **waiting)
+        worker.mode = "healthy"
+        worker.gate.set()
+        for reply in await asyncio.gather(first, *others):
+            assert reply.status_code == 200
+        batches = await collector.until("batch", 3)
+        requests = await collector.until("POST /v1/embeddings", 3)
+    assert [attributes(batch)["triptych.outcome"] for batch in batches] == ["done", "overloaded", "done"]
+    for batch in batches[1:]:
+        members = [batch.parent_span_id, *(link.span_id for link in batch.links)]
+        assert members == [requests[1].span_id, requests[2].span_id]
+    assert [[event.name for event in request.events] for request in requests] == [[], ["retry"], ["retry"]]
+
+
+async def test_what_is_in_flight_is_sent_when_the_router_stops() -> None:
+    worker = FakeWorker()
+    async with collecting() as collector, fake_workers(worker):
+        slow = settings(collector) | {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+        async with router_process(worker, **slow) as router:
+            await router.until_it_answers("/ready")
+            await router.ask("a")
+            assert not collector.named("batch")
+            assert await stop(router) in (0, -signal.SIGTERM)
+        assert len(collector.named("batch")) == 1
+        assert len(collector.named("POST /v1/embeddings")) == 1
+
+
+@pytest.mark.parametrize("how", ["answers 500", "is not there"])
+async def test_no_request_feels_a_collector_that_fails(how: str) -> None:
+    worker = FakeWorker()
+    async with collecting() as collector, fake_workers(worker):
+        collector.broken = True
+        ours = settings(collector)
+        if how == "is not there":
+            ours["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1"
+        async with router_process(worker, **ours) as router:
+            await router.until_it_answers("/ready")
+            for number in range(20):
+                check(await router.ask(f"{number}"), [f"{number}"])
+            if how == "answers 500":
+                async with asyncio.timeout(20):
+                    while not collector.asked:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+            check(await router.ask("last"), ["last"])
+            assert await stop(router) in (0, -signal.SIGTERM)
+
+
+async def test_nothing_of_opentelemetry_is_loaded_without_an_endpoint() -> None:
+    program = "import sys, router.__main__; from router.tracing import Tracing; "
+    program += "assert Tracing.configured() is None; print(any('opentelemetry' in n for n in sys.modules))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert output.decode().strip() == "False"

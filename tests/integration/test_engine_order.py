@@ -1,0 +1,84 @@
+"""What one engine does first, and that it lets go of what nobody waits for."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+
+from loadtests.processes import Worker, workers
+from workers.contract import (
+    ENCODE_PATH,
+    EncodeRequest,
+    Frame,
+    FrameReader,
+    Item,
+    Text,
+    Vector,
+    encode_request,
+)
+
+BULK = 300
+# Of these, many steps: the engine has most of the batch still before it when the first vectors come.
+ITEMS_A_STEP = 4
+
+
+def bulk(count: int) -> bytes:
+    texts = [Text(f"{number} of a long corpus that is being read", "passage") for number in range(count)]
+    return encode_request(EncodeRequest([Item(text) for text in texts], priority=1))
+
+
+def query() -> bytes:
+    return encode_request(EncodeRequest([Item(Text("what is wanted now", "query"))], priority=0))
+
+
+async def overtake(worker: Worker) -> tuple[int, list[Frame]]:
+    """How many bulk vectors had come when a query sent after the first of them was answered; all of them."""
+    async with httpx.AsyncClient(timeout=120) as client:
+        request = client.build_request("POST", worker.url + ENCODE_PATH, content=bulk(BULK))
+        reply = await client.send(request, stream=True)
+        reader = FrameReader()
+        chunks = reply.aiter_raw()
+        frames = list(reader.feed(await anext(chunks)))
+
+        async def rest() -> None:
+            async for chunk in chunks:
+                frames.extend(reader.feed(chunk))
+
+        reading = asyncio.create_task(rest())
+        answer = await client.post(worker.url + ENCODE_PATH, content=query())
+        before = len(frames)
+        [frame] = FrameReader().feed(answer.content)
+        assert isinstance(frame, Vector)
+        await reading
+        await reply.aclose()
+    return before, frames
+
+
+def test_a_query_overtakes_the_bulk_that_is_in_the_engine(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code", "batch_items": ITEMS_A_STEP}) as [worker]:
+        before, frames = asyncio.run(overtake(worker))
+        assert len(frames) == BULK
+        assert before < BULK / 2
+
+
+async def leave(worker: Worker) -> float:
+    """Seconds for a bulk item that comes after a bulk batch whose caller left, per second for a batch."""
+    async with httpx.AsyncClient(base_url=worker.url, timeout=120) as client:
+
+        async def seconds(body: bytes) -> float:
+            begin = time.perf_counter()
+            (await client.post(ENCODE_PATH, content=body)).raise_for_status()
+            return time.perf_counter() - begin
+
+        await seconds(bulk(BULK))
+        whole = await seconds(bulk(BULK))
+        async with client.stream("POST", ENCODE_PATH, content=bulk(BULK)) as reply:
+            await anext(reply.aiter_raw())
+        return await seconds(bulk(1)) / whole
+
+
+def test_the_engine_drops_what_a_caller_that_left_had_asked_for(variants: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, {"model": variants / "code", "batch_items": ITEMS_A_STEP}) as [worker]:
+        # Behind the whole batch it would take about as long as that.
+        assert asyncio.run(leave(worker)) < 0.5

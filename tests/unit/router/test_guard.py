@@ -1,0 +1,229 @@
+"""What a key opens, what it may use, and that its file can change."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router.app import App
+from router.guard import OPEN_PATHS, Guard
+from router.http import Request
+from router.settings import RouterSettings
+from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
+from workers.strict_settings import SettingsError
+
+SECRET = "triptych_one-of-the-keys-that-no-output-may-hold"
+BEARER = {"Authorization": f"Bearer {SECRET}"}
+OTHER = "triptych_another-of-the-keys-that-no-output-may-hold"
+
+
+def entry(secret: str = SECRET, name: str = "alice", **limits: int) -> dict[str, Any]:
+    return {"name": name, "sha256": hashlib.sha256(secret.encode()).hexdigest(), **limits}
+
+
+def settings(**given: Any) -> RouterSettings:
+    groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
+    return RouterSettings(workers=groups, **given)  # type: ignore[arg-type]
+
+
+def limits_of(reply: httpx.Response) -> dict[str, str]:
+    return {
+        name.removeprefix("x-ratelimit-"): value
+        for name, value in reply.headers.items()
+        if name.startswith("x-ratelimit-")
+    }
+
+
+# From the table of routes itself, so that one that is added later is asked for too.
+ROUTES = [
+    (method, f"{path}x" if path.endswith("/") else path)
+    for path, methods in App(settings())._routes.items()
+    for method in [*methods, "HEAD", "DELETE", "OPTIONS"]
+]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {OTHER}"}], ids=["no key", "another"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [*ROUTES, *(("GET", path) for path in ("/", "/nowhere", "//live", "/live/", "/metrics"))],
+)
+async def test_every_path_but_liveness_needs_a_key(method: str, path: str, headers: dict[str, str]) -> None:
+    async with client_of_app(Workers(), api_keys=[entry()]) as client:
+        reply = await client.request(method, path, headers=headers)
+        if path in OPEN_PATHS:
+            assert reply.status_code != 401
+            return
+        assert reply.status_code == 401
+        assert reply.headers["www-authenticate"] == "Bearer"
+        if method != "HEAD":
+            code = "AUTH_INVALID_API_KEY" if headers else "AUTH_MISSING_API_KEY"
+            assert reply.json()["code"] == code
+        assert (await client.request(method, path, headers=BEARER)).status_code != 401
+
+
+def test_what_is_open_is_liveness() -> None:
+    assert {"/health", "/live"} == OPEN_PATHS
+
+
+async def test_without_keys_everybody_is_served() -> None:
+    async with client_of_app(Workers()) as client:
+        reply = await client.post("/v1/embeddings", json={"input": "a"})
+        assert reply.status_code == 200
+        assert limits_of(reply) == {}
+
+
+async def test_the_body_of_a_stranger_is_not_read() -> None:
+    app = App(settings(api_keys=[entry()]))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "headers": []}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 401
+
+
+async def test_requests_are_counted_and_refused_with_the_time_to_wait() -> None:
+    workers = Workers()
+    async with client_of_app(workers, api_keys=[entry(requests_per_minute=2)]) as client:
+        replies = [await client.post("/v1/embeddings", json={"input": "a"}, headers=BEARER) for _ in range(3)]
+        assert [reply.status_code for reply in replies] == [200, 200, 429]
+        assert replies[2].json()["code"] == "RATE_REQUEST_LIMIT_EXCEEDED"
+        assert 25 < int(replies[2].headers["retry-after"]) <= 30
+        assert [limits_of(reply)["remaining-requests"] for reply in replies] == ["1", "0", "0"]
+        assert limits_of(replies[2])["limit-requests"] == "2"
+        assert limits_of(replies[2])["reset-requests"].endswith("s")
+        assert len(workers.batches) == 2
+        assert (await client.get("/live", headers=BEARER)).status_code == 200
+
+
+async def test_tokens_are_those_of_the_usage_and_refused_before_any_worker_is_asked() -> None:
+    workers = Workers()
+    async with client_of_app(workers, api_keys=[entry(tokens_per_minute=1000)]) as client:
+        reply = await client.post("/v1/embeddings", json={"input": ["a text", "b"]}, headers=BEARER)
+        used = reply.json()["usage"]["total_tokens"]
+        assert limits_of(reply)["remaining-tokens"] == str(1000 - used)
+        asked = len(workers.batches)
+        reply = await client.post("/v1/embeddings", json={"input": "a" * 4000}, headers=BEARER)
+        assert (reply.status_code, reply.json()["code"]) == (429, "RATE_TOKEN_LIMIT_EXCEEDED")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert int(limits_of(reply)["remaining-tokens"]) >= 1000 - used
+        assert len(workers.batches) == asked
+
+
+async def test_reranking_takes_of_the_same_tokens() -> None:
+    async with client_of_app(Workers(), api_keys=[entry(tokens_per_minute=1000)]) as client:
+        body = {"query": "q", "documents": ["a", "b"]}
+        reply = await client.post("/v1/rerank", json=body, headers=BEARER)
+        assert reply.status_code == 200
+        left = 1000 - reply.json()["usage"]["total_tokens"]
+        assert limits_of(reply)["remaining-tokens"] == str(left)
+
+
+async def test_a_request_that_fails_gives_its_tokens_back_and_counts_as_a_request() -> None:
+    workers = Workers()
+    workers.dead = {"code"}
+    keys = [entry(tokens_per_minute=1000, requests_per_minute=10)]
+    async with client_of_app(workers, api_keys=keys) as client:
+        body = {"input": "a" * 2000, "task": "code.query"}
+        reply = await client.post("/v1/embeddings", json=body, headers=BEARER)
+        assert reply.status_code == 503
+        assert limits_of(reply)["remaining-tokens"] == "1000"
+        assert limits_of(reply)["remaining-requests"] == "9"
+
+
+async def test_what_is_refused_for_its_tokens_is_not_counted_as_a_request() -> None:
+    keys = [entry(tokens_per_minute=100, requests_per_minute=10)]
+    async with client_of_app(Workers(), api_keys=keys) as client:
+        await client.post("/v1/embeddings", json={"input": "a"}, headers=BEARER)
+        for _ in range(3):
+            reply = await client.post("/v1/embeddings", json={"input": "a" * 4000}, headers=BEARER)
+            assert reply.status_code == 429
+            assert limits_of(reply)["remaining-requests"] == "9"
+
+
+def scope(secret: str) -> Request:
+    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    return Request({"method": "GET", "path": "/ready", "headers": headers}, None)  # type: ignore[arg-type]
+
+
+def opens(guard: Guard, secret: str) -> bool:
+    try:
+        guard.admit(scope(secret))
+    except Exception:
+        return False
+    return True
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps([entry()]))
+    guard = Guard(settings(api_keys_file=path))
+    assert (opens(guard, SECRET), opens(guard, OTHER)) == (True, False)
+    (tmp_path / "new").write_text(json.dumps([entry(OTHER, "bob")]))
+    os.replace(tmp_path / "new", path)
+    guard.reload()
+    assert (opens(guard, SECRET), opens(guard, OTHER)) == (False, True)
+
+
+def test_keys_of_the_environment_stand_beside_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps([entry(OTHER, "bob")]))
+    guard = Guard(settings(api_keys_file=path, api_keys=[entry()]))
+    assert opens(guard, SECRET)
+    assert opens(guard, OTHER)
+
+
+@pytest.mark.parametrize("content", ["", "[", f'["{OTHER}"]', json.dumps([entry(), entry()]), None])
+def test_a_broken_file_keeps_the_keys_and_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps([entry()]))
+    guard = Guard(settings(api_keys_file=path))
+    path.unlink() if content is None else path.write_text(content)
+    guard.reload()
+    guard.reload()
+    assert opens(guard, SECRET)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "ROUTER_API_KEYS_FILE" in record.getMessage()
+    assert OTHER not in caplog.text
+    path.write_text(json.dumps([entry(OTHER, "bob")]))
+    guard.reload()
+    assert opens(guard, OTHER)
+
+
+def test_an_empty_list_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("[]")
+    assert not opens(Guard(settings(api_keys_file=path)), SECRET)
+
+
+@pytest.mark.parametrize("content", [None, "[", f'["{SECRET}"]', json.dumps([{SECRET: 1}])])
+def test_a_start_with_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "keys.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match="ROUTER_API_KEYS_FILE") as caught:
+        Guard(settings(api_keys_file=path))
+    assert SECRET not in str(caught.value)
+
+
+def test_a_limits_file_that_is_none_is_refused_by_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="ROUTER_LIMITS_FILE"):
+        Guard(settings(api_keys=[entry()], limits_file=tmp_path / "no" / "file"))
+
+
+def test_routers_with_one_limits_file_share_what_a_key_may_use(tmp_path: Path) -> None:
+    given = settings(api_keys=[entry(requests_per_minute=3)], limits_file=tmp_path / "limits")
+    guards = [Guard(given), Guard(given)]
+    assert [opens(guards[turn % 2], SECRET) for turn in range(4)] == [True, True, True, False]

@@ -1,0 +1,257 @@
+"""The arithmetic of limits, and that it holds over processes that share a file."""
+
+import multiprocessing
+import struct
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import limits_file
+from router.errors import RateExceeded, RequestRateExceeded, TokenRateExceeded
+from router.keys import Key
+from router.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
+from router.limits_file import LimitsFile
+
+NOW = 1_000_000.0
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Memory() if request.param == "memory" else LimitsFile(tmp_path / "limits")
+
+
+def key(requests: int | None = None, tokens: int | None = None, number: int = 0) -> Key:
+    return Key(
+        name="a", sha256=f"{number:x}".ljust(64, "0"), requests_per_minute=requests, tokens_per_minute=tokens
+    )
+
+
+def headers(allowance: Allowance, now: float = NOW) -> dict[str, str]:
+    return {
+        name.decode().removeprefix("x-ratelimit-"): value.decode() for name, value in allowance.headers(now)
+    }
+
+
+def test_a_minutes_worth_may_go_at_once_and_then_an_even_rate(store: Store) -> None:
+    limited = key(requests=6)
+    for _ in range(6):
+        Allowance(limited, store, NOW)
+    for later, served in [
+        (0, False),
+        (9.9, False),
+        (10, True),
+        (10, False),
+        (30, True),
+        (30, True),
+        (30, False),
+    ]:
+        if served:
+            Allowance(limited, store, NOW + later)
+        else:
+            with pytest.raises(RequestRateExceeded):
+                Allowance(limited, store, NOW + later)
+
+
+def test_what_is_refused_costs_nothing_and_says_when_to_come_again(store: Store) -> None:
+    limited = key(requests=6)
+    for _ in range(6):
+        Allowance(limited, store, NOW)
+    for _ in range(100):
+        with pytest.raises(RequestRateExceeded) as caught:
+            Allowance(limited, store, NOW + 0.5)
+    assert caught.value.retry_after == 10
+    Allowance(limited, store, NOW + 10.5)
+
+
+def test_keys_have_limits_of_their_own(store: Store) -> None:
+    Allowance(key(requests=1, number=1), store, NOW)
+    Allowance(key(requests=1, number=2), store, NOW)
+    with pytest.raises(RequestRateExceeded):
+        Allowance(key(requests=1, number=1), store, NOW)
+
+
+def test_tokens_are_corrected_to_what_was_used(store: Store) -> None:
+    limited = key(tokens=1000)
+    for estimated, used, left in [(300, 100, 900), (100, 400, 500), (500, None, 500)]:
+        allowance = Allowance(limited, store, NOW)
+        allowance.take(estimated, NOW)
+        allowance.used = used
+        allowance.settle(NOW, refused=False)
+        assert headers(allowance)["remaining-tokens"] == str(left)
+
+
+def test_more_used_than_was_left_is_paid_off_before_more_is_served(store: Store) -> None:
+    limited = key(tokens=600)
+    allowance = Allowance(limited, store, NOW)
+    allowance.take(600, NOW)
+    allowance.used = 900
+    allowance.settle(NOW, refused=False)
+    assert headers(allowance) == {"limit-tokens": "600", "remaining-tokens": "0", "reset-tokens": "1m30s"}
+    with pytest.raises(TokenRateExceeded) as caught:
+        Allowance(limited, store, NOW).take(10, NOW)
+    assert caught.value.retry_after == 31
+    Allowance(limited, store, NOW + 31).take(10, NOW + 31)
+
+
+def test_a_request_over_a_minutes_worth_goes_when_nothing_is_used_and_only_then(store: Store) -> None:
+    limited = key(tokens=100)
+    Allowance(limited, store, NOW).take(250, NOW)
+    with pytest.raises(TokenRateExceeded) as caught:
+        Allowance(limited, store, NOW).take(250, NOW)
+    assert caught.value.retry_after == 150
+    with pytest.raises(TokenRateExceeded):
+        Allowance(limited, store, NOW + 149).take(250, NOW + 149)
+    Allowance(limited, store, NOW + 150).take(250, NOW + 150)
+
+
+def test_a_refused_request_gets_both_back(store: Store) -> None:
+    limited = key(requests=2, tokens=100)
+    allowance = Allowance(limited, store, NOW)
+    allowance.take(60, NOW)
+    allowance.settle(NOW, refused=True)
+    left = headers(allowance)
+    assert (left["remaining-requests"], left["remaining-tokens"]) == ("2", "100")
+
+
+def test_what_is_given_back_late_fills_no_bucket_over_its_brim(store: Store) -> None:
+    limited = key(tokens=100)
+    allowance = Allowance(limited, store, NOW)
+    allowance.take(50, NOW)
+    allowance.settle(NOW + 600, refused=False)
+    assert headers(allowance, NOW + 600)["remaining-tokens"] == "100"
+    Allowance(limited, store, NOW + 600).take(100, NOW + 600)
+    with pytest.raises(TokenRateExceeded):
+        Allowance(limited, store, NOW + 600).take(1, NOW + 600)
+
+
+def test_only_limits_that_there_are_have_headers(store: Store) -> None:
+    assert set(headers(Allowance(key(requests=2), store, NOW))) == {
+        "limit-requests",
+        "remaining-requests",
+        "reset-requests",
+    }
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.integers(0, 300), st.integers(0, 300)), max_size=60),
+    st.integers(1, 200),
+)
+def test_no_more_is_served_in_any_time_than_the_rate_and_what_was_underestimated(
+    asked: list[tuple[float, int, int]], limit: int
+) -> None:
+    """From a full bucket: at most a minute's worth at once, one request over that, and the rate since."""
+    store, limited = Memory(), key(tokens=limit)
+    now, served, over = NOW, 0, 0
+    waits: list[int] = []
+    for pause, estimated, used in asked:
+        now += pause
+        allowance = Allowance(limited, store, now)
+        try:
+            allowance.take(estimated, now)
+        except TokenRateExceeded as error:
+            waits.append(error.retry_after or 0)
+            continue
+        allowance.used = used
+        allowance.settle(now, refused=False)
+        served += used
+        over = max(over, used, estimated)
+        assert served <= limit * (1 + (now - NOW) / WINDOW_SECONDS) + over + 1e-3
+    assert all(waits)
+
+
+@given(st.integers(1, 1000), st.integers(1, 3000), st.integers(1, 3000))
+def test_who_waits_as_long_as_was_said_is_served(limit: int, first: int, second: int) -> None:
+    store, limited = Memory(), key(tokens=limit)
+    Allowance(limited, store, NOW).take(first, NOW)
+    try:
+        Allowance(limited, store, NOW).take(second, NOW)
+    except TokenRateExceeded as error:
+        later = NOW + (error.retry_after or 0)
+        Allowance(limited, store, later).take(second, later)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0s"),
+        (0, "0s"),
+        (0.012, "12ms"),
+        (0.9995, "1s"),
+        (8.64, "8.64s"),
+        (59.9999, "1m0s"),
+        (61.5, "1m1.5s"),
+        (360, "6m0s"),
+        (3600, "1h0m0s"),
+        (7384.25, "2h3m4.25s"),
+    ],
+)
+def test_a_reset_is_written_as_openai_does(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def _take_all(path: Path, start: Barrier, taken: "multiprocessing.Queue[int]") -> None:
+    store = LimitsFile(path)
+    served = 0
+    start.wait(60)
+    for _ in range(10_000):
+        try:
+            Allowance(key(requests=20_000), store, NOW)
+            served += 1
+        except RateExceeded:
+            pass
+    taken.put(served)
+
+
+def test_processes_that_share_a_file_share_the_limits(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    taken: multiprocessing.Queue[int] = context.Queue()
+    arguments = (tmp_path / "limits", context.Barrier(3), taken)
+    processes = [context.Process(target=_take_all, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    counts = [taken.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(counts) == 20_000
+
+
+def test_what_raises_leaves_the_file_as_it_was_and_unlocked(tmp_path: Path) -> None:
+    one, other = LimitsFile(tmp_path / "limits"), LimitsFile(tmp_path / "limits")
+    one.change(b"k" * 32, lambda _: Levels(1.0, 2.0))
+
+    def fails(_: Levels) -> Levels:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        one.change(b"k" * 32, fails)
+    seen: list[Levels] = []
+    other.change(b"k" * 32, lambda levels: seen.append(levels) or levels)  # type: ignore[func-returns-value]
+    assert seen == [Levels(1.0, 2.0)]
+
+
+def test_a_full_file_forgets_the_key_that_was_longest_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits_file, "CAPACITY", 3)
+    monkeypatch.setattr(limits_file, "_SIZE", limits_file._FIRST + 3 * limits_file._ENTRY_BYTES)
+    one, other = LimitsFile(tmp_path / "limits"), LimitsFile(tmp_path / "limits")
+    names = [struct.pack(">32s", name.encode()) for name in ("a" * 32, "b" * 32, "c" * 32, "d" * 32)]
+    for store in (one, other):
+        for at, name in enumerate(names[:3]):
+            store.change(name, lambda _, at=at: Levels(10.0 - at, 0.0))  # type: ignore[misc]
+    one.change(names[3], lambda _: Levels(20.0, 0.0))
+    kept: list[float] = []
+    for name in (names[0], names[1], names[3]):
+        other.change(name, lambda levels: kept.append(levels.requests) or levels)  # type: ignore[func-returns-value]
+    assert kept == [10.0, 9.0, 20.0]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"x" * 100])
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "keys").write_bytes(content)
+    with pytest.raises(OSError, match="not a file of limits"):
+        LimitsFile(tmp_path / "keys")
+    assert (tmp_path / "keys").read_bytes() == content

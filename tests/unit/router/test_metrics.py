@@ -1,0 +1,85 @@
+"""What `/metrics` says after requests whose ends are known."""
+
+from collections.abc import Mapping
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.unit.router.apps import Workers
+
+Page = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def parse(text: str) -> Page:
+    """The values of a page by name and labels; fails where it is none."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def read(client: httpx.AsyncClient) -> Page:
+    reply = await client.get("/metrics")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return parse(reply.text)
+
+
+def value(page: Page, name: str, **labels: str) -> float:
+    return page.get((name, frozenset(labels.items())), 0)
+
+
+async def test_a_request_is_counted_at_every_stage(client: httpx.AsyncClient) -> None:
+    body = {"input": ["a", "b", "c"], "task": "retrieval.query", "embedding_type": "base64"}
+    reply = await client.post("/v1/embeddings", json=body)
+    page = await read(client)
+    route = {"route": "/v1/embeddings", "status": "200"}
+    assert value(page, "triptych_router_request_duration_seconds_count", **route) == 1
+    waited = {"pool": "retrieval", "class": "interactive"}
+    assert value(page, "triptych_router_queue_wait_seconds_count", **waited) == 1
+    assert value(page, "triptych_router_batch_items_sum", pool="retrieval") == 3
+    assert value(page, "triptych_router_batch_tokens_sum", pool="retrieval") > 0
+    done = {"pool": "retrieval", "outcome": "done"}
+    assert value(page, "triptych_router_inference_duration_seconds_count", **done) == 1
+    assert value(page, "triptych_router_encode_duration_seconds_count", form="base64") == 1
+    assert value(page, "triptych_router_items_total", pool="retrieval") == 3
+    tokens = reply.json()["usage"]["total_tokens"]
+    assert value(page, "triptych_router_tokens_total", pool="retrieval") == tokens
+    assert value(page, "triptych_router_items_total", pool="code") == 0
+
+
+async def test_a_refusal_is_counted_by_its_code(client: httpx.AsyncClient, workers: Workers) -> None:
+    await client.post("/v1/embeddings", json={"input": []})
+    await client.post("/v1/embeddings", json={"input": "a", "model": "x"})
+    page = await read(client)
+    assert value(page, "triptych_router_rejections_total", reason="VALIDATION_ERROR") == 1
+    assert value(page, "triptych_router_rejections_total", reason="INPUT_MODEL_NOT_FOUND") == 1
+    route = {"route": "/v1/embeddings", "status": "422"}
+    assert value(page, "triptych_router_request_duration_seconds_count", **route) == 1
+
+
+async def test_paths_that_clients_make_up_share_one_series(client: httpx.AsyncClient) -> None:
+    for number in range(5):
+        await client.get(f"/made-up/{number}")
+        await client.get(f"/v1/models/{number}")
+    page = await read(client)
+    routes = {
+        dict(labels)["route"]
+        for name, labels in page
+        if name == "triptych_router_request_duration_seconds_count"
+    }
+    assert routes == {"other", "/v1/models/"}
+
+
+async def test_what_is_idle_says_so(client: httpx.AsyncClient) -> None:
+    page = await read(client)
+    assert value(page, "triptych_router_requests_in_flight") == 0
+    assert value(page, "triptych_router_processes") == 1
+    for pool, replica in (("retrieval", "retrieval:1"), ("code", "code:1")):
+        for class_ in ("interactive", "bulk"):
+            assert page["triptych_router_queue_items", frozenset({("pool", pool), ("class", class_)})] == 0
+        its = {"pool": pool, "replica": replica}
+        assert value(page, "triptych_router_replica_state", state="ready", **its) == 1
+        assert value(page, "triptych_router_replica_state", state="down", **its) == 0
+        assert value(page, "triptych_router_replica_lanes", **its) == 4

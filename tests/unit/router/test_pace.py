@@ -1,0 +1,116 @@
+"""How fast a replica is, whether it is out of line, and how fast a queue drains."""
+
+import pytest
+
+from router.pace import BATCHES_UNTIL_JUDGED, SLOW, SLOW_NO_MORE, TOKENS_OF_A_CALL, DrainRate, Pace
+
+
+def pace_of(seconds_per_token: float, batches: int = BATCHES_UNTIL_JUDGED) -> Pace:
+    pace = Pace()
+    go_on(pace, seconds_per_token, batches)
+    return pace
+
+
+def go_on(pace: Pace, seconds_per_token: float, batches: int = 100) -> None:
+    for _ in range(batches):
+        pace.observe(1000, seconds_per_token * (1000 + TOKENS_OF_A_CALL), beside=1)
+
+
+def test_a_pace_is_that_of_the_last_batches() -> None:
+    pace = pace_of(0.001, 3)
+    assert pace.seconds_per_token == pytest.approx(0.001)
+    go_on(pace, 0.005)
+    assert pace.seconds_per_token == pytest.approx(0.005, rel=0.01)
+    assert pace.seconds(500) == pytest.approx(0.005 * (500 + TOKENS_OF_A_CALL), rel=0.01)
+
+
+def test_batches_that_share_a_replica_do_not_make_it_slow() -> None:
+    alone, shared = Pace(), Pace()
+    alone.observe(1000, 1.0, beside=1)
+    shared.observe(1000, 4.0, beside=4)
+    assert alone.seconds_per_token == shared.seconds_per_token
+
+
+def test_while_nothing_is_known_nothing_is_bounded() -> None:
+    assert Pace().seconds(1000) == 0
+    assert Pace().tokens_until_twice() == float("inf")
+
+
+@pytest.mark.parametrize(("fixed", "per_token"), [(0.003, 12e-6), (0.015, 5e-6)])
+def test_small_and_large_batches_show_what_an_empty_one_takes(fixed: float, per_token: float) -> None:
+    pace = Pace()
+    for number in range(50):
+        tokens = (20, 400, 60)[number % 3]
+        pace.observe(tokens, fixed + per_token * tokens, beside=1)
+    assert pace.tokens_until_twice() == pytest.approx(fixed / per_token, rel=0.01)
+
+
+def test_where_size_makes_no_difference_nothing_is_bounded() -> None:
+    pace = Pace()
+    for number in range(50):
+        pace.observe(20 + number % 7, 0.01 - 0.0001 * (number % 7), beside=1)
+    assert pace.tokens_until_twice() == float("inf")
+
+
+def test_a_replica_far_slower_than_the_others_is_out_of_line_until_it_is_not() -> None:
+    slow, others = pace_of(SLOW * 0.0011), [pace_of(0.001), pace_of(0.001)]
+    assert slow.compare(others)
+    assert slow.slow
+    go_on(slow, 0.001 * (SLOW + SLOW_NO_MORE) / 2)
+    assert not slow.compare(others)
+    assert slow.slow
+    go_on(slow, 0.001)
+    assert slow.compare(others)
+    assert not slow.slow
+
+
+def test_nobody_is_judged_too_early_or_alone() -> None:
+    assert not pace_of(1.0, BATCHES_UNTIL_JUDGED - 1).compare([pace_of(0.001)])
+    assert not pace_of(1.0).compare([pace_of(0.001, BATCHES_UNTIL_JUDGED - 1)])
+    assert not pace_of(1.0).compare([])
+
+
+def test_when_all_slow_down_together_none_is_out_of_line() -> None:
+    paces = [pace_of(0.001) for _ in range(3)]
+    for pace in paces:
+        go_on(pace, 0.1)
+    assert not any(pace.compare(other for other in paces if other is not pace) for pace in paces)
+
+
+def drained(rate: DrainRate, start: float, seconds: float, per_second: int) -> float:
+    """Have so many tokens done each second, ten times a second, while more wait; returns the time after."""
+    rate.observe(0, start, waiting=True)
+    for step in range(1, round(10 * seconds) + 1):
+        rate.observe(per_second // 10, start + step / 10, waiting=True)
+    return start + seconds
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rate = DrainRate()
+    now = drained(rate, 0.0, 2, per_second=1000)
+    assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
+    now = drained(rate, now, 30, per_second=200)
+    assert rate.per_second(now) == pytest.approx(200, rel=0.1)
+
+
+def test_time_in_which_nothing_waits_does_not_count() -> None:
+    rate = DrainRate()
+    now = drained(rate, 0.0, 5, per_second=1000)
+    rate.observe(0, now, waiting=False)
+    rate.observe(10, now + 3600, waiting=False)
+    assert rate.per_second(now + 3601) == pytest.approx(1000, rel=0.1)
+
+
+def test_a_silence_while_something_waits_counts() -> None:
+    rate = DrainRate()
+    now = drained(rate, 0.0, 5, per_second=1000)
+    later = rate.per_second(now + 10)
+    assert later is not None
+    assert later < 300
+
+
+def test_nothing_is_claimed_to_be_known_after_a_moment() -> None:
+    rate = DrainRate()
+    assert rate.per_second(100.0) is None
+    now = drained(rate, 0.0, DrainRate.SHORTEST / 2, per_second=1000)
+    assert rate.per_second(now) is None

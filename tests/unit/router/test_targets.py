@@ -1,0 +1,93 @@
+"""How two sets of workers differ, and which documents name workers at all."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.targets import DocumentError, Labels, TargetGroup, change, read_document
+from workers.contract import PoolName
+
+POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
+
+# An address has one pool, as in every document that is let through.
+fleets = st.dictionaries(st.sampled_from([f"a:{port}" for port in range(1, 9)]), st.sampled_from(POOLS))
+
+
+def groups_of(fleet: dict[str, PoolName]) -> list[TargetGroup]:
+    return [TargetGroup(targets=(address,), labels=Labels(task=pool)) for address, pool in fleet.items()]
+
+
+def pools_of(fleet: dict[str, PoolName]) -> dict[PoolName, list[str]]:
+    return {pool: [address for address in fleet if fleet[address] == pool] for pool in set(fleet.values())}
+
+
+@given(fleets, fleets)
+def test_taking_away_and_adding_gives_what_is_wanted(
+    now: dict[str, PoolName], wanted: dict[str, PoolName]
+) -> None:
+    removed, added = change(pools_of(now), groups_of(wanted))
+    places = {(pool, address) for address, pool in now.items()}
+    assert set(removed) <= places
+    assert not set(added) & places
+    assert places - set(removed) | set(added) == {(pool, address) for address, pool in wanted.items()}
+
+
+@given(fleets)
+def test_the_same_workers_in_any_grouping_are_no_change(fleet: dict[str, PoolName]) -> None:
+    grouped = [
+        TargetGroup(targets=tuple(reversed(addresses)), labels=Labels(task=pool))
+        for pool, addresses in pools_of(fleet).items()
+    ]
+    assert change(pools_of(fleet), grouped) == ((), ())
+
+
+@given(st.sampled_from(POOLS), st.sampled_from(POOLS))
+def test_an_address_that_moves_leaves_one_pool_and_joins_the_other(old: PoolName, new: PoolName) -> None:
+    removed, added = change({old: ["a:1"]}, groups_of({"a:1": new}))
+    expected = ((), ()) if old == new else (((old, "a:1"),), ((new, "a:1"),))
+    assert (removed, added) == expected
+
+
+def test_labels_of_others_are_left_alone() -> None:
+    data = b'[{"targets": ["[::1]:81", "w-1.example:8101"], "labels": {"task": "code", "__meta_rack": "3"}}]'
+    [group] = read_document(data)
+    assert group.targets == ("[::1]:81", "w-1.example:8101")
+    assert group.labels.task == "code"
+
+
+GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("", "JSON"),
+        ("[", "JSON"),
+        ("\udcff", "JSON"),
+        ("{}", "array"),
+        ("[]", "at least one worker"),
+        ('[{"targets": [], "labels": {"task": "code"}}]', "at least one worker"),
+        (f'[{GOOD}, {{"targets": ["b:1"], "labels": {{"task": "music"}}}}]', "1 -> labels -> task"),
+        (f'[{GOOD}, {{"targets": ["b:1"]}}]', "1 -> labels -> Field required"),
+        (f"[{GOOD}, {GOOD}]", "listed twice: a:1"),
+        *(
+            (f'[{GOOD}, {{"targets": ["{target}"], "labels": {{"task": "code"}}}}]', "1 -> targets -> 0")
+            for target in (
+                "b",
+                "b:",
+                ":1",
+                "b:0",
+                "b:65536",
+                "http://b:1",
+                "b:1/x",
+                "u@b:1",
+                "[::z]:1",
+                "b c:1",
+            )
+        ),
+    ],
+)
+def test_a_document_with_anything_wrong_in_it_is_refused_whole(document: str, says: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_document(document.encode(errors="surrogateescape"))
+    assert says in str(caught.value)

@@ -1,0 +1,57 @@
+"""docs/METRICS.md against the metrics that there are."""
+
+import re
+from pathlib import Path
+
+from prometheus_client import Metric
+
+from router.gauges import GAUGES, Gauges
+from router.metrics import Metrics
+from workers.metrics import WorkerMetrics
+
+PAGE = Path(__file__).parents[2] / "docs" / "METRICS.md"
+ROW = re.compile(r"^\| `(triptych_\w+)` \| (\w+) \| (.*?) \|", re.MULTILINE)
+NAME = re.compile(r"triptych_(router|worker)_[a-z_]+")
+UNITS = ("_seconds", "_items", "_tokens")
+
+Described = dict[str, tuple[str, tuple[str, ...]]]
+
+
+def documented(process: str) -> Described:
+    rows = ROW.findall(PAGE.read_text())
+    return {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in rows
+        if name.startswith(f"triptych_{process}_")
+    }
+
+
+def described(metric: Metric, labels: tuple[str, ...]) -> tuple[str, tuple[str, tuple[str, ...]]]:
+    suffix = "_total" if metric.type == "counter" else ""
+    return metric.name + suffix, (metric.type, labels)
+
+
+def registered(registry: object) -> Described:
+    collectors = registry._collector_to_names  # type: ignore[attr-defined]
+    return dict(
+        described(metric, collector._labelnames)
+        for collector in collectors
+        for metric in collector.describe()
+    )
+
+
+def test_every_metric_of_the_router_is_documented_and_no_other() -> None:
+    gauges = {metric.name: (metric.type, GAUGES[metric.name][0]) for metric in Gauges([]).collect()}
+    assert documented("router") == registered(Metrics()._counted) | gauges
+
+
+def test_every_metric_of_a_worker_is_documented_and_no_other() -> None:
+    assert documented("worker") == registered(WorkerMetrics(lambda: 0)._registry)
+
+
+def test_names_are_as_prometheus_would_have_them() -> None:
+    for name, (kind, _) in (documented("router") | documented("worker")).items():
+        assert NAME.fullmatch(name)
+        assert (kind == "counter") == name.endswith("_total")
+        if kind == "histogram":
+            assert name.endswith(UNITS)

@@ -1,0 +1,112 @@
+"""What a worker counts and traces of its batches, with a service that is a function."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.fakes.collector import attributes, collecting
+from tests.fakes.worker import FakeWorker, vector_of
+from tests.unit.router.test_metrics import parse, value
+from workers.app import WorkerApp
+from workers.contract import (
+    ENCODE_PATH,
+    METRICS_PATH,
+    EncodeRequest,
+    Failure,
+    Frame,
+    Item,
+    Text,
+    encode_request,
+)
+from workers.encoding import Job
+
+
+class Service:
+    """Encodes at once, except that a text `bad` is refused, and `wait` waits."""
+
+    info = FakeWorker().info
+    dead = False
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
+        return [self._job(index, item) for index, item in enumerate(request.items)]
+
+    def _job(self, index: int, item: Item) -> Job | Failure:
+        if item.content == Text("bad", "query"):
+            return Failure(index, "token_limit", "too long")
+
+        async def encode() -> Frame:
+            if item.content == Text("wait", "query"):
+                self.waiting.set()
+                await self.gate.wait()
+            return vector_of("retrieval", item, 8)
+
+        return encode
+
+    async def probe(self) -> None: ...
+    async def warm_up(self) -> None: ...
+    def shutdown(self) -> None: ...
+
+
+@asynccontextmanager
+async def client_of(app: WorkerApp) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        yield client
+
+
+def batch(*texts: str) -> bytes:
+    return encode_request(EncodeRequest([Item(Text(text, "query")) for text in texts]))
+
+
+async def test_items_and_tokens_are_counted_by_how_they_end() -> None:
+    async with client_of(WorkerApp(Service(), 100)) as client:
+        reply = await client.post(ENCODE_PATH, content=batch("a", "bad", "more words"))
+        assert reply.status_code == 200
+        page = parse((await client.get(METRICS_PATH)).text)
+    assert value(page, "triptych_worker_items_total", outcome="vector") == 2
+    assert value(page, "triptych_worker_items_total", outcome="token_limit") == 1
+    good = [Item(Text(text, "query")) for text in ("a", "more words")]
+    tokens = sum(vector_of("retrieval", item, 8).tokens for item in good)
+    assert value(page, "triptych_worker_tokens_total") == tokens
+    assert value(page, "triptych_worker_batch_tokens_sum") == tokens
+    assert value(page, "triptych_worker_batch_items_sum") == 3
+    assert value(page, "triptych_worker_prepare_duration_seconds_count") == 1
+    assert value(page, "triptych_worker_engine_duration_seconds_count") == 2
+    assert value(page, "triptych_worker_waiting_items") == 0
+
+
+async def test_what_waits_and_what_is_refused_can_be_seen() -> None:
+    service = Service()
+    async with client_of(WorkerApp(service, 2)) as client:
+        held = asyncio.create_task(client.post(ENCODE_PATH, content=batch("wait", "b")))
+        await service.waiting.wait()
+        assert (await client.post(ENCODE_PATH, content=batch("c"))).status_code == 503
+        page = parse((await client.get(METRICS_PATH)).text)
+        assert value(page, "triptych_worker_waiting_items") == 2
+        assert value(page, "triptych_worker_refused_batches_total", reason="overloaded") == 1
+        service.gate.set()
+        assert (await held).status_code == 200
+        page = parse((await client.get(METRICS_PATH)).text)
+        assert value(page, "triptych_worker_waiting_items") == 0
+
+
+async def test_its_span_is_a_child_of_the_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace, parent = "a" * 32, "b" * 16
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        app = WorkerApp(Service(), 100)
+        async with client_of(app) as client:
+            headers = {"traceparent": f"00-{trace}-{parent}-01"}
+            await client.post(ENCODE_PATH, content=batch("a"), headers=headers)
+        await app.close()
+        [span] = collector.named("encode")
+    assert collector.services == {"triptych-worker"}
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
+    assert attributes(span)["triptych.pool"] == "retrieval"
