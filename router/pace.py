@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from statistics import median
 
-# A batch costs about as much as this many tokens before its first.
+# A call and a step of an engine cost about as much as this many tokens before their first.
 TOKENS_OF_A_CALL = 256
 # Weight of the newest batch.
 NEWEST = 0.2
@@ -15,7 +15,13 @@ SLOW, SLOW_NO_MORE = 3.0, 2.0
 
 
 class Pace:
-    """How long one replica takes for a batch, by its last few."""
+    """How long one replica takes, by its last few batches: a fixed time and a time for each token it has.
+
+    A batch waits for what was there before it, or shares steps with that. So its time is held against all
+    the tokens that were in flight when it was sent. Held against its own alone, or shared out among the
+    batches, it would depend on how many lanes are in use: a replica that is given one batch at a time
+    because it was slow would look slow for ever.
+    """
 
     __slots__ = ("_batches", "_products", "_seconds", "_squares", "_tokens", "seconds_per_token", "slow")
 
@@ -31,15 +37,14 @@ class Pace:
         """Whether there were enough batches to judge by."""
         return self._batches >= BATCHES_UNTIL_JUDGED
 
-    def observe(self, tokens: int, seconds: float, beside: int) -> None:
-        """A batch of `tokens` took `seconds`; `beside` were in flight when it was sent, itself among them."""
-        own = seconds / beside
+    def observe(self, in_flight: int, seconds: float) -> None:
+        """A batch took `seconds`; with its own, `in_flight` tokens were in flight when it was sent."""
         weight = NEWEST if self._batches else 1.0
-        self.seconds_per_token += weight * (own / (tokens + TOKENS_OF_A_CALL) - self.seconds_per_token)
-        self._tokens += weight * (tokens - self._tokens)
-        self._seconds += weight * (own - self._seconds)
-        self._squares += weight * (tokens * tokens - self._squares)
-        self._products += weight * (tokens * own - self._products)
+        self.seconds_per_token += weight * (seconds / (in_flight + TOKENS_OF_A_CALL) - self.seconds_per_token)
+        self._tokens += weight * (in_flight - self._tokens)
+        self._seconds += weight * (seconds - self._seconds)
+        self._squares += weight * (in_flight * in_flight - self._squares)
+        self._products += weight * (in_flight * seconds - self._products)
         self._batches += 1
 
     def seconds(self, tokens: int) -> float:

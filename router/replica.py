@@ -164,7 +164,7 @@ class Replica:
         there were; returns when every item has had one. Cancelling it closes the connection, which the
         worker takes as the end of the batch.
         """
-        started, beside = self._clock(), self.lanes_in_use
+        started, in_flight = self._clock(), self.tokens_in_flight
         try:
             await self._encode(batch, deliver)
         except TRANSPORT_ERRORS as error:
@@ -177,7 +177,7 @@ class Replica:
         except ReplicaFailed as error:
             raise self._failed(str(error), started) from error
         self.breaker.succeeded()
-        self.pace.observe(batch.tokens, self._clock() - started, beside)
+        self.pace.observe(in_flight, self._clock() - started)
         self._overloads = 0
         self.successes += 1
 

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiohttp import web
 from router import fetch
 from router.errors import MediaUnreachable, TooLarge
 from router.fetch import MAX_FETCHES_PER_HOST, MAX_REDIRECTS, Fetcher, system_lookup
+from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 
 LOOPBACK = (ip_network("127.0.0.1/32"),)
@@ -407,14 +409,22 @@ async def test_one_host_cannot_take_all_places() -> None:
         assert fetcher._places._value == fetch.MAX_FETCHES
 
 
-async def test_the_time_of_a_fetch_does_not_run_while_it_waits_for_its_turn() -> None:
-    async def handler(_: web.Request) -> web.Response:
-        await asyncio.sleep(0.05)
-        return web.Response(body=b"a")
-
-    async with site(handler) as server, Fetcher(LOOPBACK, 0.5) as fetcher:
-        fetches = [fetcher.fetch(server.url, LIMIT, "f") for _ in range(16 * MAX_FETCHES_PER_HOST)]
-        assert await asyncio.gather(*fetches) == [b"a"] * len(fetches)
+async def test_the_time_of_a_fetch_does_not_run_while_it_waits_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    async with site(says(b"a")) as server, Fetcher(LOOPBACK, 10) as fetcher:
+        async with AsyncExitStack() as taken:
+            for _ in range(MAX_FETCHES_PER_HOST):
+                await taken.enter_async_context(fetcher._place("127.0.0.1"))
+            waiting = asyncio.create_task(fetcher.fetch(server.url, LIMIT, "f"))
+            await eventually(lambda: fetcher._hosts["127.0.0.1"].users > MAX_FETCHES_PER_HOST)
+            # An hour passes: whatever timer runs is due by the second turn of the loop.
+            monkeypatch.setattr(loop, "time", lambda: clock() + 3600)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert await waiting == b"a"
 
 
 async def test_who_is_no_longer_waited_for_is_hung_up_on() -> None:

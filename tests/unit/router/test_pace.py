@@ -13,7 +13,7 @@ def pace_of(seconds_per_token: float, batches: int = BATCHES_UNTIL_JUDGED) -> Pa
 
 def go_on(pace: Pace, seconds_per_token: float, batches: int = 100) -> None:
     for _ in range(batches):
-        pace.observe(1000, seconds_per_token * (1000 + TOKENS_OF_A_CALL), beside=1)
+        pace.observe(1000, seconds_per_token * (1000 + TOKENS_OF_A_CALL))
 
 
 def test_a_pace_is_that_of_the_last_batches() -> None:
@@ -24,11 +24,17 @@ def test_a_pace_is_that_of_the_last_batches() -> None:
     assert pace.seconds(500) == pytest.approx(0.005 * (500 + TOKENS_OF_A_CALL), rel=0.01)
 
 
-def test_batches_that_share_a_replica_do_not_make_it_slow() -> None:
-    alone, shared = Pace(), Pace()
-    alone.observe(1000, 1.0, beside=1)
-    shared.observe(1000, 4.0, beside=4)
-    assert alone.seconds_per_token == shared.seconds_per_token
+@pytest.mark.parametrize(("fixed", "per_token"), [(0.0, 40e-6), (0.01, 40e-6), (0.01, 0.0)])
+def test_a_replica_that_is_given_less_is_not_slow_for_that(fixed: float, per_token: float) -> None:
+    """Whether batches queue in the engine, share its steps, or take the same time whatever is in them."""
+    slow, other = pace_of(1.0), Pace()
+    assert slow.compare([pace_of(0.001)])
+    for _ in range(100):
+        # Short queries: four lanes of the one, one of the other.
+        other.observe(80, fixed + per_token * (80 + TOKENS_OF_A_CALL))
+        slow.observe(20, fixed + per_token * (20 + TOKENS_OF_A_CALL))
+    assert slow.compare([other])
+    assert not slow.slow
 
 
 def test_while_nothing_is_known_nothing_is_bounded() -> None:
@@ -41,14 +47,14 @@ def test_small_and_large_batches_show_what_an_empty_one_takes(fixed: float, per_
     pace = Pace()
     for number in range(50):
         tokens = (20, 400, 60)[number % 3]
-        pace.observe(tokens, fixed + per_token * tokens, beside=1)
+        pace.observe(tokens, fixed + per_token * tokens)
     assert pace.tokens_until_twice() == pytest.approx(fixed / per_token, rel=0.01)
 
 
 def test_where_size_makes_no_difference_nothing_is_bounded() -> None:
     pace = Pace()
     for number in range(50):
-        pace.observe(20 + number % 7, 0.01 - 0.0001 * (number % 7), beside=1)
+        pace.observe(20 + number % 7, 0.01 - 0.0001 * (number % 7))
     assert pace.tokens_until_twice() == float("inf")
 
 
