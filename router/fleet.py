@@ -206,8 +206,6 @@ class Fleet:
         gather = Gather(items, self.clock(), deadline, close, request_id, span)
         for pool, part in parts.items():
             pool.admit(part)
-        for pool in parts:
-            pool.dispatch()
         return gather
 
     def _pool(self, name: contract.PoolName) -> Pool:

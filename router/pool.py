@@ -45,7 +45,7 @@ class Pool:
     """One pool: its queue, its replicas, its batches in flight.
 
     No task waits for work: `dispatch` runs whenever there may be something to hand out, which is when
-    items are admitted, when a lane is free again and when a replica comes up.
+    items were admitted, when a lane is free again and when a replica comes up.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Pool:
         self._observer = observer or PoolObserver(Metrics().pool(name), None, clock)
         self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), clock())
         self._last_query = -math.inf
+        self._dispatching = False
 
     @property
     def ready(self) -> bool:
@@ -99,11 +100,18 @@ class Pool:
         self.queue.check_room(items, self._clock(), deadline, in_flight)
 
     def admit(self, items: Sequence[Item]) -> None:
-        """Let `items` wait; `dispatch` has to follow."""
+        """Let `items` wait until they are handed out, which is in the next turn of the event loop.
+
+        Requests come in waves, since the replies of a batch are sent together. Without this the first of a
+        wave would take a lane alone, and the others would wait until it is done.
+        """
         now = self._clock()
         if not all(item.bulk for item in items):
             self._last_query = now
         self.queue.admit(items, now)
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch_admitted)
 
     def dispatch(self) -> None:
         """Hand out batches while there is work, and a replica with a free lane."""
@@ -131,6 +139,10 @@ class Pool:
                 item.gather.fail(TimedOut("the request's time ran out before its turn came"), now)
             if batch is not None:
                 self._start(replica, batch, now)
+
+    def _dispatch_admitted(self) -> None:
+        self._dispatching = False
+        self.dispatch()
 
     def forget(self, items: Sequence[Item]) -> None:
         """Nobody waits for `items` any more: wherever they are, drop them."""
