@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
-
 from router.discovery import Discovery, source_of
 from router.errors import Unavailable
 from router.health import Prober
@@ -23,7 +21,7 @@ from router.replica import Replica, State
 from router.settings import RouterSettings
 from router.targets import TargetGroup, change
 from router.tracing import Tracing
-from router.transport import make_client
+from router.transport import AiohttpClient, WorkerClient
 from workers import contract
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ class Fleet:
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[..., httpx.AsyncClient] = make_client,
+        make_client: Callable[..., WorkerClient] = AiohttpClient,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
@@ -104,7 +102,7 @@ class Fleet:
         await asyncio.gather(*tasks, return_exceptions=True)
         for pool in [*self.pools.values(), *self._leaving]:
             await pool.close()
-        await self._client.aclose()
+        await self._client.close()
 
     @property
     def waiting_for(self) -> str | None:

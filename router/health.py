@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import httpx
 import msgspec
+from yarl import URL
 
 from router.replica import Replica, State, TokenRefused
-from router.transport import TRANSPORT_ERRORS, was_refused
+from router.transport import TRANSPORT_ERRORS, WorkerClient, was_refused
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,7 @@ class Prober:
     `judge` sees the info of a worker before it is let in. `looked` is set after the first probe.
     """
 
-    def __init__(
-        self, replica: Replica, client: httpx.AsyncClient, judge: Judge, seconds_while_up: float
-    ) -> None:
+    def __init__(self, replica: Replica, client: WorkerClient, judge: Judge, seconds_while_up: float) -> None:
         self._replica = replica
         self._client = client
         self._judge = judge
@@ -115,14 +113,13 @@ class Prober:
             self._replica.down(reason, gone=gone)
 
     async def _get(self, path: str) -> bytes:
-        response = await self._client.get(
-            f"http://{self._replica.address}{path}", timeout=PROBE_TIMEOUT_SECONDS
-        )
-        if response.status_code == 401:
-            raise TokenRefused
-        if response.status_code != 200:
-            raise _NotReady(f"{path} answers {response.status_code}")
-        return response.content
+        url = URL(f"http://{self._replica.address}{path}")
+        async with self._client.get(url, PROBE_TIMEOUT_SECONDS) as reply:
+            if reply.status == 401:
+                raise TokenRefused
+            if reply.status != 200:
+                raise _NotReady(f"{path} answers {reply.status}")
+            return await reply.read()
 
 
 class _NotReady(Exception):

@@ -1,7 +1,7 @@
 """The little that the router needs on top of ASGI: a request's body, a reply, a client that leaves."""
 
 import asyncio
-import os
+import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ class Request:
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")
-        self.id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
+        self.id = given if _REQUEST_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
         self.span: Span | None = None

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-import httpx
 import msgspec
 import numpy as np
+from yarl import URL
 
 from router.breaker import Breaker, BreakerState
 from router.item import Batch, Item
 from router.pace import Pace
-from router.transport import TRANSPORT_ERRORS, was_refused
+from router.transport import TRANSPORT_ERRORS, WorkerClient, WorkerReply, was_refused
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Replica:
         address: str,
         pool: contract.PoolName,
         lanes: int,
-        client: httpx.AsyncClient,
+        client: WorkerClient,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
@@ -86,7 +86,7 @@ class Replica:
         self.lanes = lanes
         self._client = client
         self._clock = clock
-        self._url = httpx.URL(f"http://{address}{contract.ENCODE_PATH}")
+        self._url = URL(f"http://{address}{contract.ENCODE_PATH}")
         self._overloads = 0
         self._gone = False
 
@@ -189,17 +189,15 @@ class Replica:
         body = contract.encode_request(
             contract.EncodeRequest([item.wire for item in items], priority=int(batch.bulk))
         )
-        request = self._client.build_request("POST", self._url, content=body, headers=batch.headers)
-        response = await self._client.send(request, stream=True)
-        try:
-            if response.status_code != 200:
-                await self._refuse(response)
-            if response.headers.get(contract.VARIANT_HEADER) != contract.variant_of(info):
+        missing: list[Item | None] = [*items]
+        async with self._client.post(self._url, body, batch.headers) as reply:
+            if reply.status != 200:
+                await self._refuse(reply)
+            if reply.headers.get(contract.VARIANT_HEADER) != contract.variant_of(info):
                 self.down("it serves another checkpoint than when it was last asked", gone=True)
                 raise ReplicaFailed("the vectors are of another checkpoint")
-            missing: list[Item | None] = [*items]
             reader = contract.FrameReader()
-            async for chunk in response.aiter_raw():
+            async for chunk in reply.content.iter_any():
                 try:
                     for frame in reader.feed(chunk):
                         item = missing[frame.index] if 0 <= frame.index < len(missing) else None
@@ -213,26 +211,24 @@ class Replica:
                         deliver(item, frame)
                 except msgspec.DecodeError as error:
                     raise ReplicaFailed(f"a frame that cannot be read: {error}") from error
-        finally:
-            await response.aclose()
         if any(missing):
             raise ReplicaFailed(f"the reply ended {len(missing) - missing.count(None)} frames early")
 
-    async def _refuse(self, response: httpx.Response) -> None:
+    async def _refuse(self, reply: WorkerReply) -> None:
         """Raise what a reply other than 200 means."""
-        state = response.headers.get(contract.STATE_HEADER)
-        if response.status_code == 503 and state == contract.OVERLOADED:
+        state = reply.headers.get(contract.STATE_HEADER)
+        if reply.status == 503 and state == contract.OVERLOADED:
             raise Overloaded
-        if response.status_code == 503 and state == contract.DRAINING:
+        if reply.status == 503 and state == contract.DRAINING:
             raise Draining
-        if response.status_code == 401:
+        if reply.status == 401:
             refused = TokenRefused()
             self.down(str(refused))
             raise refused
-        text = (await response.aread())[:500].decode(errors="replace")
-        if 400 <= response.status_code < 500:
-            raise Rejected(f"{response.status_code} {text}")
-        raise ReplicaFailed(f"status {response.status_code} {text}")
+        text = (await reply.read())[:500].decode(errors="replace")
+        if 400 <= reply.status < 500:
+            raise Rejected(f"{reply.status} {text}")
+        raise ReplicaFailed(f"status {reply.status} {text}")
 
     def _failed(self, reason: str, started: float) -> ReplicaFailed:
         now = self._clock()

@@ -1,11 +1,13 @@
 """The application with workers that are functions: no socket anywhere."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import msgspec
+from yarl import URL
 
 from router.app import App
 from router.fleet import Fleet
@@ -22,8 +24,27 @@ ADDRESSES: dict[str, contract.PoolName] = {
 }
 
 
+@dataclass
+class Answer:
+    """A `WorkerReply`."""
+
+    parts: AsyncIterator[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+
+    @property
+    def content(self) -> "Answer":
+        return self
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        return self.parts
+
+    async def read(self) -> bytes:
+        return b"".join([part async for part in self.parts])
+
+
 class Workers:
-    """One worker for each pool, at its address; those in `dead` do not answer.
+    """The `WorkerClient` of one worker for each pool, at its address; those in `dead` do not answer.
 
     `batches` holds what they were given, `pools` which of them each was.
     """
@@ -33,20 +54,31 @@ class Workers:
         self.batches: list[contract.EncodeRequest] = []
         self.pools: list[contract.PoolName] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        task = ADDRESSES[request.url.netloc.decode()]
-        if task in self.dead:
-            raise httpx.ConnectError("refused", request=request)
-        match request.url.path:
-            case contract.INFO_PATH:
-                return httpx.Response(200, content=contract.encode_info(info(task)))
-            case contract.READY_PATH:
-                return httpx.Response(200)
-        batch = contract.decode_request(request.content)
+    @asynccontextmanager
+    async def get(self, url: URL, seconds: float) -> AsyncIterator[Answer]:
+        yield Answer(one(contract.encode_info(info(self._asked(url)))))
+
+    @asynccontextmanager
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        task = self._asked(url)
+        batch = contract.decode_request(body)
         self.batches.append(batch)
         self.pools.append(task)
-        headers = {contract.VARIANT_HEADER: contract.variant_of(info(task))}
-        return httpx.Response(200, headers=headers, content=frames(task, batch))
+        yield Answer(frames(task, batch), {contract.VARIANT_HEADER: contract.variant_of(info(task))})
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    def _asked(self, url: URL) -> contract.PoolName:
+        task = ADDRESSES[url.authority]
+        if task in self.dead:
+            raise ConnectionRefusedError
+        return task
+
+
+async def one(body: bytes) -> AsyncIterator[bytes]:
+    """A body in one piece."""
+    yield body
 
 
 async def frames(task: contract.PoolName, batch: contract.EncodeRequest) -> AsyncIterator[bytes]:
@@ -66,10 +98,7 @@ async def client_of_app(workers: Workers, **settings: Any) -> AsyncIterator[http
     groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
     configured = RouterSettings(workers=groups, **settings)  # type: ignore[arg-type]
 
-    def make_client(*_: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.MockTransport(workers))
-
-    fleet = Fleet(configured, make_client)
+    fleet = Fleet(configured, lambda *_: workers)
     app = App(configured, fleet)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]
     client = httpx.AsyncClient(transport=transport, base_url="http://router:80")

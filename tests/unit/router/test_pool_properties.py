@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-import httpx
+import aiohttp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +44,7 @@ class Scripted(Replica):
             case "failed":
                 raise ReplicaFailed("scripted")
             case "lost":
-                raise httpx.ReadError("scripted")
+                raise aiohttp.ServerDisconnectedError
             case "overloaded":
                 raise Overloaded
             case "draining":
@@ -105,7 +105,6 @@ async def run(
             gather.fail(pool.unavailable(), 0.0)
             continue
         pool.admit(gather.items)
-        pool.dispatch()
         await asyncio.sleep(0)
         if leaves:
             gather.fail(TimedOut("the client has left"), 0.0)
