@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.discovery import Discovery, source_of
-from router.errors import Unavailable
+from router.errors import QueueFull, Unavailable
 from router.health import Prober
 from router.item import Gather, Item
 from router.metrics import Metrics
@@ -175,6 +175,20 @@ class Fleet:
             )
             for name, pool in self.pools.items()
         }
+
+    def check_room(self) -> None:
+        """Raise `QueueFull` when no pool has room for anything, whatever a request may ask for.
+
+        So most of what is refused under overload is refused before it is read, for half of what it costs to
+        refuse it afterwards; that time is wanted for what was accepted.
+        """
+        queues = [pool.queue for pool in self.pools.values()]
+        if queues and all(queue.full for queue in queues):
+            now = self.clock()
+            raise QueueFull(
+                "as much waits for every pool as may; try again later",
+                retry_after=min(queue.retry_after(now) for queue in queues),
+            )
 
     def submit(
         self,

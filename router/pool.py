@@ -31,10 +31,10 @@ RETRY_AFTER = 2
 MAX_RETRIES = 2
 # Spreading a request over idle replicas in batches smaller than this costs more than it gains.
 SMALLEST_SHARE_TOKENS = 256
-# A query waits at least for the engine step that is under way. So while there are queries, bulk work has
-# this many lanes of a replica, the second one to keep the engine from being idle between two batches, and
-# its batches are no larger than about doubles the time of a step.
-BULK_LANES_BESIDE_QUERIES = 2
+# A query waits at least for the engine step that is under way. So while there are queries, bulk work has one
+# lane of a replica, and its batches are no larger than about doubles the time of a step. A second lane would
+# keep the engine from being idle between two of them, which is a fifth of the bulk rate with the tiny model on
+# a CPU and less with one whose steps take longer; but queries would wait for two batches instead of one.
 # There are queries for this long after the last one came.
 QUERIES_SECONDS = 2.0
 
@@ -270,8 +270,7 @@ class Pool:
 
 def takes_bulk(replica: Replica, beside_queries: bool) -> bool:
     """Whether bulk may have a free lane of `replica`: one of several is always kept for queries."""
-    lanes = max(1, replica.lanes - 1)
-    return replica.bulk_lanes_in_use < (min(lanes, BULK_LANES_BESIDE_QUERIES) if beside_queries else lanes)
+    return replica.bulk_lanes_in_use < (1 if beside_queries else max(1, replica.lanes - 1))
 
 
 _PACES = {True: "far slower than the others; it gets one batch at a time", False: "no longer slow"}

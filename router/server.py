@@ -15,6 +15,9 @@ from router.listening import take_no_more
 from router.settings import RouterSettings
 from workers import logs
 
+# Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) stands before it. One
+# that finds no place tries again after a second, and then after two more, which is worse than to wait.
+BACKLOG = 65_535
 # After the last connection was let in: time for what is under way to arrive, and for clients that are in the
 # middle of a series of requests to be told, with the reply to one of them, to go on elsewhere.
 LAST_SECONDS = 0.25
@@ -44,6 +47,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=settings.drain_seconds,
             )
         )

@@ -148,6 +148,29 @@ async def test_no_more_batches_are_sent_to_a_replica_than_it_has_lanes() -> None
         await router.until_idle()
 
 
+async def test_where_nothing_has_room_a_request_is_refused_before_it_is_read() -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
+    async with fake_workers(worker), running_router(worker, **settings) as router:
+        first = asyncio.create_task(router.ask(["first"]))
+        await worker.until_batches(1)
+        waiting = asyncio.create_task(router.ask([f"text {number}" for number in range(8)]))
+        queue = router.fleet.pools["retrieval"].queue
+        await eventually(lambda: queue.items == 8)
+        url = router.client.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nretry-after: " in head.lower()
+        writer.close()
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(first, waiting)} == {200}
+        assert (await router.ask(["next"])).status_code == 200
+        await router.until_idle()
+
+
 async def test_an_image_takes_as_long_as_it_takes_and_arrives_whole() -> None:
     """A body of many pieces on both sides of the router."""
     worker = FakeWorker()

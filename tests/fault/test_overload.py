@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from router import breaker
+from router import breaker, pool
 from router.pool import MAX_RETRIES
 from router.retries import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
@@ -85,17 +85,33 @@ async def test_a_query_finds_a_lane_free_however_much_bulk_there_is() -> None:
         await router.until_idle()
 
 
+async def test_while_queries_come_bulk_has_one_lane_of_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "QUERIES_SECONDS", 3600.0)
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
+        assert (await router.ask(["a query"])).status_code == 200
+        worker.mode = "held"
+        bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(20)], headers=BULK))
+        await worker.until_batches(2)
+        queries = asyncio.create_task(router.ask(["one", "two", "three"]))
+        await worker.until_batches(5)
+        assert [batch.priority for batch in worker.batches] == [0, 1, 0, 0, 0]
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(bulk, queries)} == {200}
+        await router.until_idle()
+
+
 async def test_bulk_goes_on_while_more_queries_come_than_can_be_done() -> None:
     worker = FakeWorker(dimensions=64)
     worker.mode, worker.delay = "slow", 0.01
     async with fake_workers(worker), running_router(worker, lanes=2, batch_items=1) as router:
-        pool = router.fleet.pools["retrieval"]
+        queue = router.fleet.pools["retrieval"].queue
         load = OpenLoop(router)
-        await eventually(lambda: pool.queue.items > 20)
+        await eventually(lambda: queue.items > 20)
         bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(10)], headers=BULK))
         async with asyncio.timeout(20):
             while not bulk.done():
-                waiting, _ = pool.queue.depth(bulk=False)
+                waiting, _ = queue.depth(bulk=False)
                 assert waiting, "the queries have all been served, so this shows nothing"
                 await load.answered(1)
         assert (await bulk).status_code == 200
