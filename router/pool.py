@@ -33,8 +33,8 @@ MAX_RETRIES = 2
 SMALLEST_SHARE_TOKENS = 256
 # A query waits at least for the engine step that is under way. So while there are queries, bulk work has one
 # lane of a replica, and its batches are no larger than about doubles the time of a step. A second lane would
-# keep the engine from being idle between two of them, which is a fifth of the bulk rate with the tiny model on
-# a CPU and less with one whose steps take longer; but queries would wait for two batches instead of one.
+# keep the engine busy between two of them, which is a fifth of the bulk rate with the tiny model on a CPU and
+# less where steps take longer; but queries would wait for two batches instead of one.
 # There are queries for this long after the last one came.
 QUERIES_SECONDS = 2.0
 

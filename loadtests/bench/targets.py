@@ -70,22 +70,26 @@ def _p99_under_bulk(results: Results) -> float | None:
     return pair[0].figures[latency.P99][0] / pair[1].figures[latency.P99][0] if pair else None
 
 
-def _overload(figure: str) -> Callable[[Results], float | None]:
+def _overload(tokens: int, figure: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
-        pair = _rows(results, "overload", (overload.OVERLOAD, D))
+        pair = _rows(results, "overload", (overload.OVERLOADS[tokens], D))
         return spread(pair[0].figures[figure]).median if pair else None
 
     return value
 
 
-def _others(results: Results) -> float | None:
-    pair = _rows(results, "overload", (overload.OVERLOAD, D))
-    return sum(pair[0].figures[overload.OTHER]) if pair else None
+def _others(tokens: int) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        pair = _rows(results, "overload", (overload.OVERLOADS[tokens], D))
+        return sum(pair[0].figures[overload.OTHER]) if pair else None
+
+    return value
 
 
 def _failures(results: Results) -> float | None:
     """Everywhere except where refusals are what is asked for."""
-    rows = [row for result in results.values() for row in result.rows if row.load != overload.OVERLOAD]
+    refusing = overload.OVERLOADS.values()
+    rows = [row for result in results.values() for row in result.rows if row.load not in refusing]
     return float(sum(sum(row.failures.values()) + row.vectors_wrong for row in rows)) if rows else None
 
 
@@ -108,6 +112,13 @@ def _against_worker() -> Iterable[Target]:
             yield Target(f"(d) / (c), {load.name}", 0.9, "least", _rate("throughput", load.name, D, C))
 
 
+def _under_overload() -> Iterable[Target]:
+    for tokens in overload.SIZES:
+        name = f"3x overload, {tokens}-token texts: "
+        yield Target(f"{name}goodput / capacity", 0.9, "least", _overload(tokens, overload.GOODPUT))
+        yield Target(f"{name}replies neither in time nor 429", 0, "most", _others(tokens), "")
+
+
 _SHORT = {concurrency: load.name for concurrency, load in throughput.SHORT.items()}
 TARGETS = (
     Target("(d) / (a), 20-token texts, concurrency 64", 4, "least", _rate("throughput", _SHORT[64], D, A)),
@@ -123,8 +134,7 @@ TARGETS = (
     *_against_worker(),
     Target("router adds to the p50 at concurrency 1", 1.5, "most", _added_at_one, " ms"),
     Target("query p99 under bulk / idle", 3, "most", _p99_under_bulk),
-    Target("goodput at 3x overload / capacity", 0.9, "least", _overload(overload.GOODPUT)),
-    Target("replies at 3x overload neither in time nor 429", 0, "most", _others, ""),
+    *_under_overload(),
     Target("router alone, base64, requests per CPU second", 2500, "least", _per_core, "/s"),
     Target("failures and wrong vectors, overload aside", 0, "most", _failures, ""),
 )

@@ -52,13 +52,13 @@ def test_failures_and_wrong_vectors_break_a_target_of_their_own() -> None:
 
 
 def test_refusals_under_overload_are_no_failures() -> None:
-    refused = row("(d) ours", 100, load=overload.OVERLOAD)
+    refused = row("(d) ours", 100, load=overload.OVERLOADS[512])
     refused.failures = {"429": 1000}
     refused.figures = {overload.GOODPUT: [0.8, 0.95, 1.0], overload.OTHER: [0, 0, 1]}
-    rows = result("overload", row("(d) ours", 100, load=overload.CAPACITY), refused)
+    rows = result("overload", row("(d) ours", 100, load=overload.CAPACITIES[512]), refused)
     found = {each.name: each for each in verdicts({"overload": rows})}
-    assert found["goodput at 3x overload / capacity"].measured == "0.95x"
-    assert not found["replies at 3x overload neither in time nor 429"].holds
+    assert found["3x overload, 512-token texts: goodput / capacity"].measured == "0.95x"
+    assert not found["3x overload, 512-token texts: replies neither in time nor 429"].holds
     assert found["failures and wrong vectors, overload aside"].holds
 
 
