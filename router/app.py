@@ -152,11 +152,9 @@ class App:
         return handler
 
     async def _embeddings(self, request: Request) -> Reply:
-        self.fleet.check_room()
         return await embeddings(request, self.fleet, self.media, self._settings)
 
     async def _rerank(self, request: Request) -> Reply:
-        self.fleet.check_room()
         return await rerank(request, self.fleet, self.media, self._settings)
 
     async def _models(self, _: Request) -> Reply:

@@ -21,6 +21,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     bulk = bulk_of(request)
     seconds = seconds_of(request, settings)
     started = fleet.clock()
+    fleet.check_any_room(started + seconds)
     body = await request.body(settings.max_body_bytes, seconds)
     wanted = parse_request(body, settings.model_aliases, settings.max_items)
     npy = _wants_npy(request, wanted)

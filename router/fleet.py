@@ -176,19 +176,22 @@ class Fleet:
             for name, pool in self.pools.items()
         }
 
-    def check_room(self) -> None:
-        """Raise `QueueFull` when no pool has room for anything, whatever a request may ask for.
+    def check_any_room(self, deadline: float) -> None:
+        """Raise `QueueFull` when no pool can take anything by `deadline`, whatever a request may ask for.
 
-        So most of what is refused under overload is refused before it is read, for half of what it costs to
-        refuse it afterwards; that time is wanted for what was accepted.
+        So most of what is refused under overload is refused before it is read, for a third of what it costs
+        to refuse it afterwards; that time is wanted for what was accepted.
         """
-        queues = [pool.queue for pool in self.pools.values()]
-        if queues and all(queue.full for queue in queues):
-            now = self.clock()
-            raise QueueFull(
-                "as much waits for every pool as may; try again later",
-                retry_after=min(queue.retry_after(now) for queue in queues),
-            )
+        full: QueueFull | None = None
+        for pool in self.pools.values():
+            try:
+                pool.check_any_room(deadline)
+            except QueueFull as error:
+                full = error
+            else:
+                return
+        if full is not None:
+            raise full
 
     def submit(
         self,

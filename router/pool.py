@@ -21,6 +21,7 @@ from router.observer import PoolObserver
 from router.queue import PoolQueue
 from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
+from router.shares import share_of, takes_bulk
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,6 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 2
 # An item is tried three times in all.
 MAX_RETRIES = 2
-# Spreading a request over idle replicas in batches smaller than this costs more than it gains.
-SMALLEST_SHARE_TOKENS = 256
-# A query waits at least for the engine step that is under way. So while there are queries, bulk work has one
-# lane of a replica, and its batches are no larger than about doubles the time of a step. A second lane would
-# keep the engine busy between two of them, which is a fifth of the bulk rate with the tiny model on a CPU and
-# less where steps take longer; but queries would wait for two batches instead of one.
 # There are queries for this long after the last one came.
 QUERIES_SECONDS = 2.0
 
@@ -96,8 +91,12 @@ class Pool:
         """Raise `Unavailable` or `QueueFull` unless all of `items` can be taken together."""
         if not self.ready:
             raise self.unavailable()
-        in_flight = sum(replica.tokens_in_flight for replica in self.replicas)
-        self.queue.check_room(items, self._clock(), deadline, in_flight)
+        self.queue.check_room(items, self._clock(), deadline, self._tokens_in_flight())
+
+    def check_any_room(self, deadline: float) -> None:
+        """Raise `QueueFull` when not even the smallest request can be taken; one not ready says so later."""
+        if self.ready:
+            self.queue.check_any_room(self.name, self._clock(), deadline, self._tokens_in_flight())
 
     def admit(self, items: Sequence[Item]) -> None:
         """Let `items` wait until they are handed out, which is in the next turn of the event loop.
@@ -119,7 +118,7 @@ class Pool:
             now = self._clock()
             free = [replica for replica in self.replicas if replica.has_free_lane(now)]
             beside_queries = now - self._last_query < QUERIES_SECONDS
-            for_bulk = [replica for replica in free if takes_bulk(replica, beside_queries)]
+            for_bulk = [replica for replica in free if takes_bulk(replica, beside_queries=beside_queries)]
             bulk = self.queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
             if bulk is None:
                 return
@@ -131,10 +130,10 @@ class Pool:
                 return
             replica = min(able, key=lambda replica: replica.pace.seconds(replica.tokens_in_flight))
             _, waiting = self.queue.depth(bulk=bulk)
-            budget = min(self._batch_tokens, max(-(-waiting // len(able)), SMALLEST_SHARE_TOKENS))
-            if bulk and beside_queries:
-                budget = int(min(budget, max(replica.pace.tokens_until_twice(), SMALLEST_SHARE_TOKENS)))
-            batch, expired = self.queue.take(budget, self._batch_items, now, bulk=bulk)
+            share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
+            batch, expired = self.queue.take(
+                min(self._batch_tokens, share), self._batch_items, now, bulk=bulk
+            )
             for item in expired:
                 item.gather.fail(TimedOut("the request's time ran out before its turn came"), now)
             if batch is not None:
@@ -173,6 +172,9 @@ class Pool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tokens_in_flight(self) -> int:
+        return sum(replica.tokens_in_flight for replica in self.replicas)
 
     def _start(self, replica: Replica, batch: Batch, now: float) -> None:
         self._retries.earn()
@@ -266,11 +268,6 @@ class Pool:
         now = self._clock()
         for item in items:
             item.gather.fail(error, now)
-
-
-def takes_bulk(replica: Replica, beside_queries: bool) -> bool:
-    """Whether bulk may have a free lane of `replica`: one of several is always kept for queries."""
-    return replica.bulk_lanes_in_use < (1 if beside_queries else max(1, replica.lanes - 1))
 
 
 _PACES = {True: "far slower than the others; it gets one batch at a time", False: "no longer slow"}

@@ -56,11 +56,6 @@ class PoolQueue:
         """Tokens waiting, estimated."""
         return self._interactive.tokens + self._bulk.tokens
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for anything."""
-        return self.items >= self._max_items or self.tokens >= self._max_tokens
-
     def next_class(self, max_tokens: int, *, bulk_too: bool = True) -> bool | None:
         """Whether the next batch would be bulk, which it may be with `bulk_too`; None when there is none."""
         if self._interactive.items and not (
@@ -87,21 +82,29 @@ class PoolQueue:
         Work that would only wait until its time is over would take the place of work that is done in time.
         `in_flight` tokens have left the queue and are not done yet.
         """
+        tokens = sum(item.cost for item in items)
+        ahead = self._ahead(bulk=any(item.bulk for item in items)) + in_flight
+        self._check(items[0].pool, len(items), tokens, ahead, now, deadline)
+
+    def check_any_room(self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0) -> None:
+        """Raise `QueueFull` when `check_room` would, whatever the items."""
+        ahead = min(self._ahead(bulk=False), self._ahead(bulk=True)) + in_flight
+        self._check(pool, 1, 1, ahead, now, deadline)
+
+    def _check(self, pool: str, items: int, tokens: int, ahead: float, now: float, deadline: float) -> None:
         if not self.items:
             return
-        tokens = sum(item.cost for item in items)
-        if self.items + len(items) > self._max_items or self.tokens + tokens > self._max_tokens:
+        if self.items + items > self._max_items or self.tokens + tokens > self._max_tokens:
             raise QueueFull(
-                f"{self.items} items wait for the pool {items[0].pool} already; try again later",
-                retry_after=self.retry_after(now),
+                f"{self.items} items wait for the pool {pool} already; try again later",
+                retry_after=self._retry_after(now),
             )
         rate = self._drained.per_second(now)
-        ahead = self._ahead(bulk=any(item.bulk for item in items)) + in_flight + tokens
-        if rate is not None and now + MARGIN * ahead / rate > deadline:
+        if rate is not None and now + MARGIN * (ahead + tokens) / rate > deadline:
             raise QueueFull(
-                f"with what waits for the pool {items[0].pool} it would take about {ahead / rate:.1f} s, and "
+                f"with what waits for the pool {pool} this takes about {(ahead + tokens) / rate:.1f} s, and "
                 f"the request has {deadline - now:.1f} s; try again later",
-                retry_after=self.retry_after(now),
+                retry_after=self._retry_after(now),
             )
 
     def admit(self, items: Sequence[Item], now: float) -> None:
@@ -158,14 +161,6 @@ class PoolQueue:
         self._settle(line, tokens)
         return Taken(Batch(items) if items else None, expired)
 
-    def retry_after(self, now: float) -> int:
-        """Seconds after which who is refused now should come back."""
-        rate = self._drained.per_second(now)
-        if rate is None:
-            return SHORTEST_RETRY_SECONDS
-        seconds = self.tokens / 2 / rate
-        return math.ceil(min(max(seconds, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS))
-
     def waiting(self) -> list[Item]:
         """All that waits."""
         return [*self._interactive.items, *self._bulk.items]
@@ -178,6 +173,13 @@ class PoolQueue:
         share = self._bulk_share if bulk else 1 - self._bulk_share
         # The class has its share for certain, and what the other leaves.
         return min(self.tokens, self._line_of(bulk).tokens / share)
+
+    def _retry_after(self, now: float) -> int:
+        rate = self._drained.per_second(now)
+        if rate is None:
+            return SHORTEST_RETRY_SECONDS
+        seconds = self.tokens / 2 / rate
+        return math.ceil(min(max(seconds, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS))
 
     def _settle(self, line: "_Line", tokens: int) -> None:
         """Book what a batch took: interactive earns for the bulk that waits, bulk spends."""

@@ -92,6 +92,7 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
     bulk = bulk_of(request)
     seconds = seconds_of(request, settings)
     started = fleet.clock()
+    fleet.check_any_room(started + seconds)
     wanted = parse_rerank(await request.body(settings.max_body_bytes, seconds), settings.max_items)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
     limits = limits_of(fleet, settings)

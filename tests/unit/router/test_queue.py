@@ -292,3 +292,28 @@ def test_bulk_is_left_where_it_may_not_be_taken() -> None:
     assert queue.next_class(10, bulk_too=False) is None
     admit(queue, make_request([1]).items)
     assert queue.next_class(10, bulk_too=False) is False
+
+
+def test_what_is_refused_whatever_it_is_is_what_no_request_could_get() -> None:
+    queue = queue_of(make_request([10] * 2), max_tokens=1000, max_items=3)
+    queue.check_any_room("retrieval", 0.0)
+    admit(queue, make_request([1]).items)
+    with pytest.raises(QueueFull, match="3 items wait for the pool retrieval"):
+        queue.check_any_room("retrieval", 0.0)
+    taken(queue, max_items=1)
+    queue.check_any_room("retrieval", 0.0)
+
+
+def test_no_class_is_refused_unread_for_what_waits_in_the_other() -> None:
+    queue, now = queue_of(make_request([100] * 9)), 0.0
+    for item in taken(queue, max_items=5):
+        now += 0.1
+        queue.drained(item, now)
+    # Interactive work has to wait for 400 tokens at 1,000 a second, bulk has its share of every second.
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([1]).items, now, now + 0.5)
+    queue.check_room(make_request([1], bulk=True).items, now, now + 0.5)
+    queue.check_any_room("retrieval", now, now + 0.5)
+    admit(queue, make_request([100] * 4, bulk=True).items)
+    with pytest.raises(QueueFull, match=r"the request has 0\.5 s"):
+        queue.check_any_room("retrieval", now, now + 0.5)
