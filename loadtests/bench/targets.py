@@ -67,7 +67,7 @@ def _per_core(results: Results) -> float | None:
 
 def _p99_under_bulk(results: Results) -> float | None:
     pair = _rows(results, "latency", (latency.LOAD, latency.CLASSES), (latency.LOAD, latency.IDLE))
-    return pair[0].figures[latency.P99][0] / pair[1].figures[latency.P99][0] if pair else None
+    return spread(pair[0].p99_ms).median / spread(pair[1].p99_ms).median if pair else None
 
 
 def _overload(tokens: int, figure: str) -> Callable[[Results], float | None]:
@@ -130,6 +130,12 @@ TARGETS = (
         4,
         "least",
         _rate("recipe-tiny", recipe.TINY_LOADS[0].name, D, E_JSON),
+    ),
+    Target(
+        "(d) / (e) JSON, 512-token texts, nano",
+        4,
+        "least",
+        _rate("recipe-nano", recipe.NANO_LOADS[1].name, D, E_JSON),
     ),
     *_against_worker(),
     Target("router adds to the p50 at concurrency 1", 1.5, "most", _added_at_one, " ms"),
