@@ -204,14 +204,15 @@ class Pool:
                     "replica %s of pool %s is %s", replica.address, self.name, _PACES[replica.pace.slow]
                 )
         except Overloaded:
-            self._dispatch_in(replica.pause(self._clock()))
+            replica.pause(self._clock())
+            self._dispatch_at(replica.paused_until)
             self._put_back(batch.unfinished(), "overloaded")
         except Draining:
             replica.draining()
             self._put_back(batch.unfinished(), "draining")
         except ReplicaFailed as error:
             log.warning("%s; %d items unfinished", error, batch.wanted)
-            self._dispatch_in(replica.breaker.open_until - self._clock())
+            self._dispatch_at(replica.breaker.open_until)
             self._retry(batch.unfinished(), "replica_failed", str(error))
         except Rejected as error:
             log.error("replica %s refused a batch: %s. This is a bug.", replica.address, error)
@@ -220,10 +221,19 @@ class Pool:
             log.exception("a batch ended in an error that nobody foresaw. This is a bug.")
             self._fail(batch.unfinished(), Internal("the router failed"))
 
-    def _dispatch_in(self, seconds: float) -> None:
-        """Look again when a replica that is left alone takes work again."""
+    def _dispatch_at(self, moment: float) -> None:
+        """Look again when a replica that is left alone takes work again, which is at `moment`."""
+        seconds = moment - self._clock()
         if seconds > 0:
-            asyncio.get_running_loop().call_later(seconds, self.dispatch)
+            asyncio.get_running_loop().call_later(seconds, self._dispatch_when_due, moment)
+
+    def _dispatch_when_due(self, moment: float) -> None:
+        # uvloop counts from the beginning of a turn and in whole milliseconds, so its timers may be early.
+        # Whoever looks too early finds the replica still left alone, and nobody would look again.
+        if self._clock() < moment:
+            self._dispatch_at(moment)
+        else:
+            self.dispatch()
 
     def _deliver(self, item: Item, frame: contract.Frame) -> None:
         """An item's frame has come, and is as it should be."""

@@ -138,12 +138,11 @@ class Replica:
         """It is stopping: what it has it finishes, more it does not take."""
         self._become(State.DRAINING, "draining")
 
-    def pause(self, now: float) -> float:
-        """Leave it alone for a moment, because it is overloaded; returns for how many seconds."""
+    def pause(self, now: float) -> None:
+        """Leave it alone for a moment, because it is overloaded."""
         seconds: float = min(PAUSE_SECONDS * 2**self._overloads, LONGEST_PAUSE_SECONDS)
         self._overloads += 1
         self.paused_until = now + seconds
-        return seconds
 
     def hold(self, batch: Batch) -> None:
         """Take a lane for `batch`, until `release`."""

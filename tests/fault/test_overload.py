@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from typing import Literal
 
 import pytest
 
@@ -117,4 +118,22 @@ async def test_bulk_goes_on_while_more_queries_come_than_can_be_done() -> None:
         assert (await bulk).status_code == 200
         worker.delay = 0
         assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("mode", ["overloaded", "error"])
+async def test_what_waits_for_a_replica_that_is_left_alone_is_not_forgotten_when_a_timer_is_early(
+    mode: Literal["overloaded", "error"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of uvloop are."""
+    monkeypatch.setattr(breaker, "FAILURES_UNTIL_OPEN", 1)
+    loop = asyncio.get_running_loop()
+    later = loop.call_later
+    monkeypatch.setattr(loop, "call_later", lambda delay, *call: later(max(0, delay - 0.02), *call))
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as router:
+        worker.script.append(mode)
+        async with asyncio.timeout(10):
+            assert (await router.ask(["a"])).status_code == 200
+        assert len(worker.batches) == 2
         await router.until_idle()
