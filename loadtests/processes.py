@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -34,15 +35,29 @@ ENGINE_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 START_SECONDS = 300
+# Below those that the kernel gives to connections (net.ipv4.ip_local_port_range): an engine that listens only
+# once it is loaded would find its port taken by one of them.
+PORTS = range(10_000, 32_768)
 MAX_WORKERS = 8
 
 
 def free_port() -> int:
     """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return free_port_run(1)
+
+
+def free_port_run(count: int) -> int:
+    """The first of `count` ports in a row that nobody listens on now."""
+    while True:
+        first = random.choice(range(PORTS.start, PORTS.stop - count))
+        with contextlib.ExitStack() as listeners:
+            try:
+                for port in range(first, first + count):
+                    listener = listeners.enter_context(socket.socket())
+                    listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 class Process:
@@ -200,17 +215,3 @@ class Deployment(Process):
     def wait_until_ready(self) -> "Deployment":
         self.wait_ready(self.url + READY_PATH)
         return self
-
-
-def free_port_run(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on now."""
-    while True:
-        first = free_port()
-        with contextlib.ExitStack() as listeners:
-            try:
-                for port in range(first, first + count):
-                    listener = listeners.enter_context(socket.socket())
-                    listener.bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return first

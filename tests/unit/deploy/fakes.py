@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import select
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -12,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.spec import Spec
+from loadtests.processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Fakes:

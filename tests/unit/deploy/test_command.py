@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.command import main
-from tests.unit.deploy.fakes import free_port
+from loadtests.processes import free_port
 
 
 @pytest.fixture(autouse=True)
