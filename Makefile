@@ -18,7 +18,7 @@ serve: venv ## serve on this machine until Ctrl-C
 test: lint ## check the code and run every test, with real engines
 	@$(VENV) -m pytest
 
-bench: dev ## measure everything side by side, about a quarter of an hour; QUICK=1: a few minutes
+bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
 	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
