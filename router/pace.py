@@ -80,26 +80,31 @@ class DrainRate:
     """
 
     SECONDS = 5.0
-    # Less time than this is too little to tell.
+    # Less time than this, or fewer items, is too little to tell: the first item of a burst may have waited
+    # for the burst to be read.
     SHORTEST = 0.25
+    FEWEST = 8
 
     def __init__(self) -> None:
+        self._items = 0
         self._tokens = 0.0
         self._busy = 0.0
         self._then = 0.0
         self._waiting = False
 
     def observe(self, tokens: int, now: float, waiting: bool) -> None:
-        """`tokens` have been done since it was last told; `waiting` says whether more wait from now on."""
+        """An item of `tokens` was done, or none; `waiting` says whether more wait from now on."""
         if self._waiting:
             self._tokens, self._busy = self._decayed(now)
             self._tokens += tokens
+            self._items += tokens > 0
         self._then, self._waiting = now, waiting
 
     def per_second(self, now: float) -> float | None:
         """The rate, None while it is not known; a silence with work waiting counts."""
         tokens, busy = self._decayed(now) if self._waiting else (self._tokens, self._busy)
-        return tokens / busy if tokens and busy >= self.SHORTEST else None
+        known = self._items >= self.FEWEST and busy >= self.SHORTEST
+        return tokens / busy if tokens and known else None
 
     def _decayed(self, now: float) -> tuple[float, float]:
         decay = math.exp((self._then - now) / self.SECONDS)

@@ -55,10 +55,13 @@ async def test_a_storm_of_failures_is_not_answered_with_a_storm_of_retries(
 
 async def test_what_could_only_wait_until_its_time_is_over_is_refused_at_once() -> None:
     worker = FakeWorker(dimensions=64)
-    worker.mode, worker.delay = "slow", 0.02
+    worker.mode, worker.delay = "held", 0.02
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(80)]
         # Until it is known how fast the queue drains, nobody is refused for that.
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(80)]
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 79)
+        worker.mode = "slow"
+        worker.gate.set()
         await worker.until_batches(30)
         reply = await router.ask(["hurried"], headers={"x-request-timeout-seconds": "0.1"})
         assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")

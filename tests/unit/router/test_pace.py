@@ -120,3 +120,13 @@ def test_nothing_is_claimed_to_be_known_after_a_moment() -> None:
     assert rate.per_second(100.0) is None
     now = drained(rate, 0.0, DrainRate.SHORTEST / 2, per_second=1000)
     assert rate.per_second(now) is None
+
+
+def test_the_first_few_items_do_not_say_how_fast_it_is() -> None:
+    rate = DrainRate()
+    rate.observe(0, 0.0, waiting=True)
+    for number in range(1, DrainRate.FEWEST):
+        rate.observe(10, 10.0 * number, waiting=True)
+        assert rate.per_second(10.0 * number) is None
+    rate.observe(10, 10.0 * DrainRate.FEWEST, waiting=True)
+    assert rate.per_second(10.0 * DrainRate.FEWEST) is not None

@@ -305,8 +305,8 @@ def test_what_is_refused_whatever_it_is_is_what_no_request_could_get() -> None:
 
 
 def test_no_class_is_refused_unread_for_what_waits_in_the_other() -> None:
-    queue, now = queue_of(make_request([100] * 9)), 0.0
-    for item in taken(queue, max_items=5):
+    queue, now = queue_of(make_request([100] * 12)), 0.0
+    for item in taken(queue, max_items=8):
         now += 0.1
         queue.drained(item, now)
     # Interactive work has to wait for 400 tokens at 1,000 a second, bulk has its share of every second.
