@@ -32,6 +32,7 @@ from router.openapi import openapi
 from router.pool import RETRY_AFTER
 from router.rerank import rerank
 from router.settings import RouterSettings
+from router.targets import document_of
 from workers import logs
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class App:
             "/live": {"GET": self._live},
             "/ready": {"GET": self._ready},
             "/metrics": {"GET": self._read_metrics},
+            "/targets": {"GET": self._targets},
             "/openapi.json": {"GET": self._openapi},
             "/docs": {"GET": self._docs},
         }
@@ -181,6 +183,9 @@ class App:
 
         # Making the page takes milliseconds, and where several routers share a port it reads their files.
         return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
+
+    async def _targets(self, _: Request) -> Reply:
+        return json_reply(200, document_of(self.fleet.addresses))
 
     async def _openapi(self, _: Request) -> Reply:
         return json_reply(200, self._document)

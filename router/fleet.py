@@ -71,6 +71,7 @@ class Fleet:
         self.tracing = Tracing.configured()
         self._watched: dict[Replica, _Watched] = {}
         self._leaving: list[Pool] = []
+        self._may_be_empty: frozenset[contract.PoolName] = frozenset()
         self._discovery: Discovery | None = None
         self._discovering: asyncio.Task[None] | None = None
 
@@ -80,7 +81,8 @@ class Fleet:
             CONNECT_SECONDS, settings.worker_timeout_seconds, settings.worker_token
         )
         if settings.workers:
-            self.apply(settings.workers)
+            # What is named here without a worker can never have one.
+            self.apply(group for group in settings.workers if group.targets)
         if settings.discovery is not None:
             token = settings.discovery_token
             source = source_of(
@@ -115,10 +117,18 @@ class Fleet:
         """Serve with the workers of `groups`, and no others, from now on.
 
         A worker that is new is probed at once. One that is not named any more is given nothing further and
-        finishes what it has; what waits for a pool that has none left is refused.
+        finishes what it has. A pool that is named without workers stays, and may hold what comes for it; what
+        waits for one that is not named any more is refused.
         """
-        now = {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}
-        removed, added = change(now, groups)
+        groups = tuple(groups)
+        named = dict.fromkeys(group.labels.task for group in groups)
+        self._may_be_empty = frozenset(
+            group.labels.task for group in groups if group.labels.min_replicas == "0"
+        )
+        removed, added = change(self.addresses, groups)
+        touched = [name for name, _ in (*removed, *added)]
+        touched += [name for name in named if name not in self.pools]
+        touched += [name for name in self.pools if name not in named]
         for name, address in removed:
             log.info("replica %s of pool %s is removed", address, name)
         came: dict[contract.PoolName, list[Replica]] = defaultdict(list)
@@ -126,7 +136,7 @@ class Fleet:
             replica = Replica(address, name, self._settings.lanes, self._client, self.clock)
             came[name].append(replica)
         self._leaving = [pool for pool in self._leaving if pool.in_flight]
-        for name in dict.fromkeys(name for name, _ in (*removed, *added)):
+        for name in dict.fromkeys(touched):
             pool = self.pools.get(name) or self._empty_pool(name)
             self.pools[name] = pool
             if pool.up:
@@ -136,11 +146,18 @@ class Fleet:
             gone = [replica for replica in pool.replicas if (name, replica.address) in removed]
             for replica in gone:
                 self._forget(replica)
+            if name not in named:
+                self._leaving.append(self.pools.pop(name))
+                pool.leave()
+                continue
             pool.set_replicas([replica for replica in (*pool.replicas, *came[name]) if replica not in gone])
             for replica in came[name]:
                 self._watch(pool, replica)
-            if not pool.replicas:
-                self._leaving.append(self.pools.pop(name))
+
+    @property
+    def addresses(self) -> dict[contract.PoolName, list[str]]:
+        """Each pool, with the addresses of its replicas."""
+        return {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}
 
     @property
     def info(self) -> contract.Info | None:
@@ -156,11 +173,12 @@ class Fleet:
         )
 
     def not_ready(self) -> dict[contract.PoolName, str]:
-        """The pools without a ready replica, and why."""
+        """The pools without a ready replica, and why; but for those that need none until there is work."""
         return {
             name: "; ".join(f"{replica.address}: {replica.reason}" for replica in pool.replicas)
+            or "no replica"
             for name, pool in self.pools.items()
-            if not pool.ready
+            if not pool.ready and not self._at_rest(pool)
         }
 
     def gauges(self) -> dict[contract.PoolName, Gauges]:
@@ -204,7 +222,8 @@ class Fleet:
     ) -> Gather:
         """Let all of `items` wait for their pools, or none; `finished` is called when the gather is closed.
 
-        Raises `Unavailable` when a pool has no ready replica, `QueueFull` when one has no room.
+        Raises `Unavailable` when a pool has no ready replica and holds nothing, `QueueFull` when one has no
+        room.
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
         for item in items:
@@ -228,6 +247,10 @@ class Fleet:
             return self.pools[name]
         except KeyError:
             raise Unavailable(f"no worker serves the pool {name} here", retry_after=RETRY_AFTER) from None
+
+    def _at_rest(self, pool: Pool) -> bool:
+        """Whether it is as it should be that the pool has no replica: it may have none, and holds work."""
+        return pool.holds and not pool.replicas and pool.name in self._may_be_empty
 
     async def _look_around(self) -> None:
         if self._discovery is not None:
@@ -260,6 +283,7 @@ class Fleet:
             settings.batch_items,
             self.clock,
             PoolObserver(self.metrics.pool(name), self.tracing, self.clock),
+            settings.hold_seconds,
         )
 
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:

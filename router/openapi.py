@@ -12,6 +12,7 @@ from router.plan import MODEL
 from router.rerank import RerankRequest
 from router.schema import EmbeddingRequest
 from router.settings import RouterSettings
+from workers.contract import PoolName
 
 VERSION = "0.1.0"
 
@@ -125,6 +126,19 @@ class Readiness(BaseModel):
     pools: dict[str, str]
 
 
+class TargetLabels(BaseModel):
+    """What the workers of a group have in common."""
+
+    task: PoolName
+
+
+class Targets(BaseModel):
+    """The workers of one pool that this router knows, in the form of Prometheus' `http_sd`."""
+
+    targets: list[str] = Field(examples=[["127.0.0.1:8101"]])
+    labels: TargetLabels
+
+
 _MODELS: tuple[type[BaseModel], ...] = (
     EmbeddingReply,
     RerankReply,
@@ -133,6 +147,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ModelEntry,
     Status,
     Readiness,
+    Targets,
 )
 _FOR_WORK = (400, 413, 422, 429, 500, 503, 504)
 _TIMES = {
@@ -207,6 +222,7 @@ def openapi(settings: RouterSettings) -> dict[str, Any]:
             "/live": {"get": _get("The same", "Status")},
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
+            "/targets": {"get": _targets()},
         },
         "components": {"schemas": schemas["$defs"]},
     }
@@ -307,9 +323,9 @@ def _get(summary: str, schema: str, *errors: int) -> dict[str, Any]:
 
 
 def _ready() -> dict[str, Any]:
-    operation = _get("Whether every pool has a ready replica", "Readiness")
+    operation = _get("Whether every pool has a ready replica, or may be without one", "Readiness")
     operation["responses"]["503"] = {
-        "description": "A pool has none",
+        "description": "A pool has none that it should have",
         "headers": _HEADERS,
         "content": _json("Readiness"),
     }
@@ -319,6 +335,13 @@ def _ready() -> dict[str, Any]:
 def _metrics() -> dict[str, Any]:
     operation = _get("What Prometheus reads", "Status")
     operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return operation
+
+
+def _targets() -> dict[str, Any]:
+    operation = _get("The workers that this router knows, for Prometheus to find", "Targets")
+    schema = {"type": "array", "items": _json("Targets")["application/json"]["schema"]}
+    operation["responses"]["200"]["content"] = {"application/json": {"schema": schema}}
     return operation
 
 

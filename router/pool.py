@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 
 from router.errors import (
     Internal,
-    Invalid,
-    MediaInvalid,
     RouterError,
     TimedOut,
-    TokenLimitExceeded,
     Unavailable,
 )
-from router.item import Batch, Item, Place
+from router.failures import client_error
+from router.hold import Hold
+from router.item import Batch, Gather, Item, Place
 from router.metrics import Metrics
 from router.observer import PoolObserver
+from router.pace import Pace
 from router.queue import PoolQueue
 from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
@@ -41,6 +41,8 @@ class Pool:
 
     No task waits for work: `dispatch` runs whenever there may be something to hand out, which is when
     items were admitted, when a lane is free again and when a replica comes up.
+
+    While no replica is up, work is refused, or with `hold_seconds` waits so long for one.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Pool:
         batch_items: int,
         clock: Clock = time.monotonic,
         observer: PoolObserver | None = None,
+        hold_seconds: float = 0.0,
     ) -> None:
         self.name = name
         self.replicas = tuple(replicas)
@@ -64,6 +67,9 @@ class Pool:
         self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), clock())
         self._last_query = -math.inf
         self._dispatching = False
+        # That of whoever had the last batch.
+        self._ordinary = Pace()
+        self._hold = Hold(hold_seconds, clock, self._held_too_long)
 
     @property
     def ready(self) -> bool:
@@ -75,6 +81,11 @@ class Pool:
     def up(self) -> bool:
         """Whether any replica is up, even if it is left alone for a moment: accepted work waits for it."""
         return any(replica.state in (State.READY, State.SUSPECT) for replica in self.replicas)
+
+    @property
+    def holds(self) -> bool:
+        """Whether work waits here until a replica is up, since none is."""
+        return self._hold.seconds > 0 and not self.up
 
     def unavailable(self) -> Unavailable:
         """The error for work that this pool cannot take now."""
@@ -89,13 +100,13 @@ class Pool:
 
     def check_room(self, items: Sequence[Item], deadline: float) -> None:
         """Raise `Unavailable` or `QueueFull` unless all of `items` can be taken together."""
-        if not self.ready:
+        if not self.ready and not self.holds:
             raise self.unavailable()
         self.queue.check_room(items, self._clock(), deadline, self._tokens_in_flight())
 
     def check_any_room(self, deadline: float) -> None:
         """Raise `QueueFull` when not even the smallest request can be taken; one not ready says so later."""
-        if self.ready:
+        if self.ready or self.holds:
             self.queue.check_any_room(self.name, self._clock(), deadline, self._tokens_in_flight())
 
     def admit(self, items: Sequence[Item]) -> None:
@@ -108,6 +119,8 @@ class Pool:
         if not all(item.bulk for item in items):
             self._last_query = now
         self.queue.admit(items, now)
+        if self.holds:
+            self._hold.begin(items)
         if not self._dispatching:
             self._dispatching = True
             asyncio.get_running_loop().call_soon(self._dispatch_admitted)
@@ -128,7 +141,7 @@ class Pool:
                 able = [replica for replica in able if replica.sound]
             if not able:
                 return
-            replica = min(able, key=lambda replica: replica.pace.seconds(replica.tokens_in_flight))
+            replica = min(able, key=self._expected)
             _, waiting = self.queue.depth(bulk=bulk)
             share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
             batch, expired = self.queue.take(
@@ -139,6 +152,16 @@ class Pool:
             if batch is not None:
                 self._start(replica, batch, now)
 
+    def _expected(self, replica: Replica) -> tuple[float, int]:
+        """How long what `replica` has takes, about; one that is not known yet is taken for an ordinary one.
+
+        Taken for a fast one, a new replica would get the next batches of every router at once.
+        """
+        tokens = replica.tokens_in_flight
+        if replica.pace.seconds_per_token:
+            return replica.pace.seconds(tokens), tokens
+        return self._ordinary.seconds(tokens), tokens
+
     def _dispatch_admitted(self) -> None:
         self._dispatching = False
         self.dispatch()
@@ -147,27 +170,41 @@ class Pool:
         """Nobody waits for `items` any more: wherever they are, drop them."""
         self.queue.cancel(items, self._clock())
         for item in items:
+            self._hold.forget(item.gather)
             if item.place is Place.TAKEN and item.batch is not None:
                 item.place = Place.DONE
                 item.batch.leave(item, unwanted=True)
 
     def replicas_changed(self) -> None:
-        """Serve what waits, or refuse it when nobody is left to serve it."""
-        if self.up:
-            self.dispatch()
-            return
+        """Serve what waits, or hold or refuse it when nobody is left to serve it."""
         now = self._clock()
-        for item in self.queue.waiting():
-            item.gather.fail(self.unavailable(), now)
+        if self.up:
+            self._hold.end()
+            self.queue.release(now)
+            self.dispatch()
+        elif self.holds:
+            self.queue.hold()
+            self._hold.begin(self.queue.waiting())
+        else:
+            for item in self.queue.waiting():
+                item.gather.fail(self.unavailable(), now)
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
         """Use these from now on; what one that is left out has been given, it still finishes."""
         self.replicas = tuple(replicas)
-        self._retries.resize(sum(replica.lanes for replica in self.replicas))
+        # Those that are left out may still die with what they have.
+        self._retries.resize(max(len(self.in_flight), sum(replica.lanes for replica in self.replicas)))
         self.replicas_changed()
+
+    def leave(self) -> None:
+        """The pool is no more: what its replicas have been given they still finish, nothing else is done."""
+        self._hold.end()
+        self._hold.seconds = 0.0
+        self.set_replicas([])
 
     async def close(self) -> None:
         """End the batches in flight."""
+        self._hold.end()
         tasks = list(self.in_flight.values())
         for task in tasks:
             task.cancel()
@@ -199,6 +236,7 @@ class Pool:
         try:
             with self._observer.at(replica, batch):
                 await replica.encode(batch, self._deliver)
+            self._ordinary = replica.pace
             if replica.pace.compare(other.pace for other in self.replicas if other is not replica):
                 log.warning(
                     "replica %s of pool %s is %s", replica.address, self.name, _PACES[replica.pace.slow]
@@ -263,8 +301,9 @@ class Pool:
         self._put_back(items, kind)
 
     def _put_back(self, items: Sequence[Item], kind: str) -> None:
-        """Return those of `items` that are still wanted to the queue, if there is anybody to serve it."""
-        if not self.up:
+        """Return those of `items` that are still wanted to the queue, if anybody serves it or will."""
+        holds = self.holds
+        if not self.up and not holds:
             self._fail(items, self.unavailable())
         wanted = []
         for item in items:
@@ -272,7 +311,13 @@ class Pool:
                 item.batch.leave(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
+        if holds:
+            self._hold.begin(wanted)
         self._observer.put_back(wanted, kind)
+
+    def _held_too_long(self, gather: Gather) -> None:
+        detail = f"no replica of the pool {self.name} came up in time ({self._hold.seconds:g} s)"
+        gather.fail(Unavailable(f"{detail}; try again later", retry_after=RETRY_AFTER), self._clock())
 
     def _fail(self, items: Sequence[Item], error: RouterError) -> None:
         now = self._clock()
@@ -281,17 +326,3 @@ class Pool:
 
 
 _PACES = {True: "far slower than the others; it gets one batch at a time", False: "no longer slow"}
-
-
-def client_error(item: Item, failure: contract.Failure) -> RouterError:
-    """What the client reads of an item's own failure."""
-    detail = f"{item.field}: {failure.message}"
-    match failure.code:
-        case "token_limit":
-            return TokenLimitExceeded(detail)
-        case "media_invalid":
-            return MediaInvalid(detail)
-        case "unsupported" | "invalid":
-            return Invalid.field(item.field, failure.message, failure.code)
-        case _:
-            return Internal(detail)

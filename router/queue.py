@@ -45,6 +45,7 @@ class PoolQueue:
         self._interactive = _Line()
         self._bulk = _Line()
         self._drained = DrainRate()
+        self._held = False
 
     @property
     def items(self) -> int:
@@ -99,7 +100,7 @@ class PoolQueue:
                 f"{self.items} items wait for the pool {pool} already; try again later",
                 retry_after=self._retry_after(now),
             )
-        rate = self._drained.per_second(now)
+        rate = self._rate(now)
         if rate is not None and now + MARGIN * (ahead + tokens) / rate > deadline:
             raise QueueFull(
                 f"with what waits for the pool {pool} this takes about {(ahead + tokens) / rate:.1f} s, and "
@@ -165,6 +166,17 @@ class PoolQueue:
         """All that waits."""
         return [*self._interactive.items, *self._bulk.items]
 
+    def hold(self) -> None:
+        """There is nobody to take what waits, until `release`."""
+        self._held = True
+
+    def release(self, now: float) -> None:
+        """There is somebody again. How fast it drained before says nothing of them."""
+        if self._held:
+            self._held = False
+            self._drained = DrainRate()
+            self._drained.observe(0, now, waiting=bool(self.items))
+
     def _line_of(self, bulk: bool) -> "_Line":
         return self._bulk if bulk else self._interactive
 
@@ -174,8 +186,12 @@ class PoolQueue:
         # The class has its share for certain, and what the other leaves.
         return min(self.tokens, self._line_of(bulk).tokens / share)
 
+    def _rate(self, now: float) -> float | None:
+        """The tokens a second that it drains, None while that is not known: also while it is held."""
+        return None if self._held else self._drained.per_second(now)
+
     def _retry_after(self, now: float) -> int:
-        rate = self._drained.per_second(now)
+        rate = self._rate(now)
         if rate is None:
             return SHORTEST_RETRY_SECONDS
         seconds = self.tokens / 2 / rate

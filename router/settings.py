@@ -37,7 +37,8 @@ class RouterSettings(StrictSettings):
         None,
         description="Instead of ROUTER_WORKERS: a file with such a document, or an http(s) address that "
         "serves it. It is looked at again and again; when it is broken or cannot be had, the workers that "
-        "were named last stay.",
+        "were named last stay. A group without targets says that there is such a pool and it has no replica "
+        'now; the label `min_replicas` "0", that this is as it should be while there is no work.',
     )
     discovery_seconds: float = Field(5.0, gt=0, description="Time between two looks at ROUTER_DISCOVERY.")
     discovery_token: SecretStr | None = Field(
@@ -114,6 +115,13 @@ class RouterSettings(StrictSettings):
     )
     queue_items: int = Field(
         20_000, ge=1, description="Most items that may wait for one pool in one router process; past it 429."
+    )
+    hold_seconds: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest time that work waits for a pool of which no replica is up, within the bounds "
+        "of its queue and of the request's own time; then 503. 0 refuses it at once.",
     )
     worker_timeout_seconds: float = Field(
         30.0,

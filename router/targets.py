@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -31,10 +31,11 @@ class Labels(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task: PoolName
+    min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None
 
 
 class TargetGroup(BaseModel):
-    """Replicas of one pool, in the form of Prometheus' `http_sd`."""
+    """Replicas of one pool, in the form of Prometheus' `http_sd`; none where the pool has none now."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,24 +43,37 @@ class TargetGroup(BaseModel):
     labels: Labels
 
 
+_EXAMPLE = '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]'
+
+
+def _some_worker(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
+    if not any(group.targets for group in groups):
+        raise ValueError(f"name at least one worker, such as {_EXAMPLE}")
+    return groups
+
+
+def _some_pool(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
+    if not groups:
+        raise ValueError(f"name at least one worker, such as {_EXAMPLE}, or a pool without any")
+    return groups
+
+
 def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
     counts = Counter(target for group in groups for target in group.targets)
-    if not counts:
-        raise ValueError(
-            "name at least one worker, such as "
-            '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]'
-        )
     if twice := [target for target, count in counts.items() if count > 1]:
         raise ValueError(f"an address can serve one pool only, once; listed twice: {', '.join(twice)}")
     return groups
 
 
-TargetGroups = Annotated[tuple[TargetGroup, ...], AfterValidator(_distinct)]
-_DOCUMENT: TypeAdapter[tuple[TargetGroup, ...]] = TypeAdapter(TargetGroups)
+# Where nothing can bring a replica later, there has to be one.
+TargetGroups = Annotated[tuple[TargetGroup, ...], AfterValidator(_some_worker), AfterValidator(_distinct)]
+_DOCUMENT: TypeAdapter[tuple[TargetGroup, ...]] = TypeAdapter(
+    Annotated[tuple[TargetGroup, ...], AfterValidator(_some_pool), AfterValidator(_distinct)]
+)
 
 
 class DocumentError(ValueError):
-    """A document that names no workers which can be meant; says what is wrong with it."""
+    """A document that names nothing which can be meant; says what is wrong with it."""
 
 
 def read_document(data: bytes) -> tuple[TargetGroup, ...]:
@@ -70,6 +84,12 @@ def read_document(data: bytes) -> tuple[TargetGroup, ...]:
         fault = error.errors()[0]
         where = "".join(f"{part} -> " for part in fault["loc"])
         raise DocumentError(where + fault["msg"].removeprefix("Value error, ")) from None
+
+
+def document_of(pools: Mapping[PoolName, Iterable[str]]) -> list[dict[str, Any]]:
+    """The document that names these addresses, a group for each pool that has any, sorted by pool."""
+    listed = {pool: list(addresses) for pool, addresses in sorted(pools.items())}
+    return [{"targets": listed[pool], "labels": {"task": pool}} for pool in listed if listed[pool]]
 
 
 def is_url(location: str) -> bool:

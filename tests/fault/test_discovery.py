@@ -3,56 +3,22 @@
 import asyncio
 import json
 import logging
-import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from router.replica import State
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import RunningRouter, eventually, running_router, workers_setting
+from tests.fakes.router import eventually, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
-
-
-class Document:
-    """A file that names workers."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def name(self, *workers: FakeWorker) -> None:
-        """Name these, and only these."""
-        self.write(json.dumps(workers_setting(workers)))
-
-    def write(self, text: str) -> None:
-        """Write as whoever does not want to be read in between."""
-        new = self.path.with_suffix(".new")
-        new.write_text(text)
-        os.replace(new, self.path)
-
-    def remove(self) -> None:
-        self.path.unlink()
+from tests.fault.documents import Document, discovering
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "workers.json"
-
-
-@asynccontextmanager
-async def discovering(
-    source: Document | str, *workers: FakeWorker, **settings: Any
-) -> AsyncIterator[RunningRouter]:
-    """A router that looks there all the time; a document names `workers` first."""
-    if isinstance(source, Document) and workers:
-        source.name(*workers)
-    location = source if isinstance(source, str) else source.path
-    async with running_router(discovery=str(location), discovery_seconds=0.01, **settings) as router:
-        yield router
 
 
 async def test_a_replica_added_under_load_takes_work(path: Path) -> None:

@@ -74,6 +74,21 @@ async def test_what_could_only_wait_until_its_time_is_over_is_refused_at_once() 
         await router.until_idle()
 
 
+async def test_replicas_that_are_not_known_yet_share_what_comes_first() -> None:
+    workers = [FakeWorker(), FakeWorker()]
+    for worker in workers:
+        worker.mode = "held"
+    async with fake_workers(*workers), running_router(*workers, lanes=4, batch_items=1) as router:
+        asked = asyncio.create_task(router.ask([f"text {number}" for number in range(4)]))
+        # Not all of it to the one that is tried first.
+        for worker in workers:
+            await worker.until_batches(2)
+        for worker in workers:
+            worker.gate.set()
+        assert (await asked).status_code == 200
+        await router.until_idle()
+
+
 async def test_a_query_finds_a_lane_free_however_much_bulk_there_is() -> None:
     worker = FakeWorker()
     worker.mode = "held"

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from router.fleet import Fleet
 from router.plan import MODELS
 from router.schema import TASKS
-from tests.unit.router.apps import Workers, client_of_app
+from router.settings import RouterSettings
+from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
 
 TIMES = ("x-total-time", "x-queue-time", "x-inference-time", "x-router-overhead")
 ID = "0123456789abcdefABCDEF9876543210"
@@ -27,7 +29,16 @@ async def client(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/models", "/v1/models/jina-embeddings-v4", "/health", "/live", "/ready", "/openapi.json", "/docs"],
+    [
+        "/v1/models",
+        "/v1/models/jina-embeddings-v4",
+        "/health",
+        "/live",
+        "/ready",
+        "/targets",
+        "/openapi.json",
+        "/docs",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_can_be_read(client: httpx.AsyncClient, method: str, path: str) -> None:
@@ -175,6 +186,27 @@ async def test_not_ready_says_which_pool_lacks_what(workers: Workers) -> None:
         }
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/live")).status_code == 200
+
+
+async def test_the_targets_are_named_by_pool_whether_they_answer_or_not(workers: Workers) -> None:
+    workers.dead = {"code"}
+    async with client_of_app(workers) as client:
+        reply = await client.get("/targets")
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.json() == [
+            {"targets": [address], "labels": {"task": task}}
+            for address, task in sorted(ADDRESSES.items(), key=lambda place: place[1])
+        ]
+
+
+async def test_a_pool_that_the_settings_name_without_a_worker_is_none() -> None:
+    groups = [
+        {"targets": ["retrieval:1"], "labels": {"task": "retrieval"}},
+        {"targets": [], "labels": {"task": "code", "min_replicas": "0"}},
+    ]
+    settings = RouterSettings(workers=groups, hold_seconds=60)  # type: ignore[arg-type]
+    async with Fleet(settings, lambda *_: Workers()) as fleet:
+        assert fleet.addresses == {"retrieval": ["retrieval:1"]}
 
 
 async def test_the_list_of_models_is_what_openai_clients_read(client: httpx.AsyncClient) -> None:

@@ -179,7 +179,9 @@ async def test_replies_are_as_documented(client: httpx.AsyncClient, body: object
     assert all(name.lower() in reply.headers for name in required)
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/x", f"/v1/models/{MODEL}", "/ready", "/live"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/x", f"/v1/models/{MODEL}", "/ready", "/live", "/targets"]
+)
 async def test_what_can_be_read_is_as_documented(client: httpx.AsyncClient, path: str) -> None:
     document = (await client.get("/openapi.json")).json()
     reply = await client.get(path)

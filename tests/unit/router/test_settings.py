@@ -56,7 +56,7 @@ def test_no_workers_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("workers", "says"),
     [
         ([], "at least one worker"),
-        ([{"targets": [], "labels": {"task": "code"}}], "at least one worker"),
+        ([{"targets": [], "labels": {"task": "code", "min_replicas": "0"}}], "at least one worker"),
         ([{"targets": ["127.0.0.1:1"], "labels": {"task": "reranking"}}], "'retrieval'"),
         ([{"targets": ["127.0.0.1:1"]}], "Field required"),
         ([{"targets": ["127.0.0.1"], "labels": {"task": "code"}}], "pattern"),
@@ -116,6 +116,8 @@ def test_labels_for_other_readers_are_left_alone(monkeypatch: pytest.MonkeyPatch
         ("ROUTER_LANES", "0"),
         ("ROUTER_BATCH_TOKENS", "0"),
         ("ROUTER_PROBE_SECONDS", "-1"),
+        ("ROUTER_HOLD_SECONDS", "-1"),
+        ("ROUTER_HOLD_SECONDS", "inf"),
         ("ROUTER_DRAIN_SECONDS", "-1"),
     ],
 )

@@ -1,10 +1,12 @@
 """How two sets of workers differ, and which documents name workers at all."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.targets import DocumentError, Labels, TargetGroup, change, read_document
+from router.targets import DocumentError, Labels, TargetGroup, change, document_of, read_document
 from workers.contract import PoolName
 
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
@@ -55,6 +57,23 @@ def test_labels_of_others_are_left_alone() -> None:
     assert group.labels.task == "code"
 
 
+@pytest.mark.parametrize("fewest", [None, "0", "12"])
+def test_a_pool_may_be_named_that_has_no_replica_now(fewest: str | None) -> None:
+    labels = {"task": "code"} | ({} if fewest is None else {"min_replicas": fewest})
+    [group] = read_document(json.dumps([{"targets": [], "labels": labels}]).encode())
+    assert group == TargetGroup(targets=(), labels=Labels(task="code", min_replicas=fewest))
+
+
+@given(fleets)
+def test_the_document_of_a_fleet_names_that_fleet(fleet: dict[str, PoolName]) -> None:
+    document = document_of({**pools_of(fleet), "rerank": []})
+    named = [group["labels"]["task"] for group in document]
+    assert named == sorted(set(fleet.values()))
+    if fleet:
+        groups = read_document(json.dumps(document).encode())
+        assert change(pools_of(fleet), groups) == ((), ())
+
+
 GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'
 
 
@@ -66,7 +85,10 @@ GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'
         ("\udcff", "JSON"),
         ("{}", "array"),
         ("[]", "at least one worker"),
-        ('[{"targets": [], "labels": {"task": "code"}}]', "at least one worker"),
+        *(
+            (f'[{{"targets": [], "labels": {{"task": "code", "min_replicas": {fewest}}}}}]', "min_replicas")
+            for fewest in ("0", '""', '"-1"', '"1.5"', '"one"', '"0\\n"')
+        ),
         (f'[{GOOD}, {{"targets": ["b:1"], "labels": {{"task": "music"}}}}]', "1 -> labels -> task"),
         (f'[{GOOD}, {{"targets": ["b:1"]}}]', "1 -> labels -> Field required"),
         (f"[{GOOD}, {GOOD}]", "listed twice: a:1"),

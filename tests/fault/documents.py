@@ -1,0 +1,45 @@
+"""A document that names workers, in a file, and a router that looks there all the time."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.router import RunningRouter, running_router, workers_setting
+from tests.fakes.worker import FakeWorker
+
+
+class Document:
+    """A file that names workers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def name(self, *workers: FakeWorker, empty: Sequence[str] = (), fewest: str | None = "0") -> None:
+        """Name these, and only these, and pools that are `empty` and may have so few replicas."""
+        label = {} if fewest is None else {"min_replicas": fewest}
+        without = [{"targets": [], "labels": {"task": task, **label}} for task in empty]
+        self.write(json.dumps([*workers_setting(workers), *without]))
+
+    def write(self, text: str) -> None:
+        """Write as whoever does not want to be read in between."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text)
+        os.replace(new, self.path)
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+
+@asynccontextmanager
+async def discovering(
+    source: Document | str, *workers: FakeWorker, **settings: Any
+) -> AsyncIterator[RunningRouter]:
+    """A router that looks there all the time; a document names `workers` first."""
+    if isinstance(source, Document) and workers:
+        source.name(*workers)
+    location = source if isinstance(source, str) else source.path
+    async with running_router(discovery=str(location), discovery_seconds=0.01, **settings) as router:
+        yield router

@@ -1,0 +1,312 @@
+"""A pool without a replica that is up: its work waits for one, for so long, or is refused at once."""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from router.replica import State
+from tests.fakes.load import OpenLoop
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.documents import Document, discovering
+
+LONG = 60.0
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Document:
+    return Document(tmp_path / "workers.json")
+
+
+def waiting(router: RunningRouter) -> int:
+    return router.fleet.pools["retrieval"].queue.items
+
+
+async def until_empty(router: RunningRouter) -> None:
+    """Wait until the router knows the pool, and no replica of it."""
+    await eventually(lambda: router.fleet.addresses.get("retrieval") == [])
+
+
+def refused(reply: httpx.Response, says: str) -> None:
+    assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert int(reply.headers["retry-after"]) >= 1
+    assert says in reply.json()["detail"]
+
+
+async def test_work_for_an_empty_pool_is_served_when_a_worker_appears(document: Document) -> None:
+    worker = FakeWorker()
+    document.name(empty=["retrieval"])
+    async with fake_workers(worker), discovering(document, hold_seconds=LONG) as router:
+        asked = [asyncio.create_task(router.ask([f"text {number}", "b"])) for number in range(5)]
+        await eventually(lambda: waiting(router) == 10)
+        metrics = (await router.client.get("/metrics")).text
+        assert 'triptych_router_queue_items{class="interactive",pool="retrieval"} 10.0' in metrics
+        document.name(worker)
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def test_a_worker_that_came_in_time_may_take_its_time(document: Document) -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    document.name(empty=["retrieval"])
+    settings = {"lanes": 1, "batch_items": 1, "hold_seconds": 0.5}
+    async with fake_workers(worker), discovering(document, **settings) as router:
+        asked = asyncio.create_task(router.ask(["a", "b"]))
+        await eventually(lambda: waiting(router) == 2)
+        document.name(worker)
+        await worker.until_batches(1)
+        await asyncio.sleep(0.6)
+        worker.gate.set()
+        assert (await asked).status_code == 200
+        await router.until_idle()
+
+
+async def test_work_waits_also_while_a_named_worker_is_not_up_yet(document: Document) -> None:
+    worker = FakeWorker()
+    worker.ready = False
+    async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:
+        asked = asyncio.create_task(router.ask(["a"]))
+        await eventually(lambda: waiting(router) == 1)
+        assert (await router.client.get("/ready")).status_code == 503
+        worker.ready = True
+        assert (await asked).status_code == 200
+        await router.until_idle()
+
+
+async def test_without_a_hold_an_empty_pool_refuses_at_once(document: Document) -> None:
+    document.name(empty=["retrieval"])
+    async with discovering(document) as router:
+        refused(await router.ask(["a"]), "no replica of the pool retrieval is ready")
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["timers", "timers that are early"])
+async def test_what_nobody_comes_for_in_time_is_refused(
+    document: Document, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if early:
+        loop = asyncio.get_running_loop()
+        later = loop.call_later
+        monkeypatch.setattr(loop, "call_later", lambda delay, *call: later(max(0, delay - 0.02), *call))
+    document.name(empty=["retrieval"])
+    async with discovering(document, hold_seconds=0.2) as router:
+        began = time.monotonic()
+        # One after another, so that there is more than one end for the timer to be set to.
+        asked = []
+        for number in range(4):
+            asked.append(asyncio.create_task(router.ask([f"text {number}"])))
+            await asyncio.sleep(0.03)
+        async with asyncio.timeout(10):
+            for reply in await asyncio.gather(*asked):
+                refused(reply, "no replica of the pool retrieval came up in time")
+        assert time.monotonic() - began >= 0.2
+        await router.until_idle()
+        assert router.fleet.pools["retrieval"]._hold._timer is None
+
+
+async def test_a_held_queue_is_bounded_as_any(document: Document) -> None:
+    worker = FakeWorker()
+    document.name(empty=["retrieval"])
+    bounds = {"max_items": 4, "max_pdf_pages": 4, "queue_items": 4}
+    async with fake_workers(worker), discovering(document, hold_seconds=LONG, **bounds) as router:
+        held = asyncio.create_task(router.ask(["a", "b", "c"]))
+        await eventually(lambda: waiting(router) == 3)
+        reply = await router.ask(["d", "e"])
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        assert int(reply.headers["retry-after"]) >= 1
+        document.name(worker)
+        assert (await held).status_code == 200
+        await router.until_idle()
+
+
+async def test_a_pool_that_goes_to_zero_and_back_under_load_fails_nobody(document: Document) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:
+        await router.until_state(worker, State.READY)
+        load = OpenLoop(router)
+        for _ in range(3):
+            await load.answered(30)
+            document.name(empty=["retrieval"])
+            await until_empty(router)
+            await eventually(lambda: waiting(router) > 30)
+            document.name(worker)
+            await router.until_state(worker, State.READY)
+        await load.answered(60)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("politely", [True, False], ids=["retired", "killed"])
+async def test_a_single_replica_restarted_under_load_costs_no_client_an_error(politely: bool) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=LONG) as router:
+        load = OpenLoop(router)
+        for _ in range(3):
+            await load.answered(30)
+            await (worker.retire() if politely else worker.die())
+            await eventually(lambda: waiting(router) > 30)
+            await worker.come_back()
+            await router.until_state(worker, State.READY)
+        await load.answered(60)
+        assert set(await load.stop()) == {"ok"}
+        await router.until_idle()
+
+
+async def test_all_that_a_removed_replica_dies_with_is_held_as_well(document: Document) -> None:
+    """Also where that is more than a pool without replicas may try again."""
+    old, new = FakeWorker(), FakeWorker()
+    settings = {"lanes": 16, "batch_items": 1, "hold_seconds": LONG}
+    async with fake_workers(old, new), discovering(document, old, **settings) as router:
+        await router.until_state(old, State.READY)
+        old.mode = "held"
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(16)]
+        await old.until_batches(16)
+        document.name(empty=["retrieval"])
+        await until_empty(router)
+        await old.die()
+        await eventually(lambda: waiting(router) == 16)
+        document.name(new)
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def test_what_waited_when_the_last_replica_died_is_held_from_then_on() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker, lanes=1, hold_seconds=0.3) as router:
+        worker.mode = "held"
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(5)]
+        await worker.until_batches(1)
+        await eventually(lambda: waiting(router) == 4)
+        # Longer than work is held: what waits for a replica that is up is not.
+        await asyncio.sleep(0.4)
+        assert not any(task.done() for task in asked)
+        died = time.monotonic()
+        await worker.die()
+        for reply in await asyncio.gather(*asked):
+            refused(reply, "came up in time")
+        assert time.monotonic() - died >= 0.3
+        await router.until_idle()
+
+
+async def test_a_client_that_leaves_while_it_is_held_leaves_nothing_behind(document: Document) -> None:
+    worker = FakeWorker()
+    document.name(empty=["retrieval"])
+    async with fake_workers(worker), discovering(document, hold_seconds=LONG) as router:
+        goes, stays = asyncio.create_task(router.ask(["goes"])), asyncio.create_task(router.ask(["stays"]))
+        await eventually(lambda: waiting(router) == 2)
+        goes.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await goes
+        await eventually(lambda: waiting(router) == 1)
+        assert len(router.fleet.pools["retrieval"]._hold._until) == 1
+        document.name(worker)
+        assert (await stays).status_code == 200
+        assert len(worker.items) == 1
+        await router.until_idle()
+
+
+async def test_nothing_is_held_for_longer_than_its_own_time(document: Document) -> None:
+    document.name(empty=["retrieval"])
+    async with discovering(document, hold_seconds=LONG) as router:
+        reply = await router.ask(["a"], headers={"x-request-timeout-seconds": "0.1"})
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
+        assert router.fleet.pools["retrieval"]._hold._until == {}
+        await router.until_idle()
+
+
+async def test_a_request_over_two_pools_waits_for_the_one_that_is_empty(document: Document) -> None:
+    retrieval, code = FakeWorker(), FakeWorker("code")
+    items = [{"text": "a", "task": "retrieval.query"}, {"text": "b", "task": "code.query"}]
+    async with fake_workers(retrieval, code), discovering(document, code, hold_seconds=LONG) as router:
+        await router.until_state(code, State.READY)
+        document.name(code, empty=["retrieval"])
+        await until_empty(router)
+        asked = asyncio.create_task(router.post(input=items))
+        await code.until_batches(1)
+        assert waiting(router) == 1
+        document.name(code, retrieval)
+        assert (await asked).status_code == 200
+        await router.until_idle()
+
+
+async def test_what_a_pool_holds_is_refused_when_the_pool_is_named_no_more(document: Document) -> None:
+    code, worker = FakeWorker("code"), FakeWorker()
+    settings = {"lanes": 1, "hold_seconds": LONG}
+    async with fake_workers(code, worker), discovering(document, code, worker, **settings) as router:
+        await router.until_state(worker, State.READY)
+        worker.mode = "held"
+        given = asyncio.create_task(router.ask(["given"]))
+        await worker.until_batches(1)
+        document.name(code, empty=["retrieval"])
+        await until_empty(router)
+        held = asyncio.create_task(router.ask(["held"]))
+        await eventually(lambda: waiting(router) == 1)
+        document.name(code)
+        refused(await held, "is ready")
+        assert list(router.fleet.pools) == ["code"]
+        refused(await router.ask(["late"]), "no worker serves the pool retrieval here")
+        # Nobody would ever come for what it gives back.
+        await worker.die()
+        refused(await given, "is ready")
+        await router.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("fewest", "hold", "status", "says"),
+    [
+        ("0", LONG, 200, "ready"),
+        ("0", 0.0, 503, "no replica"),
+        ("1", LONG, 503, "no replica"),
+        (None, LONG, 503, "no replica"),
+    ],
+)
+async def test_an_empty_pool_is_ready_where_it_may_be_empty_and_work_waits(
+    document: Document, fewest: str | None, hold: float, status: int, says: str
+) -> None:
+    code = FakeWorker("code")
+    async with fake_workers(code), discovering(document, code, hold_seconds=hold) as router:
+        await router.until_state(code, State.READY)
+        document.name(code, empty=["retrieval"], fewest=fewest)
+        await until_empty(router)
+        ready = await router.client.get("/ready")
+        assert ready.status_code == status
+        assert ready.json() == {
+            "ready": status == 200,
+            "reason": None,
+            "pools": {"retrieval": says, "code": "ready"},
+        }
+        # As before, once the pool is no more, or has a replica that is not up.
+        document.name(code)
+        await eventually(lambda: list(router.fleet.pools) == ["code"])
+        assert (await router.client.get("/ready")).status_code == 200
+        document.name(code, FakeWorker(port=1), empty=["retrieval"], fewest=fewest)
+        await eventually(lambda: "retrieval" in router.fleet.pools)
+        assert (await router.client.get("/ready")).status_code == 503
+
+
+async def test_the_targets_are_the_workers_that_the_router_knows(document: Document) -> None:
+    code, first, second = FakeWorker("code"), FakeWorker(), FakeWorker()
+    settings = {"hold_seconds": LONG}
+    workers = (first, second, code)
+    async with fake_workers(*workers), discovering(document, *workers, **settings) as router:
+        await router.until_state(code, State.READY)
+        reply = await router.client.get("/targets")
+        assert reply.headers["content-type"] == "application/json"
+        assert reply.json() == [
+            {"targets": [code.address], "labels": {"task": "code"}},
+            {"targets": [first.address, second.address], "labels": {"task": "retrieval"}},
+        ]
+        # Also when whoever named them is gone.
+        document.remove()
+        await second.die()
+        assert (await router.client.get("/targets")).json() == reply.json()
+        document.name(code, empty=["retrieval"])
+        await until_empty(router)
+        assert (await router.client.get("/targets")).json() == [
+            {"targets": [code.address], "labels": {"task": "code"}}
+        ]
