@@ -6,7 +6,7 @@ SECONDS := 300
 VENV := .venv/bin/python
 
 help: ## list the targets
-	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   the Python to set up with, 3.11 to 3.13"
 	@echo "  ENGINE=cpu          set up vLLM for CPUs even where there is an NVIDIA GPU (auto, cpu, gpu)"
@@ -17,6 +17,12 @@ serve: venv ## serve on this machine until Ctrl-C
 
 test: lint ## check the code and run every test, with real engines
 	@$(VENV) -m pytest
+
+test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too
+	@$(VENV) -m pytest -m "long or not long" tests/cluster
+
+ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
+	@$(VENV) -m deploy ray up --local
 
 bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
 	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
@@ -39,6 +45,9 @@ format: dev ## put the code into shape
 venv: ## set up .venv for this machine
 	@$(PYTHON) deploy/install.py --engine $(ENGINE)
 
+ray: ## the same, with Ray
+	@$(PYTHON) deploy/install.py --engine $(ENGINE) --ray
+
 dev: ## the same, with what tests and checks need
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --dev
 
@@ -46,4 +55,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test bench soak verify lint format venv dev clean
+.PHONY: help serve test test-cluster ray-up bench soak verify lint format venv ray dev clean

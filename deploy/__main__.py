@@ -2,15 +2,25 @@
 
 import sys
 
-from deploy.local import command
-
-USAGE = "usage: python -m deploy local [--help]"
+USAGE = "usage: python -m deploy local|ray [--help]"
 
 
 def main() -> int:
     match sys.argv[1:]:
         case ["local", *arguments]:
+            from deploy.local import command
+
             return command.main(arguments)
+        case ["ray", *arguments]:
+            # Ray takes seconds to import, and is not there unless it was asked for.
+            try:
+                from deploy.ray import command as ray_command
+            except ModuleNotFoundError as error:
+                if error.name != "ray":
+                    raise
+                print("Ray is not installed here: .venv/bin/pip install -e '.[ray]'", file=sys.stderr)
+                return 1
+            return ray_command.main(arguments)
         case _:
             print(USAGE, file=sys.stderr)
             return 2

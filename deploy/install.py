@@ -1,6 +1,6 @@
 """Sets up `.venv`: picks the engine for this machine and installs it with everything else.
 
-    python3 deploy/install.py [--engine auto|cpu|gpu] [--dev]
+    python3 deploy/install.py [--engine auto|cpu|gpu] [--ray] [--dev]
 
 Runs before anything is installed, so it needs the standard library only, and parses on any Python 3.8 or
 newer in order to say which Python it wants. A finished `.venv` is left as it is until pyproject.toml, the
@@ -31,8 +31,8 @@ TORCHVISION = "torchvision==0.28.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 UNWANTED = ("torchaudio", "torchcodec")
 UNFINISHED = "unfinished"
-# Behind the key of an installation that has what the tests and checks need.
-DEV = " dev"
+# Behind the key of an installation: what it has besides the engine.
+EXTRAS = ("dev", "ray")
 
 NO_CPU_TORCH = """
 {torch} was not found. It is not on PyPI: it comes from PyTorch's own index,
@@ -56,6 +56,7 @@ class Failed(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description="Set up .venv for this machine.")
     parser.add_argument("--engine", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
+    parser.add_argument("--ray", action="store_true", help="also Ray, for a cluster")
     parser.add_argument("--dev", action="store_true", help="also what the tests and checks need")
     options = parser.parse_args()
     engine = options.engine
@@ -64,7 +65,8 @@ def main() -> int:
         # Two commands in one clone: the second waits, then finds the work done.
         root = os.open(ROOT, os.O_RDONLY)
         fcntl.flock(root, fcntl.LOCK_EX)
-        set_up(detect_engine() if engine == "auto" else engine, dev=options.dev)
+        wanted = {extra for extra in EXTRAS if getattr(options, extra)}
+        set_up(detect_engine() if engine == "auto" else engine, wanted)
     except Failed as reason:
         print(f"\nsetup: {str(reason).strip()}", file=sys.stderr)
         return 1
@@ -95,12 +97,12 @@ def detect_engine() -> str:
     return "gpu" if "GPU " in listed else "cpu"
 
 
-def set_up(engine: str, dev: bool) -> None:
-    """Bring `.venv` up to date for `engine`; returns at once when it is."""
+def set_up(engine: str, wanted: set[str]) -> None:
+    """Bring `.venv` up to date for `engine`, with the extras `wanted`; returns at once when it is."""
     done = STAMP.read_text() if STAMP.exists() else ""
-    # What once was installed for development stays up to date too.
-    dev = dev or done.endswith(DEV)
-    key = install_key(engine) + (DEV if dev else "")
+    # What once was installed stays up to date too.
+    extras = [extra for extra in EXTRAS if extra in wanted or extra in done.split()]
+    key = " ".join([install_key(engine), *extras])
     if done == key:
         return
     started = time.monotonic()
@@ -122,7 +124,7 @@ def set_up(engine: str, dev: bool) -> None:
         if engine == "cpu":
             install_cpu_torch()
         say(f"installing the project with its extra `{engine}`")
-        pip("install", "--editable", f"{ROOT}[{engine}{',dev' if dev else ''}]")
+        pip("install", "--editable", f"{ROOT}[{','.join([engine, *extras])}]")
         if engine == "cpu":
             install_torchvision_hook()
             # Built for CUDA and of no use here, but transformers imports them where they are.
@@ -131,7 +133,7 @@ def set_up(engine: str, dev: bool) -> None:
         check_engine(engine)
     except Failed:
         # pip rolls back what it could not finish, so the next run can go on from there.
-        STAMP.write_text(base + (DEV if dev else ""))
+        STAMP.write_text(" ".join([base, *extras]))
         raise
     STAMP.write_text(key)
     say(f"done in {time.monotonic() - started:.0f} s")

@@ -47,7 +47,7 @@ def set_up(
     monkeypatch: pytest.MonkeyPatch, engine: str, commands: Commands, *, dev: bool = False
 ) -> Commands:
     monkeypatch.setattr(install, "run", commands)
-    install.set_up(engine, dev=dev)
+    install.set_up(engine, {"dev"} if dev else set())
     return commands
 
 
@@ -110,6 +110,11 @@ def test_what_tests_need_is_added_once_and_kept(clone: Path, monkeypatch: pytest
         assert set_up(monkeypatch, "gpu", Commands(), dev=dev).ran == []
     (clone / "pyproject.toml").write_text("[project] # changed")
     assert set_up(monkeypatch, "gpu", Commands()).pip() == [f"--editable {clone}[gpu,dev]"]
+    # Others are added to it, and stay as well.
+    commands = Commands()
+    monkeypatch.setattr(install, "run", commands)
+    install.set_up("gpu", {"ray"})
+    assert commands.pip() == [f"--editable {clone}[gpu,dev,ray]"]
 
 
 def test_what_cannot_be_imported_beside_a_cpu_torch_is_taken_out_at_the_end(

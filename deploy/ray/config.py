@@ -1,0 +1,276 @@
+"""What a deployment on a Ray cluster is: one typed document, which a YAML file holds."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from router.settings import RouterSettings
+from workers.contract import PoolName
+from workers.settings import WorkerSettings
+from workers.strict_settings import StrictSettings
+
+# What the deployment sets itself, each with what to write instead.
+WORKER_OWN = {"model": "model", "task": "the pool's name", "host": "nothing", "port": "worker_ports"}
+WORKER_OWN |= {"token": "WORKER_TOKEN in the environment of the nodes", "tensor_parallel": "tensor_parallel"}
+ROUTER_OWN = {"workers": "nothing", "discovery": "nothing", "discovery_seconds": "nothing"}
+ROUTER_OWN |= {"discovery_token": "nothing", "host": "host", "port": "port", "hold_seconds": "hold_seconds"}
+ROUTER_OWN |= {"worker_token": "WORKER_TOKEN in the environment of the nodes"}
+# Where settings are written and checked, by what their names begin with in an environment.
+SETTINGS = {"WORKER_": ("worker of a pool", WORKER_OWN), "ROUTER_": ("settings of routers", ROUTER_OWN)}
+
+
+class ConfigError(ValueError):
+    """A configuration that has to change; one line for each fault, with the field's name."""
+
+
+def _without_settings(env: dict[str, str]) -> dict[str, str]:
+    """`env`, when none of it is a setting: here nobody would check it, and some would be overruled."""
+    for name in env:
+        for prefix, (where, own) in SETTINGS.items():
+            # Settings are read whatever their case.
+            if name.upper().startswith(prefix):
+                setting = name[len(prefix) :].lower()
+                if setting in own:
+                    raise ValueError(f"{name} is set by the deployment itself; write instead: {own[setting]}")
+                raise ValueError(f"{name} is a setting; write {setting} under {where}")
+    return env
+
+
+Environment = Annotated[dict[str, str], AfterValidator(_without_settings)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Autoscaling(_Strict):
+    """How many replicas a pool has, by the tokens that come for it and those that wait, in all routers.
+
+    It gets as many as do both with a part `utilization` of what they can: see `deploy.ray.pressure`.
+    """
+
+    min: int = Field(1, ge=0, description="Fewest replicas; at 0 the routers hold what comes first.")
+    max: int = Field(ge=1, description="Most replicas.")
+    tokens_per_second: float = Field(
+        gt=0, description="Tokens that one replica does in a second at full load, as measured on its GPU."
+    )
+    utilization: float = Field(0.7, gt=0, le=1, description="The part of that which is to be in use.")
+    backlog_seconds: float = Field(
+        30, gt=0, description="Time in which what waits is to be done besides what comes."
+    )
+    up_seconds: float = Field(10, ge=0, description="How long more has to be wanted before there is more.")
+    down_seconds: float = Field(300, ge=0, description="How long less has to do before there is less.")
+    to_zero_seconds: float = Field(600, ge=0, description="The same, from one replica to none.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is over max ({self.max})")
+        return self
+
+
+# Told apart beforehand, so that what is wrong with one is not told of the other as well.
+Replicas = Annotated[
+    Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, (dict, Autoscaling)) else "number"),
+]
+
+
+class Pool(_Strict):
+    """One pool: its variant, how many replicas it has, and what each of them takes of a node."""
+
+    model: str = Field(description="Folder of the variant, the same on every node, or a Hugging Face id.")
+    revision: str | None = Field(None, description="Revision of the Hugging Face id.")
+    replicas: Replicas = Field(1, description="A number, or `{min, max, ...}` to scale by load.")
+    gpus: float = Field(
+        0,
+        ge=0,
+        description="GPUs of a replica: 0.3 shares one GPU with others, by as much of its memory. With "
+        "tensor_parallel as many as that.",
+    )
+    cpus: float = Field(1, gt=0, description="CPU cores of a replica.")
+    memory_gib: float = Field(0, ge=0, description="Main memory that a replica reserves; 0: not counted.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one engine, on one node.")
+    resources: dict[str, float] = Field({}, description="Custom Ray resources of a replica, to pin it.")
+    labels: dict[str, str] = Field({}, description="Ray labels that a replica's node must have.")
+    replicas_per_node: int | None = Field(
+        None, ge=1, description="Most replicas on one node, to spread them."
+    )
+    surge_percent: int = Field(
+        25,
+        ge=0,
+        le=100,
+        description="Replicas that an upgrade may start above the number, rounded up, before it stops old "
+        "ones. 0 where there is no room for one more: an old one is then stopped first.",
+    )
+    start_seconds: float = Field(1800, gt=0, description="Longest time that a replica may take to start.")
+    worker: dict[str, Any] = Field({}, description="Worker settings without `WORKER_`: {batch_tokens: 8192}.")
+    env: Environment = Field({}, description="Further environment variables of the worker.")
+
+    @field_validator("replicas", mode="after")
+    @classmethod
+    def _some(cls, replicas: int | Autoscaling) -> int | Autoscaling:
+        if isinstance(replicas, int) and replicas < 1:
+            raise ValueError("at least 1; to scale to zero write {min: 0, max: ...}")
+        return replicas
+
+    @field_validator("worker")
+    @classmethod
+    def _worker_settings(cls, worker: dict[str, Any]) -> dict[str, Any]:
+        return _settings_of(WorkerSettings, worker, WORKER_OWN, model="unused")
+
+    @model_validator(mode="after")
+    def _gpus_fit(self) -> Self:
+        if self.tensor_parallel > 1 and self.gpus not in (0, self.tensor_parallel):
+            raise ValueError(
+                f"gpus ({self.gpus:g}) must be tensor_parallel ({self.tensor_parallel}) or left out"
+            )
+        if self.gpus > 1 and self.tensor_parallel == 1:
+            raise ValueError(
+                f"gpus is {self.gpus:g}, but an engine uses one GPU unless tensor_parallel says more"
+            )
+        return self
+
+    @property
+    def gpus_each(self) -> float:
+        """The GPUs of one replica, as Ray counts them."""
+        return float(self.tensor_parallel) if self.tensor_parallel > 1 else self.gpus
+
+    @property
+    def most(self) -> int:
+        """The most replicas that it may have."""
+        return self.replicas if isinstance(self.replicas, int) else self.replicas.max
+
+    @property
+    def fewest(self) -> int:
+        """The replicas that it has at all times."""
+        return self.replicas if isinstance(self.replicas, int) else self.replicas.min
+
+    @property
+    def surge(self) -> int:
+        """The replicas that an upgrade may have above its number, when that is the fewest."""
+        return -(-self.surge_percent * self.fewest // 100)
+
+
+class Routers(_Strict):
+    """The routers, each on the public port of its node."""
+
+    count: int | None = Field(None, ge=1, description="How many, on different nodes. Default: one per node.")
+    host: str | None = Field(
+        None, description="Address to listen on. Default: the node's address in the cluster; 0.0.0.0: all."
+    )
+    port: int = Field(8080, ge=1, le=65535, description="Port to listen on, the same on every node.")
+    cpus: float = Field(0, ge=0, description="CPU cores that a router reserves.")
+    labels: dict[str, str] = Field({}, description="Ray labels that a router's node must have.")
+    hold_seconds: float = Field(
+        120, ge=0, description="How long work may wait for a pool that has no replica yet; past it 503."
+    )
+    settings: dict[str, Any] = Field({}, description="Router settings without `ROUTER_`: {lanes: 2}.")
+    env: Environment = Field({}, description="Further environment variables of the router.")
+
+    @field_validator("settings")
+    @classmethod
+    def _router_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return _settings_of(RouterSettings, settings, ROUTER_OWN, discovery="unused")
+
+
+def _ports(value: str) -> str:
+    first, _, last = value.partition("-")
+    try:
+        low, high = int(first), int(last or first)
+    except ValueError:
+        raise ValueError(f"{value} is no range of ports, such as 8101-8199") from None
+    if not 0 < low <= high < 65536:
+        raise ValueError(f"{value} is no range of ports, such as 8101-8199")
+    return value
+
+
+class ClusterConfig(_Strict):
+    """A whole deployment: its pools, its routers."""
+
+    name: str = Field(
+        "triptych", pattern=r"^[a-z][a-z0-9-]*$", description="Prefix of what it is called in Ray."
+    )
+    pools: dict[PoolName, Pool] = Field(min_length=1)
+    routers: Routers = Routers()
+    worker_ports: Annotated[str, AfterValidator(_ports)] = Field(
+        "8101-8199", description="Ports that workers may listen on, for a firewall between the nodes."
+    )
+
+    @property
+    def port_range(self) -> range:
+        """The workers' ports."""
+        first, _, last = self.worker_ports.partition("-")
+        return range(int(first), int(last or first) + 1)
+
+
+def read_config(path: Path) -> ClusterConfig:
+    """The configuration in a YAML file. Raises `ConfigError`."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: Any, source: str = "config") -> ClusterConfig:
+    """The configuration that `data` spells. Raises `ConfigError`."""
+    try:
+        return ClusterConfig.model_validate(data)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            lines.append(f"{source}: {where}: {fault['msg'].removeprefix('Value error, ')}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def environment(prefix: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Settings as environment variables, in the form that pydantic-settings reads."""
+    return {
+        f"{prefix}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in settings.items()
+    }
+
+
+def _from_arguments_alone(kind: type[StrictSettings]) -> type[StrictSettings]:
+    """`kind`, but blind to the environment: that of this machine is not that of the nodes."""
+
+    class Blind(kind):  # type: ignore[valid-type, misc]
+        @classmethod
+        def settings_customise_sources(cls, *_: Any, init_settings: Any, **__: Any) -> tuple[Any, ...]:
+            return (init_settings,)
+
+    return Blind
+
+
+def _settings_of(
+    kind: type[StrictSettings], given: dict[str, Any], own: dict[str, str], **needed: Any
+) -> dict[str, Any]:
+    """`given`, when `kind` takes it; what the deployment sets itself is refused."""
+    for name in given:
+        if name in own:
+            raise ValueError(f"{name} is set by the deployment itself; write instead: {own[name]}")
+        if name not in kind.model_fields:
+            known = sorted(set(kind.model_fields) - set(own))
+            raise ValueError(f"no such setting: {name}; there are {', '.join(known)}")
+    try:
+        _from_arguments_alone(kind)(**(needed | given))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise ValueError(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
+    return given

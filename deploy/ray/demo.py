@@ -1,0 +1,25 @@
+"""The demo on Ray: three pools of small random checkpoints on this machine's CPUs."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from deploy.local.models import DEMO, choose
+from deploy.ray.config import ClusterConfig, ConfigError, parse_config
+from deploy.settings import DeploySettings
+
+CONFIG = Path(__file__).parent / "examples" / "demo.yaml"
+
+
+def make() -> ClusterConfig:
+    """The demo's configuration, once its checkpoints are there. Raises `ConfigError`."""
+    models = choose(DeploySettings(model=DEMO), has_gpu=False)
+    for step in models.steps:
+        print(step.title, flush=True)
+        if code := subprocess.run(step.argv).returncode:
+            raise ConfigError(f"that ended with exit code {code}: {' '.join(step.argv)}")
+    document = yaml.safe_load(CONFIG.read_text())
+    for name, pool in document["pools"].items():
+        pool["model"] = str(Path(models.folders[name]).resolve())
+    return parse_config(document, str(CONFIG))

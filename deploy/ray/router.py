@@ -1,0 +1,215 @@
+"""A replica of the routers: a Ray Serve replica that runs a router and tells it where the workers are."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
+
+from deploy.local.readiness import reachable, why_taken
+from deploy.ray.book import Groups, RouterReport
+from deploy.ray.config import Routers, environment
+from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
+from deploy.ray.pressure import Pressure
+from deploy.ray.process import ChildProcess
+from router.keys import make_key
+from router.settings import RouterSettings
+from workers.contract import PoolName
+
+log = logging.getLogger("ray.serve")
+
+LOOK_SECONDS = 0.5
+ROUTER_LOOK_SECONDS = 0.25
+START_SECONDS = 60.0
+
+
+class RouterFailed(RuntimeError):
+    """A router cannot start; its own log says why."""
+
+
+class NodeRouter:
+    """The replica. The directory is asked twice a second and what it says is written to a file, which the
+    router reads: when nobody answers, the file stays as it is, and so does the router."""
+
+    # Serve awaits it, which the type checker does not expect.
+    async def __init__(  # type: ignore[misc]
+        self, name: str, settings: dict[str, Any], pools: dict[PoolName, bool]
+    ) -> None:
+        """`settings`: those of `Routers`; `pools`: all pools, and whether each may have no replica at all."""
+        self._name, self._pools = name, pools
+        self._directory = DirectoryClient(name)
+        self._routers = routers = Routers.model_validate(settings)
+        node = node_address()
+        host = routers.host or node
+        self._url = f"http://{reachable(host)}:{routers.port}"
+        self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
+        self._file = Path(self._folder.name) / "workers.json"
+        self._written: Groups | None = None
+        self._arrived: dict[PoolName, float] = {}
+        self._id = serve.get_replica_context().replica_id.unique_id
+        self._node = ray.get_runtime_context().get_node_id()
+        env = self._environment(host, dict(os.environ))
+        headers = {}
+        if env.get("ROUTER_API_KEYS") or env.get("ROUTER_API_KEYS_FILE"):
+            # Of the operators' keys only hashes are known; to look at its metrics takes one of our own.
+            key, entry = make_key("deploy.ray")
+            env["ROUTER_API_KEYS"] = json.dumps([*json.loads(env.get("ROUTER_API_KEYS") or "[]"), entry])
+            headers["Authorization"] = f"Bearer {key}"
+        self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
+        await self._until_free(host, routers.port)
+        self._process = ChildProcess((sys.executable, "-m", "router"), env)
+        try:
+            await self._until_live()
+        except BaseException:
+            await self._process.stop(0)
+            raise
+        self._following = asyncio.create_task(self._follow())
+
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds."""
+        if (code := self._process.ended) is not None:
+            raise RuntimeError(f"the router has ended with {code}")
+        (await self._client.get(f"{self._url}/live")).raise_for_status()
+
+    async def __del__(self) -> None:
+        """Called by Serve before the replica is stopped: what the router has accepted, it finishes."""
+        notice, drain = drain_times(self._routers)
+        await self._process.stop(notice + drain + 5)
+        self._following.cancel()
+        with contextlib.suppress(DirectoryLost):
+            await self._directory.ask("forget_router", self._id)
+        await self._client.aclose()
+        self._folder.cleanup()
+
+    def _environment(self, host: str, environ: dict[str, str]) -> dict[str, str]:
+        routers = self._routers
+        own = {
+            "ROUTER_HOST": host,
+            "ROUTER_PORT": str(routers.port),
+            "ROUTER_DISCOVERY": str(self._file),
+            "ROUTER_DISCOVERY_SECONDS": str(ROUTER_LOOK_SECONDS),
+            "ROUTER_HOLD_SECONDS": str(routers.hold_seconds),
+            "ROUTER_WORKER_TOKEN": os.environ.get("WORKER_TOKEN") or shared_token(self._name),
+        }
+        inherited = {key: value for key, value in environ.items() if not key.startswith("WORKER_")}
+        return {**inherited, **environment("ROUTER_", routers.settings), **routers.env, **own}
+
+    async def _until_free(self, host: str, port: int) -> None:
+        """Wait until a router before us has let go of the port."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while why_taken(host, port):  # noqa: ASYNC110 (a port says nothing when it is free)
+                    await asyncio.sleep(LOOK_SECONDS)
+        except TimeoutError:
+            raise RouterFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
+
+    async def _until_live(self) -> None:
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while True:
+                    if (code := self._process.ended) is not None:
+                        raise RouterFailed(f"the router ended with {code}; the replica's log says why")
+                    with contextlib.suppress(httpx.TransportError):
+                        if (await self._client.get(f"{self._url}/live")).status_code == 200:
+                            return
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise RouterFailed(f"the router does not answer after {START_SECONDS:g} s") from None
+
+    async def _follow(self) -> None:
+        trouble = ""
+        while True:
+            try:
+                groups = await self._directory.ask("report", await self._report())
+                if groups is not None:
+                    self._write(with_empty_pools(groups, self._pools))
+                trouble = ""
+            except (DirectoryLost, httpx.HTTPError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.warning("the directory says nothing, the workers known stay: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _report(self) -> RouterReport:
+        page = (await self._client.get(f"{self._url}/metrics")).raise_for_status().text
+        known, serving, pressures, served = read_metrics(page)
+        for pool, pressure in pressures.items():
+            # What waits and runs is an estimate that is corrected in the end; what came is never taken back.
+            came = served.get(pool, 0.0) + pressure.waiting_tokens + pressure.running_tokens
+            self._arrived[pool] = max(self._arrived.get(pool, 0.0), came)
+        return RouterReport(self._id, self._node, self._url, known, serving, pressures, dict(self._arrived))
+
+    def _write(self, groups: Groups) -> None:
+        # Each router tries them in an order of its own, or all of them would begin with the same.
+        for group in groups:
+            random.Random(self._id).shuffle(cast(list[str], group["targets"]))
+        if groups == self._written:
+            return
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(groups))
+        part.replace(self._file)
+        self._written = groups
+
+
+def drain_times(routers: Routers) -> tuple[float, float]:
+    """Seconds in which a router that is asked to stop still takes requests, and then still finishes them."""
+
+    def seconds(name: str) -> float:
+        return float(routers.settings.get(name, RouterSettings.model_fields[name].default))
+
+    return seconds("drain_notice_seconds"), seconds("drain_seconds")
+
+
+def with_empty_pools(groups: Groups, pools: Mapping[PoolName, bool]) -> Groups:
+    """`groups`, and one without targets for each of `pools` that has no worker now."""
+    named = {group["labels"]["task"] for group in groups}  # type: ignore[index]
+    empty: Groups = [
+        {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
+        for name, may_be_empty in pools.items()
+        if name not in named
+    ]
+    return [*groups, *empty]
+
+
+Metrics = tuple[frozenset[str], frozenset[str], dict[PoolName, Pressure], dict[PoolName, float]]
+
+
+def read_metrics(page: str) -> Metrics:
+    """Of a router's metrics: the workers it knows, those that each of its processes gives work to, what
+    each pool has waiting and running, and how many tokens of each have been served."""
+    processes = 1.0
+    seen: dict[str, float] = {}
+    ready: dict[str, float] = {}
+    pressures: dict[PoolName, Pressure] = {}
+    served: dict[PoolName, float] = {}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            labels, value = sample.labels, sample.value
+            pool: Any = labels.get("pool")
+            match sample.name:
+                case "triptych_router_processes":
+                    processes = value
+                case "triptych_router_replica_state":
+                    seen[labels["replica"]] = seen.get(labels["replica"], 0.0) + value
+                    if labels["state"] == "ready":
+                        ready[labels["replica"]] = value
+                case "triptych_router_queue_tokens":
+                    pressures[pool] = pressures.get(pool, Pressure()) + Pressure(waiting_tokens=value)
+                case "triptych_router_replica_tokens_in_flight":
+                    pressures[pool] = pressures.get(pool, Pressure()) + Pressure(running_tokens=value)
+                case "triptych_router_tokens_total":
+                    served[pool] = served.get(pool, 0.0) + value
+    known = frozenset(address for address, count in seen.items() if count)
+    serving = frozenset(address for address in known if ready.get(address, 0.0) >= processes)
+    return known, serving, pressures, served

@@ -1,0 +1,216 @@
+"""From the configuration to Ray Serve: one application for each pool, and one of the routers.
+
+A pool is upgraded, scaled and seen failing by itself. `pool` and `routers` are what Serve imports, from the
+YAML that `python -m deploy ray yaml` prints as well as from `up`.
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel
+from ray import serve
+from ray.serve import Application
+
+from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
+from deploy.ray.policies import NodesPolicy, PressurePolicy
+from deploy.ray.router import START_SECONDS, NodeRouter, drain_times
+from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker, drain_seconds
+from workers.contract import PoolName
+
+HEALTH_PERIOD_SECONDS = 2.0
+HEALTH_TIMEOUT_SECONDS = 30.0
+# A checkpoint that cannot be served is not tried for ever.
+START_TRIES = 3
+# More routers than any cluster has nodes.
+MOST_ROUTERS = 10_000
+
+
+class PoolArgs(BaseModel):
+    """What `pool` is built from: the whole configuration, and which of its pools."""
+
+    config: dict[str, Any]
+    pool: PoolName
+
+
+class RouterArgs(BaseModel):
+    """What `routers` is built from: nothing that may change without replacing them."""
+
+    name: str
+    routers: dict[str, Any]
+    pools: dict[PoolName, bool]
+
+
+def pool(args: PoolArgs) -> Application:
+    """The application of one pool."""
+    config = ClusterConfig.model_validate(args.config)
+    its = config.pools[args.pool]
+    # Replicas are replaced when something of this changes; their number alone does not.
+    own = config.model_copy(update={"pools": {args.pool: its.model_copy(update={"replicas": 1})}})
+    document = own.model_dump(mode="json", exclude={"routers"})
+    options = pool_options(config, args.pool)
+    return _bound(PoolWorker, args.pool, options, document, args.pool)
+
+
+def routers(args: RouterArgs) -> Application:
+    """The application of the routers."""
+    its = Routers.model_validate(args.routers)
+    return _bound(NodeRouter, "router", router_options(its), args.name, args.routers, args.pools)
+
+
+def applications(config: ClusterConfig) -> dict[str, Application]:
+    """All applications by their names in Serve, the routers' last."""
+    document = config.model_dump(mode="json")
+    built = {f"{config.name}-{name}": pool(PoolArgs(config=document, pool=name)) for name in config.pools}
+    return built | {f"{config.name}-routers": routers(RouterArgs(**_router_args(config)))}
+
+
+def serve_document(config: ClusterConfig) -> dict[str, Any]:
+    """The same as a document for `serve deploy`.
+
+    What can change without replacing replicas stands beside the arguments, as Serve's own options: Serve
+    takes other arguments for other code.
+    """
+    document = config.model_dump(mode="json", exclude_defaults=True)
+    apps = []
+    for name in config.pools:
+        fixed = {**document, "pools": {name: {**document["pools"][name]}}}
+        fixed["pools"][name].pop("replicas", None)
+        fixed.pop("routers", None)
+        options = pool_options(config, name)
+        apps.append(
+            _application(f"{config.name}-{name}", "pool", {"config": fixed, "pool": name}, name, options)
+        )
+    apps.append(
+        _application(
+            f"{config.name}-routers",
+            "routers",
+            _router_args(config),
+            "router",
+            router_options(config.routers),
+        )
+    )
+    return {"proxy_location": "Disabled", "applications": apps}
+
+
+def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
+    """Serve's options for the replicas of a pool."""
+    its = config.pools[name]
+    return {
+        **_scale(config.name, name, its),
+        **_limits(ROUTERS_SECONDS + drain_seconds(its) + 20),
+        "max_surge_percent": its.surge_percent,
+        "ray_actor_options": _actor(its.cpus, its.gpus_each, its.memory_gib, its.resources, its.labels),
+        **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),
+    }
+
+
+def router_options(its: Routers) -> dict[str, Any]:
+    """Serve's options for the routers."""
+    scale: dict[str, Any] = {"num_replicas": its.count}
+    if its.count is None:
+        scale = {
+            "autoscaling_config": {
+                "min_replicas": 1,
+                "max_replicas": MOST_ROUTERS,
+                "upscale_delay_s": 0,
+                "downscale_delay_s": 0,
+                "policy": _policy(NodesPolicy, labels=its.labels),
+            }
+        }
+    return {
+        **scale,
+        **_limits(sum(drain_times(its)) + START_SECONDS),
+        # Two on one node could not have the same port.
+        "max_replicas_per_node": 1,
+        "ray_actor_options": _actor(its.cpus, 0, 0, {}, its.labels),
+    }
+
+
+def _router_args(config: ClusterConfig) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "routers": config.routers.model_dump(mode="json", exclude_defaults=True),
+        "pools": {name: its.fewest == 0 for name, its in config.pools.items()},
+    }
+
+
+def _scale(deployment: str, name: PoolName, its: Pool) -> dict[str, Any]:
+    match its.replicas:
+        case Autoscaling() as wanted:
+            return {
+                "autoscaling_config": {
+                    "min_replicas": wanted.min,
+                    "max_replicas": wanted.max,
+                    "upscale_delay_s": wanted.up_seconds,
+                    "downscale_delay_s": wanted.down_seconds,
+                    "downscale_to_zero_delay_s": wanted.to_zero_seconds,
+                    "policy": _policy(
+                        PressurePolicy,
+                        name=deployment,
+                        pool=name,
+                        tokens_per_second=wanted.tokens_per_second,
+                        utilization=wanted.utilization,
+                        backlog_seconds=wanted.backlog_seconds,
+                    ),
+                }
+            }
+        case number:
+            return {"num_replicas": number}
+
+
+def _policy(kind: type, **arguments: Any) -> dict[str, Any]:
+    return {"policy_function": f"{kind.__module__}:{kind.__name__}", "policy_kwargs": arguments}
+
+
+def _limits(stop_seconds: float) -> dict[str, Any]:
+    return {
+        "health_check_period_s": HEALTH_PERIOD_SECONDS,
+        "health_check_timeout_s": HEALTH_TIMEOUT_SECONDS,
+        "graceful_shutdown_timeout_s": stop_seconds,
+        # No request comes by way of Serve, so there is none to wait for.
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "max_constructor_retry_count": START_TRIES,
+    }
+
+
+def _actor(
+    cpus: float, gpus: float, memory_gib: float, resources: dict[str, float], labels: dict[str, str]
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": cpus}
+    if gpus:
+        options["num_gpus"] = gpus
+    if memory_gib:
+        options["memory"] = int(memory_gib * 2**30)
+    if resources:
+        options["resources"] = resources
+    if labels:
+        options["label_selector"] = labels
+    return options
+
+
+def _application(
+    name: str, builder: str, args: dict[str, Any], deployment: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route_prefix": None,
+        "import_path": f"{__name__}:{builder}",
+        "args": args,
+        "deployments": [{"name": deployment, **options}],
+    }
+
+
+def _bound(kind: type, name: str, options: dict[str, Any], *arguments: Any) -> Application:
+    """A deployment of `kind`, whose version is what its replicas are made of.
+
+    Left to itself, Serve takes every `up` for a new version and replaces every replica. The option is
+    internal to Serve, which is pinned for this reason too.
+    """
+    actor = options["ray_actor_options"]
+    made_of = json.dumps([version("triptych"), arguments, actor], sort_keys=True).encode()
+    deployment = serve.deployment(name=name, **options)(kind)
+    digest = hashlib.sha256(made_of).hexdigest()[:12]
+    application: Application = deployment.options(version=digest, _internal=True).bind(*arguments)
+    return application

@@ -1,0 +1,30 @@
+"""One cluster for all of these tests, and the variants that it serves."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.cluster.raylets import RayCluster, cluster_of
+from workers.checkpoints.__main__ import main as checkpoints
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Nano variants of two checkpoints, `old` and `new`: each a folder with one for each task."""
+    made = {}
+    for seed, name in enumerate(("old", "new")):
+        folder = tmp_path_factory.mktemp(f"checkpoints-{name}")
+        upstream, made[name] = folder / "upstream", folder / "variants"
+        assert checkpoints(["tiny", "--nano", "--seed", str(seed), str(upstream)]) == 0
+        assert checkpoints(["merge", str(upstream), str(made[name]), "--dtype", "float32"]) == 0
+    return made
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RayCluster]:
+    """Three raylets."""
+    with cluster_of(tmp_path_factory.mktemp("cluster")) as cluster:
+        await cluster.start()
+        yield cluster

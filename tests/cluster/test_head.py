@@ -1,0 +1,29 @@
+"""The head of the cluster dies: whoever serves goes on with what was known."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.ray.book import LEASE_SECONDS
+from tests.cluster.load import Load, vectors
+from tests.cluster.raylets import cluster_of
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
+
+
+async def test_the_nodes_serve_on_without_their_head(tmp_path: Path, variants: dict[str, Path]) -> None:
+    with cluster_of(tmp_path) as cluster:
+        await cluster.start()
+        model = str(variants["old"] / "retrieval")
+        pools = {"retrieval": {"model": model, "replicas": 2, "replicas_per_node": 1}}
+        await cluster.up(cluster.config("deployment", pools))
+        url = f"http://127.0.0.3:{cluster.router_port}"
+        right = await vectors(url, "retrieval.query")
+        async with Load(url, "retrieval.query") as load:
+            cluster.nodes[0].kill()
+            # By now the directory has died with it, or has heard of nobody for a whole lease.
+            await asyncio.sleep(2 * LEASE_SECONDS)
+        load.check(right)
+        np.testing.assert_array_equal(await vectors(url, "retrieval.query"), right)

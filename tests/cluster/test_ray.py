@@ -1,0 +1,236 @@
+"""A deployment on a real cluster of three raylets: launched, hurt, scaled and upgraded under load.
+
+One deployment goes through all of it, in the order of the file, since each of its engines takes a while to
+start. Those marked `long` are run by `make test-cluster` alone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+
+from deploy.ray.status import Status
+from tests.cluster.load import Load, vectors
+from tests.cluster.raylets import RayCluster, kill9, processes, workers_of
+from workers.contract import PoolName
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+RETRIEVAL = "ray::ServeReplica:triptych-retrieval"
+CODE = "ray::ServeReplica:triptych-code"
+
+
+class Deployment:
+    """The deployment under test: what it is configured as now, and the vectors that are right."""
+
+    def __init__(self, cluster: RayCluster, variants: dict[str, Path]) -> None:
+        self.cluster = cluster
+        self.variants = variants
+        # The head has no worker, and no test kills it.
+        self.url = f"http://127.0.0.2:{cluster.router_port}"
+        self.retrieval: dict[str, Any] = {
+            "model": str(variants["old"] / "retrieval"),
+            "replicas": 2,
+            "replicas_per_node": 2,
+            "surge_percent": 50,
+        }
+        self.code: dict[str, Any] = {
+            "model": str(variants["old"] / "code"),
+            "replicas": {
+                "min": 0,
+                "max": 2,
+                "tokens_per_second": 2000,
+                "up_seconds": 1,
+                "down_seconds": 8,
+                "to_zero_seconds": 8,
+            },
+        }
+        self.write()
+
+    def write(self) -> Path:
+        """The configuration as it is now, in its file."""
+        self.config = self.cluster.config("deployment", {"retrieval": self.retrieval, "code": self.code})
+        return self.config
+
+    def load(self, **more: Any) -> Load:
+        return Load(self.url, "retrieval.query", **more)
+
+    async def until_replicas(self, pool: PoolName, count: int) -> Status:
+        """Wait until so many workers serve a pool, and Serve has nothing more on its way."""
+
+        def holds(status: Status) -> bool:
+            its = status.pools[pool]
+            return len(its.replicas) == count and set(its.states) <= {"RUNNING"}
+
+        return await self.cluster.until(self.config, holds)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def deployment(cluster: RayCluster, variants: dict[str, Path]) -> AsyncIterator[Deployment]:
+    deployment = Deployment(cluster, variants)
+    await cluster.up(deployment.config)
+    deployment.right = await vectors(deployment.url, "retrieval.query")
+    yield deployment
+
+
+async def test_up_serves_on_every_node_and_says_what_there_is(deployment: Deployment) -> None:
+    status = await deployment.cluster.status(deployment.config)
+    assert [len(pool["replicas"]) for pool in status["pools"].values()] == [2, 0]
+    assert len(status["routers"]) == status["nodes"] == 3
+    for url in status["routers"]:
+        np.testing.assert_array_equal(await vectors(url, "retrieval.query"), deployment.right)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        [group] = (await client.get(f"{deployment.url}/targets")).json()
+        assert (await client.get(f"{deployment.url}/ready")).status_code == 200
+        # Whoever is not a router is not served by a worker.
+        assert (await client.get(f"http://{group['targets'][0]}/v1/info")).status_code == 401
+    assert sorted(group["targets"]) == sorted(
+        replica["address"] for replica in status["pools"]["retrieval"]["replicas"]
+    )
+
+
+async def test_up_again_changes_nothing(deployment: Deployment) -> None:
+    before = {
+        process.pid for process in processes(RETRIEVAL) + processes("ray::ServeReplica:triptych-routers")
+    }
+    await deployment.cluster.up(deployment.config)
+    assert before == {
+        process.pid for process in processes(RETRIEVAL) + processes("ray::ServeReplica:triptych-routers")
+    }
+
+
+async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
+    deployment: Deployment,
+) -> None:
+    engine_of, replica = processes(RETRIEVAL)
+    below = workers_of(replica)
+    assert len(below) >= 2
+    async with deployment.load() as load:
+        [worker] = [process for process in workers_of(engine_of) if "workers" in process.cmdline()]
+        kill9(worker)
+        await asyncio.to_thread(worker.wait, 20)
+        await deployment.cluster.until(deployment.config, lambda status: engine_of.pid not in pids(RETRIEVAL))
+        await deployment.until_replicas("retrieval", 2)
+        kill9(replica)
+        # Nothing that it started is left, or a GPU would stay taken.
+        _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
+        assert not alive
+        await deployment.until_replicas("retrieval", 2)
+    load.check(deployment.right)
+
+
+async def test_losing_the_controller_and_the_directory_costs_nothing(deployment: Deployment) -> None:
+    async with deployment.load() as load:
+        for title in ("ray::ServeController", "ray::Directory"):
+            [process] = processes(title)
+            kill9(process)
+            await asyncio.to_thread(process.wait, 20)
+        await deployment.cluster.until(
+            deployment.config,
+            lambda status: status.routers_application == "RUNNING" and len(status.routers) == 3,
+        )
+        await deployment.until_replicas("retrieval", 2)
+    load.check(deployment.right)
+
+
+async def test_a_pool_at_zero_wakes_up_grows_and_goes_to_sleep_by_its_own_load(
+    deployment: Deployment,
+) -> None:
+    async with deployment.load() as other:
+        # It is held until a replica has started.
+        right = await vectors(deployment.url, "code.query")
+        async with Load(deployment.url, "code.query", per_second=1) as load:
+            await deployment.until_replicas("code", 1)
+            # Each has so many tokens that a few of them are more than one replica is meant to have.
+            body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
+            async with httpx.AsyncClient(trust_env=False, timeout=90) as client:
+                growing = asyncio.create_task(deployment.until_replicas("code", 2))
+                bulk: list[int] = []
+
+                async def keep_busy() -> None:
+                    while not growing.done():
+                        bulk.append(
+                            (await client.post(f"{deployment.url}/v1/embeddings", json=body)).status_code
+                        )
+
+                await asyncio.gather(*(keep_busy() for _ in range(2)), growing)
+            assert set(bulk) == {200}
+        load.check(right)
+        status = await deployment.until_replicas("code", 0)
+        assert len(status.pools["retrieval"].replicas) == 2
+    other.check(deployment.right)
+
+
+async def test_an_upgrade_goes_through_all_replicas_and_a_bad_one_stops(deployment: Deployment) -> None:
+    new = deployment.variants["new"]
+    # A checkpoint of another task, whose vectors would be wrong.
+    deployment.retrieval |= {"model": str(new / "code")}
+    serving = pids(RETRIEVAL)
+    async with deployment.load() as load:
+        code, said = await deployment.cluster.deploy("up", deployment.write(), "--timeout", "300")
+        assert code == 1, said
+        assert "The rollout has stopped" in said
+        assert serving <= pids(RETRIEVAL)
+    load.check(deployment.right)
+    deployment.retrieval |= {"model": str(new / "retrieval")}
+    async with deployment.load() as load:
+        await deployment.cluster.up(deployment.write())
+    old, deployment.right = deployment.right, await vectors(deployment.url, "retrieval.query")
+    assert float(old[0] @ deployment.right[0]) < 0.99
+    assert set(load.check(old, deployment.right)) == {0, 1}
+    assert not serving & pids(RETRIEVAL)
+
+
+@pytest.mark.long
+async def test_scaling_by_hand_loses_nothing(deployment: Deployment) -> None:
+    async with deployment.load() as load:
+        for count in (3, 1, 2):
+            code, said = await deployment.cluster.deploy("scale", deployment.config, f"retrieval={count}")
+            assert code == 0, said
+            await deployment.until_replicas("retrieval", count)
+    load.check(deployment.right)
+
+
+@pytest.mark.long
+async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
+    status = await deployment.until_replicas("retrieval", 2)
+    last = deployment.cluster.nodes[-1]
+    assert any(replica.node == last.address for replica in status.pools["retrieval"].replicas)
+    async with deployment.load() as load:
+        last.kill()
+        await deployment.cluster.until(
+            deployment.config,
+            lambda status: (
+                [replica.node for replica in status.pools["retrieval"].replicas] == ["127.0.0.3"] * 2
+            ),
+        )
+        await deployment.until_replicas("retrieval", 2)
+        await deployment.cluster.until(deployment.config, lambda status: len(status.routers) == 2)
+        again = await deployment.cluster.add("127.0.0.5")
+        deployment.cluster.nodes.remove(again)
+        await deployment.cluster.until(deployment.config, lambda status: len(status.routers) == 3)
+    load.check(deployment.right)
+
+
+async def test_down_leaves_nothing(deployment: Deployment) -> None:
+    code, said = await deployment.cluster.deploy("down", deployment.config)
+    assert code == 0, said
+    left = [
+        process
+        for title in ("ray::Serve", "ray::Directory", str(deployment.cluster.router_port))
+        for process in processes(title)
+    ]
+    _, alive = await asyncio.to_thread(psutil.wait_procs, left, 20)
+    assert not alive
+    status = await deployment.cluster.status(deployment.config)
+    assert not any(pool["replicas"] for pool in status["pools"].values())
+
+
+def pids(title: str) -> set[int]:
+    return {process.pid for process in processes(title)}

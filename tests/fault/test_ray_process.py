@@ -1,0 +1,63 @@
+"""A replica's child process ends with all that it started, whoever goes first."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+from deploy.ray.process import ChildProcess
+from tests.fakes.router import eventually
+
+# Starts a child of its own, says both numbers, and does not care about SIGTERM.
+STUBBORN = (
+    "import os, signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "below = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
+    "part = sys.argv[1] + '.part'\n"
+    "open(part, 'w').write(f'{os.getpid()} {below.pid}')\n"
+    "os.rename(part, sys.argv[1])\n"
+    "time.sleep(1000)\n"
+)
+PARENT = (
+    "import asyncio, os, sys\n"
+    "from deploy.ray.process import ChildProcess\n"
+    "async def main():\n"
+    "    ChildProcess(sys.argv[1:], os.environ)\n"
+    "    await asyncio.sleep(1000)\n"
+    "asyncio.run(main())\n"
+)
+
+
+async def numbers(path: Path) -> list[psutil.Process]:
+    """The processes whose numbers are written to `path`, once they are."""
+    await eventually(path.exists)
+    return [
+        psutil.Process(int(number)) for number in await asyncio.to_thread(lambda: path.read_text().split())
+    ]
+
+
+async def test_what_does_not_stop_in_time_is_killed_with_what_it_started(tmp_path: Path) -> None:
+    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ)
+    processes = await numbers(tmp_path / "pids")
+    assert child.ended is None
+    await child.stop(0.1)
+    assert child.ended == -signal.SIGKILL
+    assert not psutil.wait_procs(processes, 10)[1]
+
+
+async def test_what_stops_when_asked_is_waited_for() -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ)
+    await child.stop(20)
+    assert child.ended == -signal.SIGTERM
+
+
+async def test_a_parent_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")]
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *command)
+    processes = await numbers(tmp_path / "pids")
+    parent.kill()
+    await parent.wait()
+    assert not psutil.wait_procs(processes, 10)[1]

@@ -1,0 +1,122 @@
+"""The book of who serves where: leases, learning, and what routers have seen."""
+
+import pytest
+
+from deploy.ray.book import LEARNING_SECONDS, LEASE_SECONDS, Book, Member, RouterReport
+from deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure, replicas_for
+from workers.contract import PoolName
+
+NOW = 100.0
+
+
+def member(id: str, pool: PoolName = "retrieval") -> Member:
+    return Member(id, pool, f"10.0.0.1:{8100 + ord(id[0])}", "node")
+
+
+def old_book() -> Book:
+    return Book(NOW - LEARNING_SECONDS)
+
+
+def test_the_document_names_the_workers_of_each_pool() -> None:
+    book = old_book()
+    for one in (member("b"), member("a"), member("c", "code")):
+        book.beat(one, NOW)
+    assert book.document(NOW) == [
+        {"targets": [member("c").address], "labels": {"task": "code"}},
+        {"targets": [member("a").address, member("b").address], "labels": {"task": "retrieval"}},
+    ]
+
+
+def test_a_new_book_names_nobody_until_everybody_can_have_been_heard() -> None:
+    book = Book(NOW)
+    book.beat(member("a"), NOW)
+    assert book.document(NOW + LEARNING_SECONDS - 0.01) is None
+    assert book.document(NOW + LEARNING_SECONDS) != []
+
+
+def test_whoever_is_silent_for_a_lease_is_gone() -> None:
+    book = old_book()
+    book.beat(member("a"), NOW)
+    book.report(RouterReport("r", "node", "url"), NOW)
+    assert book.members(NOW + LEASE_SECONDS) == [member("a")]
+    assert book.routers(NOW + LEASE_SECONDS) != []
+    assert book.members(NOW + LEASE_SECONDS + 0.1) == []
+    assert book.routers(NOW + LEASE_SECONDS + 0.1) == []
+
+
+def test_a_late_beat_does_not_bring_back_who_has_left() -> None:
+    book = old_book()
+    book.beat(member("a"), NOW)
+    book.leave("a", NOW)
+    book.beat(member("a"), NOW + 1)
+    assert book.members(NOW + 1) == []
+
+
+def reporting(id: str, arrived: float, *, waiting: float = 0) -> RouterReport:
+    return RouterReport(
+        id, "node", "url", pressures={"code": Pressure(waiting, 20)}, arrived={"code": arrived}
+    )
+
+
+def test_pressure_is_that_of_all_routers_and_unknown_without_any() -> None:
+    book = old_book()
+    assert book.pressure("code", NOW) is None
+    book.report(reporting("r", 0, waiting=10), NOW)
+    book.report(reporting("s", 0, waiting=5), NOW)
+    assert book.pressure("code", NOW) == Pressure(15, 40)
+    assert book.pressure("retrieval", NOW) == Pressure()
+    assert Book(NOW).pressure("code", NOW) is None
+
+
+def test_the_flow_is_what_came_since_the_reports_before() -> None:
+    book = old_book()
+    # What a router had served before it was first heard of says nothing of now.
+    book.report(reporting("r", 1_000_000), NOW)
+    for second in range(1, 61):
+        book.report(reporting("r", 1_000_000 + 100 * second), NOW + second)
+        book.report(reporting("s", 50 * second), NOW + second)
+    pressure = book.pressure("code", NOW + 60)
+    assert pressure is not None
+    assert pressure.tokens_per_second == pytest.approx(150, rel=0.15)
+
+
+def test_a_router_that_starts_again_takes_nothing_back() -> None:
+    book = old_book()
+    book.report(reporting("r", 1000), NOW)
+    book.report(reporting("r", 1100), NOW + 1)
+    before = book.pressure("code", NOW + 1)
+    book.report(reporting("r", 0), NOW + 1)
+    assert book.pressure("code", NOW + 1) == before
+
+
+def test_served_and_forgotten_are_what_every_router_says() -> None:
+    book = old_book()
+    # Without a router there is nobody to wait for.
+    assert book.served_by_all("a", NOW)
+    assert book.known_by_none("a", NOW)
+    both = frozenset({"a"})
+    book.report(RouterReport("r", "node", "url", known=both, serving=both), NOW)
+    book.report(RouterReport("s", "node", "url", known=both), NOW)
+    assert not book.served_by_all("a", NOW)
+    assert not book.known_by_none("a", NOW)
+    book.report(RouterReport("s", "node", "url", known=both, serving=both), NOW)
+    assert book.served_by_all("a", NOW)
+    book.report(RouterReport("r", "node", "url"), NOW)
+    assert not book.known_by_none("a", NOW)
+    # One that is gone keeps nobody waiting.
+    book.forget_router("s")
+    assert book.known_by_none("a", NOW)
+
+
+def test_what_waits_is_to_be_done_within_the_time_for_it_besides_what_comes() -> None:
+    assert Pressure(300, 20, 50).demand(backlog_seconds=30) == 60
+    assert replicas_for(60, tokens_per_second=100, utilization=0.5) == pytest.approx(1.2)
+    assert Pressure(tokens_per_second=SMALLEST_FLOW / 2).demand(30) == 0
+
+
+def test_a_flow_follows_what_lasts_and_forgets_what_has_passed() -> None:
+    flow = Flow()
+    for step in range(600):
+        flow.observe(10, step / 10)
+    assert flow.per_second(59.9) == pytest.approx(100, rel=0.05)
+    assert flow.per_second(59.9 + 20 * AVERAGED_SECONDS) < SMALLEST_FLOW

@@ -1,0 +1,100 @@
+"""Simulated autoscaling: the decision with Serve's delays, and replicas that start and drain."""
+
+import pytest
+
+pytest.importorskip("ray.serve")
+
+from deploy.ray.config import Autoscaling
+from deploy.ray.pressure import Pressure
+from loadtests.simulate.autoscaler import Autoscaler, Rule
+from loadtests.simulate.profiles import GPU, PAGES
+from loadtests.simulate.system import Setup, Simulation
+
+
+def told(autoscaler: Autoscaler, load: float, seconds: int, target: int, begin: int = 0) -> list[int]:
+    """The target of each second while `load` tokens run."""
+    targets = []
+    for now in range(begin, begin + seconds):
+        target = autoscaler.target(Pressure(running_tokens=load), 0, target, target, now)
+        targets.append(target)
+    return targets
+
+
+def test_more_is_wanted_for_so_long_before_there_is_more() -> None:
+    autoscaler = Autoscaler(Autoscaling(max=10, target_tokens=1000, up_seconds=10))
+    targets = told(autoscaler, 3500, 12, target=1)
+    assert targets == [1] * 10 + [4] * 2
+
+
+def test_less_waits_for_its_own_time_and_the_last_replica_for_another() -> None:
+    settings = Autoscaling(min=0, max=10, target_tokens=1000, down_seconds=20, to_zero_seconds=50)
+    autoscaler = Autoscaler(settings)
+    targets = told(autoscaler, 0, 100, target=4)
+    assert targets[:20] == [4] * 20
+    assert targets[20] == 1
+    assert targets[60:].count(0) > 20
+    assert targets[69] == 1
+
+
+def test_from_none_there_is_no_delay() -> None:
+    autoscaler = Autoscaler(Autoscaling(min=0, max=10, target_tokens=1000, up_seconds=30))
+    assert autoscaler.target(Pressure(waiting_tokens=1), 0, 0, 0, 0.0) == 1
+
+
+def test_the_other_rule_counts_what_comes_and_not_what_is_there() -> None:
+    autoscaler = Autoscaler(Autoscaling(max=10, target_tokens=1000, up_seconds=0), Rule.FLOW)
+    arrived, target = 0, 1
+    for now in range(60):
+        arrived += 2500
+        target = autoscaler.target(Pressure(running_tokens=50), arrived, target, target, now)
+    assert target == 3
+
+
+def scaled(start_seconds: float, minimum: int, seconds: float = 200.0) -> Simulation:
+    settings = Autoscaling(min=minimum, max=4, up_seconds=5, down_seconds=30, to_zero_seconds=30)
+    setup = Setup(
+        profile=GPU,
+        lengths=PAGES,
+        replicas=minimum,
+        routers=2,
+        autoscaling=settings,
+        start_seconds=start_seconds,
+    )
+    peak = 2 * setup.capacity
+    return Simulation(setup, lambda now: peak if 20 <= now < 60 else 0.0, peak, seconds)
+
+
+@pytest.mark.parametrize("minimum", [0, 1])
+def test_replicas_come_and_go_and_no_request_is_lost(minimum: int) -> None:
+    simulation = scaled(10.0, minimum)
+    outcome = simulation.run()
+    assert outcome.served + outcome.refused + outcome.expired == outcome.requests > 1000
+    serving = [sample.serving for sample in outcome.samples]
+    assert serving[10] == minimum
+    assert max(serving) == 4
+    assert serving[-1] == minimum
+    # Whoever is paid for serves, starts or drains.
+    assert all(sample.held >= sample.serving for sample in outcome.samples)
+
+
+def test_a_cold_start_takes_as_long_as_a_replica_does() -> None:
+    outcome = scaled(10.0, 0).run()
+    first = min(outcome.arrived_at)
+    waited = outcome.latency[outcome.arrived_at.index(first)]
+    assert 10.0 < waited < 12.5
+
+
+def test_replicas_that_are_not_wanted_any_more_when_they_have_started_never_serve() -> None:
+    settings = Autoscaling(min=1, max=4, up_seconds=0, down_seconds=10)
+    setup = Setup(profile=GPU, lengths=PAGES, replicas=1, autoscaling=settings, start_seconds=40)
+    peak = 3 * setup.capacity
+    outcome = Simulation(setup, lambda now: peak if 5 <= now < 10 or now >= 70 else 1.0, peak, 130.0).run()
+    before = outcome.samples[:70]
+    assert max(sample.held for sample in before) == 4
+    assert max(sample.serving for sample in before) == 1
+    assert before[-1].held == 1
+    assert outcome.samples[-1].serving == 4
+
+
+def test_slower_starts_make_more_requests_late() -> None:
+    assert scaled(2.0, 1).run().late(1.0) < scaled(30.0, 1).run().late(1.0)
