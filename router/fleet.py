@@ -71,6 +71,7 @@ class Fleet:
         self.tracing = Tracing.configured()
         self._watched: dict[Replica, _Watched] = {}
         self._leaving: list[Pool] = []
+        self._requests = 0
         self._may_be_empty: frozenset[contract.PoolName] = frozenset()
         self._discovery: Discovery | None = None
         self._discovering: asyncio.Task[None] | None = None
@@ -209,6 +210,7 @@ class Fleet:
             else:
                 return
         if full is not None:
+            self._refused_unread()
             raise full
 
     def submit(
@@ -228,6 +230,9 @@ class Fleet:
         parts: dict[Pool, list[Item]] = defaultdict(list)
         for item in items:
             parts[self._pool(item.pool)].append(item)
+        self._requests += 1
+        for pool, part in parts.items():
+            pool.came(sum(item.cost for item in part))
         for pool, part in parts.items():
             pool.check_room(part, deadline)
 
@@ -247,6 +252,14 @@ class Fleet:
             return self.pools[name]
         except KeyError:
             raise Unavailable(f"no worker serves the pool {name} here", retry_after=RETRY_AFTER) from None
+
+    def _refused_unread(self) -> None:
+        """Count a request that was not looked at as one like all so far: how much is asked for says how many
+        replicas there should be, and of what is refused under overload most is refused unread."""
+        if self._requests:
+            for pool in self.pools.values():
+                pool.came(pool.requested_tokens / self._requests)
+            self._requests += 1
 
     def _at_rest(self, pool: Pool) -> bool:
         """Whether it is as it should be that the pool has no replica: it may have none, and holds work."""

@@ -85,6 +85,12 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._came = Counter(
+            "triptych_router_requested_tokens_total",
+            "Tokens, estimated, that a pool was asked for, whether they were accepted or not.",
+            ("pool",),
+            registry=registry,
+        )
         self._items = Counter(
             "triptych_router_items_total", "Items that a replica has served.", ("pool",), registry=registry
         )
@@ -136,6 +142,7 @@ class Metrics:
             self._batch_items,
             self._batch_tokens,
             self._inference,
+            self._came,
             self._items,
             self._tokens,
             self._retries,
@@ -162,6 +169,7 @@ class PoolMetrics:
         batch_items: Histogram,
         batch_tokens: Histogram,
         inference: Histogram,
+        came: Counter,
         items: Counter,
         tokens: Counter,
         retries: Counter,
@@ -171,12 +179,17 @@ class PoolMetrics:
         self._batch_items = batch_items.labels(name)
         self._batch_tokens = batch_tokens.labels(name)
         self._inference = inference
+        self._came = came.labels(name)
         self._items = items.labels(name)
         self._tokens = tokens.labels(name)
         self._retries = retries
         self._by_outcome: dict[str, Histogram] = {}
         self._served_items = 0
         self._served_tokens = 0
+
+    def came(self, tokens: float) -> None:
+        """The pool is asked for so many tokens."""
+        self._came.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
         """A replica was given `batch`."""

@@ -27,6 +27,10 @@ class PoolObserver:
         self._tracing = tracing
         self._clock = clock
 
+    def came(self, tokens: float) -> None:
+        """The pool is asked for so many tokens."""
+        self._metrics.came(tokens)
+
     def taken(self, batch: Batch, now: float) -> None:
         """A lane has taken `batch`."""
         self._metrics.taken(batch, now)

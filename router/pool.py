@@ -60,6 +60,7 @@ class Pool:
         self.replicas = tuple(replicas)
         self.queue = queue
         self.in_flight: dict[Batch, asyncio.Task[None]] = {}
+        self.requested_tokens = 0.0
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
         self._clock = clock
@@ -97,6 +98,11 @@ class Pool:
             f"no replica of the pool {self.name} is ready; try again shortly",
             retry_after=max(1, math.ceil(min(trials, default=RETRY_AFTER))),
         )
+
+    def came(self, tokens: float) -> None:
+        """So many tokens, estimated, are asked for, whether there is room for them or not."""
+        self.requested_tokens += tokens
+        self._observer.came(tokens)
 
     def check_room(self, items: Sequence[Item], deadline: float) -> None:
         """Raise `Unavailable` or `QueueFull` unless all of `items` can be taken together."""

@@ -1,6 +1,6 @@
 """Who serves where, as replicas and routers say it themselves: leases, and what each router has seen (pure).
 
-Nothing here is kept anywhere else. Everybody says again every second or so what they are, so a book that was
+Nothing here is kept anywhere else. Everybody says again every two seconds what they are, so a book that was
 lost is full again after one lease; until then it names nobody rather than only some.
 """
 

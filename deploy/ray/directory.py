@@ -34,7 +34,7 @@ class Directory:
         self._changed = asyncio.Condition()
 
     async def beat(self, member: Member) -> None:
-        """A worker serves; said every second."""
+        """A worker serves; said every two seconds."""
         self._book.beat(member, time.monotonic())
 
     async def leave(self, id: str) -> None:

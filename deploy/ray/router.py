@@ -56,7 +56,6 @@ class NodeRouter:
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
         self._file = Path(self._folder.name) / "workers.json"
         self._written: Groups | None = None
-        self._arrived: dict[PoolName, float] = {}
         self._id = serve.get_replica_context().replica_id.unique_id
         self._node = ray.get_runtime_context().get_node_id()
         env = self._environment(host, dict(os.environ))
@@ -143,12 +142,8 @@ class NodeRouter:
 
     async def _report(self) -> RouterReport:
         page = (await self._client.get(f"{self._url}/metrics")).raise_for_status().text
-        known, serving, pressures, served = read_metrics(page)
-        for pool, pressure in pressures.items():
-            # What waits and runs is an estimate that is corrected in the end; what came is never taken back.
-            came = served.get(pool, 0.0) + pressure.waiting_tokens + pressure.running_tokens
-            self._arrived[pool] = max(self._arrived.get(pool, 0.0), came)
-        return RouterReport(self._id, self._node, self._url, known, serving, pressures, dict(self._arrived))
+        known, serving, pressures, arrived = read_metrics(page)
+        return RouterReport(self._id, self._node, self._url, known, serving, pressures, arrived)
 
     def _write(self, groups: Groups) -> None:
         # Each router tries them in an order of its own, or all of them would begin with the same.
@@ -187,12 +182,12 @@ Metrics = tuple[frozenset[str], frozenset[str], dict[PoolName, Pressure], dict[P
 
 def read_metrics(page: str) -> Metrics:
     """Of a router's metrics: the workers it knows, those that each of its processes gives work to, what
-    each pool has waiting and running, and how many tokens of each have been served."""
+    each pool has waiting and running, and how many tokens were ever asked for of each."""
     processes = 1.0
     seen: dict[str, float] = {}
     ready: dict[str, float] = {}
     pressures: dict[PoolName, Pressure] = {}
-    served: dict[PoolName, float] = {}
+    arrived: dict[PoolName, float] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             labels, value = sample.labels, sample.value
@@ -208,8 +203,8 @@ def read_metrics(page: str) -> Metrics:
                     pressures[pool] = pressures.get(pool, Pressure()) + Pressure(waiting_tokens=value)
                 case "triptych_router_replica_tokens_in_flight":
                     pressures[pool] = pressures.get(pool, Pressure()) + Pressure(running_tokens=value)
-                case "triptych_router_tokens_total":
-                    served[pool] = served.get(pool, 0.0) + value
+                case "triptych_router_requested_tokens_total":
+                    arrived[pool] = arrived.get(pool, 0.0) + value
     known = frozenset(address for address, count in seen.items() if count)
     serving = frozenset(address for address in known if ready.get(address, 0.0) >= processes)
-    return known, serving, pressures, served
+    return known, serving, pressures, arrived

@@ -21,9 +21,9 @@ import ray
 import ray.exceptions
 from ray._raylet import Config
 
-from deploy.ray.command import look
 from deploy.ray.config import read_config
 from deploy.ray.directory import NAMESPACE
+from deploy.ray.running import look
 from deploy.ray.status import Status, render
 
 ROOT = Path(__file__).parents[2]

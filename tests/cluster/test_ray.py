@@ -139,29 +139,34 @@ async def test_losing_the_controller_and_the_directory_costs_nothing(deployment:
     load.check(deployment.right)
 
 
-async def test_a_pool_at_zero_wakes_up_grows_and_goes_to_sleep_by_its_own_load(
-    deployment: Deployment,
-) -> None:
+async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deployment: Deployment) -> None:
     async with deployment.load() as other:
         # It is held until a replica has started.
         right = await vectors(deployment.url, "code.query")
         async with Load(deployment.url, "code.query", per_second=1) as load:
             await deployment.until_replicas("code", 1)
-            # Each has so many tokens that a few of them are more than one replica is meant to have.
-            body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
-            async with httpx.AsyncClient(trust_env=False, timeout=90) as client:
-                growing = asyncio.create_task(deployment.until_replicas("code", 2))
-                bulk: list[int] = []
-
-                async def keep_busy() -> None:
-                    while not growing.done():
-                        bulk.append(
-                            (await client.post(f"{deployment.url}/v1/embeddings", json=body)).status_code
-                        )
-
-                await asyncio.gather(*(keep_busy() for _ in range(2)), growing)
-            assert set(bulk) == {200}
         load.check(right)
+        status = await deployment.until_replicas("code", 0)
+        assert len(status.pools["retrieval"].replicas) == 2
+    other.check(deployment.right)
+
+
+@pytest.mark.long
+async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
+    body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
+    replies: list[int] = []
+    async with deployment.load() as other, httpx.AsyncClient(trust_env=False, timeout=90) as client:
+        right = await vectors(deployment.url, "code.query")
+        growing = asyncio.create_task(deployment.until_replicas("code", 2))
+
+        async def keep_busy() -> None:
+            while not growing.done():
+                replies.append((await client.post(f"{deployment.url}/v1/embeddings", json=body)).status_code)
+
+        async with Load(deployment.url, "code.query", per_second=1) as load:
+            await asyncio.gather(keep_busy(), keep_busy(), growing)
+        load.check(right)
+        assert set(replies) == {200}
         status = await deployment.until_replicas("code", 0)
         assert len(status.pools["retrieval"].replicas) == 2
     other.check(deployment.right)

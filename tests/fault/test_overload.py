@@ -74,6 +74,31 @@ async def test_what_could_only_wait_until_its_time_is_over_is_refused_at_once() 
         await router.until_idle()
 
 
+async def test_what_is_refused_counts_as_asked_for_read_or_not() -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    small = {"lanes": 1, "batch_items": 1, "max_items": 2, "max_pdf_pages": 1, "queue_items": 2}
+    async with fake_workers(worker), running_router(worker, **small) as router:
+        pool = router.fleet.pools["retrieval"]
+        asked = [asyncio.create_task(router.ask(["a text"]))]
+        await worker.until_batches(1)
+        each = pool.requested_tokens
+        assert each > 0
+        asked.append(asyncio.create_task(router.ask(["a text"])))
+        await eventually(lambda: pool.queue.items == 1)
+        # There is room for one, so this is refused only once it was read.
+        assert (await router.ask(["a text", "a text"])).status_code == 429
+        assert pool.requested_tokens == 4 * each
+        asked.append(asyncio.create_task(router.ask(["a text"])))
+        await eventually(lambda: pool.queue.items == 2)
+        # This is not read, and taken for as much as those before it: 5 times a text in 4 requests.
+        assert (await router.ask(["a text"])).status_code == 429
+        assert pool.requested_tokens == pytest.approx(6.25 * each)
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
 async def test_replicas_that_are_not_known_yet_share_what_comes_first() -> None:
     workers = [FakeWorker(), FakeWorker()]
     for worker in workers:

@@ -14,6 +14,7 @@ from deploy.ray import policies, serve_app
 from deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
 from deploy.ray.pressure import Pressure
 from deploy.ray.router import read_metrics, with_empty_pools
+from deploy.ray.running import scaled
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 
@@ -200,17 +201,17 @@ triptych_router_queue_tokens{pool="code",class="bulk"} 30.0
 triptych_router_queue_tokens{pool="code",class="interactive"} 3.0
 triptych_router_queue_tokens{pool="retrieval",class="bulk"} 0.0
 triptych_router_replica_tokens_in_flight{pool="code",replica="a:1"} 7.0
-triptych_router_tokens_total{pool="code"} 9.0
+triptych_router_requested_tokens_total{pool="code"} 9.0
 """
 
 
 def test_a_routers_metrics_say_what_it_knows_and_how_much_it_has() -> None:
-    known, serving, pressures, served = read_metrics(PAGE)
+    known, serving, pressures, arrived = read_metrics(PAGE)
     assert known == {"a:1", "b:1"}
     # One process of two does not see it yet.
     assert serving == {"a:1"}
     assert pressures == {"code": Pressure(33, 7), "retrieval": Pressure()}
-    assert served == {"code": 9.0}
+    assert arrived == {"code": 9.0}
 
 
 def test_a_pool_without_workers_is_named_all_the_same() -> None:
@@ -224,8 +225,6 @@ def test_a_pool_without_workers_is_named_all_the_same() -> None:
 
 
 def test_scaling_by_hand_names_what_cannot_be() -> None:
-    from deploy.ray.command import scaled
-
     assert scaled(config(), {"code": 4}).pools["code"].replicas == 4
     ranged = (
         scaled(config(replicas={"min": 0, "max": 2, "tokens_per_second": 9}), {"code": 3})

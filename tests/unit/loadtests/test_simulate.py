@@ -2,15 +2,19 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 
 import loadtests.simulate.router as simulated
+from deploy.ray.pressure import Pressure
+from loadtests.simulate.engine import Engine
 from loadtests.simulate.events import Events
 from loadtests.simulate.experiments import CURVES
 from loadtests.simulate.profiles import GPU, NANO, NANO_STEPS, PAGES, SHORT, TEXTS, Lengths, Noise, Profile
 from loadtests.simulate.stats import percentile, uncertainty
 from loadtests.simulate.system import Outcome, Setup, Simulation, steady
+from router.pool import Pool
 
 SECONDS = 0.01
 ONE = Lengths("one token", ((1.0, 1, 0.0),))
@@ -85,9 +89,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others() -> None:
     assert numbers(1) != numbers(2)
 
 
-def test_free_replicas_are_chosen_as_looking_at_each_would(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("learned", [True, False])
+def test_free_replicas_are_chosen_as_the_pool_would(monkeypatch: pytest.MonkeyPatch, learned: bool) -> None:
     routers: list[simulated.Router] = []
-    calls = []
+    calls, unknown = [], []
     share_of, first = simulated.share_of, simulated.Router._first
 
     def remembered(router: simulated.Router) -> simulated.Replica:
@@ -97,9 +102,12 @@ def test_free_replicas_are_chosen_as_looking_at_each_would(monkeypatch: pytest.M
     def checked(waiting, replica, able, *, beside_queries):  # type: ignore[no-untyped-def]
         router = routers[0]
         now = router._events.now
-        free = [view for view in router.views.values() if view.has_free_lane(now)]
-        seconds = [view.pace.seconds(view.tokens_in_flight) for view in free]
-        assert replica.pace.seconds(replica.tokens_in_flight) == min(seconds)
+        views = sorted(router.views.values(), key=router._places.__getitem__)
+        free = [view for view in views if view.has_free_lane(now)]
+        pool = SimpleNamespace(_ordinary=router._ordinary)
+        assert replica is min(free, key=lambda view: Pool._expected(pool, view))  # type: ignore[arg-type]
+        if router._ordinary.seconds_per_token and not replica.pace.seconds_per_token:
+            unknown.append(replica)
         share = share_of(waiting, replica, free, beside_queries=beside_queries)
         assert share == share_of(waiting, replica, able, beside_queries=beside_queries)
         calls.append(share)
@@ -107,8 +115,39 @@ def test_free_replicas_are_chosen_as_looking_at_each_would(monkeypatch: pytest.M
 
     monkeypatch.setattr(simulated, "share_of", checked)
     monkeypatch.setattr(simulated.Router, "_first", remembered)
-    steady(Setup(profile=GPU, lengths=TEXTS, replicas=7, routers=2), 1.1, 2, 0)
+    steady(Setup(profile=GPU, lengths=TEXTS, replicas=20, routers=2, learned=learned), 1.0, 2, 0)
     assert len(calls) > 500
+    # That some are unknown while others are not.
+    assert bool(unknown) is not learned
+
+
+def test_each_router_begins_with_a_replica_of_its_own() -> None:
+    setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=16, learned=False)
+    simulation = Simulation(setup, lambda now: 0.0, 1.0, 1.0)
+    assert len({router._engines[router._first()] for router in simulation._routers}) > 10
+
+
+def test_a_router_reports_all_that_was_asked_for_and_takes_nothing_back() -> None:
+    events, ended = Events(), []
+    router = simulated.Router("a", events, GPU, 1, 256, ended.append)
+
+    def arrived() -> float:
+        return router.report().arrived[simulated.POOL]
+
+    most = simulated.default("queue_tokens")
+    router.arrive(most, False, 60.0)
+    router.arrive(100, False, 60.0)
+    assert len(ended) == 1, "the second is refused"
+    assert arrived() == most + 100
+    # Nor does it matter whether the first is too late, or is served.
+    events.run(until=61.0)
+    router.add(Engine(events, GPU, random.Random(1)))
+    assert (len(ended), router.queue.tokens) == (2, 0)
+    assert arrived() == most + 100
+    router.arrive(10, False, 60.0)
+    events.run()
+    assert (len(ended), router.pressure) == (3, Pressure())
+    assert arrived() == most + 110
 
 
 def test_events_come_in_order_and_never_in_the_past() -> None:
