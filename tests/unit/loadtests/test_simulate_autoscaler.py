@@ -117,3 +117,12 @@ def test_replicas_that_are_not_wanted_any_more_when_they_have_started_never_serv
 
 def test_slower_starts_make_more_requests_late() -> None:
     assert scaled(2.0, 1).run().late(1.0) < scaled(30.0, 1).run().late(1.0)
+
+
+def test_a_jump_far_over_what_queues_hold_asks_for_all_that_it_needs() -> None:
+    settings = Autoscaling(min=1, max=20, tokens_per_second=FULL_TOKENS, up_seconds=30)
+    setup = Setup(profile=GPU, lengths=PAGES, replicas=1, routers=2, autoscaling=settings, start_seconds=60)
+    peak = 7 * setup.capacity
+    outcome = Simulation(setup, lambda now: peak, peak, 50.0).run()
+    assert outcome.refused > outcome.requests / 4
+    assert outcome.samples[-1].held >= 7 / settings.utilization

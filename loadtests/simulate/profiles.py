@@ -1,0 +1,120 @@
+"""What is fed in: how long an engine takes, how long inputs are, each with where it comes from."""
+
+import math
+import random
+from dataclasses import dataclass
+from enum import Enum
+from statistics import NormalDist, fmean
+
+# Seconds of the engine's step alone, nano variant, one thread: docs/PERFORMANCE.md, "The engine's step".
+# Items, tokens of each, milliseconds ("after").
+NANO_STEPS = (
+    (1, 20, 2.9),
+    (8, 20, 3.7),
+    (16, 20, 5.7),
+    (32, 20, 8.8),
+    (64, 20, 14.5),
+    (128, 20, 24.7),
+    (256, 20, 44.9),
+    (4, 512, 12.4),
+    (8, 512, 25.2),
+    (16, 512, 38.0),
+)
+
+# Assumptions, not measurements: 5.5 GFLOP a token is twice the parameters that a token passes through in the
+# language model; 40 % of the peak is what a well-fed dense transformer reaches on long prefills.
+GFLOP_PER_TOKEN = 5.5
+H100_PEAK_TFLOPS = 989.0  # bf16, dense: NVIDIA's data sheet.
+H100_SHARE_OF_PEAK = 0.4
+H100_SECONDS_PER_STEP = 0.015
+
+
+class Noise(Enum):
+    """How the times of equal steps differ; their mean is the same in all cases."""
+
+    NONE = "none"
+    LOGNORMAL = "lognormal"
+    EXPONENTIAL = "exponential"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An engine: seconds of a step, and what a step takes at most.
+
+    `call_seconds` pass for each batch outside of the engine (HTTP, tokenising, the reply), beside other
+    batches' steps. `sigma` is that of the logarithm for lognormal noise.
+    """
+
+    name: str
+    seconds: float
+    seconds_per_item: float
+    seconds_per_token: float
+    call_seconds: float
+    noise: Noise = Noise.LOGNORMAL
+    sigma: float = 0.15
+    step_tokens: int = 8192
+    step_items: int = 256
+
+    def step(self, items: int, tokens: int, draw: random.Random) -> float:
+        """Seconds that one step takes."""
+        mean = self.seconds + self.seconds_per_item * items + self.seconds_per_token * tokens
+        match self.noise:
+            case Noise.LOGNORMAL:
+                return mean * math.exp(draw.gauss(0.0, self.sigma) - self.sigma**2 / 2)
+            case Noise.EXPONENTIAL:
+                return draw.expovariate(1 / mean)
+            case Noise.NONE:
+                return mean
+
+    def capacity(self, mean_tokens: float) -> float:
+        """Inputs a second with every step full, when inputs have `mean_tokens` each."""
+        items = min(float(self.step_items), max(1.0, self.step_tokens / mean_tokens))
+        return items / (self.seconds + items * (self.seconds_per_item + self.seconds_per_token * mean_tokens))
+
+
+# The least squares of relative errors over NANO_STEPS; a call's time is what the router and the worker's
+# front-end take of a CPU for a single short text (0.5 and 1.2 ms, docs/PERFORMANCE.md).
+NANO = Profile("nano, CPU (measured)", 2.66e-3, 0.0825e-3, 4.59e-6, 1.7e-3)
+GPU = Profile(
+    "H100 (assumed)",
+    H100_SECONDS_PER_STEP,
+    0.0,
+    GFLOP_PER_TOKEN / (1000 * H100_PEAK_TFLOPS * H100_SHARE_OF_PEAK),
+    3e-3,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Inputs' tokens: each kind has a share, a median and the sigma of the logarithm; up to `longest`."""
+
+    name: str
+    kinds: tuple[tuple[float, float, float], ...]
+    longest: int = 4096
+
+    def draw(self, draw: random.Random) -> int:
+        """The tokens of one input."""
+        point = draw.random()
+        median, sigma = self.kinds[-1][1:]
+        for share, *kind in self.kinds:
+            point -= share
+            if point < 0:
+                median, sigma = kind
+                break
+        tokens = median * math.exp(sigma * draw.gauss(0.0, 1.0)) if sigma else median
+        return max(1, min(self.longest, round(tokens)))
+
+    @property
+    def mean(self) -> float:
+        """The mean of what `draw` gives."""
+        points = [NormalDist().inv_cdf((index + 0.5) / 2000) for index in range(2000)]
+        return sum(
+            share
+            * fmean(max(1, min(self.longest, round(median * math.exp(sigma * point)))) for point in points)
+            for share, median, sigma in self.kinds
+        )
+
+
+SHORT = Lengths("20-token texts", ((1.0, 20, 0.0),))
+TEXTS = Lengths("3 queries for 7 passages", ((0.3, 18, 0.5), (0.7, 550, 0.8)))
+PAGES = Lengths("pages as images", ((1.0, 1300, 0.4),))

@@ -1,0 +1,29 @@
+"""What is said of the requests of one run: percentiles, and how far off they may be."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+BLOCKS = 10
+# 95 % of Student's distribution with BLOCKS - 1 degrees of freedom.
+STUDENT = 2.26
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that at least `share` (0 to 1) of all are not above; NaN for none."""
+    if not len(values):
+        return math.nan
+    return float(np.quantile(np.asarray(values), share, method="inverted_cdf"))
+
+
+def uncertainty(values: Sequence[float], share: float) -> float:
+    """Half of the 95 % confidence interval of a percentile of values in the order of time.
+
+    By blocks: neighbours in time wait for each other, so the requests are no independent samples, but the
+    percentiles of BLOCKS long stretches nearly are. NaN for fewer than 100 values.
+    """
+    if len(values) < 10 * BLOCKS:
+        return math.nan
+    blocks = [percentile(list(block), share) for block in np.array_split(np.asarray(values), BLOCKS)]
+    return float(STUDENT * np.std(blocks, ddof=1) / math.sqrt(BLOCKS))
