@@ -13,7 +13,7 @@ TEXTS = tuple(f"text number {number} of those that are asked for again and again
 
 async def vectors(url: str, task: str, texts: Sequence[str] = TEXTS) -> np.ndarray:
     """The vectors of `texts`, float32 [texts, dimensions]."""
-    async with httpx.AsyncClient(trust_env=False, timeout=90) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=300) as client:
         reply = await client.post(f"{url}/v1/embeddings", json={"task": task, "input": list(texts)})
     assert reply.status_code == 200, reply.text
     return np.array([entry["embedding"] for entry in reply.json()["data"]], np.float32)
@@ -29,7 +29,7 @@ class Load:
 
     async def __aenter__(self) -> "Load":
         self._client = httpx.AsyncClient(
-            trust_env=False, timeout=90, limits=httpx.Limits(max_connections=None)
+            trust_env=False, timeout=300, limits=httpx.Limits(max_connections=None)
         )
         self._sending = asyncio.create_task(self._send())
         return self

@@ -27,7 +27,7 @@ from deploy.ray.running import look
 from deploy.ray.status import Status, render
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 120
+START_SECONDS = 240
 # Below what Ray itself chooses from (10002 to 19999), and out of the kernel's own range.
 GCS_PORTS = range(6000, 9900)
 OTHER_PORTS = range(20_000, 32_000)
@@ -119,12 +119,18 @@ class RayCluster:
             "cpus": 0.5,
             "worker": {"batch_tokens": 1024, "kv_cache_gib": 0.5, "max_tokens": 2048},
             "env": {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"},
-            "start_seconds": 240,
+            "start_seconds": START_SECONDS,
         }
         first = random.randrange(20_000, 31_000)
         document = {
             "pools": {pool: {**small, **its} for pool, its in pools.items()},
-            "routers": {"port": self.router_port, **routers},
+            # A slow machine may take a while to start an engine that work waits for.
+            "routers": {
+                "port": self.router_port,
+                "hold_seconds": START_SECONDS,
+                "settings": {"request_timeout_seconds": START_SECONDS},
+                **routers,
+            },
             "worker_ports": getattr(self, "worker_ports", f"{first}-{first + 99}"),
         }
         self.worker_ports = document["worker_ports"]

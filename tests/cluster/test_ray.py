@@ -155,7 +155,7 @@ async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deploy
 async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
     body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
     replies: list[int] = []
-    async with deployment.load() as other, httpx.AsyncClient(trust_env=False, timeout=90) as client:
+    async with deployment.load() as other, httpx.AsyncClient(trust_env=False, timeout=300) as client:
         right = await vectors(deployment.url, "code.query")
         growing = asyncio.create_task(deployment.until_replicas("code", 2))
 
