@@ -224,14 +224,12 @@ async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
 
 
 async def test_down_leaves_nothing(deployment: Deployment) -> None:
+    replicas = processes("ray::ServeReplica:triptych-")
+    ours = [*replicas, *processes("ray::Directory"), *processes("ray::ServeController")]
+    ours += [child for replica in replicas for child in workers_of(replica)]
     code, said = await deployment.cluster.deploy("down", deployment.config)
     assert code == 0, said
-    left = [
-        process
-        for title in ("ray::Serve", "ray::Directory", str(deployment.cluster.router_port))
-        for process in processes(title)
-    ]
-    _, alive = await asyncio.to_thread(psutil.wait_procs, left, 20)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, ours, 20)
     assert not alive
     status = await deployment.cluster.status(deployment.config)
     assert not any(pool["replicas"] for pool in status["pools"].values())
