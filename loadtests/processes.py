@@ -38,23 +38,24 @@ START_SECONDS = 300
 # Below those that the kernel gives to connections (net.ipv4.ip_local_port_range): an engine that listens only
 # once it is loaded would find its port taken by one of them.
 PORTS = range(10_000, 32_768)
+LOOPBACK = "127.0.0.1"
 MAX_WORKERS = 8
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    return free_port_run(1)
+def free_port(host: str = LOOPBACK, ports: range = PORTS) -> int:
+    """A port of `ports` that nobody listens on now."""
+    return free_port_run(1, host, ports)
 
 
-def free_port_run(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on now."""
+def free_port_run(count: int, host: str = LOOPBACK, ports: range = PORTS) -> int:
+    """The first of `count` ports in a row, of `ports`, that nobody listens on now."""
     while True:
-        first = random.choice(range(PORTS.start, PORTS.stop - count))
+        first = random.choice(range(ports.start, ports.stop - count))
         with contextlib.ExitStack() as listeners:
             try:
                 for port in range(first, first + count):
                     listener = listeners.enter_context(socket.socket())
-                    listener.bind(("127.0.0.1", port))
+                    listener.bind((host, port))
             except OSError:
                 continue
             return first

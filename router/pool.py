@@ -163,10 +163,8 @@ class Pool:
 
         Taken for a fast one, a new replica would get the next batches of every router at once.
         """
-        tokens = replica.tokens_in_flight
-        if replica.pace.seconds_per_token:
-            return replica.pace.seconds(tokens), tokens
-        return self._ordinary.seconds(tokens), tokens
+        pace = replica.pace if replica.pace.seconds_per_token else self._ordinary
+        return pace.seconds(replica.tokens_in_flight), replica.tokens_in_flight
 
     def _dispatch_admitted(self) -> None:
         self._dispatching = False

@@ -7,9 +7,10 @@ lost is full again after one lease; until then it names nobody rather than only 
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
+from router.targets import document_of
 from workers.contract import PoolName
 
 # Whoever has said nothing for this long is gone.
@@ -17,7 +18,7 @@ LEASE_SECONDS = 10.0
 # A new book names nobody for this long, and no pressure: everybody has been heard by then, more than once.
 LEARNING_SECONDS = 2 * AVERAGED_SECONDS
 
-Groups = list[dict[str, object]]
+Groups = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Book:
         pools: dict[PoolName, list[str]] = {}
         for member in self.members(now):
             pools.setdefault(member.pool, []).append(member.address)
-        return [{"targets": targets, "labels": {"task": pool}} for pool, targets in pools.items()]
+        return document_of(pools)
 
     def pressure(self, pool: PoolName, now: float) -> Pressure | None:
         """What all routers have for a pool; None while that is not known, or no router says anything."""

@@ -76,10 +76,10 @@ def up_here(config: ClusterConfig, seconds: float, notice: str) -> int:
     try:
         start(config)
         ready = wait(config, seconds)
-        print(render(look(config)))
+        seen = look(config)
+        print(render(seen))
         if ready:
-            url = look(config).routers[0]
-            print(TRY_IT.format(url=url, notice=notice), flush=True)
+            print(TRY_IT.format(url=seen.routers[0], notice=notice), flush=True)
             signal.pause()
     except KeyboardInterrupt:
         ready = True

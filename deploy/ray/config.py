@@ -144,6 +144,10 @@ class Pool(_Strict):
             )
         return self
 
+    def setting(self, name: str) -> Any:
+        """A setting of its workers: what is given, else the default."""
+        return self.worker.get(name, WorkerSettings.model_fields[name].default)
+
     @property
     def gpus_each(self) -> float:
         """The GPUs of one replica, as Ray counts them."""
@@ -185,6 +189,15 @@ class Routers(_Strict):
     @classmethod
     def _router_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         return _settings_of(RouterSettings, settings, ROUTER_OWN, discovery="unused")
+
+    def setting(self, name: str) -> Any:
+        """A setting of the routers: what is given, else the default."""
+        return self.settings.get(name, RouterSettings.model_fields[name].default)
+
+    @property
+    def drain_times(self) -> tuple[float, float]:
+        """Seconds in which one that is asked to stop still takes requests, and then still finishes them."""
+        return float(self.setting("drain_notice_seconds")), float(self.setting("drain_seconds"))
 
 
 def _ports(value: str) -> str:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 
 from deploy.local.readiness import why_taken
 
@@ -43,12 +42,6 @@ class NodeLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def __enter__(self) -> "NodeLock":
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.release()
 
 
 def take_port(host: str, ports: Sequence[int]) -> tuple[int, NodeLock]:

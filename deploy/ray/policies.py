@@ -8,13 +8,11 @@ import time
 from typing import Any
 
 import ray
-
-# Ray itself uses it from Python, but its stub leaves it out.
-from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
 from ray.serve.config import AutoscalingContext
 
 from deploy.ray.directory import find_directory
 from deploy.ray.pressure import Pressure, replicas_for
+from deploy.ray.room import matches
 from workers.contract import PoolName
 
 ASK_SECONDS = 1.0
@@ -76,7 +74,7 @@ class NodesPolicy:
         if now - self._looked_at >= ASK_SECONDS:
             self._looked_at = now
             self._nodes = sum(
-                node["Alive"] and node_labels_match_selector(node["Labels"], self._labels)
+                node["Alive"] and matches(node["Labels"], self._labels)
                 for node in ray.nodes()  # type: ignore[no-untyped-call]
             )
         return max(1, self._nodes), {}

@@ -15,6 +15,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+# Ray itself uses it from Python, but its stub leaves it out.
+from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
+
 from deploy.ray.config import Pool
 from deploy.ray.nodes import Node
 
@@ -184,18 +187,11 @@ def demand_of(name: str, pool: Pool) -> Demand:
 
 
 def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Whether labels meet a selector, as Ray reads it: `a`, `!a`, `in(a,b)` or `!in(a,b)`.
+    """Whether labels meet a selector, by Ray itself: `a`, `!a`, `in(a,b)` or `!in(a,b)`.
 
-    A space after a comma belongs to the value (`ParseLabelSelectorValue` in
-    src/ray/common/scheduling/label_selector.cc). A node without the label meets what is negated.
+    A space after a comma belongs to the value. A node without the label meets what is negated.
     """
-    for key, value in selector.items():
-        wanted = value.removeprefix("!")
-        listed = wanted.startswith("in(") and wanted.endswith(")")
-        values = wanted[3:-1].split(",") if listed else [wanted]
-        if (labels.get(key) in values) == value.startswith("!"):
-            return False
-    return True
+    return bool(node_labels_match_selector(dict(labels), dict(selector)))
 
 
 def units(amount: float) -> int:

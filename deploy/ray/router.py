@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import ray
@@ -24,7 +24,6 @@ from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, s
 from deploy.ray.pressure import Pressure
 from deploy.ray.process import ChildProcess
 from router.keys import make_key
-from router.settings import RouterSettings
 from workers.contract import PoolName
 
 log = logging.getLogger("ray.serve")
@@ -50,8 +49,7 @@ class NodeRouter:
         self._name, self._pools = name, pools
         self._directory = DirectoryClient(name)
         self._routers = routers = Routers.model_validate(settings)
-        node = node_address()
-        host = routers.host or node
+        host = routers.host or node_address()
         self._url = f"http://{reachable(host)}:{routers.port}"
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
         self._file = Path(self._folder.name) / "workers.json"
@@ -83,7 +81,7 @@ class NodeRouter:
 
     async def __del__(self) -> None:
         """Called by Serve before the replica is stopped: what the router has accepted, it finishes."""
-        notice, drain = drain_times(self._routers)
+        notice, drain = self._routers.drain_times
         await self._process.stop(notice + drain + 5)
         self._following.cancel()
         with contextlib.suppress(DirectoryLost):
@@ -148,7 +146,7 @@ class NodeRouter:
     def _write(self, groups: Groups) -> None:
         # Each router tries them in an order of its own, or all of them would begin with the same.
         for group in groups:
-            random.Random(self._id).shuffle(cast(list[str], group["targets"]))
+            random.Random(self._id).shuffle(group["targets"])
         if groups == self._written:
             return
         part = self._file.with_suffix(".part")
@@ -157,18 +155,9 @@ class NodeRouter:
         self._written = groups
 
 
-def drain_times(routers: Routers) -> tuple[float, float]:
-    """Seconds in which a router that is asked to stop still takes requests, and then still finishes them."""
-
-    def seconds(name: str) -> float:
-        return float(routers.settings.get(name, RouterSettings.model_fields[name].default))
-
-    return seconds("drain_notice_seconds"), seconds("drain_seconds")
-
-
 def with_empty_pools(groups: Groups, pools: Mapping[PoolName, bool]) -> Groups:
     """`groups`, and one without targets for each of `pools` that has no worker now."""
-    named = {group["labels"]["task"] for group in groups}  # type: ignore[index]
+    named = {group["labels"]["task"] for group in groups}
     empty: Groups = [
         {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
         for name, may_be_empty in pools.items()

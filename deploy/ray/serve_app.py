@@ -15,8 +15,8 @@ from ray.serve import Application
 
 from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
 from deploy.ray.policies import NodesPolicy, PressurePolicy
-from deploy.ray.router import START_SECONDS, NodeRouter, drain_times
-from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker, drain_seconds
+from deploy.ray.router import START_SECONDS, NodeRouter
+from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker
 from workers.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0
@@ -99,7 +99,7 @@ def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
     its = config.pools[name]
     return {
         **_scale(config.name, name, its),
-        **_limits(ROUTERS_SECONDS + drain_seconds(its) + 20),
+        **_limits(ROUTERS_SECONDS + its.setting("drain_seconds") + 20),
         "max_surge_percent": its.surge_percent,
         "ray_actor_options": _actor(its.cpus, its.gpus_each, its.memory_gib, its.resources, its.labels),
         **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),
@@ -121,7 +121,7 @@ def router_options(its: Routers) -> dict[str, Any]:
         }
     return {
         **scale,
-        **_limits(sum(drain_times(its)) + START_SECONDS),
+        **_limits(sum(its.drain_times) + START_SECONDS),
         # Two on one node could not have the same port.
         "max_replicas_per_node": 1,
         "ray_actor_options": _actor(its.cpus, 0, 0, {}, its.labels),

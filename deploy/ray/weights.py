@@ -10,7 +10,6 @@ from deploy.local.plan import GPU_SHARE
 from deploy.ray.config import Pool
 from workers.checkpoints.layout import INDEX, UPSTREAM_ID
 from workers.contract import PoolName
-from workers.settings import WorkerSettings
 
 GIB = 2**30
 UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"
@@ -81,15 +80,14 @@ def _cache_gib(name: PoolName, pool: Pool) -> float:
     if name == "rerank":
         # Another model, whose shape is not known here.
         return 0.0
-    tokens = pool.worker.get("max_tokens", WorkerSettings.model_fields["max_tokens"].default)
-    return int(tokens) * CACHE_BYTES_PER_TOKEN / pool.tensor_parallel / GIB
+    return int(pool.setting("max_tokens")) * CACHE_BYTES_PER_TOKEN / pool.tensor_parallel / GIB
 
 
 def _conversion(pool: Pool) -> str | None:
     """What makes the weights in memory another size than their files."""
     if method := pool.worker.get("quantization"):
         return f"quantization {method}"
-    dtype = pool.worker.get("dtype", "auto")
+    dtype = pool.setting("dtype")
     return None if dtype == "auto" else f"conversion to {dtype}"
 
 

@@ -18,7 +18,6 @@ from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, s
 from deploy.ray.locks import held, take_port
 from deploy.ray.process import ChildProcess
 from workers.contract import PoolName
-from workers.settings import WorkerSettings
 
 log = logging.getLogger("ray.serve")
 
@@ -84,7 +83,7 @@ class PoolWorker:
             await self._directory.ask(
                 "until_forgotten", self._member.address, ROUTERS_SECONDS, seconds=ROUTERS_SECONDS + 5
             )
-        await self._process.stop(drain_seconds(self._its) + 5)
+        await self._process.stop(self._its.setting("drain_seconds") + 5)
         self._port_lock.release()
 
     async def _until_ready(self, host: str, port: int) -> None:
@@ -111,11 +110,6 @@ class PoolWorker:
             except DirectoryLost as error:
                 log.warning("the directory cannot be told of %s: %s", self._member.address, error)
             await asyncio.sleep(BEAT_SECONDS)
-
-
-def drain_seconds(pool: Pool) -> float:
-    """How long a worker may take to finish what it has."""
-    return float(pool.worker.get("drain_seconds", WorkerSettings.model_fields["drain_seconds"].default))
 
 
 def worker_environment(

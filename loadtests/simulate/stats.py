@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loadtests.bench.stats import percentile as nearest_rank
+
 BLOCKS = 10
 # 95 % of Student's distribution with BLOCKS - 1 degrees of freedom.
 STUDENT = 2.26
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that at least `share` (0 to 1) of all are not above; NaN for none."""
-    if not len(values):
-        return math.nan
-    return float(np.quantile(np.asarray(values), share, method="inverted_cdf"))
+    """`loadtests.bench.stats.percentile`, but NaN for none."""
+    return nearest_rank(values, share) if values else math.nan
 
 
 def uncertainty(values: Sequence[float], share: float) -> float:

@@ -6,8 +6,6 @@ import os
 import random
 import secrets
 import shutil
-import signal
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ from deploy.ray.config import read_config
 from deploy.ray.directory import NAMESPACE
 from deploy.ray.running import look
 from deploy.ray.status import Status, render
+from loadtests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
@@ -232,23 +231,6 @@ def environment() -> dict[str, str]:
         "RAY_health_check_failure_threshold": "4",
     }
     return kept | quick | AUTHENTICATION | {"RAY_USAGE_STATS_ENABLED": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
-
-
-def free_port(host: str, ports: range) -> int:
-    """A port of `ports` that nobody listens on."""
-    while True:
-        port = random.choice(ports)
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-
-
-def kill9(process: psutil.Process) -> None:
-    """SIGKILL."""
-    process.send_signal(signal.SIGKILL)
 
 
 @contextmanager

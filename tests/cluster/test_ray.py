@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from deploy.ray.status import Status
 from tests.cluster.load import Load, vectors
-from tests.cluster.raylets import RayCluster, kill9, processes, workers_of
+from tests.cluster.raylets import RayCluster, processes, workers_of
 from workers.contract import PoolName
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -113,11 +113,11 @@ async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
     assert len(below) >= 2
     async with deployment.load() as load:
         [worker] = [process for process in workers_of(engine_of) if "workers" in process.cmdline()]
-        kill9(worker)
+        worker.kill()
         await asyncio.to_thread(worker.wait, 20)
         await deployment.cluster.until(deployment.config, lambda status: engine_of.pid not in pids(RETRIEVAL))
         await deployment.until_replicas("retrieval", 2)
-        kill9(replica)
+        replica.kill()
         # Nothing that it started is left, or a GPU would stay taken.
         _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
         assert not alive
@@ -129,7 +129,7 @@ async def test_losing_the_controller_and_the_directory_costs_nothing(deployment:
     async with deployment.load() as load:
         for title in ("ray::ServeController", "ray::Directory"):
             [process] = processes(title)
-            kill9(process)
+            process.kill()
             await asyncio.to_thread(process.wait, 20)
         await deployment.cluster.until(
             deployment.config,
