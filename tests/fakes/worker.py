@@ -117,6 +117,7 @@ class FakeWorker:
         self.active = 0
         self.port = port
         self._random = random.Random(seed)
+        self._asked_in_vain = False
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -157,11 +158,12 @@ class FakeWorker:
     async def retire(self) -> None:
         """Stop as a worker does that is told to: refuse what comes, finish what it has, then go.
 
-        It goes once it has refused a batch, so there has to be load.
+        It goes once it has refused a batch or said that it is not ready: a router that finds others faster
+        may give it no batch to refuse.
         """
         self.mode, self.ready = "draining", False
-        had = len(self.batches)
-        await self._until(lambda: self.active == 0 and len(self.batches) > had)
+        had, self._asked_in_vain = len(self.batches), False
+        await self._until(lambda: self.active == 0 and (len(self.batches) > had or self._asked_in_vain))
         await self._stop()
 
     async def come_back(self) -> None:
@@ -196,6 +198,9 @@ class FakeWorker:
         return web.Response(body=contract.encode_info(self.info), content_type="application/json")
 
     async def _ready(self, _: web.Request) -> web.Response:
+        if not self.ready:
+            self._asked_in_vain = True
+            await self._notify()
         return web.Response(status=200 if self.ready else 503)
 
     async def _encode(self, request: web.Request) -> web.StreamResponse:
