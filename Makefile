@@ -2,15 +2,18 @@
 
 PYTHON ?= python3
 ENGINE ?= auto
-SECONDS := 300
+SECONDS :=
+SCENARIO ?= interactive
+RATE ?= 20
 VENV := .venv/bin/python
+LOADTEST = --scenario $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 help: ## list the targets
 	@awk -F ' ## ' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   the Python to set up with, 3.11 to 3.13"
 	@echo "  ENGINE=cpu          set up vLLM for CPUs even where there is an NVIDIA GPU (auto, cpu, gpu)"
-	@echo "  SECONDS=300         how long make soak takes"
+	@echo "  SECONDS=300         how long make soak and make loadtest take"
 
 serve: venv ## serve on this machine until Ctrl-C
 	@$(VENV) -m deploy local
@@ -24,11 +27,17 @@ test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long
 ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
 	@$(VENV) -m deploy ray up --local
 
+loadtest: loadtest-venv ## load the running deployment, or a demo; SCENARIO=mix RATE=20 (or USERS=8) SECONDS=60 URL=...
+	@$(VENV) -m loadtests run $(LOADTEST) $(if $(USERS),--users $(USERS),--rate $(RATE))
+
+capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms,failures=0.1%
+	@$(VENV) -m loadtests find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
+
 bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
 	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
-	@SOAK_SECONDS=$(SECONDS) $(VENV) -m pytest -s tests/fault/test_soak.py
+	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s tests/fault/test_soak.py
 
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
@@ -48,6 +57,9 @@ venv: ## set up .venv for this machine
 ray: ## the same, with Ray
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --ray
 
+loadtest-venv: ## the same, with what load tests need
+	@$(PYTHON) deploy/install.py --engine $(ENGINE) --loadtest
+
 dev: ## the same, with what tests and checks need
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --dev
 
@@ -55,4 +67,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test test-cluster ray-up bench soak verify lint format venv ray dev clean
+.PHONY: help serve test test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean

@@ -1,6 +1,6 @@
 """Sets up `.venv`: picks the engine for this machine and installs it with everything else.
 
-    python3 deploy/install.py [--engine auto|cpu|gpu] [--ray] [--dev]
+    python3 deploy/install.py [--engine auto|cpu|gpu] [--ray] [--loadtest] [--dev]
 
 Runs before anything is installed, so it needs the standard library only, and parses on any Python 3.8 or
 newer in order to say which Python it wants. A finished `.venv` is left as it is until pyproject.toml, the
@@ -32,7 +32,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 UNWANTED = ("torchaudio", "torchcodec")
 UNFINISHED = "unfinished"
 # Behind the key of an installation: what it has besides the engine.
-EXTRAS = ("dev", "ray")
+EXTRAS = ("dev", "loadtest", "ray")
 
 NO_CPU_TORCH = """
 {torch} was not found. It is not on PyPI: it comes from PyTorch's own index,
@@ -57,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Set up .venv for this machine.")
     parser.add_argument("--engine", choices=("auto", "cpu", "gpu"), default="auto", help="default: auto")
     parser.add_argument("--ray", action="store_true", help="also Ray, for a cluster")
+    parser.add_argument("--loadtest", action="store_true", help="also what load tests need")
     parser.add_argument("--dev", action="store_true", help="also what the tests and checks need")
     options = parser.parse_args()
     engine = options.engine

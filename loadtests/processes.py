@@ -93,7 +93,11 @@ class Process:
             time.sleep(0.1)
         raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
 
-    def wait(self, timeout: float = 60) -> int:
+    def poll(self) -> int | None:
+        """The exit code, None while the process lives."""
+        return self._process.poll()
+
+    def wait(self, timeout: float | None = 60) -> int:
         """The exit code, once the process has ended."""
         return self._process.wait(timeout)
 

@@ -19,6 +19,14 @@ class Spent(NamedTuple):
     stolen: float
 
 
+class Machine(NamedTuple):
+    """Seconds of all processors since the machine began: at work, at work or not, and given to others."""
+
+    busy: float
+    all: float
+    stolen: float
+
+
 class Meter:
     """What groups of process trees take from now on, beside this process, which is the load generator."""
 
@@ -41,10 +49,16 @@ class Meter:
             name: sum(tree_seconds(pid, self._proc) for pid in pids) for name, pids in self._groups.items()
         }
         groups[self.GENERATOR] = own_seconds(os.getpid(), self._proc)
-        line = (self._proc / "stat").read_text().split("\n", 1)[0].split()[1:9]
-        user, nice, system, idle, iowait, irq, softirq, stolen = (int(field) / _TICKS for field in line)
-        busy = user + nice + system + irq + softirq
-        return Spent(groups, busy + idle + iowait + stolen, busy, stolen)
+        machine = machine_seconds(self._proc)
+        return Spent(groups, machine.all, machine.busy, machine.stolen)
+
+
+def machine_seconds(proc: Path = PROC) -> Machine:
+    """Of the whole machine, with whatever. Raises `OSError` where the kernel does not say."""
+    line = (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, idle, iowait, irq, softirq, stolen = (int(field) / _TICKS for field in line)
+    busy = user + nice + system + irq + softirq
+    return Machine(busy, busy + idle + iowait + stolen, stolen)
 
 
 def own_seconds(pid: int, proc: Path = PROC) -> float:

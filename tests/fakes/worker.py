@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -87,6 +87,8 @@ def _source(content: contract.Text | contract.Image | contract.Document) -> byte
 class FakeWorker:
     """One fake. Set `mode` for all calls, or `script` for the next ones; change `info` before it is probed.
 
+    `vectors_of` another pool than its own: it answers with the vectors that are right there.
+
     With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
     with each, `left` counts those whose caller went away, `active` those that it works on.
     """
@@ -105,6 +107,7 @@ class FakeWorker:
             batch_tokens=8192,
             versions={},
         )
+        self.vectors_of: contract.PoolName = task
         self.mode: Mode = "healthy"
         self.script: deque[Mode] = deque()
         self.ready = True
@@ -273,7 +276,7 @@ class FakeWorker:
         for code in FAILURES:
             if text.startswith(f"!{code}"):
                 return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
-        vector = vector_of(self.info.task, item, self.info.dimensions)
+        vector = vector_of(self.vectors_of, item, self.info.dimensions)
         shape, data = vector.shape, vector.data
         match mode:
             case "wrong dimension":
@@ -314,8 +317,13 @@ async def _main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--task", choices=contract.POOLS, required=True)
     parser.add_argument("--dimensions", type=int, default=2048)
+    parser.add_argument("--mode", choices=get_args(Mode), default="healthy")
+    parser.add_argument("--delay", type=float, default=0.05, help="seconds, with --mode slow")
+    parser.add_argument("--vectors-of", choices=contract.POOLS, help="the pool whose vectors it gives")
     arguments = parser.parse_args()
     worker = FakeWorker(arguments.task, arguments.dimensions, arguments.port)
+    worker.mode, worker.delay = arguments.mode, arguments.delay
+    worker.vectors_of = arguments.vectors_of or arguments.task
     await worker.start()
     await asyncio.Event().wait()
 

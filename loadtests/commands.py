@@ -1,0 +1,135 @@
+"""What the commands of `python -m loadtests` do.
+
+They return exit codes: 0, 1 where something does not hold, 2 where there is nothing to judge by.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from loadtests import compare, results, slo
+from loadtests.calm import Calm, Unusable
+from loadtests.dialects import dialect
+from loadtests.failed import HarnessFailed
+from loadtests.request import TASKS
+from loadtests.results import Run
+from loadtests.scenario import names, read_scenario
+from loadtests.slo import Objectives, read_objectives
+from loadtests.target import find_target
+
+PASSED, FAILED, NO_RESULT = 0, 1, 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Also `find-capacity`."""
+    # They import locust.
+    from loadtests import run as runs
+    from loadtests.setup import setup
+
+    with ExitStack() as stack:
+        plan = setup(options, stack)
+        baseline = results.read(options.baseline) if options.baseline else None
+        finished = runs.run(plan.options, plan.crew)
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    results.write(finished, out / "run.json")
+    # What a search looks for is no bound of it.
+    objectives = None if options.command == "find-capacity" else plan.objectives
+    return _report(finished, out, objectives, baseline)
+
+
+def join(options: argparse.Namespace) -> int:
+    from loadtests.join import join
+
+    join(options.address, options.name)
+    return PASSED
+
+
+def compare_runs(options: argparse.Namespace) -> int:
+    runs = [results.read(path) for path in options.runs]
+    print(compare.render(compare.compare(runs, options.tolerance)))
+    return PASSED
+
+
+def gate(options: argparse.Namespace) -> int:
+    finished = results.read(options.run)
+    baseline = results.read(options.baseline) if options.baseline else None
+    judgement = slo.judge(finished, read_objectives(options.slo), baseline)
+    print(slo.render(judgement))
+    return PASSED if judgement.passed else FAILED
+
+
+def report(options: argparse.Namespace) -> int:
+    finished = results.read(options.run)
+    baseline = results.read(options.baseline) if options.baseline else None
+    out = options.run if options.run.is_dir() else options.run.parent
+    return _report(finished, out, read_objectives(options.slo) if options.slo else None, baseline)
+
+
+def golden(options: argparse.Namespace) -> int:
+    """Record the vectors of a deployment, and say what looks wrong with them."""
+    with ExitStack() as stack:
+        target, _ = find_target(options, stack)
+        spoken = dialect(options.dialect, target, model=options.model, key=options.key)
+        calm = Calm(spoken, options.timeout, not options.insecure)
+        stack.callback(calm.close)
+        found = calm.golden(TASKS)
+    found.source = f"{', '.join(sorted(target.values()))}, {time.strftime('%Y-%m-%d')}"
+    complaints = found.complaints()
+    for complaint in complaints:
+        print(complaint)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("wb") as file:
+        found.save(file)
+    print(f"{options.out}: {sum(map(len, found.vectors.values()))} vectors")
+    return FAILED if complaints else PASSED
+
+
+def scenarios(_: argparse.Namespace) -> int:
+    for name in names():
+        scenario = read_scenario(name)
+        print(f"{name:12} {scenario.about}")
+        for flow in scenario.flows:
+            print(f"{'':12}   {flow.name}: {flow.task}, weight {flow.weight:g}")
+    return PASSED
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "find-capacity": run,
+    "join": join,
+    "compare": compare_runs,
+    "gate": gate,
+    "report": report,
+    "golden": golden,
+    "scenarios": scenarios,
+}
+
+
+def main(options: argparse.Namespace) -> int:
+    """Do what `options` say; the exit code."""
+    try:
+        return COMMANDS[options.command](options)
+    except (Unusable, ValueError) as error:
+        print(f"loadtests: {error}", file=sys.stderr)
+    except HarnessFailed as error:
+        print(f"loadtests: the harness failed: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("loadtests: stopped", file=sys.stderr)
+    return NO_RESULT
+
+
+def _report(finished: Run, out: Path, objectives: Objectives | None, baseline: Run | None) -> int:
+    """Write the page, print the table; whether all is well."""
+    # It draws, and what that takes half a second to import.
+    from loadtests.report import html, terminal
+
+    judgement = slo.judge(finished, objectives, baseline) if objectives else None
+    (out / "report.html").write_text(html.render(finished, judgement))
+    print(terminal.render(finished, judgement))
+    print(f"\n{out / 'report.html'}")
+    wrong = finished.golden.complaints or results.wrong(finished)
+    return FAILED if wrong or (judgement is not None and not judgement.passed) else PASSED

@@ -1,0 +1,211 @@
+"""Leads the processes that put the load on through the segments of a shape, and adds up what they note.
+
+It is locust's master. Importing it imports locust, which makes sockets and clocks cooperative in the whole
+process.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gevent
+import msgspec
+from gevent.queue import Queue
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadtests import plan as messages
+from loadtests.failed import HarnessFailed
+from loadtests.monitor import MachineMeter
+from loadtests.plan import Done, Load, Plan
+from loadtests.recording import Samples, Timeline, Total, interval_for
+from loadtests.results import Capacity, Measured, Process, Segment
+from loadtests.shapes import Shape
+from loadtests.users import CLASSES
+
+# Between a load's being sent out and its beginning: the messages' way, with much to spare.
+DELAY_SECONDS = 0.3
+JOIN_SECONDS = 120.0
+LOST_SECONDS = 30.0
+# locust warns of more users a second, for each process.
+USERS_A_SECOND = 100.0
+
+
+Watch = Callable[[Total, Load, float], None]
+"""Called about every second of a load with what has come in, the load, and the seconds since its
+beginning."""
+
+
+class Conductor:
+    """Waits for processes to join, then runs loads. `host` and `port` are where they join (0: any port).
+
+    `alive` raises `HarnessFailed` when a process that belongs to this one has ended.
+    """
+
+    def __init__(self, plan: Plan, processes: int, host: str, port: int, alive: Callable[[], None]) -> None:
+        self._plan, self._processes, self._alive = plan, processes, alive
+        self._flows = [flow.name for flow in plan.read_scenario().flows]
+        # locust would wait a second for processes to say how many users they have; they do every third.
+        os.environ.setdefault("LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP", "0")
+        environment = Environment(user_classes=[CLASSES[plan.loop]], stop_timeout=plan.timeout)
+        self._runner: MasterRunner = environment.create_master_runner(host, port)
+        self.port: int = self._runner.server.port
+        self._prepared = 0
+        self._done: Queue[Done] = Queue()
+        self._broken: str | None = None
+        self._total: Total | None = None
+        self._number = 0
+        self._spawning: gevent.Greenlet[..., None] | None = None
+        self._begin: float | None = None
+        self.examples: dict[str, str] = {}
+        listeners = {
+            messages.PREPARED: self._on_prepared,
+            messages.SAMPLES: self._on_samples,
+            messages.DONE: self._on_done,
+            messages.BROKEN: self._on_broken,
+        }
+        for kind, listener in listeners.items():
+            self._runner.register_message(kind, listener)
+
+    @property
+    def seconds(self) -> float:
+        """Since the first load began; 0 before."""
+        return 0.0 if self._begin is None else time.monotonic() - self._begin
+
+    def gather(self) -> None:
+        """Wait until all processes have joined and are prepared. Raises `HarnessFailed`."""
+        self._until(lambda: len(self._runner.clients.ready) >= self._processes, JOIN_SECONDS, "to join")
+        plan = msgspec.msgpack.encode(self._plan)
+        for number, client in enumerate(self._runner.clients.ready):
+            data = {"plan": plan, "process": number, "processes": self._processes}
+            self._runner.send_message(messages.PLAN, data, client.id)
+        self._until(lambda: self._prepared >= self._processes, JOIN_SECONDS, "to make their texts")
+        if self._plan.loop == "open":
+            self._runner.start(self._processes, self._processes)
+
+    def run(self, shape: Shape, watch: Watch, *, adaptive: bool) -> tuple[list[Measured], Capacity | None]:
+        """Go through `shape`; without `adaptive` its segments follow one another without a gap.
+
+        Raises `HarnessFailed`.
+        """
+        if not adaptive:
+            return self._load(list(shape), watch), None
+        measured: list[Measured] = []
+        try:
+            segment = next(shape)
+            while True:
+                [last] = self._load([segment], watch)
+                measured.append(last)
+                segment = shape.send(last)
+        except StopIteration as finished:
+            return measured, finished.value
+
+    def close(self) -> None:
+        """Send the processes home."""
+        if self._spawning is not None:
+            self._spawning.kill()
+        self._runner.quit()
+
+    def _load(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
+        interval = interval_for(segments)
+        timeline = Timeline(segments, interval)
+        total = self._total = Total(timeline, self._flows)
+        self._number += 1
+        load = Load(
+            number=self._number,
+            segments=list(segments),
+            interval=interval,
+            delay=DELAY_SECONDS,
+            process=0,
+            processes=self._processes,
+        )
+        self._runner.send_message(messages.LOAD, {"load": msgspec.msgpack.encode(load)})
+        begin = time.monotonic() + DELAY_SECONDS
+        if self._begin is None:
+            self._begin = begin
+        began = begin - self._begin
+        cpu = list(self._lead(timeline, begin, lambda: watch(total, load, time.monotonic() - begin)))
+        if self._plan.loop == "closed":
+            self._users(0, USERS_A_SECOND)
+        done = self._await_done()
+        self.examples = total.examples | self.examples
+        return [
+            Measured(
+                segment=segment,
+                began=began + start,
+                interval=interval,
+                intervals=intervals,
+                processes=[process[number] for process in done],
+                machine_cpu=busy,
+            )
+            for number, (segment, start, intervals, busy) in enumerate(
+                zip(segments, timeline.begins, total.segments, cpu, strict=True)
+            )
+        ]
+
+    def _lead(self, timeline: Timeline, begin: float, look: Callable[[], None]) -> Iterator[float | None]:
+        """Be there while the segments pass: bring in users, and say how busy the machine was in each."""
+        for start, segment in zip(timeline.begins, timeline.segments, strict=True):
+            self._sleep_until(begin + start, look)
+            meter = MachineMeter()
+            look()
+            if segment.users is not None:
+                low, high = segment.users
+                self._users(low, USERS_A_SECOND * self._processes)
+                if high != low:
+                    self._users(high, abs(high - low) / segment.seconds)
+            self._sleep_until(begin + start + segment.seconds, look)
+            yield meter.read()
+
+    def _users(self, count: int, a_second: float) -> None:
+        if self._spawning is not None:
+            self._spawning.kill()
+        self._spawning = gevent.spawn(self._runner.start, count, a_second)
+
+    def _sleep_until(self, moment: float, look: Callable[[], None]) -> None:
+        while (left := moment - time.monotonic()) > 0:
+            gevent.sleep(min(left, 1.0))
+            self._check()
+            look()
+
+    def _await_done(self) -> list[list[Process]]:
+        """What the processes say of themselves; all have reported by then."""
+        done: list[list[Process]] = []
+        limit = time.monotonic() + self._plan.timeout + LOST_SECONDS
+        while len(done) < self._processes:
+            self._check()
+            if time.monotonic() > limit:
+                missing = self._processes - len(done)
+                raise HarnessFailed(f"{missing} of {self._processes} processes of the harness did not finish")
+            if not self._done.empty():
+                done.append(self._done.get().processes)
+            else:
+                gevent.sleep(0.02)
+        return sorted(done, key=lambda its: its[0].name)
+
+    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        limit = time.monotonic() + seconds
+        while not condition():
+            self._check()
+            if time.monotonic() > limit:
+                raise HarnessFailed(f"waited {seconds:g} s for {self._processes} processes {what}")
+            gevent.sleep(0.05)
+
+    def _check(self) -> None:
+        self._alive()
+        if self._broken is not None:
+            raise HarnessFailed(f"a process of the harness failed:\n{self._broken}")
+
+    def _on_prepared(self, msg: Any, **_: Any) -> None:
+        self._prepared += 1
+
+    def _on_samples(self, msg: Any, **_: Any) -> None:
+        if self._total is not None and msg.data["number"] == self._number:
+            self._total.add(msgspec.msgpack.decode(msg.data["samples"], type=Samples))
+
+    def _on_done(self, msg: Any, **_: Any) -> None:
+        self._done.put(msgspec.msgpack.decode(msg.data["data"], type=Done))
+
+    def _on_broken(self, msg: Any, **_: Any) -> None:
+        self._broken = msg.data["data"].decode()

@@ -1,0 +1,174 @@
+"""Golden vectors: what a deployment has to answer to a few texts, known from a time when all was well."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtests.dialects import Reply, Vector, pool_of
+from loadtests.request import TASKS, Request, Task
+
+COMMON = (
+    "The ferry leaves at seven and takes about forty minutes.",
+    "Der Bäcker an der Ecke hat sonntags geschlossen.",
+    "図書館は駅のすぐ前にあります。",
+    "def area(width, height):\n    return width * height",
+)
+OWN: Mapping[str, tuple[str, ...]] = {
+    "retrieval": (
+        "how long does rye bread keep fresh",
+        "Lighthouses warn ships of rocks and shallows; most of them run by themselves today.",
+        "почему небо голубое",
+        "Olive trees can live for a thousand years and still bear fruit.",
+    ),
+    "text-matching": (
+        "The meeting has been moved to Thursday.",
+        "Thursday is the new date of our meeting.",
+        "La reunión se ha pasado al jueves.",
+        "It rained all day and the match was called off.",
+    ),
+    "code": (
+        "read a csv file and sum one column",
+        "SELECT city, COUNT(*) FROM orders GROUP BY city HAVING COUNT(*) > 10;",
+        "const unique = (items) => [...new Set(items)];",
+        "retry an http request with exponential backoff in go",
+    ),
+}
+GOLDEN_TEXTS: Mapping[Task, tuple[str, ...]] = {task: COMMON + OWN[pool_of(task)] for task in TASKS}
+
+# bfloat16 and another batch turn a vector by far less; another text or task by far more.
+SAME = 0.99
+# Two pools, or two prompts, give vectors of one text that differ by more.
+TOO_SIMILAR = 0.9999
+# Vectors so many times nearer to another task's than to their own task's are of that other task, however high
+# both cosines: what rounding does to a vector moves it away from both.
+NEARER = 4
+
+
+@dataclass
+class Golden:
+    """Unit vectors for each task, (texts, dimensions) in float32, and where they come from."""
+
+    source: str
+    vectors: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
+
+    @staticmethod
+    def requests() -> list[Request]:
+        """What to ask, one text at a time."""
+        return [
+            Request(flow=f"golden, {task}", task=task, inputs=[text], golden={0: number})
+            for task, texts in GOLDEN_TEXTS.items()
+            for number, text in enumerate(texts)
+        ]
+
+    def learn(self, request: Request, reply: Reply) -> None:
+        """Take the vector of one of `requests`. Raises `ValueError` where the reply has none to be used."""
+        if len(reply.vectors) != 1 or reply.vectors[0].ndim != 1:
+            raise ValueError(f"the reply to one text of task {request.task} has not one vector")
+        [number] = request.golden.values()
+        vector = _unit(reply.vectors[0])
+        if not np.isfinite(vector).all() or not vector.any():
+            raise ValueError(f"task {request.task} answers with a vector that is zero or not finite")
+        count = len(GOLDEN_TEXTS[request.task])
+        rows = self.vectors.setdefault(request.task, np.zeros((count, len(vector)), np.float32))
+        if rows.shape[1] != len(vector):
+            raise ValueError(
+                f"task {request.task} answers with {rows.shape[1]} and with {len(vector)} dimensions"
+            )
+        rows[number] = vector
+
+    def similarity(self, task: Task, number: int, vector: Vector) -> float | None:
+        """The cosine to the golden vector, cut to as many dimensions; None where there is none."""
+        rows = self.vectors.get(task)
+        if rows is None or len(vector) > rows.shape[1]:
+            return None
+        return float(_unit(rows[number, : len(vector)]) @ _unit(vector))
+
+    def complaints(self) -> list[str]:
+        """What looks wrong in these vectors themselves, whatever is right."""
+        found = []
+        for task, rows in self.vectors.items():
+            if float((rows @ rows[0]).min()) > TOO_SIMILAR:
+                found.append(f"task {task} answers with the same vector whatever the text")
+        for one, other in combinations(self.vectors, 2):
+            if self._too_similar(one, other):
+                prompt = (
+                    "is the prompt lost?" if pool_of(one) == pool_of(other) else "one variant in both pools?"
+                )
+                found.append(f"tasks {one} and {other} answer with the same vectors: {prompt}")
+        return found
+
+    def compare(self, other: "Golden") -> list[str]:
+        """What is wrong with `other`, where these are right; for a task, whose vectors it gives instead."""
+        found = []
+        for task, rows in other.vectors.items():
+            known = self.vectors.get(task)
+            if known is None:
+                found.append(
+                    f"task {task}: the vectors from {self.source} have none of it, record them again"
+                )
+                continue
+            if known.shape != rows.shape:
+                found.append(f"task {task} has {rows.shape[1]} dimensions, not {known.shape[1]}")
+                continue
+            cosines = (known * rows).sum(axis=1)
+            bad = f"{int((cosines < SAME).sum())} of {len(rows)} texts, least cosine {cosines.min():.3f}"
+            served = self._served(task, rows[: len(COMMON)])
+            if served is not None:
+                found.append(f"task {task} answers with the vectors of {served} ({bad})")
+            elif cosines.min() < SAME:
+                found.append(f"task {task} answers with other vectors ({bad})")
+        return found
+
+    def save(self, file: BinaryIO) -> None:
+        """As .npz, with the texts."""
+        texts = {f"texts {task}": np.array(GOLDEN_TEXTS[task]) for task in self.vectors}
+        vectors = {f"vectors {task}": rows for task, rows in self.vectors.items()}
+        np.savez_compressed(file, allow_pickle=False, source=np.array(self.source), **texts, **vectors)
+
+    @classmethod
+    def load(cls, file: Path | BinaryIO) -> "Golden":
+        """From .npz. Raises `ValueError` for another file, or one that was made with other texts."""
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            golden = cls(str(arrays["source"]))
+        # What numpy raises for a file that is none of its own depends on what it is.
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{file} holds no golden vectors ({error}): `python -m loadtests golden` records them"
+            ) from None
+        for task in TASKS:
+            rows, texts = arrays.get(f"vectors {task}"), arrays.get(f"texts {task}")
+            if rows is None or texts is None:
+                continue
+            if tuple(texts.tolist()) != GOLDEN_TEXTS[task]:
+                raise ValueError(f"{file} was recorded with other texts: record it again")
+            golden.vectors[task] = rows.astype(np.float32)
+        return golden
+
+    def _served(self, task: Task, common: NDArray[np.float32]) -> Task | None:
+        """Which other task gives these vectors of the common texts, if one does."""
+        distances = {
+            its: 1 - float((rows[: len(COMMON)] * common).sum(axis=1).mean())
+            for its, rows in self.vectors.items()
+            if rows.shape[1] == common.shape[1]
+        }
+        nearest = min(distances, key=lambda its: distances[its])
+        far = distances[task] > max(NEARER * distances[nearest], 1 - TOO_SIMILAR)
+        return nearest if far and distances[nearest] <= 1 - SAME else None
+
+    def _too_similar(self, one: Task, other: Task) -> bool:
+        its, others = self.vectors[one][: len(COMMON)], self.vectors[other][: len(COMMON)]
+        return its.shape == others.shape and float((its * others).sum(axis=1).min()) > TOO_SIMILAR
+
+
+def _unit(vector: Vector) -> Vector:
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm else vector

@@ -1,0 +1,1 @@
+"""What is written about a run: a page, and a text for the terminal."""

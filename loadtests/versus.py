@@ -1,0 +1,165 @@
+"""The same load on Triptych and on what else could serve the same vectors, one after another on this machine.
+
+    python -m loadtests.versus [--rounds 2] [--scenario common] [--slo p99=500ms,failures=0.1%]
+
+Three servers of stock vLLM, asked directly by a client that knows them all; the same, each behind vllm-router
+(Rust); and Triptych. Each is started alone, on the nano variants, float32, one thread for each engine, is
+searched for its capacity and then put under closed loops. Leaves a run's folder for each, and versus.md.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests import estimates, results
+from loadtests.bench.report import number, table
+from loadtests.bench.servers import Engine, Kind, Servers
+from loadtests.bench.stats import spread
+from loadtests.bench.systems import VllmRouter
+from loadtests.results import Run
+from workers.contract import POOLS
+
+USERS = (1, 16, 64)
+
+
+@dataclass(frozen=True)
+class System:
+    """What is compared: `arguments` are those of `python -m loadtests` that say where and how to ask."""
+
+    name: str
+    arguments: Sequence[str]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--scenario", default="common", help="default: %(default)s")
+    parser.add_argument("--slo", default="p99=500ms,failures=0.1%", help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=15, help="of each load (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/versus"), help="default: %(default)s")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    servers = Servers(options.out)
+    found: dict[str, list[Run]] = {}
+    try:
+        for round_ in range(options.rounds):
+            for kind in ("stock", "routed", "triptych"):
+                with _system(kind, servers) as system:
+                    print(f"round {round_ + 1} of {options.rounds}: {system.name}", flush=True)
+                    for name, command in _commands(options):
+                        out = options.out / f"{kind}-{name}-{round_ + 1}"
+                        _loadtest([*command, *system.arguments, "--out", str(out)])
+                        found.setdefault(system.name, []).append(results.read(out))
+    finally:
+        servers.stop()
+    text = markdown(found)
+    (options.out / "versus.md").write_text(text)
+    print(text)
+    return 0
+
+
+def _commands(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
+    common = ["--scenario", options.scenario, "--seconds", str(options.seconds)]
+    yield "capacity", ["find-capacity", "--slo", options.slo, *common]
+    for users in USERS:
+        yield f"{users}-users", ["run", "--users", str(users), *common]
+
+
+def _loadtest(arguments: Sequence[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "loadtests", *arguments], stdout=subprocess.PIPE, text=True)
+    # 1: something was wrong with replies, which the table has to say.
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"loadtests {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}")
+
+
+@contextmanager
+def _system(kind: str, servers: Servers) -> Iterator[System]:
+    """One of the three, ready, with nothing else running."""
+    engine: Kind = "worker" if kind == "triptych" else "stock"
+    servers.start(Engine(engine, "nano", pool) for pool in POOLS)
+    if kind == "triptych":
+        ours = servers.router(*((pool, servers.worker("nano", pool).url) for pool in POOLS))
+        try:
+            yield System("Triptych", ["--url", ours.url])
+        finally:
+            ours.kill()
+        return
+    stocks = {pool: servers.stock("nano", pool) for pool in POOLS}
+    vllm = ["--dialect", "vllm", "--model", "stock"]
+    if kind == "stock":
+        urls = [f"{pool}={server.url}" for pool, server in stocks.items()]
+        yield System("three stock vLLM", [*vllm, *(part for url in urls for part in ("--url", url))])
+        return
+    routers: list[VllmRouter] = []
+    try:
+        for pool, server in stocks.items():
+            routers.append(VllmRouter(servers.log(f"vllm-router-{pool}"), [server]).wait_until_ready())
+        urls = [f"{pool}={router.url}" for pool, router in zip(stocks, routers, strict=True)]
+        name = "three stock vLLM, each behind vllm-router"
+        yield System(name, [*vllm, *(part for url in urls for part in ("--url", url))])
+    finally:
+        for router in routers:
+            router.kill()
+
+
+def markdown(found: dict[str, list[Run]]) -> str:
+    """A table of the capacities and one of the closed loops, medians over the rounds with least and
+    largest."""
+    capacities = [
+        (
+            system,
+            _spread([run.capacity.rate for run in runs if run.capacity]),
+            _failures([run for run in runs if run.capacity]),
+        )
+        for system, runs in found.items()
+    ]
+    objective = next(run.capacity.objective for runs in found.values() for run in runs if run.capacity)
+    lines = [f"Highest rate with {objective}, requests/s:", ""]
+    lines += table(("system", "capacity", "wrong replies"), capacities)
+    rows = []
+    for users in USERS:
+        for system, runs in found.items():
+            loops = [
+                run
+                for run in runs
+                if run.loop == "closed" and run.segments[0].segment.users == (users, users)
+            ]
+            measured = [run.segments[0] for run in loops]
+            rows.append(
+                (
+                    str(users),
+                    system,
+                    _spread([estimates.throughput([one]).value for one in measured]),
+                    _spread([its.value * 1e3 for one in measured if (its := estimates.latency([one], 0.5))]),
+                    _spread([its.value * 1e3 for one in measured if (its := estimates.latency([one], 0.99))]),
+                    _failures(loops),
+                )
+            )
+    columns = ("users", "system", "replies/s", "p50 ms", "p99 ms", "failed or wrong")
+    return "\n".join([*lines, "", "Closed loops:", "", *table(columns, rows)]) + "\n"
+
+
+def _failures(runs: Sequence[Run]) -> str:
+    kinds: dict[str, int] = {}
+    for run in runs:
+        for measured in run.segments:
+            if run.capacity and not measured.segment.name.startswith("confirm"):
+                continue
+            for kind, count in estimates.failures([measured]).items():
+                kinds[kind] = kinds.get(kind, 0) + count
+    return ", ".join(f"{count:,} x {kind}" for kind, count in kinds.items()) or "0"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    median, low, high = spread(values)
+    return number(median) if len(values) == 1 else f"{number(median)} ({number(low)} to {number(high)})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""`python -m loadtests` as a process of its own, against a router in the test."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.histogram import Counts, merged, percentile
+from loadtests.results import Clock, Interval, Run, read
+from tests.fakes.process import ROOT
+
+
+@dataclass
+class Finished:
+    """How a command ended, what it said, and the run it left, if any."""
+
+    code: int
+    output: str
+    folder: Path
+
+    @property
+    def run(self) -> Run:
+        return read(self.folder)
+
+    @property
+    def html(self) -> str:
+        return (self.folder / "report.html").read_text()
+
+    def intervals(self, flow: str = "query") -> list[Interval]:
+        """All of one flow, from all segments."""
+        return [interval for measured in self.run.segments for interval in measured.intervals[flow]]
+
+    def count(self, name: str, flow: str = "query") -> int:
+        """The sum of a count over all intervals."""
+        return sum(getattr(interval, name) for interval in self.intervals(flow))
+
+    def failures(self, flow: str = "query") -> dict[str, int]:
+        found: dict[str, int] = {}
+        for interval in self.intervals(flow):
+            for kind, count in interval.failures.items():
+                found[kind] = found.get(kind, 0) + count
+        return found
+
+    def times(self, clock: Clock = "total", flow: str = "query") -> Counts:
+        """The latencies of good replies by one clock."""
+        return merged(interval.clocks.get(clock, {}) for interval in self.intervals(flow))
+
+    def percentile(self, share: float, clock: Clock = "total", flow: str = "query") -> float:
+        """In seconds."""
+        return percentile(self.times(clock, flow), share)
+
+
+class Loadtest:
+    """One that is under way."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self.process = process
+        self._folder = folder
+        self._output = ""
+
+    async def loads(self) -> None:
+        """Wait until it has begun to put load on."""
+        await self._read("load begins")
+
+    async def finished(self) -> Finished:
+        """Wait for its end."""
+        await self._read(None)
+        code = await self.process.wait()
+        return Finished(code, self._output, self._folder)
+
+    async def _read(self, until: str | None) -> None:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(120):
+            while line := (await self.process.stdout.readline()).decode():
+                self._output += line
+                if until is not None and until in line:
+                    return
+        assert until is None, self._output
+
+
+@contextlib.asynccontextmanager
+async def started(folder: Path, command: str, url: str, *arguments: str) -> AsyncIterator[Loadtest]:
+    """`python -m loadtests COMMAND --url URL ...`, with its output in `folder`."""
+    out = folder / "run"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtests", command, "--url", url, "--out", str(out), *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield Loadtest(process, out)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def loadtest(folder: Path, command: str, url: str, *arguments: str) -> Finished:
+    """Run one to its end."""
+    async with started(folder, command, url, *arguments) as running:
+        return await running.finished()

@@ -1,0 +1,207 @@
+"""Whole load tests against a router over workers that behave, are slow, stall, lie or are not there."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtests.results import WRONG
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.loadtest import loadtest, started
+from workers.contract import POOLS
+
+TEXTS = """
+about = "Texts for every pool."
+languages = { en = 2, zh = 1 }
+[[flows]]
+name = "query"
+weight = 3
+task = "retrieval.query"
+[[flows]]
+name = "code"
+task = "code.query"
+inputs = 4
+encoding = "float"
+[[flows]]
+name = "pair"
+task = "text-matching"
+inputs = 2
+"""
+
+
+def pools() -> list[FakeWorker]:
+    return [FakeWorker(pool, dimensions=256) for pool in POOLS]
+
+
+def address(router: RunningRouter) -> str:
+    return str(router.client.base_url)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    file = tmp_path / "texts.toml"
+    file.write_text(TEXTS)
+    return str(file)
+
+
+async def test_a_good_deployment_passes_and_everything_is_counted(tmp_path: Path, texts: str) -> None:
+    workers = pools()
+    async with fake_workers(*workers), running_router(*workers) as router:
+        done = await loadtest(
+            tmp_path,
+            "run",
+            address(router),
+            *("--scenario", texts, "--rate", "60", "--seconds", "4", "--arrivals", "constant"),
+            *("--processes", "2", "--slo", "failures=0%"),
+        )
+    assert done.code == 0, done.output
+    flows = ("query", "code", "pair")
+    assert sum(done.count("sent", flow) for flow in flows) == 240
+    for flow, inputs in zip(flows, (1, 4, 2), strict=True):
+        assert done.failures(flow) == {}
+        assert sum(done.times("total", flow).values()) == done.count("sent", flow)
+        assert done.count("items", flow) == inputs * done.count("done", flow) > 0
+        assert done.count("tokens", flow) > 0
+        # What the client waits for holds what the router took.
+        assert done.percentile(0.5, "router", flow) < done.percentile(0.5, "total", flow)
+    assert done.count("sent") == pytest.approx(240 * 3 / 5, rel=0.3)
+    run = done.run
+    assert [process.name for process in run.segments[0].processes] == ["process 1", "process 2"]
+    assert run.golden.complaints == []
+    assert {"queue", "batch", "engine"} <= {series.panel for series in run.series}
+    assert "CHECKS FAILED" not in done.output + done.html
+
+
+async def test_a_pool_that_answers_with_the_vectors_of_another_fails_before_any_figure(
+    tmp_path: Path, texts: str
+) -> None:
+    workers = pools()
+    workers[-1].vectors_of = "retrieval"
+    async with fake_workers(*workers), running_router(*workers) as router:
+        done = await loadtest(
+            tmp_path, "run", address(router), "--scenario", texts, "--rate", "20", "--seconds", "2"
+        )
+    assert done.code == 1
+    assert any("code" in complaint and "retrieval" in complaint for complaint in done.run.golden.complaints)
+    for text in (done.output, done.html):
+        assert "CHECKS FAILED" in text
+        assert text.index("CHECKS FAILED") < text.index("At 20 requests/s")
+
+
+async def test_vectors_are_held_against_those_recorded_when_all_was_well(tmp_path: Path, texts: str) -> None:
+    workers = pools()
+    file = tmp_path / "golden"
+    async with fake_workers(*workers), running_router(*workers) as router:
+        recorded = await loadtest(file, "golden", address(router))
+        assert recorded.code == 0, recorded.output
+        # Each pool is right in itself, and they have changed places.
+        workers[0].vectors_of, workers[1].vectors_of = workers[1].vectors_of, workers[0].vectors_of
+        arguments = ("--scenario", texts, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
+        done = await loadtest(tmp_path, "run", address(router), *arguments)
+    assert done.code == 1
+    assert done.run.golden.complaints != []
+    assert done.failures("query").get(f"{WRONG}golden", 0) > 0
+    assert done.failures("code") == {}
+
+
+@pytest.mark.parametrize("mode", ["error", "overloaded", "hanging"])
+async def test_replies_that_are_refused_or_do_not_come_are_counted_by_kind(tmp_path: Path, mode: str) -> None:
+    workers = [FakeWorker(dimensions=64)]
+    async with fake_workers(*workers), running_router(*workers, request_timeout_seconds=1) as router:
+        arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            workers[0].mode = mode  # type: ignore[assignment]
+            done = await running.finished()
+        await router.until_idle()
+    assert sum(done.failures().values()) + sum(done.times().values()) == done.count("sent") == 90
+    assert set(done.failures()) <= {"HTTP 429", "HTTP 500", "HTTP 503", "HTTP 504"}
+    assert sum(done.failures().values()) > 0
+    assert all(kind in done.output and kind in done.html for kind in done.failures())
+
+
+async def test_a_stall_counts_for_all_that_were_due_meanwhile_in_an_open_loop(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+        arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            worker.mode = "held"
+            await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
+            worker.mode = "healthy"
+            worker.gate.set()
+            done = await running.finished()
+    assert done.failures() == {}
+    # The first of thirty that were due 1/30 s apart waited for a second.
+    assert done.percentile(1.0) > 0.9
+    stalled = sum(count for number, count in done.times().items() if number > _half_a_second())
+    assert stalled >= 12
+
+
+def _half_a_second() -> int:
+    from loadtests.histogram import bucket
+
+    return bucket(0.45)
+
+
+async def test_a_server_that_is_too_slow_fails_its_objective(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    worker.mode, worker.delay = "slow", 0.2
+    async with fake_workers(worker), running_router(worker) as router:
+        arguments = ("--users", "4", "--seconds", "3", "--slo", "p99=100ms")
+        done = await loadtest(tmp_path, "run", address(router), *arguments)
+    assert done.code == 1, done.output
+    assert "FAIL" in done.output
+    assert done.failures() == {}
+    # Four users, each waiting for a fifth of a second: 20 requests a second at most.
+    assert 0 < done.count("done") <= 61
+
+
+async def test_the_capacity_that_is_found_is_the_server_s(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    worker.mode, worker.delay = "slow", 0.01
+    async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
+        objective = ("--slo", "p99=300ms,failures=0.1%")
+        arguments = (*objective, "--start", "30", "--seconds", "3", "--precision", "0.2")
+        done = await loadtest(tmp_path, "find-capacity", address(router), *arguments)
+    assert done.code == 0, done.output
+    capacity = done.run.capacity
+    assert capacity is not None
+    assert capacity.limited_by == "server"
+    # One at a time, each at least 10 ms.
+    assert 30 <= capacity.rate <= 100
+    assert capacity.fails_at is not None
+    assert capacity.rate < capacity.fails_at
+
+
+async def test_a_harness_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker) as router:
+        arguments = ("--rate", "20000", "--seconds", "3", "--in-flight", "200")
+        done = await loadtest(tmp_path, "run", address(router), *arguments)
+    assert "harness" in done.output
+    assert "process 1" in done.output
+    assert done.run.segments[0].processes[0].cpu > 0.9 or done.run.segments[0].processes[0].late > 0.005
+
+
+async def test_a_process_of_the_harness_that_dies_leaves_no_figures(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker) as router:
+        arguments = ("--rate", "30", "--seconds", "60", "--processes", "2")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            os.kill(psutil.Process(running.process.pid).children()[0].pid, signal.SIGKILL)
+            done = await running.finished()
+    assert done.code == 2
+    assert "process" in done.output
+    assert not done.folder.exists()
+
+
+async def test_a_target_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    done = await loadtest(tmp_path, "run", "http://127.0.0.1:1", "--rate", "5")
+    assert done.code == 2
+    assert "127.0.0.1:1" in done.output
+    assert "Traceback" not in done.output

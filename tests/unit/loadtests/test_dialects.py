@@ -1,0 +1,264 @@
+"""What is sent to servers of each dialect, and what is made of their replies."""
+
+import base64
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, dialect, pool_of
+from loadtests.request import TASKS, Encoding, Request
+from router.plan import ROUTES
+from workers import prompts
+
+HERE = "http://127.0.0.1:8080"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n and more", b"\xff\xd8\xff and more"
+
+
+def spoken(name: str = "jina", key: str | None = None) -> Dialect:
+    return dialect(name, {"": HERE}, model="jina-embeddings-v4", key=key)
+
+
+def asked(**fields: Any) -> Request:
+    return Request(**{"flow": "query", "task": "retrieval.query", "inputs": ["a", "b"]} | fields)
+
+
+def sent(request: Request, name: str = "jina") -> dict[str, Any]:
+    document: dict[str, Any] = orjson.loads(spoken(name).encode(request).body)
+    return document
+
+
+def written(row: Vector, encoding: Encoding) -> Any:
+    return row.tolist() if encoding == "float" else base64.b64encode(row.tobytes()).decode()
+
+
+def body(*entries: Any, **fields: Any) -> bytes:
+    return orjson.dumps({"data": entries, "usage": {"total_tokens": 7}} | fields)
+
+
+def test_jinas_fields_say_what_is_asked_for_and_nothing_more() -> None:
+    least = {"model": "jina-embeddings-v4", "task": "retrieval.query", "input": ["a", "b"]}
+    assert sent(asked()) == least | {"embedding_type": "base64"}
+    assert sent(asked(encoding="float")) == least | {"embedding_type": "float"}
+    assert sent(asked(dimensions=64)) == least | {"embedding_type": "base64", "dimensions": 64}
+    assert sent(asked(multivector=True)) == least | {"embedding_type": "base64", "return_multivector": True}
+    assert sent(asked(late_chunking=True)) == least | {"embedding_type": "base64", "late_chunking": True}
+
+
+def test_images_go_to_jina_as_data_uris_beside_texts() -> None:
+    text, png, jpeg = sent(asked(inputs=["a", PNG, JPEG]))["input"]
+    assert text == "a"
+    for entry, form, content in ((png, "png", PNG), (jpeg, "jpeg", JPEG)):
+        head, _, data = entry["image"].partition(",")
+        assert (head, base64.b64decode(data)) == (f"data:image/{form};base64", content)
+
+
+def test_a_rerank_request_has_its_documents_scored_and_not_repeated() -> None:
+    request = asked(kind="rerank", query="q")
+    assert spoken().encode(request).url == f"{HERE}/v1/rerank"
+    assert sent(request) == {
+        "model": "jina-embeddings-v4",
+        "query": "q",
+        "documents": ["a", "b"],
+        "return_documents": False,
+    }
+
+
+def test_an_openai_server_gets_openais_fields_alone_and_vllm_is_told_to_add_no_tokens() -> None:
+    plain = {
+        "model": "jina-embeddings-v4",
+        "input": ["Query: a", "Query: b"],
+        "encoding_format": "float",
+        "dimensions": 64,
+    }
+    request = asked(encoding="float", dimensions=64)
+    assert sent(request, "openai") == plain
+    assert sent(request, "vllm") == plain | {"add_special_tokens": False}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_prefix_of_a_task_and_its_pool_are_those_that_router_and_workers_take(task: Any) -> None:
+    pool, role = ROUTES[task]
+    assert pool_of(task) == pool
+    assert PREFIXES[task] == prompts.PREFIXES[role]
+
+
+def test_headers_carry_the_key_where_there_is_one_and_the_requests_own() -> None:
+    request = asked(headers={"x-priority": "bulk"})
+    json = {"Content-Type": "application/json", "x-priority": "bulk"}
+    for name in ("jina", "openai", "vllm"):
+        assert spoken(name).encode(request).headers == json
+        assert spoken(name, "secret").encode(request).headers == json | {"Authorization": "Bearer secret"}
+
+
+def test_each_pool_is_asked_at_its_own_address_which_may_have_a_path() -> None:
+    target = {"code": "https://code.example/api/", "": "http://all.example"}
+    for name in ("jina", "openai", "vllm"):
+        both = dialect(name, target, model="m", key=None)
+        assert both.encode(asked(task="code.passage")).url == "https://code.example/api/v1/embeddings"
+        assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
+
+
+def test_a_pool_without_an_address_and_an_unknown_dialect_are_named() -> None:
+    with pytest.raises(ValueError, match="no address for text-matching, code"):
+        dialect("vllm", {"retrieval": HERE}, model="m", key=None)
+    with pytest.raises(ValueError, match="cohere: one of jina, openai, vllm"):
+        dialect("cohere", {"": HERE}, model="m", key=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("openai", {"kind": "rerank"}, "rerank"),
+        ("vllm", {"kind": "rerank"}, "rerank"),
+        ("vllm", {"multivector": True}, "multivector"),
+        ("vllm", {"late_chunking": True}, "late_chunking"),
+        ("openai", {"inputs": ["a", PNG]}, "texts"),
+        ("vllm", {"inputs": [PNG]}, "mean"),
+        ("jina", {"multivector": True, "dimensions": 64}, "dimensions"),
+        ("jina", {"multivector": True, "late_chunking": True}, "late_chunking"),
+        ("jina", {"late_chunking": True, "inputs": ["a", PNG]}, "late_chunking"),
+    ],
+)
+def test_what_a_server_cannot_do_is_refused_with_the_reason(
+    name: str, fields: dict[str, Any], reason: str
+) -> None:
+    assert reason in (spoken(name).unsupported(asked(**fields)) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("openai", {"dimensions": 64, "encoding": "float"}),
+        ("vllm", {"dimensions": 64}),
+        ("jina", {"kind": "rerank"}),
+        ("jina", {"multivector": True, "inputs": [PNG]}),
+        ("jina", {"late_chunking": True, "dimensions": 64}),
+    ],
+)
+def test_what_a_server_can_do_is_not_refused(name: str, fields: dict[str, Any]) -> None:
+    assert spoken(name).unsupported(asked(**fields)) is None
+
+
+@given(
+    vectors=array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
+        lambda shape: arrays(np.float32, shape, elements=st.floats(-1, 1, width=32))
+    ),
+    encoding=st.sampled_from(["base64", "float"]),
+    name=st.sampled_from(["jina", "openai", "vllm"]),
+    multivector=st.booleans(),
+)
+def test_the_vectors_of_a_reply_are_read_as_they_were_written(
+    vectors: Vector, encoding: Encoding, name: str, multivector: bool
+) -> None:
+    rights = list(vectors) if multivector else [matrix[0] for matrix in vectors]
+    entries = [
+        {"index": index, "embeddings": [written(row, encoding) for row in right]}
+        if multivector
+        else {"index": index, "embedding": written(right, encoding)}
+        for index, right in enumerate(rights)
+    ]
+    request = asked(inputs=["a"] * len(rights), encoding=encoding, multivector=multivector)
+    reply = spoken(name).decode(request, body(*entries))
+    assert (reply.indexes, reply.tokens) == (list(range(len(rights))), 7)
+    for read, right in zip(reply.vectors, rights, strict=True):
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, right)
+
+
+def test_the_scores_of_a_reranking_are_in_the_order_of_the_reply() -> None:
+    ranked = [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": -1}]
+    reply = spoken().decode(asked(kind="rerank"), orjson.dumps({"results": ranked, "usage": {}}))
+    assert (reply.indexes, reply.scores, reply.vectors) == ([1, 0], [0.75, -1.0], [])
+
+
+GOOD = {"index": 0, "embedding": "AACAPw=="}
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "says"),
+    [
+        (b"<html>", {}, "JSON"),
+        (body(GOOD)[:-2], {}, "JSON"),
+        (b"[]", {}, "list"),
+        (b"{}", {}, "'data'"),
+        (orjson.dumps({"data": None}), {}, "NoneType"),
+        (body({"embedding": "AACAPw=="}), {}, "'index'"),
+        (body({"index": "0", "embedding": "AACAPw=="}), {}, "index"),
+        (body({"index": None, "embedding": "AACAPw=="}), {}, "index"),
+        (body({"index": 0}), {}, "'embedding'"),
+        (body({"index": 0, "embedding": None}), {}, "base64"),
+        (body({"index": 0, "embedding": [1.0]}), {}, "base64"),
+        (body({"index": 0, "embedding": "AACA!Pw=="}), {}, "base64"),
+        (body({"index": 0, "embedding": "AACA"}), {}, "multiple"),
+        (body(GOOD), {"encoding": "float"}, "float"),
+        (body({"index": 0, "embedding": 1.0}), {"encoding": "float"}, "float"),
+        (body({"index": 0, "embedding": [1.0, None]}), {"encoding": "float"}, "float"),
+        (body({"index": 0, "embedding": [[1.0]]}), {"encoding": "float"}, "float"),
+        (body({"index": 0, "embedding": [1e300]}), {"encoding": "float"}, "too large"),
+        (body(GOOD), {"multivector": True}, "'embeddings'"),
+        (body({"index": 0, "embeddings": []}), {"multivector": True}, "rows"),
+        (
+            body({"index": 0, "embeddings": [[1.0, 0.0, 0.0], [1.0]]}),
+            {"multivector": True, "encoding": "float"},
+            "rows",
+        ),
+        (orjson.dumps({"results": [{"index": 0}]}), {"kind": "rerank"}, "'relevance_score'"),
+        (
+            orjson.dumps({"results": [{"index": 0, "relevance_score": None}]}),
+            {"kind": "rerank"},
+            "NoneType",
+        ),
+    ],
+)
+def test_a_body_of_another_shape_is_unreadable_and_says_why(
+    content: bytes, fields: dict[str, Any], says: str
+) -> None:
+    for name in ("jina", "openai", "vllm"):
+        with pytest.raises(Unreadable, match=says):
+            spoken(name).decode(asked(**fields), content)
+
+
+@pytest.mark.parametrize(
+    ("usage", "promised", "not_promised"),
+    [
+        ({"total_tokens": 9, "prompt_tokens": 5}, 9, 9),
+        ({"prompt_tokens": 5}, 5, 5),
+        ({"total_tokens": 0, "prompt_tokens": 0}, 0, None),
+        ({"total_tokens": -3}, 0, None),
+        ({"total_tokens": "9"}, 0, None),
+        ({}, 0, None),
+        (None, 0, None),
+        (5, 0, None),
+    ],
+)
+def test_tokens_that_are_not_counted_are_none_only_where_nobody_promised_them(
+    usage: Any, promised: int, not_promised: int | None
+) -> None:
+    content = body(GOOD, usage=usage)
+    for name, right in (("jina", promised), ("vllm", promised), ("openai", not_promised)):
+        assert spoken(name).decode(asked(), content).tokens == right
+
+
+def test_a_servers_own_times_are_read_in_seconds_whatever_the_case_of_their_names() -> None:
+    said = {
+        "X-Total-Time": "12.5",
+        "x-queue-time": "2",
+        "X-Inference-Time": "10",
+        "x-router-overhead": "0.5",
+    }
+    clocks = {"router": 0.0125, "queue": 0.002, "inference": 0.01, "overhead": 0.0005}
+    for name in ("jina", "openai", "vllm"):
+        assert spoken(name).clocks(httpx.Headers(said)) == clocks
+        assert spoken(name).clocks(httpx.Headers({"date": "today"})) == {}
+
+
+@pytest.mark.parametrize("value", ["", "soon", "nan", "inf", "-1"])
+def test_a_time_that_is_none_is_left_out_and_spoils_no_other(value: str) -> None:
+    said = httpx.Headers({"x-total-time": value, "x-queue-time": "2"})
+    assert spoken().clocks(said) == {"queue": 0.002}

@@ -1,0 +1,96 @@
+"""What a process notes: each request in the interval it was due in, replies in the one they came in."""
+
+import msgspec
+import pytest
+
+from loadtests.histogram import bucket
+from loadtests.recording import Recorder, Samples, Timeline, Total, interval_for
+from loadtests.results import Interval, Segment
+
+SEGMENTS = [Segment(name="a", seconds=2.0, rate=(1, 1)), Segment(name="b", seconds=1.5, rate=(2, 2))]
+
+
+def recorded() -> tuple[Recorder, Total]:
+    timeline = Timeline(SEGMENTS, 1.0)
+    return Recorder(timeline), Total(timeline, ["query"])
+
+
+def sent_on(recorder: Recorder, total: Total) -> None:
+    total.add(msgspec.msgpack.decode(msgspec.msgpack.encode(recorder.take()), type=Samples))
+
+
+def test_latency_counts_where_the_request_was_due_and_throughput_where_the_reply_came() -> None:
+    recorder, total = recorded()
+    recorder.sent("query", 0.5)
+    recorder.answered("query", 0.5, 2.1, items=3, tokens=40, clocks={"total": 1.6})
+    sent_on(recorder, total)
+    first, second = (segment["query"] for segment in total.segments)
+    assert (first[0].sent, first[0].done, first[0].clocks) == (1, 0, {"total": {bucket(1.6): 1}})
+    assert (second[0].sent, second[0].done, second[0].items, second[0].tokens) == (0, 1, 3, 40)
+
+
+def test_a_reply_after_the_end_keeps_its_latency_and_is_no_throughput() -> None:
+    recorder, total = recorded()
+    recorder.sent("query", 3.4)
+    recorder.answered("query", 3.4, 9.0, items=1, tokens=2, clocks={"total": 5.6})
+    sent_on(recorder, total)
+    last = total.segments[1]["query"][1]
+    assert last.clocks == {"total": {bucket(5.6): 1}}
+    assert sum(interval.done for segment in total.segments for interval in segment["query"]) == 0
+
+
+def test_what_is_taken_is_not_sent_twice_and_adds_up() -> None:
+    recorder, total = recorded()
+    for _ in range(3):
+        recorder.sent("query", 0.1)
+        recorder.answered("query", 0.1, 0.2, items=1, tokens=5, clocks={"total": 0.1})
+        sent_on(recorder, total)
+    sent_on(recorder, total)
+    interval = total.segments[0]["query"][0]
+    assert (interval.sent, interval.done, interval.tokens) == (3, 3, 15)
+    assert interval.clocks == {"total": {bucket(0.1): 3}}
+
+
+def test_failures_are_counted_by_kind_with_the_first_message_of_each() -> None:
+    recorder, total = recorded()
+    for detail in ("first", "second"):
+        recorder.sent("query", 0.1)
+        recorder.failed("query", 0.1, "HTTP 429", detail)
+        sent_on(recorder, total)
+    assert total.segments[0]["query"][0].failures == {"HTTP 429": 2}
+    assert total.examples == {"HTTP 429": "first"}
+    assert recorder.in_flight == 0
+
+
+def test_what_is_in_flight_is_noted_at_the_end_of_an_interval_and_adds_up_over_processes() -> None:
+    recorder, total = recorded()
+    recorder.sent("query", 0.1)
+    recorder.sent("query", 0.2)
+    recorder.tick(0.999)
+    recorder.failed("query", 0.1, "timeout", "")
+    recorder.tick(1.999)
+    sent_on(recorder, total)
+    sent_on(Recorder(Timeline(SEGMENTS, 1.0)), total)
+    other = Recorder(Timeline(SEGMENTS, 1.0))
+    other.sent("query", 0.5)
+    other.tick(0.999)
+    sent_on(other, total)
+    assert [interval.in_flight for interval in total.segments[0]["query"]] == [3, 1]
+    assert recorder.in_flight == 1
+
+
+def test_processes_do_not_share_intervals() -> None:
+    _, total = recorded()
+    assert total.segments[0]["query"][0] == Interval()
+    total.segments[0]["query"][0].failures["x"] = 1
+    assert total.segments[0]["query"][1].failures == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "interval"),
+    [([4.0], 0.25), ([10.0], 0.5), ([60.0], 1.0), ([3600.0], 6.0), ([30.0, 4.0], 0.25)],
+)
+def test_intervals_are_short_enough_to_see_and_few_enough_to_draw(
+    seconds: list[float], interval: float
+) -> None:
+    assert interval_for(Segment(name="x", seconds=its) for its in seconds) == interval

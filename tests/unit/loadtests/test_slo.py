@@ -1,0 +1,196 @@
+"""Objectives: read with clear errors, and each bound fails when it is missed and never passes unmeasured."""
+
+from pathlib import Path
+
+import pytest
+
+from loadtests import slo
+from loadtests.results import Capacity, Idle, Measured, Run
+from loadtests.slo import Objectives, read_objectives
+from tests.unit.loadtests import sample_run
+from tests.unit.loadtests.test_estimates import interval, measured
+
+
+def run_of(one: Measured, **named: Measured) -> Run:
+    run = sample_run.build([sample_run.constant(seconds=10)], flows={"query": 1.0})
+    one.segment.name = "steady"
+    for name, other in named.items():
+        other.segment.name = name
+    run.segments = [one, *named.values()]
+    run.idle = {"query": Idle(requests=20, p50=0.01, p99=0.02, tokens=10)}
+    return run
+
+
+def steady(seconds: float = 0.1, failures: int = 0, sent: int | None = None) -> Measured:
+    times = [seconds * (0.5 + number / 50) for number in range(50)]
+    return measured([interval(times, failures=failures, sent=sent)] * 12)
+
+
+def objectives(text: str, tmp_path: Path) -> Objectives:
+    file = tmp_path / "slo.toml"
+    file.write_text(text)
+    return read_objectives(str(file))
+
+
+@pytest.mark.parametrize(
+    ("bound", "kept", "missed"),
+    [
+        ("p50_ms", 120, 80),
+        ("p90_ms", 200, 100),
+        ("p99_ms", 200, 100),
+        ("p999_ms", 200, 100),
+        ("failure_share", 0.05, 0.01),
+        ("throughput", 45, 60),
+        ("throughput_share", 0.9, 0.99),
+        ("p99_over_p50", 2, 1.2),
+        ("p99_over_idle_p50", 20, 10),
+    ],
+)
+def test_each_bound_passes_when_kept_and_fails_when_missed(
+    bound: str, kept: float, missed: float, tmp_path: Path
+) -> None:
+    run = run_of(steady(failures=2))
+    for value, passes in ((kept, True), (missed, False)):
+        judgement = slo.judge(run, objectives(f"[[objective]]\n{bound} = {value}\n", tmp_path))
+        assert judgement.passed is passes, slo.render(judgement)
+        assert ("PASS" if passes else "FAIL") in slo.render(judgement)
+
+
+def test_another_clock_is_judged_by_that_clock(tmp_path: Path) -> None:
+    one = steady()
+    for its in one.intervals["query"]:
+        its.clocks["router"] = {1: 1}
+    judged = objectives("[[objective]]\nrouter_p99_ms = 1\n", tmp_path)
+    assert slo.judge(run_of(one), judged).passed
+    assert not slo.judge(run_of(steady()), judged).passed
+
+
+def test_the_capacity_is_judged(tmp_path: Path) -> None:
+    run = run_of(steady())
+    judged = objectives("[[objective]]\ncapacity = 100\n", tmp_path)
+    assert not slo.judge(run, judged).passed
+    for rate, passes in ((120.0, True), (80.0, False)):
+        run.capacity = Capacity(objective="", rate=rate, fails_at=150.0, confirmed=3, tries=3, probes=[])
+        assert slo.judge(run, judged).passed is passes
+
+
+@pytest.mark.parametrize("text", ['flow = "absent"', 'segments = ["absent"]'])
+def test_what_there_is_nothing_to_hold_against_fails(text: str, tmp_path: Path) -> None:
+    judgement = slo.judge(run_of(steady()), objectives(f"[[objective]]\n{text}\np99_ms = 1000\n", tmp_path))
+    assert not judgement.passed
+    assert "nothing to hold it against" in slo.render(judgement)
+
+
+def test_only_the_segments_that_are_named_are_judged(tmp_path: Path) -> None:
+    run = run_of(steady(), spike=steady(10.0))
+    text = '[[objective]]\nsegments = ["{}"]\np99_ms = 1000\n'
+    assert slo.judge(run, objectives(text.format("steady"), tmp_path)).passed
+    assert not slo.judge(run, objectives(text.format("spike"), tmp_path)).passed
+    assert not slo.judge(run, objectives("[[objective]]\np99_ms = 1000\n", tmp_path)).passed
+
+
+def test_a_run_with_a_wrong_reply_or_a_complaint_never_passes(tmp_path: Path) -> None:
+    judged = objectives("[[objective]]\np99_ms = 100000\n", tmp_path)
+    one = steady()
+    one.intervals["query"][0].failures = {"wrong: order": 1}
+    assert not slo.judge(run_of(one), judged).passed
+    run = run_of(steady())
+    assert slo.judge(run, judged).passed
+    run.golden.complaints = ["tasks a and b answer with the same vectors"]
+    assert not slo.judge(run, judged).passed
+
+
+def test_no_reply_is_no_latency_and_does_not_pass(tmp_path: Path) -> None:
+    nothing = measured([interval(sent=10)] * 12)
+    assert not slo.judge(run_of(nothing), objectives("[[objective]]\np99_ms = 1000\n", tmp_path)).passed
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "passes"),
+    [("p99", 1.2, False), ("p99", 2.5, True), ("p50", 1.2, False), ("throughput", 0.9, True)],
+)
+def test_a_baseline_is_a_bound_as_a_ratio(bound: str, value: float, passes: bool, tmp_path: Path) -> None:
+    judged = objectives(f"[baseline]\n{bound} = {value}\n", tmp_path)
+    assert slo.judge(run_of(steady(0.2)), judged, run_of(steady(0.1))).passed is passes
+
+
+def test_a_baseline_that_is_not_given_or_has_nothing_in_common_fails(tmp_path: Path) -> None:
+    judged = objectives("[baseline]\np99 = 10\n", tmp_path)
+    assert not slo.judge(run_of(steady()), judged).passed
+    other = run_of(steady())
+    other.segments[0].segment.name = "another"
+    assert not slo.judge(run_of(steady()), judged, other).passed
+
+
+def test_a_bound_within_the_confidence_interval_is_close(tmp_path: Path) -> None:
+    found = slo.judge(run_of(steady()), objectives("[[objective]]\np50_ms = 101\n", tmp_path)).lines
+    assert [line.close for line in found] == [False, True]
+    far = slo.judge(run_of(steady()), objectives("[[objective]]\np50_ms = 1000\n", tmp_path)).lines
+    assert [line.close for line in far] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[objective]]\np98_ms = 3\n", "p98_ms"),
+        ("[[objective]]\np99_ms = -3\n", "p99_ms"),
+        ('[[objective]]\nflow = "query"\n', "bounds nothing"),
+        ("", "neither"),
+        ("p99 = ", "no TOML"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_with_its_name_and_the_field(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        objectives(text, tmp_path)
+    assert "slo.toml" in str(refused.value)
+
+
+def test_objectives_in_short() -> None:
+    [found] = read_objectives("p99=250ms, p50=0.1s,failures=0.1%,throughput=50,capacity=100").objective
+    assert (found.p99_ms, found.p50_ms, found.failure_share) == (250, 100, 0.001)
+    assert (found.throughput, found.capacity) == (50, 100)
+
+
+@pytest.mark.parametrize(
+    "text", ["p99=250", "p98=1ms", "failures=0.1", "p99=", "p99=-1ms", "p99=xms", "=", "a=b,p99=1ms"]
+)
+def test_objectives_in_short_that_make_no_sense_are_refused_with_what_would(text: str) -> None:
+    with pytest.raises(ValueError, match="--slo"):
+        read_objectives(text)
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"absent\.toml"):
+        read_objectives("absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("one", "text", "verdict"),
+    [
+        (steady(0.1), "p99=500ms", "holds"),
+        (steady(1.0), "p99=500ms", "fails"),
+        (steady(0.1, failures=5), "failures=1%", "fails"),
+        (steady(0.1), "failures=0.1%", "holds"),
+        # 50 of 60 that were offered a second are answered: a queue grows.
+        (steady(0.1, sent=60), "p99=500ms", "fails"),
+        # A hundred replies are too few for a p99.
+        (measured([interval([0.1] * 10)] * 10), "p99=500ms", "unclear"),
+        (measured([interval(sent=50)] * 10), "p99=500ms", "fails"),
+    ],
+)
+def test_a_rate_holds_or_fails_with_confidence_or_is_unclear(one: Measured, text: str, verdict: str) -> None:
+    assert slo.holds([one], read_objectives(text))[0] == verdict
+
+
+def test_a_bound_within_the_confidence_interval_is_unclear() -> None:
+    # One in ten is slow, so the p90 is either.
+    one = measured([interval([0.1] * 45 + [0.2] * 5)] * 10)
+    assert slo.holds([one], read_objectives("p90=150ms"))[0] == "unclear"
+
+
+def test_a_wrong_reply_fails_a_rate() -> None:
+    one = steady()
+    one.intervals["query"][0].failures = {"wrong: golden": 1}
+    assert slo.holds([one], read_objectives("p99=500ms")) == ("fails", "12 wrong replies")
