@@ -14,10 +14,10 @@ from loadtests import compare, results, slo
 from loadtests.calm import Calm, Unusable
 from loadtests.dialects import dialect
 from loadtests.failed import HarnessFailed
+from loadtests.objectives import Objectives, read_objectives
 from loadtests.request import TASKS
 from loadtests.results import Run
 from loadtests.scenario import names, read_scenario
-from loadtests.slo import Objectives, read_objectives
 from loadtests.target import find_target
 
 PASSED, FAILED, NO_RESULT = 0, 1, 2

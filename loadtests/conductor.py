@@ -6,7 +6,7 @@ process.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -20,7 +20,7 @@ from loadtests.failed import HarnessFailed
 from loadtests.monitor import MachineMeter
 from loadtests.plan import Done, Load, Plan
 from loadtests.recording import Samples, Timeline, Total, interval_for
-from loadtests.results import Capacity, Measured, Process, Segment
+from loadtests.results import Capacity, Measured, Segment
 from loadtests.shapes import Shape
 from loadtests.users import CLASSES
 
@@ -49,7 +49,12 @@ class Conductor:
         # locust would wait a second for processes to say how many users they have; they do every third.
         os.environ.setdefault("LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP", "0")
         environment = Environment(user_classes=[CLASSES[plan.loop]], stop_timeout=plan.timeout)
-        self._runner: MasterRunner = environment.create_master_runner(host, port)
+        try:
+            self._runner: MasterRunner = environment.create_master_runner(host, port)
+        except SystemExit:
+            raise HarnessFailed(
+                f"{host}:{port} cannot be listened on; is another run waiting there?"
+            ) from None
         self.port: int = self._runner.server.port
         self._prepared = 0
         self._done: Queue[Done] = Queue()
@@ -59,6 +64,8 @@ class Conductor:
         self._spawning: gevent.Greenlet[..., None] | None = None
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
+        self.compared = 0
+        self.stopped = False
         listeners = {
             messages.PREPARED: self._on_prepared,
             messages.SAMPLES: self._on_samples,
@@ -75,19 +82,19 @@ class Conductor:
 
     def gather(self) -> None:
         """Wait until all processes have joined and are prepared. Raises `HarnessFailed`."""
-        self._until(lambda: len(self._runner.clients.ready) >= self._processes, JOIN_SECONDS, "to join")
+        self._wait(lambda: len(self._runner.clients.ready) >= self._processes, JOIN_SECONDS, "to join")
         plan = msgspec.msgpack.encode(self._plan)
         for number, client in enumerate(self._runner.clients.ready):
             data = {"plan": plan, "process": number, "processes": self._processes}
             self._runner.send_message(messages.PLAN, data, client.id)
-        self._until(lambda: self._prepared >= self._processes, JOIN_SECONDS, "to make their texts")
+        self._wait(lambda: self._prepared >= self._processes, JOIN_SECONDS, "to make their texts")
         if self._plan.loop == "open":
             self._runner.start(self._processes, self._processes)
 
     def run(self, shape: Shape, watch: Watch, *, adaptive: bool) -> tuple[list[Measured], Capacity | None]:
         """Go through `shape`; without `adaptive` its segments follow one another without a gap.
 
-        Raises `HarnessFailed`.
+        On Ctrl-C that is the end, and what was measured until then is the result. Raises `HarnessFailed`.
         """
         if not adaptive:
             return self._load(list(shape), watch), None
@@ -95,9 +102,10 @@ class Conductor:
         try:
             segment = next(shape)
             while True:
-                [last] = self._load([segment], watch)
-                measured.append(last)
-                segment = shape.send(last)
+                measured += self._load([segment], watch)
+                if self.stopped:
+                    return measured, None
+                segment = shape.send(measured[-1])
         except StopIteration as finished:
             return measured, finished.value
 
@@ -125,27 +133,35 @@ class Conductor:
         if self._begin is None:
             self._begin = begin
         began = begin - self._begin
-        cpu = list(self._lead(timeline, begin, lambda: watch(total, load, time.monotonic() - begin)))
-        if self._plan.loop == "closed":
-            self._users(0, USERS_A_SECOND)
-        done = self._await_done()
+        busy: list[float | None] = []
+        done: list[Done] = []
+        try:
+            self._lead(timeline, begin, busy, lambda: watch(total, load, time.monotonic() - begin))
+            if self._plan.loop == "closed":
+                self._users(0, USERS_A_SECOND)
+            done = self._await_done()
+        except KeyboardInterrupt:
+            self.stopped = True
+            segments = _until(time.monotonic() - begin, segments)
+        self.compared = sum(one.compared for one in done) or self.compared
         self.examples = total.examples | self.examples
         return [
             Measured(
                 segment=segment,
-                began=began + start,
+                began=began + timeline.begins[number],
                 interval=interval,
-                intervals=intervals,
-                processes=[process[number] for process in done],
-                machine_cpu=busy,
+                intervals=total.segments[number],
+                processes=[one.processes[number] for one in done],
+                machine_cpu=busy[number] if number < len(busy) else None,
             )
-            for number, (segment, start, intervals, busy) in enumerate(
-                zip(segments, timeline.begins, total.segments, cpu, strict=True)
-            )
+            for number, segment in enumerate(segments)
         ]
 
-    def _lead(self, timeline: Timeline, begin: float, look: Callable[[], None]) -> Iterator[float | None]:
-        """Be there while the segments pass: bring in users, and say how busy the machine was in each."""
+    def _lead(
+        self, timeline: Timeline, begin: float, busy: list[float | None], look: Callable[[], None]
+    ) -> None:
+        """Be there while the segments pass: bring in users, and add to `busy` how much the machine was in
+        each."""
         for start, segment in zip(timeline.begins, timeline.segments, strict=True):
             self._sleep_until(begin + start, look)
             meter = MachineMeter()
@@ -156,7 +172,7 @@ class Conductor:
                 if high != low:
                     self._users(high, abs(high - low) / segment.seconds)
             self._sleep_until(begin + start + segment.seconds, look)
-            yield meter.read()
+            busy.append(meter.read())
 
     def _users(self, count: int, a_second: float) -> None:
         if self._spawning is not None:
@@ -169,9 +185,9 @@ class Conductor:
             self._check()
             look()
 
-    def _await_done(self) -> list[list[Process]]:
+    def _await_done(self) -> list[Done]:
         """What the processes say of themselves; all have reported by then."""
-        done: list[list[Process]] = []
+        done: list[Done] = []
         limit = time.monotonic() + self._plan.timeout + LOST_SECONDS
         while len(done) < self._processes:
             self._check()
@@ -179,12 +195,12 @@ class Conductor:
                 missing = self._processes - len(done)
                 raise HarnessFailed(f"{missing} of {self._processes} processes of the harness did not finish")
             if not self._done.empty():
-                done.append(self._done.get().processes)
+                done.append(self._done.get())
             else:
                 gevent.sleep(0.02)
-        return sorted(done, key=lambda its: its[0].name)
+        return sorted(done, key=lambda one: one.processes[0].name)
 
-    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+    def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         limit = time.monotonic() + seconds
         while not condition():
             self._check()
@@ -209,3 +225,14 @@ class Conductor:
 
     def _on_broken(self, msg: Any, **_: Any) -> None:
         self._broken = msg.data["data"].decode()
+
+
+def _until(at: float, segments: Sequence[Segment]) -> list[Segment]:
+    """Those that had begun `at` seconds after the first, the last of them cut off there."""
+    begun, start = [], 0.0
+    for segment in segments:
+        if at <= start:
+            break
+        begun.append(msgspec.structs.replace(segment, seconds=min(segment.seconds, at - start)))
+        start += segment.seconds
+    return begun

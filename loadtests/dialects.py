@@ -93,7 +93,7 @@ def dialect(name: str, target: Mapping[str, str], *, model: str, key: str | None
     missing = [pool for pool in dict.fromkeys(map(pool_of, TASKS)) if pool not in target and "" not in target]
     if missing:
         raise ValueError(f"no address for {', '.join(missing)}: give one for each pool, or one for all")
-    addresses = {task: target.get(pool_of(task), target.get("", "")).rstrip("/") for task in TASKS}
+    addresses = {task: _base(target.get(pool_of(task), target.get("", ""))) for task in TASKS}
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -191,6 +191,11 @@ class _OpenAI:
 
 def _has_images(request: Request) -> bool:
     return any(isinstance(content, bytes) for content in request.inputs)
+
+
+def _base(address: str) -> str:
+    """Without what OpenAI's clients are told to write at the end of an address."""
+    return address.rstrip("/").removesuffix("/v1")
 
 
 def _input(content: Input) -> str | dict[str, str]:

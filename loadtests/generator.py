@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 import orjson
 from gevent.event import Event
+from gevent.pool import Group
 from locust.contrib.fasthttp import FastHttpSession, LocustBadStatusCode
 
 from loadtests.arrivals import due_times
@@ -59,6 +60,7 @@ class Generator:
         self._begin = self._seconds = 0.0
         self._client: FastHttpSession | None = None
         self._has_client = Event()
+        self._sending = Group()
 
     def run(self, load: Load, report: Callable[[Samples], None]) -> Done:
         """Go through the segments of `load`; `report` is given what is new, about once a second."""
@@ -85,7 +87,7 @@ class Generator:
         finally:
             gevent.killall(helpers)
         report(recorder.take())
-        return Done(number=load.number, processes=processes)
+        return Done(number=load.number, processes=processes, compared=self._checker.compared)
 
     def lend(self, client: FastHttpSession) -> None:
         """Open loop: send everything by this one."""
@@ -129,7 +131,7 @@ class Generator:
                 gevent.sleep(0)
             else:
                 watch.late(self._now() - start - due)
-                gevent.spawn(self._exchange, request, client, start + due)
+                self._sending.spawn(self._exchange, request, client, start + due)
 
     def _exchange(self, request: Request, client: FastHttpSession, due: float | None) -> bool:
         """Send one and note what becomes of it; says whether it was answered well."""
@@ -142,7 +144,7 @@ class Generator:
         try:
             outcome = self._ask(request, client, due)
         except gevent.GreenletExit:
-            recorder.failed(request.flow, due, "abandoned", "the run was stopped")
+            recorder.failed(request.flow, due, "timeout", "it had no end when the load was over")
             raise
         except Exception as error:
             log.exception("a request ended in an error that nobody foresaw. This is a bug.")
@@ -192,6 +194,8 @@ class Generator:
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.plan.timeout + 5):
             while recorder.in_flight:
                 gevent.sleep(BEAT_SECONDS)
+        # One that gets a few bytes now and then would never end; it counts as failed.
+        self._sending.kill()
 
 
 @dataclass

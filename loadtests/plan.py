@@ -53,7 +53,11 @@ class Load(msgspec.Struct, kw_only=True):
 
 
 class Done(msgspec.Struct, kw_only=True):
-    """A process has gone through the segments of load `number` and has no request in flight any more."""
+    """A process has gone through the segments of load `number` and has no request in flight any more.
+
+    `compared` is how many golden vectors it has looked at so far.
+    """
 
     number: int
     processes: list[Process]
+    compared: int

@@ -46,6 +46,7 @@ def run(options: Options, crew: Crew) -> Run:
         with _scraping(scraper, options, conductor), _Progress(options.describe) as progress:
             measured, capacity = conductor.run(options.shape(), progress.watch, adaptive=options.adaptive)
         seconds = conductor.seconds
+        golden.compared = conductor.compared
     finally:
         conductor.close()
         crew.stop()
@@ -71,6 +72,7 @@ def run(options: Options, crew: Crew) -> Run:
         notes=[
             *(f"{kind}, for example: {detail}" for kind, detail in conductor.examples.items()),
             *filter(None, [crowded(measured)]),
+            *(["stopped by Ctrl-C before its end"] if conductor.stopped else []),
         ],
     )
 

@@ -14,11 +14,12 @@ from loadtests.arrivals import Arrivals
 from loadtests.capacity import find_capacity
 from loadtests.crew import Crew, LocalCrew, RayCrew, RemoteCrew
 from loadtests.estimates import bottleneck
+from loadtests.objectives import Objectives, read_objectives
 from loadtests.report.words import masked
 from loadtests.results import Measured
 from loadtests.scenario import Scenario, read_scenario
 from loadtests.shapes import Loop, Shape
-from loadtests.slo import Objectives, Verdict, holds, read_objectives
+from loadtests.slo import Verdict, holds
 from loadtests.target import find_target, pages_of
 
 SECONDS = {"soak": 600.0}

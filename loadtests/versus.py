@@ -5,6 +5,10 @@
 Three servers of stock vLLM, asked directly by a client that knows them all; the same, each behind vllm-router
 (Rust); and Triptych. Each is started alone, on the nano variants, float32, one thread for each engine, is
 searched for its capacity and then put under closed loops. Leaves a run's folder for each, and versus.md.
+
+Stock vLLM runs the model of a CPU in a second process, and both spin for a second after each step: three of
+them leave two cores no time for anything else. They are given the executor of one process that our workers
+have; `--as-it-comes` leaves it away.
 """
 
 import argparse
@@ -24,6 +28,7 @@ from loadtests.results import Run
 from workers.contract import POOLS
 
 USERS = (1, 16, 64)
+ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ def main() -> int:
     parser.add_argument("--slo", default="p99=500ms,failures=0.1%", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=15, help="of each load (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/versus"), help="default: %(default)s")
+    parser.add_argument("--as-it-comes", action="store_true", help="stock vLLM with its own executor")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    servers = Servers(options.out)
+    servers = Servers(options.out, () if options.as_it_comes else ONE_PROCESS)
     found: dict[str, list[Run]] = {}
     try:
         for round_ in range(options.rounds):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
@@ -26,10 +26,14 @@ class Engine(NamedTuple):
 
 
 class Servers:
-    """Engines by what they are. `folder` holds the checkpoints, their logs and the stock copies."""
+    """Engines by what they are. `folder` holds the checkpoints, their logs and the stock copies.
 
-    def __init__(self, folder: Path) -> None:
+    `stock` are further arguments for stock servers.
+    """
+
+    def __init__(self, folder: Path, stock: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._stock = tuple(stock)
         self._started: dict[Engine, Worker | StockServer] = {}
 
     def checkpoint(self, size: Size, pool: PoolName = "retrieval") -> Path:
@@ -89,4 +93,4 @@ class Servers:
         if engine.kind == "token-level stock":
             pooler = '{"task": "token_embed", "use_activation": false}'
         arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
-        return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))
+        return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS), *self._stock)

@@ -200,6 +200,24 @@ async def test_a_process_of_the_harness_that_dies_leaves_no_figures(tmp_path: Pa
     assert not done.folder.exists()
 
 
+async def test_what_was_measured_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker) as router:
+        arguments = ("--shape", "soak", "--rate", "30", "--seconds", "3600")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            before = len(worker.batches)
+            # A process sends on what it has noted once a second.
+            await eventually(lambda: len(worker.batches) >= before + 60)
+            running.process.send_signal(signal.SIGINT)
+            done = await running.finished()
+    assert done.code == 0, done.output
+    [measured] = done.run.segments
+    assert measured.segment.seconds < 3600
+    assert sum(done.times().values()) > 0
+    assert "stopped by Ctrl-C" in done.output
+
+
 async def test_a_target_that_does_not_answer_is_named(tmp_path: Path) -> None:
     done = await loadtest(tmp_path, "run", "http://127.0.0.1:1", "--rate", "5")
     assert done.code == 2

@@ -120,6 +120,24 @@ def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() 
     assert set(found.stdout.split()) - {"workers"} == set(ROUTER_MAY_USE)
 
 
+def test_only_the_processes_of_the_load_tests_load_locust() -> None:
+    """It replaces sockets, threads and clocks of the whole process as soon as it is imported."""
+    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.report.html, loadtests.versus\n"
+    program += "print(*{'locust', 'gevent'} & set(sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+    )
+    assert found.stdout.split() == []
+    named = {
+        path.relative_to(ROOT).as_posix()
+        for folder in HOUSE
+        for path in modules(folder)
+        if any(name.split(".")[0] in ("locust", "gevent", "geventhttpclient") for name in imports_of(path))
+    }
+    processes = ("__main__", "conductor", "generator", "join", "run", "users")
+    assert named == {f"loadtests/{name}.py" for name in processes}
+
+
 @pytest.mark.parametrize(
     ("source", "package", "names"),
     [

@@ -9,9 +9,10 @@ import pytest
 
 from loadtests.capacity import find_capacity
 from loadtests.histogram import bucket
+from loadtests.objectives import read_objectives
 from loadtests.results import Capacity, Interval, Measured, Segment
 from loadtests.shapes import Shape
-from loadtests.slo import Verdict, holds, read_objectives
+from loadtests.slo import Verdict, holds
 
 SERVED_A_SECOND = 200.0
 P99_SECONDS = 0.1

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from loadtests import slo
+from loadtests.objectives import Objectives, read_objectives
 from loadtests.results import Capacity, Idle, Measured, Run
-from loadtests.slo import Objectives, read_objectives
 from tests.unit.loadtests import sample_run
 from tests.unit.loadtests.test_estimates import interval, measured
 

@@ -1,0 +1,27 @@
+"""A load that comes from tasks of a Ray cluster, next to what it is put on."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.raylets import RayCluster, processes
+from tests.fakes.router import running_router
+from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.loadtest import loadtest
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_ray_tasks_put_on_the_whole_load_and_leave_nothing_behind(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker) as router:
+        arguments = ("--ray", cluster.address, "--processes", "2", "--ray-cpus", "2")
+        load = ("--rate", "40", "--arrivals", "constant", "--seconds", "3")
+        done = await loadtest(tmp_path, "run", str(router.client.base_url), *arguments, *load)
+    assert done.code == 0, done.output
+    assert (done.count("sent"), done.failures()) == (120, {})
+    [measured] = done.run.segments
+    assert [process.name for process in measured.processes] == ["Ray task 1", "Ray task 2"]
+    assert processes("loadtests join") == []
