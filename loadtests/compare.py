@@ -1,11 +1,13 @@
 """Runs held against the first of them: what differs, and whether it can be told from chance (pure)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates, results
-from loadtests.estimates import Estimate
+from loadtests.confidence import Estimate
+from loadtests.confidence import difference as difference_of
+from loadtests.confidence import ratio as ratio_of
 from loadtests.results import Measured, Run
 
 Verdict = Literal["better", "worse", "no difference that can be told"]
@@ -18,6 +20,11 @@ FAILURES = "failures"
 HEAD = ("segment", "flow", "figure", "baseline", "now", "ratio (95 % interval)", "")
 # By how much the rate that a search finds differs from the truth, in simulations with tries of 15 s.
 CAPACITY_NOISE = 0.1
+_RATES = {
+    "throughput": estimates.throughput,
+    "items": estimates.items_per_second,
+    "tokens": estimates.tokens_per_second,
+}
 
 
 class Line(NamedTuple):
@@ -50,17 +57,25 @@ def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
     """Hold all runs against the first, segment by segment of the same name and load.
 
     A figure differs when the confidence interval of the ratio lies outside 1 -+ `tolerance`. Raises
-    `ValueError` for fewer than two runs, or where no segment is in both.
+    `ValueError` for fewer than two runs, or where one has no segment in common with the first.
     """
     if len(runs) < 2:
         raise ValueError("compare: two runs at least")
     baseline, *others = runs
-    named = {f"{run.name} {run.began}": run for run in others}
-    lines = [line for name, run in named.items() for line in _lines(name, baseline, run, tolerance)]
-    if not lines:
-        raise ValueError("compare: the runs have no segment of the same name and load in common")
+    named = {_name(run): run for run in others}
+    lines: list[Line] = []
+    for name, run in named.items():
+        found = list(_lines(name, baseline, run, tolerance))
+        if not found:
+            raise ValueError(
+                f"compare: {name} and {_name(baseline)} have no segment of the same name and load in common"
+            )
+        lines += found
     warnings = [warning for name, run in named.items() for warning in _warnings(name, baseline, run)]
-    return Comparison(f"{baseline.name} {baseline.began}", _summary(lines, warnings), lines, warnings)
+    void = {name for name, run in named.items() if _failed_checks(run) or _failed_checks(baseline)}
+    # The baseline's own come once for each run.
+    warnings = list(dict.fromkeys(warnings))
+    return Comparison(_name(baseline), _summary(lines, warnings, void), lines, warnings)
 
 
 def render(comparison: Comparison) -> str:
@@ -98,7 +113,7 @@ def _flow_lines(
     def line(figure: str, pair: tuple[Estimate | None, Estimate | None], better: Better) -> Iterator[Line]:
         old, new = pair
         if old is not None and new is not None and old.value and new.value:
-            ratio = _ratio(new, old)
+            ratio = ratio_of(new, old)
             verdict = _verdict(ratio, better, tolerance)
             yield Line(name, after.segment.name, flow, figure, old, new, ratio, verdict)
 
@@ -106,14 +121,11 @@ def _flow_lines(
         pair = (estimates.latency([before], share, its), estimates.latency([after], share, its))
         yield from line(figure, pair, "lower")
     if run.loop == "closed" or not all(_keeps_up(it, its) for it in (before, after)):
-        yield from line(
-            "throughput",
-            (estimates.throughput([before], its), estimates.throughput([after], its)),
-            "higher",
-        )
+        for figure, count in _RATES.items():
+            yield from line(figure, (count([before], its), count([after], its)), "higher")
     old, new = estimates.failure_share([before], its), estimates.failure_share([after], its)
     if old.value or new.value:
-        difference = Estimate(new.value - old.value, new.low - old.high, new.high - old.low)
+        difference = difference_of(new, old)
         verdict: Verdict = "no difference that can be told"
         if difference.low > 0:
             verdict = "worse"
@@ -129,10 +141,14 @@ def _capacity(name: str, one: Run, other: Run, tolerance: float) -> Iterator[Lin
         Estimate(rate, rate * (1 - CAPACITY_NOISE), rate * (1 + CAPACITY_NOISE))
         for rate in (one.capacity.rate, other.capacity.rate)
     ]
-    if all(rate.value for rate in found):
-        ratio = _ratio(found[1], found[0])
-        verdict = _verdict(ratio, "higher", tolerance)
-        yield Line(name, "", "", "capacity", found[0], found[1], ratio, verdict)
+    old, new = found
+    if old.value and new.value:
+        ratio = ratio_of(new, old)
+    else:
+        # No rate held in one of them, or in neither.
+        only = 1.0 if old.value == new.value else math.inf if new.value else 0.0
+        ratio = Estimate(only, only, only)
+    yield Line(name, "", "", "capacity", old, new, ratio, _verdict(ratio, "higher", tolerance))
 
 
 def _matched(one: Run, other: Run) -> list[tuple[Measured, Measured]]:
@@ -147,19 +163,6 @@ def _matched(one: Run, other: Run) -> list[tuple[Measured, Measured]]:
 def _keeps_up(measured: Measured, flow: str | None) -> bool:
     offered = estimates.offered([measured], flow)
     return estimates.throughput([measured], flow).high >= (1 - KEPT_UP) * offered.value
-
-
-def _ratio(over: Estimate, under: Estimate) -> Estimate:
-    """With the interval of a quotient of two independent figures, each spread evenly by its logarithm."""
-    value = over.value / under.value
-    spread = math.exp(math.hypot(_half_log(over), _half_log(under)))
-    return Estimate(value, value / spread, value * spread)
-
-
-def _half_log(estimate: Estimate) -> float:
-    if estimate.low <= 0:
-        return math.inf
-    return math.log(estimate.high / estimate.low) / 2
 
 
 def _verdict(ratio: Estimate, better: Better, tolerance: float) -> Verdict:
@@ -182,16 +185,31 @@ def _warnings(name: str, one: Run, other: Run) -> Iterator[str]:
         if mine != theirs:
             yield f"{name}: another {what}, {theirs} instead of {mine}"
     for run in (one, other):
-        if count := results.wrong(run) + len(run.golden.complaints):
-            yield f"{run.name} {run.began}: {count} checks failed, so its figures do not count"
+        if count := _failed_checks(run):
+            yield f"{_name(run)}: {count} checks failed, so its figures do not count"
+        if run.capacity and run.capacity.limited_by != "server":
+            limit = "harness" if run.capacity.limited_by == "harness" else "range of the search"
+            yield f"{_name(run)}: the {limit} was the limit, so its capacity is at least this"
         if reason := estimates.bottleneck(run.segments):
-            yield f"{run.name} {run.began}: the harness may have been the limit ({reason})"
+            yield f"{_name(run)}: the harness may have been the limit ({reason})"
 
 
-def _summary(lines: Sequence[Line], warnings: Sequence[str]) -> str:
-    """One sentence for each run; of the flows together where a segment has several."""
+def _name(run: Run) -> str:
+    return f"{run.name} {run.began}"
+
+
+def _failed_checks(run: Run) -> int:
+    return results.wrong(run) + len(run.golden.complaints)
+
+
+def _summary(lines: Sequence[Line], warnings: Sequence[str], void: Collection[str]) -> str:
+    """One sentence for each run; of the flows together where a segment has several. Those of `void` failed
+    their checks, or the baseline did."""
     words = []
     for run in dict.fromkeys(line.run for line in lines):
+        if run in void:
+            words.append(f"{run}: no verdict, as checks failed")
+            continue
         its = [line for line in lines if line.run == run and not line.flow]
         told = [line for line in its if line.verdict in ("better", "worse")]
         verdicts = {line.verdict for line in told}
@@ -208,7 +226,7 @@ def _summary(lines: Sequence[Line], warnings: Sequence[str]) -> str:
 def _distance(line: Line) -> float:
     if line.figure == FAILURES:
         return line.ratio.value * 100
-    return math.log(line.ratio.value)
+    return math.log(line.ratio.value) if line.ratio.value else -math.inf
 
 
 def _short(line: Line) -> str:
@@ -224,7 +242,8 @@ def _as_ratio(line: Line) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    shown = {"p50": "{:,.1f} ms", "p99": "{:,.1f} ms", "throughput": "{:,.1f}/s", "capacity": "{:,.1f}/s"}
+    shown = {"p50": "{:,.1f} ms", "p99": "{:,.1f} ms", "capacity": "{:,.1f}/s"}
+    shown |= dict.fromkeys(_RATES, "{:,.1f}/s")
     form, factor = shown.get(line.figure, "{:.2f} %"), 1.0
     if line.figure in ("p50", "p99"):
         factor = 1e3

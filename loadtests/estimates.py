@@ -1,44 +1,24 @@
-"""Figures of a run with 95 % confidence intervals (pure).
-
-What counts are the whole intervals of a segment after its `settle`. Replies that are near in time are not
-independent: one slow step of an engine makes many of them slow. So intervals come from a bootstrap over
-blocks of neighbouring intervals, joined with what independent replies would give, whichever is wider. With
-fewer than `FEWEST` intervals there are no blocks to draw from, and the latter stands alone.
-"""
+"""Figures of a run, with confidence (pure). What counts are the whole intervals of a segment after its
+`settle`."""
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loadtests.histogram import GROWTH, merged, seconds_of
-from loadtests.histogram import percentile as percentile_of
+from loadtests.confidence import FEWEST, Array, Z, percentile, quotient, share_of
+from loadtests.confidence import Estimate as Estimate
+from loadtests.histogram import merged
 from loadtests.results import WRONG, Clock, Interval, Measured, Run
 
-RESAMPLES = 400
-FEWEST = 8
-# Of the normal distribution, for 95 %.
-Z = 1.96
 # The harness is taken for the bottleneck from here on.
 BUSY = 0.9
 # Of the whole machine, and what one process may take of a core to be no part of the reason.
-FULL, MODEST = 0.95, 0.5
+FULL, MODEST = 0.9, 0.5
 LATE_SECONDS, LATE_SHARE = 5e-3, 0.2
 # A p99.9 of fewer is one reply.
 ENOUGH_FOR_P999 = 1000
-
-Counts = NDArray[np.float64]
-
-
-class Estimate(NamedTuple):
-    """A figure, and between what it lies with 95 % confidence."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Row(NamedTuple):
@@ -74,74 +54,57 @@ def rows(run: Run) -> list[Row]:
 
 def throughput(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Requests answered well a second."""
-    return _rate(measured, flow, "done")
+    return _rate(measured, flow, _done, _done)
 
 
 def items_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Inputs of these a second."""
-    return _rate(measured, flow, "items")
+    return _rate(measured, flow, lambda its: its.items, _done)
 
 
 def tokens_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Tokens of these a second, as the server counts them."""
-    return _rate(measured, flow, "tokens")
+    return _rate(measured, flow, lambda its: its.tokens, _done)
 
 
 def offered(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Requests a second that were due (open loop) or sent (closed loop)."""
-    return _rate(measured, flow, "sent")
+    return _rate(measured, flow, _sent, _sent)
 
 
 def latency(
     measured: Sequence[Measured], share: float, flow: str | None = None, clock: Clock = "total"
 ) -> Estimate | None:
     """The `share` percentile (0 to 1) of good replies, in seconds; None where there was none."""
-    columns = [_columns(one, flow) for one in measured]
-    intervals = [interval for its in columns for interval in its]
-    counts = merged(interval.clocks.get(clock, {}) for interval in intervals)
-    if not counts:
-        return None
-    low, high = _order_statistics(counts, share)
-    if len(intervals) >= FEWEST:
-        numbers = sorted(counts)
-        column = {number: place for place, number in enumerate(numbers)}
-        matrix = np.zeros((len(intervals), len(numbers)))
-        for row, interval in enumerate(intervals):
-            for number, count in interval.clocks.get(clock, {}).items():
-                matrix[row, column[number]] = count
-        cumulated = np.cumsum(_times_drawn(len(intervals)) @ matrix, axis=1)
-        total = cumulated[:, -1]
-        drawn = total > 0
-        ranks = np.maximum(1, np.ceil(share * total[drawn] - 1e-9))
-        places = (cumulated[drawn] >= ranks[:, None]).argmax(axis=1)
-        times = np.array([seconds_of(number) for number in numbers])[places]
-        low, high = min(low, float(np.quantile(times, 0.025))), max(high, float(np.quantile(times, 0.975)))
-    value = percentile_of(counts, share)
-    # A time stands for its bucket's middle, and may be anywhere in it.
-    return Estimate(value, min(low, value) / GROWTH**0.5, max(high, value) * GROWTH**0.5)
+    return percentile(
+        [
+            merged(interval.clocks.get(clock, {}) for interval in together)
+            for together in _intervals(measured, flow)
+        ],
+        share,
+    )
 
 
 def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Failures, wrong replies among them, as a share of what was sent; 0 where nothing was."""
-    intervals = [interval for one in measured for interval in _columns(one, flow)]
-    sent = np.array([interval.sent for interval in intervals], float)
-    failed = np.array([sum(interval.failures.values()) for interval in intervals], float)
-    if not sent.sum():
+    if not sent(measured, flow):
         return Estimate(0.0, 0.0, 1.0)
-    value = float(failed.sum() / sent.sum())
-    low, high = _wilson(float(failed.sum()), float(sent.sum()))
-    if len(intervals) >= FEWEST and failed.any():
-        drawn = _times_drawn(len(intervals))
-        shares = (drawn @ failed) / np.maximum(1, drawn @ sent)
-        low, high = min(low, float(np.quantile(shares, 0.025))), max(high, float(np.quantile(shares, 0.975)))
-    return Estimate(value, min(low, value), max(high, value))
+    return share_of(_sums(measured, flow, _failed), _sums(measured, flow, _sent))
+
+
+def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
+    """Requests answered well, whenever they were sent, as a share of what was sent meanwhile; None where
+    nothing was."""
+    if not sent(measured, flow):
+        return None
+    return quotient(_sums(measured, flow, _done), _sums(measured, flow, _sent))
 
 
 def failures(measured: Sequence[Measured], flow: str | None = None) -> dict[str, int]:
     """How many of each kind, the most frequent first."""
     found: dict[str, int] = {}
-    for one in measured:
-        for interval in _columns(one, flow):
+    for together in _intervals(measured, flow):
+        for interval in together:
             for kind, count in interval.failures.items():
                 found[kind] = found.get(kind, 0) + count
     return dict(sorted(found.items(), key=lambda kind: -kind[1]))
@@ -154,8 +117,13 @@ def wrong(measured: Sequence[Measured], flow: str | None = None) -> int:
 
 def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
     """Good ones, of the requests that were due in the intervals that count."""
-    counts = (interval.clocks.get("total", {}) for one in measured for interval in _columns(one, flow))
-    return sum(merged(counts).values())
+    its = (interval for together in _intervals(measured, flow) for interval in together)
+    return sum(sum(interval.clocks.get("total", {}).values()) for interval in its)
+
+
+def sent(measured: Sequence[Measured], flow: str | None = None) -> int:
+    """Requests that were due in the intervals that count."""
+    return int(_sums(measured, flow, _sent).sum())
 
 
 def bottleneck(measured: Sequence[Measured]) -> str | None:
@@ -216,82 +184,47 @@ def _row(measured: Sequence[Measured], flow: str) -> Row:
     )
 
 
-def _columns(measured: Measured, flow: str | None) -> list[Interval]:
-    """The intervals that count, all flows added up where none is named."""
-    segment, interval = measured.segment, measured.interval
-    first = math.ceil(segment.settle / interval - 1e-9)
-    last = max(first, math.floor(segment.seconds / interval + 1e-9))
-    if flow is not None:
-        return measured.intervals.get(flow, [])[first:last]
-    parts = [intervals[first:last] for intervals in measured.intervals.values()]
-    return [_added(together) for together in zip(*parts, strict=True)]
-
-
-def _added(intervals: Sequence[Interval]) -> Interval:
-    if len(intervals) == 1:
-        return intervals[0]
-    kinds = dict.fromkeys(kind for interval in intervals for kind in interval.failures)
-    clocks = dict.fromkeys(clock for interval in intervals for clock in interval.clocks)
-    return Interval(
-        sent=sum(interval.sent for interval in intervals),
-        done=sum(interval.done for interval in intervals),
-        items=sum(interval.items for interval in intervals),
-        tokens=sum(interval.tokens for interval in intervals),
-        in_flight=sum(interval.in_flight for interval in intervals),
-        failures={kind: sum(interval.failures.get(kind, 0) for interval in intervals) for kind in kinds},
-        clocks={clock: merged(interval.clocks.get(clock, {}) for interval in intervals) for clock in clocks},
-    )
-
-
-def _rate(measured: Sequence[Measured], flow: str | None, name: str) -> Estimate:
-    counts, lengths = [], []
+def _intervals(measured: Sequence[Measured], flow: str | None) -> list[tuple[Interval, ...]]:
+    """Those that count, each of all flows, or of the one that is named."""
+    found: list[tuple[Interval, ...]] = []
     for one in measured:
-        its = [getattr(interval, name) for interval in _columns(one, flow)]
-        counts += its
-        lengths += [one.interval] * len(its)
-    if not counts:
+        first = math.ceil(one.segment.settle / one.interval - 1e-9)
+        last = max(first, math.floor(one.segment.seconds / one.interval + 1e-9))
+        parts = [its[first:last] for name, its in one.intervals.items() if flow in (None, name)]
+        found += zip(*parts, strict=True)
+    return found
+
+
+def _sent(interval: Interval) -> int:
+    return interval.sent
+
+
+def _done(interval: Interval) -> int:
+    return interval.done
+
+
+def _failed(interval: Interval) -> int:
+    return sum(interval.failures.values())
+
+
+def _sums(measured: Sequence[Measured], flow: str | None, count: Callable[[Interval], int]) -> Array:
+    return np.array([sum(map(count, together)) for together in _intervals(measured, flow)], float)
+
+
+def _rate(
+    measured: Sequence[Measured],
+    flow: str | None,
+    count: Callable[[Interval], int],
+    requests: Callable[[Interval], int],
+) -> Estimate:
+    """A second; the items and tokens of one of the `requests` come together."""
+    counts = _sums(measured, flow, count)
+    seconds = np.array([one.interval for one in measured for _ in _intervals([one], flow)])
+    if not len(counts):
         return Estimate(0.0, 0.0, 0.0)
-    column, seconds = np.array(counts, float), np.array(lengths)
-    value = float(column.sum() / seconds.sum())
-    if len(counts) < FEWEST:
-        # As if they came independently of one another.
-        half = Z * math.sqrt(float(column.sum())) / float(seconds.sum())
-        return Estimate(value, max(0.0, value - half), value + half)
-    drawn = _times_drawn(len(counts))
-    rates = (drawn @ column) / (drawn @ seconds)
-    return Estimate(
-        value, min(value, float(np.quantile(rates, 0.025))), max(value, float(np.quantile(rates, 0.975)))
-    )
-
-
-@lru_cache(maxsize=64)
-def _times_drawn(count: int) -> Counts:
-    """How often each of `count` intervals is in each resample: (`RESAMPLES`, `count`).
-
-    Blocks of about twice the cube root of `count`, which begin anywhere and go round at the end. The same
-    each time.
-    """
-    length = max(2, round(2 * count ** (1 / 3)))
-    blocks = math.ceil(count / length)
-    starts = np.random.default_rng(count).integers(0, count, (RESAMPLES, blocks))
-    places = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count] % count
-    drawn = np.zeros((RESAMPLES, count))
-    np.add.at(drawn, (np.arange(RESAMPLES)[:, None], places), 1)
-    return drawn
-
-
-def _order_statistics(counts: dict[int, int], share: float) -> tuple[float, float]:
-    """Between which times the percentile of independent ones lies, by how many lie below it."""
-    total = sum(counts.values())
-    half = Z * math.sqrt(share * (1 - share) / total)
-    return (
-        percentile_of(counts, max(0.0, share - half)),
-        percentile_of(counts, min(1.0, share + half)),
-    )
-
-
-def _wilson(count: float, total: float) -> tuple[float, float]:
-    share, square = count / total, Z * Z
-    middle = (share + square / (2 * total)) / (1 + square / total)
-    half = Z * math.sqrt(share * (1 - share) / total + square / (4 * total * total)) / (1 + square / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    if len(counts) >= FEWEST:
+        return quotient(counts, seconds)
+    value = float(counts.sum() / seconds.sum())
+    independent = float(_sums(measured, flow, requests).sum())
+    half = Z * value / math.sqrt(independent) if independent else 0.0
+    return Estimate(value, max(0.0, value - half), value + half)

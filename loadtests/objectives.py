@@ -1,10 +1,11 @@
-"""Objectives, what a run has to hold: read from a TOML file, or from a word in short."""
+"""Objectives: what a run has to hold, from a TOML file or in short."""
 
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,13 +51,19 @@ BOUNDS = tuple(name for name in Objective.model_fields if name not in ("flow", "
 
 
 class Baseline(_Strict):
-    """Bounds against another run of the same segments, as ratios to it: `p50` and `p99` at most, the others
-    at least."""
+    """Bounds against another run, as ratios to it, in segments of the same name and load: `p50` and `p99` at
+    most, the others at least."""
 
     p50: Positive | None = None
     p99: Positive | None = None
     throughput: Positive | None = None
     capacity: Positive | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError(f"it bounds nothing: give at least one of {', '.join(Baseline.model_fields)}")
+        return self
 
 
 class Objectives(_Strict):
@@ -90,16 +97,28 @@ def read_objectives(given: str) -> Objectives:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is no TOML: {error}") from None
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors())
-        raise ValueError(f"{path}: {'; '.join(faults)}") from None
+        raise ValueError(f"{path}: {'; '.join(map(_said, error.errors()))}") from None
+
+
+def _said(fault: ErrorDetails) -> str:
+    where = ".".join(map(str, fault["loc"])) or "file"
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {fault['msg']}"
+    table: dict[int | str, type[_Strict]] = {"objective": Objective, "baseline": Baseline}
+    known = table.get(fault["loc"][0], Objectives) if len(fault["loc"]) > 1 else Objectives
+    return f"{where}: there is no such field, but {', '.join(known.model_fields)}"
 
 
 def _parse(text: str) -> Objectives:
     units = {"ms": 1.0, "s": 1e3}
     bounds: dict[str, float] = {}
+    given: set[str] = set()
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         try:
+            if name in given:
+                raise ValueError
+            given.add(name)
             if name in ("p50", "p90", "p99", "p999"):
                 unit = "ms" if value.endswith("ms") else "s"
                 bounds[f"{name}_ms"] = float(value.removesuffix(unit)) * units[unit]
@@ -118,7 +137,7 @@ def _parse(text: str) -> Objectives:
         except ValueError:
             raise ValueError(
                 f"--slo {text}: cannot read {part.strip()!r}; such as p99=250ms, p50=0.1s, failures=0.1%, "
-                "throughput=50, capacity=100, with commas between them"
+                "throughput=50, capacity=100, each once, with commas between them"
             ) from None
     try:
         return Objectives(objective=(Objective(**bounds),))

@@ -1,10 +1,11 @@
-"""Whether a run, or one rate of a search, holds its objectives (pure)."""
+"""Whether a run, or one rate of a search, holds its objectives."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates, results
-from loadtests.estimates import Estimate
+from loadtests.confidence import Estimate
+from loadtests.confidence import ratio as ratio_of
 from loadtests.objectives import BOUNDS, Baseline, Objective, Objectives
 from loadtests.results import Clock, Measured, Run
 
@@ -54,26 +55,36 @@ def judge(run: Run, objectives: Objectives, baseline: Run | None = None) -> Judg
 def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict, str]:
     """Whether an open loop's rate holds, with confidence, and why not.
 
-    "unclear" where a confidence interval holds the bound, or there are fewer than `ENOUGH_REPLIES`.
-    Objectives of segments, of capacity and of a baseline say nothing here.
+    "unclear" where a confidence interval holds a bound, or a flow that is judged has fewer than
+    `ENOUGH_REPLIES`. Objectives count whatever segments they name. Bounds of the capacity, on what was before
+    the load and against a baseline do not; raises `ValueError` where there are no others.
     """
-    unclear = ""
     if count := estimates.wrong(measured):
         return "fails", f"{count} wrong replies"
     answered, offered = estimates.throughput(measured), estimates.offered(measured)
     if answered.high < KEPT_UP * offered.value:
         return "fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered"
+    unclear, judged = "", 0
     for objective in objectives.objective:
-        for name, estimate, bound in _bounded(measured, objective):
-            if estimate is None:
-                return "fails", f"{name}: no reply"
-            if estimate.low > bound:
-                return "fails", f"{name} {_amount(name, estimate.value)}"
-            if estimate.high > bound:
-                unclear = unclear or f"{name} {_amount(name, estimate.value)}"
-    replies = estimates.replies(measured)
-    if replies < ENOUGH_REPLIES:
-        return "unclear", f"{replies} replies"
+        who, bounds = _whose(objective), list(_bounded(measured, objective))
+        judged += len(bounds)
+        if bounds and not _there(measured, objective.flow):
+            return "fails", f"{who}no such flow"
+        for bound in bounds:
+            if bound.found is None:
+                return "fails", f"{who}{bound.what}: no reply"
+            verdict = _confident(bound, bound.found)
+            why = f"{who}{bound.what} {bound.found.value:.4g}{_spaced(bound.unit)}"
+            if verdict == "fails":
+                return verdict, why
+            if verdict == "unclear":
+                unclear = unclear or why
+        if bounds and (replies := estimates.replies(measured, objective.flow)) < ENOUGH_REPLIES:
+            unclear = unclear or f"{who}{replies} replies"
+    if not judged:
+        raise ValueError(
+            f"--slo: nothing that a rate is judged by; give at least one of {', '.join(_OF_A_RATE)}"
+        )
     return ("unclear", unclear) if unclear else ("holds", "")
 
 
@@ -99,96 +110,122 @@ _LATENCIES: Mapping[str, tuple[float, Clock]] = {
 }
 
 
-def _bounded(
-    measured: Sequence[Measured], objective: Objective
-) -> Iterator[tuple[str, Estimate | None, float]]:
+_OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_idle_p50"))
+
+
+class _Bound(NamedTuple):
+    """What was found (None: nothing) beside its bound, in `unit`."""
+
+    what: str
+    found: Estimate | None
+    bound: float
+    at: Literal["least", "most"]
+    unit: str
+
+
+def _bounded(measured: Sequence[Measured], objective: Objective) -> Iterator[_Bound]:
+    flow = objective.flow
     for name, (share, clock) in _LATENCIES.items():
         if (bound := getattr(objective, name)) is not None:
-            yield name, _times(estimates.latency(measured, share, objective.flow, clock), 1e3), bound
+            found = _times(estimates.latency(measured, share, flow, clock), 1e3)
+            yield _Bound(name.removesuffix("_ms").replace("_", " "), found, bound, "most", "ms")
     if (bound := objective.failure_share) is not None:
-        found = estimates.failure_share(measured, objective.flow)
-        # That next to nothing failed could only be told with certainty from very many requests.
-        yield "failure_share", found._replace(high=found.value) if found.value <= bound else found, bound
+        share_found = estimates.failure_share(measured, flow) if estimates.sent(measured, flow) else None
+        yield _Bound("failures", _times(share_found, 100), bound * 100, "most", "%")
+    if (bound := objective.throughput) is not None:
+        yield _Bound("throughput", estimates.throughput(measured, flow), bound, "least", "requests/s")
+    if (bound := objective.throughput_share) is not None:
+        answered = estimates.answered_share(measured, flow)
+        yield _Bound("throughput / offered", answered, bound, "least", "")
+    if (bound := objective.p99_over_p50) is not None:
+        p50, p99 = (estimates.latency(measured, share, flow) for share in (0.5, 0.99))
+        yield _Bound("p99 / p50", _times(p99, 1 / p50.value) if p50 else None, bound, "most", "x")
+
+
+def _confident(bound: _Bound, found: Estimate) -> Verdict:
+    if bound.at == "least":
+        return "fails" if found.high < bound.bound else "holds" if found.low >= bound.bound else "unclear"
+    if found.low > bound.bound:
+        return "fails"
+    # That next to nothing failed could only be told with certainty from very many requests.
+    high = found.value if bound.what == "failures" else found.high
+    return "holds" if high <= bound.bound else "unclear"
+
+
+def _whose(objective: Objective) -> str:
+    return f"flow {objective.flow}: " if objective.flow else ""
+
+
+def _there(measured: Sequence[Measured], flow: str | None) -> bool:
+    return flow is None or any(flow in one.intervals for one in measured)
 
 
 def _no_wrong(run: Run) -> Line:
-    count = float(results.wrong(run) + len(run.golden.complaints))
+    count = float(_failed_checks(run))
     return Line(
         f"wrong replies and vectors: {count:,.0f}, at most 0", 0.0, count, count, count, count == 0, False
     )
 
 
+def _failed_checks(run: Run) -> int:
+    return results.wrong(run) + len(run.golden.complaints)
+
+
 def _judged(run: Run, objective: Objective) -> Iterator[Line]:
-    who = f"flow {objective.flow}: " if objective.flow else ""
+    who = _whose(objective)
     if objective.capacity is not None:
-        found = (
-            Estimate(run.capacity.rate, run.capacity.rate, run.capacity.fails_at or run.capacity.rate)
-            if (run.capacity)
-            else None
-        )
+        found = None
+        if run.capacity:
+            found = Estimate(run.capacity.rate, run.capacity.rate, run.capacity.fails_at or run.capacity.rate)
         yield _line(f"{who}capacity", found, objective.capacity, "least", "requests/s")
     if not any(getattr(objective, name) is not None for name in BOUNDS if name != "capacity"):
         return
-    segments = [
-        measured
-        for measured in run.segments
-        if objective.segments is None or measured.segment.name in objective.segments
-    ]
-    known = objective.flow is None or any(objective.flow in measured.intervals for measured in segments)
-    if not segments or not known:
-        what = "no such flow" if segments else "no such segment"
-        yield Line(f"{who}{what}: there is nothing to hold it against", 0.0, None, 0.0, 0.0, False, False)
+    names = {measured.segment.name for measured in run.segments}
+    wanted = names if objective.segments is None else set(objective.segments)
+    segments = [measured for measured in run.segments if measured.segment.name in wanted]
+    for absent in sorted(wanted - names):
+        yield _nothing(f"{who}no such segment, {absent}: there is nothing to hold it against")
+    if not segments and wanted <= names:
+        yield _nothing(f"{who}no segment: there is nothing to hold it against")
+    if segments and not _there(segments, objective.flow):
+        yield _nothing(f"{who}no such flow: there is nothing to hold it against")
         return
     for measured in segments:
         yield from _in_segment(run, measured, objective, f"{who}{measured.segment.name}: ")
 
 
 def _in_segment(run: Run, measured: Measured, objective: Objective, who: str) -> Iterator[Line]:
-    one, flow = [measured], objective.flow
-    p99 = estimates.latency(one, 0.99, flow)
-    for name, (share, clock) in _LATENCIES.items():
-        if (bound := getattr(objective, name)) is not None:
-            found = _times(estimates.latency(one, share, flow, clock), 1e3)
-            yield _line(f"{who}{name.removesuffix('_ms').replace('_', ' ')}", found, bound, "most", "ms")
-    if (bound := objective.failure_share) is not None:
-        found = _times(estimates.failure_share(one, flow), 100)
-        yield _line(f"{who}failures", found, bound * 100, "most", "%")
-    answered, offered = estimates.throughput(one, flow), estimates.offered(one, flow)
-    if (bound := objective.throughput) is not None:
-        yield _line(f"{who}throughput", answered, bound, "least", "requests/s")
-    if (bound := objective.throughput_share) is not None:
-        share_of = _times(answered, 1 / offered.value) if offered.value else None
-        yield _line(f"{who}throughput / offered", share_of, bound, "least", "")
-    if (bound := objective.p99_over_p50) is not None:
-        p50 = estimates.latency(one, 0.5, flow)
-        yield _line(f"{who}p99 / p50", _times(p99, 1 / p50.value) if p50 else None, bound, "most", "x")
-    if (bound := objective.p99_over_idle_p50) is not None:
-        idle = (
-            run.idle.get(flow)
-            if flow
-            else next(iter(run.idle.values()), None)
-            if len(run.idle) == 1
-            else None
+    for what, found, bound, at, unit in _bounded([measured], objective):
+        yield _line(f"{who}{what}", found, bound, at, unit)
+    if (limit := objective.p99_over_idle_p50) is not None:
+        flow = objective.flow
+        # Of several flows together there was no p50 before the load.
+        only = next(iter(run.idle.values())) if len(run.idle) == 1 else None
+        idle = run.idle.get(flow) if flow else only
+        p99 = estimates.latency([measured], 0.99, flow)
+        yield _line(
+            f"{who}p99 / p50 before the load", _times(p99, 1 / idle.p50) if idle else None, limit, "most", "x"
         )
-        ratio = _times(p99, 1 / idle.p50) if idle else None
-        yield _line(f"{who}p99 / p50 before the load", ratio, bound, "most", "x")
 
 
 def _against(run: Run, bounds: Baseline, other: Run | None) -> Iterator[Line]:
     if other is None:
-        yield Line(
-            "[baseline]: no run to hold it against; give --baseline", 0.0, None, 0.0, 0.0, False, False
-        )
+        yield _nothing("[baseline]: no run to hold it against; give --baseline")
+        return
+    if count := _failed_checks(other):
+        yield _nothing(f"[baseline]: {count} of its checks failed, so its figures do not count")
         return
     if bounds.capacity is not None:
         pair = (run.capacity, other.capacity)
         ratio = pair[0].rate / pair[1].rate if pair[0] and pair[1] and pair[1].rate else None
         found = Estimate(ratio, ratio, ratio) if ratio is not None else None
         yield _line("capacity / baseline", found, bounds.capacity, "least", "x")
-    before = {measured.segment.name: measured for measured in other.segments}
-    matched = [(before[its.segment.name], its) for its in run.segments if its.segment.name in before]
+    if bounds.p50 is bounds.p99 is bounds.throughput is None:
+        return
+    before = {_load(measured): measured for measured in other.segments}
+    matched = [(before[_load(its)], its) for its in run.segments if _load(its) in before]
     if not matched:
-        yield Line("[baseline]: it has no segment of the same name", 0.0, None, 0.0, 0.0, False, False)
+        yield _nothing("[baseline]: it has no segment of the same name and load")
     for old, new in matched:
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             if (bound := getattr(bounds, name)) is not None:
@@ -197,6 +234,14 @@ def _against(run: Run, bounds: Baseline, other: Run | None) -> Iterator[Line]:
         if bounds.throughput is not None:
             found = _ratio(estimates.throughput([new]), estimates.throughput([old]))
             yield _line(f"{new.segment.name}: throughput / baseline", found, bounds.throughput, "least", "x")
+
+
+def _load(measured: Measured) -> tuple[object, ...]:
+    return measured.segment.name, measured.segment.rate, measured.segment.users
+
+
+def _nothing(text: str) -> Line:
+    return Line(text, 0.0, None, 0.0, 0.0, False, False)
 
 
 def _line(text: str, found: Estimate | None, bound: float, at: Literal["least", "most"], unit: str) -> Line:
@@ -219,11 +264,4 @@ def _times(found: Estimate | None, factor: float) -> Estimate | None:
 
 
 def _ratio(one: Estimate | None, other: Estimate | None) -> Estimate | None:
-    """Wider than it need be: both ends at once."""
-    if one is None or other is None or not other.low:
-        return None
-    return Estimate(one.value / other.value, one.low / other.high, one.high / other.low)
-
-
-def _amount(name: str, value: float) -> str:
-    return f"{value:.2%}" if name == "failure_share" else f"{value:,.0f} ms"
+    return ratio_of(one, other) if one and other and one.value and other.value else None

@@ -1,10 +1,11 @@
 """The same load on Triptych and on what else could serve the same vectors, one after another on this machine.
 
-    python -m loadtests.versus [--rounds 2] [--scenario common] [--slo p99=500ms,failures=0.1%]
+    python -m loadtests.versus [--rounds 2] [--scenario common] [--capacity p99=250ms,failures=0.1%]
 
 Three servers of stock vLLM, asked directly by a client that knows them all; the same, each behind vllm-router
-(Rust); and Triptych. Each is started alone, on the nano variants, float32, one thread for each engine, is
-searched for its capacity and then put under closed loops. Leaves a run's folder for each, and versus.md.
+(Rust); and Triptych. Each is started alone, on the nano variants, float32, one thread an engine, and is put
+under rising rates and under closed loops; `--capacity` also searches for the highest rate that holds, which
+takes minutes for each. Leaves a run's folder for each, and versus.md.
 
 Stock vLLM runs the model of a CPU in a second process, and both spin for a second after each step: three of
 them leave two cores no time for anything else. They are given the executor of one process that our workers
@@ -14,7 +15,7 @@ have; `--as-it-comes` leaves it away.
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ from loadtests.bench.report import number, table
 from loadtests.bench.servers import Engine, Kind, Servers
 from loadtests.bench.stats import spread
 from loadtests.bench.systems import VllmRouter
-from loadtests.results import Run
+from loadtests.results import Measured, Run
 from workers.contract import POOLS
 
 USERS = (1, 16, 64)
+RATES = "50,100,200,300,400"
 ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 
 
@@ -43,8 +45,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scenario", default="common", help="default: %(default)s")
-    parser.add_argument("--slo", default="p99=500ms,failures=0.1%", help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=15, help="of each load (default: %(default)s)")
+    parser.add_argument("--rates", default=RATES, help="requests/s, one after another (default: %(default)s)")
+    parser.add_argument("--capacity", metavar="SLO", help="search for the highest rate that holds this")
+    parser.add_argument("--seconds", type=float, default=10, help="of each load (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/versus"), help="default: %(default)s")
     parser.add_argument("--as-it-comes", action="store_true", help="stock vLLM with its own executor")
     options = parser.parse_args()
@@ -70,7 +73,9 @@ def main() -> int:
 
 def _commands(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     common = ["--scenario", options.scenario, "--seconds", str(options.seconds)]
-    yield "capacity", ["find-capacity", "--slo", options.slo, *common]
+    yield "steps", ["run", "--shape", "step", "--rate", options.rates, *common]
+    if options.capacity:
+        yield "capacity", ["find-capacity", "--slo", options.capacity, *common]
     for users in USERS:
         yield f"{users}-users", ["run", "--users", str(users), *common]
 
@@ -113,50 +118,46 @@ def _system(kind: str, servers: Servers) -> Iterator[System]:
 
 
 def markdown(found: dict[str, list[Run]]) -> str:
-    """A table of the capacities and one of the closed loops, medians over the rounds with least and
-    largest."""
-    capacities = [
+    """A table for each kind of load, medians over the rounds with least and largest."""
+    lines = ["Rising rates, open loop:", "", *_table("due/s", found, lambda run: run.loop == "open")]
+    lines += ["", "Closed loops:", "", *_table("users", found, lambda run: run.loop == "closed")]
+    searched = {system: [run for run in runs if run.capacity] for system, runs in found.items()}
+    if any(searched.values()):
+        rates = {
+            system: [run.capacity.rate for run in runs if run.capacity] for system, runs in searched.items()
+        }
+        objective = next(run.capacity.objective for runs in searched.values() for run in runs if run.capacity)
+        rows = [(system, _spread(its)) for system, its in rates.items()]
+        lines += ["", f"Highest rate with {objective}, requests/s:", "", *table(("system", "capacity"), rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(load: str, found: dict[str, list[Run]], wanted: Callable[[Run], bool]) -> list[str]:
+    cells: dict[tuple[float, str], list[Measured]] = {}
+    for system, runs in found.items():
+        for run in runs:
+            for measured in run.segments if wanted(run) and not run.capacity else ():
+                put_on = measured.segment.rate or measured.segment.users or (0.0, 0.0)
+                cells.setdefault((put_on[0], system), []).append(measured)
+    order = list(found)
+    rows = [
         (
+            f"{put_on:g}",
             system,
-            _spread([run.capacity.rate for run in runs if run.capacity]),
-            _failures([run for run in runs if run.capacity]),
+            _spread([estimates.throughput([one]).value for one in its]),
+            _spread([time.value * 1e3 for one in its if (time := estimates.latency([one], 0.5))]),
+            _spread([time.value * 1e3 for one in its if (time := estimates.latency([one], 0.99))]),
+            _failures(its),
         )
-        for system, runs in found.items()
+        for (put_on, system), its in sorted(
+            cells.items(), key=lambda cell: (cell[0][0], order.index(cell[0][1]))
+        )
     ]
-    objective = next(run.capacity.objective for runs in found.values() for run in runs if run.capacity)
-    lines = [f"Highest rate with {objective}, requests/s:", ""]
-    lines += table(("system", "capacity", "wrong replies"), capacities)
-    rows = []
-    for users in USERS:
-        for system, runs in found.items():
-            loops = [
-                run
-                for run in runs
-                if run.loop == "closed" and run.segments[0].segment.users == (users, users)
-            ]
-            measured = [run.segments[0] for run in loops]
-            rows.append(
-                (
-                    str(users),
-                    system,
-                    _spread([estimates.throughput([one]).value for one in measured]),
-                    _spread([its.value * 1e3 for one in measured if (its := estimates.latency([one], 0.5))]),
-                    _spread([its.value * 1e3 for one in measured if (its := estimates.latency([one], 0.99))]),
-                    _failures(loops),
-                )
-            )
-    columns = ("users", "system", "replies/s", "p50 ms", "p99 ms", "failed or wrong")
-    return "\n".join([*lines, "", "Closed loops:", "", *table(columns, rows)]) + "\n"
+    return table((load, "system", "replies/s", "p50 ms", "p99 ms", "failed or wrong"), rows)
 
 
-def _failures(runs: Sequence[Run]) -> str:
-    kinds: dict[str, int] = {}
-    for run in runs:
-        for measured in run.segments:
-            if run.capacity and not measured.segment.name.startswith("confirm"):
-                continue
-            for kind, count in estimates.failures([measured]).items():
-                kinds[kind] = kinds.get(kind, 0) + count
+def _failures(measured: Sequence[Measured]) -> str:
+    kinds = estimates.failures(measured)
     return ", ".join(f"{count:,} x {kind}" for kind, count in kinds.items()) or "0"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from loadtests.compare import compare, render
-from loadtests.results import Capacity, Interval, Process, Run
+from loadtests.results import Capacity, Interval, Limit, Process, Run
 from tests.unit.loadtests import sample_run
 from tests.unit.loadtests.test_estimates import interval, measured
 
@@ -69,6 +69,15 @@ def test_throughput_counts_in_a_closed_loop_and_where_a_server_cannot_keep_up() 
     assert verdicts([run(1, answered=0.5), run(2)])["throughput"] == "better"
 
 
+def test_items_and_tokens_count_where_throughput_does() -> None:
+    runs = [run(1, loop="closed"), run(2, loop="closed")]
+    for its, items in zip(runs, (10, 30), strict=True):
+        for one in its.segments[0].intervals["query"]:
+            one.items, one.tokens = items, 100
+    found = verdicts(runs)
+    assert (found["items"], found["tokens"]) == ("better", "no difference that can be told")
+
+
 def test_failures_count_as_a_difference_of_shares() -> None:
     assert verdicts([run(1), run(2, failures=5)])["failures"] == "worse"
     assert verdicts([run(1, failures=5), run(2)])["failures"] == "better"
@@ -84,6 +93,36 @@ def test_capacities_differ_by_more_than_a_search_is_off() -> None:
     assert verdicts([searched(100), searched(110)]) == {"capacity": "no difference that can be told"}
     assert verdicts([searched(100), searched(150)]) == {"capacity": "better"}
     assert verdicts([searched(100), searched(50)]) == {"capacity": "worse"}
+    assert verdicts([searched(100), searched(0)]) == {"capacity": "worse"}
+    assert verdicts([searched(0), searched(100)]) == {"capacity": "better"}
+    assert verdicts([searched(0), searched(0)]) == {"capacity": "no difference that can be told"}
+    assert "worse" in render(compare([searched(100), searched(0)]))
+    assert "better" in render(compare([searched(0), searched(100)]))
+
+
+@pytest.mark.parametrize(
+    ("limit", "warned"), [("server", ""), ("harness", "the harness"), ("range", "the range of the search")]
+)
+def test_a_capacity_that_the_server_did_not_limit_is_warned_of(limit: Limit, warned: str) -> None:
+    one, other = run(1), run(2)
+    for its in (one, other):
+        its.capacity = Capacity(objective="", rate=100, fails_at=None, confirmed=3, tries=3, probes=[])
+    assert other.capacity is not None
+    other.capacity.limited_by = limit
+    assert compare([one, other]).warnings == (
+        [f"run at 2: {warned} was the limit, so its capacity is at least this"] if warned else []
+    )
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_no_verdict_heads_a_comparison_with_a_run_that_failed_its_checks(bad: int) -> None:
+    runs = [run(1), run(2, 0.5), run(3, 0.5)]
+    runs[bad].segments[0].intervals["query"][0].failures = {"wrong: order": 3}
+    comparison = compare(runs)
+    heads = comparison.summary.splitlines()
+    assert "no verdict, as checks failed" in heads[0]
+    assert ("better" in heads[1]) is (bad == 1)
+    assert len(comparison.warnings) == 1
 
 
 def test_several_runs_are_each_held_against_the_first() -> None:
@@ -107,7 +146,13 @@ def test_reasons_not_to_believe_it_are_named() -> None:
 def test_runs_that_have_nothing_in_common_are_refused() -> None:
     other = run(2)
     other.segments[0].segment.name = "another"
-    with pytest.raises(ValueError, match="in common"):
+    with pytest.raises(ValueError, match=r"run at 2 and run at 1 have no segment .* in common"):
         compare([run(1), other])
+    with pytest.raises(ValueError, match="run at 2 and run at 1"):
+        compare([run(1), run(3), other])
+    elsewhere = run(2)
+    elsewhere.segments[0].segment.rate = (99, 99)
+    with pytest.raises(ValueError, match="in common"):
+        compare([run(1), elsewhere])
     with pytest.raises(ValueError, match="two runs"):
         compare([run(1)])

@@ -102,8 +102,8 @@ def test_the_interval_of_a_percentile_holds_the_truth_as_often_as_it_says(correl
         found = estimates.latency([drawn(seed, correlated=correlated)], 0.9)
         assert found is not None
         held += found.low <= truth <= found.high
-    # Where a slow second makes the next three slow too, a minute is little: then it is a few less.
-    assert (0.83 if correlated else 0.93) <= held / 200 <= 1.0
+    # Where a slow second makes the next three slow too, a minute is little.
+    assert (0.88 if correlated else 0.93) <= held / 200 <= 1.0
 
 
 def test_seconds_that_are_slow_together_make_the_interval_wider() -> None:
@@ -114,11 +114,12 @@ def test_seconds_that_are_slow_together_make_the_interval_wider() -> None:
     assert width(True) > 1.4 * width(False)
 
 
-def test_the_interval_of_a_rate_holds_the_truth_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("count", [12, 40])
+def test_the_interval_of_a_rate_holds_the_truth_as_often_as_it_says(count: int) -> None:
     held = 0
     for seed in range(200):
         draw = random.Random(seed)
-        its = [interval(done=sum(draw.random() < 0.02 for _ in range(1000)), sent=20) for _ in range(40)]
+        its = [interval(done=sum(draw.random() < 0.1 for _ in range(200)), sent=20) for _ in range(count)]
         found = estimates.throughput([measured(its)])
         held += found.low <= 20 <= found.high
     assert 0.88 <= held / 200 <= 0.99
@@ -138,6 +139,24 @@ def test_few_intervals_give_what_independent_replies_would() -> None:
     assert found.high == pytest.approx(0.60, rel=0.03)
     rate = estimates.throughput([measured([interval(done=100)])])
     assert (rate.low, rate.high) == pytest.approx((80.4, 119.6))
+
+
+def test_inputs_of_one_request_are_no_more_certain_than_the_request() -> None:
+    few = [measured([interval(done=25, items=400, tokens=8000)] * 4)]
+    requests, items, tokens = (
+        figure(few)
+        for figure in (estimates.throughput, estimates.items_per_second, estimates.tokens_per_second)
+    )
+    assert items.low / items.value == tokens.low / tokens.value == requests.low / requests.value
+
+
+def test_what_is_answered_of_what_is_sent_is_surer_than_either() -> None:
+    draw = random.Random(3)
+    its = [interval(done=count, sent=count + 1) for count in (draw.randint(10, 60) for _ in range(30))]
+    share, rate = estimates.answered_share([measured(its)]), estimates.throughput([measured(its)])
+    assert share is not None
+    assert share.high - share.low < 0.2 * (rate.high - rate.low) / rate.value
+    assert estimates.answered_share([measured([interval()])]) is None
 
 
 def test_no_failure_among_few_may_still_be_some_among_many() -> None:

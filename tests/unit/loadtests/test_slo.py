@@ -74,7 +74,9 @@ def test_the_capacity_is_judged(tmp_path: Path) -> None:
         assert slo.judge(run, judged).passed is passes
 
 
-@pytest.mark.parametrize("text", ['flow = "absent"', 'segments = ["absent"]'])
+@pytest.mark.parametrize(
+    "text", ['flow = "absent"', 'segments = ["absent"]', 'segments = ["steady", "absent"]']
+)
 def test_what_there_is_nothing_to_hold_against_fails(text: str, tmp_path: Path) -> None:
     judgement = slo.judge(run_of(steady()), objectives(f"[[objective]]\n{text}\np99_ms = 1000\n", tmp_path))
     assert not judgement.passed
@@ -105,6 +107,14 @@ def test_no_reply_is_no_latency_and_does_not_pass(tmp_path: Path) -> None:
     assert not slo.judge(run_of(nothing), objectives("[[objective]]\np99_ms = 1000\n", tmp_path)).passed
 
 
+@pytest.mark.parametrize("bound", ["failure_share = 0.5", "throughput_share = 0.1", "p99_ms = 1000"])
+def test_a_flow_that_sent_nothing_passes_no_bound(bound: str, tmp_path: Path) -> None:
+    one = measured([interval([0.1] * 50)] * 12, idle=[interval()] * 12)
+    judged = objectives(f'[[objective]]\nflow = "idle"\n{bound}\n', tmp_path)
+    assert not slo.judge(run_of(one), judged).passed
+    assert slo.holds([one], judged)[0] == "fails"
+
+
 @pytest.mark.parametrize(
     ("bound", "value", "passes"),
     [("p99", 1.2, False), ("p99", 2.5, True), ("p50", 1.2, False), ("throughput", 0.9, True)],
@@ -120,6 +130,31 @@ def test_a_baseline_that_is_not_given_or_has_nothing_in_common_fails(tmp_path: P
     other = run_of(steady())
     other.segments[0].segment.name = "another"
     assert not slo.judge(run_of(steady()), judged, other).passed
+    heavier = run_of(steady())
+    assert slo.judge(run_of(steady()), judged, heavier).passed
+    heavier.segments[0].segment.rate = (999, 999)
+    assert not slo.judge(run_of(steady()), judged, heavier).passed
+
+
+def test_a_baseline_with_a_wrong_reply_is_none(tmp_path: Path) -> None:
+    other = run_of(steady())
+    other.segments[0].intervals["query"][0].failures = {"wrong: order": 1}
+    judgement = slo.judge(run_of(steady()), objectives("[baseline]\np99 = 10\n", tmp_path), other)
+    assert not judgement.passed
+    assert "12 of its checks failed" in slo.render(judgement)
+
+
+def test_capacities_are_held_against_each_other_whatever_rates_were_tried(tmp_path: Path) -> None:
+    def searched(rate: float, tried: str) -> Run:
+        found = run_of(steady())
+        found.segments[0].segment.name = tried
+        found.capacity = Capacity(objective="", rate=rate, fails_at=None, confirmed=3, tries=3, probes=[])
+        return found
+
+    judged = objectives("[baseline]\ncapacity = 0.9\n", tmp_path)
+    before = searched(100, "probe 100/s")
+    assert slo.judge(searched(95, "probe 95/s"), judged, before).passed
+    assert not slo.judge(searched(80, "probe 80/s"), judged, before).passed
 
 
 def test_a_bound_within_the_confidence_interval_is_close(tmp_path: Path) -> None:
@@ -136,6 +171,10 @@ def test_a_bound_within_the_confidence_interval_is_close(tmp_path: Path) -> None
         ("[[objective]]\np99_ms = -3\n", "p99_ms"),
         ('[[objective]]\nflow = "query"\n', "bounds nothing"),
         ("", "neither"),
+        ("[baseline]\n", "bounds nothing"),
+        ("[[objective]]\np98_ms = 3\n", "but flow, segments, p50_ms"),
+        ("[baseline]\np98 = 3\n", "but p50, p99, throughput, capacity"),
+        ("[[objectives]]\np99_ms = 3\n", "but objective, baseline"),
         ("p99 = ", "no TOML"),
     ],
 )
@@ -154,7 +193,18 @@ def test_objectives_in_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["p99=250", "p98=1ms", "failures=0.1", "p99=", "p99=-1ms", "p99=xms", "=", "a=b,p99=1ms"]
+    "text",
+    [
+        "p99=250",
+        "p98=1ms",
+        "failures=0.1",
+        "p99=",
+        "p99=-1ms",
+        "p99=xms",
+        "=",
+        "a=b,p99=1ms",
+        "p99=1ms,p99=9s",
+    ],
 )
 def test_objectives_in_short_that_make_no_sense_are_refused_with_what_would(text: str) -> None:
     with pytest.raises(ValueError, match="--slo"):
@@ -188,6 +238,40 @@ def test_a_bound_within_the_confidence_interval_is_unclear() -> None:
     # One in ten is slow, so the p90 is either.
     one = measured([interval([0.1] * 45 + [0.2] * 5)] * 10)
     assert slo.holds([one], read_objectives("p90=150ms"))[0] == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("one", "text", "verdict"),
+    [
+        (steady(sent=54), "throughput_share = 0.99", "fails"),
+        (steady(), "throughput_share = 0.99", "holds"),
+        (steady(), "throughput = 60", "fails"),
+        (steady(), "throughput = 40", "holds"),
+        (steady(), "p99_over_p50 = 1.01", "fails"),
+        (steady(), "p99_over_p50 = 3", "holds"),
+        (steady(), 'segments = ["steady"]\np99_ms = 1', "fails"),
+        (steady(), 'flow = "absent"\nfailure_share = 0.01', "fails"),
+        # The flow has twelve replies, all together have 612.
+        (
+            measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12),
+            'flow = "slow"\np99_ms = 500',
+            "unclear",
+        ),
+    ],
+)
+def test_a_rate_is_judged_by_every_bound_of_a_rate(
+    one: Measured, text: str, verdict: str, tmp_path: Path
+) -> None:
+    assert slo.holds([one], objectives(f"[[objective]]\n{text}\n", tmp_path))[0] == verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[objective]]\ncapacity = 10\n", "[[objective]]\np99_over_idle_p50 = 9\n", "[baseline]\np99 = 2\n"],
+)
+def test_objectives_that_say_nothing_of_a_rate_do_not_hold_silently(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="p99_ms"):
+        slo.holds([steady()], objectives(text, tmp_path))
 
 
 def test_a_wrong_reply_fails_a_rate() -> None:
