@@ -19,7 +19,7 @@ from loadtests.report.words import masked
 from loadtests.results import Measured
 from loadtests.scenario import Scenario, read_scenario
 from loadtests.shapes import Loop, Shape
-from loadtests.slo import Verdict, holds
+from loadtests.slo import OF_A_RATE, Verdict, holds
 from loadtests.target import find_target, pages_of
 
 SECONDS = {"soak": 600.0}
@@ -177,6 +177,10 @@ def _search(
     assert objectives is not None
     if not 0 < options.start <= options.most:
         raise ValueError(f"--start {options.start:g}: more than 0, and at most --most {options.most:g}")
+
+    bounds = (getattr(objective, name) for objective in objectives.objective for name in OF_A_RATE)
+    if all(bound is None for bound in bounds):
+        raise ValueError(f"--slo {options.slo}: nothing that a rate is judged by: {', '.join(OF_A_RATE)}")
 
     def judge(measured: Sequence[Measured]) -> tuple[Verdict, str]:
         return holds(measured, objectives)

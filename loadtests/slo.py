@@ -11,6 +11,7 @@ from loadtests.results import Clock, Measured, Run
 
 # A p99 of fewer replies rests on one or two of them.
 ENOUGH_REPLIES = 200
+ENOUGH_FOR_P999 = 2000
 # In an open loop, less answered than this of what was offered is a queue that grows.
 KEPT_UP = 0.9
 
@@ -79,11 +80,12 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict
                 return verdict, why
             if verdict == "unclear":
                 unclear = unclear or why
-        if bounds and (replies := estimates.replies(measured, objective.flow)) < ENOUGH_REPLIES:
+        enough = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
+        if bounds and (replies := estimates.replies(measured, objective.flow)) < enough:
             unclear = unclear or f"{who}{replies} replies"
     if not judged:
         raise ValueError(
-            f"--slo: nothing that a rate is judged by; give at least one of {', '.join(_OF_A_RATE)}"
+            f"--slo: nothing that a rate is judged by; give at least one of {', '.join(OF_A_RATE)}"
         )
     return ("unclear", unclear) if unclear else ("holds", "")
 
@@ -110,7 +112,7 @@ _LATENCIES: Mapping[str, tuple[float, Clock]] = {
 }
 
 
-_OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_idle_p50"))
+OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_idle_p50"))
 
 
 class _Bound(NamedTuple):
@@ -181,7 +183,7 @@ def _judged(run: Run, objective: Objective) -> Iterator[Line]:
     if not any(getattr(objective, name) is not None for name in BOUNDS if name != "capacity"):
         return
     names = {measured.segment.name for measured in run.segments}
-    wanted = names if objective.segments is None else set(objective.segments)
+    wanted = _usual(run) if objective.segments is None else set(objective.segments)
     segments = [measured for measured in run.segments if measured.segment.name in wanted]
     for absent in sorted(wanted - names):
         yield _nothing(f"{who}no such segment, {absent}: there is nothing to hold it against")
@@ -192,6 +194,12 @@ def _judged(run: Run, objective: Objective) -> Iterator[Line]:
         return
     for measured in segments:
         yield from _in_segment(run, measured, objective, f"{who}{measured.segment.name}: ")
+
+
+def _usual(run: Run) -> set[str]:
+    """Which segments are judged where none is named: all; of a search, those that confirm what it found."""
+    names = {measured.segment.name for measured in run.segments}
+    return {name for name in names if name.startswith("confirm ")} if run.capacity else names
 
 
 def _in_segment(run: Run, measured: Measured, objective: Objective, who: str) -> Iterator[Line]:

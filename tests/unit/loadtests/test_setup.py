@@ -99,3 +99,8 @@ def test_a_search_needs_a_rate_to_begin_with() -> None:
     assert made(command="find-capacity").options.adaptive
     with pytest.raises(ValueError, match="--start"):
         made("--start", "0", command="find-capacity")
+
+
+def test_a_search_needs_something_that_a_rate_is_judged_by() -> None:
+    with pytest.raises(ValueError, match="judged by"):
+        made("--slo", "capacity=5", command="find-capacity")

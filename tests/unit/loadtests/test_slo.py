@@ -6,6 +6,7 @@ import pytest
 
 from loadtests import slo
 from loadtests.objectives import Objectives, read_objectives
+from loadtests.report.headline import p99_limit
 from loadtests.results import Capacity, Idle, Measured, Run
 from tests.unit.loadtests import sample_run
 from tests.unit.loadtests.test_estimates import interval, measured
@@ -278,3 +279,28 @@ def test_a_wrong_reply_fails_a_rate() -> None:
     one = steady()
     one.intervals["query"][0].failures = {"wrong: golden": 1}
     assert slo.holds([one], read_objectives("p99=500ms")) == ("fails", "12 wrong replies")
+
+
+def test_a_flow_that_is_not_there_is_named_as_the_reason(tmp_path: Path) -> None:
+    judged = objectives('[[objective]]\nflow = "absent"\np99_ms = 500\n', tmp_path)
+    assert slo.holds([steady()], judged) == ("fails", "flow absent: no such flow")
+
+
+def test_of_a_search_the_confirmations_are_judged_and_not_what_it_tried(tmp_path: Path) -> None:
+    run = run_of(steady(10.0), **{"confirm 1 of 3 at 80/s": steady(0.1)})
+    judged = objectives("[[objective]]\np99_ms = 1000\n", tmp_path)
+    assert not slo.judge(run, judged).passed
+    run.capacity = Capacity(objective="", rate=80.0, fails_at=90.0, confirmed=3, tries=3, probes=[])
+    assert slo.judge(run, judged).passed
+
+
+def test_a_p999_is_judged_by_thousands_of_replies() -> None:
+    assert slo.holds([steady(0.1)], read_objectives("p999=500ms"))[0] == "unclear"
+    assert slo.holds([steady(0.1)] * 5, read_objectives("p999=500ms"))[0] == "holds"
+
+
+@pytest.mark.parametrize(("bound", "line"), [("p99_ms", 0.25), ("service_p99_ms", None), ("p50_ms", None)])
+def test_the_report_draws_the_bound_of_the_p99(bound: str, line: float | None, tmp_path: Path) -> None:
+    run = run_of(steady(0.1))
+    judgement = slo.judge(run, objectives(f"[[objective]]\n{bound} = 250\n", tmp_path))
+    assert p99_limit(run, judgement) == line
