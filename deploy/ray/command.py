@@ -65,9 +65,9 @@ def up(options: argparse.Namespace) -> int:
     connect(options.address)
     start(config)
     end_removed(config)
-    ready = wait(config, options.timeout)
-    print(render(look(config)))
-    return 0 if ready else 1
+    seen = wait(config, options.timeout)
+    print(render(seen))
+    return 0 if seen.settled else 1
 
 
 def up_here(config: ClusterConfig, seconds: float, notice: str) -> int:
@@ -75,10 +75,9 @@ def up_here(config: ClusterConfig, seconds: float, notice: str) -> int:
     connect(None, local=True)
     try:
         start(config)
-        ready = wait(config, seconds)
-        seen = look(config)
+        seen = wait(config, seconds)
         print(render(seen))
-        if ready:
+        if ready := seen.settled:
             print(TRY_IT.format(url=seen.routers[0], notice=notice), flush=True)
             signal.pause()
     except KeyboardInterrupt:
@@ -103,9 +102,9 @@ def scale(options: argparse.Namespace) -> int:
     config = scaled(_config(options), dict(options.pool))
     connect(options.address)
     start(config, [name for name, _ in options.pool])
-    ready = wait(config, options.timeout)
-    print(render(look(config)))
-    return 0 if ready else 1
+    seen = wait(config, options.timeout)
+    print(render(seen))
+    return 0 if seen.settled else 1
 
 
 def down(options: argparse.Namespace) -> int:

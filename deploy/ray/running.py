@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import ray
+import ray.exceptions
 from ray import serve
 from ray.serve.config import ProxyLocation
 
@@ -19,6 +20,8 @@ from deploy.ray.status import Status, read_status
 from workers.contract import PoolName
 
 LOOK_SECONDS = 1.0
+# Longest wait for the directory's answer: an actor that is only being started takes a while.
+DIRECTORY_SECONDS = 10.0
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -65,8 +68,8 @@ def end_removed(config: ClusterConfig) -> None:
             serve.delete(f"{config.name}-{name}")
 
 
-def wait(config: ClusterConfig, seconds: float) -> bool:
-    """Show how it goes until all applications run; whether they do."""
+def wait(config: ClusterConfig, seconds: float) -> Status:
+    """Show how it goes until all of it runs, or cannot, or the time is over; how it is then."""
     said = ""
     deadline = time.monotonic() + seconds
     while True:
@@ -75,26 +78,35 @@ def wait(config: ClusterConfig, seconds: float) -> bool:
             print(line, flush=True)
             said = line
         if seen.settled:
-            return True
+            return seen
         if seen.failed:
             print(
                 "\n".join(f"{name}: {why}" for name, why in seen.failed.items())
                 + "\nThe rollout has stopped; replicas that served before go on serving.",
                 file=sys.stderr,
             )
-            return False
+            return seen
         if time.monotonic() > deadline:
             print(f"not all of it runs after {seconds:g} s (--timeout)", file=sys.stderr)
-            return False
+            return seen
         time.sleep(LOOK_SECONDS)
 
 
 def look(config: ClusterConfig) -> Status:
     """How the deployment is now."""
-    book = find_directory(config.name)
-    overview = ray.get(book.overview.remote(), timeout=10) if book else Overview([], [], {})
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return read_status(config, serve.status().applications, overview, nodes)
+    return read_status(config, serve.status().applications, _overview(config.name), nodes)
+
+
+def _overview(name: str) -> Overview | None:
+    """What the directory knows: nothing where there is none yet, None when it does not answer."""
+    if (book := find_directory(name)) is None:
+        return Overview([], [], {})
+    try:
+        overview: Overview = ray.get(book.overview.remote(), timeout=DIRECTORY_SECONDS)
+    except ray.exceptions.RayError:
+        return None
+    return overview
 
 
 def stop(config: ClusterConfig) -> None:

@@ -11,6 +11,7 @@ from workers.contract import PoolName
 
 RUNNING = "RUNNING"
 FAILED = ("DEPLOY_FAILED",)
+SILENT = "the directory does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,10 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole deployment."""
+    """The whole deployment; while the directory does not answer, no replica and no router is known."""
 
     name: str
+    directory: bool
     pools: dict[PoolName, PoolStatus]
     routers_application: str
     routers_message: str
@@ -51,7 +53,8 @@ class Status:
     @property
     def settled(self) -> bool:
         """Whether everything runs as it is meant to, and nothing is on its way."""
-        return self.routers_application == RUNNING and all(
+        running = self.routers_application == RUNNING and bool(self.routers)
+        return running and all(
             pool.application == RUNNING and not set(pool.states) - {RUNNING} for pool in self.pools.values()
         )
 
@@ -69,16 +72,21 @@ class Status:
             f"{name} {len(pool.replicas)}/{pool.wanted}" + _others(pool.states)
             for name, pool in self.pools.items()
         ]
-        return "; ".join([*parts, f"routers {len(self.routers)}"])
+        return "; ".join([*parts, f"routers {len(self.routers)}", *([] if self.directory else [SILENT])])
 
 
 def read_status(
     config: ClusterConfig,
     applications: Mapping[str, Any],
-    overview: Overview,
+    overview: Overview | None,
     nodes: Sequence[Mapping[str, Any]],
 ) -> Status:
-    """The status, of what Serve, the directory and Ray say: `serve.status().applications`, `ray.nodes()`."""
+    """The status, of what Serve, the directory and Ray say: `serve.status().applications`, `ray.nodes()`.
+
+    `overview` is None when the directory did not answer.
+    """
+    directory = overview is not None
+    overview = overview or Overview([], [], {})
     names = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
     pools = {}
     failed: dict[str, str] = {}
@@ -111,6 +119,7 @@ def read_status(
             failed[f"{config.name}-{part}"] = _message(its)
     return Status(
         name=config.name,
+        directory=directory,
         pools=pools,
         routers_application=said.status.value if said else "NOT_STARTED",
         routers_message=_message(said),
@@ -142,6 +151,8 @@ def render(status: Status) -> str:
     ]
     lines.append(f"routers {status.routers_application.lower()}: {', '.join(status.routers) or '-'}")
     lines.append(f"nodes {status.nodes}; waiting and running in tokens, tokens/s that come")
+    if not status.directory:
+        lines.append(f"{SILENT}: replicas and routers that serve go on serving, and are not known here")
     lines += [f"{name}: {message}" for name, message in status.failed.items()]
     return "\n".join(lines)
 

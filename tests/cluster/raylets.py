@@ -178,7 +178,8 @@ class RayCluster:
         parsed = read_config(config)
         while True:
             with suppress(ray.exceptions.RayError):
-                if holds(status := await asyncio.to_thread(look, parsed)):
+                status = await asyncio.to_thread(look, parsed)
+                if status.directory and holds(status):
                     print(f"\n  {status.line}: after {time.monotonic() - began:.1f} s")
                     return status
                 assert time.monotonic() < deadline, render(status) + self.logs()

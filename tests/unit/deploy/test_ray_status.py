@@ -1,0 +1,56 @@
+"""What is said of a deployment on a cluster: when it is settled; a silent directory is not an empty one."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy.ray.book import Member, Overview, RouterReport
+from deploy.ray.config import ClusterConfig, Pool
+from deploy.ray.status import SILENT, Status, read_status, render
+
+CONFIG = ClusterConfig(pools={"code": Pool(model="/variants/code", replicas=1)})
+NODES = [{"NodeID": "n1", "NodeManagerAddress": "10.0.0.1", "Alive": True}]
+MEMBER = Member("w1", "code", "10.0.0.1:9001", "n1")
+ROUTER = RouterReport("r1", "n1", "http://10.0.0.1:8080", serving=frozenset({MEMBER.address}))
+KNOWN = Overview([MEMBER], [ROUTER], {})
+
+
+def said(status: str = "RUNNING", **states: int) -> Any:
+    """What Serve says of an application with one deployment."""
+    deployment = SimpleNamespace(replica_states=states or {"RUNNING": 1}, message="")
+    return SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments={"d": deployment})
+
+
+def seen(overview: Overview | None = KNOWN, pool: Any = None, routers: Any = None) -> Status:
+    applications = {"triptych-code": pool or said(), "triptych-routers": routers or said()}
+    return read_status(CONFIG, applications, overview, NODES)
+
+
+def test_what_runs_as_it_is_meant_to_is_settled_and_healthy() -> None:
+    status = seen()
+    assert (status.settled, status.healthy, status.line) == (True, True, "code 1/1; routers 1")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        seen(pool=said("DEPLOYING")),
+        seen(pool=said("RUNNING", RUNNING=1, STOPPING=1)),
+        seen(routers=said("DEPLOYING")),
+        seen(Overview([MEMBER], [], {})),
+    ],
+    ids=["a pool starts", "a replica stops", "the routers start", "no router has reported"],
+)
+def test_what_is_on_its_way_is_not_settled(status: Status) -> None:
+    assert not status.settled
+
+
+def test_a_directory_that_does_not_answer_is_said_and_waited_for() -> None:
+    status = seen(None)
+    assert not status.settled
+    assert not status.healthy
+    assert status.line == f"code 0/1; routers 0; {SILENT}"
+    assert SILENT in render(status)
+    assert SILENT not in render(replace(status, directory=True))
