@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     """A series to be made: of what, shown how, and told apart by which labels.
 
     `kind`: `now` is a gauge as it stands, `rate` a counter's growth a second, `mean` a histogram's mean over
-    the last interval.
+    the last interval. `unit` is `scale` times the metric's own.
     """
 
     panel: str
@@ -32,8 +32,10 @@ class Drawn(NamedTuple):
     kind: str
     metric: str
     by: tuple[str, ...] = ()
+    scale: float = 1
 
 
+MIB = 1 << 20
 DRAWN = (
     Drawn("queue", "waiting", "items", "now", "triptych_router_queue_items", ("pool", "class")),
     Drawn("queue", "waiting", "items", "now", "triptych_worker_waiting_items"),
@@ -51,6 +53,8 @@ DRAWN = (
     Drawn("served", "tokens", "tokens/s", "rate", "vllm:prompt_tokens_total"),
     Drawn("refused", "refused", "requests/s", "rate", "triptych_router_rejections_total", ("reason",)),
     Drawn("refused", "tried again", "items/s", "rate", "triptych_router_retries_total", ("reason",)),
+    Drawn("memory", "resident", "MiB", "now", "triptych_router_resident_memory_bytes", scale=MIB),
+    Drawn("memory", "resident", "MiB", "now", "triptych_worker_resident_memory_bytes", scale=MIB),
 )
 _WANTED = tuple(
     {
@@ -122,7 +126,7 @@ class Scraper:
                     label, Series(panel=drawn.panel, name=name, unit=drawn.unit, at=[], values=[])
                 )
                 one.at.append(at)
-                one.values.append(value)
+                one.values.append(value / drawn.scale)
         yield from values.values()
 
 

@@ -29,6 +29,10 @@ Snapshot = dict[tuple[str, ...], float]
 # Each metric's labels, and what it says.
 GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "triptych_router_processes": ((), "Router processes that these numbers are of."),
+    "triptych_router_resident_memory_bytes": (
+        (),
+        "Memory that the router processes have; what they share counts for each.",
+    ),
     "triptych_router_requests_in_flight": ((), "Requests that have no reply yet."),
     "triptych_router_queue_items": (("pool", "class"), "Items waiting."),
     "triptych_router_queue_tokens": (("pool", "class"), "Tokens waiting, estimated."),
@@ -60,6 +64,7 @@ def read(fleet: Fleet, requests: int) -> Snapshot:
     """The gauges of this moment."""
     values: Snapshot = {
         ("triptych_router_processes",): 1,
+        ("triptych_router_resident_memory_bytes",): _resident_bytes(),
         ("triptych_router_requests_in_flight",): requests,
     }
     for name, pool in fleet.pools.items():
@@ -79,6 +84,14 @@ def read(fleet: Fleet, requests: int) -> Snapshot:
                 values["triptych_router_replica_breaker", *its, side.value] = int(breaker is side)
             values["triptych_router_replica_slow", *its] = int(replica.pace.slow)
     return values
+
+
+def _resident_bytes() -> int:
+    """Of this process; 0 where the kernel does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 class Gauges(Collector):

@@ -1,7 +1,9 @@
 """A worker's Prometheus metrics: changes when one comes or goes. docs/METRICS.md lists them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
+import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from workers.contract import Frame, Vector
@@ -22,6 +24,11 @@ class WorkerMetrics:
             "Items that were accepted and have no frame yet.",
             registry=registry,
         ).set_function(waiting)
+        Gauge(
+            "triptych_worker_resident_memory_bytes",
+            "Memory of the worker and of its engine's process; what they share counts for each.",
+            registry=registry,
+        ).set_function(_resident_bytes)
         self._items = Counter(
             "triptych_worker_items_total", "Items by how they ended.", ("outcome",), registry=registry
         )
@@ -85,3 +92,13 @@ class WorkerMetrics:
     def render(self) -> bytes:
         """The page for Prometheus: ours, and the engine's own where it counts. May be run in a thread."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)
+
+
+def _resident_bytes() -> int:
+    """Of this process and of those below it."""
+    process = psutil.Process()
+    found = 0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found += one.memory_info().rss
+    return found

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -27,19 +28,25 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / POOL
 
 
-@pytest.fixture
-def deployment(variant: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    """As many replicas of one pool as the test asks for."""
-    started = Deployment(
-        tmp_path / "log",
-        tmp_path / "state",
-        DEPLOY_POOLS=f"{POOL}={request.param}",
-        DEPLOY_VARIANTS=f"{POOL}={variant}",
-    )
+@contextmanager
+def deployments(variant: Path, folder: Path, *replicas: int) -> Iterator[list[Deployment]]:
+    """Deployments of one pool with so many replicas each, started together."""
+    started: list[Deployment] = []
     try:
-        yield started.wait_until_ready()
+        for number, count in enumerate(replicas):
+            its = {"DEPLOY_POOLS": f"{POOL}={count}", "DEPLOY_VARIANTS": f"{POOL}={variant}"}
+            started.append(Deployment(folder / f"log-{number}", folder / f"state-{number}", **its))
+        yield [deployment.wait_until_ready() for deployment in started]
     finally:
-        started.kill()
+        for deployment in started:
+            deployment.kill()
+
+
+@pytest.fixture(scope="module")
+def fresh(variant: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Deployment]]:
+    """Deployments of a single worker for a test to end."""
+    with deployments(variant, tmp_path_factory.mktemp("fresh"), 1, 1) as started:
+        yield iter(started)
 
 
 def worker_pids(deployment: Deployment) -> list[int]:
@@ -69,9 +76,13 @@ async def embed(client: httpx.AsyncClient, text: str) -> np.ndarray:
     return np.array(reply.json()["data"][0]["embedding"], np.float32)
 
 
-@pytest.mark.parametrize("deployment", [2], indirect=True)
-async def test_no_client_sees_a_worker_that_is_killed_under_load(deployment: Deployment) -> None:
+async def test_no_client_sees_a_worker_that_is_killed_under_load(variant: Path, tmp_path: Path) -> None:
     """Requests come at a fixed rate, whatever becomes of those before them, until the worker is back."""
+    with deployments(variant, tmp_path, 2) as [deployment]:
+        await kill_a_worker_under_load(deployment)
+
+
+async def kill_a_worker_under_load(deployment: Deployment) -> None:
     async with httpx.AsyncClient(base_url=deployment.url, timeout=60) as client:
         texts = [f"text {number}" for number in range(20)]
         expected = [await embed(client, text) for text in texts]
@@ -103,9 +114,9 @@ async def test_no_client_sees_a_worker_that_is_killed_under_load(deployment: Dep
         np.testing.assert_allclose(vector, expected[number % len(texts)], atol=1e-5)
 
 
-@pytest.mark.parametrize("deployment", [1], indirect=True)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_outlives_a_deployment(deployment: Deployment, how: signal.Signals) -> None:
+def test_nothing_outlives_a_deployment(fresh: Iterator[Deployment], how: signal.Signals) -> None:
+    deployment = next(fresh)
     below = descendants(deployment.pid)
     names = [name_of(pid) for pid in below]
     for expected in ("-m router", "-m workers", "EngineCore"):

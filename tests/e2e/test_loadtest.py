@@ -14,7 +14,7 @@ OBJECTIVES = Path(__file__).with_name("objectives.toml")
 def test_a_day_s_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "loadtests", "run", "--url", deployment.url, "--scenario", "mix"]
-    command += ["--rate", "3", "--seconds", "15", "--seed", "ci", "--slo", str(OBJECTIVES), "--out", str(out)]
+    command += ["--rate", "3", "--seconds", "10", "--seed", "ci", "--slo", str(OBJECTIVES), "--out", str(out)]
     environment = os.environ | {"WORKER_TOKEN": deployment.token}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr

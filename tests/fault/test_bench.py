@@ -19,7 +19,12 @@ from loadtests.processes import Router
 async def measured(folder: Path, status: int, seconds: float) -> list[Row]:
     stub = StubWorker(folder / "stub.log", status)
     try:
-        router = Router(folder / "router.log", [("retrieval", stub.wait_until_ready().url)])
+        # What a worker that fails leaves undone waits no longer than this.
+        router = Router(
+            folder / "router.log",
+            [("retrieval", stub.wait_until_ready().url)],
+            request_timeout_seconds=3,
+        )
         try:
             return await measure(router.wait_until_ready(), stub, rounds=1, seconds=seconds)
         finally:

@@ -162,17 +162,17 @@ async def test_a_server_that_is_too_slow_fails_its_objective(tmp_path: Path) -> 
 
 async def test_the_capacity_that_is_found_is_the_server_s(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    worker.mode, worker.delay = "slow", 0.004
+    worker.mode, worker.delay = "slow", 0.008
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
         objective = ("--slo", "p99=300ms,failures=0.1%")
-        arguments = (*objective, "--start", "80", "--seconds", "3", "--precision", "0.5")
+        arguments = (*objective, "--start", "65", "--seconds", "3", "--precision", "1")
         done = await loadtest(tmp_path, "find-capacity", address(router), *arguments)
     assert done.code == 0, done.output
     capacity = done.run.capacity
     assert capacity is not None
     assert capacity.limited_by == "server"
-    # One at a time, each at least 4 ms.
-    assert 20 <= capacity.rate <= 250
+    # One at a time, each at least 8 ms.
+    assert 15 <= capacity.rate <= 125
     assert capacity.fails_at is not None
     assert capacity.rate < capacity.fails_at
 

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psutil
+import pytest
 
 from router.metrics import SHARED_FOLDER
 from tests.fakes.router import workers_setting
@@ -107,6 +109,10 @@ async def test_metrics_add_up_and_those_who_died_leave_their_counts_only(tmp_pat
         for router in (one, other):
             page = await page_when(router.client, "triptych_router_requests_in_flight", 3)
             assert value(page, "triptych_router_processes") == 2
+            memory = value(page, "triptych_router_resident_memory_bytes")
+            assert memory == pytest.approx(
+                sum(psutil.Process(router.process.pid).memory_info().rss for router in (one, other)), rel=0.1
+            )
             assert value(page, "triptych_router_replica_batches_in_flight", **its) == 3
             assert value(page, "triptych_router_replica_state", state="ready", **its) == 2
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from loadtests.processes import Worker, workers
 from workers.contract import (
@@ -21,6 +23,13 @@ from workers.contract import (
 BULK = 300
 # Of these, many steps: the engine has most of the batch still before it when the first vectors come.
 ITEMS_A_STEP = 4
+
+
+@pytest.fixture(scope="module")
+def worker(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    its = {"model": variants / "code", "batch_items": ITEMS_A_STEP}
+    with workers(tmp_path_factory.mktemp("order"), its) as [worker]:
+        yield worker
 
 
 def bulk(count: int) -> bytes:
@@ -55,11 +64,10 @@ async def overtake(worker: Worker) -> tuple[int, list[Frame]]:
     return before, frames
 
 
-def test_a_query_overtakes_the_bulk_that_is_in_the_engine(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code", "batch_items": ITEMS_A_STEP}) as [worker]:
-        before, frames = asyncio.run(overtake(worker))
-        assert len(frames) == BULK
-        assert before < BULK / 2
+def test_a_query_overtakes_the_bulk_that_is_in_the_engine(worker: Worker) -> None:
+    before, frames = asyncio.run(overtake(worker))
+    assert len(frames) == BULK
+    assert before < BULK / 2
 
 
 async def leave(worker: Worker) -> float:
@@ -78,7 +86,6 @@ async def leave(worker: Worker) -> float:
         return await seconds(bulk(1)) / whole
 
 
-def test_the_engine_drops_what_a_caller_that_left_had_asked_for(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code", "batch_items": ITEMS_A_STEP}) as [worker]:
-        # Behind the whole batch it would take about as long as that.
-        assert asyncio.run(leave(worker)) < 0.5
+def test_the_engine_drops_what_a_caller_that_left_had_asked_for(worker: Worker) -> None:
+    # Behind the whole batch it would take about as long as that.
+    assert asyncio.run(leave(worker)) < 0.5

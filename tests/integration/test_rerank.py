@@ -1,6 +1,7 @@
 """Scores of documents against a query: late interaction in the worker of a variant, and a cross-encoder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from tests.cross_encoders import CONTEXT, Score, write_bert, write_xlm_roberta
 from tests.vectors import array_of
 from workers.contract import Failure, Image, Item, Text, Vector
 
+Writer = Callable[[Path], Score]
+
+WRITERS: tuple[Writer, ...] = (write_xlm_roberta, write_bert)
 QUERY = Text("where does the river begin", "query")
 DOCUMENTS = [
     "The river begins in the mountains.",
@@ -67,14 +71,26 @@ def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
     assert isinstance(good, Vector)
 
 
-@pytest.fixture(scope="module", params=[write_xlm_roberta, write_bert])
+@pytest.fixture(scope="module")
+def cross_encoders(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Writer, tuple[Worker, Score]]]:
+    """One of each kind, started together since two cores start two in the time of one."""
+    folder = tmp_path_factory.mktemp("cross-encoders")
+    scores = {write: write(folder / write.__name__) for write in WRITERS}
+    settings = [
+        {"model": folder / write.__name__, "task": "rerank", "dtype": "float32", "kv_cache_gib": 0.5}
+        for write in WRITERS
+    ]
+    with workers(folder, *settings) as started:
+        yield {write: (worker, scores[write]) for write, worker in zip(WRITERS, started, strict=True)}
+
+
+@pytest.fixture(params=WRITERS)
 def cross_encoder(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Worker, Score]]:
-    folder = tmp_path_factory.mktemp("cross-encoder")
-    score = request.param(folder / "model")
-    with workers(folder, {"model": folder / "model", "task": "rerank", "dtype": "float32"}) as [worker]:
-        yield worker, score
+    request: pytest.FixtureRequest, cross_encoders: dict[Writer, tuple[Worker, Score]]
+) -> tuple[Worker, Score]:
+    return cross_encoders[request.param]
 
 
 def test_a_cross_encoder_gives_the_scores_of_transformers(

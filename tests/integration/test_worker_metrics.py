@@ -27,3 +27,6 @@ def test_items_tokens_and_times_are_counted(pools: dict[str, Worker]) -> None:
     assert grown("triptych_worker_engine_duration_seconds_sum") > 0
     assert grown("triptych_worker_prepare_duration_seconds_count") == 1
     assert value(after, "triptych_worker_waiting_items") == 0
+    # The engine's process counts as well.
+    own = value(after, "process_resident_memory_bytes")
+    assert value(after, "triptych_worker_resident_memory_bytes") > 1.5 * own

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from loadtests.bench.stock import stock_copy
 from loadtests.processes import Worker, workers
@@ -55,60 +57,55 @@ def test_an_unknown_setting_is_refused(variants: Path, tmp_path: Path) -> None:
     assert "WORKER_BATCH_TOKEN" in worker.tail()
 
 
-def test_no_engine_outlives_a_worker_that_is_killed(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
-        below = [os.pidfd_open(pid) for pid in descendants(worker.pid)]
-        assert len(below) >= 2, "the engine runs in processes of its own"
-        os.kill(worker.pid, signal.SIGKILL)
-        assert wait_gone(below)
-        worker.wait()
+@pytest.fixture(scope="module")
+def fresh(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Worker]]:
+    """Workers for a test to end, started together since two cores start two in the time of one."""
+    its = {"model": variants / "code", "log_format": "json", "batch_items": 4, "kv_cache_gib": 0.5}
+    with workers(tmp_path_factory.mktemp("fresh"), *[its] * 3) as started:
+        yield iter(started)
 
 
-def kill_engine(worker: Worker) -> None:
-    for pid in descendants(worker.pid):
-        if "EngineCore" in name_of(pid):
-            os.kill(pid, signal.SIGKILL)
+def test_no_engine_outlives_a_worker_that_is_killed(fresh: Iterator[Worker]) -> None:
+    worker = next(fresh)
+    below = [os.pidfd_open(pid) for pid in descendants(worker.pid)]
+    assert len(below) >= 2, "the engine runs in processes of its own"
+    os.kill(worker.pid, signal.SIGKILL)
+    assert wait_gone(below)
+    worker.wait()
 
 
-def test_a_dead_engine_ends_its_worker_which_says_so(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code", "log_format": "json"}) as [worker]:
-        kill_engine(worker)
-        assert worker.wait() == 1
-        lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
-        assert any("the engine has died" in line["message"] for line in lines if line["logger"] == "workers")
+def test_an_engine_that_dies_fails_what_waits_and_ends_its_worker(fresh: Iterator[Worker]) -> None:
+    worker = next(fresh)
+    body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(300)]))
+    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+        chunks = reply.iter_raw()
+        received = [next(chunks)]
+        for pid in descendants(worker.pid):
+            if "EngineCore" in name_of(pid):
+                os.kill(pid, signal.SIGKILL)
+        received += chunks
+    frames = list(FrameReader().feed(b"".join(received)))
+    assert len(frames) == 300
+    failures = [frame for frame in frames if isinstance(frame, Failure)]
+    assert {failure.code for failure in failures} == {"internal"}
+    assert worker.wait() == 1
+    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+    assert any("the engine has died" in line["message"] for line in lines if line["logger"] == "workers")
 
 
-def test_what_waits_for_an_engine_that_dies_fails(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code", "batch_items": 4}) as [worker]:
-        body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(300)]))
-        with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
-            chunks = reply.iter_raw()
-            received = [next(chunks)]
-            kill_engine(worker)
-            received += chunks
-        frames = list(FrameReader().feed(b"".join(received)))
-        assert len(frames) == 300
-        failures = [frame for frame in frames if isinstance(frame, Failure)]
-        assert {failure.code for failure in failures} == {"internal"}
-        assert worker.wait() == 1
-
-
-def test_accepted_work_is_finished_on_sigterm(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
-        items = [Item(Text(f"{number} " + "a long way to go " * 200, "query")) for number in range(40)]
-        body = encode_request(EncodeRequest(items))
-        with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
-            chunks = reply.iter_raw()
-            received = [next(chunks)]
-            os.kill(worker.pid, signal.SIGTERM)
-            received += chunks
-        frames = list(FrameReader().feed(b"".join(received)))
-        assert len(frames) == len(items)
-        assert all(isinstance(frame, Vector) for frame in frames)
-        assert worker.wait() == 0
-
-
-def test_live_answers_while_an_engine_works(variants: Path, tmp_path: Path) -> None:
-    with workers(tmp_path, {"model": variants / "code"}) as [worker]:
+def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
+    fresh: Iterator[Worker],
+) -> None:
+    worker = next(fresh)
+    items = [Item(Text(f"{number} " + "a long way to go " * 200, "query")) for number in range(40)]
+    body = encode_request(EncodeRequest(items))
+    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+        chunks = reply.iter_raw()
+        received = [next(chunks)]
         assert httpx.get(worker.url + LIVE_PATH).status_code == 200
-        assert worker.stop() == 0
+        os.kill(worker.pid, signal.SIGTERM)
+        received += chunks
+    frames = list(FrameReader().feed(b"".join(received)))
+    assert len(frames) == len(items)
+    assert all(isinstance(frame, Vector) for frame in frames)
+    assert worker.wait() == 0

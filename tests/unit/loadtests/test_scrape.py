@@ -155,6 +155,14 @@ def test_a_long_run_has_few_points_each_the_mean_of_its_neighbours() -> None:
     assert (found.at[-1], found.values[-1]) == (count - 1.0, 0.0)
 
 
+def test_memory_is_drawn_in_units_of_its_size() -> None:
+    [(name, found)] = series(
+        (0, page({"triptych_worker_resident_memory_bytes": 300 * 2.0**20})),
+        (1, page({"triptych_worker_resident_memory_bytes": 330 * 2.0**20})),
+    ).items()
+    assert (name, found.unit, found.values) == ("memory: resident", "MiB", [300, 330])
+
+
 def test_all_that_is_drawn_of_router_and_workers_is_documented() -> None:
     documented = DOCUMENT.read_text()
     ours = [drawn for drawn in DRAWN if drawn.metric.startswith("triptych_")]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 import httpx
+import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.router.apps import Workers
@@ -76,6 +78,8 @@ async def test_what_is_idle_says_so(client: httpx.AsyncClient) -> None:
     page = await read(client)
     assert value(page, "triptych_router_requests_in_flight") == 0
     assert value(page, "triptych_router_processes") == 1
+    own = psutil.Process().memory_info().rss
+    assert value(page, "triptych_router_resident_memory_bytes") == pytest.approx(own, rel=0.1)
     for pool, replica in (("retrieval", "retrieval:1"), ("code", "code:1")):
         for class_ in ("interactive", "bulk"):
             assert page["triptych_router_queue_items", frozenset({("pool", pool), ("class", class_)})] == 0

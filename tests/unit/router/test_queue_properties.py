@@ -227,7 +227,9 @@ def test_bulk_waits_no_longer_than_its_share_allows(
     """However much interactive comes, what it takes while bulk waits is paid back in full batches."""
     budget = 50
     queue = PoolQueue(10**9, 10**9, bulk_share=share)
-    admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(10_000)])
+    # More than fits into as many batches as there will be.
+    enough = len(interactive) * (budget // bulk_cost + 1)
+    admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(enough)])
     for item in queue.waiting():
         make_gather(item)
     ahead = 0.0
