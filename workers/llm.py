@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # A vector is copied into the engine's message below this many bytes; each larger one is a frame of its own
 # there, which costs both processes more than copying it.
 _ZERO_COPY_BYTES = 1 << 16
+# On a CPU, oneDNN compiles a kernel for each shape that it meets and keeps 1,024 of them, which takes memory
+# and no less time than to keep these few (`loadtests.bench.engine_memory`).
+ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+ONEDNN_KERNELS = 64
 
 
 class Llm:
@@ -30,6 +34,7 @@ class Llm:
         # vLLM takes seconds to import; nothing that only reads settings should pay for it.
         os.environ[DIE_WITH_WORKER] = "1"
         os.environ.setdefault("VLLM_MSGPACK_ZERO_COPY_THRESHOLD", str(_ZERO_COPY_BYTES))
+        os.environ.setdefault(ONEDNN_CAPACITY, str(ONEDNN_KERNELS))
         from vllm import PoolingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine import EngineCoreRequest

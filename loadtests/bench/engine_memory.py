@@ -1,0 +1,80 @@
+"""How much memory an engine on a CPU gains while it meets texts of all lengths, and what bounding that costs.
+
+    python -m loadtests.bench.engine_memory [--texts 400]
+
+oneDNN keeps a compiled kernel for each shape that it has met, 1,024 of them unless told otherwise; a worker
+tells it to keep few. Both get the same texts, one at a time, each in an engine of its own.
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from loadtests.bench.cpu import PROC, tree
+from loadtests.bench.report import number, table
+from loadtests.bench.servers import Servers
+from loadtests.bench.texts import Texts
+from loadtests.processes import Worker
+from workers.contract import Failure, Item, Text
+from workers.llm import ONEDNN_CAPACITY, ONEDNN_KERNELS
+
+LONGEST = 900
+PAGE = os.sysconf("SC_PAGE_SIZE")
+# What oneDNN keeps by itself; without a word in the environment a worker chooses.
+ENGINES = {"1,024 (oneDNN's default)": {ONEDNN_CAPACITY: "1024"}, f"{ONEDNN_KERNELS} (a worker's)": {}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--texts", type=int, default=400, help="for each engine (default: %(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Servers(Path(folder)).checkpoint("tiny")
+        draw = random.Random(1)
+        made = Texts(checkpoint)
+        texts = [made.draw(str(n), 1, draw.randint(1, LONGEST))[0] for n in range(options.texts)]
+        [longest] = made.draw("longest", 1, LONGEST)
+        rows = [
+            (name, *_measured(environment, checkpoint, Path(folder) / "worker.log", longest, texts))
+            for name, environment in ENGINES.items()
+        ]
+    columns = ("kernels kept", "MiB before", "gained, first half", "second half", "texts/s", "failed")
+    print("\n".join(table(columns, rows)))
+
+
+def _measured(
+    environment: dict[str, str], checkpoint: Path, log: Path, longest: str, texts: list[str]
+) -> tuple[str, ...]:
+    os.environ.pop(ONEDNN_CAPACITY, None)
+    os.environ.update(environment)
+    worker = Worker(log, model=checkpoint, dtype="float32", max_tokens=4096)
+    try:
+        worker.wait_until_ready()
+        worker.encode([Item(Text(longest, "query"))])
+        resident = [_resident_mib(worker.pid)]
+        failed, began = 0, time.monotonic()
+        for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):
+            for text in tqdm(half, desc="encoding", unit="text", leave=False):
+                [frame] = worker.encode([Item(Text(text, "query"))])
+                failed += isinstance(frame, Failure)
+            resident.append(_resident_mib(worker.pid))
+        rate = len(texts) / (time.monotonic() - began)
+    finally:
+        worker.kill()
+    before, middle, after = resident
+    return number(before), number(middle - before), number(after - middle), number(rate), str(failed)
+
+
+def _resident_mib(pid: int) -> float:
+    """Of a process and all below it."""
+    pages = (int((PROC / str(its) / "statm").read_text().split()[1]) for its in tree(pid))
+    return sum(pages) * PAGE / 2**20
+
+
+if __name__ == "__main__":
+    main()
