@@ -18,8 +18,14 @@ HERE = "http://127.0.0.1:8080"
 def main() -> int:
     options = _parser().parse_args()
     if options.command in ("run", "find-capacity", "join"):
-        # It makes sockets and TLS cooperative, which has to come before anything else imports them.
-        import locust  # noqa: F401
+        try:
+            # It makes sockets and TLS cooperative, which has to come before anything else imports them.
+            import locust  # noqa: F401
+        except ModuleNotFoundError as error:
+            if error.name != "locust":
+                raise
+            print("loadtests: locust is not installed; `make loadtest-venv` does it", file=sys.stderr)
+            return 2
     from loadtests import commands
 
     return commands.main(options)

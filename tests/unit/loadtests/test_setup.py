@@ -1,10 +1,11 @@
 """The command line: what is refused with what would be right, and what is made of it."""
 
+import sys
 from contextlib import ExitStack
 
 import pytest
 
-from loadtests.__main__ import _parser
+from loadtests.__main__ import _parser, main
 from loadtests.results import Segment
 from loadtests.setup import Setup, setup
 
@@ -104,3 +105,13 @@ def test_a_search_needs_a_rate_to_begin_with() -> None:
 def test_a_search_needs_something_that_a_rate_is_judged_by() -> None:
     with pytest.raises(ValueError, match="judged by"):
         made("--slo", "capacity=5", command="find-capacity")
+
+
+@pytest.mark.parametrize("words", [["run"], ["find-capacity"], ["join", "127.0.0.1:1"]])
+def test_without_locust_there_is_no_result_but_what_to_do(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "locust", None)
+    monkeypatch.setattr(sys, "argv", ["loadtests", *words])
+    assert main() == 2
+    assert "make loadtest-venv" in capsys.readouterr().err
