@@ -13,18 +13,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 from tqdm import tqdm
 
-from loadtests.bench.cpu import PROC, tree
 from loadtests.bench.report import number, table
 from loadtests.bench.servers import Servers
 from loadtests.bench.texts import Texts
 from loadtests.processes import Worker
+from loadtests.scrape import parse
 from workers.contract import Failure, Item, Text
 from workers.llm import ONEDNN_CAPACITY, ONEDNN_KERNELS
 
 LONGEST = 900
-PAGE = os.sysconf("SC_PAGE_SIZE")
 # What oneDNN keeps by itself; without a word in the environment a worker chooses.
 ENGINES = {"1,024 (oneDNN's default)": {ONEDNN_CAPACITY: "1024"}, f"{ONEDNN_KERNELS} (a worker's)": {}}
 
@@ -56,13 +56,13 @@ def _measured(
     try:
         worker.wait_until_ready()
         worker.encode([Item(Text(longest, "query"))])
-        resident = [_resident_mib(worker.pid)]
+        resident = [_resident_mib(worker)]
         failed, began = 0, time.monotonic()
         for half in (texts[: len(texts) // 2], texts[len(texts) // 2 :]):
             for text in tqdm(half, desc="encoding", unit="text", leave=False):
                 [frame] = worker.encode([Item(Text(text, "query"))])
                 failed += isinstance(frame, Failure)
-            resident.append(_resident_mib(worker.pid))
+            resident.append(_resident_mib(worker))
         rate = len(texts) / (time.monotonic() - began)
     finally:
         worker.kill()
@@ -70,10 +70,11 @@ def _measured(
     return number(before), number(middle - before), number(after - middle), number(rate), str(failed)
 
 
-def _resident_mib(pid: int) -> float:
-    """Of a process and all below it."""
-    pages = (int((PROC / str(its) / "statm").read_text().split()[1]) for its in tree(pid))
-    return sum(pages) * PAGE / 2**20
+def _resident_mib(worker: Worker) -> float:
+    """Of the worker and its engine, by the worker's own account."""
+    page = parse(httpx.get(worker.url + "/metrics", timeout=30).text)
+    [resident] = page["triptych_worker_resident_memory_bytes"].values()
+    return resident / 2**20
 
 
 if __name__ == "__main__":
