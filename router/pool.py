@@ -247,15 +247,15 @@ class Pool:
                 )
         except Overloaded:
             replica.pause(self._clock())
-            self._dispatch_at(replica.paused_until)
             self._put_back(batch.unfinished(), "overloaded")
+            self._dispatch_at(replica.paused_until)
         except Draining:
             replica.draining()
             self._put_back(batch.unfinished(), "draining")
         except ReplicaFailed as error:
             log.warning("%s; %d items unfinished", error, batch.wanted)
-            self._dispatch_at(replica.breaker.open_until)
             self._retry(batch.unfinished(), "replica_failed", str(error))
+            self._dispatch_at(replica.breaker.open_until)
         except Rejected as error:
             log.error("replica %s refused a batch: %s. This is a bug.", replica.address, error)
             self._fail(batch.unfinished(), Internal("a worker refused the batch"))
@@ -264,16 +264,13 @@ class Pool:
             self._fail(batch.unfinished(), Internal("the router failed"))
 
     def _dispatch_at(self, moment: float) -> None:
-        """Look again when a replica that is left alone takes work again, which is at `moment`."""
+        """Dispatch when a replica that is left alone takes work again, which is at `moment`."""
+        # uvloop counts from the beginning of a turn and in whole milliseconds, so its timers may be early.
+        # Whoever looks too early finds the replica still left alone, so it is made sure here that it is
+        # time: by one look at the clock, since between two the moment may come and nobody dispatch.
         seconds = moment - self._clock()
         if seconds > 0:
-            asyncio.get_running_loop().call_later(seconds, self._dispatch_when_due, moment)
-
-    def _dispatch_when_due(self, moment: float) -> None:
-        # uvloop counts from the beginning of a turn and in whole milliseconds, so its timers may be early.
-        # Whoever looks too early finds the replica still left alone, and nobody would look again.
-        if self._clock() < moment:
-            self._dispatch_at(moment)
+            asyncio.get_running_loop().call_later(seconds, self._dispatch_at, moment)
         else:
             self.dispatch()
 

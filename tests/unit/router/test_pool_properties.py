@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from unittest.mock import patch
 
 import aiohttp
@@ -28,8 +29,15 @@ FREE = ("overloaded", "draining")
 class Scripted(Replica):
     """Does with each batch what the script says, and then, when it is over, as it should."""
 
-    def __init__(self, name: str, lanes: int, script: Iterator[str], sent: Counter[Item]) -> None:
-        super().__init__(name, "retrieval", lanes, None, lambda: 0.0)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        name: str,
+        lanes: int,
+        script: Iterator[str],
+        sent: Counter[Item],
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        super().__init__(name, "retrieval", lanes, None, clock)  # type: ignore[arg-type]
         self.free = 0
         self._script = script
         self._sent = sent
@@ -163,3 +171,38 @@ def test_where_nothing_fails_every_request_that_stays_is_answered(
     for gather, (_, _, leaves) in zip(gathers, requests, strict=True):
         if not leaves:
             assert gather.vectors() == [result(item) for item in gather.items]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(st.floats(0.001, 0.3), min_size=1, max_size=10),
+    outcome=st.sampled_from(["overloaded", "failed"]),
+)
+def test_what_waits_for_a_replica_that_is_left_alone_is_not_forgotten(
+    steps: list[float], outcome: str
+) -> None:
+    """However early timers are, and whatever the time is at each look at the clock."""
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        going, now = cycle(steps), 0.0
+
+        def clock() -> float:
+            nonlocal now
+            now += next(going)
+            return now
+
+        replica = Scripted("r:0", 2, iter([outcome]), Counter(), clock)
+        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), 8, 4, clock)
+        replica.up(info("retrieval"))
+        gather = make_request([1])
+        with patch.object(loop, "call_later", lambda _, *call: loop.call_soon(*call)):
+            pool.admit(gather.items)
+            for _ in range(20_000):
+                if gather.closed:
+                    break
+                await asyncio.sleep(0)
+        assert gather.vectors() == [result(item) for item in gather.items]
+
+    with patch.object(breaker, "FAILURES_UNTIL_OPEN", 1):
+        asyncio.run(serve())
