@@ -21,8 +21,10 @@ from workers.contract import (
     EncodeRequest,
     Frame,
     FrameReader,
+    Image,
     Item,
     PoolName,
+    Text,
     encode_request,
 )
 from workers.plugin import die_with_parent
@@ -135,9 +137,11 @@ class Worker(Process):
         self.wait_ready(self.url + READY_PATH)
         return self
 
-    def encode(self, items: Sequence[Item], priority: int = 0) -> list[Frame]:
+    def encode(
+        self, items: Sequence[Item], priority: int = 0, queries: Sequence[Text | Image] = ()
+    ) -> list[Frame]:
         """One frame per item, in the order of the items."""
-        body = encode_request(EncodeRequest(list(items), priority))
+        body = encode_request(EncodeRequest(list(items), priority, list(queries)))
         reply = httpx.post(self.url + ENCODE_PATH, content=body, timeout=300)
         reply.raise_for_status()
         frames = sorted(FrameReader().feed(reply.content), key=lambda frame: frame.index)

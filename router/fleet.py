@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from router.discovery import Discovery, source_of
 from router.errors import QueueFull, Unavailable
 from router.health import Prober
-from router.item import Gather, Item
+from router.item import Gather, Item, cost_of
 from router.metrics import Metrics
 from router.observer import PoolObserver
 from router.pool import RETRY_AFTER, Pool
@@ -232,7 +232,7 @@ class Fleet:
             parts[self._pool(item.pool)].append(item)
         self._requests += 1
         for pool, part in parts.items():
-            pool.came(sum(item.cost for item in part))
+            pool.came(cost_of(part))
         for pool, part in parts.items():
             pool.check_room(part, deadline)
 

@@ -1,15 +1,28 @@
 """An item on its way, and the request that waits for all of its items (pure: times are passed in)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from router.media import Media
 from workers import contract
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Query:
+    """What the documents of a ranking are held against. A batch has it once, and so reads it once.
+
+    `cost` is an estimate in tokens.
+    """
+
+    content: contract.Text | contract.Image
+    cost: int
 
 
 class Place(IntEnum):
@@ -27,6 +40,7 @@ class Item:
 
     `cost` is an estimate in tokens; `index` the place in its request's reply; `field` names it in errors.
     `media` is what must be loaded and put into `wire` before the item may enter a queue, if anything.
+    `query` is what it is held against, if anything; its cost is not in that of the item.
     """
 
     pool: contract.PoolName
@@ -36,10 +50,32 @@ class Item:
     field: str
     bulk: bool = False
     media: Media | None = None
+    query: Query | None = None
     tries: int = 0
     place: Place = Place.PLANNED
     gather: "Gather" = dataclasses.field(init=False, repr=False)
     batch: "Batch | None" = dataclasses.field(default=None, repr=False)
+
+
+def queries_of(items: Iterable[Item]) -> list[Query]:
+    """What `items` are held against, each once."""
+    return list(dict.fromkeys(item.query for item in items if item.query is not None))
+
+
+def cost_of(items: Sequence[Item]) -> int:
+    """What `items` cost together, in tokens."""
+    return sum(item.cost for item in items) + sum(query.cost for query in queries_of(items))
+
+
+def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
+    """About how many bytes are sent for it: of a text at least as many."""
+    match content:
+        case contract.Text():
+            return len(content.text)
+        case contract.Image():
+            return len(content.data)
+        case contract.Document():
+            return sum(map(len, content.chunks))
 
 
 class Batch:
@@ -49,11 +85,12 @@ class Batch:
     the worker.
     """
 
-    __slots__ = ("abort", "bulk", "headers", "items", "tokens", "wanted")
+    __slots__ = ("abort", "bulk", "headers", "items", "queries", "tokens", "wanted")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
-        self.tokens = sum(item.cost for item in items)
+        self.queries = queries_of(items)
+        self.tokens = sum(item.cost for item in items) + sum(query.cost for query in self.queries)
         self.bulk = items[0].bulk
         self.wanted = len(items)
         self.abort: Callable[[], object] | None = None
@@ -61,6 +98,18 @@ class Batch:
         for item in items:
             item.place = Place.TAKEN
             item.batch = self
+
+    def request(self) -> contract.EncodeRequest:
+        """What goes to the worker."""
+        places = {query: place for place, query in enumerate(self.queries)}
+        items = [
+            item.wire
+            if item.query is None
+            else msgspec.structs.replace(item.wire, against=places[item.query])
+            for item in self.items
+        ]
+        queries = [query.content for query in self.queries]
+        return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries)
 
     def leave(self, item: Item, *, unwanted: bool = False) -> None:
         """Take `item` out: it has its result, goes back to the queue, or (`unwanted`) nobody waits for it."""

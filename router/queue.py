@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from router.errors import QueueFull
-from router.item import Batch, Item, Place
+from router.item import Batch, Item, Place, Query, cost_of, size_of
 from router.pace import DrainRate
 
 BULK_SHARE = 0.2
@@ -21,6 +21,9 @@ SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
 MARGIN = 2.0
 # An item that has failed this often goes alone, so that it can take no neighbour down once more.
 TRIES_BEFORE_ALONE = 2
+# Images cost tokens by their pixels, whatever their bytes. A worker refuses a batch of over 256 MiB, and a
+# router must be able to write one without holding up others.
+MAX_BATCH_BYTES = 32 << 20
 
 
 class Taken(NamedTuple):
@@ -83,7 +86,7 @@ class PoolQueue:
         Work that would only wait until its time is over would take the place of work that is done in time.
         `in_flight` tokens have left the queue and are not done yet.
         """
-        tokens = sum(item.cost for item in items)
+        tokens = cost_of(items)
         ahead = self._ahead(bulk=any(item.bulk for item in items)) + in_flight
         self._check(items[0].pool, len(items), tokens, ahead, now, deadline)
 
@@ -139,28 +142,36 @@ class PoolQueue:
     def take(self, max_tokens: int, max_items: int, now: float, *, bulk: bool) -> Taken:
         """The next batch of a class, within both limits, and the items met on the way that are too late.
 
-        An item that is larger than `max_tokens` goes alone, and so does one before its last try.
+        An item that is larger than `max_tokens` or `MAX_BATCH_BYTES` goes alone, and so does one before its
+        last try. What items are held against comes on top of `max_tokens`: it is read once for as many of
+        them as there is room for, where otherwise a long one would be read again with each.
         """
         line = self._line_of(bulk)
         items: list[Item] = []
         expired: list[Item] = []
-        tokens = 0
+        queries: set[Query] = set()
+        tokens = size = 0
         for item in line.items:
             if item.gather.deadline <= now:
                 expired.append(item)
                 continue
             alone = item.tries >= TRIES_BEFORE_ALONE
-            if items and (alone or tokens + item.cost > max_tokens or len(items) == max_items):
+            tokens += item.cost
+            size += size_of(item.wire.content)
+            if item.query is not None and item.query not in queries:
+                queries.add(item.query)
+                size += size_of(item.query.content)
+            if items and (alone or tokens > max_tokens or size > MAX_BATCH_BYTES or len(items) == max_items):
                 break
             items.append(item)
-            tokens += item.cost
             if alone:
                 break
         for item in items:
             line.remove(item)
         self.cancel(expired, now)
-        self._settle(line, tokens)
-        return Taken(Batch(items) if items else None, expired)
+        batch = Batch(items) if items else None
+        self._settle(line, batch.tokens if batch else 0)
+        return Taken(batch, expired)
 
     def waiting(self) -> list[Item]:
         """All that waits."""

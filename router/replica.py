@@ -185,9 +185,8 @@ class Replica:
         if info is None:
             raise ReplicaFailed("it was never ready. This is a bug.")
         items = batch.items
-        body = contract.encode_request(
-            contract.EncodeRequest([item.wire for item in items], priority=int(batch.bulk))
-        )
+        request = batch.request()
+        body = contract.encode_request(request)
         missing: list[Item | None] = [*items]
         async with self._client.post(self._url, body, batch.headers) as reply:
             if reply.status != 200:
@@ -205,7 +204,7 @@ class Replica:
                                 f"a frame for index {frame.index}, not asked for or had before"
                             )
                         if isinstance(frame, contract.Vector):
-                            check_vector(frame, item.wire, info)
+                            check_vector(frame, request.items[frame.index], info)
                         missing[frame.index] = None
                         deliver(item, frame)
                 except msgspec.DecodeError as error:

@@ -7,7 +7,6 @@ Either way every document is an item of its own, held against the query where it
 import time
 from typing import Annotated, Any
 
-import msgspec
 import numpy as np
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
@@ -16,7 +15,7 @@ from router.bounds import MaxItems, check_values, not_too_many
 from router.errors import Invalid
 from router.fleet import RERANK_POOL, Fleet
 from router.http import Reply, Request
-from router.item import Item
+from router.item import Item, Query
 from router.loader import MediaLoader
 from router.plan import MODEL, Limits, Source, plan_content, task_of_model
 from router.schema import ImageItem, TextItem, field_errors, one_form_of, whole_number
@@ -100,12 +99,12 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
         task_of_model(wanted.model, limits.aliases)
     items = plan_rerank(wanted, limits, pool, bulk)
     take_tokens(request, items)
-    query, *documents = await media.load(request, items, seconds - (fleet.clock() - started))
-    for item in documents:
-        item.wire = msgspec.structs.replace(item.wire, against=query.wire.content)
-        item.cost += query.cost
+    asked, *documents = await media.load(request, items, seconds - (fleet.clock() - started))
+    assert not isinstance(asked.wire.content, contract.Document)
+    query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
     for index, item in enumerate(documents):
         item.index = index
+        item.query = query
     vectors = await gather(request, fleet, documents, seconds - (fleet.clock() - started))
     encoding = time.perf_counter()
     body = rerank_body(wanted, vectors)
@@ -140,6 +139,10 @@ def plan_rerank(
         item = Item(pool, wire, min(cost, limits.max_tokens), index, field, media=wanted_media)
         item.bulk = bool(bulk)
         items.append(item)
+    if pool == RERANK_POOL:
+        # A cross-encoder reads it with every document.
+        for item in items[1:]:
+            item.cost = min(item.cost + items[0].cost, limits.max_tokens)
     return items
 
 

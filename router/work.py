@@ -9,7 +9,7 @@ from typing import TypeVar
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.fleet import Fleet
 from router.http import Request
-from router.item import Item
+from router.item import Item, cost_of
 from router.plan import Limits
 from router.settings import RouterSettings
 from workers.contract import Vector
@@ -75,7 +75,7 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
 def take_tokens(request: Request, items: list[Item]) -> None:
     """Take what `items` are estimated to cost of the key's limits. Raises `TokenRateExceeded`."""
     if request.allowance is not None:
-        request.allowance.take(sum(item.cost for item in items), time.monotonic())
+        request.allowance.take(cost_of(items), time.monotonic())
 
 
 def bulk_of(request: Request) -> bool | None:

@@ -72,7 +72,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     `multivector` asks for one vector per token instead of their mean; not for a document.
     `truncate` cuts a text that is longer than the context instead of failing it.
     `tokenized` asks for the tokens' text beside the vectors.
-    `against` is a query: asks for how well the content answers it instead of any vector of its own.
+    `against` is the place of a query among those of the batch: asks for how well the content answers it
+    instead of any vector of its own.
     """
 
     content: Text | Image | Document
@@ -81,14 +82,23 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     normalized: bool = True
     truncate: bool = False
     tokenized: bool = False
-    against: Text | Image | None = None
+    against: int | None = None
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A batch. `priority` is the engine's: lower goes first (0 interactive, 1 bulk)."""
+    """A batch. `priority` is the engine's: lower goes first (0 interactive, 1 bulk).
+
+    `queries` are what some of the items are held against: each is sent and read once, however many those are.
+    """
 
     items: list[Item]
     priority: int = 0
+    queries: list[Text | Image] = []
+
+    def __post_init__(self) -> None:
+        places = [item.against for item in self.items if item.against is not None]
+        if places and not 0 <= min(places) <= max(places) < len(self.queries):
+            raise ValueError(f"an item is held against another query than the {len(self.queries)} there are")
 
 
 class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):

@@ -22,7 +22,7 @@ from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
 
 _TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
-_PROBE = EncodeRequest([Item(Text("a document", "passage"), against=Text("a query", "query"))])
+_PROBE = EncodeRequest([Item(Text("a document", "passage"), against=0)], queries=[Text("a query", "query")])
 
 
 class CrossEncoder:
@@ -67,11 +67,13 @@ class CrossEncoder:
 
     async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
         return await asyncio.to_thread(
-            lambda: [self._job(index, item, request.priority) for index, item in enumerate(request.items)]
+            lambda: [self._job(index, request) for index in range(len(request.items))]
         )
 
-    def _job(self, index: int, item: Item, priority: int) -> Job | Failure:
-        query, document = item.against, item.content
+    def _job(self, index: int, request: EncodeRequest) -> Job | Failure:
+        item = request.items[index]
+        query = None if item.against is None else request.queries[item.against]
+        document = item.content
         if not isinstance(query, Text) or not isinstance(document, Text):
             return Failure(index, "unsupported", _TEXTS_ONLY)
         try:
@@ -79,7 +81,7 @@ class CrossEncoder:
         # The tokenizer has no exception of its own: the query alone is longer than the context.
         except Exception as error:
             return Failure(index, "token_limit", f"the query is too long: {error}")
-        return lambda: self._score(index, encoding, priority)
+        return lambda: self._score(index, encoding, request.priority)
 
     async def _score(self, index: int, encoding: Encoding, priority: int) -> Frame:
         kinds = encoding.type_ids

@@ -1,7 +1,7 @@
 """What a worker of a merged variant does with a batch: vectors, multi-vectors, late-interaction scores."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,14 +61,13 @@ class Embedder:
             await self._encode_one(Item(_PROBE, multivector=True))
 
     async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        asked = list(dict.fromkeys(item.against for item in request.items if item.against is not None))
         # A query that is too long is cut: what a document is asked for stands at its beginning.
-        queries = [Item(query, multivector=True, truncate=True) for query in asked]
+        queries = [Item(query, multivector=True, truncate=True) for query in request.queries]
         prompts = await self._engine.prompter.prompts([*request.items, *queries])
-        shared = {
-            query: _Query(self._engine, prompt, request.priority) if isinstance(prompt, Prompt) else prompt
-            for query, prompt in zip(asked, prompts[len(request.items) :], strict=True)
-        }
+        shared = [
+            _Query(self._engine, prompt, request.priority) if isinstance(prompt, Prompt) else prompt
+            for prompt in prompts[len(request.items) :]
+        ]
         return [
             self._job(index, item, prompt, request.priority, shared)
             for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=False))
@@ -80,7 +79,7 @@ class Embedder:
         item: Item,
         prompt: Prompt | Fault,
         priority: int,
-        queries: Mapping[Text | Image, "_Query | Fault"],
+        queries: Sequence["_Query | Fault"],
     ) -> Job | Failure:
         if not isinstance(prompt, Prompt):
             return Failure(index, _CODES[type(prompt)], str(prompt))

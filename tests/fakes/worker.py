@@ -51,17 +51,22 @@ POISON = "!poison"
 
 
 @lru_cache(maxsize=4096)
-def vector_of(pool: str, item: contract.Item, dimensions: int) -> contract.Vector:
-    """The vector (index 0) that a worker of `pool` gives for `item`: normalised, different for each input."""
+def vector_of(
+    pool: str, item: contract.Item, dimensions: int, query: contract.Text | contract.Image | None = None
+) -> contract.Vector:
+    """The vector (index 0) that a worker of `pool` gives for `item`: normalised, different for each input.
+
+    With `query` it is how well the item answers that.
+    """
     source = _source(item.content)
     tokens = max(1, len(source) // 4)
-    if item.against is not None:
-        source += b"|" + _source(item.against)
+    if query is not None:
+        source += b"|" + _source(query)
     seed = int.from_bytes(hashlib.sha256(f"{pool}|".encode() + source).digest()[:8], "little")
     generator = np.random.default_rng(seed)
-    if item.against is not None:
+    if query is not None:
         score = np.float32(generator.uniform(-1, 1))
-        query_tokens = max(1, len(_source(item.against)) // 4)
+        query_tokens = max(1, len(_source(query)) // 4)
         return contract.Vector(0, tokens, (1,), score.tobytes(), query_tokens=query_tokens)
     size: tuple[int, ...] = (item.dimensions or dimensions,)
     if item.multivector:
@@ -72,6 +77,11 @@ def vector_of(pool: str, item: contract.Item, dimensions: int) -> contract.Vecto
     values /= np.linalg.norm(values, axis=-1, keepdims=True)
     texts = [f"<{number}>" for number in range(tokens)] if item.tokenized else None
     return contract.Vector(0, tokens, size, values.tobytes(), tokenized=texts)
+
+
+def query_of(item: contract.Item, batch: contract.EncodeRequest) -> contract.Text | contract.Image | None:
+    """What `item` of `batch` is held against."""
+    return None if item.against is None else batch.queries[item.against]
 
 
 def _source(content: contract.Text | contract.Image | contract.Document) -> bytes:
@@ -250,7 +260,7 @@ class FakeWorker:
         response = web.StreamResponse(headers={contract.VARIANT_HEADER: contract.variant_of(self.info)})
         await response.prepare(request)
         # Last first: the order of completion is not the order of the batch.
-        frames = [self._frame(index, batch.items[index], mode) for index in reversed(range(len(batch.items)))]
+        frames = [self._frame(index, batch, mode) for index in reversed(range(len(batch.items)))]
         match mode:
             case "cut":
                 data = b"".join(frames)
@@ -271,12 +281,13 @@ class FakeWorker:
         await response.write_eof()
         return response
 
-    def _frame(self, index: int, item: contract.Item, mode: Mode) -> bytes:
+    def _frame(self, index: int, batch: contract.EncodeRequest, mode: Mode) -> bytes:
+        item = batch.items[index]
         text = _text(item)
         for code in FAILURES:
             if text.startswith(f"!{code}"):
                 return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
-        vector = vector_of(self.vectors_of, item, self.info.dimensions)
+        vector = vector_of(self.vectors_of, item, self.info.dimensions, query_of(item, batch))
         shape, data = vector.shape, vector.data
         match mode:
             case "wrong dimension":

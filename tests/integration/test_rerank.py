@@ -32,7 +32,7 @@ def test_a_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[by
     contents = [*(Text(text, "passage") for text in DOCUMENTS), Image(images[0])]
     vectors = worker.encode([Item(content, multivector=True) for content in [QUERY, *contents]])
     query, *documents = map(array_of, vectors)
-    scores = worker.encode([Item(content, against=QUERY) for content in contents])
+    scores = worker.encode([Item(content, against=0) for content in contents], queries=[QUERY])
     for score, document, vector in zip(scores, documents, vectors[1:], strict=True):
         assert isinstance(score, Vector)
         expected = (query @ document.T).max(axis=1).mean()
@@ -44,10 +44,10 @@ def test_a_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[by
 def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
     other = Text("another query", "query")
     document = Text(DOCUMENTS[0], "passage")
-    items = [Item(document, against=QUERY), Item(document), Item(document, against=other)]
-    mixed = [array_of(frame) for frame in worker.encode(items)]
+    items = [Item(document, against=0), Item(document), Item(document, against=1)]
+    mixed = [array_of(frame) for frame in worker.encode(items, queries=[QUERY, other])]
     for item, vector in zip(items, mixed, strict=True):
-        [alone] = worker.encode([item])
+        [alone] = worker.encode([item], queries=[QUERY, other])
         np.testing.assert_allclose(vector, array_of(alone), atol=1e-5)
     assert abs(mixed[0][0] - mixed[2][0]) > 1e-4
 
@@ -55,7 +55,7 @@ def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
 def test_a_text_has_the_best_score_against_itself(worker: Worker) -> None:
     itself = Text("one and the same", "query")
     same, different = worker.encode(
-        [Item(itself, against=itself), Item(Text("other", "query"), against=itself)]
+        [Item(itself, against=0), Item(Text("other", "query"), against=0)], queries=[itself]
     )
     assert array_of(same)[0] == pytest.approx(1, abs=1e-4)
     assert array_of(different)[0] < 0.999
@@ -63,7 +63,7 @@ def test_a_text_has_the_best_score_against_itself(worker: Worker) -> None:
 
 def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
     bad, good = worker.encode(
-        [Item(Text("a", "passage"), against=Image(b"nothing")), Item(Text("a", "passage"), against=QUERY)]
+        [Item(Text("a", "passage"), against=place) for place in (0, 1)], queries=[Image(b"nothing"), QUERY]
     )
     assert isinstance(bad, Failure)
     assert bad.code == "media_invalid"
@@ -97,7 +97,7 @@ def test_a_cross_encoder_gives_the_scores_of_transformers(
     cross_encoder: tuple[Worker, Score],
 ) -> None:
     worker, score = cross_encoder
-    frames = worker.encode([Item(Text(text, "passage"), against=QUERY) for text in DOCUMENTS])
+    frames = worker.encode([Item(Text(text, "passage"), against=0) for text in DOCUMENTS], queries=[QUERY])
     found = np.concatenate([array_of(frame) for frame in frames])
     expected = [score(QUERY.text, text) for text in DOCUMENTS]
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -113,10 +113,11 @@ def test_a_cross_encoder_refuses_images_and_endless_queries_alone(
     document = Text(DOCUMENTS[0], "passage")
     image, endless, good = worker.encode(
         [
-            Item(Image(images[0]), against=QUERY),
-            Item(document, against=Text("why " * 400, "query")),
-            Item(document, against=QUERY),
-        ]
+            Item(Image(images[0]), against=0),
+            Item(document, against=1),
+            Item(document, against=0),
+        ],
+        queries=[QUERY, Text("why " * 400, "query")],
     )
     assert isinstance(image, Failure)
     assert image.code == "unsupported"

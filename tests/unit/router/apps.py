@@ -14,7 +14,7 @@ from router.fleet import Fleet
 from router.replica import State
 from router.settings import RouterSettings
 from tests.fakes.router import eventually
-from tests.fakes.worker import vector_of
+from tests.fakes.worker import query_of, vector_of
 from workers import contract
 
 ADDRESSES: dict[str, contract.PoolName] = {
@@ -84,7 +84,9 @@ async def one(body: bytes) -> AsyncIterator[bytes]:
 async def frames(task: contract.PoolName, batch: contract.EncodeRequest) -> AsyncIterator[bytes]:
     """What the worker of `task` answers."""
     for index, item in enumerate(batch.items):
-        yield contract.encode_frame(msgspec.structs.replace(vector_of(task, item, 2048), index=index))
+        yield contract.encode_frame(
+            msgspec.structs.replace(vector_of(task, item, 2048, query_of(item, batch)), index=index)
+        )
 
 
 def info(task: contract.PoolName) -> contract.Info:

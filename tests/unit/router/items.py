@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable, Sequence
 
-from router.item import Gather, Item
+from router.item import Gather, Item, Query
 from router.queue import PoolQueue, Taken
 from workers import contract
 
@@ -44,3 +44,10 @@ def take_next(queue: PoolQueue, max_tokens: int, max_items: int, now: float = 0.
     """What goes next, as a pool takes it."""
     bulk = queue.next_class(max_tokens)
     return Taken(None, []) if bulk is None else queue.take(max_tokens, max_items, now, bulk=bulk)
+
+
+def held_against(query: Query, items: Sequence[Item]) -> Sequence[Item]:
+    """`items` as documents of a ranking."""
+    for item in items:
+        item.query = query
+    return items

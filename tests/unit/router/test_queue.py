@@ -2,10 +2,12 @@
 
 import pytest
 
+from router import queue as queue_module
 from router.errors import QueueFull
-from router.item import Gather, Item, Place
+from router.item import Gather, Item, Place, Query
 from router.queue import TRIES_BEFORE_ALONE, PoolQueue
-from tests.unit.router.items import admit, make_request, take_next, vector
+from tests.unit.router.items import admit, held_against, make_request, take_next, vector
+from workers import contract
 
 
 def queue_of(*gathers: Gather, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:
@@ -54,6 +56,52 @@ def test_an_item_that_does_not_fit_is_not_overtaken() -> None:
     queue = queue_of(request)
     assert taken(queue, max_tokens=10) == request.items[:1]
     assert taken(queue, max_tokens=10) == request.items[1:]
+
+
+def test_a_batch_is_filled_up_to_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image costs tokens by its pixels; many of few may be far more than a worker takes at once."""
+    monkeypatch.setattr(queue_module, "MAX_BATCH_BYTES", 100)
+    request = make_request([1] * 5)
+    for item, size in zip(request.items, [60, 40, 1, 200, 1], strict=True):
+        item.wire = contract.Item(contract.Image(bytes(size)))
+    queue = queue_of(request)
+    assert [len(taken(queue)) for _ in range(4)] == [2, 1, 1, 1]
+
+
+def test_a_query_is_sent_once_a_batch_and_comes_on_top_of_its_tokens() -> None:
+    """However long it is: it would otherwise be read again with every document."""
+    one, two = Query(contract.Text("one", "query"), 500), Query(contract.Text("two", "query"), 3)
+    first, second, plain = make_request([4, 4]), make_request([4, 4]), make_request([4])
+    held_against(one, first.items)
+    held_against(two, second.items)
+    queue = queue_of(first, second, plain)
+    batch = take_next(queue, 20, 100).batch
+    assert batch is not None
+    assert batch.tokens == 5 * 4 + 500 + 3
+    sent = batch.request()
+    assert sent.queries == [one.content, two.content]
+    assert [item.against for item in sent.items] == [0, 0, 1, 1, None]
+    assert contract.decode_request(contract.encode_request(sent)) == sent
+
+
+def test_the_bytes_of_a_query_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "MAX_BATCH_BYTES", 100)
+    request = make_request([1] * 30)
+    held_against(Query(contract.Image(bytes(90)), 16), request.items)
+    queue = queue_of(request)
+    # Each document's text is one character, of the later ones two.
+    assert [len(taken(queue)) for _ in range(4)] == [10, 5, 5, 5]
+
+
+def test_what_a_query_costs_counts_once_for_admission() -> None:
+    request, other = make_request([10] * 3), make_request([1])
+    held_against(Query(contract.Text("q", "query"), 50), request.items)
+    queue = PoolQueue(80, 10)
+    admit(queue, other.items)
+    with pytest.raises(QueueFull):
+        queue.check_room(request.items, 0.0)
+    held_against(Query(contract.Text("q", "query"), 49), request.items)
+    queue.check_room(request.items, 0.0)
 
 
 def test_interactive_goes_before_bulk_that_waits_longer() -> None:

@@ -21,8 +21,9 @@ async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
 
 
 def expected_scores(pool: str) -> list[float]:
-    items = [Item(Text(text, "passage"), truncate=True, against=Text(QUERY, "query")) for text in TEXTS]
-    return [float(np.frombuffer(vector_of(pool, item, 2048).data, np.float32)[0]) for item in items]
+    items = [Item(Text(text, "passage"), truncate=True) for text in TEXTS]
+    scores = [vector_of(pool, item, 2048, Text(QUERY, "query")) for item in items]
+    return [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
 
 
 async def test_documents_come_best_first_with_their_scores(
@@ -55,8 +56,7 @@ async def test_top_n_and_return_documents(client: httpx.AsyncClient) -> None:
 async def test_the_query_is_counted_once(client: httpx.AsyncClient) -> None:
     one = (await post(client, query=QUERY, documents=["first"])).json()["usage"]["total_tokens"]
     two = (await post(client, query=QUERY, documents=["first", "first"])).json()["usage"]["total_tokens"]
-    item = Item(Text("first", "passage"), against=Text(QUERY, "query"))
-    assert two - one == vector_of("retrieval", item, 2048).tokens
+    assert two - one == vector_of("retrieval", Item(Text("first", "passage")), 2048).tokens
 
 
 @pytest.mark.parametrize(
