@@ -1,7 +1,7 @@
 """The levels of all keys in a file that several router processes on one machine map into their memory.
 
 Under one lock of the kernel's, which goes with its process however that ends. The times in it are those of
-the machine's monotonic clock, so it is of no use after a restart and need not outlive the routers.
+the machine's monotonic clock, which begins anew with each boot: a file of another boot is begun anew as well.
 """
 
 import fcntl
@@ -16,12 +16,16 @@ from router.limits import Levels
 # Far more than the keys that are limited at any time, since those that are no longer used stay for a while.
 CAPACITY = 16_384
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 _MAGIC = b"triptych limits1"
 _COUNT = struct.Struct("<q")
 _LEVELS = struct.Struct("<dd")
 _ID_BYTES = 16
 _ENTRY_BYTES = _ID_BYTES + _LEVELS.size
-_FIRST = len(_MAGIC) + _ID_BYTES
+_BOOT = len(_MAGIC) + _COUNT.size
+_BOOT_BYTES = 8
+_FIRST = _BOOT + _BOOT_BYTES
 _SIZE = _FIRST + CAPACITY * _ENTRY_BYTES
 
 
@@ -34,11 +38,14 @@ class LimitsFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            if os.fstat(self._file).st_size == 0:
-                os.truncate(self._file, _SIZE)
-                os.pwrite(self._file, _MAGIC, 0)
-            if os.fstat(self._file).st_size != _SIZE or os.pread(self._file, len(_MAGIC), 0) != _MAGIC:
+            size = os.fstat(self._file).st_size
+            if size and (size != _SIZE or os.pread(self._file, len(_MAGIC), 0) != _MAGIC):
                 raise OSError(f"{path} is not a file of limits; name one that does not exist")
+            if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != _boot():
+                os.truncate(self._file, 0)
+                os.truncate(self._file, _SIZE)
+                os.pwrite(self._file, _boot(), _BOOT)
+                os.pwrite(self._file, _MAGIC, 0)
             self._map = mmap.mmap(self._file, _SIZE)
         except OSError:
             os.close(self._file)
@@ -84,3 +91,11 @@ class LimitsFile:
             return _FIRST + count * _ENTRY_BYTES
         places = range(_FIRST, _SIZE, _ENTRY_BYTES)
         return min(places, key=lambda at: max(_LEVELS.unpack_from(self._map, at + _ID_BYTES)))
+
+
+def _boot() -> bytes:
+    """What tells this boot of this machine from others; nothing where the system does not say."""
+    try:
+        return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
+    except (OSError, ValueError):
+        return bytes(_BOOT_BYTES)

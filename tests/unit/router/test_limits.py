@@ -249,6 +249,20 @@ def test_a_full_file_forgets_the_key_that_was_longest_idle(
     assert kept == [10.0, 9.0, 20.0]
 
 
+def test_a_file_of_another_boot_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times are far ahead of a clock that begins at 0: every key in it would be refused for that long."""
+    monkeypatch.setattr(limits_file, "_BOOT_ID", tmp_path / "boot")
+    boots = ["0e8e2b42-5bd1-4cd8-93c5-6a1ee4a9a0a5", "b3a1b6c4-0a54-44c3-8c53-2a4b7f2b6d10"]
+    for boot, times in ((boots[0], 3), (boots[0], 0), (boots[1], 3)):
+        (tmp_path / "boot").write_text(f"{boot}\n")
+        store = LimitsFile(tmp_path / "limits")
+        for _ in range(times):
+            Allowance(key(requests=3), store, NOW)
+        with pytest.raises(RequestRateExceeded):
+            Allowance(key(requests=3), store, NOW)
+        store.close()
+
+
 @pytest.mark.parametrize("content", [b"[]", b"x" * 100])
 def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "keys").write_bytes(content)
