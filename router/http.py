@@ -62,7 +62,7 @@ class Request:
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"")
-        self.id = given if _REQUEST_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
+        self.id = given if _REQUEST_ID.fullmatch(given) else new_id()
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
         self.span: Span | None = None
@@ -126,6 +126,11 @@ class Request:
         finally:
             watcher.remove_done_callback(noticed)
             watcher.cancel()
+
+
+def new_id() -> bytes:
+    """An id for a request: 32 hexadecimal digits."""
+    return b"%032x" % random.getrandbits(128)
 
 
 def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -> Reply:

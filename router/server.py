@@ -12,6 +12,7 @@ import uvicorn
 
 from router.app import App
 from router.listening import take_no_more
+from router.protocol import Protocol
 from router.settings import RouterSettings
 from workers import logs
 
@@ -39,7 +40,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 access_log=False,

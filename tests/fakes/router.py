@@ -12,6 +12,7 @@ import uvicorn
 
 from router.app import App
 from router.fleet import Fleet, Gauges
+from router.protocol import Protocol
 from router.replica import Replica, State
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
@@ -107,7 +108,7 @@ async def running_router(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,0 +1,128 @@
+"""A connection: HTTP/1.1 as uvicorn speaks it, with bounds on a request's head, and deaf to upgrades."""
+
+import asyncio
+import http
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from router.http import new_id
+
+# Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
+MAX_HEAD_BYTES = 64 << 10
+# As nginx's client_header_timeout.
+HEAD_SECONDS = 60.0
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, but for what happens before the application is called, and so before a key is read.
+
+    A head, which is a request's first line and its headers, that is too long or is not there in time is
+    refused, and its connection closed: uvicorn would wait for ever, and keep all that comes.
+
+    A request for another protocol is answered as if it had not asked (RFC 9110, 7.8): Java's HTTP client and
+    `curl --http2` ask for `h2c` with every request on a new connection. uvicorn takes their body for the
+    beginning of that protocol (https://github.com/Kludex/uvicorn/issues/2722).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._begins = False
+        self._head_bytes = 0
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._await_head_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._begins = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(400, "HTTP_INVALID", f"this is no HTTP request: {error}")
+            return
+        if self._in_head and not self._begins:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, "HTTP_HEAD_TOO_LARGE", f"the headers are over {MAX_HEAD_BYTES} bytes")
+        if self._late is None and (self._in_head or not self._busy):
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._begins = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._await_head_no_more()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.parser.should_upgrade():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _stay(self, rest: bytes) -> None:
+        """Read the request that wants to leave HTTP/1.1 once more, without that wish, and then the `rest`."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "HTTP_INVALID", "this is no proxy")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def _await_head(self) -> None:
+        self._late = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _await_head_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _head_is_late(self) -> None:
+        self._late = None
+        if self._in_head:
+            self._refuse(408, "HTTP_HEAD_TIMEOUT", f"the headers were not there within {HEAD_SECONDS:g} s")
+        else:
+            self.shutdown()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Say why this connection is closed; one that has a reply to send yet only is when that is sent."""
+        if self.transport.is_closing():
+            return
+        self.flow.pause_reading()
+        if not self._busy:
+            request_id = new_id().decode()
+            body = orjson.dumps({"detail": detail, "code": code, "request_id": request_id})
+            head = (
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.shutdown()
