@@ -99,17 +99,16 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
 
             if job.count(journal.done, rows) < rows:
                 await _reach(client)
-            to_compare = store.has_vectors and job.count(journal.done, rows) < rows
+                if store.has_vectors:
+                    # Before any batch begins: what begins may be kept.
+                    row, item = _example(job, journal)
+                    store.compare(row, (await embed([item]))[0])
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, some in _batches(job):
                         if number not in journal.done:
                             await free.acquire()
                             group.create_task(one(number, some))
-                        elif to_compare and (example := _example(job, number, some, journal)):
-                            row, item = example
-                            store.compare(row, (await embed([item]))[0])
-                            to_compare = False
             except BaseExceptionGroup as errors:
                 first = errors.exceptions[0]
                 raise first from first.__cause__
@@ -124,14 +123,14 @@ async def _reach(client: AsyncClient) -> None:
         await client.ready()
 
 
-def _example(
-    job: Job, batch: int, rows: Sequence[Row], journal: Journal
-) -> tuple[int, str | dict[str, Any]] | None:
-    """A row of a batch that is done, with its number, that has a vector."""
-    for number, row in enumerate(rows, batch * job.batch):
-        if number not in journal.failures and not isinstance(row, BadRow):
-            return number, row
-    return None
+def _example(job: Job, journal: Journal) -> tuple[int, str | dict[str, Any]]:
+    """The first row that has a vector, with its number."""
+    for batch, rows in _batches(job):
+        if batch in journal.done:
+            for number, row in enumerate(rows, batch * job.batch):
+                if number not in journal.failures and not isinstance(row, BadRow):
+                    return number, row
+    raise AssertionError("vectors without a row. This is a bug.")
 
 
 def _finish(job: Job, rows: int, journal: Journal) -> None:

@@ -1,5 +1,6 @@
 """A bulk run that goes on: no work is done twice, and nothing is mixed."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -155,17 +156,50 @@ def test_a_run_is_not_continued_with_anything_else(
     assert do(wanted, deployment).earlier > 0
 
 
-def test_a_run_is_not_continued_with_other_weights(tmp_path: Path) -> None:
-    class OtherWeights(Deployment):
-        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-            return super().embeddings(asked | {"input": [f"other {item}" for item in asked["input"]]})
+class OtherWeights(Deployment):
+    """Gives other vectors."""
 
+    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+        return super().embeddings(asked | {"input": [f"other {item}" for item in asked["input"]]})
+
+
+def test_a_run_is_not_continued_with_other_weights(tmp_path: Path) -> None:
     wanted = stopped_half_way(tmp_path)
     deployment = OtherWeights()
     with pytest.raises(Refused, match="other weights"):
         do(wanted, deployment)
     assert len(deployment.asked) == 1
     assert do(wanted, Deployment()).earlier > 0
+
+
+def test_other_weights_are_found_before_anything_of_theirs_is_kept(tmp_path: Path) -> None:
+    slow, last = set(TEXTS[:12]), TEXTS[24]
+
+    class SlowToBegin(Deployment):
+        """Batches 0 to 2 wait until 3 to 5 are done, which are when 6 comes; then all fail."""
+
+        async def answer_later(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/ready":
+                return self.answer(request)
+            texts = json.loads(request.content)["input"]
+            if last in texts:
+                over.set()
+            if slow & set(texts):
+                await over.wait()
+            return refusal(500, "") if over.is_set() else self.answer(request)
+
+    over = asyncio.Event()
+    wanted = job(tmp_path, concurrency=4)
+    with pytest.raises(Internal):
+        do(wanted, SlowToBegin())
+    done = wanted.journal.read_bytes()
+    assert [json.loads(line)["batch"] for line in done.splitlines()[1:]] == [3, 4, 5]
+    slower = job(tmp_path, concurrency=1)
+    with pytest.raises(Refused, match="other weights"):
+        do(slower, OtherWeights())
+    assert slower.journal.read_bytes() == done
+    do(slower, Deployment())
+    np.testing.assert_array_equal(np.load(slower.out), matrix_of(TEXTS, 16))
 
 
 def test_options_that_never_worked_may_be_changed(tmp_path: Path) -> None:
