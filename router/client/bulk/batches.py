@@ -66,7 +66,7 @@ async def _embed(
         found.append((rows, await embed([row for _, row in rows])))
         return
     except StatusError as error:
-        if not _is_of_a_row(error):
+        if not is_of_a_row(error):
             raise
         if len(rows) == 1:
             number, reason = rows[0][0], f"{error.code}: {error.detail}"
@@ -79,7 +79,7 @@ async def _embed(
     await _embed(embed, rows[half:], skip, found, failures)
 
 
-def _is_of_a_row(error: StatusError) -> bool:
+def is_of_a_row(error: StatusError) -> bool:
     """Whether other rows might have been taken: not when an option is wrong, for one."""
     if isinstance(error, Invalid):
         fields = [fault["field"] for fault in error.errors]

@@ -12,15 +12,19 @@ import orjson
 
 from router.client.asynchronous import AsyncClient
 from router.client.bulk import source
-from router.client.bulk.batches import embed_batch
+from router.client.bulk.batches import Embed, embed_batch, is_of_a_row
 from router.client.bulk.job import Job
 from router.client.bulk.journal import Failures, Journal
 from router.client.bulk.matrix import Matrix
 from router.client.bulk.problems import Refused, RowFailed
 from router.client.bulk.source import BadRow, Row
 from router.client.bulk.store import Store
-from router.client.errors import ReplyInvalid
+from router.client.errors import ReplyInvalid, StatusError
 from router.client.replies import Floats
+
+# How many rows that are done may be tried when a run goes on; each costs a request, one after the other.
+EXAMPLES = 16
+EXAMPLES_OF_A_BATCH = 2
 
 Connect = Callable[[], AsyncClient]
 Progress = Callable[[int, int, int], None]
@@ -101,8 +105,7 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 await _reach(client)
                 if store.has_vectors:
                     # Before any batch begins: what begins may be kept.
-                    row, item = _example(job, journal)
-                    store.compare(row, (await embed([item]))[0])
+                    await _recognise(job, journal, store, embed)
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, some in _batches(job):
@@ -123,14 +126,38 @@ async def _reach(client: AsyncClient) -> None:
         await client.ready()
 
 
-def _example(job: Job, journal: Journal) -> tuple[int, str | dict[str, Any]]:
-    """The first row that has a vector, with its number."""
+async def _recognise(job: Job, journal: Journal, store: Store, embed: Embed) -> None:
+    """Raise `Refused` unless the server gives the vector that is there for a row that is done.
+
+    A row that it no longer takes (an image may have gone since) says nothing, so the next one is tried. When
+    none of some can be compared, nobody knows which weights it serves, and that is refused too.
+    """
+    gone = []
+    for row, item in islice(_examples(job, journal), EXAMPLES):
+        try:
+            vector = (await embed([item]))[0]
+        except StatusError as error:
+            if not is_of_a_row(error):
+                raise
+            gone.append(f"row {row}: {error.code}: {error.detail}")
+        else:
+            return store.compare(row, vector)
+    raise Refused(
+        f"none of {len(gone)} rows that are done can be embedded again, to tell whether the server has the "
+        f"same weights; {gone[0]}. Mend that, or {job.start_over}"
+    )
+
+
+def _examples(job: Job, journal: Journal) -> Iterator[tuple[int, str | dict[str, Any]]]:
+    """Rows that have a vector, with their numbers: a few of each batch, for neighbours fail together."""
     for batch, rows in _batches(job):
         if batch in journal.done:
-            for number, row in enumerate(rows, batch * job.batch):
-                if number not in journal.failures and not isinstance(row, BadRow):
-                    return number, row
-    raise AssertionError("vectors without a row. This is a bug.")
+            good = (
+                (number, row)
+                for number, row in enumerate(rows, batch * job.batch)
+                if number not in journal.failures and not isinstance(row, BadRow)
+            )
+            yield from islice(good, EXAMPLES_OF_A_BATCH)
 
 
 def _finish(job: Job, rows: int, journal: Journal) -> None:

@@ -202,6 +202,62 @@ def test_other_weights_are_found_before_anything_of_theirs_is_kept(tmp_path: Pat
     np.testing.assert_array_equal(np.load(slower.out), matrix_of(TEXTS, 16))
 
 
+class Forgetful(Deployment):
+    """Some rows, which it embedded before, it can reach no more; `gone` holds them."""
+
+    def __init__(self, gone: list[str]) -> None:
+        super().__init__()
+        self.gone = gone
+
+    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+        if set(self.gone) & set(asked["input"]):
+            return refusal(400, "INPUT_MEDIA_UNREACHABLE", "the host does not answer")
+        return super().embeddings(asked)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_done_row_that_cannot_be_embedded_again_does_not_end_the_run(tmp_path: Path, skip: bool) -> None:
+    wanted = stopped_half_way(tmp_path, concurrency=1, skip=skip)
+    other = OtherWeights()
+    other.script = [httpx.Response(200, json={"ready": True, "pools": {}})]
+    other.script += [refusal(400, "INPUT_MEDIA_UNREACHABLE")] * 3
+    with pytest.raises(Refused, match="other weights"):
+        do(wanted, other)
+    assert do(wanted, Forgetful(TEXTS[:5])).earlier >= 20
+    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
+
+
+def test_when_no_done_row_can_be_compared_the_run_is_not_continued(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(60)]
+    wanted = job(tmp_path, texts, skip=True, concurrency=1)
+
+    class Stopping(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            return refusal(500, "") if texts[-4] in asked["input"] else super().embeddings(asked)
+
+    with pytest.raises(Internal):
+        do(wanted, Stopping())
+    done = wanted.journal.read_bytes()
+    forgetful = Forgetful(texts)
+    with pytest.raises(Refused, match=r"16 rows .* row 0: INPUT_MEDIA_UNREACHABLE: the host") as refused:
+        do(wanted, forgetful)
+    assert f"remove {wanted.journal} and {wanted.partial}" in str(refused.value)
+    # Not each of the thousands that there may be, and not all from one place.
+    asked = [item for asked in forgetful.asked for item in asked["input"]]
+    assert asked == [text for start in range(0, 32, 4) for text in texts[start : start + 2]]
+    assert wanted.journal.read_bytes() == done
+    do(wanted, Deployment())
+    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(texts, 16))
+
+
+def test_a_failure_that_is_of_no_row_ends_the_comparison(tmp_path: Path) -> None:
+    wanted = stopped_half_way(tmp_path)
+    deployment = Deployment(httpx.Response(200, json={"ready": True, "pools": {}}), refusal(500, ""))
+    with pytest.raises(Internal):
+        do(wanted, deployment)
+    assert len(deployment.requests) == 2
+
+
 def test_options_that_never_worked_may_be_changed(tmp_path: Path) -> None:
     fault = {"field": "body -> dimensions", "message": "too many", "type": "le", "input": 16}
     deployment = Deployment(httpx.Response(200, json={"ready": True, "pools": {}}))
