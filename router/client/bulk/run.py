@@ -55,8 +55,7 @@ def run(job: Job, connect: Connect, progress: Progress) -> Outcome:
             _finish(job, rows, journal)
         elif earlier < rows:
             raise Refused(f"{job.out} is there, but {job.journal} says it is not done; remove one of them")
-        job.partial.unlink(missing_ok=True)
-        job.journal.unlink()
+        _clear(job)
         return Outcome(rows, earlier, journal.failures)
 
 
@@ -163,14 +162,19 @@ def _examples(job: Job, journal: Journal) -> Iterator[tuple[int, str | dict[str,
 def _finish(job: Job, rows: int, journal: Journal) -> None:
     """From the vectors so far to the output, in steps that can each be done again."""
     failures = journal.failures
-    if len(failures) == rows:
-        first = min(failures)
-        raise Refused(f"all {rows} rows failed; row {first}: {failures[first]}")
     failed = job.beside("failed.jsonl")
     failed.unlink(missing_ok=True)
     if failures:
         lines = [orjson.dumps({"row": row, "reason": failures[row]}) for row in sorted(failures)]
         failed.write_bytes(b"\n".join([*lines, b""]))
+    if len(failures) == rows:
+        # Else the journal would say so again to the same command, though the server has been mended since.
+        _clear(job)
+        first = min(failures)
+        raise Refused(
+            f"all {rows} rows failed; row {first}: {failures[first]}. {failed} lists them; the same "
+            "command tries again"
+        )
     whole = job.partial
     with Matrix.open(job.partial) as matrix:
         matrix.blank(sorted(failures))
@@ -183,3 +187,9 @@ def _finish(job: Job, rows: int, journal: Journal) -> None:
             with whole.open("rb") as file:
                 os.fsync(file.fileno())
     whole.rename(job.out)
+
+
+def _clear(job: Job) -> None:
+    """Remove what only an unfinished run has; the journal last, which says what the rest is."""
+    job.partial.unlink(missing_ok=True)
+    job.journal.unlink()

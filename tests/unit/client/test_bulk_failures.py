@@ -54,9 +54,20 @@ def test_whole_batches_of_failed_rows_are_skipped_too(tmp_path: Path) -> None:
     found = np.load(wanted.out)
     assert np.isnan(found[:8]).all()
     np.testing.assert_array_equal(found[8:], matrix_of(texts[8:], 16))
-    all_bad = job(tmp_path, [LONG] * 5, skip=True, out="bad.npy")
-    with pytest.raises(Refused, match=r"all 5 rows failed; row 0: INPUT_TOKEN"):
-        do(all_bad, Strict())
+
+
+def test_a_run_of_which_every_row_failed_is_tried_anew_by_the_same_command(tmp_path: Path) -> None:
+    texts = [LONG] * 5
+    wanted = job(tmp_path, texts, skip=True)
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"all 5 rows failed; row 0: INPUT_TOKEN.*same command tries"):
+            do(wanted, Strict())
+    listed = [json.loads(line) for line in wanted.beside("failed.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in listed] == list(range(5))
+    mended = do(wanted, Deployment())
+    assert (mended.earlier, mended.failures) == (0, {})
+    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(texts, 16))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([wanted.source.name, wanted.out.name])
 
 
 def test_a_row_that_cannot_be_read_is_named_before_anything_is_sent(tmp_path: Path) -> None:
