@@ -43,6 +43,20 @@ class Image:
             case data:
                 return base64.b64encode(data).decode("ascii")
 
+    def wire_length(self) -> int:
+        """How long `on_the_wire` is, without reading a file. Raises OSError when there is no such file."""
+        match self.source:
+            case str(url):
+                return len(url)
+            case Path() as path:
+                return _base64_length(path.stat().st_size)
+            case data:
+                return _base64_length(len(data))
+
     def __repr__(self) -> str:
         what = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else str(self.source)[:100]
         return f"Image({what})"
+
+
+def _base64_length(length: int) -> int:
+    return (length + 2) // 3 * 4

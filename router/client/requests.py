@@ -1,6 +1,6 @@
 """From arguments to requests (pure): changes when a field of the API does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import orjson
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # The most that one request may hold; longer lists are sent as several.
 MAX_ITEMS = 512
+# The same of its body. The server takes 64 MiB unless told otherwise; the rest is for what is not counted.
+MAX_BYTES = 48 << 20
 
 Item = str | Image | Mapping[str, Any]
 """One input: a text, an image, or an item as the API writes it, such as `{"text": ..., "task": ...}`."""
@@ -64,7 +66,8 @@ READY = Call("GET", "/ready")
 def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
     """`inputs` in pieces that one request can hold, in order.
 
-    Raises TypeError for what is no input, ValueError when there is none or too many for late chunking.
+    Raises TypeError for what is no input, ValueError when there is none or too many for late chunking, and
+    OSError for a file that is not there.
     """
     if isinstance(inputs, str | Image | Mapping):
         return [_part(inputs, [inputs])]
@@ -79,11 +82,35 @@ def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
     if late_chunking and len(items) > MAX_ITEMS:
         # Cut in two, each half would be embedded without the context of the other.
         raise ValueError(f"late chunking takes at most {MAX_ITEMS} inputs, here are {len(items)}")
-    pieces = [items[start : start + MAX_ITEMS] for start in range(0, len(items), MAX_ITEMS)]
-    return [_part(piece, piece) for piece in pieces]
+    return [_part(piece, piece) for piece in ([items] if late_chunking else _pieces(items))]
 
 
 _WHAT_AN_INPUT_IS = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
+
+
+def _pieces(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """`items` in lists of at most `MAX_ITEMS` and `MAX_BYTES`; one that is over the latter goes alone."""
+    piece: list[Item] = []
+    size = 0
+    for item in items:
+        more = _length(item)
+        if piece and (len(piece) == MAX_ITEMS or size + more > MAX_BYTES):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += more
+    yield piece
+
+
+def _length(value: Any) -> int:
+    """About how many bytes of a body `value` takes; files are not read."""
+    match value:
+        case Image():
+            return value.wire_length()
+        case Mapping():
+            return sum(map(_length, value.values()))
+        case _:
+            return len(orjson.dumps(value))
 
 
 def _part(content: Item | list[Item], items: Sequence[Item]) -> Part:

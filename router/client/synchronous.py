@@ -48,8 +48,8 @@ class Client:
     def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """One vector for each input: float32 [n, d], in the order of the inputs; [1, d] for a single one.
 
-        More than 512 inputs are sent as several requests, one after the other. A PDF, alone as
-        `{"pdf": ...}`, gives a vector for each page.
+        More than 512 inputs, or 48 MiB of them, are sent as several requests, one after the other. A PDF,
+        alone as `{"pdf": ...}`, gives a vector for each page.
         """
         found = [
             replies.vectors(self._send(requests.embed_call(part, **options)), part.vectors)

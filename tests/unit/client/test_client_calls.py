@@ -4,6 +4,7 @@ import asyncio
 import base64
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from router.client import AsyncClient, Client, Image
+from router.client import AsyncClient, Client, Image, requests
 from router.client.errors import ReplyInvalid, TooLarge
+from router.settings import RouterSettings
 from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
 
 Call = Callable[..., Any]
@@ -57,6 +59,54 @@ def test_a_long_list_goes_in_several_requests_and_comes_back_in_order(
     assert sorted((len(asked["input"]) for asked in deployment.asked), reverse=True) == sizes
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, matrix_of(texts))
+
+
+def test_a_list_over_the_size_of_a_body_goes_in_several_requests_too(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MAX_BYTES", 1000)
+    file = tmp_path / "a.png"
+    file.write_bytes(bytes(300))
+    photo = base64.b64encode(bytes(300)).decode()
+    alone = "a text that is over the bound by itself " * 30
+    inputs = [
+        Image.from_file(file),
+        {"image": Image.from_bytes(bytes(300))},
+        {"image": photo},
+        alone,
+        "x" * 900,
+        "ü" * 50,
+        Image.from_url("https://example.org/a.png"),
+    ]
+    sent = [{"image": photo}] * 3 + [alone, "x" * 900, "ü" * 50, {"image": "https://example.org/a.png"}]
+    deployment = Deployment()
+    found = call(deployment, "embed", inputs)
+    np.testing.assert_array_equal(found, matrix_of(sent))
+    bodies = [sent[:2], sent[2:3], [alone], ["x" * 900], sent[5:]]
+    assert sorted([asked["input"] for asked in deployment.asked], key=str) == sorted(bodies, key=str)
+    multi = Deployment()
+    assert len(call(multi, "embed_multi", inputs)) == len(inputs)
+    assert len(multi.asked) == 5
+    document = Deployment()
+    call(document, "embed", ["x" * 900] * 3, late_chunking=True)
+    assert len(document.asked) == 1
+
+
+def test_files_are_counted_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [tmp_path / f"{number}.jpg" for number in range(20)]
+    for photo in photos:
+        photo.touch()
+        os.truncate(photo, 10_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", None)
+        found = requests.parts([Image.from_file(photo) for photo in photos])
+    assert [part.vectors for part in found] == [3, 3, 3, 3, 3, 3, 2]
+    # What the server takes as a body when nobody said otherwise.
+    body = requests.embed_call(found[0]).body
+    assert body is not None
+    assert len(body) < RouterSettings.model_fields["max_body_bytes"].default
+    with pytest.raises(FileNotFoundError):
+        requests.parts([Image.from_file(tmp_path / "none.jpg")] * 2)
 
 
 def test_the_async_client_sends_no_more_at_a_time_than_it_may() -> None:
