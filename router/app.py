@@ -163,7 +163,8 @@ class App:
         return json_reply(200, model_list(self.fleet))
 
     async def _model(self, request: Request) -> Reply:
-        return json_reply(200, model(request.path.removeprefix(MODEL_PATH), self.fleet))
+        name = request.path.removeprefix(MODEL_PATH)
+        return json_reply(200, model(name, self.fleet, self._settings.model_aliases))
 
     async def _live(self, _: Request) -> Reply:
         return json_reply(200, {"status": "ok"})

@@ -5,6 +5,7 @@ from typing import Any
 from router.errors import NotFound
 from router.fleet import Fleet
 from router.plan import MODEL, MODELS, ROUTES, models
+from router.schema import Aliases
 
 
 def model_list(fleet: Fleet) -> dict[str, Any]:
@@ -12,10 +13,10 @@ def model_list(fleet: Fleet) -> dict[str, Any]:
     return {"object": "list", "data": [_entry(MODEL, fleet)]}
 
 
-def model(name: str, fleet: Fleet) -> dict[str, Any]:
+def model(name: str, fleet: Fleet, aliases: Aliases) -> dict[str, Any]:
     """One model, by any name that a request may give it; raises `NotFound`."""
-    if name not in models():
-        raise NotFound(f"no model {name[:100]!r}; there are {' and '.join(MODELS)}")
+    if name not in models() and name not in aliases:
+        raise NotFound(f"no model {name[:100]!r}; there are {', '.join([*MODELS, *aliases])}")
     return _entry(name, fleet)
 
 

@@ -56,6 +56,21 @@ async def test_an_unknown_model_is_told_of_the_aliases(aliased: httpx.AsyncClien
         assert name in reply.json()["detail"]
 
 
+@pytest.mark.parametrize("name", ALIASES)
+async def test_the_model_is_found_by_an_alias(aliased: httpx.AsyncClient, name: str) -> None:
+    reply = await aliased.get(f"/v1/models/{name}")
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["id"] == name
+
+
+async def test_a_model_that_is_not_found_is_told_of_the_aliases(aliased: httpx.AsyncClient) -> None:
+    # An alias takes no task behind it, here as little as in a request.
+    reply = await aliased.get("/v1/models/old:code.query")
+    assert reply.status_code == 404
+    for name in ("jina-embeddings-v4", "jina-embeddings-v3", "old"):
+        assert name in reply.json()["detail"]
+
+
 async def test_without_aliases_there_are_none(client: httpx.AsyncClient) -> None:
     reply = await client.post("/v1/embeddings", json={"model": "jina-embeddings-v3", "input": "a"})
     assert reply.status_code == 400
