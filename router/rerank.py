@@ -68,7 +68,7 @@ Ranked = Annotated[
 
 
 class RerankRequest(BaseModel):
-    """What to rank, and against what. Fields not listed here are ignored."""
+    """What to rank, and against what. Fields not listed here are ignored; null means the default."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -83,7 +83,9 @@ class RerankRequest(BaseModel):
     top_n: Annotated[int | None, Field(ge=1), BeforeValidator(whole_number)] = Field(
         None, description="Give the best so many only; all when left out."
     )
-    return_documents: bool = Field(True, description="Give each document with its score.")
+    return_documents: bool | None = Field(
+        None, description="Give each document with its score (true, the default), or not (false)."
+    )
 
 
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
@@ -163,7 +165,7 @@ def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> bytes:
     results: list[dict[str, Any]] = []
     for index in order:
         result: dict[str, Any] = {"index": index, "relevance_score": values[index]}
-        if wanted.return_documents:
+        if wanted.return_documents is not False:
             result["document"] = _echo(wanted.documents[index])
         results.append(result)
     tokens = tokens_of(scores)

@@ -53,6 +53,14 @@ async def test_top_n_and_return_documents(client: httpx.AsyncClient) -> None:
     assert len((await post(client, query=QUERY, documents=DOCUMENTS, top_n=9)).json()["results"]) == 4
 
 
+async def test_what_is_left_out_or_null_is_the_default(client: httpx.AsyncClient) -> None:
+    absent = await post(client, query=QUERY, documents=DOCUMENTS)
+    null = await post(client, query=QUERY, documents=DOCUMENTS, model=None, top_n=None, return_documents=None)
+    assert null.status_code == 200, null.text
+    assert null.json() == absent.json()
+    assert all("document" in result for result in null.json()["results"])
+
+
 async def test_the_query_is_counted_once(client: httpx.AsyncClient) -> None:
     one = (await post(client, query=QUERY, documents=["first"])).json()["usage"]["total_tokens"]
     two = (await post(client, query=QUERY, documents=["first", "first"])).json()["usage"]["total_tokens"]
