@@ -138,7 +138,7 @@ class Conductor:
         try:
             self._lead(timeline, begin, busy, lambda: watch(total, load, time.monotonic() - begin))
             if self._plan.loop == "closed":
-                self._users(0, USERS_A_SECOND)
+                self._users(0, 0, time.monotonic())
             done = self._await_done()
         except KeyboardInterrupt:
             self.stopped = True
@@ -167,17 +167,21 @@ class Conductor:
             meter = MachineMeter()
             look()
             if segment.users is not None:
-                low, high = segment.users
-                self._users(low, USERS_A_SECOND * self._processes)
-                if high != low:
-                    self._users(high, abs(high - low) / segment.seconds)
+                self._users(*segment.users, begin + start + segment.seconds)
             self._sleep_until(begin + start + segment.seconds, look)
             busy.append(meter.read())
 
-    def _users(self, count: int, a_second: float) -> None:
+    def _users(self, low: int, high: int, end: float) -> None:
         if self._spawning is not None:
             self._spawning.kill()
-        self._spawning = gevent.spawn(self._runner.start, count, a_second)
+        self._spawning = gevent.spawn(self._bring, low, high, end)
+
+    def _bring(self, low: int, high: int, end: float) -> None:
+        """Have `low` users as soon as can be, and from then on more or fewer, `high` at the moment `end`."""
+        self._runner.start(low, USERS_A_SECOND * self._processes)
+        if high != low:
+            left = max(1.0, end - time.monotonic())
+            self._runner.start(high, abs(high - low) / left)
 
     def _sleep_until(self, moment: float, look: Callable[[], None]) -> None:
         while (left := moment - time.monotonic()) > 0:

@@ -122,7 +122,10 @@ def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() 
 
 def test_only_the_processes_of_the_load_tests_load_locust() -> None:
     """It replaces sockets, threads and clocks of the whole process as soon as it is imported."""
+    # Each test of these that does has a process of its own.
+    apart = ("test_conductor",)
     program = "import sys, loadtests.__main__, loadtests.commands, loadtests.report.html, loadtests.versus\n"
+    program += "".join(f"import tests.unit.loadtests.{name}\n" for name in apart)
     program += "print(*{'locust', 'gevent'} & set(sys.modules))"
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
@@ -135,7 +138,10 @@ def test_only_the_processes_of_the_load_tests_load_locust() -> None:
         if any(name.split(".")[0] in ("locust", "gevent", "geventhttpclient") for name in imports_of(path))
     }
     processes = ("__main__", "conductor", "generator", "join", "run", "users")
-    assert named == {f"loadtests/{name}.py" for name in processes}
+    assert named == {
+        *(f"loadtests/{name}.py" for name in processes),
+        *(f"tests/unit/loadtests/{name}.py" for name in apart),
+    }
 
 
 @pytest.mark.parametrize(
