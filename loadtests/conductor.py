@@ -21,7 +21,7 @@ from loadtests.monitor import MachineMeter
 from loadtests.plan import Done, Load, Plan
 from loadtests.recording import Samples, Timeline, Total, interval_for
 from loadtests.results import Capacity, Measured, Segment
-from loadtests.shapes import Shape
+from loadtests.shapes import Shape, until
 from loadtests.users import CLASSES
 
 # Between a load's being sent out and its beginning: the messages' way, with much to spare.
@@ -142,7 +142,7 @@ class Conductor:
             done = self._await_done()
         except KeyboardInterrupt:
             self.stopped = True
-            segments = _until(time.monotonic() - begin, segments)
+            segments = until(time.monotonic() - begin, segments)
         self.compared = sum(one.compared for one in done) or self.compared
         self.examples = total.examples | self.examples
         return [
@@ -229,14 +229,3 @@ class Conductor:
 
     def _on_broken(self, msg: Any, **_: Any) -> None:
         self._broken = msg.data["data"].decode()
-
-
-def _until(at: float, segments: Sequence[Segment]) -> list[Segment]:
-    """Those that had begun `at` seconds after the first, the last of them cut off there."""
-    begun, start = [], 0.0
-    for segment in segments:
-        if at <= start:
-            break
-        begun.append(msgspec.structs.replace(segment, seconds=min(segment.seconds, at - start)))
-        start += segment.seconds
-    return begun

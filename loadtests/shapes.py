@@ -3,6 +3,8 @@
 from collections.abc import Generator, Sequence
 from typing import Literal
 
+import msgspec
+
 from loadtests.results import Capacity, Measured, Segment
 
 Loop = Literal["open", "closed"]
@@ -47,6 +49,32 @@ def spike(loop: Loop, base: float, peak: float, seconds: float) -> Shape:
     yield _segment("spike", loop, peak, peak, seconds, 0.0)
     yield _segment("after", loop, base, base, seconds, 0.0)
     return None
+
+
+def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
+    """Those that had begun `at` seconds after the first, the last of them cut off there, under the load that
+    it had come to."""
+    begun, start = [], 0.0
+    for segment in segments:
+        if at <= start:
+            break
+        begun.append(_cut(segment, at - start))
+        start += segment.seconds
+    return begun
+
+
+def _cut(segment: Segment, at: float) -> Segment:
+    if at >= segment.seconds:
+        return segment
+    cut = msgspec.structs.replace(segment, seconds=at)
+    part = at / segment.seconds
+    if segment.rate is not None:
+        low, high = segment.rate
+        cut.rate = low, low + part * (high - low)
+    if segment.users is not None:
+        few, many = segment.users
+        cut.users = few, round(few + part * (many - few))
+    return cut
 
 
 def _settle(seconds: float) -> float:

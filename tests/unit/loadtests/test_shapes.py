@@ -61,3 +61,20 @@ def test_a_shape_without_a_search_finds_no_capacity() -> None:
     with pytest.raises(StopIteration) as finished:
         next(shape)
     assert finished.value.value is None
+
+
+def test_what_is_stopped_ends_there_under_the_load_that_it_had_come_to() -> None:
+    [ramp] = shapes.until(150.0, segments(shapes.ramp("open", 10.0, 200.0, 300.0)))
+    assert (ramp.seconds, ramp.rate) == (150.0, (10.0, 105.0))
+    [fewer] = shapes.until(30.0, segments(shapes.ramp("closed", 100.0, 10.0, 90.0)))
+    assert (fewer.seconds, fewer.users) == (30.0, (100, 70))
+
+
+def test_what_is_stopped_leaves_out_what_had_not_begun_and_all_of_what_was_over() -> None:
+    steps = segments(shapes.step("open", [20.0, 40.0, 80.0], 30.0))
+    assert [(one.name, one.seconds, one.rate) for one in shapes.until(45.0, steps)] == [
+        ("20/s", 30.0, (20.0, 20.0)),
+        ("40/s", 15.0, (40.0, 40.0)),
+    ]
+    assert shapes.until(60.0, steps) == steps[:2]
+    assert shapes.until(-0.1, steps) == []
