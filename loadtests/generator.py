@@ -246,6 +246,8 @@ def _sleep_until(moment: float) -> None:
 
 def _broken(error: BaseException) -> _Outcome:
     """Why there was no reply, or not all of it."""
+    # geventhttpclient wraps what it would have tried again, such as a timeout, though it is told not to.
+    error = getattr(error, "original", None) or error
     match error:
         case TimeoutError():
             return _Outcome("timeout", str(error))
