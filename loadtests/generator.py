@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.05
 REPORT_SECONDS = 1.0
+# With 0 gevent would come back to the same greenlet up to fifty times before it looks at sockets and timers.
+NEXT_ROUND = 1e-7
 # A closed loop's user that has failed waits as long as this, lest a server that refuses is asked without end.
 PAUSE_AFTER_FAILURE = 0.1
 
@@ -96,16 +98,16 @@ class Generator:
 
     def next(self, client: FastHttpSession) -> None:
         """Closed loop: a user sends its next request, and waits as long as the flow says."""
-        if not self._under_way():
+        recorder = self._recorder
+        if recorder is None or not 0 <= self._now() < self._seconds:
             gevent.sleep(BEAT_SECONDS)
             return
         request = self._traffic.any()
-        good = self._exchange(request, client, None)
+        due = self._now()
+        recorder.sent(request.flow, due)
+        good = self._exchange(request, client, recorder, due)
         pause = self._traffic.flows[request.flow].pause_seconds
         gevent.sleep(pause if good else max(pause, PAUSE_AFTER_FAILURE))
-
-    def _under_way(self) -> bool:
-        return self._recorder is not None and 0 <= self._now() < self._seconds
 
     def _now(self) -> float:
         return time.monotonic() - self._begin
@@ -120,27 +122,21 @@ class Generator:
         for due in times:
             # Made before it is due, so that making it delays nothing.
             request = self._traffic.any()
-            _sleep_until(self._begin + start + due)
-            if recorder.in_flight >= self.plan.in_flight:
-                recorder.sent(request.flow, start + due)
-                detail = (
-                    f"{recorder.in_flight} requests of this process were in flight; --in-flight is the limit"
-                )
+            # Also when it is late, or those in flight and the heartbeats would never have the processor.
+            gevent.sleep(max(NEXT_ROUND, self._begin + start + due - time.monotonic()))
+            in_flight = recorder.in_flight
+            # Before it has its greenlet, which may be a while, or more would be let in than may be in flight.
+            recorder.sent(request.flow, start + due)
+            if in_flight >= self.plan.in_flight:
+                detail = f"{in_flight} requests of this process were in flight; --in-flight is the limit"
                 recorder.failed(request.flow, start + due, UNSENT, detail)
-                # Lets those in flight have the processor.
-                gevent.sleep(0)
             else:
                 watch.late(self._now() - start - due)
-                self._sending.spawn(self._exchange, request, client, start + due)
+                self._sending.spawn(self._exchange, request, client, recorder, start + due)
 
-    def _exchange(self, request: Request, client: FastHttpSession, due: float | None) -> bool:
-        """Send one and note what becomes of it; says whether it was answered well."""
-        recorder = self._recorder
-        if recorder is None:
-            return False
+    def _exchange(self, request: Request, client: FastHttpSession, recorder: Recorder, due: float) -> bool:
+        """Send one that is noted as sent, and note what becomes of it; says whether it was answered well."""
         started = self._now()
-        due = started if due is None else due
-        recorder.sent(request.flow, due)
         try:
             outcome = self._ask(request, client, due)
         except gevent.GreenletExit:

@@ -1,7 +1,11 @@
 """What the generator makes of what happens to its requests, and of being late with them."""
 
 import socket
+import time
 
+from loadtests.plan import Load
+from loadtests.recording import Samples
+from loadtests.results import UNSENT, Segment
 from tests.unit.loadtests.apart import apart
 from tests.unit.loadtests.test_conductor import plan_of
 
@@ -28,3 +32,54 @@ def test_a_server_that_is_silent_is_a_timeout_and_one_that_is_not_there_refuses(
             client = FastHttpSession(None, Environment().events.request, None, **pool)
             outcome = generator._ask(generator._traffic.any(), client, 0.0)
             assert outcome.kind == kind, outcome
+
+
+@apart
+def test_a_generator_that_is_behind_still_sends_and_keeps_to_what_may_be_in_flight() -> None:
+    import gevent
+
+    from loadtests.generator import Generator, _Outcome
+
+    plan = plan_of("open")
+    plan.in_flight = 5
+    generator = Generator(plan, "process 1", 0, 1)
+    made = generator._traffic.any
+    open_, most, beats = 0, 0, 0
+    taken: list[Samples] = []
+
+    def slow() -> object:
+        """Twice as long as the rate allows."""
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            pass
+        return made()
+
+    def ask(*_: object) -> _Outcome:
+        nonlocal open_, most
+        open_ += 1
+        most = max(most, open_)
+        gevent.sleep(0.1)
+        open_ -= 1
+        return _Outcome()
+
+    def beat() -> None:
+        nonlocal beats
+        while True:
+            gevent.sleep(0.05)
+            beats += 1
+
+    generator._traffic.any, generator._ask = slow, ask  # type: ignore[method-assign,assignment]
+    generator.lend(object())  # type: ignore[arg-type]
+    beating = gevent.spawn(beat)
+    segment = Segment(name="steady", seconds=0.5, rate=(200, 200))
+    load = Load(number=1, segments=[segment], interval=0.25, delay=0.05, process=0, processes=1)
+    generator.run(load, taken.append)
+    beating.kill()
+    intervals = [noted.interval for samples in taken for noted in samples.noted]
+    assert sum(interval.sent for interval in intervals) == 100
+    # It takes a second or more, in which five at a time take a tenth of one each.
+    answered = sum(sum(its.clocks["total"].values()) for its in intervals if its.clocks)
+    assert answered + sum(its.failures.get(UNSENT, 0) for its in intervals) == 100
+    assert answered >= 20
+    assert most == 5
+    assert beats >= 10
