@@ -195,6 +195,9 @@ class Search:
             failed += sum(sum(interval.failures.values()) for intervals in its for interval in intervals)
             last = [intervals[-1] for intervals in its]
             in_flight = sum(interval.in_flight for interval in last)
+            if not any(interval.sent for intervals in its for interval in intervals):
+                # By chance nothing was due, which says nothing of the server.
+                continue
             # Where requests take long by nature, some are always in flight.
             rested = in_flight <= max(2.0, rate) or self._judge([measured])[0] != "fails"
             if rested and not any(interval.failures for interval in last):

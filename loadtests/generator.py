@@ -82,7 +82,9 @@ class Generator:
                 _sleep_until(begin + start)
                 watch.begin()
                 if self.plan.loop == "open":
-                    self._open_loop(segment, start, watch)
+                    # Tries of a search are loads of their own, and are to differ by chance.
+                    draw = random.Random(f"{self.plan.seed} {load.number} {self._process} {start}")
+                    self._open_loop(segment, start, draw, watch)
                 _sleep_until(begin + start + segment.seconds)
                 processes.append(watch.read(self.name))
             self._drain(recorder)
@@ -112,12 +114,11 @@ class Generator:
     def _now(self) -> float:
         return time.monotonic() - self._begin
 
-    def _open_loop(self, segment: Segment, start: float, watch: "_Watch") -> None:
+    def _open_loop(self, segment: Segment, start: float, draw: random.Random, watch: "_Watch") -> None:
         self._has_client.wait()
         client, recorder = self._client, self._recorder
         assert client is not None
         assert recorder is not None
-        draw = random.Random(f"{self.plan.seed} {self._process} {start}")
         times = due_times(segment, self.plan.arrivals, self._process, self._processes, draw)
         for due in times:
             # Made before it is due, so that making it delays nothing.

@@ -349,6 +349,26 @@ def test_a_server_that_does_not_come_back_ends_the_search() -> None:
     assert len(asked(server, "recover")) == 10
 
 
+def test_a_rest_in_which_nothing_was_due_by_chance_is_none() -> None:
+    """Of a server that is dead it would otherwise be thought that it had come back."""
+
+    def deadly(rate: float) -> Verdict:
+        server.dead = server.dead or rate > 2
+        return "fails" if server.dead else "holds"
+
+    def seldom(segment: Segment) -> Measured:
+        one = server(segment)
+        if segment.name == "recover" and len(asked(server, "recover")) % 3:
+            one.intervals["query"] = [Interval()]
+        return one
+
+    server = Scripted(deadly)
+    capacity = found(search(server.judge, start=2.0), seldom)
+    assert (capacity.rate, capacity.fails_at) == (2.0, 4.0)
+    assert capacity.probes[-1].why == "said so; after it the server did not come back"
+    assert len(asked(server, "recover")) == 10
+
+
 def test_a_server_that_dies_while_it_is_confirmed_confirms_nothing() -> None:
     def deadly(rate: float) -> Verdict:
         server.dead = server.dead or server.segments[-1].name.startswith("confirm 2")

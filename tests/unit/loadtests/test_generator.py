@@ -83,3 +83,29 @@ def test_a_generator_that_is_behind_still_sends_and_keeps_to_what_may_be_in_flig
     assert answered >= 20
     assert most == 5
     assert beats >= 10
+
+
+@apart
+def test_loads_at_one_rate_differ_in_when_their_requests_are_due_and_runs_of_one_seed_do_not() -> None:
+    from loadtests.generator import Generator, _Outcome
+
+    def intervals(generator: Generator, number: int) -> list[tuple[int, int]]:
+        segment = Segment(name="try", seconds=0.5, rate=(200, 200))
+        load = Load(number=number, segments=[segment], interval=0.05, delay=0.0, process=0, processes=1)
+        taken: list[Samples] = []
+        generator.run(load, taken.append)
+        sent: dict[int, int] = {}
+        for noted in (noted for samples in taken for noted in samples.noted):
+            sent[noted.number] = sent.get(noted.number, 0) + noted.interval.sent
+        return sorted(sent.items())
+
+    plan = plan_of("open")
+    plan.arrivals = "poisson"
+    found = []
+    for _ in range(2):
+        generator = Generator(plan, "process 1", 0, 1)
+        generator._ask = lambda *_: _Outcome()  # type: ignore[method-assign,assignment]
+        generator.lend(object())  # type: ignore[arg-type]
+        found.append([intervals(generator, number) for number in (1, 2)])
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]
