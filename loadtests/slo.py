@@ -182,12 +182,13 @@ def _judged(run: Run, objective: Objective) -> Iterator[Line]:
         yield _line(f"{who}capacity", found, objective.capacity, "least", "requests/s")
     if not any(getattr(objective, name) is not None for name in BOUNDS if name != "capacity"):
         return
-    names = {measured.segment.name for measured in run.segments}
-    wanted = _usual(run) if objective.segments is None else set(objective.segments)
-    segments = [measured for measured in run.segments if measured.segment.name in wanted]
-    for absent in sorted(wanted - names):
-        yield _nothing(f"{who}no such segment, {absent}: there is nothing to hold it against")
-    if not segments and wanted <= names:
+    segments, absent = _usual(run), set[str]()
+    if objective.segments is not None:
+        segments = [measured for measured in run.segments if measured.segment.name in objective.segments]
+        absent = set(objective.segments) - {measured.segment.name for measured in segments}
+    for name in sorted(absent):
+        yield _nothing(f"{who}no such segment, {name}: there is nothing to hold it against")
+    if not segments and not absent:
         yield _nothing(f"{who}no segment: there is nothing to hold it against")
     if segments and not _there(segments, objective.flow):
         yield _nothing(f"{who}no such flow: there is nothing to hold it against")
@@ -196,10 +197,16 @@ def _judged(run: Run, objective: Objective) -> Iterator[Line]:
         yield from _in_segment(run, measured, objective, f"{who}{measured.segment.name}: ")
 
 
-def _usual(run: Run) -> set[str]:
+def _usual(run: Run) -> list[Measured]:
     """Which segments are judged where none is named: all; of a search, those that confirm what it found."""
-    names = {measured.segment.name for measured in run.segments}
-    return {name for name in names if name.startswith("confirm ")} if run.capacity else names
+    if run.capacity is None:
+        return run.segments
+    found = run.capacity.rate, run.capacity.rate
+    return [
+        measured
+        for measured in run.segments
+        if measured.segment.name.startswith("confirm ") and measured.segment.rate == found
+    ]
 
 
 def _in_segment(run: Run, measured: Measured, objective: Objective, who: str) -> Iterator[Line]:

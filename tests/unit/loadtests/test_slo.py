@@ -288,10 +288,25 @@ def test_a_flow_that_is_not_there_is_named_as_the_reason(tmp_path: Path) -> None
 
 def test_of_a_search_the_confirmations_are_judged_and_not_what_it_tried(tmp_path: Path) -> None:
     run = run_of(steady(10.0), **{"confirm 1 of 3 at 80/s": steady(0.1)})
+    run.segments[1].segment.rate = (80.0, 80.0)
     judged = objectives("[[objective]]\np99_ms = 1000\n", tmp_path)
     assert not slo.judge(run, judged).passed
     run.capacity = Capacity(objective="", rate=80.0, fails_at=90.0, confirmed=3, tries=3, probes=[])
     assert slo.judge(run, judged).passed
+
+
+def test_confirmations_of_a_rate_that_a_search_gave_up_are_not_judged(tmp_path: Path) -> None:
+    run = run_of(steady(), **{"confirm 1 of 3 at 84/s": steady(10.0), "confirm 1 of 3 at 80/s": steady(0.1)})
+    for one, rate in zip(run.segments, (80.0, 84.0, 80.0), strict=True):
+        one.segment.rate = rate, rate
+    judged = objectives("[[objective]]\np99_ms = 1000\n", tmp_path)
+    run.capacity = Capacity(objective="", rate=80.0, fails_at=84.0, confirmed=3, tries=3, probes=[])
+    judgement = slo.judge(run, judged)
+    assert judgement.passed, slo.render(judgement)
+    assert len(judgement.lines) == 2
+    # What was never confirmed is no capacity to be gated by.
+    run.capacity.rate = 70.0
+    assert not slo.judge(run, judged).passed
 
 
 def test_a_p999_is_judged_by_thousands_of_replies() -> None:
