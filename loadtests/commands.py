@@ -16,7 +16,7 @@ from loadtests.dialects import dialect
 from loadtests.failed import HarnessFailed
 from loadtests.objectives import Objectives, read_objectives
 from loadtests.request import TASKS
-from loadtests.results import Run
+from loadtests.results import Capacity, Run
 from loadtests.scenario import names, read_scenario
 from loadtests.target import find_target
 
@@ -36,9 +36,10 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
     out.mkdir(parents=True, exist_ok=True)
     results.write(finished, out / "run.json")
-    # What a search looks for is no bound of it.
-    objectives = None if options.command == "find-capacity" else plan.objectives
-    return _report(finished, out, objectives, baseline)
+    if options.command == "find-capacity":
+        # What a search looks for is no bound of it.
+        return max(_report(finished, out, None, baseline), _found(finished.capacity))
+    return _report(finished, out, plan.objectives, baseline)
 
 
 def join(options: argparse.Namespace) -> int:
@@ -120,6 +121,13 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("loadtests: stopped", file=sys.stderr)
     return NO_RESULT
+
+
+def _found(capacity: Capacity | None) -> int:
+    """What a search has come to; None where it was stopped."""
+    if capacity is None:
+        return NO_RESULT
+    return PASSED if capacity.rate else FAILED
 
 
 def _report(finished: Run, out: Path, objectives: Objectives | None, baseline: Run | None) -> int:

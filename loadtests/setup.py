@@ -1,6 +1,7 @@
 """From the command line to a run: what is asked, how, by whom, and what it is held against."""
 
 import argparse
+import math
 import secrets
 import shlex
 import sys
@@ -25,6 +26,8 @@ from loadtests.target import find_target, pages_of
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
 DEFAULT_RATE = "20"
+# Of a search: chance differs by more than this, and a try has to have some intervals that count.
+LEAST_PRECISION, LEAST_SECONDS = 0.001, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ def _shape(
     loads = _loads(given, "--users" if options.users else "--rate", whole=bool(options.users))
     usual = SECONDS.get(options.shape, DEFAULT_SECONDS)
     seconds = usual if options.seconds is None else options.seconds
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise ValueError(f"--seconds {seconds:g}: more than 0")
     counts = {"constant": 1, "soak": 1, "ramp": 2, "spike": 2}
     wanted = counts.get(options.shape, len(loads))
@@ -177,6 +180,10 @@ def _search(
     assert objectives is not None
     if not 0 < options.start <= options.most:
         raise ValueError(f"--start {options.start:g}: more than 0, and at most --most {options.most:g}")
+    if not LEAST_PRECISION <= options.precision <= 1:
+        raise ValueError(f"--precision {options.precision:g}: a share of the rate, {LEAST_PRECISION:g} to 1")
+    if not LEAST_SECONDS <= options.seconds < math.inf:
+        raise ValueError(f"--seconds {options.seconds:g}: at least {LEAST_SECONDS:g}")
 
     bounds = (getattr(objective, name) for objective in objectives.objective for name in OF_A_RATE)
     if all(bound is None for bound in bounds):

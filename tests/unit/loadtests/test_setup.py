@@ -56,7 +56,8 @@ def test_a_soak_takes_longer_unless_it_is_told_how_long() -> None:
         (("--users", "1.5"), "whole numbers"),
         (("--shape", "ramp", "--rate", "5"), "takes 2 loads"),
         (("--rate", "5,6"), "takes 1 loads"),
-        (("--seconds", "0"), "more than 0"),
+        (("--seconds", "0"), "--seconds 0: more than 0"),
+        (("--seconds", "nan"), "--seconds nan: more than 0"),
         (("--processes", "0"), "at least 1"),
         (("--join", "5557"), "an address of this machine and a port"),
         (("--join", "0.0.0.0:1", "--ray", "auto"), "give one"),
@@ -100,6 +101,13 @@ def test_a_search_needs_a_rate_to_begin_with() -> None:
     assert made(command="find-capacity").options.adaptive
     with pytest.raises(ValueError, match="--start"):
         made("--start", "0", command="find-capacity")
+
+
+@pytest.mark.parametrize("option", ["--precision", "--seconds"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e-9"])
+def test_a_search_that_would_have_no_end_or_no_try_is_refused(option: str, value: str) -> None:
+    with pytest.raises(ValueError, match=option):
+        made(option, value, command="find-capacity")
 
 
 def test_a_search_needs_something_that_a_rate_is_judged_by() -> None:

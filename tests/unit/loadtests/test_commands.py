@@ -1,0 +1,37 @@
+"""What the exit code says of a search."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from loadtests import commands
+from loadtests.__main__ import _parser
+from loadtests.results import Capacity, Run
+from tests.unit.loadtests import sample_run
+
+
+def stopped() -> Run:
+    return sample_run.build([sample_run.constant()])
+
+
+def searched(rate: float) -> Run:
+    run = sample_run.searched()
+    assert isinstance(run.capacity, Capacity)
+    run.capacity.rate = rate
+    return run
+
+
+@pytest.mark.parametrize(
+    ("finished", "code"),
+    [(searched(412.0), commands.PASSED), (searched(0.0), commands.FAILED), (stopped(), commands.NO_RESULT)],
+)
+def test_a_search_passes_only_with_a_rate_and_one_that_was_stopped_has_no_result(
+    finished: Run, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real one imports locust.
+    monkeypatch.setitem(sys.modules, "loadtests.run", SimpleNamespace(run=lambda *_: finished))  # type: ignore[arg-type]
+    options = ["find-capacity", "--url", "http://127.0.0.1:1", "--out", str(tmp_path)]
+    assert commands.main(_parser().parse_args(options)) == code
+    assert (tmp_path / "report.html").exists()
