@@ -15,6 +15,7 @@ from loadtests.calm import Calm, Unusable
 from loadtests.dialects import dialect
 from loadtests.failed import HarnessFailed
 from loadtests.objectives import Objectives, read_objectives
+from loadtests.report.words import masked
 from loadtests.request import TASKS
 from loadtests.results import Capacity, Run
 from loadtests.scenario import names, read_scenario
@@ -78,7 +79,7 @@ def golden(options: argparse.Namespace) -> int:
         calm = Calm(spoken, options.timeout, not options.insecure)
         stack.callback(calm.close)
         found = calm.golden(TASKS)
-    found.source = f"{', '.join(sorted(target.values()))}, {time.strftime('%Y-%m-%d')}"
+    found.source = f"{', '.join(sorted(map(masked, target.values())))}, {time.strftime('%Y-%m-%d')}"
     complaints = found.complaints()
     for complaint in complaints:
         print(complaint)

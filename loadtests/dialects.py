@@ -4,6 +4,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -84,22 +85,26 @@ def pool_of(task: Task) -> str:
 
 
 def dialect(name: str, target: Mapping[str, str], *, model: str, key: str | None) -> Dialect:
-    """By name. `target` maps a pool, or "" for all of them, to an address, which may have a path.
+    """By name. `target` maps a pool, or "" for all of them, to an address, which may have a path, and a name
+    and password for HTTP's Basic authentication.
 
-    Raises `ValueError` for an unknown name, or where a pool has no address.
+    Raises `ValueError` for an unknown name, where a pool has no address, or where one has a password beside
+    `key`.
     """
     if name not in NAMES:
         raise ValueError(f"dialect {name}: one of {', '.join(NAMES)}")
     missing = [pool for pool in dict.fromkeys(map(pool_of, TASKS)) if pool not in target and "" not in target]
     if missing:
         raise ValueError(f"no address for {', '.join(missing)}: give one for each pool, or one for all")
-    addresses = {task: _base(target.get(pool_of(task), target.get("", ""))) for task in TASKS}
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    if name == "jina":
-        return _Jina(addresses, model, headers)
-    return _OpenAI(name, addresses, model, headers)
+    places = {task: _place(target.get(pool_of(task), target.get("", "")), key) for task in TASKS}
+    return _Jina(places, model) if name == "jina" else _OpenAI(name, places, model)
+
+
+class _Place(NamedTuple):
+    """Where requests of a task go, and the headers that they have there."""
+
+    address: str
+    headers: dict[str, str]
 
 
 class _Jina:
@@ -107,8 +112,8 @@ class _Jina:
 
     name: str = "jina"
 
-    def __init__(self, addresses: Mapping[Task, str], model: str, headers: Mapping[str, str]) -> None:
-        self._addresses, self._model, self._headers = addresses, model, headers
+    def __init__(self, places: Mapping[Task, _Place], model: str) -> None:
+        self._places, self._model = places, model
 
     def encode(self, request: Request) -> Call:
         inputs = [_input(content) for content in request.inputs]
@@ -125,8 +130,8 @@ class _Jina:
             if request.late_chunking:
                 body["late_chunking"] = True
             path = EMBEDDINGS
-        url = self._addresses[request.task] + path
-        return Call(url, orjson.dumps(body), {**self._headers, **request.headers})
+        address, headers = self._places[request.task]
+        return Call(address + path, orjson.dumps(body), {**headers, **request.headers})
 
     def decode(self, request: Request, body: bytes) -> Reply:
         return _read(request, body, counts=True)
@@ -149,11 +154,9 @@ class _OpenAI:
     that (`is_matryoshka`), and cannot give what the projector gives, which it does not know.
     """
 
-    def __init__(
-        self, name: str, addresses: Mapping[Task, str], model: str, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, name: str, places: Mapping[Task, _Place], model: str) -> None:
         self.name = name
-        self._addresses, self._model, self._headers = addresses, model, headers
+        self._places, self._model = places, model
 
     def encode(self, request: Request) -> Call:
         prefix = PREFIXES[request.task]
@@ -165,8 +168,8 @@ class _OpenAI:
         if self.name == "vllm":
             # The model was trained without.
             body["add_special_tokens"] = False
-        url = self._addresses[request.task] + EMBEDDINGS
-        return Call(url, orjson.dumps(body), {**self._headers, **request.headers})
+        address, headers = self._places[request.task]
+        return Call(address + EMBEDDINGS, orjson.dumps(body), {**headers, **request.headers})
 
     def decode(self, request: Request, body: bytes) -> Reply:
         # Many servers that are like OpenAI's say 0, or nothing.
@@ -193,9 +196,24 @@ def _has_images(request: Request) -> bool:
     return any(isinstance(content, bytes) for content in request.inputs)
 
 
-def _base(address: str) -> str:
-    """Without what OpenAI's clients are told to write at the end of an address."""
-    return address.rstrip("/").removesuffix("/v1")
+def _place(address: str, key: str | None) -> _Place:
+    """Without what OpenAI's clients are told to write at the end of an address, and with a header for what
+    may stand before the host, which not every client looks at."""
+    scheme, separator, rest = address.rstrip("/").removesuffix("/v1").partition("://")
+    host, slash, path = rest.partition("/")
+    userinfo, _, host = host.rpartition("@")
+    headers = {"Content-Type": "application/json"}
+    if userinfo and key:
+        raise ValueError(
+            f"{scheme}://***@{host}: give a key, or a name and password here; both go into one header"
+        )
+    if userinfo:
+        name, _, password = userinfo.partition(":")
+        pair = f"{unquote(name)}:{unquote(password)}".encode()
+        headers["Authorization"] = f"Basic {pybase64.b64encode_as_string(pair)}"
+    elif key:
+        headers["Authorization"] = f"Bearer {key}"
+    return _Place(f"{scheme}{separator}{host}{slash}{path}", headers)
 
 
 def _input(content: Input) -> str | dict[str, str]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from gevent.event import Event
 from geventhttpclient.client import HTTPClientPool
 from locust import FastHttpUser, task
+from locust.contrib.fasthttp import insecure_ssl_context_factory
 
 from loadtests.generator import Generator
 
@@ -50,4 +51,6 @@ def prepare(generator: Generator) -> None:
         # A reply of 2,048 dimensions in one read or few, instead of ten.
         block_size=1 << 16,
         insecure=not plan.verify,
+        # `insecure` alone leaves certificates checked, and only the host's name not.
+        ssl_context_factory=None if plan.verify else insecure_ssl_context_factory,
     )

@@ -104,6 +104,23 @@ def test_each_pool_is_asked_at_its_own_address_which_may_have_a_path() -> None:
         assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
 
 
+def test_a_name_and_password_in_an_address_become_a_header_and_are_no_part_of_it() -> None:
+    target = {"code": "https://me:p%40ss@code.example:444/api/v1", "": "http://[::1]:8080"}
+    for name in ("jina", "openai", "vllm"):
+        both = dialect(name, target, model="m", key=None)
+        call = both.encode(asked(task="code.query"))
+        assert call.url == "https://code.example:444/api/v1/embeddings"
+        assert call.headers["Authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+        other = both.encode(asked())
+        assert (other.url, other.headers.get("Authorization")) == ("http://[::1]:8080/v1/embeddings", None)
+
+
+def test_a_key_and_a_password_exclude_each_other_and_neither_is_said() -> None:
+    with pytest.raises(ValueError, match=r"https://\*\*\*@code.example: give a key, or") as refused:
+        dialect("jina", {"": "https://me:s3cret@code.example/v1"}, model="m", key="s3cret")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_pool_without_an_address_and_an_unknown_dialect_are_named() -> None:
     with pytest.raises(ValueError, match="no address for text-matching, code"):
         dialect("vllm", {"retrieval": HERE}, model="m", key=None)

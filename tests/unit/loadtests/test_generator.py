@@ -1,7 +1,14 @@
 """What the generator makes of what happens to its requests, and of being late with them."""
 
+import shutil
 import socket
+import subprocess
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from loadtests.plan import Load
 from loadtests.recording import Samples
@@ -109,3 +116,40 @@ def test_loads_at_one_rate_differ_in_when_their_requests_are_due_and_runs_of_one
         found.append([intervals(generator, number) for number in (1, 2)])
     assert found[0] == found[1]
     assert found[0][0] != found[0][1]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@apart
+def test_certificates_are_checked_unless_that_is_refused_also_by_the_load() -> None:
+    import gevent.ssl
+    from gevent.pywsgi import WSGIServer
+    from locust.contrib.fasthttp import FastHttpSession
+    from locust.env import Environment
+
+    from loadtests.generator import Generator
+    from loadtests.users import User, prepare
+
+    def reply(_: object, start: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+        start("200 OK", [("Content-Type", "application/json")])
+        return [b"{}"]
+
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = Path(folder) / "a.pem", Path(folder) / "a.key"
+        words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a.example"
+        argv = [*words.split(), "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(argv, check=True, capture_output=True)
+        context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+    server = WSGIServer(("127.0.0.1", 0), reply, log=None, error_log=None, ssl_context=context)
+    server.start()
+    plan = plan_of("open")
+    plan.target = {"": f"https://127.0.0.1:{server.server_port}"}
+    kinds = []
+    for plan.verify in (True, False):
+        generator = Generator(plan, "process 1", 0, 1)
+        prepare(generator)
+        pool = {"client_pool": User.client_pool, "max_retries": 0}
+        client = FastHttpSession(None, Environment().events.request, None, **pool)
+        outcome = generator._ask(generator._traffic.any(), client, 0.0)
+        kinds.append((outcome.kind, "CERTIFICATE_VERIFY_FAILED" in outcome.detail))
+    assert kinds == [("connection lost", True), ("wrong: unreadable", False)]
