@@ -110,9 +110,10 @@ class Conductor:
             return measured, finished.value
 
     def close(self) -> None:
-        """Send the processes home."""
+        """Send the processes home, whatever they are at."""
         if self._spawning is not None:
             self._spawning.kill()
+        self._runner.send_message(messages.ABANDON)
         self._runner.quit()
 
     def _load(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:

@@ -65,7 +65,10 @@ class Generator:
         self._sending = Group()
 
     def run(self, load: Load, report: Callable[[Samples], None]) -> Done:
-        """Go through the segments of `load`; `report` is given what is new, about once a second."""
+        """Go through the segments of `load`; `report` is given what is new, about once a second.
+
+        The greenlet that this runs in may be killed, which ends all that it sends.
+        """
         timeline = Timeline(load.segments, load.interval)
         recorder = self._recorder = Recorder(timeline)
         begin = self._begin = time.monotonic() + load.delay
@@ -89,6 +92,8 @@ class Generator:
                 processes.append(watch.read(self.name))
             self._drain(recorder)
         finally:
+            # Also one that gets a few bytes now and then, and would never end; it counts as failed.
+            self._sending.kill()
             gevent.killall(helpers)
         report(recorder.take())
         return Done(number=load.number, processes=processes, compared=self._checker.compared)
@@ -191,8 +196,6 @@ class Generator:
         with contextlib.suppress(gevent.Timeout), gevent.Timeout(self.plan.timeout + 5):
             while recorder.in_flight:
                 gevent.sleep(BEAT_SECONDS)
-        # One that gets a few bytes now and then would never end; it counts as failed.
-        self._sending.kill()
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 import gevent
 import msgspec
+from greenlet import greenlet
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
@@ -31,8 +32,10 @@ class Member:
         self._generator: Generator | None = None
         environment = Environment(user_classes=list(CLASSES.values()))
         self._runner: WorkerRunner = environment.create_worker_runner(host, port)
+        self._loading: greenlet | None = None
         for kind, listener in ((messages.PLAN, self._plan), (messages.LOAD, self._load)):
             self._runner.register_message(kind, self._guarded(listener), concurrent=True)
+        self._runner.register_message(messages.ABANDON, self._abandon)
 
     def wait(self) -> None:
         """Return once the conductor says that it is over, or is gone."""
@@ -47,12 +50,21 @@ class Member:
     def _load(self, data: dict[str, Any]) -> None:
         load = msgspec.msgpack.decode(data["load"], type=Load)
         assert self._generator is not None
+        self._loading = gevent.getcurrent()
 
         def report(samples: Samples) -> None:
             data = {"number": load.number, "samples": msgspec.msgpack.encode(samples)}
             self._runner.send_message(messages.SAMPLES, data)
 
         self._send(messages.DONE, msgspec.msgpack.encode(self._generator.run(load, report)))
+
+    def _abandon(self, msg: Any, **_: Any) -> None:
+        """End the load that is under way; locust's own message that it is over comes next."""
+        # Or that would wait for the users' requests as long as one may take, and for the one of an open loop,
+        # which never ends by itself, all of that time.
+        self._runner.environment.stop_timeout = 0
+        if self._loading is not None:
+            gevent.killall([self._loading])
 
     def _send(self, kind: str, data: bytes) -> None:
         self._runner.send_message(kind, {"data": data})

@@ -98,6 +98,20 @@ async def started(folder: Path, command: str, url: str, *arguments: str) -> Asyn
             await process.wait()
 
 
+@contextlib.asynccontextmanager
+async def joined(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that puts load on for the run that waits for it at `port` of this machine."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "loadtests", "join", f"127.0.0.1:{port}"), cwd=ROOT
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def loadtest(folder: Path, command: str, url: str, *arguments: str) -> Finished:
     """Run one to its end."""
     async with started(folder, command, url, *arguments) as running:

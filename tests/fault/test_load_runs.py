@@ -1,5 +1,6 @@
 """Whole load tests against a router over workers that behave, are slow, stall, lie or are not there."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loadtests.processes import free_port
 from loadtests.results import WRONG
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from tests.fault.loadtest import loadtest, started
+from tests.fault.loadtest import joined, loadtest, started
 from workers.contract import POOLS
 
 TEXTS = """
@@ -214,6 +216,25 @@ async def test_what_was_measured_before_ctrl_c_is_kept(tmp_path: Path) -> None:
     [measured] = done.run.segments
     assert measured.segment.seconds < 3600
     assert sum(done.times().values()) > 0
+    assert "stopped by Ctrl-C" in done.output
+
+
+@pytest.mark.parametrize("load", ["--rate", "--users"])
+async def test_processes_that_joined_end_at_once_with_the_run_that_is_stopped(
+    tmp_path: Path, load: str
+) -> None:
+    worker, port = FakeWorker(dimensions=64), free_port()
+    async with fake_workers(worker), running_router(worker) as router, joined(port) as process:
+        arguments = (load, "30", "--seconds", "60", "--join", f"127.0.0.1:{port}")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            worker.mode = "hanging"
+            await eventually(lambda: worker.active > 0)
+            running.process.send_signal(signal.SIGINT)
+            done = await running.finished()
+        # A request may take a minute.
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
     assert "stopped by Ctrl-C" in done.output
 
 
