@@ -1,12 +1,14 @@
 """The search for the highest rate at which an objective holds (pure: it is told how each try went)."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 
 from loadtests.results import Capacity, Limit, Measured, Probe, Segment
 from loadtests.shapes import Shape
-from loadtests.slo import Verdict
+from loadtests.slo import Few, Verdict
 
 Judge = Callable[[Sequence[Measured]], tuple[Verdict, str]]
+TooFew = Callable[[Sequence[Measured]], Few | None]
 Bottleneck = Callable[[Sequence[Measured]], str | None]
 Asking = Generator[Segment, Measured, Probe]
 Bracket = tuple[float, float | None]
@@ -15,6 +17,10 @@ Bracket = tuple[float, float | None]
 GROWTH = 2.0
 # A rate that is neither clearly good nor clearly bad is tried so often.
 PATIENCE = 3
+# A try with too few replies for a verdict is made longer, to so many times its seconds altogether.
+LONGEST = 20.0
+# What it is made longer by, of what the replies so far say: they come by chance.
+MARGIN = 1.1
 CONFIRMATIONS = 3
 # Of the confirmations that have to hold; below, the search goes on a little lower.
 ENOUGH = 2 / 3
@@ -28,10 +34,11 @@ LEAST_SHARE = 1 / 64
 
 
 class Search:
-    """One search. `judge` says of what was measured at one rate whether the objective held.
+    """One search. `judge` says of what was measured at one rate whether the objective held, `too_few` whether
+    it was too little to tell, and `bottleneck` why the harness may be the limit.
 
-    Tries last `seconds`, and a fifth more before, in which the load settles. The rate found is within
-    `precision` of one that fails, or `most`.
+    Tries last `seconds`, or longer where fewer replies come than a verdict needs, and a fifth of `seconds`
+    more before, in which the load settles. The rate found is within `precision` of one that fails, or `most`.
 
     Noise misleads in two ways. A rate that fails by chance, while the server stalls, hides all that lies
     above: the lowest that failed gets a second look, and the search goes on above where it holds then. A rate
@@ -41,6 +48,7 @@ class Search:
     def __init__(
         self,
         judge: Judge,
+        too_few: TooFew,
         bottleneck: Bottleneck,
         *,
         objective: str,
@@ -49,18 +57,25 @@ class Search:
         precision: float,
         seconds: float,
     ) -> None:
-        self._judge, self._bottleneck = judge, bottleneck
+        self._judge, self._too_few, self._bottleneck = judge, too_few, bottleneck
         self._objective, self._start, self._most = objective, start, most
         self._precision, self._seconds = precision, seconds
         self._probes: list[Probe] = []
         self._segments = 0
+        # Requests that are due until a verdict's replies are there, where `seconds` bring fewer.
+        self._requests = 0.0
         self._limit: str | None = None
+        self._undecided = False
         self._lost = False
 
     def shape(self) -> Shape:
         """Double until it fails, halve what lies between, then confirm."""
         good, bad = yield from self._bracket()
         good, bad = yield from self._narrowed(good, bad)
+        undecided = self._undecided
+        if undecided:
+            # What could not be told has not failed.
+            bad = self._least_above(good, "fails")
         confirmed, tries = 0, 0
         for lowering in range(LOWERINGS):
             if not good or self._lost:
@@ -73,7 +88,9 @@ class Search:
         else:
             # No rate is good more often than not, but one may have been good once.
             good, confirmed, tries = self._best_below(bad), 0, 0
-        limited: Limit = "harness" if self._limit else "server" if bad else "range"
+        limited: Limit = "server" if bad else "range"
+        if self._limit or undecided:
+            limited = "harness" if self._limit else "replies"
         return Capacity(
             objective=self._objective,
             rate=good,
@@ -87,7 +104,7 @@ class Search:
     @property
     def _over(self) -> bool:
         """Whether nothing more can be learnt."""
-        return self._lost or self._limit is not None
+        return self._lost or self._undecided or self._limit is not None
 
     def _bracket(self) -> Generator[Segment, Measured, Bracket]:
         rate = self._start
@@ -112,7 +129,7 @@ class Search:
             good, bad = yield from self._halved(good, bad)
             if not good or bad is None or self._over or not (yield from self._holds(bad, 1)):
                 return good, bad
-            good, bad = bad, self._worst_above(bad)
+            good, bad = bad, self._least_above(bad, "fails", "unclear")
             if bad is None:
                 good, bad = yield from self._climbed(good)
         return (yield from self._halved(good, bad))
@@ -123,9 +140,9 @@ class Search:
             good, bad = (rate, bad) if (yield from self._holds(rate)) else (good, rate)
         return good, bad
 
-    def _worst_above(self, rate: float) -> float | None:
+    def _least_above(self, rate: float, *verdicts: Verdict) -> float | None:
         return min(
-            (probe.rate for probe in self._probes if probe.rate > rate and probe.verdict != "holds"),
+            (probe.rate for probe in self._probes if probe.rate > rate and probe.verdict in verdicts),
             default=None,
         )
 
@@ -135,7 +152,7 @@ class Search:
 
     def _holds(self, rate: float, patience: int = PATIENCE) -> Generator[Segment, Measured, bool]:
         """Try `rate`, again where it is unclear; afterwards the backlog is gone."""
-        probe = yield from self._try(f"probe {rate:.4g}/s", rate, patience)
+        probe = yield from self._try(f"probe {rate:.4g}/s", rate, patience, self._seconds)
         if probe.verdict != "holds":
             yield from self._recover(probe)
         return probe.verdict == "holds"
@@ -144,7 +161,7 @@ class Search:
         held = 0
         for number in range(CONFIRMATIONS):
             name = f"confirm {number + 1} of {CONFIRMATIONS} at {rate:.4g}/s"
-            probe = yield from self._try(name, rate, 1)
+            probe = yield from self._try(name, rate, 1, self._length(rate))
             # Unclear once more, after it has held with confidence, is no reason to go lower.
             held += probe.verdict == "holds" or (probe.verdict == "unclear" and self._has_held(rate))
             if probe.verdict == "fails":
@@ -156,28 +173,54 @@ class Search:
     def _has_held(self, rate: float) -> bool:
         return any(probe.rate == rate and probe.verdict == "holds" for probe in self._probes)
 
-    def _try(self, name: str, rate: float, patience: int) -> Asking:
+    def _try(self, name: str, rate: float, patience: int, seconds: float) -> Asking:
         measured: list[Measured] = []
-        verdict: Verdict = "unclear"
-        why = ""
-        first = self._segments
-        for number in range(patience):
-            seconds = self._seconds * (1 + SETTLE_SHARE)
-            segment = Segment(
-                name=name if number == 0 else f"again {rate:.4g}/s",
-                seconds=seconds,
-                settle=self._seconds * SETTLE_SHARE,
-                rate=(rate, rate),
-            )
-            measured.append((yield from self._run(segment)))
+        first, tries, spent = self._segments, 0, 0.0
+        while True:
+            measured.append((yield from self._put_on(name, rate, seconds)))
+            spent += seconds
             verdict, why = self._judge(measured)
-            if verdict != "unclear":
+            few = self._too_few(measured) if verdict == "unclear" else None
+            if few:
+                name = f"{few.needed - few.replies} more replies at {rate:.4g}/s"
+                seconds = self._more(few, spent)
+                if spent + seconds > LONGEST * self._seconds:
+                    break
+                self._requests = max(self._requests, rate * (spent + seconds))
+                continue
+            tries += 1
+            if verdict != "unclear" or tries == patience:
                 break
+            name, seconds = f"again {rate:.4g}/s", self._length(rate)
         if verdict != "holds" and (reason := self._bottleneck(measured)):
             self._limit = why = reason
+        elif few:
+            self._undecided = True
+            why = self._advice(few, spent + seconds)
         probe = Probe(rate=rate, verdict=verdict, segments=list(range(first, self._segments)), why=why)
         self._probes.append(probe)
         return probe
+
+    def _put_on(self, name: str, rate: float, seconds: float) -> Generator[Segment, Measured, Measured]:
+        settle = self._seconds * SETTLE_SHARE
+        segment = Segment(name=name, seconds=settle + seconds, settle=settle, rate=(rate, rate))
+        return (yield from self._run(segment))
+
+    def _length(self, rate: float) -> float:
+        """How long a try has to be, as far as is known, to have the replies that a verdict needs."""
+        return min(max(self._seconds, math.ceil(self._requests / rate)), LONGEST * self._seconds)
+
+    def _more(self, few: Few, spent: float) -> float:
+        """How many seconds more it takes until there are enough, as often again where none came."""
+        wanted = MARGIN * (few.needed - few.replies) / few.replies * spent if few.replies else spent
+        return max(self._seconds, math.ceil(wanted))
+
+    def _advice(self, few: Few, wanted: float) -> str:
+        """What to do where a rate cannot be tried as long as is wanted."""
+        seconds = math.ceil(MARGIN * wanted / LONGEST)
+        failed = any(probe.verdict == "fails" for probe in self._probes)
+        other = "" if failed else " or a higher --start"
+        return f"too few replies ({few.replies} of {few.needed}): give --seconds {seconds}{other}"
 
     def _recover(self, after: Probe) -> Generator[Segment, Measured, None]:
         """Put little load on until nothing of what was too much is left.
@@ -214,6 +257,7 @@ class Search:
 
 def find_capacity(
     judge: Judge,
+    too_few: TooFew,
     bottleneck: Bottleneck,
     *,
     objective: str,
@@ -225,6 +269,7 @@ def find_capacity(
     """The shape of a search; see `Search`. Rates in requests a second."""
     search = Search(
         judge,
+        too_few,
         bottleneck,
         objective=objective,
         start=start,

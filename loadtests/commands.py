@@ -126,9 +126,9 @@ def main(options: argparse.Namespace) -> int:
 
 def _found(capacity: Capacity | None) -> int:
     """What a search has come to; None where it was stopped."""
-    if capacity is None:
-        return NO_RESULT
-    return PASSED if capacity.rate else FAILED
+    if capacity is not None and capacity.rate:
+        return PASSED
+    return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
 
 
 def _report(finished: Run, out: Path, objectives: Objectives | None, baseline: Run | None) -> int:

@@ -20,6 +20,7 @@ FAILURES = "failures"
 HEAD = ("segment", "flow", "figure", "baseline", "now", "ratio (95 % interval)", "")
 # By how much the rate that a search finds differs from the truth, in simulations with tries of 15 s.
 CAPACITY_NOISE = 0.1
+_LIMITS = {"harness": "harness", "range": "range of the search", "replies": "length of its tries"}
 _RATES = {
     "throughput": estimates.throughput,
     "items": estimates.items_per_second,
@@ -188,7 +189,7 @@ def _warnings(name: str, one: Run, other: Run) -> Iterator[str]:
         if count := _failed_checks(run):
             yield f"{_name(run)}: {count} checks failed, so its figures do not count"
         if run.capacity and run.capacity.limited_by != "server":
-            limit = "harness" if run.capacity.limited_by == "harness" else "range of the search"
+            limit = _LIMITS[run.capacity.limited_by]
             yield f"{_name(run)}: the {limit} was the limit, so its capacity is at least this"
         if reason := estimates.bottleneck(run.segments):
             yield f"{_name(run)}: the harness may have been the limit ({reason})"

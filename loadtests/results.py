@@ -14,8 +14,9 @@ Clock = Literal["total", "service", "router", "queue", "inference", "overhead"]
 `service`: the same from the moment it was sent. The others are what the server says of itself, in its
 timing headers: all its time, and the three parts of it."""
 
-Limit = Literal["server", "harness", "range"]
-"""What kept a search from a higher rate: `range` is the most that it was allowed to try."""
+Limit = Literal["server", "harness", "range", "replies"]
+"""What kept a search from a higher rate: `range` is the most that it was allowed to try; with `replies` too
+few came, in as long as it was allowed to try one rate, to tell whether that holds."""
 
 WRONG = "wrong: "
 """How the kinds of failure begin that the checks found: a 200 with something else than what was asked for."""
@@ -104,8 +105,8 @@ class Probe(msgspec.Struct, kw_only=True):
 
 
 class Capacity(msgspec.Struct, kw_only=True):
-    """What the search found: `rate` (requests a second) held the objective, `fails_at` did not (None: no rate
-    that was tried failed). `confirmed` of `tries` further probes at `rate` held."""
+    """What the search found: `rate` (requests a second, 0 for none) held the objective, `fails_at` did not
+    (None: no rate that was tried failed). `confirmed` of `tries` further probes at `rate` held."""
 
     objective: str
     rate: float

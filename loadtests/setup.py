@@ -20,7 +20,7 @@ from loadtests.report.words import masked
 from loadtests.results import Measured
 from loadtests.scenario import Scenario, read_scenario
 from loadtests.shapes import Loop, Shape
-from loadtests.slo import OF_A_RATE, Verdict, holds
+from loadtests.slo import OF_A_RATE, Verdict, holds, too_few
 from loadtests.target import find_target, pages_of
 
 SECONDS = {"soak": 600.0}
@@ -195,6 +195,7 @@ def _search(
     def make() -> Shape:
         return find_capacity(
             judge,
+            lambda measured: too_few(measured, objectives),
             bottleneck,
             objective=options.slo,
             start=options.start,

@@ -18,6 +18,13 @@ KEPT_UP = 0.9
 Verdict = Literal["holds", "fails", "unclear"]
 
 
+class Few(NamedTuple):
+    """Too few replies for a verdict."""
+
+    replies: int
+    needed: int
+
+
 class Line(NamedTuple):
     """One bound beside what was measured, in the same unit. `close`: the confidence interval holds the bound.
 
@@ -56,8 +63,8 @@ def judge(run: Run, objectives: Objectives, baseline: Run | None = None) -> Judg
 def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict, str]:
     """Whether an open loop's rate holds, with confidence, and why not.
 
-    "unclear" where a confidence interval holds a bound, or a flow that is judged has fewer than
-    `ENOUGH_REPLIES`. Objectives count whatever segments they name. Bounds of the capacity, on what was before
+    "unclear" where a confidence interval holds a bound, or a flow that is judged has too few replies, as
+    `too_few` says. Objectives count whatever segments they name. Bounds of the capacity, on what was before
     the load and against a baseline do not; raises `ValueError` where there are no others.
     """
     if count := estimates.wrong(measured):
@@ -71,6 +78,9 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict
         judged += len(bounds)
         if bounds and not _there(measured, objective.flow):
             return "fails", f"{who}no such flow"
+        if bounds and not estimates.sent(measured, objective.flow):
+            unclear = unclear or f"{who}nothing was due"
+            continue
         for bound in bounds:
             if bound.found is None:
                 return "fails", f"{who}{bound.what}: no reply"
@@ -80,14 +90,25 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict
                 return verdict, why
             if verdict == "unclear":
                 unclear = unclear or why
-        enough = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
-        if bounds and (replies := estimates.replies(measured, objective.flow)) < enough:
-            unclear = unclear or f"{who}{replies} replies"
+        if bounds and (few := _few(measured, objective)):
+            unclear = unclear or f"{who}{few.replies} of {few.needed} replies"
     if not judged:
         raise ValueError(
             f"--slo: nothing that a rate is judged by; give at least one of {', '.join(OF_A_RATE)}"
         )
     return ("unclear", unclear) if unclear else ("holds", "")
+
+
+def too_few(measured: Sequence[Measured], objectives: Objectives) -> Few | None:
+    """Of the flows that a rate is judged by, the one that lacks the largest share of what a verdict needs;
+    None where all have enough."""
+    judged = (
+        objective
+        for objective in objectives.objective
+        if any(getattr(objective, name) is not None for name in OF_A_RATE)
+    )
+    found = [few for few in (_few(measured, objective) for objective in judged) if few]
+    return min(found, key=lambda few: few.replies / few.needed, default=None)
 
 
 def render(judgement: Judgement) -> str:
@@ -142,6 +163,12 @@ def _bounded(measured: Sequence[Measured], objective: Objective) -> Iterator[_Bo
     if (bound := objective.p99_over_p50) is not None:
         p50, p99 = (estimates.latency(measured, share, flow) for share in (0.5, 0.99))
         yield _Bound("p99 / p50", _times(p99, 1 / p50.value) if p50 else None, bound, "most", "x")
+
+
+def _few(measured: Sequence[Measured], objective: Objective) -> Few | None:
+    needed = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
+    replies = estimates.replies(measured, objective.flow)
+    return Few(replies, needed) if replies < needed else None
 
 
 def _confident(bound: _Bound, found: Estimate) -> Verdict:

@@ -21,6 +21,7 @@ LIMITS = {
     "server": "limited by the server",
     "harness": "limited by the harness, so the server may hold more",
     "range": "no higher rate was tried",
+    "replies": "too few replies to tell whether more holds",
 }
 
 
@@ -182,6 +183,10 @@ def _sentence(measured: Measured, mark: str) -> str:
 
 def _capacity(run: Run, capacity: Capacity) -> Banner:
     lines = [f"probe at {number(probe.rate)}/s: {probe.why}" for probe in capacity.probes if probe.why]
+    if not capacity.rate and capacity.limited_by == "replies":
+        last = capacity.probes[-1]
+        title = f"No result for {capacity.objective}: at {number(last.rate)} requests/s {last.why}"
+        return Banner("warning", title, lines)
     if not capacity.rate:
         least = min((probe.rate for probe in capacity.probes), default=0.0)
         title = f"No rate that was tried holds {capacity.objective}; the least was {number(least)} requests/s"

@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from loadtests.capacity import find_capacity
+from loadtests.capacity import TooFew, find_capacity
 from loadtests.histogram import bucket
 from loadtests.objectives import read_objectives
 from loadtests.results import Capacity, Interval, Measured, Segment
 from loadtests.shapes import Shape
-from loadtests.slo import Verdict, holds
+from loadtests.slo import ENOUGH_REPLIES, Few, Verdict, holds, too_few
 
 SERVED_A_SECOND = 200.0
 P99_SECONDS = 0.1
@@ -32,8 +32,11 @@ class Queue:
 
     INTERVAL = 0.5
 
-    def __init__(self, seed: int, *, stalls: float = math.inf, sick: float = 0.0) -> None:
+    def __init__(
+        self, seed: int, *, served: float = SERVED_A_SECOND, stalls: float = math.inf, sick: float = 0.0
+    ) -> None:
         self._random = random.Random(seed)
+        self._served = served
         self._stalls, self._sick = stalls, sick
         self._now = self._free = 0.0
         self._well = True
@@ -66,7 +69,7 @@ class Queue:
         elif at - self._free > self._sick:
             self._well = True
         stalled = self._random.random() < 1 / (rate * self._stalls)
-        return self._random.expovariate(SERVED_A_SECOND * (1.0 if self._well else 0.25)) + stalled
+        return self._random.expovariate(self._served * (1.0 if self._well else 0.25)) + stalled
 
 
 def measured(segment: Segment, intervals: list[Interval]) -> Measured:
@@ -111,9 +114,10 @@ def search(
     most: float = 4000.0,
     seconds: float = 30.0,
     bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
+    few: TooFew = lambda _: None,
 ) -> Shape:
     return find_capacity(
-        judge, bottleneck, objective="p99=100ms", start=start, most=most, precision=0.05, seconds=seconds
+        judge, few, bottleneck, objective="p99=100ms", start=start, most=most, precision=0.05, seconds=seconds
     )
 
 
@@ -274,6 +278,100 @@ def test_probes_name_the_segments_that_they_are_made_of() -> None:
     others = [segment.name for number, segment in enumerate(server.segments) if number not in named]
     assert named == sorted(set(named))
     assert set(others) == {"recover"}
+
+
+class Slow:
+    """Answers `capacity` requests a second, each in no time; what comes beyond fails the try.
+
+    Of ten requests `share` are of the flow that is judged.
+    """
+
+    def __init__(self, capacity: float, share: float = 1.0) -> None:
+        self._capacity, self._share = capacity, share
+        self.segments: list[Segment] = []
+
+    def __call__(self, segment: Segment) -> Measured:
+        self.segments.append(segment)
+        replies = round(rate_of(segment) * (segment.seconds - segment.settle) * self._share)
+        return measured(segment, [Interval(sent=replies, done=replies)])
+
+    def judge(self, pooled: Sequence[Measured]) -> tuple[Verdict, str]:
+        if rate_of(pooled[0].segment) > self._capacity:
+            return "fails", "too much"
+        return ("unclear", "few") if self.few(pooled) else ("holds", "")
+
+    def few(self, pooled: Sequence[Measured]) -> Few | None:
+        replies = sum(one.intervals["query"][0].done for one in pooled)
+        return Few(replies, ENOUGH_REPLIES) if replies < ENOUGH_REPLIES else None
+
+
+def counted(server: Slow) -> dict[float, float]:
+    """By rate, the seconds that count in its longest row of tries."""
+    found: dict[float, float] = {}
+    row, before = 0.0, 0.0
+    for segment in server.segments:
+        rate = rate_of(segment)
+        row = (row if rate == before and "more" in segment.name else 0.0) + segment.seconds - segment.settle
+        before, found[rate] = rate, max(row, found.get(rate, 0.0))
+    return found
+
+
+@pytest.mark.parametrize(("capacity", "share"), [(2.7, 1.0), (1.5, 1.0), (25.0, 0.1)])
+def test_a_server_of_few_requests_a_second_is_tried_as_long_as_a_verdict_takes(
+    capacity: float, share: float
+) -> None:
+    server = Slow(capacity, share)
+    result = found(search(server.judge, start=10.0, seconds=15.0, few=server.few), server)
+    assert result.fails_at is not None
+    assert result.rate <= capacity < result.fails_at <= result.rate * 1.05
+    assert (result.confirmed, result.tries, result.limited_by) == (3, 3, "server")
+    confirming = [one for one in server.segments if one.name.startswith("confirm")]
+    # They are long enough by themselves, for whoever judges the run by them.
+    assert all(server.few([server(one)]) is None for one in confirming)
+    assert max(counted(server).values()) <= 20 * 15.0
+
+
+def test_what_fails_clearly_is_not_tried_for_longer() -> None:
+    server = Slow(2.7)
+    result = found(search(server.judge, start=10.0, seconds=15.0, few=server.few), server)
+    failed = [number for probe in result.probes if probe.verdict == "fails" for number in probe.segments]
+    assert {server.segments[number].seconds for number in failed} == {18.0}
+
+
+def test_a_server_that_is_too_slow_for_its_tries_is_not_said_to_hold_nothing() -> None:
+    server = Slow(0.4)
+    result = found(search(server.judge, start=10.0, seconds=15.0, few=server.few), server)
+    assert (result.rate, result.fails_at, result.limited_by) == (0.0, 0.625, "replies")
+    last = result.probes[-1]
+    assert (last.rate, last.verdict) == (0.3125, "unclear")
+    assert last.why == "too few replies (5 of 200): give --seconds 37"
+    longer = found(search(server.judge, start=10.0, seconds=37.0, few=server.few), server)
+    assert longer.rate == pytest.approx(0.4, rel=0.05)
+
+
+def test_a_search_that_begins_too_low_for_a_verdict_says_so_too() -> None:
+    server = Slow(1000.0, 0.0)
+    result = found(search(server.judge, start=10.0, seconds=15.0, few=server.few), server)
+    assert (result.rate, result.fails_at, result.limited_by) == (0.0, None, "replies")
+    [only] = result.probes
+    assert only.why == "too few replies (0 of 200): give --seconds 27 or a higher --start"
+
+
+def test_the_capacity_of_a_slow_queue_is_found_by_an_objective() -> None:
+    objectives = read_objectives("p99=5s")
+    server = Queue(2, served=3.0)
+    capacity = found(
+        search(
+            lambda pooled: holds(pooled, objectives),
+            start=10.0,
+            seconds=15.0,
+            few=lambda pooled: too_few(pooled, objectives),
+        ),
+        server,
+    )
+    # 3 - ln(100) / 5, seen through some hundred replies that wait for one another.
+    assert capacity.rate == pytest.approx(2.08, rel=0.25)
+    assert capacity.limited_by == "server"
 
 
 def test_a_rate_that_held_by_chance_is_not_found() -> None:

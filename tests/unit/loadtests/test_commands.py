@@ -8,7 +8,7 @@ import pytest
 
 from loadtests import commands
 from loadtests.__main__ import _parser
-from loadtests.results import Capacity, Run
+from loadtests.results import Capacity, Limit, Run
 from tests.unit.loadtests import sample_run
 
 
@@ -16,18 +16,24 @@ def stopped() -> Run:
     return sample_run.build([sample_run.constant()])
 
 
-def searched(rate: float) -> Run:
+def searched(rate: float, limit: Limit = "server") -> Run:
     run = sample_run.searched()
     assert isinstance(run.capacity, Capacity)
-    run.capacity.rate = rate
+    run.capacity.rate, run.capacity.limited_by = rate, limit
     return run
 
 
 @pytest.mark.parametrize(
     ("finished", "code"),
-    [(searched(412.0), commands.PASSED), (searched(0.0), commands.FAILED), (stopped(), commands.NO_RESULT)],
+    [
+        (searched(412.0), commands.PASSED),
+        (searched(412.0, "replies"), commands.PASSED),
+        (searched(0.0), commands.FAILED),
+        (searched(0.0, "replies"), commands.NO_RESULT),
+        (stopped(), commands.NO_RESULT),
+    ],
 )
-def test_a_search_passes_only_with_a_rate_and_one_that_was_stopped_has_no_result(
+def test_a_search_passes_only_with_a_rate_and_one_that_could_not_tell_has_no_result(
     finished: Run, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real one imports locust.

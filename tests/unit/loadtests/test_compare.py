@@ -101,7 +101,13 @@ def test_capacities_differ_by_more_than_a_search_is_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "warned"), [("server", ""), ("harness", "the harness"), ("range", "the range of the search")]
+    ("limit", "warned"),
+    [
+        ("server", ""),
+        ("harness", "the harness"),
+        ("range", "the range of the search"),
+        ("replies", "the length of its tries"),
+    ],
 )
 def test_a_capacity_that_the_server_did_not_limit_is_warned_of(limit: Limit, warned: str) -> None:
     one, other = run(1), run(2)

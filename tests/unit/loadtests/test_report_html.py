@@ -197,6 +197,20 @@ def test_a_search_is_told_in_one_sentence() -> None:
     ) in Page(html.render(searched(), None)).words
 
 
+def test_a_search_of_too_few_replies_says_so_and_not_that_nothing_holds() -> None:
+    run = searched()
+    assert run.capacity is not None
+    run.capacity.rate, run.capacity.limited_by = 0.0, "replies"
+    run.capacity.probes[-1].verdict = "unclear"
+    run.capacity.probes[-1].why = "too few replies (99 of 200): give --seconds 65"
+    words = Page(html.render(run, None)).words
+    assert (
+        "No result for p99 <= 250 ms and failures <= 0.1 %: "
+        "at 412 requests/s too few replies (99 of 200): give --seconds 65"
+    ) in words
+    assert "No rate that was tried" not in words
+
+
 def test_a_search_that_found_no_rate_says_so() -> None:
     run = searched()
     assert run.capacity is not None

@@ -8,6 +8,7 @@ import pytest
 from loadtests.__main__ import _parser, main
 from loadtests.results import Segment
 from loadtests.setup import Setup, setup
+from tests.unit.loadtests.test_estimates import interval, measured
 
 TARGET = ("--url", "http://127.0.0.1:1")
 
@@ -113,6 +114,13 @@ def test_a_search_that_would_have_no_end_or_no_try_is_refused(option: str, value
 def test_a_search_needs_something_that_a_rate_is_judged_by() -> None:
     with pytest.raises(ValueError, match="judged by"):
         made("--slo", "capacity=5", command="find-capacity")
+
+
+def test_a_search_makes_a_try_longer_that_has_too_few_replies_for_its_objective() -> None:
+    shape = made(command="find-capacity").options.shape()
+    next(shape)
+    more = shape.send(measured([interval([0.1] * 5)] * 18))
+    assert (more.name, more.rate) == ("110 more replies at 10/s", (10, 10))
 
 
 @pytest.mark.parametrize("words", [["run"], ["find-capacity"], ["join", "127.0.0.1:1"]])

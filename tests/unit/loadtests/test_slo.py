@@ -113,7 +113,8 @@ def test_a_flow_that_sent_nothing_passes_no_bound(bound: str, tmp_path: Path) ->
     one = measured([interval([0.1] * 50)] * 12, idle=[interval()] * 12)
     judged = objectives(f'[[objective]]\nflow = "idle"\n{bound}\n', tmp_path)
     assert not slo.judge(run_of(one), judged).passed
-    assert slo.holds([one], judged)[0] == "fails"
+    # It may be due yet.
+    assert slo.holds([one], judged) == ("unclear", "flow idle: nothing was due")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,18 @@ def test_a_file_that_is_not_there_is_named() -> None:
 )
 def test_a_rate_holds_or_fails_with_confidence_or_is_unclear(one: Measured, text: str, verdict: str) -> None:
     assert slo.holds([one], read_objectives(text))[0] == verdict
+
+
+def test_what_is_missing_for_a_verdict_is_said_of_the_flow_that_lacks_most(tmp_path: Path) -> None:
+    text = '[[objective]]\nflow = "{}"\n{} = 500\n'
+    judged = objectives(
+        text.format("query", "p999_ms") + text.format("slow", "p99_ms") + text.format("none", "capacity"),
+        tmp_path,
+    )
+    one = measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12)
+    assert slo.too_few([one], judged) == slo.Few(12, slo.ENOUGH_REPLIES)
+    assert slo.too_few([one] * 17, judged) is None
+    assert slo.holds([one], judged) == ("unclear", "flow query: 600 of 2000 replies")
 
 
 def test_a_bound_within_the_confidence_interval_is_unclear() -> None:
