@@ -26,7 +26,7 @@ def main() -> int:
         print(f"cannot listen on {settings.host}:{settings.port}: {error}", file=sys.stderr)
         return 1
     if server is None:
-        return asyncio.run(Processes(settings.processes, sockets).run())
+        return asyncio.run(Processes(settings.processes, sockets, settings.drain_notice_seconds).run())
     server.run(sockets)
     return 0
 

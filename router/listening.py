@@ -1,5 +1,6 @@
 """The sockets that a router listens on: how they are made, and how they stop taking connections."""
 
+import contextlib
 import ctypes
 import errno
 import socket
@@ -47,10 +48,13 @@ def take_no_more(sockets: Sequence[socket.socket]) -> None:
     A listening socket that is closed resets those connections which were made and not yet accepted, with the
     requests that came on them. So new ones are kept out first, and who tries is refused when he
     tries again a second later, as TCP does by itself; once the rest has been accepted, closing harms nobody.
+    There is no way back, not even by listening on them anew.
     """
     if sys.platform != "linux":
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in _DROP_SYN))
     for listener in sockets:
         option = struct.pack("HL", len(_DROP_SYN), ctypes.addressof(program))
-        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
+        # Where the kernel cannot, or it is closed: a connection that comes in the last moment is reset.
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)

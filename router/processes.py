@@ -2,8 +2,9 @@
 
 All serve the same listening socket, which the parent makes and keeps open but never reads from. What
 waits in it to be accepted belongs to no child, so it outlives any: a child that dies or drains loses no
-connection that it had not taken. With a socket for each child (SO_REUSEPORT) the kernel would spread
-connections by chance, to a child that is gone too, and reset what waited for one that closes its own.
+connection that it had not taken. It is the parent that keeps new ones out, when all stop: a child would do
+so for the others too. With a socket for each child (SO_REUSEPORT) the kernel would spread connections by
+chance, to a child that is gone too, and reset what waited for one that closes its own.
 
 Not `uvicorn.supervisors.Multiprocess`: its children outlive a parent that is killed, it starts a child that
 dies at once again and again for ever, ends one that is too busy to answer its ping, and ignores a second
@@ -22,6 +23,8 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 
+from router.listening import take_no_more
+
 log = logging.getLogger(__name__)
 
 # A child that lived shorter than this did not really run.
@@ -32,16 +35,21 @@ DELAYS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class Processes:
-    """`count` children on `sockets`, until a signal says to stop."""
+    """`count` children on `sockets`, until a signal says to stop.
+
+    From then on they take connections for `notice_seconds`, as a single process does.
+    """
 
     def __init__(
         self,
         count: int,
         sockets: Sequence[socket.socket],
+        notice_seconds: float = 0.0,
         command: Sequence[str] = (sys.executable, "-m", "router.child"),
     ) -> None:
         self._count = count
         self._sockets = sockets
+        self._notice_seconds = notice_seconds
         self._command = command
         self._children: set[Process] = set()
         self._stopping = asyncio.Event()
@@ -59,14 +67,22 @@ class Processes:
 
     def _stop(self) -> None:
         """Pass the signal on; to children that had one before it says to end at once."""
+        if self._stopping.is_set() or not self._notice_seconds:
+            self._take_no_more()
+        else:
+            asyncio.get_running_loop().call_later(self._notice_seconds, self._take_no_more)
         self._stopping.set()
-        # While it is open here the port would take connections that nobody accepts any more.
-        for listener in self._sockets:
-            listener.close()
         for child in self._children:
             # One may have ended just now.
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(signal.SIGTERM)
+
+    def _take_no_more(self) -> None:
+        # The children accept for a moment longer, so all that was let in before this.
+        take_no_more(self._sockets)
+        # While it is open here the port would take connections that nobody accepts any more.
+        for listener in self._sockets:
+            listener.close()
 
     async def _keep(self, shared: str) -> int:
         """Keep one child running; returns the exit status when it has ended for good."""

@@ -1,7 +1,6 @@
 """One serving process: how uvicorn is set up for it, and how it stops without cutting anybody off."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -30,6 +29,8 @@ class Server(uvicorn.Server):
     From the first SIGTERM, SIGINT or SIGHUP on the application says that it is draining, and takes work as
     before for the notice that was asked for. Then no connection is taken, and what is in flight has
     the time to drain. A second signal ends it at once.
+
+    Of several processes one that stops leaves the port to the others, and to their parent when all stop.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
@@ -52,6 +53,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=settings.drain_seconds,
             )
         )
+        self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
         self._notice_ends: float | None = None
 
@@ -77,8 +79,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if sockets and not self.force_exit:
-            # Where the kernel cannot: a connection that comes in the last moment is reset.
-            with contextlib.suppress(OSError):
+            if not self._shares_port:
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
         await super().shutdown(sockets)

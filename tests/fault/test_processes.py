@@ -83,19 +83,35 @@ async def test_no_child_outlives_a_parent_that_is_killed() -> None:
         assert wait_gone(pidfds)
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("victim", [0, 1])
-async def test_while_a_killed_child_is_replaced_the_port_takes_every_connection(victim: int) -> None:
+async def test_while_a_child_that_ended_is_replaced_the_port_takes_every_connection(
+    victim: int, how: signal.Signals
+) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
         before = descendants(router.process.pid)
-        killed = os.pidfd_open(before[victim])
-        os.kill(before[victim], signal.SIGKILL)
-        assert wait_gone([killed])
+        ended = os.pidfd_open(before[victim])
+        os.kill(before[victim], how)
+        assert wait_gone([ended])
         # The other alone serves these; the new one needs longer than that to start.
         for number in range(20):
             check(await asked_anew(router, f"text {number}"), [f"text {number}"])
         await until_both_serve(router)
         for number in range(20):
+            check(await asked_anew(router, f"text {number}"), [f"text {number}"])
+        assert await router.ended(signal.SIGTERM) == 0
+
+
+async def test_with_notice_they_take_connections_while_they_say_that_they_are_about_to_stop() -> None:
+    worker = FakeWorker()
+    settings = {"ROUTER_PROCESSES": "2", "ROUTER_DRAIN_NOTICE_SECONDS": "1000"}
+    async with fake_workers(worker), router_process(worker, **settings) as router:
+        await until_both_serve(router)
+        router.process.send_signal(signal.SIGTERM)
+        while await router.answers("/ready"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for number in range(10):
             check(await asked_anew(router, f"text {number}"), [f"text {number}"])
         assert await router.ended(signal.SIGTERM) == 0
 
@@ -114,4 +130,4 @@ async def test_children_that_cannot_start_end_the_parent(
 async def run(command: Sequence[str]) -> int:
     listener = socket.create_server(("127.0.0.1", 0))
     async with asyncio.timeout(20):
-        return await Processes(1, [listener], command).run()
+        return await Processes(1, [listener], command=command).run()
