@@ -1,6 +1,7 @@
 """One worker at its address: gives it batches, checks every vector that comes back, knows its state."""
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -17,9 +18,9 @@ from workers import contract
 
 log = logging.getLogger(__name__)
 
-# How long an overloaded replica is left alone; twice as long for each further time in a row.
+# An overloaded replica is left alone for this long, or up to twice as long. Each batch that asks too early is
+# sent in vain; but a router that asks too late finds that others have taken what room there was.
 PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 1.0
 # How far the squared length of a normalised vector may be from 1 before it cannot be rounding.
 LENGTH_TOLERANCE = 0.05
 
@@ -87,7 +88,6 @@ class Replica:
         self._client = client
         self._clock = clock
         self._url = URL(f"http://{address}{contract.ENCODE_PATH}")
-        self._overloads = 0
         self._gone = False
 
     def has_free_lane(self, now: float) -> bool:
@@ -139,10 +139,13 @@ class Replica:
         self._become(State.DRAINING, "draining")
 
     def pause(self, now: float) -> None:
-        """Leave it alone for a moment, because it is overloaded."""
-        seconds: float = min(PAUSE_SECONDS * 2**self._overloads, LONGEST_PAUSE_SECONDS)
-        self._overloads += 1
-        self.paused_until = now + seconds
+        """Leave it alone for a moment, because it is overloaded.
+
+        Batches that were in flight together are refused together: that is once. By chance for longer or
+        shorter, so that several routers do not ask in step.
+        """
+        if now >= self.paused_until:
+            self.paused_until = now + PAUSE_SECONDS * random.uniform(1, 2)
 
     def hold(self, batch: Batch) -> None:
         """Take a lane for `batch`, until `release`."""
@@ -177,7 +180,6 @@ class Replica:
             raise self._failed(str(error), started) from error
         self.breaker.succeeded()
         self.pace.observe(in_flight, self._clock() - started)
-        self._overloads = 0
         self.successes += 1
 
     async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
