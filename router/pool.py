@@ -40,7 +40,7 @@ class Pool:
     """One pool: its queue, its replicas, its batches in flight.
 
     No task waits for work: `dispatch` runs whenever there may be something to hand out, which is when
-    items were admitted, when a lane is free again and when a replica comes up.
+    items were admitted or left, when a lane is free again and when a replica comes up.
 
     While no replica is up, work is refused, or with `hold_seconds` waits so long for one.
     """
@@ -127,9 +127,7 @@ class Pool:
         self.queue.admit(items, now)
         if self.holds:
             self._hold.begin(items)
-        if not self._dispatching:
-            self._dispatching = True
-            asyncio.get_running_loop().call_soon(self._dispatch_admitted)
+        self._dispatch_soon()
 
     def dispatch(self) -> None:
         """Hand out batches while there is work, and a replica with a free lane."""
@@ -142,21 +140,27 @@ class Pool:
             if bulk is None:
                 return
             able = for_bulk if bulk else free
-            # What has failed once goes to a replica that has not, if need be to one that is busy now.
+            # What has failed once goes to a replica that has not, if need be to one that is busy now; then
+            # the others may have what stands behind it.
+            behind = False
             if self.queue.retrying(bulk=bulk) and any(replica.sound for replica in self.replicas):
-                able = [replica for replica in able if replica.sound]
+                sound = [replica for replica in able if replica.sound]
+                behind = not sound
+                able = sound or able
             if not able:
                 return
             replica = min(able, key=self._expected)
             _, waiting = self.queue.depth(bulk=bulk)
             share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
             batch, expired = self.queue.take(
-                min(self._batch_tokens, share), self._batch_items, now, bulk=bulk
+                min(self._batch_tokens, share), self._batch_items, now, bulk=bulk, untried=behind
             )
             for item in expired:
                 item.gather.fail(TimedOut("the request's time ran out before its turn came"), now)
             if batch is not None:
                 self._start(replica, batch, now)
+            elif not expired:
+                return
 
     def _expected(self, replica: Replica) -> tuple[float, int]:
         """How long what `replica` has takes, about; one that is not known yet is taken for an ordinary one.
@@ -166,7 +170,12 @@ class Pool:
         pace = replica.pace if replica.pace.seconds_per_token else self._ordinary
         return pace.seconds(replica.tokens_in_flight), replica.tokens_in_flight
 
-    def _dispatch_admitted(self) -> None:
+    def _dispatch_soon(self) -> None:
+        if not self._dispatching:
+            self._dispatching = True
+            asyncio.get_running_loop().call_soon(self._dispatch_now)
+
+    def _dispatch_now(self) -> None:
         self._dispatching = False
         self.dispatch()
 
@@ -178,6 +187,9 @@ class Pool:
             if item.place is Place.TAKEN and item.batch is not None:
                 item.place = Place.DONE
                 item.batch.leave(item, unwanted=True)
+        if self.queue.items:
+            # What stands behind them may have waited only because of them.
+            self._dispatch_soon()
 
     def replicas_changed(self) -> None:
         """Serve what waits, or hold or refuse it when nobody is left to serve it."""

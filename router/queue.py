@@ -139,12 +139,15 @@ class PoolQueue:
                 item.place = Place.DONE
         self._drained.observe(0, now, waiting=bool(self.items))
 
-    def take(self, max_tokens: int, max_items: int, now: float, *, bulk: bool) -> Taken:
+    def take(
+        self, max_tokens: int, max_items: int, now: float, *, bulk: bool, untried: bool = False
+    ) -> Taken:
         """The next batch of a class, within both limits, and the items met on the way that are too late.
 
         An item that is larger than `max_tokens` or `MAX_BATCH_BYTES` goes alone, and so does one before its
         last try. What items are held against comes on top of `max_tokens`: it is read once for as many of
-        them as there is room for, where otherwise a long one would be read again with each.
+        them as there is room for, where otherwise a long one would be read again with each. With `untried`
+        what has failed before keeps its place, and what stands behind it is taken.
         """
         line = self._line_of(bulk)
         items: list[Item] = []
@@ -154,6 +157,8 @@ class PoolQueue:
         for item in line.items:
             if item.gather.deadline <= now:
                 expired.append(item)
+                continue
+            if untried and item.tries:
                 continue
             alone = item.tries >= TRIES_BEFORE_ALONE
             tokens += item.cost

@@ -205,6 +205,19 @@ def test_an_item_before_its_last_try_goes_alone() -> None:
     assert [taken(queue) for _ in range(4)] == [[item] for item in request.items]
 
 
+def test_what_stands_behind_failed_items_can_be_taken_without_them() -> None:
+    request = make_request([1] * 5)
+    queue = queue_of(request)
+    request.items[0].tries = request.items[2].tries = 1
+    batch, expired = queue.take(10, 2, 0.0, bulk=False, untried=True)
+    assert batch is not None
+    assert (batch.items, expired) == ([request.items[1], request.items[3]], [])
+    assert queue.waiting() == [request.items[0], request.items[2], request.items[4]]
+    queue.take(10, 2, 0.0, bulk=False, untried=True)
+    assert queue.take(10, 2, 0.0, bulk=False, untried=True) == (None, [])
+    assert taken(queue) == [request.items[0], request.items[2]]
+
+
 def test_items_out_of_time_are_handed_out_and_not_sent() -> None:
     late, early = make_request([1, 1], deadline=5.0), make_request([1], deadline=9.0)
     queue = queue_of(late, early)
