@@ -194,6 +194,10 @@ class Pool:
     def replicas_changed(self) -> None:
         """Serve what waits, or hold or refuse it when nobody is left to serve it."""
         now = self._clock()
+        for replica in self.replicas:
+            # Those that it is slower than may be gone.
+            if replica.pace.slow:
+                self._judge(replica)
         if self.up:
             self._hold.end()
             self.queue.release(now)
@@ -253,10 +257,7 @@ class Pool:
             with self._observer.at(replica, batch):
                 await replica.encode(batch, self._deliver)
             self._ordinary = replica.pace
-            if replica.pace.compare(other.pace for other in self.replicas if other is not replica):
-                log.warning(
-                    "replica %s of pool %s is %s", replica.address, self.name, _PACES[replica.pace.slow]
-                )
+            self._judge(replica)
         except Overloaded:
             replica.pause(self._clock())
             self._put_back(batch.unfinished(), "overloaded")
@@ -274,6 +275,17 @@ class Pool:
         except Exception:
             log.exception("a batch ended in an error that nobody foresaw. This is a bug.")
             self._fail(batch.unfinished(), Internal("the router failed"))
+
+    def _judge(self, replica: Replica) -> None:
+        """Hold the pace of `replica` against those that could have its work; alone it is not slow."""
+        now = self._clock()
+        others = [
+            other.pace
+            for other in self.replicas
+            if other is not replica and other.state is State.READY and other.usable(now)
+        ]
+        if replica.pace.compare(others):
+            log.warning("replica %s of pool %s is %s", replica.address, self.name, _PACES[replica.pace.slow])
 
     def _dispatch_at(self, moment: float) -> None:
         """Dispatch when a replica that is left alone takes work again, which is at `moment`."""
@@ -338,4 +350,7 @@ class Pool:
             item.gather.fail(error, now)
 
 
-_PACES = {True: "far slower than the others; it gets one batch at a time", False: "no longer slow"}
+_PACES = {
+    True: "far slower than the others; it gets one batch at a time",
+    False: "no longer slow, or alone",
+}

@@ -1,13 +1,17 @@
 """Who is given what, and when: one rule at a time, with replicas that do as they are told."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 import pytest
 
+from router.breaker import FAILURES_UNTIL_OPEN
 from router.errors import TimedOut
 from router.item import Batch, Gather, Item
-from router.pool import Pool
+from router.pace import BATCHES_UNTIL_JUDGED
+from router.pool import Clock, Pool
 from router.queue import PoolQueue
 from router.replica import Replica, ReplicaFailed
 from tests.unit.router.apps import info
@@ -15,13 +19,23 @@ from tests.unit.router.items import make_request, vector
 from workers import contract
 
 
+class Hand:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Told(Replica):
     """Keeps each batch until a test ends it."""
 
-    def __init__(self, name: str, lanes: int = 1, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, name: str, lanes: int = 1, clock: Clock = lambda: 0.0) -> None:
         super().__init__(name, "retrieval", lanes, None, clock)  # type: ignore[arg-type]
         self.batches: list[Batch] = []
-        self._ends: list[asyncio.Future[Sequence[contract.Frame]]] = []
+        self._ends: deque[asyncio.Future[Sequence[contract.Frame]]] = deque()
 
     async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
         end = asyncio.get_running_loop().create_future()
@@ -35,14 +49,15 @@ class Told(Replica):
         """The items of its last batch."""
         return self.batches[-1].items
 
-    async def done(self, number: int = -1) -> None:
-        """It does a batch, by default the last."""
-        self._ends[number].set_result([vector(item) for item in self.batches[number].items])
+    async def done(self) -> None:
+        """It does the first batch that it has."""
+        batch = self.batches[len(self.batches) - len(self._ends)]
+        self._ends.popleft().set_result([vector(item) for item in batch.items])
         await turns()
 
     async def failed(self) -> None:
-        """It fails at its last batch."""
-        self._ends[-1].set_exception(ReplicaFailed("told to"))
+        """It fails at the first batch that it has."""
+        self._ends.popleft().set_exception(ReplicaFailed("told to"))
         await turns()
 
 
@@ -52,13 +67,28 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def pool_of(*replicas: Replica, batch_items: int = 8, clock: Callable[[], float] = lambda: 0.0) -> Pool:
-    """A pool of `replicas`, which are ready."""
-    pool = Pool("retrieval", replicas, PoolQueue(10**6, 10**6), 10**6, batch_items, clock)
-    for replica in replicas:
-        replica.changed = pool.replicas_changed
-        replica.up(info("retrieval"))
-    return pool
+class MakePool(Protocol):
+    """Makes a pool of `replicas`, which are ready."""
+
+    def __call__(self, *replicas: Replica, batch_items: int = 8, clock: Clock = lambda: 0.0) -> Pool: ...
+
+
+@pytest.fixture
+async def make_pool() -> AsyncIterator[MakePool]:
+    pools = []
+
+    def make(*replicas: Replica, batch_items: int = 8, clock: Clock = lambda: 0.0) -> Pool:
+        pool = Pool("retrieval", replicas, PoolQueue(10**6, 10**6), 10**6, batch_items, clock)
+        pools.append(pool)
+        for replica in replicas:
+            replica.changed = pool.replicas_changed
+            replica.up(info("retrieval"))
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.leave()
+        await pool.close()
 
 
 async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Gather:
@@ -75,10 +105,10 @@ async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Gather:
 
 
 @pytest.fixture
-async def waiting() -> tuple[Pool, Told, Told, Gather]:
+async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Gather]:
     """What failed at the second replica waits for the first, which is sound and busy."""
     sound, failing = Told("sound:1"), Told("failing:1")
-    pool = pool_of(sound, failing)
+    pool = make_pool(sound, failing)
     await asked(pool)
     request = await asked(pool)
     assert failing.last == request.items
@@ -110,3 +140,54 @@ async def test_when_that_which_held_up_others_leaves_they_go_on(
     query.fail(TimedOut("its client has left"), 0.0)
     await turns()
     assert failing.last == bulk.items
+
+
+@pytest.fixture
+async def unequal(make_pool: MakePool) -> tuple[Pool, Told, Told, Hand]:
+    """A slow replica that has a batch, and a fast one beside it."""
+    clock = Hand()
+    slow, fast = Told("slow:1", 3, clock), Told("fast:1", 3, clock)
+    pool = make_pool(slow, fast, batch_items=1, clock=clock)
+    for seconds, replica in ((1.0, slow), (0.01, fast)):
+        for _ in range(BATCHES_UNTIL_JUDGED):
+            replica.pace.observe(1, seconds)
+    await asked(pool, 6)
+    assert (slow.lanes_in_use, fast.lanes_in_use) == (3, 3)
+    clock.now = 1.0
+    await slow.done()
+    await slow.done()
+    assert slow.pace.slow
+    await asked(pool, 6)
+    assert slow.lanes_in_use == 1
+    return pool, slow, fast, clock
+
+
+async def test_a_slow_replica_that_is_left_alone_has_all_its_lanes_at_once(
+    unequal: tuple[Pool, Told, Told, Hand],
+) -> None:
+    _, slow, fast, _ = unequal
+    fast.down("connection refused", gone=True)
+    assert not slow.pace.slow
+    assert slow.lanes_in_use == 3
+
+
+async def test_a_slow_replica_is_held_against_none_that_keeps_failing(
+    unequal: tuple[Pool, Told, Told, Hand],
+) -> None:
+    _, slow, fast, clock = unequal
+    for _ in range(FAILURES_UNTIL_OPEN):
+        fast.breaker.failed(clock.now, clock.now)
+    await slow.done()
+    assert slow.lanes_in_use == 3
+
+
+async def test_a_slow_replica_stays_slow_while_one_that_is_faster_is_ready(
+    unequal: tuple[Pool, Told, Told, Hand],
+) -> None:
+    pool, slow, fast, _ = unequal
+    third = Told("third:1")
+    pool.set_replicas([slow, fast, third])
+    third.up(info("retrieval"))
+    third.down("connection refused", gone=True)
+    assert slow.pace.slow
+    assert slow.lanes_in_use == 1
