@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 5.0
-# A busy machine may answer late; only silence this often in a row counts.
+# A busy machine may answer late; only silence this often in a row counts, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
 
 # Why a worker, by its info, must not serve; None when it may.
@@ -61,6 +61,7 @@ class Prober:
                     if replica.successes == successes:
                         break
                     successes = replica.successes
+                    self._silences = 0
             else:
                 await self._sleep(wait)
                 wait = min(wait * 2, LONGEST_RETRY_SECONDS)

@@ -1,0 +1,70 @@
+"""When silence takes a replica down, and when it does not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from yarl import URL
+
+from router.health import SILENCES_UNTIL_DOWN, Prober
+from router.replica import Replica, State
+from router.transport import WorkerReply
+from tests.unit.router.apps import info
+
+
+class Silent:
+    """The `WorkerClient` of a worker that answers no probe; `asked` is called at each."""
+
+    def __init__(self, asked: Callable[[], object]) -> None:
+        self._asked = asked
+
+    @asynccontextmanager
+    async def get(self, url: URL, seconds: float) -> AsyncIterator[WorkerReply]:
+        self._asked()
+        raise TimeoutError
+        yield
+
+    @asynccontextmanager
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[WorkerReply]:
+        raise NotImplementedError
+        yield
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def silences_until_down(*, batches_between: bool) -> int:
+    """How many probes of a replica get no answer until it is down; five times as many as may be, at most."""
+    over = asyncio.Event()
+    silences = 0
+
+    def asked() -> None:
+        nonlocal silences
+        silences += 1
+        replica.successes += batches_between
+        if silences == 5 * SILENCES_UNTIL_DOWN:
+            over.set()
+
+    client = Silent(asked)
+    replica = Replica("r:1", "retrieval", 4, client)
+    replica.up(info("retrieval"))
+    prober = Prober(replica, client, lambda *_: None, seconds_while_up=0.001)
+
+    def changed() -> None:
+        assert replica.state is State.DOWN
+        over.set()
+
+    replica.changed = changed
+    probing = asyncio.create_task(prober.run())
+    async with asyncio.timeout(20):
+        await over.wait()
+    probing.cancel()
+    return silences
+
+
+async def test_silence_that_goes_on_takes_a_replica_down() -> None:
+    assert await silences_until_down(batches_between=False) == SILENCES_UNTIL_DOWN
+
+
+async def test_silences_with_batches_done_in_between_are_not_in_a_row() -> None:
+    assert await silences_until_down(batches_between=True) == 5 * SILENCES_UNTIL_DOWN
