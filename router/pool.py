@@ -253,11 +253,23 @@ class Pool:
 
     async def _run(self, replica: Replica, batch: Batch) -> None:
         """See one batch through on one replica; each of its items ends, or is back in the queue."""
+        reason = ""
+
+        def deliver(item: Item, frame: contract.Frame) -> None:
+            nonlocal reason
+            if isinstance(frame, contract.Failure) and frame.code == "internal":
+                # It stays in the batch, which as a whole has one more try for all of these.
+                reason = frame.message
+            else:
+                self._deliver(item, frame)
+
         try:
             with self._observer.at(replica, batch):
-                await replica.encode(batch, self._deliver)
+                await replica.encode(batch, deliver)
             self._ordinary = replica.pace
             self._judge(replica)
+            if failed := batch.unfinished():
+                self._retry(failed, "item_failed", reason)
         except Overloaded:
             replica.pause(self._clock())
             self._put_back(batch.unfinished(), "overloaded")
@@ -299,7 +311,7 @@ class Pool:
             self.dispatch()
 
     def _deliver(self, item: Item, frame: contract.Frame) -> None:
-        """An item's frame has come, and is as it should be."""
+        """An item's frame has come, is as it should be, and ends it."""
         if item.batch is None:
             return
         if isinstance(frame, contract.Vector):
@@ -308,14 +320,11 @@ class Pool:
             self.queue.drained(item, now)
             self._observer.served(frame)
             item.gather.resolve(item, frame, now)
-        elif frame.code == "internal":
-            self._retry([item], "item_failed", frame.message)
-            self.dispatch()
         else:
             self._fail([item], client_error(item, frame))
 
     def _retry(self, items: Sequence[Item], kind: str, reason: str) -> None:
-        """Another try for `items`, as far as they and the pool have any left."""
+        """Another try for `items` of one batch, as far as they and the pool have any left."""
         if items and not self._retries.spend(self._clock()):
             self._fail(items, Unavailable("too much is failing to try again", retry_after=RETRY_AFTER))
         for item in items:

@@ -88,14 +88,15 @@ class Replica:
         self._client = client
         self._clock = clock
         self._url = URL(f"http://{address}{contract.ENCODE_PATH}")
+        self._nothing_done = False
         self._gone = False
 
     def has_free_lane(self, now: float) -> bool:
         """Whether it would take a batch now.
 
-        One that has failed gets one at a time until it succeeds, and one that is slow as long as it is.
+        One that is not sound gets one at a time until it succeeds, and one that is slow as long as it is.
         """
-        lanes = 1 if self.breaker.failures or self.pace.slow else self.lanes
+        lanes = self.lanes if self.sound and not self.pace.slow else 1
         return (
             self.state is State.READY
             and self.lanes_in_use < lanes
@@ -111,8 +112,8 @@ class Replica:
 
     @property
     def sound(self) -> bool:
-        """Whether it is ready and its last batch did not fail."""
-        return self.state is State.READY and not self.breaker.failures
+        """Whether it is ready and its last batch did not fail, nor all that was in it."""
+        return self.state is State.READY and not self.breaker.failures and not self._nothing_done
 
     def up(self, info: contract.Info) -> None:
         """A probe has found it ready."""
@@ -121,6 +122,7 @@ class Replica:
             # Another process than the one that failed.
             self.breaker = Breaker()
             self.pace = Pace()
+            self._nothing_done = False
             self._gone = False
         self._become(State.READY, "ready")
 
@@ -165,10 +167,21 @@ class Replica:
         Raises `ReplicaFailed`, `Overloaded`, `Draining` or `Rejected`, each after as many deliveries as
         there were; returns when every item has had one. Cancelling it closes the connection, which the
         worker takes as the end of the batch.
+
+        A batch of which every item failed inside is no success: its engine may have died, and would look very
+        fast. It is no failure for the breaker either, or a few items that no replica can do would close
+        the pool to all others.
         """
         started, in_flight = self._clock(), self.tokens_in_flight
+        inside = 0
+
+        def count(item: Item, frame: contract.Frame) -> None:
+            nonlocal inside
+            inside += isinstance(frame, contract.Failure) and frame.code == "internal"
+            deliver(item, frame)
+
         try:
-            await self._encode(batch, deliver)
+            await self._encode(batch, count)
         except TRANSPORT_ERRORS as error:
             reason = f"{type(error).__name__} {error}".strip()
             if was_refused(error):
@@ -178,6 +191,9 @@ class Replica:
             raise self._failed(reason, started) from error
         except ReplicaFailed as error:
             raise self._failed(str(error), started) from error
+        self._nothing_done = inside == len(batch.items)
+        if self._nothing_done:
+            return
         self.breaker.succeeded()
         self.pace.observe(in_flight, self._clock() - started)
         self.successes += 1

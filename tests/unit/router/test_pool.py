@@ -14,6 +14,7 @@ from router.pace import BATCHES_UNTIL_JUDGED
 from router.pool import Clock, Pool
 from router.queue import PoolQueue
 from router.replica import Replica, ReplicaFailed
+from router.retries import SMALLEST_CAPACITY
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request, vector
 from workers import contract
@@ -58,6 +59,13 @@ class Told(Replica):
     async def failed(self) -> None:
         """It fails at the first batch that it has."""
         self._ends.popleft().set_exception(ReplicaFailed("told to"))
+        await turns()
+
+    async def failed_inside(self, *, but: int = 0) -> None:
+        """It says of each item of the first batch that it has, `but` so many, that it failed inside."""
+        batch = self.batches[len(self.batches) - len(self._ends)]
+        frames = [contract.Failure(0, "internal", "told to") for _ in batch.items]
+        self._ends.popleft().set_result([*map(vector, batch.items[:but]), *frames[but:]])
         await turns()
 
 
@@ -191,3 +199,45 @@ async def test_a_slow_replica_stays_slow_while_one_that_is_faster_is_ready(
     third.down("connection refused", gone=True)
     assert slow.pace.slow
     assert slow.lanes_in_use == 1
+
+
+@pytest.mark.parametrize("done", [0, 5])
+async def test_items_that_fail_together_cost_the_pool_one_retry(make_pool: MakePool, done: int) -> None:
+    replica = Told("r:1")
+    pool = make_pool(replica, batch_items=10 * SMALLEST_CAPACITY)
+    request = await asked(pool, 5 * SMALLEST_CAPACITY)
+    await replica.failed_inside(but=done)
+    assert replica.last == request.items[done:]
+    await replica.done()
+    assert request.vectors() == [vector(item) for item in request.items]
+
+
+async def test_a_replica_that_does_nothing_of_a_batch_is_not_what_it_is_tried_again_at(
+    make_pool: MakePool,
+) -> None:
+    busy, dead = Told("busy:1"), Told("dead:1")
+    pool = make_pool(busy, dead)
+    await asked(pool)
+    request = await asked(pool)
+    await dead.failed_inside()
+    assert pool.queue.waiting() == request.items
+    await busy.done()
+    assert busy.last == request.items
+
+
+async def test_a_batch_of_which_nothing_is_done_is_neither_a_success_nor_a_failure(
+    make_pool: MakePool,
+) -> None:
+    """A dead engine is quick to say so, and must not look fast; an item may be what no engine can do."""
+    replica = Told("r:1", lanes=2)
+    pool = make_pool(replica)
+    await asked(pool)
+    await replica.failed()
+    for _ in range(10):
+        await asked(pool, 2)
+        assert replica.lanes_in_use == 1
+        await replica.failed_inside()
+        assert (replica.breaker.failures, replica.successes) == (1, 0)
+        assert replica.pace.seconds_per_token == 0
+    await replica.done()
+    assert replica.sound
