@@ -11,7 +11,7 @@ import ray
 from ray.serve.config import AutoscalingContext
 
 from deploy.ray.directory import find_directory
-from deploy.ray.pressure import Pressure, replicas_for
+from deploy.ray.pressure import FromNone, Pressure, replicas_for
 from deploy.ray.room import matches
 from workers.contract import PoolName
 
@@ -36,6 +36,7 @@ class PressurePolicy:
         self._name, self._pool = name, pool
         self._capacity, self._utilization = tokens_per_second, utilization
         self._backlog_seconds = backlog_seconds
+        self._from_none = FromNone()
         self._pressure: Pressure | None = None
         self._asked_at = float("-inf")
         self._answer: Any = None
@@ -46,7 +47,10 @@ class PressurePolicy:
         if self._pressure is None:
             return context.target_num_replicas, {}
         demand = self._pressure.demand(self._backlog_seconds)
-        return replicas_for(demand, self._capacity, self._utilization), {}
+        wanted = replicas_for(demand, self._capacity, self._utilization)
+        target, running = context.target_num_replicas, context.current_num_replicas
+        config: Any = context.config
+        return self._from_none.decide(wanted, target, running, config.upscale_delay_s, now), {}
 
     def _look(self, now: float) -> None:
         if self._answer is not None:

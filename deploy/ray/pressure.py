@@ -41,6 +41,30 @@ def replicas_for(demand: float, tokens_per_second: float, utilization: float) ->
     return demand / (tokens_per_second * utilization)
 
 
+class FromNone:
+    """What is asked for while no replica runs, when Serve knows no delay but does at once what it is told.
+
+    One as soon as there is work, and never fewer than are being started: a start that is broken off because
+    the load fell for a moment begins again with the next request. More than those only after `up_seconds`,
+    as Serve has it where replicas run.
+    """
+
+    def __init__(self) -> None:
+        self._more_since = math.inf
+
+    def decide(self, wanted: float, target: int, running: int, up_seconds: float, now: float) -> float:
+        """What to tell Serve, when `wanted` would do what there is to do, and so far it is `target`."""
+        least = max(target, 1 if wanted > 0 else 0)
+        if running or wanted <= least:
+            self._more_since = math.inf
+            return wanted if running else least
+        self._more_since = min(self._more_since, now)
+        if now - self._more_since < up_seconds:
+            return least
+        self._more_since = math.inf
+        return wanted
+
+
 class Flow:
     """Tokens a second over the last few seconds, in which what is longer ago weighs less."""
 

@@ -9,7 +9,7 @@ from ray.serve.config import AutoscalingConfig
 from deploy.ray.book import LEARNING_SECONDS, Book, RouterReport
 from deploy.ray.config import Autoscaling
 from deploy.ray.policies import ASK_SECONDS
-from deploy.ray.pressure import AVERAGED_SECONDS, Pressure, replicas_for
+from deploy.ray.pressure import AVERAGED_SECONDS, FromNone, Pressure, replicas_for
 from loadtests.simulate.router import POOL
 
 # Serve decides ten times a second, but the policy asks for the pressure only so often.
@@ -27,6 +27,7 @@ class Autoscaler:
         self._settings = settings
         self._tokens_held = tokens_held
         self._mean_held = 0.0
+        self._from_none = FromNone()
         # It has been there for long, and would know whoever was there before.
         self._book = Book(-LEARNING_SECONDS)
         self._delays = AutoscalingConfig(
@@ -45,7 +46,10 @@ class Autoscaler:
     def target(self, target: int, running: int, now: float) -> int:
         """How many there shall be, where so far it was `target`, of which `running` serve."""
         pressure = self._book.pressure(POOL, now)
-        wanted = target if pressure is None else math.ceil(self._replicas_for(pressure))
+        wanted = target
+        if pressure is not None:
+            asked = self._replicas_for(pressure)
+            wanted = math.ceil(self._from_none.decide(asked, target, running, self._settings.up_seconds, now))
         wanted = min(max(wanted, self._settings.min), self._settings.max)
         if running == 0 and wanted > 0:
             # As Serve does: from none there is no delay.

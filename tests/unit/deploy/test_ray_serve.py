@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve.autoscaling_policy import _apply_autoscaling_config
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray import policies, serve_app
@@ -97,8 +99,14 @@ def test_the_number_is_beside_the_arguments_in_the_document() -> None:
     assert args(config()) == args(config(replicas=4))
 
 
-def context(target: int) -> Any:
-    return SimpleNamespace(target_num_replicas=target)
+def context(target: int, running: int = 1, **policy_state: Any) -> Any:
+    return SimpleNamespace(
+        target_num_replicas=target,
+        current_num_replicas=running,
+        total_num_requests=0,
+        policy_state=policy_state,
+        config=AutoscalingConfig(max_replicas=8, upscale_delay_s=10, downscale_delay_s=300),
+    )
 
 
 class Book:
@@ -152,6 +160,24 @@ def test_a_pool_that_has_nothing_to_do_needs_no_replica(book: Book, clock: Simpl
     policy(context(1))
     book.asked[-1].set_result(Pressure())
     assert policy(context(1)) == (0, {})
+
+
+def test_a_cold_start_is_neither_broken_off_nor_grown_by_a_load_that_swings(
+    book: Book, clock: SimpleNamespace
+) -> None:
+    policy = policy_of_a_pool()
+    # As Serve calls it: while no replica runs it knows no delay of its own.
+    serve = _apply_autoscaling_config(lambda its: policy(its))
+    serve(context(0, running=0))
+    target, targets = 0, []
+    # Replicas that the load of each second asks for.
+    for load in [0, 2, 4, 4, 0, 1, 4, *[4] * 10, 4, 1, 0]:
+        clock.now += policies.ASK_SECONDS
+        book.asked[-1].set_result(Pressure(tokens_per_second=50 * load))
+        target, _ = serve(context(target, running=0))
+        targets.append(target)
+    # One at once; four when they have been wanted for 10 s; not fewer, though nothing runs yet.
+    assert targets == [0, *[1] * 15, *[4] * 4]
 
 
 def test_a_directory_that_fails_or_is_silent_is_asked_again(book: Book, clock: SimpleNamespace) -> None:

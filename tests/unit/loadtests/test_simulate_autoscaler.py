@@ -15,15 +15,23 @@ from loadtests.simulate.system import Setup, Simulation
 
 
 def told(
-    autoscaler: Autoscaler, pressure: Pressure, seconds: int, target: int, per_second: float = 0.0
+    autoscaler: Autoscaler,
+    pressure: Pressure,
+    seconds: int,
+    target: int,
+    per_second: float = 0.0,
+    running: int | None = None,
 ) -> list[int]:
-    """The target of each second while a router has `pressure`, and `per_second` tokens come to it."""
+    """The target of each second while a router has `pressure`, and `per_second` tokens come to it.
+
+    `running` replicas serve, or all of the target.
+    """
     targets = []
     for now in range(seconds):
         for half in (now - 0.75, now - 0.25):
             arrived = {POOL: per_second * (half + 1)}
             autoscaler.report(RouterReport("a", "", "", pressures={POOL: pressure}, arrived=arrived), half)
-        target = autoscaler.target(target, target, now)
+        target = autoscaler.target(target, target if running is None else running, now)
         targets.append(target)
     return targets
 
@@ -46,6 +54,14 @@ def test_less_waits_for_its_own_time_and_the_last_replica_for_another() -> None:
 def test_from_none_there_is_no_delay() -> None:
     settings = Autoscaling(min=0, max=10, tokens_per_second=1000, up_seconds=30)
     assert told(Autoscaler(settings), Pressure(waiting_tokens=10), 1, target=0) == [1]
+
+
+def test_while_none_runs_more_waits_as_usual_and_there_is_never_less() -> None:
+    settings = Autoscaling(min=0, max=10, tokens_per_second=1000, utilization=1, backlog_seconds=10)
+    autoscaler = Autoscaler(settings)
+    many = Pressure(waiting_tokens=35_000)
+    assert told(autoscaler, many, 12, target=0, running=0) == [1] * 10 + [4] * 2
+    assert told(autoscaler, Pressure(), 20, target=4, running=0) == [4] * 20
 
 
 def test_as_long_as_no_router_says_anything_there_are_as_many_as_before() -> None:
