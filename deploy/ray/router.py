@@ -77,6 +77,8 @@ class NodeRouter:
         """Called by Serve every few seconds."""
         if (code := self._process.ended) is not None:
             raise RuntimeError(f"the router has ended with {code}")
+        if self._following.done():
+            raise RuntimeError("the router is not told of workers any more; the replica's log says why")
         (await self._client.get(f"{self._url}/live")).raise_for_status()
 
     async def __del__(self) -> None:
@@ -136,6 +138,11 @@ class NodeRouter:
                 if str(error) != trouble:
                     trouble = str(error)
                     log.warning("the directory says nothing, the workers known stay: %s", error)
+            except Exception as error:
+                # A full disk, say: whatever it is, the next look may go well.
+                if repr(error) != trouble:
+                    trouble = repr(error)
+                    log.exception("the workers known stay")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _report(self) -> RouterReport:
@@ -147,8 +154,10 @@ class NodeRouter:
         # Each router tries them in an order of its own, or all of them would begin with the same.
         for group in groups:
             random.Random(self._id).shuffle(group["targets"])
-        if groups == self._written:
+        # What lies in /tmp and does not change for days may be cleared away.
+        if groups == self._written and self._file.exists():
             return
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(groups))
         part.replace(self._file)

@@ -70,6 +70,8 @@ class PoolWorker:
         """Called by Serve every few seconds; an error three times in a row has the replica replaced."""
         if (code := self._process.ended) is not None:
             raise RuntimeError(f"the worker has ended with {code}")
+        if self._beating.done():
+            raise RuntimeError("the directory is not told of the worker any more; the replica's log says why")
         host, _, port = self._member.address.rpartition(":")
         if await is_ready(host, int(port), self._token):
             return
@@ -109,6 +111,9 @@ class PoolWorker:
                     await self._directory.ask("beat", self._member)
             except DirectoryLost as error:
                 log.warning("the directory cannot be told of %s: %s", self._member.address, error)
+            except Exception:
+                # Whatever it is, the next beat may go well; without beats no router knows the worker.
+                log.exception("the directory cannot be told of %s", self._member.address)
             await asyncio.sleep(BEAT_SECONDS)
 
 
