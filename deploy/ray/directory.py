@@ -20,6 +20,9 @@ from workers.contract import PoolName
 NAMESPACE = "triptych"
 # Longest time that one question to it may take.
 CALL_SECONDS = 5.0
+# As Serve places its controller: an actor that needs nothing could be on any node, and Ray never ends a node
+# with an actor on it for being idle.
+ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
 class DirectoryLost(RuntimeError):
@@ -84,7 +87,7 @@ class Directory:
 
 
 def directory(name: str) -> Any:
-    """The actor of the deployment `name`, started where there is none; restarted on another node by Ray."""
+    """The actor of the deployment `name`, started on the head where there is none, and again by Ray."""
     return (
         ray.remote(Directory)
         .options(
@@ -94,6 +97,7 @@ def directory(name: str) -> Any:
             get_if_exists=True,
             max_restarts=-1,
             num_cpus=0,
+            resources=ON_THE_HEAD,
             max_concurrency=10_000,
         )
         .remote()

@@ -21,6 +21,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deploy.install import NEWEST, OLDEST
 from deploy.ray.config import ClusterConfig, Routers, parse_config, read_config
+from deploy.ray.room import matches
 from deploy.ray.serve_app import PoolArgs, RouterArgs, serve_document
 from router.settings import RouterSettings
 from router.targets import read_document
@@ -418,6 +419,21 @@ def test_the_machines_on_aws_are_in_a_security_group_of_our_own() -> None:
     for kind in config["available_node_types"].values():
         assert kind["node_config"]["SecurityGroupIds"]
         assert kind["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_routers_on_aws_keep_no_gpu_node_busy_and_outlive_the_head() -> None:
+    cluster = yaml.safe_load((ROOT / "deploy/ray/clusters/aws.yaml").read_text())
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (labels,) = (
+        yaml.safe_load(block)["routers"]["labels"] for block in blocks if block.startswith("routers:")
+    )
+    kinds = cluster["available_node_types"]
+    for kind in kinds.values():
+        assert matches(kind.get("labels", {}), labels) == (kind["resources"]["GPU"] == 0)
+    workers = kinds.keys() - {cluster["head_node_type"]}
+    assert sum(kinds[name]["min_workers"] for name in workers if "labels" in kinds[name]) >= 1
+    assert cluster["max_workers"] >= sum(kinds[name]["max_workers"] for name in workers)
+    assert kinds["router"]["worker_setup_commands"] == cluster["setup_commands"]
 
 
 def test_kuberay_turns_the_token_on() -> None:

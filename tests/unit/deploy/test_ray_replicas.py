@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 
+from deploy.ray import directory as directories
 from deploy.ray import router, worker
 from deploy.ray.book import Member
 from deploy.ray.router import NodeRouter
@@ -122,3 +124,17 @@ async def test_a_worker_beats_on_after_any_error_and_is_not_healthy_without(
     await asyncio.wait([replica._beating])
     with pytest.raises(RuntimeError, match="not told of the worker"):
         await replica.check_health()
+
+
+def test_the_directory_is_on_the_head_or_it_would_keep_a_node_from_being_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+    actor = SimpleNamespace(remote=lambda: "the actor")
+    made = SimpleNamespace(options=lambda **options: asked.update(options) or actor)
+    monkeypatch.setattr(directories.ray, "remote", lambda _: made)
+    assert directories.directory("triptych") == "the actor"
+    assert asked["resources"].keys() == {HEAD_NODE_RESOURCE_NAME}
+    assert asked["num_cpus"] == 0
+    # After the head's end it is on the next one.
+    assert asked["max_restarts"] == -1
