@@ -285,6 +285,25 @@ def test_what_selects_pods_selects_some(manifest: Path) -> None:
         assert any(selector.items() <= labels.items() for labels in there), document["metadata"]["name"]
 
 
+@each_manifest
+def test_a_node_can_be_drained_of_routers_and_workers(manifest: Path) -> None:
+    budgets = of_kind(manifest, "PodDisruptionBudget")
+    assert budgets
+    for budget in budgets:
+        spec = budget["spec"]
+        if manifest.stem == "rayservice":
+            # No scale subresource: only an integer minAvailable can be reckoned with.
+            (group,) = (
+                group
+                for group in groups()
+                if spec["selector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+            )
+            assert 0 < spec["minAvailable"] < group["minReplicas"]
+            assert "maxUnavailable" not in spec
+        else:
+            assert spec["maxUnavailable"] == 1
+
+
 @each_pod
 def test_every_pod_is_probed(pod: Pod) -> None:
     assert "readinessProbe" in pod.container
