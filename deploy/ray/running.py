@@ -4,13 +4,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import ray
 import ray.exceptions
 from ray import serve
 from ray.serve.config import ProxyLocation
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeInstanceDetails
 
 from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig, ConfigError, Pool
@@ -22,6 +24,8 @@ from workers.contract import PoolName
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer: an actor that is only being started takes a while.
 DIRECTORY_SECONDS = 10.0
+# Beyond the time that replicas have to stop: for Serve, which kills them then, and takes a moment to say so.
+END_SECONDS = 60.0
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -60,12 +64,10 @@ def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> Non
 
 
 def end_removed(config: ClusterConfig) -> None:
-    """End the pools that the configuration does not name any more."""
+    """End the pools that the configuration does not name any more. Raises `Failed` when one does not end."""
     present = serve.status().applications
-    for name in get_args(PoolName):
-        if name not in config.pools and f"{config.name}-{name}" in present:
-            print(f"ending {config.name}-{name}, which is not in the configuration", flush=True)
-            serve.delete(f"{config.name}-{name}")
+    removed = [f"{config.name}-{name}" for name in get_args(PoolName) if name not in config.pools]
+    _all_ended(_end([name for name in removed if name in present]))
 
 
 def wait(config: ClusterConfig, seconds: float) -> Status:
@@ -110,16 +112,68 @@ def _overview(name: str) -> Overview | None:
 
 
 def stop(config: ClusterConfig) -> None:
-    """End the applications and the directory, and Serve where nothing else uses it."""
-    names = {f"{config.name}-{name}" for name in (*get_args(PoolName), "routers")}
+    """End the applications and the directory, and Serve where nothing else uses it.
+
+    Raises `Failed` when an application does not end; all are told to, also behind one that is slow.
+    """
+    routers = f"{config.name}-routers"
+    pools = [f"{config.name}-{name}" for name in get_args(PoolName)]
     present = serve.status().applications
-    for name in sorted(names & set(present), key=lambda name: name != f"{config.name}-routers"):
-        print(f"ending {name}", flush=True)
-        serve.delete(name)
+    # What the routers have accepted still needs the workers.
+    left = _end([routers] if routers in present else [])
+    left += _end([name for name in pools if name in present])
+    # The directory too: what is left would start another.
+    _all_ended(left)
     if (book := find_directory(config.name)) is not None:
         ray.kill(book)
-    if not set(present) - names:
+    if not set(present) - {routers, *pools}:
         serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _end(names: Collection[str]) -> list[str]:
+    """End applications and wait, while it is said which are left; those that are when their time is over."""
+    if not names:
+        return []
+    deadline = time.monotonic() + _stop_seconds(names) + END_SECONDS
+    for name in names:
+        print(f"ending {name}", flush=True)
+        # To wait is for us: Serve gives up after a minute, whatever time its replicas have.
+        serve.delete(name, _blocking=False)
+    said = list(names)
+    while left := [name for name in names if name in serve.status().applications]:
+        if left != said:
+            print(f"still ending: {', '.join(left)}", flush=True)
+            said = left
+        if time.monotonic() > deadline:
+            break
+        time.sleep(LOOK_SECONDS)
+    return left
+
+
+def _stop_seconds(names: Collection[str]) -> float:
+    """The longest time that a replica of these applications has to stop, as Serve knows it.
+
+    Not as a configuration has it, which may have changed since, or name some of them no more.
+    """
+    client: Any = _get_global_client()
+    details = ServeInstanceDetails(**client.get_serve_details())
+    return max(
+        (
+            float(deployment.deployment_config.graceful_shutdown_timeout_s)
+            for name in names
+            if name in details.applications
+            for deployment in details.applications[name].deployments.values()
+        ),
+        default=0.0,
+    )
+
+
+def _all_ended(left: Sequence[str]) -> None:
+    if left:
+        raise Failed(
+            f"not ended in the time that it has: {', '.join(left)}. Serve goes on ending what is left; "
+            "run this again to wait for it, or see its log for what holds it up"
+        )
 
 
 def scaled(config: ClusterConfig, wanted: dict[PoolName, int]) -> ClusterConfig:
