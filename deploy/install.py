@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,18 @@ command again:
   rm -rf {venv}
 If it comes back, pip's configuration (`pip config list`) prefers another torch: take that out.
 """
+NO_ANSWER = """
+`nvidia-smi -L`, which lists the GPUs, fails here:
+  {answer}
+Mend the driver (after an update it takes a reboot), or say what to set up:
+  make ENGINE=gpu ...
+  make ENGINE=cpu ...
+"""
+NO_GPU_NOW = """
+{venv} has vLLM for GPUs, but no NVIDIA GPU is found here now. Say what to set up:
+  make ENGINE=gpu ...   keeps it
+  make ENGINE=cpu ...   sets up anew, for CPUs
+"""
 
 
 class Failed(Exception):
@@ -67,7 +80,7 @@ def main() -> int:
         root = os.open(ROOT, os.O_RDONLY)
         fcntl.flock(root, fcntl.LOCK_EX)
         wanted = {extra for extra in EXTRAS if getattr(options, extra)}
-        set_up(detect_engine() if engine == "auto" else engine, wanted)
+        set_up(choose_engine() if engine == "auto" else engine, wanted)
     except Failed as reason:
         print(f"\nsetup: {str(reason).strip()}", file=sys.stderr)
         return 1
@@ -89,13 +102,30 @@ def check_python() -> None:
         raise Failed(f"vLLM runs on Linux; this is {platform.system()}.")
 
 
+def choose_engine() -> str:
+    """The engine for this machine; a `.venv` for GPUs is not given up for CPUs without being told."""
+    engine = detect_engine()
+    done = STAMP.read_text() if STAMP.exists() else ""
+    if engine == "cpu" and done.startswith("gpu "):
+        raise Failed(NO_GPU_NOW.format(venv=VENV))
+    return engine
+
+
 def detect_engine() -> str:
-    """`gpu` where the NVIDIA driver lists a GPU, `cpu` elsewhere."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
+    """`gpu` where the NVIDIA driver lists a GPU, `cpu` where there is no driver or no GPU.
+
+    Raises Failed when the driver is there and does not say, as after an update until a reboot.
+    """
+    if shutil.which("nvidia-smi") is None:
         return "cpu"
-    return "gpu" if "GPU " in listed else "cpu"
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed(NO_ANSWER.format(answer=error)) from None
+    answer = (done.stdout + done.stderr).strip()
+    if done.returncode != 0 and not re.search(r"no devices (were )?found", answer, re.IGNORECASE):
+        raise Failed(NO_ANSWER.format(answer=answer or f"exit code {done.returncode}"))
+    return "gpu" if "GPU " in done.stdout else "cpu"
 
 
 def set_up(engine: str, wanted: set[str]) -> None:

@@ -66,7 +66,11 @@ def main(arguments: Sequence[str]) -> int:
 def make_plan() -> Plan:
     """Read the settings and look at the machine. Raises `SettingsError` or `PlanError`."""
     settings = read_settings(DeploySettings)
-    usable = machine.usable_gpus()
+    try:
+        usable = machine.usable_gpus()
+    except machine.NoAnswer as error:
+        # Not for no GPU: the demo would be served where the real weights are wanted.
+        raise PlanError(f"{error}\nMend the driver; after an update it takes a reboot") from None
     if settings.gpus and not usable:
         raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus

