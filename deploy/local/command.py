@@ -14,6 +14,7 @@ from dotenv import load_dotenv
 from deploy.local import machine, models
 from deploy.local.child import Child
 from deploy.local.guard import Guard
+from deploy.local.memory import check_memory
 from deploy.local.models import Models
 from deploy.local.output import Output
 from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
@@ -77,6 +78,8 @@ def make_plan() -> Plan:
     chosen = models.choose(settings, has_gpu=bool(gpus))
     environ = with_token(os.environ)
     pairs = plan_workers(settings, chosen, environ, gpus, machine.cores())
+    if gpus:
+        check_memory(pairs, chosen, machine.gpu_memory())
     plan = Plan(settings, chosen, plan_router(pairs, environ), tuple(spec for _, spec in pairs))
     for spec, setting in [
         (plan.router, "ROUTER_PORT"),

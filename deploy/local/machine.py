@@ -29,6 +29,16 @@ def usable_gpus() -> tuple[str, ...]:
     return tuple(part.strip() for part in visible.split(",") if part.strip())
 
 
+def gpu_memory() -> dict[str, float]:
+    """GiB of each GPU, by its index and by its UUID; those that do not say are left out."""
+    try:
+        listed = _ask("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
+    except NoAnswer:
+        return {}
+    found = re.findall(r"^(\d+), *(\S+), *(\d+)$", listed, re.MULTILINE)
+    return {name: int(mib) / 1024 for index, uuid, mib in found for name in (index, uuid)}
+
+
 def _ask(*arguments: str) -> str:
     """What nvidia-smi prints; nothing where it finds no GPU. Raises `NoAnswer`."""
     command = ["nvidia-smi", *arguments]

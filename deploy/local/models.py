@@ -3,7 +3,8 @@
 import hashlib
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.settings import DeploySettings
@@ -25,12 +26,14 @@ class Step:
 class Models:
     """`folders`: what each pool's workers load, a folder or a Hugging Face id; `steps` come first, in order.
 
-    `demo` says that at least one of them has random weights.
+    `demo` says that at least one of them has random weights. `sources`: what those are made from that are
+    merged here.
     """
 
     folders: dict[PoolName, str]
     steps: tuple[Step, ...]
     demo: bool
+    sources: Mapping[PoolName, str] = field(default_factory=dict)
 
 
 def choose(settings: DeploySettings, has_gpu: bool) -> Models:
@@ -57,7 +60,7 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
             )
         )
     folders |= {pool: str(variants / pool) for pool in to_merge}
-    return Models(folders, tuple(steps), demo=source == DEMO)
+    return Models(folders, tuple(steps), source == DEMO, dict.fromkeys(to_merge, upstream))
 
 
 def _checkpoints(*arguments: str) -> tuple[str, ...]:

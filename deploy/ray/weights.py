@@ -73,6 +73,13 @@ def verdict(name: PoolName, pool: Pool, weights: float | None, gpu_memory_gib: f
     return Verdict("yes", f"{parts} is {need:.1f} GiB, within {place}")
 
 
+def least_gib(name: PoolName, pool: Pool, weights: float) -> float | None:
+    """GiB without which an engine does not start, whatever else it takes; None: not known."""
+    if _conversion(pool):
+        return None
+    return weights / pool.tensor_parallel + _cache_gib(name, pool)
+
+
 def _cache_gib(name: PoolName, pool: Pool) -> float:
     """What `kv_cache_gib` says; else what one input of full length needs, less than which vLLM refuses."""
     if given := pool.worker.get("kv_cache_gib"):

@@ -77,6 +77,59 @@ def test_a_driver_that_fails_does_not_bring_the_demo(monkeypatch: pytest.MonkeyP
         make_plan()
 
 
+GPUS = """
+case "$*" in
+-L) {each} echo "GPU $i: NVIDIA Something (UUID: GPU-$i)"; done ;;
+*) {each} echo "$i, GPU-$i, {mib}"; done ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mib", "environ", "said"),
+    [
+        (
+            1,
+            23034,
+            {},
+            r"start: .* 8\.1 GiB, and it has 6\.7 of the 22\.5 GiB of GPU 0, which 3",
+        ),
+        (1, 24576, {}, r"Such a GPU has room for 2\. Serve fewer pools \(DEPLOY_POOLS"),
+        (1, 24576, {"DEPLOY_POOLS": "retrieval,code"}, None),
+        (3, 12288, {}, None),
+        (2, 12288, {}, "GPU 0, which 2 workers share. Such a GPU has room for 1"),
+        (1, 8192, {"DEPLOY_POOLS": "code"}, "GPU 0. Such a GPU has room for none"),
+        (1, 32768, {}, None),
+        (1, 24576, {"WORKER_QUANTIZATION": "fp8"}, None),
+        (1, 24576, {"WORKER_KV_CACHE_GIB": "0.5", "WORKER_MAX_TOKENS": "8192"}, None),
+        (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
+        (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_ settings: dtype"),
+        (1, "[N/A]", {}, None),
+    ],
+)
+def test_gpus_too_small_for_the_weights_are_refused_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gpus: int,
+    mib: object,
+    environ: dict[str, str],
+    said: str | None,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    each = f"for i in {' '.join(map(str, range(gpus)))}; do"
+    smi(tmp_path, monkeypatch, GPUS.format(each=each, mib=mib))
+    for name, value in {"ROUTER_PORT": str(free_port()), "DEPLOY_WORKER_PORT": "39101", **environ}.items():
+        monkeypatch.setenv(name, value)
+    if said is None:
+        make_plan()
+        return
+    with pytest.raises(PlanError, match=said):
+        make_plan()
+
+
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
