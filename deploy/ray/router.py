@@ -56,13 +56,7 @@ class NodeRouter:
         self._written: Groups | None = None
         self._id = serve.get_replica_context().replica_id.unique_id
         self._node = ray.get_runtime_context().get_node_id()
-        env = self._environment(host, dict(os.environ))
-        headers = {}
-        if env.get("ROUTER_API_KEYS") or env.get("ROUTER_API_KEYS_FILE"):
-            # Of the operators' keys only hashes are known; to look at its metrics takes one of our own.
-            key, entry = make_key("deploy.ray")
-            env["ROUTER_API_KEYS"] = json.dumps([*json.loads(env.get("ROUTER_API_KEYS") or "[]"), entry])
-            headers["Authorization"] = f"Bearer {key}"
+        env, headers = with_own_key(self._environment(host, dict(os.environ)))
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
         await self._until_free(host, routers.port)
         self._process = ChildProcess((sys.executable, "-m", "router"), env)
@@ -162,6 +156,19 @@ class NodeRouter:
         part.write_text(json.dumps(groups))
         part.replace(self._file)
         self._written = groups
+
+
+def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """A router's environment, with a key of our own where it asks for keys, and the headers that present it.
+
+    Of the operators' keys only hashes are known, and to look at its metrics takes a key.
+    """
+    keys = json.loads(env.get("ROUTER_API_KEYS") or "[]")
+    # A key of ours beside an empty list would close a router that is open.
+    if not keys and not env.get("ROUTER_API_KEYS_FILE"):
+        return env, {}
+    key, entry = make_key("deploy.ray")
+    return {**env, "ROUTER_API_KEYS": json.dumps([*keys, entry])}, {"Authorization": f"Bearer {key}"}
 
 
 def with_empty_pools(groups: Groups, pools: Mapping[PoolName, bool]) -> Groups:

@@ -13,10 +13,11 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray import policies, serve_app
-from deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
+from deploy.ray.config import ClusterConfig, ConfigError, environment, parse_config, read_config
 from deploy.ray.pressure import Pressure
-from deploy.ray.router import read_metrics, with_empty_pools
+from deploy.ray.router import read_metrics, with_empty_pools, with_own_key
 from deploy.ray.running import scaled
+from router.keys import KeyRing, read_keys
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 
@@ -248,6 +249,24 @@ def test_a_pool_without_workers_is_named_all_the_same() -> None:
         {"targets": [], "labels": {"task": "retrieval", "min_replicas": "1"}},
         {"targets": [], "labels": {"task": "text-matching", "min_replicas": "0"}},
     ]
+
+
+@pytest.mark.parametrize("keys", ["", "[]", None])
+def test_a_router_without_keys_stays_open(keys: str | None) -> None:
+    env = {} if keys is None else {"ROUTER_API_KEYS": keys}
+    assert with_own_key(env) == (env, {})
+    # As `settings: {api_keys: []}` has it.
+    assert with_own_key(environment("ROUTER_", {"api_keys": []}))[1] == {}
+
+
+@pytest.mark.parametrize(
+    "env", [{"ROUTER_API_KEYS": json.dumps(["0" * 64])}, {"ROUTER_API_KEYS_FILE": "/keys"}]
+)
+def test_a_router_with_keys_is_asked_with_one_of_our_own(env: dict[str, str]) -> None:
+    given, headers = with_own_key(env)
+    *others, ours = read_keys(given["ROUTER_API_KEYS"])
+    assert [key.sha256 for key in others] == json.loads(env.get("ROUTER_API_KEYS", "[]"))
+    assert KeyRing([ours]).find(headers["Authorization"].encode()) == ours
 
 
 def test_scaling_by_hand_names_what_cannot_be() -> None:
