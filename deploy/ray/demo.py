@@ -14,7 +14,8 @@ CONFIG = Path(__file__).parent / "examples" / "demo.yaml"
 
 def make() -> ClusterConfig:
     """The demo's configuration, once its checkpoints are there. Raises `ConfigError`."""
-    models = choose(DeploySettings(model=DEMO), has_gpu=False)
+    # Without the environment: DEPLOY_ says what runs on one machine, with other pools or other variants.
+    models = choose(DeploySettings.model_construct(model=DEMO), has_gpu=False)
     for step in models.steps:
         print(step.title, flush=True)
         if code := subprocess.run(step.argv).returncode:
