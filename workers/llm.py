@@ -31,10 +31,13 @@ class Llm:
     """
 
     def __init__(self, args: dict[str, Any]) -> None:
-        # vLLM takes seconds to import; nothing that only reads settings should pay for it.
         os.environ[DIE_WITH_WORKER] = "1"
+        # On CUDA vLLM forks by default. A forked engine inherits that plugins have been loaded here, so ours
+        # would not be called there: it would lack ADD_BATCH, and outlive a worker that is killed.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.environ.setdefault("VLLM_MSGPACK_ZERO_COPY_THRESHOLD", str(_ZERO_COPY_BYTES))
         os.environ.setdefault(ONEDNN_CAPACITY, str(ONEDNN_KERNELS))
+        # vLLM takes seconds to import; nothing that only reads settings should pay for it.
         from vllm import PoolingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine import EngineCoreRequest

@@ -17,7 +17,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
-    """Make the architecture known to vLLM; called once in each process before models are looked up."""
+    """Make the architecture known to vLLM; called once in each process before models are looked up.
+
+    vLLM does not call it again in a process that was forked after the first call, so `workers.llm` has it
+    spawn its processes.
+    """
     from vllm import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
