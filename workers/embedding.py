@@ -21,13 +21,14 @@ from workers.contract import (
 from workers.encoding import Job
 from workers.engine import Encoded, Engine
 from workers.images import ImageError, blank_png
-from workers.prompts import Fault, Prompt, TokenLimitError
+from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _CODES: dict[type[Fault], FailureCode] = {
     TokenLimitError: "token_limit",
     ImageError: "media_invalid",
     EmptyChunkError: "invalid",
+    PromptError: "internal",
 }
 _PROBE = Text("probe", "query")
 _WARM_UP_TEXTS = 32

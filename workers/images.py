@@ -37,7 +37,8 @@ class ImageError(ValueError):
 def decode_image(data: bytes) -> PillowImage:
     """RGB pixels of the first frame, as the model's own code has them: no alpha, no rotation.
 
-    Raises `ImageError`. The size is read from the header and checked before anything is decoded.
+    Raises `ImageError`, and `MemoryError` when there is none left, which is not the image's fault. The size
+    is read from the header and checked before anything is decoded.
     """
     try:
         image = Pillow.open(io.BytesIO(data), formats=FORMATS)
@@ -53,7 +54,9 @@ def decode_image(data: bytes) -> PillowImage:
         return image.convert("RGB")
     except UnidentifiedImageError as error:
         raise ImageError(f"the data is no image of a known format ({', '.join(FORMATS)})") from error
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+    # Pillow has no exception of its own for what is wrong with a file: a crafted one comes to an IndexError
+    # or to whatever else its parts are read with.
+    except Exception as error:
         raise ImageError(f"the image cannot be decoded: {error}") from error

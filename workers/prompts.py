@@ -5,6 +5,7 @@ no BOS and no EOS; one fixed prompt around an image, averaged from vision_start 
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from workers.contract import Document, Image, Item, Text
 from workers.images import ImageError, PillowImage, decode_image
 from workers.plugin.spec import PoolingSpec
 
+logger = logging.getLogger(__name__)
+
 PREFIXES = {"query": "Query: ", "passage": "Passage: "}
 IMAGE_PROMPT = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|>\n"
 
@@ -25,6 +28,10 @@ _INLINE_CHARACTERS = 400
 
 class TokenLimitError(ValueError):
     """A text is longer than the context and was not to be cut."""
+
+
+class PromptError(RuntimeError):
+    """An item could not be read for a reason that nobody foresaw; its neighbours are not touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Prompt:
     cut: int | None = None
 
 
-Fault = TokenLimitError | ImageError | EmptyChunkError
+Fault = TokenLimitError | ImageError | EmptyChunkError | PromptError
 """What an item can have wrong with itself."""
 
 
@@ -69,10 +76,15 @@ class Prompter:
             if isinstance(item.content, Image)
         ]
         offsets = any(chunk_starts for _, chunk_starts in joined)
-        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-            encodings = self._encode(texts, offsets)
-        else:
-            encodings = await loop.run_in_executor(self._threads, self._encode, texts, offsets)
+        encodings: Sequence[Encoding | PromptError]
+        try:
+            if sum(map(len, texts)) <= _INLINE_CHARACTERS:
+                encodings = self._encode(texts, offsets)
+            else:
+                encodings = await loop.run_in_executor(self._threads, self._encode, texts, offsets)
+        except Exception:
+            # The tokenizer does not say which text it was.
+            encodings = await loop.run_in_executor(self._threads, self._encode_each, texts, offsets)
         next_encoding, next_image = iter(encodings), iter(decoded)
         return [
             self._text_prompt(item, next(next_encoding), chunk_starts)
@@ -85,7 +97,11 @@ class Prompter:
         """Each token as text; a character that is spread over several tokens shows as U+FFFD in each."""
         return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
 
-    def _text_prompt(self, item: Item, encoding: Encoding, chunk_starts: Sequence[int]) -> Prompt | Fault:
+    def _text_prompt(
+        self, item: Item, encoding: Encoding | PromptError, chunk_starts: Sequence[int]
+    ) -> Prompt | Fault:
+        if isinstance(encoding, PromptError):
+            return encoding
         token_ids: list[int] = encoding.ids
         over = len(token_ids) > self._max_tokens
         if over and not item.truncate:
@@ -115,6 +131,16 @@ class Prompter:
         # Both release the GIL and spread a batch over the cores; the fast one keeps no offsets.
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         return encode(texts, add_special_tokens=False)
+
+    def _encode_each(self, texts: list[str], offsets: bool) -> list[Encoding | PromptError]:
+        encodings: list[Encoding | PromptError] = []
+        for text in texts:
+            try:
+                encodings += self._encode([text], offsets)
+            except Exception as error:
+                logger.exception("a text of %d characters cannot be tokenised", len(text))
+                encodings.append(PromptError(f"the text cannot be tokenised: {error}"))
+        return encodings
 
     def _position(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)

@@ -132,12 +132,13 @@ def test_what_the_processor_would_refuse_is_refused(size: tuple[int, int]) -> No
         decode_image(saved(picture(size=size), "PNG"))
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def png(width: int, height: int, packed: bytes, depth: int = 8, kind: int = 2) -> bytes:
     """A PNG of these pixels, whether they fit its size or not."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
@@ -159,11 +160,28 @@ def test_a_bomb_is_refused_before_anything_is_decoded(side: int, monkeypatch: py
 
 def test_a_bomb_in_a_text_beside_the_pixels_is_refused_too() -> None:
     bomb = zlib.compress(bytes(64 << 20))
-    text = b"a\0\0" + bomb
-    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
     whole = saved(picture(), "PNG")
     with pytest.raises(ImageError):
-        decode_image(whole[:33] + chunk + whole[33:])
+        decode_image(whole[:33] + chunk(b"zTXt", b"a\0\0" + bomb) + whole[33:])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid APNG")
+@pytest.mark.parametrize("name", [b"iCCP", b"pHYs", b"gAMA", b"sRGB", b"zTXt", b"iTXt", b"acTL", b"tRNS"])
+@pytest.mark.parametrize("end", [33, -12], ids=["before", "after"])
+@pytest.mark.parametrize("content", [b"", b"\0", b"a\0\1", bytes(26)])
+def test_a_chunk_of_nonsense_is_passed_over_or_refused(name: bytes, end: int, content: bytes) -> None:
+    whole = saved(picture(), "PNG")
+    with suppress(ImageError):
+        assert decode_image(whole[:end] + chunk(name, content) + whole[end:]).size == (64, 32)
+
+
+def test_a_lack_of_memory_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images.Pillow.Image, "convert", without_memory)
+    with pytest.raises(MemoryError):
+        decode_image(saved(picture(), "PNG"))
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])

@@ -24,5 +24,5 @@ def test_the_engine_is_spawned_on_every_platform(given: str | None, monkeypatch:
     os.environ.pop("VLLM_WORKER_MULTIPROC_METHOD", None)
     if given:
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = given
-    with pytest.raises(Stop, match="^spawn$"):
+    with pytest.raises(Stop, match="spawn"):
         Llm({})
