@@ -12,6 +12,10 @@ MAX_IMAGE_TOKENS = 768
 # The words that the model puts around every image.
 PROMPT_TOKENS = 12
 
+# So many blocks a GIF is read for its first frame: some hold tens of kilobytes of text before it, and one of
+# megabytes of empty comments would hold up the event loop.
+_GIF_BLOCKS = 1000
+
 # A file of a few kilobytes can claim more; the workers would refuse it too, after the way there.
 MAX_IMAGE_PIXELS = 100_000_000
 
@@ -115,7 +119,7 @@ def _pixel_size(data: bytes) -> tuple[int, int]:
     if data.startswith(b"\x89PNG"):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data.startswith(b"GIF"):
-        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+        return _gif_size(data)
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
     if data[12:16] == b"VP8X":
@@ -126,6 +130,40 @@ def _pixel_size(data: bytes) -> tuple[int, int]:
         bits = int.from_bytes(data[21:25], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     return 0, 0
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """The screen, made as large as its first frame needs it, as readers do; (0, 0) without a frame."""
+    at = _gif_frame(data)
+    if at is None:
+        return 0, 0
+    width, height = _two_shorts(data, 6)
+    left, top = _two_shorts(data, at + 1)
+    frame_width, frame_height = _two_shorts(data, at + 5)
+    return max(width, left + frame_width), max(height, top + frame_height)
+
+
+def _gif_frame(data: bytes) -> int | None:
+    """Where the first frame is described: behind the colours and all extensions, which are of many blocks."""
+    flags = data[10] if len(data) > 10 else 0
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    in_extension = False
+    for _ in range(_GIF_BLOCKS):
+        first = data[at : at + 1]
+        if in_extension:
+            # A block's length; the one of none is the last.
+            at += 1 + int.from_bytes(first)
+            in_extension = first > b"\0"
+        elif first == b"!":
+            at += 2
+            in_extension = True
+        else:
+            return at if first == b"," and len(data) >= at + 9 else None
+    return None
+
+
+def _two_shorts(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 2], "little"), int.from_bytes(data[at + 2 : at + 4], "little")
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -1,11 +1,21 @@
 """Media in a request's own text: forms of base64, what is no image or PDF, and headers that claim much."""
 
 import base64
+import io
 
 import pytest
+from PIL import Image as Pillow
 
 from router.errors import MediaInvalid, TooLarge
-from router.media import MAX_IMAGE_PIXELS, is_remote, read_image, read_pdf
+from router.media import (
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_TOKENS,
+    PROMPT_TOKENS,
+    image_tokens,
+    is_remote,
+    read_image,
+    read_pdf,
+)
 from workers.images import MAX_PIXELS
 
 PNG = (
@@ -101,13 +111,20 @@ def test_the_router_refuses_what_the_workers_would() -> None:
     assert MAX_IMAGE_PIXELS == MAX_PIXELS
 
 
+def gif(screen: tuple[int, int], frame: tuple[int, int], before: bytes = b"", colours: bool = False) -> bytes:
+    """The head of a GIF up to its first frame's size."""
+    sizes = [b"".join(side.to_bytes(2, "little") for side in size) for size in (screen, frame)]
+    table = (b"\x81\0\0" + bytes(3 * 4)) if colours else bytes(3)
+    return b"GIF89a" + sizes[0] + table + before + b"," + bytes(4) + sizes[1] + b"\0"
+
+
 def claims(kind: str, width: int, height: int) -> bytes:
     """The head of an image file that says to be so large."""
     match kind:
         case "png":
             return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
         case "gif":
-            return b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little")
+            return gif((1, 1), (width, height))
         case "jpeg":
             size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
             return b"\xff\xd8\xff\xe0\x00\x04\0\0\xff\xc0\x00\x11\x08" + size + bytes(10)
@@ -123,3 +140,30 @@ def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
     assert read_image(base64.b64encode(fits).decode(), 1000, "f") == fits
     with pytest.raises(MediaInvalid, match=r"^f: the image has 10001x10000 pixels"):
         read_image(base64.b64encode(bomb).decode(), 1000, "f")
+
+
+@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize("before", [b"", b"!\xf9\4\0\0\0\0\0", b"!\xfe" + b"\3,,," * 300 + b"\0!\xff\0"])
+def test_a_gif_costs_what_its_first_frame_is_whatever_its_screen_says(before: bytes, colours: bool) -> None:
+    large = gif((1, 1), (9900, 9900), before, colours)
+    assert image_tokens(large) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert image_tokens(gif((56, 84), (1, 1), before, colours)) == 2 * 3 + PROMPT_TOKENS
+    assert image_tokens(gif((1, 1), (56, 84), before, colours)) == 2 * 3 + PROMPT_TOKENS
+
+
+@pytest.mark.parametrize("before", [b"!\xfe" + b"\1," * 100_000 + b"\0", b"!\xfe\xff", b"?", b";"])
+def test_a_gif_whose_first_frame_is_out_of_reach_costs_the_most(before: bytes) -> None:
+    assert image_tokens(gif((1, 1), (1, 1), before)) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert image_tokens(gif((1, 1), (1, 1))[:-5]) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+
+
+def test_a_gifs_size_is_what_pillow_makes_of_it() -> None:
+    buffer = io.BytesIO()
+    frames = [Pillow.effect_noise((60, 90), 50) for _ in range(2)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], comment=b"words " * 999)
+    data = buffer.getvalue()
+    assert image_tokens(data) == 60 * 90 // 784 + PROMPT_TOKENS
+    small = bytearray(data)
+    small[6:10] = bytes((1, 0, 1, 0))
+    assert image_tokens(bytes(small)) == 60 * 90 // 784 + PROMPT_TOKENS
+    assert Pillow.open(io.BytesIO(small)).size == (60, 90)
