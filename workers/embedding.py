@@ -26,7 +26,6 @@ from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _CODES: dict[type[Fault], FailureCode] = {
     TokenLimitError: "token_limit",
-    ImageError: "media_invalid",
     EmptyChunkError: "invalid",
     PromptError: "internal",
 }
@@ -94,7 +93,10 @@ class Embedder:
         return lambda: self._score(index, query, prompt, priority)
 
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Frame:
-        encoded = await self._engine.encode(prompt, priority)
+        try:
+            encoded = await self._engine.encode(prompt, priority)
+        except ImageError as error:
+            return Failure(index, "media_invalid", str(error))
         vector, token_ids = encoded.vector, encoded.token_ids
         if isinstance(item.content, Document):
             # The engine gives a single span as one vector.
@@ -103,7 +105,10 @@ class Embedder:
         return Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts)
 
     async def _score(self, index: int, query: "_Query", prompt: Prompt, priority: int) -> Frame:
-        asked, found = await asyncio.gather(query.encoded(), self._engine.encode(prompt, priority))
+        try:
+            asked, found = await asyncio.gather(query.encoded(), self._engine.encode(prompt, priority))
+        except ImageError as error:
+            return Failure(index, "media_invalid", str(error))
         score = await max_sim(asked.vector, found.vector)
         return Vector(
             index,
@@ -129,9 +134,16 @@ class _Query:
         self._task: asyncio.Task[Encoded] | None = None
 
     async def encoded(self) -> Encoded:
+        """Its vectors. Raises what `Engine.encode` does; an `ImageError` says that it is the query's."""
         if self._task is None:
-            self._task = asyncio.ensure_future(self._engine.encode(self._prompt, self._priority))
+            self._task = asyncio.create_task(self._encode())
         return await self._task
+
+    async def _encode(self) -> Encoded:
+        try:
+            return await self._engine.encode(self._prompt, self._priority)
+        except ImageError as error:
+            raise ImageError(f"the query: {error}") from error
 
 
 async def max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> float:

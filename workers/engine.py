@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
 from workers.checkpoints.variant import Variant
 from workers.contract import Info, PoolName
+from workers.decoding import Decoder
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.prompts import Prompt, Prompter
 from workers.settings import WorkerSettings
@@ -36,6 +37,7 @@ class Engine:
         self._plain = self._llm.params("embed")
         tokenizer = Tokenizer.from_file(str(variant.path / TOKENIZER))
         self.prompter = Prompter(tokenizer, settings.max_tokens)
+        self._decoder = Decoder()
         self.info = Info(
             task=task,
             model=variant.source or variant.path.name,
@@ -54,14 +56,19 @@ class Engine:
         return self._llm.dead
 
     async def encode(self, prompt: Prompt, priority: int = 0) -> Encoded:
-        """The vectors of one prompt. Raises `WrongVectorError`, and vLLM's errors as they are."""
+        """The vectors of one prompt.
+
+        Raises `ImageError`, `WrongVectorError`, and vLLM's errors as they are.
+        """
         wanted = prompt.pooling.to_kwargs()
         params = self._llm.params("embed", wanted) if wanted else self._plain
         if prompt.image is None:
             output = await self._llm.encode_tokens(prompt.token_ids, params, priority)
         else:
-            tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": prompt.image}}
-            output = await self._llm.encode(tokens, params, priority)
+            # vLLM holds on to the pixels until it has the vector.
+            async with self._decoder.decoded(prompt.image) as image:
+                tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": image}}
+                output = await self._llm.encode(tokens, params, priority)
         vector = output.outputs.data.numpy()
         self._check(vector, len(output.prompt_token_ids), prompt)
         return Encoded(vector, output.prompt_token_ids)

@@ -8,6 +8,8 @@ down to 8 bits first, as Pillow itself does for 16 bits of colour.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
@@ -34,24 +36,43 @@ class ImageError(ValueError):
     """The bytes are no image that can be embedded; the message says why."""
 
 
+def count_pixels(data: bytes) -> int:
+    """How many pixels the image would have; decodes none. Raises `ImageError`."""
+    with _refusing():
+        width, height = _open(data).size
+        return width * height
+
+
 def decode_image(data: bytes) -> PillowImage:
     """RGB pixels of the first frame, as the model's own code has them: no alpha, no rotation.
 
     Raises `ImageError`, and `MemoryError` when there is none left, which is not the image's fault. The size
     is read from the header and checked before anything is decoded.
     """
-    try:
-        image = Pillow.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} are taken")
-        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise ImageError(
-                f"the image is {width}x{height}; one side may be {MAX_ASPECT_RATIO} times the other at most"
-            )
+    with _refusing():
+        image = _open(data)
         if image.mode.startswith("I"):
             return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")
+
+
+def _open(data: bytes) -> PillowImage:
+    image = Pillow.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} are taken")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ImageError(
+            f"the image is {width}x{height}; one side may be {MAX_ASPECT_RATIO} times the other at most"
+        )
+    return image
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Say `ImageError` for all that Pillow may say of a file."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ImageError(f"the data is no image of a known format ({', '.join(FORMATS)})") from error
     except (ImageError, MemoryError):

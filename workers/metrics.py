@@ -55,13 +55,13 @@ class WorkerMetrics:
         )
         self.prepare = Histogram(
             "triptych_worker_prepare_duration_seconds",
-            "Time to tokenise a batch and decode its images.",
+            "Time to tokenise a batch.",
             buckets=SECONDS,
             registry=registry,
         )
         self.engine = Histogram(
             "triptych_worker_engine_duration_seconds",
-            "Time that an item spent in the engine, its wait there included.",
+            "Time that an item spent in the engine, its wait there and an image's decoding included.",
             buckets=SECONDS,
             registry=registry,
         )

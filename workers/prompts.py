@@ -14,7 +14,6 @@ from tokenizers import Encoding, Tokenizer
 
 from workers.chunks import ChunkCutError, EmptyChunkError, join, spans_of
 from workers.contract import Document, Image, Item, Text
-from workers.images import ImageError, PillowImage, decode_image
 from workers.plugin.spec import PoolingSpec
 
 logger = logging.getLogger(__name__)
@@ -36,18 +35,18 @@ class PromptError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids, the image that belongs to their placeholder if any, and what to pool.
+    """Token ids, the encoded image that belongs to their placeholder if any, and what to pool.
 
     `cut` is the part (0 for a text) that lost tokens to the context's limit, None when nothing was cut.
     """
 
     token_ids: list[int]
-    image: PillowImage | None
+    image: bytes | None
     pooling: PoolingSpec
     cut: int | None = None
 
 
-Fault = TokenLimitError | ImageError | EmptyChunkError | PromptError
+Fault = TokenLimitError | EmptyChunkError | PromptError
 """What an item can have wrong with itself."""
 
 
@@ -70,11 +69,6 @@ class Prompter:
         joined = [_text_of(item.content) for item in items]
         texts = [text for text, _ in joined if text is not None]
         loop = asyncio.get_running_loop()
-        decoded = [
-            loop.run_in_executor(self._threads, _decode, item.content)
-            for item in items
-            if isinstance(item.content, Image)
-        ]
         offsets = any(chunk_starts for _, chunk_starts in joined)
         encodings: Sequence[Encoding | PromptError]
         try:
@@ -85,12 +79,12 @@ class Prompter:
         except Exception:
             # The tokenizer does not say which text it was.
             encodings = await loop.run_in_executor(self._threads, self._encode_each, texts, offsets)
-        next_encoding, next_image = iter(encodings), iter(decoded)
+        next_encoding = iter(encodings)
         return [
-            self._text_prompt(item, next(next_encoding), chunk_starts)
-            if text is not None
-            else self._image_prompt(item, await next(next_image))
-            for item, (text, chunk_starts) in zip(items, joined, strict=True)
+            Prompt(self._image_ids, item.content.data, _pooling(item, self._image_span))
+            if isinstance(item.content, Image)
+            else self._text_prompt(item, next(next_encoding), chunk_starts)
+            for item, (_, chunk_starts) in zip(items, joined, strict=True)
         ]
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
@@ -121,11 +115,6 @@ class Prompter:
         # What is over the limit lies in the last part: any later one would have been empty.
         cut = len(spans) - 1 if over else None
         return Prompt(token_ids[: self._max_tokens], None, _pooling(item, *spans), cut)
-
-    def _image_prompt(self, item: Item, image: PillowImage | ImageError) -> Prompt | Fault:
-        if isinstance(image, ImageError):
-            return image
-        return Prompt(self._image_ids, image, _pooling(item, self._image_span))
 
     def _encode(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
         # Both release the GIL and spread a batch over the cores; the fast one keeps no offsets.
@@ -165,10 +154,3 @@ def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:
         # All tokens of the prompt, for images too.
         return PoolingSpec(multivector=True)
     return PoolingSpec(spans, item.dimensions, item.normalized)
-
-
-def _decode(image: Image) -> PillowImage | ImageError:
-    try:
-        return decode_image(image.data)
-    except ImageError as error:
-        return error
