@@ -121,7 +121,9 @@ def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) 
         "model": str(folder),
         "dtype": settings.dtype,
         "max_model_len": max_tokens,
-        # Both ways of attention at once: a text has to fit into one step.
+        # Both ways of attention at once: a text has to fit into one step, and is not to be cut for what is
+        # left of one (before 0.32 vLLM would never get to the last token of a text of the full length).
         "max_num_batched_tokens": max(settings.batch_tokens, max_tokens),
+        "enable_chunked_prefill": False,
     }
     return common_args(settings) | args | settings.engine_args

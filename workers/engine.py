@@ -33,10 +33,11 @@ class Engine:
     """Starts vLLM for a variant; blocks until the weights are loaded (seconds to minutes)."""
 
     def __init__(self, variant: Variant, task: PoolName, settings: WorkerSettings) -> None:
+        max_tokens = context_of(variant, settings)
         self._llm = Llm(engine_args(variant, settings))
         self._plain = self._llm.params("embed")
         tokenizer = Tokenizer.from_file(str(variant.path / TOKENIZER))
-        self.prompter = Prompter(tokenizer, settings.max_tokens)
+        self.prompter = Prompter(tokenizer, max_tokens)
         self._decoder = Decoder()
         self.info = Info(
             task=task,
@@ -45,7 +46,7 @@ class Engine:
             revision=variant.revision,
             dimensions=variant.dimensions,
             multivector_dimensions=variant.multivector_dimensions,
-            max_tokens=settings.max_tokens,
+            max_tokens=max_tokens,
             batch_tokens=settings.batch_tokens,
             versions=versions(*VERSIONS),
         )
@@ -94,6 +95,11 @@ class Engine:
             raise WrongVectorError("the vector is not finite")
 
 
+def context_of(variant: Variant, settings: WorkerSettings) -> int:
+    """The longest input in tokens: what is set, but one less than the model's positions (`engine_args`)."""
+    return min(settings.max_tokens, variant.positions - 1) if variant.positions else settings.max_tokens
+
+
 def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
     """What vLLM is started with for a variant: arguments of its `AsyncEngineArgs`."""
     from vllm.config import PoolerConfig
@@ -110,7 +116,9 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
         },
         # vLLM's own "auto" would turn a float32 checkpoint into float16.
         "dtype": variant.dtype if settings.dtype == "auto" else settings.dtype,
-        "max_model_len": settings.max_tokens,
+        # Before 0.32 vLLM keeps a token free for an answer, which there is none of here, when it goes on with
+        # a prompt that does not fit into one step; one of exactly this length would wait for ever.
+        "max_model_len": context_of(variant, settings) + 1,
         "enable_chunked_prefill": True,
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         # Official -vllm- folders name other bounds than the model's own code keeps to.

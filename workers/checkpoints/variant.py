@@ -46,6 +46,7 @@ class Variant:
 
     `task`, `digest`, `r` and `alpha` are None where the folder does not say, as the official
     `jina-embeddings-v4-vllm-*` do not; `multivector_dimensions` is None where there is no projector.
+    `positions` is how many tokens the model takes, None where its config does not say.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Variant:
     dtype: str
     dimensions: int
     multivector_dimensions: int | None
+    positions: int | None
 
 
 def kind_of(path: Path) -> Kind:
@@ -128,6 +130,7 @@ def read_variant(path: Path) -> Variant:
         dtype=DTYPE_NAMES.get(embedding.dtype, embedding.dtype),
         dimensions=embedding.shape[-1],
         multivector_dimensions=None,
+        positions=text_config(config).get("max_position_embeddings"),
     )
 
 
@@ -189,6 +192,7 @@ def _merged(path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embe
         dtype=record.dtype,
         dimensions=record.dimensions,
         multivector_dimensions=record.multivector_dimensions,
+        positions=text_config(config).get("max_position_embeddings"),
     )
 
 
