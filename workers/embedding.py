@@ -33,6 +33,8 @@ _PROBE = Text("probe", "query")
 _WARM_UP_TEXTS = 32
 # As many products take a few milliseconds, which the event loop can spare.
 _PRODUCTS_ON_THE_LOOP = 1 << 18
+# 64 MiB; all products of two texts of 32,768 tokens would be 4 GiB.
+_PRODUCTS_AT_ONCE = 1 << 24
 
 
 class Embedder:
@@ -159,4 +161,6 @@ async def max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> 
 
 
 def _max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> float:
-    return float((query @ document.T).max(axis=1).mean())
+    rows = max(1, _PRODUCTS_AT_ONCE // len(document))
+    best = [(query[row : row + rows] @ document.T).max(axis=1) for row in range(0, len(query), rows)]
+    return float(np.concatenate(best).mean())

@@ -1,16 +1,18 @@
 """What a variant's worker makes of a batch, with an engine that is a function."""
 
+import tracemalloc
 from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
 from workers.contract import EncodeRequest, Failure, Frame, Image, Item, Text, Vector
 from workers.decoding import Decoder
-from workers.embedding import Embedder
+from workers.embedding import Embedder, max_sim
 from workers.engine import Encoded
 from workers.images import blank_png
 from workers.prompts import Prompt, Prompter
@@ -56,3 +58,20 @@ async def test_whose_image_is_none_is_said_where_there_is_a_query() -> None:
     assert isinstance(good, Vector)
     assert all(isinstance(frame, Failure) and frame.code == "media_invalid" for frame in bad)
     assert [getattr(frame, "message", "").startswith("the query: ") for frame in bad] == [True, True, False]
+
+
+@pytest.mark.parametrize(("asked", "found"), [(1, 1), (3, 5), (5000, 4000), (70, 40_000)])
+async def test_late_interaction_is_the_mean_of_the_best_and_takes_little_memory(
+    asked: int, found: int
+) -> None:
+    random = np.random.default_rng(0)
+    query, document = (random.normal(size=(rows, 4)).astype(np.float32) for rows in (asked, found))
+    expected = np.mean([(document @ row).max() for row in query])
+    tracemalloc.start()
+    try:
+        score = await max_sim(query, document)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert score == pytest.approx(expected, rel=1e-5)
+    assert most < 70 << 20
