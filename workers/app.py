@@ -38,7 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Encoded media of a whole batch; the router's own limits are far below.
 MAX_BODY_BYTES = 256 * 2**20
-# An encode that worked this recently is as good as a probe.
+# A vector that came this recently is as good as a probe.
 PROBE_AFTER_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 20.0
 
@@ -131,8 +131,10 @@ class WorkerApp:
                 (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
             ]
             started = False
-            async for chunk, more in frames:
-                self._last_success = time.monotonic()
+            async for chunk, vectors, more in frames:
+                if vectors:
+                    # Failures prove nothing: an engine of which all is NaN answers too.
+                    self._last_success = time.monotonic()
                 if not started:
                     # Not before: so the head goes in one packet with the first frames, and a batch that
                     # is done at once has a length instead of chunks.

@@ -3,15 +3,23 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from workers.contract import EncodeRequest, Failure, Frame, Info, encode_frame
+from workers.contract import EncodeRequest, Failure, Frame, Info, Vector, encode_frame
 from workers.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
 Job = Callable[[], Awaitable[Frame]]
 """What is left to do for one item."""
+
+
+class Chunk(NamedTuple):
+    """One or more whole frames, as bytes; whether any is a vector, and whether more chunks come."""
+
+    data: bytes
+    vectors: bool
+    more: bool
 
 
 class Service(Protocol):
@@ -43,8 +51,8 @@ class Service(Protocol):
 
 async def encode_batch(
     service: Service, request: EncodeRequest, metrics: WorkerMetrics
-) -> AsyncGenerator[tuple[bytes, bool]]:
-    """Encode a batch; yields one or more whole frames at a time, one frame per item in all, and if more come.
+) -> AsyncGenerator[Chunk]:
+    """Encode a batch; yields one frame per item in all.
 
     An item that fails gets its own frame and its neighbours are not touched. Closing the iterator
     early aborts what the engine has not finished.
@@ -52,9 +60,11 @@ async def encode_batch(
     ready: list[bytes] = []
     wake = asyncio.Event()
     tokens = 0
+    vectors = False
 
     def put(frame: Frame) -> None:
-        nonlocal tokens
+        nonlocal tokens, vectors
+        vectors = vectors or isinstance(frame, Vector)
         tokens += metrics.ended(frame)
         ready.append(encode_frame(frame))
         wake.set()
@@ -83,9 +93,10 @@ async def encode_batch(
             await wake.wait()
             wake.clear()
             left -= len(ready)
-            chunk = b"".join(ready)
+            chunk = Chunk(b"".join(ready), vectors, left > 0)
             ready.clear()
-            yield chunk, left > 0
+            vectors = False
+            yield chunk
     finally:
         for task in tasks:
             task.cancel()
