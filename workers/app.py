@@ -27,7 +27,7 @@ from workers.contract import (
     encode_info,
     variant_of,
 )
-from workers.encoding import Service, encode_batch
+from workers.encoding import EngineDied, Service, encode_batch
 from workers.metrics import CONTENT_TYPE, WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ class WorkerApp:
         return hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self._expected)
 
     async def _encode(self, receive: Receive, send: Send) -> None:
-        if self.draining:
+        # With a dead engine the process is about to end; the batch is no worse for it.
+        if self.draining or self._service.dead:
             self._metrics.refused(DRAINING)
             return await _unavailable(send, DRAINING)
         body = await _read(receive)
@@ -125,12 +126,12 @@ class WorkerApp:
         this = asyncio.current_task()
         assert this is not None
         gone = asyncio.create_task(_cancel_when_gone(receive, this))
+        started = False
         try:
             headers = [
                 (b"content-type", b"application/octet-stream"),
                 (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
             ]
-            started = False
             async for chunk, vectors, more in frames:
                 if vectors:
                     # Failures prove nothing: an engine of which all is NaN answers too.
@@ -155,6 +156,12 @@ class WorkerApp:
                 raise
             # The caller has left: nobody is there to answer, and the engine has been told.
             this.uncancel()
+        except EngineDied:
+            logger.error("the engine died with a batch; the reply ends here")
+            if not started:
+                gone.cancel()
+                await _reply(send, 500, b'{"reason": "the engine has died"}')
+            # What has been started is not finished, so the server cuts the connection.
         finally:
             gone.cancel()
             await frames.aclose()

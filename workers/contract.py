@@ -7,12 +7,14 @@
     GET  /metrics      for Prometheus
 
 A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. A reply that
-ends before every item has its frame was cut off: what is missing has failed and may be tried again.
+ends before every item has its frame was cut off: what is missing has failed and may be tried again. So ends
+a batch whose engine has died.
 A batch's `x-request-ids` names some of the requests that it is of, for the worker's log; `traceparent` (W3C),
 where it is there, is the parent of the worker's span.
 The reply's `x-worker-variant` says which checkpoint the vectors are of (`variant_of`).
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
-and the replica has not failed. A worker that is stopping answers 503 with `x-worker-state: draining`.
+and the replica has not failed. A worker that is stopping, or whose engine has died, answers 503 with
+`x-worker-state: draining`.
 
 Imports neither torch nor vllm, so that the router can.
 """

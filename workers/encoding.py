@@ -22,6 +22,10 @@ class Chunk(NamedTuple):
     more: bool
 
 
+class EngineDied(Exception):
+    """The engine ended before the batch did; what has no frame by then gets none."""
+
+
 class Service(Protocol):
     """What a worker serves: a vLLM engine and what is done with it."""
 
@@ -55,12 +59,13 @@ async def encode_batch(
     """Encode a batch; yields one frame per item in all.
 
     An item that fails gets its own frame and its neighbours are not touched. Closing the iterator
-    early aborts what the engine has not finished.
+    early aborts what the engine has not finished. Raises `EngineDied`: then the items have not failed, the
+    replica has, and the router is to see one failure and not as many as there are items.
     """
     ready: list[bytes] = []
     wake = asyncio.Event()
     tokens = 0
-    vectors = False
+    vectors = died = False
 
     def put(frame: Frame) -> None:
         nonlocal tokens, vectors
@@ -70,10 +75,15 @@ async def encode_batch(
         wake.set()
 
     async def run(index: int, job: Job) -> None:
+        nonlocal died
         try:
             with metrics.engine.time():
                 frame = await job()
         except Exception as error:
+            if service.dead:
+                died = True
+                wake.set()
+                return
             logger.exception("item %d of a batch failed in the engine", index)
             frame = Failure(index, "internal", f"{type(error).__name__}: {error}")
         put(frame)
@@ -92,11 +102,14 @@ async def encode_batch(
         while left:
             await wake.wait()
             wake.clear()
-            left -= len(ready)
-            chunk = Chunk(b"".join(ready), vectors, left > 0)
-            ready.clear()
-            vectors = False
-            yield chunk
+            if ready:
+                left -= len(ready)
+                chunk = Chunk(b"".join(ready), vectors, left > 0)
+                ready.clear()
+                vectors = False
+                yield chunk
+            if died:
+                raise EngineDied
     finally:
         for task in tasks:
             task.cancel()

@@ -84,7 +84,7 @@ class WorkerMetrics:
         return frame.tokens
 
     def batch_ended(self, tokens: int, unfinished: int) -> None:
-        """A batch has ended; nobody waited for `unfinished` of its items any more."""
+        """A batch has ended, `unfinished` of its items without a frame: nobody waits, or the engine died."""
         self._batch_tokens.observe(tokens)
         if unfinished:
             self._items.labels("abandoned").inc(unfinished)

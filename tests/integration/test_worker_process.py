@@ -16,7 +16,6 @@ from workers.contract import (
     ENCODE_PATH,
     LIVE_PATH,
     EncodeRequest,
-    Failure,
     FrameReader,
     Item,
     Text,
@@ -74,7 +73,7 @@ def test_no_engine_outlives_a_worker_that_is_killed(fresh: Iterator[Worker]) -> 
     worker.wait()
 
 
-def test_an_engine_that_dies_fails_what_waits_and_ends_its_worker(fresh: Iterator[Worker]) -> None:
+def test_an_engine_that_dies_ends_its_replies_and_its_worker(fresh: Iterator[Worker]) -> None:
     worker = next(fresh)
     body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(300)]))
     with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
@@ -83,11 +82,11 @@ def test_an_engine_that_dies_fails_what_waits_and_ends_its_worker(fresh: Iterato
         for pid in descendants(worker.pid):
             if "EngineCore" in name_of(pid):
                 os.kill(pid, signal.SIGKILL)
-        received += chunks
+        with pytest.raises(httpx.RemoteProtocolError):
+            received += chunks
     frames = list(FrameReader().feed(b"".join(received)))
-    assert len(frames) == 300
-    failures = [frame for frame in frames if isinstance(frame, Failure)]
-    assert {failure.code for failure in failures} == {"internal"}
+    assert 0 < len(frames) < 300
+    assert all(isinstance(frame, Vector) for frame in frames)
     assert worker.wait() == 1
     lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
     assert any("the engine has died" in line["message"] for line in lines if line["logger"] == "workers")

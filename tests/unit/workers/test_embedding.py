@@ -53,7 +53,7 @@ async def test_an_image_that_is_none_fails_alone() -> None:
 async def test_whose_image_is_none_is_said_where_there_is_a_query() -> None:
     against = [Item(Text("a", "passage"), against=query) for query in (0, 1, 1)]
     items = [*against, Item(Image(b"none"), against=0)]
-    queries = [Image(blank_png()), Image(b"none")]
+    queries: list[Text | Image] = [Image(blank_png()), Image(b"none")]
     good, *bad = await frames(EncodeRequest(items, queries=queries))
     assert isinstance(good, Vector)
     assert all(isinstance(frame, Failure) and frame.code == "media_invalid" for frame in bad)
