@@ -34,6 +34,8 @@ class CrossEncoder:
     def __init__(self, folder: Path, settings: WorkerSettings) -> None:
         max_tokens = min(settings.max_tokens, read_context(folder))
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        # Its file may say of either what was meant for training.
+        self._tokenizer.no_padding()
         # A document that is too long is cut, the query never.
         self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
         self._llm = Llm(cross_encoder_args(folder, max_tokens, settings))

@@ -53,10 +53,14 @@ Fault = TokenLimitError | EmptyChunkError | PromptError
 class Prompter:
     """Makes prompts of items, a batch at a time, without holding up the event loop.
 
+    The tokenizer's own padding and truncation are switched off.
     Raises `ValueError` from the constructor when the tokenizer lacks the model's special tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        # What its file says of these was meant for training; an input would gain tokens, or lose some.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="prompts")

@@ -33,3 +33,12 @@ async def test_what_no_one_expects_of_a_text_fails_it_alone() -> None:
         assert isinstance(bad, PromptError)
         assert prompts == await Prompter(TOKENIZER, 100).prompts(items[:-1])
         assert all(isinstance(prompt, Prompt) for prompt in prompts)
+
+
+async def test_padding_and_truncation_of_the_tokenizers_file_are_not_obeyed() -> None:
+    trained = Tokenizer.from_str(TOKENIZER.to_str())
+    trained.enable_padding(pad_token="<|endoftext|>", pad_id=trained.token_to_id("<|endoftext|>"))
+    trained.enable_truncation(8)
+    items = [Item(Text("a", "query")), Item(Text("a long text of many more words than eight", "query"))]
+    found = await Prompter(Tokenizer.from_str(trained.to_str()), 100).prompts(items)
+    assert found == await Prompter(TOKENIZER, 100).prompts(items)
