@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
-from workers.checkpoints.variant import Variant
+from workers.checkpoints.variant import CheckpointError, Variant
 from workers.contract import Info, PoolName
 from workers.decoding import Decoder
 from workers.llm import VERSIONS, Llm, common_args, versions
@@ -132,11 +132,18 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
 def resolve_folder(model: str, revision: str | None) -> Path:
     """The local folder of a model: itself, or downloaded from Hugging Face by id.
 
-    Raises `OSError` when it is neither a folder nor a repository that can be reached.
+    Raises `CheckpointError` for what can be neither, `OSError` for a repository that cannot be reached.
     """
     folder = Path(model)
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
-    return Path(snapshot_download(model, revision=revision))
+    try:
+        return Path(snapshot_download(model, revision=revision))
+    except HFValidationError:
+        raise CheckpointError(
+            f"{model} is no folder, nor can it be the Hugging Face id of a repository; "
+            "set WORKER_MODEL to the folder of a variant, as `merge` writes it"
+        ) from None

@@ -7,9 +7,9 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from tests.integration.conftest import UPSTREAM
 from workers.checkpoints.__main__ import main as checkpoints
-from workers.checkpoints.variant import Variant, read_variant
+from workers.checkpoints.variant import CheckpointError, Variant, read_variant
 from workers.cross_encoder import cross_encoder_args
-from workers.engine import context_of, engine_args
+from workers.engine import context_of, engine_args, resolve_folder
 from workers.settings import WorkerSettings
 
 POSITIONS = 128_000
@@ -38,3 +38,9 @@ def test_a_text_of_a_cross_encoder_is_never_cut_into_steps() -> None:
     args = cross_encoder_args(Path("m"), 4096, WorkerSettings(model="m", batch_tokens=512))
     assert not args["enable_chunked_prefill"]
     assert args["max_num_batched_tokens"] == args["max_model_len"] == 4096
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "variants/../retrieval", "a folder", "~/variants/code"])
+def test_a_mistyped_folder_is_said_to_be_none(model: str) -> None:
+    with pytest.raises(CheckpointError, match=r"is no folder.* set WORKER_MODEL"):
+        resolve_folder(model, None)
