@@ -21,6 +21,8 @@ _ZERO_COPY_BYTES = 1 << 16
 # and no less time than to keep these few (`loadtests.bench.engine_memory`).
 ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 ONEDNN_KERNELS = 64
+# A share of a GPU's memory that is free wherever an engine can start at all.
+_HARDLY_ANY = 0.01
 
 
 class Llm:
@@ -180,6 +182,10 @@ def common_args(settings: WorkerSettings) -> dict[str, Any]:
         args["gpu_memory_utilization"] = settings.gpu_memory_utilization
     if settings.kv_cache_gib is not None:
         args["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
+        if settings.gpu_memory_utilization is None and not current_platform.is_cpu():
+            # With a cache of a given size vLLM measures nothing, yet asks for this much of the GPU to be free
+            # before it loads the weights: by default nine tenths, which one of several engines never finds.
+            args["gpu_memory_utilization"] = _HARDLY_ANY
     return args
 
 

@@ -48,7 +48,10 @@ class WorkerSettings(StrictSettings):
         None, gt=0, le=1, description="Share of the GPU's memory (on a CPU: of RAM) for this engine."
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, description="Key-value cache in GiB; set it where engines share a GPU."
+        None,
+        gt=0,
+        description="Key-value cache in GiB; set it where engines share a GPU. Without "
+        "WORKER_GPU_MEMORY_UTILIZATION nothing of the GPU need be free but what the engine takes.",
     )
     enforce_eager: bool | None = Field(
         None, description="No graph capture. None: captured on a GPU, eager on a CPU."

@@ -1,15 +1,21 @@
 """What vLLM is started with."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from vllm.config import CacheConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.worker.utils import request_memory
 
 from tests.integration.conftest import UPSTREAM
 from workers.checkpoints.__main__ import main as checkpoints
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
 from workers.cross_encoder import cross_encoder_args
 from workers.engine import context_of, engine_args, resolve_folder
+from workers.llm import common_args
 from workers.settings import WorkerSettings
 
 POSITIONS = 128_000
@@ -44,3 +50,31 @@ def test_a_text_of_a_cross_encoder_is_never_cut_into_steps() -> None:
 def test_a_mistyped_folder_is_said_to_be_none(model: str) -> None:
     with pytest.raises(CheckpointError, match=r"is no folder.* set WORKER_MODEL"):
         resolve_folder(model, None)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "given", "share"),
+    [
+        (False, {"kv_cache_gib": 2}, 0.01),
+        (False, {"kv_cache_gib": 2, "gpu_memory_utilization": 0.3}, 0.3),
+        (False, {}, None),
+        (True, {"kv_cache_gib": 2}, None),
+    ],
+)
+def test_an_engine_with_a_cache_of_a_given_size_needs_no_share_of_the_gpu(
+    cpu: bool, given: dict[str, Any], share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: cpu)
+    args = common_args(WorkerSettings(model="m", **given))
+    assert args.get("gpu_memory_utilization") == share
+    assert args.get("kv_cache_memory_bytes") == (2 << 30 if given else None)
+
+
+def test_vllm_finds_that_share_beside_other_engines() -> None:
+    """Of 80 GB, 70 taken by others."""
+    snapshot: Any = SimpleNamespace(total_memory=80e9, free_memory=10e9, device_="cuda:0")
+    cache: Any = SimpleNamespace(gpu_memory_utilization=0.01)
+    assert request_memory(snapshot, cache) == 0.8e9
+    cache.gpu_memory_utilization = CacheConfig().gpu_memory_utilization
+    with pytest.raises(ValueError, match="Free memory"):
+        request_memory(snapshot, cache)
