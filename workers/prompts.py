@@ -6,9 +6,11 @@ no BOS and no EOS; one fixed prompt around an image, averaged from vision_start 
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
@@ -23,6 +25,9 @@ IMAGE_PROMPT = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Des
 
 # Tokenising this many characters takes less time than handing them to a thread and back.
 _INLINE_CHARACTERS = 400
+# A token has one letter in the vocabulary for each byte that it stands for, and the tokenizer composes
+# characters before (NFC): no byte is of more than one and a half, as the two of U+01D6, a u and two marks.
+_CHARACTERS_A_BYTE = 1.5
 
 
 class TokenLimitError(ValueError):
@@ -50,6 +55,13 @@ Fault = TokenLimitError | EmptyChunkError | PromptError
 """What an item can have wrong with itself."""
 
 
+class _Reading(NamedTuple):
+    """A text to be tokenised, and where the parts of a document begin in it (none for a text)."""
+
+    text: str
+    chunk_starts: list[int]
+
+
 class Prompter:
     """Makes prompts of items, a batch at a time, without holding up the event loop.
 
@@ -63,6 +75,8 @@ class Prompter:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        # No token is of more characters.
+        self._reach = math.ceil(max(map(len, tokenizer.get_vocab())) * _CHARACTERS_A_BYTE)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="prompts")
         self._image_ids: list[int] = self._encode([IMAGE_PROMPT])[0].ids
         start, end = (self._position(token) for token in ("<|vision_start|>", "<|vision_end|>"))
@@ -70,10 +84,10 @@ class Prompter:
 
     async def prompts(self, items: Sequence[Item]) -> list[Prompt | Fault]:
         """One prompt per item, or what is wrong with the item."""
-        joined = [_text_of(item.content) for item in items]
-        texts = [text for text, _ in joined if text is not None]
+        readings = [self._reading(item) for item in items]
+        texts = [reading.text for reading in readings if isinstance(reading, _Reading)]
         loop = asyncio.get_running_loop()
-        offsets = any(chunk_starts for _, chunk_starts in joined)
+        offsets = any(isinstance(reading, _Reading) and reading.chunk_starts for reading in readings)
         encodings: Sequence[Encoding | PromptError]
         try:
             if sum(map(len, texts)) <= _INLINE_CHARACTERS:
@@ -85,15 +99,41 @@ class Prompter:
             encodings = await loop.run_in_executor(self._threads, self._encode_each, texts, offsets)
         next_encoding = iter(encodings)
         return [
-            Prompt(self._image_ids, item.content.data, _pooling(item, self._image_span))
-            if isinstance(item.content, Image)
-            else self._text_prompt(item, next(next_encoding), chunk_starts)
-            for item, (_, chunk_starts) in zip(items, joined, strict=True)
+            self._text_prompt(item, next(next_encoding), reading.chunk_starts)
+            if isinstance(reading, _Reading)
+            else reading
+            for item, reading in zip(items, readings, strict=True)
         ]
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Each token as text; a character that is spread over several tokens shows as U+FFFD in each."""
         return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
+
+    def _reading(self, item: Item) -> "_Reading | Prompt | Fault":
+        """What is to be tokenised of an item, or at once what comes of it.
+
+        A text that is certainly too long is not tokenised whole, which takes a minute for tens of megabytes
+        and holds up everybody's.
+        """
+        content = item.content
+        if isinstance(content, Image):
+            return Prompt(self._image_ids, content.data, _pooling(item, self._image_span))
+        text, chunk_starts = _text_of(content)
+        # One token more than fits, so that what is left of the text is still too long.
+        longest = (self._max_tokens + 1) * self._reach
+        if len(text) <= longest:
+            return _Reading(text, chunk_starts)
+        if not item.truncate:
+            return TokenLimitError(
+                f"the text has {len(text)} characters, prefix included: more than the {self._max_tokens} "
+                "tokens that the model takes. Shorten it or set truncate."
+            )
+        if chunk_starts and chunk_starts[-1] >= self._max_tokens * self._reach:
+            return TokenLimitError(
+                f"part {len(chunk_starts) - 1} begins at character {chunk_starts[-1]}, behind the "
+                f"{self._max_tokens} tokens that the model takes: send fewer parts"
+            )
+        return _Reading(text[:longest], chunk_starts)
 
     def _text_prompt(
         self, item: Item, encoding: Encoding | PromptError, chunk_starts: Sequence[int]
@@ -142,15 +182,11 @@ class Prompter:
         return self._image_ids.index(token_id)
 
 
-def _text_of(content: Text | Image | Document) -> tuple[str | None, list[int]]:
-    """What is to be tokenised, None for an image, and where the parts of a document begin in it."""
-    match content:
-        case Text():
-            return PREFIXES[content.role] + content.text, []
-        case Document():
-            return join(PREFIXES[content.role], content.chunks)
-        case Image():
-            return None, []
+def _text_of(content: Text | Document) -> tuple[str, list[int]]:
+    """What the tokens are of, and where the parts of a document begin in it."""
+    if isinstance(content, Text):
+        return PREFIXES[content.role] + content.text, []
+    return join(PREFIXES[content.role], content.chunks)
 
 
 def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:
