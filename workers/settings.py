@@ -33,7 +33,11 @@ class WorkerSettings(StrictSettings):
         description="Secret that callers have to send: the router's ROUTER_WORKER_TOKEN. Whoever reaches "
         "the port is served where there is none.",
     )
-    max_tokens: int = Field(32768, ge=1024, description="Longest input in tokens, prefix included.")
+    max_tokens: int = Field(
+        32768,
+        ge=1024,
+        description="Longest input in tokens, prefix included; at most one less than the model's positions.",
+    )
     batch_tokens: int = Field(8192, ge=64, description="Tokens that one engine step takes at most.")
     batch_items: int = Field(256, ge=1, description="Items that one engine step takes at most.")
     max_waiting_items: int = Field(
