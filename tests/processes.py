@@ -1,6 +1,9 @@
 """Looking at process trees, and waiting for processes by event."""
 
+import os
 import select
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,9 +26,21 @@ def descendants(pid: int) -> list[int]:
 
 
 def name_of(pid: int) -> str:
-    """How the process is called: its title where it set one, else its command line."""
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {command}"
+    """How the process is called: its title where it set one, else its command line; "" once it is gone."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{Path(f'/proc/{pid}/comm').read_text().strip()} {command}"
+    except OSError:
+        return ""
+
+
+def pidfds_of(pids: Iterable[int]) -> list[int]:
+    """To wait for these; one that has ended already is left out."""
+    pidfds = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pidfds.append(os.pidfd_open(pid))
+    return pidfds
 
 
 def wait_gone(pidfds: list[int], seconds: float = 60) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import ray
 
 from tests.cluster.raylets import RayCluster, cluster_of
 from workers.checkpoints.__main__ import main as checkpoints
@@ -22,9 +23,11 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+# Not for the session: other tests need the memory and the processors of the raylets.
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RayCluster]:
-    """Three raylets."""
+    """Three raylets, which this process is connected to."""
     with cluster_of(tmp_path_factory.mktemp("cluster")) as cluster:
         await cluster.start()
         yield cluster
+    assert not ray.is_initialized()  # type: ignore[no-untyped-call]

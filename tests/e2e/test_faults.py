@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from loadtests.processes import Deployment
-from tests.processes import descendants, name_of, wait_gone
+from tests.processes import descendants, name_of, pidfds_of, wait_gone
 from workers.checkpoints.__main__ import main as checkpoints
 
 REQUESTS_A_SECOND = 40
@@ -121,7 +121,7 @@ def test_nothing_outlives_a_deployment(fresh: Iterator[Deployment], how: signal.
     names = [name_of(pid) for pid in below]
     for expected in ("-m router", "-m workers", "EngineCore"):
         assert any(expected in name for name in names), names
-    pidfds = [os.pidfd_open(pid) for pid in below]
+    pidfds = pidfds_of(below)
     os.kill(deployment.pid, how)
     assert wait_gone(pidfds)
     assert deployment.wait() == (0 if how == signal.SIGINT else -how)

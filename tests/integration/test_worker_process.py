@@ -11,7 +11,7 @@ import pytest
 
 from loadtests.bench.stock import stock_copy
 from loadtests.processes import Worker, workers
-from tests.processes import descendants, name_of, wait_gone
+from tests.processes import descendants, name_of, pidfds_of, wait_gone
 from workers.contract import (
     ENCODE_PATH,
     LIVE_PATH,
@@ -66,7 +66,7 @@ def fresh(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_no_engine_outlives_a_worker_that_is_killed(fresh: Iterator[Worker]) -> None:
     worker = next(fresh)
-    below = [os.pidfd_open(pid) for pid in descendants(worker.pid)]
+    below = pidfds_of(descendants(worker.pid))
     assert len(below) >= 2, "the engine runs in processes of its own"
     os.kill(worker.pid, signal.SIGKILL)
     assert wait_gone(below)
