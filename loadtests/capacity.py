@@ -173,7 +173,11 @@ class Search:
     def _has_held(self, rate: float) -> bool:
         return any(probe.rate == rate and probe.verdict == "holds" for probe in self._probes)
 
-    def _try(self, name: str, rate: float, patience: int, seconds: float) -> Asking:
+    def _try(self, name: str, rate: float, patience: int, seconds: float, *, spoilt: bool = False) -> Asking:
+        """Ask for `rate`, once more where the harness was in the way: it may have been late by chance.
+
+        `spoilt` says that it was just now.
+        """
         measured: list[Measured] = []
         first, tries, spent = self._segments, 0, 0.0
         while True:
@@ -192,13 +196,19 @@ class Search:
             if verdict != "unclear" or tries == patience:
                 break
             name, seconds = f"again {rate:.4g}/s", self._length(rate)
-        if verdict != "holds" and (reason := self._bottleneck(measured)):
-            self._limit = why = reason
-        elif few:
+        reason = self._bottleneck(measured) if verdict != "holds" else None
+        if few and not reason:
             self._undecided = True
             why = self._advice(few, spent + seconds)
-        probe = Probe(rate=rate, verdict=verdict, segments=list(range(first, self._segments)), why=why)
+        segments = list(range(first, self._segments))
+        probe = Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why)
         self._probes.append(probe)
+        if reason and not spoilt:
+            yield from self._recover(probe)
+            if not self._lost:
+                name, seconds = f"again {rate:.4g}/s", self._length(rate)
+                return (yield from self._try(name, rate, patience, seconds, spoilt=True))
+        self._limit = reason or self._limit
         return probe
 
     def _put_on(self, name: str, rate: float, seconds: float) -> Generator[Segment, Measured, Measured]:

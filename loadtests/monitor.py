@@ -41,11 +41,13 @@ class MachineMeter:
         self._before = self._now()
 
     def read(self) -> float | None:
-        """The share that was busy, 0 to 1; None where the kernel does not say."""
+        """The share that was busy or given to other machines by a hypervisor, 0 to 1; None where the kernel does
+        not say."""
         before, now = self._before, self._now()
         if before is None or now is None or now.all <= before.all:
             return None
-        return (now.busy - before.busy) / (now.all - before.all)
+        taken = now.busy + now.stolen - before.busy - before.stolen
+        return taken / (now.all - before.all)
 
     def _now(self) -> Machine | None:
         try:

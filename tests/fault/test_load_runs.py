@@ -10,6 +10,7 @@ import pytest
 
 from loadtests.processes import free_port
 from loadtests.results import WRONG
+from router import embeddings
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
@@ -102,7 +103,8 @@ async def test_vectors_are_held_against_those_recorded_when_all_was_well(tmp_pat
         # Each pool is right in itself, and they have changed places.
         workers[0].vectors_of, workers[1].vectors_of = workers[1].vectors_of, workers[0].vectors_of
         arguments = ("--scenario", texts, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
-        done = await loadtest(tmp_path, "run", address(router), *arguments)
+        # Few requests have such a text, and of some seeds none of this flow.
+        done = await loadtest(tmp_path, "run", address(router), *arguments, "--seed", "seed")
     assert done.code == 1
     assert done.run.golden.complaints != []
     assert done.failures("query").get(f"{WRONG}golden", 0) > 0
@@ -110,12 +112,16 @@ async def test_vectors_are_held_against_those_recorded_when_all_was_well(tmp_pat
 
 
 @pytest.mark.parametrize("mode", ["error", "overloaded", "hanging"])
-async def test_replies_that_are_refused_or_do_not_come_are_counted_by_kind(tmp_path: Path, mode: str) -> None:
+async def test_replies_that_are_refused_or_do_not_come_are_counted_by_kind(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workers = [FakeWorker(dimensions=64)]
-    async with fake_workers(*workers), running_router(*workers, request_timeout_seconds=1) as router:
+    async with fake_workers(*workers), running_router(*workers) as router:
         arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
         async with started(tmp_path, "run", address(router), *arguments) as running:
             await running.loads()
+            # Not before: what comes too late while all is well ends the run.
+            monkeypatch.setattr(embeddings, "seconds_of", lambda *_: 1.0)
             workers[0].mode = mode  # type: ignore[assignment]
             done = await running.finished()
         await router.until_idle()
@@ -168,10 +174,14 @@ async def test_the_capacity_that_is_found_is_the_server_s(tmp_path: Path) -> Non
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
         objective = ("--slo", "p99=300ms,failures=0.1%")
         arguments = (*objective, "--start", "65", "--seconds", "3", "--precision", "1")
-        done = await loadtest(tmp_path, "find-capacity", address(router), *arguments)
-    assert done.code == 0, done.output
-    capacity = done.run.capacity
-    assert capacity is not None
+        for number in range(3):
+            done = await loadtest(tmp_path / str(number), "find-capacity", address(router), *arguments)
+            assert done.code == 0, done.output
+            capacity = done.run.capacity
+            assert capacity is not None
+            # It shares its processors with the server, and with whatever else runs.
+            if capacity.limited_by != "harness":
+                break
     assert capacity.limited_by == "server"
     # One at a time, each at least 8 ms.
     assert 15 <= capacity.rate <= 125

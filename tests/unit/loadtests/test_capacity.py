@@ -246,7 +246,27 @@ def test_where_the_harness_is_the_limit_the_search_stops_and_says_so() -> None:
     capacity = found(search(server.judge, bottleneck=lambda _: "process 1 was busy"), server)
     assert (capacity.rate, capacity.fails_at, capacity.limited_by) == (40.0, 80.0, "harness")
     assert asked(server, "probe") == [20.0, 40.0, 80.0]
-    assert [probe.why for probe in capacity.probes if probe.verdict == "fails"] == ["process 1 was busy"]
+    assert asked(server, "again") == [80.0]
+    assert [probe.why for probe in capacity.probes if probe.verdict == "fails"] == ["process 1 was busy"] * 2
+
+
+def test_a_harness_that_is_late_once_is_not_the_limit() -> None:
+    """The server is asked again, and what it says then is what counts."""
+    late = iter(["process 1 was late"])
+
+    def judge(pooled: Sequence[Measured]) -> tuple[Verdict, str]:
+        spoilt = server.segments[-1].name == "probe 40/s"
+        return ("fails", "said so") if spoilt else server.judge(pooled)
+
+    server = Scripted(lambda rate: "holds" if rate <= 50 else "fails")
+    capacity = found(search(judge, bottleneck=lambda _: next(late, None)), server)
+    assert capacity.limited_by == "server"
+    assert capacity.fails_at is not None
+    assert 50 / 1.05 <= capacity.rate <= 50 < capacity.fails_at
+    assert [(probe.verdict, probe.why) for probe in capacity.probes if probe.rate == 40.0] == [
+        ("fails", "process 1 was late"),
+        ("holds", "said so"),
+    ]
 
 
 def test_a_busy_harness_does_not_matter_while_the_objective_holds() -> None:

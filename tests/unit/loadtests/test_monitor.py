@@ -59,7 +59,8 @@ def test_the_machine_is_as_busy_as_its_processors_were_since_the_meter_was_made(
     machine(tmp_path, 1000, 0, 1000, 5000, 0, 0, 0, 0)
     meter = MachineMeter(tmp_path)
     machine(tmp_path, 1010, 2, 1005, 5060, 10, 1, 2, 10)
-    assert meter.read() == pytest.approx(20 / 100)
+    # What a hypervisor gave to others is no time that anybody here could have had.
+    assert meter.read() == pytest.approx(30 / 100)
 
 
 def test_where_the_kernel_does_not_say_how_busy_it_is_nothing_is_made_up(tmp_path: Path) -> None:
