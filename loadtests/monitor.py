@@ -41,8 +41,7 @@ class MachineMeter:
         self._before = self._now()
 
     def read(self) -> float | None:
-        """The share that was busy or given to other machines by a hypervisor, 0 to 1; None where the kernel does
-        not say."""
+        """The share that was busy or given to others, 0 to 1; None where the kernel does not say."""
         before, now = self._before, self._now()
         if before is None or now is None or now.all <= before.all:
             return None

@@ -71,7 +71,7 @@ class Measured(msgspec.Struct, kw_only=True):
 
     `began` is in seconds since the run began. `intervals` are of `interval` seconds each, by flow, those that
     began before `segment.settle` included. `machine_cpu` is the share of all processors of the harness's
-    machine that was busy meanwhile, with whatever, or not its own (None: not known).
+    machine that was busy meanwhile, with whatever, or given to others (None: not known).
     """
 
     segment: Segment

@@ -4,8 +4,8 @@ import gc
 
 from hypothesis import HealthCheck, settings
 
-# An example takes as long as the machine happens to take; nothing here is judged by that. The examples are the
-# same each time, so that what fails here fails everywhere.
+# An example takes as long as the machine happens to take; nothing here is judged by that. The examples are
+# the same each time, so that what fails once fails again, and elsewhere.
 settings.register_profile(
     "triptych",
     deadline=None,
@@ -17,7 +17,7 @@ settings.load_profile("triptych")
 
 
 def pytest_collection_finish() -> None:
-    # With vLLM, torch and Ray imported, a full collection stops the event loop of a test, with its router and its
-    # workers, for a third of a second and more.
+    # With vLLM, torch and Ray imported, a full collection stops the event loop of a test, with its router and
+    # its workers, for a third of a second and more.
     gc.collect()
     gc.freeze()

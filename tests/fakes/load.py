@@ -33,7 +33,8 @@ class OpenLoop:
     async def answered(self, count: int) -> None:
         """Wait for so many answers more."""
         goal = self._done() + count
-        await eventually(lambda: self._done() >= goal)
+        # What has been sent is ever more, where the machine is slower than the loop.
+        await eventually(lambda: self._done() >= goal, seconds=120)
 
     def _done(self) -> int:
         return sum(task.done() for task in self._sent)

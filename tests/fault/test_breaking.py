@@ -84,7 +84,7 @@ async def test_a_replica_that_is_overloaded_is_never_taken_for_one_that_fails() 
 async def test_alone_a_replica_left_alone_serves_what_was_accepted_and_refuses_what_is_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(breaker, "OPEN_SECONDS", 1.0)
+    monkeypatch.setattr(breaker, "OPEN_SECONDS", 3.0)
     worker = FakeWorker()
     worker.script.extend(["held", *["error"] * breaker.FAILURES_UNTIL_OPEN])  # type: ignore[list-item]
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
@@ -120,7 +120,8 @@ async def test_a_replica_that_fails_now_and_then_costs_no_client_an_error() -> N
 
 async def test_a_slow_replica_gets_one_batch_at_a_time_until_it_is_as_quick_as_the_others() -> None:
     slow, good = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    slow.mode = "slow"
+    # Beside this it is of no matter how quick the good one is.
+    slow.mode, slow.delay = "slow", 0.3
     async with fake_workers(slow, good), running_router(slow, good, batch_items=1) as router:
         replica = router.replica(slow)
         await in_bursts(router, lambda: replica.pace.slow)

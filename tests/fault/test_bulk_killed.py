@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +25,7 @@ BATCHES = -(-ROWS // BATCH)
 
 
 class Server(ThreadingHTTPServer):
-    """A deployment on a socket that can end its client: `at` its request number so, with `signal`.
+    """A deployment on a socket for one client, which it can end: `at` its request number so, with `how`.
 
     `after` says whether the request is answered first. `asked` has the inputs of each request.
     """
@@ -31,18 +33,18 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self) -> None:
+    def __init__(self, at: int, after: bool, how: signal.Signals) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.asked: list[list[str]] = []
         self.lock = threading.Lock()
         self.client: subprocess.Popen[str] | None = None
-        self.at, self.after, self.signal = 0, False, signal.SIGKILL
+        self.at, self.after, self.how = at, after, how
 
     def end_client(self) -> None:
         """Send the signal, once there is a client."""
         assert self.client is not None
-        self.client.send_signal(self.signal)
+        self.client.send_signal(self.how)
 
     def handle_error(self, *_: object) -> None:
         """Clients that go away are what this is about."""
@@ -77,31 +79,57 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
+@dataclass
+class Ended:
+    """How a command ended, what it said, and the inputs of each of its requests."""
+
+    status: int
+    words: str
+    asked: list[list[str]]
+
+    @property
+    def requested(self) -> list[int]:
+        """The numbers of the batches; a single row is how a run knows the model again."""
+        return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked if len(inputs) > 1]
+
+
+@contextmanager
+def serving(at: int, after: bool, how: signal.Signals) -> Iterator[Server]:
+    with Server(at, after, how) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def embed(server: Server, folder: Path, out: str, at: int = 0, *more: str) -> tuple[int, str]:
-    """Run the command, which the server ends at its request number `at` (from now on); status and words."""
+def embed(
+    folder: Path,
+    out: str,
+    *more: str,
+    at: int = 0,
+    after: bool = False,
+    how: signal.Signals = signal.SIGKILL,
+) -> Ended:
+    """Run the command, which the server ends at its request number `at`.
+
+    With a server of its own: another may still read what a client before had sent when it was killed.
+    """
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(TEXTS))
     command = [sys.executable, "-m", "router.client", "embed", str(corpus), str(folder / out)]
-    options = ["--url", server.url, "--batch", str(BATCH), "--concurrency", "3", "--dimensions", "16", *more]
-    server.asked.clear()
-    server.at = at
-    with server.lock:
-        server.client = subprocess.Popen(
-            [*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "NO_PROXY": "*"},
-        )  # fmt: skip
-    _, words = server.client.communicate(timeout=120)
-    return server.client.returncode, words
+    with serving(at, after, how) as server:
+        options = ["--url", server.url, "--batch", str(BATCH), "--concurrency", "3", "--dimensions", "16"]
+        options += more
+        with server.lock:
+            server.client = subprocess.Popen(
+                command + options, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env={**os.environ, "NO_PROXY": "*"},
+            )  # fmt: skip
+        _, words = server.client.communicate(timeout=120)
+    return Ended(server.client.returncode, words, server.asked)
 
 
 def done_batches(folder: Path, out: str) -> set[int]:
@@ -112,31 +140,25 @@ def done_batches(folder: Path, out: str) -> set[int]:
     return {json.loads(line)["batch"] for line in lines[1:]}
 
 
-def requested(server: Server) -> list[int]:
-    """The numbers of the batches that were asked for; a single row is how a run knows the model again."""
-    return [TEXTS.index(asked[0]) // BATCH for asked in server.asked if len(asked) > 1]
-
-
 @pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
 def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch(
-    tmp_path: Path, server: Server, out: str
+    tmp_path: Path, out: str
 ) -> None:
     finished: set[int] = set()
     total = 0
     for turn, at in enumerate((1, 2, 7, 5, 9)):
-        server.after = bool(turn % 2)
-        status, words = embed(server, tmp_path, out, at)
-        assert status == -signal.SIGKILL, words
+        killed = embed(tmp_path, out, at=at, after=bool(turn % 2))
+        assert killed.status == -signal.SIGKILL, killed.words
         assert not (tmp_path / out).exists()
-        assert not finished & set(requested(server)), "a finished batch was embedded again"
-        total += len(requested(server))
+        assert not finished & set(killed.requested), "a finished batch was embedded again"
+        total += len(killed.requested)
         finished = done_batches(tmp_path, out)
     assert finished
-    status, words = embed(server, tmp_path, out)
-    assert status == 0, words
-    assert sorted(requested(server)) == sorted(set(range(BATCHES)) - finished)
+    last = embed(tmp_path, out)
+    assert last.status == 0, last.words
+    assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
     # Of each run that was killed, only what was on its way is lost.
-    assert total + len(requested(server)) <= BATCHES + 5 * 4
+    assert total + len(last.requested) <= BATCHES + 5 * 4
     if out == "out.npy":
         found = np.load(tmp_path / out)
     else:
@@ -144,26 +166,25 @@ def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch
     np.testing.assert_array_equal(found, matrix_of(TEXTS, 16))
 
     (tmp_path / "whole").mkdir()
-    assert embed(server, tmp_path / "whole", out)[0] == 0
+    assert embed(tmp_path / "whole", out).status == 0
     assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
 
 
-def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path, server: Server) -> None:
-    server.signal = signal.SIGINT
-    status, words = embed(server, tmp_path, "out.npy", 6)
-    assert status == 130, words
-    assert "the same command goes on" in words
-    assert "Traceback" not in words
+def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    stopped = embed(tmp_path, "out.npy", at=6, how=signal.SIGINT)
+    assert stopped.status == 130, stopped.words
+    assert "the same command goes on" in stopped.words
+    assert "Traceback" not in stopped.words
     finished = done_batches(tmp_path, "out.npy")
-    status, words = embed(server, tmp_path, "out.npy")
-    assert status == 0, words
-    assert sorted(requested(server)) == sorted(set(range(BATCHES)) - finished)
+    last = embed(tmp_path, "out.npy")
+    assert last.status == 0, last.words
+    assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
 
 
-def test_a_stopped_run_refuses_other_options(tmp_path: Path, server: Server) -> None:
-    embed(server, tmp_path, "out.npy", 6)
-    status, words = embed(server, tmp_path, "out.npy", 0, "--dtype", "float16")
-    assert status == 2
-    assert "dtype was float32 and is now float16" in words
-    assert server.asked == []
+def test_a_stopped_run_refuses_other_options(tmp_path: Path) -> None:
+    embed(tmp_path, "out.npy", at=6)
+    other = embed(tmp_path, "out.npy", "--dtype", "float16")
+    assert other.status == 2
+    assert "dtype was float32 and is now float16" in other.words
+    assert other.asked == []

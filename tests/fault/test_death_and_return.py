@@ -13,7 +13,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 @pytest.mark.parametrize("size", [1, 40])
 @pytest.mark.parametrize("victim", [0, 1])
 async def test_one_of_two_killed_under_load_costs_no_client_an_error(victim: int, size: int) -> None:
-    workers = [FakeWorker(), FakeWorker()]
+    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router, size)
         await load.answered(50)
@@ -29,7 +29,7 @@ async def test_one_of_two_killed_under_load_costs_no_client_an_error(victim: int
 
 
 async def test_a_worker_killed_again_and_again_costs_no_client_an_error() -> None:
-    workers = [FakeWorker(), FakeWorker()]
+    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router, 4)
         for round_ in range(6):
@@ -187,7 +187,7 @@ async def test_replicas_restarted_one_after_the_other_under_load_cost_no_client_
 
 
 async def test_when_all_replicas_are_gone_nothing_hangs_and_when_they_are_back_all_is_served() -> None:
-    workers = [FakeWorker(), FakeWorker()]
+    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router)
         await load.answered(30)

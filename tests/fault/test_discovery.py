@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
-    old, new = FakeWorker(), FakeWorker()
+    old, new = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(old, new), discovering(document, old) as router:
         load = OpenLoop(router, 40)
@@ -34,7 +34,7 @@ async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
 
 
 async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotten(path: Path) -> None:
-    staying, leaving = FakeWorker(), FakeWorker()
+    staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
         await router.until_state(leaving, State.READY)
@@ -70,7 +70,7 @@ async def test_a_removed_replica_that_dies_loses_nothing(path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: Path, at_once: bool) -> None:
-    old, new = [FakeWorker() for _ in range(3)], [FakeWorker() for _ in range(3)]
+    old, new = ([FakeWorker(dimensions=64) for _ in range(3)] for _ in range(2))
     document = Document(path)
     async with fake_workers(*old, *new), discovering(document, *old) as router:
         load = OpenLoop(router, 4)

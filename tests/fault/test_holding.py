@@ -54,13 +54,14 @@ async def test_a_worker_that_came_in_time_may_take_its_time(document: Document) 
     worker = FakeWorker()
     worker.mode = "held"
     document.name(empty=["retrieval"])
-    settings = {"lanes": 1, "batch_items": 1, "hold_seconds": 0.5}
+    settings = {"lanes": 1, "batch_items": 1, "hold_seconds": LONG}
     async with fake_workers(worker), discovering(document, **settings) as router:
         asked = asyncio.create_task(router.ask(["a", "b"]))
         await eventually(lambda: waiting(router) == 2)
         document.name(worker)
         await worker.until_batches(1)
-        await asyncio.sleep(0.6)
+        assert waiting(router) == 1
+        assert router.fleet.pools["retrieval"]._hold._timer is None
         worker.gate.set()
         assert (await asked).status_code == 200
         await router.until_idle()

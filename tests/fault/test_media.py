@@ -264,8 +264,10 @@ async def test_the_time_of_a_request_holds_for_its_fetches_too() -> None:
     async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
         reply = await router.post(input={"image": server.url}, headers={"x-request-timeout-seconds": "0.1"})
         assert refused(reply)[:2] == (504, "SERVICE_TIMEOUT")
-        async with asyncio.timeout(5):
-            await server.left.wait()
+        # Unless its time was over before it had asked at all.
+        if server.requests:
+            async with asyncio.timeout(5):
+                await server.left.wait()
         await until_quiet(router)
 
 

@@ -66,7 +66,9 @@ async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterato
     assert process.stdout is not None
     try:
         own = int(await process.stdout.readline())
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{own}", trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{own}", timeout=30, trust_env=False
+        ) as client:
             yield Router(process, client)
     finally:
         if process.returncode is None:
@@ -107,13 +109,14 @@ async def test_metrics_add_up_and_those_who_died_leave_their_counts_only(tmp_pat
         await worker.until_batches(seen + 3)
         its = {"pool": "retrieval", "replica": worker.address}
         for router in (one, other):
-            page = await page_when(router.client, "triptych_router_requests_in_flight", 3)
+            # Which is gauged last.
+            page = await page_when(router.client, "triptych_router_replica_batches_in_flight", 3, **its)
             assert value(page, "triptych_router_processes") == 2
             memory = value(page, "triptych_router_resident_memory_bytes")
             assert memory == pytest.approx(
                 sum(psutil.Process(router.process.pid).memory_info().rss for router in (one, other)), rel=0.1
             )
-            assert value(page, "triptych_router_replica_batches_in_flight", **its) == 3
+            assert value(page, "triptych_router_requests_in_flight") == 3
             assert value(page, "triptych_router_replica_state", state="ready", **its) == 2
 
         one.process.kill()

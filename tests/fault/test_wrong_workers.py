@@ -66,7 +66,7 @@ async def test_a_worker_of_other_dimensions_than_the_rest_is_refused() -> None:
 
 async def test_something_that_is_no_worker_is_refused() -> None:
     worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, wait=False) as router:
+    async with fake_workers(worker), running_router(worker, wait=False, probe_seconds=0.02) as router:
         worker.info = None  # type: ignore[assignment]
         await eventually(lambda: "cannot be read" in router.replica(worker).reason)
         assert (await router.ask(["a"])).status_code == 503

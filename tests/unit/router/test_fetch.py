@@ -282,8 +282,10 @@ async def test_a_slow_server_is_given_up(started: bool) -> None:
 
     async with site(handler) as server, Fetcher(LOOPBACK, 0.05) as fetcher:
         assert await failure(fetcher, server.url) == "it took more than 0.05 seconds"
-        async with asyncio.timeout(5):
-            await server.left.wait()
+        # Unless its time was over before it had asked at all.
+        if server.requests:
+            async with asyncio.timeout(5):
+                await server.left.wait()
 
 
 async def test_a_server_that_never_stops_to_trickle_is_given_up() -> None:
@@ -308,6 +310,7 @@ async def test_a_slow_name_is_given_up() -> None:
     async with site(says()) as server, Fetcher(LOOPBACK, 0.1, slow) as fetcher:
         port = server.url.rpartition(":")[2]
         assert "it took more than" in await failure(fetcher, f"http://slow.example:{port}/")
+        fetcher._seconds = 10
         # Another host is not held up by it.
         assert await fetcher.fetch(server.url, LIMIT, "f") == b"media"
         release.set()

@@ -14,9 +14,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from router import pdf
 from router.errors import Internal, MediaInvalid, TooLarge
 from router.pdf import COMMAND, PdfRenderer
-from router.pdf_process import MAX_CPU_SECONDS, MAX_MEMORY_BYTES, MAX_MESSAGE_BYTES, MAX_PIXELS, page_size
+from router.pdf_process import (
+    MAX_CPU_SECONDS,
+    MAX_MEMORY_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_PIXELS,
+    Message,
+    page_size,
+)
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -178,8 +186,23 @@ async def test_a_page_that_takes_too_long_ends_its_process_and_the_next_pdf_gets
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
-async def test_many_pages_may_take_longer_than_one() -> None:
-    async with renderer(1, page_seconds=1.5, command=[sys.executable, "-c", SLOW_PAGES]) as rendering:
+async def test_many_pages_may_take_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    clock, receive = loop.time, pdf._receive
+    passed = 0.0
+
+    async def slowly(process: asyncio.subprocess.Process) -> Message:
+        nonlocal passed
+        message = await receive(process)
+        passed += 6
+        # Whatever timer runs is due by the second turn of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return message
+
+    monkeypatch.setattr(loop, "time", lambda: clock() + passed)
+    monkeypatch.setattr(pdf, "_receive", slowly)
+    async with renderer(1, page_seconds=10, command=[sys.executable, "-c", PAGES]) as rendering:
         assert await rendering.render(b"", 4, "f") == [b"page"] * 4
 
 
@@ -190,7 +213,7 @@ def say(message): sys.stdout.buffer.write(encode(message)); sys.stdout.buffer.fl
 say(Ready())
 size = int.from_bytes(sys.stdin.buffer.read(4), "little"); sys.stdin.buffer.read(size)
 """
-SLOW_PAGES = _SPEAK + "for _ in range(4): time.sleep(0.5); say(Page(b'page'))\nsay(Done())\ntime.sleep(60)"
+PAGES = _SPEAK + "for _ in range(4): say(Page(b'page'))\nsay(Done())\ntime.sleep(60)"
 
 
 @pytest.mark.parametrize(
