@@ -23,7 +23,7 @@ async def measured(folder: Path, status: int, seconds: float) -> list[Row]:
         router = Router(
             folder / "router.log",
             [("retrieval", stub.wait_until_ready().url)],
-            request_timeout_seconds=3,
+            request_timeout_seconds=1,
         )
         try:
             return await measure(router.wait_until_ready(), stub, rounds=1, seconds=seconds)

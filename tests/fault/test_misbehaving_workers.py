@@ -157,7 +157,7 @@ async def test_a_replica_that_stays_overloaded_is_asked_at_intervals_until_time_
 async def test_a_draining_replica_gets_no_more_work() -> None:
     draining, good = FakeWorker(), FakeWorker()
     draining.mode = "draining"
-    async with fake_workers(draining, good), running_router(draining, good) as router:
+    async with fake_workers(draining, good), running_router(draining, good, probe_seconds=0.02) as router:
         assert (await router.ask(["a"])).status_code == 200
         draining.ready = False
         await router.until_state(draining, State.DRAINING, State.DOWN)
