@@ -72,11 +72,14 @@ class Loadtest:
 
     async def _read(self, until: str | None) -> None:
         assert self.process.stdout is not None
-        async with asyncio.timeout(120):
-            while line := (await self.process.stdout.readline()).decode():
-                self._output += line
-                if until is not None and until in line:
-                    return
+        try:
+            async with asyncio.timeout(120):
+                while line := (await self.process.stdout.readline()).decode():
+                    self._output += line
+                    if until is not None and until in line:
+                        return
+        except TimeoutError:
+            raise AssertionError(f"it says nothing more: {self._output}") from None
         assert until is None, self._output
 
 
