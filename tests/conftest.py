@@ -21,3 +21,8 @@ def pytest_collection_finish() -> None:
     # its workers, for a third of a second and more.
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    # Else what libraries look for at the end is still there, and they complain of leaks.
+    gc.unfreeze()
