@@ -168,7 +168,8 @@ def _loads(text: str, option: str, *, whole: bool) -> list[float]:
         loads = [float(part) for part in text.split(",")]
     except ValueError:
         loads = []
-    if not loads or min(loads) < 0 or (whole and any(load % 1 for load in loads)):
+    sensible = all(0 <= load < math.inf for load in loads)
+    if not loads or not sensible or (whole and any(load % 1 for load in loads)):
         kind = "whole numbers" if whole else "numbers"
         raise ValueError(f"{option} {text}: {kind}, with commas between them")
     return loads

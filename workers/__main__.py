@@ -115,6 +115,8 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
     await server.serve()
     watching.cancel()
     await app.close()
+    # Else what libraries look for at the end is still there, and they write a hundred lines of leaks.
+    gc.unfreeze()
     return 1 if service.dead else 0
 
 

@@ -54,6 +54,8 @@ def test_a_soak_takes_longer_unless_it_is_told_how_long() -> None:
     [
         (("--rate", "5", "--users", "5"), "exclude each other"),
         (("--rate", "fast"), "--rate fast"),
+        (("--rate", "nan"), "--rate nan"),
+        (("--users", "inf"), "--users inf"),
         (("--users", "1.5"), "whole numbers"),
         (("--shape", "ramp", "--rate", "5"), "takes 2 loads"),
         (("--rate", "5,6"), "takes 1 loads"),
