@@ -49,8 +49,7 @@ command again:
 If it comes back, pip's configuration (`pip config list`) prefers another torch: take that out.
 """
 NO_ANSWER = """
-`nvidia-smi -L`, which lists the GPUs, fails here:
-  {answer}
+{error}
 Mend the driver (after an update it takes a reboot), or say what to set up:
   make ENGINE=gpu ...
   make ENGINE=cpu ...
@@ -64,6 +63,10 @@ NO_GPU_NOW = """
 
 class Failed(Exception):
     """Setting up cannot go on; the text says why and what to do."""
+
+
+class NoAnswer(Exception):
+    """The NVIDIA driver is there and does not say which GPUs there are."""
 
 
 def main() -> int:
@@ -116,16 +119,27 @@ def detect_engine() -> str:
 
     Raises Failed when the driver is there and does not say, as after an update until a reboot.
     """
-    if shutil.which("nvidia-smi") is None:
-        return "cpu"
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        return "gpu" if "GPU " in ask_driver("-L") else "cpu"
+    except NoAnswer as error:
+        raise Failed(NO_ANSWER.format(error=error)) from None
+
+
+def ask_driver(*arguments: str) -> str:
+    """What `nvidia-smi` prints; nothing where there is none, or it finds no GPU. Raises `NoAnswer`."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    command = ["nvidia-smi", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failed(NO_ANSWER.format(answer=error)) from None
+        raise NoAnswer(f"`{' '.join(command)}` fails: {error}") from None
+    if done.returncode == 0:
+        return done.stdout
     answer = (done.stdout + done.stderr).strip()
-    if done.returncode != 0 and not re.search(r"no devices (were )?found", answer, re.IGNORECASE):
-        raise Failed(NO_ANSWER.format(answer=answer or f"exit code {done.returncode}"))
-    return "gpu" if "GPU " in done.stdout else "cpu"
+    if re.search(r"no devices (were )?found", answer, re.IGNORECASE):
+        return ""
+    raise NoAnswer(f"`{' '.join(command)}` fails: {answer or f'exit code {done.returncode}'}")
 
 
 def set_up(engine: str, wanted: set[str]) -> None:

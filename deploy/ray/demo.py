@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from deploy.install import NoAnswer
 from deploy.local import machine
 from deploy.local.models import DEMO, choose
 from deploy.ray.config import ClusterConfig, ConfigError, parse_config
@@ -25,7 +26,7 @@ def make() -> ClusterConfig:
             raise ConfigError(f"that ended with exit code {code}: {' '.join(step.argv)}")
     try:
         gpus = machine.usable_gpus()
-    except machine.NoAnswer as error:
+    except NoAnswer as error:
         raise ConfigError(str(error)) from None
     document = yaml.safe_load(CONFIG.read_text())
     for name, pool in document["pools"].items():

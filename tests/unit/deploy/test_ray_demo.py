@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.install import NoAnswer
 from deploy.ray import demo
 from deploy.ray.config import ClusterConfig, ConfigError
 
@@ -56,7 +57,7 @@ def test_on_a_machine_with_a_gpu_the_engines_share_it_instead_of_finding_it_them
 
 def test_a_driver_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise demo.machine.NoAnswer("`nvidia-smi -L` fails: version mismatch")
+        raise NoAnswer("`nvidia-smi -L` fails: version mismatch")
 
     monkeypatch.setattr(demo.machine, "usable_gpus", fail)
     with pytest.raises(ConfigError, match="version mismatch"):
