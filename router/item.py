@@ -85,12 +85,11 @@ class Batch:
     the worker.
     """
 
-    __slots__ = ("abort", "bulk", "headers", "items", "queries", "tokens", "wanted")
+    __slots__ = ("abort", "bulk", "headers", "items", "tokens", "wanted")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
-        self.queries = queries_of(items)
-        self.tokens = sum(item.cost for item in items) + sum(query.cost for query in self.queries)
+        self.tokens = cost_of(items)
         self.bulk = items[0].bulk
         self.wanted = len(items)
         self.abort: Callable[[], object] | None = None
@@ -101,14 +100,14 @@ class Batch:
 
     def request(self) -> contract.EncodeRequest:
         """What goes to the worker."""
-        places = {query: place for place, query in enumerate(self.queries)}
+        places = {query: place for place, query in enumerate(queries_of(self.items))}
         items = [
             item.wire
             if item.query is None
             else msgspec.structs.replace(item.wire, against=places[item.query])
             for item in self.items
         ]
-        queries = [query.content for query in self.queries]
+        queries = [query.content for query in places]
         return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries)
 
     def leave(self, item: Item, *, unwanted: bool = False) -> None:

@@ -38,13 +38,13 @@ class LimitsFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            size = os.fstat(self._file).st_size
+            size, boot = os.fstat(self._file).st_size, _boot()
             if size and (size != _SIZE or os.pread(self._file, len(_MAGIC), 0) != _MAGIC):
                 raise OSError(f"{path} is not a file of limits; name one that does not exist")
-            if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != _boot():
+            if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != boot:
                 os.truncate(self._file, 0)
                 os.truncate(self._file, _SIZE)
-                os.pwrite(self._file, _boot(), _BOOT)
+                os.pwrite(self._file, boot, _BOOT)
                 os.pwrite(self._file, _MAGIC, 0)
             self._map = mmap.mmap(self._file, _SIZE)
         except OSError:
