@@ -253,19 +253,9 @@ class Pool:
 
     async def _run(self, replica: Replica, batch: Batch) -> None:
         """See one batch through on one replica; each of its items ends, or is back in the queue."""
-        reason = ""
-
-        def deliver(item: Item, frame: contract.Frame) -> None:
-            nonlocal reason
-            if isinstance(frame, contract.Failure) and frame.code == "internal":
-                # It stays in the batch, which as a whole has one more try for all of these.
-                reason = frame.message
-            else:
-                self._deliver(item, frame)
-
         try:
             with self._observer.at(replica, batch):
-                await replica.encode(batch, deliver)
+                reason = await replica.encode(batch, self._deliver)
             self._ordinary = replica.pace
             self._judge(replica)
             if failed := batch.unfinished():

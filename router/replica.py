@@ -161,27 +161,29 @@ class Replica:
         self.bulk_lanes_in_use -= batch.bulk
         self.tokens_in_flight -= batch.tokens
 
-    async def encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
-        """Have `batch` done; `deliver` is called with each frame as it arrives, once it has been checked.
+    async def encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> str:
+        """Have `batch` done; `deliver` is called with each frame that ends an item, once it has been checked.
 
+        Returns when every item has had a frame: the reason why the last of those failed that failed inside,
+        which are not delivered, since the batch as a whole may have one more try for them; "" when none did.
         Raises `ReplicaFailed`, `Overloaded`, `Draining` or `Rejected`, each after as many deliveries as
-        there were; returns when every item has had one. Cancelling it closes the connection, which the
-        worker takes as the end of the batch.
+        there were. Cancelling it closes the connection, which the worker takes as the end of the batch.
 
         A batch of which every item failed inside is no success: its engine may have died, and would look very
         fast. It is no failure for the breaker either, or a few items that no replica can do would close
         the pool to all others.
         """
         started, in_flight = self._clock(), self.tokens_in_flight
-        inside = 0
+        inside: list[str] = []
 
-        def count(item: Item, frame: contract.Frame) -> None:
-            nonlocal inside
-            inside += isinstance(frame, contract.Failure) and frame.code == "internal"
-            deliver(item, frame)
+        def sort(item: Item, frame: contract.Frame) -> None:
+            if isinstance(frame, contract.Failure) and frame.code == "internal":
+                inside.append(frame.message)
+            else:
+                deliver(item, frame)
 
         try:
-            await self._encode(batch, count)
+            await self._encode(batch, sort)
         except TRANSPORT_ERRORS as error:
             reason = f"{type(error).__name__} {error}".strip()
             if was_refused(error):
@@ -191,12 +193,12 @@ class Replica:
             raise self._failed(reason, started) from error
         except ReplicaFailed as error:
             raise self._failed(str(error), started) from error
-        self._nothing_done = inside == len(batch.items)
-        if self._nothing_done:
-            return
-        self.breaker.succeeded()
-        self.pace.observe(in_flight, self._clock() - started)
-        self.successes += 1
+        self._nothing_done = len(inside) == len(batch.items)
+        if not self._nothing_done:
+            self.breaker.succeeded()
+            self.pace.observe(in_flight, self._clock() - started)
+            self.successes += 1
+        return inside[-1] if inside else ""
 
     async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
         info = self.info
