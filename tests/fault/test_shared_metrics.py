@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -76,12 +76,15 @@ async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterato
         await process.wait()
 
 
-async def page_when(client: httpx.AsyncClient, name: str, wanted: float, **labels: str) -> Page:
-    """The page, once it has this value: what other processes gauge is up to a second old."""
+async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) -> Page:
+    """The page, once it is as it should be: what other processes gauge is up to a second old.
+
+    It may have been gauged before a batch was sent, or while the process was itself asked for a page.
+    """
     async with asyncio.timeout(20):
         while True:
             page = parse((await client.get("/metrics")).text)
-            if value(page, name, **labels) == wanted:
+            if holds(page):
                 return page
             await asyncio.sleep(0.02)
 
@@ -109,14 +112,18 @@ async def test_metrics_add_up_and_those_who_died_leave_their_counts_only(tmp_pat
         await worker.until_batches(seen + 3)
         its = {"pool": "retrieval", "replica": worker.address}
         for router in (one, other):
-            # Which is gauged last.
-            page = await page_when(router.client, "triptych_router_replica_batches_in_flight", 3, **its)
+            page = await page_when(
+                router.client,
+                lambda page: (
+                    value(page, "triptych_router_replica_batches_in_flight", **its) == 3
+                    and value(page, "triptych_router_requests_in_flight") == 3
+                ),
+            )
             assert value(page, "triptych_router_processes") == 2
             memory = value(page, "triptych_router_resident_memory_bytes")
             assert memory == pytest.approx(
                 sum(psutil.Process(router.process.pid).memory_info().rss for router in (one, other)), rel=0.1
             )
-            assert value(page, "triptych_router_requests_in_flight") == 3
             assert value(page, "triptych_router_replica_state", state="ready", **its) == 2
 
         one.process.kill()

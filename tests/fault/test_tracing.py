@@ -11,6 +11,7 @@ from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
+from tests.unit.router.test_metrics import value
 from workers.contract import REQUESTS_HEADER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -75,7 +76,9 @@ async def test_a_batch_of_several_requests_is_linked_to_each_and_a_retry_is_an_e
         worker.script.append("overloaded")
         others = [asyncio.create_task(router.ask(text)) for text in ("second", "third")]
         waiting = {"pool": "retrieval", "class": "interactive"}
-        await page_when(router.client, "triptych_router_queue_items", 2, **waiting)
+        await page_when(
+            router.client, lambda page: value(page, "triptych_router_queue_items", **waiting) == 2
+        )
         worker.mode = "healthy"
         worker.gate.set()
         for reply in await asyncio.gather(first, *others):
