@@ -13,10 +13,10 @@ import gevent
 import msgspec
 from gevent.queue import Queue
 from locust.env import Environment
-from locust.runners import MasterRunner
 
 from loadtests import plan as messages
 from loadtests.failed import HarnessFailed
+from loadtests.master import SILENT_SECONDS, Master
 from loadtests.monitor import MachineMeter
 from loadtests.plan import Done, Load, Plan
 from loadtests.recording import Samples, Timeline, Total, interval_for
@@ -49,13 +49,9 @@ class Conductor:
         # locust would wait a second for processes to say how many users they have; they do every third.
         os.environ.setdefault("LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP", "0")
         environment = Environment(user_classes=[CLASSES[plan.loop]], stop_timeout=plan.timeout)
-        try:
-            self._runner: MasterRunner = environment.create_master_runner(host, port)
-        except SystemExit:
-            raise HarnessFailed(
-                f"{host}:{port} cannot be listened on; is another run waiting there?"
-            ) from None
-        self.port: int = self._runner.server.port
+        self._runner = Master(environment, host, port, processes)
+        self.port = self._runner.port
+        self._members: dict[str, str] = {}
         self._prepared = 0
         self._done: Queue[Done] = Queue()
         self._broken: str | None = None
@@ -82,14 +78,18 @@ class Conductor:
 
     def gather(self) -> None:
         """Wait until all processes have joined and are prepared. Raises `HarnessFailed`."""
-        self._wait(lambda: len(self._runner.clients.ready) >= self._processes, JOIN_SECONDS, "to join")
+        runner, size = self._runner, self._processes
+        self._wait(lambda: len(runner.members) == size, JOIN_SECONDS, "to join")
+        members = runner.members
         plan = msgspec.msgpack.encode(self._plan)
-        for number, client in enumerate(self._runner.clients.ready):
-            data = {"plan": plan, "process": number, "processes": self._processes}
-            self._runner.send_message(messages.PLAN, data, client.id)
-        self._wait(lambda: self._prepared >= self._processes, JOIN_SECONDS, "to make their texts")
+        for number, member in enumerate(members):
+            runner.send_message(messages.PLAN, {"plan": plan, "process": number, "processes": size}, member)
+        self._wait(lambda: self._prepared == size, JOIN_SECONDS, "to make their texts")
+        # That may have kept them silent, and locust starts nothing with those it has not heard of lately.
+        self._wait(lambda: runner.members == members, JOIN_SECONDS, "to be heard of again")
+        self._members = members
         if self._plan.loop == "open":
-            self._runner.start(self._processes, self._processes)
+            runner.start(size, size)
 
     def run(self, shape: Shape, watch: Watch, *, adaptive: bool) -> tuple[list[Measured], Capacity | None]:
         """Go through `shape`; without `adaptive` its segments follow one another without a gap.
@@ -217,6 +217,9 @@ class Conductor:
         self._alive()
         if self._broken is not None:
             raise HarnessFailed(f"a process of the harness failed:\n{self._broken}")
+        if lost := self._members.keys() - self._runner.members.keys():
+            names = ", ".join(sorted(self._members[member] for member in lost))
+            raise HarnessFailed(f"nothing was heard of {names} for {SILENT_SECONDS} s")
 
     def _on_prepared(self, msg: Any, **_: Any) -> None:
         self._prepared += 1

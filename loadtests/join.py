@@ -16,6 +16,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from loadtests import plan as messages
+from loadtests.failed import HarnessFailed
 from loadtests.generator import Generator
 from loadtests.plan import Load, Plan
 from loadtests.recording import Samples
@@ -28,18 +29,24 @@ class Member:
     """One process. `name` is for the report, such as the machine's."""
 
     def __init__(self, host: str, port: int, name: str) -> None:
-        self._name = name
+        self._name, self._address = name, f"{host}:{port}"
         self._generator: Generator | None = None
         environment = Environment(user_classes=list(CLASSES.values()))
         self._runner: WorkerRunner = environment.create_worker_runner(host, port)
         self._loading: greenlet | None = None
+        self._refused: str | None = None
         for kind, listener in ((messages.PLAN, self._plan), (messages.LOAD, self._load)):
             self._runner.register_message(kind, self._guarded(listener), concurrent=True)
         self._runner.register_message(messages.ABANDON, self._abandon)
+        self._runner.register_message(messages.REFUSED, self._refuse, concurrent=True)
+        self._runner.send_message(messages.JOINED, {"name": name})
 
     def wait(self) -> None:
-        """Return once the conductor says that it is over, or is gone."""
+        """Return once the conductor says that it is over, or is gone. Raises `HarnessFailed` where it has
+        processes enough."""
         self._runner.greenlet.join()
+        if self._refused is not None:
+            raise HarnessFailed(self._refused)
 
     def _plan(self, data: dict[str, Any]) -> None:
         plan = msgspec.msgpack.decode(data["plan"], type=Plan)
@@ -65,6 +72,11 @@ class Member:
         self._runner.environment.stop_timeout = 0
         if self._loading is not None:
             gevent.killall([self._loading])
+
+    def _refuse(self, msg: Any, **_: Any) -> None:
+        size = msg.data["size"]
+        self._refused = f"{self._address} has the {size} it waits for; its --processes says how many"
+        self._runner.greenlet.kill()
 
     def _send(self, kind: str, data: bytes) -> None:
         self._runner.send_message(kind, {"data": data})

@@ -7,9 +7,12 @@ from loadtests.results import Process, Segment
 from loadtests.scenario import Scenario
 from loadtests.shapes import Loop
 
-# Names of locust's custom messages: the first three go to the processes, the others come back.
+# Names of locust's custom messages: those that go to the processes,
 PLAN, LOAD, ABANDON = "triptych-plan", "triptych-load", "triptych-abandon"
-PREPARED, SAMPLES, DONE, BROKEN = "triptych-prepared", "triptych-samples", "triptych-done", "triptych-broken"
+REFUSED = "triptych-refused"
+# and those that come from them. JOINED: it hears ours from now on. locust's "ready" comes before it does.
+JOINED, PREPARED, BROKEN = "triptych-joined", "triptych-prepared", "triptych-broken"
+SAMPLES, DONE = "triptych-samples", "triptych-done"
 
 
 class Plan(msgspec.Struct, kw_only=True):
