@@ -135,7 +135,12 @@ class Pool:
             now = self._clock()
             free = [replica for replica in self.replicas if replica.has_free_lane(now)]
             beside_queries = now - self._last_query < QUERIES_SECONDS
-            for_bulk = [replica for replica in free if takes_bulk(replica, beside_queries=beside_queries)]
+            for_bulk = [
+                replica
+                for replica in self.replicas
+                if replica.has_free_lane(now, bulk=True)
+                and takes_bulk(replica, beside_queries=beside_queries)
+            ]
             bulk = self.queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
             if bulk is None:
                 return
@@ -260,10 +265,10 @@ class Pool:
             self._judge(replica)
             if failed := batch.unfinished():
                 self._retry(failed, "item_failed", reason)
-        except Overloaded:
-            replica.pause(self._clock())
+        except Overloaded as overloaded:
+            until = replica.pause(overloaded.seconds, self._clock(), bulk=batch.bulk)
             self._put_back(batch.unfinished(), "overloaded")
-            self._dispatch_at(replica.paused_until)
+            self._dispatch_at(until)
         except Draining:
             replica.draining()
             self._put_back(batch.unfinished(), "draining")

@@ -18,9 +18,10 @@ from workers import contract
 
 log = logging.getLogger(__name__)
 
-# An overloaded replica is left alone for this long, or up to twice as long. Each batch that asks too early is
-# sent in vain; but a router that asks too late finds that others have taken what room there was.
+# An overloaded replica that does not say for how long is left alone for this long, or up to twice as long.
 PAUSE_SECONDS = 0.05
+# No longer, whatever it says.
+LONGEST_PAUSE_SECONDS = 2.0
 # How far the squared length of a normalised vector may be from 1 before it cannot be rounding.
 LENGTH_TOLERANCE = 0.05
 
@@ -42,7 +43,14 @@ class ReplicaFailed(Exception):
 
 
 class Overloaded(Exception):
-    """The replica took nothing of the batch because it has enough; it has not failed."""
+    """The replica took nothing of the batch because it has enough; it has not failed.
+
+    `seconds`: after which there should be room, where it says so.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__("overloaded")
+        self.seconds = seconds
 
 
 class Draining(Exception):
@@ -78,7 +86,8 @@ class Replica:
         self.info: contract.Info | None = None
         self.breaker = Breaker()
         self.pace = Pace()
-        self.paused_until = 0.0
+        # By class: the one for bulk is the second.
+        self._paused_until = [0.0, 0.0]
         self.successes = 0
         self.tokens_in_flight = 0
         self.lanes_in_use = 0
@@ -91,8 +100,8 @@ class Replica:
         self._nothing_done = False
         self._gone = False
 
-    def has_free_lane(self, now: float) -> bool:
-        """Whether it would take a batch now.
+    def has_free_lane(self, now: float, *, bulk: bool = False) -> bool:
+        """Whether it would take a batch now, of bulk or for queries.
 
         One that is not sound gets one at a time until it succeeds, and one that is slow as long as it is.
         """
@@ -100,7 +109,7 @@ class Replica:
         return (
             self.state is State.READY
             and self.lanes_in_use < lanes
-            and self.paused_until <= now
+            and self._paused_until[bulk] <= now
             and self.breaker.state(now) is not BreakerState.OPEN
         )
 
@@ -140,14 +149,17 @@ class Replica:
         """It is stopping: what it has it finishes, more it does not take."""
         self._become(State.DRAINING, "draining")
 
-    def pause(self, now: float) -> None:
-        """Leave it alone for a moment, because it is overloaded.
+    def pause(self, seconds: float | None, now: float, *, bulk: bool = False) -> float:
+        """Give it nothing of a class for `seconds`, because it has enough of that; returns until when.
 
-        Batches that were in flight together are refused together: that is once. By chance for longer or
-        shorter, so that several routers do not ask in step.
+        Batches that were in flight together are refused together: that is once. Where it does not say for how
+        long, that is by chance, so that several routers do not ask in step.
         """
-        if now >= self.paused_until:
-            self.paused_until = now + PAUSE_SECONDS * random.uniform(1, 2)
+        if now >= self._paused_until[bulk]:
+            if seconds is None:
+                seconds = PAUSE_SECONDS * random.uniform(1, 2)
+            self._paused_until[bulk] = now + min(seconds, LONGEST_PAUSE_SECONDS)
+        return self._paused_until[bulk]
 
     def hold(self, batch: Batch) -> None:
         """Take a lane for `batch`, until `release`."""
@@ -236,7 +248,7 @@ class Replica:
         """Raise what a reply other than 200 means."""
         state = reply.headers.get(contract.STATE_HEADER)
         if reply.status == 503 and state == contract.OVERLOADED:
-            raise Overloaded
+            raise Overloaded(_seconds(reply.headers.get(contract.WAIT_HEADER)))
         if reply.status == 503 and state == contract.DRAINING:
             raise Draining
         if reply.status == 401:
@@ -270,6 +282,15 @@ class Replica:
         level = logging.INFO if state is State.READY else logging.WARNING
         log.log(level, "replica %s of pool %s is %s: %s", self.address, self.pool, state.value, reason)
         self.changed()
+
+
+def _seconds(text: str | None) -> float | None:
+    """What a replica says of when there is room; None where that is no time to wait for."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if seconds > 0 else None
 
 
 def check_vector(vector: contract.Vector, wire: contract.Item, info: contract.Info) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from pydantic import SecretStr
 
 from workers import logs, tracing
+from workers.admission import Admission, Stay
 from workers.contract import (
     DRAINING,
     ENCODE_PATH,
@@ -20,8 +21,10 @@ from workers.contract import (
     OVERLOADED,
     READY_PATH,
     REQUESTS_HEADER,
+    ROUTER_HEADER,
     STATE_HEADER,
     VARIANT_HEADER,
+    WAIT_HEADER,
     EncodeRequest,
     decode_request,
     encode_info,
@@ -51,10 +54,9 @@ class WorkerApp:
 
     def __init__(self, service: Service, max_waiting_items: int, token: SecretStr | None = None) -> None:
         self._service = service
-        self._max_waiting_items = max_waiting_items
+        self._admission = Admission(max_waiting_items)
         self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
-        self._waiting = 0
-        self._metrics = WorkerMetrics(lambda: self._waiting)
+        self._metrics = WorkerMetrics(lambda: self._admission.items)
         self._tracer = tracing.configured()
         self._last_success = 0.0
         self._probing = asyncio.Lock()
@@ -73,7 +75,7 @@ class WorkerApp:
                 if ids := headers.get(REQUESTS_HEADER.encode()):
                     logs.requests.set(tuple(ids.split(",")))
                 with tracing.span(self._tracer, headers, self._service.info.task):
-                    await self._encode(receive, send)
+                    await self._encode(headers.get(ROUTER_HEADER.encode(), ""), receive, send)
             case "GET", path if path == INFO_PATH:
                 await _reply(send, 200, encode_info(self._service.info))
             case "GET", path if path == LIVE_PATH:
@@ -98,7 +100,7 @@ class WorkerApp:
             return True
         return hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self._expected)
 
-    async def _encode(self, receive: Receive, send: Send) -> None:
+    async def _encode(self, caller: str, receive: Receive, send: Send) -> None:
         # With a dead engine the process is about to end; the batch is no worse for it.
         if self.draining or self._service.dead:
             self._metrics.refused(DRAINING)
@@ -110,16 +112,14 @@ class WorkerApp:
             request = decode_request(body)
         except msgspec.DecodeError as error:
             return await _reply(send, 400, msgspec.json.encode({"reason": str(error)}))
-        count = len(request.items)
-        # A batch larger than the limit must still go when it is alone, or it would wait for ever.
-        if self._waiting and self._waiting + count > self._max_waiting_items:
+        stay = self._admission.enter(caller, request.priority, len(request.items))
+        if not isinstance(stay, Stay):
             self._metrics.refused(OVERLOADED)
-            return await _unavailable(send, OVERLOADED)
-        self._waiting += count
+            return await _unavailable(send, OVERLOADED, (WAIT_HEADER, f"{stay:.3f}"))
         try:
             await self._stream(request, receive, send)
         finally:
-            self._waiting -= count
+            self._admission.leave(stay)
 
     async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
         frames = encode_batch(self._service, request, self._metrics)
@@ -204,8 +204,8 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-async def _unavailable(send: Send, state: str) -> None:
-    await _reply(send, 503, msgspec.json.encode({"reason": state}), (STATE_HEADER, state))
+async def _unavailable(send: Send, state: str, *headers: tuple[str, str]) -> None:
+    await _reply(send, 503, msgspec.json.encode({"reason": state}), (STATE_HEADER, state), *headers)
 
 
 async def _reply(send: Send, status: int, body: bytes, *headers: tuple[str, str]) -> None:

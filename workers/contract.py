@@ -13,8 +13,9 @@ A batch's `x-request-ids` names some of the requests that it is of, for the work
 where it is there, is the parent of the worker's span.
 The reply's `x-worker-variant` says which checkpoint the vectors are of (`variant_of`).
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
-and the replica has not failed. A worker that is stopping, or whose engine has died, answers 503 with
-`x-worker-state: draining`.
+and the replica has not failed. `x-worker-wait` says after how many seconds there should be room. It is then
+kept for a while for the same caller, which is known by its `x-router`.
+A worker that is stopping, or whose engine has died, answers 503 with `x-worker-state: draining`.
 
 Imports neither torch nor vllm, so that the router can.
 """
@@ -31,6 +32,8 @@ READY_PATH = "/ready"
 METRICS_PATH = "/metrics"
 STATE_HEADER = "x-worker-state"
 VARIANT_HEADER = "x-worker-variant"
+WAIT_HEADER = "x-worker-wait"
+ROUTER_HEADER = "x-router"
 REQUESTS_HEADER = "x-request-ids"
 OVERLOADED = "overloaded"
 DRAINING = "draining"

@@ -97,6 +97,7 @@ def _source(content: contract.Text | contract.Image | contract.Document) -> byte
 class FakeWorker:
     """One fake. Set `mode` for all calls, or `script` for the next ones; change `info` before it is probed.
 
+    When it is overloaded it says to come back after `wait` seconds, if that is set.
     `vectors_of` another pool than its own: it answers with the vectors that are right there.
 
     With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
@@ -124,6 +125,7 @@ class FakeWorker:
         self.token: str | None = None
         self.gate = asyncio.Event()
         self.delay = 0.05
+        self.wait: str | None = None
         self.batches: list[contract.EncodeRequest] = []
         self.headers: list[dict[str, str]] = []
         self.left = 0
@@ -247,7 +249,8 @@ class FakeWorker:
             case "rejecting":
                 return web.Response(status=400, text="what is this")
             case "overloaded" | "draining":
-                return web.Response(status=503, headers={contract.STATE_HEADER: mode})
+                waits = {contract.WAIT_HEADER: self.wait} if mode == "overloaded" and self.wait else {}
+                return web.Response(status=503, headers={contract.STATE_HEADER: mode, **waits})
             case "hanging":
                 await asyncio.Event().wait()
             case "held":

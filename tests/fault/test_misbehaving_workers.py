@@ -9,6 +9,7 @@ from router.pool import MAX_RETRIES
 from router.replica import PAUSE_SECONDS, State
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
+from workers.contract import ROUTER_HEADER
 
 # May be tried again: nothing of it is the fault of the batch.
 FAILING: list[Mode] = [
@@ -136,7 +137,7 @@ async def test_a_replica_that_takes_nothing_costs_no_client_an_error(mode: Mode)
 async def test_being_overloaded_is_no_failure() -> None:
     """However often: the items keep their tries and the replica stays in."""
     worker = FakeWorker()
-    # Each pause is twice as long as the one before; this is more than any failure may come in a row.
+    # More than any failure may come in a row.
     worker.script.extend(["overloaded"] * 4)
     async with fake_workers(worker), running_router(worker) as router:
         assert (await router.ask(["a"])).status_code == 200
@@ -152,6 +153,37 @@ async def test_a_replica_that_stays_overloaded_is_asked_at_intervals_until_time_
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         assert 2 <= len(worker.batches) <= 1 + 0.5 / PAUSE_SECONDS
         await router.until_idle()
+
+
+async def test_a_query_does_not_wait_for_the_bulk_that_a_full_replica_has_refused() -> None:
+    worker = FakeWorker()
+    worker.script.append("overloaded")
+    worker.wait = "1.5"
+    async with fake_workers(worker), running_router(worker) as router:
+        bulk = asyncio.create_task(router.ask(["bulk"], headers={"x-priority": "bulk"}))
+        await worker.until_batches(1)
+        await router.ask(["query"])
+        assert not bulk.done()
+        assert (await bulk).status_code == 200
+        assert [batch.priority for batch in worker.batches] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("wait", ["soon", "nan", "-1", "0", "inf", "1e9"])
+async def test_what_is_no_time_to_wait_for_is_not_waited_for(wait: str) -> None:
+    worker = FakeWorker()
+    worker.script.append("overloaded")
+    worker.wait = wait
+    async with fake_workers(worker), running_router(worker, request_timeout_seconds=30) as router:
+        assert (await router.ask(["a"])).status_code == 200
+
+
+async def test_a_worker_can_tell_one_router_from_another() -> None:
+    worker = FakeWorker()
+    async with fake_workers(worker), running_router(worker) as one, running_router(worker) as other:
+        for router in (one, one, other):
+            await router.ask(["a"])
+    names = [headers[ROUTER_HEADER] for headers in worker.headers]
+    assert names[0] == names[1] != names[2]
 
 
 async def test_a_draining_replica_gets_no_more_work() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.replica import PAUSE_SECONDS, Replica
+from router.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 from tests.unit.router.apps import info
 
 
@@ -15,28 +15,35 @@ def replica() -> Replica:
 
 
 def test_batches_that_are_refused_together_pause_it_once(replica: Replica) -> None:
-    replica.pause(10.0)
-    until = replica.paused_until
+    until = replica.pause(None, 10.0)
     assert 10 + PAUSE_SECONDS <= until <= 10 + 2 * PAUSE_SECONDS
     assert not replica.has_free_lane(10.0)
     for _ in range(3):
-        replica.pause(10.0 + PAUSE_SECONDS / 2)
-    assert replica.paused_until == until
+        assert replica.pause(None, 10.0 + PAUSE_SECONDS / 2) == until
     assert replica.has_free_lane(until)
+
+
+def test_it_is_left_alone_for_as_long_as_it_says_and_not_for_ever(replica: Replica) -> None:
+    assert replica.pause(0.3, 10.0) == 10.3
+    assert replica.pause(1e9, 20.0) == 20 + LONGEST_PAUSE_SECONDS
+
+
+def test_bulk_that_it_has_enough_of_keeps_no_query_from_it(replica: Replica) -> None:
+    until = replica.pause(0.3, 10.0, bulk=True)
+    assert replica.has_free_lane(10.0)
+    assert not replica.has_free_lane(10.0, bulk=True)
+    assert replica.has_free_lane(until, bulk=True)
 
 
 def test_however_often_it_is_overloaded_it_is_asked_again_soon(replica: Replica) -> None:
     """Or other routers, which have lanes of it, would get all of it for good."""
     now = 10.0
     for _ in range(20):
-        replica.pause(now)
-        assert replica.paused_until - now <= 2 * PAUSE_SECONDS
-        now = replica.paused_until
+        until = replica.pause(None, now)
+        assert until - now <= 2 * PAUSE_SECONDS
+        now = until
 
 
 def test_routers_do_not_ask_in_step(replica: Replica) -> None:
-    pauses = set()
-    for now in range(100):
-        replica.pause(now)
-        pauses.add(round(replica.paused_until - now, 6))
+    pauses = {round(replica.pause(None, now) - now, 6) for now in range(100)}
     assert len(pauses) > 10

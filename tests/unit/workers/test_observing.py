@@ -14,6 +14,10 @@ from workers.app import WorkerApp
 from workers.contract import (
     ENCODE_PATH,
     METRICS_PATH,
+    OVERLOADED,
+    ROUTER_HEADER,
+    STATE_HEADER,
+    WAIT_HEADER,
     EncodeRequest,
     Failure,
     Frame,
@@ -95,6 +99,30 @@ async def test_what_waits_and_what_is_refused_can_be_seen() -> None:
         assert (await held).status_code == 200
         page = parse((await client.get(METRICS_PATH)).text)
         assert value(page, "triptych_worker_waiting_items") == 0
+
+
+async def test_room_in_a_full_worker_is_kept_for_the_router_that_it_refused() -> None:
+    service = Service()
+    async with client_of(WorkerApp(service, 2)) as client:
+
+        async def ask(router: str, *texts: str) -> httpx.Response:
+            return await client.post(ENCODE_PATH, content=batch(*texts), headers={ROUTER_HEADER: router})
+
+        held = asyncio.create_task(ask("one", "wait", "b"))
+        await service.waiting.wait()
+        refused = await ask("other", "c", "d")
+        assert (refused.status_code, refused.headers[STATE_HEADER]) == (503, OVERLOADED)
+        assert float(refused.headers[WAIT_HEADER]) > 0
+        service.gate.set()
+        await held
+        service.gate.clear()
+        service.waiting.clear()
+        held = asyncio.create_task(ask("one", "wait"))
+        await service.waiting.wait()
+        assert (await ask("one", "e")).status_code == 503
+        assert (await ask("other", "c")).status_code == 200
+        service.gate.set()
+        assert (await held).status_code == 200
 
 
 async def test_its_span_is_a_child_of_the_routers(monkeypatch: pytest.MonkeyPatch) -> None:
