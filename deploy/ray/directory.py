@@ -20,6 +20,8 @@ from workers.contract import PoolName
 NAMESPACE = "triptych"
 # Longest time that one question to it may take.
 CALL_SECONDS = 5.0
+# A search that has not ended by then asks a head that will not answer any more.
+SEARCH_SECONDS = 60.0
 # As Serve places its controller: an actor that needs nothing could be on any node, and Ray never ends a node
 # with an actor on it for being idle.
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
@@ -117,19 +119,27 @@ class DirectoryClient:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._actor: Any = None
+        self._search: asyncio.Task[Any] | None = None
+        self._began = 0.0
 
     async def ask(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
         """Call a method of the actor. Raises `DirectoryLost` when it does not answer in time."""
         try:
             async with asyncio.timeout(seconds):
-                if self._actor is None:
-                    # It asks the head, which may not be there.
-                    self._actor = await asyncio.to_thread(directory, self._name)
-                return await asyncio.wrap_future(getattr(self._actor, method).remote(*arguments).future())
+                actor = await asyncio.shield(self._searching())
+                return await asyncio.wrap_future(getattr(actor, method).remote(*arguments).future())
         except (ray.exceptions.RayError, TimeoutError, ValueError) as error:
-            self._actor = None
+            if self._search is not None and self._search.done():
+                self._search = None
             raise DirectoryLost(str(error) or f"no answer within {seconds:g} s") from error
+
+    def _searching(self) -> asyncio.Task[Any]:
+        """The search that is done or under way. It asks the head; without one its thread waits for long."""
+        now = time.monotonic()
+        if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
+            self._began = now
+            self._search = asyncio.create_task(asyncio.to_thread(directory, self._name))
+        return self._search
 
 
 def node_address() -> str:
