@@ -152,8 +152,9 @@ class Replica:
     def pause(self, seconds: float | None, now: float, *, bulk: bool = False) -> float:
         """Give it nothing of a class for `seconds`, because it has enough of that; returns until when.
 
-        Batches that were in flight together are refused together: that is once. Where it does not say for how
-        long, that is by chance, so that several routers do not ask in step.
+        Or until a batch of that class is done. Batches that were in flight together are refused together:
+        that is once. Where it does not say for how long, that is by chance, so that several routers do not
+        ask in step.
         """
         if now >= self._paused_until[bulk]:
             if seconds is None:
@@ -205,6 +206,8 @@ class Replica:
             raise self._failed(reason, started) from error
         except ReplicaFailed as error:
             raise self._failed(str(error), started) from error
+        # There is room again; whose turn it is, the worker sees to.
+        self._paused_until[batch.bulk] = 0.0
         self._nothing_done = len(inside) == len(batch.items)
         if not self._nothing_done:
             self.breaker.succeeded()

@@ -10,7 +10,7 @@ from itertools import takewhile
 SHORTEST_WAIT = 0.05
 LONGEST_WAIT = 1.0
 # Who asks too early has asked in vain; but where all came too late the engine would run dry.
-SOONER = 0.75
+SOONER = 0.9
 # Its place is kept for so much longer: the way there and back, and a busy router.
 GRACE_SECONDS = 0.25
 

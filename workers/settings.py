@@ -41,7 +41,10 @@ class WorkerSettings(StrictSettings):
     batch_tokens: int = Field(8192, ge=64, description="Tokens that one engine step takes at most.")
     batch_items: int = Field(256, ge=1, description="Items that one engine step takes at most.")
     max_waiting_items: int = Field(
-        2048, ge=1, description="Items of a class in the worker past which it answers `overloaded`."
+        2048,
+        ge=1,
+        description="Items of a class in the worker past which it answers `overloaded`; some batches of the "
+        "router's, or the engine waits between them.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the engine; auto: the checkpoint's."

@@ -2,8 +2,10 @@
 
 import pytest
 
+from router.item import Batch
 from router.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 from tests.unit.router.apps import info
+from tests.unit.router.items import make_request
 
 
 @pytest.fixture
@@ -26,6 +28,17 @@ def test_batches_that_are_refused_together_pause_it_once(replica: Replica) -> No
 def test_it_is_left_alone_for_as_long_as_it_says_and_not_for_ever(replica: Replica) -> None:
     assert replica.pause(0.3, 10.0) == 10.3
     assert replica.pause(1e9, 20.0) == 20 + LONGEST_PAUSE_SECONDS
+
+
+async def test_a_batch_that_is_done_ends_the_pause_of_its_class(replica: Replica) -> None:
+    async def done(*_: object) -> None: ...
+
+    replica._encode = done  # type: ignore[method-assign]
+    for bulk in (False, True):
+        replica.pause(0.3, 10.0, bulk=bulk)
+    await replica.encode(Batch(make_request([1], bulk=True).items), lambda *_: None)
+    assert replica.has_free_lane(10.0, bulk=True)
+    assert not replica.has_free_lane(10.0)
 
 
 def test_bulk_that_it_has_enough_of_keeps_no_query_from_it(replica: Replica) -> None:

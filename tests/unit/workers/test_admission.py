@@ -118,7 +118,8 @@ def test_it_says_when_there_should_be_room(admission: Admission, clock: Clock) -
 class Routers:
     """Routers with work without end, and a worker that does one batch after another, in a time of their own.
 
-    Each has four lanes. Of a batch that is refused it hears after the way back, and waits as it is told.
+    Each has four lanes. Of a batch that is refused it hears after the way back, and waits as it is told, or
+    until one is done.
     """
 
     WAY = 0.0005
@@ -186,6 +187,7 @@ class Routers:
 
     def _freed(self, router: int) -> None:
         self._lanes[router] += 1
+        self._paused[router] = 0.0
         self._send(router)
 
 
