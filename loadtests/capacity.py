@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from loadtests.results import Capacity, Limit, Measured, Probe, Segment
 from loadtests.shapes import Shape
-from loadtests.slo import Few, Verdict
+from loadtests.verdict import Few, Verdict
 
 Judge = Callable[[Sequence[Measured]], tuple[Verdict, str]]
 TooFew = Callable[[Sequence[Measured]], Few | None]

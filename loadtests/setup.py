@@ -20,8 +20,8 @@ from loadtests.report.words import masked
 from loadtests.results import Measured
 from loadtests.scenario import Scenario, read_scenario
 from loadtests.shapes import Loop, Shape
-from loadtests.slo import OF_A_RATE, Verdict, holds, too_few
 from loadtests.target import find_target, pages_of
+from loadtests.verdict import OF_A_RATE, Verdict, holds, too_few
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0

@@ -12,7 +12,7 @@ from loadtests.histogram import bucket
 from loadtests.objectives import read_objectives
 from loadtests.results import Capacity, Interval, Measured, Segment
 from loadtests.shapes import Shape
-from loadtests.slo import ENOUGH_REPLIES, Few, Verdict, holds, too_few
+from loadtests.verdict import ENOUGH_REPLIES, Few, Verdict, holds, too_few
 
 SERVED_A_SECOND = 200.0
 P99_SECONDS = 0.1
