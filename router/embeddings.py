@@ -19,7 +19,7 @@ NPY = "application/x-npy"
 async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     bulk = bulk_of(request)
-    seconds = seconds_of(request, settings)
+    seconds = seconds_of(request.headers, settings)
     started = fleet.clock()
     fleet.check_any_room(started + seconds)
     body = await request.body(settings.max_body_bytes, seconds)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,8 +61,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self.headers.get(b"x-request-id", b"")
-        self.id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        self.id = id_of(self.headers)
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
         self.span: Span | None = None
@@ -126,6 +125,12 @@ class Request:
         finally:
             watcher.remove_done_callback(noticed)
             watcher.cancel()
+
+
+def id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """A request's id: the client's own, where it is one, or a new one."""
+    given = headers.get(b"x-request-id", b"")
+    return given if _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def new_id() -> bytes:

@@ -2,18 +2,22 @@
 
 import asyncio
 import http
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httptools
-import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.http import new_id
+from router.http import Header, Reply, json_reply, new_id
 
 # Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
+
+
+TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header]] | None]
+"""The reply to a request by its method, path and headers, where that is certain without its body."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -33,6 +37,8 @@ class Protocol(HttpToolsProtocol):
         self._begins = False
         self._head_bytes = 0
         self._late: asyncio.TimerHandle | None = None
+        self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
+        self._turned_away = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,15 +74,25 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._await_head_no_more()
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
+        if self.parser.should_upgrade():
+            return
+        if self._turn_away is not None and not self._busy and not self.expect_100_continue:
+            path = self.url.partition(b"?")[0]
+            refusal = self._turn_away(self.parser.get_method(), path, self.headers)
+            if refusal is not None:
+                self._turned_away = True
+                self._answer(*refusal, last=not self.parser.should_keep_alive())
+                return
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.parser.should_upgrade():
+        if not self._turned_away and not self.parser.should_upgrade():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
+        if self._turned_away:
+            self._turned_away = False
+        elif not self.parser.should_upgrade():
             super().on_message_complete()
 
     @property
@@ -117,12 +133,21 @@ class Protocol(HttpToolsProtocol):
             return
         self.flow.pause_reading()
         if not self._busy:
-            request_id = new_id().decode()
-            body = orjson.dumps({"detail": detail, "code": code, "request_id": request_id})
-            head = (
-                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
-        self.shutdown()
+            request_id = new_id()
+            reply = json_reply(status, {"detail": detail, "code": code, "request_id": request_id.decode()})
+            self._answer(reply, [(b"x-request-id", request_id)], last=True)
+        else:
+            self.shutdown()
+
+    def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
+        """Send `reply` with `headers` besides its own; the `last` one closes the connection."""
+        lines = [
+            b"HTTP/1.1 %d %b" % (reply.status, http.HTTPStatus(reply.status).phrase.encode()),
+            b"content-type: %b" % reply.content_type,
+            b"content-length: %d" % len(reply.body),
+            *(b"%b: %b" % header for header in (*reply.headers, *headers)),
+            *([b"connection: close"] if last else []),
+        ]
+        self.transport.write(b"\r\n".join([*lines, b"", reply.body]))
+        if last:
+            self.shutdown()

@@ -91,7 +91,7 @@ class RerankRequest(BaseModel):
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     bulk = bulk_of(request)
-    seconds = seconds_of(request, settings)
+    seconds = seconds_of(request.headers, settings)
     started = fleet.clock()
     fleet.check_any_room(started + seconds)
     wanted = parse_rerank(await request.body(settings.max_body_bytes, seconds), settings.max_items)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import TypeVar
 
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
@@ -88,9 +88,9 @@ def bulk_of(request: Request) -> bool | None:
     return _BULK[priority]
 
 
-def seconds_of(request: Request, settings: RouterSettings) -> float:
-    """The time that the request has. Raises `Invalid`."""
-    header = request.header("x-request-timeout-seconds")
+def seconds_of(headers: Mapping[bytes, bytes], settings: RouterSettings) -> float:
+    """The time that the request with `headers` has. Raises `Invalid`."""
+    header = headers.get(b"x-request-timeout-seconds")
     if header is None:
         return settings.request_timeout_seconds
     try:
@@ -102,7 +102,7 @@ def seconds_of(request: Request, settings: RouterSettings) -> float:
             "header -> x-request-timeout-seconds",
             f"write a number of seconds over 0 and up to {LONGEST_TIMEOUT_SECONDS:g}",
             "timeout",
-            header,
+            header.decode("latin-1"),
         )
     return seconds
 

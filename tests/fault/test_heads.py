@@ -1,7 +1,9 @@
 """What a connection may do before the application is called, and what it may not."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -119,3 +121,92 @@ async def test_a_request_that_takes_its_time_is_not_ended(monkeypatch: pytest.Mo
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
             assert await reader.read() == b""
         await eventually(lambda: worker.active == 0)
+
+
+@asynccontextmanager
+async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
+    """A router whose queue has no room until the worker's gate is opened."""
+    worker = FakeWorker()
+    worker.mode = "held"
+    small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
+    async with fake_workers(worker), running_router(worker, **small, **settings) as router:
+        asked = [asyncio.create_task(router.ask(["in the lane"]))]
+        await worker.until_batches(1)
+        asked.append(asyncio.create_task(router.ask(["in the queue"])))
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 1)
+        yield router, worker
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
+    """Headers and body of a 429."""
+    head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
+    assert head[0] == b"HTTP/1.1 429 Too Many Requests"
+    headers = dict(line.split(b": ", 1) for line in head[1:])
+    return headers, orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+
+
+@pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])
+async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: str) -> None:
+    async with full() as (router, worker), connected(router) as (reader, writer), asyncio.timeout(20):
+        id = b"0123456789abcdef" * 2
+        # A body that looks like a request.
+        request = posted(["GET /live HTTP/1.1\r\n\r\n"]).replace(
+            b"host: x", b"host: x\r\nx-request-id: " + id
+        )
+        body = request.index(b"\r\n\r\n") + 4
+        at = {"whole": len(request), "before the body": body, "in the body": body + 9}[cut]
+        for _ in range(2):
+            writer.write(request[:at])
+            headers, error = await refusal(reader)
+            writer.write(request[at:])
+            assert (error["code"], error["request_id"]) == ("QUEUE_FULL", id.decode())
+            assert headers[b"x-request-id"] == id
+            assert int(headers[b"retry-after"]) > 0
+            assert {b"x-total-time", b"x-queue-time", b"x-inference-time"} < headers.keys()
+            assert b"connection" not in headers
+        writer.write(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        worker.gate.set()
+        await eventually(lambda: not router.fleet.pools["retrieval"].queue.items)
+        writer.write(posted(["served"]))
+        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        page = (await router.client.get("/metrics")).text
+        assert 'triptych_router_rejections_total{reason="QUEUE_FULL"} 2.0' in page
+        assert 'route="/v1/embeddings",status="429"} 2.0' in page
+
+
+@pytest.mark.parametrize("wish", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
+async def test_who_wants_no_further_reply_gets_his_429_and_the_end(wish: bytes) -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+        writer.write(posted(["a"]).replace(b"HTTP/1.1\r\n", wish))
+        headers, _ = await refusal(reader)
+        assert headers[b"connection"] == b"close"
+        assert await reader.read() == b""
+
+
+async def test_who_waits_to_be_told_to_send_the_body_is_told_that_the_queue_is_full() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+        head, _, body = posted(["a"]).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
+        await refusal(reader)
+        # He may send it all the same.
+        writer.write(body + b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+
+
+async def test_what_stands_behind_a_request_that_is_served_waits_for_its_turn() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+        writer.write(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n" + posted(["a"]))
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        await refusal(reader)
+
+
+async def test_what_a_full_queue_does_not_concern_is_answered() -> None:
+    async with full() as (router, _):
+        for method, path, status in (("GET", "/v1/models", 200), ("GET", "/v1/embeddings", 405)):
+            assert (await router.client.request(method, path)).status_code == status
+        reply = await router.ask(["a"], headers={"x-request-timeout-seconds": "soon"})
+        assert reply.status_code == 422
