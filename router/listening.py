@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import os
 import socket
 import struct
 import sys
@@ -40,6 +41,14 @@ def listen(host: str, port: int) -> list[socket.socket]:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
     return sockets
+
+
+def copy_of(listener: socket.socket) -> socket.socket:
+    """The same socket once more, for this process.
+
+    Not by `dup` of the socket itself: that makes all of them blocking, in every process that has it.
+    """
+    return socket.socket(fileno=os.dup(listener.fileno()))
 
 
 def take_no_more(sockets: Sequence[socket.socket]) -> None:

@@ -10,7 +10,7 @@ from types import FrameType
 import uvicorn
 
 from router.app import App
-from router.listening import take_no_more
+from router.listening import copy_of, take_no_more
 from router.protocol import Protocol
 from router.settings import RouterSettings
 from workers import logs
@@ -18,6 +18,9 @@ from workers import logs
 # Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) stands before it. One
 # that finds no place tries again after a second, and then after two more, which is worse than to wait.
 BACKLOG = 65_535
+# Connections that are taken in a turn of the event loop. libuv takes one from each listening socket (from
+# 1.45 on), and turns are long when there is much to do. So there are copies of the socket.
+ACCEPTS = 16
 # After the last connection was let in: time for what is under way to arrive, and for clients that are in the
 # middle of a series of requests to be told, with the reply to one of them, to go on elsewhere.
 LAST_SECONDS = 0.25
@@ -56,6 +59,7 @@ class Server(uvicorn.Server):
         self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
         self._notice_ends: float | None = None
+        self._copies: list[socket.socket] = []
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on `sockets` until told to stop."""
@@ -72,6 +76,10 @@ class Server(uvicorn.Server):
         else:
             self.should_exit = self.force_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._copies = [copy_of(listener) for listener in sockets or () for _ in range(ACCEPTS - 1)]
+        await super().startup([*sockets, *self._copies] if sockets else sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if self._notice_ends is not None and time.monotonic() >= self._notice_ends:
             self.should_exit = True
@@ -82,7 +90,7 @@ class Server(uvicorn.Server):
             if not self._shares_port:
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
-        await super().shutdown(sockets)
+        await super().shutdown([*sockets, *self._copies] if sockets else sockets)
 
 
 def set_up_logging(settings: RouterSettings) -> None:

@@ -1,0 +1,53 @@
+"""How fast a busy router takes connections."""
+
+import asyncio
+import socket
+import time
+
+import uvloop
+
+from router.listening import listen
+from router.server import ACCEPTS, Server
+from router.settings import RouterSettings
+from tests.fakes.router import eventually
+
+CONNECTIONS = 100
+
+
+def test_a_busy_router_takes_several_connections_in_a_turn() -> None:
+    listeners = listen("127.0.0.1", 0)
+    server = Server(RouterSettings(workers=[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]))  # type: ignore[list-item]
+    turns = uvloop.run(turns_until_taken(server, listeners))
+    assert turns <= CONNECTIONS / ACCEPTS + 5
+    assert all(copy.fileno() == -1 for copy in [*listeners, *server._copies])
+
+
+async def turns_until_taken(server: Server, listeners: list[socket.socket]) -> int:
+    """Turns of an event loop that always has something to do, from when the connections are there."""
+    loop = asyncio.get_running_loop()
+    serving = asyncio.create_task(server.serve(sockets=listeners))
+    await eventually(lambda: server.started)
+    clients = [socket.socket() for _ in range(CONNECTIONS)]
+    for client in clients:
+        # In this thread, so that none is taken meanwhile.
+        client.connect(listeners[0].getsockname())
+    turns = 0
+    taken = loop.create_future()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        time.sleep(0.001)
+        if len(server.server_state.connections) == CONNECTIONS:
+            taken.set_result(None)
+        else:
+            loop.call_soon(turn)
+
+    turn()
+    async with asyncio.timeout(30):
+        await taken
+    for client in clients:
+        client.close()
+    server.should_exit = True
+    await serving
+    return turns
