@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Reply]]
 MODEL_PATH = "/v1/models/"
-# Routes whose requests a full queue refuses.
-WORK = {b"/v1/embeddings": "/v1/embeddings", b"/v1/rerank": "/v1/rerank"}
 CLOSE: Header = (b"connection", b"close")
 # Clients make paths up; each would be a series of its own.
 NO_ROUTE = "other"
@@ -75,6 +73,8 @@ class App:
             "/openapi.json": {"GET": self._openapi},
             "/docs": {"GET": self._docs},
         }
+        # What is asked for there has to wait for its turn.
+        self._work = {route.encode(): route for route, methods in self._routes.items() if "POST" in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -101,28 +101,25 @@ class App:
     ) -> tuple[Reply, list[Header]] | None:
         """The reply to a request that cannot be done in time whatever its body says; None for any other.
 
-        Under overload most requests end here, and what is left for the others is what these do not cost: a
-        tenth of what it takes to call the application.
+        Under overload most requests end here, and what these do not cost is left for the others.
         """
-        route = WORK.get(path) if method == b"POST" else None
-        if route is None:
+        route = self._work.get(path)
+        if route is None or method != b"POST":
             return None
         named = dict(headers)
         try:
-            seconds = seconds_of(named, self._settings)
-            self.fleet.check_any_room(self.fleet.clock() + seconds)
+            self.fleet.check_any_room(self.fleet.clock() + seconds_of(named, self._settings))
         except QueueFull as full:
-            error = full
+            status, reason = TABLE[QueueFull]
+            self._metrics.answered(route, status, 0.0)
+            self._metrics.rejected(reason)
+            id = id_of(named)
+            common = _common_headers(id, 0.0, 0.0, 0.0)
+            return error_reply(full, id), [*common, CLOSE] if self.draining else common
         except Invalid:
-            return None
-        else:
-            return None
-        status, reason = TABLE[QueueFull]
-        self._metrics.answered(route, status, 0.0)
-        self._metrics.rejected(reason)
-        id = id_of(named)
-        common = _common_headers(id, 0.0, 0.0, 0.0)
-        return error_reply(error, id), [*common, CLOSE] if self.draining else common
+            # Which field it is, its handler says.
+            pass
+        return None
 
     async def _http(self, request: Request, send: Send) -> None:
         started = time.perf_counter()

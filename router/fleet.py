@@ -198,8 +198,8 @@ class Fleet:
     def check_any_room(self, deadline: float) -> None:
         """Raise `QueueFull` when no pool can take anything by `deadline`, whatever a request may ask for.
 
-        So most of what is refused under overload is refused before it is read, for a third of what it costs
-        to refuse it afterwards; that time is wanted for what was accepted.
+        So most of what is refused under overload is refused before it is read, for a part of what it costs to
+        refuse it afterwards; that time is wanted for what was accepted.
         """
         full: QueueFull | None = None
         for pool in self.pools.values():

@@ -23,6 +23,8 @@ TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header]]
 class Protocol(HttpToolsProtocol):
     """uvicorn's, but for what happens before the application is called, and so before a key is read.
 
+    A request that the application turns away by its head is answered without calling it.
+
     A head, which is a request's first line and its headers, that is too long or is not there in time is
     refused, and its connection closed: uvicorn would wait for ever, and keep all that comes.
 

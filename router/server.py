@@ -59,7 +59,6 @@ class Server(uvicorn.Server):
         self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
         self._notice_ends: float | None = None
-        self._copies: list[socket.socket] = []
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on `sockets` until told to stop."""
@@ -76,9 +75,9 @@ class Server(uvicorn.Server):
         else:
             self.should_exit = self.force_exit = True
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._copies = [copy_of(listener) for listener in sockets or () for _ in range(ACCEPTS - 1)]
-        await super().startup([*sockets, *self._copies] if sockets else sockets)
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        copies = [copy_of(listener) for listener in sockets or () for _ in range(ACCEPTS - 1)]
+        await super().serve([*sockets, *copies] if sockets else sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if self._notice_ends is not None and time.monotonic() >= self._notice_ends:
@@ -90,7 +89,7 @@ class Server(uvicorn.Server):
             if not self._shares_port:
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
-        await super().shutdown([*sockets, *self._copies] if sockets else sockets)
+        await super().shutdown(sockets)
 
 
 def set_up_logging(settings: RouterSettings) -> None:

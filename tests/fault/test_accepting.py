@@ -4,9 +4,11 @@ import asyncio
 import socket
 import time
 
+import pytest
 import uvloop
 
-from router.listening import listen
+from router import server as server_module
+from router.listening import copy_of, listen
 from router.server import ACCEPTS, Server
 from router.settings import RouterSettings
 from tests.fakes.router import eventually
@@ -14,12 +16,19 @@ from tests.fakes.router import eventually
 CONNECTIONS = 100
 
 
-def test_a_busy_router_takes_several_connections_in_a_turn() -> None:
+def test_a_busy_router_takes_several_connections_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[socket.socket] = []
+
+    def copy(listener: socket.socket) -> socket.socket:
+        copies.append(copy_of(listener))
+        return copies[-1]
+
+    monkeypatch.setattr(server_module, "copy_of", copy)
     listeners = listen("127.0.0.1", 0)
     server = Server(RouterSettings(workers=[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]))  # type: ignore[list-item]
     turns = uvloop.run(turns_until_taken(server, listeners))
     assert turns <= CONNECTIONS / ACCEPTS + 5
-    assert all(copy.fileno() == -1 for copy in [*listeners, *server._copies])
+    assert all(copy.fileno() == -1 for copy in [*listeners, *copies])
 
 
 async def turns_until_taken(server: Server, listeners: list[socket.socket]) -> int:

@@ -1,5 +1,6 @@
 """How processes come together for a run: who is heard, who is sent away, who is missed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -76,7 +77,6 @@ def test_a_process_that_falls_silent_ends_the_run() -> None:
 
 @apart
 def test_a_process_that_fell_silent_before_the_run_leaves_its_place_to_another() -> None:
-    import gevent
     from locust.env import Environment
 
     from loadtests import plan as messages
@@ -84,14 +84,10 @@ def test_a_process_that_fell_silent_before_the_run_leaves_its_place_to_another()
 
     master = Master(Environment(), "127.0.0.1", 0, 1)
     dead = joined(master.port, "dead")
-    with gevent.Timeout(30):
-        while not master.members:
-            gevent.sleep(0.05)
+    until(lambda: bool(master.members))
     silent(master)
     joined(master.port, "living")
-    with gevent.Timeout(30):
-        while list(master.members.values()) != ["living"]:
-            gevent.sleep(0.05)
+    until(lambda: list(master.members.values()) == ["living"])
     # It was only slow, and now there is one too many.
     say(dead, "heartbeat", {"state": "ready", "current_cpu_usage": 0})
     say(dead, messages.JOINED, {"name": "dead"})
@@ -122,10 +118,14 @@ def say(client: Any, kind: str, data: object = None) -> None:
 
 def silent(master: Any) -> None:
     """As if nothing had been heard for ten seconds."""
-    import gevent
-
     for client in master.clients.all:
         client.heartbeat = -1
+    until(lambda: not master.members)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    import gevent
+
     with gevent.Timeout(30):
-        while master.members:
+        while not condition():
             gevent.sleep(0.05)
