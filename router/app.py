@@ -134,6 +134,7 @@ class App:
             status = reply.status
             total = time.perf_counter() - started
             headers = _common_headers(request.id, total, request.queue_seconds, request.inference_seconds)
+            headers += request.reply_headers
             if self.draining or request.cut_off:
                 headers.append(CLOSE)
             if request.allowance is not None:
@@ -205,7 +206,8 @@ class App:
         pools = {name: not_ready.get(name, "ready") for name in self.fleet.pools}
         reason = "draining" if self.draining else self.fleet.waiting_for
         ready = not not_ready and reason is None
-        return json_reply(200 if ready else 503, {"ready": ready, "reason": reason, "pools": pools})
+        status = {"ready": ready, "reason": reason, "pools": pools, "vector_spaces": self.fleet.spaces}
+        return json_reply(200 if ready else 503, status)
 
     async def _read_metrics(self, _: Request) -> Reply:
         own = self._gauges.own(asking=1)

@@ -13,6 +13,8 @@
     │   ├── MediaInvalid         an image or a PDF that is not one
     │   ├── MediaUnreachable     the address of an image or a PDF gives none
     │   ├── TooLarge             a body, an image or a PDF over its limit
+    │   ├── CrashesWorker        an input that two workers died with
+    │   ├── SpaceMismatch        the pool serves another vector space than the client requires
     │   └── Invalid              fields that break the schema, each one named
     ├── NotFound                 no such path
     ├── MethodNotAllowed         the path takes other methods
@@ -96,6 +98,14 @@ class TooLarge(InputError):
     """A body, an image or a PDF over its limit."""
 
 
+class CrashesWorker(InputError):
+    """An input that two workers died with; it is not tried again."""
+
+
+class SpaceMismatch(InputError):
+    """The pool serves another vector space than the client requires."""
+
+
 class Invalid(InputError):
     """Fields that break the schema; the detail says the first of them and how many there are."""
 
@@ -148,6 +158,8 @@ TABLE: dict[type[RouterError], tuple[int, str]] = {
     TokenLimitExceeded: (400, "INPUT_TOKEN_LIMIT_EXCEEDED"),
     MediaInvalid: (400, "INPUT_MEDIA_INVALID"),
     MediaUnreachable: (400, "INPUT_MEDIA_UNREACHABLE"),
+    CrashesWorker: (400, "INPUT_CRASHES_WORKER"),
+    SpaceMismatch: (412, "VECTOR_SPACE_MISMATCH"),
     MissingKey: (401, "AUTH_MISSING_API_KEY"),
     InvalidKey: (401, "AUTH_INVALID_API_KEY"),
     TooLarge: (413, "INPUT_TOO_LARGE"),

@@ -127,6 +127,7 @@ class Fleet:
             group.labels.task for group in groups if group.labels.min_replicas == "0"
         )
         removed, added = change(self.addresses, groups)
+        versions = {address: group.labels.version for group in groups for address in group.targets}
         touched = [name for name, _ in (*removed, *added)]
         touched += [name for name in named if name not in self.pools]
         touched += [name for name in self.pools if name not in named]
@@ -143,7 +144,7 @@ class Fleet:
             if pool.up:
                 # Where all are replaced at once, what waits goes on waiting until the new ones were probed.
                 for replica in came[name]:
-                    replica.state = State.SUSPECT
+                    replica.expect()
             gone = [replica for replica in pool.replicas if (name, replica.address) in removed]
             for replica in gone:
                 self._forget(replica)
@@ -154,6 +155,9 @@ class Fleet:
             pool.set_replicas([replica for replica in (*pool.replicas, *came[name]) if replica not in gone])
             for replica in came[name]:
                 self._watch(pool, replica)
+        for pool in self.pools.values():
+            for replica in pool.replicas:
+                replica.version = versions[replica.address]
 
     @property
     def addresses(self) -> dict[contract.PoolName, list[str]]:
@@ -172,6 +176,11 @@ class Fleet:
             ),
             None,
         )
+
+    @property
+    def spaces(self) -> dict[contract.PoolName, list[str]]:
+        """The vector spaces that each pool serves now."""
+        return {name: pool.spaces for name, pool in self.pools.items()}
 
     def not_ready(self) -> dict[contract.PoolName, str]:
         """The pools without a ready replica, and why; but for those that need none until there is work."""
@@ -221,11 +230,13 @@ class Fleet:
         *,
         request_id: str = "",
         span: "Span | None" = None,
+        required: frozenset[str] = frozenset(),
     ) -> Gather:
         """Let all of `items` wait for their pools, or none; `finished` is called when the gather is closed.
 
-        Raises `Unavailable` when a pool has no ready replica and holds nothing, `QueueFull` when one has no
-        room.
+        `required` are the vector spaces that the client takes, empty for any. Raises `Unavailable` when a
+        pool has no ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when
+        one serves another vector space, `CrashesWorker` for an item that workers died with.
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
         for item in items:
@@ -234,7 +245,7 @@ class Fleet:
         for pool, part in parts.items():
             pool.came(cost_of(part))
         for pool, part in parts.items():
-            pool.check_room(part, deadline)
+            pool.check_room(part, deadline, required)
 
         def close(gather: Gather) -> None:
             if gather.error is not None:
@@ -242,7 +253,7 @@ class Fleet:
                     pool.forget(part)
             finished()
 
-        gather = Gather(items, self.clock(), deadline, close, request_id, span)
+        gather = Gather(items, self.clock(), deadline, close, request_id, span, required)
         for pool, part in parts.items():
             pool.admit(part)
         return gather
@@ -309,11 +320,14 @@ class Fleet:
                     continue
                 if RERANK_POOL not in (replica.pool, pool.name) and info.dimensions != other.info.dimensions:
                     return f"it has {info.dimensions} dimensions, {other.address} has {other.info.dimensions}"
-                if pool.name == replica.pool and info.digest != other.info.digest:
-                    log.warning(
-                        "replicas %s and %s of pool %s serve different checkpoints",
-                        replica.address,
-                        other.address,
-                        pool.name,
+                if (
+                    pool.name == replica.pool
+                    and info.space != other.info.space
+                    and replica.version == other.version
+                ):
+                    return (
+                        f"its vector space is {info.space}, that of {other.address} is {other.info.space}: "
+                        "give it the same checkpoint, dtype and quantization, or declare an upgrade by "
+                        "different labels `version` in the discovery document"
                     )
         return None

@@ -39,9 +39,9 @@ class Reply(NamedTuple):
 class Request:
     """One HTTP request. `headers` has lower-case names; `id` is the client's own, or a new one.
 
-    `span` is its trace, where there is one. `queue_seconds` and `inference_seconds` are what its handler
-    says of where the time went. `cut_off` says that its body was not waited for. `allowance` is what its key
-    lets it use, None without limits.
+    `reply_headers` are sent with the reply besides its own. `span` is its trace, where there is one.
+    `queue_seconds` and `inference_seconds` are what its handler says of where the time went. `cut_off` says
+    that its body was not waited for. `allowance` is what its key lets it use, None without limits.
     """
 
     __slots__ = (
@@ -54,6 +54,7 @@ class Request:
         "method",
         "path",
         "queue_seconds",
+        "reply_headers",
         "span",
     )
 
@@ -67,6 +68,7 @@ class Request:
         self.span: Span | None = None
         self.allowance: Allowance | None = None
         self.cut_off = False
+        self.reply_headers: list[Header] = []
         self._receive = receive
 
     def header(self, name: str) -> str | None:

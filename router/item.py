@@ -26,7 +26,7 @@ class Query:
 
 
 class Place(IntEnum):
-    """Where an item is. It leaves DONE never."""
+    """Where an item is. DONE is left only when its request starts over in another vector space."""
 
     PLANNED = 0
     WAITING = 1
@@ -41,6 +41,7 @@ class Item:
     `cost` is an estimate in tokens; `index` the place in its request's reply; `field` names it in errors.
     `media` is what must be loaded and put into `wire` before the item may enter a queue, if anything.
     `query` is what it is held against, if anything; its cost is not in that of the item.
+    `tries` counts its failures, `deaths` the workers that died with it in flight.
     """
 
     pool: contract.PoolName
@@ -52,9 +53,15 @@ class Item:
     media: Media | None = None
     query: Query | None = None
     tries: int = 0
+    deaths: int = 0
     place: Place = Place.PLANNED
     gather: "Gather" = dataclasses.field(init=False, repr=False)
     batch: "Batch | None" = dataclasses.field(default=None, repr=False)
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether it is not tried for the first time."""
+        return self.tries > 0 or self.deaths > 0
 
 
 def queries_of(items: Iterable[Item]) -> list[Query]:
@@ -82,10 +89,10 @@ class Batch:
     """Items that one lane of a replica works on together, all of one class.
 
     `abort` is called once, when the last item that anybody still wants has left it. `headers` go with it to
-    the worker.
+    the worker. `space` is the vector space that its results have to be of.
     """
 
-    __slots__ = ("abort", "bulk", "headers", "items", "tokens", "wanted")
+    __slots__ = ("abort", "bulk", "headers", "items", "space", "tokens", "wanted")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
@@ -94,6 +101,7 @@ class Batch:
         self.wanted = len(items)
         self.abort: Callable[[], object] | None = None
         self.headers: dict[str, str] = {}
+        self.space = ""
         for item in items:
             item.place = Place.TAKEN
             item.batch = self
@@ -109,6 +117,11 @@ class Batch:
         ]
         queries = [query.content for query in places]
         return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is one item that a worker died with."""
+        return self.items[0].deaths > 0
 
     def leave(self, item: Item, *, unwanted: bool = False) -> None:
         """Take `item` out: it has its result, goes back to the queue, or (`unwanted`) nobody waits for it."""
@@ -127,6 +140,9 @@ class Gather:
 
     `finished` is called once: when the last result is in, or at the first error. `request_id` and `span`
     tell logs and traces whose items these are.
+
+    `spaces` is the vector space of each pool's results, which are all of one. `required` names the spaces
+    that the client takes; empty means any.
     """
 
     __slots__ = (
@@ -137,7 +153,9 @@ class Gather:
         "finished",
         "items",
         "request_id",
+        "required",
         "results",
+        "spaces",
         "span",
         "taken_at",
         "waiting_for",
@@ -151,6 +169,7 @@ class Gather:
         finished: Callable[["Gather"], None],
         request_id: str = "",
         span: "Span | None" = None,
+        required: frozenset[str] = frozenset(),
     ) -> None:
         if not items:
             raise ValueError("a request without items has nothing to gather. This is a bug.")
@@ -165,6 +184,8 @@ class Gather:
         self.finished = finished
         self.request_id = request_id
         self.span = span
+        self.required = required
+        self.spaces: dict[contract.PoolName, str] = {}
         for item in items:
             item.gather = self
 
@@ -172,6 +193,22 @@ class Gather:
     def closed(self) -> bool:
         """Whether nothing more can change."""
         return self.error is not None or self.waiting_for == 0
+
+    def takes(self, pool: contract.PoolName, space: str) -> bool:
+        """Whether results of `pool` may be of `space`."""
+        if pool in self.spaces:
+            return self.spaces[pool] == space
+        return not self.required or space in self.required
+
+    def start_over(self, pool: contract.PoolName) -> list[Item]:
+        """Forget the results of `pool`; returns the items that were done and have to be done again."""
+        self.spaces.pop(pool, None)
+        done = [item for item in self.items if item.pool == pool and self.results[item.index] is not None]
+        for item in done:
+            self.results[item.index] = None
+            item.place = Place.PLANNED
+        self.waiting_for += len(done)
+        return done
 
     def resolve(self, item: Item, vector: contract.Vector, now: float) -> None:
         """`item` has its result."""

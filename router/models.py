@@ -30,4 +30,5 @@ def _entry(name: str, fleet: Fleet) -> dict[str, Any]:
         "tasks": [task for task, (pool, _) in ROUTES.items() if pool in fleet.pools],
         "dimensions": info.dimensions if info else None,
         "max_tokens": info.max_tokens if info else None,
+        "vector_spaces": fleet.spaces,
     }

@@ -103,6 +103,9 @@ class ModelEntry(BaseModel):
     tasks: list[str]
     dimensions: int | None
     max_tokens: int | None
+    vector_spaces: dict[str, list[str]] = Field(
+        description="The vector spaces that each pool serves: one, or two during an upgrade."
+    )
 
 
 class ModelList(BaseModel):
@@ -124,6 +127,9 @@ class Readiness(BaseModel):
     ready: bool
     reason: str | None
     pools: dict[str, str]
+    vector_spaces: dict[str, list[str]] = Field(
+        description="The vector spaces that each pool serves: one, or two during an upgrade."
+    )
 
 
 class TargetLabels(BaseModel):
@@ -149,7 +155,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     Readiness,
     Targets,
 )
-_FOR_WORK = (400, 413, 422, 429, 500, 503, 504)
+_FOR_WORK = (400, 412, 413, 422, 429, 500, 503, 504)
 _TIMES = {
     "x-total-time": "Milliseconds from the first byte read to the reply.",
     "x-queue-time": "Milliseconds until the last input was given to a worker.",
@@ -179,7 +185,15 @@ _LIMIT_HEADERS = {
         ("Reset", "string", "Until nothing is used, such as 6m0s."),
     )
 }
+_SPACE_HEADER = {
+    "x-vector-space": {
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "The vector space of each pool's results: `pool=space`, separated by commas.",
+    }
+}
 _EMBEDDING_HEADERS = {
+    **_SPACE_HEADER,
     "x-truncated-inputs": {
         "schema": {"type": "string"},
         "description": "The places of inputs that lost tokens to `truncate`, separated by commas.",
@@ -277,7 +291,11 @@ def _rerank(settings: RouterSettings) -> dict[str, Any]:
         "parameters": _work_headers(settings),
         "requestBody": {"required": True, "content": _json("RerankRequest")},
         "responses": {
-            "200": {"description": "Best first", "headers": _HEADERS, "content": _json("RerankReply")},
+            "200": {
+                "description": "Best first",
+                "headers": {**_HEADERS, **_SPACE_HEADER},
+                "content": _json("RerankReply"),
+            },
             **{str(status): _error(status) for status in _FOR_WORK},
         },
     }
@@ -297,6 +315,13 @@ def _work_headers(settings: RouterSettings) -> list[dict[str, Any]]:
             "in": "header",
             "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 3600},
             "description": f"{settings.request_timeout_seconds:g} when left out.",
+        },
+        {
+            "name": "x-require-vector-space",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "Vector spaces that the client takes, separated by commas, as a reply's "
+            "`x-vector-space` names them; any when left out.",
         },
         {
             "name": "X-Request-Id",

@@ -6,22 +6,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from router.errors import (
-    Internal,
-    RouterError,
-    TimedOut,
-    Unavailable,
-)
+from router.dispatcher import Dispatcher
+from router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
 from router.failures import client_error
 from router.hold import Hold
 from router.item import Batch, Gather, Item, Place
 from router.metrics import Metrics
 from router.observer import PoolObserver
-from router.pace import Pace
 from router.queue import PoolQueue
 from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
-from router.shares import share_of, takes_bulk
+from router.suspects import Suspects
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -61,15 +56,13 @@ class Pool:
         self.queue = queue
         self.in_flight: dict[Batch, asyncio.Task[None]] = {}
         self.requested_tokens = 0.0
-        self._batch_tokens = batch_tokens
-        self._batch_items = batch_items
+        self._dispatcher = Dispatcher(queue, batch_tokens, batch_items)
+        self._suspects = Suspects()
         self._clock = clock
         self._observer = observer or PoolObserver(Metrics().pool(name), None, clock)
         self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), clock())
         self._last_query = -math.inf
         self._dispatching = False
-        # That of whoever had the last batch.
-        self._ordinary = Pace()
         self._hold = Hold(hold_seconds, clock, self._held_too_long)
 
     @property
@@ -82,6 +75,12 @@ class Pool:
     def up(self) -> bool:
         """Whether any replica is up, even if it is left alone for a moment: accepted work waits for it."""
         return any(replica.state in (State.READY, State.SUSPECT) for replica in self.replicas)
+
+    @property
+    def spaces(self) -> list[str]:
+        """The vector spaces that it serves: one, or two during an upgrade."""
+        up = (State.READY, State.SUSPECT)
+        return sorted({replica.space for replica in self.replicas if replica.state in up and replica.info})
 
     @property
     def holds(self) -> bool:
@@ -104,10 +103,18 @@ class Pool:
         self.requested_tokens += tokens
         self._observer.came(tokens)
 
-    def check_room(self, items: Sequence[Item], deadline: float) -> None:
-        """Raise `Unavailable` or `QueueFull` unless all of `items` can be taken together."""
+    def check_room(
+        self, items: Sequence[Item], deadline: float, required: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise a `RouterError` unless all of `items` can be taken together.
+
+        `required` are the vector spaces that the client takes, empty for any.
+        """
         if not self.ready and not self.holds:
             raise self.unavailable()
+        if required and (spaces := self.spaces) and required.isdisjoint(spaces):
+            raise self._mismatch(spaces)
+        self._suspects.check(items, self._clock())
         self.queue.check_room(items, self._clock(), deadline, self._tokens_in_flight())
 
     def check_any_room(self, deadline: float) -> None:
@@ -133,47 +140,14 @@ class Pool:
         """Hand out batches while there is work, and a replica with a free lane."""
         while self.queue.items:
             now = self._clock()
-            free = [replica for replica in self.replicas if replica.has_free_lane(now)]
             beside_queries = now - self._last_query < QUERIES_SECONDS
-            for_bulk = [
-                replica
-                for replica in self.replicas
-                if replica.has_free_lane(now, bulk=True)
-                and takes_bulk(replica, beside_queries=beside_queries)
-            ]
-            bulk = self.queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
-            if bulk is None:
-                return
-            able = for_bulk if bulk else free
-            # What has failed once goes to a replica that has not, if need be to one that is busy now; then
-            # the others may have what stands behind it.
-            behind = False
-            if self.queue.retrying(bulk=bulk) and any(replica.sound for replica in self.replicas):
-                sound = [replica for replica in able if replica.sound]
-                behind = not sound
-                able = sound or able
-            if not able:
-                return
-            replica = min(able, key=self._expected)
-            _, waiting = self.queue.depth(bulk=bulk)
-            share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
-            batch, expired = self.queue.take(
-                min(self._batch_tokens, share), self._batch_items, now, bulk=bulk, untried=behind
-            )
+            replica, batch, expired = self._dispatcher.next(self.replicas, now, beside_queries=beside_queries)
             for item in expired:
                 item.gather.fail(TimedOut("the request's time ran out before its turn came"), now)
-            if batch is not None:
+            if replica is not None and batch is not None:
                 self._start(replica, batch, now)
             elif not expired:
                 return
-
-    def _expected(self, replica: Replica) -> tuple[float, int]:
-        """How long what `replica` has takes, about; one that is not known yet is taken for an ordinary one.
-
-        Taken for a fast one, a new replica would get the next batches of every router at once.
-        """
-        pace = replica.pace if replica.pace.seconds_per_token else self._ordinary
-        return pace.seconds(replica.tokens_in_flight), replica.tokens_in_flight
 
     def _dispatch_soon(self) -> None:
         if not self._dispatching:
@@ -204,6 +178,7 @@ class Pool:
             if replica.pace.slow:
                 self._judge(replica)
         if self.up:
+            self._keep_spaces(self.queue.waiting())
             self._hold.end()
             self.queue.release(now)
             self.dispatch()
@@ -235,14 +210,33 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _mismatch(self, spaces: Sequence[str]) -> SpaceMismatch:
+        return SpaceMismatch(
+            f"the pool {self.name} serves the vector space {' and '.join(spaces)}; "
+            "x-require-vector-space names another"
+        )
+
+    def _keep_spaces(self, items: Sequence[Item]) -> None:
+        """Have requests start over whose vector space is no longer served, so that none gets two."""
+        spaces = self.spaces
+        for gather in dict.fromkeys(item.gather for item in items):
+            if gather.closed or not spaces or any(gather.takes(self.name, space) for space in spaces):
+                continue
+            if gather.required and gather.required.isdisjoint(spaces):
+                gather.fail(self._mismatch(spaces), self._clock())
+            else:
+                self.queue.put_back(gather.start_over(self.name))
+
     def _tokens_in_flight(self) -> int:
         return sum(replica.tokens_in_flight for replica in self.replicas)
 
     def _start(self, replica: Replica, batch: Batch, now: float) -> None:
         self._retries.earn()
         self._observer.taken(batch, now)
+        batch.space = replica.space
         for item in batch.items:
             item.gather.taken_at = now
+            item.gather.spaces.setdefault(self.name, batch.space)
         # The lane is held from here: the task itself starts only after this round of dispatching.
         replica.hold(batch)
         task = asyncio.get_running_loop().create_task(self._run(replica, batch))
@@ -258,10 +252,11 @@ class Pool:
 
     async def _run(self, replica: Replica, batch: Batch) -> None:
         """See one batch through on one replica; each of its items ends, or is back in the queue."""
+        instance = replica.info.instance if replica.info else ""
         try:
             with self._observer.at(replica, batch):
                 reason = await replica.encode(batch, self._deliver)
-            self._ordinary = replica.pace
+            self._dispatcher.ordinary = replica.pace
             self._judge(replica)
             if failed := batch.unfinished():
                 self._retry(failed, "item_failed", reason)
@@ -274,6 +269,8 @@ class Pool:
             self._put_back(batch.unfinished(), "draining")
         except ReplicaFailed as error:
             log.warning("%s; %d items unfinished", error, batch.wanted)
+            if error.perhaps_dead and await replica.has_died(instance):
+                self._suspect(batch.unfinished())
             self._retry(batch.unfinished(), "replica_failed", str(error))
             self._dispatch_at(replica.breaker.open_until)
         except Rejected as error:
@@ -311,12 +308,26 @@ class Pool:
             return
         if isinstance(frame, contract.Vector):
             now = self._clock()
+            if item.gather.spaces.get(self.name) != item.batch.space:
+                # Its request has started over in another vector space since.
+                self._put_back([item], "other_space")
+                return
+            if item.deaths:
+                self._suspects.clear(item)
             item.batch.leave(item)
             self.queue.drained(item, now)
             self._observer.served(frame)
             item.gather.resolve(item, frame, now)
         else:
             self._fail([item], client_error(item, frame))
+
+    def _suspect(self, items: Sequence[Item]) -> None:
+        """A worker's process died with `items`; each of them may be the cause."""
+        now = self._clock()
+        for item in items:
+            if error := self._suspects.died(item, now):
+                log.error("%s", error)
+                self._fail([item], error)
 
     def _retry(self, items: Sequence[Item], kind: str, reason: str) -> None:
         """Another try for `items` of one batch, as far as they and the pool have any left."""
@@ -340,6 +351,7 @@ class Pool:
                 item.batch.leave(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
+        self._keep_spaces(wanted)
         if holds:
             self._hold.begin(wanted)
         self._observer.put_back(wanted, kind)

@@ -68,10 +68,9 @@ class PoolQueue:
             return False
         return True if bulk_too and self._bulk.items else None
 
-    def retrying(self, *, bulk: bool) -> bool:
-        """Whether what goes first in a class has failed before."""
-        head = next(iter(self._line_of(bulk).items), None)
-        return head is not None and head.tries > 0
+    def head(self, *, bulk: bool) -> Item | None:
+        """What goes first in a class."""
+        return next(iter(self._line_of(bulk).items), None)
 
     def depth(self, *, bulk: bool) -> tuple[int, int]:
         """Items and tokens waiting in one class."""
@@ -140,14 +139,23 @@ class PoolQueue:
         self._drained.observe(0, now, waiting=bool(self.items))
 
     def take(
-        self, max_tokens: int, max_items: int, now: float, *, bulk: bool, untried: bool = False
+        self,
+        max_tokens: int,
+        max_items: int,
+        now: float,
+        *,
+        bulk: bool,
+        untried: bool = False,
+        space: str = "",
+        idle: bool = True,
     ) -> Taken:
         """The next batch of a class, within both limits, and the items met on the way that are too late.
 
         An item that is larger than `max_tokens` or `MAX_BATCH_BYTES` goes alone, and so does one before its
         last try. What items are held against comes on top of `max_tokens`: it is read once for as many of
         them as there is room for, where otherwise a long one would be read again with each. With `untried`
-        what has failed before keeps its place, and what stands behind it is taken.
+        what has failed before keeps its place, and what stands behind it is taken. So do items whose request
+        takes no vectors of `space`, and, unless the replica is `idle`, items that a worker died with.
         """
         line = self._line_of(bulk)
         items: list[Item] = []
@@ -158,9 +166,11 @@ class PoolQueue:
             if item.gather.deadline <= now:
                 expired.append(item)
                 continue
-            if untried and item.tries:
+            if untried and item.failed_before:
                 continue
-            alone = item.tries >= TRIES_BEFORE_ALONE
+            if (item.deaths and not idle) or not item.gather.takes(item.pool, space):
+                continue
+            alone = item.deaths > 0 or item.tries >= TRIES_BEFORE_ALONE
             tokens += item.cost
             size += size_of(item.wire.content)
             if item.query is not None and item.query not in queries:

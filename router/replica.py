@@ -1,5 +1,6 @@
 """One worker at its address: gives it batches, checks every vector that comes back, knows its state."""
 
+import asyncio
 import logging
 import random
 import time
@@ -13,7 +14,7 @@ from yarl import URL
 from router.breaker import Breaker, BreakerState
 from router.item import Batch, Item
 from router.pace import Pace
-from router.transport import TRANSPORT_ERRORS, WorkerClient, WorkerReply, was_refused
+from router.transport import TRANSPORT_ERRORS, WorkerClient, WorkerReply, was_refused, was_sent
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.05
 # No longer, whatever it says.
 LONGEST_PAUSE_SECONDS = 2.0
+# A probe that follows a lost connection has told by then whether the worker's process still lives.
+VERDICT_SECONDS = 12.0
 # How far the squared length of a normalised vector may be from 1 before it cannot be rounding.
 LENGTH_TOLERANCE = 0.05
 
@@ -39,7 +42,16 @@ class State(Enum):
 
 
 class ReplicaFailed(Exception):
-    """The replica did not do its work; what is unfinished may be tried again."""
+    """The replica did not do its work; what is unfinished may be tried again.
+
+    `perhaps_dead`: the worker had the batch, and its process may have died with it.
+    """
+
+    perhaps_dead = False
+
+
+class EngineDied(ReplicaFailed):
+    """The worker says that its engine died with the batch."""
 
 
 class Overloaded(Exception):
@@ -92,6 +104,8 @@ class Replica:
         self.tokens_in_flight = 0
         self.lanes_in_use = 0
         self.bulk_lanes_in_use = 0
+        self.quarantined = False
+        self.version: str | None = None
         self.changed: Callable[[], None] = lambda: None
         self.lanes = lanes
         self._client = client
@@ -99,6 +113,12 @@ class Replica:
         self._url = URL(f"http://{address}{contract.ENCODE_PATH}")
         self._nothing_done = False
         self._gone = False
+        self._judged = asyncio.Event()
+
+    @property
+    def space(self) -> str:
+        """The vector space of its results; "" before it was first seen."""
+        return self.info.space if self.info else ""
 
     def has_free_lane(self, now: float, *, bulk: bool = False) -> bool:
         """Whether it would take a batch now, of bulk or for queries.
@@ -109,6 +129,7 @@ class Replica:
         return (
             self.state is State.READY
             and self.lanes_in_use < lanes
+            and not self.quarantined
             and self._paused_until[bulk] <= now
             and self.breaker.state(now) is not BreakerState.OPEN
         )
@@ -126,13 +147,17 @@ class Replica:
 
     def up(self, info: contract.Info) -> None:
         """A probe has found it ready."""
+        restarted = self.info is not None and self.info.instance != info.instance
         self.info = info
-        if self._gone:
+        if self._gone or restarted:
             # Another process than the one that failed.
             self.breaker = Breaker()
             self.pace = Pace()
             self._nothing_done = False
             self._gone = False
+        if restarted and self.state is State.READY:
+            # Its vector space may be another one too.
+            self.changed()
         self._become(State.READY, "ready")
 
     def down(self, reason: str, *, gone: bool = False) -> None:
@@ -143,7 +168,23 @@ class Replica:
     def suspect(self, reason: str) -> None:
         """It may be gone: it is given nothing until a probe, which follows at once, has looked."""
         if self.state is State.READY:
+            self._judged.clear()
             self._become(State.SUSPECT, reason)
+
+    def expect(self) -> None:
+        """It is new, and most likely up: work waits for it until it was probed."""
+        self._judged.clear()
+        self.state = State.SUSPECT
+
+    async def has_died(self, instance: str) -> bool:
+        """Whether the process `instance` has ended; waits for the probe that tells."""
+        try:
+            async with asyncio.timeout(VERDICT_SECONDS):
+                while self.state is State.SUSPECT:
+                    await self._judged.wait()
+        except TimeoutError:
+            return True
+        return self.state is State.DOWN or self.info is None or self.info.instance != instance
 
     def draining(self) -> None:
         """It is stopping: what it has it finishes, more it does not take."""
@@ -163,13 +204,15 @@ class Replica:
         return self._paused_until[bulk]
 
     def hold(self, batch: Batch) -> None:
-        """Take a lane for `batch`, until `release`."""
+        """Take a lane for `batch`, until `release`; a suspect takes all of them."""
+        self.quarantined = batch.suspect
         self.lanes_in_use += 1
         self.bulk_lanes_in_use += batch.bulk
         self.tokens_in_flight += batch.tokens
 
     def release(self, batch: Batch) -> None:
         """Give back the lane of `batch`."""
+        self.quarantined = False
         self.lanes_in_use -= 1
         self.bulk_lanes_in_use -= batch.bulk
         self.tokens_in_flight -= batch.tokens
@@ -203,9 +246,13 @@ class Replica:
                 self.down("connection refused", gone=True)
             else:
                 self.suspect(reason)
-            raise self._failed(reason, started) from error
+            failure = self._failed(reason, started)
+            failure.perhaps_dead = was_sent(error)
+            raise failure from error
         except ReplicaFailed as error:
-            raise self._failed(str(error), started) from error
+            failure = self._failed(str(error), started)
+            failure.perhaps_dead = isinstance(error, EngineDied)
+            raise failure from error
         # There is room again; whose turn it is, the worker sees to.
         self._paused_until[batch.bulk] = 0.0
         self._nothing_done = len(inside) == len(batch.items)
@@ -226,9 +273,9 @@ class Replica:
         async with self._client.post(self._url, body, batch.headers) as reply:
             if reply.status != 200:
                 await self._refuse(reply)
-            if reply.headers.get(contract.VARIANT_HEADER) != contract.variant_of(info):
-                self.down("it serves another checkpoint than when it was last asked", gone=True)
-                raise ReplicaFailed("the vectors are of another checkpoint")
+            if reply.headers.get(contract.SPACE_HEADER) != batch.space:
+                self.down("it serves another vector space than when it was last asked", gone=True)
+                raise ReplicaFailed("the vectors are of another vector space")
             reader = contract.FrameReader()
             async for chunk in reply.content.iter_any():
                 try:
@@ -254,6 +301,9 @@ class Replica:
             raise Overloaded(_seconds(reply.headers.get(contract.WAIT_HEADER)))
         if reply.status == 503 and state == contract.DRAINING:
             raise Draining
+        if state == contract.DEAD:
+            self.down("the engine has died", gone=True)
+            raise EngineDied("the engine has died")
         if reply.status == 401:
             refused = TokenRefused()
             self.down(str(refused))
@@ -282,6 +332,8 @@ class Replica:
         if state is self.state:
             return
         self.state = state
+        if state is not State.SUSPECT:
+            self._judged.set()
         level = logging.INFO if state is State.READY else logging.WARNING
         log.log(level, "replica %s of pool %s is %s: %s", self.address, self.pool, state.value, reason)
         self.changed()

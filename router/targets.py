@@ -31,6 +31,8 @@ class Labels(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task: PoolName
+    # Two versions of one pool declare an upgrade, in which it may serve two vector spaces.
+    version: str | None = None
     min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None
 
 

@@ -102,6 +102,11 @@ class AiohttpClient:
         await self._session.close()
 
 
+def was_sent(error: BaseException) -> bool:
+    """Whether the connection was made, so that the worker may have had what was sent."""
+    return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+
+
 def was_refused(error: BaseException) -> bool:
     """Whether nothing listens at the address."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

@@ -2,17 +2,18 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Generator, Mapping
 from typing import TypeVar
 
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.fleet import Fleet
-from router.http import Request
+from router.http import Header, Request
 from router.item import Item, cost_of
 from router.plan import Limits
 from router.settings import RouterSettings
-from workers.contract import Vector
+from workers.contract import SPACE_HEADER, PoolName, Vector
 
 LONGEST_TIMEOUT_SECONDS = 3600.0
 # What the served model is taken for while no worker can be asked.
@@ -20,6 +21,7 @@ DIMENSIONS, MAX_TOKENS = 2048, 32_768
 
 Result = TypeVar("Result")
 
+_SPACE = re.compile(r"[0-9a-zA-Z_-]+")
 _BULK = {"interactive": False, "bulk": True}
 
 
@@ -36,13 +38,41 @@ def limits_of(fleet: Fleet, settings: RouterSettings) -> Limits:
     )
 
 
+def required_spaces(request: Request) -> frozenset[str]:
+    """The vector spaces that the client takes, empty for any. Raises `Invalid`.
+
+    They are written as digests, or as the header `x-vector-space` of a reply has them.
+    """
+    header = request.header("x-require-vector-space")
+    if header is None:
+        return frozenset()
+    spaces = frozenset(part.rpartition("=")[2].strip() for part in header.split(","))
+    if not all(_SPACE.fullmatch(space) for space in spaces):
+        raise Invalid.field(
+            "header -> x-require-vector-space",
+            "write vector spaces with commas between them, as x-vector-space of a reply names them",
+            "vector_space",
+            header,
+        )
+    return spaces
+
+
+def space_header(spaces: Mapping[PoolName, str]) -> Header:
+    """The header that names the vector space of each pool's results."""
+    named = ", ".join(f"{pool}={space}" for pool, space in spaces.items())
+    return SPACE_HEADER.encode(), named.encode()
+
+
 def tokens_of(vectors: list[Vector]) -> int:
     """What the model read for them; the query of a ranking, which is read once a batch, is counted once."""
     return sum(vector.tokens for vector in vectors) + max(vector.query_tokens for vector in vectors)
 
 
 async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: float) -> list[Vector]:
-    """The vectors of `items`, unless time runs out or the client leaves first."""
+    """The vectors of `items`, unless time runs out or the client leaves first.
+
+    Adds the header that names their vector spaces to those of the request's reply.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
@@ -51,7 +81,12 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
             done.set_result(None)
 
     gather = fleet.submit(
-        items, fleet.clock() + seconds, finished, request_id=request.id.decode(), span=request.span
+        items,
+        fleet.clock() + seconds,
+        finished,
+        request_id=request.id.decode(),
+        span=request.span,
+        required=required_spaces(request),
     )
 
     def end(error: Exception) -> None:
@@ -69,6 +104,7 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
     vectors = gather.vectors()
     if request.allowance is not None:
         request.allowance.used = tokens_of(vectors)
+    request.reply_headers.append(space_header(gather.spaces))
     return vectors
 
 

@@ -21,6 +21,10 @@ from workers.encoding import Service
 from workers.engine import Engine, resolve_folder
 from workers.settings import WorkerSettings
 from workers.strict_settings import SettingsError, read_settings
+from workers.watchdog import Watchdog
+
+# So long a worker with wrong vectors can be looked at, and its metrics read, before it ends.
+OUT_OF_SERVICE_SECONDS = 30.0
 
 logger = logging.getLogger("workers")
 
@@ -91,11 +95,12 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
 async def serve(service: Service, settings: WorkerSettings) -> int:
     """Warm the service up, then answer until SIGTERM or until the engine dies; the exit code."""
     await service.warm_up()
+    app = WorkerApp(service, settings.max_waiting_items, settings.token)
+    await app.canaries.learn()
     # What vLLM and torch have made by now stays; looking through all of it again and again would hold up
     # every request for a third of a second.
     gc.collect()
     gc.freeze()
-    app = WorkerApp(service, settings.max_waiting_items, settings.token)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -110,21 +115,35 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
     server = Server(config, app)
-    watching = asyncio.create_task(_stop_when_dead(service, server))
+    watchdog = Watchdog(service, settings.stall_seconds)
+    watchdog.start(asyncio.get_running_loop())
+    tasks = [
+        asyncio.create_task(_stop_when_dead(service, server)),
+        asyncio.create_task(_stop_when_wrong(app, server)),
+    ]
     logger.info("ready on http://%s:%d", settings.host, settings.port)
     await server.serve()
-    watching.cancel()
+    for task in tasks:
+        task.cancel()
+    watchdog.close()
     await app.close()
     # Else what libraries look for at the end is still there, and they write a hundred lines of leaks.
     gc.unfreeze()
-    return 1 if service.dead else 0
+    return 1 if service.dead or app.canaries.failure else 0
 
 
 async def _stop_when_dead(service: Service, server: uvicorn.Server) -> None:
     while not service.dead:  # noqa: ASYNC110 (vLLM says it by a property alone)
         await asyncio.sleep(0.5)
-    logger.error("the engine has died; stopping, so that this worker can be started anew")
+    logger.error("the engine has died; this worker ends, to be started again")
     server.should_exit = True
+
+
+async def _stop_when_wrong(app: WorkerApp, server: uvicorn.Server) -> None:
+    await app.canaries.watch()
+    if app.canaries.failure:
+        await asyncio.sleep(OUT_OF_SERVICE_SECONDS)
+        server.should_exit = True
 
 
 if __name__ == "__main__":

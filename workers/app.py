@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import logging
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,7 +11,9 @@ from pydantic import SecretStr
 
 from workers import logs, tracing
 from workers.admission import Admission, Stay
+from workers.canary import Canaries
 from workers.contract import (
+    DEAD,
     DRAINING,
     ENCODE_PATH,
     INFO_PATH,
@@ -22,13 +23,12 @@ from workers.contract import (
     READY_PATH,
     REQUESTS_HEADER,
     ROUTER_HEADER,
+    SPACE_HEADER,
     STATE_HEADER,
-    VARIANT_HEADER,
     WAIT_HEADER,
     EncodeRequest,
     decode_request,
     encode_info,
-    variant_of,
 )
 from workers.encoding import EngineDied, Service, encode_batch
 from workers.metrics import CONTENT_TYPE, WorkerMetrics
@@ -41,25 +41,22 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Encoded media of a whole batch; the router's own limits are far below.
 MAX_BODY_BYTES = 256 * 2**20
-# A vector that came this recently is as good as a probe.
-PROBE_AFTER_SECONDS = 5.0
-PROBE_TIMEOUT_SECONDS = 20.0
 
 
 class WorkerApp:
     """Serves one service, with `token` only to who sends it.
 
-    `draining` turns it away from new work while what it has goes on.
+    `draining` turns it away from new work while what it has goes on. When `canaries` say that its vectors are
+    wrong, it takes no work and finishes none.
     """
 
     def __init__(self, service: Service, max_waiting_items: int, token: SecretStr | None = None) -> None:
         self._service = service
         self._admission = Admission(max_waiting_items)
         self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
-        self._metrics = WorkerMetrics(lambda: self._admission.items)
+        self._metrics = WorkerMetrics(lambda: self._admission.items, lambda: service.steps)
         self._tracer = tracing.configured()
-        self._last_success = 0.0
-        self._probing = asyncio.Lock()
+        self.canaries = Canaries(service, self._metrics)
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +78,7 @@ class WorkerApp:
             case "GET", path if path == LIVE_PATH:
                 await _reply(send, 503 if self._service.dead else 200, b"{}")
             case "GET", path if path == READY_PATH:
-                reason = await self._not_ready()
+                reason = self._not_ready()
                 await _reply(send, 503 if reason else 200, msgspec.json.encode({"reason": reason}))
             case "GET", path if path == METRICS_PATH:
                 page = await asyncio.to_thread(self._metrics.render)
@@ -101,8 +98,8 @@ class WorkerApp:
         return hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self._expected)
 
     async def _encode(self, caller: str, receive: Receive, send: Send) -> None:
-        # With a dead engine the process is about to end; the batch is no worse for it.
-        if self.draining or self._service.dead:
+        # Another replica can do the batch; this process is about to end.
+        if self._not_ready():
             self._metrics.refused(DRAINING)
             return await _unavailable(send, DRAINING)
         body = await _read(receive)
@@ -122,7 +119,7 @@ class WorkerApp:
             self._admission.leave(stay)
 
     async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
-        frames = encode_batch(self._service, request, self._metrics)
+        frames = encode_batch(self._service, request, self._metrics, self.canaries.doubt)
         this = asyncio.current_task()
         assert this is not None
         gone = asyncio.create_task(_cancel_when_gone(receive, this))
@@ -130,12 +127,11 @@ class WorkerApp:
         try:
             headers = [
                 (b"content-type", b"application/octet-stream"),
-                (VARIANT_HEADER.encode(), variant_of(self._service.info).encode()),
+                (SPACE_HEADER.encode(), self._service.info.space.encode()),
             ]
-            async for chunk, vectors, more in frames:
-                if vectors:
-                    # Failures prove nothing: an engine of which all is NaN answers too.
-                    self._last_success = time.monotonic()
+            async for chunk, more in frames:
+                if self.canaries.failure:
+                    raise EngineDied
                 if not started:
                     # Not before: so the head goes in one packet with the first frames, and a batch that
                     # is done at once has a length instead of chunks.
@@ -160,27 +156,17 @@ class WorkerApp:
             logger.error("the engine died with a batch; the reply ends here")
             if not started:
                 gone.cancel()
-                await _reply(send, 500, b'{"reason": "the engine has died"}')
+                await _reply(send, 500, b'{"reason": "the engine has died"}', (STATE_HEADER, DEAD))
             # What has been started is not finished, so the server cuts the connection.
         finally:
             gone.cancel()
             await frames.aclose()
 
-    async def _not_ready(self) -> str | None:
+    def _not_ready(self) -> str | None:
+        # Without asking the engine: it may have a long prompt, and a busy worker is ready.
         if self._service.dead:
             return "the engine has died"
-        if self.draining:
-            return "draining"
-        async with self._probing:
-            if time.monotonic() - self._last_success < PROBE_AFTER_SECONDS:
-                return None
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
-                    await self._service.probe()
-            except Exception as error:
-                return f"a probe failed: {type(error).__name__}: {error}"
-            self._last_success = time.monotonic()
-            return None
+        return self.canaries.failure or ("draining" if self.draining else None)
 
 
 async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> None:

@@ -6,16 +6,19 @@
     GET  /live, /ready 200 or 503
     GET  /metrics      for Prometheus
 
-A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. A reply that
+A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. While no item is
+finished, `Progress` frames say that the engine makes steps; a worker that sends neither hangs. A reply that
 ends before every item has its frame was cut off: what is missing has failed and may be tried again. So ends
 a batch whose engine has died.
 A batch's `x-request-ids` names some of the requests that it is of, for the worker's log; `traceparent` (W3C),
 where it is there, is the parent of the worker's span.
-The reply's `x-worker-variant` says which checkpoint the vectors are of (`variant_of`).
+The reply's `x-vector-space` names the space of its vectors (`Info.space`), which may be another one than the
+worker had when it was last asked.
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
 and the replica has not failed. `x-worker-wait` says after how many seconds there should be room. It is then
 kept for a while for the same caller, which is known by its `x-router`.
-A worker that is stopping, or whose engine has died, answers 503 with `x-worker-state: draining`.
+A worker that is stopping, or out of service, answers 503 with `x-worker-state: draining`.
+A batch whose engine has died before its first frame is answered 500 with `x-worker-state: dead`.
 
 Imports neither torch nor vllm, so that the router can.
 """
@@ -31,12 +34,13 @@ LIVE_PATH = "/live"
 READY_PATH = "/ready"
 METRICS_PATH = "/metrics"
 STATE_HEADER = "x-worker-state"
-VARIANT_HEADER = "x-worker-variant"
+SPACE_HEADER = "x-vector-space"
 WAIT_HEADER = "x-worker-wait"
 ROUTER_HEADER = "x-router"
 REQUESTS_HEADER = "x-request-ids"
 OVERLOADED = "overloaded"
 DRAINING = "draining"
+DEAD = "dead"
 
 PoolName = Literal["retrieval", "text-matching", "code", "rerank"]
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
@@ -133,19 +137,27 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     message: str
 
 
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    """A sign of life between results: the engine's `steps` so far, more than in the last such frame."""
+
+    steps: int
+
+
 Frame = Vector | Failure
 
 
 class Info(msgspec.Struct, frozen=True):
     """What a worker serves. Lengths in tokens, `dimensions` of the full vector.
 
-    `multivector_dimensions` is None where the checkpoint has no projector; `digest` and `revision`
-    are None where the checkpoint does not say. `batch_tokens` is what one engine step takes at most.
+    `space` identifies the vectors (`workers.checkpoints.space`), `instance` the worker's process.
+    `multivector_dimensions` is None where the checkpoint has no projector, `revision` where the checkpoint
+    does not say. `batch_tokens` is what one engine step takes at most.
     """
 
     task: PoolName
     model: str
-    digest: str | None
+    space: str
+    instance: str
     revision: str | None
     dimensions: int
     multivector_dimensions: int | None
@@ -154,21 +166,16 @@ class Info(msgspec.Struct, frozen=True):
     versions: dict[str, str]
 
 
-def variant_of(info: Info) -> str:
-    """What `VARIANT_HEADER` says beside vectors: a worker may be another since its last `Info`."""
-    return f"{info.task} {info.digest}"
-
-
 encode_request = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(EncodeRequest).decode
 encode_info = msgspec.json.Encoder().encode
 decode_info = msgspec.json.Decoder(Info).decode
 
 _frame_encoder = msgspec.msgpack.Encoder()
-_decode_frame = msgspec.msgpack.Decoder(Frame).decode
+_decode_frame = msgspec.msgpack.Decoder(Frame | Progress).decode
 
 
-def encode_frame(frame: Frame) -> bytes:
+def encode_frame(frame: Frame | Progress) -> bytes:
     """One frame with its length in front."""
     buffer = bytearray(4)
     _frame_encoder.encode_into(frame, buffer, 4)
@@ -187,7 +194,7 @@ class FrameReader:
         self._max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield each frame that `data` completes."""
+        """Yield each result that `data` completes. Progress only keeps the stream from being silent."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -201,6 +208,7 @@ class FrameReader:
                     break
                 frame = _decode_frame(buffer[start + 4 : end])
                 start = end
-                yield frame
+                if not isinstance(frame, Progress):
+                    yield frame
         finally:
             del buffer[:start]

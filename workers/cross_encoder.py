@@ -7,22 +7,28 @@ through a sigmoid.
 
 import asyncio
 import json
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from workers.checkpoints.layout import CONFIG, TOKENIZER
+from workers.checkpoints.space import vector_space
 from workers.checkpoints.variant import CheckpointError
 from workers.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
 from workers.encoding import Job
-from workers.engine import WrongVectorError
+from workers.engine import WrongVectorError, log_reading, tolerance_of
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
 
 _TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
-_PROBE = EncodeRequest([Item(Text("a document", "passage"), against=0)], queries=[Text("a query", "query")])
+_QUERY = Text("what does the lighthouse keeper write down?", "query")
+_DOCUMENTS = {
+    "short pair": "the lighthouse keeper writes down each ship",
+    "long pair": "the colour of the evening sea " * 200,
+}
 
 
 class CrossEncoder:
@@ -31,6 +37,11 @@ class CrossEncoder:
     Raises `CheckpointError` when the folder holds no such model.
     """
 
+    canaries: ClassVar = {
+        name: EncodeRequest([Item(Text(text, "passage"), against=0)], priority=1, queries=[_QUERY])
+        for name, text in _DOCUMENTS.items()
+    }
+
     def __init__(self, folder: Path, settings: WorkerSettings) -> None:
         max_tokens = min(settings.max_tokens, read_context(folder))
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
@@ -38,11 +49,16 @@ class CrossEncoder:
         self._tokenizer.no_padding()
         # A document that is too long is cut, the query never.
         self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
+        space = vector_space(
+            folder, None, dtype=settings.dtype, quantization=settings.quantization, progress=log_reading
+        )
+        self.tolerance = tolerance_of(settings.dtype, settings.quantization)
         self._llm = Llm(cross_encoder_args(folder, max_tokens, settings))
         self.info = Info(
             task="rerank",
             model=settings.model,
-            digest=None,
+            space=space,
+            instance=secrets.token_hex(8),
             revision=settings.revision,
             dimensions=1,
             multivector_dimensions=None,
@@ -55,17 +71,19 @@ class CrossEncoder:
     def dead(self) -> bool:
         return self._llm.dead
 
+    @property
+    def busy(self) -> bool:
+        return self._llm.busy
+
+    @property
+    def steps(self) -> int:
+        return self._llm.steps
+
     def shutdown(self) -> None:
         self._llm.shutdown()
 
-    async def probe(self) -> None:
-        [job] = await self.jobs(_PROBE)
-        if isinstance(job, Failure):
-            raise RuntimeError(job.message)
-        await job()
-
     async def warm_up(self) -> None:
-        await self.probe()
+        """The canaries are all that is offered."""
 
     async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
         return await asyncio.to_thread(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from workers.contract import (
 )
 from workers.encoding import Job
 from workers.engine import Encoded, Engine
-from workers.images import ImageError, blank_png
+from workers.images import ImageError, striped_png
 from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
@@ -29,7 +30,8 @@ _CODES: dict[type[Fault], FailureCode] = {
     EmptyChunkError: "invalid",
     PromptError: "internal",
 }
-_PROBE = Text("probe", "query")
+_SHORT = Text("probe", "query")
+_WORDS = "the lighthouse keeper wrote down each ship that passed and the colour of the evening sea "
 _WARM_UP_TEXTS = 32
 # As many products take a few milliseconds, which the event loop can spare.
 _PRODUCTS_ON_THE_LOOP = 1 << 18
@@ -43,24 +45,43 @@ class Embedder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.info = engine.info
+        self.tolerance = engine.tolerance
+
+    @cached_property
+    def canaries(self) -> dict[str, EncodeRequest]:
+        # More words than one step takes tokens, so that it is read in chunks.
+        long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()))
+        contents: dict[str, Text | Image] = {
+            "short text": _SHORT,
+            "long text": Text(long, "passage"),
+            "image": Image(striped_png()),
+        }
+        return {
+            name: EncodeRequest([Item(content, truncate=True)], priority=1)
+            for name, content in contents.items()
+        }
 
     @property
     def dead(self) -> bool:
         return self._engine.dead
 
+    @property
+    def busy(self) -> bool:
+        return self._engine.busy
+
+    @property
+    def steps(self) -> int:
+        return self._engine.steps
+
     def shutdown(self) -> None:
         self._engine.shutdown()
 
-    async def probe(self) -> None:
-        await self._encode_one(Item(_PROBE))
-
     async def warm_up(self) -> None:
-        await self.probe()
+        await self._encode_one(Item(_SHORT))
         # Together, as the texts of a batch are.
-        await asyncio.gather(*(self._encode_one(Item(_PROBE)) for _ in range(_WARM_UP_TEXTS)))
-        await self._encode_one(Item(Image(blank_png())))
+        await asyncio.gather(*(self._encode_one(Item(_SHORT)) for _ in range(_WARM_UP_TEXTS)))
         if self.info.multivector_dimensions is not None:
-            await self._encode_one(Item(_PROBE, multivector=True))
+            await self._encode_one(Item(_SHORT, multivector=True))
 
     async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
         # A query that is too long is cut: what a document is asked for stands at its beginning.

@@ -5,20 +5,22 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from workers.contract import EncodeRequest, Failure, Frame, Info, Vector, encode_frame
+from workers.contract import EncodeRequest, Failure, Frame, Info, Progress, encode_frame
 from workers.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
+
+# Far below the silence after which a router gives a worker up.
+PROGRESS_SECONDS = 1.0
 
 Job = Callable[[], Awaitable[Frame]]
 """What is left to do for one item."""
 
 
 class Chunk(NamedTuple):
-    """One or more whole frames, as bytes; whether any is a vector, and whether more chunks come."""
+    """One or more whole frames, as bytes; and whether more chunks come."""
 
     data: bytes
-    vectors: bool
     more: bool
 
 
@@ -30,18 +32,31 @@ class Service(Protocol):
     """What a worker serves: a vLLM engine and what is done with it."""
 
     info: Info
+    tolerance: float
+    """How far a vector may be from an earlier one of the same input, relative to its length: rounding."""
 
     @property
     def dead(self) -> bool:
         """True once the engine process has failed; it does not come back."""
         ...
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        """One job for each item of a batch, or what is wrong with the item."""
+    @property
+    def busy(self) -> bool:
+        """True while the engine has requests."""
         ...
 
-    async def probe(self) -> None:
-        """Really encode something short. Raises whatever is wrong."""
+    @property
+    def steps(self) -> int:
+        """Steps that the engine has made; they stand still when it has no work, or hangs."""
+        ...
+
+    @property
+    def canaries(self) -> dict[str, EncodeRequest]:
+        """Requests of one item each, by name, that together use every way through the engine."""
+        ...
+
+    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
+        """One job for each item of a batch, or what is wrong with the item."""
         ...
 
     async def warm_up(self) -> None:
@@ -54,22 +69,25 @@ class Service(Protocol):
 
 
 async def encode_batch(
-    service: Service, request: EncodeRequest, metrics: WorkerMetrics
+    service: Service, request: EncodeRequest, metrics: WorkerMetrics, failed: Callable[[], None]
 ) -> AsyncGenerator[Chunk]:
-    """Encode a batch; yields one frame per item in all.
+    """Encode a batch; yields one frame per item in all, and `Progress` while the engine works on them.
 
-    An item that fails gets its own frame and its neighbours are not touched. Closing the iterator
-    early aborts what the engine has not finished. Raises `EngineDied`: then the items have not failed, the
-    replica has, and the router is to see one failure and not as many as there are items.
+    An item that fails gets its own frame and its neighbours are not touched. `failed` is called for one that
+    fails inside the engine. Closing the iterator early aborts what the engine has not finished.
+
+    Raises `EngineDied`: then the items have not failed, the replica has, and the router is to see one failure
+    and not as many as there are items.
     """
     ready: list[bytes] = []
     wake = asyncio.Event()
+    loop = asyncio.get_running_loop()
     tokens = 0
-    vectors = died = False
+    steps = service.steps
+    died = False
 
     def put(frame: Frame) -> None:
-        nonlocal tokens, vectors
-        vectors = vectors or isinstance(frame, Vector)
+        nonlocal tokens
         tokens += metrics.ended(frame)
         ready.append(encode_frame(frame))
         wake.set()
@@ -86,7 +104,15 @@ async def encode_batch(
                 return
             logger.exception("item %d of a batch failed in the engine", index)
             frame = Failure(index, "internal", f"{type(error).__name__}: {error}")
+            failed()
         put(frame)
+
+    timer: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal timer
+        timer = loop.call_later(PROGRESS_SECONDS, tick)
+        wake.set()
 
     tasks = []
     metrics.accepted(len(request.items))
@@ -98,19 +124,23 @@ async def encode_batch(
         else:
             tasks.append(asyncio.create_task(run(index, job)))
     left = len(request.items)
+    timer = loop.call_later(PROGRESS_SECONDS, tick)
     try:
         while left:
             await wake.wait()
             wake.clear()
             if ready:
                 left -= len(ready)
-                chunk = Chunk(b"".join(ready), vectors, left > 0)
+                chunk = Chunk(b"".join(ready), left > 0)
                 ready.clear()
-                vectors = False
                 yield chunk
+            elif service.steps > steps:
+                steps = service.steps
+                yield Chunk(encode_frame(Progress(steps)), True)
             if died:
                 raise EngineDied
     finally:
+        timer.cancel()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -25,10 +25,12 @@ MAX_PIXELS = 100_000_000
 MAX_ASPECT_RATIO = 200
 
 
-def blank_png() -> bytes:
-    """A small white image."""
+def striped_png() -> bytes:
+    """A small image of which no two patches are the same."""
+    rows, columns = np.mgrid[0:112, 0:112]
+    pixels = np.stack([rows * 2, columns * 2, rows ^ columns], axis=-1).astype(np.uint8)
     buffer = io.BytesIO()
-    Pillow.new("RGB", (56, 56), "white").save(buffer, "PNG")
+    Pillow.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -53,7 +55,10 @@ def decode_image(data: bytes) -> PillowImage:
         image = _open(data)
         if image.mode.startswith("I"):
             return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
+        pixels = image.convert("RGB")
+        # vLLM rotates an image by the orientation in its EXIF or XMP data.
+        pixels.info.clear()
+        return pixels
 
 
 def _open(data: bytes) -> PillowImage:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from workers.plugin import DIE_WITH_WORKER
 from workers.plugin.batches import ADD_BATCH
+from workers.plugin.steps import STEPS_FILE, StepCounter
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Llm:
 
     def __init__(self, args: dict[str, Any]) -> None:
         os.environ[DIE_WITH_WORKER] = "1"
+        self._counter = StepCounter()
+        os.environ[STEPS_FILE] = self._counter.path
         # On CUDA vLLM forks by default. A forked engine inherits that plugins have been loaded here, so ours
         # would not be called there: it would lack ADD_BATCH, and outlive a worker that is killed.
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
@@ -51,6 +54,17 @@ class Llm:
         self._ids = itertools.count()
         self._unsent: list[tuple[Any, _Answer]] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._unfinished = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that the engine has made; they stand still when it has no work, or hangs."""
+        return self._counter.steps
+
+    @property
+    def busy(self) -> bool:
+        """True while the engine has requests."""
+        return self._unfinished > 0
 
     @property
     def dead(self) -> bool:
@@ -91,11 +105,14 @@ class Llm:
         # It takes a `RequestOutputCollector`, of which it calls `put` alone.
         llm.output_processor.add_request(request, None, None, 0, cast(Any, answer))
         self._post(request, answer)
+        self._unfinished += 1
         try:
             return await answer.future
         except asyncio.CancelledError:
             await llm.abort(request_id, internal=True)
             raise
+        finally:
+            self._unfinished -= 1
 
     def _post(self, request: Any, answer: "_Answer") -> None:
         """Send a request together with all others of this turn of the event loop."""
@@ -127,10 +144,13 @@ class Llm:
     async def encode(self, engine_input: Any, params: Any, priority: int) -> Any:
         """vLLM's `PoolingRequestOutput` for one input of any kind. Raises vLLM's errors as they are."""
         request_id = f"encode-{next(self._ids)}"
-        # A pooling request has one output, its last.
-        [output] = [
-            output async for output in self._llm.encode(engine_input, params, request_id, priority=priority)
-        ]
+        outputs = self._llm.encode(engine_input, params, request_id, priority=priority)
+        self._unfinished += 1
+        try:
+            # A pooling request has one output, its last.
+            [output] = [output async for output in outputs]
+        finally:
+            self._unfinished -= 1
         return output
 
     def shutdown(self) -> None:

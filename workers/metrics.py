@@ -1,10 +1,12 @@
 """A worker's Prometheus metrics: changes when one comes or goes. docs/METRICS.md lists them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from workers.contract import Frame, Vector
 
@@ -15,10 +17,11 @@ TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
 class WorkerMetrics:
-    """All metrics of one worker; `waiting` says how many items it has when it is asked."""
+    """All metrics of one worker; `waiting` and `steps` are asked for its items and its engine's steps."""
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(self, waiting: Callable[[], int], steps: Callable[[], int]) -> None:
         registry = self._registry = CollectorRegistry()
+        registry.register(_Steps(steps))
         Gauge(
             "triptych_worker_waiting_items",
             "Items that were accepted and have no frame yet.",
@@ -66,6 +69,18 @@ class WorkerMetrics:
             registry=registry,
         )
 
+        self.canary_drift = Gauge(
+            "triptych_worker_canary_drift",
+            "Distance of a canary's last vector from its first, relative to its length.",
+            ("canary",),
+            registry=registry,
+        )
+        self.canary_failures = Counter(
+            "triptych_worker_canary_failures",
+            "Canaries that failed or drifted beyond rounding; the first takes the worker out of service.",
+            registry=registry,
+        )
+
     def accepted(self, items: int) -> None:
         """A batch is begun."""
         self._batch_items.observe(items)
@@ -92,6 +107,18 @@ class WorkerMetrics:
     def render(self) -> bytes:
         """The page for Prometheus: ours, and the engine's own where it counts. May be run in a thread."""
         return generate_latest(self._registry) + generate_latest(REGISTRY)
+
+
+class _Steps(Collector):
+    """The engine's steps, which it counts itself."""
+
+    def __init__(self, steps: Callable[[], int]) -> None:
+        self._steps = steps
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "triptych_worker_engine_steps", "Steps that the engine has made.", value=self._steps()
+        )
 
 
 def _resident_bytes() -> int:

@@ -2,12 +2,56 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from workers.contract import PoolName
 from workers.logs import LogFormat
 from workers.strict_settings import StrictSettings, Token
+
+# vLLM's engine arguments that the worker sets itself, each with the setting to use instead, if there is one.
+FIXED_ENGINE_ARGS: dict[str, str | None] = {
+    "model": "WORKER_MODEL",
+    "revision": "WORKER_REVISION",
+    "max_model_len": "WORKER_MAX_TOKENS",
+    "max_num_batched_tokens": "WORKER_BATCH_TOKENS",
+    "max_num_seqs": "WORKER_BATCH_ITEMS",
+    "dtype": "WORKER_DTYPE",
+    "quantization": "WORKER_QUANTIZATION",
+    "tensor_parallel_size": "WORKER_TENSOR_PARALLEL",
+    "gpu_memory_utilization": "WORKER_GPU_MEMORY_UTILIZATION",
+    "kv_cache_memory_bytes": "WORKER_KV_CACHE_GIB",
+    "enforce_eager": "WORKER_ENFORCE_EAGER",
+}
+FIXED_ENGINE_ARGS |= dict.fromkeys(
+    (
+        "runner",
+        "convert",
+        "task",
+        "pooler_config",
+        "override_pooler_config",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+        "scheduling_policy",
+        "scheduler_cls",
+        "distributed_executor_backend",
+        "hf_overrides",
+        "hf_config_path",
+        "served_model_name",
+        "limit_mm_per_prompt",
+        "mm_processor_kwargs",
+        "mm_processor_cache_gb",
+        # Not set here, but another value would change vectors unseen, or run code from a checkpoint.
+        "trust_remote_code",
+        "enable_lora",
+        "tokenizer",
+        "tokenizer_mode",
+        "tokenizer_revision",
+        "skip_tokenizer_init",
+        "kv_cache_dtype",
+        "data_parallel_size",
+    )
+)
 
 
 class WorkerSettings(StrictSettings):
@@ -64,6 +108,28 @@ class WorkerSettings(StrictSettings):
         None, description="No graph capture. None: captured on a GPU, eager on a CPU."
     )
     engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="Further vLLM engine arguments as a JSON object."
+        default_factory=dict,
+        description="Further vLLM engine arguments as a JSON object. Those that the worker sets itself, or "
+        "that would change its vectors, are refused.",
+    )
+    stall_seconds: float = Field(
+        20,
+        gt=0,
+        description="Longest time without an engine step while there is work; then the worker ends, to be "
+        "started again. Steps are kept at about half a second.",
     )
     drain_seconds: float = Field(30, ge=0, description="Time accepted work has to finish on SIGTERM.")
+
+    @field_validator("engine_args")
+    @classmethod
+    def _check_engine_args(cls, value: dict[str, Any]) -> dict[str, Any]:
+        fixed = [
+            f"{name} is set by the worker" + (f" ({instead})" if (instead := FIXED_ENGINE_ARGS[name]) else "")
+            for name in value
+            if name in FIXED_ENGINE_ARGS
+        ]
+        if value.get("load_format") == "dummy":
+            fixed.append("load_format: dummy weights are random")
+        if fixed:
+            raise ValueError(f"{'; '.join(fixed)}. Take it out")
+        return value

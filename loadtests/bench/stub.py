@@ -19,12 +19,11 @@ from workers.contract import (
     ENCODE_PATH,
     INFO_PATH,
     READY_PATH,
-    VARIANT_HEADER,
+    SPACE_HEADER,
     Info,
     Vector,
     encode_frame,
     encode_info,
-    variant_of,
 )
 
 MOST_ITEMS = 1024
@@ -44,7 +43,8 @@ class Answers:
         info = Info(
             task="retrieval",
             model="stub",
-            digest="0" * 64,
+            space="0" * 16,
+            instance="stub",
             revision=None,
             dimensions=dimensions,
             multivector_dimensions=None,
@@ -59,7 +59,7 @@ class Answers:
         ]
         self._count = msgspec.msgpack.Decoder(Batch).decode
         self._status = status
-        self._beginning = f"HTTP/1.1 200 OK\r\n{VARIANT_HEADER}: {variant_of(info)}\r\ncontent-length: "
+        self._beginning = f"HTTP/1.1 200 OK\r\n{SPACE_HEADER}: {info.space}\r\ncontent-length: "
         self._info = reply(200, encode_info(info))
         self._failure = reply(status, b"{}")
 

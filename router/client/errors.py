@@ -4,12 +4,14 @@
     ├── ConnectionLost           no reply: refused, cut off, or silent past the timeout
     ├── ReplyInvalid             a reply that is not what the API promises
     └── StatusError              a reply that says no, and has a status
-        ├── InputError               400, 413, 422: the request is at fault
+        ├── InputError               400, 412, 413, 422: the request is at fault
         │   ├── ModelNotFound            the model is not one of those served
         │   ├── TokenLimitExceeded       an input is longer than the context and may not be cut
         │   ├── MediaInvalid             an image or a PDF that is not one
         │   ├── MediaUnreachable         an address that gives no image
         │   ├── TooLarge                 a body, an image or a PDF over its limit
+        │   ├── CrashesWorker            an input that two workers died with
+        │   ├── SpaceMismatch            the server has another vector space than is required
         │   └── Invalid                  fields that break the schema; `errors` names each
         ├── AuthError                401
         │   ├── MissingKey               the server wants an API key
@@ -96,6 +98,14 @@ class TooLarge(InputError):
     """A body, an image or a PDF over its limit."""
 
 
+class CrashesWorker(InputError):
+    """An input that two workers died with; the server does not try it again."""
+
+
+class SpaceMismatch(InputError):
+    """The server has another vector space than is required."""
+
+
 class Invalid(InputError):
     """Fields that break the schema."""
 
@@ -153,6 +163,8 @@ BY_CODE: dict[str, type[StatusError]] = {
     "AUTH_INVALID_API_KEY": InvalidKey,
     "NOT_FOUND": NotFound,
     "INPUT_TOO_LARGE": TooLarge,
+    "INPUT_CRASHES_WORKER": CrashesWorker,
+    "VECTOR_SPACE_MISMATCH": SpaceMismatch,
     "VALIDATION_ERROR": Invalid,
     "RATE_REQUEST_LIMIT_EXCEEDED": RequestLimitExceeded,
     "RATE_TOKEN_LIMIT_EXCEEDED": TokenLimitPerTime,
@@ -165,6 +177,7 @@ BY_STATUS: dict[int, type[StatusError]] = {
     400: InputError,
     401: AuthError,
     404: NotFound,
+    412: InputError,
     413: TooLarge,
     422: Invalid,
     429: Busy,

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import hashlib
 import random
+import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -48,6 +49,8 @@ Mode = Literal[
 # A text that begins with one of these makes its item fail, each time it is tried.
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
 POISON = "!poison"
+# A batch with a text that begins so ends the worker's process; with `returns` another one takes its place.
+DEADLY = "!deadly"
 
 
 @lru_cache(maxsize=4096)
@@ -100,6 +103,8 @@ class FakeWorker:
     When it is overloaded it says to come back after `wait` seconds, if that is set.
     `vectors_of` another pool than its own: it answers with the vectors that are right there.
 
+    `deaths` counts the processes that a deadly text has ended; with `returns` there is another at once.
+
     With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
     with each, `left` counts those whose caller went away, `active` those that it works on.
     """
@@ -110,7 +115,8 @@ class FakeWorker:
         self.info = contract.Info(
             task=task,
             model="fake",
-            digest="0" * 64,
+            space="0" * 16,
+            instance="not started",
             revision=None,
             dimensions=dimensions,
             multivector_dimensions=128,
@@ -130,6 +136,11 @@ class FakeWorker:
         self.headers: list[dict[str, str]] = []
         self.left = 0
         self.active = 0
+        self.deaths = 0
+        self.returns = True
+        # How many batches it had when each came, that one included.
+        self.company: list[int] = []
+        self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
         self._asked_in_vain = False
@@ -146,7 +157,8 @@ class FakeWorker:
         return [item for batch in self.batches for item in batch.items]
 
     async def start(self) -> None:
-        """Listen, on the same port as before if there was one."""
+        """Listen, on the same port as before if there was one, as another process."""
+        self.info = msgspec.structs.replace(self.info, instance=secrets.token_hex(8))
         app = web.Application(client_max_size=1 << 28, middlewares=[self._guard])
         app.router.add_post(contract.ENCODE_PATH, self._encode)
         app.router.add_get(contract.INFO_PATH, self._info)
@@ -180,6 +192,13 @@ class FakeWorker:
         had, self._asked_in_vain = len(self.batches), False
         await self._until(lambda: self.active == 0 and (len(self.batches) > had or self._asked_in_vain))
         await self._stop()
+
+    async def _die_of_it(self) -> None:
+        self.deaths += 1
+        await self.die()
+        self._dying = None
+        if self.returns:
+            await self.start()
 
     async def come_back(self) -> None:
         """Be there again, healthy, on the same port."""
@@ -224,6 +243,7 @@ class FakeWorker:
         self.batches.append(batch)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.active += 1
+        self.company.append(self.active)
         await self._notify()
         try:
             return await self._answer(request, batch, mode)
@@ -238,6 +258,9 @@ class FakeWorker:
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
     ) -> web.StreamResponse:
         assert request.transport is not None
+        if any(_text(item).startswith(DEADLY) for item in batch.items):
+            self._dying = self._dying or asyncio.create_task(self._die_of_it())
+            await asyncio.Event().wait()
         poisoned = any(_text(item).startswith(POISON) for item in batch.items)
         match mode:
             case "error":
@@ -260,7 +283,7 @@ class FakeWorker:
         if mode == "reset" or poisoned:
             request.transport.abort()
             return web.Response()
-        response = web.StreamResponse(headers={contract.VARIANT_HEADER: contract.variant_of(self.info)})
+        response = web.StreamResponse(headers={contract.SPACE_HEADER: self.info.space})
         await response.prepare(request)
         # Last first: the order of completion is not the order of the batch.
         frames = [self._frame(index, batch, mode) for index in reversed(range(len(batch.items)))]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,21 @@ class Document:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def name(self, *workers: FakeWorker, empty: Sequence[str] = (), fewest: str | None = "0") -> None:
+    def name(
+        self,
+        *workers: FakeWorker,
+        empty: Sequence[str] = (),
+        fewest: str | None = "0",
+        versions: Mapping[FakeWorker, str] | None = None,
+    ) -> None:
         """Name these, and only these, and pools that are `empty` and may have so few replicas."""
+        named = workers_setting(workers)
+        for group, worker in zip(named, workers, strict=True):
+            if versions is not None:
+                group["labels"]["version"] = versions[worker]
         label = {} if fewest is None else {"min_replicas": fewest}
         without = [{"targets": [], "labels": {"task": task, **label}} for task in empty]
-        self.write(json.dumps([*workers_setting(workers), *without]))
+        self.write(json.dumps([*named, *without]))
 
     def write(self, text: str) -> None:
         """Write as whoever does not want to be read in between."""

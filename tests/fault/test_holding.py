@@ -280,6 +280,7 @@ async def test_an_empty_pool_is_ready_where_it_may_be_empty_and_work_waits(
             "ready": status == 200,
             "reason": None,
             "pools": {"retrieval": says, "code": "ready"},
+            "vector_spaces": {"retrieval": [], "code": [code.info.space]},
         }
         # As before, once the pool is no more, or has a replica that is not up.
         document.name(code)

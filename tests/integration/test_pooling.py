@@ -187,5 +187,5 @@ def test_info_says_what_is_served(pools: dict[str, Worker], pool: str) -> None:
     assert info.dimensions == FULL
     assert info.multivector_dimensions == 128
     assert info.batch_tokens == BATCH_TOKENS
-    assert info.digest
+    assert info.space
     assert {"torch", "transformers"} <= info.versions.keys()

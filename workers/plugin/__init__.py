@@ -8,7 +8,7 @@ import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
 from workers.logs import configure_in_engine
-from workers.plugin.batches import install
+from workers.plugin import batches, steps
 
 # Set by the worker, so that stock vLLM in the same environment is left as it is.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
@@ -30,7 +30,8 @@ def register() -> None:
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
         die_with_parent()
         configure_in_engine()
-        install()
+        batches.install()
+        steps.install()
 
 
 def die_with_parent() -> None:

@@ -9,6 +9,7 @@ from router.client.bulk.journal import Failures
 from router.client.bulk.problems import RowFailed
 from router.client.bulk.source import BadRow, Row
 from router.client.errors import (
+    CrashesWorker,
     Invalid,
     MediaInvalid,
     MediaUnreachable,
@@ -84,4 +85,4 @@ def is_of_a_row(error: StatusError) -> bool:
     if isinstance(error, Invalid):
         fields = [fault["field"] for fault in error.errors]
         return bool(fields) and all(field.startswith("body -> input") for field in fields)
-    return isinstance(error, TokenLimitExceeded | MediaInvalid | MediaUnreachable | TooLarge)
+    return isinstance(error, TokenLimitExceeded | MediaInvalid | MediaUnreachable | TooLarge | CrashesWorker)

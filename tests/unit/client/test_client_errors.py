@@ -27,6 +27,8 @@ from tests.unit.client.fakes import Deployment, FakeClock, refusal
 
 # API.md's table of errors.
 STATUS = {
+    "INPUT_CRASHES_WORKER": 400,
+    "VECTOR_SPACE_MISMATCH": 412,
     "INPUT_MODEL_NOT_FOUND": 400,
     "INPUT_TOKEN_LIMIT_EXCEEDED": 400,
     "INPUT_MEDIA_INVALID": 400,

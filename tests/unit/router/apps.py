@@ -64,7 +64,7 @@ class Workers:
         batch = contract.decode_request(body)
         self.batches.append(batch)
         self.pools.append(task)
-        yield Answer(frames(task, batch), {contract.VARIANT_HEADER: contract.variant_of(info(task))})
+        yield Answer(frames(task, batch), {contract.SPACE_HEADER: info(task).space})
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -91,7 +91,7 @@ async def frames(task: contract.PoolName, batch: contract.EncodeRequest) -> Asyn
 
 def info(task: contract.PoolName) -> contract.Info:
     """What the worker of `task` says of itself."""
-    return contract.Info(task, "fake", "0" * 64, None, 2048, 128, 32_768, 8192, {})
+    return contract.Info(task, "fake", "0" * 16, "1", None, 2048, 128, 32_768, 8192, {})
 
 
 @asynccontextmanager

@@ -171,6 +171,7 @@ async def test_ready_when_every_pool_is(client: httpx.AsyncClient) -> None:
         "ready": True,
         "reason": None,
         "pools": {"retrieval": "ready", "text-matching": "ready", "code": "ready"},
+        "vector_spaces": {pool: ["0" * 16] for pool in ("retrieval", "text-matching", "code")},
     }
 
 
@@ -183,6 +184,7 @@ async def test_not_ready_says_which_pool_lacks_what(workers: Workers) -> None:
             "ready": False,
             "reason": None,
             "pools": {"retrieval": "ready", "text-matching": "ready", "code": "code:1: connection refused"},
+            "vector_spaces": {"retrieval": ["0" * 16], "text-matching": ["0" * 16], "code": []},
         }
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/live")).status_code == 200

@@ -2,17 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from unittest.mock import patch
 
 import aiohttp
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import breaker
 from router import replica as replica_module
-from router.errors import Internal, TimedOut, Unavailable
+from router.errors import CrashesWorker, Internal, TimedOut, Unavailable
 from router.item import Batch, Gather, Item
 from router.pool import MAX_RETRIES, Pool
 from router.queue import PoolQueue
@@ -44,6 +45,8 @@ class Scripted(Replica):
 
     async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
         assert self.lanes_in_use <= self.lanes
+        if batch.suspect:
+            assert (len(batch.items), self.lanes_in_use) == (1, 1), "a suspect is not alone"
         outcome = next(self._script, "done")
         self._sent.update(batch.items)
         self.free += outcome in FREE
@@ -66,23 +69,37 @@ class Scripted(Replica):
             if outcome == "item" and number == 0:
                 deliver(item, contract.Failure(index, "internal", "scripted"))
             else:
-                deliver(item, result(item))
+                deliver(item, result(item, batch.space))
             await asyncio.sleep(0)
 
 
-def result(item: Item) -> contract.Vector:
-    """What is right for `item` and for no other."""
+def result(item: Item, space: str) -> contract.Vector:
+    """What is right for `item` in `space`, and for no other."""
     assert isinstance(item.wire.content, contract.Text)
-    return contract.Vector(0, item.cost, (1,), f"{id(item.gather)} {item.index}".encode())
+    return contract.Vector(0, item.cost, (1,), f"{id(item.gather)} {item.index} {space}".encode())
+
+
+def has_its_own_results(gather: Gather) -> bool:
+    """Whether every result is that of its item, all of them in one vector space."""
+    space = gather.spaces["retrieval"]
+    return gather.vectors() == [result(item, space) for item in gather.items]
 
 
 async def run(
-    requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
+    requests: list[tuple[list[int], bool, bool]],
+    script: list[str],
+    replicas: int,
+    lanes: int,
+    lives: Sequence[tuple[str, str]] = (("only", "only"),),
 ) -> tuple[list[Gather], Counter[Item], int]:
-    """See `requests` (costs, whether bulk, whether its client leaves) through a pool, and look inside it."""
+    """See `requests` (costs, whether bulk, whether its client leaves) through a pool, and look inside it.
+
+    `lives` are the process and the vector space that a replica has each time it comes up, over and over.
+    """
     loop = asyncio.get_running_loop()
     sent: Counter[Item] = Counter()
     steps = iter(script)
+    coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
     pool = Pool("retrieval", members, PoolQueue(10**6, 10**6), 8, 4, lambda: 0.0)
 
@@ -90,10 +107,14 @@ async def run(
         def changed() -> None:
             pool.replicas_changed()
             if member.state is not State.READY:
-                loop.call_soon(member.up, info("retrieval"))
+                loop.call_soon(come_up)
+
+        def come_up() -> None:
+            instance, space = next(coming)
+            member.up(msgspec.structs.replace(info("retrieval"), instance=instance, space=space))
 
         member.changed = changed
-        member.up(info("retrieval"))
+        come_up()
 
     for member in members:
         watch(member)
@@ -149,7 +170,7 @@ def test_every_request_ends_once_with_its_own_results_or_a_known_error(
         gathers, sent, free = asyncio.run(run(requests, script, replicas, lanes))
     for gather in gathers:
         if gather.error is None:
-            assert gather.vectors() == [result(item) for item in gather.items]
+            assert has_its_own_results(gather)
         else:
             assert isinstance(gather.error, Internal | Unavailable | TimedOut)
             assert "the router failed" not in str(gather.error)
@@ -170,7 +191,34 @@ def test_where_nothing_fails_every_request_that_stays_is_answered(
         gathers, _, _ = asyncio.run(run(requests, script, 2, lanes))
     for gather, (_, _, leaves) in zip(gathers, requests, strict=True):
         if not leaves:
-            assert gather.vectors() == [result(item) for item in gather.items]
+            assert has_its_own_results(gather)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    requests=requests_of_any_kind,
+    script=st.lists(st.sampled_from([*OUTCOMES, "lost"]), max_size=25),
+    lives=st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["old", "new"])), min_size=1, max_size=6
+    ),
+    replicas=st.integers(1, 3),
+    lanes=st.integers(1, 3),
+)
+def test_no_request_gets_two_vector_spaces_however_replicas_die_and_return(
+    requests: list[tuple[list[int], bool, bool]],
+    script: list[str],
+    lives: list[tuple[str, str]],
+    replicas: int,
+    lanes: int,
+) -> None:
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
+        gathers, _, _ = asyncio.run(run(requests, script, replicas, lanes, lives))
+    for gather in gathers:
+        if gather.error is None:
+            assert has_its_own_results(gather)
+        else:
+            assert isinstance(gather.error, Internal | Unavailable | TimedOut | CrashesWorker)
+            assert "the router failed" not in str(gather.error)
 
 
 @settings(max_examples=100, deadline=None)
@@ -202,7 +250,7 @@ def test_what_waits_for_a_replica_that_is_left_alone_is_not_forgotten(
                 if gather.closed:
                     break
                 await asyncio.sleep(0)
-        assert gather.vectors() == [result(item) for item in gather.items]
+        assert has_its_own_results(gather)
 
     with patch.object(breaker, "FAILURES_UNTIL_OPEN", 1):
         asyncio.run(serve())

@@ -14,7 +14,7 @@ from workers.contract import EncodeRequest, Failure, Frame, Image, Item, Text, V
 from workers.decoding import Decoder
 from workers.embedding import Embedder, max_sim
 from workers.engine import Encoded
-from workers.images import blank_png
+from workers.images import striped_png
 from workers.prompts import Prompt, Prompter
 
 
@@ -22,6 +22,7 @@ class Engine:
     """Decodes images; every vector is the same."""
 
     info = SimpleNamespace(multivector_dimensions=4)
+    tolerance = 0.005
 
     def __init__(self) -> None:
         self.prompter = Prompter(Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")), 100)
@@ -42,7 +43,7 @@ async def frames(request: EncodeRequest) -> list[Frame]:
 
 
 async def test_an_image_that_is_none_fails_alone() -> None:
-    items = [Item(Image(blank_png())), Item(Image(b"none")), Item(Text("fine", "query"))]
+    items = [Item(Image(striped_png())), Item(Image(b"none")), Item(Text("fine", "query"))]
     good, bad, text = await frames(EncodeRequest(items))
     assert isinstance(good, Vector)
     assert isinstance(text, Vector)
@@ -53,7 +54,7 @@ async def test_an_image_that_is_none_fails_alone() -> None:
 async def test_whose_image_is_none_is_said_where_there_is_a_query() -> None:
     against = [Item(Text("a", "passage"), against=query) for query in (0, 1, 1)]
     items = [*against, Item(Image(b"none"), against=0)]
-    queries: list[Text | Image] = [Image(blank_png()), Image(b"none")]
+    queries: list[Text | Image] = [Image(striped_png()), Image(b"none")]
     good, *bad = await frames(EncodeRequest(items, queries=queries))
     assert isinstance(good, Vector)
     assert all(isinstance(frame, Failure) and frame.code == "media_invalid" for frame in bad)

@@ -3,54 +3,42 @@
 import asyncio
 import logging
 from collections.abc import MutableMapping
-from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.fakes.worker import FakeWorker, vector_of
+from tests.unit.workers.services import FakeService
 from tests.unit.workers.test_observing import batch, client_of
 from workers.app import WorkerApp
 from workers.contract import (
+    DEAD,
     DRAINING,
     ENCODE_PATH,
     METRICS_PATH,
     STATE_HEADER,
-    EncodeRequest,
-    Failure,
     Frame,
     FrameReader,
     Item,
     Text,
     Vector,
 )
-from workers.encoding import Job
 
 
-class Service:
+class Service(FakeService):
     """An engine that has `vectors` in it before it dies."""
 
-    info = FakeWorker().info
-
     def __init__(self, vectors: int) -> None:
-        self.dead = False
+        super().__init__()
         self._left = vectors
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        return [partial(self._encode, item) for item in request.items]
-
-    async def _encode(self, item: Item) -> Frame:
+    async def encode(self, item: Item) -> Frame:
         if self._left:
             self._left -= 1
-            return vector_of("retrieval", item, 8)
+            return await super().encode(item)
         if item.content == Text("late", "query"):
             await asyncio.sleep(0.01)
         self.dead = True
         raise RuntimeError("EngineCore encountered an issue")
-
-    async def probe(self) -> None: ...
-    async def warm_up(self) -> None: ...
-    def shutdown(self) -> None: ...
 
 
 async def sent(app: WorkerApp, body: bytes) -> list[MutableMapping[str, Any]]:
@@ -93,6 +81,7 @@ async def test_the_reply_is_cut_behind_the_vectors_that_there_were(
 async def test_a_batch_of_which_nothing_was_done_has_failed_too() -> None:
     start, body = await sent(WorkerApp(Service(vectors=0), 100), batch("a", "b"))
     assert start["status"] == 500
+    assert (STATE_HEADER.encode(), DEAD.encode()) in start["headers"]
     assert b"engine has died" in body["body"]
 
 

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from tests.fakes.collector import attributes, collecting
-from tests.fakes.worker import FakeWorker, vector_of
+from tests.fakes.worker import vector_of
 from tests.unit.router.test_metrics import parse, value
+from tests.unit.workers.services import FakeService
 from workers.app import WorkerApp
 from workers.contract import (
     ENCODE_PATH,
@@ -28,34 +29,24 @@ from workers.contract import (
 from workers.encoding import Job
 
 
-class Service:
+class Service(FakeService):
     """Encodes at once, except that a text `bad` is refused, and `wait` waits."""
 
-    info = FakeWorker().info
-    dead = False
-
     def __init__(self) -> None:
+        super().__init__()
         self.waiting = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        return [self._job(index, item) for index, item in enumerate(request.items)]
-
-    def _job(self, index: int, item: Item) -> Job | Failure:
+    def job(self, index: int, item: Item) -> Job | Failure:
         if item.content == Text("bad", "query"):
             return Failure(index, "token_limit", "too long")
+        return super().job(index, item)
 
-        async def encode() -> Frame:
-            if item.content == Text("wait", "query"):
-                self.waiting.set()
-                await self.gate.wait()
-            return vector_of("retrieval", item, 8)
-
-        return encode
-
-    async def probe(self) -> None: ...
-    async def warm_up(self) -> None: ...
-    def shutdown(self) -> None: ...
+    async def encode(self, item: Item) -> Frame:
+        if item.content == Text("wait", "query"):
+            self.waiting.set()
+            await self.gate.wait()
+        return await super().encode(item)
 
 
 @asynccontextmanager

@@ -5,25 +5,16 @@ import msgspec
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from tests.unit.workers.services import FakeService
 from workers.app import WorkerApp
-from workers.contract import ENCODE_PATH, INFO_PATH, LIVE_PATH, READY_PATH, Info
+from workers.contract import ENCODE_PATH, INFO_PATH, LIVE_PATH, READY_PATH
 from workers.settings import WorkerSettings
 
 TOKEN = "a-token-that-no-output-may-hold"
 
 
-class Idle:
-    """A service that is asked for nothing."""
-
-    info = Info("code", "fake", "0" * 64, None, 64, 128, 1024, 1024, {})
-    dead = False
-
-    async def probe(self) -> None:
-        return None
-
-
 def client(token: str | None) -> httpx.AsyncClient:
-    app = WorkerApp(Idle(), 8, SecretStr(token) if token else None)  # type: ignore[arg-type]
+    app = WorkerApp(FakeService(), 8, SecretStr(token) if token else None)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker")  # type: ignore[arg-type]
 
 
@@ -45,7 +36,9 @@ async def test_liveness_is_answered_to_everybody_and_the_rest_to_who_has_the_tok
         assert (await asking.get(LIVE_PATH)).status_code == 200
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await asking.get(READY_PATH, headers=headers)).status_code == 200
-        assert msgspec.json.decode((await asking.get(INFO_PATH, headers=headers)).content)["task"] == "code"
+        assert (
+            msgspec.json.decode((await asking.get(INFO_PATH, headers=headers)).content)["task"] == "retrieval"
+        )
 
 
 async def test_without_a_token_everybody_is_answered() -> None:

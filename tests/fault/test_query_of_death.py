@@ -1,0 +1,124 @@
+"""Inputs that end the worker that reads them: what they cost, and what they do not."""
+
+import asyncio
+
+import pytest
+
+from router import suspects
+from router.replica import State
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
+from workers.contract import Text
+
+
+def texts_of(worker: FakeWorker) -> list[list[str]]:
+    """The texts of each batch that it was given."""
+    return [
+        [item.content.text for item in batch.items if isinstance(item.content, Text)]
+        for batch in worker.batches
+    ]
+
+
+async def until_up(router: RunningRouter, *workers: FakeWorker) -> None:
+    for worker in workers:
+        await router.until_state(worker, State.READY)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_a_deadly_input_ends_two_workers_and_no_more(count: int) -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(count)]
+    async with fake_workers(*workers), running_router(*workers, hold_seconds=20) as router:
+        for _ in range(3):
+            reply = await router.ask(["a", f"{DEADLY} 1"])
+            assert reply.status_code == 400
+            assert reply.json()["code"] == "INPUT_CRASHES_WORKER"
+            assert reply.json()["detail"].startswith("body -> input -> 1: 2 workers died")
+        assert sum(worker.deaths for worker in workers) == 2
+        await until_up(router, *workers)
+        assert (await router.ask(["a", "b"])).status_code == 200
+        await router.until_idle()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_it_costs_its_neighbours_nothing(count: int) -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(count)]
+    async with fake_workers(*workers), running_router(*workers, hold_seconds=20) as router:
+        for worker in workers:
+            worker.mode = "held"
+        held = [
+            asyncio.create_task(router.ask([f"held {n} {i}" for i in range(4)])) for n in range(2 * count)
+        ]
+        await asyncio.gather(*(worker.until_batches(1) for worker in workers))
+        for worker in workers:
+            worker.mode = "healthy"
+        deadly = asyncio.create_task(router.ask([DEADLY, "beside it"]))
+        others = [asyncio.create_task(router.ask([f"other {n}"])) for n in range(20)]
+        assert (await deadly).status_code == 400
+        for worker in workers:
+            worker.gate.set()
+        statuses = [reply.status_code for reply in await asyncio.gather(*held, *others)]
+        assert set(statuses) == {200}
+        await router.until_idle()
+
+
+async def test_a_suspect_is_tried_alone_on_its_replica() -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+        asked = [router.ask([f"{n} {i}" for i in range(3)]) for n in range(8)]
+        replies = await asyncio.gather(router.ask([DEADLY]), *asked)
+        assert [reply.status_code for reply in replies] == [400] + [200] * 8
+    alone = False
+    for texts, company in zip(texts_of(worker), worker.company, strict=True):
+        if alone and texts == [DEADLY]:
+            assert company == 1
+        alone = alone or DEADLY in texts
+    seen: set[str] = set()
+    deaths = 0
+    for texts, company in zip(texts_of(worker), worker.company, strict=True):
+        if deaths and seen & set(texts):
+            # Tried again: it was in flight at a death.
+            assert len(texts) == 1
+            assert company == 1
+        seen |= set(texts)
+        deaths += DEADLY in texts
+
+
+async def test_it_is_tried_again_once_it_has_been_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "REMEMBERED_SECONDS", 0.0)
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+        for _ in range(2):
+            assert (await router.ask([DEADLY])).status_code == 400
+        assert worker.deaths == 4
+
+
+async def test_one_death_is_remembered_over_requests() -> None:
+    """Without a replica left, and nothing held, the request fails; sent again it is still a suspect."""
+    worker = FakeWorker(dimensions=64)
+    worker.returns = False
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask([DEADLY])).status_code == 503
+        await worker.start()
+        await router.until_state(worker, State.READY)
+        assert (await router.ask([DEADLY])).status_code == 400
+        assert worker.deaths == 2
+
+
+async def test_an_input_that_was_served_after_a_death_is_no_suspect_any_more() -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+        worker.mode = "held"
+        held = asyncio.create_task(router.ask(["a", "b"]))
+        await worker.until_batches(1)
+        worker.mode = "healthy"
+        for _ in range(2):
+            await worker.die()
+            await worker.start()
+            assert (await held).status_code == 200
+            worker.mode = "held"
+            held = asyncio.create_task(router.ask(["a", "b"]))
+            await eventually(lambda: worker.active == 1)
+            assert len(worker.batches[-1].items) == 2
+            worker.mode = "healthy"
+        worker.gate.set()
+        assert (await held).status_code == 200
