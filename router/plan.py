@@ -191,10 +191,12 @@ def plan_content(
             image, field = source.bytes, f"{field} -> bytes"
         case PdfItem():
             field = f"{field} -> pdf"
-            pdf = source.pdf if is_remote(source.pdf) else read_pdf(source.pdf, limits.max_pdf_bytes, field)
-            return _NOT_LOADED, PDF_TOKENS, Media("pdf", pdf), field
+            pdf = source.pdf.strip()
+            file = pdf if is_remote(pdf) else read_pdf(pdf, limits.max_pdf_bytes, field)
+            return _NOT_LOADED, PDF_TOKENS, Media("pdf", file), field
         case PdfAmongOthers():
             raise AssertionError("the schema lets no such PDF through. This is a bug.")
+    image = image.strip()
     if is_remote(image) and not isinstance(source, BytesItem):
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
     data = read_image(image, limits.max_image_bytes, field)

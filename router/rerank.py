@@ -44,7 +44,7 @@ class RankedImage(_Ranked):
 
     image: str = Field(
         description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:image/...;base64,` URI."
+        "`data:...;base64,` URI."
     )
 
 

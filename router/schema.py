@@ -107,7 +107,7 @@ class ImageItem(_Item):
 
     image: str = Field(
         description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:image/...;base64,` URI."
+        "`data:...;base64,` URI."
     )
 
 
@@ -115,7 +115,7 @@ class UrlItem(_Item):
     """An image, in an older form."""
 
     url: str = Field(
-        description="An image: its http(s) address, or a `data:image/...;base64,` URI; base64 is taken too."
+        description="An image: its http(s) address, or a `data:...;base64,` URI; base64 is taken too."
     )
 
 

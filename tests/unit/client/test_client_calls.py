@@ -158,6 +158,7 @@ def test_every_form_of_input(call: Call, tmp_path: Path) -> None:
             Image.from_file(file),
             Image.from_bytes(b"\x89PNG"),
             Image.from_url("https://example.org/a.png"),
+            Image.from_url("\ndata:;base64,AAAA"),
             {"image": Image.from_bytes(b"\x89PNG"), "task": "retrieval.query"},
         ],
     )
@@ -167,6 +168,7 @@ def test_every_form_of_input(call: Call, tmp_path: Path) -> None:
         {"image": encoded},
         {"image": encoded},
         {"image": "https://example.org/a.png"},
+        {"image": "data:;base64,AAAA"},
         {"image": encoded, "task": "retrieval.query"},
     ]
 
