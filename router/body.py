@@ -11,6 +11,7 @@ from router.errors import FieldError, Invalid, shorten
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
+_BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -18,8 +19,10 @@ def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
     """Validate `body` as `model`; raises `Invalid`, which names every field that is wrong.
 
     A lone surrogate escape becomes U+FFFD: `JSON.stringify` writes one for a text that was cut within a
-    character, and one such text is no reason to refuse the other inputs.
+    character, and one such text is no reason to refuse the other inputs. A UTF-8 byte order mark is skipped,
+    as RFC 8259 (section 8.1) allows.
     """
+    body = body.removeprefix(_BOM)
     check_values(body, context.max_items)
     try:
         try:

@@ -58,3 +58,13 @@ def test_wrong_field_beside_a_lone_surrogate_is_named() -> None:
     with pytest.raises(Invalid) as caught:
         parse_request(rb'{"input": ["\ud83d", {"image": 5}]}')
     assert [error["field"] for error in caught.value.errors] == ["body -> input -> 1 -> image"]
+
+
+def test_byte_order_mark_is_skipped() -> None:
+    bom = b"\xef\xbb\xbf"
+    assert parse_request(bom + b'{"input": "a"}').input == "a"
+    assert parse_request(bom + rb'{"input": "\ud83d"}').input == "\ufffd"
+    assert parse_rerank(bom + b'{"query": "a", "documents": ["b"]}', 10).query == "a"
+    for body in (bom, bom + bom + b'{"input": "a"}'):
+        with pytest.raises(Invalid):
+            parse_request(body)
