@@ -25,7 +25,18 @@ from router.errors import (
 from router.fleet import Fleet
 from router.gauges import Gauges, SharedGauges
 from router.guard import Guard
-from router.http import Header, Receive, Reply, Request, Scope, Send, id_of, json_reply, send_reply
+from router.http import (
+    Header,
+    Receive,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    error_body,
+    id_of,
+    json_reply,
+    send_reply,
+)
 from router.loader import MediaLoader
 from router.metrics import CONTENT_TYPE
 from router.models import model, model_list
@@ -231,7 +242,7 @@ class App:
 def error_reply(error: RouterError, request_id: bytes) -> Reply:
     """The one shape that every error has."""
     status, code = TABLE[type(error)]
-    content: dict[str, object] = {"detail": error.detail, "code": code, "request_id": request_id.decode()}
+    content = error_body(status, code, error.detail, request_id)
     headers: list[Header] = []
     if isinstance(error, Invalid):
         content["errors"] = error.errors

@@ -143,6 +143,12 @@ def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -
     return Reply(status, orjson.dumps(content), headers=headers)
 
 
+def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
+    """The body that every error has: Jina's `detail`, and OpenAI's `error`, which its SDKs show."""
+    error = {"message": detail, "type": _error_type(status), "code": code}
+    return {"detail": detail, "code": code, "request_id": request_id.decode(), "error": error}
+
+
 async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
     """Send `reply` whole, with `headers` besides its own."""
     await send(
@@ -158,6 +164,17 @@ async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
         }
     )
     await send({"type": "http.response.body", "body": reply.body})
+
+
+def _error_type(status: int) -> str:
+    """The `type` of OpenAI's error object."""
+    match status:
+        case 401:
+            return "authentication_error"
+        case 429:
+            return "rate_limit_error"
+        case _:
+            return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _too_large(limit: int) -> TooLarge:

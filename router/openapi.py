@@ -84,12 +84,21 @@ class FieldFault(BaseModel):
     input: Any = Field(description="What came there, cut short when long.")
 
 
+class OpenAIError(BaseModel):
+    """The same error as OpenAI's SDKs read it."""
+
+    message: str = Field(description="The detail.")
+    type: Literal["authentication_error", "rate_limit_error", "invalid_request_error", "server_error"]
+    code: str
+
+
 class Error(BaseModel):
     """Every error has this shape."""
 
     detail: str
     code: str
     request_id: str = Field(pattern="^[0-9a-fA-F]{32}$")
+    error: OpenAIError
     errors: list[FieldFault] | None = Field(None, description="With 422 only: each wrong field.")
 
 

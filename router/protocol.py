@@ -8,7 +8,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.http import Header, Reply, json_reply, new_id
+from router.http import Header, Reply, error_body, json_reply, new_id
 
 # Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -136,7 +136,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.pause_reading()
         if not self._busy:
             request_id = new_id()
-            reply = json_reply(status, {"detail": detail, "code": code, "request_id": request_id.decode()})
+            reply = json_reply(status, error_body(status, code, detail, request_id))
             self._answer(reply, [(b"x-request-id", request_id)], last=True)
         else:
             self.shutdown()

@@ -21,7 +21,7 @@ def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
     return posted([*texts]).replace(b"host: x\r\n", b"host: x\r\n" + upgrade)
 
 
-async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, str]]:
+async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
     """Status and body of what a connection is closed with."""
     async with connected(router) as (reader, writer), asyncio.timeout(20):
         for piece in pieces:
@@ -65,6 +65,8 @@ async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None
     async with running_router(FakeWorker(port=1), wait=False) as router:
         status, error = await refused(router, sent)
         assert (status, error["code"]) == (400, "HTTP_INVALID")
+        expected = {"message": error["detail"], "type": "invalid_request_error", "code": "HTTP_INVALID"}
+        assert error["error"] == expected
 
 
 async def test_a_head_without_end_is_refused() -> None:
