@@ -21,6 +21,7 @@ from router.errors import (
     RateExceeded,
     RouterError,
     Unavailable,
+    UnsupportedEncoding,
 )
 from router.fleet import Fleet
 from router.gauges import Gauges, SharedGauges
@@ -248,6 +249,8 @@ def error_reply(error: RouterError, request_id: bytes) -> Reply:
         content["errors"] = error.errors
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"gzip, deflate"))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, AuthError):

@@ -158,7 +158,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     Readiness,
     Targets,
 )
-_FOR_WORK = (400, 413, 422, 429, 500, 503, 504)
+_FOR_WORK = (400, 413, 415, 422, 429, 500, 503, 504)
 _TIMES = {
     "x-total-time": "Milliseconds from the first byte read to the reply.",
     "x-queue-time": "Milliseconds until the last input was given to a worker.",
