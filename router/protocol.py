@@ -44,7 +44,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._await_head(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
@@ -65,11 +65,16 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "HTTP_HEAD_TOO_LARGE", f"the headers are over {MAX_HEAD_BYTES} bytes")
-        if self._late is None and (self._in_head or not self._busy):
-            self._await_head()
+        if self._late is None and self._in_head:
+            self._await_head(HEAD_SECONDS)
+        elif self._late is None and not self._busy:
+            # As after a request that the application answers: idle until the next head begins.
+            self._await_head(self.timeout_keep_alive)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # The time of a head begins with it and not where the connection became idle.
+        self._await_head_no_more()
         self._in_head = self._begins = True
         self._head_bytes = 0
 
@@ -114,8 +119,8 @@ class Protocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
 
-    def _await_head(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+    def _await_head(self, seconds: float) -> None:
+        self._late = self.loop.call_later(seconds, self._head_is_late)
 
     def _await_head_no_more(self) -> None:
         if self._late is not None:

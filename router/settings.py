@@ -103,6 +103,12 @@ class RouterSettings(StrictSettings):
         gt=0,
         description="Time a request has, unless its x-request-timeout-seconds header says another.",
     )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        description="Time after which an idle connection is closed. Keep it longer than the idle timeout of "
+        "a load balancer in front, or it may send a request on a connection that is just closing.",
+    )
     lanes: int = Field(
         4, ge=1, description="Batches that one replica is given at a time, by each router process."
     )
@@ -133,8 +139,8 @@ class RouterSettings(StrictSettings):
         0.0,
         ge=0,
         description="Time from SIGTERM in which requests are still taken, while /ready is 503 and each reply "
-        "closes its connection, so that load balancers and clients go elsewhere. Over 5, what is idle has "
-        "closed by then as well.",
+        "closes its connection, so that load balancers and clients go elsewhere. Idle connections stay open "
+        "for this time and are closed at its end.",
     )
     drain_seconds: int = Field(
         30, ge=0, description="Longest wait after that for the requests already accepted."

@@ -142,6 +142,56 @@ async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker
         await router.until_idle()
 
 
+LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool) -> None:
+    """Have a request answered, by the application or, when the queue is full, before it."""
+    if refused:
+        writer.write(posted(["a"]))
+        await refusal(reader)
+    else:
+        writer.write(LIVE)
+        await body_of_the_reply(reader)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_idle_connection_is_closed_after_the_keep_alive_time(refused: bool) -> None:
+    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer):
+        async with asyncio.timeout(20):
+            await used(reader, writer, refused=refused)
+            assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_keep_alive_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+    async with full(keep_alive_seconds=1000) as (router, _), connected(router) as (reader, writer):
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
+        async with asyncio.timeout(20), connected(router) as (silent, _):
+            await used(reader, writer, refused=refused)
+            # By now the time of a head is over twice.
+            assert await silent.read() == b""
+            async with connected(router) as (silent_too, _):
+                assert await silent_too.read() == b""
+            await used(reader, writer, refused=refused)
+
+
+async def test_head_that_begins_on_an_idle_connection_has_its_whole_time() -> None:
+    async with (
+        full(keep_alive_seconds=1) as (router, _),
+        connected(router) as (reader, writer),
+        connected(router) as (idle, idle_writer),
+        asyncio.timeout(20),
+    ):
+        await used(reader, writer, refused=True)
+        writer.write(LIVE[:10])
+        await used(idle, idle_writer, refused=True)
+        # The keep-alive time is over.
+        assert await idle.read() == b""
+        writer.write(LIVE[10:])
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+
+
 async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
     """Headers and body of a 429."""
     head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
