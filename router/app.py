@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from router import docs
+from router.cors import Cors
 from router.embeddings import embeddings
 from router.errors import (
     TABLE,
@@ -66,6 +67,7 @@ class App:
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
         self.draining = False
+        self.cors = Cors(settings.cors_origins)
         self.guard = Guard(settings)
         self.media = MediaLoader(settings, self.fleet.metrics)
         self._gauges = SharedGauges(self.fleet)
@@ -126,7 +128,7 @@ class App:
             self._metrics.answered(route, status, 0.0)
             self._metrics.rejected(reason)
             id = id_of(named)
-            common = _common_headers(id, 0.0, 0.0, 0.0)
+            common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
         except Invalid:
             # Which field it is, its handler says.
@@ -146,6 +148,7 @@ class App:
             status = reply.status
             total = time.perf_counter() - started
             headers = _common_headers(request.id, total, request.queue_seconds, request.inference_seconds)
+            headers += self.cors.headers(request.headers)
             if self.draining or request.cut_off:
                 headers.append(CLOSE)
             if request.allowance is not None:
@@ -166,6 +169,8 @@ class App:
     async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
         """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
         error: RouterError
+        if preflight := self.cors.preflight(request):
+            return preflight, ""
         try:
             request.allowance = self.guard.admit(request)
             return await self._handler(request, route)(request), ""

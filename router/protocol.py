@@ -8,6 +8,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from router.cors import Cors
 from router.http import Header, Reply, error_body, json_reply, new_id
 
 # Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
@@ -41,6 +42,7 @@ class Protocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
         self._turned_away = False
+        self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -142,7 +144,9 @@ class Protocol(HttpToolsProtocol):
         if not self._busy:
             request_id = new_id()
             reply = json_reply(status, error_body(status, code, detail, request_id))
-            self._answer(reply, [(b"x-request-id", request_id)], last=True)
+            # As far as they have come.
+            cors = self._cors.headers(dict(self.headers or ()))
+            self._answer(reply, [(b"x-request-id", request_id), *cors], last=True)
         else:
             self.shutdown()
 

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from router.cors import Origins
 from router.keys import Keys
 from router.schema import Task
 from router.targets import TargetGroups, is_url
@@ -64,6 +65,11 @@ class RouterSettings(StrictSettings):
         None,
         description="File in which several routers on this machine share what each key has used, such as "
         "/dev/shm/triptych-limits; made where there is none. One process needs none.",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose web pages may call the API from a browser: "
+        '["https://app.example.org"], or ["*"] for all. None by default.',
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."

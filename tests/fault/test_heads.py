@@ -230,6 +230,41 @@ async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: 
         assert 'route="/v1/embeddings",status="429"} 2.0' in page
 
 
+ORIGIN = "https://app.example.org"
+
+
+async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
+    async with full(cors_origins=[ORIGIN]) as (router, _):
+        for origin in (ORIGIN, "https://evil.example.org"):
+            reply = await router.ask(["a"], headers={"origin": origin})
+            assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+            assert reply.headers.get("access-control-allow-origin") == (ORIGIN if origin == ORIGIN else None)
+            assert reply.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("origins", "sent", "expected"),
+    [
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://app.example.org\r\nx-more: ", ORIGIN.encode()),
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://evil.example.org\r\nx-more: ", None),
+        ([ORIGIN], b"what is this\r\n\r\n", None),
+        (["*"], b"what is this\r\n\r\n", b"*"),
+    ],
+)
+async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
+    monkeypatch: pytest.MonkeyPatch, origins: list[str], sent: bytes, expected: bytes | None
+) -> None:
+    async with running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router:
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+        async with connected(router) as (reader, writer), asyncio.timeout(20):
+            writer.write(sent)
+            head = (await reader.read()).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0].split()[1] in (b"400", b"408")
+    headers = dict(line.split(b": ", 1) for line in head[1:])
+    assert headers.get(b"access-control-allow-origin") == expected
+    assert (b"access-control-expose-headers" in headers) == (expected is not None)
+
+
 @pytest.mark.parametrize("wish", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
 async def test_who_wants_no_further_reply_gets_his_429_and_the_end(wish: bytes) -> None:
     async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
