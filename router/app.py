@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from router import docs
+from router.cors import Cors
 from router.embeddings import embeddings
 from router.errors import (
     TABLE,
@@ -21,11 +22,23 @@ from router.errors import (
     RateExceeded,
     RouterError,
     Unavailable,
+    UnsupportedEncoding,
 )
 from router.fleet import Fleet
 from router.gauges import Gauges, SharedGauges
 from router.guard import Guard
-from router.http import Header, Receive, Reply, Request, Scope, Send, id_of, json_reply, send_reply
+from router.http import (
+    Header,
+    Receive,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    error_body,
+    id_of,
+    json_reply,
+    send_reply,
+)
 from router.loader import MediaLoader
 from router.metrics import CONTENT_TYPE
 from router.models import model, model_list
@@ -54,6 +67,7 @@ class App:
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
         self.draining = False
+        self.cors = Cors(settings.cors_origins)
         self.guard = Guard(settings)
         self.media = MediaLoader(settings, self.fleet.metrics)
         self._gauges = SharedGauges(self.fleet)
@@ -114,7 +128,7 @@ class App:
             self._metrics.answered(route, status, 0.0)
             self._metrics.rejected(reason)
             id = id_of(named)
-            common = _common_headers(id, 0.0, 0.0, 0.0)
+            common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
         except Invalid:
             # Which field it is, its handler says.
@@ -135,6 +149,7 @@ class App:
             total = time.perf_counter() - started
             headers = _common_headers(request.id, total, request.queue_seconds, request.inference_seconds)
             headers += request.reply_headers
+            headers += self.cors.headers(request.headers)
             if self.draining or request.cut_off:
                 headers.append(CLOSE)
             if request.allowance is not None:
@@ -155,6 +170,8 @@ class App:
     async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
         """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
         error: RouterError
+        if preflight := self.cors.preflight(request):
+            return preflight, ""
         try:
             request.allowance = self.guard.admit(request)
             return await self._handler(request, route)(request), ""
@@ -233,12 +250,14 @@ class App:
 def error_reply(error: RouterError, request_id: bytes) -> Reply:
     """The one shape that every error has."""
     status, code = TABLE[type(error)]
-    content: dict[str, object] = {"detail": error.detail, "code": code, "request_id": request_id.decode()}
+    content = error_body(status, code, error.detail, request_id)
     headers: list[Header] = []
     if isinstance(error, Invalid):
         content["errors"] = error.errors
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"gzip, deflate"))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if isinstance(error, AuthError):

@@ -2,6 +2,7 @@
 
 import time
 
+from router.accept import prefers
 from router.errors import Invalid
 from router.fleet import Fleet
 from router.http import Header, Reply, Request
@@ -14,6 +15,7 @@ from router.work import bulk_of, gather, limits_of, seconds_of, take_tokens, tak
 from workers.contract import Vector
 
 NPY = "application/x-npy"
+JSON = "application/json"
 
 
 async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
@@ -45,7 +47,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
 
 def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:
     """Whether the reply is to be a matrix; raises `Invalid` where it cannot be one."""
-    npy = NPY in (request.header("accept") or "")
+    npy = prefers(request.header("accept"), NPY, JSON)
     if npy and wanted.return_multivector:
         raise Invalid.field(
             "header -> accept", f"multi-vectors make no matrix; take {NPY} out", "conflict", NPY

@@ -12,6 +12,7 @@
     │   ├── TokenLimitExceeded   an input is longer than the context and may not be cut
     │   ├── MediaInvalid         an image or a PDF that is not one
     │   ├── MediaUnreachable     the address of an image or a PDF gives none
+    │   ├── UnsupportedEncoding  a body in a Content-Encoding that is not supported
     │   ├── TooLarge             a body, an image or a PDF over its limit
     │   ├── CrashesWorker        an input that two workers died with
     │   ├── SpaceMismatch        the pool serves another vector space than the client requires
@@ -94,6 +95,10 @@ class MediaUnreachable(InputError):
     """The address of an image or a PDF that gives none."""
 
 
+class UnsupportedEncoding(InputError):
+    """The Content-Encoding of the body is not supported."""
+
+
 class TooLarge(InputError):
     """A body, an image or a PDF over its limit."""
 
@@ -163,6 +168,7 @@ TABLE: dict[type[RouterError], tuple[int, str]] = {
     MissingKey: (401, "AUTH_MISSING_API_KEY"),
     InvalidKey: (401, "AUTH_INVALID_API_KEY"),
     TooLarge: (413, "INPUT_TOO_LARGE"),
+    UnsupportedEncoding: (415, "INPUT_ENCODING_UNSUPPORTED"),
     Invalid: (422, "VALIDATION_ERROR"),
     NotFound: (404, "NOT_FOUND"),
     MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from router.errors import ClientGone, TimedOut, TooLarge
+from router.encoding import decoder_for
+from router.errors import ClientGone, InputError, TimedOut, TooLarge
 from router.limits import Allowance
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ class Request:
         return None if value is None else value.decode("latin-1").strip()
 
     async def body(self, limit: int, seconds: float) -> bytes:
-        """The whole body; raises `TooLarge` past `limit` bytes.
+        """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
 
-        `TimedOut` when it is not there within `seconds`, `ClientGone` when the client leaves before it is.
+        Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `TimedOut` when it is not
+        there within `seconds`, `ClientGone` when the client leaves before it is.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -92,24 +94,37 @@ class Request:
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > limit + DISCARD_BYTES:
             raise _too_large(limit)
+        decoder = decoder_for(self.headers.get(b"content-encoding", b""))
         chunks: list[bytes] = []
-        size = 0
+        received = size = 0
+        failure: InputError | None = None
         more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             chunk = message.get("body", b"")
-            size += len(chunk)
-            if size <= limit:
-                chunks.append(chunk)
-            elif size > limit + DISCARD_BYTES:
-                break
-            else:
-                chunks.clear()
             more = message.get("more_body", False)
-        if size > limit:
-            raise _too_large(limit)
+            received += len(chunk)
+            if received > limit + DISCARD_BYTES:
+                raise _too_large(limit)
+            if failure is not None:
+                continue
+            try:
+                for piece in decoder.feed(chunk) if decoder else (chunk,):
+                    size += len(piece)
+                    if size > limit:
+                        raise _too_large(limit)
+                    chunks.append(piece)
+                    if decoder:
+                        await asyncio.sleep(0)
+                if decoder and not more:
+                    decoder.finish()
+            except InputError as error:
+                failure = error
+                chunks.clear()
+        if failure is not None:
+            raise failure
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     @contextmanager
@@ -145,6 +160,12 @@ def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -
     return Reply(status, orjson.dumps(content), headers=headers)
 
 
+def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
+    """The body that every error has: Jina's `detail`, and OpenAI's `error`, which its SDKs show."""
+    error = {"message": detail, "type": _error_type(status), "code": code}
+    return {"detail": detail, "code": code, "request_id": request_id.decode(), "error": error}
+
+
 async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
     """Send `reply` whole, with `headers` besides its own."""
     await send(
@@ -160,6 +181,17 @@ async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
         }
     )
     await send({"type": "http.response.body", "body": reply.body})
+
+
+def _error_type(status: int) -> str:
+    """The `type` of OpenAI's error object."""
+    match status:
+        case 401:
+            return "authentication_error"
+        case 429:
+            return "rate_limit_error"
+        case _:
+            return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -20,7 +20,8 @@ _GIF_BLOCKS = 1000
 MAX_IMAGE_PIXELS = 100_000_000
 
 _IMAGE_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
-_ANY_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
+# Browsers and mail programs write no type, or application/octet-stream, for a file they do not know.
+_ANY_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 # Readers take a PDF with other bytes before its header, within this many.
 _PDF_HEADER_WITHIN = 1024
@@ -45,18 +46,18 @@ def is_remote(value: str) -> bool:
 
 
 def read_image(value: str, max_bytes: int, field: str) -> bytes:
-    """The bytes of an image sent as base64 or as a data URI, not decoded any further.
+    """The bytes of an image sent as base64 or as a data URI of any type, not decoded any further.
 
     Raises `TooLarge` before decoding, `MediaInvalid` for what is neither form or no image to be taken.
     """
-    data = _read_base64(value, _IMAGE_URI, "data:image/...;base64,", max_bytes, f"{field}: the image")
+    data = _read_base64(value, "data:image/...;base64,", max_bytes, f"{field}: the image")
     check_image(data, field)
     return data
 
 
 def read_pdf(value: str, max_bytes: int, field: str) -> bytes:
     """The bytes of a PDF sent as base64 or as a data URI; raises as `read_image` does."""
-    data = _read_base64(value, _ANY_URI, "data:application/pdf;base64,", max_bytes, f"{field}: the PDF")
+    data = _read_base64(value, "data:application/pdf;base64,", max_bytes, f"{field}: the PDF")
     check_pdf(data, field)
     return data
 
@@ -78,9 +79,9 @@ def check_pdf(data: bytes, field: str) -> None:
         raise MediaInvalid(f"{field}: not a PDF")
 
 
-def _read_base64(value: str, uri: re.Pattern[str], wanted: str, max_bytes: int, what: str) -> bytes:
+def _read_base64(value: str, wanted: str, max_bytes: int, what: str) -> bytes:
     """The bytes behind base64; also with line breaks, in the alphabet for URLs, or without its padding."""
-    match = uri.match(value) if value[:5].lower() == "data:" else None
+    match = _ANY_URI.match(value) if value[:5].lower() == "data:" else None
     encoded = value[match.end() :] if match else value
     if _decoded_size(encoded) > max_bytes:
         encoded = "".join(encoded.split())

@@ -84,12 +84,21 @@ class FieldFault(BaseModel):
     input: Any = Field(description="What came there, cut short when long.")
 
 
+class OpenAIError(BaseModel):
+    """The same error as OpenAI's SDKs read it."""
+
+    message: str = Field(description="The detail.")
+    type: Literal["authentication_error", "rate_limit_error", "invalid_request_error", "server_error"]
+    code: str
+
+
 class Error(BaseModel):
     """Every error has this shape."""
 
     detail: str
     code: str
     request_id: str = Field(pattern="^[0-9a-fA-F]{32}$")
+    error: OpenAIError
     errors: list[FieldFault] | None = Field(None, description="With 422 only: each wrong field.")
 
 
@@ -155,7 +164,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     Readiness,
     Targets,
 )
-_FOR_WORK = (400, 412, 413, 422, 429, 500, 503, 504)
+_FOR_WORK = (400, 412, 413, 415, 422, 429, 500, 503, 504)
 _TIMES = {
     "x-total-time": "Milliseconds from the first byte read to the reply.",
     "x-queue-time": "Milliseconds until the last input was given to a worker.",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from router.errors import Internal, MediaInvalid, TooLarge
+from router.errors import Internal, MediaInvalid, TooLarge, Unavailable
 from router.pdf_process import (
     LENGTH_BYTES,
     MAX_MESSAGE_BYTES,
@@ -19,6 +19,7 @@ from router.pdf_process import (
     decode_message,
     encode,
 )
+from router.pool import RETRY_AFTER
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ class PdfRenderer:
         self._ending: set[asyncio.Task[int]] = set()
 
     async def render(self, data: bytes, max_pages: int, field: str) -> list[bytes]:
-        """Each page as a PNG, in order. Raises `MediaInvalid`, or `TooLarge` over `max_pages`."""
+        """Each page as a PNG, in order.
+
+        Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` when no process can be started.
+        """
         async with self._places:
             process = self._take_idle() or _Process(await self._start())
             sound = False
@@ -88,14 +92,19 @@ class PdfRenderer:
         return None
 
     async def _start(self) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            # Ctrl-C is for the router, which ends its processes itself.
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                # Ctrl-C is for the router, which ends its processes itself.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # The machine is out of processes, memory or file descriptors, most likely for a while only.
+            log.error("the process that renders PDFs cannot be started: %s", error)
+            raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
         try:
             async with asyncio.timeout(START_SECONDS):
                 if not isinstance(await _receive(process), Ready):

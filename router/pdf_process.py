@@ -102,14 +102,17 @@ def main() -> None:
 
 def _render(pdfium: Any, job: Job) -> Iterator[Message]:
     """The messages for one document, closed in good order whatever happens."""
+    # PDFium keeps the error of an earlier call, and a document without pages sets none. So an error comes
+    # first that no document in memory can cause. Tested with pypdfium2 5.15.
+    pdfium.raw.FPDF_LoadDocument(b"", None)
     try:
         document = pdfium.PdfDocument(job.data)
     except pdfium.PdfiumError as error:
         match error.err_code:
             case pdfium.raw.FPDF_ERR_PASSWORD | pdfium.raw.FPDF_ERR_SECURITY:
                 yield Fault("the PDF is encrypted")
-            case pdfium.raw.FPDF_ERR_SUCCESS:
-                # A document without pages is not opened, and that is how it is told.
+            case pdfium.raw.FPDF_ERR_FILE:
+                # A document without pages is not opened, and has no error of its own.
                 yield Fault("the PDF has no pages")
             case _:
                 yield Fault("the PDF is broken")

@@ -101,18 +101,18 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
         raise Invalid.field(
             "body -> input", f"at most {limits.max_items} inputs a request", "too_long", inputs
         )
+    listed = isinstance(request.input, list)
+    paths = [f"body -> input -> {index}" if listed else "body -> input" for index in range(len(inputs))]
     if request.late_chunking:
-        document = _document(inputs, task, options, limits)
+        document = _document(inputs, paths, task, options, limits)
         _classify([document], [task in QUERIES], bulk)
         return [document]
-    listed = isinstance(request.input, list)
     items: list[Item] = []
     queries: list[bool] = []
-    for index, source in enumerate(inputs):
-        field = f"body -> input -> {index}" if listed else "body -> input"
+    for index, (source, path) in enumerate(zip(inputs, paths, strict=True)):
         own_task = task if isinstance(source, str) else source.task or task
         pool, role = ROUTES[own_task]
-        content, cost, media, field = plan_content(source, role, field, limits)
+        content, cost, media, field = plan_content(source, role, path, limits)
         wire = contract.Item(content, **options)
         items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field, media=media))
         queries.append(own_task in QUERIES)
@@ -125,24 +125,30 @@ def models() -> list[str]:
     return [*MODELS, *(f"{name}:{task}" for name in MODELS for task in TASKS)]
 
 
-def _document(inputs: Sequence[Source], task: Task, options: dict[str, Any], limits: Limits) -> Item:
-    """All inputs as the parts of one document, which is one item."""
+def _document(
+    inputs: Sequence[Source], paths: Sequence[str], task: Task, options: dict[str, Any], limits: Limits
+) -> Item:
+    """All inputs as the parts of one document, which is one item; `paths` are their fields in errors."""
     chunks = []
-    for index, source in enumerate(inputs):
-        field = f"body -> input -> {index}"
-        text = source if isinstance(source, str) else getattr(source, "text", None)
-        if text is None or is_image_uri(text):
-            raise Invalid.field(field, "late_chunking takes texts only", "conflict")
+    for source, path in zip(inputs, paths, strict=True):
+        match source:
+            case str() if not is_image_uri(source):
+                text, text_path = source, path
+            case TextItem():
+                text, text_path = source.text, f"{path} -> text"
+            case _:
+                raise Invalid.field(path, "late_chunking takes texts only", "conflict")
         own_task = None if isinstance(source, str) else source.task
         if own_task not in (None, task):
             raise Invalid.field(
-                f"{field} -> task",
+                f"{path} -> task",
                 f"with late_chunking all inputs are of one task ({task})",
                 "conflict",
                 own_task,
             )
-        if not text:
-            raise Invalid.field(field, "a part of a document cannot be empty", "too_short", text)
+        if not text.strip():
+            message = "with late_chunking a part cannot be empty or white space alone"
+            raise Invalid.field(text_path, message, "too_short", text)
         chunks.append(text)
     pool, role = ROUTES[task]
     wire = contract.Item(contract.Document(tuple(chunks), role), **options)
@@ -185,10 +191,12 @@ def plan_content(
             image, field = source.bytes, f"{field} -> bytes"
         case PdfItem():
             field = f"{field} -> pdf"
-            pdf = source.pdf if is_remote(source.pdf) else read_pdf(source.pdf, limits.max_pdf_bytes, field)
-            return _NOT_LOADED, PDF_TOKENS, Media("pdf", pdf), field
+            pdf = source.pdf.strip()
+            file = pdf if is_remote(pdf) else read_pdf(pdf, limits.max_pdf_bytes, field)
+            return _NOT_LOADED, PDF_TOKENS, Media("pdf", file), field
         case PdfAmongOthers():
             raise AssertionError("the schema lets no such PDF through. This is a bug.")
+    image = image.strip()
     if is_remote(image) and not isinstance(source, BytesItem):
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
     data = read_image(image, limits.max_image_bytes, field)

@@ -8,7 +8,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.http import Header, Reply, json_reply, new_id
+from router.cors import Cors
+from router.http import Header, Reply, error_body, json_reply, new_id
 
 # Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -41,10 +42,11 @@ class Protocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
         self._turned_away = False
+        self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._await_head(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
@@ -65,11 +67,16 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "HTTP_HEAD_TOO_LARGE", f"the headers are over {MAX_HEAD_BYTES} bytes")
-        if self._late is None and (self._in_head or not self._busy):
-            self._await_head()
+        if self._late is None and self._in_head:
+            self._await_head(HEAD_SECONDS)
+        elif self._late is None and not self._busy:
+            # As after a request that the application answers: idle until the next head begins.
+            self._await_head(self.timeout_keep_alive)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # The time of a head begins with it and not where the connection became idle.
+        self._await_head_no_more()
         self._in_head = self._begins = True
         self._head_bytes = 0
 
@@ -114,8 +121,8 @@ class Protocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
 
-    def _await_head(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+    def _await_head(self, seconds: float) -> None:
+        self._late = self.loop.call_later(seconds, self._head_is_late)
 
     def _await_head_no_more(self) -> None:
         if self._late is not None:
@@ -136,8 +143,10 @@ class Protocol(HttpToolsProtocol):
         self.flow.pause_reading()
         if not self._busy:
             request_id = new_id()
-            reply = json_reply(status, {"detail": detail, "code": code, "request_id": request_id.decode()})
-            self._answer(reply, [(b"x-request-id", request_id)], last=True)
+            reply = json_reply(status, error_body(status, code, detail, request_id))
+            # As far as they have come.
+            cors = self._cors.headers(dict(self.headers or ()))
+            self._answer(reply, [(b"x-request-id", request_id), *cors], last=True)
         else:
             self.shutdown()
 

@@ -9,16 +9,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from router.bounds import MaxItems, check_values, not_too_many
-from router.errors import Invalid
+from router.body import parse_body
+from router.bounds import MaxItems, not_too_many
 from router.fleet import RERANK_POOL, Fleet
 from router.http import Reply, Request
 from router.item import Item, Query
 from router.loader import MediaLoader
 from router.plan import MODEL, Limits, Source, plan_content, task_of_model
-from router.schema import ImageItem, TextItem, field_errors, one_form_of, whole_number
+from router.schema import ImageItem, TextItem, one_form_of, whole_number
 from router.settings import RouterSettings
 from router.work import bulk_of, gather, limits_of, seconds_of, take_tokens, tokens_of
 from workers import contract
@@ -44,7 +44,7 @@ class RankedImage(_Ranked):
 
     image: str = Field(
         description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:image/...;base64,` URI."
+        "`data:...;base64,` URI."
     )
 
 
@@ -116,11 +116,7 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
 
 def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
     """The request in `body`; raises `Invalid`, which names every field that is wrong."""
-    check_values(body, max_items)
-    try:
-        return RerankRequest.model_validate_json(body, context=MaxItems(max_items, "documents"))
-    except ValidationError as error:
-        raise Invalid(field_errors(error)) from None
+    return parse_body(RerankRequest, body, MaxItems(max_items, "documents"))
 
 
 def plan_rerank(

@@ -19,7 +19,6 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -27,8 +26,8 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from router.bounds import MaxItems, check_values, not_too_many
-from router.errors import FieldError, Invalid, shorten
+from router.body import parse_body
+from router.bounds import MaxItems, not_too_many
 
 Task = Literal["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -108,7 +107,7 @@ class ImageItem(_Item):
 
     image: str = Field(
         description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:image/...;base64,` URI."
+        "`data:...;base64,` URI."
     )
 
 
@@ -116,7 +115,7 @@ class UrlItem(_Item):
     """An image, in an older form."""
 
     url: str = Field(
-        description="An image: its http(s) address, or a `data:image/...;base64,` URI; base64 is taken too."
+        description="An image: its http(s) address, or a `data:...;base64,` URI; base64 is taken too."
     )
 
 
@@ -284,21 +283,4 @@ class EmbeddingRequest(BaseModel):
 
 def parse_request(body: bytes, aliases: Aliases = NO_ALIASES, max_items: int = 512) -> EmbeddingRequest:
     """The request in `body`; raises `Invalid`, which names every field that is wrong."""
-    check_values(body, max_items)
-    try:
-        return EmbeddingRequest.model_validate_json(body, context=_Context(max_items, "inputs", aliases, {}))
-    except ValidationError as error:
-        raise Invalid(field_errors(error)) from None
-
-
-def field_errors(error: ValidationError) -> list[FieldError]:
-    """Every fault of a body as API clients read it; the tags of unions are taken out of the paths."""
-    return [
-        FieldError(
-            field=" -> ".join(["body", *(str(part) for part in fault["loc"] if str(part)[:1] != "|")]),
-            message=fault["msg"],
-            type=fault["type"],
-            input=None if fault["type"] in ("missing", "json_invalid") else shorten(fault["input"]),
-        )
-        for fault in error.errors(include_url=False, include_context=False)
-    ]
+    return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", aliases, {}))

@@ -30,8 +30,8 @@ class Server(uvicorn.Server):
     """uvicorn, with a drain in three steps: notice, no new connections, what is in flight.
 
     From the first SIGTERM, SIGINT or SIGHUP on the application says that it is draining, and takes work as
-    before for the notice that was asked for. Then no connection is taken, and what is in flight has
-    the time to drain. A second signal ends it at once.
+    before for the notice that was asked for. Then no connection is taken, those that are idle are closed, and
+    what is in flight has the time to drain. A second signal ends it at once.
 
     Of several processes one that stops leaves the port to the others, and to their parent when all stop.
     """
@@ -53,6 +53,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 backlog=BACKLOG,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=settings.drain_seconds,
             )
         )

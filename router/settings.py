@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from router.cors import Origins
 from router.keys import Keys
 from router.schema import Task
 from router.targets import TargetGroups, is_url
@@ -65,6 +66,11 @@ class RouterSettings(StrictSettings):
         description="File in which several routers on this machine share what each key has used, such as "
         "/dev/shm/triptych-limits; made where there is none. One process needs none.",
     )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose web pages may call the API from a browser: "
+        '["https://app.example.org"], or ["*"] for all. None by default.',
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
@@ -103,6 +109,12 @@ class RouterSettings(StrictSettings):
         gt=0,
         description="Time a request has, unless its x-request-timeout-seconds header says another.",
     )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        description="Time after which an idle connection is closed. Keep it longer than the idle timeout of "
+        "a load balancer in front, or it may send a request on a connection that is just closing.",
+    )
     lanes: int = Field(
         4, ge=1, description="Batches that one replica is given at a time, by each router process."
     )
@@ -133,8 +145,8 @@ class RouterSettings(StrictSettings):
         0.0,
         ge=0,
         description="Time from SIGTERM in which requests are still taken, while /ready is 503 and each reply "
-        "closes its connection, so that load balancers and clients go elsewhere. Over 5, what is idle has "
-        "closed by then as well.",
+        "closes its connection, so that load balancers and clients go elsewhere. Idle connections stay open "
+        "for this time and are closed at its end.",
     )
     drain_seconds: int = Field(
         30, ge=0, description="Longest wait after that for the requests already accepted."

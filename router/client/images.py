@@ -28,9 +28,10 @@ class Image:
 
     @classmethod
     def from_url(cls, url: str) -> "Image":
-        """An image that the server fetches from an http(s) address, or a `data:image/...;base64,` URI."""
-        if not url.lower().startswith(("http://", "https://", "data:image/")):
-            raise ValueError(f"not an http(s) address or a data:image/ URI: {url[:100]!r}")
+        """An image that the server fetches from an http(s) address, or a `data:...;base64,` URI."""
+        url = url.strip()
+        if not url.lower().startswith(("http://", "https://", "data:")):
+            raise ValueError(f"not an http(s) address or a data: URI: {url[:100]!r}")
         return cls(url)
 
     def on_the_wire(self) -> str:

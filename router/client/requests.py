@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 import orjson
 
 from router.client.images import Image
+from router.client.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
     from router.schema import Task
@@ -110,7 +111,7 @@ def _length(value: Any) -> int:
         case Mapping():
             return sum(map(_length, value.values()))
         case _:
-            return len(orjson.dumps(value))
+            return len(_dumps(value))
 
 
 def _part(content: Item | list[Item], items: Sequence[Item]) -> Part:
@@ -171,4 +172,12 @@ def _wire(item: Item) -> str | dict[str, Any]:
 
 
 def _json(fields: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+    return _dumps({name: value for name, value in fields.items() if value is not None})
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # It refuses lone surrogates, which UTF-8 has no bytes for.
+        return orjson.dumps(without_lone_surrogates(value))

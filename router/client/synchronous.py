@@ -49,7 +49,8 @@ class Client:
         """One vector for each input: float32 [n, d], in the order of the inputs; [1, d] for a single one.
 
         More than 512 inputs, or 48 MiB of them, are sent as several requests, one after the other. A PDF,
-        alone as `{"pdf": ...}`, gives a vector for each page.
+        alone as `{"pdf": ...}`, gives a vector for each page. A lone surrogate in a text, here and in the
+        other methods, is sent as U+FFFD.
         """
         found = [
             replies.vectors(self._send(requests.embed_call(part, **options)), part.vectors)

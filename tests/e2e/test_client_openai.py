@@ -95,5 +95,5 @@ def test_errors_are_the_sdks_own(
     with pytest.raises(kind) as wrong:
         client.embeddings.create(**{"model": MODEL, "input": "a text", **fields})
     assert wrong.value.code == code
-    assert wrong.value.request_id == wrong.value.body["request_id"]  # type: ignore[index]
-    assert names in wrong.value.body["detail"]  # type: ignore[index]
+    assert wrong.value.request_id == wrong.value.response.json()["request_id"]
+    assert names in wrong.value.message

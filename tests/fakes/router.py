@@ -124,7 +124,8 @@ async def running_router(
     """
     if "discovery" not in settings:
         settings["workers"] = workers_setting(workers, task)
-    app = App(RouterSettings(**settings))
+    configured = RouterSettings(**settings)
+    app = App(configured)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # As uvloop does; a reply in two writes would otherwise wait for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -135,6 +136,7 @@ async def running_router(
         lifespan="on",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=configured.keep_alive_seconds,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

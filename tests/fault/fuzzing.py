@@ -88,7 +88,7 @@ def check_error(reply: httpx.Response) -> None:
     assert isinstance(error["detail"], str)
     assert error["detail"]
     assert error["request_id"] == reply.headers["x-request-id"]
-    fields = {"detail", "code", "request_id"}
+    fields = {"detail", "code", "request_id", "error"}
     if reply.status_code != 422:
         assert set(error) == fields
         return

@@ -208,7 +208,8 @@ many_vectors = st.fixed_dictionaries(
     {"input": any_items | st.lists(any_items, min_size=1, max_size=4), "return_multivector": st.just(True)},
     optional={**common, "return_tokenized_input": st.booleans()},
 )
-parts = st.text(min_size=1, max_size=30) | st.fixed_dictionaries({"text": st.text(min_size=1, max_size=30)})
+part = st.text(min_size=1, max_size=30).filter(str.strip)
+parts = part | st.fixed_dictionaries({"text": part})
 document = st.fixed_dictionaries(
     {"input": st.lists(parts, min_size=1, max_size=MAX_ITEMS), "late_chunking": st.just(True)},
     optional={**common, "dimensions": st.integers(1, DIMENSIONS)},

@@ -21,7 +21,7 @@ def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
     return posted([*texts]).replace(b"host: x\r\n", b"host: x\r\n" + upgrade)
 
 
-async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, str]]:
+async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
     """Status and body of what a connection is closed with."""
     async with connected(router) as (reader, writer), asyncio.timeout(20):
         for piece in pieces:
@@ -65,6 +65,8 @@ async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None
     async with running_router(FakeWorker(port=1), wait=False) as router:
         status, error = await refused(router, sent)
         assert (status, error["code"]) == (400, "HTTP_INVALID")
+        expected = {"message": error["detail"], "type": "invalid_request_error", "code": "HTTP_INVALID"}
+        assert error["error"] == expected
 
 
 async def test_a_head_without_end_is_refused() -> None:
@@ -140,6 +142,56 @@ async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker
         await router.until_idle()
 
 
+LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool) -> None:
+    """Have a request answered, by the application or, when the queue is full, before it."""
+    if refused:
+        writer.write(posted(["a"]))
+        await refusal(reader)
+    else:
+        writer.write(LIVE)
+        await body_of_the_reply(reader)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_idle_connection_is_closed_after_the_keep_alive_time(refused: bool) -> None:
+    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer):
+        async with asyncio.timeout(20):
+            await used(reader, writer, refused=refused)
+            assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_keep_alive_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+    async with full(keep_alive_seconds=1000) as (router, _), connected(router) as (reader, writer):
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
+        async with asyncio.timeout(20), connected(router) as (silent, _):
+            await used(reader, writer, refused=refused)
+            # By now the time of a head is over twice.
+            assert await silent.read() == b""
+            async with connected(router) as (silent_too, _):
+                assert await silent_too.read() == b""
+            await used(reader, writer, refused=refused)
+
+
+async def test_head_that_begins_on_an_idle_connection_has_its_whole_time() -> None:
+    async with (
+        full(keep_alive_seconds=1) as (router, _),
+        connected(router) as (reader, writer),
+        connected(router) as (idle, idle_writer),
+        asyncio.timeout(20),
+    ):
+        await used(reader, writer, refused=True)
+        writer.write(LIVE[:10])
+        await used(idle, idle_writer, refused=True)
+        # The keep-alive time is over.
+        assert await idle.read() == b""
+        writer.write(LIVE[10:])
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+
+
 async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
     """Headers and body of a 429."""
     head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
@@ -176,6 +228,41 @@ async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: 
         page = (await router.client.get("/metrics")).text
         assert 'triptych_router_rejections_total{reason="QUEUE_FULL"} 2.0' in page
         assert 'route="/v1/embeddings",status="429"} 2.0' in page
+
+
+ORIGIN = "https://app.example.org"
+
+
+async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
+    async with full(cors_origins=[ORIGIN]) as (router, _):
+        for origin in (ORIGIN, "https://evil.example.org"):
+            reply = await router.ask(["a"], headers={"origin": origin})
+            assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+            assert reply.headers.get("access-control-allow-origin") == (ORIGIN if origin == ORIGIN else None)
+            assert reply.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("origins", "sent", "expected"),
+    [
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://app.example.org\r\nx-more: ", ORIGIN.encode()),
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://evil.example.org\r\nx-more: ", None),
+        ([ORIGIN], b"what is this\r\n\r\n", None),
+        (["*"], b"what is this\r\n\r\n", b"*"),
+    ],
+)
+async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
+    monkeypatch: pytest.MonkeyPatch, origins: list[str], sent: bytes, expected: bytes | None
+) -> None:
+    async with running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router:
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+        async with connected(router) as (reader, writer), asyncio.timeout(20):
+            writer.write(sent)
+            head = (await reader.read()).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0].split()[1] in (b"400", b"408")
+    headers = dict(line.split(b": ", 1) for line in head[1:])
+    assert headers.get(b"access-control-allow-origin") == expected
+    assert (b"access-control-expose-headers" in headers) == (expected is not None)
 
 
 @pytest.mark.parametrize("wish", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])

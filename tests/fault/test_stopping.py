@@ -47,6 +47,62 @@ async def test_with_notice_it_takes_work_while_it_says_that_it_is_about_to_stop(
         assert await router.ended(how) == 0
 
 
+LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
+
+
+async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a request was answered."""
+    url = router.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(LIVE)
+    assert b"connection" not in await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(len(b'{"status":"ok"}'))
+    return reader, writer
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_idle_connections_are_closed_when_the_router_stops(processes: str) -> None:
+    worker = FakeWorker()
+    worker.mode = "held"
+    settings = {**FOR_LONG, "ROUTER_PROCESSES": processes}
+    async with fake_workers(worker), router_process(worker, **settings) as router:
+        await router.until_it_answers("/ready")
+        busy = asyncio.create_task(router.ask("a text"))
+        await worker.until_batches(1)
+        idle = [await idle_connection(router) for _ in range(4)]
+        router.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            for reader, writer in idle:
+                assert await reader.read() == b""
+                writer.close()
+        # What is in flight goes on.
+        assert not busy.done()
+        worker.gate.set()
+        check(await busy, ["a text"])
+        assert await router.ended() == 0
+
+
+async def test_idle_connection_may_be_used_during_the_notice() -> None:
+    worker = FakeWorker()
+    settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1"}
+    async with fake_workers(worker), router_process(worker, **settings) as router:
+        await router.until_it_answers("/ready")
+        (used, used_writer), (idle, idle_writer) = [await idle_connection(router) for _ in range(2)]
+        router.process.send_signal(signal.SIGTERM)
+        while await router.answers("/ready"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        used_writer.write(LIVE)
+        async with asyncio.timeout(20):
+            reply = await used.read()
+            assert reply.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in reply
+            assert await idle.read() == b""
+        for writer in (used_writer, idle_writer):
+            writer.close()
+        assert await router.ended() == 0
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_a_second_signal_ends_it_at_once(processes: int) -> None:
     worker = FakeWorker()

@@ -7,6 +7,7 @@ is. Nothing is held but the row at hand (of a .parquet file, some rows).
 
 import csv
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 
 from router.client.bulk.problems import Refused
+from router.client.surrogates import without_lone_surrogates
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -92,8 +94,8 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
 def _jsonl(path: Path, column: str) -> Iterator[Any]:
     for number, line in enumerate(line for line in _raw_lines(path) if line.strip()):
         try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
+            record = _json(line)
+        except ValueError as error:
             yield BadRow(f"is not JSON: {error}")
             continue
         if not isinstance(record, dict):
@@ -104,6 +106,16 @@ def _jsonl(path: Path, column: str) -> Iterator[Any]:
             raise no_column(path, column, record)
         else:
             yield BadRow(f"has no field {column!r}")
+
+
+def _json(line: bytes) -> Any:
+    """The value of a line; a lone surrogate escape becomes U+FFFD, as in the router. Raises ValueError."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if "surrogate in string" not in str(error):
+            raise
+    return without_lone_surrogates(json.loads(line.decode()))
 
 
 def _csv(path: Path, column: str) -> Iterator[Any]:

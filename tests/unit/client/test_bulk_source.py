@@ -80,6 +80,19 @@ def test_a_bad_row_takes_no_other_with_it(tmp_path: Path) -> None:
     assert all(part in reason for part, reason in zip(expected, reasons, strict=True)), reasons
 
 
+def test_lone_surrogate_escape_in_jsonl_becomes_replacement_character(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_bytes(
+        b'{"text": "half \\ud83d"}\n{"text": {"text": "\\ude00", "task": "code.query"}}\n'
+        b'{"text": "\\ud83d"\n{"text": "\\ud83d \xff"}\n'
+        b'{"text": "\xed\xa0\xbd"}\n{"text": "\\ud83d\\ude00"}\n'
+    )
+    found = rows(path)
+    assert found[:2] == ["half \ufffd", {"text": "\ufffd", "task": "code.query"}]
+    assert all(isinstance(row, BadRow) and "not JSON" in row.reason for row in found[2:5])
+    assert found[5:] == ["\U0001f600"]
+
+
 def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path: Path) -> None:
     for ending, content in (("txt", b"good\n\xff\nfine\n"), ("csv", b"text\ngood\n\xff\nfine\n")):
         path = tmp_path / f"file.{ending}"

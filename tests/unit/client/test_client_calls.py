@@ -158,6 +158,7 @@ def test_every_form_of_input(call: Call, tmp_path: Path) -> None:
             Image.from_file(file),
             Image.from_bytes(b"\x89PNG"),
             Image.from_url("https://example.org/a.png"),
+            Image.from_url("\ndata:;base64,AAAA"),
             {"image": Image.from_bytes(b"\x89PNG"), "task": "retrieval.query"},
         ],
     )
@@ -167,8 +168,21 @@ def test_every_form_of_input(call: Call, tmp_path: Path) -> None:
         {"image": encoded},
         {"image": encoded},
         {"image": "https://example.org/a.png"},
+        {"image": "data:;base64,AAAA"},
         {"image": encoded, "task": "retrieval.query"},
     ]
+
+
+def test_lone_surrogates_are_sent_as_replacement_characters(call: Call) -> None:
+    deployment = Deployment()
+    texts = ["half \ud83d", {"text": "\ude00 half"}, "\ud83d\ude00", "whole \U0001f600"]
+    whole = ["half \ufffd", {"text": "\ufffd half"}, "\U0001f600", "whole \U0001f600"]
+    np.testing.assert_array_equal(call(deployment, "embed", texts), matrix_of(whole))
+    call(deployment, "embed_multi", texts)
+    assert [asked["input"] for asked in deployment.asked] == [whole, whole]
+    call(deployment, "rerank", texts[0], texts)
+    asked = json.loads(deployment.requests[-1].content)
+    assert (asked["query"], asked["documents"]) == (whole[0], whole)
 
 
 def test_a_single_input_gives_a_matrix_of_one_row(call: Call) -> None:

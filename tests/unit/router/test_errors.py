@@ -22,6 +22,7 @@ STATUS = {
     "INPUT_TOO_LARGE": 413,
     "INPUT_CRASHES_WORKER": 400,
     "VECTOR_SPACE_MISMATCH": 412,
+    "INPUT_ENCODING_UNSUPPORTED": 415,
     "VALIDATION_ERROR": 422,
     "QUEUE_FULL": 429,
     "INTERNAL_ERROR": 500,
@@ -66,7 +67,19 @@ def test_every_error_has_the_one_shape(kind: type[RouterError]) -> None:
     assert (reply.status, content["code"]) == TABLE[kind]
     assert isinstance(content["detail"], str)
     assert content["request_id"] == REQUEST_ID.decode()
-    assert set(content) == {"detail", "code", "request_id"} | ({"errors"} if kind is Invalid else set())
+    assert set(content) == {"detail", "code", "request_id", "error"} | (
+        {"errors"} if kind is Invalid else set()
+    )
+
+
+@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
+def test_every_error_carries_openais_error_object(kind: type[RouterError]) -> None:
+    content = json.loads(error_reply(make(kind), REQUEST_ID).body)
+    status, code = TABLE[kind]
+    expected = {401: "authentication_error", 429: "rate_limit_error"}.get(
+        status, "server_error" if status >= 500 else "invalid_request_error"
+    )
+    assert content["error"] == {"message": content["detail"], "type": expected, "code": code}
 
 
 def test_when_to_come_again_is_a_header() -> None:

@@ -50,14 +50,14 @@ async def test_without_it_each_input_is_its_own(client: httpx.AsyncClient, worke
     ("body", "field", "said"),
     [
         ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1", "texts only"),
-        ({"input": ["a", ""]}, "body -> input -> 1", "cannot be empty"),
         (
             {"input": ["a", {"text": "b", "task": "code.query"}], "task": "retrieval.passage"},
             "body -> input -> 1 -> task",
             "of one task",
         ),
         ({"input": "a", "return_multivector": True}, "body -> late_chunking", "return_multivector"),
-        ({"input": {"pdf": "JVBERi0="}}, "body -> input -> 0", "texts only"),
+        ({"input": {"pdf": "JVBERi0="}}, "body -> input", "texts only"),
+        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1", "texts only"),
     ],
 )
 async def test_what_is_no_document_is_refused(
@@ -68,6 +68,35 @@ async def test_what_is_no_document_is_refused(
     [fault] = reply.json()["errors"]
     assert fault["field"] == field
     assert said in fault["message"]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("empty", ["", " ", "\n\t \u3000"])
+async def test_empty_part_is_refused_wherever_it_stands(
+    client: httpx.AsyncClient, workers: Workers, place: int, empty: str
+) -> None:
+    for part, field in ((empty, ""), ({"text": empty}, " -> text")):
+        inputs: list[object] = [*PARTS]
+        inputs[place] = part
+        reply = await post(client, input=inputs, late_chunking=True)
+        assert reply.status_code == 422
+        [fault] = reply.json()["errors"]
+        assert fault["field"] == f"body -> input -> {place}{field}"
+        assert "cannot be empty or white space alone" in fault["message"]
+    reply = await post(client, input=empty, late_chunking=True)
+    assert [fault["field"] for fault in reply.json()["errors"]] == ["body -> input"]
+    assert not workers.batches
+
+
+async def test_text_item_that_holds_an_image_uri_is_a_part(
+    client: httpx.AsyncClient, workers: Workers
+) -> None:
+    uri = "data:image/png;base64,iVBORw0KGgo="
+    assert (await post(client, input=["a", {"text": uri}], late_chunking=True)).status_code == 200
+    assert (await post(client, input={"text": uri})).status_code == 200
+    [document, text] = [item.content for batch in workers.batches for item in batch.items]
+    assert document == Document(("a", uri), "query")
+    assert text == Text(uri, "query")
 
 
 async def test_tokens_come_as_text_where_asked_for(client: httpx.AsyncClient) -> None:

@@ -36,6 +36,9 @@ assert {"+", "/", "="} <= set(IMAGE)
         IMAGE,
         f"data:image/png;base64,{IMAGE}",
         f"data:image/jpeg;base64,{IMAGE}",
+        f"data:;base64,{IMAGE}",
+        f"data:;name=a.png;base64,{IMAGE}",
+        f"data:application/octet-stream;base64,{IMAGE}",
         base64.encodebytes(PNG).decode(),
         base64.encodebytes(PNG).decode().replace("\n", "\r\n"),
         f"data:image/png;base64,\n{IMAGE}\n",
@@ -65,7 +68,8 @@ def test_base64_is_taken_in_all_forms_that_are_in_use(value: str) -> None:
         IMAGE[:8] + "!" + IMAGE[8:],
         IMAGE[:8] + "é" + IMAGE[8:],
         f"data:image/png,{IMAGE}",
-        f"data:;base64,{IMAGE}",
+        f"data:image,base64,{IMAGE}",
+        f"data:;{IMAGE}",
     ],
 )
 def test_what_is_no_base64_is_refused(value: str) -> None:

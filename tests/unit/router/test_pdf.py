@@ -1,6 +1,8 @@
 """PDFs: their pages in order and size, what is wrong with one, and processes that crash or stall."""
 
 import asyncio
+import base64
+import errno
 import io
 import os
 import signal
@@ -8,9 +10,10 @@ import sys
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -171,6 +174,21 @@ async def test_what_cannot_be_rendered_says_why_and_costs_no_process(data: bytes
         assert len(await rendering.render(coloured_pdf(2), 2, "f")) == 2
 
 
+BROKEN = b"%PDF-1.7\nand then nothing of the kind"
+FAULTS = {ENCRYPTED: "the PDF is encrypted", NO_PAGES: "the PDF has no pages", BROKEN: "the PDF is broken"}
+
+
+@pytest.mark.parametrize("order", [*permutations(FAULTS)], ids=lambda order: "")
+async def test_error_is_of_the_document_and_not_of_the_one_before(order: tuple[bytes, ...]) -> None:
+    async with renderer(1) as rendering:
+        for data in (*order, order[0]):
+            with pytest.raises(MediaInvalid) as caught:
+                await rendering.render(data, 10, "f")
+            assert caught.value.detail == f"f: {FAULTS[data]}"
+        [process] = rendering._idle
+        assert process.documents == len(order) + 1
+
+
 async def test_the_limit_of_pages_is_named() -> None:
     async with renderer(1) as rendering:
         assert len(await rendering.render(coloured_pdf(3), 3, "f")) == 3
@@ -250,6 +268,24 @@ async def test_a_process_that_cannot_start_is_our_fault_and_not_the_clients(prog
     async with renderer(1, command=[sys.executable, "-c", program]) as rendering:
         with pytest.raises(Internal):
             await rendering.render(coloured_pdf(1), 1, "f")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
+async def test_process_that_cannot_be_forked_is_503_with_retry_after(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    body = {"input": {"pdf": base64.b64encode(coloured_pdf(1)).decode()}}
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", refuse)
+        for _ in range(3):
+            reply = await client.post("/v1/embeddings", json=body)
+            assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+            assert "no process can be started to render PDFs" in reply.json()["detail"]
+            assert int(reply.headers["retry-after"]) > 0
+    assert (await client.post("/v1/embeddings", json=body)).status_code == 200
 
 
 async def test_a_client_that_leaves_takes_the_process_with_it_and_gives_its_place_back() -> None:

@@ -10,6 +10,7 @@ from router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooL
 from router.item import Item
 from router.media import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media, image_tokens
 from router.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, models, plan
+from router.rerank import parse_rerank, plan_rerank
 from router.schema import TASKS, parse_request
 from workers import contract
 from workers.contract import Image, Text
@@ -162,8 +163,38 @@ def test_an_image_reaches_the_worker_as_it_came(value: object, listed: bool) -> 
     assert item.pool == "retrieval"
 
 
+@pytest.mark.parametrize("form", ["image", "url", "bytes"])
+@pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
+@pytest.mark.parametrize("value", [IMAGE, URI, f"data:;base64,{IMAGE}"])
+def test_white_space_before_an_image_is_skipped(form: str, before: str, value: str) -> None:
+    [item] = planned(input={form: f"{before}{value}"})
+    assert item.wire.content == Image(PNG)
+    ranked = {"query": {"image": f"{before}{value}"}, "documents": ["a"]}
+    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, "retrieval", bulk=None)
+    assert query.wire.content == Image(PNG)
+
+
+@pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
+def test_white_space_around_an_address_is_skipped(before: str) -> None:
+    for form, kind in (("image", "image"), ("url", "image"), ("pdf", "pdf")):
+        [item] = planned(input={form: f"{before}http://example.org/a\n"})
+        assert item.media == Media(kind, "http://example.org/a")  # type: ignore[arg-type]
+    [item] = planned(input={"pdf": before + base64.b64encode(b"%PDF-1.7").decode()})
+    assert item.media == Media("pdf", b"%PDF-1.7")
+
+
 @pytest.mark.parametrize(
-    "text", ["data:", "data:image/png", "data: what is it?", "data:text/plain;base64,YQ==", "see data:image/"]
+    "text",
+    [
+        "data:",
+        "data:image/png",
+        "data: what is it?",
+        "data:text/plain;base64,YQ==",
+        f"data:;base64,{IMAGE}",
+        f"data:application/octet-stream;base64,{IMAGE}",
+        f" {URI}",
+        "see data:image/",
+    ],
 )
 def test_a_text_that_only_looks_like_an_address_stays_a_text(text: str) -> None:
     [item] = planned(input=text)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from router.server import Server
 from router.settings import RouterSettings
 from workers.strict_settings import SettingsError, read_settings
 
@@ -147,3 +148,10 @@ def test_settings_do_not_change() -> None:
     settings = read_settings(RouterSettings)
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("given", "seconds"), [({}, 75), ({"keep_alive_seconds": 30}, 30)])
+def test_server_keeps_idle_connections_as_long_as_the_setting_says(
+    given: dict[str, Any], seconds: int
+) -> None:
+    assert Server(RouterSettings(**given)).config.timeout_keep_alive == seconds

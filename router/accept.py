@@ -1,0 +1,42 @@
+"""Content negotiation: which of two media types an `Accept` header prefers (RFC 9110, section 12.5.1)."""
+
+import re
+
+# With the end of the header in place of a quote that is never closed, which keeps the search linear.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+
+
+def prefers(accept: str | None, wanted: str, default: str) -> bool:
+    """Whether to send `wanted` rather than `default`, both lower-case media types without parameters.
+
+    The higher quality wins. Of equals `wanted` wins only where the header names it, so that `*/*` means
+    `default`. A header that accepts neither means `default` too. Parameters other than `q` are ignored.
+    """
+    if accept is None:
+        return False
+    qualities = _qualities(accept)
+    ours, theirs = _quality(qualities, wanted), _quality(qualities, default)
+    return ours > theirs or (ours == theirs > 0 and wanted in qualities)
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    """The quality of each media range; a range whose quality is no number from 0 to 1 is left out."""
+    qualities: dict[str, float] = {}
+    for part in _QUOTED.sub("", accept.lower()).split(","):
+        media_range, *parameters = (piece.strip() for piece in part.split(";"))
+        given = [value.strip() for name, _, value in (p.partition("=") for p in parameters) if name == "q"]
+        try:
+            quality = float(given[0]) if given else 1.0
+        except ValueError:
+            continue
+        if 0 <= quality <= 1:
+            qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    return qualities
+
+
+def _quality(qualities: dict[str, float], media_type: str) -> float:
+    """The quality of the most specific range that holds `media_type`, 0 without one."""
+    for media_range in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        if media_range in qualities:
+            return qualities[media_range]
+    return 0.0

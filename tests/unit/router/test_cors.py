@@ -1,0 +1,152 @@
+"""CORS: what a browser is told about pages of other origins, and what the setting refuses."""
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from router.cors import EXPOSED
+from router.settings import RouterSettings
+from tests.unit.router.apps import Workers, client_of_app
+from workers.strict_settings import SettingsError, read_settings
+
+ORIGIN, OTHER = "https://app.example.org", "https://evil.example.org"
+KEY = "triptych_" + "k" * 32
+GUARDED: dict[str, Any] = {
+    "api_keys": [
+        {"name": "one", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "requests_per_minute": 1}
+    ]
+}
+ALLOW, EXPOSE = "access-control-allow-origin", "access-control-expose-headers"
+PATHS = ["/v1/embeddings", "/v1/rerank", "/v1/models", "/v1/models/x", "/ready", "/metrics", "/nowhere"]
+
+
+@asynccontextmanager
+async def allowing(*origins: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of_app(Workers(), cors_origins=origins, **settings) as client:
+        yield client
+
+
+def asking(origin: str = ORIGIN, **more: str) -> dict[str, str]:
+    """The headers of a preflight."""
+    return {"origin": origin, "access-control-request-method": "POST", **more}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("origins", [["*"], ["https://else.example.org", ORIGIN]])
+async def test_preflight_is_answered_without_a_key(path: str, origins: list[str]) -> None:
+    async with allowing(*origins, **GUARDED) as client:
+        wanted = "authorization,content-type,x-stainless-os"
+        headers = asking(**{"access-control-request-headers": wanted})
+        # Nor does it take of a limit.
+        for _ in range(3):
+            reply = await client.options(path, headers=headers)
+            assert reply.status_code == 200
+            assert reply.headers[ALLOW] == ("*" if origins == ["*"] else ORIGIN)
+            assert "POST" in reply.headers["access-control-allow-methods"]
+            assert reply.headers["access-control-allow-headers"] == wanted
+            assert int(reply.headers["access-control-max-age"]) > 0
+            assert reply.content == b""
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [asking(OTHER), {"origin": ORIGIN}, {"access-control-request-method": "POST"}, {}],
+    ids=["another origin", "no method", "no origin", "neither"],
+)
+async def test_other_options_requests_are_no_preflight(headers: dict[str, str]) -> None:
+    async with allowing(ORIGIN) as client:
+        reply = await client.options("/v1/embeddings", headers=headers)
+        assert reply.status_code == 405
+        assert "access-control-allow-methods" not in reply.headers
+
+
+@pytest.mark.parametrize("origins", [["*"], [ORIGIN]])
+async def test_every_reply_to_an_allowed_origin_says_so(origins: list[str]) -> None:
+    async with allowing(*origins, **GUARDED) as client:
+        bearer = {"authorization": f"Bearer {KEY}"}
+        replies = [
+            await client.post("/v1/embeddings", json=body, headers={"origin": ORIGIN, **more})
+            for body, more in [({"input": "a"}, bearer), ({"input": "a"}, bearer), ({"input": "a"}, {})]
+        ]
+        replies += [await client.get(path, headers={"origin": ORIGIN}) for path in ("/health", "/nowhere")]
+        assert [reply.status_code for reply in replies] == [200, 429, 401, 200, 401]
+        for reply in replies:
+            assert reply.headers[ALLOW] == ("*" if origins == ["*"] else ORIGIN)
+            assert reply.headers.get("vary") == (None if origins == ["*"] else "origin")
+            exposed = reply.headers[EXPOSE].split(", ")
+            ours = {name for name in reply.headers if name.startswith(("x-", "retry-"))}
+            assert ours <= set(exposed)
+
+
+async def test_another_origin_gets_no_permission() -> None:
+    async with allowing(ORIGIN) as client:
+        for headers in ({"origin": OTHER}, {"origin": ORIGIN.upper()}, {"origin": "null"}, {}):
+            reply = await client.get("/health", headers=headers)
+            assert ALLOW not in reply.headers
+            # Or a cache would give this reply to the page that is allowed.
+            assert reply.headers["vary"] == "origin"
+
+
+async def test_without_the_setting_there_is_no_cors() -> None:
+    async with allowing() as client:
+        assert (await client.options("/v1/embeddings", headers=asking())).status_code == 405
+        reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={"origin": ORIGIN})
+        assert not {ALLOW, EXPOSE, "vary"} & set(reply.headers)
+
+
+async def test_documented_headers_are_exposed() -> None:
+    async with allowing("*", **GUARDED) as client:
+        bearer = {"authorization": f"Bearer {KEY}"}
+        document = (await client.get("/openapi.json", headers=bearer)).json()
+    names = {
+        name.lower()
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for response in operation["responses"].values()
+        for name in response["headers"]
+    }
+    assert {name for name in names if name.startswith("x-")} <= set(EXPOSED)
+
+
+@pytest.mark.parametrize(
+    ("origins", "says"),
+    [
+        (["https://app.example.org/"], 'write "https://app.example.org"'),
+        (["https://app.example.org/page?a=b"], 'write "https://app.example.org"'),
+        (["https://App.Example.org:443"], 'write "https://app.example.org"'),
+        (["http://user@localhost:80"], 'write "http://localhost"'),
+        (["https://m\u00fcnchen.de"], 'write "https://xn--mnchen-3ya.de"'),
+        (["app.example.org"], "scheme://host"),
+        (["localhost:3000"], "scheme://host"),
+        (["https://*.example.org"], "scheme://host"),
+        (["https://a b"], "scheme://host"),
+        (["null"], "scheme://host"),
+        ([""], "scheme://host"),
+        (["*", ORIGIN], '["*"]'),
+    ],
+)
+def test_wrong_origin_is_refused_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, origins: list[str], says: str
+) -> None:
+    monkeypatch.setenv("ROUTER_WORKERS", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]')
+    monkeypatch.setenv("ROUTER_CORS_ORIGINS", json.dumps(origins))
+    with pytest.raises(SettingsError) as caught:
+        read_settings(RouterSettings)
+    assert str(caught.value).startswith("ROUTER_CORS_ORIGINS: ")
+    assert says in str(caught.value)
+
+
+def test_origins_of_browsers_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_WORKERS", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]')
+    for origins in (
+        ["*"],
+        [],
+        [ORIGIN, "http://localhost:5173", "http://[::1]:3000", "chrome-extension://abc"],
+    ):
+        monkeypatch.setenv("ROUTER_CORS_ORIGINS", json.dumps(origins))
+        assert list(read_settings(RouterSettings).cors_origins) == origins

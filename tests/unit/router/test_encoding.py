@@ -1,0 +1,195 @@
+"""Compressed request bodies: every coding that is accepted, broken streams, and bombs."""
+
+import asyncio
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+import httpx
+import pytest
+
+from router.encoding import INPUT_BYTES, OUTPUT_BYTES, decoder_for
+from router.errors import Invalid, TooLarge
+from router.http import Message, Request
+from tests.unit.router.apps import Workers
+from workers.contract import Text
+
+BODY = b'{"input": ["%s", "two"]}' % b"".join(b"%d and " % number for number in range(50))
+
+
+def raw_deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
+
+
+def in_members(data: bytes) -> bytes:
+    """A gzip file of several members, some of them empty, with zeros between and behind them."""
+    third = len(data) // 3
+    parts = [b"", data[:third], b"", data[third : 2 * third], data[2 * third :]]
+    return bytes(3).join(map(gzip.compress, parts)) + bytes(700)
+
+
+CODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("gzip", gzip.compress),
+    ("GZip", gzip.compress),
+    (" x-gzip ", gzip.compress),
+    ("gzip", in_members),
+    ("deflate", zlib.compress),
+    ("Deflate", lambda data: zlib.compress(data, 1)),
+    ("deflate", raw_deflate),
+    ("identity", bytes),
+    ("", bytes),
+]
+
+
+def of(pieces: Iterable[bytes], coding: str) -> Request:
+    """A request whose body comes in `pieces`."""
+    left: Iterator[bytes] = iter(pieces)
+
+    async def receive() -> Message:
+        piece = next(left, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    headers = [(b"content-encoding", coding.encode())]
+    return Request({"method": "POST", "path": "/", "headers": headers}, receive)
+
+
+@pytest.mark.parametrize(("coding", "compress"), CODINGS)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_compressed_body_is_read_in_any_pieces(
+    coding: str, compress: Callable[[bytes], bytes], size: int
+) -> None:
+    data = compress(BODY)
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert await of(pieces, coding).body(len(BODY), 20) == BODY
+    with pytest.raises(TooLarge, match=f"over {len(BODY) - 1} bytes"):
+        await of(pieces, coding).body(len(BODY) - 1, 20)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
+async def test_both_endpoints_accept_a_compressed_body(
+    client: httpx.AsyncClient, workers: Workers, path: str
+) -> None:
+    body = b'{"input": "zipped", "query": "a", "documents": ["zipped"]}'
+    headers = {"content-encoding": "gzip"}
+    reply = await client.post(path, content=gzip.compress(body), headers=headers)
+    assert reply.status_code == 200
+    [item] = [item for batch in workers.batches for item in batch.items]
+    assert isinstance(item.content, Text)
+    assert item.content.text == "zipped"
+
+
+WHOLE = gzip.compress(BODY)
+
+
+@pytest.mark.parametrize(
+    ("coding", "data", "says"),
+    [
+        ("gzip", WHOLE[:-1], "ends too early"),
+        ("gzip", WHOLE[:30], "ends too early"),
+        ("gzip", b"", "ends too early"),
+        ("gzip", WHOLE + WHOLE[:5], "ends too early"),
+        ("gzip", BODY, "is broken"),
+        ("gzip", WHOLE[:30] + b"\xff" * 30 + WHOLE[60:], "is broken"),
+        ("gzip", WHOLE[:-8] + bytes(8), "is broken"),
+        ("gzip", WHOLE + BODY, "is broken"),
+        ("deflate", zlib.compress(BODY)[:-1], "ends too early"),
+        ("deflate", b"\x78", "ends too early"),
+        ("deflate", zlib.compress(BODY) + b"x", "has more bytes behind its end"),
+        ("deflate", WHOLE, "is broken"),
+        ("deflate", BODY, "is broken"),
+    ],
+)
+async def test_broken_stream_is_refused_and_names_the_body(
+    client: httpx.AsyncClient, coding: str, data: bytes, says: str
+) -> None:
+    reply = await client.post("/v1/embeddings", content=data, headers={"content-encoding": coding})
+    assert reply.status_code == 422
+    [fault] = reply.json()["errors"]
+    assert (fault["field"], fault["type"]) == ("body", "content_encoding")
+    assert fault["message"] == f"the {coding} stream {says}"
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "gzip;q=1", "x" * 10_000])
+async def test_other_codings_are_refused_with_those_that_are_accepted(
+    client: httpx.AsyncClient, coding: str
+) -> None:
+    reply = await client.post("/v1/embeddings", content=WHOLE, headers={"content-encoding": coding})
+    assert (reply.status_code, reply.json()["code"]) == (415, "INPUT_ENCODING_UNSUPPORTED")
+    assert reply.headers["accept-encoding"] == "gzip, deflate"
+    assert len(reply.content) < 1000
+
+
+async def test_broken_stream_is_refused_after_the_client_has_sent_it(client: httpx.AsyncClient) -> None:
+    sent = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(20):
+            sent += 1
+            yield b"this is no gzip"
+
+    reply = await client.post("/v1/embeddings", content=pieces(), headers={"content-encoding": "gzip"})
+    assert (reply.status_code, sent) == (422, 20)
+
+
+def bomb() -> Iterator[bytes]:
+    """512 MiB in half a megabyte of gzip, made as it is read."""
+    compressor = zlib.compressobj(wbits=31)
+    for _ in range(512):
+        yield compressor.compress(bytes(1 << 20))
+    yield compressor.flush()
+
+
+async def test_bomb_is_refused_within_the_limit_of_memory() -> None:
+    limit = 4 << 20
+    data = b"".join(bomb())
+    for pieces in ([data], [data[at : at + 50_000] for at in range(0, len(data), 50_000)]):
+        tracemalloc.start()
+        try:
+            with pytest.raises(TooLarge):
+                await of(pieces, "gzip").body(limit, 20)
+            assert tracemalloc.get_traced_memory()[1] < limit + 4 * OUTPUT_BYTES
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        (gzip.compress(bytes(32 << 20)), (32 << 20) // OUTPUT_BYTES),
+        (gzip.compress(b"") * 20_000, 20 * 20_000 // INPUT_BYTES),
+    ],
+    ids=["one large member", "many empty members"],
+)
+async def test_decompression_gives_way_to_other_tasks(data: bytes, steps: int) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await of([data], "gzip").body(64 << 20, 60)
+    task.cancel()
+    assert turns >= steps
+
+
+def test_no_step_writes_more_than_its_bound() -> None:
+    decoder = decoder_for(b"gzip")
+    assert decoder is not None
+    steps = list(decoder.feed(gzip.compress(bytes(10 << 20))))
+    decoder.finish()
+    assert sum(map(len, steps)) == 10 << 20
+    assert max(map(len, steps)) == OUTPUT_BYTES
+
+
+def test_stream_that_is_not_whole_raises_only_at_its_end() -> None:
+    decoder = decoder_for(b"deflate")
+    assert decoder is not None
+    assert not b"".join(decoder.feed(b"\x78"))
+    with pytest.raises(Invalid):
+        decoder.finish()
