@@ -236,7 +236,7 @@ class App:
         return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
 
     async def _targets(self, _: Request) -> Reply:
-        return json_reply(200, document_of(self.fleet.addresses))
+        return json_reply(200, document_of(self.fleet.targets))
 
     async def _openapi(self, _: Request) -> Reply:
         return json_reply(200, self._document)

@@ -160,6 +160,15 @@ class Fleet:
                 replica.version = versions[replica.address]
 
     @property
+    def targets(self) -> list[tuple[contract.PoolName, str | None, str]]:
+        """Every worker: its pool, its version and its address."""
+        return [
+            (name, replica.version, replica.address)
+            for name, pool in self.pools.items()
+            for replica in pool.replicas
+        ]
+
+    @property
     def addresses(self) -> dict[contract.PoolName, list[str]]:
         """Each pool, with the addresses of its replicas."""
         return {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}

@@ -145,6 +145,7 @@ class TargetLabels(BaseModel):
     """What the workers of a group have in common."""
 
     task: PoolName
+    version: str | None = Field(None, description="Two versions of one pool are an upgrade.")
 
 
 class Targets(BaseModel):

@@ -88,10 +88,15 @@ def read_document(data: bytes) -> tuple[TargetGroup, ...]:
         raise DocumentError(where + fault["msg"].removeprefix("Value error, ")) from None
 
 
-def document_of(pools: Mapping[PoolName, Iterable[str]]) -> list[dict[str, Any]]:
-    """The document that names these addresses, a group for each pool that has any, sorted by pool."""
-    listed = {pool: list(addresses) for pool, addresses in sorted(pools.items())}
-    return [{"targets": listed[pool], "labels": {"task": pool}} for pool in listed if listed[pool]]
+def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dict[str, Any]]:
+    """The document that names workers, each by pool, version and address; one group for a pool's version."""
+    groups: dict[tuple[PoolName, str], list[str]] = {}
+    for pool, version, address in workers:
+        groups.setdefault((pool, version or ""), []).append(address)
+    return [
+        {"targets": targets, "labels": {"task": pool} | ({"version": version} if version else {})}
+        for (pool, version), targets in sorted(groups.items())
+    ]
 
 
 def is_url(location: str) -> bool:

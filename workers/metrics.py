@@ -112,8 +112,13 @@ class WorkerMetrics:
 class _Steps(Collector):
     """The engine's steps, which it counts itself."""
 
+    _labelnames = ()
+
     def __init__(self, steps: Callable[[], int]) -> None:
         self._steps = steps
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        yield from self.collect()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(

@@ -23,12 +23,13 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker that serves: `address` is what routers call."""
+    """A worker that serves: `address` is what routers call, `version` tells an upgrade's old from its new."""
 
     id: str
     pool: PoolName
     address: str
     node: str
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,7 @@ class Book:
         """The workers in the form of Prometheus' `http_sd`; None while they are not all known yet."""
         if now - self._born < LEARNING_SECONDS:
             return None
-        pools: dict[PoolName, list[str]] = {}
-        for member in self.members(now):
-            pools.setdefault(member.pool, []).append(member.address)
-        return document_of(pools)
+        return document_of((member.pool, member.version, member.address) for member in self.members(now))
 
     def pressure(self, pool: PoolName, now: float) -> Pressure | None:
         """What all routers have for a pool; None while that is not known, or no router says anything."""

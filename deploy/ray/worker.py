@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import sys
@@ -45,7 +46,11 @@ class PoolWorker:
         self._token = os.environ.get("WORKER_TOKEN") or shared_token(parsed.name)
         context = ray.get_runtime_context()
         self._member = Member(
-            serve.get_replica_context().replica_id.unique_id, pool, f"{host}:{port}", context.get_node_id()
+            serve.get_replica_context().replica_id.unique_id,
+            pool,
+            f"{host}:{port}",
+            context.get_node_id(),
+            version_of(self._its),
         )
         gpus = [str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]
         env = worker_environment(self._its, pool, host, port, self._token, dict(os.environ))
@@ -115,6 +120,12 @@ class PoolWorker:
                 # Whatever it is, the next beat may go well; without beats no router knows the worker.
                 log.exception("the directory cannot be told of %s", self._member.address)
             await asyncio.sleep(BEAT_SECONDS)
+
+
+def version_of(pool: Pool) -> str:
+    """What tells replicas of one configuration from those of another: `up` with a change is an upgrade."""
+    made_of = pool.model_copy(update={"replicas": 1}).model_dump_json()
+    return hashlib.sha256(made_of.encode()).hexdigest()[:8]
 
 
 def worker_environment(

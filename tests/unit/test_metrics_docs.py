@@ -46,7 +46,7 @@ def test_every_metric_of_the_router_is_documented_and_no_other() -> None:
 
 
 def test_every_metric_of_a_worker_is_documented_and_no_other() -> None:
-    assert documented("worker") == registered(WorkerMetrics(lambda: 0)._registry)
+    assert documented("worker") == registered(WorkerMetrics(lambda: 0, lambda: 0)._registry)
 
 
 def test_names_are_as_prometheus_would_have_them() -> None:

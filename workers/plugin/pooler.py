@@ -159,6 +159,9 @@ def _windows(metadata: PoolingMetadata) -> list[Window]:
         if begin == 0:
             # A preempted request starts again; what its first run summed must not count twice.
             kept.clear()
+        elif not kept:
+            # vLLM skipped tokens that it had in a cache. The mean would miss them without a sign.
+            raise RuntimeError(f"a prompt begins at token {begin} with nothing kept: is its prefix cached?")
         windows.append(Window(begin, range(row, row + scheduled), length, done == length, kept))
         row += scheduled
     return windows

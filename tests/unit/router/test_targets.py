@@ -64,14 +64,21 @@ def test_a_pool_may_be_named_that_has_no_replica_now(fewest: str | None) -> None
     assert group == TargetGroup(targets=(), labels=Labels(task="code", min_replicas=fewest))
 
 
-@given(fleets)
-def test_the_document_of_a_fleet_names_that_fleet(fleet: dict[str, PoolName]) -> None:
-    document = document_of({**pools_of(fleet), "rerank": []})
+@given(fleets, st.sampled_from([None, "2"]))
+def test_the_document_of_a_fleet_names_that_fleet(fleet: dict[str, PoolName], version: str | None) -> None:
+    workers = [(pool, version, address) for address, pool in fleet.items()]
+    document = document_of(workers)
     named = [group["labels"]["task"] for group in document]
     assert named == sorted(set(fleet.values()))
     if fleet:
         groups = read_document(json.dumps(document).encode())
         assert change(pools_of(fleet), groups) == ((), ())
+        assert {group.labels.version for group in groups} == {version}
+
+
+def test_two_versions_of_a_pool_are_two_groups() -> None:
+    document = document_of([("code", "1", "a:1"), ("code", "2", "b:1"), ("code", "1", "c:1")])
+    assert [group["targets"] for group in document] == [["a:1", "c:1"], ["b:1"]]
 
 
 GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'

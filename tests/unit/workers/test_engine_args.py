@@ -1,5 +1,7 @@
 """What vLLM is started with."""
 
+import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from workers.cross_encoder import cross_encoder_args
 from workers.engine import context_of, engine_args, resolve_folder
 from workers.llm import common_args
 from workers.settings import WorkerSettings
+from workers.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
 
@@ -44,6 +47,45 @@ def test_a_text_of_a_cross_encoder_is_never_cut_into_steps() -> None:
     args = cross_encoder_args(Path("m"), 4096, WorkerSettings(model="m", batch_tokens=512))
     assert not args["enable_chunked_prefill"]
     assert args["max_num_batched_tokens"] == args["max_model_len"] == 4096
+
+
+def test_every_argument_that_the_worker_sets_is_refused_from_outside(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = WorkerSettings(model="m", gpu_memory_utilization=0.5, kv_cache_gib=1)
+    ours = {*engine_args(variant, settings), *cross_encoder_args(Path("m"), 4096, settings)}
+    # What is counted changes no vector.
+    for name in ours - {"disable_log_stats"}:
+        monkeypatch.setenv("WORKER_ENGINE_ARGS", json.dumps({name: None}))
+        with pytest.raises(SettingsError, match=rf"WORKER_ENGINE_ARGS: {name} is set by the worker"):
+            read_settings(WorkerSettings, model="m")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"enable_prefix_caching": True, "seed": 1},
+            "enable_prefix_caching is set by the worker. Take",
+        ),
+        ({"max_model_len": 4096}, "max_model_len is set by the worker (WORKER_MAX_TOKENS)"),
+        ({"trust_remote_code": True}, "trust_remote_code is set"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype is set"),
+        ({"load_format": "dummy"}, "dummy weights are random"),
+    ],
+)
+def test_an_argument_that_would_change_vectors_is_refused(
+    given: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_ENGINE_ARGS", json.dumps(given))
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        read_settings(WorkerSettings, model="m")
+
+
+def test_other_arguments_reach_vllm(variant: Variant) -> None:
+    given = {"seed": 7, "disable_log_stats": False, "load_format": "safetensors"}
+    settings = WorkerSettings(model="m", engine_args=given)
+    assert engine_args(variant, settings).items() >= given.items()
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "variants/../retrieval", "a folder", "~/variants/code"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from vllm.multimodal.image import normalize_image
 
 from workers import images
 from workers.images import MAX_ASPECT_RATIO, MAX_PIXELS, ImageError, decode_image
@@ -111,13 +112,38 @@ def test_cmyk_becomes_colours(options: dict[str, Any]) -> None:
     assert halves(data) == (near(RED, 30), near(BLUE, 30))
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_not_turned_as_the_models_own_code_does_not(orientation: int) -> None:
+def turned(form: str, orientation: int) -> bytes:
+    """A picture whose EXIF data asks for it to be turned."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = saved(picture(), "JPEG", exif=exif, quality=95, subsampling=0)
+    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(
+        form, {}
+    )
+    return saved(picture(), form, exif=exif.tobytes(), **options)
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_not_rotated_as_the_models_own_code_does_not(form: str, orientation: int) -> None:
+    data = turned(form, orientation)
     assert decode_image(data).size == (64, 32)
     assert halves(data) == (near(RED), near(BLUE))
+
+
+@pytest.mark.parametrize("data", [*(turned(form, 6) for form in ("JPEG", "PNG", "WEBP"))], ids=len)
+def test_vllm_does_not_rotate_it_either(data: bytes) -> None:
+    """It rotates what still has metadata."""
+    assert normalize_image(Image.open(io.BytesIO(data))).size == (32, 64)
+    assert normalize_image(decode_image(data)).size == (64, 32)
+
+
+def test_xmp_data_rotates_nothing() -> None:
+    data = saved(picture(), "WEBP", lossless=True, xmp=XMP)
+    assert normalize_image(Image.open(io.BytesIO(data))).size == (32, 64)
+    assert normalize_image(decode_image(data)).size == (64, 32)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])

@@ -163,3 +163,13 @@ def test_a_plain_text_needs_no_arguments() -> None:
     assert PoolingSpec().to_kwargs() is None
     for spec in (PoolingSpec(((1, -2),), 7, False), PoolingSpec(multivector=True), PoolingSpec()):
         assert PoolingSpec.from_kwargs(spec.to_kwargs()) == spec
+
+
+@pytest.mark.parametrize(
+    "spec", [PoolingSpec(), PoolingSpec(multivector=True), PoolingSpec(normalized=False)]
+)
+def test_a_prompt_whose_beginning_was_skipped_is_refused(pooler: SpanPooler, spec: PoolingSpec) -> None:
+    """As with cached prefixes: 16 of 20 tokens are not there to be averaged."""
+    request = Request(torch.randn(20, HIDDEN), spec, done=16)
+    with pytest.raises(RuntimeError, match="prefix cached"):
+        step(pooler, [request], [4])
