@@ -6,9 +6,8 @@ connection that it had not taken. It is the parent that keeps new ones out, when
 so for the others too. With a socket for each child (SO_REUSEPORT) the kernel would spread connections by
 chance, to a child that is gone too, and reset what waited for one that closes its own.
 
-Not `uvicorn.supervisors.Multiprocess`: its children outlive a parent that is killed, it starts a child that
-dies at once again and again for ever, ends one that is too busy to answer its ping, and ignores a second
-SIGTERM.
+Not `uvicorn.supervisors.Multiprocess`: its children outlive a parent that is killed, it restarts a child that
+dies at once without a pause, ends one that is too busy to answer its ping, and ignores a second SIGTERM.
 """
 
 import asyncio
@@ -19,7 +18,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 
@@ -29,9 +27,11 @@ log = logging.getLogger(__name__)
 
 # A child that lived shorter than this did not really run.
 BRIEF_SECONDS = 10.0
-# How long to wait before a child is started again, by how many were brief in a row; after the last of these
-# it is given up.
-DELAYS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+# Seconds before a child is started again, by how many starts in a row failed; the last one repeats.
+DELAYS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+# So many failed starts in a row end all processes, unless one of them has ever lived: an error at the start
+# has to be seen.
+START_TRIES = 6
 
 
 class Processes:
@@ -53,6 +53,7 @@ class Processes:
         self._command = command
         self._children: set[Process] = set()
         self._stopping = asyncio.Event()
+        self._lived = False
 
     async def run(self) -> int:
         """The exit status: 0 when all ended as they were told to, 78 when a setting has to change first."""
@@ -86,25 +87,34 @@ class Processes:
 
     async def _keep(self, shared: str) -> int:
         """Keep one child running; returns the exit status when it has ended for good."""
-        brief = 0
+        failed = 0
         while not self._stopping.is_set():
-            started = time.monotonic()
-            child = await self._start(shared)
-            code = await child.wait()
-            self._children.discard(child)
-            if self._stopping.is_set():
-                # One that was only just starting had no handler yet.
-                return 0 if code in (0, -signal.SIGTERM) else 1
-            brief = brief + 1 if time.monotonic() - started < BRIEF_SECONDS else 0
-            if code == os.EX_CONFIG or brief == len(DELAYS):
-                log.error("router process %d ended with code %d and cannot be kept running", child.pid, code)
+            failed += 1
+            try:
+                child = await self._start(shared)
+            # Python 3.11 watches each child with a thread, and a thread that cannot start is a RuntimeError.
+            except (OSError, RuntimeError) as error:
+                code, what = 1, f"a router process cannot be started ({error})"
+            else:
+                try:
+                    async with asyncio.timeout(BRIEF_SECONDS):
+                        code = await child.wait()
+                except TimeoutError:
+                    self._lived, failed = True, 0
+                    code = await child.wait()
+                self._children.discard(child)
+                what = f"router process {child.pid} ended with code {code}"
+                if self._stopping.is_set():
+                    # One that was only just starting had no handler yet.
+                    return 0 if code in (0, -signal.SIGTERM) else 1
+            if code == os.EX_CONFIG or (failed >= START_TRIES and not self._lived):
+                log.error("%s and cannot be kept running", what)
                 self._stop()
                 return os.EX_CONFIG if code == os.EX_CONFIG else 1
-            log.error(
-                "router process %d ended with code %d; another starts in %g s", child.pid, code, DELAYS[brief]
-            )
+            delay = DELAYS[min(failed, len(DELAYS) - 1)]
+            log.error("%s; another starts in %g s", what, delay)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DELAYS[brief]):
+                async with asyncio.timeout(delay):
                     await self._stopping.wait()
         return 0
 

@@ -1,28 +1,37 @@
-"""Asks a child over HTTP whether it is ready, and beforehand whether its port is free."""
+"""Asks a child over HTTP whether it is ready or live, and beforehand whether its port is free."""
 
 import asyncio
 import contextlib
 import socket
 
-from workers.contract import READY_PATH
+from workers.contract import LIVE_PATH, READY_PATH
 
 REPLY_SECONDS = 10.0
 
 
 async def is_ready(host: str, port: int, token: str | None = None) -> bool:
     """Whether GET /ready, with `token` where there is one, answers 200."""
+    return await _answers(host, port, READY_PATH, token, REPLY_SECONDS)
+
+
+async def is_live(host: str, port: int, seconds: float) -> bool:
+    """Whether GET /live answers 200 within `seconds`; it needs no token."""
+    return await _answers(host, port, LIVE_PATH, None, seconds)
+
+
+async def _answers(host: str, port: int, path: str, token: str | None, seconds: float) -> bool:
     header = f"Authorization: Bearer {token}\r\n" if token else ""
     try:
-        async with asyncio.timeout(REPLY_SECONDS):
+        async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(f"GET {READY_PATH} HTTP/1.0\r\nHost: {host}\r\n{header}\r\n".encode())
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n{header}\r\n".encode())
                 status = await reader.readline()
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-    except OSError:  # which TimeoutError is, too
+    except (OSError, ValueError):  # a timeout is an OSError, a line without an end a ValueError
         return False
     return status.split(b" ")[1:2] == [b"200"]
 

@@ -1,4 +1,4 @@
-"""Keeps a router and its workers running: start order, restarts, giving up, and the end of all."""
+"""Supervisor of a router and its workers: start order, liveness, restarts, and the end of all."""
 
 import asyncio
 import os
@@ -10,22 +10,29 @@ from typing import Any
 
 from deploy.local.child import Child, Guard
 from deploy.local.output import Output
-from deploy.local.readiness import is_ready
+from deploy.local.readiness import is_live, is_ready
 from deploy.local.restarts import Deaths, RestartPolicy
 from deploy.local.spec import Spec
 
 POLL_SECONDS = 0.25
 REPORT_SECONDS = 15.0
+# How long a child may leave GET /live unanswered. An event loop that works does not pause this long, neither
+# for a large reply nor for a garbage collection. Clients and routers wait longer, 60 s by default.
+LIVE_SECONDS = 15.0
+# The questions in that time, each with its part of it to be answered.
+LIVE_QUESTIONS = 5
 
 
 class GaveUp(Exception):
-    """A child cannot be kept running; the text says which and why."""
+    """The deployment cannot start; the text says which child fails and why."""
 
 
 class Supervisor:
-    """Runs `router` and `workers` until `stop` is called or one of them cannot be kept running.
+    """Runs `router` and `workers` until `stop` is called.
 
-    `on_ready` is called once, when all were ready for the first time.
+    A child that dies, hangs or cannot be forked is started again, with backoff; the others serve on.
+    `on_ready` is called once, when all were ready for the first time. Until then a child that cannot work
+    ends the deployment: an error at the start has to be seen.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Supervisor:
         self._clock = clock
         self._children: dict[str, Child] = {}
         self._waiting = {spec.name for spec in [router, *workers]}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
@@ -63,7 +71,7 @@ class Supervisor:
         self._stop.set()
 
     async def run(self) -> None:
-        """Until all has ended. Raises `GaveUp` when that was not asked for."""
+        """Run until all has ended. Raises `GaveUp` when the deployment cannot start."""
         keepers = [asyncio.create_task(self._keep(spec)) for spec in [self._router, *self._workers]]
         reporter = asyncio.create_task(self._report())
         stopping = asyncio.create_task(self._stop.wait())
@@ -73,48 +81,84 @@ class Supervisor:
                 await task  # A keeper ends by an exception only.
         finally:
             # From here on nothing is started; what runs is in `_children`.
-            others = [*keepers, reporter, stopping]
+            others = [*keepers, *self._watchers.values(), reporter, stopping]
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             await self._end_all()
 
     async def _keep(self, spec: Spec) -> None:
+        """Start the child, again after each death. Raises `GaveUp`."""
         deaths = Deaths(self._policy)
         was_ready = False
         while True:
-            child, ready = await self._start(spec)
-            was_ready = was_ready or ready
-            code = await asyncio.shield(child.exited)
-            await child.drained()
-            if code == os.EX_CONFIG:
-                raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
-            delay = deaths.delay_after(self._clock(), was_ready)
-            if delay is None:
-                raise GaveUp(_obituary(spec, child, f"{_ended(code)} again and again"))
-            self._output.say(f"{spec.name} {_ended(code)}; starting it again in {delay:g} s")
+            child, code, served = None, None, 0.0
+            try:
+                child, ready_at = await self._start(spec)
+            except OSError as error:
+                why = f"cannot be started ({error})"
+            else:
+                code = await asyncio.shield(child.exited)
+                await child.drained()
+                why = _ended(code)
+                if ready_at is not None:
+                    was_ready, served = True, self._clock() - ready_at
+            delay = deaths.delay_after(served)
+            if self._waiting:
+                if code == os.EX_CONFIG:
+                    raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
+                if not was_ready and deaths.count >= self._policy.start_deaths:
+                    raise GaveUp(_obituary(spec, child, f"{why} again and again"))
+            self._output.say(f"{spec.name} {why}; death {deaths.count}, starting it again in {delay:g} s")
             await self._sleep(delay)
 
-    async def _start(self, spec: Spec) -> tuple[Child, bool]:
-        """Start the child, in its turn, and wait until it is ready or dead; says whether it was ready."""
+    async def _start(self, spec: Spec) -> tuple[Child, float | None]:
+        """Start the child in its turn, and wait until it is ready or dead; returns when it became ready.
+
+        Raises `OSError` when it cannot be started.
+        """
         if spec.gate is None:
             return await self._start_now(spec)
         async with self._gates[spec.gate]:
             return await self._start_now(spec)
 
-    async def _start_now(self, spec: Spec) -> tuple[Child, bool]:
+    async def _start_now(self, spec: Spec) -> tuple[Child, float | None]:
         started = self._clock()
         child = Child(spec.argv, spec.env, self._guard, lambda text: self._output.line(spec.name, text))
         self._children[spec.name] = child
+        self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
         self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
         while not child.exited.done():
             # Another process may answer on the port of a child that is only just dying.
             if await is_ready(spec.host, spec.port, spec.token) and not child.exited.done():
-                self._output.say(f"{spec.name} is ready after {self._clock() - started:.0f} s")
+                now = self._clock()
+                self._output.say(f"{spec.name} is ready after {now - started:.0f} s")
                 self._note_ready(spec)
-                return child, True
+                return child, now
             await asyncio.wait([child.exited], timeout=POLL_SECONDS)
-        return child, False
+        return child, None
+
+    async def _watch(self, spec: Spec, child: Child) -> None:
+        """Liveness: kill a child that has answered GET /live and stops answering it.
+
+        The watch begins with the first answer and not when the child is ready: a router is not ready while
+        one pool is down. It counts questions instead of seconds: a supervisor that did not run itself, as on
+        a suspended machine, asked no questions in that time.
+        """
+        seconds = LIVE_SECONDS / LIVE_QUESTIONS
+        answered, missed = False, 0
+        while missed < LIVE_QUESTIONS:
+            _, live = await asyncio.gather(
+                asyncio.wait([child.exited], timeout=seconds), is_live(spec.host, spec.port, seconds)
+            )
+            if child.exited.done():
+                return
+            if live:
+                answered, missed = True, 0
+            elif answered:
+                missed += 1
+        self._output.say(f"{spec.name} does not answer /live for {LIVE_SECONDS:g} s; killing it")
+        child.kill()
 
     def _note_ready(self, spec: Spec) -> None:
         if spec.name in self._waiting:
@@ -163,6 +207,6 @@ def _ended(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-def _obituary(spec: Spec, child: Child, why: str) -> str:
-    lines = "\n".join(f"  {line}" for line in child.tail)
+def _obituary(spec: Spec, child: Child | None, why: str) -> str:
+    lines = "\n".join(f"  {line}" for line in child.tail) if child else ""
     return f"{spec.name} {why}. Its last lines:\n{lines or '  (none)'}"

@@ -30,6 +30,7 @@ TRY_IT = """
   curl {url}/v1/embeddings -H 'Content-Type: application/json' \\
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Has Serve fill one node after another; it is read where the head is started.
 PACK = "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY"
 
@@ -59,9 +60,9 @@ def plan(options: argparse.Namespace) -> int:
 
 def up(options: argparse.Namespace) -> int:
     """Start the deployment, or bring a running one to what the configuration says now."""
-    config = _config(options)
     if options.local:
-        return up_here(config, options.timeout, notice="" if options.config else f"{DEMO_WARNING}\n")
+        return up_here(options)
+    config = _config(options)
     connect(options.address)
     start(config)
     end_removed(config)
@@ -70,22 +71,85 @@ def up(options: argparse.Namespace) -> int:
     return 0 if seen.settled else 1
 
 
-def up_here(config: ClusterConfig, seconds: float, notice: str) -> int:
-    """The same on a Ray that is started here, and ends with this."""
-    connect(None, local=True)
+def up_here(options: argparse.Namespace) -> int:
+    """The same on a Ray that is started here, on loopback, until a signal comes: 0.
+
+    A second signal ends it at once.
+    """
+    # Under nohup a hang-up is meant to be ignored.
+    signals = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    config = None
     try:
+        _interrupt_on(signals)
+        config = _config(options)
+        if config.routers.host is None:
+            routers = config.routers.model_copy(update={"host": "127.0.0.1"})
+            config = config.model_copy(update={"routers": routers})
+        _connect_here(signals)
         start(config)
-        seen = wait(config, seconds)
+        seen = wait(config, options.timeout)
         print(render(seen))
         if ready := seen.settled:
+            notice = "" if options.config else f"{DEMO_WARNING}\n"
             print(TRY_IT.format(url=seen.routers[0], notice=notice), flush=True)
             signal.pause()
     except KeyboardInterrupt:
         ready = True
     finally:
-        stop(config)
-        ray.shutdown()
+        _end_here(config, signals)
     return 0 if ready else 1
+
+
+def _connect_here(signals: Sequence[signal.Signals]) -> None:
+    """Start Ray here; a signal in the meantime counts afterwards, since Ray cannot be interrupted there."""
+    came: list[int] = []
+    for number in signals:
+        signal.signal(number, lambda number, _: came.append(number))
+    # Ray's processes inherit the mask: a terminal that closes must not end them before the deployment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    connect(None, local=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
+    _interrupt_on(signals)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _end_here(config: ClusterConfig | None, signals: Sequence[signal.Signals]) -> None:
+    try:
+        try:
+            _interrupt_on(signals)
+            _print_stopping()
+            if config is not None and ray.is_initialized():
+                stop(config)
+        finally:
+            for number in signals:
+                signal.signal(number, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        print("stopping at once", flush=True)
+    finally:
+        ray.shutdown()
+
+
+def _print_stopping() -> None:
+    try:
+        print("stopping", flush=True)
+    except OSError:
+        # The terminal is gone; what is printed from here on must not fail.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+
+
+def _interrupt_on(signals: Sequence[signal.Signals]) -> None:
+    """Have the next of `signals` raise KeyboardInterrupt, as Ctrl-C does; those after it are ignored."""
+
+    def interrupt(*_: object) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, interrupt)
 
 
 def status(options: argparse.Namespace) -> int:

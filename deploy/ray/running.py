@@ -10,6 +10,7 @@ from typing import Any, get_args
 import ray
 import ray.exceptions
 from ray import serve
+from ray._private import utils as ray_utils
 from ray.serve.config import ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeInstanceDetails
@@ -34,11 +35,16 @@ class Failed(Exception):
 
 
 def connect(address: str | None, *, local: bool = False) -> None:
-    """Be part of the cluster at `address`, or, when `local`, of one that is started here. Raises `Failed`."""
+    """Be part of the cluster at `address`, or, when `local`, of one that is started here. Raises `Failed`.
+
+    The one that is started here leaves the handler of SIGTERM as it is.
+    """
     try:
         if local:
-            # On loopback: nobody else is meant to reach it.
-            ray.init("local", _node_ip_address="127.0.0.1", include_dashboard=False, **QUIET)
+            # Ray's own would end ray.init half way, and leave some of its processes. Tested with Ray 2.60.
+            ray_utils.set_sigterm_handler = lambda _: None
+            # On loopback. 127.0.0.1 Ray replaces by the address in the network.
+            ray.init("local", _node_ip_address="127.0.0.2", include_dashboard=False, **QUIET)
         else:
             ray.init(address or "auto", **QUIET)
     except ConnectionError:

@@ -120,11 +120,64 @@ async def test_with_notice_they_take_connections_while_they_say_that_they_are_ab
 async def test_children_that_cannot_start_end_the_parent(
     code: int, starts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(processes, "DELAYS", (0.0, 0.0, 0.0))
+    no_delays(monkeypatch, tries=3)
     log = tmp_path / "log"
     command = [sys.executable, "-c", f"open({str(log)!r}, 'a').write('x'); raise SystemExit({code})"]
     assert await run(command) == code
     assert len(log.read_text()) == starts
+
+
+async def test_children_that_cannot_be_forked_at_the_start_end_the_parent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    no_delays(monkeypatch, tries=3)
+    assert await run([str(tmp_path / "no such program")]) == 1
+    assert caplog.text.count("a router process cannot be started ([Errno 2] No such file") == 3
+
+
+def no_delays(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
+    monkeypatch.setattr(processes, "DELAYS", (0.0,))
+    monkeypatch.setattr(processes, "START_TRIES", tries)
+
+
+@pytest.mark.parametrize("fault", ["dies at once", "cannot be forked"])
+async def test_a_child_that_cannot_be_replaced_is_backed_off_while_another_lives(
+    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    no_delays(monkeypatch, tries=3)
+    # The two of the start live, and count as such at once.
+    monkeypatch.setattr(processes, "BRIEF_SECONDS", 0.2)
+    program, pids = tmp_path / "program", tmp_path / "pids"
+    program.write_text(f"#!/bin/sh\necho $$ >> {pids}\nexec sleep 100\n")
+    program.chmod(0o755)
+    listener = socket.create_server(("127.0.0.1", 0))
+    both = Processes(2, [listener], command=[str(program)])
+    running = asyncio.create_task(both.run())
+    await eventually(lambda: both._lived and len(started(pids)) == 2)
+    first, second = started(pids)
+    if fault == "dies at once":
+        replace_file(program, "#!/bin/sh\nexit 1\n")
+    else:
+        program.rename(tmp_path / "away")
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: caplog.text.count("; another starts in") > 6 or running.done())
+    assert {child.pid for child in both._children} >= {second}
+    replace_file(program, f"#!/bin/sh\necho $$ >> {pids}\nexec sleep 100\n")
+    await eventually(lambda: len(started(pids)) == 3 or running.done())
+    both._stop()
+    assert await running == 0
+
+
+def started(pids: Path) -> list[int]:
+    return [int(pid) for pid in pids.read_text().split()]
+
+
+def replace_file(program: Path, text: str) -> None:
+    """Not by writing to it: a program that is open for writing cannot be started."""
+    new = program.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(0o755)
+    new.rename(program)
 
 
 async def run(command: Sequence[str]) -> int:

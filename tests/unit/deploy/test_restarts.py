@@ -1,25 +1,22 @@
-"""When a child is started again, and when no more."""
+"""How long a child that died waits for its next start."""
 
 from deploy.local.restarts import Deaths, RestartPolicy
 
-POLICY = RestartPolicy(first_delay_s=1, max_delay_s=5, unready_deaths=3, deaths=6, window_s=100)
+POLICY = RestartPolicy(first_delay_s=1, max_delay_s=5, window_s=100)
 
 
-def test_the_wait_doubles_up_to_its_bound() -> None:
+def test_the_delay_doubles_up_to_its_cap() -> None:
     deaths = Deaths(POLICY)
-    assert [deaths.delay_after(float(t), was_ready=True) for t in range(5)] == [1, 2, 4, 5, 5]
+    assert [deaths.delay_after(0.0) for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert deaths.count == 5
 
 
-def test_old_deaths_are_forgotten() -> None:
+def test_a_child_that_never_stays_is_backed_off_for_ever() -> None:
     deaths = Deaths(POLICY)
-    assert {deaths.delay_after(t * 101.0, was_ready=True) for t in range(50)} == {1}
+    assert [deaths.delay_after(99.0) for _ in range(5000)][-1] == 5
 
 
-def test_it_gives_up_at_too_many_deaths_within_the_window() -> None:
+def test_a_child_that_served_for_the_window_starts_over() -> None:
     deaths = Deaths(POLICY)
-    assert [deaths.delay_after(float(t), was_ready=True) is None for t in range(6)] == [False] * 5 + [True]
-
-
-def test_it_gives_up_sooner_on_what_never_was_ready() -> None:
-    deaths = Deaths(POLICY)
-    assert [deaths.delay_after(float(t), was_ready=False) is None for t in range(3)] == [False, False, True]
+    assert [deaths.delay_after(served) for served in (0.0, 0.0, 100.0, 0.0)] == [1, 2, 1, 2]
+    assert deaths.count == 2

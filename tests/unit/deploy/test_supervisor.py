@@ -1,19 +1,21 @@
-"""The supervisor over real processes: order, restarts, giving up, and the end of everything."""
+"""The supervisor over real processes: order, liveness, restarts, failed starts, and the end of everything."""
 
 import asyncio
 import contextlib
 import io
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.local import supervisor
 from deploy.local.guard import Guard
 from deploy.local.output import Output
-from deploy.local.restarts import RestartPolicy
 from deploy.local.spec import Spec
 from deploy.local.supervisor import GaveUp, Supervisor
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
@@ -75,7 +77,8 @@ async def start() -> AsyncIterator[Callable[..., Run]]:
 async def test_workers_of_one_gate_start_one_after_another(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", gate="0"), fakes.spec("b", gate="0")])
     await run.ready()
-    workers = [event for event in fakes.events() if not event.startswith("router")]
+    events = [event for event in fakes.events() if event.endswith((" start", " ready"))]
+    workers = [event for event in events if not event.startswith("router")]
     assert workers == ["a start", "a ready", "b start", "b ready"]
 
 
@@ -120,7 +123,7 @@ async def test_a_killed_worker_is_started_again_and_its_group_is_gone(
     await until(lambda: fakes.events().count("a ready") == 2)
     assert await asyncio.to_thread(wait_gone, [first, engine]) == []
     assert run.delays == [1.0]
-    assert "a was ended by SIGKILL; starting it again in 1 s" in run.text.getvalue()
+    assert "a was ended by SIGKILL; death 1, starting it again in 1 s" in run.text.getvalue()
 
 
 async def test_the_router_is_started_again_too(start, fakes: Fakes) -> None:
@@ -131,7 +134,7 @@ async def test_the_router_is_started_again_too(start, fakes: Fakes) -> None:
     assert fakes.events().count("a start") == 1
 
 
-async def test_a_worker_that_is_never_ready_ends_everything(start, fakes: Fakes) -> None:
+async def test_a_worker_that_dies_three_times_before_it_is_ready_ends_a_start(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", exit_code=3, lines=["no such weights"])])
     with pytest.raises(GaveUp, match="a ended with exit code 3 again and again") as reason:
         await run.task
@@ -141,17 +144,36 @@ async def test_a_worker_that_is_never_ready_ends_everything(start, fakes: Fakes)
     assert await asyncio.to_thread(wait_gone, [run.pid("router")]) == []
 
 
-async def test_a_worker_that_keeps_dying_ends_everything(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a")], policy=RestartPolicy(deaths=2))
+async def test_a_worker_that_keeps_dying_is_backed_off_and_the_others_stay(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a"), fakes.spec("b")])
     await run.ready()
-    for life in (1, 2):
-        await until(lambda life=life: fakes.events().count("a ready") == life)
+    router, b = run.pid("router"), run.pid("b")
+    for life in range(1, 8):
+        await until(lambda life=life: fakes.events().count("a ready") == life or run.task.done())
         os.kill(run.pid("a"), signal.SIGKILL)
-    with pytest.raises(GaveUp, match="a was ended by SIGKILL again and again"):
-        await run.task
+    await until(lambda: fakes.events().count("a ready") == 8 or run.task.done())
+    assert run.delays == [1, 2, 4, 8, 16, 30, 30]
+    assert "a was ended by SIGKILL; death 6, starting it again in 30 s" in run.text.getvalue()
+    assert [run.pid("router"), run.pid("b")] == [router, b]
 
 
-async def test_a_configuration_error_is_not_tried_again(start, fakes: Fakes) -> None:
+@pytest.mark.parametrize("code", [1, os.EX_CONFIG])
+async def test_a_worker_that_cannot_start_any_more_ends_nothing_and_comes_back(
+    start, fakes: Fakes, tmp_path: Path, code: int
+) -> None:
+    gone = tmp_path / "gone"
+    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=code, exit_file=str(gone)), fakes.spec("b")])
+    await run.ready()
+    gone.touch()
+    os.kill(run.pid("a"), signal.SIGKILL)
+    await until(lambda: fakes.events().count("a start") > 5 or run.task.done())
+    gone.unlink()
+    await until(lambda: fakes.events().count("a ready") == 2 or run.task.done())
+    assert not run.task.done()
+    assert fakes.events().count("router start") == fakes.events().count("b start") == 1
+
+
+async def test_a_configuration_error_ends_a_start_at_once(start, fakes: Fakes) -> None:
     lines = ["WORKER_TASK: wrong variant"]
     run = start(fakes.spec("router"), [fakes.spec("a", exit_code=os.EX_CONFIG, lines=lines)])
     with pytest.raises(GaveUp, match="cannot work with its settings") as reason:
@@ -159,6 +181,111 @@ async def test_a_configuration_error_is_not_tried_again(start, fakes: Fakes) -> 
     assert "WORKER_TASK: wrong variant" in str(reason.value)
     assert fakes.events().count("a start") == 1
     assert run.delays == []
+
+
+def executable(spec: Spec, folder: Path) -> tuple[Spec, Path]:
+    """`spec`, started through a link of its own; while that is away every start fails with an `OSError`."""
+    link = folder / "python"
+    link.symlink_to(spec.argv[0])
+    return replace(spec, argv=(str(link), *spec.argv[1:])), link
+
+
+async def test_a_worker_that_cannot_be_forked_is_backed_off_and_comes_back(
+    start, fakes: Fakes, tmp_path: Path
+) -> None:
+    a, link = executable(fakes.spec("a"), tmp_path)
+    run = start(fakes.spec("router"), [a, fakes.spec("b")])
+    await run.ready()
+    target = link.readlink()
+    link.unlink()
+    os.kill(run.pid("a"), signal.SIGKILL)
+    await until(lambda: len(run.delays) > 5 or run.task.done())
+    link.symlink_to(target)
+    await until(lambda: fakes.events().count("a ready") == 2 or run.task.done())
+    assert not run.task.done()
+    assert run.delays[:6] == [1, 2, 4, 8, 16, 30]
+    assert "a cannot be started ([Errno 2] No such file or directory" in run.text.getvalue()
+    assert fakes.events().count("router start") == fakes.events().count("b start") == 1
+
+
+async def test_a_worker_that_can_never_be_forked_ends_a_start(start, fakes: Fakes, tmp_path: Path) -> None:
+    a, link = executable(fakes.spec("a"), tmp_path)
+    link.unlink()
+    run = start(fakes.spec("router"), [a])
+    with pytest.raises(GaveUp, match=r"a cannot be started .* again and again"):
+        await run.task
+    assert run.delays == [1, 2]
+
+
+@pytest.fixture
+def _quick_liveness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LIVE_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("_quick_liveness")
+@pytest.mark.parametrize("name", ["router", "a"])
+async def test_a_stopped_child_is_killed_and_started_again(start, fakes: Fakes, name: str) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a")])
+    await run.ready()
+    await until(lambda: f"{name} live" in fakes.events())
+    stopped = run.pid(name)
+    os.kill(stopped, signal.SIGSTOP)
+    await until(lambda: fakes.events().count(f"{name} ready") == 2)
+    assert await asyncio.to_thread(wait_gone, [stopped]) == []
+    assert f"{name} does not answer /live for 1 s; killing it" in run.text.getvalue()
+    assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
+
+
+@pytest.mark.usefixtures("_quick_liveness")
+async def test_a_worker_that_says_it_is_not_live_is_started_again(
+    start, fakes: Fakes, tmp_path: Path
+) -> None:
+    dead = tmp_path / "dead"
+    run = start(fakes.spec("router"), [fakes.spec("a", dead_file=str(dead))])
+    await run.ready()
+    await until(lambda: "a live" in fakes.events())
+    dead.touch()
+    await until(lambda: "a was ended by SIGKILL" in run.text.getvalue())
+    dead.unlink()
+    await until(lambda: fakes.events().count("a ready") == 2)
+    assert fakes.events().count("a dead") >= supervisor.LIVE_QUESTIONS - 1
+
+
+@pytest.mark.usefixtures("_quick_liveness")
+async def test_a_live_router_that_is_not_ready_is_watched_but_not_killed(
+    start, fakes: Fakes, tmp_path: Path
+) -> None:
+    # As it is while one pool is down.
+    run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")])
+    await until(lambda: fakes.events().count("router live") > supervisor.LIVE_QUESTIONS + 1)
+    assert fakes.events().count("router start") == 1
+    os.kill(run.pid("router"), signal.SIGSTOP)
+    await until(lambda: fakes.events().count("router start") == 2)
+
+
+@pytest.mark.usefixtures("_quick_liveness")
+async def test_a_suspended_supervisor_does_not_kill_its_children(start, fakes: Fakes, tmp_path: Path) -> None:
+    stall = tmp_path / "stall"
+    run = start(fakes.spec("router"), [fakes.spec("a", stall_file=str(stall))])
+    await run.ready()
+    await until(lambda: "a live" in fakes.events())
+    stall.touch()
+    await until(lambda: "a asked" in fakes.events())
+    # Blocks the supervisor, while a question of its own waits for an answer.
+    time.sleep(3 * supervisor.LIVE_SECONDS)  # noqa: ASYNC251
+    stall.unlink()
+    answered = fakes.events().count("a live")
+    await until(lambda: fakes.events().count("a live") > answered + 2)
+    assert fakes.events().count("a start") == 1
+
+
+@pytest.mark.usefixtures("_quick_liveness")
+async def test_a_router_that_drains_is_not_asked_whether_it_is_live(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")])
+    await run.ready()
+    await until(lambda: "router live" in fakes.events())
+    await run.stop()
+    assert "router exit" in fakes.events()
 
 
 async def test_stopping_ends_the_router_before_the_workers_and_all_that_they_started(

@@ -1,0 +1,162 @@
+"""`python -m deploy ray up --local` and signals: an end in order, with status 0 and no stack trace."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray._private import services
+
+from deploy.ray import command, running
+from deploy.ray.config import ClusterConfig, Pool, Routers
+
+# Runs the command without a cluster. Each step prints its name, and a step named in argv waits for a line.
+DRIVER = """
+import signal, sys
+from types import SimpleNamespace
+from deploy.ray import command, running
+from deploy.ray.config import ClusterConfig, Pool
+
+def step(name, result=None):
+    def run(*_, **__):
+        print(name, flush=True)
+        if name in sys.argv:
+            sys.stdin.readline()
+        return result
+    return run
+
+def init(*_, **__):
+    # As Ray does.
+    running.ray_utils.set_sigterm_handler(lambda number, _: sys.exit(number))
+    step("connect")()
+    print("connected", flush=True)
+    command.ray.is_initialized = lambda: True
+
+command.ray.is_initialized = lambda: False
+running.ray.init = init
+command.demo.make = step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
+command.start, command.stop = step("start"), step("stop")
+command.wait = step("wait", SimpleNamespace(settled=True, routers=["http://router"]))
+command.render = lambda _: "all runs"
+command.ray.shutdown = step("shutdown")
+sys.exit(command.main(["up", "--local"]))
+"""
+STEPS = ("make", "connect", "connected", "start", "wait", "stopping", "stop", "stopping at once", "shutdown")
+SERVING = "From another terminal:"
+
+
+async def steps_with_signals(*signals: tuple[str, signal.Signals]) -> list[str]:
+    """Run the command, send each signal when its step is printed; the steps, once it has ended well."""
+    left = list(signals)
+    driver = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        DRIVER,
+        *(at for at, _ in signals),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    assert driver.stderr is not None
+    steps = []
+    try:
+        async with asyncio.timeout(60):
+            async for line in driver.stdout:
+                said = line.decode().strip()
+                if left and said.endswith(left[0][0]):
+                    at, number = left.pop(0)
+                    driver.send_signal(number)
+                    if at in STEPS:
+                        driver.stdin.write(b"\n")
+                if said in STEPS:
+                    steps.append(said)
+            assert (await driver.stderr.read()).decode() == ""
+            assert await driver.wait() == 0
+    finally:
+        if driver.returncode is None:
+            driver.kill()
+    return steps
+
+
+@pytest.mark.parametrize("number", command.STOP_SIGNALS, ids=lambda number: number.name)
+async def test_a_signal_ends_a_deployment_in_order(number: signal.Signals) -> None:
+    steps = await steps_with_signals((SERVING, number))
+    assert steps == ["make", "connect", "connected", "start", "wait", "stopping", "stop", "shutdown"]
+
+
+@pytest.mark.parametrize("number", command.STOP_SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("at", "steps"),
+    [
+        ("make", ["make", "stopping", "shutdown"]),
+        # Ray is not interrupted while it starts: it would leave processes.
+        ("connect", ["make", "connect", "connected", "stopping", "stop", "shutdown"]),
+        ("start", ["make", "connect", "connected", "start", "stopping", "stop", "shutdown"]),
+    ],
+)
+async def test_a_signal_ends_a_start_in_order(at: str, steps: list[str], number: signal.Signals) -> None:
+    assert await steps_with_signals((at, number)) == steps
+
+
+async def test_a_second_signal_ends_it_at_once() -> None:
+    steps = await steps_with_signals((SERVING, signal.SIGTERM), ("stop", signal.SIGTERM))
+    assert steps[-4:] == ["stopping", "stop", "stopping at once", "shutdown"]
+
+
+def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    # What it prints when it has lost its terminal is seen here.
+    noting = DRIVER.replace(
+        "print(name, flush=True)", f"print(name, file=open({str(log)!r}, 'a'), flush=True)"
+    )
+    leader, terminal = pty.openpty()
+    driver = subprocess.Popen(
+        # Its own controlling terminal, as in a shell.
+        ["setsid", "--ctty", sys.executable, "-c", noting],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = b""
+    # The end of what is printed before it only waits.
+    while b"]}'" not in seen:
+        seen += os.read(leader, 4096)
+    os.close(leader)
+    assert driver.wait(60) == 0
+    assert log.read_text().split() == ["make", "connect", "start", "wait", "stop", "shutdown"]
+
+
+@pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
+def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, listens: str
+) -> None:
+    started: list[ClusterConfig] = []
+
+    def fail(config: ClusterConfig) -> None:
+        started.append(config)
+        raise command.Failed("enough")
+
+    config = ClusterConfig(pools={"code": Pool(model="/variants/code")}, routers=Routers(host=host))
+    monkeypatch.setattr(command.demo, "make", lambda: config)
+    monkeypatch.setattr(command, "connect", lambda *_, **__: None)
+    monkeypatch.setattr(command, "start", fail)
+    monkeypatch.setattr(command, "_interrupt_on", lambda _: None)
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    assert command.main(["up", "--local"]) == 1
+    assert [its.routers.host for its in started] == [listens]
+
+
+def test_ray_itself_is_given_an_address_on_loopback_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(running.ray_utils, "set_sigterm_handler", None)
+    monkeypatch.setattr(running.ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
+    running.connect(None, local=True)
+    assert [services.resolve_ip_for_localhost(address) for address in given] == given
+    assert given[0].startswith("127.")
