@@ -1,9 +1,12 @@
 """Tiny random cross-encoders of two families, and what transformers makes of them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
@@ -28,6 +31,19 @@ SIZES = {
     "pad_token_id": 1,
 }
 CONTEXT = 96
+# Half of what the smallest window leaves to the document, with four special tokens.
+OVERLAP = 22
+ARCHITECTURE = "XLMRobertaForSequenceClassification"
+# From transformers' names to those of jinaai/jina-reranker-v2-base-multilingual, in this order.
+PUBLISHED_NAMES = {
+    "embeddings.LayerNorm": "emb_ln",
+    "encoder.layer.": "encoder.layers.",
+    "attention.output.dense": "mixer.out_proj",
+    "attention.output.LayerNorm": "norm1",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "output.LayerNorm": "norm2",
+}
 
 
 def _write(folder: Path, model: PreTrainedModel, pair: str) -> Score:
@@ -45,17 +61,29 @@ def _write(folder: Path, model: PreTrainedModel, pair: str) -> Score:
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", **roles
     ).save_pretrained(folder)
     model.eval().save_pretrained(folder)
-    tokenizer.enable_truncation(CONTEXT, strategy="only_second")
+    special = tokenizer.num_special_tokens_to_add(is_pair=True)
 
     def score(query: str, document: str) -> float:
-        encoding = tokenizer.encode(query, document)
-        with torch.inference_mode():
-            inputs = {"input_ids": torch.tensor([encoding.ids])}
-            if max(encoding.type_ids):
-                inputs["token_type_ids"] = torch.tensor([encoding.type_ids])
-            return float(torch.sigmoid(model(**inputs).logits[0, 0]))
+        """The best of all windows, cut and put together by hand."""
+        asked, read = (tokenizer.encode(text, add_special_tokens=False).ids for text in (query, document))
+        asked = asked[: CONTEXT // 2]
+        room = CONTEXT - special - len(asked)
+        starts = range(0, max(1, len(read) - OVERLAP), room - OVERLAP)
+        return max(_score_window(model, asked, read[start : start + room]) for start in starts)
 
     return score
+
+
+def _score_window(model: PreTrainedModel, query: list[int], document: list[int]) -> float:
+    start, end = SPECIAL.index("<s>"), SPECIAL.index("</s>")
+    is_bert = isinstance(model, BertForSequenceClassification)
+    first = [start, *query, end] if is_bert else [start, *query, end, end]
+    second = [*document, end]
+    inputs = {"input_ids": torch.tensor([first + second])}
+    if is_bert:
+        inputs["token_type_ids"] = torch.tensor([[0] * len(first) + [1] * len(second)])
+    with torch.inference_mode():
+        return float(torch.sigmoid(model(**inputs).logits[0, 0]))
 
 
 def _random_weights(model: PreTrainedModel) -> PreTrainedModel:
@@ -69,9 +97,60 @@ def _random_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 def write_xlm_roberta(folder: Path) -> Score:
     """RoBERTa's positions begin behind the padding token's, and it has one kind of token."""
-    config = XLMRobertaConfig(**SIZES, max_position_embeddings=CONTEXT + 2, type_vocab_size=1)
+    positions = CONTEXT + 2
+    config = XLMRobertaConfig(
+        **SIZES, max_position_embeddings=positions, type_vocab_size=1, layer_norm_eps=1e-5
+    )
     model = _random_weights(XLMRobertaForSequenceClassification(config))
     return _write(folder, model, "<s> $A </s> </s> $B </s>")
+
+
+def write_published(folder: Path) -> Score:
+    """jinaai/jina-reranker-v2-base-multilingual's layout: a config and names of its remote code."""
+    score = write_xlm_roberta(folder)
+    (folder / "config.json").write_text(json.dumps(published_config()))
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if ".self.query." in name]:
+        parts = [weights.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        weights[name.replace("attention.self.query", "mixer.Wqkv")] = torch.cat(parts)
+    renamed = {}
+    for name, weight in weights.items():
+        for ours, published in PUBLISHED_NAMES.items():
+            name = name.replace(ours, published)
+        renamed[name] = weight
+    save_file(renamed, folder / "model.safetensors")
+    return score
+
+
+def published_config() -> dict[str, Any]:
+    """config.json as published, with the sizes of the tiny model: no model_type, and an auto_map."""
+    code = "jinaai/jina-reranker-v2-base-multilingual--"
+    return {key: value for key, value in SIZES.items() if key != "num_labels"} | {
+        "architectures": [ARCHITECTURE],
+        "auto_map": {
+            "AutoConfig": f"{code}configuration_xlm_roberta.XLMRobertaFlashConfig",
+            "AutoModel": f"{code}modeling_xlm_roberta.XLMRobertaModel",
+            "AutoModelForSequenceClassification": f"{code}modeling_xlm_roberta.{ARCHITECTURE}",
+        },
+        "attention_probs_dropout_prob": 0.1,
+        "bos_token_id": 0,
+        "classifier_dropout": None,
+        "emb_pooler": None,
+        "eos_token_id": 2,
+        "hidden_act": "gelu",
+        "id2label": {"0": "LABEL_0"},
+        "label2id": {"LABEL_0": 0},
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": CONTEXT + 2,
+        "output_past": True,
+        "position_embedding_type": "absolute",
+        "torch_dtype": "float32",
+        "truncation": False,
+        "type_vocab_size": 1,
+        "use_cache": False,
+        "use_flash_attn": False,
+        "use_reg_tokens": False,
+    }
 
 
 def write_bert(folder: Path) -> Score:

@@ -6,22 +6,24 @@ through a sigmoid.
 """
 
 import asyncio
-import json
 import secrets
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from workers.checkpoints.layout import CONFIG, TOKENIZER
+from workers.checkpoints.layout import TOKENIZER
 from workers.checkpoints.space import vector_space
 from workers.checkpoints.variant import CheckpointError
 from workers.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
+from workers.cross_encoder_config import config_args, read_config
 from workers.encoding import Job
 from workers.engine import WrongVectorError, log_reading, tolerance_of
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
+from workers.windows import Windows, WindowTokenizer
 
 _TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
 _QUERY = Text("what does the lighthouse keeper write down?", "query")
@@ -34,7 +36,8 @@ _DOCUMENTS = {
 class CrossEncoder:
     """The service of a cross-encoder (`workers.encoding.Service`); takes texts against texts only.
 
-    Raises `CheckpointError` when the folder holds no such model.
+    A document is read in windows of the context, up to `WORKER_MAX_TOKENS` in all, as the router counts it.
+    The best window's score is the document's. Raises `CheckpointError` when the folder holds no such model.
     """
 
     canaries: ClassVar = {
@@ -43,17 +46,21 @@ class CrossEncoder:
     }
 
     def __init__(self, folder: Path, settings: WorkerSettings) -> None:
-        max_tokens = min(settings.max_tokens, read_context(folder))
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        # Its file may say of either what was meant for training.
-        self._tokenizer.no_padding()
-        # A document that is too long is cut, the query never.
-        self._tokenizer.enable_truncation(max_tokens, strategy="only_second")
+        config = read_config(folder)
+        if not (folder / TOKENIZER).exists():
+            raise CheckpointError(f"{folder} lacks {TOKENIZER}; fetch it again")
+        max_tokens = min(settings.max_tokens, config.context)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer = WindowTokenizer(tokenizer, max_tokens, settings.max_tokens)
+        self.tolerance = tolerance_of(settings.dtype, settings.quantization)
         space = vector_space(
             folder, None, dtype=settings.dtype, quantization=settings.quantization, progress=log_reading
         )
-        self.tolerance = tolerance_of(settings.dtype, settings.quantization)
-        self._llm = Llm(cross_encoder_args(folder, max_tokens, settings))
+        with ExitStack() as stack:
+            args = stack.enter_context(config_args(config))
+            self._llm = Llm(args | cross_encoder_args(folder, max_tokens, settings))
+            stack.callback(self._llm.shutdown)
+            self._stack = stack.pop_all()
         self.info = Info(
             task="rerank",
             model=settings.model,
@@ -80,65 +87,53 @@ class CrossEncoder:
         return self._llm.steps
 
     def shutdown(self) -> None:
-        self._llm.shutdown()
+        self._stack.close()
 
     async def warm_up(self) -> None:
         """The canaries are all that is offered."""
 
     async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        return await asyncio.to_thread(
-            lambda: [self._job(index, request) for index in range(len(request.items))]
-        )
+        return await asyncio.to_thread(self._jobs, request)
 
-    def _job(self, index: int, request: EncodeRequest) -> Job | Failure:
-        item = request.items[index]
-        query = None if item.against is None else request.queries[item.against]
-        document = item.content
-        if not isinstance(query, Text) or not isinstance(document, Text):
+    def _jobs(self, request: EncodeRequest) -> list[Job | Failure]:
+        # Once for each query, which many documents share.
+        queries = [
+            self._tokenizer.shorten(query.text) if isinstance(query, Text) else None
+            for query in request.queries
+        ]
+        return [
+            self._job(index, item, None if item.against is None else queries[item.against], request.priority)
+            for index, item in enumerate(request.items)
+        ]
+
+    def _job(self, index: int, item: Item, query: str | None, priority: int) -> Job | Failure:
+        if query is None or not isinstance(item.content, Text):
             return Failure(index, "unsupported", _TEXTS_ONLY)
-        try:
-            encoding = self._tokenizer.encode(query.text, document.text)
-        # The tokenizer has no exception of its own: the query alone is longer than the context.
-        except Exception as error:
-            return Failure(index, "token_limit", f"the query is too long: {error}")
-        return lambda: self._score(index, encoding, request.priority)
+        windows = self._tokenizer.windows(query, item.content.text)
+        return lambda: self._score(index, windows, priority)
 
-    async def _score(self, index: int, encoding: Encoding, priority: int) -> Frame:
-        kinds = encoding.type_ids
-        # vLLM takes the place of the second segment instead of a kind for each token.
-        extra = {"compressed_token_type_ids": kinds.index(1)} if 1 in kinds else None
-        params = self._llm.params("classify", extra)
-        output = await self._llm.encode_tokens(encoding.ids, params, priority)
-        score = output.outputs.data.float().numpy().reshape(-1)
-        if score.shape != (1,) or not np.isfinite(score[0]):
-            raise WrongVectorError(f"expected one finite score, got {score}")
-        cut = 0 if encoding.overflowing else None
-        return Vector(index, len(encoding.ids), (1,), score.astype("<f4").tobytes(), cut)
-
-
-def read_context(folder: Path) -> int:
-    """How many tokens the model takes. Raises `CheckpointError` for what is no classifier of one label."""
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from None
-    architectures = config.get("architectures") or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise CheckpointError(f"{folder} holds {architectures}, not a cross-encoder for the rerank pool")
-    if len(config.get("id2label") or {0: ""}) != 1 and config.get("num_labels") != 1:
-        raise CheckpointError(f"{folder} has several labels; a reranker has one")
-    if not (folder / TOKENIZER).exists():
-        raise CheckpointError(f"{folder} lacks {TOKENIZER}; fetch it again")
-    positions = int(config.get("max_position_embeddings", 512))
-    # The family of RoBERTa numbers its positions from the padding token's on.
-    offset = int(config.get("pad_token_id", 1)) + 1 if "roberta" in config.get("model_type", "") else 0
-    return positions - offset
+    async def _score(self, index: int, windows: Windows, priority: int) -> Frame:
+        # vLLM takes the position of the second segment instead of a type for each token.
+        segment = windows.second_segment
+        params = self._llm.params(
+            "classify", None if segment is None else {"compressed_token_type_ids": segment}
+        )
+        outputs = await asyncio.gather(
+            *(self._llm.encode_tokens(token_ids, params, priority) for token_ids in windows.token_ids)
+        )
+        scores = np.array([output.outputs.data.float().numpy().reshape(-1) for output in outputs], "<f4")
+        if scores.shape != (len(outputs), 1) or not np.isfinite(scores).all():
+            raise WrongVectorError(f"expected one finite score for each window, got {scores}")
+        tokens = sum(map(len, windows.token_ids))
+        return Vector(index, tokens, (1,), scores.max(axis=0).tobytes(), 0 if windows.cut else None)
 
 
 def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) -> dict[str, Any]:
     """What vLLM is started with for a cross-encoder: arguments of its `AsyncEngineArgs`."""
     args = {
         "model": str(folder),
+        # It is given tokens. Its own tokenizer would read the published config, and ask for the remote code.
+        "skip_tokenizer_init": True,
         "dtype": settings.dtype,
         "max_model_len": max_tokens,
         # Both ways of attention at once: a text has to fit into one step, and is not to be cut for what is

@@ -1,10 +1,12 @@
 """What a worker gives for each form of output, alone and in company."""
 
+import io
 import random
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from loadtests.processes import Worker
 from tests.integration.conftest import BATCH_TOKENS
@@ -189,3 +191,21 @@ def test_info_says_what_is_served(pools: dict[str, Worker], pool: str) -> None:
     assert info.batch_tokens == BATCH_TOKENS
     assert info.space
     assert {"torch", "transformers"} <= info.versions.keys()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_changes_no_vector(worker: Worker, form: str) -> None:
+    """The model's own code takes the pixels as they are stored."""
+    picture = Pillow.effect_mandelbrot((140, 84), (-2, -1.2, 1, 1.2), 50).convert("RGB")
+    exif = Pillow.Exif()
+    items = []
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        picture.save(buffer, form, exif=exif.tobytes())
+        items.append(Item(Image(buffer.getvalue())))
+    buffer = io.BytesIO()
+    picture.save(buffer, form)
+    plain = one(worker, Item(Image(buffer.getvalue())))
+    for frame in worker.encode(items):
+        assert cosine(array_of(frame), plain) > 0.999999

@@ -7,12 +7,12 @@ quantization), the tokenizer, the configuration of model and image processor, an
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance, weights_digest
-from workers.checkpoints.shards import load_json, read_shards
+from workers.checkpoints.shards import has_weights, load_json, read_shards
 
 # Raised when the worker's own part changes a vector: prompts, pooling, how images become pixels.
 POOLING = "mean-1"
@@ -50,8 +50,22 @@ def vector_space(
 
 
 def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
+    if not has_weights(folder):
+        return _read_files(sorted(folder.glob("*.bin")), progress)
     tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
     return weights_digest(tensors, progress("reading the weights", sum(tensor.nbytes for tensor in tensors)))
+
+
+def _read_files(files: Sequence[Path], progress: Callable[[str, int], Advance]) -> str:
+    """The digest of weights in an older format than safetensors, file by file."""
+    whole = hashlib.sha256()
+    advance = progress("reading the weights", sum(file.stat().st_size for file in files))
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name} {digest}\n".encode())
+        advance(path.stat().st_size)
+    return whole.hexdigest()
 
 
 def _computing(config: object) -> object:

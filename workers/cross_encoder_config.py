@@ -1,0 +1,78 @@
+"""The config.json of a cross-encoder: its context, and what replaces a config with remote code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from workers.checkpoints.layout import CONFIG
+from workers.checkpoints.variant import CheckpointError
+
+MODEL_TYPES = {
+    "BertForSequenceClassification": "bert",
+    "ModernBertForSequenceClassification": "modernbert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "xlm-roberta",
+}
+"""transformers' `model_type` of the architectures that vLLM 0.32 implements itself (its model registry)."""
+
+
+class CrossEncoderConfig(NamedTuple):
+    """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code."""
+
+    context: int
+    rewritten: dict[str, Any] | None = None
+
+
+def read_config(folder: Path) -> CrossEncoderConfig:
+    """Read config.json.
+
+    Raises `CheckpointError` for a model that is not a classifier with one label, or that needs remote code.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from None
+    architectures = config.get("architectures") or []
+    architecture = next((name for name in architectures if name.endswith("ForSequenceClassification")), None)
+    if architecture is None:
+        raise CheckpointError(f"{folder} holds {architectures}, not a cross-encoder for the rerank pool")
+    if len(config.get("id2label") or {0: ""}) != 1 and config.get("num_labels") != 1:
+        raise CheckpointError(f"{folder} has several labels; a reranker has one")
+    positions = int(config.get("max_position_embeddings", 512))
+    # RoBERTa numbers its positions from pad_token_id + 1.
+    offset = int(config.get("pad_token_id", 1)) + 1 if "roberta" in architecture.lower() else 0
+    return CrossEncoderConfig(positions - offset, _rewritten(folder, config, architecture))
+
+
+def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[str, Any] | None:
+    remote = "AutoConfig" in (config.get("auto_map") or {})
+    if "model_type" in config and not remote:
+        return None
+    # jina's XLM-RoBERTa code has rotary positions too, under the same architecture; vLLM has absolute ones.
+    if architecture not in MODEL_TYPES or config.get("position_embedding_type") == "rotary":
+        reason = "its auto_map names remote code" if remote else "it has no model_type"
+        raise CheckpointError(
+            f"{folder / CONFIG}: {architecture} cannot be served: {reason}, and remote code is never run. "
+            f"Use a cross-encoder of {', '.join(sorted(MODEL_TYPES))} with absolute positions, or one whose "
+            "config.json has a model_type of transformers and no auto_map"
+        )
+    return {key: value for key, value in config.items() if key != "auto_map"} | {
+        "model_type": MODEL_TYPES[architecture]
+    }
+
+
+@contextmanager
+def config_args(config: CrossEncoderConfig) -> Iterator[dict[str, str]]:
+    """vLLM's arguments for the config; a rewritten one lies in a temporary folder while the engine runs.
+
+    The checkpoint's own folder may be read-only.
+    """
+    if config.rewritten is None:
+        yield {}
+        return
+    with TemporaryDirectory(prefix="triptych-config-") as folder:
+        (Path(folder) / CONFIG).write_text(json.dumps(config.rewritten))
+        yield {"hf_config_path": folder}

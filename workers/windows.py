@@ -1,0 +1,67 @@
+"""A query and a document as token ids: a long document in overlapping windows, each beside the query."""
+
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+# Tokens that two neighbouring windows share, so that a sentence at a boundary is whole in one of them.
+_OVERLAP = 80
+
+
+class Windows(NamedTuple):
+    """Token ids of each window; `second_segment` is the first position of token type 1, if there is any.
+
+    `cut` says that the document is longer than its windows.
+    """
+
+    token_ids: list[list[int]]
+    second_segment: int | None
+    cut: bool
+
+
+class WindowTokenizer:
+    """Tokenises pairs of at most `context` tokens, and at most `max_tokens` tokens for a document.
+
+    Takes over the padding and truncation of `tokenizer`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: int, max_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_windows = max(1, max_tokens // context)
+        self._max_query = context // 2
+        # The tokenizer's file may hold values for training.
+        tokenizer.no_padding()
+        room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
+        # At most half of the smallest window, so that each window goes on by as much.
+        tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
+        # Tokenising megabytes takes seconds, so text beyond this many characters is cut first. No token is
+        # longer, so the windows are full by then unless most of the text is white space.
+        longest = max(map(len, tokenizer.get_vocab()))
+        self._max_characters = self._max_windows * context * longest
+        self._max_query_characters = (self._max_query + 1) * longest
+
+    def shorten(self, query: str) -> str:
+        """The query, cut to half of the context."""
+        query = query[: self._max_query_characters]
+        # The tokenizer truncates a second text only.
+        [encoding] = self._tokenizer.encode_batch([("", query)])
+        ends = [
+            end
+            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+            if sequence == 1
+        ]
+        return query if len(ends) <= self._max_query else query[: ends[self._max_query - 1]]
+
+    def windows(self, query: str, document: str) -> Windows:
+        """The windows of a document beside a query that `shorten` has returned."""
+        text = document[: self._max_characters]
+        # Unlike `encode`, `encode_batch` releases the GIL.
+        [first] = self._tokenizer.encode_batch([(query, text)])
+        encodings = [first, *first.overflowing]
+        # Only the first window has the template's token types: tokenizers 0.23 sets others in the overflow.
+        types = first.type_ids
+        return Windows(
+            [encoding.ids for encoding in encodings[: self._max_windows]],
+            types.index(1) if 1 in types else None,
+            len(encodings) > self._max_windows or len(text) < len(document),
+        )
