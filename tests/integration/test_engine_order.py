@@ -11,6 +11,7 @@ import pytest
 from loadtests.processes import Worker, workers
 from workers.contract import (
     ENCODE_PATH,
+    READY_PATH,
     EncodeRequest,
     Frame,
     FrameReader,
@@ -98,3 +99,26 @@ def test_the_engine_drops_what_a_caller_that_left_had_asked_for(worker: Worker) 
             break
     # Behind the whole batch it would take about as long as that.
     assert share < 0.5
+
+
+async def beside_a_long_text(worker: Worker, priority: int) -> tuple[int, list[Frame]]:
+    """How many queries, one after another, were answered while the engine read a long text; its frames."""
+    long = Item(Text("the lighthouse keeper writes " * 3000, "passage"), truncate=True)
+    body = encode_request(EncodeRequest([long], priority=priority))
+    async with httpx.AsyncClient(base_url=worker.url, timeout=120) as client:
+        reading = asyncio.create_task(client.post(ENCODE_PATH, content=body))
+        queries = 0
+        while not reading.done():
+            (await client.post(ENCODE_PATH, content=query())).raise_for_status()
+            assert (await client.get(READY_PATH)).status_code == 200
+            queries += not reading.done()
+        return queries, list(FrameReader().feed(reading.result().content))
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_queries_are_answered_while_a_long_text_is_read(worker: Worker, priority: int) -> None:
+    queries, [frame] = asyncio.run(beside_a_long_text(worker, priority))
+    assert isinstance(frame, Vector)
+    assert frame.tokens > 8192, "it fits into one step, so this has shown nothing"
+    # In one step of 8,192 tokens, and all others after it, there is time for one or two.
+    assert queries >= 5

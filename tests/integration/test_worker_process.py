@@ -15,6 +15,7 @@ from tests.processes import descendants, name_of, pidfds_of, wait_gone
 from workers.contract import (
     ENCODE_PATH,
     LIVE_PATH,
+    READY_PATH,
     EncodeRequest,
     FrameReader,
     Item,
@@ -60,7 +61,8 @@ def test_an_unknown_setting_is_refused(variants: Path, tmp_path: Path) -> None:
 def fresh(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Worker]]:
     """Workers for a test to end, started together since two cores start two in the time of one."""
     its = {"model": variants / "code", "log_format": "json", "batch_items": 4, "kv_cache_gib": 0.5}
-    with workers(tmp_path_factory.mktemp("fresh"), *[its] * 3) as started:
+    hasty = its | {"stall_seconds": 3}
+    with workers(tmp_path_factory.mktemp("fresh"), its, its, its, hasty) as started:
         yield iter(started)
 
 
@@ -108,3 +110,18 @@ def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
     assert len(frames) == len(items)
     assert all(isinstance(frame, Vector) for frame in frames)
     assert worker.wait() == 0
+
+
+def test_an_engine_that_hangs_ends_its_worker_and_goes_with_it(fresh: Iterator[Worker]) -> None:
+    worker = next(fresh)
+    below = pidfds_of(descendants(worker.pid))
+    for pid in descendants(worker.pid):
+        if "EngineCore" in name_of(pid):
+            os.kill(pid, signal.SIGSTOP)
+    assert httpx.get(worker.url + READY_PATH).status_code == 200, "without work it lacks nothing"
+    body = encode_request(EncodeRequest([Item(Text("a text", "query"))]))
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.post(worker.url + ENCODE_PATH, content=body, timeout=120)
+    assert worker.wait() == 1
+    assert wait_gone(below)
+    assert "makes no step for 3 s" in worker.tail()
