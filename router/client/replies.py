@@ -6,6 +6,7 @@ Nothing loops over floats: each vector is one base64 string, decoded into its ro
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,14 @@ class RankedDocument:
 
 
 class Readiness(NamedTuple):
-    """Whether every pool can answer; `pools` says `ready` or what is missing for each."""
+    """Whether every pool can answer; `pools` says `ready` or what is missing for each.
+
+    `vector_spaces` are those that each pool serves: one, or two during an upgrade.
+    """
 
     ready: bool
     pools: dict[str, str]
+    vector_spaces: Mapping[str, list[str]] = MappingProxyType({})
 
     def __bool__(self) -> bool:
         return self.ready
@@ -107,7 +112,8 @@ def model_names(body: bytes) -> list[str]:
 def readiness(body: bytes) -> Readiness:
     """What `GET /ready` says, with whichever status."""
     content = _object(body)
-    return Readiness(_field(content, "ready", bool), dict(_field(content, "pools", dict)))
+    spaces = content.get("vector_spaces", {})
+    return Readiness(_field(content, "ready", bool), dict(_field(content, "pools", dict)), dict(spaces))
 
 
 def _entries(body: bytes, count: int | None, field: str) -> list[Any]:

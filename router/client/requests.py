@@ -31,6 +31,8 @@ class MultiOptions(TypedDict, total=False):
     """Cut a text that is longer than the context, rather than refuse it."""
     priority: Priority | None
     """Who waits for whom when the server is busy; by default large requests wait for small ones."""
+    vector_space: str | None
+    """Take vectors of this space only, as `x-vector-space` of a reply names it; else `SpaceMismatch`."""
 
 
 class EmbedOptions(MultiOptions, total=False):
@@ -128,6 +130,7 @@ def embed_call(
     normalized: bool | None = None,
     late_chunking: bool | None = None,
     priority: Priority | None = None,
+    vector_space: str | None = None,
     multivector: bool = False,
 ) -> Call:
     """`POST /v1/embeddings` for one part, with vectors as base64, which carries every bit of a float."""
@@ -142,7 +145,9 @@ def embed_call(
         "late_chunking": late_chunking,
         "return_multivector": multivector or None,
     }
-    return Call("POST", "/v1/embeddings", _json(fields), {"x-priority": priority} if priority else {})
+    headers = {"x-priority": priority, "x-require-vector-space": vector_space}
+    sent = {name: value for name, value in headers.items() if value is not None}
+    return Call("POST", "/v1/embeddings", _json(fields), sent)
 
 
 def rerank_call(query: Item, documents: Sequence[Item], top_n: int | None = None) -> Call:

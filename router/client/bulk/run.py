@@ -25,6 +25,8 @@ from router.client.replies import Floats
 # How many rows that are done may be tried when a run goes on; each costs a request, one after the other.
 EXAMPLES = 16
 EXAMPLES_OF_A_BATCH = 2
+# What the server takes for the task when it is left out; a pool is named as its tasks are before the dot.
+DEFAULT_TASK = "text-matching"
 
 Connect = Callable[[], AsyncClient]
 Progress = Callable[[int, int, int], None]
@@ -87,10 +89,16 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
     # Left last to first: the writer ends what it has begun before the files are closed.
     with Store(job, rows, journal) as store, ThreadPoolExecutor(1) as writer:
         async with connect() as client:
+            space: str | None = None
 
             async def embed(items: list[str | dict[str, Any]]) -> Floats:
                 return await client.embed(
-                    items, task=job.task, dimensions=job.dimensions, truncate=job.truncate, priority="bulk"
+                    items,
+                    task=job.task,
+                    dimensions=job.dimensions,
+                    truncate=job.truncate,
+                    priority="bulk",
+                    vector_space=space,
                 )
 
             async def one(number: int, some: Sequence[Row]) -> None:
@@ -101,7 +109,7 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 free.release()
 
             if job.count(journal.done, rows) < rows:
-                await _reach(client)
+                space = await _reach(client, job)
                 if store.has_vectors:
                     # Before any batch begins: what begins may be kept.
                     await _recognise(job, journal, store, embed)
@@ -116,13 +124,16 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 raise first from first.__cause__
 
 
-async def _reach(client: AsyncClient) -> None:
-    """Raise `ConnectionLost` at once when nobody is there: most likely the address is wrong.
+async def _reach(client: AsyncClient, job: Job) -> str | None:
+    """The vector space that all of the run's vectors have to be of, None where the server does not say.
 
-    Later it would be waited for, as one that restarts.
+    Raises `ConnectionLost` at once when the server is not there: most likely the address is wrong. Later a
+    server that does not answer is waited for, as one that restarts.
     """
     with suppress(ReplyInvalid):
-        await client.ready()
+        spaces = (await client.ready()).vector_spaces.get((job.task or DEFAULT_TASK).partition(".")[0], [])
+        return spaces[0] if spaces else None
+    return None
 
 
 async def _recognise(job: Job, journal: Journal, store: Store, embed: Embed) -> None:

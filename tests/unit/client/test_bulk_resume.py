@@ -13,7 +13,7 @@ import pytest
 
 from router.client.bulk.job import Job
 from router.client.bulk.problems import Refused
-from router.client.errors import Internal, Invalid
+from router.client.errors import Internal, Invalid, SpaceMismatch
 from tests.unit.client.bulk import LONG, TEXTS, Strict, batches_of, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal
 from tests.unit.client.test_bulk_source import write
@@ -200,6 +200,31 @@ def test_other_weights_are_found_before_anything_of_theirs_is_kept(tmp_path: Pat
     assert slower.journal.read_bytes() == done
     do(slower, Deployment())
     np.testing.assert_array_equal(np.load(slower.out), matrix_of(TEXTS, 16))
+
+
+class TwoSpaces(Deployment):
+    """Serves one vector space, and after `batches` of them another, as in an upgrade."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        space = "old" if len(self.asked) < self.batches else "new"
+        if request.url.path == "/ready":
+            spaces = {"text-matching": [space]}
+            return httpx.Response(200, json={"ready": True, "pools": {}, "vector_spaces": spaces})
+        if request.headers["x-require-vector-space"] != space:
+            return refusal(412, "VECTOR_SPACE_MISMATCH")
+        return super().answer(request)
+
+
+def test_a_run_takes_no_vectors_of_another_space_than_it_began_with(tmp_path: Path) -> None:
+    wanted = job(tmp_path, concurrency=1)
+    with pytest.raises(SpaceMismatch):
+        do(wanted, TwoSpaces(3))
+    assert len(wanted.journal.read_text().splitlines()) == 1 + 3
+    assert do(wanted, TwoSpaces(1000)).earlier == 12
 
 
 class Forgetful(Deployment):
