@@ -1,4 +1,4 @@
-"""The config.json of a cross-encoder: its context, and a config for vLLM where the published one needs remote code."""
+"""The config.json of a cross-encoder: its context, and the config that vLLM reads instead of remote code."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ MODEL_TYPES = {
     "RobertaForSequenceClassification": "roberta",
     "XLMRobertaForSequenceClassification": "xlm-roberta",
 }
-"""transformers' `model_type` of the architectures that vLLM 0.32 has code of its own for (its model registry)."""
+"""transformers' `model_type` of architectures in vLLM's model registry (tested with 0.32)."""
 
 
 class CrossEncoderConfig(NamedTuple):
@@ -27,8 +27,10 @@ class CrossEncoderConfig(NamedTuple):
 
 
 def read_config(folder: Path) -> CrossEncoderConfig:
-    """Read config.json. Raises `CheckpointError` for a model that is not a classifier with one label, or needs
-    remote code."""
+    """Read config.json.
+
+    Raises `CheckpointError` for a model that is no classifier with one label, or that needs remote code.
+    """
     try:
         config = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:

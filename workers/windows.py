@@ -20,9 +20,10 @@ class Windows(NamedTuple):
 
 
 class WindowTokenizer:
-    """Tokenises pairs of at most `context` tokens, and at most `max_tokens` tokens for a document.
+    """Tokenises pairs into windows of at most `context` tokens.
 
-    Takes over the padding and truncation of `tokenizer`.
+    The windows of a document have at most `max_tokens` tokens in all, which is what the router counts for it
+    at most. Sets the padding and truncation of `tokenizer`.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int, max_tokens: int) -> None:
@@ -34,8 +35,8 @@ class WindowTokenizer:
         room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
         # At most half of the smallest window, so that each window goes on by as much.
         tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
-        # Tokenising megabytes takes seconds, so text beyond this many characters is cut first. No token of the
-        # vocabulary is longer, so the windows are full by then unless most of the text is white space.
+        # Tokenising megabytes takes seconds, so text beyond this many characters is cut first. No token of
+        # the vocabulary is longer, so the windows are full by then unless most of the text is white space.
         longest = max(map(len, tokenizer.get_vocab()))
         self._max_characters = self._max_windows * context * longest
         self._max_query_characters = (self._max_query + 1) * longest
