@@ -30,8 +30,8 @@ _PROBE = EncodeRequest([Item(Text("a document", "passage"), against=0)], queries
 class CrossEncoder:
     """The service of a cross-encoder (`workers.encoding.Service`); takes texts against texts only.
 
-    A long document is read in windows, up to `WORKER_MAX_TOKENS` tokens in all; the best window's score is the
-    document's. Raises `CheckpointError` when the folder holds no such model.
+    A long document is read in windows, up to `WORKER_MAX_TOKENS` tokens in all; the best score of a window is
+    the document's. Raises `CheckpointError` when the folder holds no such model.
     """
 
     def __init__(self, folder: Path, settings: WorkerSettings) -> None:
