@@ -20,9 +20,10 @@ class Windows(NamedTuple):
 
 
 class WindowTokenizer:
-    """Tokenises pairs of at most `context` tokens, and at most `max_tokens` tokens for a document.
+    """Tokenises pairs into windows of at most `context` tokens.
 
-    Takes over the padding and truncation of `tokenizer`.
+    The windows of a document have at most `max_tokens` tokens in all, which is what the router counts for it
+    at most. Sets the padding and truncation of `tokenizer`.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int, max_tokens: int) -> None:

@@ -133,8 +133,9 @@ def test_windows_cover_a_document_beside_a_query_of_any_length(tmp_path: Path, l
     tokenizer = WindowTokenizer(Tokenizer.from_file(str(tmp_path / TOKENIZER)), CONTEXT, BOUND)
     query = tokenizer.shorten("y" * length)
     assert len(plain.encode(query, add_special_tokens=False)) == min(length, CONTEXT // 2)
-    ids = plain.encode("".join(map(chr, range(33, 127))) * 2, add_special_tokens=False).ids
-    windows = tokenizer.windows(query, "".join(map(chr, range(33, 127))) * 2)
+    document = "".join(map(chr, range(33, 127))) * 2
+    ids = plain.encode(document, add_special_tokens=False).ids
+    windows = tokenizer.windows(query, document)
     assert windows.second_segment == min(length, CONTEXT // 2) + 2
     covered: list[int] = []
     for window in windows.token_ids:
@@ -147,6 +148,14 @@ def test_windows_cover_a_document_beside_a_query_of_any_length(tmp_path: Path, l
         covered += own[overlap:]
     assert covered == ids
     assert not windows.cut
+
+
+def test_windows_of_roberta_have_one_token_type(tmp_path: Path) -> None:
+    write_published(tmp_path)
+    tokenizer = WindowTokenizer(Tokenizer.from_file(str(tmp_path / TOKENIZER)), CONTEXT, BOUND)
+    windows = tokenizer.windows("y", "x" * 2 * CONTEXT)
+    assert len(windows.token_ids) > 1
+    assert windows.second_segment is None
 
 
 @pytest.mark.parametrize("positions", [1026, 514])
