@@ -6,7 +6,9 @@ import socket
 
 from workers.contract import LIVE_PATH, READY_PATH
 
-REPLY_SECONDS = 10.0
+# Router and worker answer /ready at once. On Ray a worker that hangs fails three such questions, 2 s apart,
+# before Serve replaces it: after about 21 s.
+REPLY_SECONDS = 5.0
 
 
 async def is_ready(host: str, port: int, token: str | None = None) -> bool:

@@ -17,12 +17,14 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
+from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 from ray.serve.schema import ServeDeploySchema
 
 from deploy.install import NEWEST, OLDEST
+from deploy.local.readiness import REPLY_SECONDS
 from deploy.ray.config import ClusterConfig, Routers, parse_config, read_config
 from deploy.ray.room import matches
-from deploy.ray.serve_app import PoolArgs, RouterArgs, serve_document
+from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
 from router.settings import RouterSettings
 from router.targets import read_document
 from workers.settings import WorkerSettings
@@ -314,6 +316,23 @@ def test_every_pod_is_probed(pod: Pod) -> None:
         # The other paths need the token, which the kubelet has not.
         probes = [probe for name, probe in pod.container.items() if name.endswith("Probe")]
         assert [probe["httpGet"]["path"] for probe in probes] == ["/live"] * 3
+
+
+def test_a_hanging_worker_is_killed_within_half_a_minute_and_a_slow_answer_is_forgiven() -> None:
+    for pod in PODS:
+        if pod.labels["app.kubernetes.io/component"] == "worker":
+            probe = pod.container["livenessProbe"]
+            period, last = probe["periodSeconds"], probe["timeoutSeconds"]
+            silent = (probe["failureThreshold"] - 1) * period + last
+            assert 15 <= silent <= period + silent + probe["terminationGracePeriodSeconds"] <= 30
+
+
+def test_a_hanging_worker_on_ray_is_replaced_within_half_a_minute() -> None:
+    failures = REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
+    assert failures * (HEALTH_PERIOD_SECONDS + REPLY_SECONDS) + HEALTH_PERIOD_SECONDS <= 30
+    (head,) = (pod for pod in PODS if pod.labels["app.kubernetes.io/component"] == "head")
+    # Without it the worker has its time to drain first.
+    assert environment(head)["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
 
 
 def test_a_worker_may_take_half_an_hour_to_start() -> None:
