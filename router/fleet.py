@@ -305,6 +305,7 @@ class Fleet:
     def _forget(self, replica: Replica) -> None:
         self._watched.pop(replica).task.cancel()
         replica.changed = lambda: None
+        replica.remove()
 
     def _empty_pool(self, name: contract.PoolName) -> Pool:
         settings = self._settings

@@ -114,6 +114,7 @@ class Replica:
         self._nothing_done = False
         self._gone = False
         self._judged = asyncio.Event()
+        self._removed = False
 
     @property
     def space(self) -> str:
@@ -176,15 +177,22 @@ class Replica:
         self._judged.clear()
         self.state = State.SUSPECT
 
+    def remove(self) -> None:
+        """It is not probed any more; what it has been given it may still finish."""
+        self._removed = True
+        self._judged.set()
+
     async def has_died(self, instance: str) -> bool:
         """Whether the process `instance` has ended; waits for the probe that tells."""
         try:
             async with asyncio.timeout(VERDICT_SECONDS):
-                while self.state is State.SUSPECT:
+                while self.state is State.SUSPECT and not self._removed:
                     await self._judged.wait()
         except TimeoutError:
             return True
-        return self.state is State.DOWN or self.info is None or self.info.instance != instance
+        return (
+            self._removed or self.state is State.DOWN or self.info is None or self.info.instance != instance
+        )
 
     def draining(self) -> None:
         """It is stopping: what it has it finishes, more it does not take."""

@@ -6,8 +6,10 @@ through a sigmoid.
 """
 
 import asyncio
+import logging
 import secrets
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +26,8 @@ from workers.engine import WrongVectorError, log_reading, tolerance_of
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
 from workers.windows import Windows, WindowTokenizer
+
+logger = logging.getLogger(__name__)
 
 _TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
 _QUERY = Text("what does the lighthouse keeper write down?", "query")
@@ -52,6 +56,7 @@ class CrossEncoder:
         max_tokens = min(settings.max_tokens, config.context)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer = WindowTokenizer(tokenizer, max_tokens, settings.max_tokens)
+        self._token_types = config.token_types
         self.tolerance = tolerance_of(settings.dtype, settings.quantization)
         space = vector_space(
             folder, None, dtype=settings.dtype, quantization=settings.quantization, progress=log_reading
@@ -97,24 +102,26 @@ class CrossEncoder:
 
     def _jobs(self, request: EncodeRequest) -> list[Job | Failure]:
         # Once for each query, which many documents share.
-        queries = [
-            self._tokenizer.shorten(query.text) if isinstance(query, Text) else None
-            for query in request.queries
-        ]
-        return [
-            self._job(index, item, None if item.against is None else queries[item.against], request.priority)
-            for index, item in enumerate(request.items)
-        ]
-
-    def _job(self, index: int, item: Item, query: str | None, priority: int) -> Job | Failure:
-        if query is None or not isinstance(item.content, Text):
-            return Failure(index, "unsupported", _TEXTS_ONLY)
-        windows = self._tokenizer.windows(query, item.content.text)
-        return lambda: self._score(index, windows, priority)
+        shortened = cache(self._tokenizer.shorten)
+        jobs: list[Job | Failure] = []
+        for index, item in enumerate(request.items):
+            query = None if item.against is None else request.queries[item.against]
+            if not isinstance(query, Text) or not isinstance(item.content, Text):
+                jobs.append(Failure(index, "unsupported", _TEXTS_ONLY))
+                continue
+            try:
+                windows = self._tokenizer.windows(shortened(query.text), item.content.text)
+            # The tokenizer has no exception of its own.
+            except Exception as error:
+                logger.exception("a pair cannot be tokenised")
+                jobs.append(Failure(index, "internal", f"the pair cannot be tokenised: {error}"))
+                continue
+            jobs.append(partial(self._score, index, windows, request.priority))
+        return jobs
 
     async def _score(self, index: int, windows: Windows, priority: int) -> Frame:
         # vLLM takes the position of the second segment instead of a type for each token.
-        segment = windows.second_segment
+        segment = windows.second_segment if self._token_types else None
         params = self._llm.params(
             "classify", None if segment is None else {"compressed_token_type_ids": segment}
         )

@@ -20,9 +20,14 @@ MODEL_TYPES = {
 
 
 class CrossEncoderConfig(NamedTuple):
-    """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code."""
+    """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code.
+
+    `token_types` says whether the model reads token types. Tokenizers of other models set them too, and
+    vLLM's engine dies of them with ModernBERT.
+    """
 
     context: int
+    token_types: bool
     rewritten: dict[str, Any] | None = None
 
 
@@ -42,9 +47,11 @@ def read_config(folder: Path) -> CrossEncoderConfig:
     if len(config.get("id2label") or {0: ""}) != 1 and config.get("num_labels") != 1:
         raise CheckpointError(f"{folder} has several labels; a reranker has one")
     positions = int(config.get("max_position_embeddings", 512))
+    padding = config.get("pad_token_id")
     # RoBERTa numbers its positions from pad_token_id + 1.
-    offset = int(config.get("pad_token_id", 1)) + 1 if "roberta" in architecture.lower() else 0
-    return CrossEncoderConfig(positions - offset, _rewritten(folder, config, architecture))
+    offset = (1 if padding is None else int(padding)) + 1 if "roberta" in architecture.lower() else 0
+    token_types = architecture == "BertForSequenceClassification"
+    return CrossEncoderConfig(positions - offset, token_types, _rewritten(folder, config, architecture))
 
 
 def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[str, Any] | None:

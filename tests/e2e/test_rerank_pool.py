@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from loadtests.processes import Deployment
-from tests.cross_encoders import TEXTS, Score, write_xlm_roberta
+from tests.cross_encoders import TEXTS, Score, write_published
 
 QUERY = "Where does the river begin?"
 
@@ -15,7 +15,7 @@ QUERY = "Where does the river begin?"
 @pytest.fixture(scope="module")
 def reranker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, Score]]:
     folder: Path = tmp_path_factory.mktemp("reranker")
-    score = write_xlm_roberta(folder / "model")
+    score = write_published(folder / "model")
     started = Deployment(
         folder / "log",
         folder / "state",

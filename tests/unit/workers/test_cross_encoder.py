@@ -33,9 +33,11 @@ class Llm:
     def __init__(self, args: dict[str, Any]) -> None:
         self.args = args
         self.read: list[list[int]] = []
+        self.extra: list[dict[str, Any] | None] = []
         self.waiting = 0
 
-    def params(self, *_: object) -> None: ...
+    def params(self, _: str, extra: dict[str, Any] | None) -> None:
+        self.extra.append(extra)
 
     def shutdown(self) -> None: ...
 
@@ -148,6 +150,21 @@ def test_windows_cover_a_document_beside_a_query_of_any_length(tmp_path: Path, l
         covered += own[overlap:]
     assert covered == ids
     assert not windows.cut
+
+
+@pytest.mark.parametrize(
+    ("architecture", "token_types"),
+    [("BertForSequenceClassification", True), ("ModernBertForSequenceClassification", False)],
+)
+async def test_only_bert_is_given_token_types(
+    tmp_path: Path, llm: Llm, architecture: str, token_types: bool
+) -> None:
+    write_bert(tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"architectures": [architecture]}))
+    await frames(tmp_path, "short")
+    begin = Tokenizer.from_file(str(tmp_path / TOKENIZER)).encode("a river", "short").type_ids.index(1)
+    assert llm.extra == [{"compressed_token_type_ids": begin} if token_types else None]
 
 
 def test_windows_of_roberta_have_one_token_type(tmp_path: Path) -> None:
