@@ -1,5 +1,6 @@
 """The dispatcher: from what waits and the state of the replicas to the next batch (pure)."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,9 +10,12 @@ from router.queue import PoolQueue
 from router.replica import Replica
 from router.shares import share_of, takes_bulk
 
+# A replica gets nothing new for this long, so that it becomes idle for a suspect; then as long anything.
+SPARE_SECONDS = 1.0
+
 
 class Dispatched(NamedTuple):
-    """A batch for a replica, or None for both; and the items met on the way whose deadline has passed."""
+    """The next batch and its replica, both None if nothing can be sent; `expired` are past their deadline."""
 
     replica: Replica | None
     batch: Batch | None
@@ -25,10 +29,12 @@ class Dispatcher:
     """Takes batches for the replicas of one pool out of its queue.
 
     `ordinary` is the pace of the replica that last finished a batch: the default for unmeasured ones.
+    `spares_until` is when a replica that is spared for a suspect takes other work again.
     """
 
     def __init__(self, queue: PoolQueue, batch_tokens: int, batch_items: int) -> None:
         self.ordinary = Pace()
+        self.spares_until = -math.inf
         self._queue = queue
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
@@ -40,13 +46,27 @@ class Dispatcher:
             for replica in replicas
             if replica.has_free_lane(now, bulk=True) and takes_bulk(replica, beside_queries=beside_queries)
         ]
-        bulk = self._queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
-        if bulk is None:
+        first = self._queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
+        if first is None:
             return NOTHING
-        able = for_bulk if bulk else [replica for replica in replicas if replica.has_free_lane(now)]
-        able, head_too = self._able_for_head(able, replicas, bulk=bulk)
+        spared: Replica | None = None
+        # The other class has its turn when nothing of the first can be sent.
+        for bulk in (first, not first):
+            able = for_bulk if bulk else [replica for replica in replicas if replica.has_free_lane(now)]
+            able, head_too, spare = self._able_for_head(able, replicas, now, bulk=bulk)
+            spared = spared or spare
+            able = [replica for replica in able if replica is not spared]
+            found = self._take(able, now, bulk=bulk, beside_queries=beside_queries, head_too=head_too)
+            if found is not NOTHING:
+                return found
+        return NOTHING
+
+    def _take(
+        self, able: list[Replica], now: float, *, bulk: bool, beside_queries: bool, head_too: bool
+    ) -> Dispatched:
+        """The next batch of a class for one of `able`."""
         _, waiting = self._queue.depth(bulk=bulk)
-        while able:
+        while able and waiting:
             replica = min(able, key=self._expected)
             share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
             batch, expired = self._queue.take(
@@ -65,32 +85,39 @@ class Dispatcher:
         return NOTHING
 
     def _able_for_head(
-        self, able: list[Replica], replicas: Sequence[Replica], *, bulk: bool
-    ) -> tuple[list[Replica], bool]:
-        """Which of `able` the next batch may go to, and whether it may hold the head of its class.
+        self, able: list[Replica], replicas: Sequence[Replica], now: float, *, bulk: bool
+    ) -> tuple[list[Replica], bool, Replica | None]:
+        """Replicas that may take the next batch, and whether it may include the first waiting item.
 
-        Where it may not, the head keeps its place and the batch is made of what stands behind it.
+        If not, that item stays first and later ones are taken. The third is a replica that gets nothing, of
+        any class, so that it becomes idle.
         """
         head = self._queue.head(bulk=bulk)
         if head is None or not head.failed_before:
-            return able, True
+            return able, True, None
         # Replicas of another vector space than that of the head's request are of no use to it.
         usable = [replica for replica in replicas if head.gather.takes(head.pool, replica.space)]
         if head.deaths:
             # A suspect has a replica to itself, one suspect at a time.
             if any(replica.quarantined for replica in replicas):
-                return able, False
+                return able, False, None
             free = [replica for replica in able if replica in usable]
             if idle := [replica for replica in free if not replica.lanes_in_use]:
-                return idle, True
-            # One replica gets nothing more until it is idle.
-            spared = min(free, key=lambda replica: replica.lanes_in_use, default=None)
-            return [replica for replica in able if replica is not spared], False
+                return idle, True, None
+            return able, False, self._spare(free, now)
         if not any(replica.sound for replica in usable):
-            return able, True
+            return able, True, None
         # Another try goes to a replica whose last batch did not fail, even if that is busy now.
         sound = [replica for replica in able if replica.sound and replica in usable]
-        return sound or able, bool(sound)
+        return sound or able, bool(sound), None
+
+    def _spare(self, free: list[Replica], now: float) -> Replica | None:
+        """The replica to spare for a suspect, in turns: with a long text it may not be idle for minutes."""
+        if now >= self.spares_until + SPARE_SECONDS:
+            self.spares_until = now + SPARE_SECONDS
+        if now >= self.spares_until:
+            return None
+        return min(free, key=lambda replica: replica.lanes_in_use, default=None)
 
     def _expected(self, replica: Replica) -> tuple[float, int]:
         """About how long the tokens in flight at `replica` take; an unmeasured one counts as ordinary.

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from router.discovery import Discovery, source_of
 from router.errors import QueueFull, Unavailable
 from router.health import Prober
-from router.item import Gather, Item, cost_of
+from router.item import Gather, Item, Required, cost_of
 from router.metrics import Metrics
 from router.observer import PoolObserver
 from router.pool import RETRY_AFTER, Pool
 from router.queue import PoolQueue
-from router.replica import Replica, State
+from router.replica import UP, Replica, State
 from router.settings import RouterSettings
 from router.targets import TargetGroup, change
 from router.tracing import Tracing
@@ -239,11 +239,11 @@ class Fleet:
         *,
         request_id: str = "",
         span: "Span | None" = None,
-        required: frozenset[str] = frozenset(),
+        required: Required | None = None,
     ) -> Gather:
         """Let all of `items` wait for their pools, or none; `finished` is called when the gather is closed.
 
-        `required` are the vector spaces that the client takes, empty for any. Raises `Unavailable` when a
+        `required` are the vector spaces that the client takes. Raises `Unavailable` when a
         pool has no ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when
         one serves another vector space, `CrashesWorker` for an item that workers died with.
         """
@@ -253,8 +253,6 @@ class Fleet:
         self._requests += 1
         for pool, part in parts.items():
             pool.came(cost_of(part))
-        for pool, part in parts.items():
-            pool.check_room(part, deadline, required)
 
         def close(gather: Gather) -> None:
             if gather.error is not None:
@@ -263,6 +261,9 @@ class Fleet:
             finished()
 
         gather = Gather(items, self.clock(), deadline, close, request_id, span, required)
+        for pool, part in parts.items():
+            pool.check_room(part, deadline, gather.required_of(pool.name))
+
         for pool, part in parts.items():
             pool.admit(part)
         return gather
@@ -326,7 +327,7 @@ class Fleet:
             return f"it serves the task {info.task}, not {replica.pool}; start it with that task's checkpoint"
         for pool in self.pools.values():
             for other in pool.replicas:
-                if other is replica or other.state is not State.READY or other.info is None:
+                if other is replica or other.state not in UP or other.info is None:
                     continue
                 if RERANK_POOL not in (replica.pool, pool.name) and info.dimensions != other.info.dimensions:
                     return f"it has {info.dimensions} dimensions, {other.address} has {other.info.dimensions}"
@@ -336,7 +337,7 @@ class Fleet:
                     and replica.version == other.version
                 ):
                     return (
-                        f"its vector space is {info.space}, that of {other.address} is {other.info.space}: "
+                        f"its vector space is {info.space}, but {other.address} serves {other.info.space}: "
                         "give it the same checkpoint, dtype and quantization, or declare an upgrade by "
                         "different labels `version` in the discovery document"
                     )

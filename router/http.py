@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = _joined(scope["headers"])
         self.id = id_of(self.headers)
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
@@ -153,6 +153,15 @@ def id_of(headers: Mapping[bytes, bytes]) -> bytes:
 def new_id() -> bytes:
     """An id for a request: 32 hexadecimal digits."""
     return b"%032x" % random.getrandbits(128)
+
+
+def _joined(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    """Headers by name; the values of one that was sent in several lines are a list (RFC 9110, 5.3)."""
+    joined = dict(headers)
+    if len(joined) < len(headers):
+        for name in joined:
+            joined[name] = b", ".join(value for other, value in headers if other == name)
+    return joined
 
 
 def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -> Reply:

@@ -1,7 +1,7 @@
 """An item on its way, and the request that waits for all of its items (pure: times are passed in)."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,10 @@ class Query:
 
     content: contract.Text | contract.Image
     cost: int
+
+
+Required = Mapping[str, frozenset[str]]
+"""The vector spaces that a client takes, by pool; "" stands for every pool that is not named."""
 
 
 class Place(IntEnum):
@@ -116,7 +120,7 @@ class Batch:
             for item in self.items
         ]
         queries = [query.content for query in places]
-        return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries)
+        return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries, alone=self.suspect)
 
     @property
     def suspect(self) -> bool:
@@ -141,8 +145,8 @@ class Gather:
     `finished` is called once: when the last result is in, or at the first error. `request_id` and `span`
     tell logs and traces whose items these are.
 
-    `spaces` is the vector space of each pool's results, which are all of one. `required` names the spaces
-    that the client takes; empty means any.
+    `spaces` maps each pool to the one vector space of its results. `required` has the spaces that the client
+    takes of a pool, and under "" those that it takes of every other pool; no entry means any.
     """
 
     __slots__ = (
@@ -169,7 +173,7 @@ class Gather:
         finished: Callable[["Gather"], None],
         request_id: str = "",
         span: "Span | None" = None,
-        required: frozenset[str] = frozenset(),
+        required: Required | None = None,
     ) -> None:
         if not items:
             raise ValueError("a request without items has nothing to gather. This is a bug.")
@@ -184,7 +188,7 @@ class Gather:
         self.finished = finished
         self.request_id = request_id
         self.span = span
-        self.required = required
+        self.required: Required = required or {}
         self.spaces: dict[contract.PoolName, str] = {}
         for item in items:
             item.gather = self
@@ -198,7 +202,12 @@ class Gather:
         """Whether results of `pool` may be of `space`."""
         if pool in self.spaces:
             return self.spaces[pool] == space
-        return not self.required or space in self.required
+        required = self.required_of(pool)
+        return not required or space in required
+
+    def required_of(self, pool: contract.PoolName) -> frozenset[str]:
+        """The spaces that results of `pool` may be of, empty for any."""
+        return self.required.get(pool) or self.required.get("", frozenset())
 
     def start_over(self, pool: contract.PoolName) -> list[Item]:
         """Forget the results of `pool`; returns the items that were done and have to be done again."""
@@ -206,7 +215,6 @@ class Gather:
         done = [item for item in self.items if item.pool == pool and self.results[item.index] is not None]
         for item in done:
             self.results[item.index] = None
-            item.place = Place.PLANNED
         self.waiting_for += len(done)
         return done
 

@@ -12,6 +12,7 @@ from router.plan import MODEL
 from router.rerank import RerankRequest
 from router.schema import EmbeddingRequest
 from router.settings import RouterSettings
+from router.work import SPACES_PATTERN
 from workers.contract import PoolName
 
 VERSION = "0.1.0"
@@ -329,7 +330,7 @@ def _work_headers(settings: RouterSettings) -> list[dict[str, Any]]:
         {
             "name": "x-require-vector-space",
             "in": "header",
-            "schema": {"type": "string"},
+            "schema": {"type": "string", "pattern": SPACES_PATTERN},
             "description": "Vector spaces that the client takes, separated by commas, as a reply's "
             "`x-vector-space` names them; any when left out.",
         },

@@ -14,7 +14,7 @@ from router.item import Batch, Gather, Item, Place
 from router.metrics import Metrics
 from router.observer import PoolObserver
 from router.queue import PoolQueue
-from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
+from router.replica import UP, Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
 from router.suspects import Suspects
 from workers import contract
@@ -63,6 +63,7 @@ class Pool:
         self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), clock())
         self._last_query = -math.inf
         self._dispatching = False
+        self._sparing = False
         self._hold = Hold(hold_seconds, clock, self._held_too_long)
 
     @property
@@ -74,13 +75,12 @@ class Pool:
     @property
     def up(self) -> bool:
         """Whether any replica is up, even if it is left alone for a moment: accepted work waits for it."""
-        return any(replica.state in (State.READY, State.SUSPECT) for replica in self.replicas)
+        return any(replica.state in UP for replica in self.replicas)
 
     @property
     def spaces(self) -> list[str]:
         """The vector spaces that it serves: one, or two during an upgrade."""
-        up = (State.READY, State.SUSPECT)
-        return sorted({replica.space for replica in self.replicas if replica.state in up and replica.info})
+        return sorted({replica.space for replica in self.replicas if replica.state in UP and replica.info})
 
     @property
     def holds(self) -> bool:
@@ -147,6 +147,10 @@ class Pool:
             if replica is not None and batch is not None:
                 self._start(replica, batch, now)
             elif not expired:
+                # Whatever ended the sparing of a replica, nothing else may happen then.
+                if now < self._dispatcher.spares_until and not self._sparing:
+                    self._sparing = True
+                    self._dispatch_at(self._dispatcher.spares_until)
                 return
 
     def _dispatch_soon(self) -> None:
@@ -217,12 +221,13 @@ class Pool:
         )
 
     def _keep_spaces(self, items: Sequence[Item]) -> None:
-        """Have requests start over whose vector space is no longer served, so that none gets two."""
+        """Restart requests whose vector space is no longer served."""
         spaces = self.spaces
         for gather in dict.fromkeys(item.gather for item in items):
             if gather.closed or not spaces or any(gather.takes(self.name, space) for space in spaces):
                 continue
-            if gather.required and gather.required.isdisjoint(spaces):
+            required = gather.required_of(self.name)
+            if required and required.isdisjoint(spaces):
                 gather.fail(self._mismatch(spaces), self._clock())
             else:
                 self.queue.put_back(gather.start_over(self.name))
@@ -300,6 +305,7 @@ class Pool:
         if seconds > 0:
             asyncio.get_running_loop().call_later(seconds, self._dispatch_at, moment)
         else:
+            self._sparing = False
             self.dispatch()
 
     def _deliver(self, item: Item, frame: contract.Frame) -> None:

@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 
 import msgspec
@@ -39,6 +40,9 @@ class State(Enum):
     SUSPECT = "suspect"
     READY = "ready"
     DRAINING = "draining"
+
+
+UP = (State.READY, State.SUSPECT)
 
 
 class ReplicaFailed(Exception):
@@ -173,7 +177,7 @@ class Replica:
             self._become(State.SUSPECT, reason)
 
     def expect(self) -> None:
-        """It is new, and most likely up: work waits for it until it was probed."""
+        """Treat a new replica as up until its first probe."""
         self._judged.clear()
         self.state = State.SUSPECT
 
@@ -183,16 +187,16 @@ class Replica:
         self._judged.set()
 
     async def has_died(self, instance: str) -> bool:
-        """Whether the process `instance` has ended; waits for the probe that tells."""
-        try:
+        """Whether there is evidence that the process `instance` has ended; waits for the probe that tells.
+
+        Evidence is a port that refuses connections, or another process behind it. A worker that is stopping,
+        removed or silent may have done nothing wrong.
+        """
+        with suppress(TimeoutError):
             async with asyncio.timeout(VERDICT_SECONDS):
                 while self.state is State.SUSPECT and not self._removed:
                     await self._judged.wait()
-        except TimeoutError:
-            return True
-        return (
-            self._removed or self.state is State.DOWN or self.info is None or self.info.instance != instance
-        )
+        return self._gone or (self.info is not None and self.info.instance != instance)
 
     def draining(self) -> None:
         """It is stopping: what it has it finishes, more it does not take."""

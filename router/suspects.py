@@ -67,7 +67,8 @@ def _error(item: Item) -> CrashesWorker:
 
 
 def _key(item: Item) -> bytes:
-    digest = hashlib.blake2b(_encode((item.pool, item.wire)), digest_size=16)
+    # With other options it is the same input to the model.
+    digest = hashlib.blake2b(_encode((item.pool, item.wire.content)), digest_size=16)
     if item.query is not None:
         digest.update(_encode(item.query.content))
     return digest.digest()

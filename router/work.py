@@ -4,13 +4,14 @@ import asyncio
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Generator, Mapping
 from typing import TypeVar
 
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.fleet import Fleet
 from router.http import Header, Request
-from router.item import Item, cost_of
+from router.item import Item, Required, cost_of
 from router.plan import Limits
 from router.settings import RouterSettings
 from workers.contract import SPACE_HEADER, PoolName, Vector
@@ -21,7 +22,8 @@ DIMENSIONS, MAX_TOKENS = 2048, 32_768
 
 Result = TypeVar("Result")
 
-_SPACE = re.compile(r"[0-9a-zA-Z_-]+")
+# One space, or several with commas between them, each as it is or with its pool.
+SPACES_PATTERN = r"^(?:[a-z-]+=)?[0-9A-Za-z_]+(?: *, *(?:[a-z-]+=)?[0-9A-Za-z_]+)*$"
 _BULK = {"interactive": False, "bulk": True}
 
 
@@ -38,23 +40,26 @@ def limits_of(fleet: Fleet, settings: RouterSettings) -> Limits:
     )
 
 
-def required_spaces(request: Request) -> frozenset[str]:
-    """The vector spaces that the client takes, empty for any. Raises `Invalid`.
+def required_spaces(request: Request) -> Required:
+    """The vector spaces that the client takes. Raises `Invalid`.
 
-    They are written as digests, or as the header `x-vector-space` of a reply has them.
+    They are written as digests, for every pool, or as the header `x-vector-space` of a reply has them.
     """
     header = request.header("x-require-vector-space")
     if header is None:
-        return frozenset()
-    spaces = frozenset(part.rpartition("=")[2].strip() for part in header.split(","))
-    if not all(_SPACE.fullmatch(space) for space in spaces):
+        return {}
+    if re.fullmatch(SPACES_PATTERN, header) is None:
         raise Invalid.field(
             "header -> x-require-vector-space",
             "write vector spaces with commas between them, as x-vector-space of a reply names them",
             "vector_space",
             header,
         )
-    return spaces
+    spaces: defaultdict[str, set[str]] = defaultdict(set)
+    for part in header.split(","):
+        pool, _, space = part.strip().rpartition("=")
+        spaces[pool].add(space)
+    return {pool: frozenset(some) for pool, some in spaces.items()}
 
 
 def space_header(spaces: Mapping[PoolName, str]) -> Header:

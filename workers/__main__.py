@@ -97,6 +97,8 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
     await service.warm_up()
     app = WorkerApp(service, settings.max_waiting_items, settings.token)
     await app.canaries.learn()
+    if not service.steps:
+        raise RuntimeError("the engine does not count its steps: vLLM has not loaded the plugin `triptych`")
     # What vLLM and torch have made by now stays; looking through all of it again and again would hold up
     # every request for a third of a second.
     gc.collect()

@@ -26,6 +26,7 @@ from workers.contract import (
     SPACE_HEADER,
     STATE_HEADER,
     WAIT_HEADER,
+    WRONG,
     EncodeRequest,
     decode_request,
     encode_info,
@@ -41,6 +42,17 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Encoded media of a whole batch; the router's own limits are far below.
 MAX_BODY_BYTES = 256 * 2**20
+
+
+class _WrongVectors(Exception):
+    """The canaries failed while the batch was in the engine."""
+
+
+# What a batch that is cut is answered with, if nothing of it was sent.
+_ENDS: dict[type[Exception], tuple[str, str]] = {
+    EngineDied: (DEAD, "the engine has died"),
+    _WrongVectors: (WRONG, "the engine gives wrong vectors"),
+}
 
 
 class WorkerApp:
@@ -109,7 +121,7 @@ class WorkerApp:
             request = decode_request(body)
         except msgspec.DecodeError as error:
             return await _reply(send, 400, msgspec.json.encode({"reason": str(error)}))
-        stay = self._admission.enter(caller, request.priority, len(request.items))
+        stay = self._admission.enter(caller, request.priority, len(request.items), alone=request.alone)
         if not isinstance(stay, Stay):
             self._metrics.refused(OVERLOADED)
             return await _unavailable(send, OVERLOADED, (WAIT_HEADER, f"{stay:.3f}"))
@@ -131,7 +143,7 @@ class WorkerApp:
             ]
             async for chunk, more in frames:
                 if self.canaries.failure:
-                    raise EngineDied
+                    raise _WrongVectors
                 if not started:
                     # Not before: so the head goes in one packet with the first frames, and a batch that
                     # is done at once has a length instead of chunks.
@@ -152,11 +164,12 @@ class WorkerApp:
                 raise
             # The caller has left: nobody is there to answer, and the engine has been told.
             this.uncancel()
-        except EngineDied:
-            logger.error("the engine died with a batch; the reply ends here")
+        except (EngineDied, _WrongVectors) as error:
+            state, reason = _ENDS[type(error)]
+            logger.error("a batch is cut: %s", reason)
             if not started:
                 gone.cancel()
-                await _reply(send, 500, b'{"reason": "the engine has died"}', (STATE_HEADER, DEAD))
+                await _reply(send, 500, msgspec.json.encode({"reason": reason}), (STATE_HEADER, state))
             # What has been started is not finished, so the server cuts the connection.
         finally:
             gone.cancel()

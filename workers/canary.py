@@ -19,17 +19,16 @@ from workers.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
-# After a canary that took t seconds, the next one waits 100 t: less than one hundredth of the engine's time.
+# A canary that takes an idle engine t seconds is followed by 100 t without one: a hundredth of its time.
 REST = 100
+# No less, also when items fail one after another.
 SHORTEST_REST_SECONDS = 10.0
-# Also when items fail one after another.
-SHORTEST_DOUBT_SECONDS = 1.0
-# A score near zero has no length to speak of.
+# Smallest length to divide by: a score may be near zero.
 _SHORTEST_LENGTH = 0.1
 
 
 class Drift(Exception):
-    """A canary's vector is not the one it was."""
+    """A canary's vector differs from the one learned at start."""
 
 
 class Canaries:
@@ -40,6 +39,7 @@ class Canaries:
         self._service = service
         self._metrics = metrics
         self._known: dict[str, NDArray[np.float32]] = {}
+        self._rest: dict[str, float] = {}
         self._doubt = asyncio.Event()
 
     def doubt(self) -> None:
@@ -50,7 +50,9 @@ class Canaries:
         """Encode each canary twice, alone and then all at once, and keep its vector. Raises what is wrong."""
         canaries = self._service.canaries
         for name, request in canaries.items():
+            started = time.monotonic()
             self._known[name] = await self._encode(request)
+            self._rest[name] = max(SHORTEST_REST_SECONDS, REST * (time.monotonic() - started))
         vectors = await asyncio.gather(*map(self._encode, canaries.values()))
         for name, vector in zip(canaries, vectors, strict=True):
             self._compare(name, vector)
@@ -58,8 +60,6 @@ class Canaries:
     async def watch(self) -> None:
         """Encode one canary after another, until one fails or drifts."""
         for name, request in itertools.cycle(self._service.canaries.items()):
-            self._doubt.clear()
-            started = time.monotonic()
             try:
                 self._compare(name, await self._encode(request))
             except Exception as error:
@@ -69,11 +69,11 @@ class Canaries:
                 self.failure = f"the canary {name!r} failed: {type(error).__name__}: {error}"
                 logger.error("out of service: %s", self.failure)
                 return
-            rest = max(SHORTEST_REST_SECONDS, REST * (time.monotonic() - started))
-            await asyncio.sleep(SHORTEST_DOUBT_SECONDS)
+            await asyncio.sleep(SHORTEST_REST_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(rest):
+                async with asyncio.timeout(self._rest[name] - SHORTEST_REST_SECONDS):
                     await self._doubt.wait()
+            self._doubt.clear()
 
     async def _encode(self, request: EncodeRequest) -> NDArray[np.float32]:
         [job] = await self._service.jobs(request)

@@ -18,7 +18,8 @@ A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothi
 and the replica has not failed. `x-worker-wait` says after how many seconds there should be room. It is then
 kept for a while for the same caller, which is known by its `x-router`.
 A worker that is stopping, or out of service, answers 503 with `x-worker-state: draining`.
-A batch whose engine has died before its first frame is answered 500 with `x-worker-state: dead`.
+A batch whose engine has died before its first frame is answered 500 with `x-worker-state: dead`; one whose
+vectors the worker itself does not trust any more, with `wrong`.
 
 Imports neither torch nor vllm, so that the router can.
 """
@@ -41,6 +42,7 @@ REQUESTS_HEADER = "x-request-ids"
 OVERLOADED = "overloaded"
 DRAINING = "draining"
 DEAD = "dead"
+WRONG = "wrong"
 
 PoolName = Literal["retrieval", "text-matching", "code", "rerank"]
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
@@ -97,12 +99,14 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A batch. `priority` is the engine's: lower goes first (0 interactive, 1 bulk).
 
+    `alone` asks for the worker to have nothing else meanwhile: the batch may be what ended another.
     `queries` are what some of the items are held against: each is sent and read once, however many those are.
     """
 
     items: list[Item]
     priority: int = 0
     queries: list[Text | Image] = []
+    alone: bool = False
 
     def __post_init__(self) -> None:
         places = [item.against for item in self.items if item.against is not None]

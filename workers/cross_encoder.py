@@ -45,7 +45,7 @@ class CrossEncoder:
     """
 
     canaries: ClassVar = {
-        name: EncodeRequest([Item(Text(text, "passage"), against=0)], priority=1, queries=[_QUERY])
+        name: EncodeRequest([Item(Text(text, "passage"), against=0)], queries=[_QUERY])
         for name, text in _DOCUMENTS.items()
     }
 
@@ -57,14 +57,16 @@ class CrossEncoder:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer = WindowTokenizer(tokenizer, max_tokens, settings.max_tokens)
         self._token_types = config.token_types
-        self.tolerance = tolerance_of(settings.dtype, settings.quantization)
-        space = vector_space(
-            folder, None, dtype=settings.dtype, quantization=settings.quantization, progress=log_reading
-        )
         with ExitStack() as stack:
             args = stack.enter_context(config_args(config))
             self._llm = Llm(args | cross_encoder_args(folder, max_tokens, settings))
             stack.callback(self._llm.shutdown)
+            # vLLM chooses the dtype of a cross-encoder itself when it is left to.
+            dtype = self._llm.dtype
+            self.tolerance = tolerance_of(dtype, settings.quantization)
+            space = vector_space(
+                folder, None, dtype=dtype, quantization=settings.quantization, progress=log_reading
+            )
             self._stack = stack.pop_all()
         self.info = Info(
             task="rerank",

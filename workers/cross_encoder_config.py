@@ -19,6 +19,9 @@ MODEL_TYPES = {
 """transformers' `model_type` of the architectures that vLLM 0.32 implements itself (its model registry)."""
 
 
+_PADDED = ("Roberta", "XLMRoberta", "Camembert")
+
+
 class CrossEncoderConfig(NamedTuple):
     """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code.
 
@@ -48,8 +51,8 @@ def read_config(folder: Path) -> CrossEncoderConfig:
         raise CheckpointError(f"{folder} has several labels; a reranker has one")
     positions = int(config.get("max_position_embeddings", 512))
     padding = config.get("pad_token_id")
-    # RoBERTa numbers its positions from pad_token_id + 1.
-    offset = (1 if padding is None else int(padding)) + 1 if "roberta" in architecture.lower() else 0
+    # These models number their positions from pad_token_id + 1.
+    offset = (1 if padding is None else int(padding)) + 1 if architecture.startswith(_PADDED) else 0
     token_types = architecture == "BertForSequenceClassification"
     return CrossEncoderConfig(positions - offset, token_types, _rewritten(folder, config, architecture))
 

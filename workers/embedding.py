@@ -56,10 +56,7 @@ class Embedder:
             "long text": Text(long, "passage"),
             "image": Image(striped_png()),
         }
-        return {
-            name: EncodeRequest([Item(content, truncate=True)], priority=1)
-            for name, content in contents.items()
-        }
+        return {name: EncodeRequest([Item(content, truncate=True)]) for name, content in contents.items()}
 
     @property
     def dead(self) -> bool:

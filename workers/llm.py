@@ -67,6 +67,11 @@ class Llm:
         return self._unfinished > 0
 
     @property
+    def dtype(self) -> str:
+        """The engine's arithmetic, such as float32."""
+        return str(self._llm.model_config.dtype).removeprefix("torch.")
+
+    @property
     def dead(self) -> bool:
         """True once the engine process has failed; it does not come back."""
         return bool(self._llm.errored)

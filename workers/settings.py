@@ -49,7 +49,13 @@ FIXED_ENGINE_ARGS |= dict.fromkeys(
         "tokenizer_revision",
         "skip_tokenizer_init",
         "kv_cache_dtype",
+        "model_impl",
+        "speculative_config",
+        "kv_transfer_config",
+        "worker_cls",
         "data_parallel_size",
+        # The plugin sets it for each step.
+        "long_prefill_token_threshold",
     )
 )
 
@@ -116,7 +122,8 @@ class WorkerSettings(StrictSettings):
         20,
         gt=0,
         description="Longest time without an engine step while there is work; then the worker ends, to be "
-        "started again. Steps are kept at about half a second.",
+        "started again. Steps are kept at about half a second, except where the input cannot be cut: an "
+        "image, or a cross-encoder's pair. Raise it where one of these takes longer.",
     )
     drain_seconds: float = Field(30, ge=0, description="Time accepted work has to finish on SIGTERM.")
 

@@ -54,8 +54,14 @@ class Child:
             preexec_fn=_die_with(os.getpid()),
         )
         self.pid = self._popen.pid
-        guard.add(self.pid)
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            guard.add(self.pid)
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            # Without it the process could not be watched, and would keep its port.
+            os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            raise
         self._loop.add_reader(self._pidfd, self._reap)
         self._reading = self._loop.create_task(self._read()) if on_line else None
 

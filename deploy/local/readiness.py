@@ -13,12 +13,17 @@ REPLY_SECONDS = 5.0
 
 async def is_ready(host: str, port: int, token: str | None = None) -> bool:
     """Whether GET /ready, with `token` where there is one, answers 200."""
-    return await _answers(host, port, READY_PATH, token, REPLY_SECONDS)
+    with contextlib.suppress(ConnectionRefusedError):
+        return await _answers(host, port, READY_PATH, token, REPLY_SECONDS)
+    return False
 
 
-async def is_live(host: str, port: int, seconds: float) -> bool:
-    """Whether GET /live answers 200 within `seconds`; it needs no token."""
-    return await _answers(host, port, LIVE_PATH, None, seconds)
+async def is_live(host: str, port: int, seconds: float) -> bool | None:
+    """Whether GET /live answers 200 within `seconds`; None where nothing listens. It needs no token."""
+    try:
+        return await _answers(host, port, LIVE_PATH, None, seconds)
+    except ConnectionRefusedError:
+        return None
 
 
 async def _answers(host: str, port: int, path: str, token: str | None, seconds: float) -> bool:
@@ -33,6 +38,8 @@ async def _answers(host: str, port: int, path: str, token: str | None, seconds: 
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
+    except ConnectionRefusedError:
+        raise
     except (OSError, ValueError):  # a timeout is an OSError, a line without an end a ValueError
         return False
     return status.split(b" ")[1:2] == [b"200"]

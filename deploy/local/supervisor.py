@@ -146,18 +146,22 @@ class Supervisor:
         a suspended machine, asked no questions in that time.
         """
         seconds = LIVE_SECONDS / LIVE_QUESTIONS
-        answered, missed = False, 0
-        while missed < LIVE_QUESTIONS:
+        answered, missed, closed = False, 0, 0.0
+        while missed < LIVE_QUESTIONS and closed < self._stop_seconds:
             _, live = await asyncio.gather(
                 asyncio.wait([child.exited], timeout=seconds), is_live(spec.host, spec.port, seconds)
             )
             if child.exited.done():
                 return
             if live:
-                answered, missed = True, 0
+                answered, missed, closed = True, 0, 0.0
+            elif answered and live is None:
+                # It was told to stop, and finishes what it has.
+                closed += seconds
             elif answered:
                 missed += 1
-        self._output.say(f"{spec.name} does not answer /live for {LIVE_SECONDS:g} s; killing it")
+        silence = max(LIVE_SECONDS, closed)
+        self._output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
         child.kill()
 
     def _note_ready(self, spec: Spec) -> None:

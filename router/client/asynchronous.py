@@ -48,16 +48,21 @@ class AsyncClient:
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """As `Client.embed`: float32 [n, d], in the order of the inputs."""
 
+        one_space = replies.OneSpace()
+
         async def one(part: Part) -> Floats:
-            return replies.vectors(await self._send(requests.embed_call(part, **options)), part.vectors)
+            body = await self._send(requests.embed_call(part, **options), one_space)
+            return replies.vectors(body, part.vectors)
 
         return replies.join(await self._each(one, requests.parts(inputs, options.get("late_chunking"))))
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """As `Client.embed_multi`: for each input float32 [tokens, 128]."""
 
+        one_space = replies.OneSpace()
+
         async def one(part: Part) -> list[Floats]:
-            body = await self._send(requests.embed_call(part, multivector=True, **options))
+            body = await self._send(requests.embed_call(part, multivector=True, **options), one_space)
             return replies.multivectors(body, part.vectors)
 
         return [matrix for found in await self._each(one, requests.parts(inputs)) for matrix in found]
@@ -105,13 +110,16 @@ class AsyncClient:
             raise first from first.__cause__
         return [task.result() for task in tasks]
 
-    async def _send(self, call: Call) -> bytes:
+    async def _send(self, call: Call, one_space: replies.OneSpace | None = None) -> bytes:
         tries = self._core.tries()
         while True:
             try:
                 with failures():
                     reply = await self._request(call)
-                return replies.accept(reply.status_code, reply.headers, reply.content)
+                body = replies.accept(reply.status_code, reply.headers, reply.content)
+                if one_space is not None:
+                    one_space.check(reply.headers)
+                return body
             except TriptychError as error:
                 pause = tries.pause(error)
             await self._core.clock.sleep_async(pause)

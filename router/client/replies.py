@@ -42,6 +42,23 @@ class Readiness(NamedTuple):
         return self.ready
 
 
+class OneSpace:
+    """Checks that the replies to the parts of one call are of one vector space for each pool."""
+
+    def __init__(self) -> None:
+        self._spaces: dict[str, str] = {}
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raise `ReplyInvalid` when a reply with `headers` is of another space than one before it."""
+        for named in filter(None, headers.get("x-vector-space", "").split(",")):
+            pool, _, space = named.strip().partition("=")
+            if (first := self._spaces.setdefault(pool, space)) != space:
+                raise ReplyInvalid(
+                    f"the pool {pool} changed its vector space from {first} to {space} between two requests "
+                    "of this call; embed all inputs again, or choose one space with vector_space"
+                )
+
+
 def accept(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
     """`body` when the reply is a good one; raises the `StatusError` that it stands for otherwise."""
     if 200 <= status < 300:

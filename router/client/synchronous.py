@@ -52,17 +52,19 @@ class Client:
         alone as `{"pdf": ...}`, gives a vector for each page. A lone surrogate in a text, here and in the
         other methods, is sent as U+FFFD.
         """
+        one_space = replies.OneSpace()
         found = [
-            replies.vectors(self._send(requests.embed_call(part, **options)), part.vectors)
+            replies.vectors(self._send(requests.embed_call(part, **options), one_space), part.vectors)
             for part in requests.parts(inputs, options.get("late_chunking"))
         ]
         return replies.join(found)
 
     def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """One vector for each token: for each input float32 [tokens, 128], in the order of the inputs."""
+        one_space = replies.OneSpace()
         found: list[Floats] = []
         for part in requests.parts(inputs):
-            body = self._send(requests.embed_call(part, multivector=True, **options))
+            body = self._send(requests.embed_call(part, multivector=True, **options), one_space)
             found += replies.multivectors(body, part.vectors)
         return found
 
@@ -93,13 +95,16 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, call: Call) -> bytes:
+    def _send(self, call: Call, one_space: replies.OneSpace | None = None) -> bytes:
         tries = self._core.tries()
         while True:
             try:
                 with failures():
                     reply = self._request(call)
-                return replies.accept(reply.status_code, reply.headers, reply.content)
+                body = replies.accept(reply.status_code, reply.headers, reply.content)
+                if one_space is not None:
+                    one_space.check(reply.headers)
+                return body
             except TriptychError as error:
                 pause = tries.pause(error)
             self._core.clock.sleep(pause)

@@ -21,6 +21,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from workers import contract
+from workers.admission import Admission, Stay
 
 Mode = Literal[
     "healthy",
@@ -103,6 +104,7 @@ class FakeWorker:
     When it is overloaded it says to come back after `wait` seconds, if that is set.
     `vectors_of` another pool than its own: it answers with the vectors that are right there.
 
+    With `admission` it takes batches as a real worker does.
     `deaths` counts the processes that a deadly text has ended; with `returns` there is another at once.
 
     With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
@@ -138,6 +140,7 @@ class FakeWorker:
         self.active = 0
         self.deaths = 0
         self.returns = True
+        self.admission: Admission | None = None
         # How many batches it had when each came, that one included.
         self.company: list[int] = []
         self._dying: asyncio.Task[None] | None = None
@@ -239,6 +242,10 @@ class FakeWorker:
 
     async def _encode(self, request: web.Request) -> web.StreamResponse:
         batch = contract.decode_request(await request.read())
+        stay = self._enter(request, batch)
+        if isinstance(stay, float):
+            waits = {contract.STATE_HEADER: contract.OVERLOADED, contract.WAIT_HEADER: f"{stay}"}
+            return web.Response(status=503, headers=waits)
         mode = self.script.popleft() if self.script else self.mode
         self.batches.append(batch)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
@@ -252,7 +259,15 @@ class FakeWorker:
             raise
         finally:
             self.active -= 1
+            if stay is not None and self.admission is not None:
+                self.admission.leave(stay)
             await asyncio.shield(self._notify())
+
+    def _enter(self, request: web.Request, batch: contract.EncodeRequest) -> Stay | float | None:
+        if self.admission is None:
+            return None
+        caller = request.headers.get(contract.ROUTER_HEADER, "")
+        return self.admission.enter(caller, batch.priority, len(batch.items), alone=batch.alone)
 
     async def _answer(
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode

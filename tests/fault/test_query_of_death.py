@@ -8,6 +8,7 @@ from router import suspects
 from router.replica import State
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
+from workers.admission import Admission
 from workers.contract import Text
 
 
@@ -122,3 +123,42 @@ async def test_an_input_that_was_served_after_a_death_is_no_suspect_any_more() -
             worker.mode = "healthy"
         worker.gate.set()
         assert (await held).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["stops", "removed", "restarted alone"])
+async def test_a_lost_connection_without_a_death_makes_no_suspect(how: str) -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+        replica = router.replica(worker)
+        assert replica.info is not None
+        instance = replica.info.instance
+        replica.suspect("the connection is lost")
+        match how:
+            case "stops":
+                worker.ready = False
+                await router.until_state(worker, State.DOWN)
+            case "removed":
+                replica.remove()
+        died = await replica.has_died(instance)
+    assert not died
+
+
+async def test_two_routers_never_refuse_an_innocent_input() -> None:
+    """A worker has nothing else while it has a suspect, also of another router."""
+    admission = Admission(100)
+    worker = FakeWorker(dimensions=64)
+    worker.admission = admission
+    async with (
+        fake_workers(worker),
+        running_router(worker, hold_seconds=20) as one,
+        running_router(worker, hold_seconds=20) as other,
+    ):
+        for number in range(5):
+            texts = [[f"{number} {place}"] for place in range(10)]
+            replies = await asyncio.gather(
+                one.ask([f"{DEADLY} {number}"]), *map(one.ask, texts), *map(other.ask, texts)
+            )
+            deadly, *others = (reply.status_code for reply in replies)
+            # With so many deaths in a second the retries' budget may be spent; that may be sent again.
+            assert deadly in (400, 503)
+            assert set(others) <= {200, 503}

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance, weights_digest
+from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.shards import has_weights, load_json, read_shards
 
 # Raised when the worker's own part changes a vector: prompts, pooling, how images become pixels.
 POOLING = "mean-1"
 
-# Of a config, what names or describes but computes nothing.
+# Config keys that do not affect vectors.
 _COSMETIC = frozenset({"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 # Hexadecimal digits: enough that two spaces never share one by chance.
 _DIGITS = 16
@@ -51,7 +52,9 @@ def vector_space(
 
 def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
     if not has_weights(folder):
-        return _read_files(sorted(folder.glob("*.bin")), progress)
+        if not (files := sorted(folder.glob("*.bin"))):
+            raise CheckpointError(f"{folder} has no weights; fetch it again")
+        return _read_files(files, progress)
     tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
     return weights_digest(tensors, progress("reading the weights", sum(tensor.nbytes for tensor in tensors)))
 

@@ -25,8 +25,6 @@ from router.client.replies import Floats
 # How many rows that are done may be tried when a run goes on; each costs a request, one after the other.
 EXAMPLES = 16
 EXAMPLES_OF_A_BATCH = 2
-# What the server takes for the task when it is left out; a pool is named as its tasks are before the dot.
-DEFAULT_TASK = "text-matching"
 
 Connect = Callable[[], AsyncClient]
 Progress = Callable[[int, int, int], None]
@@ -109,7 +107,7 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 free.release()
 
             if job.count(journal.done, rows) < rows:
-                space = await _reach(client, job)
+                space = await _reach(client)
                 if store.has_vectors:
                     # Before any batch begins: what begins may be kept.
                     await _recognise(job, journal, store, embed)
@@ -124,15 +122,15 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 raise first from first.__cause__
 
 
-async def _reach(client: AsyncClient, job: Job) -> str | None:
-    """The vector space that all of the run's vectors have to be of, None where the server does not say.
+async def _reach(client: AsyncClient) -> str | None:
+    """The vector space of each pool that the run's vectors have to be of, None if the server names none.
 
     Raises `ConnectionLost` at once when the server is not there: most likely the address is wrong. Later a
     server that does not answer is waited for, as one that restarts.
     """
     with suppress(ReplyInvalid):
-        spaces = (await client.ready()).vector_spaces.get((job.task or DEFAULT_TASK).partition(".")[0], [])
-        return spaces[0] if spaces else None
+        spaces = (await client.ready()).vector_spaces
+        return ",".join(f"{pool}={served[0]}" for pool, served in spaces.items() if served) or None
     return None
 
 

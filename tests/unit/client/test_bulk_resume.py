@@ -214,7 +214,7 @@ class TwoSpaces(Deployment):
         if request.url.path == "/ready":
             spaces = {"text-matching": [space]}
             return httpx.Response(200, json={"ready": True, "pools": {}, "vector_spaces": spaces})
-        if request.headers["x-require-vector-space"] != space:
+        if request.headers["x-require-vector-space"] != f"text-matching={space}":
             return refusal(412, "VECTOR_SPACE_MISMATCH")
         return super().answer(request)
 

@@ -317,3 +317,18 @@ def test_both_clients_offer_the_same() -> None:
         }
 
     assert offered(Client) == offered(AsyncClient)
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_parts_of_one_call_in_two_vector_spaces_are_refused(multi: bool) -> None:
+    class Upgraded(Deployment):
+        def answer(self, request: httpx.Request) -> httpx.Response:
+            reply = super().answer(request)
+            reply.headers["x-vector-space"] = f"text-matching={len(self.asked)}, code=same"
+            return reply
+
+    texts = ["a"] * (requests.MAX_ITEMS + 1)
+    with Upgraded().client() as client, pytest.raises(ReplyInvalid, match="from 1 to 2"):
+        (client.embed_multi if multi else client.embed)(texts)
+    with Deployment().client() as client:
+        assert len(client.embed(texts)) == len(texts)

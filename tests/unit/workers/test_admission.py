@@ -7,7 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.admission import GRACE_SECONDS, LONGEST_WAIT, SHORTEST_WAIT, SOONER, Admission, Stay
+from workers.admission import (
+    ALONE_SECONDS,
+    GRACE_SECONDS,
+    LONGEST_WAIT,
+    SHORTEST_WAIT,
+    SOONER,
+    Admission,
+    Stay,
+)
 
 
 class Clock:
@@ -201,3 +209,35 @@ def test_routers_at_a_full_worker_get_equal_shares_of_it(count: int, batch_secon
     assert routers.idle < 0.05
     # Were they not told when to come, 16 routers would send 150 in vain for each that is done.
     assert routers.in_vain <= 20 * sum(shares), (routers.in_vain, shares)
+
+
+def test_a_batch_that_is_to_be_alone_has_the_worker_to_itself(admission: Admission) -> None:
+    stay = admission.enter("a", 1, 1, alone=True)
+    assert isinstance(stay, Stay)
+    for caller in ("a", "b"):
+        for priority in (0, 1):
+            refused(admission, caller, 1, priority)
+    assert not isinstance(admission.enter("b", 1, 1, alone=True), Stay)
+    admission.leave(stay)
+    enter(admission, "b", 1)
+
+
+def test_a_worker_empties_itself_for_a_batch_that_is_to_be_alone(admission: Admission, clock: Clock) -> None:
+    stay = enter(admission, "b", 5)
+    assert not isinstance(admission.enter("a", 1, 1, alone=True), Stay)
+    refused(admission, "b", 1)
+    admission.leave(stay)
+    refused(admission, "b", 1)
+    assert isinstance(admission.enter("a", 1, 1, alone=True), Stay)
+
+
+def test_what_is_long_in_the_worker_does_not_close_it_to_others(admission: Admission, clock: Clock) -> None:
+    """The batch that is to be alone and all others take turns."""
+    enter(admission, "b", 5)
+    for _ in range(3):
+        assert not isinstance(admission.enter("a", 1, 1, alone=True), Stay)
+        refused(admission, "b", 1, 0)
+        clock.now += ALONE_SECONDS
+        assert not isinstance(admission.enter("a", 1, 1, alone=True), Stay)
+        admission.leave(enter(admission, "b", 1, 0))
+        clock.now += ALONE_SECONDS

@@ -67,7 +67,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canary, "SHORTEST_REST_SECONDS", 0.0)
-    monkeypatch.setattr(canary, "SHORTEST_DOUBT_SECONDS", 0.0)
+    monkeypatch.setattr(canary, "REST", 0.0)
     monkeypatch.setattr(encoding, "PROGRESS_SECONDS", 0.01)
 
 
@@ -171,7 +171,7 @@ async def _later(service: Service, steps: int) -> bool:
 async def test_an_item_that_fails_inside_the_engine_has_the_canaries_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(canary, "SHORTEST_REST_SECONDS", 1e6)
+    monkeypatch.setattr(canary, "REST", 1e12)
     service = Service()
     app = WorkerApp(service, 100)
     await app.canaries.learn()
