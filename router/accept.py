@@ -2,7 +2,7 @@
 
 import re
 
-# With the end of the header in place of a quote that is never closed, which keeps the search linear.
+# An unclosed quote ends at the end of the header; this keeps matching linear.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 

@@ -45,7 +45,7 @@ def _has_bad_escape(error: ValidationError) -> bool:
 def _without_lone_surrogates(body: bytes) -> str | None:
     """`body` with each lone surrogate as U+FFFD; None when it has other faults too.
 
-    `json` accepts lone surrogates and joins pairs, so what is left of them in its output is lone.
+    `json` accepts lone surrogates and joins pairs, so any surrogate left in its output is lone.
     """
     try:
         return _SURROGATE.sub("\ufffd", json.dumps(json.loads(body.decode()), ensure_ascii=False))

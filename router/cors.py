@@ -75,7 +75,7 @@ class Cors:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def headers(self, headers: Mapping[bytes, bytes]) -> list[Header]:
-        """What the reply to a request with `headers` carries, whatever else it says."""
+        """CORS headers of the reply to a request with `headers`."""
         if not self._origins:
             return []
         if self._any:

@@ -14,7 +14,7 @@
     │   ├── MediaUnreachable     the address of an image or a PDF gives none
     │   ├── UnsupportedEncoding  a body in a Content-Encoding that is not supported
     │   ├── TooLarge             a body, an image or a PDF over its limit
-    │   ├── CrashesWorker        an input that two workers died with
+    │   ├── CrashesWorker        an input that crashed two workers
     │   ├── SpaceMismatch        the pool serves another vector space than the client requires
     │   └── Invalid              fields that break the schema, each one named
     ├── NotFound                 no such path
@@ -104,7 +104,7 @@ class TooLarge(InputError):
 
 
 class CrashesWorker(InputError):
-    """An input that two workers died with; it is not tried again."""
+    """An input that crashed two workers; it is not tried again."""
 
 
 class SpaceMismatch(InputError):

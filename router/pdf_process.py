@@ -102,8 +102,8 @@ def main() -> None:
 
 def _render(pdfium: Any, job: Job) -> Iterator[Message]:
     """The messages for one document, closed in good order whatever happens."""
-    # PDFium keeps the error of an earlier call, and a document without pages sets none. So an error comes
-    # first that no document in memory can cause. Tested with pypdfium2 5.15.
+    # PDFium keeps the last error, and a document without pages sets none. First provoke FPDF_ERR_FILE, which
+    # no document in memory causes. Tested with pypdfium2 5.15.
     pdfium.raw.FPDF_LoadDocument(b"", None)
     try:
         document = pdfium.PdfDocument(job.data)

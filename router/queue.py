@@ -153,9 +153,9 @@ class PoolQueue:
 
         An item that is larger than `max_tokens` or `MAX_BATCH_BYTES` goes alone, and so does one before its
         last try. What items are held against comes on top of `max_tokens`: it is read once for as many of
-        them as there is room for, where otherwise a long one would be read again with each. With `untried`
-        what has failed before keeps its place, and what stands behind it is taken. So do items whose request
-        takes no vectors of `space`, and, unless the replica is `idle`, items that a worker died with.
+        them as there is room for, where otherwise a long one would be read again with each. `untried` skips
+        items that failed before. Items whose request does not take `space` are skipped, and suspects too
+        unless the replica is `idle`.
         """
         line = self._line_of(bulk)
         items: list[Item] = []

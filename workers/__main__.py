@@ -23,7 +23,7 @@ from workers.settings import WorkerSettings
 from workers.strict_settings import SettingsError, read_settings
 from workers.watchdog import Watchdog
 
-# So long a worker with wrong vectors can be looked at, and its metrics read, before it ends.
+# Time from out of service to exit, so that metrics can be read.
 OUT_OF_SERVICE_SECONDS = 30.0
 
 logger = logging.getLogger("workers")

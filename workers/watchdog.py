@@ -16,8 +16,8 @@ LOOK_SECONDS = 0.5
 class Watchdog:
     """Calls `end` after `seconds` without an engine step while there is work, or with a stuck event loop.
 
-    Busy is not dead: an engine that makes steps has all the time it needs. Looks are counted instead of the
-    time, so that a process that was stopped as a whole, and goes on, is not taken for one that hangs.
+    Busy is not dead: an engine that makes steps has all the time it needs. It counts
+    checks, not seconds: a process that was suspended and resumed is not stuck.
     """
 
     def __init__(

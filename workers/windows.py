@@ -33,7 +33,7 @@ class WindowTokenizer:
         # The tokenizer's file may hold values for training.
         tokenizer.no_padding()
         room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
-        # At most half of the smallest window, so that each window goes on by as much.
+        # At most half of the smallest window, so that each window advances.
         tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
         # Tokenising megabytes takes seconds, so text beyond this many characters is cut first. No token is
         # longer, so the windows are full by then unless most of the text is white space.

@@ -1,4 +1,4 @@
-"""When a child that died is started again: exponential backoff, from the length of its lives alone."""
+"""Exponential backoff for restarts, computed from how long each run served."""
 
 from dataclasses import dataclass
 

@@ -19,7 +19,7 @@ REPORT_SECONDS = 15.0
 # How long a child may leave GET /live unanswered. An event loop that works does not pause this long, neither
 # for a large reply nor for a garbage collection. Clients and routers wait longer, 60 s by default.
 LIVE_SECONDS = 15.0
-# The questions in that time, each with its part of it to be answered.
+# Probes in that time; each may take an equal part.
 LIVE_QUESTIONS = 5
 
 

@@ -10,7 +10,7 @@
         │   ├── MediaInvalid             an image or a PDF that is not one
         │   ├── MediaUnreachable         an address that gives no image
         │   ├── TooLarge                 a body, an image or a PDF over its limit
-        │   ├── CrashesWorker            an input that two workers died with
+        │   ├── CrashesWorker            an input that crashed two workers
         │   ├── SpaceMismatch            the server has another vector space than is required
         │   └── Invalid                  fields that break the schema; `errors` names each
         ├── AuthError                401
@@ -99,7 +99,7 @@ class TooLarge(InputError):
 
 
 class CrashesWorker(InputError):
-    """An input that two workers died with; the server does not try it again."""
+    """An input that crashed two workers; the server does not try it again."""
 
 
 class SpaceMismatch(InputError):

@@ -17,7 +17,7 @@ STEPS_FILE = "TRIPTYCH_ENGINE_STEPS"
 
 # A query waits for the step under way and then for its own: about a second in all.
 STEP_SECONDS = 0.5
-# The first step of an engine whose speed is not known, and the smallest that a slow one comes down to.
+# Tokens of the first step, and the smallest limit.
 FEWEST_TOKENS = 64
 
 
