@@ -13,6 +13,7 @@ import uvloop
 
 from workers import logs
 from workers.app import WorkerApp
+from workers.canary import Drift
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
 from workers.contract import PoolName
 from workers.cross_encoder import CrossEncoder
@@ -96,9 +97,14 @@ async def serve(service: Service, settings: WorkerSettings) -> int:
     """Warm the service up, then answer until SIGTERM or until the engine dies; the exit code."""
     await service.warm_up()
     app = WorkerApp(service, settings.max_waiting_items, settings.token)
-    await app.canaries.learn()
+    try:
+        await app.canaries.learn()
+    except Drift as error:
+        logger.critical("the engine gives different vectors for one input, so it must not serve: %s", error)
+        return 1
     if not service.steps:
-        raise RuntimeError("the engine does not count its steps: vLLM has not loaded the plugin `triptych`")
+        logger.critical("vLLM has not loaded the plugin `triptych`; install this project beside it again")
+        return 1
     # What vLLM and torch have made by now stays; looking through all of it again and again would hold up
     # every request for a third of a second.
     gc.collect()
