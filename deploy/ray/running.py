@@ -43,8 +43,8 @@ def connect(address: str | None, *, local: bool = False) -> None:
         if local:
             # Ray's own would end ray.init half way, and leave some of its processes. Tested with Ray 2.60.
             ray_utils.set_sigterm_handler = lambda _: None
-            # On loopback. Ray replaces 127.0.0.1 by the address in the network; the cluster tests use 127.0.0.2
-            # and those after it.
+            # On loopback. Ray replaces 127.0.0.1 by the address in the network; the cluster tests take
+            # 127.0.0.2 to 127.0.0.5.
             ray.init("local", _node_ip_address="127.0.0.100", include_dashboard=False, **QUIET)
         else:
             ray.init(address or "auto", **QUIET)
