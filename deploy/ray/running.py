@@ -43,8 +43,9 @@ def connect(address: str | None, *, local: bool = False) -> None:
         if local:
             # Ray's own would end ray.init half way, and leave some of its processes. Tested with Ray 2.60.
             ray_utils.set_sigterm_handler = lambda _: None
-            # On loopback. 127.0.0.1 Ray replaces by the address in the network.
-            ray.init("local", _node_ip_address="127.0.0.2", include_dashboard=False, **QUIET)
+            # On loopback. Ray replaces 127.0.0.1 by the address in the network; the cluster tests take
+            # 127.0.0.2 to 127.0.0.5.
+            ray.init("local", _node_ip_address="127.0.0.100", include_dashboard=False, **QUIET)
         else:
             ray.init(address or "auto", **QUIET)
     except ConnectionError:
