@@ -16,7 +16,7 @@ from router.observer import PoolObserver
 from router.queue import PoolQueue
 from router.replica import UP, Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from router.retries import RetryBudget
-from router.suspects import Suspects
+from router.suspects import Suspects, refusal_of
 from workers import contract
 
 log = logging.getLogger(__name__)
@@ -275,7 +275,7 @@ class Pool:
         except ReplicaFailed as error:
             log.warning("%s; %d items unfinished", error, batch.wanted)
             if error.perhaps_dead and await replica.has_died(instance):
-                self._suspect(batch.unfinished())
+                self._suspect(batch.unfinished(), instance)
             self._retry(batch.unfinished(), "replica_failed", str(error))
             self._dispatch_at(replica.breaker.open_until)
         except Rejected as error:
@@ -327,13 +327,15 @@ class Pool:
         else:
             self._fail([item], client_error(item, frame))
 
-    def _suspect(self, items: Sequence[Item]) -> None:
-        """A worker's process died with `items`; each of them may be the cause."""
+    def _suspect(self, items: Sequence[Item], instance: str) -> None:
+        """The process `instance` died with `items`: each of them, or a copy that waits, may be the cause."""
         now = self._clock()
         for item in items:
-            if error := self._suspects.died(item, now):
+            if error := self._suspects.died(item, instance, now):
                 log.error("%s", error)
                 self._fail([item], error)
+        for item in self._suspects.refused(self.queue.waiting(), now):
+            self._fail([item], refusal_of(item))
 
     def _retry(self, items: Sequence[Item], kind: str, reason: str) -> None:
         """Another try for `items` of one batch, as far as they and the pool have any left."""

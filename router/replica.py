@@ -26,6 +26,8 @@ PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 # A probe that follows a lost connection has told by then whether the worker's process still lives.
 VERDICT_SECONDS = 12.0
+# A reply that has all its frames has to end within this time.
+END_SECONDS = 2.0
 # How far the squared length of a normalised vector may be from 1 before it cannot be rounding.
 LENGTH_TOLERANCE = 0.05
 
@@ -286,25 +288,31 @@ class Replica:
             if reply.status != 200:
                 await self._refuse(reply)
             if reply.headers.get(contract.SPACE_HEADER) != batch.space:
-                self.down("it serves another vector space than when it was last asked", gone=True)
+                self.down("it serves another vector space than when it was last asked")
                 raise ReplicaFailed("the vectors are of another vector space")
             reader = contract.FrameReader()
-            async for chunk in reply.content.iter_any():
-                try:
-                    for frame in reader.feed(chunk):
-                        item = missing[frame.index] if 0 <= frame.index < len(missing) else None
-                        if item is None:
-                            raise ReplicaFailed(
-                                f"a frame for index {frame.index}, not asked for or had before"
-                            )
-                        if isinstance(frame, contract.Vector):
-                            check_vector(frame, request.items[frame.index], info)
-                        missing[frame.index] = None
-                        deliver(item, frame)
-                except msgspec.DecodeError as error:
-                    raise ReplicaFailed(f"a frame that cannot be read: {error}") from error
-        if any(missing):
-            raise ReplicaFailed(f"the reply ended {len(missing) - missing.count(None)} frames early")
+            left = len(missing)
+            # Without a limit until all frames are there; then the reply has to end.
+            async with asyncio.timeout(None) as limit:
+                async for chunk in reply.content.iter_any():
+                    try:
+                        for frame in reader.feed(chunk):
+                            item = missing[frame.index] if 0 <= frame.index < len(missing) else None
+                            if item is None:
+                                raise ReplicaFailed(
+                                    f"a frame for index {frame.index}, not asked for or had before"
+                                )
+                            if isinstance(frame, contract.Vector):
+                                check_vector(frame, request.items[frame.index], info)
+                            missing[frame.index] = None
+                            left -= 1
+                            deliver(item, frame)
+                    except msgspec.DecodeError as error:
+                        raise ReplicaFailed(f"a frame that cannot be read: {error}") from error
+                    if not left and limit.when() is None:
+                        limit.reschedule(asyncio.get_running_loop().time() + END_SECONDS)
+        if left:
+            raise ReplicaFailed(f"the reply ended {left} frames early")
 
     async def _refuse(self, reply: WorkerReply) -> None:
         """Raise what a reply other than 200 means."""

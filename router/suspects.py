@@ -7,6 +7,7 @@ item fails for good. Items are remembered by a hash, so that one that is sent ag
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,31 +21,49 @@ MOST_REMEMBERED = 10_000
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class _Deaths(NamedTuple):
+    """How many, the process that died last, and when."""
+
+    number: int
+    instance: str
+    at: float
+
+
 class Suspects:
-    """How many deaths each item was in flight at."""
+    """How many deaths each item was in flight at.
+
+    Items of the same content count as one, and a death counts once for each, however many copies died in it.
+    """
 
     def __init__(self) -> None:
-        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._deaths: OrderedDict[bytes, _Deaths] = OrderedDict()
 
     def check(self, items: Iterable[Item], now: float) -> None:
         """Set `deaths` of items that have just arrived. Raises `CrashesWorker` for one that had too many."""
+        for item in self.refused(items, now):
+            raise refusal_of(item)
+
+    def refused(self, items: Iterable[Item], now: float) -> list[Item]:
+        """Set `deaths` of `items`; returns those that had too many."""
         self._forget_old(now)
         if not self._deaths:
-            return
+            return []
+        items = list(items)
         for item in items:
-            item.deaths, _ = self._deaths.get(_key(item), (0, now))
-            if item.deaths >= DEATHS_UNTIL_REFUSED:
-                raise _error(item)
+            known = self._deaths.get(_key(item))
+            item.deaths = known.number if known else 0
+        return [item for item in items if item.deaths >= DEATHS_UNTIL_REFUSED]
 
-    def died(self, item: Item, now: float) -> CrashesWorker | None:
-        """A worker died with `item` in flight; returns the error of an item that is refused from now on."""
-        item.deaths += 1
+    def died(self, item: Item, instance: str, now: float) -> CrashesWorker | None:
+        """The process `instance` died with `item` in flight; returns the error of one that is refused now."""
         key = _key(item)
-        self._deaths[key] = (item.deaths, now)
+        known = self._deaths.get(key, _Deaths(item.deaths, "", now))
+        item.deaths = known.number + (instance != known.instance)
+        self._deaths[key] = _Deaths(item.deaths, instance, now)
         self._deaths.move_to_end(key)
         if len(self._deaths) > MOST_REMEMBERED:
             self._deaths.popitem(last=False)
-        return _error(item) if item.deaths >= DEATHS_UNTIL_REFUSED else None
+        return refusal_of(item) if item.deaths >= DEATHS_UNTIL_REFUSED else None
 
     def clear(self, item: Item) -> None:
         """`item` has been served: it kills no worker."""
@@ -53,13 +72,14 @@ class Suspects:
 
     def _forget_old(self, now: float) -> None:
         while self._deaths:
-            key, (_, at) = next(iter(self._deaths.items()))
-            if now - at < REMEMBERED_SECONDS:
+            key, deaths = next(iter(self._deaths.items()))
+            if now - deaths.at < REMEMBERED_SECONDS:
                 return
             del self._deaths[key]
 
 
-def _error(item: Item) -> CrashesWorker:
+def refusal_of(item: Item) -> CrashesWorker:
+    """The error of an item that had too many deaths."""
     return CrashesWorker(
         f"{item.field}: {item.deaths} workers died while they had this input; it is not tried again for "
         f"{REMEMBERED_SECONDS / 60:g} minutes"

@@ -6,7 +6,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Generator, Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.fleet import Fleet
@@ -23,7 +23,8 @@ DIMENSIONS, MAX_TOKENS = 2048, 32_768
 Result = TypeVar("Result")
 
 # One space, or several with commas between them, each as it is or with its pool.
-SPACES_PATTERN = r"^(?:[a-z-]+=)?[0-9A-Za-z_]+(?: *, *(?:[a-z-]+=)?[0-9A-Za-z_]+)*$"
+_ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
+SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 _BULK = {"interactive": False, "bulk": True}
 
 
@@ -97,7 +98,7 @@ async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: flo
     def end(error: Exception) -> None:
         gather.fail(error, fleet.clock())
 
-    expiry = loop.call_later(seconds, lambda: end(TimedOut(f"not done within {seconds:g} seconds")))
+    expiry = loop.call_later(seconds, lambda: end(TimedOut(f"not done within {seconds:.3g} seconds")))
     try:
         with request.watched(lambda: end(ClientGone())):
             await done

@@ -45,6 +45,7 @@ Mode = Literal[
     "not normalised",
     "wrong index",
     "same index twice",
+    "endless",  # every frame, and then the reply does not end
 ]
 
 # A text that begins with one of these makes its item fail, each time it is tried.
@@ -319,6 +320,8 @@ class FakeWorker:
                 frames.append(frames[0])
         for frame in frames:
             await response.write(frame)
+        if mode == "endless":
+            await asyncio.Event().wait()
         await response.write_eof()
         return response
 

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from router import replica
 from router.pool import MAX_RETRIES
 from router.replica import PAUSE_SECONDS, State
 from tests.fakes.router import RunningRouter, eventually, running_router
@@ -264,4 +265,16 @@ async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
         assert set(attempts(worker)) == set(texts)
         # Ten at the start, one for every five batches, one for each second of which there are few.
         assert len(worker.batches) < 1.7 * len(texts)
+        await router.until_idle()
+
+
+async def test_a_reply_that_has_all_and_does_not_end_gives_its_lane_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replica, "END_SECONDS", 0.05)
+    worker = FakeWorker()
+    worker.script.extend(["endless"] * 4)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+        for _ in range(8):
+            assert (await router.ask(["a"])).status_code == 200
         await router.until_idle()

@@ -162,3 +162,25 @@ async def test_two_routers_never_refuse_an_innocent_input() -> None:
             # With so many deaths in a second the retries' budget may be spent; that may be sent again.
             assert deadly in (400, 503)
             assert set(others) <= {200, 503}
+
+
+async def test_copies_of_a_deadly_input_end_no_more_workers_than_one() -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(2)]
+    async with fake_workers(*workers), running_router(*workers, hold_seconds=20, batch_items=4) as router:
+        copies = [router.ask([DEADLY, f"beside {number}"]) for number in range(30)]
+        statuses = {reply.status_code for reply in await asyncio.gather(*copies)}
+        assert statuses <= {400, 503}
+        # Copies in flight at two workers may end both at once, before anything is known.
+        assert sum(worker.deaths for worker in workers) <= 4
+
+
+async def test_one_death_is_one_however_many_copies_were_in_flight() -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=20, batch_items=1) as router:
+        worker.mode = "held"
+        copies = [asyncio.create_task(router.ask(["the same"])) for _ in range(4)]
+        await worker.until_batches(4)
+        worker.mode = "healthy"
+        await worker.die()
+        await worker.start()
+        assert {reply.status_code for reply in await asyncio.gather(*copies)} == {200}

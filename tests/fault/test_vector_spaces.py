@@ -73,6 +73,7 @@ async def test_every_reply_names_its_spaces() -> None:
         (NEW, 412),
         ("", 422),
         ("two words", 422),
+        (f"retreival={OLD}", 422),
         (f"{OLD},", 422),
     ],
 )
