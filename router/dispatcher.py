@@ -50,8 +50,9 @@ class Dispatcher:
         if first is None:
             return NOTHING
         spared: Replica | None = None
-        # The other class has its turn when nothing of the first can be sent.
-        for bulk in (first, not first):
+        head = self._queue.head(bulk=first)
+        # A suspect that waits for its replica does not hold up the other class.
+        for bulk in (first, not first) if head is not None and head.deaths else (first,):
             able = for_bulk if bulk else [replica for replica in replicas if replica.has_free_lane(now)]
             able, head_too, spare = self._able_for_head(able, replicas, now, bulk=bulk)
             spared = spared or spare

@@ -287,7 +287,7 @@ class Replica:
         async with self._client.post(self._url, body, batch.headers) as reply:
             if reply.status != 200:
                 await self._refuse(reply)
-            if reply.headers.get(contract.SPACE_HEADER) != batch.space:
+            if reply.headers.get(contract.SPACE_HEADER) != contract.space_header(self.pool, batch.space):
                 self.down("it serves another vector space than when it was last asked")
                 raise ReplicaFailed("the vectors are of another vector space")
             reader = contract.FrameReader()

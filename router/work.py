@@ -14,6 +14,7 @@ from router.http import Header, Request
 from router.item import Item, Required, cost_of
 from router.plan import Limits
 from router.settings import RouterSettings
+from workers import contract
 from workers.contract import SPACE_HEADER, PoolName, Vector
 
 LONGEST_TIMEOUT_SECONDS = 3600.0
@@ -65,7 +66,7 @@ def required_spaces(request: Request) -> Required:
 
 def space_header(spaces: Mapping[PoolName, str]) -> Header:
     """The header that names the vector space of each pool's results."""
-    named = ", ".join(f"{pool}={space}" for pool, space in spaces.items())
+    named = ", ".join(contract.space_header(pool, space) for pool, space in spaces.items())
     return SPACE_HEADER.encode(), named.encode()
 
 

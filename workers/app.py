@@ -30,6 +30,7 @@ from workers.contract import (
     EncodeRequest,
     decode_request,
     encode_info,
+    space_header,
 )
 from workers.encoding import EngineDied, Service, encode_batch
 from workers.metrics import CONTENT_TYPE, WorkerMetrics
@@ -136,10 +137,11 @@ class WorkerApp:
         assert this is not None
         gone = asyncio.create_task(_cancel_when_gone(receive, this))
         started = False
+        info = self._service.info
         try:
             headers = [
                 (b"content-type", b"application/octet-stream"),
-                (SPACE_HEADER.encode(), self._service.info.space.encode()),
+                (SPACE_HEADER.encode(), space_header(info.task, info.space).encode()),
             ]
             async for chunk, more in frames:
                 if self.canaries.failure:

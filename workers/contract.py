@@ -12,8 +12,8 @@ ends before every item has its frame was cut off: what is missing has failed and
 a batch whose engine has died.
 A batch's `x-request-ids` names some of the requests that it is of, for the worker's log; `traceparent` (W3C),
 where it is there, is the parent of the worker's span.
-The reply's `x-vector-space` names the space of its vectors (`Info.space`), which may be another one than the
-worker had when it was last asked.
+The reply's `x-vector-space` names the pool and the space of its vectors (`space_header`): a worker may serve
+others than when it was last asked.
 A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
 and the replica has not failed. `x-worker-wait` says after how many seconds there should be room. It is then
 kept for a while for the same caller, which is known by its `x-router`.
@@ -168,6 +168,11 @@ class Info(msgspec.Struct, frozen=True):
     max_tokens: int
     batch_tokens: int
     versions: dict[str, str]
+
+
+def space_header(task: PoolName, space: str) -> str:
+    """The value of `SPACE_HEADER`, as routers write it too."""
+    return f"{task}={space}"
 
 
 encode_request = msgspec.msgpack.Encoder().encode

@@ -24,6 +24,7 @@ from workers.contract import (
     Vector,
     encode_frame,
     encode_info,
+    space_header,
 )
 
 MOST_ITEMS = 1024
@@ -59,7 +60,9 @@ class Answers:
         ]
         self._count = msgspec.msgpack.Decoder(Batch).decode
         self._status = status
-        self._beginning = f"HTTP/1.1 200 OK\r\n{SPACE_HEADER}: {info.space}\r\ncontent-length: "
+        self._beginning = (
+            f"HTTP/1.1 200 OK\r\n{SPACE_HEADER}: {space_header(info.task, info.space)}\r\ncontent-length: "
+        )
         self._info = reply(200, encode_info(info))
         self._failure = reply(status, b"{}")
 

@@ -299,7 +299,9 @@ class FakeWorker:
         if mode == "reset" or poisoned:
             request.transport.abort()
             return web.Response()
-        response = web.StreamResponse(headers={contract.SPACE_HEADER: self.info.space})
+        response = web.StreamResponse(
+            headers={contract.SPACE_HEADER: contract.space_header(self.info.task, self.info.space)}
+        )
         await response.prepare(request)
         # Last first: the order of completion is not the order of the batch.
         frames = [self._frame(index, batch, mode) for index in reversed(range(len(batch.items)))]

@@ -64,7 +64,9 @@ class Workers:
         batch = contract.decode_request(body)
         self.batches.append(batch)
         self.pools.append(task)
-        yield Answer(frames(task, batch), {contract.SPACE_HEADER: info(task).space})
+        yield Answer(
+            frames(task, batch), {contract.SPACE_HEADER: contract.space_header(task, info(task).space)}
+        )
 
     async def close(self) -> None:
         """There is nothing to close."""
