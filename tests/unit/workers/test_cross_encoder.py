@@ -30,6 +30,8 @@ WINDOWS = BOUND // CONTEXT
 class Llm:
     """Notes what it is to read; the score is the number of requests that wait beside this one."""
 
+    dtype = "float32"
+
     def __init__(self, args: dict[str, Any]) -> None:
         self.args = args
         self.read: list[list[int]] = []
