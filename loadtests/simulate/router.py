@@ -241,7 +241,7 @@ class Router:
         return min(first, key=self._expected)
 
     def _expected(self, view: Replica) -> Key:
-        """As `Pool._expected`; equals in the order of the router's list."""
+        """As `Dispatcher._expected`; equals in the order of the router's list."""
         tokens = view.tokens_in_flight
         pace = view.pace if view.pace.seconds_per_token else self._ordinary
         return pace.seconds(tokens), tokens, self._places[view]

@@ -14,7 +14,7 @@ from loadtests.simulate.experiments import CURVES
 from loadtests.simulate.profiles import GPU, NANO, NANO_STEPS, PAGES, SHORT, TEXTS, Lengths, Noise, Profile
 from loadtests.simulate.stats import percentile, uncertainty
 from loadtests.simulate.system import Outcome, Setup, Simulation, steady
-from router.pool import Pool
+from router.dispatcher import Dispatcher
 
 SECONDS = 0.01
 ONE = Lengths("one token", ((1.0, 1, 0.0),))
@@ -104,8 +104,8 @@ def test_free_replicas_are_chosen_as_the_pool_would(monkeypatch: pytest.MonkeyPa
         now = router._events.now
         views = sorted(router.views.values(), key=router._places.__getitem__)
         free = [view for view in views if view.has_free_lane(now)]
-        pool = SimpleNamespace(_ordinary=router._ordinary)
-        assert replica is min(free, key=lambda view: Pool._expected(pool, view))  # type: ignore[arg-type]
+        dispatcher = SimpleNamespace(ordinary=router._ordinary)
+        assert replica is min(free, key=lambda view: Dispatcher._expected(dispatcher, view))  # type: ignore[arg-type]
         if router._ordinary.seconds_per_token and not replica.pace.seconds_per_token:
             unknown.append(replica)
         share = share_of(waiting, replica, free, beside_queries=beside_queries)
