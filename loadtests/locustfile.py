@@ -8,16 +8,18 @@ the host itself, before its first user, or from a file (--golden).
 """
 
 import contextlib
-import os
+import logging
+import threading
 from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gevent
 from locust import FastHttpUser, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.exception import StopTest
+from locust.exception import StopUser
 
 from loadtests.calm import Calm, Unusable
 from loadtests.checks import Checker
@@ -30,15 +32,20 @@ from loadtests.traffic import Traffic
 
 # As many processes never send the same text.
 MAX_PROCESSES = 1000
+NO_RESULT = 2
+
+log = logging.getLogger(__name__)
+# locust shows every message of level INFO.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+_preparing = threading.Lock()
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Embeddings")
-    group.add_argument("--dialect", choices=NAMES, default="jina", help="API of the host (default: jina)")
-    group.add_argument("--model", default="jina-embeddings-v4", help="model name there")
-    group.add_argument("--key", default=os.environ.get("LOADTEST_KEY", ""), is_secret=True, help="API key")
-    group.add_argument("--golden", default="", help="golden vectors from `python -m loadtests golden`")
-    group.add_argument("--seed", default="locust", help="the same seed gives the same requests")
+    parser.add_argument("--dialect", choices=NAMES, default="jina", help="API of the host (default: jina)")
+    parser.add_argument("--model", default="jina-embeddings-v4", help="model name there")
+    parser.add_argument("--key", env_var="LOADTEST_KEY", default="", is_secret=True, help="API key")
+    parser.add_argument("--golden", default="", help="golden vectors from `python -m loadtests golden`")
+    parser.add_argument("--seed", default="locust", help="the same seed gives the same requests")
 
 
 def keep_tagged(environment: Environment, **_: Any) -> None:
@@ -63,9 +70,17 @@ class ScenarioUser(FastHttpUser):
 
     def on_start(self) -> None:
         try:
-            self.parts = parts_of(self.environment, self.scenario)
+            # The first user prepares for all.
+            with _preparing:
+                self.parts = parts_of(self.environment, self.scenario)
         except (Unusable, ValueError) as error:
-            raise StopTest(f"{self.scenario}: {error}") from None
+            log.error("scenario %s: %s", self.scenario, error)
+            self.environment.process_exit_code = NO_RESULT
+            runner = self.environment.runner
+            assert runner is not None
+            # Not from here: it waits for the end of this user.
+            gevent.spawn(runner.quit if _options(self.environment).headless else runner.stop)
+            raise StopUser from None
 
     def send(self) -> None:
         dialect, checker, traffic = self.parts

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
+from typing import NamedTuple
 
 from faker import Faker
 
@@ -52,6 +53,30 @@ _NAME_SYLLABLES = 5
 _NAMES = len(_SYLLABLES) ** _NAME_SYLLABLES
 
 
+class Stream(NamedTuple):
+    """A long text; unit i goes from `cuts[i]` to `cuts[i + 1]`."""
+
+    text: str
+    cuts: Sequence[int]
+
+    @classmethod
+    def of(cls, units: Iterable[str]) -> "Stream":
+        units = list(units)
+        return cls("".join(units), list(accumulate(map(len, units), initial=0)))
+
+    @property
+    def units(self) -> int:
+        return len(self.cuts) - 1
+
+    def cut(self, begin: int, count: int) -> str:
+        """`count` units from `begin`, starting over at the end."""
+        begin %= self.units
+        rounds, end = divmod(begin + count, self.units)
+        if not rounds:
+            return self.text[self.cuts[begin] : self.cuts[end]]
+        return self.text[self.cuts[begin] :] + self.text * (rounds - 1) + self.text[: self.cuts[end]]
+
+
 class Corpus:
     """Texts in `languages`, drawn by weight. Texts of different serials (below 10^10) differ from their first
     word.
@@ -85,7 +110,7 @@ class Corpus:
         units = int((tokens - self._tokens[NAME]) / self._tokens[language] + draw.random())
         if units < 1:
             return beginning.rstrip()
-        return beginning + _slice(stream(language), draw.randrange(1 << 20), units).rstrip()
+        return beginning + stream(language).cut(draw.randrange(1 << 20), units).rstrip()
 
 
 def probe(language: str, units: int) -> str:
@@ -94,13 +119,13 @@ def probe(language: str, units: int) -> str:
     A unit is a character in languages without spaces, otherwise a word.
     """
     _check_known([language])
-    return _slice(stream(language), 0, units)
+    return stream(language).cut(0, units)
 
 
 def estimated_tokens(language: str) -> float:
     """Tokens of a unit, estimated from the mean length of its UTF-8."""
-    pieces = stream(language)
-    return sum(len(piece.encode()) for piece in pieces) / len(pieces) / _BYTES_PER_TOKEN
+    whole = stream(language)
+    return len(whole.text.encode()) / whole.units / _BYTES_PER_TOKEN
 
 
 def made_up_name(number: int) -> str:
@@ -113,10 +138,10 @@ def made_up_name(number: int) -> str:
 
 
 @cache
-def stream(language: str) -> Sequence[str]:
-    """Units that texts in a language are cut from; the same for all seeds."""
+def stream(language: str) -> Stream:
+    """What texts in a language are cut from; the same for all seeds."""
     if language == NAME:
-        return [made_up_name(number * (_NAMES // 199)) + " " for number in range(199)]
+        return Stream.of(made_up_name(number * (_NAMES // 199)) + " " for number in range(199))
     if language == CODE:
         text = "\n".join(inspect.getsource(module) for module in _CODE_MODULES)
     else:
@@ -125,19 +150,10 @@ def stream(language: str) -> Sequence[str]:
         if language in _WITHOUT_WORDS:
             text = " ".join(f"{fake.name()}, {fake.address()}." for _ in range(_SENTENCES))
         elif language in _WITHOUT_SPACES:
-            return list("".join(fake.sentences(_SENTENCES)))
+            return Stream.of("".join(fake.sentences(_SENTENCES)))
         else:
             text = " ".join(fake.sentences(_SENTENCES))
-    return re.findall(r"\S+\s+", text)
-
-
-def _slice(pieces: Sequence[str], begin: int, count: int) -> str:
-    """`count` pieces from `begin`, starting over at the end."""
-    begin %= len(pieces)
-    found = list(pieces[begin : begin + count])
-    while len(found) < count:
-        found += pieces[: count - len(found)]
-    return "".join(found)
+    return Stream.of(re.findall(r"\S+\s+", text))
 
 
 def _check_known(languages: Iterable[str]) -> None:
