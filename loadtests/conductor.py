@@ -1,5 +1,6 @@
 """Leads the processes that send the load through the segments of a shape, and adds up what they record."""
 
+import contextlib
 import queue
 import socket
 import threading
@@ -73,8 +74,8 @@ class Conductor:
                 self._welcome(Channel[ToConductor](connection, ToConductor))
             except TimeoutError:
                 continue
-        # Further processes are refused.
-        self._listener.close()
+        self._listener.settimeout(None)
+        threading.Thread(target=self._refuse, daemon=True).start()
         for number, member in enumerate(self._members):
             member.channel.send(msgspec.structs.replace(plan, process=number, processes=self._size))
             threading.Thread(target=self._listen, args=(member,), daemon=True).start()
@@ -150,6 +151,9 @@ class Conductor:
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
+        with contextlib.suppress(OSError):
+            # This wakes `_refuse`.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for member in self._members:
             member.channel.close()
@@ -161,6 +165,13 @@ class Conductor:
             return
         if isinstance(joined, Joined):
             self._members.append(_Member(joined.name, channel))
+
+    def _refuse(self) -> None:
+        """Turn further processes away, until `close`. Runs in a thread."""
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.close()
 
     def _listen(self, member: _Member) -> None:
         """Put what `member` sends into the inbox, and in the end why there is no more. Runs in a thread."""

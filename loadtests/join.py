@@ -6,6 +6,7 @@ Importing it imports locust, which patches sockets and clocks of the whole proce
 import contextlib
 import logging
 import socket
+import time
 import traceback
 
 import gevent
@@ -17,17 +18,18 @@ from loadtests.plan import Broken, HarnessFailed, Joined, Load, Plan, Prepared, 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
+WAIT_SECONDS = 60.0
 
 
 def join(address: str, name: str | None = None) -> None:
     """Join the conductor at `address` (host:port) and work until it closes the connection.
 
-    Raises `HarnessFailed` if it is not there or has all its processes already.
+    Raises `HarnessFailed` if it does not listen within `WAIT_SECONDS`, or has all its processes already.
     """
     host, _, port = address.rpartition(":")
     name = name or socket.gethostname()
     try:
-        connection = socket.create_connection((host.strip("[]"), int(port)))
+        connection = _connect(host.strip("[]"), int(port))
         channel = Channel[ToProcess](connection, ToProcess)
         channel.send(Joined(name))
         plan = channel.receive()
@@ -45,6 +47,18 @@ def join(address: str, name: str | None = None) -> None:
         except Exception:
             log.exception("this process of the load tester failed")
             channel.send(Broken(traceback.format_exc()))
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    """Wait for the conductor to listen. Raises `OSError`."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return socket.create_connection((host, port))
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _serve(channel: Channel[ToProcess], generator: Generator) -> None:

@@ -1,4 +1,4 @@
-"""What load tests ask and check, over real HTTP: our router with workers that are right, lie or misbehave."""
+"""Requests and checks of load tests over real HTTP, with workers that are right or wrong."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -25,9 +25,9 @@ from workers.contract import POOLS, Document, Image, Item, Text
 
 DIMENSIONS = 256
 PICTURES = [image("seed", 1, 56, 56, "png"), image("seed", 2, 56, 56, "jpeg")]
-# Those that end by themselves in replies that may be good.
+# Their replies may be good.
 PATIENT = ("healthy", "held", "slow", "flaky")
-# Those that end with the time of the request.
+# They end when the request times out.
 ENDLESS = ("hanging", "hanging in the body", "overloaded")
 
 
@@ -59,7 +59,7 @@ class Asking:
         return self._dialect.decode(request, response.content)
 
     async def verdict(self, request: Request, checker: Checker) -> str | None:
-        """What becomes of it, as the report has it."""
+        """What the report says of it."""
         response = await self.post(request)
         if response.status_code != 200:
             return f"HTTP {response.status_code}"
@@ -69,7 +69,7 @@ class Asking:
             return f"{WRONG}unreadable"
 
     async def golden(self, *tasks: Task) -> Golden:
-        """Learned one text at a time; of all tasks if none is named."""
+        """Learned one text at a time; all tasks by default."""
         golden = Golden("a calm deployment")
         for request in golden.requests():
             if not tasks or request.task in tasks:
@@ -83,7 +83,7 @@ def asking(router: RunningRouter, name: str = "jina") -> Asking:
 
 @asynccontextmanager
 async def between(router: RunningRouter, change: Callable[[dict[str, Any]], None]) -> AsyncIterator[Asking]:
-    """A server that passes everything on, and changes the replies."""
+    """A proxy that changes the replies."""
 
     async def handle(request: web.Request) -> web.Response:
         reply = await router.client.post(request.path, content=await request.read())
@@ -109,7 +109,7 @@ def right(pool: str, item: Item) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
 @pytest.mark.parametrize("task", TASKS)
-async def test_texts_of_every_task_come_back_right(task: Task, encoding: Encoding) -> None:
+async def test_texts_of_every_task(task: Task, encoding: Encoding) -> None:
     workers = pools()
     pool, role = ROUTES[task]
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -126,7 +126,7 @@ async def test_texts_of_every_task_come_back_right(task: Task, encoding: Encodin
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
-async def test_images_multi_vectors_and_late_chunking_come_back_right(encoding: Encoding) -> None:
+async def test_images_multivectors_and_late_chunking(encoding: Encoding) -> None:
     workers = pools()
     chunks = ("A chapter.", "Another one.", "The end.")
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -148,7 +148,7 @@ async def test_images_multi_vectors_and_late_chunking_come_back_right(encoding: 
     np.testing.assert_array_equal(np.stack(parts.vectors), document)
 
 
-async def test_a_ranking_comes_back_complete_and_in_order() -> None:
+async def test_ranking() -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router:
         request = asked(*"abcdefgh", kind="rerank", query="which letter")
@@ -160,7 +160,7 @@ async def test_a_ranking_comes_back_complete_and_in_order() -> None:
 
 @pytest.mark.parametrize("name", ["openai", "vllm"])
 @pytest.mark.parametrize("encoding", ["base64", "float"])
-async def test_our_router_understands_the_other_dialects_too(name: str, encoding: Encoding) -> None:
+async def test_router_understands_other_dialects(name: str, encoding: Encoding) -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router:
         request = asked(encoding=encoding, dimensions=64)
@@ -171,7 +171,7 @@ async def test_our_router_understands_the_other_dialects_too(name: str, encoding
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
 @pytest.mark.parametrize("mode", [mode for mode in get_args(Mode) if mode not in PATIENT])
-async def test_no_misbehaviour_of_a_worker_passes_for_a_good_reply(
+async def test_misbehaving_worker_gives_no_good_reply(
     mode: Mode, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = FakeWorker(dimensions=DIMENSIONS)
@@ -241,9 +241,7 @@ def count_nothing(document: dict[str, Any]) -> None:
         (count_nothing, "wrong: tokens"),
     ],
 )
-async def test_a_server_that_answers_200_with_something_else_is_found_out(
-    change: Callable[[dict[str, Any]], None], verdict: str | None
-) -> None:
+async def test_wrong_200_is_found(change: Callable[[dict[str, Any]], None], verdict: str | None) -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router, between(router, change) as lying:
         checker = Checker(await asking(router).golden("retrieval.query"))
@@ -253,7 +251,7 @@ async def test_a_server_that_answers_200_with_something_else_is_found_out(
 
 
 @pytest.mark.parametrize(("tell", "kind"), [("results", "order"), ("scores", "order"), ("less", "count")])
-async def test_a_ranking_that_is_none_is_found_out(tell: str, kind: str) -> None:
+async def test_wrong_ranking_is_found(tell: str, kind: str) -> None:
     def change(document: dict[str, Any]) -> None:
         results = document["results"]
         match tell:
@@ -270,7 +268,7 @@ async def test_a_ranking_that_is_none_is_found_out(tell: str, kind: str) -> None
         assert await lying.verdict(request, Checker()) == f"{WRONG}{kind}"
 
 
-async def test_golden_vectors_of_a_calm_deployment_come_back_in_batches_and_cut() -> None:
+async def test_golden_vectors_match_in_batches_and_cut() -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router:
         golden = await asking(router).golden()
@@ -284,7 +282,7 @@ async def test_golden_vectors_of_a_calm_deployment_come_back_in_batches_and_cut(
         assert checker.compared == 2 * sum(map(len, GOLDEN_TEXTS.values()))
 
 
-async def test_two_pools_that_have_changed_places_are_named_and_their_replies_wrong() -> None:
+async def test_swapped_pools_are_named() -> None:
     workers = pools()
     retrieval, _, code = workers
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -302,7 +300,7 @@ async def test_two_pools_that_have_changed_places_are_named_and_their_replies_wr
     assert set(verdicts.values()) == {"wrong: golden"}
 
 
-async def test_a_pool_that_serves_another_pools_variant_is_named_without_any_file() -> None:
+async def test_one_variant_in_two_pools_is_named() -> None:
     workers = pools()
     workers[-1].vectors_of = "retrieval"
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -311,7 +309,7 @@ async def test_a_pool_that_serves_another_pools_variant_is_named_without_any_fil
     assert any("retrieval.query and code.query answer with the same vectors" in line for line in found)
 
 
-async def test_one_replica_of_two_that_serves_another_variant_is_found() -> None:
+async def test_one_wrong_replica_of_two_is_found() -> None:
     workers = [FakeWorker(dimensions=DIMENSIONS) for _ in range(2)]
     async with fake_workers(*workers), running_router(*workers, lanes=1, batch_items=1) as router:
         checker = Checker(await asking(router).golden("retrieval.query"))

@@ -152,8 +152,12 @@ def test_silent_process_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_surplus_process_is_refused() -> None:
-    with gathered(answer) as (conductor, _), pytest.raises(ConnectionRefusedError):
-        socket.create_connection((LOCAL, conductor.port))
+    with gathered(answer) as (conductor, _):
+        surplus = socket.create_connection((LOCAL, conductor.port))
+        with pytest.raises(EOFError):
+            Channel[ToProcess](surplus, ToProcess).receive(10)
+        [measured] = conductor.run([STEADY], lambda *_: None)
+        assert len(measured.processes) == 1
 
 
 def test_strangers_do_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
