@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.process import ROOT
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 
 async def locust(
