@@ -2,27 +2,28 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from router.item import Batch, Item
 from router.pace import Pace
 from router.queue import PoolQueue
-from router.replica import Replica
-from router.shares import share_of, takes_bulk
+from router.shares import ReplicaState, share_of, takes_bulk
+
+R = TypeVar("R", bound=ReplicaState)
 
 # A replica gets nothing new for this long, so that it becomes idle for a suspect; then as long anything.
 SPARE_SECONDS = 1.0
 
 
-class Dispatched(NamedTuple):
+class Dispatched(NamedTuple, Generic[R]):
     """The next batch and its replica, both None if nothing can be sent; `expired` are past their deadline."""
 
-    replica: Replica | None
+    replica: R | None
     batch: Batch | None
     expired: list[Item]
 
 
-NOTHING = Dispatched(None, None, [])
+NOTHING: Dispatched[Any] = Dispatched(None, None, [])
 
 
 class Dispatcher:
@@ -39,7 +40,7 @@ class Dispatcher:
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
 
-    def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched:
+    def next(self, replicas: Sequence[R], now: float, *, beside_queries: bool) -> Dispatched[R]:
         """The next batch and its replica; no batch when nothing can be dispatched now."""
         for_bulk = [
             replica
@@ -49,7 +50,7 @@ class Dispatcher:
         first = self._queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
         if first is None:
             return NOTHING
-        spared: Replica | None = None
+        spared: R | None = None
         head = self._queue.head(bulk=first)
         # A suspect that waits for its replica does not hold up the other class.
         for bulk in (first, not first) if head is not None and head.deaths else (first,):
@@ -63,8 +64,8 @@ class Dispatcher:
         return NOTHING
 
     def _take(
-        self, able: list[Replica], now: float, *, bulk: bool, beside_queries: bool, head_too: bool
-    ) -> Dispatched:
+        self, able: list[R], now: float, *, bulk: bool, beside_queries: bool, head_too: bool
+    ) -> Dispatched[R]:
         """The next batch of a class for one of `able`."""
         _, waiting = self._queue.depth(bulk=bulk)
         while able and waiting:
@@ -86,8 +87,8 @@ class Dispatcher:
         return NOTHING
 
     def _able_for_head(
-        self, able: list[Replica], replicas: Sequence[Replica], now: float, *, bulk: bool
-    ) -> tuple[list[Replica], bool, Replica | None]:
+        self, able: list[R], replicas: Sequence[R], now: float, *, bulk: bool
+    ) -> tuple[list[R], bool, R | None]:
         """Replicas that may take the next batch, and whether it may include the first waiting item.
 
         If not, that item stays first and later ones are taken. The third is a replica that gets nothing, of
@@ -112,7 +113,7 @@ class Dispatcher:
         sound = [replica for replica in able if replica.sound and replica in usable]
         return sound or able, bool(sound), None
 
-    def _spare(self, free: list[Replica], now: float) -> Replica | None:
+    def _spare(self, free: list[R], now: float) -> R | None:
         """The replica to spare for a suspect, in turns: with a long text it may not be idle for minutes."""
         if now >= self.spares_until + SPARE_SECONDS:
             self.spares_until = now + SPARE_SECONDS
@@ -120,7 +121,7 @@ class Dispatcher:
             return None
         return min(free, key=lambda replica: replica.lanes_in_use, default=None)
 
-    def _expected(self, replica: Replica) -> tuple[float, int]:
+    def _expected(self, replica: ReplicaState) -> tuple[float, int]:
         """About how long the tokens in flight at `replica` take; an unmeasured one counts as ordinary.
 
         Taken for a fast one, a new replica would get the next batches of every router at once.

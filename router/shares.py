@@ -3,14 +3,37 @@
 import math
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
-from router.replica import Replica
+from router.pace import Pace
 
 # Spreading work over batches smaller than this costs more than it gains, whatever the engine.
 SMALLEST_SHARE_TOKENS = 256
 
 
-def takes_bulk(replica: Replica, *, beside_queries: bool) -> bool:
+class ReplicaState(Protocol):
+    """What the dispatcher reads of a replica. `router.replica.Replica` has it, and a simulated one."""
+
+    lanes: int
+    lanes_in_use: int
+    bulk_lanes_in_use: int
+    tokens_in_flight: int
+    quarantined: bool
+    pace: Pace
+
+    @property
+    def space(self) -> str:
+        """The vector space of its results."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is ready and its last batch succeeded."""
+
+    def has_free_lane(self, now: float, *, bulk: bool = False) -> bool:
+        """Whether it can take another batch of this class."""
+
+
+def takes_bulk(replica: ReplicaState, *, beside_queries: bool) -> bool:
     """Whether bulk may have a free lane of `replica`: one of several is always kept for queries.
 
     A query waits at least for the engine step that is under way. So while there are queries, bulk work has
@@ -20,7 +43,9 @@ def takes_bulk(replica: Replica, *, beside_queries: bool) -> bool:
     return replica.bulk_lanes_in_use < (1 if beside_queries else max(1, replica.lanes - 1))
 
 
-def share_of(waiting: int, replica: Replica, able: Sequence[Replica], *, beside_queries: bool) -> int:
+def share_of(
+    waiting: int, replica: ReplicaState, able: Sequence[ReplicaState], *, beside_queries: bool
+) -> int:
     """Tokens of the next batch, of `waiting` ones; `replica` gets it, of those that are `able` to.
 
     Half of what falls to each of them, with what they have: while the engine works on the one half, the
