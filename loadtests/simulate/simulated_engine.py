@@ -1,4 +1,4 @@
-"""A worker's engine: does steps one after another, each with as many of the waiting batches as it takes."""
+"""A simulated engine: runs steps one after another over the batches that wait."""
 
 import random
 from collections import deque
@@ -10,15 +10,15 @@ from loadtests.simulate.profiles import Profile
 from router.item import Batch
 
 
-class _Given(NamedTuple):
+class _Waiting(NamedTuple):
     batch: Batch
     done: Callable[[], None]
 
 
 class Engine:
-    """Batches stay whole, and those of interactive items go first. `busy` is in seconds of steps begun.
+    """Takes whole batches, interactive ones first. `busy` counts the seconds of all steps begun.
 
-    vLLM fills its steps by the item and may cut an item in two; a batch here waits until it fits.
+    vLLM fills its steps by the item and may split an item. Here a batch waits until it fits.
     """
 
     def __init__(self, events: Events, profile: Profile, draw: random.Random) -> None:
@@ -28,19 +28,20 @@ class Engine:
         self._events = events
         self._profile = profile
         self._draw = draw
-        self._waiting: tuple[deque[_Given], deque[_Given]] = (deque(), deque())
+        self._interactive: deque[_Waiting] = deque()
+        self._bulk: deque[_Waiting] = deque()
 
     def give(self, batch: Batch, done: Callable[[], None]) -> None:
-        """Have `batch` done; `done` is called when it is."""
+        """Queue `batch`. `done` is called at the end of its step."""
         self.batches += 1
-        self._waiting[batch.bulk].append(_Given(batch, done))
+        (self._bulk if batch.bulk else self._interactive).append(_Waiting(batch, done))
         if self.idle:
             self._step()
 
     def _step(self) -> None:
-        taken: list[_Given] = []
+        taken: list[_Waiting] = []
         items = tokens = 0
-        for line in self._waiting:
+        for line in (self._interactive, self._bulk):
             while line:
                 batch = line[0].batch
                 if taken and (
@@ -57,8 +58,8 @@ class Engine:
             self.busy += seconds
             self._events.at(self._events.now + seconds, self._end, taken)
 
-    def _end(self, taken: list[_Given]) -> None:
-        # What waits begins before any reply is sent: a lane's next batch comes too late for this step.
+    def _end(self, taken: list[_Waiting]) -> None:
+        # The next step begins before the replies leave, so a lane's next batch misses it.
         self._step()
-        for given in taken:
-            given.done()
+        for waiting in taken:
+            waiting.done()
