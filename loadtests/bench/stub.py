@@ -1,9 +1,9 @@
-"""A worker that answers at once, so that what is measured is the router.
+"""A worker that answers at once, to measure the router alone.
 
     python -m loadtests.bench.stub --port 8101 [--dimensions 2048] [--status 200]
 
-Its frames are made up front: every item of every batch gets the same unit vector. With another status it
-answers every batch with that, and still says that it is ready.
+Every item gets the same unit vector, from frames made in advance. With another status every batch gets that
+status, while the worker still says it is ready.
 """
 
 import argparse
@@ -32,13 +32,13 @@ TOKENS = 22
 
 
 class Batch(msgspec.Struct):
-    """A request as far as the stub reads it: how many items there are."""
+    """The part of a request that the stub reads."""
 
     items: list[msgspec.Raw]
 
 
 class Answers:
-    """What is sent, ready to be put together."""
+    """Replies made in advance."""
 
     def __init__(self, dimensions: int, status: int) -> None:
         info = Info(
@@ -60,26 +60,23 @@ class Answers:
         ]
         self._count = msgspec.msgpack.Decoder(Batch).decode
         self._status = status
-        self._beginning = (
-            f"HTTP/1.1 200 OK\r\n{SPACE_HEADER}: {space_header(info.task, info.space)}\r\ncontent-length: "
-        )
+        self._space = f"{SPACE_HEADER}: {space_header(info.task, info.space)}"
         self._info = reply(200, encode_info(info))
         self._failure = reply(status, b"{}")
 
     def to(self, path: bytes, body: bytes) -> bytes:
-        """The whole reply."""
+        """The reply to a request."""
         if path == ENCODE_PATH.encode():
             if self._status != 200:
                 return self._failure
-            frames = b"".join(self._frames[: len(self._count(body).items)])
-            return f"{self._beginning}{len(frames)}\r\n\r\n".encode() + frames
+            return reply(200, b"".join(self._frames[: len(self._count(body).items)]), self._space)
         if path == INFO_PATH.encode():
             return self._info
         return reply(200 if path == READY_PATH.encode() else 404, b"{}")
 
 
-def reply(status: int, body: bytes) -> bytes:
-    return f"HTTP/1.1 {status} -\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+def reply(status: int, body: bytes, header: str = "server: stub") -> bytes:
+    return f"HTTP/1.1 {status} -\r\n{header}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Stub(asyncio.Protocol):

@@ -1,67 +1,59 @@
-"""What the load-test harness itself costs: requests a second that one core of it can put on and check.
+"""CPU of the load test harness and of bench's own client for one request.
 
-    python -m loadtests.bench.harness [--seconds 10]
+    python -m loadtests.measurements.generator_cost
 
-Against our router and a stub worker that answers at once with one and the same vector (which the harness
-complains of: it is not what is measured). A closed loop of 32 users keeps one process of the harness as busy
-as it gets.
+Both ask our router in front of a stub worker for one short query, 32 at a time. The stub gives every text
+the same vector, which the harness reports as wrong.
 """
 
-import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from loadtests import estimates, results
-from loadtests.bench.report import number, table
-from loadtests.bench.sections.router_alone import StubWorker
+import uvloop
+
+from loadtests import estimates
+from loadtests.bench.cpu import Meter
+from loadtests.bench.loops import closed_loop
+from loadtests.bench.markdown import number, table
+from loadtests.bench.sections.mix import put_on
+from loadtests.bench.sections.router_alone import StubWorker, no_vectors, to_router
 from loadtests.processes import Router
 
-QUERY = 'task = "retrieval.query"'
-PASSAGES = 'task = "retrieval.passage"\ninputs = 32\ntokens = 100'
-FLOAT = '\nencoding = "float"'
-# What is sent, and how many users send it: of lists, more would only fill the router's queue.
-FLOWS = {
-    "1 query, base64": (QUERY, 32),
-    "1 query, float": (QUERY + FLOAT, 32),
-    "32 passages of 100 tokens, base64": (PASSAGES, 8),
-    "32 passages of 100 tokens, float": (PASSAGES + FLOAT, 8),
-}
+SCENARIO = """
+about = "one query"
+[[flows]]
+name = "query"
+task = "retrieval.query"
+encoding = "{}"
+"""
+USERS, REQUESTS = 32, 10_000
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10, help="of each (default: %(default)s)")
-    options = parser.parse_args()
+def main() -> None:
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        stub = StubWorker(work / "stub.log", 200).wait_until_ready()
-        router = Router(work / "router.log", [("retrieval", stub.url)]).wait_until_ready()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        stub = StubWorker(folder / "stub.log").wait_until_ready()
+        router = Router(folder / "router.log", [("retrieval", stub.url)]).wait_until_ready()
         try:
-            for name, (flow, users) in FLOWS.items():
-                rows.append((name, *_measured(router.url, work, flow, users, options.seconds)))
+            for form in ("base64", "float"):
+                scenario = folder / "scenario.toml"
+                scenario.write_text(SCENARIO.format(form))
+                arguments = ["--url", router.url, "--scenario", str(scenario), "--users", str(USERS)]
+                measured = put_on([*arguments, "--seconds", "10"], folder / "run")
+                rate, cpu = estimates.throughput([measured]).value, measured.processes[0].cpu
+                rows.append((f"harness, {form}", number(rate), number(1e3 * cpu / rate)))
+                meter = Meter({})
+                done = uvloop.run(
+                    closed_loop(router.url, to_router(router, form, REQUESTS), USERS, no_vectors)
+                )
+                cpu = meter.read().groups[Meter.GENERATOR] / len(done.replies)
+                rows.append((f"bench, {form}", number(done.items_per_second), number(1e3 * cpu)))
         finally:
             router.kill()
             stub.kill()
-    columns = ("request, 2,048 dimensions", "requests/s", "core in use", "requests/s a core", "failed")
-    print("\n".join(table(columns, rows)))
-    return 0
-
-
-def _measured(url: str, work: Path, flow: str, users: int, seconds: float) -> tuple[str, ...]:
-    scenario = work / "scenario.toml"
-    scenario.write_text(f'about = "one flow"\n[[flows]]\nname = "flow"\n{flow}\n')
-    command = [sys.executable, "-m", "loadtests", "run", "--url", url, "--scenario", str(scenario)]
-    command += ["--users", str(users), "--seconds", str(seconds), "--out", str(work / "run")]
-    subprocess.run(command, stdout=subprocess.DEVNULL)
-    [measured] = results.read(work / "run").segments
-    rate = estimates.throughput([measured]).value
-    [process] = measured.processes
-    failed = sum(estimates.failures([measured]).values())
-    return number(rate), f"{process.cpu:.0%}", number(rate / process.cpu), f"{failed:,}"
+    print("\n".join(table(("client", "requests/s", "CPU ms a request"), rows)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

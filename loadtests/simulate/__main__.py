@@ -44,17 +44,15 @@ def main() -> int:
 def run(names: list[str], seed: int, quick: bool) -> dict[str, list[Result]]:
     """The results of each experiment. Runs are spread over all cores."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(mp_context=context, initializer=_collect_less) as pool:
+    # Python's defaults spend half of a run on collecting young objects.
+    with ProcessPoolExecutor(
+        mp_context=context, initializer=gc.set_threshold, initargs=(200_000, 20, 1000)
+    ) as pool:
         futures = {name: [pool.submit(job) for job in EXPERIMENTS[name][1](seed, quick)] for name in names}
         with tqdm(total=sum(map(len, futures.values())), unit="run", disable=None) as bar:
             for future in (future for its in futures.values() for future in its):
                 future.add_done_callback(lambda _: bar.update())
             return {name: [future.result() for future in its] for name, its in futures.items()}
-
-
-def _collect_less() -> None:
-    """Python's defaults spend half of a run on collecting young objects."""
-    gc.set_threshold(200_000, 20, 1000)
 
 
 def _cell(value: str | float) -> str:

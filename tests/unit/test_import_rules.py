@@ -124,7 +124,7 @@ def test_only_the_processes_of_the_load_tests_load_locust() -> None:
     """It replaces sockets, threads and clocks of the whole process as soon as it is imported."""
     # Each test of these that does has a process of its own.
     apart = ("test_conductor", "test_gathering", "test_generator")
-    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.report.html, loadtests.versus\n"
+    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.report.html\n"
     program += "".join(f"import tests.unit.loadtests.{name}\n" for name in apart)
     program += "print(*{'locust', 'gevent'} & set(sys.modules))"
     found = subprocess.run(
