@@ -2,7 +2,7 @@
 
     python -m loadtests.simulate [--quick] [--only NAME] [--out build/simulate]
 
-Writes simulate.md and the figures scale-*.svg. The same seed gives the same numbers.
+Writes simulate.md and scale-autoscaling.svg. The same seed gives the same numbers.
 """
 
 import argparse
@@ -35,9 +35,10 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "simulate.md").write_text(report)
     print(report)
-    from loadtests.simulate.figures import draw
+    if "scaling" in results:
+        from loadtests.simulate import figures
 
-    draw(results, options.out)
+        figures.scaling(results["scaling"], options.out / "scale-autoscaling.svg")
     return 0
 
 

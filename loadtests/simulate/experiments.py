@@ -9,7 +9,6 @@ from typing import NamedTuple
 from deploy.ray.config import Autoscaling
 from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
 from loadtests.simulate.simulation import Outcome, Sample, Setup, Simulation, steady
-from loadtests.simulate.sizing import around, routers_for
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.
@@ -19,6 +18,8 @@ LOADS, QUICK_LOADS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1), (0.3, 0.7, 0.9, 
 LOADS_OF_1000 = (0.5, 0.7, 0.9, 1.0)
 # A day of 24 hours in one: slopes are 24 times as steep, starts and delays are not shortened.
 DAY_SECONDS = 3600.0
+# Routers by replicas for load 1.0: docs/SCALE.md, "Around the engines", says how many they need.
+ROUTERS = {1: 1, 10: 1, 100: 7, 1000: 191}
 # A replica's tokens a second with full steps.
 FULL_TOKENS = GPU.capacity(PAGES.mean) * PAGES.mean
 
@@ -35,8 +36,9 @@ Job = Callable[[], Result]
 
 def load(seed: int, quick: bool) -> Iterator[Job]:
     """Latency by load, for 1 to 1,000 replicas."""
-    for replicas in (1, 10, 100) if quick else (1, 10, 100, 1000):
-        routers = routers_for(replicas, replicas * GPU.capacity(TEXTS.mean))
+    for replicas, routers in ROUTERS.items():
+        if quick and replicas > 100:
+            continue
         setup = Setup(profile=GPU, lengths=TEXTS, replicas=replicas, routers=routers, seed=seed)
         loads = QUICK_LOADS if quick else LOADS_OF_1000 if replicas == 1000 else LOADS
         yield from (partial(_steady, setup, load, quick) for load in loads)
@@ -65,17 +67,11 @@ def scaling(seed: int, quick: bool) -> Iterator[Job]:
     yield from (partial(_scaled, change, seed) for change in (CHANGES[:1] if quick else CHANGES))
 
 
-def control(seed: int, quick: bool) -> Iterator[Job]:
-    """Routers, probes and directory calls by the number of replicas."""
-    yield from (partial(_around, replicas) for replicas in (10, 100, 300, 1000))
-
-
 EXPERIMENTS: dict[str, tuple[str, Callable[[int, bool], Iterator[Job]]]] = {
     "load": ("Load", load),
     "routers": ("Routers and lanes", routers),
     "started": ("All routers start together: the first 5 s", started),
     "scaling": ("Autoscaling", scaling),
-    "control": ("Around the engines", control),
 }
 
 
@@ -197,9 +193,3 @@ def _scaled(change: Change, seed: int) -> Result:
         "requests": outcome.requests,
     }
     return Result(row, [sample._replace(rate=sample.rate / capacity) for sample in outcome.samples])
-
-
-def _around(replicas: int) -> Result:
-    row: dict[str, str | float] = {}
-    row.update(around(replicas, replicas * 0.85 * GPU.capacity(TEXTS.mean)))
-    return Result(row, [])

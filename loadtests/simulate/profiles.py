@@ -2,8 +2,8 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from statistics import NormalDist, fmean
 
 # Items, tokens of each, milliseconds of a step: docs/PERFORMANCE.md, "The engine's step", "after".
@@ -28,20 +28,17 @@ H100_SHARE_OF_PEAK = 0.4
 H100_SECONDS_PER_STEP = 0.015
 
 
-class Noise(Enum):
-    """The distribution of a step's time around its mean."""
-
-    NONE = "none"
-    LOGNORMAL = "lognormal"
-    EXPONENTIAL = "exponential"
+def lognormal(draw: random.Random, sigma: float = 0.15) -> float:
+    """A random factor whose mean is 1."""
+    return math.exp(draw.gauss(0.0, sigma) - sigma**2 / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """An engine: seconds of a step, and the largest step.
 
-    `call_seconds` are the time of a batch outside the engine (HTTP, tokenizing, the reply). `sigma` is of the
-    lognormal noise.
+    `call_seconds` are the time of a batch outside the engine (HTTP, tokenizing, the reply). `noise` draws the
+    factor by which a step's time differs from the mean.
     """
 
     name: str
@@ -49,21 +46,14 @@ class Profile:
     seconds_per_item: float
     seconds_per_token: float
     call_seconds: float
-    noise: Noise = Noise.LOGNORMAL
-    sigma: float = 0.15
+    noise: Callable[[random.Random], float] = lognormal
     step_tokens: int = 8192
     step_items: int = 256
 
     def step(self, items: int, tokens: int, draw: random.Random) -> float:
         """Seconds of one step."""
         mean = self.seconds + self.seconds_per_item * items + self.seconds_per_token * tokens
-        match self.noise:
-            case Noise.LOGNORMAL:
-                return mean * math.exp(draw.gauss(0.0, self.sigma) - self.sigma**2 / 2)
-            case Noise.EXPONENTIAL:
-                return draw.expovariate(1 / mean)
-            case Noise.NONE:
-                return mean
+        return mean * self.noise(draw)
 
     def capacity(self, mean_tokens: float) -> float:
         """Inputs a second with full steps, for inputs of `mean_tokens`."""
