@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # there, which costs both processes more than copying it.
 _ZERO_COPY_BYTES = 1 << 16
 # On a CPU, oneDNN compiles a kernel for each shape that it meets and keeps 1,024 of them, which takes memory
-# and no less time than to keep these few (`loadtests.bench.engine_memory`).
+# and no less time than to keep these few (docs/PERFORMANCE.md).
 ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 ONEDNN_KERNELS = 64
 # A share of a GPU's memory that is free wherever an engine can start at all.
