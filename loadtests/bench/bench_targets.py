@@ -58,34 +58,30 @@ def _row(results: Results, section: str, load: str, system: str) -> Row:
 def _ratio(section: str, load: str, one: str, other: str) -> Callable[[Results], float]:
     """Items a second of one system over those of another."""
 
-    def value(results: Results) -> float:
-        rates = [
-            statistics.median(_row(results, section, load, system).items_per_second)
-            for system in (one, other)
-        ]
-        return rates[0] / rates[1]
+    def rate(results: Results, system: str) -> float:
+        return statistics.median(_row(results, section, load, system).items_per_second)
 
-    return value
+    return lambda results: rate(results, one) / rate(results, other)
+
+
+def _p50(results: Results, system: str) -> float:
+    return statistics.median(_row(results, "router", router_alone.ALONE, system).p50_ms)
 
 
 def _added_at_one(results: Results) -> float:
-    medians = [
-        statistics.median(_row(results, "router", router_alone.ALONE, system).p50_ms)
-        for system in (router_alone.THROUGH, router_alone.DIRECT)
-    ]
-    return medians[0] - medians[1]
+    return _p50(results, router_alone.THROUGH) - _p50(results, router_alone.DIRECT)
 
 
 def _per_core(results: Results) -> float:
     return 1e3 / _row(results, "router", router_alone.BUSY, router_alone.THROUGH).cpu["router"]
 
 
+def _p99(results: Results, system: str) -> float:
+    return statistics.median(_row(results, "latency", latency.LOAD, system).p99_ms)
+
+
 def _p99_under_bulk(results: Results) -> float:
-    medians = [
-        statistics.median(_row(results, "latency", latency.LOAD, system).p99_ms)
-        for system in (latency.CLASSES, latency.IDLE)
-    ]
-    return medians[0] / medians[1]
+    return _p99(results, latency.CLASSES) / _p99(results, latency.IDLE)
 
 
 def _goodput(load: str) -> Callable[[Results], float]:
@@ -105,44 +101,31 @@ def _failures(results: Results) -> float:
     return float(sum(sum(row.failures.values()) + row.vectors_wrong for row in rows))
 
 
-_SHORT = {concurrency: load.name for concurrency, load in throughput.SHORT.items()}
-_LISTS = throughput.LISTS.name
+SHORT = {concurrency: load.name for concurrency, load in throughput.SHORT.items()}
+LISTS, LONG = throughput.LISTS.name, throughput.LONG.name
+RECIPES = {"recipe-tiny": recipe.TINY_LOADS[0].name, "recipe-nano": recipe.NANO_LOADS[1].name}
 TARGETS = (
-    Target("(d) / (a), 20-token texts, concurrency 64", 4, "least", _ratio("throughput", _SHORT[64], D, A)),
-    Target("(d) / (a), 20-token texts, concurrency 16", 2.5, "least", _ratio("throughput", _SHORT[16], D, A)),
-    Target("(d) / (a), 20-token texts, concurrency 1", 1.2, "least", _ratio("throughput", _SHORT[1], D, A)),
-    Target("(d) / (a), 32 texts a request", 1.2, "least", _ratio("throughput", _LISTS, D, A)),
-    Target(
-        "(d) / (e) JSON, 512-token texts, tiny",
-        4,
-        "least",
-        _ratio("recipe-tiny", recipe.TINY_LOADS[0].name, D, E_JSON),
+    *(
+        Target(f"(d) / (a), {load}", bound, "least", _ratio("throughput", load, D, A))
+        for load, bound in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items()
     ),
-    Target(
-        "(d) / (e) JSON, 512-token texts, nano",
-        4,
-        "least",
-        _ratio("recipe-nano", recipe.NANO_LOADS[1].name, D, E_JSON),
+    *(
+        Target(f"(d) / (e) JSON, {load}", 4, "least", _ratio(section, load, D, E_JSON))
+        for section, load in RECIPES.items()
     ),
     *(
         Target(f"(d) / (c), {load}", 0.9, "least", _ratio("throughput", load, D, C))
-        for load in (_SHORT[16], _SHORT[64], _SHORT[256], _LISTS, throughput.LONG.name)
+        for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG)
     ),
     Target("router adds to the p50 at concurrency 1", 1.5, "most", _added_at_one, " ms"),
     Target("query p99 under bulk / idle", 3, "most", _p99_under_bulk),
     *(
-        target
-        for tokens, load in overload.OVERLOADS.items()
-        for target in (
-            Target(f"3x overload, {tokens}-token texts: goodput / capacity", 0.9, "least", _goodput(load)),
-            Target(
-                f"3x overload, {tokens}-token texts: replies neither in time nor 429",
-                0,
-                "most",
-                _others(load),
-                "",
-            ),
-        )
+        Target(f"{load}: goodput / capacity", 0.9, "least", _goodput(load))
+        for load in overload.OVERLOADS.values()
+    ),
+    *(
+        Target(f"{load}: replies neither in time nor 429", 0, "most", _others(load), "")
+        for load in overload.OVERLOADS.values()
     ),
     Target("router alone, base64, requests per CPU second", 2500, "least", _per_core, "/s"),
     Target("failures and wrong vectors, overload aside", 0, "most", _failures, ""),

@@ -36,9 +36,9 @@ def main() -> int:
     (options.out / "simulate.md").write_text(report)
     print(report)
     if "scaling" in results:
-        from loadtests.simulate import figures
+        from loadtests.simulate.scaling_plot import draw
 
-        figures.scaling(results["scaling"], options.out / "scale-autoscaling.svg")
+        draw(results["scaling"], options.out / "scale-autoscaling.svg")
     return 0
 
 

@@ -16,7 +16,7 @@ class _Waiting(NamedTuple):
 
 
 class Engine:
-    """Takes whole batches, interactive ones first. `busy` counts the seconds of all steps begun.
+    """Takes whole batches in order. `busy` counts the seconds of all steps begun.
 
     vLLM fills its steps by the item and may split an item. Here a batch waits until it fits.
     """
@@ -28,30 +28,29 @@ class Engine:
         self._events = events
         self._profile = profile
         self._draw = draw
-        self._interactive: deque[_Waiting] = deque()
-        self._bulk: deque[_Waiting] = deque()
+        self._line: deque[_Waiting] = deque()
 
     def give(self, batch: Batch, done: Callable[[], None]) -> None:
         """Queue `batch`. `done` is called at the end of its step."""
         self.batches += 1
-        (self._bulk if batch.bulk else self._interactive).append(_Waiting(batch, done))
+        self._line.append(_Waiting(batch, done))
         if self.idle:
             self._step()
 
     def _step(self) -> None:
         taken: list[_Waiting] = []
         items = tokens = 0
-        for line in (self._interactive, self._bulk):
-            while line:
-                batch = line[0].batch
-                if taken and (
-                    items + len(batch.items) > self._profile.step_items
-                    or tokens + batch.tokens > self._profile.step_tokens
-                ):
-                    break
-                taken.append(line.popleft())
-                items += len(batch.items)
-                tokens += batch.tokens
+        while self._line:
+            batch = self._line[0].batch
+            fits = (
+                items + len(batch.items) <= self._profile.step_items
+                and tokens + batch.tokens <= self._profile.step_tokens
+            )
+            if taken and not fits:
+                break
+            taken.append(self._line.popleft())
+            items += len(batch.items)
+            tokens += batch.tokens
         self.idle = not taken
         if taken:
             seconds = self._profile.step(items, tokens, self._draw)

@@ -1,4 +1,4 @@
-"""A simulated router: the real queue, dispatcher and paces, without HTTP and without failures."""
+"""A simulated router: the real queue, dispatcher and paces, without HTTP, bulk requests and failures."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -13,7 +13,6 @@ from router.dispatcher import Dispatcher
 from router.errors import QueueFull, TimedOut
 from router.item import Batch, Gather, Item
 from router.pace import Pace
-from router.pool import QUERIES_SECONDS
 from router.queue import PoolQueue
 from router.settings import RouterSettings
 from workers import contract
@@ -48,12 +47,10 @@ class SimulatedReplica:
 
     def hold(self, batch: Batch) -> None:
         self.lanes_in_use += 1
-        self.bulk_lanes_in_use += batch.bulk
         self.tokens_in_flight += batch.tokens
 
     def release(self, batch: Batch) -> None:
         self.lanes_in_use -= 1
-        self.bulk_lanes_in_use -= batch.bulk
         self.tokens_in_flight -= batch.tokens
 
 
@@ -85,7 +82,6 @@ class Router:
         # Each router has its own order of replicas, as in the deployment.
         self._order = random.Random(name)
         self._arrived_tokens = self._running_tokens = 0
-        self._last_query = -QUERIES_SECONDS
         self.queue.hold()
 
     def report(self) -> RouterReport:
@@ -115,28 +111,25 @@ class Router:
         if not replica.lanes_in_use:
             self._drained(engine)
 
-    def arrive(self, tokens: int, bulk: bool, timeout_seconds: float) -> None:
+    def arrive(self, tokens: int, timeout_seconds: float) -> None:
         """Admit or refuse a request of one input."""
         now = self._events.now
         self._arrived_tokens += tokens
-        item = Item(POOL, WIRE, tokens, 0, "input", bulk)
+        item = Item(POOL, WIRE, tokens, 0, "input")
         gather = Gather([item], now, now + timeout_seconds, self._ended)
         try:
             self.queue.check_room(gather.items, now, gather.deadline, self._running_tokens)
         except QueueFull as error:
             gather.fail(error, now)
             return
-        if not bulk:
-            self._last_query = now
         self.queue.admit(gather.items, now)
         self.dispatch()
 
     def dispatch(self) -> None:
         """Send batches while there is work and a free lane."""
         now = self._events.now
-        beside_queries = now - self._last_query < QUERIES_SECONDS
         while self.queue.items:
-            replica, batch, expired = self._dispatcher.next(self.replicas, now, beside_queries=beside_queries)
+            replica, batch, expired = self._dispatcher.next(self.replicas, now, beside_queries=True)
             for item in expired:
                 item.gather.fail(TimedOut("too late"), now)
             if replica is not None and batch is not None:

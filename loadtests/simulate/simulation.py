@@ -27,7 +27,7 @@ STUDENT = 2.26
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The deployment. `bulk` is the share of bulk requests; a replica starts in `start_seconds`.
+    """The deployment. A replica starts in `start_seconds`.
 
     With `learned` the routers know the pace of the first replicas from earlier batches.
     """
@@ -38,7 +38,6 @@ class Setup:
     routers: int = 1
     lanes: int = default("lanes")
     batch_items: int = default("batch_items")
-    bulk: float = 0.0
     autoscaling: Autoscaling | None = None
     start_seconds: float = 0.0
     learned: bool = True
@@ -63,15 +62,14 @@ class Sample(NamedTuple):
 class Outcome:
     """Requests that arrived after the warm-up. Times in seconds.
 
-    `latency` and `waited` are of served interactive requests, in order of completion. `busy` is the share
-    of the replicas' time that their engines spent in steps.
+    `latency` and `waited` are of served requests, in order of completion. `busy` is the share of the
+    replicas' time that their engines spent in steps.
     """
 
     requests: int = 0
     served: int = 0
     refused: int = 0
     expired: int = 0
-    bulk_served: int = 0
     arrived_at: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
@@ -187,10 +185,9 @@ class Simulation:
         self._next_arrival()
         draw = self._arrivals
         router = self.routers[draw.randrange(len(self.routers))]
-        bulk = self._setup.bulk > 0 and draw.random() < self._setup.bulk
         if self.events.now >= self._warm_up:
             self.outcome.requests += 1
-        router.arrive(self._setup.lengths.draw(draw), bulk, TIMEOUT_SECONDS)
+        router.arrive(self._setup.lengths.draw(draw), TIMEOUT_SECONDS)
 
     def _ended(self, gather: Gather) -> None:
         if gather.admitted_at < self._warm_up:
@@ -202,12 +199,9 @@ class Simulation:
             outcome.expired += 1
         else:
             outcome.served += 1
-            if gather.items[0].bulk:
-                outcome.bulk_served += 1
-            else:
-                outcome.arrived_at.append(gather.admitted_at)
-                outcome.latency.append(gather.done_at - gather.admitted_at)
-                outcome.waited.append(gather.taken_at - gather.admitted_at)
+            outcome.arrived_at.append(gather.admitted_at)
+            outcome.latency.append(gather.done_at - gather.admitted_at)
+            outcome.waited.append(gather.taken_at - gather.admitted_at)
 
     def _report(self, router: Router) -> None:
         if self._autoscaler is not None:

@@ -24,14 +24,12 @@ BUSY_RATE, ALONE_RATE = 2000, 600
 
 
 class StubWorker(Process):
-    """`python -m loadtests.bench.stub`, which answers every batch with `status`."""
+    """`python -m loadtests.bench.stub` on a free port."""
 
     def __init__(self, log: Path, status: int = 200) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        super().__init__(
-            ["-m", "loadtests.bench.stub", "--port", str(port), "--status", str(status)], {}, log
-        )
+        super().__init__(["-m", "loadtests.bench.stub", str(port), str(status)], {}, log)
 
     def wait_until_ready(self) -> "StubWorker":
         self.wait_ready(self.url + READY_PATH)

@@ -62,8 +62,8 @@ def test_refusals_under_overload_are_no_failures() -> None:
     refused.failures = {"429": 1000}
     refused.figures = {overload.GOODPUT: [0.8, 0.95, 1.0], overload.OTHER: [0, 0, 1]}
     found = judged(results("overload", row("(d) ours", 100, load=overload.CAPACITIES[512]), refused))
-    assert found["3x overload, 512-token texts: goodput / capacity"].measured == "0.95x"
-    assert not found["3x overload, 512-token texts: replies neither in time nor 429"].holds
+    assert found[f"{overload.OVERLOADS[512]}: goodput / capacity"].measured == "0.95x"
+    assert not found[f"{overload.OVERLOADS[512]}: replies neither in time nor 429"].holds
     assert found[FAILURES].holds
 
 

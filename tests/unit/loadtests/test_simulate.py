@@ -86,11 +86,10 @@ def test_queue_grows_above_capacity() -> None:
 
 @pytest.mark.parametrize("load", [0.5, 3.0])
 def test_every_request_ends_once(load: float) -> None:
-    outcome = steady(Setup(profile=GPU, lengths=TEXTS, replicas=2, routers=3, bulk=0.3), load, 15.0, 0.0)
+    outcome = steady(Setup(profile=GPU, lengths=TEXTS, replicas=2, routers=3), load, 15.0, 0.0)
     assert outcome.requests > 1000
     assert outcome.served + outcome.refused + outcome.expired == outcome.requests
-    assert outcome.bulk_served + len(outcome.latency) == outcome.served
-    assert 0 < outcome.bulk_served < outcome.served
+    assert len(outcome.latency) == outcome.served
     assert (outcome.refused > 0) == (load > 1)
 
 
@@ -112,14 +111,14 @@ def test_report_counts_refused_tokens() -> None:
     events, ended = Events(), []
     router = Router("a", events, GPU, 1, 256, ended.append)
     most = default("queue_tokens")
-    router.arrive(most, False, 60.0)
-    router.arrive(100, False, 60.0)
+    router.arrive(most, 60.0)
+    router.arrive(100, 60.0)
     assert len(ended) == 1, "the second request is refused"
     assert router.report().arrived[POOL] == most + 100
     # The first request expires, and the third is served.
     events.run(until=61.0)
     router.add(Engine(events, GPU, random.Random(1)))
-    router.arrive(10, False, 60.0)
+    router.arrive(10, 60.0)
     events.run()
     assert len(ended) == 3
     assert router.report().arrived[POOL] == most + 110

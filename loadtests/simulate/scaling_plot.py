@@ -23,18 +23,18 @@ STYLE: Any = {
 }
 
 
-def scaling(results: list[Result], path: Path) -> None:
+def draw(results: list[Result], path: Path) -> None:
     """Draw replicas and load over time, of the first run of each curve."""
     first: dict[str, Result] = {}
     for result in results:
         first.setdefault(str(result.row["curve"]), result)
     with matplotlib.rc_context(STYLE):
-        figure = _scaling(first)
+        figure = _figure(first)
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
         pyplot.close(figure)
 
 
-def _scaling(first: dict[str, Result]) -> Figure:
+def _figure(first: dict[str, Result]) -> Figure:
     figure, axes = pyplot.subplots(
         1, len(first), figsize=(3 * len(first), 3), layout="constrained", squeeze=False
     )
