@@ -1,9 +1,11 @@
 """Closed and open loops of requests."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -105,27 +107,47 @@ async def open_loop(
     """
     replies: list[Reply] = []
     idle: list[Connection] = []
+    unanswered: set[asyncio.Future[Answer]] = set()
 
-    async def send(request: Request, due: float) -> None:
-        try:
-            connection = _reusable(idle) or await Connection.open(url)
-            replies.append(_reply(request, due, await connection.ask(request.data)))
+    def done(connection: Connection, request: Request, due: float, answer: asyncio.Future[Answer]) -> None:
+        unanswered.discard(answer)
+        if answer.cancelled():
+            replies.append(_broken(request, due))
+        else:
+            replies.append(_reply(request, due, answer.result()))
             idle.append(connection)
+
+    def send(connection: Connection, request: Request, due: float) -> None:
+        answer = connection.ask(request.data)
+        unanswered.add(answer)
+        answer.add_done_callback(partial(done, connection, request, due))
+
+    async def send_on_new(request: Request, due: float) -> None:
+        try:
+            send(await Connection.open(url), request, due)
         except (OSError, asyncio.CancelledError):
-            replies.append(Reply(request, BROKEN, due, time.monotonic(), 0))
+            replies.append(_broken(request, due))
 
     begin = time.monotonic()
-    tasks = set()
+    opening = []
     for request, moment in zip(requests, moments, strict=True):
         due = begin + moment
-        # A late loop yields too, so that replies are read.
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        tasks.add(asyncio.create_task(send(request, due)))
-    if tasks:
-        _, unanswered = await asyncio.wait(tasks, timeout=patience)
-        for task in unanswered:
-            task.cancel()
-        await asyncio.gather(*unanswered)
+        if (wait := due - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if connection := _reusable(idle):
+            send(connection, request, due)
+        else:
+            # A task only here: for every request it would cost half as much CPU again.
+            opening.append(asyncio.create_task(send_on_new(request, due)))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await asyncio.gather(*opening)
+            while unanswered:
+                await asyncio.wait(unanswered)
+    late = list(unanswered)
+    for answer in late:
+        answer.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
     for connection in idle:
         connection.close()
     return replies
@@ -143,3 +165,7 @@ def _reusable(idle: list[Connection]) -> Connection | None:
 def _reply(request: Request, due: float, answer: Answer) -> Reply:
     body = answer.body if request.keep and answer.status == 200 else None
     return Reply(request, answer.status, due, answer.end, len(answer.body), answer.overhead, body)
+
+
+def _broken(request: Request, due: float) -> Reply:
+    return Reply(request, BROKEN, due, time.monotonic(), 0)
