@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from deploy.ray.config import Autoscaling
+from loadtests.bench.markdown import number
 from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
 from loadtests.simulate.simulation import Outcome, Sample, Setup, Simulation, steady
 
@@ -183,7 +184,7 @@ def _scaled(change: Change, seed: int) -> Result:
     row: dict[str, str | float] = {
         "curve": change.curve,
         "start s": change.start,
-        "changed": ", ".join(f"{name} {value:,.5g}" for name, value in change.settings.items()),
+        "changed": ", ".join(f"{name} {number(value)}" for name, value in change.settings.items()),
         "% late": 100 * outcome.late(SLO_SECONDS),
         "% refused": 100 * (outcome.refused + outcome.expired) / max(1, outcome.requests),
         "p99 s": outcome.percentile(0.99),
