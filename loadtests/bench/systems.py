@@ -13,7 +13,7 @@ from loadtests.bench.connection import post
 from loadtests.bench.loops import Read, Vector
 from loadtests.bench.measure import Way
 from loadtests.processes import Process, Router, StockServer, Worker, free_port
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     EncodeRequest,
     Failure,

@@ -16,8 +16,8 @@ from loadtests.simulate.profiles import Lengths, Profile
 from loadtests.simulate.simulated_engine import Engine
 from loadtests.simulate.simulated_router import Router, default
 from router.errors import QueueFull
-from router.item import Gather
-from router.pace import BATCHES_UNTIL_JUDGED
+from router.items import Job
+from router.pool.pace import BATCHES_UNTIL_JUDGED
 
 TIMEOUT_SECONDS = 60.0
 BLOCKS = 10
@@ -146,8 +146,7 @@ class Simulation:
         self._starting = 0
         self._cancelled = 0
         self._busy_of_gone = 0.0
-        for _ in range(setup.replicas):
-            self._add(setup.learned)
+        self._add(setup.replicas, learned=setup.learned)
         self._autoscaler = Autoscaler(setup.autoscaling) if setup.autoscaling else None
         self._target = setup.replicas
 
@@ -189,19 +188,19 @@ class Simulation:
             self.outcome.requests += 1
         router.arrive(self._setup.lengths.draw(draw), TIMEOUT_SECONDS)
 
-    def _ended(self, gather: Gather) -> None:
-        if gather.admitted_at < self._warm_up:
+    def _ended(self, job: Job) -> None:
+        if job.admitted_at < self._warm_up:
             return
         outcome = self.outcome
-        if isinstance(gather.error, QueueFull):
+        if isinstance(job.error, QueueFull):
             outcome.refused += 1
-        elif gather.error is not None:
+        elif job.error is not None:
             outcome.expired += 1
         else:
             outcome.served += 1
-            outcome.arrived_at.append(gather.admitted_at)
-            outcome.latency.append(gather.done_at - gather.admitted_at)
-            outcome.waited.append(gather.taken_at - gather.admitted_at)
+            outcome.arrived_at.append(job.admitted_at)
+            outcome.latency.append(job.done_at - job.admitted_at)
+            outcome.waited.append(job.started_at - job.admitted_at)
 
     def _report(self, router: Router) -> None:
         if self._autoscaler is not None:
@@ -238,13 +237,13 @@ class Simulation:
         if self._cancelled:
             self._cancelled -= 1
         else:
-            self._add()
+            self._add(1)
 
-    def _add(self, learned: bool = False) -> None:
-        engine = Engine(self.events, self._setup.profile, self._service)
-        self._serving.append(engine)
+    def _add(self, count: int, *, learned: bool = False) -> None:
+        engines = [Engine(self.events, self._setup.profile, self._service) for _ in range(count)]
+        self._serving += engines
         for router in self.routers:
-            router.add(engine, self._earlier_batches() if learned else ())
+            router.add(engines, [list(self._earlier_batches()) for _ in engines] if learned else ())
 
     def _earlier_batches(self) -> Iterator[tuple[int, float]]:
         profile = self._setup.profile

@@ -16,7 +16,7 @@ from loadtests.bench.rows import Row
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Engine
 from loadtests.results import WRONG, Measured
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 LOADS = {
     "scenario common, 16 users": ("--users", "16"),

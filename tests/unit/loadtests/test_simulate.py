@@ -104,7 +104,7 @@ def test_seed_decides_the_numbers() -> None:
 def test_routers_order_replicas_differently() -> None:
     setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=16, learned=False)
     simulation = Simulation(setup, lambda now: 0.0, 1.0, 1.0)
-    assert len({router.replicas[0].engine for router in simulation.routers}) > 10
+    assert len({router.engines[0] for router in simulation.routers}) > 10
 
 
 def test_report_counts_refused_tokens() -> None:
@@ -117,7 +117,7 @@ def test_report_counts_refused_tokens() -> None:
     assert router.report().arrived[POOL] == most + 100
     # The first request expires, and the third is served.
     events.run(until=61.0)
-    router.add(Engine(events, GPU, random.Random(1)))
+    router.add([Engine(events, GPU, random.Random(1))])
     router.arrive(10, 60.0)
     events.run()
     assert len(ended) == 3

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from yarl import URL
 
-from router.health import SILENCES_UNTIL_DOWN, Prober
-from router.replica import Replica, State
-from router.transport import WorkerReply
+from router.pool.health import SILENCES_UNTIL_DOWN, Prober
+from router.pool.replica import Replica, State
+from router.pool.transport import WorkerReply
 from tests.unit.router.apps import info
 
 
@@ -46,7 +46,7 @@ async def silences_until_down(*, batches_between: bool) -> int:
             over.set()
 
     client = Silent(asked)
-    replica = Replica("r:1", "retrieval", 4, client)
+    replica = Replica("r:1", "retrieval", 4)
     replica.up(info("retrieval"))
     prober = Prober(replica, client, lambda *_: None, seconds_while_up=0.001)
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from router import keys
+from router.access import keys
+from router.access.keys import KeyRing, KeysError, main, make_key, read_keys
 from router.errors import InvalidKey, MissingKey
-from router.keys import KeyRing, KeysError, main, make_key, read_keys
 
 SECRET = "triptych_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -79,7 +79,7 @@ def test_a_name_that_is_none_makes_no_key(capsys: pytest.CaptureFixture[str]) ->
     [
         ("", "Invalid JSON"),
         ("{}", "valid array"),
-        (f'["{SECRET}"]', "entry 1: write the SHA-256"),
+        (f'["{SECRET}"]', "entry 1: give the SHA-256"),
         (json.dumps([{"name": "a", "sha256": SECRET}]), "entry 1: sha256"),
         (json.dumps([HASH, {"name": SECRET + "!", "sha256": HASH}]), "entry 2: name"),
         (json.dumps([{"name": "a"}]), "entry 1: sha256: Field required"),

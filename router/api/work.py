@@ -1,0 +1,200 @@
+"""What embeddings and ranking have in common: priority, deadline, limits, and the wait for results."""
+
+import asyncio
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from typing import TypeVar, get_args
+
+from router.api.plan import Limits
+from router.errors import ClientGone, Invalid, TimedOut, Unavailable
+from router.http import Header, Request
+from router.items import Item, Priority, RequiredSpaces, cost_of
+from router.media.loader import MediaLoader
+from router.pool.fleet import Fleet
+from router.settings import RouterSettings
+from workers.shared import contract
+from workers.shared.contract import SPACE_HEADER, PoolName, Vector
+
+LONGEST_TIMEOUT_SECONDS = 3600.0
+# Assumed of the served model until a worker has been probed.
+DIMENSIONS, MAX_TOKENS = 2048, 32_768
+
+Result = TypeVar("Result")
+
+# Comma-separated vector spaces, each alone or as pool=space.
+_ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
+SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
+
+
+class Work:
+    """One request for vectors or a ranking, in steps: `body`, planning by the caller, `vectors`.
+
+    Every step ends by one deadline. Raises `Invalid` for headers that are wrong.
+    """
+
+    def __init__(self, request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> None:
+        self.priority = priority_of(request)
+        self._required = required_spaces(request)
+        self._seconds = seconds_of(request.headers, settings)
+        self._deadline = fleet.clock() + self._seconds
+        self._request = request
+        self._fleet = fleet
+        self._media = media
+        self._settings = settings
+
+    @property
+    def limits(self) -> Limits:
+        """What the request must stay within."""
+        info, settings = self._fleet.info, self._settings
+        return Limits(
+            settings.max_items,
+            settings.max_image_bytes,
+            settings.max_pdf_bytes,
+            info.dimensions if info else DIMENSIONS,
+            info.max_tokens if info else MAX_TOKENS,
+            settings.model_aliases,
+        )
+
+    async def body(self) -> bytes:
+        """The request's body, see `Request.body`. Raises `QueueFull`."""
+        if b"expect" in self._request.headers:
+            # This client waits to be told to send it. Others were checked by their head (`serving.protocol`).
+            self._fleet.check_any_room(self._deadline)
+        return await self._request.body(self._settings.max_body_bytes, self._left())
+
+    async def load(self, items: list[Item]) -> list[Item]:
+        """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
+
+        Raises `TokenRateExceeded`, and `TimedOut` at the deadline.
+        """
+        if self._request.allowance is not None:
+            self._request.allowance.take(cost_of(items), time.monotonic())
+        try:
+            async with asyncio.timeout(self._left()):
+                return await self._media.load(self._request, items)
+        except TimeoutError:
+            raise self._timed_out() from None
+
+    async def vectors(self, items: list[Item]) -> list[Vector]:
+        """The vectors of `items`, in order; the reply gets the header that names their vector spaces.
+
+        Raises `TimedOut` at the deadline and `ClientGone` when the client leaves.
+        """
+        loop = asyncio.get_running_loop()
+        clock = self._fleet.clock
+        request = self._request
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finished() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        job = self._fleet.submit(
+            items,
+            self._deadline,
+            finished,
+            request_id=request.id.decode(),
+            span=request.span,
+            required=self._required,
+        )
+
+        def end(error: Exception) -> None:
+            job.fail(error, clock())
+
+        expiry = loop.call_later(self._left(), lambda: end(self._timed_out()))
+        try:
+            with request.watched(lambda: end(ClientGone())):
+                await done
+        finally:
+            expiry.cancel()
+            end(Unavailable("the router is stopping"))
+            request.queue_seconds = job.started_at - job.admitted_at
+            request.inference_seconds = job.done_at - job.started_at
+        vectors = job.vectors()
+        if request.allowance is not None:
+            request.allowance.used = tokens_of(vectors)
+        request.reply_headers.append(space_header(job.spaces))
+        return vectors
+
+    def _timed_out(self) -> TimedOut:
+        return TimedOut(f"not done within {self._seconds:g} seconds")
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - self._fleet.clock())
+
+
+def required_spaces(request: Request) -> RequiredSpaces:
+    """The vector spaces that the client accepts, from `x-require-vector-space`. Raises `Invalid`.
+
+    A space without a pool stands for every pool.
+    """
+    header = request.header("x-require-vector-space")
+    if header is None:
+        return {}
+    if re.fullmatch(SPACES_PATTERN, header) is None:
+        raise Invalid.field(
+            "header -> x-require-vector-space",
+            "write vector spaces with commas between them, as x-vector-space of a reply names them",
+            "vector_space",
+            header,
+        )
+    spaces: defaultdict[str, set[str]] = defaultdict(set)
+    for part in header.split(","):
+        pool, _, space = part.strip().rpartition("=")
+        spaces[pool].add(space)
+    return {pool: frozenset(some) for pool, some in spaces.items()}
+
+
+def space_header(spaces: Mapping[PoolName, str]) -> Header:
+    """The header that names the vector space of each pool's results."""
+    named = ", ".join(contract.space_header(pool, space) for pool, space in spaces.items())
+    return SPACE_HEADER.encode(), named.encode()
+
+
+def tokens_of(vectors: list[Vector]) -> int:
+    """Tokens that the model read. The query of a ranking counts once."""
+    return sum(vector.tokens for vector in vectors) + max(vector.query_tokens for vector in vectors)
+
+
+def priority_of(request: Request) -> Priority | None:
+    """The priority that the client asks for, None if it does not. Raises `Invalid`."""
+    name = request.header("x-priority")
+    if name is None:
+        return None
+    for priority in Priority:
+        if priority.label == name:
+            return priority
+    raise Invalid.field("header -> x-priority", "write interactive or bulk", "literal_error", name)
+
+
+def seconds_of(headers: Mapping[bytes, bytes], settings: RouterSettings) -> float:
+    """The time that a request with `headers` has. Raises `Invalid`."""
+    header = headers.get(b"x-request-timeout-seconds")
+    if header is None:
+        return settings.request_timeout_seconds
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+        raise Invalid.field(
+            "header -> x-request-timeout-seconds",
+            f"write a number of seconds over 0 and up to {LONGEST_TIMEOUT_SECONDS:g}",
+            "timeout",
+            header.decode("latin-1"),
+        )
+    return seconds
+
+
+async def taking_turns(steps: Generator[None, None, Result]) -> Result:
+    """The result of `steps`; other tasks may run between two steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await asyncio.sleep(0)

@@ -1,0 +1,215 @@
+"""The I/O of one pool: a task for each batch in flight, and one timer. `Dispatcher` decides."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from router.errors import Internal, Unavailable
+from router.items import Batch, Item
+from router.observe.metrics import Metrics
+from router.pool.call import CallFailed, Deliver, ReplicaFailed
+from router.pool.dispatcher import Dispatcher
+from router.pool.observer import PoolObserver
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica
+from workers.shared import contract
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+Encode = Callable[[Replica, Batch, Deliver], Awaitable[None]]
+
+
+class Pool:
+    """One pool: its queue, its replicas, its batches in flight.
+
+    No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
+    admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
+    (`router.pool.call.encode`).
+    """
+
+    def __init__(
+        self,
+        name: contract.PoolName,
+        replicas: Sequence[Replica],
+        queue: PoolQueue,
+        encode: Encode,
+        batch_tokens: int,
+        batch_items: int,
+        clock: Clock = time.monotonic,
+        observer: PoolObserver | None = None,
+        hold_seconds: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.queue = queue
+        self.requested_tokens = 0.0
+        self._encode = encode
+        self._clock = clock
+        self._observer = observer or PoolObserver(Metrics().pool(name), None, clock)
+        self._dispatcher = Dispatcher(
+            name, replicas, queue, batch_tokens, batch_items, self._observer, clock(), hold_seconds
+        )
+        self._tasks: dict[Batch, asyncio.Task[None]] = {}
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Its replicas, in any state."""
+        return self._dispatcher.replicas
+
+    @property
+    def in_flight(self) -> int:
+        """Number of batches in flight."""
+        return len(self._tasks)
+
+    @property
+    def ready(self) -> bool:
+        """Whether any replica takes work, or soon will."""
+        return self._dispatcher.ready(self._clock())
+
+    @property
+    def up(self) -> bool:
+        """Whether any replica is up, even with an open breaker."""
+        return self._dispatcher.up
+
+    @property
+    def spaces(self) -> list[str]:
+        """The vector spaces that it serves: one, or two during an upgrade."""
+        return self._dispatcher.spaces
+
+    @property
+    def holds(self) -> bool:
+        """Whether work is held here until a replica comes up."""
+        return self._dispatcher.holds
+
+    def unavailable(self) -> Unavailable:
+        """The error for work that no replica can take now."""
+        return self._dispatcher.unavailable(self._clock())
+
+    def requested(self, tokens: float) -> None:
+        """Count `tokens`, estimated, that clients ask for, admitted or not."""
+        self.requested_tokens += tokens
+        self._observer.requested(tokens)
+
+    def check_room(
+        self, items: Sequence[Item], deadline: float, required: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise a `RouterError` unless all of `items` can be admitted together."""
+        self._dispatcher.check_room(items, self._clock(), deadline, required)
+
+    def check_any_room(self, deadline: float) -> None:
+        """Raise `QueueFull` when not even the smallest request fits."""
+        self._dispatcher.check_any_room(self._clock(), deadline)
+
+    def admit(self, items: Sequence[Item]) -> None:
+        """Add `items` to the queue; they are dispatched in the next turn of the event loop.
+
+        Requests come in waves, since the replies of a batch are sent together. If the first of a wave were
+        dispatched at once, it would take a lane alone, and the others would wait until it is done.
+        """
+        self._dispatcher.admit(items, self._clock())
+        self._dispatch_soon()
+
+    def dispatch(self) -> None:
+        """Start batches while there is work, and a replica with a free lane."""
+        now = self._clock()
+        while (found := self._dispatcher.next(now)) is not None:
+            self._start(*found)
+            now = self._clock()
+        self._set_timer(now)
+
+    def forget(self, items: Sequence[Item]) -> None:
+        """Drop `items`, wherever they are: their job is closed."""
+        self._dispatcher.forget(items, self._clock())
+        if self.queue.items:
+            # Items behind them may have waited only because of them.
+            self._dispatch_soon()
+
+    def replicas_changed(self) -> None:
+        """A replica has changed its state."""
+        self._dispatcher.replicas_changed(self._clock())
+        self.dispatch()
+
+    def set_replicas(self, replicas: Sequence[Replica]) -> None:
+        """Use `replicas` from now on; others finish what they have."""
+        self._dispatcher.set_replicas(replicas, self._clock())
+        self.dispatch()
+
+    def remove(self) -> None:
+        """The pool is no longer named: what waits is refused, batches in flight finish."""
+        self._dispatcher.hold.end()
+        self._dispatcher.hold.seconds = 0.0
+        self.set_replicas([])
+
+    async def close(self) -> None:
+        """Cancel the batches in flight."""
+        self._dispatcher.hold.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _dispatch_soon(self) -> None:
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._dispatch_now)
+
+    def _dispatch_now(self) -> None:
+        self._soon = None
+        self.dispatch()
+
+    def _set_timer(self, now: float) -> None:
+        """Wake when time alone may change something.
+
+        uvloop counts in whole milliseconds, so its timers may be early; then the timer is set again.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        moment = self._dispatcher.wake_at(now)
+        if moment < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, moment - now), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._dispatcher.expire(self._clock())
+        self.dispatch()
+
+    def _start(self, replica: Replica, batch: Batch) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(replica, batch))
+        task.add_done_callback(lambda _: self._ended(replica, batch))
+        batch.abort = task.cancel
+        self._tasks[batch] = task
+
+    def _ended(self, replica: Replica, batch: Batch) -> None:
+        del self._tasks[batch]
+        self._dispatcher.release(replica, batch, self._clock())
+        self.dispatch()
+
+    async def _run(self, replica: Replica, batch: Batch) -> None:
+        """One batch on one replica. Each of its items ends, or returns to the queue."""
+        dispatcher = self._dispatcher
+        instance = replica.info.instance if replica.info else ""
+        started, tokens = self._clock(), replica.tokens_in_flight
+
+        def deliver(item: Item, frame: contract.Frame) -> None:
+            dispatcher.deliver(batch, item, frame, self._clock())
+
+        try:
+            with self._observer.at(replica, batch):
+                await self._encode(replica, batch, deliver)
+            dispatcher.answered(replica, batch, tokens, started, self._clock())
+        except ReplicaFailed as error:
+            dispatcher.replica_failed(replica, error, started, self._clock())
+            died = error.perhaps_dead and await replica.has_died(instance)
+            dispatcher.retry(batch, error, instance if died else None, self._clock())
+        except CallFailed as error:
+            dispatcher.refused(replica, batch, error, self._clock())
+        except Exception:
+            log.exception("a batch ended in an unexpected error. This is a bug.")
+            dispatcher.fail(batch.unfinished(), Internal("the router failed"), self._clock())

@@ -1,0 +1,112 @@
+"""Transport: HTTP calls to workers, with aiohttp.
+
+Every other call is made with httpx. On this path a call costs 0.10 to 0.18 ms of CPU with aiohttp, 0.25 to
+0.34 ms with httpx on top of it (concurrency 4 and 1).
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import aiohttp
+from pydantic import SecretStr
+from yarl import URL
+
+from workers.shared import contract
+
+# Shorter than the workers' own, so that no call uses a connection that is just being closed.
+KEEPALIVE_SECONDS = 2.0
+
+# Every error that a call may raise.
+TRANSPORT_ERRORS = (aiohttp.ClientError, OSError)
+
+
+class Body(Protocol):
+    """A body that is still being received."""
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        """Its bytes, as they arrive."""
+        ...
+
+
+class WorkerReply(Protocol):
+    """A worker's reply; header names are case-insensitive."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def content(self) -> Body: ...
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+
+class WorkerClient(Protocol):
+    """Calls to workers. Each may raise `TRANSPORT_ERRORS`; leaving the context early hangs up."""
+
+    def get(self, url: URL, seconds: float) -> AbstractAsyncContextManager[WorkerReply]:
+        """A GET with a total timeout."""
+        ...
+
+    def post(
+        self, url: URL, body: bytes, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[WorkerReply]:
+        """A POST without a total timeout; only silence of the worker ends it."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class AiohttpClient:
+    """A `WorkerClient` with a connection per call in progress, without proxies, cookies or redirects.
+
+    `connect_seconds` limits connecting, `silence_seconds` the wait for the next bytes. Every request carries
+    `token` and a random name of this client. Create and close it inside a running event loop.
+    """
+
+    def __init__(
+        self, connect_seconds: float, silence_seconds: float, token: SecretStr | None = None
+    ) -> None:
+        self._connect_seconds = connect_seconds
+        headers = {contract.ROUTER_HEADER: secrets.token_hex(8)}
+        if token:
+            headers["authorization"] = f"Bearer {token.get_secret_value()}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            headers=headers,
+            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=connect_seconds, sock_read=silence_seconds
+            ),
+        )
+
+    def get(self, url: URL, seconds: float) -> AbstractAsyncContextManager[WorkerReply]:
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, self._connect_seconds))
+        return self._session.get(url, timeout=timeout, allow_redirects=False)
+
+    def post(
+        self, url: URL, body: bytes, headers: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[WorkerReply]:
+        return self._session.post(url, data=body, headers=headers, allow_redirects=False)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def was_sent(error: BaseException) -> bool:
+    """Whether there was a connection, so that the worker may have received the request."""
+    return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether nothing listens at the address."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, ConnectionRefusedError)
