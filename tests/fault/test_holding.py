@@ -246,7 +246,7 @@ async def test_what_a_pool_holds_is_refused_when_the_pool_is_named_no_more(docum
         document.name(code)
         refused(await held, "is ready")
         assert list(router.fleet.pools) == ["code"]
-        refused(await router.ask(["late"]), "no worker serves the pool retrieval here")
+        refused(await router.ask(["late"]), "no worker serves the pool retrieval")
         # Nobody would ever come for what it gives back.
         await worker.die()
         refused(await given, "is ready")
