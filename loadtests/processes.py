@@ -27,7 +27,7 @@ from workers.contract import (
     Text,
     encode_request,
 )
-from workers.plugin import die_with_parent
+from workers.shared.parent_death import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
 ENGINE_ENVIRONMENT = {

@@ -19,7 +19,7 @@ ALLOWED = {
     "loadtests": {"router", "workers", "deploy"},
     "tests": {"router", "workers", "deploy", "loadtests"},
 }
-ROUTER_MAY_USE = ("workers.contract", "workers.logs", "workers.strict_settings")
+ROUTER_MAY_USE = ("workers.contract", "workers.logs", "workers.shared", "workers.strict_settings")
 ENGINES = ("torch", "vllm", "ray", "transformers")
 
 
@@ -41,6 +41,12 @@ def imported(source: str, package: str) -> Iterator[str]:
 
 def modules(folder: str) -> list[Path]:
     return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def files_of(module: str) -> list[Path]:
+    """The files of a module or of a package."""
+    path = ROOT / module.replace(".", "/")
+    return modules(module.replace(".", "/")) if path.is_dir() else [path.with_suffix(".py")]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -83,7 +89,8 @@ def test_what_the_router_takes_from_the_workers_brings_nothing_along() -> None:
     third_party = {
         module: {
             name.split(".")[0]
-            for name in imports_of(ROOT / (module.replace(".", "/") + ".py"))
+            for path in files_of(module)
+            for name in imports_of(path)
             if name.split(".")[0] not in sys.stdlib_module_names
         }
         for module in ROUTER_MAY_USE
@@ -91,6 +98,7 @@ def test_what_the_router_takes_from_the_workers_brings_nothing_along() -> None:
     assert third_party == {
         "workers.contract": {"msgspec"},
         "workers.logs": set(),
+        "workers.shared": set(),
         "workers.strict_settings": {"pydantic", "pydantic_settings"},
     }
     assert imports_of(ROOT / "workers" / "__init__.py") == set()
@@ -117,7 +125,8 @@ def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() 
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
     )
     # A hook of the installation may have brought in `workers` before.
-    assert set(found.stdout.split()) - {"workers"} == set(ROUTER_MAY_USE)
+    loaded = set(found.stdout.split()) - {"workers"}
+    assert {name for name in loaded if not any(inside(name, module) for module in ROUTER_MAY_USE)} == set()
 
 
 def test_only_the_processes_of_the_load_tests_load_locust() -> None:

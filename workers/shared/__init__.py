@@ -1,0 +1,1 @@
+"""What the router and the workers share. It imports no torch, vLLM or Ray."""
