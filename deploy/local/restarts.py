@@ -1,4 +1,4 @@
-"""Exponential backoff for restarts, computed from how long each run served."""
+"""Exponential backoff for restarts, by how long each run served."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class RestartPolicy:
     """Waits `first_delay_s` after the first death, then twice as long each time, at most `max_delay_s`.
 
-    A child that served for `window_s` starts over at the first delay. `start_deaths` is how many deaths
-    before its first ready end a deployment that is only starting: the child likely cannot work at all.
+    A child that served for `window_s` starts over at the first delay. A deployment that is starting ends
+    after `start_deaths` deaths of a child that was never ready.
     """
 
     first_delay_s: float = 1.0
@@ -18,7 +18,7 @@ class RestartPolicy:
 
 
 class Deaths:
-    """The deaths of one child; `count` are those since it last served for the window."""
+    """The deaths of one child; `count` starts over when it served for the window."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
@@ -26,7 +26,7 @@ class Deaths:
         self.count = 0
 
     def delay_after(self, served_s: float) -> float:
-        """Seconds to wait before the next start, after a life in which the child served for `served_s`."""
+        """Seconds to wait before the next start, after a run that served for `served_s`."""
         if served_s >= self._policy.window_s:
             self.count, self._delay = 0, self._policy.first_delay_s
         self.count += 1

@@ -1,4 +1,4 @@
-"""A replica of the routers: a Ray Serve replica that runs a router and tells it where the workers are."""
+"""A Ray Serve replica that runs one router and tells it where the workers listen."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from deploy.local.readiness import reachable, why_taken
+from deploy.common.child_process import ChildProcess
+from deploy.common.process_guard import Guard
+from deploy.common.readiness import reachable, why_taken
 from deploy.ray.book import Groups, RouterReport
 from deploy.ray.config import Routers, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
 from deploy.ray.pressure import Pressure
-from deploy.ray.process import ChildProcess
 from router.keys import make_key
 from workers.contract import PoolName
 
@@ -31,6 +33,7 @@ log = logging.getLogger("ray.serve")
 LOOK_SECONDS = 0.5
 ROUTER_LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
+ROUTER = (sys.executable, "-m", "router")
 
 
 class RouterFailed(RuntimeError):
@@ -38,14 +41,14 @@ class RouterFailed(RuntimeError):
 
 
 class NodeRouter:
-    """The replica. The directory is asked twice a second and what it says is written to a file, which the
-    router reads: when nobody answers, the file stays as it is, and so does the router."""
+    """The replica. Twice a second it asks the directory for the workers and writes them to a file, which the
+    router reads. While the directory does not answer, the file stays as it is."""
 
     # Serve awaits it, which the type checker does not expect.
     async def __init__(  # type: ignore[misc]
         self, name: str, settings: dict[str, Any], pools: dict[PoolName, bool]
     ) -> None:
-        """`settings`: those of `Routers`; `pools`: all pools, and whether each may have no replica at all."""
+        """`settings` are those of `Routers`; `pools` says for each pool whether it may have no replicas."""
         self._name, self._pools = name, pools
         self._directory = DirectoryClient(name)
         self._routers = routers = Routers.model_validate(settings)
@@ -59,7 +62,7 @@ class NodeRouter:
         env, headers = with_own_key(self._environment(host, dict(os.environ)))
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
         await self._until_free(host, routers.port)
-        self._process = ChildProcess((sys.executable, "-m", "router"), env)
+        self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
         try:
             await self._until_live()
         except BaseException:
@@ -69,14 +72,14 @@ class NodeRouter:
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds."""
-        if (code := self._process.ended) is not None:
+        if (code := self._process.code) is not None:
             raise RuntimeError(f"the router has ended with {code}")
         if self._following.done():
-            raise RuntimeError("the router is not told of workers any more; the replica's log says why")
+            raise RuntimeError("the router is no longer told of workers; the replica's log says why")
         (await self._client.get(f"{self._url}/live")).raise_for_status()
 
     async def __del__(self) -> None:
-        """Called by Serve before the replica is stopped: what the router has accepted, it finishes."""
+        """Called by Serve to stop the replica. The router finishes the requests that it has accepted."""
         notice, drain = self._routers.drain_times
         await self._process.stop(notice + drain + 5)
         self._following.cancel()
@@ -99,7 +102,7 @@ class NodeRouter:
         return {**inherited, **environment("ROUTER_", routers.settings), **routers.env, **own}
 
     async def _until_free(self, host: str, port: int) -> None:
-        """Wait until a router before us has let go of the port."""
+        """Wait until the previous router has released the port."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 while why_taken(host, port):  # noqa: ASYNC110 (a port says nothing when it is free)
@@ -111,7 +114,7 @@ class NodeRouter:
         try:
             async with asyncio.timeout(START_SECONDS):
                 while True:
-                    if (code := self._process.ended) is not None:
+                    if (code := self._process.code) is not None:
                         raise RouterFailed(f"the router ended with {code}; the replica's log says why")
                     with contextlib.suppress(httpx.TransportError):
                         if (await self._client.get(f"{self._url}/live")).status_code == 200:
@@ -131,12 +134,12 @@ class NodeRouter:
             except (DirectoryLost, httpx.HTTPError) as error:
                 if str(error) != trouble:
                     trouble = str(error)
-                    log.warning("the directory says nothing, the workers known stay: %s", error)
+                    log.warning("the directory does not answer, the list of workers stays: %s", error)
             except Exception as error:
-                # A full disk, say: whatever it is, the next look may go well.
+                # For example a full disk. The next try may succeed.
                 if repr(error) != trouble:
                     trouble = repr(error)
-                    log.exception("the workers known stay")
+                    log.exception("the list of workers stays")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _report(self) -> RouterReport:
@@ -145,10 +148,10 @@ class NodeRouter:
         return RouterReport(self._id, self._node, self._url, known, serving, pressures, arrived)
 
     def _write(self, groups: Groups) -> None:
-        # Each router tries them in an order of its own, or all of them would begin with the same.
+        # In another order for each router, so that they do not all start with the same worker.
         for group in groups:
             random.Random(self._id).shuffle(group["targets"])
-        # What lies in /tmp and does not change for days may be cleared away.
+        # An old file in /tmp may be cleared away.
         if groups == self._written and self._file.exists():
             return
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -159,12 +162,12 @@ class NodeRouter:
 
 
 def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """A router's environment, with a key of our own where it asks for keys, and the headers that present it.
+    """A router's environment and the headers for asking its metrics, which takes a key if it has keys.
 
-    Of the operators' keys only hashes are known, and to look at its metrics takes a key.
+    Only hashes of the operator's keys are known, so it adds a key of its own.
     """
     keys = json.loads(env.get("ROUTER_API_KEYS") or "[]")
-    # A key of ours beside an empty list would close a router that is open.
+    # A key would close a router that has none.
     if not keys and not env.get("ROUTER_API_KEYS_FILE"):
         return env, {}
     key, entry = make_key("deploy.ray")
@@ -172,7 +175,7 @@ def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def with_empty_pools(groups: Groups, pools: Mapping[PoolName, bool]) -> Groups:
-    """`groups`, and one without targets for each of `pools` that has no worker now."""
+    """`groups`, with an empty group for each of `pools` that has no worker now."""
     named = {group["labels"]["task"] for group in groups}
     empty: Groups = [
         {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
@@ -186,13 +189,14 @@ Metrics = tuple[frozenset[str], frozenset[str], dict[PoolName, Pressure], dict[P
 
 
 def read_metrics(page: str) -> Metrics:
-    """Of a router's metrics: the workers it knows, those that each of its processes gives work to, what
-    each pool has waiting and running, and how many tokens were ever asked for of each."""
+    """Read a router's metrics: the workers that it knows, those that all its processes send work to, the load
+    of each pool, and all tokens that ever arrived for each pool."""
     processes = 1.0
-    seen: dict[str, float] = {}
-    ready: dict[str, float] = {}
-    pressures: dict[PoolName, Pressure] = {}
-    arrived: dict[PoolName, float] = {}
+    known: defaultdict[str, float] = defaultdict(float)
+    ready: defaultdict[str, float] = defaultdict(float)
+    waiting: defaultdict[PoolName, float] = defaultdict(float)
+    running: defaultdict[PoolName, float] = defaultdict(float)
+    arrived: defaultdict[PoolName, float] = defaultdict(float)
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
             labels, value = sample.labels, sample.value
@@ -201,15 +205,15 @@ def read_metrics(page: str) -> Metrics:
                 case "triptych_router_processes":
                     processes = value
                 case "triptych_router_replica_state":
-                    seen[labels["replica"]] = seen.get(labels["replica"], 0.0) + value
-                    if labels["state"] == "ready":
-                        ready[labels["replica"]] = value
+                    known[labels["replica"]] += value
+                    ready[labels["replica"]] += value if labels["state"] == "ready" else 0
                 case "triptych_router_queue_tokens":
-                    pressures[pool] = pressures.get(pool, Pressure()) + Pressure(waiting_tokens=value)
+                    waiting[pool] += value
                 case "triptych_router_replica_tokens_in_flight":
-                    pressures[pool] = pressures.get(pool, Pressure()) + Pressure(running_tokens=value)
+                    running[pool] += value
                 case "triptych_router_requested_tokens_total":
-                    arrived[pool] = arrived.get(pool, 0.0) + value
-    known = frozenset(address for address, count in seen.items() if count)
-    serving = frozenset(address for address in known if ready.get(address, 0.0) >= processes)
-    return known, serving, pressures, arrived
+                    arrived[pool] += value
+    addresses = frozenset(address for address, count in known.items() if count)
+    serving = frozenset(address for address in addresses if ready[address] >= processes)
+    pressures = {pool: Pressure(waiting[pool], running[pool]) for pool in {*waiting, *running}}
+    return addresses, serving, pressures, dict(arrived)

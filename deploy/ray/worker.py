@@ -1,4 +1,4 @@
-"""A replica of a pool: a Ray Serve replica that runs one worker process and says where it listens."""
+"""A Ray Serve replica that runs one worker process and tells the directory where it listens."""
 
 import asyncio
 import contextlib
@@ -11,30 +11,32 @@ from typing import Any
 import ray
 from ray import serve
 
-from deploy.local.plan import GPU_SHARE, QUIET
-from deploy.local.readiness import is_ready
+from deploy.common.child_process import ChildProcess
+from deploy.common.process_guard import Guard
+from deploy.common.readiness import is_ready
+from deploy.common.worker_env import QUIET, gpu_share_env
 from deploy.ray.book import Member
 from deploy.ray.config import ClusterConfig, Pool, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
-from deploy.ray.locks import held, take_port
-from deploy.ray.process import ChildProcess
+from deploy.ray.locks import gpus_locked, take_port
 from workers.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 
 BEAT_SECONDS = 2.0
 READY_SECONDS = 0.5
-# How long a new replica waits for the routers to use it, and a leaving one for them to forget it. They look
-# every half a second; one that does not answer must not stop a rollout.
+WORKER = (sys.executable, "-m", "workers")
+# How long a new replica waits until the routers use it, and a leaving one until they do not. A router that
+# does not answer must not stop a rollout.
 ROUTERS_SECONDS = 15.0
 
 
 class StartFailed(RuntimeError):
-    """A worker has ended, or is not ready in time; its own log says why."""
+    """A worker has ended or is not ready in time; its own log says why."""
 
 
 class PoolWorker:
-    """The replica. Ray places, watches and replaces it; vectors go past it, over the worker's own port."""
+    """The replica. Ray places, watches and replaces it. Routers call the worker's own port."""
 
     # Serve awaits it, which the type checker does not expect.
     async def __init__(self, config: dict[str, Any], pool: PoolName) -> None:  # type: ignore[misc]
@@ -54,9 +56,9 @@ class PoolWorker:
         )
         gpus = [str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]
         env = worker_environment(self._its, pool, host, port, self._token, dict(os.environ))
-        # vLLM measures what is free on its GPU while it starts.
-        async with held([f"gpu-{gpu}" for gpu in gpus]):
-            self._process = ChildProcess((sys.executable, "-m", "workers"), env)
+        # vLLM measures the free memory of its GPU while it starts.
+        async with gpus_locked(gpus):
+            self._process = ChildProcess(WORKER, env, Guard(), death_signal=False)
             try:
                 await self._until_ready(host, port)
             except BaseException:
@@ -72,18 +74,18 @@ class PoolWorker:
                 log.warning("not every router uses %s yet", self._member.address)
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds; an error three times in a row has the replica replaced."""
-        if (code := self._process.ended) is not None:
+        """Called by Serve every few seconds; it replaces the replica after three errors in a row."""
+        if (code := self._process.code) is not None:
             raise RuntimeError(f"the worker has ended with {code}")
         if self._beating.done():
-            raise RuntimeError("the directory is not told of the worker any more; the replica's log says why")
+            raise RuntimeError("the directory is no longer told of the worker; the replica's log says why")
         host, _, port = self._member.address.rpartition(":")
         if await is_ready(host, int(port), self._token):
             return
         raise RuntimeError(f"the worker at {self._member.address} is not ready")
 
     async def __del__(self) -> None:
-        """Called by Serve before the replica is stopped: routers first, then what the worker still has."""
+        """Called by Serve to stop the replica: leave the routers, then finish the worker's requests."""
         self._beating.cancel()
         with contextlib.suppress(DirectoryLost):
             await self._directory.ask("leave", self._member.id)
@@ -97,7 +99,7 @@ class PoolWorker:
         try:
             async with asyncio.timeout(self._its.start_seconds):
                 while not await is_ready(host, port, self._token):
-                    if (code := self._process.ended) is not None:
+                    if (code := self._process.code) is not None:
                         raise StartFailed(
                             f"the worker of pool {self._pool} on {host} ended with {code} while it started; "
                             "the replica's log says why"
@@ -112,18 +114,18 @@ class PoolWorker:
     async def _beat(self) -> None:
         while True:
             try:
-                if self._process.ended is None:
+                if self._process.code is None:
                     await self._directory.ask("beat", self._member)
             except DirectoryLost as error:
-                log.warning("the directory cannot be told of %s: %s", self._member.address, error)
+                log.warning("cannot tell the directory of %s: %s", self._member.address, error)
             except Exception:
-                # Whatever it is, the next beat may go well; without beats no router knows the worker.
-                log.exception("the directory cannot be told of %s", self._member.address)
+                # The next beat may succeed. Without beats no router knows the worker.
+                log.exception("cannot tell the directory of %s", self._member.address)
             await asyncio.sleep(BEAT_SECONDS)
 
 
 def version_of(pool: Pool) -> str:
-    """What tells replicas of one configuration from those of another: `up` with a change is an upgrade."""
+    """A digest of a pool's configuration; routers tell old and new replicas apart by it in an upgrade."""
     made_of = pool.model_copy(update={"replicas": 1}).model_dump_json()
     return hashlib.sha256(made_of.encode()).hexdigest()[:8]
 
@@ -131,10 +133,7 @@ def version_of(pool: Pool) -> str:
 def worker_environment(
     pool: Pool, name: PoolName, host: str, port: int, token: str, environ: dict[str, str]
 ) -> dict[str, str]:
-    """The worker's environment: the node's, what the configuration says, and what the placement decides."""
-    share = {}
-    if 0 < pool.gpus_each < 1:
-        share["WORKER_GPU_MEMORY_UTILIZATION"] = f"{GPU_SHARE * pool.gpus_each:.3f}"
+    """The worker's environment, from the node, the configuration and the placement; later ones win."""
     revision = {"WORKER_REVISION": pool.revision} if pool.revision else {}
     own = {
         "WORKER_MODEL": pool.model,
@@ -148,7 +147,7 @@ def worker_environment(
     return {
         **QUIET,
         **inherited,
-        **share,
+        **gpu_share_env(pool.gpus_each),
         **environment("WORKER_", pool.worker),
         **pool.env,
         **revision,

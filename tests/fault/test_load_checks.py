@@ -184,7 +184,9 @@ async def test_no_misbehaviour_of_a_worker_passes_for_a_good_reply(
             monkeypatch.setattr(embeddings, "seconds_of", lambda *_: 0.5)
         verdict = await asking(router).verdict(request, checker)
     # All vectors were there, and right, before the reply went wrong.
-    assert verdict in ({None} if mode in ("same index twice", "endless") else {"HTTP 500", "HTTP 503", "HTTP 504"})
+    assert verdict in (
+        {None} if mode in ("same index twice", "endless") else {"HTTP 500", "HTTP 503", "HTTP 504"}
+    )
 
 
 def drop(document: dict[str, Any]) -> None:

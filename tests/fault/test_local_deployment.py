@@ -8,10 +8,9 @@ import sys
 
 import httpx
 
-from deploy.local.guard import Guard
+from deploy.common.process_guard import Guard
 from deploy.local.output import Output
-from deploy.local.spec import Spec
-from deploy.local.supervisor import Supervisor
+from deploy.local.supervisor import Spec, Supervisor
 from tests.fakes.process import ROOT, until_refused
 from tests.fakes.router import check, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers

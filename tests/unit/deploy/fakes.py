@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.local.spec import Spec
+from deploy.local.supervisor import Spec
 from loadtests.processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")

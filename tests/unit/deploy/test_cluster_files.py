@@ -20,10 +20,10 @@ from ray.scripts.scripts import cli
 from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 from ray.serve.schema import ServeDeploySchema
 
+from deploy.common.readiness import REPLY_SECONDS
 from deploy.install import NEWEST, OLDEST
-from deploy.local.readiness import REPLY_SECONDS
 from deploy.ray.config import ClusterConfig, Routers, parse_config, read_config
-from deploy.ray.room import matches
+from deploy.ray.ray_private import labels_match
 from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
 from router.settings import RouterSettings
 from router.targets import read_document
@@ -467,7 +467,7 @@ def test_routers_on_aws_keep_no_gpu_node_busy_and_outlive_the_head() -> None:
     )
     kinds = cluster["available_node_types"]
     for kind in kinds.values():
-        assert matches(kind.get("labels", {}), labels) == (kind["resources"]["GPU"] == 0)
+        assert labels_match(kind.get("labels", {}), labels) == (kind["resources"]["GPU"] == 0)
     workers = kinds.keys() - {cluster["head_node_type"]}
     assert sum(kinds[name]["min_workers"] for name in workers if "labels" in kinds[name]) >= 1
     assert cluster["max_workers"] >= sum(kinds[name]["max_workers"] for name in workers)

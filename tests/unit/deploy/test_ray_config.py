@@ -51,7 +51,7 @@ def pools(**its: Any) -> dict[str, Any]:
             "write batch_items under worker of a pool",
         ),
         (pools() | {"routers": {"env": {"ROUTER_HOST": "a"}}}, "write instead: host"),
-        (pools() | {"worker_ports": "9-8"}, "9-8 is no range of ports"),
+        (pools() | {"worker_ports": "9-8"}, "9-8 is not a range"),
         (pools() | {"name": "Two words"}, "name: "),
         ([], "Input should be"),
     ],

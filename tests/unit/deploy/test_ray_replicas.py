@@ -60,7 +60,7 @@ async def following(file: Path, directory: Directory) -> AsyncIterator[NodeRoute
     replica = object.__new__(Router)
     replica._directory, replica._pools, replica._id = directory, {}, "r1"  # type: ignore[assignment]
     replica._file, replica._written, replica._node, replica._url = file, None, "n1", "http://router"
-    replica._process = SimpleNamespace(ended=None)  # type: ignore[assignment]
+    replica._process = SimpleNamespace(code=None)  # type: ignore[assignment]
     replica._client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))
     replica._following = asyncio.create_task(replica._follow())
     try:
@@ -100,7 +100,7 @@ async def test_a_router_that_follows_nobody_is_not_healthy(tmp_path: Path) -> No
     async with following(tmp_path / "workers.json", Directory()) as replica:
         replica._following.cancel()
         await asyncio.wait([replica._following])
-        with pytest.raises(RuntimeError, match="not told of workers"):
+        with pytest.raises(RuntimeError, match="told of workers"):
             await replica.check_health()
 
 
@@ -115,14 +115,14 @@ async def test_a_worker_beats_on_after_any_error_and_is_not_healthy_without(
     replica = object.__new__(Worker)
     replica._directory, replica._token = directory, "a-token"  # type: ignore[assignment]
     replica._member = Member("w1", "code", "10.0.0.1:8101", "n1")
-    replica._process = SimpleNamespace(ended=None)  # type: ignore[assignment]
+    replica._process = SimpleNamespace(code=None)  # type: ignore[assignment]
     directory.fault = OSError("too many open files")
     replica._beating = asyncio.create_task(replica._beat())
     await until(lambda: directory.asked > 2)
     await replica.check_health()
     replica._beating.cancel()
     await asyncio.wait([replica._beating])
-    with pytest.raises(RuntimeError, match="not told of the worker"):
+    with pytest.raises(RuntimeError, match="told of the worker"):
         await replica.check_health()
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray._private import services
+from ray._private import services, utils
 
 from deploy.ray import command, running
 from deploy.ray.config import ClusterConfig, Pool, Routers
@@ -17,6 +17,7 @@ from deploy.ray.config import ClusterConfig, Pool, Routers
 # Runs the command without a cluster. Each step prints its name, and a step named in argv waits for a line.
 DRIVER = """
 import signal, sys
+import ray._private.utils
 from types import SimpleNamespace
 from deploy.ray import command, running
 from deploy.ray.config import ClusterConfig, Pool
@@ -31,7 +32,7 @@ def step(name, result=None):
 
 def init(*_, **__):
     # As Ray does.
-    running.ray_utils.set_sigterm_handler(lambda number, _: sys.exit(number))
+    ray._private.utils.set_sigterm_handler(lambda number, _: sys.exit(number))
     step("connect")()
     print("connected", flush=True)
     command.ray.is_initialized = lambda: True
@@ -155,7 +156,7 @@ def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
 
 def test_ray_itself_is_given_an_address_on_loopback_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr(running.ray_utils, "set_sigterm_handler", None)
+    monkeypatch.setattr(utils, "set_sigterm_handler", None)
     monkeypatch.setattr(running.ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
     running.connect(None, local=True)
     assert [services.resolve_ip_for_localhost(address) for address in given] == given

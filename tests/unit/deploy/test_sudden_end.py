@@ -16,7 +16,7 @@ from tests.unit.deploy.fakes import Fakes, until, wait_gone
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
-from deploy.local.guard import Guard
+from deploy.common.process_guard import Guard
 from deploy.local.output import Output
 from deploy.local.supervisor import Supervisor
 

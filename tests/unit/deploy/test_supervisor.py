@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
+from deploy.common.process_guard import Guard
 from deploy.local import supervisor
-from deploy.local.guard import Guard
 from deploy.local.output import Output
-from deploy.local.spec import Spec
-from deploy.local.supervisor import GaveUp, Supervisor
+from deploy.local.supervisor import GaveUp, Spec, Supervisor
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 
 

@@ -1,34 +1,26 @@
-"""One child process: started, its lines read, its whole process group ended with it."""
+"""A child process: starts it, reads its output, and ends it with its whole process group."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from functools import partial
 
-PR_SET_PDEATHSIG = 1
+from deploy.common.process_guard import Guard
+from workers.shared.parent_death import die_with_parent
+
 TAIL_LINES = 30
-# A line longer than this is cut in pieces, so that a child cannot fill our memory with one.
+# Longer lines are split, so that a child cannot fill our memory with one line.
 MAX_LINE_BYTES = 1 << 16
 
-_libc = ctypes.CDLL(None, use_errno=True)
 
+class ChildProcess:
+    """A running process in its own session. It ends when this process ends, even by SIGKILL.
 
-class Guard(Protocol):
-    """Is told which process groups live; see `guard.py`."""
-
-    def add(self, group: int) -> None: ...
-    def remove(self, group: int) -> None: ...
-
-
-class Child:
-    """A running process in a session of its own, which ends when we do, however we end.
-
-    `exited` resolves to its exit code (negative: the signal that ended it). By then SIGKILL has gone to
-    whatever is left of its process group: a worker that dies may leave an engine behind that holds the GPU.
+    `exited` resolves to its exit code (negative: the signal that ended it). By then the rest of its process
+    group got SIGKILL: a worker that dies may leave an engine behind that holds the GPU.
     """
 
     def __init__(
@@ -37,8 +29,14 @@ class Child:
         env: Mapping[str, str],
         guard: Guard,
         on_line: Callable[[str], None] | None = None,
+        *,
+        death_signal: bool = True,
     ) -> None:
-        """Start it. Without `on_line` it writes where we do, otherwise each of its lines is handed over."""
+        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes.
+
+        `death_signal` covers a guard that died first. It runs code between fork and exec, so set it to False
+        in a process with several threads.
+        """
         self._loop = asyncio.get_running_loop()
         self._guard = guard
         self._on_line = on_line
@@ -51,37 +49,49 @@ class Child:
             stdout=subprocess.PIPE if on_line else None,
             stderr=subprocess.STDOUT if on_line else None,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=partial(die_with_parent, os.getpid()) if death_signal else None,
         )
         self.pid = self._popen.pid
         try:
             guard.add(self.pid)
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
-            # Without it the process could not be watched, and would keep its port.
+            # A process that cannot be watched would keep its port.
             os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
             raise
         self._loop.add_reader(self._pidfd, self._reap)
         self._reading = self._loop.create_task(self._read()) if on_line else None
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self.exited.result() if self.exited.done() else None
+
     def terminate(self) -> None:
-        """Ask the process to end (SIGTERM); it is left to see to its own children."""
+        """Send SIGTERM to the process, but not to its children."""
         if not self.exited.done():
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process group now."""
+        """Send SIGKILL to the process group."""
         if not self.exited.done():
             os.killpg(self.pid, signal.SIGKILL)
 
+    async def stop(self, seconds: float) -> None:
+        """Send SIGTERM, after `seconds` SIGKILL, and wait for the end."""
+        self.terminate()
+        await asyncio.wait([self.exited], timeout=seconds)
+        self.kill()
+        await self.exited
+
     async def drained(self) -> None:
-        """Wait, for a second at most, until the last lines of a process that has exited were handed over."""
+        """Wait, for a second at most, until `on_line` got the last lines of a process that has exited."""
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=1)
 
     def _reap(self) -> None:
-        # The process is a zombie until `wait`, so nobody else can have been given its group's number yet.
+        # The process is a zombie until `wait`, so no other process can have its group's number.
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         os.killpg(self.pid, signal.SIGKILL)
@@ -107,21 +117,7 @@ class Child:
 
     def _hand_over(self, line: bytes) -> None:
         assert self._on_line is not None
-        # A progress bar draws over itself with carriage returns; its last state is the one worth a line.
+        # A progress bar overwrites itself with carriage returns. Its last state is enough.
         text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
         self.tail.append(text)
         self._on_line(text)
-
-
-def _die_with(parent: int) -> Callable[[], None]:
-    """To be called in a new process: have the kernel kill it when `parent` ends, even by SIGKILL.
-
-    Runs between fork and exec, where only little is safe; that holds as long as we have one thread.
-    """
-
-    def set_death_signal() -> None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return set_death_signal

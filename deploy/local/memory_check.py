@@ -1,19 +1,28 @@
-"""Whether the GPUs hold the workers that are planned: known before anything is fetched or merged for them."""
+"""Checks before anything is downloaded or merged that the GPUs have enough memory for the workers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pydantic import ValidationError
-
-from deploy.local.models import Models
-from deploy.local.plan import GPU_SHARE, PlanError
-from deploy.local.spec import Spec
-from deploy.ray.config import Pool
-from deploy.ray.weights import least_gib, utilization, weights_gib
+from deploy.common.gpu_memory import engine_share, least_gib, weights_gib
+from deploy.common.variants import Models
+from deploy.common.worker_env import GPU_SHARE
+from deploy.local.specs import PlanError
+from deploy.local.supervisor import Spec
 from workers.contract import PoolName
+from workers.settings import WorkerSettings
+from workers.strict_settings import read_settings
 
-# What of a worker's settings says how much memory it takes.
-SETTINGS = ("gpu_memory_utilization", "kv_cache_gib", "max_tokens", "quantization", "dtype")
+# The settings of a worker that say how much memory it takes.
+SETTINGS = (
+    "dtype",
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+    "max_tokens",
+    "model",
+    "quantization",
+    "task",
+    "tensor_parallel",
+)
 
 
 def check_memory(
@@ -21,7 +30,7 @@ def check_memory(
 ) -> None:
     """Raises `PlanError` when an engine cannot start in its share of a GPU; `gpu_memory` is in GiB.
 
-    What is not known, a GPU or the size of weights, is not checked.
+    GPUs and weights of unknown size are not checked.
     """
     sharing = Counter(spec.gate for _, spec in workers)
     for name, spec in workers:
@@ -29,11 +38,12 @@ def check_memory(
         weights = _weights(name, models)
         if not gpus or weights is None or not all(gpu in gpu_memory for gpu in gpus):
             continue
-        pool, among = _pool(models.folders[name], spec.env), sharing[spec.gate]
-        least = least_gib(name, pool, weights)
+        given = {key: value for key in SETTINGS if (value := spec.env.get(f"WORKER_{key.upper()}"))}
+        settings, among = read_settings(WorkerSettings, **given), sharing[spec.gate]
+        least = least_gib(settings, weights)
         total = min(gpu_memory[gpu] for gpu in gpus)
-        # Told how large its cache is, vLLM does not look at its share.
-        room = total / among if "kv_cache_gib" in pool.worker else utilization(pool) * total
+        # With an explicit cache size vLLM does not look at its share.
+        room = total / among if settings.kv_cache_gib else engine_share(settings, len(gpus)) * total
         if least is not None and least > room:
             fit = int(GPU_SHARE * total / least)
             raise PlanError(
@@ -47,19 +57,8 @@ def check_memory(
 
 
 def _weights(name: PoolName, models: Models) -> float | None:
-    """GiB of the weights that a pool loads, or of what they are yet to be made from, which is as much."""
+    """GiB of a pool's weights, or of the checkpoint that they will be merged from, which is the same size."""
     if models.demo:
         return None
     found = weights_gib(models.folders[name])
     return weights_gib(models.sources[name]) if found is None and name in models.sources else found
-
-
-def _pool(model: str, env: Mapping[str, str]) -> Pool:
-    """The worker in the words of a cluster's configuration, which the arithmetic is made for."""
-    worker = {name: env[key] for name in SETTINGS if env.get(key := f"WORKER_{name.upper()}")}
-    parallel = int(env.get("WORKER_TENSOR_PARALLEL") or 1)
-    try:
-        return Pool(model=model, gpus=parallel, tensor_parallel=parallel, worker=worker)
-    except ValidationError as error:
-        fault = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise PlanError(f"WORKER_ settings: {fault}") from None

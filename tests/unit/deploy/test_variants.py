@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy.local.models import choose
+from deploy.common.variants import choose
 from deploy.settings import DeploySettings
 
 

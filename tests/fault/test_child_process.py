@@ -4,11 +4,14 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
-from deploy.ray.process import ChildProcess
+from deploy.common.child_process import ChildProcess
+from deploy.common.process_guard import Guard
 from tests.fakes.router import eventually
 
 # Starts a child of its own, says both numbers, and does not care about SIGTERM.
@@ -23,12 +26,20 @@ STUBBORN = (
 )
 PARENT = (
     "import asyncio, os, sys\n"
-    "from deploy.ray.process import ChildProcess\n"
+    "from deploy.common.child_process import ChildProcess\n"
+    "from deploy.common.process_guard import Guard\n"
     "async def main():\n"
-    "    ChildProcess(sys.argv[1:], os.environ)\n"
+    "    ChildProcess(sys.argv[1:], os.environ, Guard(), death_signal=False)\n"
     "    await asyncio.sleep(1000)\n"
     "asyncio.run(main())\n"
 )
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    guard = Guard()
+    yield guard
+    guard.close()
 
 
 async def numbers(path: Path) -> list[psutil.Process]:
@@ -39,19 +50,21 @@ async def numbers(path: Path) -> list[psutil.Process]:
     ]
 
 
-async def test_what_does_not_stop_in_time_is_killed_with_what_it_started(tmp_path: Path) -> None:
-    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ)
+async def test_what_does_not_stop_in_time_is_killed_with_what_it_started(
+    tmp_path: Path, guard: Guard
+) -> None:
+    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ, guard)
     processes = await numbers(tmp_path / "pids")
-    assert child.ended is None
+    assert child.code is None
     await child.stop(0.1)
-    assert child.ended == -signal.SIGKILL
+    assert child.code == -signal.SIGKILL
     assert not psutil.wait_procs(processes, 10)[1]
 
 
-async def test_what_stops_when_asked_is_waited_for() -> None:
-    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ)
+async def test_what_stops_when_asked_is_waited_for(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
     await child.stop(20)
-    assert child.ended == -signal.SIGTERM
+    assert child.code == -signal.SIGTERM
 
 
 async def test_a_parent_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:

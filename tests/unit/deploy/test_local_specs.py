@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.models import Models
-from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
-from deploy.local.spec import Spec
+from deploy.common.variants import Models
+from deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from deploy.local.supervisor import Spec
 from deploy.settings import DeploySettings
 from router.keys import KeyRing, read_keys
 from workers.contract import POOLS
