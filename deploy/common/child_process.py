@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from deploy.common.process_guard import Guard
@@ -14,6 +14,11 @@ from workers.shared.parent_death import die_with_parent
 TAIL_LINES = 30
 # Longer lines are split, so that a child cannot fill our memory with one line.
 MAX_LINE_BYTES = 1 << 16
+PROBE_SECONDS = 0.25
+
+
+class StartFailed(RuntimeError):
+    """A process has ended or was not ready in time; its own log says why."""
 
 
 class ChildProcess:
@@ -67,6 +72,23 @@ class ChildProcess:
     def code(self) -> int | None:
         """Its exit code, None while it runs."""
         return self.exited.result() if self.exited.done() else None
+
+    async def until(self, is_ready: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
+        """Wait until `is_ready`. After an error, also after `seconds`, the process is ended.
+
+        Raises `StartFailed`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not await is_ready():
+                    if self.code is not None:
+                        raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
+                    await asyncio.wait([self.exited], timeout=PROBE_SECONDS)
+        except BaseException as error:
+            await self.stop(0)
+            if isinstance(error, TimeoutError):
+                raise StartFailed(f"{name} is not ready after {seconds:g} s") from None
+            raise
 
     def terminate(self) -> None:
         """Send SIGTERM to the process, but not to its children."""

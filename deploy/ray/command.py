@@ -15,7 +15,7 @@ import yaml
 
 from deploy.common.gpu_memory import weights_gib
 from deploy.common.variants import DEMO_WARNING
-from deploy.ray import capacity, demo
+from deploy.ray import demo, fit_check
 from deploy.ray.config import ClusterConfig, ConfigError, read_config
 from deploy.ray.nodes import Node, NodesError, nodes_of_cluster, parse_nodes
 from deploy.ray.running import Failed, connect, look, scaled, start, stop, stop_removed, wait
@@ -50,8 +50,8 @@ def plan(options: argparse.Namespace) -> int:
     """Check whether the deployment fits on the nodes; nothing is started."""
     config = read_config(options.config or demo.CONFIG)
     weights = {name: weights_gib(pool.model) for name, pool in config.pools.items()}
-    found = capacity.check_capacity(config, _nodes(options), weights)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else capacity.render(found))
+    found = fit_check.check_fit(config, _nodes(options), weights)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else fit_check.render(found))
     return 0 if found.fits else 1
 
 

@@ -4,10 +4,13 @@ It carries no requests. While it is down, routers keep the last list of workers;
 """
 
 import asyncio
+import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
+import httpx
 import ray
 import ray.exceptions
 import ray.util
@@ -16,6 +19,8 @@ from deploy.ray.book import Book, Groups, Member, Overview, RouterReport
 from deploy.ray.pressure import Pressure
 from deploy.ray.ray_private import HEAD_RESOURCE, store_once
 from workers.contract import PoolName
+
+log = logging.getLogger("ray.serve")
 
 NAMESPACE = "triptych"
 # Longest time of one call.
@@ -111,6 +116,21 @@ def find_directory(name: str) -> Any | None:
         return ray.get_actor(f"{name}-directory", namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Call the directory every `seconds`. An error does not end this, since the next call may succeed."""
+    last = ""
+    while True:
+        try:
+            await call()
+            last = ""
+        except Exception as error:
+            if repr(error) != last:
+                last = repr(error)
+                unexpected = not isinstance(error, DirectoryLost | httpx.HTTPError)
+                log.warning("cannot reach the directory: %s", error, exc_info=unexpected)
+        await asyncio.sleep(seconds)
 
 
 class DirectoryClient:

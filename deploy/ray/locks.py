@@ -23,7 +23,7 @@ def take_port(host: str, ports: Sequence[int]) -> tuple[int, FileLock]:
     An engine listens only after it has loaded; without the lock another replica could choose the same port.
     """
     for port in random.sample(ports, len(ports)):
-        lock = FileLock(_path(f"port-{port}"), mode=0o600)
+        lock = FileLock(_path(f"port-{port}"), mode=0o600, thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -14,10 +14,10 @@ from ray import serve
 from ray.serve import Application
 
 from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
+from deploy.ray.node_router import START_SECONDS, NodeRouter
 from deploy.ray.policies import NodesPolicy, PressurePolicy
+from deploy.ray.pool_worker import ROUTERS_SECONDS, PoolWorker
 from deploy.ray.ray_private import with_version
-from deploy.ray.router import START_SECONDS, NodeRouter
-from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker
 from workers.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig
 from deploy.ray.pressure import Pressure
-from deploy.ray.tables import table
+from deploy.ray.text_table import table
 from workers.contract import PoolName
 
 RUNNING = "RUNNING"

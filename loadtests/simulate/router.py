@@ -132,7 +132,7 @@ class Router:
         return Pressure(self.queue.tokens, self._running_tokens)
 
     def report(self) -> RouterReport:
-        """What this router tells the directory, as `deploy.ray.router` does."""
+        """What this router tells the directory, as `deploy.ray.node_router` does."""
         return RouterReport(
             self._id, "", self._id, pressures={POOL: self.pressure}, arrived={POOL: self._came_tokens}
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.common.child_process import ChildProcess
+from deploy.common.child_process import ChildProcess, StartFailed
 from deploy.common.process_guard import Guard
 from tests.fakes.router import eventually
 
@@ -74,3 +74,20 @@ async def test_a_parent_that_is_killed_takes_all_with_it(tmp_path: Path) -> None
     parent.kill()
     await parent.wait()
     assert not psutil.wait_procs(processes, 10)[1]
+
+
+async def never() -> bool:
+    return False
+
+
+async def test_an_end_while_starting_is_an_error(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ, guard)
+    with pytest.raises(StartFailed, match="the child ended with 3"):
+        await child.until(never, 60, "the child")
+
+
+async def test_a_start_that_takes_too_long_is_an_error(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
+    with pytest.raises(StartFailed, match="not ready"):
+        await child.until(never, 0.1, "the child")
+    assert child.code is not None

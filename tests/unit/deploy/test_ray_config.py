@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deploy.ray.config import ConfigError, environment, parse_config, read_config
-from deploy.ray.worker import worker_environment
+from deploy.ray.pool_worker import worker_environment
 from router.settings import RouterSettings
 from workers.settings import WorkerSettings
 

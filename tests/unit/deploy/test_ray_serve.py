@@ -14,8 +14,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray import policies, serve_app
 from deploy.ray.config import ClusterConfig, ConfigError, environment, parse_config, read_config
+from deploy.ray.node_router import read_metrics, with_own_key
 from deploy.ray.pressure import Pressure
-from deploy.ray.router import read_metrics, with_empty_pools, with_own_key
 from deploy.ray.running import scaled
 from router.keys import KeyRing, read_keys
 
@@ -228,16 +228,6 @@ def test_a_routers_metrics_say_what_it_knows_and_how_much_it_has() -> None:
     assert serving == {"a:1"}
     assert pressures == {"code": Pressure(33, 7), "retrieval": Pressure()}
     assert arrived == {"code": 9.0}
-
-
-def test_a_pool_without_workers_is_named_all_the_same() -> None:
-    groups: list[dict[str, object]] = [{"targets": ["a:1"], "labels": {"task": "code"}}]
-    named = with_empty_pools(groups, {"code": True, "retrieval": False, "text-matching": True})
-    assert json.loads(json.dumps(named)) == [
-        {"targets": ["a:1"], "labels": {"task": "code"}},
-        {"targets": [], "labels": {"task": "retrieval", "min_replicas": "1"}},
-        {"targets": [], "labels": {"task": "text-matching", "min_replicas": "0"}},
-    ]
 
 
 @pytest.mark.parametrize("keys", ["", "[]", None])

@@ -12,7 +12,7 @@ from deploy.common.gpu_memory import engine_share, verdict
 from deploy.ray.config import ClusterConfig, Pool
 from deploy.ray.nodes import Node
 from deploy.ray.ray_private import labels_match
-from deploy.ray.tables import table
+from deploy.ray.text_table import table
 from workers.contract import PoolName
 
 ROUTERS = "routers"
@@ -82,7 +82,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolCapacity:
+class PoolFit:
     """How many of a pool's fewest and most replicas fit, and whether an upgrade fits."""
 
     each: str
@@ -95,20 +95,18 @@ class PoolCapacity:
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class Fit:
     """Whether a deployment fits: it does unless there are refusals."""
 
     fits: bool
-    pools: dict[PoolName, PoolCapacity]
+    pools: dict[PoolName, PoolFit]
     routers: int
     routers_fit: int
     warnings: list[str]
     refusals: list[str]
 
 
-def check_capacity(
-    config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[PoolName, float | None]
-) -> Capacity:
+def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[PoolName, float | None]) -> Fit:
     """Compare a deployment with empty nodes. `weights` are GiB for each pool, None if unknown."""
     machines = [node for node in nodes for _ in range(node.count)]
     labels = config.routers.labels
@@ -122,14 +120,14 @@ def check_capacity(
 
     fewest: dict[str, int] = {name: pool.fewest for name, pool in config.pools.items()}
     fewest_fit, most_fit = fit(fewest), fit({name: pool.most for name, pool in config.pools.items()})
-    pools: dict[PoolName, PoolCapacity] = {}
+    pools: dict[PoolName, PoolFit] = {}
     warnings: list[str] = []
     refusals: list[str] = []
     for name, pool in config.pools.items():
         upgrading = pool.fewest + pool.surge
         sizes = {node.gpu_memory for node in nodes if pool.gpus_each and not Room(node, 1).lacks(needs[name])}
         memory = [verdict(pool.engine(name), pool.gpus_each, weights.get(name), size) for size in sizes]
-        pools[name] = found = PoolCapacity(
+        pools[name] = found = PoolFit(
             each=str(needs[name]),
             fewest=pool.fewest,
             fewest_fit=fewest_fit[name],
@@ -143,7 +141,7 @@ def check_capacity(
         warnings += [f"{name}: {its.text}" for its in memory if its.holds in ("tight", "unknown")]
         warnings += _pool_warnings(name, pool, found)
     refusals += _no_room(needs[ROUTERS], routers, fewest_fit[ROUTERS], machines)
-    return Capacity(not refusals, pools, routers, fewest_fit[ROUTERS], warnings, refusals)
+    return Fit(not refusals, pools, routers, fewest_fit[ROUTERS], warnings, refusals)
 
 
 def _need(name: str, pool: Pool) -> Need:
@@ -176,7 +174,7 @@ def _no_room(need: Need, count: int, fit: int, machines: Sequence[Node]) -> list
     return [text]
 
 
-def _pool_warnings(name: PoolName, pool: Pool, found: PoolCapacity) -> list[str]:
+def _pool_warnings(name: PoolName, pool: Pool, found: PoolFit) -> list[str]:
     warnings = []
     fits = found.fewest_fit == found.fewest
     if fits and found.most_fit < found.most:
@@ -190,18 +188,18 @@ def _pool_warnings(name: PoolName, pool: Pool, found: PoolCapacity) -> list[str]
     return warnings
 
 
-def render(capacity: Capacity) -> str:
+def render(fit: Fit) -> str:
     """The result as a table of the pools, then warnings and refusals."""
     rows = [["pool", "fewest", "fit", "most", "fit", "upgrade", "each replica needs"]]
-    for name, its in capacity.pools.items():
+    for name, its in fit.pools.items():
         upgrade = "fits" if its.upgrade_fits else "no room"
         counts = [str(count) for count in (its.fewest, its.fewest_fit, its.most, its.most_fit)]
         rows.append([name, *counts, upgrade, its.each])
-    lines = [*table(rows), f"routers: {capacity.routers_fit} of {capacity.routers} fit", ""]
-    said = [*capacity.warnings, *capacity.refusals]
-    memory = [f"{name}: {text}" for name, its in capacity.pools.items() for text in its.gpu_memory]
+    lines = [*table(rows), f"routers: {fit.routers_fit} of {fit.routers} fit", ""]
+    said = [*fit.warnings, *fit.refusals]
+    memory = [f"{name}: {text}" for name, its in fit.pools.items() for text in its.gpu_memory]
     lines += [line for line in memory if line not in said]
-    lines += [f"warning: {line}" for line in capacity.warnings]
-    lines += [f"refused: {line}" for line in capacity.refusals]
-    lines.append("It fits." if capacity.fits else "It does not fit.")
+    lines += [f"warning: {line}" for line in fit.warnings]
+    lines += [f"refused: {line}" for line in fit.refusals]
+    lines.append("It fits." if fit.fits else "It does not fit.")
     return "\n".join(lines)

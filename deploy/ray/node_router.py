@@ -18,12 +18,12 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from deploy.common.child_process import ChildProcess
+from deploy.common.child_process import ChildProcess, StartFailed
 from deploy.common.process_guard import Guard
-from deploy.common.readiness import reachable, why_taken
+from deploy.common.readiness import is_live, reachable, why_taken
 from deploy.ray.book import Groups, RouterReport
 from deploy.ray.config import Routers, environment
-from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
+from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.pressure import Pressure
 from router.keys import make_key
 from workers.contract import PoolName
@@ -33,11 +33,8 @@ log = logging.getLogger("ray.serve")
 LOOK_SECONDS = 0.5
 ROUTER_LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
+LIVE_SECONDS = 5.0
 ROUTER = (sys.executable, "-m", "router")
-
-
-class RouterFailed(RuntimeError):
-    """A router cannot start; its own log says why."""
 
 
 class NodeRouter:
@@ -49,34 +46,38 @@ class NodeRouter:
         self, name: str, settings: dict[str, Any], pools: dict[PoolName, bool]
     ) -> None:
         """`settings` are those of `Routers`; `pools` says for each pool whether it may have no replicas."""
-        self._name, self._pools = name, pools
         self._directory = DirectoryClient(name)
         self._routers = routers = Routers.model_validate(settings)
         host = routers.host or node_address()
-        self._url = f"http://{reachable(host)}:{routers.port}"
-        self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
-        self._file = Path(self._folder.name) / "workers.json"
-        self._written: Groups | None = None
+        self._host, self._port = reachable(host), routers.port
+        self._url = f"http://{self._host}:{self._port}"
         self._id = serve.get_replica_context().replica_id.unique_id
         self._node = ray.get_runtime_context().get_node_id()
-        env, headers = with_own_key(self._environment(host, dict(os.environ)))
+        self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
+        self._file = WorkersFile(Path(self._folder.name) / "workers.json", self._id, pools)
+        own = {
+            "ROUTER_HOST": host,
+            "ROUTER_PORT": str(routers.port),
+            "ROUTER_DISCOVERY": str(self._file.path),
+            "ROUTER_DISCOVERY_SECONDS": str(ROUTER_LOOK_SECONDS),
+            "ROUTER_HOLD_SECONDS": str(routers.hold_seconds),
+            "ROUTER_WORKER_TOKEN": os.environ.get("WORKER_TOKEN") or shared_token(name),
+        }
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("WORKER_")}
+        given = environment("ROUTER_", routers.settings) | routers.env
+        env, headers = with_own_key({**inherited, **given, **own})
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
-        await self._until_free(host, routers.port)
+        await _until_free(host, routers.port)
         self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
-        try:
-            await self._until_live()
-        except BaseException:
-            await self._process.stop(0)
-            raise
-        self._following = asyncio.create_task(self._follow())
+        await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
+        self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
 
     async def check_health(self) -> None:
-        """Called by Serve every few seconds."""
+        """Called by Serve every few seconds; it replaces the replica after three errors in a row."""
         if (code := self._process.code) is not None:
             raise RuntimeError(f"the router has ended with {code}")
-        if self._following.done():
-            raise RuntimeError("the router is no longer told of workers; the replica's log says why")
-        (await self._client.get(f"{self._url}/live")).raise_for_status()
+        if not await self._is_live():
+            raise RuntimeError(f"the router at {self._url} does not answer /live")
 
     async def __del__(self) -> None:
         """Called by Serve to stop the replica. The router finishes the requests that it has accepted."""
@@ -88,77 +89,55 @@ class NodeRouter:
         await self._client.aclose()
         self._folder.cleanup()
 
-    def _environment(self, host: str, environ: dict[str, str]) -> dict[str, str]:
-        routers = self._routers
-        own = {
-            "ROUTER_HOST": host,
-            "ROUTER_PORT": str(routers.port),
-            "ROUTER_DISCOVERY": str(self._file),
-            "ROUTER_DISCOVERY_SECONDS": str(ROUTER_LOOK_SECONDS),
-            "ROUTER_HOLD_SECONDS": str(routers.hold_seconds),
-            "ROUTER_WORKER_TOKEN": os.environ.get("WORKER_TOKEN") or shared_token(self._name),
-        }
-        inherited = {key: value for key, value in environ.items() if not key.startswith("WORKER_")}
-        return {**inherited, **environment("ROUTER_", routers.settings), **routers.env, **own}
-
-    async def _until_free(self, host: str, port: int) -> None:
-        """Wait until the previous router has released the port."""
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while why_taken(host, port):  # noqa: ASYNC110 (a port says nothing when it is free)
-                    await asyncio.sleep(LOOK_SECONDS)
-        except TimeoutError:
-            raise RouterFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
-
-    async def _until_live(self) -> None:
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while True:
-                    if (code := self._process.code) is not None:
-                        raise RouterFailed(f"the router ended with {code}; the replica's log says why")
-                    with contextlib.suppress(httpx.TransportError):
-                        if (await self._client.get(f"{self._url}/live")).status_code == 200:
-                            return
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise RouterFailed(f"the router does not answer after {START_SECONDS:g} s") from None
+    async def _is_live(self) -> bool:
+        return bool(await is_live(self._host, self._port, LIVE_SECONDS))
 
     async def _follow(self) -> None:
-        trouble = ""
-        while True:
-            try:
-                groups = await self._directory.ask("report", await self._report())
-                if groups is not None:
-                    self._write(with_empty_pools(groups, self._pools))
-                trouble = ""
-            except (DirectoryLost, httpx.HTTPError) as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    log.warning("the directory does not answer, the list of workers stays: %s", error)
-            except Exception as error:
-                # For example a full disk. The next try may succeed.
-                if repr(error) != trouble:
-                    trouble = repr(error)
-                    log.exception("the list of workers stays")
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def _report(self) -> RouterReport:
         page = (await self._client.get(f"{self._url}/metrics")).raise_for_status().text
-        known, serving, pressures, arrived = read_metrics(page)
-        return RouterReport(self._id, self._node, self._url, known, serving, pressures, arrived)
+        report = RouterReport(self._id, self._node, self._url, *read_metrics(page))
+        if (groups := await self._directory.ask("report", report)) is not None:
+            self._file.write(groups)
 
-    def _write(self, groups: Groups) -> None:
+
+class WorkersFile:
+    """The file from which a router reads the workers."""
+
+    def __init__(self, path: Path, router: str, pools: Mapping[PoolName, bool]) -> None:
+        """`pools` are all pools, and whether each may have no replicas."""
+        self.path = path
+        self._router = router
+        self._pools = pools
+        self._written: Groups | None = None
+
+    def write(self, groups: Groups) -> None:
+        """Write the workers, and an empty group for each pool without any."""
+        named = {group["labels"]["task"] for group in groups}
+        groups = groups + [
+            {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
+            for name, may_be_empty in self._pools.items()
+            if name not in named
+        ]
         # In another order for each router, so that they do not all start with the same worker.
         for group in groups:
-            random.Random(self._id).shuffle(group["targets"])
+            random.Random(self._router).shuffle(group["targets"])
         # An old file in /tmp may be cleared away.
-        if groups == self._written and self._file.exists():
+        if groups == self._written and self.path.exists():
             return
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = self._file.with_suffix(".part")
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
         part.write_text(json.dumps(groups))
-        part.replace(self._file)
+        part.replace(self.path)
         self._written = groups
+
+
+async def _until_free(host: str, port: int) -> None:
+    """Wait until the previous router has released the port. Raises `StartFailed`."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while why_taken(host, port):  # noqa: ASYNC110 (no event says that a port is free)
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise StartFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
 
 
 def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -172,17 +151,6 @@ def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         return env, {}
     key, entry = make_key("deploy.ray")
     return {**env, "ROUTER_API_KEYS": json.dumps([*keys, entry])}, {"Authorization": f"Bearer {key}"}
-
-
-def with_empty_pools(groups: Groups, pools: Mapping[PoolName, bool]) -> Groups:
-    """`groups`, with an empty group for each of `pools` that has no worker now."""
-    named = {group["labels"]["task"] for group in groups}
-    empty: Groups = [
-        {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
-        for name, may_be_empty in pools.items()
-        if name not in named
-    ]
-    return [*groups, *empty]
 
 
 Metrics = tuple[frozenset[str], frozenset[str], dict[PoolName, Pressure], dict[PoolName, float]]

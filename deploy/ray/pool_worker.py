@@ -17,22 +17,17 @@ from deploy.common.readiness import is_ready
 from deploy.common.worker_env import QUIET, gpu_share_env
 from deploy.ray.book import Member
 from deploy.ray.config import ClusterConfig, Pool, environment
-from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
+from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.locks import gpus_locked, take_port
 from workers.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 
 BEAT_SECONDS = 2.0
-READY_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "workers")
 # How long a new replica waits until the routers use it, and a leaving one until they do not. A router that
 # does not answer must not stop a rollout.
 ROUTERS_SECONDS = 15.0
-
-
-class StartFailed(RuntimeError):
-    """A worker has ended or is not ready in time; its own log says why."""
 
 
 class PoolWorker:
@@ -41,31 +36,27 @@ class PoolWorker:
     # Serve awaits it, which the type checker does not expect.
     async def __init__(self, config: dict[str, Any], pool: PoolName) -> None:  # type: ignore[misc]
         parsed = ClusterConfig.model_validate(config)
-        self._pool, self._its = pool, parsed.pools[pool]
+        self._its = its = parsed.pools[pool]
         self._directory = DirectoryClient(parsed.name)
-        host = node_address()
-        port, self._port_lock = take_port(host, parsed.port_range)
+        self._host = host = node_address()
+        self._port, self._port_lock = take_port(host, parsed.port_range)
         self._token = os.environ.get("WORKER_TOKEN") or shared_token(parsed.name)
         context = ray.get_runtime_context()
         self._member = Member(
             serve.get_replica_context().replica_id.unique_id,
             pool,
-            f"{host}:{port}",
+            f"{host}:{self._port}",
             context.get_node_id(),
-            version_of(self._its),
+            version_of(its),
         )
-        gpus = [str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]
-        env = worker_environment(self._its, pool, host, port, self._token, dict(os.environ))
+        env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
-        async with gpus_locked(gpus):
+        async with gpus_locked([str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]):
             self._process = ChildProcess(WORKER, env, Guard(), death_signal=False)
-            try:
-                await self._until_ready(host, port)
-            except BaseException:
-                await self._process.stop(0)
-                self._port_lock.release()
-                raise
-        self._beating = asyncio.create_task(self._beat())
+            await self._process.until(
+                self._is_ready, its.start_seconds, f"the worker of pool {pool} on {host}"
+            )
+        self._beating = asyncio.create_task(repeat(self._beat, BEAT_SECONDS))
         with contextlib.suppress(DirectoryLost):
             await self._directory.ask("beat", self._member)
             if not await self._directory.ask(
@@ -77,12 +68,8 @@ class PoolWorker:
         """Called by Serve every few seconds; it replaces the replica after three errors in a row."""
         if (code := self._process.code) is not None:
             raise RuntimeError(f"the worker has ended with {code}")
-        if self._beating.done():
-            raise RuntimeError("the directory is no longer told of the worker; the replica's log says why")
-        host, _, port = self._member.address.rpartition(":")
-        if await is_ready(host, int(port), self._token):
-            return
-        raise RuntimeError(f"the worker at {self._member.address} is not ready")
+        if not await self._is_ready():
+            raise RuntimeError(f"the worker at {self._member.address} is not ready")
 
     async def __del__(self) -> None:
         """Called by Serve to stop the replica: leave the routers, then finish the worker's requests."""
@@ -95,33 +82,12 @@ class PoolWorker:
         await self._process.stop(self._its.setting("drain_seconds") + 5)
         self._port_lock.release()
 
-    async def _until_ready(self, host: str, port: int) -> None:
-        try:
-            async with asyncio.timeout(self._its.start_seconds):
-                while not await is_ready(host, port, self._token):
-                    if (code := self._process.code) is not None:
-                        raise StartFailed(
-                            f"the worker of pool {self._pool} on {host} ended with {code} while it started; "
-                            "the replica's log says why"
-                        )
-                    await asyncio.sleep(READY_SECONDS)
-        except TimeoutError:
-            raise StartFailed(
-                f"the worker of pool {self._pool} on {host} is not ready after {self._its.start_seconds:g} s "
-                "(start_seconds)"
-            ) from None
+    async def _is_ready(self) -> bool:
+        return await is_ready(self._host, self._port, self._token)
 
     async def _beat(self) -> None:
-        while True:
-            try:
-                if self._process.code is None:
-                    await self._directory.ask("beat", self._member)
-            except DirectoryLost as error:
-                log.warning("cannot tell the directory of %s: %s", self._member.address, error)
-            except Exception:
-                # The next beat may succeed. Without beats no router knows the worker.
-                log.exception("cannot tell the directory of %s", self._member.address)
-            await asyncio.sleep(BEAT_SECONDS)
+        if self._process.code is None:
+            await self._directory.ask("beat", self._member)
 
 
 def version_of(pool: Pool) -> str:
@@ -134,7 +100,6 @@ def worker_environment(
     pool: Pool, name: PoolName, host: str, port: int, token: str, environ: dict[str, str]
 ) -> dict[str, str]:
     """The worker's environment, from the node, the configuration and the placement; later ones win."""
-    revision = {"WORKER_REVISION": pool.revision} if pool.revision else {}
     own = {
         "WORKER_MODEL": pool.model,
         "WORKER_TASK": name,
@@ -143,13 +108,8 @@ def worker_environment(
         "WORKER_TOKEN": token,
         "WORKER_TENSOR_PARALLEL": str(pool.tensor_parallel),
     }
+    if pool.revision:
+        own["WORKER_REVISION"] = pool.revision
     inherited = {key: value for key, value in environ.items() if not key.startswith("ROUTER_")}
-    return {
-        **QUIET,
-        **inherited,
-        **gpu_share_env(pool.gpus_each),
-        **environment("WORKER_", pool.worker),
-        **pool.env,
-        **revision,
-        **own,
-    }
+    share, settings = gpu_share_env(pool.gpus_each), environment("WORKER_", pool.worker)
+    return {**QUIET, **inherited, **share, **settings, **pool.env, **own}

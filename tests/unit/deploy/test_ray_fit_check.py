@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.ray.capacity import Capacity, check_capacity, render
 from deploy.ray.config import ClusterConfig, parse_config
+from deploy.ray.fit_check import Fit, check_fit, render
 from deploy.ray.nodes import parse_nodes
 
 GPU = "gpus=1,gpu_memory=80"
@@ -19,9 +19,9 @@ def config(routers: dict[str, Any] | None = None, /, **pools: dict[str, Any]) ->
     return parse_config({"pools": full, "routers": routers or {}})
 
 
-def check(nodes: str, wanted: ClusterConfig | None = None, /, **pools: dict[str, Any]) -> Capacity:
+def check(nodes: str, wanted: ClusterConfig | None = None, /, **pools: dict[str, Any]) -> Fit:
     weights = dict.fromkeys(("retrieval", "code"), 7.0)
-    return check_capacity(wanted or config(**pools), parse_nodes(nodes.split()), weights)  # type: ignore[arg-type]
+    return check_fit(wanted or config(**pools), parse_nodes(nodes.split()), weights)  # type: ignore[arg-type]
 
 
 def test_all_replicas_and_routers_fit() -> None:
@@ -87,7 +87,7 @@ def test_a_node_has_no_more_workers_than_ports() -> None:
 
 
 def test_no_nodes() -> None:
-    found = check_capacity(config(retrieval={}), [], {})
+    found = check_fit(config(retrieval={}), [], {})
     assert [line.partition(":")[0] for line in found.refusals] == ["retrieval", "routers"]
 
 
@@ -172,7 +172,7 @@ def test_each_line_is_printed_once() -> None:
 def test_placed_replicas_never_exceed_the_totals(nodes: list[str], pools: dict[str, Any]) -> None:
     wanted = config(**pools)
     machines = parse_nodes(nodes)
-    found = check_capacity(wanted, machines, {})
+    found = check_fit(wanted, machines, {})
     placed = [(wanted.pools[name], its.fewest_fit) for name, its in found.pools.items()]
     assert sum(pool.cpus * count for pool, count in placed) <= sum(node.cpus for node in machines)
     assert sum(pool.gpus * count for pool, count in placed) <= sum(node.gpus for node in machines) + 1e-6
