@@ -50,9 +50,9 @@ def engine_share(settings: WorkerSettings, gpus: float) -> float:
 def verdict(
     settings: WorkerSettings, gpus: float, weights: float | None, gpu_memory_gib: float | None
 ) -> Verdict:
-    """Whether an engine with `gpus` GPUs of that size has enough memory.
+    """Whether an engine with `gpus` GPUs of that size, under 1 a part of one, can start.
 
-    It is a no only when the weights alone are too large.
+    It cannot start (no) without room for its weights and the cache of one input.
     """
     if gpu_memory_gib is None:
         return Verdict("unknown", "the GPU's memory is unknown, so it is not checked")
@@ -60,24 +60,21 @@ def verdict(
         return Verdict("unknown", "the size of the weights is unknown, so GPU memory is not checked")
     if conversion := _conversion(settings):
         return Verdict("unknown", f"the size after {conversion} is unknown, so GPU memory is not checked")
-    each = weights / settings.tensor_parallel
-    room = engine_share(settings, gpus) * gpu_memory_gib
-    share = f"its share of a GPU of {gpu_memory_gib:g} GiB ({room:.1f} GiB)"
-    if each > room:
-        return Verdict("no", f"weights of {each:.1f} GiB do not fit in {share}")
-    cache = _cache_gib(settings)
-    need = each + cache + WORKING_GIB
-    parts = f"weights {each:.1f} + cache {cache:.1f} + about {WORKING_GIB:g} to work in = {need:.1f} GiB"
-    if need > room:
-        return Verdict("tight", f"{parts}, more than {share}")
-    return Verdict("yes", f"{parts}, within {share}")
-
-
-def least_gib(settings: WorkerSettings, weights: float) -> float | None:
-    """GiB that an engine needs at least to start; None if unknown."""
-    if _conversion(settings):
-        return None
-    return weights / settings.tensor_parallel + _cache_gib(settings)
+    # With an explicit cache size vLLM does not look at its share.
+    share = min(1.0, gpus) if settings.kv_cache_gib else engine_share(settings, gpus)
+    room = share * gpu_memory_gib
+    weights, cache = weights / settings.tensor_parallel, _cache_gib(settings)
+    text = f"weights {weights:.1f} + cache {cache:.1f}"
+    where = f"its share of a GPU of {gpu_memory_gib:.4g} GiB, {room:.1f} GiB"
+    if weights + cache > room:
+        return Verdict("no", f"{text} = {weights + cache:.1f} GiB, more than {where}")
+    need = weights + cache + WORKING_GIB
+    text = f"{text} + about {WORKING_GIB:g} to work in = {need:.1f} GiB"
+    return (
+        Verdict("tight", f"{text}, more than {where}")
+        if need > room
+        else Verdict("yes", f"{text}, within {where}")
+    )
 
 
 def _cache_gib(settings: WorkerSettings) -> float:

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from deploy.common.gpu_memory import engine_share, least_gib, weights_gib
+from deploy.common.gpu_memory import verdict, weights_gib
 from deploy.common.variants import Models
-from deploy.common.worker_env import GPU_SHARE
 from deploy.local.specs import PlanError
 from deploy.local.supervisor import Spec
 from workers.contract import PoolName
@@ -40,17 +39,12 @@ def check_memory(
             continue
         given = {key: value for key in SETTINGS if (value := spec.env.get(f"WORKER_{key.upper()}"))}
         settings, among = read_settings(WorkerSettings, **given), sharing[spec.gate]
-        least = least_gib(settings, weights)
-        total = min(gpu_memory[gpu] for gpu in gpus)
-        # With an explicit cache size vLLM does not look at its share.
-        room = total / among if settings.kv_cache_gib else engine_share(settings, len(gpus)) * total
-        if least is not None and least > room:
-            fit = int(GPU_SHARE * total / least)
+        part = 1 / among if among > 1 else len(gpus)
+        found = verdict(settings, part, weights, min(gpu_memory[gpu] for gpu in gpus))
+        if found.holds == "no":
+            shared = f" {among} workers share GPU {gpus[0]}." if among > 1 else ""
             raise PlanError(
-                f"{spec.name} cannot start: weights and the cache of one input take {least:.1f} GiB, and it "
-                f"has {room:.1f} of the {total:.1f} GiB of GPU {gpus[0]}"
-                + (f", which {among} workers share" if among > 1 else "")
-                + f". Such a GPU has room for {fit or 'none'}. Serve fewer pools (DEPLOY_POOLS=retrieval), "
+                f"{spec.name} cannot start: {found.text}.{shared} Serve fewer pools (DEPLOY_POOLS=code), "
                 "use more or larger GPUs (DEPLOY_GPUS), take shorter inputs (WORKER_MAX_TOKENS), or the demo "
                 "(DEPLOY_MODEL=demo)"
             )

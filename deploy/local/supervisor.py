@@ -13,7 +13,6 @@ from deploy.common.child_process import ChildProcess
 from deploy.common.process_guard import Guard
 from deploy.common.readiness import is_live, is_ready
 from deploy.local.output import Output
-from deploy.local.restarts import Deaths, RestartPolicy
 
 POLL_SECONDS = 0.25
 REPORT_SECONDS = 15.0
@@ -22,6 +21,12 @@ REPORT_SECONDS = 15.0
 LIVE_SECONDS = 15.0
 # Probes in that time; each may take an equal part of it.
 LIVE_QUESTIONS = 5
+# Restart delays double from one second up to this.
+MAX_DELAY_SECONDS = 30.0
+# A child that served this long starts over with the first delay.
+WINDOW_SECONDS = 600.0
+# A deployment that is starting ends after this many deaths of a child that was never ready.
+START_DEATHS = 3
 
 
 class GaveUp(Exception):
@@ -62,7 +67,6 @@ class Supervisor:
         guard: Guard,
         stop_seconds: float,
         on_ready: Callable[[], None],
-        policy: RestartPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,7 +76,6 @@ class Supervisor:
         self._guard = guard
         self._stop_seconds = stop_seconds
         self._on_ready = on_ready
-        self._policy = policy or RestartPolicy()
         self._sleep = sleep
         self._clock = clock
         self._children: dict[str, ChildProcess] = {}
@@ -107,8 +110,7 @@ class Supervisor:
 
     async def _keep(self, spec: Spec) -> None:
         """Start the child, and restart it after each death. Raises `GaveUp`."""
-        deaths = Deaths(self._policy)
-        was_ready = False
+        deaths, was_ready = 0, False
         while True:
             child, code, served = None, None, 0.0
             try:
@@ -121,13 +123,14 @@ class Supervisor:
                 why = _ended(code)
                 if ready_at is not None:
                     was_ready, served = True, self._clock() - ready_at
-            delay = deaths.delay_after(served)
+            deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
+            delay = restart_delay(deaths)
             if self._waiting:
                 if code == os.EX_CONFIG:
                     raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
-                if not was_ready and deaths.count >= self._policy.start_deaths:
+                if not was_ready and deaths >= START_DEATHS:
                     raise GaveUp(_obituary(spec, child, f"{why} again and again"))
-            self._output.say(f"{spec.name} {why}; death {deaths.count}, starting it again in {delay:g} s")
+            self._output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")
             await self._sleep(delay)
 
     async def _start(self, spec: Spec) -> tuple[ChildProcess, float | None]:
@@ -222,6 +225,11 @@ class Supervisor:
         await all_ended
         for child in children:
             await child.drained()
+
+
+def restart_delay(deaths: int) -> float:
+    """Seconds before the next start, after so many deaths in a row."""
+    return min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
 
 
 def _ended(code: int) -> str:

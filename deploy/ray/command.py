@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--nodes",
         nargs="+",
         metavar="NODES",
-        help="such as 2xcpus=16,gpus=1,gpu_memory=80, or a YAML file; default: the cluster's",
+        help="such as 2xcpus=16,gpus=1,gpu_memory=80; default: the cluster's",
     )
     added.add_argument("--json", action="store_true", help="print JSON")
     added = command("up", up)

@@ -124,16 +124,19 @@ def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[Poo
     warnings: list[str] = []
     refusals: list[str] = []
     for name, pool in config.pools.items():
-        upgrading = pool.fewest + pool.surge
-        sizes = {node.gpu_memory for node in nodes if pool.gpus_each and not Room(node, 1).lacks(needs[name])}
-        memory = [verdict(pool.engine(name), pool.gpus_each, weights.get(name), size) for size in sizes]
+        # Ray does not know GPU memory, so it may choose any of these nodes.
+        may = [node.gpu_memory for node in nodes if pool.gpus_each and not Room(node, 1).lacks(needs[name])]
+        memory = [
+            verdict(pool.engine(name), pool.gpus_each, weights.get(name), size) for size in dict.fromkeys(may)
+        ]
+        upgrade = fit({**fewest, name: pool.fewest + pool.surge})
         pools[name] = found = PoolFit(
             each=str(needs[name]),
             fewest=pool.fewest,
             fewest_fit=fewest_fit[name],
             most=pool.most,
             most_fit=most_fit[name],
-            upgrade_fits=fit({**fewest, name: upgrading})[name] == upgrading,
+            upgrade_fits=upgrade.total() == fewest_fit.total() + pool.surge,
             gpu_memory=tuple(its.text for its in memory),
         )
         refusals += _no_room(needs[name], found.fewest, found.fewest_fit, machines)
@@ -183,7 +186,8 @@ def _pool_warnings(name: PoolName, pool: Pool, found: PoolFit) -> list[str]:
         warnings.append(
             f"{name}: an upgrade has no room for {pool.surge} more; surge_percent: 0 stops an old one first"
         )
-    if engine_share(pool.engine(name), pool.gpus_each) > MOST_UTILIZATION * min(1.0, pool.gpus_each or 1.0):
+    gpus = pool.gpus_each
+    if gpus and engine_share(pool.engine(name), gpus) > MOST_UTILIZATION * min(1.0, gpus):
         warnings.append(f"{name}: its share of GPU memory is larger than its part of the GPU")
     return warnings
 

@@ -1,11 +1,9 @@
-"""The nodes of a plan: from the command line, from a YAML file or from a running cluster."""
+"""The nodes of a plan, from the command line or from a running cluster."""
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # A label of a Ray node, or a custom resource, with the GiB of each of its GPUs. Ray itself does not know it.
@@ -32,26 +30,18 @@ class Node(BaseModel):
     labels: dict[str, str] = {}
 
 
-def parse_nodes(words: list[str]) -> list[Node]:
+def parse_nodes(words: Iterable[str]) -> list[Node]:
     """Nodes from words such as `2xcpus=16,gpus=1,gpu_memory=80,memory=128,label:zone=a,resource:fast=1`.
 
-    One word may also be the path of a YAML file with a list of nodes. Raises `NodesError`.
+    Raises `NodesError`.
     """
-    if len(words) == 1 and words[0].endswith((".yaml", ".yml")):
-        entries = _read(Path(words[0]))
-    else:
-        entries = [_parse(word) for word in words]
     nodes = []
-    for number, entry in enumerate(entries, 1):
-        named = {"name": f"node-{number}", **entry} if isinstance(entry, dict) else entry
+    for number, word in enumerate(words, 1):
         try:
-            nodes.append(Node.model_validate(named))
+            nodes.append(Node.model_validate({"name": f"node-{number}", **_parse(word)}))
         except ValidationError as error:
-            lines = [
-                f"node {number}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-                for fault in error.errors()
-            ]
-            raise NodesError("\n".join([*lines, f"The fields are {', '.join(Node.model_fields)}"])) from None
+            faults = [f"{word}: {fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
+            raise NodesError("\n".join([*faults, f"The fields are {', '.join(Node.model_fields)}"])) from None
     return nodes
 
 
@@ -79,21 +69,12 @@ def _node(resources: Mapping[str, float], row: Mapping[str, Any]) -> Node:
     )
 
 
-def _read(path: Path) -> list[Any]:
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise NodesError(f"{path}: {error}") from None
-    if not isinstance(entries, list):
-        raise NodesError(f"{path} has to hold a list of nodes, such as - {{count: 2, cpus: 16, gpus: 1}}")
-    return entries
-
-
 def _parse(word: str) -> dict[str, Any]:
     """The fields of one node of the command line."""
-    count, rest = re.fullmatch(r"(?:(\d+)x)?(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
-    entry: dict[str, Any] = {"count": count or 1, "resources": {}, "labels": {}}
-    for part in rest.split(","):
+    entry: dict[str, Any] = {"resources": {}, "labels": {}}
+    if match := re.match(r"(\d+)x", word):
+        entry["count"], word = match[1], word[match.end() :]
+    for part in word.split(","):
         key, _, value = part.partition("=")
         kind, _, name = key.partition(":")
         if kind in ("label", "resource"):

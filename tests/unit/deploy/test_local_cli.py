@@ -89,17 +89,12 @@ esac
 @pytest.mark.parametrize(
     ("gpus", "mib", "environ", "said"),
     [
-        (
-            1,
-            23034,
-            {},
-            r"start: .* 8\.1 GiB, and it has 6\.7 of the 22\.5 GiB of GPU 0, which 3",
-        ),
-        (1, 24576, {}, r"Such a GPU has room for 2\. Serve fewer pools \(DEPLOY_POOLS"),
+        (1, 23034, {}, r"8\.1 GiB, more than .* 22\.49 GiB, 6\.7 GiB\. 3 workers share GPU 0"),
+        (1, 24576, {}, "DEPLOY_POOLS"),
         (1, 24576, {"DEPLOY_POOLS": "retrieval,code"}, None),
         (3, 12288, {}, None),
-        (2, 12288, {}, "GPU 0, which 2 workers share. Such a GPU has room for 1"),
-        (1, 8192, {"DEPLOY_POOLS": "code"}, "GPU 0. Such a GPU has room for none"),
+        (2, 12288, {}, "2 workers share GPU 0"),
+        (1, 8192, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
         (1, 32768, {}, None),
         (1, 24576, {"WORKER_QUANTIZATION": "fp8"}, None),
         (1, 24576, {"WORKER_KV_CACHE_GIB": "0.5", "WORKER_MAX_TOKENS": "8192"}, None),

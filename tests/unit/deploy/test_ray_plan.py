@@ -68,32 +68,24 @@ def test_the_guide_shows_real_output(
     assert rest.startswith(textwrap.indent(capsys.readouterr().out, "    "))
 
 
-def test_words_and_a_file_say_the_same(tmp_path: Path) -> None:
-    file = tmp_path / "nodes.yaml"
-    file.write_text(
-        "- {count: 2, cpus: 16, gpus: 1, gpu_memory: 80, memory: 128, labels: {ray.io/x: y},\n"
-        "   resources: {a: 1}}\n"
-        "- {name: head, cpus: 0}\n"
-    )
+def test_nodes_of_the_command_line() -> None:
     words = ["2xcpus=16,gpus=1,gpu_memory=80,memory=128,label:ray.io/x=y,resource:a=1", "name=head,cpus=0"]
-    nodes = parse_nodes(words)
-    assert parse_nodes([str(file)]) == nodes
-    assert [(node.name, node.count, node.labels) for node in nodes] == [
-        ("node-1", 2, {"ray.io/x": "y"}),
-        ("head", 1, {}),
-    ]
+    first, head = parse_nodes(words)
+    assert (first.name, first.count, first.cpus, first.gpus) == ("node-1", 2, 16, 1)
+    assert (first.gpu_memory, first.memory) == (80, 128)
+    assert (first.labels, first.resources) == ({"ray.io/x": "y"}, {"a": 1})
+    assert (head.name, head.count, head.cpus, head.gpu_memory) == ("head", 1, 0, None)
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["2xgpus=1"], "node 1: cpus"),
-        (["cpus=4", "cpus=many"], "node 2: cpus"),
+        (["2xgpus=1"], "2xgpus=1: cpus"),
+        (["cpus=4", "cpus=many"], "cpus=many: cpus"),
         (["cpus=4,gpus=0.5"], "gpus"),
         (["cpus=4,gpu=1"], "gpu_memory"),
         (["0xcpus=4"], "count"),
         (["cpus=-1"], "cpus"),
-        (["absent.yaml"], "absent.yaml"),
     ],
 )
 def test_a_wrong_node_is_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,13 +93,6 @@ def test_a_wrong_node_is_named(words: list[str], named: str, capsys: pytest.Capt
         parse_nodes(words)
     assert command.main(["plan", "--nodes", *words]) == os.EX_CONFIG
     assert named in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("content", ["cpus: 4", "- 4", "- {cpus: 4, cpu: 1}", "- ["])
-def test_a_wrong_file_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "nodes.yaml").write_text(content)
-    with pytest.raises(NodesError):
-        parse_nodes([str(tmp_path / "nodes.yaml")])
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -329,3 +329,18 @@ async def test_stopping_while_children_start_leaves_none(start, fakes: Fakes, tm
     await run.stop()
     assert "b start" not in fakes.events()
     assert await asyncio.to_thread(wait_gone, [run.pid("a")]) == []
+
+
+def test_restart_delays_double_up_to_a_maximum() -> None:
+    assert [supervisor.restart_delay(deaths) for deaths in (1, 2, 3, 5, 6, 5000)] == [1, 2, 4, 16, 30, 30]
+
+
+async def test_a_child_that_served_long_starts_over(start, fakes: Fakes) -> None:
+    now = iter(range(0, 100_000, 1000))
+    run = start(fakes.spec("router"), [fakes.spec("a")], clock=lambda: float(next(now)))
+    await run.ready()
+    for life in range(1, 4):
+        await until(lambda life=life: fakes.events().count("a ready") == life or run.task.done())
+        os.kill(run.pid("a"), signal.SIGKILL)
+    await until(lambda: len(run.delays) == 3)
+    assert run.delays == [1, 1, 1]
