@@ -23,6 +23,7 @@ class Guard:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.pid = self._popen.pid
 
     def add(self, group: int) -> None:
         self._tell(f"+{group}\n")

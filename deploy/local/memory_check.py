@@ -11,18 +11,6 @@ from workers.contract import PoolName
 from workers.settings import WorkerSettings
 from workers.strict_settings import read_settings
 
-# The settings of a worker that say how much memory it takes.
-SETTINGS = (
-    "dtype",
-    "gpu_memory_utilization",
-    "kv_cache_gib",
-    "max_tokens",
-    "model",
-    "quantization",
-    "task",
-    "tensor_parallel",
-)
-
 
 def check_memory(
     workers: Sequence[tuple[PoolName, Spec]], models: Models, gpu_memory: Mapping[str, float]
@@ -37,8 +25,11 @@ def check_memory(
         weights = _weights(name, models)
         if not gpus or weights is None or not all(gpu in gpu_memory for gpu in gpus):
             continue
-        given = {key: value for key in SETTINGS if (value := spec.env.get(f"WORKER_{key.upper()}"))}
-        settings, among = read_settings(WorkerSettings, **given), sharing[spec.gate]
+        # The other settings are the operator's, from the environment.
+        own = {"model": models.folders[name], "task": name}
+        if share := spec.env.get("WORKER_GPU_MEMORY_UTILIZATION"):
+            own["gpu_memory_utilization"] = share
+        settings, among = read_settings(WorkerSettings, **own), sharing[spec.gate]
         part = 1 / among if among > 1 else len(gpus)
         found = verdict(settings, part, weights, min(gpu_memory[gpu] for gpu in gpus))
         if found.holds == "no":

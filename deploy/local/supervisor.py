@@ -78,7 +78,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._sleep = sleep
         self._clock = clock
-        self._children: dict[str, ChildProcess] = {}
+        self.children: dict[str, ChildProcess] = {}
         self._waiting = {spec.name for spec in [router, *workers]}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -101,7 +101,7 @@ class Supervisor:
             for task in done - {stopping}:
                 await task  # It ends only by an exception.
         finally:
-            # No child starts after this; all that run are in `_children`.
+            # No child starts after this; all that run are in `children`.
             others = [*keepers, *self._watchers.values(), reporter, stopping]
             for task in others:
                 task.cancel()
@@ -148,7 +148,7 @@ class Supervisor:
         child = ChildProcess(
             spec.argv, spec.env, self._guard, lambda text: self._output.line(spec.name, text)
         )
-        self._children[spec.name] = child
+        self.children[spec.name] = child
         self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
         self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
         while not child.exited.done():
@@ -201,7 +201,7 @@ class Supervisor:
                 self._output.say(f"{self._clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
-        running = {name: child for name, child in self._children.items() if not child.exited.done()}
+        running = {name: child for name, child in self.children.items() if not child.exited.done()}
         if running:
             self._output.say("stopping")
         router = running.pop(self._router.name, None)

@@ -148,10 +148,6 @@ class Pool(_Strict):
         given = {"model": self.model, "task": name, "tensor_parallel": self.tensor_parallel, **self.worker}
         return _from_arguments_alone(WorkerSettings)(**given)
 
-    def setting(self, name: str) -> Any:
-        """A setting of its workers: the configured value, else the default."""
-        return self.worker.get(name, WorkerSettings.model_fields[name].default)
-
     @property
     def gpus_each(self) -> float:
         """Number of GPUs of one replica."""

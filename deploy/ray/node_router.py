@@ -46,6 +46,7 @@ class NodeRouter:
         self, name: str, settings: dict[str, Any], pools: dict[PoolName, bool]
     ) -> None:
         """`settings` are those of `Routers`; `pools` says for each pool whether it may have no replicas."""
+        self._started = False
         self._directory = DirectoryClient(name)
         self._routers = routers = Routers.model_validate(settings)
         host = routers.host or node_address()
@@ -71,6 +72,7 @@ class NodeRouter:
         self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
+        self._started = True
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; it replaces the replica after three errors in a row."""
@@ -81,6 +83,9 @@ class NodeRouter:
 
     async def __del__(self) -> None:
         """Called by Serve to stop the replica. The router finishes the requests that it has accepted."""
+        if not self._started:
+            # The guard ends the router.
+            return
         notice, drain = self._routers.drain_times
         await self._process.stop(notice + drain + 5)
         self._following.cancel()

@@ -35,8 +35,10 @@ class PoolWorker:
 
     # Serve awaits it, which the type checker does not expect.
     async def __init__(self, config: dict[str, Any], pool: PoolName) -> None:  # type: ignore[misc]
+        self._started = False
         parsed = ClusterConfig.model_validate(config)
-        self._its = its = parsed.pools[pool]
+        its = parsed.pools[pool]
+        self._drain_seconds = its.engine(pool).drain_seconds
         self._directory = DirectoryClient(parsed.name)
         self._host = host = node_address()
         self._port, self._port_lock = take_port(host, parsed.port_range)
@@ -63,6 +65,7 @@ class PoolWorker:
                 "until_served", self._member.address, ROUTERS_SECONDS, seconds=ROUTERS_SECONDS + 5
             ):
                 log.warning("not every router uses %s yet", self._member.address)
+        self._started = True
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; it replaces the replica after three errors in a row."""
@@ -73,13 +76,16 @@ class PoolWorker:
 
     async def __del__(self) -> None:
         """Called by Serve to stop the replica: leave the routers, then finish the worker's requests."""
+        if not self._started:
+            # The guard ends the worker.
+            return
         self._beating.cancel()
         with contextlib.suppress(DirectoryLost):
             await self._directory.ask("leave", self._member.id)
             await self._directory.ask(
                 "until_forgotten", self._member.address, ROUTERS_SECONDS, seconds=ROUTERS_SECONDS + 5
             )
-        await self._process.stop(self._its.setting("drain_seconds") + 5)
+        await self._process.stop(self._drain_seconds + 5)
         self._port_lock.release()
 
     async def _is_ready(self) -> bool:

@@ -100,7 +100,7 @@ def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
     its = config.pools[name]
     return {
         **_scale(config.name, name, its),
-        **_limits(ROUTERS_SECONDS + its.setting("drain_seconds") + 20),
+        **_limits(ROUTERS_SECONDS + its.engine(name).drain_seconds + 20),
         "max_surge_percent": its.surge_percent,
         "ray_actor_options": _actor(its.cpus, its.gpus_each, its.memory_gib, its.resources, its.labels),
         **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),

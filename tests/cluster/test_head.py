@@ -13,7 +13,7 @@ from tests.cluster.raylets import cluster_of
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 
-async def test_the_nodes_serve_on_without_their_head(tmp_path: Path, variants: dict[str, Path]) -> None:
+async def test_nodes_serve_without_the_head(tmp_path: Path, variants: dict[str, Path]) -> None:
     with cluster_of(tmp_path) as cluster:
         await cluster.start()
         model = str(variants["old"] / "retrieval")

@@ -12,9 +12,7 @@ from tests.fault.loadtest import loadtest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_ray_tasks_put_on_the_whole_load_and_leave_nothing_behind(
-    cluster: RayCluster, tmp_path: Path
-) -> None:
+async def test_load_from_ray_tasks(cluster: RayCluster, tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
     async with fake_workers(worker), running_router(worker) as router:
         arguments = ("--ray", cluster.address, "--processes", "2", "--ray-cpus", "2")

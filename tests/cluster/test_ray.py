@@ -79,7 +79,7 @@ async def deployment(cluster: RayCluster, variants: dict[str, Path]) -> AsyncIte
     yield deployment
 
 
-async def test_up_serves_on_every_node_and_says_what_there_is(deployment: Deployment) -> None:
+async def test_up_serves_on_every_node(deployment: Deployment) -> None:
     status = await deployment.cluster.status(deployment.config)
     assert [len(pool["replicas"]) for pool in status["pools"].values()] == [2, 0]
     assert len(status["routers"]) == status["nodes"] == 3
@@ -105,7 +105,7 @@ async def test_up_again_changes_nothing(deployment: Deployment) -> None:
     }
 
 
-async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
+async def test_dead_replicas_are_replaced(
     deployment: Deployment,
 ) -> None:
     engine_of, replica = processes(RETRIEVAL)
@@ -125,7 +125,7 @@ async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
     load.check(deployment.right)
 
 
-async def test_losing_the_controller_and_the_directory_costs_nothing(deployment: Deployment) -> None:
+async def test_controller_and_directory_die(deployment: Deployment) -> None:
     async with deployment.load() as load:
         for title in ("ray::ServeController", "ray::Directory"):
             [process] = processes(title)
@@ -139,7 +139,7 @@ async def test_losing_the_controller_and_the_directory_costs_nothing(deployment:
     load.check(deployment.right)
 
 
-async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deployment: Deployment) -> None:
+async def test_a_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
     async with deployment.load() as other:
         # It is held until a replica has started.
         right = await vectors(deployment.url, "code.query")
@@ -152,7 +152,7 @@ async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deploy
 
 
 @pytest.mark.long
-async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
+async def test_a_pool_scales_up(deployment: Deployment) -> None:
     body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
     replies: list[int] = []
     async with deployment.load() as other, httpx.AsyncClient(trust_env=False, timeout=300) as client:
@@ -172,7 +172,7 @@ async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
     other.check(deployment.right)
 
 
-async def test_an_upgrade_goes_through_all_replicas_and_a_bad_one_stops(deployment: Deployment) -> None:
+async def test_an_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     new = deployment.variants["new"]
     # A checkpoint of another task, whose vectors would be wrong.
     deployment.retrieval |= {"model": str(new / "code")}
@@ -193,7 +193,7 @@ async def test_an_upgrade_goes_through_all_replicas_and_a_bad_one_stops(deployme
 
 
 @pytest.mark.long
-async def test_scaling_by_hand_loses_nothing(deployment: Deployment) -> None:
+async def test_scaling_fails_no_request(deployment: Deployment) -> None:
     async with deployment.load() as load:
         for count in (3, 1, 2):
             code, said = await deployment.cluster.deploy("scale", deployment.config, f"retrieval={count}")
@@ -203,7 +203,7 @@ async def test_scaling_by_hand_loses_nothing(deployment: Deployment) -> None:
 
 
 @pytest.mark.long
-async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
+async def test_a_node_dies(deployment: Deployment) -> None:
     status = await deployment.until_replicas("retrieval", 2)
     last = deployment.cluster.nodes[-1]
     assert any(replica.node == last.address for replica in status.pools["retrieval"].replicas)
@@ -223,7 +223,7 @@ async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
     load.check(deployment.right)
 
 
-async def test_down_leaves_nothing(deployment: Deployment) -> None:
+async def test_down_leaves_no_process(deployment: Deployment) -> None:
     replicas = processes("ray::ServeReplica:triptych-")
     ours = [*replicas, *processes("ray::Directory"), *processes("ray::ServeController")]
     ours += [child for replica in replicas for child in workers_of(replica)]

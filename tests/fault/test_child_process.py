@@ -50,9 +50,7 @@ async def numbers(path: Path) -> list[psutil.Process]:
     ]
 
 
-async def test_what_does_not_stop_in_time_is_killed_with_what_it_started(
-    tmp_path: Path, guard: Guard
-) -> None:
+async def test_a_slow_child_is_killed_with_its_group(tmp_path: Path, guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ, guard)
     processes = await numbers(tmp_path / "pids")
     assert child.code is None
@@ -61,13 +59,13 @@ async def test_what_does_not_stop_in_time_is_killed_with_what_it_started(
     assert not psutil.wait_procs(processes, 10)[1]
 
 
-async def test_what_stops_when_asked_is_waited_for(guard: Guard) -> None:
+async def test_a_child_stops_on_sigterm(guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
     await child.stop(20)
     assert child.code == -signal.SIGTERM
 
 
-async def test_a_parent_that_is_killed_takes_all_with_it(tmp_path: Path) -> None:
+async def test_a_killed_parent_ends_all_children(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")]
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *command)
     processes = await numbers(tmp_path / "pids")
@@ -86,7 +84,7 @@ async def test_an_end_while_starting_is_an_error(guard: Guard) -> None:
         await child.until(never, 60, "the child")
 
 
-async def test_a_start_that_takes_too_long_is_an_error(guard: Guard) -> None:
+async def test_a_slow_start_is_an_error(guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
     with pytest.raises(StartFailed, match="not ready"):
         await child.until(never, 0.1, "the child")

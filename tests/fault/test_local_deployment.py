@@ -23,7 +23,7 @@ def free_port() -> int:
         return port
 
 
-async def test_what_the_router_has_accepted_is_finished_before_workers_end_and_no_process_is_left() -> None:
+async def test_accepted_requests_are_finished() -> None:
     # The one that holds a request is ours; the other stands for those that the supervisor starts.
     holding = FakeWorker()
     holding.mode = "held"
@@ -58,7 +58,7 @@ async def test_what_the_router_has_accepted_is_finished_before_workers_end_and_n
             async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 await ready.wait()
                 # What was there before is none of ours: the guard, and what the test runner has started.
-                router_pid, worker_pid = (supervisor._children[name].pid for name in ("router", "code-0"))
+                router_pid, worker_pid = (supervisor.children[name].pid for name in ("router", "code-0"))
                 processes = descendants(router_pid)
                 assert len(processes) == 2
                 pidfds = [os.pidfd_open(pid) for pid in (router_pid, worker_pid, *processes)]

@@ -12,6 +12,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
+from deploy.install import NEWEST, OLDEST
 from deploy.ray.config import ClusterConfig, parse_config
 from deploy.ray.ray_private import labels_match
 from router.settings import RouterSettings
@@ -21,6 +22,7 @@ from tests.unit.deploy.manifests import (
     DOCKERFILE,
     MANIFESTS,
     PAGE,
+    PODS,
     ROOT,
     each_cluster,
     ray_commands,
@@ -124,3 +126,12 @@ def test_installed_extras_exist(path: Path) -> None:
     assert named.split(",") == ["gpu", "ray"]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(named.split(",")) <= set(extras)
+
+
+def test_all_containers_run_one_image() -> None:
+    (name,) = {pod.container["image"] for pod in PODS}
+    assert f"-t {name} " in DOCKERFILE.read_text()
+    assert not name.endswith(":latest")
+    versions = re.findall(r"FROM python:(\d+)\.(\d+)-slim", DOCKERFILE.read_text())
+    assert len(set(versions)) == 1
+    assert all(OLDEST <= (int(major), int(minor)) <= NEWEST for major, minor in versions)

@@ -3,7 +3,6 @@
 KubeRay's fields are those of its v1.7.0 (ray-operator/apis/ray/v1/{rayservice,raycluster}_types.go).
 """
 
-import re
 from pathlib import Path
 
 import kubernetes_validate
@@ -13,7 +12,6 @@ from ray.scripts.scripts import cli
 from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 
 from deploy.common.readiness import REPLY_SECONDS
-from deploy.install import NEWEST, OLDEST
 from deploy.ray.config import Routers, parse_config, read_config
 from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
 from router.settings import RouterSettings
@@ -21,7 +19,6 @@ from router.targets import read_document
 from tests.unit.deploy.manifests import (
     CLUSTERS,
     CONFIG,
-    DOCKERFILE,
     MANIFESTS,
     PODS,
     ROOT,
@@ -293,12 +290,3 @@ def test_ray_metrics_have_their_own_port() -> None:
 def test_the_head_names_its_ports() -> None:
     names = {port["name"] for port in pod_named("head").container["ports"]}
     assert names >= {"gcs-server", "dashboard", "serve"}
-
-
-def test_all_containers_run_one_image() -> None:
-    (name,) = {pod.container["image"] for pod in PODS}
-    assert f"-t {name} " in DOCKERFILE.read_text()
-    assert not name.endswith(":latest")
-    versions = re.findall(r"FROM python:(\d+)\.(\d+)-slim", DOCKERFILE.read_text())
-    assert len(set(versions)) == 1
-    assert all(OLDEST <= (int(major), int(minor)) <= NEWEST for major, minor in versions)

@@ -1,4 +1,4 @@
-"""`python -m deploy local`: what it refuses before anything starts."""
+"""`python -m deploy local` refuses wrong settings before it starts anything."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["ROUTER_PORT", "DEPLOY_WORKER_PORT"])
-def test_a_port_in_use_is_named_with_its_setting(
+def test_a_port_in_use_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
 ) -> None:
     monkeypatch.setenv("ROUTER_PORT", str(free_port()))
@@ -44,7 +44,7 @@ def test_a_wrong_setting_is_named(
     assert name in capsys.readouterr().err
 
 
-def test_settings_are_read_from_the_env_file(
+def test_env_file_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())  # what the file sets shall not outlive the test
@@ -53,7 +53,7 @@ def test_settings_are_read_from_the_env_file(
     assert "DEPLOY_POOLS" in capsys.readouterr().err
 
 
-def test_gpus_that_are_not_there_are_refused(
+def test_missing_gpus_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DEPLOY_GPUS", "0")
@@ -72,7 +72,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
 
 
-def test_a_driver_that_fails_does_not_bring_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
     with pytest.raises(PlanError, match="Failed to initialize NVML"):
         make_plan()
@@ -103,7 +103,7 @@ esac
         (1, "[N/A]", {}, None),
     ],
 )
-def test_gpus_too_small_for_the_weights_are_refused_before_anything_is_fetched(
+def test_too_little_gpu_memory_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     gpus: int,

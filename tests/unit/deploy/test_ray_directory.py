@@ -1,4 +1,4 @@
-"""How replicas ask for the directory while the head is away."""
+"""Calls to the directory while the head is down."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ class Actor:
         self.look = Method(answer)
 
 
-async def test_however_often_it_is_asked_one_thread_waits_for_the_head(
+async def test_one_search_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     back = threading.Event()
@@ -62,7 +62,7 @@ async def test_however_often_it_is_asked_one_thread_waits_for_the_head(
     assert searches == ["mine"] * 2
 
 
-async def test_an_actor_that_is_gone_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> str:
         raise ValueError("the actor died")
 

@@ -1,4 +1,4 @@
-"""`python -m deploy ray up --local` and signals: an end in order, with status 0 and no stack trace."""
+"""`python -m deploy ray up --local` stops in order on signals, with exit code 0."""
 
 import asyncio
 import os
@@ -110,7 +110,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
     assert steps[-4:] == ["stopping", "stop", "stopping at once", "shutdown"]
 
 
-def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
+def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
     # What it prints when it has lost its terminal is seen here.
     noting = DRIVER.replace(
@@ -135,7 +135,7 @@ def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
-def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
+def test_local_routers_listen_on_loopback(
     monkeypatch: pytest.MonkeyPatch, host: str | None, listens: str
 ) -> None:
     started: list[ClusterConfig] = []
@@ -154,7 +154,7 @@ def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
     assert [its.routers.host for its in started] == [listens]
 
 
-def test_ray_itself_is_given_an_address_on_loopback_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_ray_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr(utils, "set_sigterm_handler", None)
     monkeypatch.setattr(running.ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
