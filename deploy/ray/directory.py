@@ -40,7 +40,6 @@ class Directory:
 
     def __init__(self) -> None:
         self._book = Book(time.monotonic())
-        self._changed = asyncio.Condition()
 
     async def beat(self, member: Member) -> None:
         """A worker serves; it calls this every two seconds."""
@@ -54,23 +53,19 @@ class Directory:
         """A router reports every half second; returns the document, None while it is incomplete."""
         now = time.monotonic()
         self._book.report(report, now)
-        async with self._changed:
-            self._changed.notify_all()
         return self._book.document(now)
 
     async def forget_router(self, id: str) -> None:
         """A router is about to stop."""
         self._book.forget_router(id)
-        async with self._changed:
-            self._changed.notify_all()
 
-    async def until_served(self, address: str, seconds: float) -> bool:
-        """Wait until every router sends work to `address`, at most `seconds`; returns whether they do."""
-        return await self._until(lambda: self._book.served_by_all(address, time.monotonic()), seconds)
+    async def served_by_all(self, address: str) -> bool:
+        """Whether every router sends work to the worker at `address`."""
+        return self._book.served_by_all(address, time.monotonic())
 
-    async def until_forgotten(self, address: str, seconds: float) -> bool:
-        """Wait until no router knows `address`, at most `seconds`; returns whether none does."""
-        return await self._until(lambda: self._book.known_by_none(address, time.monotonic()), seconds)
+    async def known_by_none(self, address: str) -> bool:
+        """Whether no router knows the worker at `address`."""
+        return self._book.known_by_none(address, time.monotonic())
 
     async def pressure(self, pool: PoolName) -> Pressure | None:
         """The load of a pool in all routers, None while it is unknown."""
@@ -82,14 +77,6 @@ class Directory:
         pressures = {pool: self._book.pressure(pool, now) for pool in get_args(PoolName)}
         known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
         return Overview(self._book.members(now), self._book.routers(now), known)
-
-    async def _until(self, holds: Any, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(holds)
-        except TimeoutError:
-            return False
-        return True
 
 
 def directory(name: str) -> Any:

@@ -24,6 +24,7 @@ from workers.contract import PoolName
 log = logging.getLogger("ray.serve")
 
 BEAT_SECONDS = 2.0
+ASK_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "workers")
 # How long a new replica waits until the routers use it, and a leaving one until they do not. A router that
 # does not answer must not stop a rollout.
@@ -61,10 +62,7 @@ class PoolWorker:
         self._beating = asyncio.create_task(repeat(self._beat, BEAT_SECONDS))
         with contextlib.suppress(DirectoryLost):
             await self._directory.ask("beat", self._member)
-            if not await self._directory.ask(
-                "until_served", self._member.address, ROUTERS_SECONDS, seconds=ROUTERS_SECONDS + 5
-            ):
-                log.warning("not every router uses %s yet", self._member.address)
+            await self._until("served_by_all")
         self._started = True
 
     async def check_health(self) -> None:
@@ -82,11 +80,18 @@ class PoolWorker:
         self._beating.cancel()
         with contextlib.suppress(DirectoryLost):
             await self._directory.ask("leave", self._member.id)
-            await self._directory.ask(
-                "until_forgotten", self._member.address, ROUTERS_SECONDS, seconds=ROUTERS_SECONDS + 5
-            )
+            await self._until("known_by_none")
         await self._process.stop(self._drain_seconds + 5)
         self._port_lock.release()
+
+    async def _until(self, question: str) -> None:
+        """Ask the directory until the answer is yes. Raises `DirectoryLost`."""
+        try:
+            async with asyncio.timeout(ROUTERS_SECONDS):
+                while not await self._directory.ask(question, self._member.address):  # noqa: ASYNC110
+                    await asyncio.sleep(ASK_SECONDS)
+        except TimeoutError:
+            log.warning("%s: not %s after %g s", self._member.address, question, ROUTERS_SECONDS)
 
     async def _is_ready(self) -> bool:
         return await is_ready(self._host, self._port, self._token)
