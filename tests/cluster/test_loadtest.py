@@ -1,4 +1,4 @@
-"""A load that comes from tasks of a Ray cluster, next to what it is put on."""
+"""A load test whose load comes from Ray tasks."""
 
 from pathlib import Path
 
@@ -22,5 +22,5 @@ async def test_load_from_ray_tasks(cluster: RayCluster, tmp_path: Path) -> None:
     assert (done.count("sent"), done.failures()) == (120, {})
     [measured] = done.run.segments
     assert [process.name for process in measured.processes] == ["Ray task 1", "Ray task 2"]
-    # Ray ends the processes of tasks that are over when it comes to it.
+    # Ray ends the processes of finished tasks some time later.
     await eventually(lambda: processes("loadtests join") == [])
