@@ -39,7 +39,7 @@ class Guard:
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
-        # The deployment works without the guard, should somebody kill it.
+        # The deployment also works without its guard.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._popen.stdin.fileno(), line.encode())
 

@@ -258,7 +258,7 @@ def environment(prefix: str, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _from_arguments_alone(kind: type[Settings]) -> type[Settings]:
-    """`kind` without the environment: that of the nodes is not that of this machine."""
+    """`kind`, but without reading this machine's environment."""
 
     class Blind(kind):  # type: ignore[valid-type, misc]
         @classmethod

@@ -1,4 +1,4 @@
-"""A replica's child process ends with all that it started, whoever goes first."""
+"""A child process ends with its whole group, and with its parent."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from deploy.common.child_process import ChildProcess, StartFailed
 from deploy.common.process_guard import Guard
 from tests.fakes.router import eventually
 
-# Starts a child of its own, says both numbers, and does not care about SIGTERM.
+# Ignores SIGTERM, starts a child, and writes both process IDs to a file.
 STUBBORN = (
     "import os, signal, subprocess, sys, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -43,7 +43,7 @@ def guard() -> Iterator[Guard]:
 
 
 async def numbers(path: Path) -> list[psutil.Process]:
-    """The processes whose numbers are written to `path`, once they are."""
+    """The processes whose IDs are in the file `path`, once it exists."""
     await eventually(path.exists)
     return [
         psutil.Process(int(number)) for number in await asyncio.to_thread(lambda: path.read_text().split())

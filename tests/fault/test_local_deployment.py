@@ -1,4 +1,4 @@
-"""The supervisor of the local deployment around a real router of two processes: in what order all ends."""
+"""Stop order of a local deployment with a real router of two processes."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 async def test_accepted_requests_are_finished() -> None:
-    # The one that holds a request is ours; the other stands for those that the supervisor starts.
+    # The test runs the worker that holds a request; the supervisor runs the other.
     holding = FakeWorker()
     holding.mode = "held"
     other, port = FakeWorker("code", port=free_port()), free_port()
@@ -57,7 +57,7 @@ async def test_accepted_requests_are_finished() -> None:
         try:
             async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 await ready.wait()
-                # What was there before is none of ours: the guard, and what the test runner has started.
+                # Without the guard and the processes of the test runner.
                 router_pid, worker_pid = (supervisor.children[name].pid for name in ("router", "code-0"))
                 processes = descendants(router_pid)
                 assert len(processes) == 2

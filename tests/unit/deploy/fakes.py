@@ -20,7 +20,7 @@ PATIENCE = 20.0
 
 
 class Fakes:
-    """Makes specs of fake children, and reads what they noted."""
+    """Makes specs of fake children, and reads the events that they write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Fakes:
 
 
 class Run:
-    """A supervisor at work, what it printed, and the delays it asked for."""
+    """A running supervisor, its output and the delays before its restarts."""
 
     def __init__(self, router: Spec, workers: list[Spec], **options: Any) -> None:
         self.text = io.StringIO()

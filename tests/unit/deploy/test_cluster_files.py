@@ -73,7 +73,7 @@ def test_nodes_require_the_token(cluster: Path) -> None:
         (path,) = re.findall(r"WORKER_TOKEN=\$\(cat (\S+)\)", command)
         assert path in config["file_mounts"]
         assert "ulimit -n" in command
-    # Where Ray looks for it when nothing else is said.
+    # Ray's default path.
     assert "~/.ray/auth_token" in config["file_mounts"]
     assert "--dashboard-host=127.0.0.1" in commands[0]
     assert not any(host in command for command in commands for host in ("0.0.0.0", "=::"))

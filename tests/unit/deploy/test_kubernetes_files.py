@@ -36,7 +36,7 @@ from tests.unit.deploy.manifests import (
 )
 from workers.settings import WorkerSettings
 
-# From SIGTERM to the end, over what the process itself takes to drain: an engine's own end, a slow node.
+# Time beyond a process's drain time, for the end of an engine or a slow node.
 MARGIN_SECONDS = 15
 
 KUBERAY_FIELDS = """
@@ -94,7 +94,7 @@ def test_kuberay_knows_every_field() -> None:
         assert set(group) <= kuberay_fields("group")
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     for group in groups():
-        # Go refuses a number here.
+        # KubeRay refuses numbers here.
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
 
 
@@ -113,7 +113,7 @@ def test_serve_accepts_the_applications() -> None:
 
 
 def test_manifest_matches_its_configuration() -> None:
-    # When this fails, put what `python -m deploy ray yaml --config CONFIG` prints into the manifest.
+    # If this fails, put the output of `python -m deploy ray yaml --config CONFIG` into the manifest.
     assert yaml.safe_load(ray_service()["serveConfigV2"]) == serve_document(read_config(CONFIG))
 
 
@@ -162,7 +162,7 @@ def test_an_upgrade_keeps_serving() -> None:
     (scaler,) = of_kind(plain, "HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"]["name"] == routers["metadata"]["name"]
     assert scaler["spec"]["minReplicas"] >= 2
-    # Else every `kubectl apply` would put it back.
+    # Otherwise every `kubectl apply` would reset it.
     assert "replicas" not in routers["spec"]
 
 
@@ -187,7 +187,7 @@ def test_nodes_can_be_drained(manifest: Path) -> None:
     for budget in budgets:
         spec = budget["spec"]
         if manifest.stem == "rayservice":
-            # No scale subresource: only an integer minAvailable can be reckoned with.
+            # Without a scale subresource only an integer minAvailable works.
             (group,) = (
                 group
                 for group in groups()
@@ -206,7 +206,7 @@ def test_every_pod_has_probes(pod: Pod) -> None:
     if pod.labels["app.kubernetes.io/component"] == "router":
         assert pod.container["readinessProbe"]["httpGet"]["path"] == "/ready"
     if pod.labels["app.kubernetes.io/component"] == "worker":
-        # The other paths need the token, which the kubelet has not.
+        # The other paths need the token, which the kubelet does not have.
         probes = [probe for name, probe in pod.container.items() if name.endswith("Probe")]
         assert [probe["httpGet"]["path"] for probe in probes] == ["/live"] * 3
 
@@ -224,7 +224,7 @@ def test_a_hanging_replica_ends_in_30_s() -> None:
     failures = REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
     assert failures * (HEALTH_PERIOD_SECONDS + REPLY_SECONDS) + HEALTH_PERIOD_SECONDS <= 30
     (head,) = (pod for pod in PODS if pod.labels["app.kubernetes.io/component"] == "head")
-    # Without it the worker has its time to drain first.
+    # Without it a worker first has its drain time.
     assert environment(head)["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
 
 
@@ -250,7 +250,7 @@ def test_pods_have_time_to_drain(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> N
     drain = float(settings.drain_seconds)
     if isinstance(settings, RouterSettings):
         assert settings.worker_token
-        # Endpoints are taken out of load balancers some seconds after SIGTERM.
+        # Load balancers notice some seconds after SIGTERM.
         assert settings.drain_notice_seconds >= 5
         drain += settings.drain_notice_seconds
     else:
@@ -268,11 +268,11 @@ def test_ray_nodes_are_drained_first(name: str) -> None:
     context = cli.commands["drain-node"].make_context("drain-node", next(ray_commands(drain))[1:])
     deadline = context.params["deadline_remaining_seconds"]
     assert deadline == int(sleep.split()[1])
-    # Serve asks a replica to end so long before the deadline: the routers forget it, it finishes what it has.
+    # Until the deadline, routers stop using the replicas and these finish their requests.
     deployments = [deployment for app in serve_config().applications for deployment in app.deployments]
     assert deadline >= max(deployment.graceful_shutdown_timeout_s for deployment in deployments)
     assert pod.spec["terminationGracePeriodSeconds"] >= deadline + MARGIN_SECONDS
-    # The head moves the replicas, so it goes last.
+    # The head moves the replicas, so it ends last.
     head = pod_named("head")
     assert int(head.container["lifecycle"]["preStop"]["exec"]["command"][1]) >= deadline
     assert head.spec["terminationGracePeriodSeconds"] >= deadline + MARGIN_SECONDS
@@ -280,7 +280,7 @@ def test_ray_nodes_are_drained_first(name: str) -> None:
 
 def test_ray_metrics_have_their_own_port() -> None:
     for group in groups():
-        # KubeRay says 8080 where nothing is said.
+        # KubeRay's default is 8080.
         port = group["rayStartParams"]["metrics-export-port"]
         (container,) = group["template"]["spec"]["containers"]
         assert {"name": "metrics", "containerPort": int(port)} in container["ports"]

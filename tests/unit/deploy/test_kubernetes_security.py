@@ -17,7 +17,7 @@ from tests.unit.deploy.manifests import (
 
 
 def open_ports(pod: Pod) -> set[int] | None:
-    """The ports that pods of anybody reach by the network policies; None: all."""
+    """The ports that the network policies open to all pods; None if all ports are open."""
     ports: set[int] = set()
     policies = [
         policy["spec"]

@@ -70,7 +70,7 @@ def test_pressure_sums_all_routers() -> None:
 
 def test_flow_counts_new_tokens_only() -> None:
     book = old_book()
-    # What a router had served before it was first heard of says nothing of now.
+    # Tokens before the first report do not count.
     book.report(reporting("r", 1_000_000), NOW)
     for second in range(1, 61):
         book.report(reporting("r", 1_000_000 + 100 * second), NOW + second)
@@ -91,7 +91,7 @@ def test_a_router_restart_keeps_the_flow() -> None:
 
 def test_served_by_all_and_known_by_none() -> None:
     book = old_book()
-    # Without a router there is nobody to wait for.
+    # Without routers both hold.
     assert book.served_by_all("a", NOW)
     assert book.known_by_none("a", NOW)
     both = frozenset({"a"})
@@ -103,7 +103,7 @@ def test_served_by_all_and_known_by_none() -> None:
     assert book.served_by_all("a", NOW)
     book.report(RouterReport("r", "node", "url"), NOW)
     assert not book.known_by_none("a", NOW)
-    # One that is gone keeps nobody waiting.
+    # A router that left does not count.
     book.forget_router("s")
     assert book.known_by_none("a", NOW)
 

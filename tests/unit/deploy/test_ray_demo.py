@@ -11,7 +11,7 @@ from deploy.ray.config import ClusterConfig, ConfigError
 
 @pytest.fixture(autouse=True)
 def _made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its checkpoints are there."""
+    """The checkpoints of the demo exist."""
     monkeypatch.setattr(demo.machine, "usable_gpus", lambda: ())
     monkeypatch.chdir(tmp_path)
     for pool in ("retrieval", "text-matching", "code"):
@@ -51,7 +51,7 @@ def test_demo_engines_share_a_gpu(
     monkeypatch.setattr(demo.machine, "usable_gpus", lambda: ("0",))
     pools = demo.make().pools.values()
     assert all(0 < pool.gpus < 1 for pool in pools)
-    # All that there may be, and one more while a pool is upgraded.
+    # The most replicas, and one more during an upgrade.
     assert sum(pool.gpus * pool.most for pool in pools) + max(pool.gpus for pool in pools) <= 1
 
 

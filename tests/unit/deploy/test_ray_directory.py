@@ -12,7 +12,7 @@ from deploy.ray.directory import DirectoryClient, DirectoryLost
 
 
 class Method:
-    """One of an actor that answers at once, or fails."""
+    """A method of an actor that answers at once, or fails."""
 
     def __init__(self, answer: Callable[[], str]) -> None:
         self._answer = answer
@@ -51,7 +51,7 @@ async def test_one_search_at_a_time(
         with pytest.raises(DirectoryLost, match="no answer within"):
             await client.ask("look", seconds=0.02)
     assert searches == ["mine"]
-    # That one will never end.
+    # The search that hangs is given up.
     monkeypatch.setattr(directory, "SEARCH_SECONDS", 0.0)
     with pytest.raises(DirectoryLost):
         await client.ask("look", seconds=0.02)

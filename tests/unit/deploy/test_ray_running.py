@@ -13,7 +13,7 @@ ALL = ["triptych-routers", "triptych-retrieval", "triptych-code"]
 
 
 class Serve:
-    """Takes the place of Ray Serve: applications, each with the seconds that it takes to end."""
+    """A fake Ray Serve: applications, each with the seconds that it takes to stop."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self.now = 0.0
@@ -50,7 +50,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
 def test_down_waits_for_a_long_drain(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
     serve.seconds["triptych-retrieval"] = 90
     running.stop(CONFIG, 600)
-    # The routers' accepted work still has the workers.
+    # The workers stop after the routers.
     assert serve.told == {"triptych-routers": 0, "triptych-retrieval": 5, "triptych-code": 5}
     assert serve.ended
     assert capsys.readouterr().out.splitlines() == [
@@ -69,7 +69,7 @@ def test_down_names_what_does_not_end(serve: Serve) -> None:
 
 
 def test_down_leaves_other_applications(serve: Serve) -> None:
-    serve.seconds["somebody-elses"] = 0
+    serve.seconds["another"] = 0
     running.stop(CONFIG, 600)
     assert set(serve.told) == set(ALL)
     assert not serve.ended

@@ -111,7 +111,7 @@ def context(target: int, running: int = 1, **policy_state: Any) -> Any:
 
 
 class Book:
-    """A directory that answers when it is told to."""
+    """A fake directory; tests set its answers."""
 
     def __init__(self) -> None:
         self.asked: list[Future[Pressure | None]] = []
@@ -151,7 +151,7 @@ def test_unknown_load_scales_nothing(book: Book, clock: SimpleNamespace) -> None
     assert policy(context(7)) == (3.0, {})
     clock.now = policies.ASK_SECONDS
     policy(context(7))
-    # No router says anything any more.
+    # No router reports any more.
     book.asked[-1].set_result(None)
     assert policy(context(7)) == (7, {})
 
@@ -165,17 +165,17 @@ def test_an_idle_pool_scales_to_zero(book: Book, clock: SimpleNamespace) -> None
 
 def test_a_cold_start_is_steady(book: Book, clock: SimpleNamespace) -> None:
     policy = policy_of_a_pool()
-    # As Serve calls it: while no replica runs it knows no delay of its own.
+    # Called as by Serve, which applies no delay while no replica runs.
     serve = _apply_autoscaling_config(lambda its: policy(its))
     serve(context(0, running=0))
     target, targets = 0, []
-    # Replicas that the load of each second asks for.
+    # Replicas for the load of each second.
     for load in [0, 2, 4, 4, 0, 1, 4, *[4] * 10, 4, 1, 0]:
         clock.now += policies.ASK_SECONDS
         book.asked[-1].set_result(Pressure(tokens_per_second=50 * load))
         target, _ = serve(context(target, running=0))
         targets.append(target)
-    # One at once; four when they have been wanted for 10 s; not fewer, though nothing runs yet.
+    # One at once, four after 10 s, and never fewer.
     assert targets == [0, *[1] * 15, *[4] * 4]
 
 
@@ -220,7 +220,7 @@ triptych_router_requested_tokens_total{pool="code"} 9.0
 def test_metrics_of_a_router_are_read() -> None:
     known, serving, pressures, arrived = read_metrics(PAGE)
     assert known == {"a:1", "b:1"}
-    # One process of two does not see it yet.
+    # One of two processes does not use b:1 yet.
     assert serving == {"a:1"}
     assert pressures == {"code": Pressure(33, 7), "retrieval": Pressure()}
     assert arrived == {"code": 9.0}
@@ -230,7 +230,7 @@ def test_metrics_of_a_router_are_read() -> None:
 def test_a_router_without_keys_stays_open(keys: str | None) -> None:
     env = {} if keys is None else {"ROUTER_API_KEYS": keys}
     assert with_own_key(env) == (env, {})
-    # As `settings: {api_keys: []}` has it.
+    # The same from `settings: {api_keys: []}`.
     assert with_own_key(environment("ROUTER_", {"api_keys": []}))[1] == {}
 
 

@@ -18,7 +18,7 @@ KNOWN = Overview([MEMBER], [ROUTER], {})
 
 
 def said(status: str = "RUNNING", **states: int) -> Any:
-    """What Serve says of an application with one deployment."""
+    """Serve's status of an application with one deployment."""
     deployment = SimpleNamespace(replica_states=states or {"RUNNING": 1}, message="")
     return SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments={"d": deployment})
 

@@ -51,7 +51,7 @@ SERVING = "From another terminal:"
 
 
 async def steps_with_signals(*signals: tuple[str, signal.Signals]) -> list[str]:
-    """Run the command, send each signal when its step is printed; the steps, once it has ended well."""
+    """Run the command and send each signal when its step is printed; returns the printed steps."""
     left = list(signals)
     driver = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -96,7 +96,7 @@ async def test_a_signal_ends_a_deployment_in_order(number: signal.Signals) -> No
     ("at", "steps"),
     [
         ("make", ["make", "stopping", "shutdown"]),
-        # Ray is not interrupted while it starts: it would leave processes.
+        # Ray is not interrupted while it starts, because it would leave processes.
         ("connect", ["make", "connect", "connected", "stopping", "stop", "shutdown"]),
         ("start", ["make", "connect", "connected", "start", "stopping", "stop", "shutdown"]),
     ],
@@ -112,7 +112,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
 
 def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    # What it prints when it has lost its terminal is seen here.
+    # The output after the terminal is closed.
     noting = DRIVER.replace(
         "print(name, flush=True)", f"print(name, file=open({str(log)!r}, 'a'), flush=True)"
     )
@@ -126,7 +126,7 @@ def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     )
     os.close(terminal)
     seen = b""
-    # The end of what is printed before it only waits.
+    # The last line before it waits for a signal.
     while b"]}'" not in seen:
         seen += os.read(leader, 4096)
     os.close(leader)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 
-# Runs a supervisor over pickled specs; its pid and its guard's go to a file once all are ready.
+# Runs a supervisor over pickled specs. It writes the process IDs to a file when all are ready.
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path

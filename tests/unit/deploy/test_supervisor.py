@@ -119,7 +119,7 @@ async def test_a_wrong_setting_ends_a_start(start, fakes: Fakes) -> None:
 
 
 def executable(spec: Spec, folder: Path) -> tuple[Spec, Path]:
-    """`spec`, started through a link of its own; while that is away every start fails with an `OSError`."""
+    """`spec` with a link as its executable; without the link every start fails with `OSError`."""
     link = folder / "python"
     link.symlink_to(spec.argv[0])
     return replace(spec, argv=(str(link), *spec.argv[1:])), link

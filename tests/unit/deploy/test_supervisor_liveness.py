@@ -46,7 +46,7 @@ async def test_a_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_p
 
 @pytest.mark.usefixtures("_quick_liveness")
 async def test_a_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Path) -> None:
-    # As it is while one pool is down.
+    # A router is not ready while one pool is down.
     run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")])
     await until(lambda: fakes.events().count("router live") > supervisor.LIVE_QUESTIONS + 1)
     assert fakes.events().count("router start") == 1
@@ -62,7 +62,7 @@ async def test_a_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: 
     await until(lambda: "a live" in fakes.events())
     stall.touch()
     await until(lambda: "a asked" in fakes.events())
-    # Blocks the supervisor, while a question of its own waits for an answer.
+    # Blocks the supervisor while it waits for the answer to a probe.
     time.sleep(3 * supervisor.LIVE_SECONDS)  # noqa: ASYNC251
     stall.unlink()
     answered = fakes.events().count("a live")
