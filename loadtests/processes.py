@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
     EncodeRequest,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.settings import DeploySettings
 from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 DEMO = "demo"
 DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."

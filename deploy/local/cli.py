@@ -22,7 +22,7 @@ from deploy.local.output import Output
 from deploy.local.specs import PlanError, plan_router, plan_workers, with_token
 from deploy.local.supervisor import GaveUp, Spec, Supervisor
 from deploy.settings import DeploySettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
 READY = """

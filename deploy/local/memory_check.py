@@ -7,9 +7,9 @@ from deploy.common.gpu_memory import verdict, weights_gib
 from deploy.common.variants import Models
 from deploy.local.specs import PlanError
 from deploy.local.supervisor import Spec
-from workers.contract import PoolName
 from workers.settings import WorkerSettings
-from workers.strict_settings import read_settings
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import read_settings
 
 
 def check_memory(

@@ -11,10 +11,10 @@ from deploy.common.variants import Models
 from deploy.common.worker_env import QUIET, gpu_share_env
 from deploy.local.supervisor import Spec
 from deploy.settings import DeploySettings
-from router.keys import make_key
+from router.access.keys import make_key
 from router.settings import RouterSettings
-from workers.contract import PoolName
-from workers.strict_settings import read_settings
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import read_settings
 
 # Settings that differ for each process, and the setting to use instead. They are refused in the environment.
 OURS = {

@@ -18,7 +18,7 @@ import ray.util
 from deploy.ray.book import Book, Groups, Member, Overview, RouterReport
 from deploy.ray.pressure import Pressure
 from deploy.ray.ray_private import HEAD_RESOURCE, store_once
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 

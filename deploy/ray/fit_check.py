@@ -13,7 +13,7 @@ from deploy.ray.config import ClusterConfig, Pool
 from deploy.ray.nodes import Node
 from deploy.ray.ray_private import labels_match
 from deploy.ray.text_table import table
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ROUTERS = "routers"
 # Above this the engines on a GPU have no room for what each takes beside its share.

@@ -25,8 +25,8 @@ from deploy.ray.book import Groups, RouterReport
 from deploy.ray.config import Routers, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.pressure import Pressure
-from router.keys import make_key
-from workers.contract import PoolName
+from router.access.keys import make_key
+from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 

@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingContext
 from deploy.ray.directory import find_directory
 from deploy.ray.pressure import FromNone, Pressure, replicas_for
 from deploy.ray.ray_private import labels_match
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ASK_SECONDS = 1.0
 # The call is repeated when there is no result for this long.

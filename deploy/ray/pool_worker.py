@@ -19,7 +19,7 @@ from deploy.ray.book import Member
 from deploy.ray.config import ClusterConfig, Pool, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.locks import gpus_locked, take_port
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 

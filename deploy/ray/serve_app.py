@@ -18,7 +18,7 @@ from deploy.ray.node_router import START_SECONDS, NodeRouter
 from deploy.ray.policies import NodesPolicy, PressurePolicy
 from deploy.ray.pool_worker import ROUTERS_SECONDS, PoolWorker
 from deploy.ray.ray_private import with_version
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0

@@ -8,7 +8,7 @@ from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig
 from deploy.ray.pressure import Pressure
 from deploy.ray.text_table import table
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
 FAILED = ("DEPLOY_FAILED",)

@@ -4,8 +4,8 @@ import multiprocessing
 import os
 
 from workers.checkpoints.layout import ARCHITECTURE
-from workers.logs import configure_in_engine
 from workers.plugin import batches, steps
+from workers.shared.logs import configure_in_engine
 from workers.shared.parent_death import die_with_parent
 
 # Set by the worker, so that stock vLLM in the same environment is left as it is.

@@ -14,8 +14,8 @@ from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOL
 from deploy.common.readiness import REPLY_SECONDS
 from deploy.ray.config import Routers, parse_config, read_config
 from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
+from router.pool.targets import read_document
 from router.settings import RouterSettings
-from router.targets import read_document
 from tests.unit.deploy.manifests import (
     CLUSTERS,
     CONFIG,

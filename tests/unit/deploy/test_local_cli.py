@@ -10,7 +10,7 @@ from deploy.common import machine
 from deploy.local.cli import main, make_plan
 from deploy.local.specs import PlanError
 from loadtests.processes import free_port
-from workers.strict_settings import SettingsError
+from workers.shared.strict_settings import SettingsError
 
 
 @pytest.fixture(autouse=True)
