@@ -19,16 +19,7 @@ ALLOWED = {
     "loadtests": {"router", "workers", "deploy"},
     "tests": {"router", "workers", "deploy", "loadtests"},
 }
-<<<<<<< tests/unit/test_import_rules.py
-ROUTER_MAY_USE = (
-    "workers.shared.contract",
-    "workers.shared.logs",
-    "workers.shared",
-    "workers.shared.strict_settings",
-)
-=======
 SHARED = "workers.shared"
->>>>>>> /tmp/theirs.21567
 ENGINES = ("torch", "vllm", "ray", "transformers")
 
 
@@ -50,12 +41,6 @@ def imported(source: str, package: str) -> Iterator[str]:
 
 def modules(folder: str) -> list[Path]:
     return sorted(path for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
-
-
-def files_of(module: str) -> list[Path]:
-    """The files of a module or of a package."""
-    path = ROOT / module.replace(".", "/")
-    return modules(module.replace(".", "/")) if path.is_dir() else [path.with_suffix(".py")]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -140,30 +125,12 @@ def test_router_takes_only_the_shared_package_of_workers() -> None:
     assert wrong == set()
 
 
-<<<<<<< tests/unit/test_import_rules.py
-def test_what_the_router_takes_from_the_workers_brings_nothing_along() -> None:
-    third_party = {
-        module: {
-            name.split(".")[0]
-            for path in files_of(module)
-            for name in imports_of(path)
-            if name.split(".")[0] not in sys.stdlib_module_names
-        }
-        for module in ROUTER_MAY_USE
-    }
-    assert third_party == {
-        "workers.shared.contract": {"msgspec"},
-        "workers.shared.logs": set(),
-        "workers.shared": set(),
-        "workers.shared.strict_settings": {"pydantic", "pydantic_settings"},
-=======
 def test_shared_package_imports_nothing_of_the_house() -> None:
     wrong = {
         f"{path.name} imports {name}"
         for path in [*modules("workers/shared"), ROOT / "workers" / "__init__.py"]
         for name in imports_of(path)
         if name.split(".")[0] in (*ENGINES, *HOUSE) and not inside(name, SHARED)
->>>>>>> /tmp/theirs.21567
     }
     assert wrong == set()
 
@@ -188,13 +155,7 @@ def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() 
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
     )
-<<<<<<< tests/unit/test_import_rules.py
-    # A hook of the installation may have brought in `workers` before.
-    loaded = set(found.stdout.split()) - {"workers"}
-    assert {name for name in loaded if not any(inside(name, module) for module in ROUTER_MAY_USE)} == set()
-=======
     assert {name for name in found.stdout.split() if not inside(name, SHARED)} <= {"workers"}
->>>>>>> /tmp/theirs.21567
 
 
 def test_only_the_processes_of_the_load_tests_load_locust() -> None:

@@ -1,1 +1,1 @@
-"""What the router and the workers share. It imports no torch, vLLM or Ray."""
+"""What router and workers share: wire contract, logging, settings base, process helpers. No torch."""
