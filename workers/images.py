@@ -1,32 +1,94 @@
-"""Encoded image bytes to pixels, refusing what is not an image or would not fit into memory.
+"""Encoded images to RGB pixels, with bounded memory.
 
-The pixels are those that the model's own code makes (`modeling_jina_embeddings_v4.py`: `Image.open` and
-`convert("RGB")`), because vectors must agree with those made elsewhere. So alpha is dropped, not laid over
-a colour; colour profiles are not applied; and a photo is not turned as its EXIF data says. One thing is
-done otherwise: `convert` makes nearly all of a 16-bit greyscale image white, so such an image is brought
-down to 8 bits first, as Pillow itself does for 16 bits of colour.
+The pixels are those of the model's own code (`modeling_jina_embeddings_v4.py`: `Image.open` and
+`convert("RGB")`), so that vectors agree with those made elsewhere: alpha is dropped, colour profiles and
+EXIF rotation are ignored. One exception: 16-bit greyscale is scaled to 8 bits first, as Pillow does for
+16-bit colour; `convert` alone would clip nearly all of it to white.
 """
 
+import asyncio
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
+from workers.failures import ItemError
+
 PillowImage: TypeAlias = Pillow.Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-# 3 bytes each: 300 MB decoded. The model itself sees 602,112 at most.
+# 300 MB decoded, at 3 bytes each. The model sees at most 602,112 of them.
 MAX_PIXELS = 100_000_000
-# The processor refuses anything longer (transformers, smart_resize).
+# transformers' `smart_resize` refuses longer images.
 MAX_ASPECT_RATIO = 200
+# Pillow keeps 4 bytes for each pixel: 400 MB, and as much again during decoding.
+PIXELS_IN_MEMORY = 100_000_000
+
+
+class ImageDecoder:
+    """Decodes images in two threads, in order of arrival, with at most `pixels` in memory at a time.
+
+    A file of a few kilobytes can hold 100 million pixels, and a batch hundreds of such files. An image of
+    more than `pixels` is decoded alone.
+    """
+
+    def __init__(self, pixels: int = PIXELS_IN_MEMORY) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="images")
+        self._pixels = self._free = pixels
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def decoded(self, data: bytes) -> AsyncIterator[PillowImage]:
+        """The decoded image. Its pixels count as in memory until the block ends.
+
+        Raises what `decode_image` raises.
+        """
+        loop = asyncio.get_running_loop()
+        pixels = min(await loop.run_in_executor(self._threads, count_pixels, data), self._pixels)
+        # The lock is fair, so small images cannot overtake a large one for ever.
+        async with self._turn:
+            while self._free < pixels:
+                self._freed.clear()
+                await self._freed.wait()
+            self._free -= pixels
+        try:
+            yield await loop.run_in_executor(self._threads, decode_image, data)
+        finally:
+            self._free += pixels
+            self._freed.set()
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height, read from the header. Raises `ItemError`."""
+    with _pillow_errors():
+        width, height = _open(data).size
+        return width * height
+
+
+def decode_image(data: bytes) -> PillowImage:
+    """RGB pixels of the first frame.
+
+    Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
+    `MemoryError`, which is not the image's fault.
+    """
+    with _pillow_errors():
+        image = _open(data)
+        if image.mode.startswith("I"):
+            return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        pixels = image.convert("RGB")
+        # Otherwise vLLM rotates the image by the orientation in its EXIF or XMP data.
+        pixels.info.clear()
+        return pixels
 
 
 def striped_png() -> bytes:
-    """A small image of which no two patches are the same."""
+    """A small test image in which no two patches are equal."""
     rows, columns = np.mgrid[0:112, 0:112]
     pixels = np.stack([rows * 2, columns * 2, rows ^ columns], axis=-1).astype(np.uint8)
     buffer = io.BytesIO()
@@ -34,55 +96,29 @@ def striped_png() -> bytes:
     return buffer.getvalue()
 
 
-class ImageError(ValueError):
-    """The bytes are no image that can be embedded; the message says why."""
-
-
-def count_pixels(data: bytes) -> int:
-    """How many pixels the image would have; decodes none. Raises `ImageError`."""
-    with _refusing():
-        width, height = _open(data).size
-        return width * height
-
-
-def decode_image(data: bytes) -> PillowImage:
-    """RGB pixels of the first frame, as the model's own code has them: no alpha, no rotation.
-
-    Raises `ImageError`, and `MemoryError` when there is none left, which is not the image's fault. The size
-    is read from the header and checked before anything is decoded.
-    """
-    with _refusing():
-        image = _open(data)
-        if image.mode.startswith("I"):
-            return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        pixels = image.convert("RGB")
-        # vLLM rotates an image by the orientation in its EXIF or XMP data.
-        pixels.info.clear()
-        return pixels
-
-
 def _open(data: bytes) -> PillowImage:
     image = Pillow.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} are taken")
+        raise _invalid(f"the image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise ImageError(
-            f"the image is {width}x{height}; one side may be {MAX_ASPECT_RATIO} times the other at most"
-        )
+        raise _invalid(f"the image is {width}x{height}, the longest aspect ratio is {MAX_ASPECT_RATIO}:1")
     return image
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Say `ImageError` for all that Pillow may say of a file."""
+def _pillow_errors() -> Iterator[None]:
+    """Turn every error of Pillow into an `ItemError`."""
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ImageError(f"the data is no image of a known format ({', '.join(FORMATS)})") from error
-    except (ImageError, MemoryError):
+        raise _invalid(f"the data is not a {', '.join(FORMATS)} image") from error
+    except (ItemError, MemoryError):
         raise
-    # Pillow has no exception of its own for what is wrong with a file: a crafted one comes to an IndexError
-    # or to whatever else its parts are read with.
+    # Pillow has no base class for broken files; a crafted one may raise IndexError or anything else.
     except Exception as error:
-        raise ImageError(f"the image cannot be decoded: {error}") from error
+        raise _invalid(f"the image cannot be decoded: {error}") from error
+
+
+def _invalid(message: str) -> ItemError:
+    return ItemError("media_invalid", message)

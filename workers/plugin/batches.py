@@ -1,26 +1,23 @@
-"""Many requests to vLLM's engine in one message; runs inside the engine's process."""
+"""Sends many requests to vLLM's engine in one message; runs inside the engine's process."""
 
 from typing import Any
 
 import msgspec
 
 ADD_BATCH = "add_triptych_batch"
-"""The name under which the engine is called (`EngineCoreClient.call_utility_async`)."""
+"""Name of the added engine method, for `EngineCoreClient.call_utility_async`."""
 
 
-def install() -> None:
-    """Give vLLM's engine the method."""
-    from vllm.v1.engine.core import EngineCore
-
-    # vLLM's own message holds one request, and the engine begins a step with the first while the rest of
-    # a batch is on its way: a step for one item costs a third of a step for 32. The engine calls any of
-    # its methods by name; this is one more, and none of its own is changed.
-    setattr(EngineCore, ADD_BATCH, add_batch)
+def install(engine_class: type) -> None:
+    """Add the method to vLLM's `EngineCore`, which calls any of its methods by name."""
+    # vLLM's own message holds one request. The engine would start a step with the first one while the rest of
+    # the batch is still on its way, and a step for one item costs a third of a step for 32.
+    setattr(engine_class, ADD_BATCH, add_batch)
 
 
-# `object`: vLLM looks for classes among the annotations, and finds a generic one not to be a class.
+# `object`, because vLLM inspects the annotation and fails on a generic type.
 def add_batch(engine: Any, batch: object) -> None:
-    """Add every request of a batch, which is a list of `EngineCoreRequest` as msgpack has decoded it."""
+    """Add each request of a batch, a msgpack-decoded list of `EngineCoreRequest`."""
     from vllm.v1.engine import EngineCoreRequest
 
     for request in msgspec.convert(batch, list[EngineCoreRequest]):

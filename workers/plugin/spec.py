@@ -1,14 +1,18 @@
-"""What one request wants of the pooler; written by the worker, read inside the engine."""
+"""Pooling request of one prompt: written by the worker, read by the pooler inside the engine."""
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class PoolingSpec:
-    """`spans` are [start, end) in token positions, negative ones counted from the prompt's end."""
+class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`spans` are [start, end) in token positions; negative positions count from the end of the prompt.
+
+    Each span gives one mean; no spans mean the whole prompt. `dimensions` cuts each mean before it is
+    normalized. `multivector` gives one projected, normalized vector per token instead.
+    """
 
     spans: tuple[Span, ...] = ()
     dimensions: int | None = None
@@ -16,33 +20,16 @@ class PoolingSpec:
     multivector: bool = False
 
     def to_kwargs(self) -> dict[str, Any] | None:
-        """`PoolingParams.extra_kwargs`: only what differs from a plain text, None for a plain text."""
-        kwargs: dict[str, Any] = {}
-        if self.spans:
-            kwargs["spans"] = [list(span) for span in self.spans]
-        if self.dimensions is not None:
-            kwargs["dimensions"] = self.dimensions
-        if not self.normalized:
-            kwargs["normalized"] = False
-        if self.multivector:
-            kwargs["multivector"] = True
-        return kwargs or None
+        """`PoolingParams.extra_kwargs`: the fields that differ from the defaults, None if none does."""
+        return msgspec.to_builtins(self) or None
 
     @classmethod
     def from_kwargs(cls, kwargs: dict[str, Any] | None) -> "PoolingSpec":
         """The inverse of `to_kwargs`."""
-        if not kwargs:
-            return _PLAIN
-        spans = tuple((start, end) for start, end in kwargs.get("spans", ()))
-        return cls(
-            spans,
-            kwargs.get("dimensions"),
-            kwargs.get("normalized", True),
-            kwargs.get("multivector", False),
-        )
+        return msgspec.convert(kwargs, cls) if kwargs else _PLAIN
 
     def resolve(self, prompt_length: int) -> list[Span]:
-        """The spans as positions in a prompt of that length; the whole prompt where none is named."""
+        """The spans as positions in a prompt of that length."""
         if not self.spans:
             return [(0, prompt_length)]
         return [

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.checkpoints.variant import CheckpointError, kind_of, read_variant
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.variant import kind_of, read_variant
 from workers.checkpoints.writing import whole_folder
 
 # Says where it is and stays there until it is killed.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints.variant import CheckpointError, read_variant
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.variant import read_variant
 
 
 @pytest.fixture
