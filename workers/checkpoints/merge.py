@@ -55,7 +55,7 @@ def merge(
     strange = [tensor.name for tensor in base if tensor.dtype not in ITEM_BYTES]
     if strange:
         raise CheckpointError(
-            f"{folder} holds quantised weights, which cannot be merged: {', '.join(strange)}"
+            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
         )
     layers = text_config(load_json(folder / layout.CONFIG)).get("num_hidden_layers")
     if not isinstance(layers, int):
