@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,9 @@ class Embedder:
         queries = [Item(query, multivector=True, truncate=True) for query in request.queries]
         prompts = await self._prompter.prompts([*request.items, *queries])
         shared = [
-            prompt if isinstance(prompt, ItemError) else _Query(self, prompt, request.priority)
+            prompt
+            if isinstance(prompt, ItemError)
+            else _Query(partial(self.encode, prompt, request.priority))
             for prompt in prompts[len(request.items) :]
         ]
         return [
@@ -182,19 +185,15 @@ class Embedder:
 class _Query:
     """A query of a batch: encoded once, when the first of its items needs it."""
 
-    def __init__(self, embedder: Embedder, prompt: Prompt, priority: int) -> None:
-        self._embedder, self._prompt, self._priority = embedder, prompt, priority
+    def __init__(self, encode: Callable[[], Coroutine[Any, Any, Encoded]]) -> None:
+        self._encode = encode
         self._task: asyncio.Task[Encoded] | None = None
 
     async def encoded(self) -> Encoded:
         """Its vectors. Raises what `Embedder.encode` raises."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._encode())
-        return await self._task
-
-    async def _encode(self) -> Encoded:
+        self._task = self._task or asyncio.create_task(self._encode())
         try:
-            return await self._embedder.encode(self._prompt, self._priority)
+            return await self._task
         except ItemError as error:
             raise _of_query(error) from error
 

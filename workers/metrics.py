@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import psutil
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -22,62 +23,41 @@ class WorkerMetrics:
     def __init__(self, waiting: Callable[[], int], steps: Callable[[], int]) -> None:
         registry = self._registry = CollectorRegistry()
         registry.register(_Steps(steps))
-        Gauge(
-            "triptych_worker_waiting_items",
-            "Accepted items that have no frame yet.",
-            registry=registry,
-        ).set_function(waiting)
-        Gauge(
+        gauge, counter = partial(Gauge, registry=registry), partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        gauge("triptych_worker_waiting_items", "Accepted items that have no frame yet.").set_function(waiting)
+        gauge(
             "triptych_worker_resident_memory_bytes",
             "Memory of the worker and its engine process; shared memory counts for each.",
-            registry=registry,
         ).set_function(_resident_bytes)
-        self._items = Counter(
-            "triptych_worker_items_total", "Items by outcome.", ("outcome",), registry=registry
-        )
+        self._items = counter("triptych_worker_items_total", "Items by outcome.", ("outcome",))
         self._vectors = self._items.labels("vector")
-        self._tokens = Counter(
-            "triptych_worker_tokens_total",
-            "Tokens of encoded items, prefixes included.",
-            registry=registry,
+        self._tokens = counter("triptych_worker_tokens_total", "Tokens of encoded items, prefixes included.")
+        self.refused = counter(
+            "triptych_worker_refused_batches_total", "Batches that were refused.", ("reason",)
         )
-        self.refused = Counter(
-            "triptych_worker_refused_batches_total",
-            "Batches that were refused.",
-            ("reason",),
-            registry=registry,
+        self.batch_items = histogram(
+            "triptych_worker_batch_items", "Items of an accepted batch.", buckets=ITEMS
         )
-        self.batch_items = Histogram(
-            "triptych_worker_batch_items", "Items of an accepted batch.", buckets=ITEMS, registry=registry
+        self._batch_tokens = histogram(
+            "triptych_worker_batch_tokens", "Tokens of the encoded items of a finished batch.", buckets=TOKENS
         )
-        self._batch_tokens = Histogram(
-            "triptych_worker_batch_tokens",
-            "Tokens of the encoded items of a finished batch.",
-            buckets=TOKENS,
-            registry=registry,
+        self.prepare = histogram(
+            "triptych_worker_prepare_duration_seconds", "Time to tokenize a batch.", buckets=SECONDS
         )
-        self.prepare = Histogram(
-            "triptych_worker_prepare_duration_seconds",
-            "Time to tokenize a batch.",
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.engine = Histogram(
+        self.engine = histogram(
             "triptych_worker_engine_duration_seconds",
             "Time of an item in the engine, including its wait there and the decoding of an image.",
             buckets=SECONDS,
-            registry=registry,
         )
-        self.canary_drift = Gauge(
+        self.canary_drift = gauge(
             "triptych_worker_canary_drift",
             "Distance of a canary's last vector from its first, relative to its norm.",
             ("canary",),
-            registry=registry,
         )
-        self.canary_failures = Counter(
+        self.canary_failures = counter(
             "triptych_worker_canary_failures",
             "Canaries that failed or drifted; the first takes the worker out of service.",
-            registry=registry,
         )
 
     def ended(self, frame: Frame) -> int:

@@ -65,10 +65,10 @@ def source_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()]
 
 
-def source_digest(folder: Path, advance: Advance) -> str:
-    """The digest of an upstream layout."""
+def files_digest(folder: Path, paths: Iterable[Path], advance: Advance) -> str:
+    """The digest of whole files in a folder, such as `source_files`."""
     whole = hashlib.sha256()
-    for path in source_files(folder):
+    for path in paths:
         data = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):

@@ -15,7 +15,7 @@ import numpy as np
 from workers.checkpoints import layout
 from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
-from workers.checkpoints.digest import Advance, WeightsDigest, source_digest, source_files
+from workers.checkpoints.digest import Advance, WeightsDigest, files_digest, source_files
 from workers.checkpoints.floats import LARGEST, decode, encode
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_json, read_shards
@@ -61,10 +61,11 @@ def merge(
     if not isinstance(layers, int):
         raise CheckpointError(f"{folder / layout.CONFIG} has no num_hidden_layers")
     adapters = read_adapters(folder, base, layers, tasks)
-    total = sum(path.stat().st_size for path in source_files(folder))
-    came_from = source_digest(folder, progress("reading the source", total))
+    files = source_files(folder)
+    total = sum(path.stat().st_size for path in files)
+    digest = files_digest(folder, files, progress("reading the source", total))
 
-    merging = _Merge(source, came_from, shards, read_rule(folder), float32)
+    merging = _Merge(source, digest, shards, read_rule(folder), float32)
     missing = []
     for task in tasks:
         if (out / task).exists() and not force:
@@ -81,9 +82,14 @@ def merge(
 
 class _Merge:
     def __init__(
-        self, source: Source, came_from: str, shards: Mapping[str, list[Tensor]], rule: Rule, float32: bool
+        self,
+        source: Source,
+        source_digest: str,
+        shards: Mapping[str, list[Tensor]],
+        rule: Rule,
+        float32: bool,
     ) -> None:
-        self._source, self._came_from, self._shards, self._rule = source, came_from, shards, rule
+        self._source, self._source_digest, self._shards, self._rule = source, source_digest, shards, rule
         self._specs = {
             name: [Spec(t.name, "F32" if float32 else t.dtype, t.shape) for t in tensors]
             for name, tensors in shards.items()
@@ -100,7 +106,7 @@ class _Merge:
         try:
             read_variant(folder)
             record = read_record(folder)
-            if record.source_digest != self._came_from:
+            if record.source_digest != self._source_digest:
                 why = "was merged from another source"
             elif record.dtype != self._dtype:
                 why = f"is {record.dtype}, not {self._dtype}"
@@ -134,7 +140,7 @@ class _Merge:
             task=task,
             source=self._source.name,
             revision=self._source.revision,
-            source_digest=self._came_from,
+            source_digest=self._source_digest,
             digest=digest.hexdigest(),
             r=self._rule.r,
             alpha=self._rule.alpha,

@@ -7,11 +7,11 @@ a vector: weights, dtype, quantization, tokenizer, the configs of model and imag
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, weights_digest
+from workers.checkpoints.digest import Advance, files_digest, weights_digest
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import has_weights, load_json, read_shards
 
@@ -59,24 +59,14 @@ def vector_space(
 
 
 def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
-    if not has_weights(folder):
-        if not (files := sorted(folder.glob("*.bin"))):
-            raise CheckpointError(f"{folder} has no weights; fetch it again")
-        return _read_files(files, progress)
-    tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
-    return weights_digest(tensors, progress("reading the weights", sum(tensor.nbytes for tensor in tensors)))
-
-
-def _read_files(files: Sequence[Path], progress: Callable[[str, int], Advance]) -> str:
-    """The digest of weight files that are not safetensors."""
-    whole = hashlib.sha256()
-    advance = progress("reading the weights", sum(file.stat().st_size for file in files))
-    for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name} {digest}\n".encode())
-        advance(path.stat().st_size)
-    return whole.hexdigest()
+    title = "reading the weights"
+    if has_weights(folder):
+        tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
+        return weights_digest(tensors, progress(title, sum(tensor.nbytes for tensor in tensors)))
+    # Weights in another format than safetensors.
+    if not (files := sorted(folder.glob("*.bin"))):
+        raise CheckpointError(f"{folder} has no weights; fetch it again")
+    return files_digest(folder, files, progress(title, sum(file.stat().st_size for file in files)))
 
 
 def _computing(config: object) -> object:
