@@ -12,10 +12,10 @@ import uvicorn
 import uvloop
 
 from workers import logs
-from workers.app import WorkerApp
+from workers.asgi import WorkerApp
 from workers.canary import Drift
+from workers.checkpoints.hub import resolve_folder
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.source import resolve_folder
 from workers.checkpoints.variant import Variant, read_variant
 from workers.contract import PoolName
 from workers.cross_encoder import CrossEncoder

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from workers.contract import EncodeRequest
 from workers.encoding import Service
-from workers.failures import ItemError
-from workers.metrics import WorkerMetrics
+from workers.item_error import ItemError
+from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from workers.checkpoints.space import vector_space
 from workers.contract import EncodeRequest, Info, Item, Text, Vector
 from workers.cross_encoder_config import config_folder, read_config
 from workers.encoding import Job
-from workers.engine import Engine, WrongVectorError, versions
 from workers.engine_args import cross_encoder_args, tolerance_of
-from workers.failures import ItemError
+from workers.item_error import ItemError
 from workers.settings import WorkerSettings
+from workers.vllm_engine import Engine, WrongVectorError, versions
 from workers.windows import Windows, WindowTokenizer
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from workers.contract import EncodeRequest, Frame, Info, Progress, Vector, encode_frame
-from workers.failures import ItemError
-from workers.metrics import WorkerMetrics
+from workers.item_error import ItemError
+from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

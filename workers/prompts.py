@@ -16,8 +16,8 @@ from tokenizers import Encoding, Tokenizer
 
 from workers.chunks import join, spans_of
 from workers.contract import Image, Item, Text
-from workers.failures import ItemError
-from workers.plugin.spec import PoolingSpec
+from workers.item_error import ItemError
+from workers.plugin.pooling_spec import PoolingSpec
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ class Watchdog:
             last_steps, last_ticks = steps, ticks
             if max(engine_checks, loop_checks) >= self._max_checks:
                 stuck = "engine makes no step" if engine_checks > loop_checks else "event loop is stuck"
-                logger.critical("the %s, for %g s; ending this worker", stuck, self._seconds)
+                logger.critical("the %s for %g s; ending this worker", stuck, self._seconds)
                 self._end()
                 return
 

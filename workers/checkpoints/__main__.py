@@ -62,8 +62,8 @@ def _tiny(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from workers.checkpoints.hub import resolve_source
     from workers.checkpoints.merge import merge
-    from workers.checkpoints.source import resolve_source
 
     merge(
         resolve_source(options.source, options.revision),
@@ -78,7 +78,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from workers.checkpoints.verify import verify
+    from workers.checkpoints.inspection import verify
 
     report = verify(options.folder, full=options.full, progress=_bar)
     print(report.as_json() if options.json else report.as_text())

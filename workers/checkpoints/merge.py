@@ -17,9 +17,9 @@ from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
 from workers.checkpoints.digest import Advance, WeightsDigest, files_digest, source_files
 from workers.checkpoints.floats import LARGEST, decode, encode
+from workers.checkpoints.hub import Source
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_json, read_shards
-from workers.checkpoints.source import Source
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
 from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
 from workers.contract import PoolName

@@ -113,17 +113,16 @@ def read_variant(path: Path) -> Variant:
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
             f"but {embedding.name} has the shape {list(embedding.shape)}"
         )
-    if kind == "variant":
-        return _merged(path, config, tensors, embedding)
+    record = _checked_record(path, config, tensors, embedding) if kind == "variant" else None
     return Variant(
         path=path,
-        task=None,
-        source=str(path),
-        revision=snapshot_revision(path),
-        digest=None,
+        task=record.task if record else None,
+        source=record.source if record else str(path),
+        revision=record.revision if record else snapshot_revision(path),
+        digest=record.digest if record else None,
         dtype=DTYPE_NAMES.get(embedding.dtype, embedding.dtype),
         dimensions=embedding.shape[-1],
-        multivector_dimensions=None,
+        multivector_dimensions=record.multivector_dimensions if record else None,
         positions=text_config(config).get("max_position_embeddings"),
     )
 
@@ -152,7 +151,10 @@ def snapshot_revision(path: Path) -> str | None:
     return folder.name if known else None
 
 
-def _merged(path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embedding: Tensor) -> Variant:
+def _checked_record(
+    path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embedding: Tensor
+) -> Record:
+    """Read `variant.json`, and check it against config and weights. Raises `CheckpointError`."""
     record = read_record(path)
     if config.get("architectures") != [layout.ARCHITECTURE]:
         raise CheckpointError(
@@ -175,17 +177,7 @@ def _merged(path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embe
         raise CheckpointError(
             f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )
-    return Variant(
-        path=path,
-        task=record.task,
-        source=record.source,
-        revision=record.revision,
-        digest=record.digest,
-        dtype=record.dtype,
-        dimensions=record.dimensions,
-        multivector_dimensions=record.multivector_dimensions,
-        positions=text_config(config).get("max_position_embeddings"),
-    )
+    return record
 
 
 def _embedding(path: Path, tensors: dict[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
 from workers.logs import configure_in_engine
-from workers.plugin import batches, steps
+from workers.plugin import add_batch, engine_steps
 
 # Environment variable set by the worker; without it, vLLM in the same environment stays unchanged.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 def register() -> None:
     """Register the model with vLLM, and patch the engine. vLLM calls this once in each process.
 
-    vLLM does not call it again in a forked process, so `workers.engine` makes vLLM spawn its processes.
+    vLLM does not call it again in a forked process, so `workers.vllm_engine` makes vLLM spawn its processes.
     """
     from vllm import ModelRegistry
 
@@ -32,8 +32,8 @@ def register() -> None:
         from vllm.v1.core.sched.scheduler import Scheduler
         from vllm.v1.engine.core import EngineCore
 
-        batches.install(EngineCore)
-        steps.install(Scheduler)
+        add_batch.install(EngineCore)
+        engine_steps.install(Scheduler)
 
 
 def die_with_parent() -> None:

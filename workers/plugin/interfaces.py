@@ -11,7 +11,7 @@ from importlib import import_module
 TESTED = ("0.25.1", "0.32.0")
 
 NAMES = {
-    # workers/engine.py: hands requests to the engine without vLLM's checks and copies.
+    # workers/vllm_engine.py: hands requests to the engine without vLLM's checks and copies.
     "vllm.v1.engine.async_llm": (
         "AsyncLLM.from_engine_args",
         "AsyncLLM.errored",
@@ -24,13 +24,13 @@ NAMES = {
     "vllm.v1.engine.output_processor": ("OutputProcessor.add_request(queue)", "RequestOutputCollector.put"),
     "vllm.v1.engine.core_client": ("AsyncMPClient.add_request_async", "AsyncMPClient.call_utility_async"),
     "vllm.v1.executor.uniproc_executor": ("UniProcExecutor",),
-    # workers/plugin/batches.py: adds a method to the engine, which takes many requests at once.
+    # workers/plugin/add_batch.py: adds a method to the engine, which takes many requests at once.
     "vllm.v1.engine": (
         "EngineCoreRequest(request_id,external_req_id,prompt_token_ids,mm_features,sampling_params)",
         "EngineCoreRequest(pooling_params,arrival_time,lora_request,cache_salt,data_parallel_rank,priority)",
     ),
     "vllm.v1.engine.core": ("EngineCore.add_request", "EngineCore.preprocess_add_request"),
-    # workers/plugin/steps.py: wraps two methods of the scheduler, and sets limits before each step.
+    # workers/plugin/engine_steps.py: wraps two methods of the scheduler, and sets limits before each step.
     "vllm.v1.core.sched.scheduler": (
         "Scheduler.schedule",
         "Scheduler.update_from_output(scheduler_output)",

@@ -10,10 +10,10 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.worker import FakeWorker, vector_of
-from workers.app import WorkerApp
+from workers.asgi import WorkerApp
 from workers.contract import METRICS_PATH, EncodeRequest, Item, Text, Vector, encode_request
 from workers.encoding import Job
-from workers.failures import ItemError
+from workers.item_error import ItemError
 
 
 @dataclass

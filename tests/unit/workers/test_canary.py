@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.workers.services import FakeService, batch, client_of, metric
-from workers.app import WorkerApp
+from workers.asgi import WorkerApp
 from workers.canary import Canaries, Drift
 from workers.contract import (
     DRAINING,

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
 from workers.chunks import join, spans_of
-from workers.failures import ItemError
+from workers.item_error import ItemError
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 PREFIX = "Passage: "

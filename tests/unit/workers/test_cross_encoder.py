@@ -19,7 +19,7 @@ from workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
 from workers.contract import EncodeRequest, Item, Text, Vector
 from workers.cross_encoder import CrossEncoder
 from workers.cross_encoder_config import MODEL_TYPES, read_config
-from workers.failures import ItemError
+from workers.item_error import ItemError
 from workers.settings import WorkerSettings
 from workers.windows import WindowTokenizer
 

@@ -14,10 +14,10 @@ from tests.fakes.worker import FakeWorker
 from tests.integration.conftest import UPSTREAM
 from workers.contract import EncodeRequest, Image, Item, Text, Vector
 from workers.embedding import Embedder, max_sim
-from workers.engine import WrongVectorError
-from workers.failures import ItemError
-from workers.images import striped_png
+from workers.item_error import ItemError
+from workers.pixels import striped_png
 from workers.prompts import Prompter
+from workers.vllm_engine import WrongVectorError
 
 DIMENSIONS = 4
 

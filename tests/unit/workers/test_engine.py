@@ -11,8 +11,8 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from workers.engine import Engine
-from workers.plugin.batches import ADD_BATCH, add_batch, install
+from workers.plugin.add_batch import ADD_BATCH, add_batch, install
+from workers.vllm_engine import Engine
 
 
 @pytest.mark.parametrize("given", [None, "fork"])

@@ -14,8 +14,8 @@ from vllm.v1.worker.utils import request_memory
 
 from tests.integration.conftest import UPSTREAM
 from workers.checkpoints.__main__ import main as checkpoints
+from workers.checkpoints.hub import resolve_folder
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.source import resolve_folder
 from workers.checkpoints.variant import Variant, read_variant
 from workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
 from workers.settings import WorkerSettings

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from vllm.multimodal.image import normalize_image
 
-from workers import images
-from workers.failures import ItemError
-from workers.images import MAX_ASPECT_RATIO, MAX_PIXELS, decode_image
+from workers import pixels
+from workers.item_error import ItemError
+from workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, decode_image
 
 RED, GREEN, BLUE = (250, 10, 20), (5, 240, 15), (10, 20, 230)
 
@@ -177,7 +177,7 @@ def test_bomb_is_refused_undecoded(side: int, monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("decoded")
 
     bomb = png(side, side, zlib.compress(bytes(1 << 20)))
-    monkeypatch.setattr(images.Pillow.Image, "convert", decoded)
+    monkeypatch.setattr(pixels.Pillow.Image, "convert", decoded)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoded)
     assert side * side > MAX_PIXELS
     with warnings.catch_warnings():
@@ -207,7 +207,7 @@ def test_memory_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(images.Pillow.Image, "convert", without_memory)
+    monkeypatch.setattr(pixels.Pillow.Image, "convert", without_memory)
     with pytest.raises(MemoryError):
         decode_image(saved(picture(), "PNG"))
 

@@ -17,7 +17,7 @@ from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
 from workers.plugin.model import TriptychEmbeddings
 from workers.plugin.pooler import SpanPooler
-from workers.plugin.spec import PoolingSpec
+from workers.plugin.pooling_spec import PoolingSpec
 
 HIDDEN, PROJECTED = 12, 5
 

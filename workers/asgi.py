@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -33,9 +34,8 @@ from workers.contract import (
     space_header,
 )
 from workers.encoding import EngineDied, Service, encode_batch
-from workers.metrics import CONTENT_TYPE, WorkerMetrics
 from workers.shared.otel import Otel
-from workers.tracing import batch_span
+from workers.worker_metrics import CONTENT_TYPE, WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class WorkerApp:
             case "POST", path if path == ENCODE_PATH:
                 if ids := headers.get(REQUESTS_HEADER):
                     logs.requests.set(tuple(ids.split(",")))
-                with batch_span(self._otel, headers, self._service.info.task):
+                with _batch_span(self._otel, headers, self._service.info.task):
                     await self._encode(headers.get(ROUTER_HEADER, ""), receive, send)
             case "GET", path if path == INFO_PATH:
                 await _reply(send, 200, encode_info(self._service.info))
@@ -184,6 +184,18 @@ class WorkerApp:
         finally:
             disconnect.cancel()
             await frames.aclose()
+
+
+@contextmanager
+def _batch_span(otel: Otel | None, headers: Mapping[str, str], task: str) -> Iterator[None]:
+    """The span of a batch, child of the span in `headers`; none if tracing is off."""
+    if otel is None:
+        yield
+        return
+    attributes = {"http.request.method": "POST", "http.route": ENCODE_PATH, "triptych.pool": task}
+    kind = otel.api.SpanKind.SERVER
+    with otel.tracer.start_as_current_span("encode", otel.parent(headers), kind, attributes):
+        yield
 
 
 async def _cancel_on_disconnect(receive: Receive, task: asyncio.Task[Any]) -> None:

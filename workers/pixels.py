@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from workers.failures import ItemError
+from workers.item_error import ItemError
 
 PillowImage: TypeAlias = Pillow.Image
 

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
 from workers.plugin import DIE_WITH_WORKER
-from workers.plugin.batches import ADD_BATCH
-from workers.plugin.steps import STEPS_FILE, StepCounter
+from workers.plugin.add_batch import ADD_BATCH
+from workers.plugin.engine_steps import STEPS_FILE, StepCounter
 
 if TYPE_CHECKING:
     from vllm.tasks import PoolingTask

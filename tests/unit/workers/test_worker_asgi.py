@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from tests.fakes.collector import attributes, collecting
 from tests.fakes.worker import vector_of
 from tests.unit.workers.services import FakeService, batch, client_of, metric
-from workers.app import WorkerApp
+from workers.asgi import WorkerApp
 from workers.contract import (
     DEAD,
     DRAINING,
