@@ -11,17 +11,17 @@ from types import FrameType
 import uvicorn
 import uvloop
 
-from workers import logs
 from workers.asgi import WorkerApp
 from workers.canary import Drift
 from workers.checkpoints.hub import resolve_folder
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.variant import Variant, read_variant
-from workers.contract import PoolName
 from workers.cross_encoder import CrossEncoder
 from workers.embedding import Embedder, load_embedder
 from workers.settings import WorkerSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared import logs
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import SettingsError, read_settings
 from workers.watchdog import Watchdog
 
 # How long a worker that is out of service stays up, so that its metrics can be read.

@@ -1,4 +1,4 @@
-"""The worker's ASGI app: the endpoints of `workers.contract`."""
+"""The worker's ASGI app: the endpoints of `workers.shared.contract`."""
 
 import asyncio
 import hmac
@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
-from workers import logs
 from workers.admission import Admission, Stay
 from workers.canary import Canaries
-from workers.contract import (
+from workers.encoding import EngineDied, Service, encode_batch
+from workers.shared import logs
+from workers.shared.contract import (
     DEAD,
     DRAINING,
     ENCODE_PATH,
@@ -33,7 +34,6 @@ from workers.contract import (
     encode_info,
     space_header,
 )
-from workers.encoding import EngineDied, Service, encode_batch
 from workers.shared.otel import Otel
 from workers.worker_metrics import CONTENT_TYPE, WorkerMetrics
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contract import EncodeRequest
 from workers.encoding import Service
 from workers.item_error import ItemError
+from workers.shared.contract import EncodeRequest
 from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)

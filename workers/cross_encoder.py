@@ -17,12 +17,12 @@ from tokenizers import Tokenizer
 
 from workers.checkpoints.layout import TOKENIZER, CheckpointError
 from workers.checkpoints.space import vector_space
-from workers.contract import EncodeRequest, Info, Item, Text, Vector
 from workers.cross_encoder_config import config_folder, read_config
 from workers.encoding import Job
 from workers.engine_args import cross_encoder_args, tolerance_of
 from workers.item_error import ItemError
 from workers.settings import WorkerSettings
+from workers.shared.contract import EncodeRequest, Info, Item, Text, Vector
 from workers.vllm_engine import Engine, WrongVectorError, versions
 from workers.windows import Windows, WindowTokenizer
 

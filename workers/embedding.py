@@ -14,13 +14,13 @@ from tokenizers import Tokenizer
 from workers.checkpoints.layout import TOKENIZER
 from workers.checkpoints.space import vector_space
 from workers.checkpoints.variant import Variant
-from workers.contract import Document, EncodeRequest, Image, Info, Item, PoolName, Text, Vector
 from workers.encoding import Job
 from workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
 from workers.item_error import ItemError
 from workers.pixels import ImageDecoder, striped_png
 from workers.prompts import Prompt, Prompter
 from workers.settings import WorkerSettings
+from workers.shared.contract import Document, EncodeRequest, Image, Info, Item, PoolName, Text, Vector
 from workers.vllm_engine import Engine, WrongVectorError, versions
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"

@@ -5,8 +5,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from workers.contract import EncodeRequest, Frame, Info, Progress, Vector, encode_frame
 from workers.item_error import ItemError
+from workers.shared.contract import EncodeRequest, Frame, Info, Progress, Vector, encode_frame
 from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from tokenizers import Encoding, Tokenizer
 
 from workers.chunks import join, spans_of
-from workers.contract import Image, Item, Text
 from workers.item_error import ItemError
 from workers.plugin.pooling_spec import PoolingSpec
+from workers.shared.contract import Image, Item, Text
 
 logger = logging.getLogger(__name__)
 

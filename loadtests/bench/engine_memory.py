@@ -21,7 +21,7 @@ from loadtests.bench.servers import Servers
 from loadtests.bench.texts import Texts
 from loadtests.processes import Worker
 from loadtests.scrape import parse
-from workers.contract import Failure, Item, Text
+from workers.shared.contract import Failure, Item, Text
 from workers.vllm_engine import ONEDNN_CAPACITY, ONEDNN_KERNELS
 
 LONGEST = 900

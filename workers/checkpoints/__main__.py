@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from workers.checkpoints import layout
 from workers.checkpoints.floats import Floats, decode
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import ITEM_BYTES, Tensor, load_json, read_header
-from workers.contract import POOLS, PoolName
+from workers.shared.contract import POOLS, PoolName
 
 # Adapter settings that would need another merge, and their neutral values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

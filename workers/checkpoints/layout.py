@@ -9,7 +9,7 @@ styles.
 import re
 from typing import Literal
 
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ARCHITECTURE = "TriptychEmbeddings"
 """The architecture in a variant's config. The vLLM plugin registers its model under this name."""

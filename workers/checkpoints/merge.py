@@ -22,7 +22,7 @@ from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_json, read_shards
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
 from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: a few arrays of 4 MiB each."""

@@ -10,7 +10,7 @@ import msgspec
 from workers.checkpoints import layout
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, load_json, read_shards
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 FORMAT = 1
 """Version of `variant.json` and of the layout of a variant."""

@@ -7,8 +7,8 @@ import signal
 import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
-from workers.logs import configure_in_engine
 from workers.plugin import add_batch, engine_steps
+from workers.shared.logs import configure_in_engine
 
 # Environment variable set by the worker; without it, vLLM in the same environment stays unchanged.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"

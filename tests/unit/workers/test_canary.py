@@ -8,7 +8,7 @@ import pytest
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from workers.asgi import WorkerApp
 from workers.canary import Canaries, Drift
-from workers.contract import (
+from workers.shared.contract import (
     DRAINING,
     ENCODE_PATH,
     LIVE_PATH,

@@ -12,11 +12,11 @@ from tokenizers import Tokenizer
 
 from tests.fakes.worker import FakeWorker
 from tests.integration.conftest import UPSTREAM
-from workers.contract import EncodeRequest, Image, Item, Text, Vector
 from workers.embedding import Embedder, max_sim
 from workers.item_error import ItemError
 from workers.pixels import striped_png
 from workers.prompts import Prompter
+from workers.shared.contract import EncodeRequest, Image, Item, Text, Vector
 from workers.vllm_engine import WrongVectorError
 
 DIMENSIONS = 4

@@ -19,7 +19,7 @@ from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.variant import Variant, read_variant
 from workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
 from workers.settings import WorkerSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
 

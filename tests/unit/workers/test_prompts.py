@@ -7,10 +7,10 @@ from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
 from workers.chunks import join, spans_of
-from workers.contract import Document, Item, Text
 from workers.item_error import ItemError
 from workers.plugin.pooling_spec import PoolingSpec
 from workers.prompts import PREFIXES, Prompt, Prompter
+from workers.shared.contract import Document, Item, Text
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 MAX_TOKENS = 50

@@ -14,7 +14,9 @@ from tests.fakes.collector import attributes, collecting
 from tests.fakes.worker import vector_of
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from workers.asgi import WorkerApp
-from workers.contract import (
+from workers.encoding import encode_batch
+from workers.settings import WorkerSettings
+from workers.shared.contract import (
     DEAD,
     DRAINING,
     ENCODE_PATH,
@@ -32,8 +34,6 @@ from workers.contract import (
     Text,
     Vector,
 )
-from workers.encoding import encode_batch
-from workers.settings import WorkerSettings
 
 TOKEN = "a-token-that-no-output-may-hold"
 
