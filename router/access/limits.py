@@ -69,7 +69,7 @@ class Allowance:
     __slots__ = ("_key", "_levels", "_store", "_tokens", "used")
 
     def __init__(self, key: Key, store: Store, now: float) -> None:
-        """Raises `RequestRateExceeded`, having taken nothing; its `headers` say what is left."""
+        """Raises `RequestRateExceeded`, having taken nothing; its `limits` say what is left."""
         self._key = key
         self._store = store
         self._tokens = 0
@@ -90,7 +90,7 @@ class Allowance:
         try:
             self._levels = store.change(key.digest, take)
         except RequestRateExceeded as error:
-            error.headers = self.headers(now)
+            error.limits = self.headers(now)
             raise
 
     def take(self, tokens: int, now: float) -> None:

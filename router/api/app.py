@@ -16,18 +16,14 @@ from router.api.openapi import openapi
 from router.api.rerank import rerank
 from router.api.work import seconds_of
 from router.errors import (
-    TABLE,
-    AuthError,
     ClientGone,
     Internal,
     Invalid,
     MethodNotAllowed,
     NotFound,
     QueueFull,
-    RateExceeded,
     RouterError,
     Unavailable,
-    UnsupportedEncoding,
 )
 from router.http import (
     Header,
@@ -44,8 +40,8 @@ from router.http import (
 from router.media.loader import MediaLoader
 from router.observe.gauges import Gauges, SharedGauges
 from router.observe.metrics import CONTENT_TYPE
+from router.pool.dispatcher import RETRY_AFTER
 from router.pool.fleet import Fleet
-from router.pool.pool import RETRY_AFTER
 from router.pool.targets import document_of
 from router.settings import RouterSettings
 from workers.shared import logs
@@ -124,9 +120,8 @@ class App:
         try:
             self.fleet.check_any_room(self.fleet.clock() + seconds_of(named, self._settings))
         except QueueFull as full:
-            status, reason = TABLE[QueueFull]
-            self._metrics.answered(route, status, 0.0)
-            self._metrics.rejected(reason)
+            self._metrics.answered(route, full.status, 0.0)
+            self._metrics.rejected(full.code)
             id = id_of(named)
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
@@ -185,7 +180,7 @@ class App:
         except Exception:
             log.exception("a request ended in an error that nobody foresaw. This is a bug.")
             error = Internal("the router failed")
-        return error_reply(error, request.id), TABLE[type(error)][1]
+        return error_reply(error, request.id), error.code
 
     def _route(self, path: str) -> str:
         """The route of a path: one of those that there are, or `NO_ROUTE`."""
@@ -248,23 +243,9 @@ class App:
 
 
 def error_reply(error: RouterError, request_id: bytes) -> Reply:
-    """The one shape that every error has."""
-    status, code = TABLE[type(error)]
-    content = error_body(status, code, error.detail, request_id)
-    headers: list[Header] = []
-    if isinstance(error, Invalid):
-        content["errors"] = error.errors
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allow).encode()))
-    if isinstance(error, UnsupportedEncoding):
-        headers.append((b"accept-encoding", b"gzip, deflate"))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(error.retry_after).encode()))
-    if isinstance(error, AuthError):
-        headers.append((b"www-authenticate", b"Bearer"))
-    if isinstance(error, RateExceeded):
-        headers += error.headers
-    return json_reply(status, content, tuple(headers))
+    """The reply that `error` makes."""
+    content = error_body(error.status, error.code, error.detail, request_id) | error.fields
+    return json_reply(error.status, content, tuple(error.headers))
 
 
 def _common_headers(id: bytes, total: float, queue: float, inference: float) -> list[Header]:

@@ -11,7 +11,7 @@ from router.api.plan import MODEL
 from router.api.rerank import RerankRequest
 from router.api.schema import EmbeddingRequest
 from router.api.work import SPACES_PATTERN
-from router.errors import TABLE, Invalid, RateExceeded
+from router.errors import Invalid, RateExceeded, all_errors
 from router.settings import RouterSettings
 from workers.shared.contract import PoolName
 
@@ -383,12 +383,12 @@ def _targets() -> dict[str, Any]:
 
 def _error(status: int, *, limited: bool = False) -> dict[str, Any]:
     kinds = [
-        (kind, code)
-        for kind, (its_status, code) in TABLE.items()
-        if its_status == status and (limited or not issubclass(kind, RateExceeded))
+        kind
+        for kind in all_errors()
+        if kind.status == status and (limited or not issubclass(kind, RateExceeded))
     ]
     return {
-        "description": "; ".join(f"`{code}`: {_sentence(kind)}" for kind, code in kinds),
+        "description": "; ".join(f"`{kind.code}`: {_sentence(kind)}" for kind in kinds),
         "headers": _HEADERS,
         "content": _json("Error"),
     }

@@ -16,7 +16,8 @@ from prometheus_client import Metric
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from router.observe.metrics import SHARED_FOLDER, class_of
+from router.items import Priority
+from router.observe.metrics import SHARED_FOLDER
 from router.pool.breaker import BreakerState
 from router.pool.fleet import Fleet
 from router.pool.replica import State
@@ -68,10 +69,10 @@ def read(fleet: Fleet, requests: int) -> Snapshot:
         ("triptych_router_requests_in_flight",): requests,
     }
     for name, pool in fleet.pools.items():
-        for bulk in (False, True):
-            items, tokens = pool.queue.depth(bulk=bulk)
-            values["triptych_router_queue_items", name, class_of(bulk=bulk)] = items
-            values["triptych_router_queue_tokens", name, class_of(bulk=bulk)] = tokens
+        for priority in Priority:
+            items, tokens = pool.queue.depth(priority)
+            values["triptych_router_queue_items", name, priority.label] = items
+            values["triptych_router_queue_tokens", name, priority.label] = tokens
         for replica in pool.replicas:
             its = (name, replica.address)
             values["triptych_router_replica_batches_in_flight", *its] = replica.lanes_in_use

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from router.items import Batch, Item
+from router.items import Batch, Item, Priority
 from workers.shared import contract
 
 # Set by whoever starts several routers on one port, to a folder that is theirs alone; it has to be there
@@ -85,7 +85,7 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self._came = Counter(
+        self._requested = Counter(
             "triptych_router_requested_tokens_total",
             "Tokens, estimated, that a pool was asked for, whether they were accepted or not.",
             ("pool",),
@@ -142,7 +142,7 @@ class Metrics:
             self._batch_items,
             self._batch_tokens,
             self._inference,
-            self._came,
+            self._requested,
             self._items,
             self._tokens,
             self._retries,
@@ -169,17 +169,17 @@ class PoolMetrics:
         batch_items: Histogram,
         batch_tokens: Histogram,
         inference: Histogram,
-        came: Counter,
+        requested: Counter,
         items: Counter,
         tokens: Counter,
         retries: Counter,
     ) -> None:
         self._name = name
-        self._wait = {bulk: wait.labels(name, class_of(bulk=bulk)) for bulk in (False, True)}
+        self._wait = {priority: wait.labels(name, priority.label) for priority in Priority}
         self._batch_items = batch_items.labels(name)
         self._batch_tokens = batch_tokens.labels(name)
         self._inference = inference
-        self._came = came.labels(name)
+        self._requested = requested.labels(name)
         self._items = items.labels(name)
         self._tokens = tokens.labels(name)
         self._retries = retries
@@ -187,18 +187,18 @@ class PoolMetrics:
         self._served_items = 0
         self._served_tokens = 0
 
-    def came(self, tokens: float) -> None:
+    def requested(self, tokens: float) -> None:
         """The pool is asked for so many tokens."""
-        self._came.inc(tokens)
+        self._requested.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
         """A replica was given `batch`."""
-        wait = self._wait[batch.bulk]
+        wait = self._wait[batch.priority]
         last = None
         for item in batch.items:
             # A request's items stand together.
-            if item.gather is not last:
-                last = item.gather
+            if item.job is not last:
+                last = item.job
                 wait.observe(now - last.admitted_at)
         self._batch_items.observe(len(batch.items))
         self._batch_tokens.observe(batch.tokens)
@@ -223,8 +223,3 @@ class PoolMetrics:
         """`items` wait again."""
         if items:
             self._retries.labels(self._name, reason).inc(len(items))
-
-
-def class_of(*, bulk: bool) -> str:
-    """A class by its name."""
-    return "bulk" if bulk else "interactive"

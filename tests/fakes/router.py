@@ -11,14 +11,12 @@ import numpy as np
 import uvicorn
 
 from router.api.app import App
-from router.pool.fleet import Fleet, Gauges
+from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
 from workers.shared import contract
-
-IDLE = Gauges(0, 0, 0, 0, 0)
 
 
 class _Server(uvicorn.Server):
@@ -88,8 +86,20 @@ class RunningRouter:
         await eventually(lambda: self.knows(worker) and self.replica(worker).state in states)
 
     async def until_idle(self) -> None:
-        """Wait until all gauges are zero."""
-        await eventually(lambda: all(gauges == IDLE for gauges in self.fleet.gauges().values()))
+        """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
+        await eventually(lambda: not self.waiting_items and self._in_flight() == (0, 0, 0))
+
+    @property
+    def waiting_items(self) -> int:
+        """Items that wait in all pools."""
+        return sum(pool.queue.items for pool in self.fleet.pools.values())
+
+    def _in_flight(self) -> tuple[int, int, int]:
+        return (
+            sum(pool.queue.tokens + pool.in_flight for pool in self.fleet.pools.values()),
+            sum(replica.tokens_in_flight for replica in self._replicas()),
+            sum(replica.lanes_in_use for replica in self._replicas()),
+        )
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from router.client.bulk.journal import Failures
-from router.client.bulk.problems import RowFailed
-from router.client.bulk.source import BadRow, Row
+from router.client.bulk.problems import BadRow, RowFailed
+from router.client.bulk.source import Row
 from router.client.errors import (
     CrashesWorker,
     Invalid,

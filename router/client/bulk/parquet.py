@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from router.client.bulk.matrix import Matrix
-from router.client.bulk.problems import Refused, missing
-from router.client.bulk.source import BadRow, no_column
+from router.client.bulk.problems import BadRow, Refused, missing, no_column
 
 try:
     import pyarrow as pa

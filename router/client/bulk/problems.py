@@ -1,4 +1,15 @@
-"""What ends a bulk run early: changes when another of its reasons needs an exit status of its own."""
+"""Bulk input that cannot be used: a single row, or the whole run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be sent."""
+
+    reason: str
 
 
 class Refused(Exception):
@@ -16,3 +27,9 @@ class RowFailed(Exception):
 def missing(package: str) -> Refused:
     """Something of the extra `bulk` is not installed."""
     return Refused(f"this needs {package}, which is not installed: pip install 'triptych[bulk]'")
+
+
+def no_column(path: Path, column: str, columns: Any) -> Refused:
+    """`path` has no column of that name."""
+    names = ", ".join(map(str, columns)) or "none"
+    return Refused(f"{path} has no column {column!r}; it has: {names} (--column names the one to embed)")

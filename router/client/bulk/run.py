@@ -16,8 +16,8 @@ from router.client.bulk.batches import Embed, embed_batch, is_of_a_row
 from router.client.bulk.job import Job
 from router.client.bulk.journal import Failures, Journal
 from router.client.bulk.matrix import Matrix
-from router.client.bulk.problems import Refused, RowFailed
-from router.client.bulk.source import BadRow, Row
+from router.client.bulk.problems import BadRow, Refused, RowFailed
+from router.client.bulk.source import Row
 from router.client.bulk.store import Store
 from router.client.errors import ReplyInvalid, StatusError
 from router.client.replies import Floats

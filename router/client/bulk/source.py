@@ -9,23 +9,15 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from router.client.bulk.problems import Refused
+from router.client.bulk.problems import BadRow, Refused, no_column
 from router.client.surrogates import without_lone_surrogates
 
 _BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be sent."""
-
-    reason: str
 
 
 Row = str | dict[str, Any] | BadRow
@@ -130,9 +122,3 @@ def _csv(path: Path, column: str) -> Iterator[Any]:
                 yield record[column]
         except csv.Error as error:
             raise Refused(f"{path}, line {reader.line_num}: {error}") from None
-
-
-def no_column(path: Path, column: str, there: Any) -> Refused:
-    """The file has other columns than the one asked for."""
-    names = ", ".join(map(str, there)) or "none"
-    return Refused(f"{path} has no column {column!r}; it has: {names} (--column names the one to embed)")

@@ -22,7 +22,7 @@ from router.client.errors import (
     Unavailable,
 )
 from router.client.retries import seconds_to_wait
-from router.errors import TABLE
+from router.errors import all_errors
 from tests.unit.client.fakes import Deployment, FakeClock, refusal
 
 # API.md's table of errors.
@@ -74,7 +74,7 @@ def test_every_code_of_the_api_has_its_exception() -> None:
     assert len(set(BY_CODE.values())) == len(BY_CODE)
     # These clients use no wrong method and send no Content-Encoding.
     never = {"METHOD_NOT_ALLOWED", "INPUT_ENCODING_UNSUPPORTED"}
-    assert {code for _, code in TABLE.values()} - never <= BY_CODE.keys()
+    assert {kind.code for kind in all_errors()} - never <= BY_CODE.keys()
 
 
 def test_the_drawing_of_the_tree_is_the_tree() -> None:
