@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from router.access.guard import Guard
-from router.api import docs
 from router.api.cors import Cors
+from router.api.docs import PATHS, docs
 from router.api.embeddings import embeddings
 from router.api.models import model, model_list
 from router.api.openapi import openapi
@@ -70,7 +70,7 @@ class App:
         self._metrics = self.fleet.metrics
         self._tracing = self.fleet.tracing
         self._settings = settings
-        self._routes: dict[str, dict[str, Handler]] = {
+        self.routes: dict[str, dict[str, Handler]] = {
             "/v1/embeddings": {"POST": self._embeddings},
             "/v1/rerank": {"POST": self._rerank},
             "/v1/models": {"GET": self._models},
@@ -81,10 +81,10 @@ class App:
             "/metrics": {"GET": self._read_metrics},
             "/targets": {"GET": self._targets},
             "/openapi.json": {"GET": self._openapi},
-            "/docs": {"GET": self._docs},
+            **{path: {"GET": self._docs} for path in PATHS},
         }
         # What is asked for there has to wait for its turn.
-        self._work = {route.encode(): route for route, methods in self._routes.items() if "POST" in methods}
+        self._work = {route.encode(): route for route, methods in self.routes.items() if "POST" in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -184,12 +184,12 @@ class App:
 
     def _route(self, path: str) -> str:
         """The route of a path: one of those that there are, or `NO_ROUTE`."""
-        if path in self._routes:
+        if path in self.routes:
             return path
         return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
 
     def _handler(self, request: Request, route: str) -> Handler:
-        methods = self._routes.get(route)
+        methods = self.routes.get(route)
         if methods is None:
             raise NotFound(f"no path {request.path[:100]}; see /docs")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -237,9 +237,7 @@ class App:
         return json_reply(200, self._document)
 
     async def _docs(self, request: Request) -> Reply:
-        address = f"http://{request.header('host') or f'{self._settings.host}:{self._settings.port}'}"
-        page = docs.page(self._document, address)
-        return Reply(200, page.encode(), b"text/html; charset=utf-8")
+        return await asyncio.to_thread(docs, request.path)
 
 
 def error_reply(error: RouterError, request_id: bytes) -> Reply:

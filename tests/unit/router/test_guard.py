@@ -42,7 +42,7 @@ def limits_of(reply: httpx.Response) -> dict[str, str]:
 # From the table of routes itself, so that one that is added later is asked for too.
 ROUTES = [
     (method, f"{path}x" if path.endswith("/") else path)
-    for path, methods in App(settings())._routes.items()
+    for path, methods in App(settings()).routes.items()
     for method in [*methods, "HEAD", "DELETE", "OPTIONS"]
 ]
 
