@@ -38,7 +38,7 @@ from router.http import (
     send_reply,
 )
 from router.media.loader import MediaLoader
-from router.observe.gauges import Gauges, SharedGauges
+from router.observe.gauges import Gauges
 from router.observe.metrics import CONTENT_TYPE
 from router.pool.fleet import Fleet
 from router.pool.pool import RETRY_AFTER
@@ -66,7 +66,7 @@ class App:
         self.cors = Cors(settings.cors_origins)
         self.guard = Guard(settings)
         self.media = MediaLoader(settings, self.fleet.metrics)
-        self._gauges = SharedGauges(self.fleet)
+        self._gauges = Gauges(self.fleet)
         self._metrics = self.fleet.metrics
         self._tracing = self.fleet.tracing
         self._settings = settings
@@ -222,13 +222,7 @@ class App:
         return json_reply(200 if ready else 503, status)
 
     async def _read_metrics(self, _: Request) -> Reply:
-        own = self._gauges.own(asking=1)
-
-        def page() -> bytes:
-            return self._metrics.render(Gauges([own, *self._gauges.others()]))
-
-        # Making the page takes milliseconds, and where several routers share a port it reads their files.
-        return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
+        return Reply(200, await self._gauges.page(), CONTENT_TYPE)
 
     async def _targets(self, _: Request) -> Reply:
         return json_reply(200, document_of(self.fleet.targets))

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.errors import QueueFull, Unavailable
@@ -32,17 +31,6 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
 FIRST_LOOK_SECONDS = 2.0
 RERANK_POOL: contract.PoolName = "rerank"
-
-
-@dataclass(frozen=True, slots=True)
-class Gauges:
-    """How much of a pool is in use at this moment."""
-
-    waiting_items: int
-    waiting_tokens: int
-    batches_in_flight: int
-    tokens_in_flight: int
-    lanes_in_use: int
 
 
 class _Watched(NamedTuple):
@@ -198,19 +186,6 @@ class Fleet:
             or "no replica"
             for name, pool in self.pools.items()
             if not pool.ready and not self._at_rest(pool)
-        }
-
-    def gauges(self) -> dict[contract.PoolName, Gauges]:
-        """What each pool has waiting and in flight."""
-        return {
-            name: Gauges(
-                pool.queue.items,
-                pool.queue.tokens,
-                len(pool.in_flight),
-                sum(replica.tokens_in_flight for replica in pool.replicas),
-                sum(replica.lanes_in_use for replica in pool.replicas),
-            )
-            for name, pool in self.pools.items()
         }
 
     def check_any_room(self, deadline: float) -> None:

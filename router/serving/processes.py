@@ -21,6 +21,9 @@ import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 
+from prometheus_client.multiprocess import mark_process_dead
+
+from router.observe.metrics import SHARED_FOLDER
 from router.serving.listening import take_no_more
 
 log = logging.getLogger(__name__)
@@ -103,6 +106,7 @@ class Processes:
                     self._lived, failed = True, 0
                     code = await child.wait()
                 self._children.discard(child)
+                mark_process_dead(child.pid, os.environ.get(SHARED_FOLDER, shared))  # type: ignore[no-untyped-call]
                 what = f"router process {child.pid} ended with code {code}"
                 if self._stopping.is_set():
                     # One that was only just starting had no handler yet.
@@ -137,4 +141,4 @@ class Processes:
 
 def _shared(folder: str) -> dict[str, str]:
     """What tells the children where they count together; the operator's own places come first."""
-    return {"PROMETHEUS_MULTIPROC_DIR": folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}
+    return {SHARED_FOLDER: folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}

@@ -11,14 +11,16 @@ import numpy as np
 import uvicorn
 
 from router.api.app import App
-from router.pool.fleet import Fleet, Gauges
+from router.observe.gauges import read
+from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
 from workers.shared import contract
 
-IDLE = Gauges(0, 0, 0, 0, 0)
+# Zero while nothing waits and nothing is in flight.
+LOAD = ("queue_items", "queue_tokens", "replica_batches_in_flight", "replica_tokens_in_flight")
 
 
 class _Server(uvicorn.Server):
@@ -89,7 +91,15 @@ class RunningRouter:
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
-        await eventually(lambda: all(gauges == IDLE for gauges in self.fleet.gauges().values()))
+        await eventually(lambda: not any(self.gauge(name) for name in LOAD))
+
+    def gauge(self, name: str, pool: str | None = None) -> float:
+        """The sum of a gauge over its labels, of all pools or of one."""
+        return sum(
+            value
+            for found, labels, value in read(self.fleet, 0)
+            if found == name and pool in (None, labels[0])
+        )
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -85,7 +85,7 @@ async def test_a_failed_batch_names_the_requests_that_it_was_of(lines: Lines) ->
             asyncio.create_task(router.ask([number], headers={"x-request-id": number}))
             for number in (ONE, TWO)
         ]
-        await eventually(lambda: router.fleet.gauges()["retrieval"].waiting_items == 2)
+        await eventually(lambda: router.gauge("queue_items", "retrieval") == 2)
         worker.mode = "healthy"
         worker.gate.set()
         replies = await asyncio.gather(first, *others)
