@@ -40,8 +40,8 @@ from router.http import (
 from router.media.loader import MediaLoader
 from router.observe.gauges import Gauges
 from router.observe.metrics import CONTENT_TYPE
+from router.pool.dispatcher import RETRY_AFTER
 from router.pool.fleet import Fleet
-from router.pool.pool import RETRY_AFTER
 from router.pool.targets import document_of
 from router.settings import RouterSettings
 from workers.shared import logs

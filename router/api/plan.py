@@ -18,7 +18,7 @@ from router.api.schema import (
     UrlItem,
 )
 from router.errors import Invalid, ModelNotFound
-from router.items import Item
+from router.items import Item, Priority
 from router.media.formats import (
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
@@ -73,10 +73,10 @@ class Limits:
     aliases: Aliases = field(default_factory=lambda: NO_ALIASES)
 
 
-def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) -> list[Item]:
-    """One item for each input, in order; `bulk` overrides the class that each would be given.
+def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
+    """One item for each input, in order; `priority` overrides that of each.
 
-    Items with `media` set are not complete: `router.media.loader` makes them so, or makes several of one.
+    `router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """
@@ -105,7 +105,7 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
     paths = [f"body -> input -> {index}" if listed else "body -> input" for index in range(len(inputs))]
     if request.late_chunking:
         document = _document(inputs, paths, task, options, limits)
-        _classify([document], [task in QUERIES], bulk)
+        _set_priorities([document], [task in QUERIES], priority)
         return [document]
     items: list[Item] = []
     queries: list[bool] = []
@@ -116,7 +116,7 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
         wire = contract.Item(content, **options)
         items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field, media=media))
         queries.append(own_task in QUERIES)
-    _classify(items, queries, bulk)
+    _set_priorities(items, queries, priority)
     return items
 
 
@@ -208,8 +208,8 @@ def _text_tokens(text: str) -> int:
     return size // BYTES_PER_TOKEN + PREFIX_TOKENS
 
 
-def _classify(items: list[Item], queries: Iterable[bool], bulk: bool | None) -> None:
-    """Set each item's class: bulk for what is not a query in a large request."""
+def _set_priorities(items: list[Item], queries: Iterable[bool], priority: Priority | None) -> None:
+    """Set each item's priority: unless given, passages of a large request are bulk."""
     large = len(items) > SMALL_ITEMS or sum(item.cost for item in items) > SMALL_TOKENS
     for item, query in zip(items, queries, strict=True):
-        item.bulk = bulk if bulk is not None else large and not query
+        item.priority = priority if priority is not None else Priority(large and not query)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.errors import ClientGone, MediaUnreachable, TimedOut, TooLarge
+from router.errors import ClientGone, MediaUnreachable, TooLarge
 from router.http import Request
 from router.items import Item
 from router.media.fetch import Fetcher
@@ -41,11 +41,11 @@ class MediaLoader:
         await self._fetcher.__aexit__()
         await self._renderer.close()
 
-    async def load(self, request: Request, items: list[Item], seconds: float) -> list[Item]:
+    async def load(self, request: Request, items: list[Item]) -> list[Item]:
         """`items` with all their media, numbered anew: a PDF has become one item for each page.
 
-        Raises `MediaInvalid`, `MediaUnreachable` or `TooLarge`; `TimedOut` after `seconds`; `ClientGone`
-        when the client of `request` leaves first. Whatever the end, nothing goes on behind it.
+        Raises `MediaInvalid`, `MediaUnreachable` or `TooLarge`; `ClientGone` when the client of `request`
+        leaves first. However it ends, nothing goes on in the background.
         """
         if all(item.media is None for item in items):
             return items
@@ -58,11 +58,8 @@ class MediaLoader:
             task.cancel()
 
         try:
-            async with asyncio.timeout(seconds):
-                with request.watched(leave):
-                    return await task
-        except TimeoutError:
-            raise TimedOut(f"not done within {seconds:g} seconds") from None
+            with request.watched(leave):
+                return await task
         except asyncio.CancelledError:
             if gone:
                 raise ClientGone from None
@@ -145,7 +142,7 @@ def _completed(item: Item, loaded: Sequence[_Loaded], index: int) -> list[Item]:
             min(one.cost, item.cost),
             index + at,
             f"{item.field}, page {at + 1}" if is_pdf else item.field,
-            item.bulk,
+            item.priority,
         )
         for at, one in enumerate(loaded)
     ]

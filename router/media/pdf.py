@@ -19,7 +19,7 @@ from router.media.pdf_process import (
     decode_message,
     encode,
 )
-from router.pool.pool import RETRY_AFTER
+from router.pool.dispatcher import RETRY_AFTER
 
 log = logging.getLogger(__name__)
 

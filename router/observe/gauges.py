@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from router.observe.metrics import SHARED_FOLDER, class_of
+from router.items import Priority
+from router.observe.metrics import SHARED_FOLDER
 from router.pool.breaker import BreakerState
 from router.pool.fleet import Fleet
 from router.pool.replica import State
@@ -50,10 +51,10 @@ def read(fleet: Fleet, requests: int) -> Iterator[tuple[str, tuple[str, ...], fl
     yield "resident_memory_bytes", (), _resident_bytes()
     yield "requests_in_flight", (), requests
     for name, pool in fleet.pools.items():
-        for bulk in (False, True):
-            items, tokens = pool.queue.depth(bulk=bulk)
-            yield "queue_items", (name, class_of(bulk=bulk)), items
-            yield "queue_tokens", (name, class_of(bulk=bulk)), tokens
+        for priority in Priority:
+            items, tokens = pool.queue.depth(priority)
+            yield "queue_items", (name, priority.label), items
+            yield "queue_tokens", (name, priority.label), tokens
         for replica in pool.replicas:
             labels = (name, replica.address)
             yield "replica_batches_in_flight", labels, replica.lanes_in_use

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from router.items import Batch, Item
+from router.items import Batch, Item, Priority
 from workers.shared import contract
 
 # Turns on prometheus-client's multi-process mode: a folder that all routers on one port share. It must be set
@@ -118,7 +118,7 @@ class PoolMetrics:
     def __init__(self, metrics: Metrics, name: contract.PoolName) -> None:
         self._metrics = metrics
         self._name = name
-        self._wait = {bulk: metrics.wait.labels(name, class_of(bulk=bulk)) for bulk in (False, True)}
+        self._wait = {priority: metrics.wait.labels(name, priority.label) for priority in Priority}
         self._batch_items = metrics.batch_items.labels(name)
         self._batch_tokens = metrics.batch_tokens.labels(name)
         self._requested = metrics.requested_tokens.labels(name)
@@ -128,18 +128,18 @@ class PoolMetrics:
         self._served_items = 0
         self._served_tokens = 0
 
-    def came(self, tokens: float) -> None:
+    def requested(self, tokens: float) -> None:
         """A request asks for `tokens`, estimated."""
         self._requested.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
         """A replica was given `batch`."""
-        wait = self._wait[batch.bulk]
+        wait = self._wait[batch.priority]
         last = None
         for item in batch.items:
             # The items of a request are adjacent.
-            if item.gather is not last:
-                last = item.gather
+            if item.job is not last:
+                last = item.job
                 wait.observe(now - last.admitted_at)
         self._batch_items.observe(len(batch.items))
         self._batch_tokens.observe(batch.tokens)
@@ -164,8 +164,3 @@ class PoolMetrics:
         """`items` went back to the queue."""
         if items:
             self._metrics.retries.labels(self._name, reason).inc(len(items))
-
-
-def class_of(*, bulk: bool) -> str:
-    """The name of a priority class."""
-    return "bulk" if bulk else "interactive"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from router.http import Request
-from router.items import Batch, Gather, Item
+from router.items import Batch, Item, Job
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -89,13 +89,13 @@ class Tracing:
     def waited(self, batch: Batch, now: float) -> None:
         """The requests of `batch` have waited until `now`: one span for each of them."""
         ended = time.time_ns()
-        for gather, count in _gathers(batch.items).items():
-            if gather.span is not None:
+        for job, count in _jobs(batch.items).items():
+            if job.span is not None:
                 wait = self._tracer.start_span(
                     "queue",
-                    self._otel.set_span_in_context(gather.span),
+                    self._otel.set_span_in_context(job.span),
                     attributes={"triptych.pool": batch.items[0].pool, "triptych.items": count},
-                    start_time=ended - int((now - gather.admitted_at) * 1e9),
+                    start_time=ended - int((now - job.admitted_at) * 1e9),
                 )
                 wait.end(ended)
 
@@ -104,7 +104,7 @@ class Tracing:
 
         Child of the first request that is traced, linked to the others.
         """
-        spans = [gather.span for gather in _gathers(batch.items) if gather.span is not None]
+        spans = [job.span for job in _jobs(batch.items) if job.span is not None]
         if not spans:
             return None
         host, _, port = address.rpartition(":")
@@ -131,14 +131,14 @@ class Tracing:
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
         """`items` wait again: an event of each request."""
-        for gather, count in _gathers(items).items():
-            if gather.span is not None:
-                gather.span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
+        for job, count in _jobs(items).items():
+            if job.span is not None:
+                job.span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
 
 
-def _gathers(items: Iterable[Item]) -> dict[Gather, int]:
+def _jobs(items: Iterable[Item]) -> dict[Job, int]:
     """The requests that `items` are of, in their order, and how many are of each."""
-    found: dict[Gather, int] = {}
+    found: dict[Job, int] = {}
     for item in items:
-        found[item.gather] = found.get(item.gather, 0) + 1
+        found[item.job] = found.get(item.job, 0) + 1
     return found

@@ -11,16 +11,12 @@ import numpy as np
 import uvicorn
 
 from router.api.app import App
-from router.observe.gauges import read
 from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
 from workers.shared import contract
-
-# Zero while nothing waits and nothing is in flight.
-LOAD = ("queue_items", "queue_tokens", "replica_batches_in_flight", "replica_tokens_in_flight")
 
 
 class _Server(uvicorn.Server):
@@ -91,14 +87,18 @@ class RunningRouter:
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
-        await eventually(lambda: not any(self.gauge(name) for name in LOAD))
+        await eventually(lambda: not self.waiting_items and self._in_flight() == (0, 0, 0))
 
-    def gauge(self, name: str, pool: str | None = None) -> float:
-        """The sum of a gauge over its labels, of all pools or of one."""
-        return sum(
-            value
-            for found, labels, value in read(self.fleet, 0)
-            if found == name and pool in (None, labels[0])
+    @property
+    def waiting_items(self) -> int:
+        """Items that wait in all pools."""
+        return sum(pool.queue.items for pool in self.fleet.pools.values())
+
+    def _in_flight(self) -> tuple[int, int, int]:
+        return (
+            sum(pool.queue.tokens + pool.in_flight for pool in self.fleet.pools.values()),
+            sum(replica.tokens_in_flight for replica in self._replicas()),
+            sum(replica.lanes_in_use for replica in self._replicas()),
         )
 
 

@@ -38,9 +38,9 @@ async def test_what_still_waits_is_dropped_before_it_costs_anything() -> None:
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
         gone = asyncio.create_task(router.ask(["gone"] * 5))
-        await eventually(lambda: router.gauge("queue_items") == 5)
+        await eventually(lambda: router.waiting_items == 5)
         await leave(gone)
-        await eventually(lambda: router.gauge("queue_items") == 0)
+        await eventually(lambda: router.waiting_items == 0)
         worker.gate.set()
         assert (await first).status_code == 200
         assert len(worker.items) == 1
@@ -55,7 +55,7 @@ async def test_a_batch_that_others_share_goes_on_for_them() -> None:
         await worker.until_batches(1)
         stays = asyncio.create_task(router.ask(["stays"]))
         goes = asyncio.create_task(router.ask(["goes"]))
-        await eventually(lambda: router.gauge("queue_items") == 2)
+        await eventually(lambda: router.waiting_items == 2)
         worker.gate.set()
         worker.gate.clear()
         await worker.until_batches(2)

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from router.pool import breaker, pool
-from router.pool.pool import MAX_RETRIES
+from router.pool import breaker, dispatcher
+from router.pool.dispatcher import MAX_RETRIES
 from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, running_router
@@ -130,7 +130,7 @@ async def test_a_query_finds_a_lane_free_however_much_bulk_there_is() -> None:
 
 
 async def test_while_queries_come_bulk_has_one_lane_of_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "QUERIES_SECONDS", 3600.0)
+    monkeypatch.setattr(dispatcher, "QUERIES_SECONDS", 3600.0)
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
         assert (await router.ask(["a query"])).status_code == 200

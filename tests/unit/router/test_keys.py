@@ -79,7 +79,7 @@ def test_a_name_that_is_none_makes_no_key(capsys: pytest.CaptureFixture[str]) ->
     [
         ("", "Invalid JSON"),
         ("{}", "valid array"),
-        (f'["{SECRET}"]', "entry 1: write the SHA-256"),
+        (f'["{SECRET}"]', "entry 1: give the SHA-256"),
         (json.dumps([{"name": "a", "sha256": SECRET}]), "entry 1: sha256"),
         (json.dumps([HASH, {"name": SECRET + "!", "sha256": HASH}]), "entry 2: name"),
         (json.dumps([{"name": "a"}]), "entry 1: sha256: Field required"),
