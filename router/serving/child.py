@@ -1,4 +1,4 @@
-"""One of several router processes: `python -m router.serving.child PARENT FD...`, started by `processes`."""
+"""A child of `processes`: `python -m router.serving.child PARENT FD...`."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve on the listening sockets that were inherited as the descriptors FD, as long as PARENT lives."""
+    """Serve on the listening sockets FD, inherited from the process PARENT, while it lives."""
     parent, *descriptors = map(int, arguments)
     die_with(parent)
     try:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends, even by SIGKILL."""
+    """Ask the kernel to kill this process when `parent` ends, even by SIGKILL."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent has ended")
