@@ -1,4 +1,4 @@
-"""The ASGI application: routes, and the headers and errors that every reply has in common."""
+"""The ASGI application: routes, and the headers and errors of all replies."""
 
 import asyncio
 import logging
@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Reply]]
 MODEL_PATH = "/v1/models/"
 CLOSE: Header = (b"connection", b"close")
-# Clients make paths up; each would be a series of its own.
+# Unknown paths share one label, or clients could create any number of series.
 NO_ROUTE = "other"
-# For metrics and traces: no such reply is sent, since nobody is there.
+# For metrics and traces only: the client has left, so nothing is sent.
 CLIENT_GONE_STATUS = 499
 
 
 class App:
-    """Serves one fleet, which lives as long as the server does; `draining` says that it is about to stop."""
+    """Serves one fleet for the lifetime of the server. The server sets `draining` before it stops."""
 
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
@@ -83,7 +83,7 @@ class App:
             "/openapi.json": {"GET": self._openapi},
             **{path: {"GET": self._docs} for path in PATHS},
         }
-        # What is asked for there has to wait for its turn.
+        # The routes whose requests wait in a queue.
         self._work = {route.encode(): route for route, methods in self.routes.items() if "POST" in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,9 +109,9 @@ class App:
     def turn_away(
         self, method: bytes, path: bytes, headers: Sequence[Header]
     ) -> tuple[Reply, list[Header]] | None:
-        """The reply to a request that cannot be done in time whatever its body says; None for any other.
+        """The reply to a request that no queue has room for, or None.
 
-        Under overload most requests end here, and what these do not cost is left for the others.
+        Under overload this refuses most requests before their body is read, which saves time for the others.
         """
         route = self._work.get(path)
         if route is None or method != b"POST":
@@ -126,7 +126,7 @@ class App:
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
         except Invalid:
-            # Which field it is, its handler says.
+            # The handler replies with the wrong field.
             pass
         return None
 
@@ -163,7 +163,7 @@ class App:
                 self._tracing.answered(request.span, status, reason)
 
     async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
-        """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
+        """The reply, and its error code or "". Raises `ClientGone`."""
         error: RouterError
         if preflight := self.cors.preflight(request):
             return preflight, ""
@@ -173,17 +173,17 @@ class App:
         except ClientGone:
             raise
         except asyncio.CancelledError:
-            # Only the server does this, to what is still open when its time to stop has run out.
+            # The server cancels the requests that are open when its shutdown timeout ends.
             error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
-        except RouterError as foreseen:
-            error = foreseen
+        except RouterError as expected:
+            error = expected
         except Exception:
-            log.exception("a request ended in an error that nobody foresaw. This is a bug.")
+            log.exception("unexpected error in a request. This is a bug.")
             error = Internal("the router failed")
         return error_reply(error, request.id), error.code
 
     def _route(self, path: str) -> str:
-        """The route of a path: one of those that there are, or `NO_ROUTE`."""
+        """The route of a path, or `NO_ROUTE`."""
         if path in self.routes:
             return path
         return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
@@ -194,7 +194,7 @@ class App:
             raise NotFound(f"no path {request.path[:100]}; see /docs")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            raise MethodNotAllowed(f"{request.path[:100]} takes {', '.join(methods)}", list(methods))
+            raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(methods)}", list(methods))
         return handler
 
     async def _embeddings(self, request: Request) -> Reply:

@@ -190,7 +190,7 @@ async def test_a_page_too_many_is_told_with_the_limit() -> None:
             assert reply.status_code == status
         assert refused(reply)[1:] == (
             "INPUT_TOO_LARGE",
-            "body -> input -> pdf: the PDF has 3 pages; at most 2 are taken",
+            "body -> input -> pdf: the PDF has 3 pages; at most 2 are allowed",
         )
 
 
