@@ -97,7 +97,7 @@ def _fault(fault: Any) -> str:
     where = [f"entry {part + 1}" if isinstance(part, int) else part for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
         # The unknown field is not quoted, since it may be a key that was pasted there by mistake.
-        where[-1] = "unknown field; the fields are " + ", ".join(Key.model_fields)
+        return ": ".join([*where[:-1], "unknown field; the fields are " + ", ".join(Key.model_fields)])
     return ": ".join([*where, fault["msg"].removeprefix("Value error, ")])
 
 
