@@ -59,7 +59,10 @@ class Work:
         )
 
     async def body(self) -> bytes:
-        """The request's body, see `Request.body`."""
+        """The request's body, see `Request.body`. Raises `QueueFull`."""
+        if b"expect" in self._request.headers:
+            # This client waits to be told to send it. Others were checked by their head (`serving.protocol`).
+            self._fleet.check_any_room(self._deadline)
         return await self._request.body(self._settings.max_body_bytes, self._left())
 
     async def load(self, items: list[Item]) -> list[Item]:

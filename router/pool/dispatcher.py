@@ -17,7 +17,7 @@ from router.pool.observer import PoolObserver
 from router.pool.queue import PoolQueue
 from router.pool.replica import UP, Replica, State
 from router.pool.retry_budget import RetryBudget
-from router.pool.suspects import Suspects, refusal_of
+from router.pool.suspects import Suspects
 from workers.shared import contract
 
 log = logging.getLogger(__name__)
@@ -233,12 +233,9 @@ class Dispatcher:
         Each of its items, or a copy that waits, may be the cause.
         """
         if died is not None:
-            for item in batch.unfinished():
-                if refusal := self._suspects.died(item, died, now):
-                    log.error("%s", refusal)
-                    self.fail([item], refusal, now)
-            for item in self._suspects.refused(self.queue.waiting(), now):
-                self.fail([item], refusal_of(item), now)
+            for item, refusal in self._suspects.died(batch.unfinished(), self.queue.waiting(), died, now):
+                log.error("%s", refusal)
+                self.fail([item], refusal, now)
         self._retry(batch.unfinished(), "replica_failed", str(error), now)
 
     def release(self, replica: Replica, batch: Batch, now: float) -> None:
@@ -291,9 +288,7 @@ class Dispatcher:
             if other is not replica and other.state is State.READY and other.usable(now)
         ]
         if replica.pace.compare(others):
-            text = "far slower than the others; it gets one batch at a time"
-            if not replica.pace.slow:
-                text = "no longer slow, or alone"
+            text = "slow: it gets one batch at a time" if replica.pace.slow else "no longer slow"
             log.warning("replica %s of pool %s is %s", replica.address, self.name, text)
 
     def _retry(self, items: Sequence[Item], kind: str, reason: str, now: float) -> None:
