@@ -130,19 +130,6 @@ def test_invalid_page_size_is_refused(points: tuple[float, float]) -> None:
     assert page_size(*points) is None
 
 
-async def test_pdf_written_by_pillow_is_read() -> None:
-    buffer = io.BytesIO()
-    first, *rest = [Image.new("RGB", (60, 40), colour) for colour in COLOURS]
-    first.save(buffer, "PDF", save_all=True, append_images=rest)
-    async with renderer(1) as rendering:
-        pages = await rendering.render(buffer.getvalue(), 10, "f")
-    middles = [page.getpixel((page.width // 2, page.height // 2)) for page in map(opened, pages)]
-    assert len(middles) == len(COLOURS)
-    # The pictures within are JPEGs.
-    for found, colour in zip(middles, COLOURS, strict=True):
-        assert found == pytest.approx(colour, abs=4)
-
-
 ENCRYPTED = write_pdf(
     b"<</Type /Catalog /Pages 2 0 R>>",
     b"<</Type /Pages /Count 1 /Kids [3 0 R]>>",
