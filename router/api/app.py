@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from router.access.guard import Guard
@@ -70,9 +70,10 @@ class App:
         self._metrics = self.fleet.metrics
         self._tracing = self.fleet.tracing
         self._settings = settings
+        work: dict[str, Any] = {"fleet": self.fleet, "media": self.media, "settings": settings}
         self.routes: dict[str, dict[str, Handler]] = {
-            "/v1/embeddings": {"POST": self._embeddings},
-            "/v1/rerank": {"POST": self._rerank},
+            "/v1/embeddings": {"POST": partial(embeddings, **work)},
+            "/v1/rerank": {"POST": partial(rerank, **work)},
             "/v1/models": {"GET": self._models},
             MODEL_PATH: {"GET": self._model},
             "/health": {"GET": self._live},
@@ -196,12 +197,6 @@ class App:
         if handler is None:
             raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(methods)}", list(methods))
         return handler
-
-    async def _embeddings(self, request: Request) -> Reply:
-        return await embeddings(request, self.fleet, self.media, self._settings)
-
-    async def _rerank(self, request: Request) -> Reply:
-        return await rerank(request, self.fleet, self.media, self._settings)
 
     async def _models(self, _: Request) -> Reply:
         return json_reply(200, model_list(self.fleet))

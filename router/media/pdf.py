@@ -112,7 +112,7 @@ class PdfRenderer:
             raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
         try:
             async with asyncio.timeout(START_SECONDS):
-                if not isinstance(await _receive(process), Ready):
+                if not isinstance(await receive(process), Ready):
                     raise ValueError("its first message is not Ready")
         except BaseException as error:
             self._end(process)
@@ -146,7 +146,7 @@ class PdfProcess:
             self.process.stdin.write(encode(job))
             await self.process.stdin.drain()
             while True:
-                match await _receive(self.process):
+                match await receive(self.process):
                     case Page(data) if len(pages) < job.max_pages:
                         pages.append(data)
                         clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
@@ -166,7 +166,8 @@ class _Refused(Exception):
         self.fault = fault
 
 
-async def _receive(process: asyncio.subprocess.Process) -> Message:
+async def receive(process: asyncio.subprocess.Process) -> Message:
+    """The next message of a process."""
     assert process.stdout is not None
     size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "little")
     if size > MAX_MESSAGE_BYTES:

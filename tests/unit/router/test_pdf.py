@@ -174,20 +174,20 @@ async def test_slow_page_kills_its_process() -> None:
 
 async def test_timeout_is_for_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    clock, receive = loop.time, pdf._receive
+    clock, receive = loop.time, pdf.receive
     passed = 0.0
 
     async def slowly(process: asyncio.subprocess.Process) -> Message:
         nonlocal passed
         message = await receive(process)
         passed += 6
-        # Whatever timer runs is due by the second turn of the loop.
+        # Timers that are due run within the next two iterations of the loop.
         for _ in range(3):
             await asyncio.sleep(0)
         return message
 
     monkeypatch.setattr(loop, "time", lambda: clock() + passed)
-    monkeypatch.setattr(pdf, "_receive", slowly)
+    monkeypatch.setattr(pdf, "receive", slowly)
     async with renderer(1, page_seconds=10, command=[sys.executable, "-c", PAGES]) as rendering:
         assert await rendering.render(b"", 4, "f") == [b"page"] * 4
 
