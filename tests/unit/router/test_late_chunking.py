@@ -45,27 +45,25 @@ async def test_off_means_separate_items(client: httpx.AsyncClient, workers: Work
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "said"),
+    ("body", "field"),
     [
-        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1", "texts only"),
+        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1"),
         (
             {"input": ["a", {"text": "b", "task": "code.query"}], "task": "retrieval.passage"},
             "body -> input -> 1 -> task",
-            "of one task",
         ),
-        ({"input": "a", "return_multivector": True}, "body -> late_chunking", "return_multivector"),
-        ({"input": {"pdf": "JVBERi0="}}, "body -> input", "texts only"),
-        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1", "texts only"),
+        ({"input": "a", "return_multivector": True}, "body -> late_chunking"),
+        ({"input": {"pdf": "JVBERi0="}}, "body -> input"),
+        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1"),
     ],
 )
 async def test_invalid_document_is_refused(
-    client: httpx.AsyncClient, body: dict[str, Any], field: str, said: str
+    client: httpx.AsyncClient, body: dict[str, Any], field: str
 ) -> None:
     reply = await post(client, late_chunking=True, **body)
     assert reply.status_code == 422
     [fault] = reply.json()["errors"]
-    assert fault["field"] == field
-    assert said in fault["message"]
+    assert (fault["field"], fault["type"]) == (field, "conflict")
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -64,7 +64,7 @@ def test_workers_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
         ([{"targets": ["http://127.0.0.1:1"], "labels": {"task": "code"}}], "pattern"),
         ([{"target": ["127.0.0.1:1"], "labels": {"task": "code"}}], "not permitted"),
         ([*WORKERS, *WORKERS], "listed twice: 127.0.0.1:8101"),
-        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "one pool only"),
+        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "for one pool"),
     ],
 )
 def test_invalid_workers_are_refused(monkeypatch: pytest.MonkeyPatch, workers: list[Any], says: str) -> None:
