@@ -56,8 +56,8 @@ class Fetcher:
         self._networks = tuple(networks)
         self._seconds = seconds
         self._lookup = lookup
-        # A host's semaphore exists while a fetch has or waits for a slot.
-        self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        # The slots of each host. A semaphore exists as long as a fetch holds or awaits it.
+        self.hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __aenter__(self) -> "Fetcher":
         self._slots = asyncio.Semaphore(MAX_FETCHES)
@@ -86,7 +86,7 @@ class Fetcher:
         try:
             checked = check_url(url, self._networks)
             host = (checked.raw_host or "").lower()
-            slots = self._hosts.setdefault(host, asyncio.Semaphore(MAX_FETCHES_PER_HOST))
+            slots = self.hosts.setdefault(host, asyncio.Semaphore(MAX_FETCHES_PER_HOST))
             async with slots, self._slots, asyncio.timeout(self._seconds):
                 return await self._follow(checked, max_bytes, field)
         except aiohttp.ServerTimeoutError:

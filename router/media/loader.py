@@ -30,15 +30,15 @@ class MediaLoader:
     def __init__(self, settings: RouterSettings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
+        self.fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
         self._renderer = PdfRenderer(settings.pdf_processes)
 
     async def __aenter__(self) -> "MediaLoader":
-        await self._fetcher.__aenter__()
+        await self.fetcher.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._fetcher.__aexit__()
+        await self.fetcher.__aexit__()
         await self._renderer.close()
 
     async def load(self, request: Request, items: list[Item]) -> list[Item]:
@@ -99,7 +99,7 @@ class MediaLoader:
                 raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self._fetcher.fetch(data, limit, field)
+                data = await self.fetcher.fetch(data, limit, field)
             budget.take(len(data), field)
             (check_pdf if is_pdf else check_image)(data, field)
         images = [data]

@@ -92,7 +92,7 @@ WHOLE = gzip.compress(BODY)
         ("gzip", WHOLE + BODY, "is broken"),
         ("deflate", zlib.compress(BODY)[:-1], "ends too early"),
         ("deflate", b"\x78", "ends too early"),
-        ("deflate", zlib.compress(BODY) + b"x", "has more bytes behind its end"),
+        ("deflate", zlib.compress(BODY) + b"x", "has bytes after its end"),
         ("deflate", WHOLE, "is broken"),
         ("deflate", BODY, "is broken"),
     ],
