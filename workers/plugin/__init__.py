@@ -1,19 +1,15 @@
 """The vLLM plugin: found through the `vllm.general_plugins` entry point in each of vLLM's processes."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
 from workers.plugin import batches, steps
 from workers.shared.logs import configure_in_engine
+from workers.shared.parent_death import die_with_parent
 
 # Set by the worker, so that stock vLLM in the same environment is left as it is.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
-
-_PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
@@ -28,20 +24,8 @@ def register() -> None:
         # By name: importing the model here would initialise CUDA in processes that must not.
         ModelRegistry.register_model(ARCHITECTURE, "workers.plugin.model:TriptychEmbeddings")
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
+        # A worker killed with -9 cannot stop its engine, which would keep the GPU.
         die_with_parent()
         configure_in_engine()
         batches.install()
         steps.install()
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however it ends.
-
-    A worker killed with -9 cannot stop its engine; without this the engine would keep the GPU.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which checkpoint each pool serves, and what has to be made before it can be."""
+"""Checkpoint of each pool, and the commands that make missing ones."""
 
 import hashlib
 import re
@@ -12,11 +12,12 @@ from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
 from workers.shared.contract import PoolName
 
 DEMO = "demo"
+DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command that makes something, and what to say before it runs."""
+    """A command that makes a checkpoint, and what to print before it runs."""
 
     title: str
     argv: tuple[str, ...]
@@ -24,10 +25,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """`folders`: what each pool's workers load, a folder or a Hugging Face id; `steps` come first, in order.
+    """What each pool's workers load: `folders` holds a folder or a Hugging Face id for each.
 
-    `demo` says that at least one of them has random weights. `sources`: what those are made from that are
-    merged here.
+    `steps` have to run first, in order. `sources` are the checkpoints that folders are merged from. With
+    `demo`, at least one has random weights.
     """
 
     folders: dict[PoolName, str]
@@ -37,7 +38,7 @@ class Models:
 
 
 def choose(settings: DeploySettings, has_gpu: bool) -> Models:
-    """The variants that are given, and for the other pools those merged here from one checkpoint."""
+    """The variants that are configured; the other pools get variants merged from one checkpoint."""
     folders = dict(settings.variants)
     to_merge = [pool for pool in settings.pools if pool not in folders]
     if not to_merge:
@@ -68,7 +69,7 @@ def _checkpoints(*arguments: str) -> tuple[str, ...]:
 
 
 def _slug(source: str) -> str:
-    """A folder's name for a checkpoint: readable, and different for two folders of the same name."""
+    """A readable folder name for a checkpoint, unique also for two folders of the same name."""
     if Path(source).is_dir():
         source = str(Path(source).resolve())
         return f"{Path(source).name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Which processes run: from settings, checkpoints and machine to the router's and the workers' commands."""
+"""The commands and environments of the router and the workers on one machine."""
 
 import json
 import secrets
@@ -6,16 +6,17 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from deploy.local.models import Models
-from deploy.local.readiness import reachable
-from deploy.local.spec import Spec
+from deploy.common.readiness import reachable
+from deploy.common.variants import Models
+from deploy.common.worker_env import QUIET, gpu_share_env
+from deploy.local.supervisor import Spec
 from deploy.settings import DeploySettings
 from router.access.keys import make_key
 from router.settings import RouterSettings
 from workers.shared.contract import PoolName
 from workers.shared.strict_settings import read_settings
 
-# Set here for every process, each for itself; in the environment they would be a misunderstanding.
+# Settings that differ for each process, and the setting to use instead. They are refused in the environment.
 OURS = {
     "WORKER_MODEL": "DEPLOY_MODEL or DEPLOY_VARIANTS",
     "WORKER_TASK": "DEPLOY_POOLS",
@@ -24,10 +25,6 @@ OURS = {
     "ROUTER_DISCOVERY": "DEPLOY_POOLS",
 }
 WORKER_HOST = "127.0.0.1"
-# vLLM and what it imports say much that no operator can act on.
-QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore::FutureWarning"}
-# What vLLM takes of a GPU by default, which workers that share one divide among them.
-GPU_SHARE = 0.9
 
 Group = tuple[str, ...]
 
@@ -37,9 +34,9 @@ class PlanError(ValueError):
 
 
 def with_token(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with the token that router and workers share: the operator's, or one for this start.
+    """`environ` with the token that router and workers share: the operator's, or a new one.
 
-    Raises `PlanError` when the two disagree.
+    Raises `PlanError` when the operator set two different ones.
     """
     given = {environ[name] for name in ("ROUTER_WORKER_TOKEN", "WORKER_TOKEN") if environ.get(name)}
     if len(given) > 1:
@@ -57,8 +54,7 @@ def plan_workers(
 ) -> list[tuple[PoolName, Spec]]:
     """Each worker with its pool, in the order of their ports; a pool's workers go on different GPUs.
 
-    `environ` is the operator's environment, which comes before
-    what is only a better default here. Raises `PlanError`.
+    `environ` is the operator's environment. It overrides the defaults here. Raises `PlanError`.
     """
     if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
         raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
@@ -74,19 +70,24 @@ def plan_workers(
     seen: Counter[PoolName] = Counter()
     workers = []
     for index, (pool, group) in enumerate(zip(pools, groups, strict=True)):
-        env = _gpu_env(group, sharing[group]) if group else _cpu_env(max(1, cores // len(pools)), models.demo)
+        if group:
+            env = gpu_share_env(1 / sharing[group])
+        else:
+            env = _cpu_env(max(1, cores // len(pools)), models.demo)
         own = {
             "WORKER_MODEL": models.folders[pool],
             "WORKER_TASK": pool,
             "WORKER_PORT": str(_port(settings, index)),
         }
+        if group:
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         spec = Spec(
             name=f"{pool}-{seen[pool]}",
             argv=(sys.executable, "-m", "workers"),
-            env={**QUIET, **env, **environ, **own, **_visible(group)},
+            env={**QUIET, **env, **environ, **own},
             host=reachable(host),
             port=_port(settings, index),
-            # vLLM measures what is free on its GPU while it starts: one after another where they share it.
+            # vLLM measures the free memory of its GPU while it starts, so workers on one GPU take turns.
             gate="+".join(group) if group else None,
             token=environ.get("WORKER_TOKEN"),
         )
@@ -96,22 +97,22 @@ def plan_workers(
 
 
 def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, str]) -> Spec:
-    """The router, told where the workers are. Raises `PlanError`, and `SettingsError` for its own."""
+    """The router, with the addresses of the workers. Raises `PlanError` or `SettingsError`."""
     targets: dict[str, list[str]] = {}
     for pool, spec in workers:
         address = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
         targets.setdefault(pool, []).append(address)
     document = [{"targets": addresses, "labels": {"task": pool}} for pool, addresses in targets.items()]
-    # The operator's part comes from the environment, as in the router itself.
+    # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)
     if settings.port == 0:
-        raise PlanError("ROUTER_PORT: 0 would be a port that nobody knows; choose one")
+        raise PlanError("ROUTER_PORT: 0 is a random port; choose one")
     if settings.port in {spec.port for _, spec in workers}:
         raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
     env = {**environ, "ROUTER_WORKERS": json.dumps(document)}
     token = None
     if settings.guarded:
-        # Of the operator's keys we know the hashes at most; to ask whether it is ready takes one of our own.
+        # /ready needs a key, and of the operator's keys only hashes are known.
         token, entry = make_key("deploy.local")
         keys = [*(key.model_dump() for key in settings.api_keys), entry]
         env["ROUTER_API_KEYS"] = json.dumps(keys)
@@ -132,7 +133,7 @@ def _port(settings: DeploySettings, index: int) -> int:
 
 
 def _gpu_groups(gpus: Sequence[str], size: int) -> list[Group]:
-    """The GPUs, `size` of them for each engine; GPUs that do not fill a group are left out."""
+    """Groups of `size` GPUs, one for each engine; the remaining GPUs are left out."""
     if not gpus:
         return []
     if len(gpus) < size:
@@ -143,7 +144,7 @@ def _gpu_groups(gpus: Sequence[str], size: int) -> list[Group]:
 
 
 def _place(pools: Sequence[PoolName], groups: Sequence[Group]) -> list[Group]:
-    """A group for each worker: the one with the fewest of its own pool, then with the fewest at all."""
+    """A group for each worker: the one with the fewest workers of its pool, then with the fewest workers."""
     if not groups:
         return [()] * len(pools)
     placed: Counter[tuple[Group, PoolName]] = Counter()
@@ -157,26 +158,17 @@ def _place(pools: Sequence[PoolName], groups: Sequence[Group]) -> list[Group]:
     return places
 
 
-def _gpu_env(group: Group, sharing: int) -> dict[str, str]:
-    return {"WORKER_GPU_MEMORY_UTILIZATION": f"{GPU_SHARE / sharing:.3f}"} if sharing > 1 else {}
-
-
-def _visible(group: Group) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": ",".join(group)} if group else {}
-
-
 def _cpu_env(threads: int, demo: bool) -> dict[str, str]:
-    """Engines that share the cores: each with its part of the threads, and none of them pinned.
+    """Settings of engines that share the cores: each has its part of the threads, and no thread is pinned.
 
-    By default vLLM gives each engine a thread for every core but one and pins them, so that several engines
-    fight over the same cores (with two cores: all of them over the first). The cache, in GiB, has to hold one
-    text of 32,768 tokens, with the real weights 72 KiB each in float32.
+    By default vLLM gives each engine a thread for every core but one, and pins them, so several engines
+    compete for the same cores. The cache, in GiB, has to hold one text of 32,768 tokens. A token takes 72 KiB
+    with the real weights in float32.
     """
     return {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # A core takes about a third of a second for as many with the demo's weights; nothing else in
-        # the engine moves in the meantime.
+        # A core takes about a third of a second for one such step with the demo's weights.
         "WORKER_BATCH_TOKENS": "1024",
         "WORKER_KV_CACHE_GIB": "1" if demo else "3",
     }

@@ -1,4 +1,4 @@
-"""`python -m deploy local`: what it refuses before anything starts."""
+"""`python -m deploy local` refuses wrong settings before it starts anything."""
 
 import os
 import socket
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import machine
-from deploy.local.command import main, make_plan
-from deploy.local.plan import PlanError
+from deploy.common import machine
+from deploy.local.cli import main, make_plan
+from deploy.local.specs import PlanError
 from loadtests.processes import free_port
+from workers.shared.strict_settings import SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["ROUTER_PORT", "DEPLOY_WORKER_PORT"])
-def test_a_port_in_use_is_named_with_its_setting(
+def test_a_port_in_use_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
 ) -> None:
     monkeypatch.setenv("ROUTER_PORT", str(free_port()))
@@ -43,7 +44,7 @@ def test_a_wrong_setting_is_named(
     assert name in capsys.readouterr().err
 
 
-def test_settings_are_read_from_the_env_file(
+def test_env_file_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())  # what the file sets shall not outlive the test
@@ -52,7 +53,7 @@ def test_settings_are_read_from_the_env_file(
     assert "DEPLOY_POOLS" in capsys.readouterr().err
 
 
-def test_gpus_that_are_not_there_are_refused(
+def test_missing_gpus_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DEPLOY_GPUS", "0")
@@ -71,7 +72,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
 
 
-def test_a_driver_that_fails_does_not_bring_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
     with pytest.raises(PlanError, match="Failed to initialize NVML"):
         make_plan()
@@ -88,26 +89,21 @@ esac
 @pytest.mark.parametrize(
     ("gpus", "mib", "environ", "said"),
     [
-        (
-            1,
-            23034,
-            {},
-            r"start: .* 8\.1 GiB, and it has 6\.7 of the 22\.5 GiB of GPU 0, which 3",
-        ),
-        (1, 24576, {}, r"Such a GPU has room for 2\. Serve fewer pools \(DEPLOY_POOLS"),
+        (1, 23034, {}, r"8\.1 GiB, more than .* 22\.49 GiB, 6\.7 GiB\. 3 workers share GPU 0"),
+        (1, 24576, {}, "DEPLOY_POOLS"),
         (1, 24576, {"DEPLOY_POOLS": "retrieval,code"}, None),
         (3, 12288, {}, None),
-        (2, 12288, {}, "GPU 0, which 2 workers share. Such a GPU has room for 1"),
-        (1, 8192, {"DEPLOY_POOLS": "code"}, "GPU 0. Such a GPU has room for none"),
+        (2, 12288, {}, "2 workers share GPU 0"),
+        (1, 8192, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
         (1, 32768, {}, None),
         (1, 24576, {"WORKER_QUANTIZATION": "fp8"}, None),
         (1, 24576, {"WORKER_KV_CACHE_GIB": "0.5", "WORKER_MAX_TOKENS": "8192"}, None),
         (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
-        (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_ settings: dtype"),
+        (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_DTYPE"),
         (1, "[N/A]", {}, None),
     ],
 )
-def test_gpus_too_small_for_the_weights_are_refused_before_anything_is_fetched(
+def test_too_little_gpu_memory_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     gpus: int,
@@ -126,7 +122,7 @@ def test_gpus_too_small_for_the_weights_are_refused_before_anything_is_fetched(
     if said is None:
         make_plan()
         return
-    with pytest.raises(PlanError, match=said):
+    with pytest.raises((PlanError, SettingsError), match=said):
         make_plan()
 
 

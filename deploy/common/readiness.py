@@ -1,4 +1,4 @@
-"""Asks a child over HTTP whether it is ready or live, and beforehand whether its port is free."""
+"""Readiness and liveness probes over HTTP, and whether a port is free."""
 
 import asyncio
 import contextlib
@@ -6,20 +6,20 @@ import socket
 
 from workers.shared.contract import LIVE_PATH, READY_PATH
 
-# Router and worker answer /ready at once. On Ray a worker that hangs fails three such questions, 2 s apart,
-# before Serve replaces it: after about 21 s.
+# Routers and workers answer /ready at once. On Ray a hanging worker fails three probes, 2 s apart, before
+# Serve replaces it: after about 21 s.
 REPLY_SECONDS = 5.0
 
 
 async def is_ready(host: str, port: int, token: str | None = None) -> bool:
-    """Whether GET /ready, with `token` where there is one, answers 200."""
+    """Whether GET /ready answers 200. Sends `token` if there is one."""
     with contextlib.suppress(ConnectionRefusedError):
         return await _answers(host, port, READY_PATH, token, REPLY_SECONDS)
     return False
 
 
 async def is_live(host: str, port: int, seconds: float) -> bool | None:
-    """Whether GET /live answers 200 within `seconds`; None where nothing listens. It needs no token."""
+    """Whether GET /live answers 200 within `seconds`, None if nothing listens. It needs no token."""
     try:
         return await _answers(host, port, LIVE_PATH, None, seconds)
     except ConnectionRefusedError:
@@ -46,7 +46,7 @@ async def _answers(host: str, port: int, path: str, token: str | None, seconds: 
 
 
 def reachable(host: str) -> str:
-    """The numeric address under which what listens on `host` can be asked from this machine."""
+    """The numeric address that reaches a server on `host` from this machine."""
     try:
         address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError:
@@ -55,13 +55,13 @@ def reachable(host: str) -> str:
 
 
 def why_taken(host: str, port: int) -> str | None:
-    """Why nothing can listen there now, or None where it can."""
+    """Why a server cannot listen on this port now, None if it can."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as probe:
-            # As servers do: a port whose last connections are only just closed is free.
+            # Servers set this too: a port whose last connections have just closed is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)

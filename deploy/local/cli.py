@@ -1,4 +1,4 @@
-"""`python -m deploy local`: from settings to running processes and an exit code."""
+"""`python -m deploy local`: reads the settings, then runs a router and its workers until stopped."""
 
 import argparse
 import asyncio
@@ -11,22 +11,20 @@ from dataclasses import dataclass
 
 from dotenv import load_dotenv
 
+from deploy.common import machine, variants
+from deploy.common.child_process import ChildProcess
+from deploy.common.process_guard import Guard
+from deploy.common.readiness import why_taken
+from deploy.common.variants import DEMO_WARNING, Models
 from deploy.install import NoAnswer
-from deploy.local import machine, models
-from deploy.local.child import Child
-from deploy.local.guard import Guard
-from deploy.local.memory import check_memory
-from deploy.local.models import Models
+from deploy.local.memory_check import check_memory
 from deploy.local.output import Output
-from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
-from deploy.local.readiness import why_taken
-from deploy.local.spec import Spec
-from deploy.local.supervisor import GaveUp, Supervisor
+from deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from deploy.local.supervisor import GaveUp, Spec, Supervisor
 from deploy.settings import DeploySettings
 from workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
-DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
 READY = """
 Ready after {seconds:.0f} s: http://{address}
 {notice}
@@ -40,7 +38,7 @@ Ctrl-C ends it.
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is decided before anything starts."""
+    """Everything that is decided before a process starts."""
 
     settings: DeploySettings
     models: Models
@@ -49,9 +47,9 @@ class Plan:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until stopped: 0. 78 when a setting has to change first, 1 when something else prevents it."""
+    """Serve until stopped. Exit code: 0, 78 for a wrong setting, 1 for another reason not to start."""
     _parser().parse_args(arguments)
-    # Before the settings are read, and for the router and the workers as well: they inherit it.
+    # Into the environment, because the router and the workers inherit it.
     load_dotenv(ENV_FILE)
     try:
         plan = make_plan()
@@ -71,12 +69,12 @@ def make_plan() -> Plan:
     try:
         usable = machine.usable_gpus()
     except NoAnswer as error:
-        # Not for no GPU: the demo would be served where the real weights are wanted.
-        raise PlanError(f"{error}\nMend the driver; after an update it takes a reboot") from None
+        # Without GPUs the demo would be served, although the real weights are wanted.
+        raise PlanError(f"{error}\nRepair the driver; after an update it needs a reboot") from None
     if settings.gpus and not usable:
         raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus
-    chosen = models.choose(settings, has_gpu=bool(gpus))
+    chosen = variants.choose(settings, has_gpu=bool(gpus))
     environ = with_token(os.environ)
     pairs = plan_workers(settings, chosen, environ, gpus, machine.cores())
     if gpus:
@@ -89,13 +87,13 @@ def make_plan() -> Plan:
         if reason := why_taken(spec.host, spec.port):
             raise PlanError(
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
-                f"end what is there, or choose another port with {setting}"
+                f"stop the process there, or choose another port with {setting}"
             )
     return plan
 
 
 async def serve(plan: Plan) -> int:
-    """Make what is missing, then run router and workers until told to stop. Raises `GaveUp`."""
+    """Make missing checkpoints, then run router and workers until stopped. Raises `GaveUp`."""
     output = Output([plan.router.name, *(spec.name for spec in plan.workers)])
     started = time.monotonic()
     notice = DEMO_WARNING + "\n" if plan.models.demo else ""
@@ -125,10 +123,10 @@ async def serve(plan: Plan) -> int:
 
 
 async def _make(wanted: Models, output: Output, guard: Guard) -> bool:
-    """Run the steps; says whether all went well."""
+    """Run the steps; returns whether all succeeded."""
     for step in wanted.steps:
         output.say(step.title)
-        child = Child(step.argv, os.environ, guard)
+        child = ChildProcess(step.argv, os.environ, guard)
         _on_signals(child.kill)
         if code := await child.exited:
             output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
@@ -139,7 +137,7 @@ async def _make(wanted: Models, output: Output, guard: Guard) -> bool:
 def _on_signals(stop: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup a hang-up is meant to be ignored.
+        # nohup has SIGHUP ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, stop)
 
@@ -153,6 +151,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy local",
         description="Run a router and its workers on this machine until Ctrl-C.",
         epilog=f"settings, from the environment or {ENV_FILE}:\n{settings}\n\n"
-        "ROUTER_* and WORKER_* are handed on to the router and the workers; .env.example lists them all.",
+        "The router and the workers get ROUTER_* and WORKER_*; .env.example lists all settings.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,9 +1,8 @@
-"""Ends the process groups of a supervisor that is gone: for what its children's death signal does not reach.
+"""Kills the process groups of a process that is gone.
 
-The kernel kills a child whose supervisor was killed, but not the child's own children, such as an engine that
-is still importing and has set no death signal yet. The guard is a small process of its own. It holds
-the reading end of a pipe, on which it is told which process groups live (`+123`, `-123`); when the pipe ends,
-so has the supervisor, and the groups that are left are killed.
+A child's parent-death signal does not reach the child's own children, such as an engine that is still
+importing. The guard is a small process that reads from a pipe which process groups run (`+123`, `-123`). The
+pipe ends with the process that made the guard; then the guard kills the groups that are left.
 """
 
 import contextlib
@@ -14,7 +13,7 @@ import sys
 
 
 class Guard:
-    """The supervisor's side."""
+    """The side of the process that is guarded."""
 
     def __init__(self) -> None:
         # Isolated and without site-packages, so that it starts in a few milliseconds.
@@ -24,6 +23,7 @@ class Guard:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.pid = self._popen.pid
 
     def add(self, group: int) -> None:
         self._tell(f"+{group}\n")
@@ -32,20 +32,20 @@ class Guard:
         self._tell(f"-{group}\n")
 
     def close(self) -> None:
-        """End the guard, and with it every group that is still known to it."""
+        """End the guard, which kills every group that it still knows."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         self._popen.wait()
 
     def _tell(self, line: str) -> None:
         assert self._popen.stdin is not None
-        # Should somebody kill the guard: the deployment works without it.
+        # The deployment also works without its guard.
         with contextlib.suppress(BrokenPipeError):
             os.write(self._popen.stdin.fileno(), line.encode())
 
 
 def watch() -> None:
-    """The guard's side: until the pipe ends, then kill."""
+    """The guard's side: read until the pipe ends, then kill."""
     groups: set[int] = set()
     for line in sys.stdin:
         if line.startswith("+"):

