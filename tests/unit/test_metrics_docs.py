@@ -7,7 +7,7 @@ from prometheus_client import Metric
 
 from router.observe.gauges import make_gauges
 from router.observe.metrics import Metrics
-from workers.metrics import WorkerMetrics
+from workers.worker_metrics import WorkerMetrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "METRICS.md"
 ROW = re.compile(r"^\| `(triptych_\w+)` \| (\w+) \| (.*?) \|", re.MULTILINE)

@@ -16,7 +16,7 @@ from router.media.formats import (
     read_image,
     read_pdf,
 )
-from workers.images import MAX_PIXELS
+from workers.pixels import MAX_PIXELS
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

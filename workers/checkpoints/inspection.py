@@ -1,4 +1,4 @@
-"""What a folder is, in words: for people, and for scripts that decide whether to merge or to serve."""
+"""Reports what a folder is and whether it can be served, for people and for scripts."""
 
 import dataclasses
 import json
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance, weights_digest
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, has_weights, read_shards
 from workers.checkpoints.variant import Kind, Variant, kind_of, read_variant
 
-_WORDS: dict[Kind, str] = {
+_KINDS: dict[Kind, str] = {
     "variant": "a merged variant",
-    "official": "a merged checkpoint without a record, as the official jina-embeddings-v4-vllm-* are",
-    "upstream": "the base and its adapters, not merged",
+    "official": "a merged checkpoint without variant.json, like the official jina-embeddings-v4-vllm-*",
+    "upstream": "a base and adapters, not merged",
     "incomplete": "an incomplete checkpoint",
     "not a checkpoint": "not a checkpoint of jina-embeddings-v4",
 }
@@ -23,10 +23,9 @@ _WORDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`digest` is what the folder says, or what was computed where it says nothing.
+    """`digest` is the recorded digest, or the computed one if there is none.
 
-    `digest_matches` is None unless the weights were read and there was a digest to compare with.
-    `why_not` is None where the folder can be served.
+    `digest_matches` is None unless both are known. `why_not` is None if the folder can be served.
     """
 
     path: str
@@ -43,33 +42,31 @@ class Report:
     why_not: str | None
 
     def as_json(self) -> str:
-        """One JSON object with the fields of this class."""
+        """A JSON object with the fields of this class."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def as_text(self) -> str:
         """Lines for people."""
-        task = self.task or "not said: the worker takes it from WORKER_TASK"
         multivector = f"{self.multivector_dimensions} dimensions"
         if self.multivector_dimensions is None:
             multivector = "no projector: multi-vectors are refused"
-        checked = {None: "not compared", True: "computed again, the same", False: "DOES NOT MATCH"}
-        lines = [f"{self.path}: {_WORDS[self.kind]}"]
+        digest_state = {None: "not compared", True: "matches the weights", False: "DOES NOT MATCH"}
+        lines = [f"{self.path}: {_KINDS[self.kind]}"]
         if self.dimensions is not None:
             lines += [
-                f"  task         {task}",
+                f"  task         {self.task or 'unknown: the worker takes it from WORKER_TASK'}",
                 f"  dtype        {self.dtype}, {self.dimensions} dimensions",
                 f"  multi-vector {multivector}",
-                f"  source       {self.source} (revision {self.revision or 'not known'})",
+                f"  source       {self.source} (revision {self.revision or 'unknown'})",
             ]
         if self.digest is not None:
-            lines.append(f"  digest       {self.digest} ({checked[self.digest_matches]})")
+            lines.append(f"  digest       {self.digest} ({digest_state[self.digest_matches]})")
         lines.append("  can be served" if self.servable else f"  cannot be served: {self.why_not}")
         return "\n".join(lines)
 
 
 def verify(path: Path, *, full: bool, progress: Callable[[str, int], Advance]) -> Report:
-    """Look at a folder; with `full` read all of its weights too. Never raises for what it finds there."""
-    kind = kind_of(path)
+    """Inspect a folder; with `full` also read its weights. Does not raise for a damaged folder."""
     variant: Variant | None = None
     why_not, digest, matches = None, None, None
     try:
@@ -87,10 +84,10 @@ def verify(path: Path, *, full: bool, progress: Callable[[str, int], Advance]) -
     except CheckpointError as error:
         why_not = why_not or str(error)
     if matches is False:
-        why_not = f"its weights are not those that {layout.VARIANT} was written for; merge again"
+        why_not = f"its weights do not match {layout.VARIANT}; merge again"
     return Report(
         path=str(path),
-        kind=kind,
+        kind=kind_of(path),
         task=variant.task if variant else None,
         dtype=variant.dtype if variant else _dtype(path),
         dimensions=variant.dimensions if variant else None,

@@ -1,27 +1,48 @@
-"""Several requests in one message, as vLLM's engine decodes and adds them."""
+"""How vLLM is started, and how its engine takes several requests in one message."""
 
+import os
 from typing import Any
 
 import pytest
+import vllm.engine.arg_utils
 from vllm import PoolingParams
+from vllm.utils.system_utils import get_mp_context
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from workers.plugin.batches import ADD_BATCH, add_batch, install
+from workers.plugin.add_batch import ADD_BATCH, add_batch, install
+from workers.vllm_engine import Engine
+
+
+@pytest.mark.parametrize("given", [None, "fork"])
+def test_engine_process_is_spawned(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception): ...
+
+    def args(**_: object) -> None:
+        raise Stop(get_mp_context().get_start_method())
+
+    # The engine sets variables; this restores them.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(vllm.engine.arg_utils, "AsyncEngineArgs", args)
+    os.environ.pop("VLLM_WORKER_MULTIPROC_METHOD", None)
+    if given:
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = given
+    with pytest.raises(Stop, match="spawn"):
+        Engine({})
 
 
 class Recorder:
-    """An engine's two steps of taking a request."""
+    """The two methods with which vLLM's engine takes a request."""
 
     def __init__(self) -> None:
-        self.added: list[tuple[EngineCoreRequest, int]] = []
+        self.added: list[EngineCoreRequest] = []
 
     def preprocess_add_request(self, request: EngineCoreRequest) -> tuple[EngineCoreRequest, int]:
         return request, request.current_wave
 
     def add_request(self, request: EngineCoreRequest, wave: int) -> None:
-        self.added.append((request, wave))
+        self.added.append(request)
 
 
 def requests() -> list[EngineCoreRequest]:
@@ -44,15 +65,15 @@ def requests() -> list[EngineCoreRequest]:
     ]
 
 
-def test_every_request_of_a_batch_arrives_as_it_was_sent() -> None:
+def test_batch_arrives_as_sent() -> None:
     message = MsgpackDecoder().decode(MsgpackEncoder().encode((0, 1, ADD_BATCH, (requests(),))))
     engine = Recorder()
-    # As vLLM's engine calls what a message names.
+    # How vLLM's engine calls the method that a message names.
     add_batch(engine, *EngineCoreProc._convert_msgspec_args(add_batch, message[3]))
-    assert [request for request, _ in engine.added] == requests()
+    assert engine.added == requests()
 
 
-def test_nothing_of_a_batch_is_added_when_a_part_cannot_be_read() -> None:
+def test_unreadable_request_adds_none() -> None:
     message = MsgpackDecoder().decode(MsgpackEncoder().encode([requests()[0], "no request"]))
     engine = Recorder()
     with pytest.raises(Exception, match="array"):
@@ -60,8 +81,8 @@ def test_nothing_of_a_batch_is_added_when_a_part_cannot_be_read() -> None:
     assert not engine.added
 
 
-def test_the_method_is_there_under_its_name_and_shadows_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_adds_new_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(EngineCore, ADD_BATCH, raising=False)
     assert not hasattr(EngineCoreProc, ADD_BATCH)
-    install()
+    install(EngineCore)
     assert getattr(EngineCoreProc, ADD_BATCH) is add_batch

@@ -1,11 +1,11 @@
-"""Where a merge reads from: a folder in the upstream layout, or the hub."""
+"""Finds a model: a local folder, or a download from the Hugging Face hub."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import load_json
 from workers.checkpoints.variant import kind_of, snapshot_revision
 
@@ -23,7 +23,7 @@ _FETCHED = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An upstream layout on disk. `name` is what it was asked for by, `revision` its commit if known."""
+    """An upstream layout on disk. `name` is what the user asked for, `revision` its commit if known."""
 
     folder: Path
     name: str
@@ -31,18 +31,18 @@ class Source:
 
 
 def resolve_source(name: str, revision: str | None) -> Source:
-    """A folder as it is; what is no folder but looks like a Hugging Face id is fetched (about 8 GB).
+    """The source of a merge: a folder, or a Hugging Face id, which is fetched (about 8 GB).
 
-    `revision` is a commit, tag or branch on the hub, by default the one this project was written against.
-    Raises `CheckpointError` where there is no upstream layout to be had.
+    `revision` is a commit, tag or branch on the hub, by default `UPSTREAM_REVISION`. Raises `CheckpointError`
+    if there is no upstream layout.
     """
     folder = Path(name)
     if not folder.exists():
         if not _HUB_ID.fullmatch(name):
-            raise CheckpointError(f"{name} is no folder and no Hugging Face id")
+            raise CheckpointError(f"{name} is neither a folder nor a Hugging Face id")
         folder = _fetch(name, revision or layout.UPSTREAM_REVISION)
     elif revision is not None:
-        raise CheckpointError(f"{name} is a folder: a revision can only be chosen on the hub")
+        raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
     else:
         name = str(folder.absolute())
     kind = kind_of(folder)
@@ -67,11 +67,31 @@ def _fetch(repository: str, revision: str) -> Path:
         ) from error
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FETCHED)))
-    # The hub client's errors share no base, and differ between its versions.
+    # The errors of the hub client have no common base, and differ between its versions.
     except Exception as error:
         raise CheckpointError(
             f"{repository} at {revision} cannot be fetched: {error}\n"
-            f"Where the hub can be reached, run `hf download {repository} --revision {revision} "
-            f"--local-dir DIR`; bring DIR here and merge it. "
+            f"On a machine that reaches the hub, run `hf download {repository} --revision {revision} "
+            "--local-dir DIR`; copy DIR to this machine and merge it. "
             "HF_ENDPOINT sets a mirror, HF_TOKEN a token."
         ) from error
+
+
+def resolve_folder(model: str, revision: str | None) -> Path:
+    """The folder of a model to serve; a Hugging Face id is downloaded.
+
+    Raises `CheckpointError` for a name that can be neither, `OSError` if the hub cannot be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(model, revision=revision))
+    except HFValidationError:
+        raise CheckpointError(
+            f"{model} is neither a folder nor a Hugging Face id; "
+            "set WORKER_MODEL to the folder of a variant, as `merge` writes it"
+        ) from None
