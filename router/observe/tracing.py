@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a request, its wait, its batches. Off unless an OTLP endpoint is configured.
+"""OpenTelemetry spans of requests, queue waits and batches. Off unless an OTLP endpoint is configured.
 
 Everything of OpenTelemetry is imported here, and only when it is on. Attributes have the names of its
 semantic conventions where there is one, and begin with `triptych.` where there is none.
@@ -17,21 +17,21 @@ from router.items import Batch, Item, Job
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-# Any of these turns tracing on; the rest of OpenTelemetry's variables are read by its SDK.
+# Each of these turns tracing on. OpenTelemetry's SDK reads its other variables.
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-# What is still to be exported when the process ends gets so long.
+# Timeout of the last export when the process ends.
 FLUSH_SECONDS = 5.0
 
 
 class Tracing:
-    """Makes the spans of one router and sends them off in a thread of their own.
+    """Makes the spans of one router and exports them in a thread.
 
     A span that cannot be sent is dropped; nothing here waits for the collector or fails with it.
     """
 
     @classmethod
     def configured(cls) -> "Tracing | None":
-        """Tracing as the environment has it; None when it is off."""
+        """Tracing as the environment configures it, or None."""
         on = any(os.environ.get(name) for name in ENDPOINTS)
         disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         return cls() if on and not disabled else None
@@ -54,14 +54,14 @@ class Tracing:
         self._otel = trace
 
     async def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
-        # Not in the loop's own threads: those are waited for to the end when the loop is closed.
+        """Export the remaining spans, within `FLUSH_SECONDS`."""
+        # A daemon thread, since closing the event loop waits for its own threads.
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, FLUSH_SECONDS)
 
     def request(self, request: Request, route: str) -> "Span":
-        """The span of a request, child of the caller's `traceparent`, until `answered`."""
+        """Start the span of a request, child of the caller's `traceparent`. `answered` ends it."""
         given = {name: request.header(name) for name in ("traceparent", "tracestate")}
         carrier = {name: value for name, value in given.items() if value is not None}
         return self._tracer.start_span(
@@ -78,7 +78,7 @@ class Tracing:
         )
 
     def answered(self, span: "Span", status: int, reason: str) -> None:
-        """The request's span ends; `reason` is the code of its error, if it was one."""
+        """End the span of a request; `reason` is the code of its error, or empty."""
         span.set_attribute("http.response.status_code", status)
         if reason:
             span.set_attribute("error.type", reason)
@@ -87,7 +87,7 @@ class Tracing:
         span.end()
 
     def waited(self, batch: Batch, now: float) -> None:
-        """The requests of `batch` have waited until `now`: one span for each of them."""
+        """Record the queue wait of each request in `batch`, which ends `now`."""
         ended = time.time_ns()
         for job, count in _jobs(batch.items).items():
             if job.span is not None:
@@ -100,7 +100,7 @@ class Tracing:
                 wait.end(ended)
 
     def batch(self, address: str, batch: Batch) -> "Span | None":
-        """The span of a batch at a replica, until `batch_ended`; the worker is told that it is its parent.
+        """Start the span of a batch at a replica, the parent of the worker's span. `batch_ended` ends it.
 
         Child of the first request that is traced, linked to the others.
         """
@@ -122,7 +122,7 @@ class Tracing:
         return span
 
     def batch_ended(self, span: "Span", outcome: str, reason: str) -> None:
-        """The batch has left its replica."""
+        """End the span of a batch."""
         span.set_attribute("triptych.outcome", outcome)
         if outcome in ("failed", "rejected"):
             span.set_attribute("error.type", outcome)
@@ -130,14 +130,14 @@ class Tracing:
         span.end()
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
-        """`items` wait again: an event of each request."""
+        """Record a retry event for each request in `items`."""
         for job, count in _jobs(items).items():
             if job.span is not None:
                 job.span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
 
 
 def _jobs(items: Iterable[Item]) -> dict[Job, int]:
-    """The requests that `items` are of, in their order, and how many are of each."""
+    """The requests of `items`, in order, and the number of items of each."""
     found: dict[Job, int] = {}
     for item in items:
         found[item.job] = found.get(item.job, 0) + 1
