@@ -1,72 +1,42 @@
 """OpenTelemetry spans of requests, queue waits and batches. Off unless an OTLP endpoint is configured.
 
-Everything of OpenTelemetry is imported here, and only when it is on. Attributes have the names of its
-semantic conventions where there is one, and begin with `triptych.` where there is none.
+Attributes have the names of OpenTelemetry's semantic conventions, or begin with `triptych.`.
 """
 
-import asyncio
-import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from router.http import Request
 from router.items import Batch, Item, Job
+from workers.shared.otel import Otel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-# Each of these turns tracing on. OpenTelemetry's SDK reads its other variables.
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-# Timeout of the last export when the process ends.
-FLUSH_SECONDS = 5.0
-
 
 class Tracing:
-    """Makes the spans of one router and exports them in a thread.
-
-    A span that cannot be sent is dropped; nothing here waits for the collector or fails with it.
-    """
+    """Makes the spans of one router."""
 
     @classmethod
     def configured(cls) -> "Tracing | None":
         """Tracing as the environment configures it, or None."""
-        on = any(os.environ.get(name) for name in ENDPOINTS)
-        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        return cls() if on and not disabled else None
+        otel = Otel.configured("router")
+        return cls(otel) if otel else None
 
-    def __init__(self) -> None:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        name = os.environ.get("OTEL_SERVICE_NAME", "triptych-router")
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": name}), shutdown_on_exit=False
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("triptych.router")
-        self._propagator = TraceContextTextMapPropagator()
-        self._otel = trace
-
-    async def close(self) -> None:
-        """Export the remaining spans, within `FLUSH_SECONDS`."""
-        # A daemon thread, since closing the event loop waits for its own threads.
-        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        sending.start()
-        await asyncio.to_thread(sending.join, FLUSH_SECONDS)
+    def __init__(self, otel: Otel) -> None:
+        self.close = otel.close
+        self._tracer = otel.tracer
+        self._propagator = otel.propagator
+        self._otel = otel.api
+        self._parent = otel.parent
 
     def request(self, request: Request, route: str) -> "Span":
         """Start the span of a request, child of the caller's `traceparent`. `answered` ends it."""
-        given = {name: request.header(name) for name in ("traceparent", "tracestate")}
-        carrier = {name: value for name, value in given.items() if value is not None}
+        headers = {name: request.header(name) for name in ("traceparent", "tracestate")}
         return self._tracer.start_span(
             f"{request.method} {route}",
-            self._propagator.extract(carrier),
+            self._parent(headers),
             self._otel.SpanKind.SERVER,
             {
                 "http.request.method": request.method,
