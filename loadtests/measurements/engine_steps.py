@@ -43,7 +43,7 @@ def main(variant: Path) -> None:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     from workers.checkpoints.variant import read_variant
-    from workers.engine import engine_args
+    from workers.engine_args import engine_args
     from workers.settings import WorkerSettings
 
     settings = WorkerSettings(model=str(variant), batch_items=256, batch_tokens=8192)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deploy.ray.config import Autoscaling
-from deploy.ray.router import LOOK_SECONDS
+from deploy.ray.node_router import LOOK_SECONDS
 from loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
 from loadtests.simulate.events import Events
 from loadtests.simulate.profiles import Lengths, Profile

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from router.items import Priority
 from router.pool import breaker, dispatcher
 from router.pool.dispatcher import MAX_RETRIES
 from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
@@ -155,7 +156,7 @@ async def test_bulk_goes_on_while_more_queries_come_than_can_be_done() -> None:
         bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(10)], headers=BULK))
         async with asyncio.timeout(20):
             while not bulk.done():
-                waiting, _ = queue.depth(bulk=False)
+                waiting, _ = queue.depth(Priority.INTERACTIVE)
                 assert waiting, "the queries have all been served, so this shows nothing"
                 await load.answered(1)
         assert (await bulk).status_code == 200
