@@ -92,4 +92,4 @@ def test_exactly_what_stands_between_strings_is_counted(values: list[object]) ->
     if _values(within) <= LEAST_VALUES:
         check_values(json.dumps(within).encode(), 1)
     with pytest.raises(Invalid):
-        check_values(json.dumps([values] * (LEAST_VALUES + 1)).encode(), 1)
+        check_values(json.dumps([values] * (times + 1)).encode(), 1)
