@@ -92,7 +92,7 @@ class RunningRouter:
         await eventually(lambda: all(gauges == IDLE for gauges in self.fleet.gauges().values()))
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Return once `condition` holds, for what has no event of its own."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
