@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loadtests.capacity import TooFew, find_capacity
+from loadtests.capacity import Search
 from loadtests.histogram import bucket
 from loadtests.objectives import read_objectives
 from loadtests.results import Capacity, Interval, Measured, Segment
@@ -114,11 +114,11 @@ def search(
     most: float = 4000.0,
     seconds: float = 30.0,
     bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
-    few: TooFew = lambda _: None,
+    few: Callable[[Sequence[Measured]], Few | None] = lambda _: None,
 ) -> Shape:
-    return find_capacity(
+    return Search(
         judge, few, bottleneck, objective="p99=100ms", start=start, most=most, precision=0.05, seconds=seconds
-    )
+    ).shape()
 
 
 def found(shape: Shape, server: Callable[[Segment], Measured]) -> Capacity:

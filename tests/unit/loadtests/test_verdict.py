@@ -7,8 +7,8 @@ import pytest
 from loadtests import verdict
 from loadtests.objectives import read_objectives
 from loadtests.results import Measured
-from tests.unit.loadtests.test_estimates import interval, measured
-from tests.unit.loadtests.test_slo import objectives, steady
+from tests.unit.loadtests.sample_run import interval, measured, steady
+from tests.unit.loadtests.test_slo import objectives
 
 
 @pytest.mark.parametrize(
