@@ -6,25 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from loadtests import estimates
+from loadtests.report import figures as draw
 from loadtests.report import tables
 from loadtests.report.cuts import Moment, Point, latency, moments
-from loadtests.report.figures import (
-    ACCENT,
-    INK,
-    ORANGE,
-    RED,
-    REDS,
-    SOFT,
-    TEAL,
-    Chart,
-    Column,
-    amount_axis,
-    finish,
-    latency_axis,
-    new_axes,
-    time_axis,
-    with_gaps,
-)
+from loadtests.report.figures import Chart, Column
 from loadtests.report.words import duration, loads
 from loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
 
@@ -81,15 +66,15 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
     }
     charts = []
     for flow, (p50, p99) in found.items():
-        axes = new_axes()
-        axes.plot(where, p99, color=ACCENT, label="p99")
-        axes.plot(where, p50, color=SOFT, label="p50")
-        latency_axis(axes, [column for columns in found.values() for column in columns])
+        axes = draw.new_axes()
+        axes.plot(where, p99, color=draw.ACCENT, label="p99")
+        axes.plot(where, p50, color=draw.SOFT, label="p50")
+        draw.latency_axis(axes, [column for columns in found.values() for column in columns])
         if curve:
             axes.set_xlim(left=0)
         else:
-            time_axis(axes, run)
-        charts.append(finish(axes, flow, loads(run.segments[0].segment)[2] if curve else ""))
+            draw.time_axis(axes, run)
+        charts.append(draw.finish(axes, flow, loads(run.segments[0].segment)[2] if curve else ""))
     return charts
 
 
@@ -101,7 +86,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
     if not spent:
         return []
-    axes = new_axes(0.9 + BAR_HEIGHT * len(spent))
+    axes = draw.new_axes(0.9 + BAR_HEIGHT * len(spent))
     # Shares of each mean, which differ too much for one axis of seconds.
     totals = np.array([sum(parts.values()) for parts in spent.values()])
     labels = [f"{label}: {duration(total)}" for label, total in zip(spent, totals, strict=True)]
@@ -114,7 +99,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.grid(visible=False)
-    return [finish(axes, "Parts of the mean latency", "%")]
+    return [draw.finish(axes, "Parts of the mean latency", "%")]
 
 
 def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> Chart:
@@ -123,48 +108,48 @@ def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> 
     nothing = (math.nan, math.nan, math.nan)
     found = [estimates.latency(point.measured, 0.99) or nothing for point in points]
     p99, low, high = np.array(found, float).T
-    axes = new_axes()
-    axes.plot(where, p99, color=ACCENT, lw=2, label="p99")
-    axes.fill_between(where, low, high, color=ACCENT, alpha=0.18, lw=0, label="95 % interval of p99")
-    axes.plot(where, p90, color=ORANGE, label="p90")
-    axes.plot(where, p50, color=SOFT, label="p50")
+    axes = draw.new_axes()
+    axes.plot(where, p99, color=draw.ACCENT, lw=2, label="p99")
+    axes.fill_between(where, low, high, color=draw.ACCENT, alpha=0.18, lw=0, label="95 % interval of p99")
+    axes.plot(where, p90, color=draw.ORANGE, label="p90")
+    axes.plot(where, p50, color=draw.SOFT, label="p50")
     if limit is not None:
-        axes.axhline(limit, color=RED, ls="--", lw=1.2, label=f"limit of p99: {duration(limit)}")
-    latency_axis(axes, [p50, p99, high, np.array([limit or math.nan])])
+        axes.axhline(limit, color=draw.RED, ls="--", lw=1.2, label=f"limit of p99: {duration(limit)}")
+    draw.latency_axis(axes, [p50, p99, high, np.array([limit or math.nan])])
     axes.set_xlim(left=0)
     note = ""
     for point, at, height in zip(points, where, p99, strict=True):
-        face = "none" if point.verdict in ("fails", "unclear") else ACCENT
-        axes.plot([at], [height], "o", ms=4.5, mec=ACCENT, mfc=face, zorder=3)
+        face = "none" if point.verdict in ("fails", "unclear") else draw.ACCENT
+        axes.plot([at], [height], "o", ms=4.5, mec=draw.ACCENT, mfc=face, zorder=3)
     if run.capacity is not None:
         note = "Filled: holds. Hollow: does not. Dotted: the rate that holds."
-        axes.axvline(run.capacity.rate, color=INK, lw=1, ls=":")
-    return finish(axes, "Latency against load", loads(run.segments[0].segment)[2], note)
+        axes.axvline(run.capacity.rate, color=draw.INK, lw=1, ls=":")
+    return draw.finish(axes, "Latency against load", loads(run.segments[0].segment)[2], note)
 
 
 def _answered_by_load(run: Run, points: Sequence[Point]) -> Chart:
     where = np.array([point.load for point in points])
     answered = np.array([estimates.throughput(point.measured).value for point in points])
-    axes = new_axes()
+    axes = draw.new_axes()
     if run.loop == "open":
         where = np.array([estimates.offered(point.measured).value for point in points])
-        axes.plot([0, where.max()], [0, where.max()], color=INK, ls="--", lw=1, label="all that was due")
+        axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
     order = np.argsort(where)
-    axes.plot(where[order], answered[order], "o-", color=ACCENT, lw=2, ms=4.5, label="answered well")
+    axes.plot(where[order], answered[order], "o-", color=draw.ACCENT, lw=2, ms=4.5, label="answered well")
     axes.set_xlim(left=0)
-    amount_axis(axes)
-    return finish(axes, "Answered against load", loads(run.segments[0].segment)[2])
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Answered against load", loads(run.segments[0].segment)[2])
 
 
 def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    axes, drawn = new_axes(), []
+    axes, drawn = draw.new_axes(), []
     at = np.array([moment.at for moment in seen])
     # The server's clock is often so near that a solid line would hide the other.
     lines: list[tuple[Clock, float, str, str, str]] = [
-        ("total", 0.99, ACCENT, "-", "p99"),
-        ("total", 0.5, SOFT, "-", "p50"),
-        ("router", 0.99, ORANGE, "--", "p99, server's clock"),
-        ("router", 0.5, TEAL, "--", "p50, server's clock"),
+        ("total", 0.99, draw.ACCENT, "-", "p99"),
+        ("total", 0.5, draw.SOFT, "-", "p50"),
+        ("router", 0.99, draw.ORANGE, "--", "p99, server's clock"),
+        ("router", 0.5, draw.TEAL, "--", "p50, server's clock"),
     ]
     for clock, part, colour, style, label in lines:
         column = np.array(
@@ -173,19 +158,19 @@ def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
         if np.isfinite(column).any():
             axes.plot(at, column, color=colour, ls=style, lw=1.3, label=label)
             drawn.append(column)
-    latency_axis(axes, drawn)
-    time_axis(axes, run)
-    return finish(axes, "Latency")
+    draw.latency_axis(axes, drawn)
+    draw.time_axis(axes, run)
+    return draw.finish(axes, "Latency")
 
 
 def _load_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    axes = new_axes()
+    axes = draw.new_axes()
     at, sent = _per_second(seen, lambda one: one.sent)
-    axes.plot(at, sent, color=INK, lw=1.2, label="due" if run.loop == "open" else "sent")
-    axes.plot(*_per_second(seen, lambda one: one.done), color=ACCENT, label="answered well")
-    time_axis(axes, run)
-    amount_axis(axes)
-    return finish(axes, "Load", "requests/s")
+    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due" if run.loop == "open" else "sent")
+    axes.plot(*_per_second(seen, lambda one: one.done), color=draw.ACCENT, label="answered well")
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Load", "requests/s")
 
 
 def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) -> Chart:
@@ -198,40 +183,40 @@ def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) 
     for group in groups:
         at, column = _per_second(seen, lambda one: sum(one.failures.get(kind, 0) for kind in group))  # noqa: B023
         columns.append(np.nan_to_num(column))
-    axes = new_axes()
+    axes = draw.new_axes()
     labels = [group[0] if len(group) == 1 else f"{len(group)} other kinds" for group in groups]
-    axes.stackplot(at, *columns, labels=labels, colors=REDS, lw=0)
-    time_axis(axes, run)
-    amount_axis(axes)
-    return finish(axes, "Failures", "requests/s")
+    axes.stackplot(at, *columns, labels=labels, colors=draw.REDS, lw=0)
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Failures", "requests/s")
 
 
 def _in_flight_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
     rows = [one.measured.intervals.values() if one.measured else () for one in seen]
     column = [sum(row[-1].in_flight for row in its if row) if its else math.nan for its in rows]
-    axes = new_axes()
-    axes.plot([one.at for one in seen], column, color=ACCENT, lw=1.2)
-    time_axis(axes, run)
-    amount_axis(axes)
-    return finish(axes, "In flight", "requests")
+    axes = draw.new_axes()
+    axes.plot([one.at for one in seen], column, color=draw.ACCENT, lw=1.2)
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "In flight", "requests")
 
 
 def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
     highest = sorted(lines, key=lambda line: -max(line.values))[:MOST_LINES]
-    axes, columns = new_axes(), []
+    axes, columns = draw.new_axes(), []
     # In their own order, so that colours agree between panels.
     for line in (line for line in lines if line in highest):
-        at, values = with_gaps(line.at, line.values)
+        at, values = draw.with_gaps(line.at, line.values)
         axes.plot(at, values, lw=1.3, label=line.name)
         columns.append(values)
-    time_axis(axes, run)
+    draw.time_axis(axes, run)
     if unit == "s":
-        latency_axis(axes, columns)
+        draw.latency_axis(axes, columns)
     else:
-        amount_axis(axes)
+        draw.amount_axis(axes)
     hidden = len(lines) - len(highest)
     note = f"{hidden} lower lines are not drawn." if hidden else ""
-    return finish(
+    return draw.finish(
         axes, panel.upper() if panel == "cpu" else panel.capitalize(), "" if unit == "s" else unit, note
     )
 
