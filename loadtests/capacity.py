@@ -1,5 +1,7 @@
-"""Search for the highest rate that meets an objective. It does no I/O: it yields segments and is sent
-results."""
+"""Search for the highest rate that meets an objective.
+
+It does no I/O: it yields segments and is sent their results.
+"""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -9,6 +11,9 @@ from loadtests.results import Capacity, Measured, Probe, Segment
 from loadtests.shapes import Shape
 from loadtests.verdict import Few, Verdict
 
+Judge = Callable[[Sequence[Measured]], tuple[Verdict, str]]
+TooFew = Callable[[Sequence[Measured]], Few | None]
+Bottleneck = Callable[[Sequence[Measured]], str | None]
 Asking = Generator[Segment, Measured, Probe]
 Bracket = tuple[float, float | None]
 """A rate that holds (0: none) and the lowest rate above it that does not (None: none)."""
@@ -32,21 +37,35 @@ RECOVERIES = 10
 LEAST_SHARE = 1 / 64
 
 
-@dataclass
-class Search:
-    """One search. `judge` gives the verdict on all tries of a rate, `too_few` the replies that a verdict
-    lacks, and `bottleneck` the reason why the harness may be the limit.
+def find_capacity(
+    judge: Judge,
+    too_few: TooFew,
+    bottleneck: Bottleneck,
+    *,
+    objective: str,
+    start: float,
+    most: float,
+    precision: float,
+    seconds: float,
+) -> Shape:
+    """The search, as a shape that returns a `Capacity`; rates in requests per second.
 
-    A try lasts `seconds`, or longer if its verdict needs more replies, after a fifth of `seconds` to settle.
-    The result lies within `precision` (a share) of a rate that fails, or is `most`.
+    `judge` gives the verdict on all tries of a rate, `too_few` the replies that a verdict lacks, and
+    `bottleneck` the reason why the harness may be the limit. A try lasts `seconds`, or longer if its verdict
+    needs more replies, after a fifth of `seconds` to settle. The result lies within `precision` (a share) of
+    a rate that fails, or is `most`.
 
     Noise misleads in two ways. A rate that fails by chance hides all rates above, so the lowest rate that
     failed is tried again. A rate that holds by chance fails its confirmations, and the search goes lower.
     """
+    return _Search(judge, too_few, bottleneck, objective, start, most, precision, seconds).shape()
 
-    judge: Callable[[Sequence[Measured]], tuple[Verdict, str]]
-    too_few: Callable[[Sequence[Measured]], Few | None]
-    bottleneck: Callable[[Sequence[Measured]], str | None]
+
+@dataclass
+class _Search:
+    judge: Judge
+    too_few: TooFew
+    bottleneck: Bottleneck
     objective: str
     start: float
     most: float

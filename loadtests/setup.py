@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loadtests import shapes
 from loadtests.arrivals import Arrivals
-from loadtests.capacity import Search
+from loadtests.capacity import find_capacity
 from loadtests.crew import Crew, LocalCrew, RayCrew, RemoteCrew
 from loadtests.estimates import bottleneck
 from loadtests.objectives import Objectives, read_objectives
@@ -194,7 +194,7 @@ def _search(
         return holds(measured, objectives)
 
     def make() -> Shape:
-        return Search(
+        return find_capacity(
             judge,
             lambda measured: too_few(measured, objectives),
             bottleneck,
@@ -203,7 +203,7 @@ def _search(
             most=options.most,
             precision=options.precision,
             seconds=options.seconds,
-        ).shape()
+        )
 
     return "open", make, f"search for the highest rate with {options.slo}", "capacity"
 

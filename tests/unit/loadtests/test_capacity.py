@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loadtests.capacity import Search
+from loadtests.capacity import find_capacity
 from loadtests.histogram import bucket
 from loadtests.objectives import read_objectives
 from loadtests.results import Capacity, Interval, Measured, Segment
@@ -138,7 +138,16 @@ def search(
     bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
     few: Callable[[Sequence[Measured]], Few | None] = lambda _: None,
 ) -> Capacity:
-    shape = Search(judge, few, bottleneck, "p99=100ms", start, most, 0.05, seconds).shape()
+    shape = find_capacity(
+        judge,
+        few,
+        bottleneck,
+        objective="p99=100ms",
+        start=start,
+        most=most,
+        precision=0.05,
+        seconds=seconds,
+    )
     try:
         segment = next(shape)
         while True:
