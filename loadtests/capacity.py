@@ -185,10 +185,8 @@ class _Search:
             verdict, why = self.judge(measured)
             few = self.too_few(measured) if verdict == "unclear" else None
             if few:
-                name, seconds = (
-                    f"{few.needed - few.replies} more replies at {rate:.4g}/s",
-                    self._more(few, spent),
-                )
+                name = f"{few.needed - few.replies} more replies at {rate:.4g}/s"
+                seconds = self._more(few, spent)
                 if spent + seconds > LONGEST * self.seconds:
                     break
                 self._requests = max(self._requests, rate * (spent + seconds))

@@ -19,7 +19,7 @@ from loadtests.results import Run
 Column = NDArray[np.float64]
 
 INK, GRID = "#59616b", "#dfe3e8"
-REDS = ["#8c1d18", "#c9302c", "#e57368", "#f2a79f", "#f8d0cb", "#c9cdd3"]
+REDS = ["#8c1d18", "#f2a79f", "#c9302c", "#f8d0cb", "#e57368", "#c9cdd3"]
 ACCENT, SOFT, ORANGE, TEAL, RED = "#1f62c8", "#8fb4ea", "#d97706", "#0f8f7e", "#c9302c"
 SIZE = (6.4, 2.7)
 LEGEND_COLUMNS = 3

@@ -1,5 +1,4 @@
-"""What a reader must know of a run first: failed checks, the judgement, the result, and doubts about the
-harness."""
+"""The news of a run, most important first: failed checks, judgement, result, doubts about the harness."""
 
 from contextlib import suppress
 from typing import Literal, NamedTuple

@@ -1,6 +1,6 @@
 """The tables of a run, for the page and the terminal."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from loadtests import estimates
@@ -11,6 +11,13 @@ from loadtests.results import Clock, Measured, Run, failed_checks, failure_count
 
 ENOUGH_FOR_P999 = 1000
 PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}
+
+_RATES = (
+    estimates.offered,
+    estimates.throughput,
+    estimates.items_per_second,
+    estimates.tokens_per_second,
+)
 
 
 class Table(NamedTuple):
@@ -36,29 +43,23 @@ def brief(run: Run) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def loads(run: Run, segments: Sequence[Measured]) -> Table:
+def loads(run: Run, segments: Iterable[Measured]) -> Table:
     """One row for each segment and flow."""
     mark = MARK if failed_checks(run) else ""
-    columns: dict[str, Callable[[list[Measured], str | None], str]] = {
-        "due/s" if run.loop == "open" else "sent/s": lambda one, flow: number(
-            estimates.offered(one, flow).value
-        ),
-        f"answered/s{mark}": lambda one, flow: number(estimates.throughput(one, flow).value),
-        f"items/s{mark}": lambda one, flow: number(estimates.items_per_second(one, flow).value),
-        f"tokens/s{mark}": lambda one, flow: number(estimates.tokens_per_second(one, flow).value),
-        "p50": lambda one, flow: estimated(estimates.latency(one, 0.5, flow), duration),
-        "p90": lambda one, flow: estimated(estimates.latency(one, 0.9, flow), duration),
-        "p99 (95 % interval)": lambda one, flow: interval(estimates.latency(one, 0.99, flow), duration),
-        "p99.9": _p999,
-        "failed": lambda one, flow: share(estimates.failure_share(one, flow).value),
-    }
+    head = ["segment", "flow", "due/s" if run.loop == "open" else "sent/s"]
+    head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}"]
+    head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
     rows = []
     for one in segments:
         flows = [None, *one.intervals] if len(one.intervals) > 1 else [*one.intervals]
         for flow in flows:
-            cells = (column([one], flow) for column in columns.values())
+            rates = (rate([one], flow) for rate in _RATES)
+            p50, p90, p99 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99))
+            times = [estimated(p50, duration), estimated(p90, duration), interval(p99, duration)]
+            failed = share(estimates.failure_share([one], flow).value)
+            cells = [*(number(rate.value) for rate in rates), *times, _p999([one], flow), failed]
             rows.append([one.segment.name, flow or "all", *cells])
-    return Table("Loads", ["segment", "flow", *columns], rows, left=2)
+    return Table("Loads", head, rows, left=2)
 
 
 def clocks(run: Run, segments: Iterable[Measured]) -> Table:
