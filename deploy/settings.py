@@ -9,8 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from workers.contract import POOLS, PoolName
-from workers.strict_settings import StrictSettings
+from workers.shared.contract import POOLS, PoolName
+from workers.shared.strict_settings import StrictSettings
 
 
 class DeploySettings(StrictSettings):

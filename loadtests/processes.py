@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httpx
 
-from workers.contract import (
+from workers.plugin import die_with_parent
+from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
     EncodeRequest,
@@ -27,7 +28,6 @@ from workers.contract import (
     Text,
     encode_request,
 )
-from workers.plugin import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
 ENGINE_ENVIRONMENT = {

@@ -10,7 +10,7 @@ import httpx
 from loadtests.calm import Unusable
 from loadtests.processes import Deployment
 from loadtests.scrape import discover
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 HERE = "http://127.0.0.1:8080"
 

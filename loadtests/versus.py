@@ -26,7 +26,7 @@ from loadtests.bench.servers import Engine, Kind, Servers
 from loadtests.bench.stats import spread
 from loadtests.bench.systems import VllmRouter
 from loadtests.results import Measured, Run
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 USERS = (1, 16, 64)
 RATES = "50,100,200,300,400"

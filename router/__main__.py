@@ -4,11 +4,11 @@ import asyncio
 import os
 import sys
 
-from router.listening import listen
-from router.processes import Processes
-from router.server import Server, set_up_logging
+from router.serving.listening import listen
+from router.serving.processes import Processes
+from router.serving.server import Server, set_up_logging
 from router.settings import RouterSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 
 def main() -> int:

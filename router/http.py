@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from router.encoding import decoder_for
+from router.access.limits import Allowance
+from router.content_encoding import decoder_for
 from router.errors import ClientGone, InputError, TimedOut, TooLarge
-from router.limits import Allowance
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

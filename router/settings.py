@@ -6,12 +6,12 @@ from typing import Self
 from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from router.cors import Origins
-from router.keys import Keys
-from router.schema import Task
-from router.targets import TargetGroups, is_url
-from workers.logs import LogFormat
-from workers.strict_settings import StrictSettings, Token
+from router.access.keys import Keys
+from router.api.cors import Origins
+from router.api.schema import Task
+from router.pool.targets import TargetGroups, is_url
+from workers.shared.logs import LogFormat
+from workers.shared.strict_settings import StrictSettings, Token
 
 
 class RouterSettings(StrictSettings):
@@ -52,8 +52,8 @@ class RouterSettings(StrictSettings):
         (),
         description="API keys, of which every request but for /health and /live must bring one. Only their "
         'hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
-        '"tokens_per_minute": 1000000}], as `python -m router.keys alice` prints them; the limits may be '
-        "left out, and a hash alone is taken too.",
+        '"tokens_per_minute": 1000000}], as `python -m router.access.keys alice` prints them; the limits are '
+        "optional, and a hash alone is accepted.",
     )
     api_keys_file: Path | None = Field(
         None,

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contract import Frame, Vector
+from workers.shared.contract import Frame, Vector
 
 Array = NDArray[np.float32]
 

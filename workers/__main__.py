@@ -11,17 +11,17 @@ from types import FrameType
 import uvicorn
 import uvloop
 
-from workers import logs
 from workers.app import WorkerApp
 from workers.canary import Drift
 from workers.checkpoints.variant import CheckpointError, Variant, read_variant
-from workers.contract import PoolName
 from workers.cross_encoder import CrossEncoder
 from workers.embedding import Embedder
 from workers.encoding import Service
 from workers.engine import Engine, resolve_folder
 from workers.settings import WorkerSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared import logs
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import SettingsError, read_settings
 from workers.watchdog import Watchdog
 
 # Time from out of service to exit, so that metrics can be read.

@@ -1,4 +1,4 @@
-"""A worker's HTTP side, as one ASGI callable: the contract of `workers.contract`, and readiness."""
+"""A worker's HTTP side, as one ASGI callable: the contract of `workers.shared.contract`, and readiness."""
 
 import asyncio
 import hmac
@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
-from workers import logs, tracing
+from workers import tracing
 from workers.admission import Admission, Stay
 from workers.canary import Canaries
-from workers.contract import (
+from workers.encoding import EngineDied, Service, encode_batch
+from workers.metrics import CONTENT_TYPE, WorkerMetrics
+from workers.shared import logs
+from workers.shared.contract import (
     DEAD,
     DRAINING,
     ENCODE_PATH,
@@ -32,8 +35,6 @@ from workers.contract import (
     encode_info,
     space_header,
 )
-from workers.encoding import EngineDied, Service, encode_batch
-from workers.metrics import CONTENT_TYPE, WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contract import EncodeRequest, Failure, Vector
 from workers.encoding import Service
 from workers.metrics import WorkerMetrics
+from workers.shared.contract import EncodeRequest, Failure, Vector
 
 logger = logging.getLogger(__name__)
 

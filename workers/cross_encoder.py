@@ -19,12 +19,12 @@ from tokenizers import Tokenizer
 from workers.checkpoints.layout import TOKENIZER
 from workers.checkpoints.space import vector_space
 from workers.checkpoints.variant import CheckpointError
-from workers.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
 from workers.cross_encoder_config import config_args, read_config
 from workers.encoding import Job
 from workers.engine import WrongVectorError, log_reading, tolerance_of
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.settings import WorkerSettings
+from workers.shared.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
 from workers.windows import Windows, WindowTokenizer
 
 logger = logging.getLogger(__name__)

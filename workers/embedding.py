@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.chunks import EmptyChunkError
-from workers.contract import (
+from workers.encoding import Job
+from workers.engine import Encoded, Engine
+from workers.images import ImageError, striped_png
+from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
+from workers.shared.contract import (
     Document,
     EncodeRequest,
     Failure,
@@ -19,10 +23,6 @@ from workers.contract import (
     Text,
     Vector,
 )
-from workers.encoding import Job
-from workers.engine import Encoded, Engine
-from workers.images import ImageError, striped_png
-from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _CODES: dict[type[Fault], FailureCode] = {

@@ -5,8 +5,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple, Protocol
 
-from workers.contract import EncodeRequest, Failure, Frame, Info, Progress, encode_frame
 from workers.metrics import WorkerMetrics
+from workers.shared.contract import EncodeRequest, Failure, Frame, Info, Progress, encode_frame
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from workers.checkpoints.digest import Advance
 from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS, TOKENIZER
 from workers.checkpoints.space import vector_space
 from workers.checkpoints.variant import CheckpointError, Variant
-from workers.contract import Info, PoolName
 from workers.decoding import Decoder
 from workers.llm import VERSIONS, Llm, common_args, versions
 from workers.prompts import Prompt, Prompter
 from workers.settings import WorkerSettings
+from workers.shared.contract import Info, PoolName
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from tokenizers import Encoding, Tokenizer
 
 from workers.chunks import ChunkCutError, EmptyChunkError, join, spans_of
-from workers.contract import Document, Image, Item, Text
 from workers.plugin.spec import PoolingSpec
+from workers.shared.contract import Document, Image, Item, Text
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from workers.contract import PoolName
-from workers.logs import LogFormat
-from workers.strict_settings import StrictSettings, Token
+from workers.shared.contract import PoolName
+from workers.shared.logs import LogFormat
+from workers.shared.strict_settings import StrictSettings, Token
 
 # vLLM's engine arguments that the worker sets itself, each with the setting to use instead, if there is one.
 FIXED_ENGINE_ARGS: dict[str, str | None] = {

@@ -23,7 +23,7 @@ from deploy.local.readiness import why_taken
 from deploy.local.spec import Spec
 from deploy.local.supervisor import GaveUp, Supervisor
 from deploy.settings import DeploySettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
 DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."

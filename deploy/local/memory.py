@@ -10,7 +10,7 @@ from deploy.local.plan import GPU_SHARE, PlanError
 from deploy.local.spec import Spec
 from deploy.ray.config import Pool
 from deploy.ray.weights import least_gib, utilization, weights_gib
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 # What of a worker's settings says how much memory it takes.
 SETTINGS = ("gpu_memory_utilization", "kv_cache_gib", "max_tokens", "quantization", "dtype")

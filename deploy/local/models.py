@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.settings import DeploySettings
 from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 DEMO = "demo"
 

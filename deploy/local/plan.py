@@ -10,10 +10,10 @@ from deploy.local.models import Models
 from deploy.local.readiness import reachable
 from deploy.local.spec import Spec
 from deploy.settings import DeploySettings
-from router.keys import make_key
+from router.access.keys import make_key
 from router.settings import RouterSettings
-from workers.contract import PoolName
-from workers.strict_settings import read_settings
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import read_settings
 
 # Set here for every process, each for itself; in the environment they would be a misunderstanding.
 OURS = {

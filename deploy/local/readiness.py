@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 
-from workers.contract import LIVE_PATH, READY_PATH
+from workers.shared.contract import LIVE_PATH, READY_PATH
 
 # Router and worker answer /ready at once. On Ray a worker that hangs fails three such questions, 2 s apart,
 # before Serve replaces it: after about 21 s.

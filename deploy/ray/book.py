@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
-from router.targets import document_of
-from workers.contract import PoolName
+from router.pool.targets import document_of
+from workers.shared.contract import PoolName
 
 # Whoever has said nothing for this long is gone.
 LEASE_SECONDS = 10.0

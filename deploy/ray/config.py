@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from router.settings import RouterSettings
-from workers.contract import PoolName
 from workers.settings import WorkerSettings
-from workers.strict_settings import StrictSettings
+from workers.shared.contract import PoolName
+from workers.shared.strict_settings import StrictSettings
 
 # What the deployment sets itself, each with what to write instead.
 WORKER_OWN = {"model": "model", "task": "the pool's name", "host": "nothing", "port": "worker_ports"}

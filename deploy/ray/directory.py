@@ -15,7 +15,7 @@ from ray.experimental import internal_kv
 
 from deploy.ray.book import Book, Groups, Member, Overview, RouterReport
 from deploy.ray.pressure import Pressure
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 NAMESPACE = "triptych"
 # Longest time that one question to it may take.

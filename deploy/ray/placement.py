@@ -10,7 +10,7 @@ from deploy.ray.nodes import Node
 from deploy.ray.plan import Fit, NodePlan, Plan, PoolPlan
 from deploy.ray.room import UNIT, Cluster, Demand, Room, demand_of, empty_cluster, empty_room, matches, units
 from deploy.ray.weights import Holds, Verdict, utilization, verdict
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ROUTER = "router"
 # Above this the engines of a GPU have no room for what each takes beside its share.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from deploy.ray.nodes import Node
 from deploy.ray.room import Placed
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 Fit = Literal["fits", "fits alone", "no room"]
 

@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingContext
 from deploy.ray.directory import find_directory
 from deploy.ray.pressure import FromNone, Pressure, replicas_for
 from deploy.ray.room import matches
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ASK_SECONDS = 1.0
 # A question without an answer for this long is asked again.

@@ -23,8 +23,8 @@ from deploy.ray.config import Routers, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
 from deploy.ray.pressure import Pressure
 from deploy.ray.process import ChildProcess
-from router.keys import make_key
-from workers.contract import PoolName
+from router.access.keys import make_key
+from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 

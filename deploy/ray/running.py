@@ -20,7 +20,7 @@ from deploy.ray.config import Autoscaling, ClusterConfig, ConfigError, Pool
 from deploy.ray.directory import NAMESPACE, find_directory
 from deploy.ray.serve_app import applications
 from deploy.ray.status import Status, read_status
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer: an actor that is only being started takes a while.

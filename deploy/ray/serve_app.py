@@ -17,7 +17,7 @@ from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
 from deploy.ray.policies import NodesPolicy, PressurePolicy
 from deploy.ray.router import START_SECONDS, NodeRouter
 from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0

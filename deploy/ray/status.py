@@ -7,7 +7,7 @@ from typing import Any
 from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig
 from deploy.ray.pressure import Pressure
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
 FAILED = ("DEPLOY_FAILED",)

@@ -9,7 +9,7 @@ from typing import Literal
 from deploy.local.plan import GPU_SHARE
 from deploy.ray.config import Pool
 from workers.checkpoints.layout import INDEX, UPSTREAM_ID
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 GIB = 2**30
 UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"

@@ -18,7 +18,7 @@ from deploy.ray.config import ClusterConfig, Pool, environment
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, shared_token
 from deploy.ray.locks import held, take_port
 from deploy.ray.process import ChildProcess
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 

@@ -17,7 +17,7 @@ from deploy.ray.directory import NAMESPACE, DirectoryClient
 from deploy.ray.pressure import Pressure
 from deploy.ray.router import LOOK_SECONDS
 from deploy.ray.worker import BEAT_SECONDS
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 IN_FLIGHT = 64
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from loadtests.bench.stock import stock_copy
 from loadtests.processes import Router, StockServer, Worker
-from workers.contract import POOLS, PoolName
+from workers.shared.contract import POOLS, PoolName
 
 Kind = Literal["worker", "stock", "token-level stock"]
 Size = Literal["nano", "tiny"]

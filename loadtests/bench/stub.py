@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import uvloop
 
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     INFO_PATH,
     READY_PATH,

@@ -13,7 +13,7 @@ from loadtests.bench.http import Request, post
 from loadtests.bench.load import Read, Stream, Vector
 from loadtests.bench.measure import SAMPLE, Groups, Way
 from loadtests.processes import Process, Router, StockServer, Worker, free_port
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     EncodeRequest,
     Failure,

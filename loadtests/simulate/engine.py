@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from loadtests.simulate.events import Events
 from loadtests.simulate.profiles import Profile
-from router.item import Batch
+from router.items import Batch
 
 
 class _Given(NamedTuple):

@@ -11,15 +11,15 @@ from loadtests.simulate.engine import Engine
 from loadtests.simulate.events import Events
 from loadtests.simulate.profiles import Profile
 from router.errors import QueueFull, TimedOut
-from router.item import Batch, Gather, Item
-from router.pace import Pace
-from router.pool import QUERIES_SECONDS
-from router.queue import PoolQueue
-from router.replica import Replica, State
+from router.items import Batch, Gather, Item
+from router.pool.pace import Pace
+from router.pool.pool import QUERIES_SECONDS
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica, State
+from router.pool.shares import share_of, takes_bulk
+from router.pool.transport import WorkerClient
 from router.settings import RouterSettings
-from router.shares import share_of, takes_bulk
-from router.transport import WorkerClient
-from workers import contract
+from workers.shared import contract
 
 POOL: contract.PoolName = "retrieval"
 WIRE = contract.Item(contract.Text("", "query"))
@@ -87,7 +87,7 @@ class _Free:
 
 
 class Router:
-    """As `router.pool.Pool.dispatch` hands out, with free replicas kept instead of looked for.
+    """As `router.pool.pool.Pool.dispatch` hands out, with free replicas kept instead of looked for.
 
     `ended` is called with each request that ended, once.
     """

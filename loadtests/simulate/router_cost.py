@@ -7,12 +7,12 @@ from functools import partial
 from typing import cast
 
 from loadtests.simulate.router import VECTOR, WIRE, default
-from router.item import Batch, Gather, Item
-from router.pool import Pool
-from router.queue import PoolQueue
-from router.replica import Replica, State
-from router.transport import WorkerClient
-from workers import contract
+from router.items import Batch, Gather, Item
+from router.pool.pool import Pool
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica, State
+from router.pool.transport import WorkerClient
+from workers.shared import contract
 
 
 class _AtOnce(Replica):

@@ -15,8 +15,8 @@ from loadtests.simulate.profiles import Lengths, Profile
 from loadtests.simulate.router import Router, default
 from loadtests.simulate.stats import percentile, uncertainty
 from router.errors import QueueFull
-from router.item import Gather
-from router.pace import BATCHES_UNTIL_JUDGED
+from router.items import Gather
+from router.pool.pace import BATCHES_UNTIL_JUDGED
 
 TIMEOUT_SECONDS = 60.0
 

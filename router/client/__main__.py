@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from router.schema import TASKS
+    from router.api.schema import TASKS
 
     def between(low: int, high: int | None = None) -> Callable[[str], int]:
         def number(text: str) -> int:

@@ -9,7 +9,7 @@ from router.client.images import Image
 from router.client.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from router.schema import Task
+    from router.api.schema import Task
 
 # The most that one request may hold; longer lists are sent as several.
 MAX_ITEMS = 512

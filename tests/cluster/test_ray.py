@@ -18,7 +18,7 @@ import pytest_asyncio
 from deploy.ray.status import Status
 from tests.cluster.load import Load, vectors
 from tests.cluster.raylets import RayCluster, processes, workers_of
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

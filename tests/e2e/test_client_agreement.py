@@ -16,7 +16,7 @@ import requests
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 
 from loadtests.processes import Deployment
-from router.plan import MODEL
+from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from loadtests.processes import Deployment
-from router.plan import MODEL
+from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
 

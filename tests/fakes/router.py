@@ -10,13 +10,13 @@ import httpx
 import numpy as np
 import uvicorn
 
-from router.app import App
-from router.fleet import Fleet, Gauges
-from router.protocol import Protocol
-from router.replica import Replica, State
+from router.api.app import App
+from router.pool.fleet import Fleet, Gauges
+from router.pool.replica import Replica, State
+from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
-from workers import contract
+from workers.shared import contract
 
 IDLE = Gauges(0, 0, 0, 0, 0)
 

@@ -20,8 +20,8 @@ import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from workers import contract
 from workers.admission import Admission, Stay
+from workers.shared import contract
 
 Mode = Literal[
     "healthy",

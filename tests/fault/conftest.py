@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from router import health
+from router.pool import health
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import uvloop
 from router.errors import TABLE
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers import contract
+from workers.shared import contract
 
 # What no request here comes near; one that takes as long hangs.
 HANGS_SECONDS = 20.0

@@ -7,9 +7,9 @@ import time
 import pytest
 import uvloop
 
-from router import server as server_module
-from router.listening import copy_of, listen
-from router.server import ACCEPTS, Server
+from router.serving import server as server_module
+from router.serving.listening import copy_of, listen
+from router.serving.server import ACCEPTS, Server
 from router.settings import RouterSettings
 from tests.fakes.router import eventually
 

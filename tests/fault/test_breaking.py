@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from router import breaker
-from router.breaker import BreakerState
+from router.pool import breaker
+from router.pool.breaker import BreakerState
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from router.replica import State
+from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import check, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from router.replica import State
+from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from router.schema import TASKS, EmbeddingRequest, EmbeddingType
+from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
 from tests.fault.fuzzing import (
     DIMENSIONS,
     HANGS_SECONDS,

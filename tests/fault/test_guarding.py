@@ -12,8 +12,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from router import guard
-from router.replica import State
+from router.access import guard
+from router.pool.replica import State
 from tests.fakes.process import ROOT, router_process
 from tests.fakes.router import check, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

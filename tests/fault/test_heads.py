@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from router import protocol
+from router.serving import protocol
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_slow_clients import body_of_the_reply, connected, posted

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.replica import State
+from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

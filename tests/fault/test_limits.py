@@ -5,7 +5,7 @@ import base64
 
 import pytest
 
-from router.replica import State
+from router.pool.replica import State
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 

@@ -17,11 +17,11 @@ from loadtests.dialects import Reply, Unreadable, dialect
 from loadtests.golden import GOLDEN_TEXTS, Golden
 from loadtests.request import TASKS, Encoding, Request, Task
 from loadtests.results import WRONG
-from router import embeddings
-from router.plan import ROUTES
+from router.api import embeddings
+from router.api.plan import ROUTES
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
-from workers.contract import POOLS, Document, Image, Item, Text
+from workers.shared.contract import POOLS, Document, Image, Item, Text
 
 DIMENSIONS = 256
 PICTURES = [image("seed", 1, 56, 56, "png"), image("seed", 2, 56, 56, "jpeg")]
@@ -184,7 +184,9 @@ async def test_no_misbehaviour_of_a_worker_passes_for_a_good_reply(
             monkeypatch.setattr(embeddings, "seconds_of", lambda *_: 0.5)
         verdict = await asking(router).verdict(request, checker)
     # All vectors were there, and right, before the reply went wrong.
-    assert verdict in ({None} if mode in ("same index twice", "endless") else {"HTTP 500", "HTTP 503", "HTTP 504"})
+    assert verdict in (
+        {None} if mode in ("same index twice", "endless") else {"HTTP 500", "HTTP 503", "HTTP 504"}
+    )
 
 
 def drop(document: dict[str, Any]) -> None:

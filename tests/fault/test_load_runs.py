@@ -10,11 +10,11 @@ import pytest
 
 from loadtests.processes import free_port
 from loadtests.results import WRONG
-from router import embeddings
+from router.api import embeddings
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 TEXTS = """
 about = "Texts for every pool."

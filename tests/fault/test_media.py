@@ -13,7 +13,7 @@ from PIL import Image
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.site import hangs, says, site
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers import contract
+from workers.shared import contract
 
 OPEN = {"media_allowed_networks": ["127.0.0.1/32"]}
 

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from router import replica
-from router.pool import MAX_RETRIES
-from router.replica import PAUSE_SECONDS, State
+from router.pool import replica
+from router.pool.pool import MAX_RETRIES
+from router.pool.replica import PAUSE_SECONDS, State
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
-from workers.contract import ROUTER_HEADER
+from workers.shared.contract import ROUTER_HEADER
 
 # May be tried again: nothing of it is the fault of the batch.
 FAILING: list[Mode] = [

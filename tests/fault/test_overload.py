@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from router import breaker, pool
-from router.pool import MAX_RETRIES
-from router.retries import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
+from router.pool import breaker, pool
+from router.pool.pool import MAX_RETRIES
+from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router import processes
-from router.processes import Processes
+from router.serving import processes
+from router.serving.processes import Processes
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check, eventually
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from router import suspects
-from router.replica import State
+from router.pool import suspects
+from router.pool.replica import State
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
 from workers.admission import Admission
-from workers.contract import Text
+from workers.shared.contract import Text
 
 
 def texts_of(worker: FakeWorker) -> list[list[str]]:

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from router.metrics import SHARED_FOLDER
+from router.observe.metrics import SHARED_FOLDER
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.unit.router.test_metrics import Page, parse, value
@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 # Listens on the port that all share, and on one of its own, which it prints, so that a test can choose.
 PROGRAM = """
 import socket, sys, uvicorn
-from router.app import App
+from router.api.app import App
 from router.settings import RouterSettings
-from workers.strict_settings import read_settings
+from workers.shared.strict_settings import read_settings
 
 own = socket.create_server(("127.0.0.1", 0))
 shared = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=True)

@@ -11,7 +11,7 @@ from tests.fakes.load import OpenLoop
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.contract import Text
+from workers.shared.contract import Text
 
 
 async def test_work_that_never_ends_is_refused_when_the_time_to_stop_is_over() -> None:

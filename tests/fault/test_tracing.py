@@ -12,7 +12,7 @@ from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
 from tests.unit.router.test_metrics import value
-from workers.contract import REQUESTS_HEADER
+from workers.shared.contract import REQUESTS_HEADER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

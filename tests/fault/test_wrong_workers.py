@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from router.replica import State
+from router.pool.replica import State
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loadtests.processes import Worker, workers
 from workers.checkpoints.__main__ import main as checkpoints
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 # Far below the longest reference text (2,991 tokens), so that it is prefilled in several chunks.

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from loadtests.processes import Worker, workers
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
     EncodeRequest,

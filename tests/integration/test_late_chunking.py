@@ -13,7 +13,7 @@ from loadtests.processes import StockServer, Worker
 from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
 from workers.chunks import join, spans_of
-from workers.contract import Document, Failure, Image, Item, Text, Vector
+from workers.shared.contract import Document, Failure, Image, Item, Text, Vector
 
 CHUNKS = (
     "Berlin is the capital of Germany.",

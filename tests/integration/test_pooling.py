@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from loadtests.processes import Worker
 from tests.integration.conftest import BATCH_TOKENS
 from tests.vectors import Array, array_of, cosine
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     INFO_PATH,
     POOLS,

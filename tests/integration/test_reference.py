@@ -15,8 +15,8 @@ from tests.integration.conftest import UPSTREAM
 from tests.vectors import array_of, cosine
 from workers.checkpoints import layout
 from workers.checkpoints.__main__ import main as checkpoints
-from workers.contract import POOLS, Failure, Image, Item, Text
 from workers.prompts import Prompt, Prompter
+from workers.shared.contract import POOLS, Failure, Image, Item, Text
 
 Reference = dict[str, NDArray[np.float32]]
 ROLES = ("query", "passage")

@@ -10,7 +10,7 @@ import pytest
 from loadtests.processes import Worker, workers
 from tests.cross_encoders import CONTEXT, Score, write_bert, write_published
 from tests.vectors import array_of
-from workers.contract import Failure, Image, Item, Text, Vector
+from workers.shared.contract import Failure, Image, Item, Text, Vector
 
 Writer = Callable[[Path], Score]
 

@@ -4,7 +4,7 @@ import httpx
 
 from loadtests.processes import Worker
 from tests.unit.router.test_metrics import Page, parse, value
-from workers.contract import METRICS_PATH, Item, Text, Vector
+from workers.shared.contract import METRICS_PATH, Item, Text, Vector
 
 
 def read(worker: Worker) -> Page:

@@ -12,7 +12,7 @@ import pytest
 from loadtests.bench.stock import stock_copy
 from loadtests.processes import Worker, workers
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
-from workers.contract import (
+from workers.shared.contract import (
     ENCODE_PATH,
     LIVE_PATH,
     READY_PATH,

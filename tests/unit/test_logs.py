@@ -12,8 +12,8 @@ import pytest
 
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers import logs
-from workers.contract import REQUESTS_HEADER
+from workers.shared import logs
+from workers.shared.contract import REQUESTS_HEADER
 
 ONE, TWO = "1" * 32, "2" * 32
 

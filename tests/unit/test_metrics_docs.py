@@ -5,8 +5,8 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from router.gauges import GAUGES, Gauges
-from router.metrics import Metrics
+from router.observe.gauges import GAUGES, Gauges
+from router.observe.metrics import Metrics
 from workers.metrics import WorkerMetrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "METRICS.md"

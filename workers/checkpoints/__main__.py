@@ -9,7 +9,7 @@ from tqdm import tqdm
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance
 from workers.checkpoints.errors import CheckpointError
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from workers.checkpoints import layout
 from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.floats import Floats, decode
 from workers.checkpoints.shards import ITEM_BYTES, Tensor, load_json, read_header
-from workers.contract import POOLS, PoolName
+from workers.shared.contract import POOLS, PoolName
 
 # Settings of an adapter that change what merging means, and the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -9,7 +9,7 @@ the base's names; vLLM's own mapper for Qwen2.5-VL reads both styles.
 import re
 from typing import Literal
 
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 ARCHITECTURE = "TriptychEmbeddings"
 """What a variant's config names as its architecture; the vLLM plugin registers its model under it."""

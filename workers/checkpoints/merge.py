@@ -23,7 +23,7 @@ from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_jso
 from workers.checkpoints.source import Source
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
 from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: 4 MiB in float32, and a handful of arrays of that size."""

@@ -13,7 +13,7 @@ from workers.checkpoints.digest import Advance
 from workers.checkpoints.floats import encode
 from workers.checkpoints.tokenizer import build_tokenizer, write_tokenizer
 from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 DTYPE = "BF16"
 RANK = 32

@@ -10,7 +10,7 @@ import msgspec
 from workers.checkpoints import layout
 from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, load_json, read_shards
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 __all__ = ["FORMAT", "CheckpointError", "Kind", "Record", "Variant", "kind_of", "read_record", "read_variant"]
 

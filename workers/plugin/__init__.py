@@ -7,8 +7,8 @@ import signal
 import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
-from workers.logs import configure_in_engine
 from workers.plugin import batches, steps
+from workers.shared.logs import configure_in_engine
 
 # Set by the worker, so that stock vLLM in the same environment is left as it is.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"

@@ -6,7 +6,7 @@ from loadtests.bench.results import Row
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Engine
 from loadtests.bench.texts import Texts
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 LOADS = (
     Load("three tasks, 20-token texts, concurrency 48", 48),

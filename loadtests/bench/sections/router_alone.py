@@ -12,7 +12,7 @@ from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.stats import percentile
 from loadtests.bench.systems import EMBEDDINGS, our_body
 from loadtests.processes import Process, Router, free_port
-from workers.contract import ENCODE_PATH, READY_PATH, EncodeRequest, Item, Text, encode_request
+from workers.shared.contract import ENCODE_PATH, READY_PATH, EncodeRequest, Item, Text, encode_request
 
 FORMS = ("float", "base64", "binary", "npy")
 CONCURRENCY = 64

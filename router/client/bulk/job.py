@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from router.client.bulk.problems import Refused
 
 if TYPE_CHECKING:
-    from router.schema import Task
+    from router.api.schema import Task
 
 
 @dataclass(frozen=True)

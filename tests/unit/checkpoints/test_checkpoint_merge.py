@@ -12,7 +12,7 @@ from safetensors import safe_open
 from workers.checkpoints import merge
 from workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
 from workers.checkpoints.variant import read_variant
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 LAYERS = 2
 

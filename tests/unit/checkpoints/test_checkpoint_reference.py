@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 PREFIX = {"query": "Query: ", "passage": "Passage: "}
 PROMPT = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|>\n"

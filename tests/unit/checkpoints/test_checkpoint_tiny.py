@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from workers.checkpoints.__main__ import main
 from workers.checkpoints.tokenizer import SPECIAL_TOKENS
 from workers.checkpoints.variant import kind_of, read_variant
-from workers.contract import POOLS
+from workers.shared.contract import POOLS
 
 TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
 

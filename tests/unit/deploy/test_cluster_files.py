@@ -25,8 +25,8 @@ from deploy.local.readiness import REPLY_SECONDS
 from deploy.ray.config import ClusterConfig, Routers, parse_config, read_config
 from deploy.ray.room import matches
 from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
+from router.pool.targets import read_document
 from router.settings import RouterSettings
-from router.targets import read_document
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[3]

@@ -12,8 +12,8 @@ from deploy.local.models import Models
 from deploy.local.plan import PlanError, plan_router, plan_workers, with_token
 from deploy.local.spec import Spec
 from deploy.settings import DeploySettings
-from router.keys import KeyRing, read_keys
-from workers.contract import POOLS
+from router.access.keys import KeyRing, read_keys
+from workers.shared.contract import POOLS
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=True)
 

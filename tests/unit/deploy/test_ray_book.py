@@ -4,7 +4,7 @@ import pytest
 
 from deploy.ray.book import LEARNING_SECONDS, LEASE_SECONDS, Book, Member, RouterReport
 from deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure, replicas_for
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 NOW = 100.0
 

@@ -9,7 +9,7 @@ from deploy.ray.config import ClusterConfig, parse_config
 from deploy.ray.nodes import parse_nodes
 from deploy.ray.placement import plan
 from deploy.ray.plan import Plan, as_dict, render
-from workers.contract import PoolName
+from workers.shared.contract import PoolName
 
 WEIGHTS: dict[PoolName, float | None] = {"retrieval": 7.0, "text-matching": 7.0, "code": 7.0}
 NO_PACKING = "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY"

@@ -17,7 +17,7 @@ from deploy.ray.config import ClusterConfig, ConfigError, environment, parse_con
 from deploy.ray.pressure import Pressure
 from deploy.ray.router import read_metrics, with_empty_pools, with_own_key
 from deploy.ray.running import scaled
-from router.keys import KeyRing, read_keys
+from router.access.keys import KeyRing, read_keys
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, dialect, pool_of
 from loadtests.request import TASKS, Encoding, Request
-from router.plan import ROUTES
+from router.api.plan import ROUTES
 from workers import prompts
 
 HERE = "http://127.0.0.1:8080"

@@ -14,7 +14,7 @@ from loadtests.simulate.experiments import CURVES
 from loadtests.simulate.profiles import GPU, NANO, NANO_STEPS, PAGES, SHORT, TEXTS, Lengths, Noise, Profile
 from loadtests.simulate.stats import percentile, uncertainty
 from loadtests.simulate.system import Outcome, Setup, Simulation, steady
-from router.dispatcher import Dispatcher
+from router.pool.dispatcher import Dispatcher
 
 SECONDS = 0.01
 ONE = Lengths("one token", ((1.0, 1, 0.0),))

@@ -3,9 +3,9 @@
 import struct
 from collections.abc import Callable, Sequence
 
-from router.item import Gather, Item, Query
-from router.queue import PoolQueue, Taken
-from workers import contract
+from router.items import Gather, Item, Query
+from router.pool.queue import PoolQueue, Taken
+from workers.shared import contract
 
 NEVER = float("inf")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.accept import prefers
+from router.api.accept import prefers
 
 NPY, JSON = "application/x-npy", "application/json"
 

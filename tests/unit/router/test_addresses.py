@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.addresses import MAX_URL_CHARACTERS, Refused, check_url, is_allowed
+from router.media.addresses import MAX_URL_CHARACTERS, Refused, check_url, is_allowed
 
 NOT_PUBLIC = [
     # This host, private, carrier-grade NAT, loopback, link-local and the metadata services there.

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from router.fleet import Fleet
-from router.plan import MODELS
-from router.schema import TASKS
+from router.api.plan import MODELS
+from router.api.schema import TASKS
+from router.pool.fleet import Fleet
 from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
 
@@ -245,7 +245,7 @@ async def test_an_error_that_nobody_foresaw_is_told_without_its_inside(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("router.app.model_list", broken)
+    monkeypatch.setattr("router.api.app.model_list", broken)
     reply = await client.get("/v1/models")
     assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in reply.text

@@ -2,9 +2,9 @@
 
 import pytest
 
+from router.api.rerank import parse_rerank
+from router.api.schema import TextItem, parse_request
 from router.errors import Invalid
-from router.rerank import parse_rerank
-from router.schema import TextItem, parse_request
 
 LONE = [
     (rb"half \ud83d emoji", "half \ufffd emoji"),

@@ -1,6 +1,6 @@
 """When a replica that failed is left alone, and when it is tried again."""
 
-from router.breaker import (
+from router.pool.breaker import (
     FAILURES_UNTIL_OPEN,
     LONGEST_OPEN_SECONDS,
     OPEN_SECONDS,

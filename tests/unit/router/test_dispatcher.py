@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from router.dispatcher import SPARE_SECONDS, Dispatched, Dispatcher
-from router.item import Gather, Item
-from router.queue import PoolQueue
-from router.replica import Replica
+from router.items import Gather, Item
+from router.pool.dispatcher import SPARE_SECONDS, Dispatched, Dispatcher
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, admit, make_item
 

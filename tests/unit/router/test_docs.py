@@ -11,10 +11,10 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from router.app import App
+from router.api.app import App
+from router.api.plan import MODEL
+from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
 from router.errors import TABLE
-from router.plan import MODEL
-from router.schema import TASKS, EmbeddingRequest, EmbeddingType
 from router.settings import RouterSettings
 from tests.unit.router.apps import Workers, client_of_app
 

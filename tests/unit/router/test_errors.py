@@ -6,7 +6,7 @@ import json
 import pytest
 
 from router import errors
-from router.app import error_reply
+from router.api.app import error_reply
 from router.errors import TABLE, FieldError, Invalid, MethodNotAllowed, QueueFull, RouterError, shorten
 
 # API.md, as far as this version goes, and the two that any HTTP server has.

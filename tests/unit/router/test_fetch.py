@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from router import fetch
 from router.errors import MediaUnreachable, TooLarge
-from router.fetch import MAX_FETCHES_PER_HOST, MAX_REDIRECTS, Fetcher, system_lookup
+from router.media import fetch
+from router.media.fetch import MAX_FETCHES_PER_HOST, MAX_REDIRECTS, Fetcher, system_lookup
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from router.app import App
-from router.guard import OPEN_PATHS, Guard
+from router.access.guard import OPEN_PATHS, Guard
+from router.api.app import App
 from router.http import Request
 from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
-from workers.strict_settings import SettingsError
+from workers.shared.strict_settings import SettingsError
 
 SECRET = "triptych_one-of-the-keys-that-no-output-may-hold"
 BEARER = {"Authorization": f"Bearer {SECRET}"}

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from yarl import URL
 
-from router.health import SILENCES_UNTIL_DOWN, Prober
-from router.replica import Replica, State
-from router.transport import WorkerReply
+from router.pool.health import SILENCES_UNTIL_DOWN, Prober
+from router.pool.replica import Replica, State
+from router.pool.transport import WorkerReply
 from tests.unit.router.apps import info
 
 

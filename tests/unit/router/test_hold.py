@@ -9,13 +9,13 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import breaker
-from router import replica as replica_module
 from router.errors import Internal, TimedOut, Unavailable
-from router.hold import Hold
-from router.item import Gather
-from router.pool import Pool
-from router.queue import PoolQueue
+from router.items import Gather
+from router.pool import breaker
+from router.pool import replica as replica_module
+from router.pool.hold import Hold
+from router.pool.pool import Pool
+from router.pool.queue import PoolQueue
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_own_results

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from router import keys
+from router.access import keys
+from router.access.keys import KeyRing, KeysError, main, make_key, read_keys
 from router.errors import InvalidKey, MissingKey
-from router.keys import KeyRing, KeysError, main, make_key, read_keys
 
 SECRET = "triptych_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()

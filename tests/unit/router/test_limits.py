@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import limits_file
+from router.access import limits_file
+from router.access.keys import Key
+from router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
+from router.access.limits_file import LimitsFile
 from router.errors import RateExceeded, RequestRateExceeded, TokenRateExceeded
-from router.keys import Key
-from router.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
-from router.limits_file import LimitsFile
 
 NOW = 1_000_000.0
 

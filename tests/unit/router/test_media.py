@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from router.errors import MediaInvalid, TooLarge
-from router.media import (
+from router.media.formats import (
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,

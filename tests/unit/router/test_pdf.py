@@ -17,10 +17,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from router import pdf
 from router.errors import Internal, MediaInvalid, TooLarge
-from router.pdf import COMMAND, PdfRenderer
-from router.pdf_process import (
+from router.media import pdf
+from router.media.pdf import COMMAND, PdfRenderer
+from router.media.pdf_process import (
     MAX_CPU_SECONDS,
     MAX_MEMORY_BYTES,
     MAX_MESSAGE_BYTES,
@@ -226,7 +226,7 @@ async def test_many_pages_may_take_longer_than_one(monkeypatch: pytest.MonkeyPat
 
 _SPEAK = """
 import sys, time
-from router.pdf_process import *
+from router.media.pdf_process import *
 def say(message): sys.stdout.buffer.write(encode(message)); sys.stdout.buffer.flush()
 say(Ready())
 size = int.from_bytes(sys.stdin.buffer.read(4), "little"); sys.stdin.buffer.read(size)
@@ -320,7 +320,7 @@ async def test_a_process_starts_only_when_it_is_needed_and_is_used_again() -> No
 
 
 async def test_after_enough_documents_a_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.pdf.DOCUMENTS_PER_PROCESS", 2)
+    monkeypatch.setattr("router.media.pdf.DOCUMENTS_PER_PROCESS", 2)
     async with renderer(1) as rendering:
         seen = []
         for _ in range(4):

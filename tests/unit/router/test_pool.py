@@ -7,17 +7,17 @@ from typing import Protocol
 
 import pytest
 
-from router.breaker import FAILURES_UNTIL_OPEN
 from router.errors import TimedOut
-from router.item import Batch, Gather, Item
-from router.pace import BATCHES_UNTIL_JUDGED
-from router.pool import Clock, Pool
-from router.queue import PoolQueue
-from router.replica import Replica, ReplicaFailed
-from router.retries import SMALLEST_CAPACITY
+from router.items import Batch, Gather, Item
+from router.pool.breaker import FAILURES_UNTIL_OPEN
+from router.pool.pace import BATCHES_UNTIL_JUDGED
+from router.pool.pool import Clock, Pool
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica, ReplicaFailed
+from router.pool.retry_budget import SMALLEST_CAPACITY
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request, vector
-from workers import contract
+from workers.shared import contract
 
 
 class Hand:

@@ -11,16 +11,16 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import breaker
-from router import replica as replica_module
 from router.errors import CrashesWorker, Internal, TimedOut, Unavailable
-from router.item import Batch, Gather, Item
-from router.pool import MAX_RETRIES, Pool
-from router.queue import PoolQueue
-from router.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
+from router.items import Batch, Gather, Item
+from router.pool import breaker
+from router.pool import replica as replica_module
+from router.pool.pool import MAX_RETRIES, Pool
+from router.pool.queue import PoolQueue
+from router.pool.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, make_request
-from workers import contract
+from workers.shared import contract
 
 OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
 # Those after which an item has not been tried, and may be sent once more than its tries.

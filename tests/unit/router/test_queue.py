@@ -2,12 +2,12 @@
 
 import pytest
 
-from router import queue as queue_module
 from router.errors import QueueFull
-from router.item import Gather, Item, Place, Query
-from router.queue import TRIES_BEFORE_ALONE, PoolQueue
+from router.items import Gather, Item, Place, Query
+from router.pool import queue as queue_module
+from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
 from tests.unit.router.items import admit, held_against, make_request, take_next, vector
-from workers import contract
+from workers.shared import contract
 
 
 def queue_of(*gathers: Gather, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:

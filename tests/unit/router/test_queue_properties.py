@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from router.errors import Internal, QueueFull, TimedOut
-from router.item import Batch, Gather, Item, Place
-from router.queue import TRIES_BEFORE_ALONE, PoolQueue
+from router.items import Batch, Gather, Item, Place
+from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
 from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
 
 MAX_TOKENS = 60

@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.item import Batch
-from router.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
+from router.items import Batch
+from router.pool.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.replies import embeddings_body
-from router.schema import EmbeddingType
-from workers.contract import Vector
+from router.api.replies import embeddings_body
+from router.api.schema import EmbeddingType
+from workers.shared.contract import Vector
 
 FORMS: tuple[EmbeddingType, ...] = get_args(EmbeddingType)
 VALUES = [0.5, -0.25, 0.0, 1e-7, -1.0, 3.0, -0.0, 0.125, -2.0, 7.0]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from router.server import Server
+from router.serving.server import Server
 from router.settings import RouterSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 WORKERS = [{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.replica import Replica
-from router.shares import SMALLEST_SHARE_TOKENS, share_of, takes_bulk
+from router.pool.replica import Replica
+from router.pool.shares import SMALLEST_SHARE_TOKENS, share_of, takes_bulk
 from tests.unit.router.apps import Workers
 
 FIXED, PER_TOKEN = 0.01, 20e-6

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.targets import DocumentError, Labels, TargetGroup, change, document_of, read_document
-from workers.contract import PoolName
+from router.pool.targets import DocumentError, Labels, TargetGroup, change, document_of, read_document
+from workers.shared.contract import PoolName
 
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 

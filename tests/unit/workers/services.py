@@ -1,8 +1,8 @@
 """A worker's service without an engine, for tests to build upon."""
 
 from tests.fakes.worker import FakeWorker, vector_of
-from workers.contract import EncodeRequest, Failure, Frame, Item
 from workers.encoding import Job
+from workers.shared.contract import EncodeRequest, Failure, Frame, Item
 
 
 class FakeService:

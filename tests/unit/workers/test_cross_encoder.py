@@ -16,10 +16,10 @@ from tests.cross_encoders import CONTEXT, published_config, write_bert, write_pu
 from workers import cross_encoder
 from workers.checkpoints.layout import CONFIG, TOKENIZER
 from workers.checkpoints.variant import CheckpointError
-from workers.contract import EncodeRequest, Failure, Frame, Item, Text, Vector
 from workers.cross_encoder import CrossEncoder
 from workers.cross_encoder_config import MODEL_TYPES, read_config
 from workers.settings import WorkerSettings
+from workers.shared.contract import EncodeRequest, Failure, Frame, Item, Text, Vector
 from workers.windows import WindowTokenizer
 
 BOUND = 1024

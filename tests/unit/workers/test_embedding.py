@@ -10,12 +10,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
-from workers.contract import EncodeRequest, Failure, Frame, Image, Item, Text, Vector
 from workers.decoding import Decoder
 from workers.embedding import Embedder, max_sim
 from workers.engine import Encoded
 from workers.images import striped_png
 from workers.prompts import Prompt, Prompter
+from workers.shared.contract import EncodeRequest, Failure, Frame, Image, Item, Text, Vector
 
 
 class Engine:

@@ -19,7 +19,7 @@ from workers.cross_encoder import cross_encoder_args
 from workers.engine import context_of, engine_args, resolve_folder
 from workers.llm import common_args
 from workers.settings import WorkerSettings
-from workers.strict_settings import SettingsError, read_settings
+from workers.shared.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
 

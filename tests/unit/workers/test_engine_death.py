@@ -10,7 +10,7 @@ import pytest
 from tests.unit.workers.services import FakeService
 from tests.unit.workers.test_observing import batch, client_of
 from workers.app import WorkerApp
-from workers.contract import (
+from workers.shared.contract import (
     DEAD,
     DRAINING,
     ENCODE_PATH,

@@ -12,7 +12,8 @@ from tests.fakes.worker import vector_of
 from tests.unit.router.test_metrics import parse, value
 from tests.unit.workers.services import FakeService
 from workers.app import WorkerApp
-from workers.contract import (
+from workers.encoding import Job
+from workers.shared.contract import (
     ENCODE_PATH,
     METRICS_PATH,
     OVERLOADED,
@@ -26,7 +27,6 @@ from workers.contract import (
     Text,
     encode_request,
 )
-from workers.encoding import Job
 
 
 class Service(FakeService):

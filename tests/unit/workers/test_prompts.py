@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
-from workers.contract import Document, Item, Text
 from workers.prompts import Prompt, Prompter, PromptError, TokenLimitError
+from workers.shared.contract import Document, Item, Text
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 

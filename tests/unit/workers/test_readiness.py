@@ -14,7 +14,7 @@ from tests.unit.workers.test_observing import batch, client_of
 from workers import canary, encoding
 from workers.app import WorkerApp
 from workers.canary import Drift
-from workers.contract import (
+from workers.shared.contract import (
     DRAINING,
     ENCODE_PATH,
     LIVE_PATH,

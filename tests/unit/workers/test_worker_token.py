@@ -7,8 +7,8 @@ from pydantic import SecretStr, ValidationError
 
 from tests.unit.workers.services import FakeService
 from workers.app import WorkerApp
-from workers.contract import ENCODE_PATH, INFO_PATH, LIVE_PATH, READY_PATH
 from workers.settings import WorkerSettings
+from workers.shared.contract import ENCODE_PATH, INFO_PATH, LIVE_PATH, READY_PATH
 
 TOKEN = "a-token-that-no-output-may-hold"
 

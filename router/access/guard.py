@@ -1,0 +1,110 @@
+"""Who may come in: holds the keys, and reads their file anew when it changes."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+
+from router.access.keys import Key, KeyRing, KeysError, read_keys
+from router.access.limits import Allowance, Memory, Store
+from router.access.limits_file import LimitsFile
+from router.http import Request
+from router.settings import RouterSettings
+from workers.shared.strict_settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+# What answers without a key: that the process lives.
+OPEN_PATHS = frozenset({"/health", "/live"})
+RELOAD_SECONDS = 1.0
+
+
+class Guard:
+    """Lets everybody in where the settings name no keys. Used as an async context: the file is watched."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        """Raises `SettingsError`."""
+        self._given = settings.api_keys
+        self._path = settings.api_keys_file
+        self._seen: object = None
+        self._ring: KeyRing | None = None
+        self._store: Store | None = None
+        self._watching: asyncio.Task[None] | None = None
+        if not settings.guarded:
+            return
+        try:
+            self._seen = _state_of(self._path)
+            self._ring = self._read()
+        except KeysError as error:
+            raise SettingsError(f"{self._source}: {error}") from None
+        try:
+            self._store = LimitsFile(settings.limits_file) if settings.limits_file else Memory()
+        except OSError as error:
+            raise SettingsError(f"ROUTER_LIMITS_FILE: {error}") from None
+
+    async def __aenter__(self) -> "Guard":
+        if self._path is not None:
+            self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    def admit(self, request: Request) -> Allowance | None:
+        """What the request may use, None for no limits.
+
+        Raises `MissingKey`, `InvalidKey` or `RequestRateExceeded`.
+        """
+        if self._ring is None or request.path in OPEN_PATHS:
+            return None
+        key = self._ring.find(request.headers.get(b"authorization"))
+        if key.requests_per_minute is None and key.tokens_per_minute is None:
+            return None
+        assert self._store is not None
+        return Allowance(key, self._store, time.monotonic())
+
+    def reload(self) -> None:
+        """Read the file if it has changed; one that cannot be used changes nothing but the log."""
+        state = _state_of(self._path)
+        if state == self._seen:
+            return
+        self._seen = state
+        try:
+            ring = self._read()
+        except KeysError as error:
+            log.error("%s: %s; the keys stay as they were", self._source, error)
+            return
+        self._ring = ring
+        log.info("%s: read anew, %d keys in all", self._source, len(ring))
+
+    @property
+    def _source(self) -> str:
+        return f"ROUTER_API_KEYS_FILE ({self._path})" if self._path else "ROUTER_API_KEYS"
+
+    def _read(self) -> KeyRing:
+        keys: tuple[Key, ...] = self._given
+        if self._path is not None:
+            try:
+                keys += read_keys(self._path.read_bytes())
+            except OSError as error:
+                raise KeysError(f"cannot be read: {error.strerror}") from None
+        return KeyRing(keys)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            # In a thread, since the file may lie on a disk that takes its time.
+            await asyncio.to_thread(self.reload)
+
+
+def _state_of(path: Path | None) -> object:
+    """What is another when the file is: also when it is replaced by one that is as old."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            state = os.stat(path)
+            return state.st_ino, state.st_mtime_ns, state.st_size
+    return None

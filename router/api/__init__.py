@@ -1,0 +1,1 @@
+"""The HTTP API: endpoints, request schema, planning, replies, OpenAPI."""

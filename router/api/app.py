@@ -1,0 +1,278 @@
+"""The ASGI application: routes, and the headers and errors that every reply has in common."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from router.access.guard import Guard
+from router.api import docs
+from router.api.cors import Cors
+from router.api.embeddings import embeddings
+from router.api.models import model, model_list
+from router.api.openapi import openapi
+from router.api.rerank import rerank
+from router.api.work import seconds_of
+from router.errors import (
+    TABLE,
+    AuthError,
+    ClientGone,
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    QueueFull,
+    RateExceeded,
+    RouterError,
+    Unavailable,
+    UnsupportedEncoding,
+)
+from router.http import (
+    Header,
+    Receive,
+    Reply,
+    Request,
+    Scope,
+    Send,
+    error_body,
+    id_of,
+    json_reply,
+    send_reply,
+)
+from router.media.loader import MediaLoader
+from router.observe.gauges import Gauges, SharedGauges
+from router.observe.metrics import CONTENT_TYPE
+from router.pool.fleet import Fleet
+from router.pool.pool import RETRY_AFTER
+from router.pool.targets import document_of
+from router.settings import RouterSettings
+from workers.shared import logs
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Reply]]
+MODEL_PATH = "/v1/models/"
+CLOSE: Header = (b"connection", b"close")
+# Clients make paths up; each would be a series of its own.
+NO_ROUTE = "other"
+# For metrics and traces: no such reply is sent, since nobody is there.
+CLIENT_GONE_STATUS = 499
+
+
+class App:
+    """Serves one fleet, which lives as long as the server does; `draining` says that it is about to stop."""
+
+    def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
+        self.fleet = fleet or Fleet(settings)
+        self.draining = False
+        self.cors = Cors(settings.cors_origins)
+        self.guard = Guard(settings)
+        self.media = MediaLoader(settings, self.fleet.metrics)
+        self._gauges = SharedGauges(self.fleet)
+        self._metrics = self.fleet.metrics
+        self._tracing = self.fleet.tracing
+        self._settings = settings
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v1/embeddings": {"POST": self._embeddings},
+            "/v1/rerank": {"POST": self._rerank},
+            "/v1/models": {"GET": self._models},
+            MODEL_PATH: {"GET": self._model},
+            "/health": {"GET": self._live},
+            "/live": {"GET": self._live},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._read_metrics},
+            "/targets": {"GET": self._targets},
+            "/openapi.json": {"GET": self._openapi},
+            "/docs": {"GET": self._docs},
+        }
+        # What is asked for there has to wait for its turn.
+        self._work = {route.encode(): route for route, methods in self._routes.items() if "POST" in methods}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "http":
+            await self._http(Request(scope, receive), send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.guard, self.fleet, self.media, self._gauges:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        if self._tracing:
+            await self._tracing.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return openapi(self._settings)
+
+    def turn_away(
+        self, method: bytes, path: bytes, headers: Sequence[Header]
+    ) -> tuple[Reply, list[Header]] | None:
+        """The reply to a request that cannot be done in time whatever its body says; None for any other.
+
+        Under overload most requests end here, and what these do not cost is left for the others.
+        """
+        route = self._work.get(path)
+        if route is None or method != b"POST":
+            return None
+        named = dict(headers)
+        try:
+            self.fleet.check_any_room(self.fleet.clock() + seconds_of(named, self._settings))
+        except QueueFull as full:
+            status, reason = TABLE[QueueFull]
+            self._metrics.answered(route, status, 0.0)
+            self._metrics.rejected(reason)
+            id = id_of(named)
+            common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
+            return error_reply(full, id), [*common, CLOSE] if self.draining else common
+        except Invalid:
+            # Which field it is, its handler says.
+            pass
+        return None
+
+    async def _http(self, request: Request, send: Send) -> None:
+        started = time.perf_counter()
+        logs.requests.set((request.id.decode(),))
+        route = self._route(request.path)
+        if self._tracing:
+            request.span = self._tracing.request(request, route)
+        self._gauges.requests += 1
+        status, reason = CLIENT_GONE_STATUS, "CLIENT_GONE"
+        try:
+            reply, reason = await self._reply(request, route)
+            status = reply.status
+            total = time.perf_counter() - started
+            headers = _common_headers(request.id, total, request.queue_seconds, request.inference_seconds)
+            headers += request.reply_headers
+            headers += self.cors.headers(request.headers)
+            if self.draining or request.cut_off:
+                headers.append(CLOSE)
+            if request.allowance is not None:
+                now = time.monotonic()
+                request.allowance.settle(now, refused=status == 429)
+                headers += request.allowance.headers(now)
+            await send_reply(send, reply, headers)
+        except ClientGone:
+            pass
+        finally:
+            self._gauges.requests -= 1
+            self._metrics.answered(route, status, time.perf_counter() - started)
+            if reason:
+                self._metrics.rejected(reason)
+            if self._tracing and request.span:
+                self._tracing.answered(request.span, status, reason)
+
+    async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
+        """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
+        error: RouterError
+        if preflight := self.cors.preflight(request):
+            return preflight, ""
+        try:
+            request.allowance = self.guard.admit(request)
+            return await self._handler(request, route)(request), ""
+        except ClientGone:
+            raise
+        except asyncio.CancelledError:
+            # Only the server does this, to what is still open when its time to stop has run out.
+            error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
+        except RouterError as foreseen:
+            error = foreseen
+        except Exception:
+            log.exception("a request ended in an error that nobody foresaw. This is a bug.")
+            error = Internal("the router failed")
+        return error_reply(error, request.id), TABLE[type(error)][1]
+
+    def _route(self, path: str) -> str:
+        """The route of a path: one of those that there are, or `NO_ROUTE`."""
+        if path in self._routes:
+            return path
+        return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
+
+    def _handler(self, request: Request, route: str) -> Handler:
+        methods = self._routes.get(route)
+        if methods is None:
+            raise NotFound(f"no path {request.path[:100]}; see /docs")
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            raise MethodNotAllowed(f"{request.path[:100]} takes {', '.join(methods)}", list(methods))
+        return handler
+
+    async def _embeddings(self, request: Request) -> Reply:
+        return await embeddings(request, self.fleet, self.media, self._settings)
+
+    async def _rerank(self, request: Request) -> Reply:
+        return await rerank(request, self.fleet, self.media, self._settings)
+
+    async def _models(self, _: Request) -> Reply:
+        return json_reply(200, model_list(self.fleet))
+
+    async def _model(self, request: Request) -> Reply:
+        name = request.path.removeprefix(MODEL_PATH)
+        return json_reply(200, model(name, self.fleet, self._settings.model_aliases))
+
+    async def _live(self, _: Request) -> Reply:
+        return json_reply(200, {"status": "ok"})
+
+    async def _ready(self, _: Request) -> Reply:
+        not_ready = self.fleet.not_ready()
+        pools = {name: not_ready.get(name, "ready") for name in self.fleet.pools}
+        reason = "draining" if self.draining else self.fleet.waiting_for
+        ready = not not_ready and reason is None
+        status = {"ready": ready, "reason": reason, "pools": pools, "vector_spaces": self.fleet.spaces}
+        return json_reply(200 if ready else 503, status)
+
+    async def _read_metrics(self, _: Request) -> Reply:
+        own = self._gauges.own(asking=1)
+
+        def page() -> bytes:
+            return self._metrics.render(Gauges([own, *self._gauges.others()]))
+
+        # Making the page takes milliseconds, and where several routers share a port it reads their files.
+        return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
+
+    async def _targets(self, _: Request) -> Reply:
+        return json_reply(200, document_of(self.fleet.targets))
+
+    async def _openapi(self, _: Request) -> Reply:
+        return json_reply(200, self._document)
+
+    async def _docs(self, request: Request) -> Reply:
+        address = f"http://{request.header('host') or f'{self._settings.host}:{self._settings.port}'}"
+        page = docs.page(self._document, address)
+        return Reply(200, page.encode(), b"text/html; charset=utf-8")
+
+
+def error_reply(error: RouterError, request_id: bytes) -> Reply:
+    """The one shape that every error has."""
+    status, code = TABLE[type(error)]
+    content = error_body(status, code, error.detail, request_id)
+    headers: list[Header] = []
+    if isinstance(error, Invalid):
+        content["errors"] = error.errors
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allow).encode()))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"gzip, deflate"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if isinstance(error, AuthError):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RateExceeded):
+        headers += error.headers
+    return json_reply(status, content, tuple(headers))
+
+
+def _common_headers(id: bytes, total: float, queue: float, inference: float) -> list[Header]:
+    overhead = total - queue - inference
+    return [
+        (b"x-request-id", id),
+        (b"x-total-time", b"%.3f" % (total * 1e3)),
+        (b"x-queue-time", b"%.3f" % (queue * 1e3)),
+        (b"x-inference-time", b"%.3f" % (inference * 1e3)),
+        (b"x-router-overhead", b"%.3f" % (overhead * 1e3)),
+    ]

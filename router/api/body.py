@@ -1,0 +1,66 @@
+"""JSON request bodies: checks how much one holds, parses and validates it, and names every wrong field."""
+
+import json
+import re
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from router.api.bounds import MaxItems, check_values
+from router.errors import FieldError, Invalid, shorten
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
+    """Validate `body` as `model`; raises `Invalid`, which names every field that is wrong.
+
+    A lone surrogate escape becomes U+FFFD: `JSON.stringify` writes one for a text that was cut within a
+    character, and one such text is no reason to refuse the other inputs. A UTF-8 byte order mark is skipped,
+    as RFC 8259 (section 8.1) allows.
+    """
+    body = body.removeprefix(_BOM)
+    check_values(body, context.max_items)
+    try:
+        try:
+            return model.model_validate_json(body, context=context)
+        except ValidationError as error:
+            mended = _without_lone_surrogates(body) if _has_bad_escape(error) else None
+            if mended is None:
+                raise
+            return model.model_validate_json(mended, context=context)
+    except ValidationError as error:
+        raise Invalid(_field_errors(error)) from None
+
+
+def _has_bad_escape(error: ValidationError) -> bool:
+    """Whether the parser stopped at a surrogate escape: the `json_invalid` error is always the only one."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return first["type"] == "json_invalid" and "hex escape" in first["msg"]
+
+
+def _without_lone_surrogates(body: bytes) -> str | None:
+    """`body` with each lone surrogate as U+FFFD; None when it has other faults too.
+
+    `json` accepts lone surrogates and joins pairs, so any surrogate left in its output is lone.
+    """
+    try:
+        return _SURROGATE.sub("\ufffd", json.dumps(json.loads(body.decode()), ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _field_errors(error: ValidationError) -> list[FieldError]:
+    """Every fault of a body as API clients read it; the tags of unions are taken out of the paths."""
+    return [
+        FieldError(
+            field=" -> ".join(["body", *(str(part) for part in fault["loc"] if str(part)[:1] != "|")]),
+            message=fault["msg"],
+            type=fault["type"],
+            input=None if fault["type"] in ("missing", "json_invalid") else shorten(fault["input"]),
+        )
+        for fault in error.errors(include_url=False, include_context=False)
+    ]

@@ -1,0 +1,68 @@
+"""`POST /v1/embeddings`, from body to body."""
+
+import time
+
+from router.api.accept import prefers
+from router.api.plan import plan
+from router.api.replies import embeddings_body, npy_body
+from router.api.schema import EmbeddingRequest, parse_request
+from router.api.work import bulk_of, gather, limits_of, seconds_of, take_tokens, taking_turns, tokens_of
+from router.errors import Invalid
+from router.http import Header, Reply, Request
+from router.media.loader import MediaLoader
+from router.pool.fleet import Fleet
+from router.settings import RouterSettings
+from workers.shared.contract import Vector
+
+NPY = "application/x-npy"
+JSON = "application/json"
+
+
+async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
+    """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
+    bulk = bulk_of(request)
+    seconds = seconds_of(request.headers, settings)
+    started = fleet.clock()
+    fleet.check_any_room(started + seconds)
+    body = await request.body(settings.max_body_bytes, seconds)
+    wanted = parse_request(body, settings.model_aliases, settings.max_items)
+    npy = _wants_npy(request, wanted)
+    items = plan(wanted, limits_of(fleet, settings), bulk)
+    take_tokens(request, items)
+    items = await media.load(request, items, seconds - (fleet.clock() - started))
+    vectors = await gather(request, fleet, items, seconds - (fleet.clock() - started))
+    headers = _cut_header(vectors)
+    started = time.perf_counter()
+    if npy:
+        tokens = str(tokens_of(vectors)).encode()
+        headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
+        reply = npy_body(vectors, wanted.embed_dtype or "float32")
+        fleet.metrics.encoded("npy", time.perf_counter() - started)
+        return Reply(200, reply, NPY.encode(), tuple(headers))
+    form = wanted.embedding_type or "float"
+    reply = await taking_turns(embeddings_body(vectors, form, bool(wanted.return_multivector)))
+    fleet.metrics.encoded(form, time.perf_counter() - started)
+    return Reply(200, reply, headers=tuple(headers))
+
+
+def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:
+    """Whether the reply is to be a matrix; raises `Invalid` where it cannot be one."""
+    npy = prefers(request.header("accept"), NPY, JSON)
+    if npy and wanted.return_multivector:
+        raise Invalid.field(
+            "header -> accept", f"multi-vectors make no matrix; take {NPY} out", "conflict", NPY
+        )
+    if wanted.embed_dtype is not None and not npy:
+        raise Invalid.field(
+            "body -> embed_dtype",
+            f"is for replies as .npy: send `Accept: {NPY}`",
+            "conflict",
+            wanted.embed_dtype,
+        )
+    return npy
+
+
+def _cut_header(vectors: list[Vector]) -> list[Header]:
+    """Which inputs lost tokens to `truncate`; for a document, which is alone, which of its parts."""
+    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
+    return [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []

@@ -1,0 +1,34 @@
+"""`GET /v1/models`: what is served, in the shape that OpenAI's clients read."""
+
+from typing import Any
+
+from router.api.plan import MODEL, MODELS, ROUTES, models
+from router.api.schema import Aliases
+from router.errors import NotFound
+from router.pool.fleet import Fleet
+
+
+def model_list(fleet: Fleet) -> dict[str, Any]:
+    """The list of models, which has one entry."""
+    return {"object": "list", "data": [_entry(MODEL, fleet)]}
+
+
+def model(name: str, fleet: Fleet, aliases: Aliases) -> dict[str, Any]:
+    """One model, by any name that a request may give it; raises `NotFound`."""
+    if name not in models() and name not in aliases:
+        raise NotFound(f"no model {name[:100]!r}; there are {', '.join([*MODELS, *aliases])}")
+    return _entry(name, fleet)
+
+
+def _entry(name: str, fleet: Fleet) -> dict[str, Any]:
+    info = fleet.info
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "jinaai",
+        "tasks": [task for task, (pool, _) in ROUTES.items() if pool in fleet.pools],
+        "dimensions": info.dimensions if info else None,
+        "max_tokens": info.max_tokens if info else None,
+        "vector_spaces": fleet.spaces,
+    }

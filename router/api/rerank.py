@@ -1,0 +1,173 @@
+"""`POST /v1/rerank`: documents in the order in which they answer a query.
+
+Late interaction over the retrieval pool, or the cross-encoders of the `rerank` pool where there is one.
+Either way every document is an item of its own, held against the query where its vectors are.
+"""
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from router.api.body import parse_body
+from router.api.bounds import MaxItems, not_too_many
+from router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
+from router.api.schema import ImageItem, TextItem, one_form_of, whole_number
+from router.api.work import bulk_of, gather, limits_of, seconds_of, take_tokens, tokens_of
+from router.http import Reply, Request
+from router.items import Item, Query
+from router.media.loader import MediaLoader
+from router.pool.fleet import RERANK_POOL, Fleet
+from router.settings import RouterSettings
+from workers.shared import contract
+
+LATE_INTERACTION_POOL: contract.PoolName = "retrieval"
+
+
+_FORMS = ("text", "image")
+
+
+class _Ranked(BaseModel):
+    model_config = ConfigDict(extra="ignore", json_schema_extra=one_form_of(_FORMS))
+
+
+class RankedText(_Ranked):
+    """A text."""
+
+    text: str
+
+
+class RankedImage(_Ranked):
+    """An image."""
+
+    image: str = Field(
+        description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
+        "`data:...;base64,` URI."
+    )
+
+
+def _form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "|string"
+    given = [form for form in _FORMS if isinstance(value, dict) and value.get(form) is not None]
+    return f"|{given[0]}" if len(given) == 1 else None
+
+
+Ranked = Annotated[
+    Annotated[str, Tag("|string")]
+    | Annotated[RankedText, Tag("|text")]
+    | Annotated[RankedImage, Tag("|image")],
+    Discriminator(
+        _form,
+        custom_error_type="item_form",
+        custom_error_message='write a string, {"text": "..."} or {"image": "..."}',
+    ),
+]
+
+
+class RerankRequest(BaseModel):
+    """What to rank, and against what. Fields not listed here are ignored; null means the default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str | None = Field(
+        None,
+        description="The served model when left out. Where a cross-encoder is configured, any name is taken.",
+    )
+    query: Ranked = Field(description="A string, or a text or image item.")
+    documents: Annotated[list[Ranked], BeforeValidator(not_too_many)] = Field(
+        min_length=1, description="Strings, or text or image items; a cross-encoder takes texts only."
+    )
+    top_n: Annotated[int | None, Field(ge=1), BeforeValidator(whole_number)] = Field(
+        None, description="Give the best so many only; all when left out."
+    )
+    return_documents: bool | None = Field(
+        None, description="Give each document with its score (true, the default), or not (false)."
+    )
+
+
+async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
+    """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
+    bulk = bulk_of(request)
+    seconds = seconds_of(request.headers, settings)
+    started = fleet.clock()
+    fleet.check_any_room(started + seconds)
+    wanted = parse_rerank(await request.body(settings.max_body_bytes, seconds), settings.max_items)
+    pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
+    limits = limits_of(fleet, settings)
+    if pool == LATE_INTERACTION_POOL:
+        task_of_model(wanted.model, limits.aliases)
+    items = plan_rerank(wanted, limits, pool, bulk)
+    take_tokens(request, items)
+    asked, *documents = await media.load(request, items, seconds - (fleet.clock() - started))
+    assert not isinstance(asked.wire.content, contract.Document)
+    query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
+    for index, item in enumerate(documents):
+        item.index = index
+        item.query = query
+    vectors = await gather(request, fleet, documents, seconds - (fleet.clock() - started))
+    encoding = time.perf_counter()
+    body = rerank_body(wanted, vectors)
+    fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
+    return Reply(200, body)
+
+
+def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
+    """The request in `body`; raises `Invalid`, which names every field that is wrong."""
+    return parse_body(RerankRequest, body, MaxItems(max_items, "documents"))
+
+
+def plan_rerank(
+    wanted: RerankRequest, limits: Limits, pool: contract.PoolName, bulk: bool | None
+) -> list[Item]:
+    """The query and then each document as items whose media may still have to be loaded.
+
+    Raises `Invalid`, `TooLarge` or `MediaInvalid`.
+    """
+    sources: list[tuple[str, Ranked, contract.Role]] = [("body -> query", wanted.query, "query")]
+    for index, document in enumerate(wanted.documents):
+        sources.append((f"body -> documents -> {index}", document, "passage"))
+    items = []
+    for index, (field, source, role) in enumerate(sources):
+        content, cost, wanted_media, field = plan_content(_source(source), role, field, limits)
+        # What is too long is cut: a ranking of 99 documents is better than none of 100.
+        wire = contract.Item(content, truncate=True)
+        item = Item(pool, wire, min(cost, limits.max_tokens), index, field, media=wanted_media)
+        item.bulk = bool(bulk)
+        items.append(item)
+    if pool == RERANK_POOL:
+        # A cross-encoder reads it with every document.
+        for item in items[1:]:
+            item.cost = min(item.cost + items[0].cost, limits.max_tokens)
+    return items
+
+
+def _source(ranked: str | RankedText | RankedImage) -> Source:
+    match ranked:
+        case str():
+            return ranked
+        case RankedText():
+            return TextItem(text=ranked.text)
+        case RankedImage():
+            return ImageItem(image=ranked.image)
+
+
+def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> bytes:
+    """The JSON of a reply: the best first, of equals the one that came first."""
+    values = [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
+    order = sorted(range(len(values)), key=lambda index: -values[index])[: wanted.top_n]
+    results: list[dict[str, Any]] = []
+    for index in order:
+        result: dict[str, Any] = {"index": index, "relevance_score": values[index]}
+        if wanted.return_documents is not False:
+            result["document"] = _echo(wanted.documents[index])
+        results.append(result)
+    tokens = tokens_of(scores)
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    return orjson.dumps({"model": wanted.model or MODEL, "usage": usage, "results": results})
+
+
+def _echo(document: str | RankedText | RankedImage) -> dict[str, str]:
+    return {"text": document} if isinstance(document, str) else document.model_dump()

@@ -1,0 +1,286 @@
+"""The request as clients write it: changes when a field, an alias or a form of input does.
+
+Inputs come in many forms, so the unions are told apart by a function first and validated second: a wrong
+input then gets the one message that fits it, not one for every form it might have had. The tags of the
+branches begin with `|`, which no field does, and are taken out of error paths again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
+
+from router.api.body import parse_body
+from router.api.bounds import MaxItems, not_too_many
+
+Task = Literal["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"]
+TASKS: tuple[Task, ...] = get_args(Task)
+EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
+
+_FORMS = ("text", "image", "url", "bytes", "pdf")
+_RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "..."} (exactly one of them)'
+
+
+Aliases = Mapping[str, Mapping[str, Task]]
+"""Other names that the operator lets clients give to the model, each with its names of tasks."""
+NO_ALIASES: Aliases = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _Context(MaxItems):
+    """What the names in one request mean; `tasks` are those of the alias that it gives as its model."""
+
+    aliases: Aliases
+    tasks: Mapping[str, Task]
+
+
+def _note_alias(value: str | None, info: ValidationInfo) -> str | None:
+    if info.context is not None and value is not None:
+        info.context.tasks = info.context.aliases.get(value, {})
+    return value
+
+
+def _known_task(value: object, info: ValidationInfo) -> object:
+    if info.context is not None and isinstance(value, str):
+        return info.context.tasks.get(value, value)
+    return value
+
+
+AnyTask = Annotated[Task, BeforeValidator(_known_task)]
+
+
+def whole_number(value: object) -> object:
+    """Refuse what pydantic would make a number of; 1.0 is a whole number in JSON."""
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+def _unwrap_one(value: object) -> object:
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1:
+        raise PydanticCustomError("one_value", "one embedding_type a request; send it as a string")
+    return value[0]
+
+
+def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseModel]], None]:
+    """A `json_schema_extra` that says of an item what its discriminator holds: one form, no other."""
+
+    def extend(schema: dict[str, Any], model: type[BaseModel]) -> None:
+        others = [form for form in forms if form not in model.model_fields]
+        schema["properties"].update({form: {"type": "null"} for form in others})
+
+    return extend
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(_FORMS))
+
+    task: AnyTask | None = Field(None, description="The task of this item; the request's when left out.")
+
+
+class TextItem(_Item):
+    """A text."""
+
+    text: str = Field(description="The text; it may be empty.")
+
+
+class ImageItem(_Item):
+    """An image."""
+
+    image: str = Field(
+        description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
+        "`data:...;base64,` URI."
+    )
+
+
+class UrlItem(_Item):
+    """An image, in an older form."""
+
+    url: str = Field(
+        description="An image: its http(s) address, or a `data:...;base64,` URI; base64 is taken too."
+    )
+
+
+class BytesItem(_Item):
+    """An image, in an older form."""
+
+    bytes: str = Field(description="An image as base64.")
+
+
+class PdfItem(_Item):
+    """A PDF, which is the only input of its request; each of its pages becomes an image."""
+
+    pdf: str = Field(
+        description="A PDF: its http(s) address, base64, or a `data:application/pdf;base64,` URI."
+    )
+
+
+class PdfAmongOthers(_Item):
+    """A PDF in a list with other inputs: named here only to say what is wrong with that."""
+
+    pdf: Annotated[Any, BeforeValidator(lambda _: _refuse_pdf())]
+
+
+def _refuse_pdf() -> None:
+    raise PydanticCustomError("pdf_alone", "a PDF is the only input of its request")
+
+
+def _item_form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "|string"
+    if isinstance(value, dict):
+        forms = [form for form in _FORMS if value.get(form) is not None]
+        return f"|{forms[0]}" if len(forms) == 1 else None
+    return None
+
+
+def _input_form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "|one string"
+    if isinstance(value, dict):
+        return "|one item"
+    if not isinstance(value, list) or (value and all(isinstance(part, int | list) for part in value)):
+        return None
+    if len(value) == 1 and _item_form(value[0]) == "|pdf":
+        return "|one PDF"
+    return "|strings" if all(isinstance(part, str) for part in value) else "|items"
+
+
+_form = Discriminator(_item_form, custom_error_type="item_form", custom_error_message=_RIGHT_ITEM)
+InputItem = Annotated[
+    Annotated[str, Tag("|string")]
+    | Annotated[TextItem, Tag("|text")]
+    | Annotated[ImageItem, Tag("|image")]
+    | Annotated[UrlItem, Tag("|url")]
+    | Annotated[BytesItem, Tag("|bytes")]
+    | SkipJsonSchema[Annotated[PdfAmongOthers, Tag("|pdf")]],
+    _form,
+]
+LoneItem = Annotated[
+    Annotated[TextItem, Tag("|text")]
+    | Annotated[ImageItem, Tag("|image")]
+    | Annotated[UrlItem, Tag("|url")]
+    | Annotated[BytesItem, Tag("|bytes")]
+    | Annotated[PdfItem, Tag("|pdf")],
+    _form,
+]
+Input = Annotated[
+    Annotated[str, Tag("|one string")]
+    | Annotated[list[str], Field(min_length=1), Tag("|strings")]
+    | Annotated[list[InputItem], Field(min_length=1), Tag("|items")]
+    | Annotated[list[PdfItem], Field(min_length=1, max_length=1), Tag("|one PDF")]
+    | Annotated[LoneItem, Tag("|one item")],
+    Discriminator(
+        _input_form,
+        custom_error_type="input_form",
+        custom_error_message=f"{_RIGHT_ITEM}, or a list of these; token ids are not taken",
+    ),
+]
+
+
+class EmbeddingRequest(BaseModel):
+    """What to embed, and how. Fields not listed here are ignored; null means the default."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    # First, for its name decides what the names of tasks mean.
+    model: Annotated[str | None, AfterValidator(_note_alias)] = Field(
+        None,
+        description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or either with `:<task>` behind "
+        "it for clients that cannot send a task. The served model when left out.",
+    )
+    input: Annotated[Input, BeforeValidator(not_too_many)] = Field(
+        description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
+        "`data:image/...;base64,` URI is an image."
+    )
+    task: AnyTask | None = Field(
+        None,
+        validation_alias=AliasChoices("task", "task_type"),
+        description="What the vectors are for; `text-matching` when left out. Also taken as `task_type`.",
+    )
+    embedding_type: Annotated[EmbeddingType | None, BeforeValidator(_unwrap_one)] = Field(
+        None,
+        validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format"),
+        description="`float` (the default); `base64`: little-endian float32; `ubinary`: one bit a value, "
+        "packed; `binary`: the same less 128. Also taken as `encoding_type` and `encoding_format`.",
+    )
+    return_multivector: bool | None = Field(
+        None, description="One vector of 128 values for each token, instead of one for the input."
+    )
+    dimensions: Annotated[
+        int | None,
+        Field(ge=1, le=2048),
+        BeforeValidator(whole_number),
+    ] = Field(
+        None,
+        validation_alias=AliasChoices("dimensions", "output_dimensionality", "output_dimension"),
+        description="Cut each vector to this many values, then normalise it again; all of them when left "
+        "out. Also taken as `output_dimensionality` and `output_dimension`.",
+    )
+    truncate: bool | None = Field(
+        None,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="Cut a text that is longer than the context (true), or refuse it (false, the default). "
+        "Also taken as `truncation`.",
+    )
+    normalized: bool | None = Field(
+        None, description="Vectors of length 1 (true, the default), or the mean as it is (false)."
+    )
+    late_chunking: bool | None = Field(
+        None,
+        description="Read the inputs, all of them texts of one task, as the parts of one document, and give "
+        "a vector for each part in the context of the others. Parts are joined with a space where neither "
+        "neighbour has white space; together they must fit into the context. Not with return_multivector.",
+    )
+    return_tokenized_input: bool | None = Field(
+        None,
+        description="Give each token's text too, as `tokenized_input`. Only with return_multivector.",
+    )
+    embed_dtype: Literal["float32", "float16"] | None = Field(
+        None, description="The values of a reply as .npy (`Accept: application/x-npy`): float32 by default."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: Any) -> Any:
+        # Or a field that is null would hide its alias that is not.
+        if isinstance(data, dict) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+    @field_validator("dimensions", "late_chunking")
+    @classmethod
+    def _one_vector_only(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and info.data.get("return_multivector"):
+            raise PydanticCustomError("conflict", "cannot be used together with return_multivector")
+        return value
+
+    @field_validator("return_tokenized_input")
+    @classmethod
+    def _many_vectors_only(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value and not info.data.get("return_multivector"):
+            raise PydanticCustomError("conflict", "is given together with return_multivector only")
+        return value
+
+
+def parse_request(body: bytes, aliases: Aliases = NO_ALIASES, max_items: int = 512) -> EmbeddingRequest:
+    """The request in `body`; raises `Invalid`, which names every field that is wrong."""
+    return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", aliases, {}))

@@ -1,0 +1,1 @@
+"""Images and PDFs: formats, fetching, rendering in separate processes."""

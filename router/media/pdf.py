@@ -1,0 +1,170 @@
+"""PDFs to images, in processes of their own: a PDF from anywhere may crash or stall what renders it."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from router.errors import Internal, MediaInvalid, TooLarge, Unavailable
+from router.media.pdf_process import (
+    LENGTH_BYTES,
+    MAX_MESSAGE_BYTES,
+    Done,
+    Fault,
+    Job,
+    Message,
+    Page,
+    Ready,
+    decode_message,
+    encode,
+)
+from router.pool.pool import RETRY_AFTER
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "router.media.pdf_process")
+# A process has this long to start, to open a document or to render its next page.
+START_SECONDS = 20.0
+PAGE_SECONDS = 10.0
+# So that what a document leaves behind in a process does not add up.
+DOCUMENTS_PER_PROCESS = 200
+# The secrets in the router's environment are no business of what reads PDFs.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "HOME")
+
+
+class PdfRenderer:
+    """Renders PDFs in at most `processes` at a time, which are started when needed and kept.
+
+    A process that crashes, takes too long or whose client has left is killed; the next PDF gets a new one.
+    """
+
+    def __init__(
+        self, processes: int, page_seconds: float = PAGE_SECONDS, command: Sequence[str] = COMMAND
+    ) -> None:
+        self._places = asyncio.Semaphore(processes)
+        self._page_seconds = page_seconds
+        self._command = tuple(command)
+        self._idle: list[_Process] = []
+        self._ending: set[asyncio.Task[int]] = set()
+
+    async def render(self, data: bytes, max_pages: int, field: str) -> list[bytes]:
+        """Each page as a PNG, in order.
+
+        Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` when no process can be started.
+        """
+        async with self._places:
+            process = self._take_idle() or _Process(await self._start())
+            sound = False
+            try:
+                pages = await process.render(Job(data, max_pages), self._page_seconds)
+                sound = True
+            except _Refused as refusal:
+                sound = True
+                if refusal.fault.too_many_pages:
+                    raise TooLarge(f"{field}: {refusal.fault.message}") from None
+                raise MediaInvalid(f"{field}: {refusal.fault.message}") from None
+            except TimeoutError:
+                log.warning("a page of a PDF took over %g seconds: process killed", self._page_seconds)
+                raise MediaInvalid(f"{field}: a page of the PDF takes too long to render") from None
+            except (EOFError, OSError, ValueError) as error:
+                log.warning("a PDF of %d bytes ended its process: %r", len(data), error)
+                raise MediaInvalid(f"{field}: the PDF cannot be rendered") from None
+            finally:
+                if sound and process.documents < DOCUMENTS_PER_PROCESS:
+                    self._idle.append(process)
+                else:
+                    self._end(process.process)
+            return pages
+
+    async def close(self) -> None:
+        """End all processes."""
+        for process in self._idle:
+            self._end(process.process)
+        self._idle.clear()
+        await asyncio.gather(*self._ending)
+
+    def _take_idle(self) -> "_Process | None":
+        while self._idle:
+            process = self._idle.pop()
+            if process.process.returncode is None:
+                return process
+        return None
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                # Ctrl-C is for the router, which ends its processes itself.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # The machine is out of processes, memory or file descriptors, most likely for a while only.
+            log.error("the process that renders PDFs cannot be started: %s", error)
+            raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                if not isinstance(await _receive(process), Ready):
+                    raise ValueError("its first message is not that it is ready")
+        except BaseException as error:
+            self._end(process)
+            if isinstance(error, TimeoutError | EOFError | OSError | ValueError):
+                log.error("the process that renders PDFs does not start (%s): %r", self._command, error)
+                raise Internal("PDFs cannot be rendered here") from None
+            raise
+        return process
+
+    def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is None:
+            process.kill()
+        task = asyncio.ensure_future(process.wait())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+class _Process:
+    """One process that is ready for a document."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.documents = 0
+
+    async def render(self, job: Job, page_seconds: float) -> list[bytes]:
+        """Raises `_Refused` for what is wrong with the document, anything else when the process fails."""
+        self.documents += 1
+        pages: list[bytes] = []
+        assert self.process.stdin is not None
+        async with asyncio.timeout(page_seconds) as clock:
+            self.process.stdin.write(encode(job))
+            await self.process.stdin.drain()
+            while True:
+                match await _receive(self.process):
+                    case Page(data) if len(pages) < job.max_pages:
+                        pages.append(data)
+                        clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
+                    case Done():
+                        return pages
+                    case Fault() as fault:
+                        raise _Refused(fault)
+                    case message:
+                        raise ValueError(f"out of turn: {type(message).__name__}")
+
+
+class _Refused(Exception):
+    """The document is at fault, the process is not."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+async def _receive(process: asyncio.subprocess.Process) -> Message:
+    assert process.stdout is not None
+    size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "little")
+    if size > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {size} bytes")
+    message: Message = decode_message(await process.stdout.readexactly(size))
+    return message

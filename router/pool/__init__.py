@@ -1,0 +1,1 @@
+"""Pools of workers: queue, dispatcher, replicas, health, discovery, transport."""

@@ -1,0 +1,19 @@
+"""From a worker's word on an item that failed to the error that its client reads."""
+
+from router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
+from router.items import Item
+from workers.shared import contract
+
+
+def client_error(item: Item, failure: contract.Failure) -> RouterError:
+    """What the client reads of an item's own failure."""
+    detail = f"{item.field}: {failure.message}"
+    match failure.code:
+        case "token_limit":
+            return TokenLimitExceeded(detail)
+        case "media_invalid":
+            return MediaInvalid(detail)
+        case "unsupported" | "invalid":
+            return Invalid.field(item.field, failure.message, failure.code)
+        case _:
+            return Internal(detail)

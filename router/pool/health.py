@@ -1,0 +1,127 @@
+"""Finds out whether a replica can be given work, and is what it is meant to be."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+from yarl import URL
+
+from router.pool.replica import Replica, State, TokenRefused
+from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, was_refused
+from workers.shared import contract
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 2.0
+PROBE_TIMEOUT_SECONDS = 5.0
+# A busy machine may answer late; only silence this often in a row counts, with no batch done in between.
+SILENCES_UNTIL_DOWN = 3
+
+# Why a worker, by its info, must not serve; None when it may.
+Judge = Callable[[Replica, contract.Info], str | None]
+
+
+class Prober:
+    """Probes one replica for as long as `run` does: often while it is down, seldom while it is up.
+
+    `judge` sees the info of a worker before it is let in. `looked` is set after the first probe.
+    """
+
+    def __init__(self, replica: Replica, client: WorkerClient, judge: Judge, seconds_while_up: float) -> None:
+        self._replica = replica
+        self._client = client
+        self._judge = judge
+        self._seconds_while_up = seconds_while_up
+        self.looked = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._refusal: str | None = None
+        self._silences = 0
+
+    def wake(self) -> None:
+        """Probe now: the replica's state has changed."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        replica = self._replica
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            successes = replica.successes
+            await self._probe()
+            self.looked.set()
+            # Whatever woke it until here can be read from the state.
+            self._woken.clear()
+            if replica.state is State.READY:
+                wait = FIRST_RETRY_SECONDS
+                # While traffic succeeds it is the better probe.
+                while replica.state is State.READY:
+                    await self._sleep(self._seconds_while_up)
+                    if replica.successes == successes:
+                        break
+                    successes = replica.successes
+                    self._silences = 0
+            else:
+                await self._sleep(wait)
+                wait = min(wait * 2, LONGEST_RETRY_SECONDS)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _probe(self) -> None:
+        replica = self._replica
+        try:
+            info = contract.decode_info(await self._get(contract.INFO_PATH))
+            await self._get(contract.READY_PATH)
+        except TokenRefused as error:
+            self._refuse(str(error))
+            return
+        except (*TRANSPORT_ERRORS, _NotReady) as error:
+            self._silences += 1
+            known_gone = was_refused(error) or isinstance(error, _NotReady)
+            if known_gone or replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
+                refused = was_refused(error)
+                self._lost(
+                    "connection refused" if refused else str(error) or type(error).__name__, gone=refused
+                )
+            return
+        except msgspec.DecodeError as error:
+            self._lost(f"its info cannot be read: {error}")
+            return
+        self._silences = 0
+        refusal = self._judge(replica, info)
+        if refusal is None:
+            replica.up(info)
+            self._refusal = None
+        else:
+            self._refuse(refusal)
+
+    def _refuse(self, refusal: str) -> None:
+        replica = self._replica
+        if refusal != self._refusal:
+            log.error("replica %s of pool %s is refused: %s", replica.address, replica.pool, refusal)
+        replica.down(refusal)
+        self._refusal = refusal
+
+    def _lost(self, reason: str, *, gone: bool = False) -> None:
+        # A draining replica still finishes what it has; its state says more than a failed probe does.
+        if self._replica.state is not State.DRAINING or gone:
+            self._replica.down(reason, gone=gone)
+
+    async def _get(self, path: str) -> bytes:
+        url = URL(f"http://{self._replica.address}{path}")
+        async with self._client.get(url, PROBE_TIMEOUT_SECONDS) as reply:
+            if reply.status == 401:
+                raise TokenRefused
+            if reply.status != 200:
+                raise _NotReady(f"{path} answers {reply.status}")
+            return await reply.read()
+
+
+class _NotReady(Exception):
+    """The worker answers, and says that it is not ready."""

@@ -1,0 +1,1 @@
+"""Server processes: uvicorn, HTTP protocol limits, sockets."""
