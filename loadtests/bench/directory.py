@@ -14,9 +14,9 @@ import ray
 
 from deploy.ray.book import LEARNING_SECONDS, Member, RouterReport
 from deploy.ray.directory import NAMESPACE, DirectoryClient
+from deploy.ray.node_router import LOOK_SECONDS
+from deploy.ray.pool_worker import BEAT_SECONDS
 from deploy.ray.pressure import Pressure
-from deploy.ray.router import LOOK_SECONDS
-from deploy.ray.worker import BEAT_SECONDS
 from workers.shared.contract import POOLS
 
 IN_FLIGHT = 64

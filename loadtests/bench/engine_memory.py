@@ -21,8 +21,8 @@ from loadtests.bench.servers import Servers
 from loadtests.bench.texts import Texts
 from loadtests.processes import Worker
 from loadtests.scrape import parse
-from workers.llm import ONEDNN_CAPACITY, ONEDNN_KERNELS
 from workers.shared.contract import Failure, Item, Text
+from workers.vllm_engine import ONEDNN_CAPACITY, ONEDNN_KERNELS
 
 LONGEST = 900
 # What oneDNN keeps by itself; without a word in the environment a worker chooses.

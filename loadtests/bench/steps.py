@@ -33,7 +33,7 @@ class Stepper:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         from workers.checkpoints.variant import read_variant
-        from workers.engine import engine_args
+        from workers.engine_args import engine_args
         from workers.settings import WorkerSettings
 
         settings = WorkerSettings(model=str(folder), batch_items=256, batch_tokens=MOST_TOKENS)

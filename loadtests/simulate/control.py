@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from deploy.ray.router import LOOK_SECONDS
-from deploy.ray.worker import BEAT_SECONDS
+from deploy.ray.node_router import LOOK_SECONDS
+from deploy.ray.pool_worker import BEAT_SECONDS
 from loadtests.simulate.router import default
 from router.settings import RouterSettings
 

@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
+from router.pool.shares import share_of, takes_bulk
+
 from deploy.ray.book import RouterReport
 from deploy.ray.pressure import Pressure
 from loadtests.simulate.engine import Engine
@@ -16,7 +18,6 @@ from router.pool.pace import Pace
 from router.pool.pool import QUERIES_SECONDS
 from router.pool.queue import PoolQueue
 from router.pool.replica import Replica, State
-from router.pool.shares import share_of, takes_bulk
 from router.pool.transport import WorkerClient
 from router.settings import RouterSettings
 from workers.shared import contract
@@ -132,7 +133,7 @@ class Router:
         return Pressure(self.queue.tokens, self._running_tokens)
 
     def report(self) -> RouterReport:
-        """What this router tells the directory, as `deploy.ray.router` does."""
+        """What this router tells the directory, as `deploy.ray.node_router` does."""
         return RouterReport(
             self._id, "", self._id, pressures={POOL: self.pressure}, arrived={POOL: self._came_tokens}
         )

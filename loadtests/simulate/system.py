@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from deploy.ray.config import Autoscaling
-from deploy.ray.router import LOOK_SECONDS
+from deploy.ray.node_router import LOOK_SECONDS
 from loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
 from loadtests.simulate.engine import Engine
 from loadtests.simulate.events import Events
