@@ -92,4 +92,4 @@ def test_count_is_exact(values: list[object]) -> None:
     if _values(within) <= LEAST_VALUES:
         check_values(json.dumps(within).encode(), 1)
     with pytest.raises(Invalid):
-        check_values(json.dumps([values] * (LEAST_VALUES + 1)).encode(), 1)
+        check_values(json.dumps([values] * (times + 1)).encode(), 1)
