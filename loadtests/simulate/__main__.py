@@ -7,6 +7,7 @@ Writes simulate.md and scale-autoscaling.svg. The same seed gives the same numbe
 
 import argparse
 import gc
+import logging
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -45,15 +46,19 @@ def main() -> int:
 def run(names: list[str], seed: int, quick: bool) -> dict[str, list[Result]]:
     """The results of each experiment. Runs are spread over all cores."""
     context = multiprocessing.get_context("spawn")
-    # Python's defaults spend half of a run on collecting young objects.
-    with ProcessPoolExecutor(
-        mp_context=context, initializer=gc.set_threshold, initargs=(200_000, 20, 1000)
-    ) as pool:
+    with ProcessPoolExecutor(mp_context=context, initializer=_set_up) as pool:
         futures = {name: [pool.submit(job) for job in EXPERIMENTS[name][1](seed, quick)] for name in names}
         with tqdm(total=sum(map(len, futures.values())), unit="run", disable=None) as bar:
             for future in (future for its in futures.values() for future in its):
                 future.add_done_callback(lambda _: bar.update())
             return {name: [future.result() for future in its] for name, its in futures.items()}
+
+
+def _set_up() -> None:
+    # Python's defaults spend half of a run on collecting young objects.
+    gc.set_threshold(200_000, 20, 1000)
+    # The router logs each replica that it finds slow, which happens by chance with this many.
+    logging.getLogger("router").setLevel(logging.ERROR)
 
 
 def _cell(value: str | float) -> str:

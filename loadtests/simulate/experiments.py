@@ -1,6 +1,5 @@
 """The experiments of docs/SCALE.md: each makes jobs, and each job gives one row of a table."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +10,6 @@ from deploy.ray.config import Autoscaling
 from loadtests.bench.markdown import number
 from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
 from loadtests.simulate.simulation import Outcome, Sample, Setup, Simulation, steady
-
-# The router logs each replica that it finds slow, which happens by chance with this many.
-logging.getLogger("router").setLevel(logging.ERROR)
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.
