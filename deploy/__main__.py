@@ -8,11 +8,11 @@ USAGE = "usage: python -m deploy local|ray [--help]"
 def main() -> int:
     match sys.argv[1:]:
         case ["local", *arguments]:
-            from deploy.local import command
+            from deploy.local import cli
 
-            return command.main(arguments)
+            return cli.main(arguments)
         case ["ray", *arguments]:
-            # Ray takes seconds to import, and is not there unless it was asked for.
+            # Ray takes seconds to import, and is an extra.
             try:
                 from deploy.ray import command as ray_command
             except ModuleNotFoundError as error:

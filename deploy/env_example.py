@@ -13,7 +13,7 @@ from deploy.settings import DeploySettings
 from router.settings import RouterSettings
 from workers.settings import WorkerSettings
 
-# Those that a local deployment sets itself are listed too: whoever starts a worker by hand needs them.
+# Settings that a deployment sets itself are listed too, for starting a worker by hand.
 CLASSES: tuple[type[BaseSettings], ...] = (DeploySettings, RouterSettings, WorkerSettings)
 HEADER = """\
 Copy to `.env` and take the # from what you change. Real environment variables come first.
@@ -40,7 +40,7 @@ def _comment(text: str, start: str = "# ") -> str:
 
 
 def _text(value: Any, plain_lists: bool) -> str:
-    """As it is written in the environment: `plain_lists` are `a=1,b=2` or `a,b`, the others JSON."""
+    """A default in the format of environment variables: `a=1,b=2` or `a,b` for `plain_lists`, else JSON."""
     if value is None or value is PydanticUndefined:
         return ""
     if isinstance(value, str | Path):

@@ -77,7 +77,7 @@ def _split(text: str) -> list[str]:
 
 
 def _pairs(value: Any, default: str) -> Any:
-    """`a=1,b` as {"a": "1", "b": default}; what is not text is left alone."""
+    """Parse `a=1,b` to {"a": "1", "b": default}. A value that is not text stays."""
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in _split(value)]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 
-from workers.plugin import die_with_parent
 from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
@@ -28,6 +27,7 @@ from workers.shared.contract import (
     Text,
     encode_request,
 )
+from workers.shared.parent_death import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
 ENGINE_ENVIRONMENT = {

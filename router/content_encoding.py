@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from router.errors import Invalid, UnsupportedEncoding
 
-# What one step reads and writes at most, so that a step takes well under a millisecond and a body that grows
-# a thousandfold is noticed before it takes memory.
+# Limits of one step. A step takes well under a millisecond, and a body that grows a thousandfold is refused
+# before it takes memory.
 INPUT_BYTES = 16 << 10
 OUTPUT_BYTES = 256 << 10
 
@@ -15,7 +15,7 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 def decoder_for(content_encoding: bytes) -> "Decoder | None":
-    """The decoder for a `Content-Encoding` header, None for a body as it is. Raises `UnsupportedEncoding`."""
+    """The decoder for a `Content-Encoding` header, None without compression. Raises `UnsupportedEncoding`."""
     match name := content_encoding.decode("latin-1").strip().lower():
         case "" | "identity":
             return None
@@ -26,7 +26,7 @@ def decoder_for(content_encoding: bytes) -> "Decoder | None":
 
 
 class Decoder:
-    """One compressed body. Its methods raise `Invalid` when the stream is broken."""
+    """Decoder of one body. Its methods raise `Invalid` when the stream is broken."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -34,7 +34,7 @@ class Decoder:
         self._stream = None if name == "deflate" else zlib.decompressobj(_GZIP)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress `data` in steps; the caller may do other work, or stop, between two of them."""
+        """Decompress `data` in steps; the caller may do other work between them, or stop."""
         for at in range(0, len(data), INPUT_BYTES):
             try:
                 yield from self._decompress(data[at : at + INPUT_BYTES])
@@ -42,13 +42,13 @@ class Decoder:
                 raise self._invalid("is broken") from None
 
     def finish(self) -> None:
-        """Check that the body ends where its stream does."""
+        """Check that the stream is complete."""
         if self._stream is None or not self._stream.eof:
             raise self._invalid("ends too early")
 
     def _decompress(self, data: bytes) -> Iterator[bytes]:
         if self._stream is None:
-            # The two forms of deflate are told apart by the two bytes of zlib's header (RFC 1950).
+            # The first two bytes tell zlib-wrapped deflate from raw deflate (RFC 1950).
             data = self._start = self._start + data
             if len(data) < 2:
                 return
@@ -57,20 +57,20 @@ class Decoder:
         more = True
         while more:
             if self._stream.eof:
-                # The next member of a gzip file; some programs put zeros between or behind them.
+                # The next member of a gzip file; some programs put zeros between or after members.
                 data = data.lstrip(b"\0")
                 if not data:
                     break
                 if self._name == "deflate":
-                    raise self._invalid("has more bytes behind its end")
+                    raise self._invalid("has bytes after its end")
                 self._stream = zlib.decompressobj(_GZIP)
             piece = self._stream.decompress(data, OUTPUT_BYTES)
-            # When a piece is full, more of it may wait within the stream.
+            # After a full piece the stream may hold more.
             data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             more = bool(data) or (len(piece) == OUTPUT_BYTES and not self._stream.eof)
             if piece:
                 yield piece
-        # Also when there are many empty members.
+        # Give way between empty members too.
         yield b""
 
     def _invalid(self, what: str) -> Invalid:

@@ -1,38 +1,40 @@
-"""Everything that can go wrong with a request, and the reply each one makes.
+"""Everything that can go wrong with a request, and the reply each error makes.
 
     RouterError
     ├── AuthError
-    │   ├── MissingKey           no API key where one is needed
-    │   └── InvalidKey           an API key that is none
+    │   ├── MissingKey           no API key was sent
+    │   └── InvalidKey           the API key is invalid
     ├── RateExceeded
-    │   ├── RequestRateExceeded  the key's requests of this minute are used up
-    │   └── TokenRateExceeded    the key's tokens of this minute are used up
+    │   ├── RequestRateExceeded  the key has no requests left this minute
+    │   └── TokenRateExceeded    the key has no tokens left this minute
     ├── InputError
-    │   ├── ModelNotFound        the model is not one of those served
-    │   ├── TokenLimitExceeded   an input is longer than the context and may not be cut
-    │   ├── MediaInvalid         an image or a PDF that is not one
-    │   ├── MediaUnreachable     the address of an image or a PDF gives none
-    │   ├── UnsupportedEncoding  a body in a Content-Encoding that is not supported
-    │   ├── TooLarge             a body, an image or a PDF over its limit
-    │   ├── CrashesWorker        an input that crashed two workers
+    │   ├── ModelNotFound        no such model is served
+    │   ├── TokenLimitExceeded   an input is longer than the context and may not be truncated
+    │   ├── MediaInvalid         an image or a PDF cannot be read
+    │   ├── MediaUnreachable     an image or a PDF cannot be fetched
+    │   ├── UnsupportedEncoding  the Content-Encoding of the body is not supported
+    │   ├── TooLarge             a body, an image or a PDF is over its limit
+    │   ├── CrashesWorker        an input crashed two workers
     │   ├── SpaceMismatch        the pool serves another vector space than the client requires
-    │   └── Invalid              fields that break the schema, each one named
+    │   └── Invalid              fields break the schema; each one is named
     ├── NotFound                 no such path
     ├── MethodNotAllowed         the path takes other methods
     ├── QueueFull                the pool's queue has no room for the request
     ├── Unavailable              no replica of the pool can take the work now
     ├── TimedOut                 the request's deadline has passed
-    └── Internal                 a fault of ours or of a replica, past what retries could mend
+    └── Internal                 the router or a replica failed, and retries did not help
 
-`ClientGone` stands outside the tree: nobody is left to read a reply.
+`ClientGone` is outside the tree: there is no one to reply to.
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import ClassVar, TypedDict
+
+_Header = tuple[bytes, bytes]
 
 
 class FieldError(TypedDict):
-    """One wrong field: where (`body -> input -> 3 -> image`), what would be right, what came."""
+    """One wrong field: its path (`body -> input -> 3 -> image`), what is allowed, what was sent."""
 
     field: str
     message: str
@@ -41,84 +43,151 @@ class FieldError(TypedDict):
 
 
 class RouterError(Exception):
-    """`detail` is a sentence for the client; `retry_after`, in seconds, when a later try may do."""
+    """An error with an HTTP `status` and a `code` that clients can test.
+
+    `detail` is a sentence for the client; `retry_after`, in seconds, is set when a later try may succeed.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
 
     def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
 
+    @property
+    def headers(self) -> list[_Header]:
+        """Headers of the reply besides those of every reply."""
+        return [] if self.retry_after is None else [(b"retry-after", b"%d" % self.retry_after)]
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """Fields of the reply's body besides those of every error."""
+        return {}
+
 
 class AuthError(RouterError):
     """The caller is not known."""
 
+    status = 401
+
+    @property
+    def headers(self) -> list[_Header]:
+        return [*super().headers, (b"www-authenticate", b"Bearer")]
+
 
 class MissingKey(AuthError):
-    """No API key where one is needed."""
+    """No API key was sent."""
+
+    code = "AUTH_MISSING_API_KEY"
 
 
 class InvalidKey(AuthError):
-    """An API key that is none."""
+    """The API key is invalid."""
+
+    code = "AUTH_INVALID_API_KEY"
 
 
 class RateExceeded(RouterError):
-    """One of the key's limits; `headers` say what is left where nothing else does."""
+    """The key is over one of its limits; `limits` are headers that say what is left."""
 
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    status = 429
+    limits: Sequence[_Header] = ()
+
+    @property
+    def headers(self) -> list[_Header]:
+        return [*super().headers, *self.limits]
 
 
 class RequestRateExceeded(RateExceeded):
-    """The key's requests of this minute are used up."""
+    """The key has no requests left this minute."""
+
+    code = "RATE_REQUEST_LIMIT_EXCEEDED"
 
 
 class TokenRateExceeded(RateExceeded):
-    """The key's tokens of this minute are used up."""
+    """The key has no tokens left this minute."""
+
+    code = "RATE_TOKEN_LIMIT_EXCEEDED"
 
 
 class InputError(RouterError):
     """The request is at fault."""
 
+    status = 400
+
 
 class ModelNotFound(InputError):
-    """The model is not one of those served."""
+    """No such model is served."""
+
+    code = "INPUT_MODEL_NOT_FOUND"
 
 
 class TokenLimitExceeded(InputError):
-    """An input is longer than the context and may not be cut."""
+    """An input is longer than the context and may not be truncated."""
+
+    code = "INPUT_TOKEN_LIMIT_EXCEEDED"
 
 
 class MediaInvalid(InputError):
-    """An image or a PDF that cannot be read."""
+    """An image or a PDF cannot be read."""
+
+    code = "INPUT_MEDIA_INVALID"
 
 
 class MediaUnreachable(InputError):
-    """The address of an image or a PDF that gives none."""
+    """An image or a PDF cannot be fetched."""
+
+    code = "INPUT_MEDIA_UNREACHABLE"
 
 
 class UnsupportedEncoding(InputError):
     """The Content-Encoding of the body is not supported."""
 
+    status = 415
+    code = "INPUT_ENCODING_UNSUPPORTED"
+
+    @property
+    def headers(self) -> list[_Header]:
+        return [*super().headers, (b"accept-encoding", b"gzip, deflate")]
+
 
 class TooLarge(InputError):
-    """A body, an image or a PDF over its limit."""
+    """A body, an image or a PDF is over its limit."""
+
+    status = 413
+    code = "INPUT_TOO_LARGE"
 
 
 class CrashesWorker(InputError):
-    """An input that crashed two workers; it is not tried again."""
+    """An input crashed two workers; it is not tried again."""
+
+    code = "INPUT_CRASHES_WORKER"
 
 
 class SpaceMismatch(InputError):
     """The pool serves another vector space than the client requires."""
 
+    status = 412
+    code = "VECTOR_SPACE_MISMATCH"
+
 
 class Invalid(InputError):
-    """Fields that break the schema; the detail says the first of them and how many there are."""
+    """Fields break the schema. The detail names the first of them and says how many there are."""
+
+    status = 422
+    code = "VALIDATION_ERROR"
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         first = f"{errors[0]['field']}: {errors[0]['message']}"
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         super().__init__(first + more)
         self.errors = list(errors)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        return {"errors": self.errors}
 
     @classmethod
     def field(cls, field: str, message: str, kind: str, value: object = None) -> "Invalid":
@@ -129,60 +198,65 @@ class Invalid(InputError):
 class NotFound(RouterError):
     """No such path."""
 
+    status = 404
+    code = "NOT_FOUND"
+
 
 class MethodNotAllowed(RouterError):
     """The path takes other methods."""
+
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
 
     def __init__(self, detail: str, allow: Sequence[str]) -> None:
         super().__init__(detail)
         self.allow = tuple(allow)
 
+    @property
+    def headers(self) -> list[_Header]:
+        return [(b"allow", ", ".join(self.allow).encode())]
+
 
 class QueueFull(RouterError):
     """The pool's queue has no room for the whole request."""
+
+    status = 429
+    code = "QUEUE_FULL"
 
 
 class Unavailable(RouterError):
     """No replica of the pool can take the work now."""
 
+    status = 503
+    code = "SERVICE_UNAVAILABLE"
+
 
 class TimedOut(RouterError):
     """The request's deadline has passed."""
 
+    status = 504
+    code = "SERVICE_TIMEOUT"
+
 
 class Internal(RouterError):
-    """A fault of ours or of a replica."""
+    """The router or a replica failed."""
+
+    status = 500
+    code = "INTERNAL_ERROR"
 
 
 class ClientGone(Exception):
     """The client has closed its connection."""
 
 
-TABLE: dict[type[RouterError], tuple[int, str]] = {
-    ModelNotFound: (400, "INPUT_MODEL_NOT_FOUND"),
-    TokenLimitExceeded: (400, "INPUT_TOKEN_LIMIT_EXCEEDED"),
-    MediaInvalid: (400, "INPUT_MEDIA_INVALID"),
-    MediaUnreachable: (400, "INPUT_MEDIA_UNREACHABLE"),
-    CrashesWorker: (400, "INPUT_CRASHES_WORKER"),
-    SpaceMismatch: (412, "VECTOR_SPACE_MISMATCH"),
-    MissingKey: (401, "AUTH_MISSING_API_KEY"),
-    InvalidKey: (401, "AUTH_INVALID_API_KEY"),
-    TooLarge: (413, "INPUT_TOO_LARGE"),
-    UnsupportedEncoding: (415, "INPUT_ENCODING_UNSUPPORTED"),
-    Invalid: (422, "VALIDATION_ERROR"),
-    NotFound: (404, "NOT_FOUND"),
-    MethodNotAllowed: (405, "METHOD_NOT_ALLOWED"),
-    RequestRateExceeded: (429, "RATE_REQUEST_LIMIT_EXCEEDED"),
-    TokenRateExceeded: (429, "RATE_TOKEN_LIMIT_EXCEEDED"),
-    QueueFull: (429, "QUEUE_FULL"),
-    Unavailable: (503, "SERVICE_UNAVAILABLE"),
-    TimedOut: (504, "SERVICE_TIMEOUT"),
-    Internal: (500, "INTERNAL_ERROR"),
-}
+def all_errors(kind: type[RouterError] = RouterError) -> list[type[RouterError]]:
+    """Every error that a reply may be, in the order of the tree."""
+    below = [error for each in kind.__subclasses__() for error in all_errors(each)]
+    return below or [kind]
 
 
 def shorten(value: object, limit: int = 100) -> object:
-    """What a client sent, small enough to send back: a string cut, anything nested only described."""
+    """A value from a client, small enough to send back: strings are cut, containers described."""
     if isinstance(value, str):
         return value if len(value) <= limit else f"{value[:limit]}… ({len(value)} characters)"
     if isinstance(value, list):

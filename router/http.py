@@ -1,4 +1,4 @@
-"""The little that the router needs on top of ASGI: a request's body, a reply, a client that leaves."""
+"""HTTP on top of ASGI: a request and its body, a reply, a client that disconnects."""
 
 import asyncio
 import random
@@ -22,14 +22,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-# A client that is still sending would not read its 413, so about this much is let run out first.
+# A client that is still sending does not read its 413. So up to this much is read and discarded first.
 DISCARD_BYTES = 64 << 20
 
 _REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
 
 
 class Reply(NamedTuple):
-    """What goes back to the client, but for the headers that every reply has."""
+    """A reply, without the headers that every reply has."""
 
     status: int
     body: bytes
@@ -38,11 +38,11 @@ class Reply(NamedTuple):
 
 
 class Request:
-    """One HTTP request. `headers` has lower-case names; `id` is the client's own, or a new one.
+    """One HTTP request. `headers` has lower-case names; `id` is the client's or a new one.
 
-    `reply_headers` are sent with the reply besides its own. `span` is its trace, where there is one.
-    `queue_seconds` and `inference_seconds` are what its handler says of where the time went. `cut_off` says
-    that its body was not waited for. `allowance` is what its key lets it use, None without limits.
+    `reply_headers` are added to the reply. `span` is its trace, if there is one. The handler sets
+    `queue_seconds` and `inference_seconds`. `cut_off`: its body was not read to the end. `allowance` is what
+    its key may use, None without limits.
     """
 
     __slots__ = (
@@ -73,22 +73,22 @@ class Request:
         self._receive = receive
 
     def header(self, name: str) -> str | None:
-        """The value of a header, None when it was not sent."""
+        """The value of a header, None if it was not sent."""
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1").strip()
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
 
-        Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `TimedOut` when it is not
-        there within `seconds`, `ClientGone` when the client leaves before it is.
+        Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `TimedOut` when it has not
+        arrived within `seconds`, `ClientGone` when the client disconnects first.
         """
         try:
             async with asyncio.timeout(seconds):
                 return await self._body(limit)
         except TimeoutError:
             self.cut_off = True
-            raise TimedOut(f"the request body was not there within {seconds:g} seconds") from None
+            raise TimedOut(f"the request body did not arrive within {seconds:g} seconds") from None
 
     async def _body(self, limit: int) -> bytes:
         declared = self.headers.get(b"content-length", b"")
@@ -129,7 +129,7 @@ class Request:
 
     @contextmanager
     def watched(self, gone: Callable[[], None]) -> Iterator[None]:
-        """Call `gone` if the client leaves before the end; only once the body has been read."""
+        """Call `gone` if the client disconnects meanwhile. The body must have been read."""
         watcher = asyncio.ensure_future(self._receive())
 
         def noticed(task: "asyncio.Future[Message]") -> None:
@@ -145,18 +145,18 @@ class Request:
 
 
 def id_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """A request's id: the client's own, where it is one, or a new one."""
+    """The request id: the client's if it is valid, or a new one."""
     given = headers.get(b"x-request-id", b"")
     return given if _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def new_id() -> bytes:
-    """An id for a request: 32 hexadecimal digits."""
+    """A request id: 32 hexadecimal digits."""
     return b"%032x" % random.getrandbits(128)
 
 
 def _joined(headers: Sequence[Header]) -> dict[bytes, bytes]:
-    """Headers by name; the values of one that was sent in several lines are a list (RFC 9110, 5.3)."""
+    """Headers by name; repeated headers become a list of values (RFC 9110, 5.3)."""
     joined = dict(headers)
     if len(joined) < len(headers):
         for name in joined:
@@ -170,13 +170,13 @@ def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -
 
 
 def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
-    """The body that every error has: Jina's `detail`, and OpenAI's `error`, which its SDKs show."""
+    """The body of every error: Jina's `detail`, and OpenAI's `error`, which its SDKs show."""
     error = {"message": detail, "type": _error_type(status), "code": code}
     return {"detail": detail, "code": code, "request_id": request_id.decode(), "error": error}
 
 
 async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
-    """Send `reply` whole, with `headers` besides its own."""
+    """Send `reply`, with `headers` besides its own."""
     await send(
         {
             "type": "http.response.start",

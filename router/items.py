@@ -1,4 +1,4 @@
-"""An item on its way, and the request that waits for all of its items (pure: times are passed in)."""
+"""Items to embed, batches of them, and the job that collects the results of one request (pure)."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +14,34 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
+class Priority(IntEnum):
+    """Interactive work goes before bulk work, which keeps a guaranteed share."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+    @property
+    def label(self) -> str:
+        """Its name in headers and metrics."""
+        return self.name.lower()
+
+
+class ItemState(IntEnum):
+    """Where an item is. DONE is terminal, unless its job starts over in another vector space."""
+
+    PLANNED = 0
+    WAITING = 1
+    IN_FLIGHT = 2
+    DONE = 3
+
+
+RequiredSpaces = Mapping[str, frozenset[str]]
+"""The vector spaces that a client accepts, by pool; "" stands for every pool that is not named."""
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Query:
-    """What the documents of a ranking are held against. A batch has it once, and so reads it once.
+    """The query of a ranking. A batch carries it once, whatever the number of documents.
 
     `cost` is an estimate in tokens.
     """
@@ -25,27 +50,14 @@ class Query:
     cost: int
 
 
-Required = Mapping[str, frozenset[str]]
-"""The vector spaces that a client takes, by pool; "" stands for every pool that is not named."""
-
-
-class Place(IntEnum):
-    """Where an item is. DONE is left only when its request starts over in another vector space."""
-
-    PLANNED = 0
-    WAITING = 1
-    TAKEN = 2
-    DONE = 3
-
-
 @dataclasses.dataclass(slots=True, eq=False)
 class Item:
-    """One thing to embed: what goes over the wire, and what the router must know about it.
+    """One input to embed: what is sent to the worker, and what the router keeps about it.
 
-    `cost` is an estimate in tokens; `index` the place in its request's reply; `field` names it in errors.
-    `media` is what must be loaded and put into `wire` before the item may enter a queue, if anything.
-    `query` is what it is held against, if anything; its cost is not in that of the item.
-    `tries` counts its failures, `deaths` the workers that died with it in flight.
+    `cost` is an estimate in tokens; `index` the position in the reply; `field` names the input in errors.
+    `media` is loaded into `wire` before the item enters a queue. `query` is what a document is scored
+    against; its cost is not part of the item's. `tries` counts failed attempts, `deaths` the worker
+    processes that died with the item in flight.
     """
 
     pool: contract.PoolName
@@ -53,33 +65,33 @@ class Item:
     cost: int
     index: int
     field: str
-    bulk: bool = False
+    priority: Priority = Priority.INTERACTIVE
     media: Media | None = None
     query: Query | None = None
     tries: int = 0
     deaths: int = 0
-    place: Place = Place.PLANNED
-    gather: "Gather" = dataclasses.field(init=False, repr=False)
+    state: ItemState = ItemState.PLANNED
+    job: "Job" = dataclasses.field(init=False, repr=False)
     batch: "Batch | None" = dataclasses.field(default=None, repr=False)
 
     @property
     def failed_before(self) -> bool:
-        """Whether it is not tried for the first time."""
+        """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
 
 
 def queries_of(items: Iterable[Item]) -> list[Query]:
-    """What `items` are held against, each once."""
+    """The queries of `items`, each once."""
     return list(dict.fromkeys(item.query for item in items if item.query is not None))
 
 
 def cost_of(items: Sequence[Item]) -> int:
-    """What `items` cost together, in tokens."""
+    """The cost of `items` with their queries, in tokens."""
     return sum(item.cost for item in items) + sum(query.cost for query in queries_of(items))
 
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
-    """About how many bytes are sent for it: of a text at least as many."""
+    """The size on the wire in bytes; for a text a lower bound, its characters."""
     match content:
         case contract.Text():
             return len(content.text)
@@ -90,63 +102,65 @@ def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
 
 
 class Batch:
-    """Items that one lane of a replica works on together, all of one class.
+    """Items of one priority that a replica encodes together, in one of its lanes.
 
-    `abort` is called once, when the last item that anybody still wants has left it. `headers` go with it to
-    the worker. `space` is the vector space that its results have to be of.
+    `abort` is called once, when the last item that a client waits for has left. `headers` are sent to the
+    worker. `space` is the vector space that the results must have. `failures` are the messages of items that
+    failed inside the engine, which may be tried again.
     """
 
-    __slots__ = ("abort", "bulk", "headers", "items", "space", "tokens", "wanted")
+    __slots__ = ("abort", "failures", "headers", "items", "priority", "space", "tokens", "wanted")
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
         self.tokens = cost_of(items)
-        self.bulk = items[0].bulk
+        self.priority = items[0].priority
         self.wanted = len(items)
         self.abort: Callable[[], object] | None = None
         self.headers: dict[str, str] = {}
         self.space = ""
+        self.failures: list[str] = []
         for item in items:
-            item.place = Place.TAKEN
+            item.state = ItemState.IN_FLIGHT
             item.batch = self
 
     def request(self) -> contract.EncodeRequest:
-        """What goes to the worker."""
-        places = {query: place for place, query in enumerate(queries_of(self.items))}
+        """The request that is sent to the worker."""
+        positions = {query: position for position, query in enumerate(queries_of(self.items))}
         items = [
             item.wire
             if item.query is None
-            else msgspec.structs.replace(item.wire, against=places[item.query])
+            else msgspec.structs.replace(item.wire, against=positions[item.query])
             for item in self.items
         ]
-        queries = [query.content for query in places]
-        return contract.EncodeRequest(items, priority=int(self.bulk), queries=queries, alone=self.suspect)
+        queries = [query.content for query in positions]
+        return contract.EncodeRequest(items, priority=self.priority, queries=queries, alone=self.suspect)
 
     @property
     def suspect(self) -> bool:
-        """Whether it is one item that a worker died with."""
+        """Whether this is a single item that a worker died with."""
         return self.items[0].deaths > 0
 
-    def leave(self, item: Item, *, unwanted: bool = False) -> None:
-        """Take `item` out: it has its result, goes back to the queue, or (`unwanted`) nobody waits for it."""
+    def remove(self, item: Item, *, unwanted: bool = False) -> None:
+        """Take `item` out: it is done, returns to the queue, or (`unwanted`) no client waits for it."""
         item.batch = None
         self.wanted -= 1
         if unwanted and self.wanted == 0 and self.abort is not None:
             self.abort()
 
     def unfinished(self) -> list[Item]:
-        """The items that are still its own, in order."""
+        """The items that are still in the batch, in order."""
         return [item for item in self.items if item.batch is self]
 
 
-class Gather:
-    """The results of one request's items, in input order, however they arrive.
+class Job:
+    """The items of one request, admitted together; holds their results in input order.
 
-    `finished` is called once: when the last result is in, or at the first error. `request_id` and `span`
-    tell logs and traces whose items these are.
+    `finished` is called once: with the last result, or at the first error. `request_id` and `span` identify
+    the request in logs and traces. `deadline` is absolute, on the pool's clock.
 
-    `spaces` maps each pool to the one vector space of its results. `required` has the spaces that the client
-    takes of a pool, and under "" those that it takes of every other pool; no entry means any.
+    `spaces` maps each pool to the one vector space of its results; `required` are the spaces that the client
+    accepts.
     """
 
     __slots__ = (
@@ -156,13 +170,13 @@ class Gather:
         "error",
         "finished",
         "items",
+        "missing",
         "request_id",
         "required",
         "results",
         "spaces",
         "span",
-        "taken_at",
-        "waiting_for",
+        "started_at",
     )
 
     def __init__(
@@ -170,69 +184,69 @@ class Gather:
         items: Sequence[Item],
         now: float,
         deadline: float,
-        finished: Callable[["Gather"], None],
+        finished: Callable[["Job"], None],
         request_id: str = "",
         span: "Span | None" = None,
-        required: Required | None = None,
+        required: RequiredSpaces | None = None,
     ) -> None:
         if not items:
-            raise ValueError("a request without items has nothing to gather. This is a bug.")
+            raise ValueError("a job without items. This is a bug.")
         self.items = items
         self.results: list[contract.Vector | None] = [None] * len(items)
-        self.waiting_for = len(items)
+        self.missing = len(items)
         self.admitted_at = now
-        self.taken_at = now
+        self.started_at = now
         self.done_at = now
         self.deadline = deadline
         self.error: Exception | None = None
         self.finished = finished
         self.request_id = request_id
         self.span = span
-        self.required: Required = required or {}
+        self.required: RequiredSpaces = required or {}
         self.spaces: dict[contract.PoolName, str] = {}
         for item in items:
-            item.gather = self
+            item.job = self
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can change."""
-        return self.error is not None or self.waiting_for == 0
+        """Whether it has all results or an error."""
+        return self.error is not None or self.missing == 0
 
-    def takes(self, pool: contract.PoolName, space: str) -> bool:
-        """Whether results of `pool` may be of `space`."""
+    def accepts(self, pool: contract.PoolName, space: str) -> bool:
+        """Whether results of `pool` may be in `space`."""
         if pool in self.spaces:
             return self.spaces[pool] == space
         required = self.required_of(pool)
         return not required or space in required
 
     def required_of(self, pool: contract.PoolName) -> frozenset[str]:
-        """The spaces that results of `pool` may be of, empty for any."""
+        """The spaces that the client accepts of `pool`; empty for any."""
         return self.required.get(pool) or self.required.get("", frozenset())
 
     def start_over(self, pool: contract.PoolName) -> list[Item]:
-        """Forget the results of `pool`; returns the items that were done and have to be done again."""
+        """Drop the results of `pool`; returns the items that have to be encoded again."""
         self.spaces.pop(pool, None)
         done = [item for item in self.items if item.pool == pool and self.results[item.index] is not None]
         for item in done:
             self.results[item.index] = None
-        self.waiting_for += len(done)
+        self.missing += len(done)
         return done
 
     def resolve(self, item: Item, vector: contract.Vector, now: float) -> None:
-        """`item` has its result."""
+        """Store the result of `item`."""
         if self.closed:
             return
         if self.results[item.index] is not None:
             raise RuntimeError(f"{item.field} was given two results. This is a bug.")
         self.results[item.index] = vector
-        item.place = Place.DONE
-        self.waiting_for -= 1
-        if self.waiting_for == 0:
+        item.state = ItemState.DONE
+        self.missing -= 1
+        if self.missing == 0:
             self.done_at = now
             self.finished(self)
 
     def fail(self, error: Exception, now: float) -> None:
-        """The request ends with `error`; of several, the first stands."""
+        """End with `error`, unless it has ended; the first error stands."""
         if self.closed:
             return
         self.error = error
@@ -240,10 +254,10 @@ class Gather:
         self.finished(self)
 
     def vectors(self) -> list[contract.Vector]:
-        """All results, in input order; raises the error of a request that failed."""
+        """All results, in input order. Raises the error of a failed job."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         vectors = [vector for vector in self.results if vector is not None]
         if len(vectors) != len(self.items):
-            raise RuntimeError("a request was read before all its results were in. This is a bug.")
+            raise RuntimeError("a job was read before all its results were in. This is a bug.")
         return vectors

@@ -1,4 +1,4 @@
-"""What an operator can set: changes when a setting comes or goes."""
+"""The router's settings."""
 
 from pathlib import Path
 from typing import Self
@@ -37,34 +37,31 @@ class RouterSettings(StrictSettings):
     discovery: str | None = Field(
         None,
         description="Instead of ROUTER_WORKERS: a file with such a document, or an http(s) address that "
-        "serves it. It is looked at again and again; when it is broken or cannot be had, the workers that "
-        "were named last stay. A group without targets says that there is such a pool and it has no replica "
-        'now; the label `min_replicas` "0", that this is as it should be while there is no work.',
+        "serves it. It is read again and again; if it is broken or unreachable, the last good workers stay. "
+        "A group without targets is a pool without replicas; with the label `min_replicas` "
+        '"0" such a pool counts as ready.',
     )
-    discovery_seconds: float = Field(5.0, gt=0, description="Time between two looks at ROUTER_DISCOVERY.")
+    discovery_seconds: float = Field(5.0, gt=0, description="Time between two reads of ROUTER_DISCOVERY.")
     discovery_token: SecretStr | None = Field(
         None, description="Bearer token for the http(s) address in ROUTER_DISCOVERY."
     )
-    worker_token: Token | None = Field(
-        None, description="The token that the workers ask for: their WORKER_TOKEN."
-    )
+    worker_token: Token | None = Field(None, description="The workers' WORKER_TOKEN.")
     api_keys: Keys = Field(
         (),
-        description="API keys, of which every request but for /health and /live must bring one. Only their "
+        description="API keys; every request except /health and /live must send one. Only their "
         'hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
         '"tokens_per_minute": 1000000}], as `python -m router.access.keys alice` prints them; the limits are '
         "optional, and a hash alone is accepted.",
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File with further keys, in the same form. It is read again when it changes; one that "
-        "cannot be read leaves the keys as they were. With a file, even an empty list of keys closes the "
-        "router.",
+        description="File with further keys, in the same form. It is read again when it changes; if it "
+        "cannot be read, the keys stay. With a file, even an empty list of keys closes the router.",
     )
     limits_file: Path | None = Field(
         None,
         description="File in which several routers on this machine share what each key has used, such as "
-        "/dev/shm/triptych-limits; made where there is none. One process needs none.",
+        "/dev/shm/triptych-limits; created if missing. A single process does not need it.",
     )
     cors_origins: Origins = Field(
         (),
@@ -77,47 +74,44 @@ class RouterSettings(StrictSettings):
     log_format: LogFormat = Field("plain", description="plain, or json for one JSON object a line.")
     model_aliases: dict[str, dict[str, Task]] = Field(
         default_factory=dict,
-        description="Other names that clients may give to the model, each with its names of tasks: "
+        description="Other names of the model that clients may send, each with its task names: "
         '{"jina-embeddings-v3": {"classification": "text-matching"}}.',
     )
-    max_items: int = Field(512, ge=1, description="Most inputs one request may have.")
+    max_items: int = Field(512, ge=1, description="Most inputs in a request.")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body, in bytes.")
     max_image_bytes: int = Field(
-        8 << 20, ge=1024, description="Largest image, in bytes of its file (base64 undone)."
+        8 << 20, ge=1024, description="Largest image, in bytes of its file (base64 decoded)."
     )
     max_pdf_bytes: int = Field(8 << 20, ge=1024, description="Largest PDF, in bytes of its file.")
     max_pdf_pages: int = Field(100, ge=1, description="Most pages of a PDF; each becomes an image.")
     pdf_processes: int = Field(
         2,
         ge=1,
-        description="PDFs that a router process renders at a time, each in a process of its own, started "
-        "when needed.",
+        description="PDFs that a router process renders at a time, each in its own process.",
     )
     media_fetch: bool = Field(
-        True, description="Whether images and PDFs are fetched from http(s) addresses that clients send."
+        True, description="Fetch images and PDFs from http(s) addresses that clients send."
     )
     media_timeout_seconds: float = Field(
-        10.0, gt=0, description="Time that fetching one image or PDF may take, redirects included."
+        10.0, gt=0, description="Timeout of fetching one image or PDF, redirects included."
     )
     media_allowed_networks: tuple[IPvAnyNetwork, ...] = Field(
         (),
         description='Networks that media may be fetched from besides public addresses: ["10.1.0.0/16"]. '
-        "Whoever may send requests can then reach every port there.",
+        "Clients can then reach every port there.",
     )
     request_timeout_seconds: float = Field(
         60.0,
         gt=0,
-        description="Time a request has, unless its x-request-timeout-seconds header says another.",
+        description="Timeout of a request, unless it sends x-request-timeout-seconds.",
     )
     keep_alive_seconds: int = Field(
         75,
         ge=1,
-        description="Time after which an idle connection is closed. Keep it longer than the idle timeout of "
-        "a load balancer in front, or it may send a request on a connection that is just closing.",
+        description="Idle connections are closed after this time. It must be longer than the idle timeout of "
+        "a load balancer in front, or that may send a request on a connection that is being closed.",
     )
-    lanes: int = Field(
-        4, ge=1, description="Batches that one replica is given at a time, by each router process."
-    )
+    lanes: int = Field(4, ge=1, description="Batches that each router process sends to a replica at a time.")
     batch_tokens: int = Field(4096, ge=1, description="Most tokens (estimated) of a batch.")
     batch_items: int = Field(256, ge=1, description="Most items of a batch.")
     queue_tokens: int = Field(
@@ -132,31 +126,29 @@ class RouterSettings(StrictSettings):
         0.0,
         ge=0,
         allow_inf_nan=False,
-        description="Longest time that work waits for a pool of which no replica is up, within the bounds "
-        "of its queue and of the request's own time; then 503. 0 refuses it at once.",
+        description="Longest time that requests are held for a pool without a replica, within its queue and "
+        "the request's timeout; then 503. 0 refuses them at once.",
     )
     worker_timeout_seconds: float = Field(
         30.0,
         gt=0,
         description="Longest silence of a worker that has a batch; past it the batch is tried again.",
     )
-    probe_seconds: float = Field(3.0, gt=0, description="Time between two looks at a replica that is up.")
+    probe_seconds: float = Field(3.0, gt=0, description="Time between two probes of a replica that is up.")
     drain_notice_seconds: float = Field(
         0.0,
         ge=0,
-        description="Time from SIGTERM in which requests are still taken, while /ready is 503 and each reply "
-        "closes its connection, so that load balancers and clients go elsewhere. Idle connections stay open "
-        "for this time and are closed at its end.",
+        description="Time after SIGTERM in which requests are still accepted, while /ready is 503 and each "
+        "reply closes its connection, so that load balancers and clients go elsewhere. Idle connections are "
+        "closed at its end.",
     )
-    drain_seconds: int = Field(
-        30, ge=0, description="Longest wait after that for the requests already accepted."
-    )
+    drain_seconds: int = Field(30, ge=0, description="Longest wait after that for accepted requests.")
 
     @model_validator(mode="after")
     def _one_source_of_workers(self) -> Self:
         if bool(self.workers) == bool(self.discovery):
             raise ValueError(
-                "ROUTER_WORKERS, ROUTER_DISCOVERY: set exactly one of the two, to say where the workers are"
+                "ROUTER_WORKERS, ROUTER_DISCOVERY: set exactly one of the two; it names the workers"
             )
         if self.discovery_token and not (self.discovery and is_url(self.discovery)):
             raise ValueError("ROUTER_DISCOVERY_TOKEN is for an http(s) address in ROUTER_DISCOVERY")

@@ -1,11 +1,11 @@
-"""For all tests."""
+"""Settings for all tests: the hypothesis profile and garbage collection."""
 
 import gc
 
 from hypothesis import HealthCheck, settings
 
-# An example takes as long as the machine happens to take; nothing here is judged by that. The examples are
-# the same each time, so that what fails once fails again, and elsewhere.
+# No deadline, because the time of an example depends on the machine. The examples are the same in every run,
+# so that a failure can be repeated.
 settings.register_profile(
     "triptych",
     deadline=None,
@@ -17,12 +17,12 @@ settings.load_profile("triptych")
 
 
 def pytest_collection_finish() -> None:
-    # With vLLM, torch and Ray imported, a full collection stops the event loop of a test, with its router and
-    # its workers, for a third of a second and more.
+    # With vLLM, torch and Ray imported, a full collection stops a test's event loop for a third of a second.
+    # Frozen objects are not visited.
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    # Else what libraries look for at the end is still there, and they complain of leaks.
+    # Libraries that look for leaks at exit would find the frozen objects.
     gc.unfreeze()

@@ -1,4 +1,4 @@
-"""Tiny random cross-encoders of two families, and what transformers makes of them."""
+"""Tiny random cross-encoders of two families, and their scores in transformers."""
 
 import json
 from collections.abc import Callable
@@ -31,10 +31,10 @@ SIZES = {
     "pad_token_id": 1,
 }
 CONTEXT = 96
-# Half of what the smallest window leaves to the document, with four special tokens.
+# Half of the document's room in the smallest window, with four special tokens.
 OVERLAP = 22
 ARCHITECTURE = "XLMRobertaForSequenceClassification"
-# From transformers' names to those of jinaai/jina-reranker-v2-base-multilingual, in this order.
+# transformers' names -> those of jinaai/jina-reranker-v2-base-multilingual, replaced in this order.
 PUBLISHED_NAMES = {
     "embeddings.LayerNorm": "emb_ln",
     "encoder.layer.": "encoder.layers.",
@@ -47,7 +47,7 @@ PUBLISHED_NAMES = {
 
 
 def _write(folder: Path, model: PreTrainedModel, pair: str) -> Score:
-    """Write a random cross-encoder to `folder`; returns what it gives for a pair, by transformers."""
+    """Write a random cross-encoder to `folder`; returns its score function in transformers."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -64,7 +64,7 @@ def _write(folder: Path, model: PreTrainedModel, pair: str) -> Score:
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
 
     def score(query: str, document: str) -> float:
-        """The best of all windows, cut and put together by hand."""
+        """The best score of all windows, built by hand."""
         asked, read = (tokenizer.encode(text, add_special_tokens=False).ids for text in (query, document))
         asked = asked[: CONTEXT // 2]
         room = CONTEXT - special - len(asked)
@@ -87,7 +87,7 @@ def _score_window(model: PreTrainedModel, query: list[int], document: list[int])
 
 
 def _random_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Larger than those a model is made with, so that scores differ clearly."""
+    """Set large random weights, so that scores differ clearly."""
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -96,7 +96,7 @@ def _random_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def write_xlm_roberta(folder: Path) -> Score:
-    """RoBERTa's positions begin behind the padding token's, and it has one kind of token."""
+    """Its positions begin after the padding token's, and it has one token type."""
     positions = CONTEXT + 2
     config = XLMRobertaConfig(
         **SIZES, max_position_embeddings=positions, type_vocab_size=1, layer_norm_eps=1e-5
@@ -106,7 +106,7 @@ def write_xlm_roberta(folder: Path) -> Score:
 
 
 def write_published(folder: Path) -> Score:
-    """jinaai/jina-reranker-v2-base-multilingual's layout: a config and names of its remote code."""
+    """The layout of jinaai/jina-reranker-v2-base-multilingual: config and names of its remote code."""
     score = write_xlm_roberta(folder)
     (folder / "config.json").write_text(json.dumps(published_config()))
     weights = load_file(folder / "model.safetensors")
@@ -123,7 +123,7 @@ def write_published(folder: Path) -> Score:
 
 
 def published_config() -> dict[str, Any]:
-    """config.json as published, with the sizes of the tiny model: no model_type, and an auto_map."""
+    """The published config.json with tiny sizes: no model_type, and an auto_map."""
     code = "jinaai/jina-reranker-v2-base-multilingual--"
     return {key: value for key, value in SIZES.items() if key != "num_labels"} | {
         "architectures": [ARCHITECTURE],
@@ -154,7 +154,7 @@ def published_config() -> dict[str, Any]:
 
 
 def write_bert(folder: Path) -> Score:
-    """BERT tells query and document apart by their kinds of token."""
+    """BERT, which has token types for query and document."""
     config = BertConfig(**SIZES, max_position_embeddings=CONTEXT)
     model = _random_weights(BertForSequenceClassification(config))
     return _write(folder, model, "<s>:0 $A:0 </s>:0 $B:1 </s>:1")

@@ -1,7 +1,7 @@
-"""Canaries: inputs whose vectors are known, encoded again and again while the worker serves.
+"""Canaries: inputs with known vectors, encoded repeatedly while the worker serves.
 
-An engine can go on answering with wrong vectors, for example after a fault in memory or in a kernel. Nothing
-but a comparison shows it. The canaries take the same way as any item, so what they pass is what clients get.
+An engine can start to return wrong vectors, for example after a memory or kernel fault, and only a comparison
+detects that. Canaries take the path of clients' items.
 """
 
 import asyncio
@@ -14,83 +14,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.encoding import Service
-from workers.metrics import WorkerMetrics
-from workers.shared.contract import EncodeRequest, Failure, Vector
+from workers.item_error import ItemError
+from workers.shared.contract import EncodeRequest
+from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
-# A canary that takes an idle engine t seconds is followed by 100 t without one: a hundredth of its time.
+# After a canary that takes t seconds, rest for 100 t: canaries cost an idle engine 1 % of its time.
 REST = 100
-# No less, also when items fail one after another.
+# The shortest rest, also while items fail one after another.
 SHORTEST_REST_SECONDS = 10.0
-# Smallest length to divide by: a score may be near zero.
-_SHORTEST_LENGTH = 0.1
+# Smallest norm to divide by: a score may be near zero.
+_SMALLEST_NORM = 0.1
 
 
 class Drift(Exception):
-    """A canary's vector differs from the one learned at start."""
+    """A canary failed, or its vector differs from the one learned at start."""
 
 
 class Canaries:
-    """Learns the canaries' vectors once, then compares; `failure` says why the worker is out of service."""
+    """Learns the canaries' vectors once, then compares. `failure` is set once vectors are wrong.
 
-    def __init__(self, service: Service, metrics: WorkerMetrics) -> None:
+    `rest` and `shortest_rest_seconds` set the pause after each canary.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        metrics: WorkerMetrics,
+        rest: float = REST,
+        shortest_rest_seconds: float = SHORTEST_REST_SECONDS,
+    ) -> None:
         self.failure: str | None = None
         self._service = service
         self._metrics = metrics
+        self._rest = rest
+        self._shortest_rest = shortest_rest_seconds
         self._known: dict[str, NDArray[np.float32]] = {}
-        self._rest: dict[str, float] = {}
+        self._rests: dict[str, float] = {}
         self._doubt = asyncio.Event()
 
     def doubt(self) -> None:
-        """An item failed inside the engine: look now."""
+        """Check soon, because an item failed inside the engine."""
         self._doubt.set()
 
     async def learn(self) -> None:
-        """Encode each canary twice, alone and then all at once, and keep its vector. Raises what is wrong."""
+        """Encode each canary alone and then all at once, and keep the vectors. Raises `Drift`."""
         canaries = self._service.canaries
         for name, request in canaries.items():
             started = time.monotonic()
             self._known[name] = await self._encode(request)
-            self._rest[name] = max(SHORTEST_REST_SECONDS, REST * (time.monotonic() - started))
+            self._rests[name] = max(self._shortest_rest, self._rest * (time.monotonic() - started))
         vectors = await asyncio.gather(*map(self._encode, canaries.values()))
         for name, vector in zip(canaries, vectors, strict=True):
             self._compare(name, vector)
 
     async def watch(self) -> None:
-        """Encode one canary after another, until one fails or drifts."""
+        """Encode one canary after another until one fails or drifts."""
         for name, request in itertools.cycle(self._service.canaries.items()):
             try:
                 self._compare(name, await self._encode(request))
             except Exception as error:
-                if self._service.dead:
+                if self._service.engine.dead:
                     return
                 self._metrics.canary_failures.inc()
                 self.failure = f"the canary {name!r} failed: {type(error).__name__}: {error}"
                 logger.error("out of service: %s", self.failure)
                 return
-            await asyncio.sleep(SHORTEST_REST_SECONDS)
+            await asyncio.sleep(self._shortest_rest)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._rest[name] - SHORTEST_REST_SECONDS):
+                async with asyncio.timeout(self._rests[name] - self._shortest_rest):
                     await self._doubt.wait()
             self._doubt.clear()
 
     async def _encode(self, request: EncodeRequest) -> NDArray[np.float32]:
         [job] = await self._service.jobs(request)
-        frame = job if isinstance(job, Failure) else await job()
-        if not isinstance(frame, Vector):
-            raise Drift(f"{frame.code}: {frame.message}")
-        return np.frombuffer(frame.data, np.float32)
+        try:
+            if isinstance(job, ItemError):
+                raise job
+            return np.frombuffer((await job()).data, np.float32)
+        except ItemError as error:
+            raise Drift(f"{error.code}: {error}") from error
 
     def _compare(self, name: str, vector: NDArray[np.float32]) -> None:
         known = self._known[name]
         if vector.shape != known.shape:
-            raise Drift(f"{len(vector)} values where there were {len(known)}")
-        length = max(float(np.linalg.norm(known)), _SHORTEST_LENGTH)
-        drift = float(np.linalg.norm(vector - known)) / length
+            raise Drift(f"{len(vector)} values instead of {len(known)}")
+        norm = max(float(np.linalg.norm(known)), _SMALLEST_NORM)
+        drift = float(np.linalg.norm(vector - known)) / norm
         self._metrics.canary_drift.labels(name).set(drift)
-        # Not `>`: a NaN is no number to compare with.
+        # `not <=` also catches NaN.
         if not drift <= self._service.tolerance:
-            raise Drift(
-                f"its vector has moved by {drift:.4f} of its length; {self._service.tolerance} is rounding"
-            )
+            raise Drift(f"the vector moved by {drift:.4f} of its norm, rounding by {self._service.tolerance}")

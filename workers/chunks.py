@@ -1,30 +1,23 @@
-"""Late chunking: one document of several parts, and which of its tokens belong to which part.
+"""Late chunking: joins the chunks of a document, and maps the document's tokens back to chunks.
 
-The choices, which nothing outside prescribes: parts are joined with a space where neither neighbour has
-white space. White space at a boundary counts to the part that follows, whoever wrote it, since in the
-tokens of Qwen2 a space belongs to the word behind it. The role's prefix counts to the first part. A token
-across a boundary belongs to the part in which it begins.
+Our conventions: chunks are joined with a space unless there is white space on either side of the boundary.
+White space at a boundary belongs to the chunk behind it, because a token of Qwen2 includes the space before
+its word. The role's prefix belongs to the first chunk. A token across a boundary belongs to the chunk in
+which it begins.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from workers.plugin.spec import Span
-
-
-class EmptyChunkError(ValueError):
-    """A part has no token of its own, so there is nothing to pool."""
-
-
-class ChunkCutError(ValueError):
-    """A part lies behind the context's end, so that nothing is left of it to pool."""
+from workers.item_error import ItemError
+from workers.plugin.pooling_spec import Span
 
 
 def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
-    """The document's text, and for each part the character at which it begins.
+    """The document's text, and the character at which each chunk begins.
 
-    The first begins at 0, with the prefix; every other with the white space before it.
+    The first chunk begins at 0, with the prefix; each other with the white space before it.
     """
     pieces = [prefix]
     starts = [0]
@@ -42,19 +35,21 @@ def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
 
 
 def spans_of(token_starts: Sequence[int], chunk_starts: Sequence[int], limit: int) -> list[Span]:
-    """The tokens of each part as [start, end), given where tokens and parts begin (characters, ascending).
+    """The tokens of each chunk as [start, end), from the characters at which tokens and chunks begin.
 
-    Tokens from `limit` on are cut off. Raises `EmptyChunkError` or `ChunkCutError` for a part without any.
+    Tokens from `limit` on are cut off. Raises `ItemError` if that or an empty chunk leaves a chunk without
+    tokens.
     """
     total = len(token_starts)
     firsts = [bisect_left(token_starts, start) for start in chunk_starts] + [total]
     spans = []
     for index, (first, end) in enumerate(pairwise(firsts)):
         if first == end:
-            raise EmptyChunkError(f"part {index} has no token of its own")
+            raise ItemError("invalid", f"chunk {index} has no token of its own")
         if first >= limit:
-            raise ChunkCutError(
-                f"part {index} begins at token {first} of {total}, the model takes {limit}: send fewer parts"
+            raise ItemError(
+                "token_limit",
+                f"chunk {index} begins at token {first} of {total}, the limit is {limit}: send fewer chunks",
             )
         spans.append((first, min(end, limit)))
     return spans

@@ -1,35 +1,34 @@
-"""What a worker of the `rerank` pool does: a cross-encoder reads query and document together.
+"""The service of the `rerank` pool: a cross-encoder reads query and document together.
 
-Any sequence classifier with one label that vLLM serves, for example
-jinaai/jina-reranker-v2-base-multilingual. A score is what vLLM's `classify` gives, by default the logit
-through a sigmoid.
+Serves any sequence classifier with one label that vLLM supports, for example
+jinaai/jina-reranker-v2-base-multilingual. A score is vLLM's `classify` output, by default the sigmoid of the
+logit.
 """
 
 import asyncio
 import logging
 import secrets
-from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from workers.checkpoints.layout import TOKENIZER
+from workers.checkpoints.layout import TOKENIZER, CheckpointError
 from workers.checkpoints.space import vector_space
-from workers.checkpoints.variant import CheckpointError
-from workers.cross_encoder_config import config_args, read_config
+from workers.cross_encoder_config import config_folder, read_config
 from workers.encoding import Job
-from workers.engine import WrongVectorError, log_reading, tolerance_of
-from workers.llm import VERSIONS, Llm, common_args, versions
+from workers.engine_args import cross_encoder_args, tolerance_of
+from workers.item_error import ItemError
 from workers.settings import WorkerSettings
-from workers.shared.contract import EncodeRequest, Failure, Frame, Info, Item, Text, Vector
+from workers.shared.contract import EncodeRequest, Info, Item, Text, Vector
+from workers.vllm_engine import Engine, WrongVectorError, versions
 from workers.windows import Windows, WindowTokenizer
 
 logger = logging.getLogger(__name__)
 
-_TEXTS_ONLY = "the reranker that is configured here takes a text query and text documents only"
+_TEXT_ONLY = "the configured reranker takes only a text query and text documents"
 _QUERY = Text("what does the lighthouse keeper write down?", "query")
 _DOCUMENTS = {
     "short pair": "the lighthouse keeper writes down each ship",
@@ -38,10 +37,10 @@ _DOCUMENTS = {
 
 
 class CrossEncoder:
-    """The service of a cross-encoder (`workers.encoding.Service`); takes texts against texts only.
+    """The service of a cross-encoder (`workers.encoding.Service`); scores texts against texts.
 
-    A document is read in windows of the context, up to `WORKER_MAX_TOKENS` in all, as the router counts it.
-    The best window's score is the document's. Raises `CheckpointError` when the folder holds no such model.
+    Reads a document in windows of the context, up to `WORKER_MAX_TOKENS` in all, as the router counts it. The
+    best window's score is the document's. Raises `CheckpointError` if the folder holds no cross-encoder.
     """
 
     canaries: ClassVar = {
@@ -52,102 +51,68 @@ class CrossEncoder:
     def __init__(self, folder: Path, settings: WorkerSettings) -> None:
         config = read_config(folder)
         if not (folder / TOKENIZER).exists():
-            raise CheckpointError(f"{folder} lacks {TOKENIZER}; fetch it again")
+            raise CheckpointError(f"{folder} has no {TOKENIZER}; fetch it again")
         max_tokens = min(settings.max_tokens, config.context)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer = WindowTokenizer(tokenizer, max_tokens, settings.max_tokens)
         self._token_types = config.token_types
-        with ExitStack() as stack:
-            args = stack.enter_context(config_args(config))
-            self._llm = Llm(args | cross_encoder_args(folder, max_tokens, settings))
-            stack.callback(self._llm.shutdown)
-            # vLLM chooses the dtype of a cross-encoder itself when it is left to.
-            dtype = self._llm.dtype
-            self.tolerance = tolerance_of(dtype, settings.quantization)
-            space = vector_space(
-                folder, None, dtype=dtype, quantization=settings.quantization, progress=log_reading
-            )
-            self._stack = stack.pop_all()
+        args = cross_encoder_args(folder, max_tokens, settings)
+        # A temporary folder, which vLLM may read for as long as the engine runs.
+        self._config_folder = config_folder(config)
+        if self._config_folder is not None:
+            args["hf_config_path"] = self._config_folder.name
+        self.engine = Engine(args)
+        # vLLM may have chosen the dtype.
+        dtype = self.engine.dtype
+        self.tolerance = tolerance_of(dtype, settings.quantization)
         self.info = Info(
             task="rerank",
             model=settings.model,
-            space=space,
+            space=vector_space(folder, None, dtype=dtype, quantization=settings.quantization),
             instance=secrets.token_hex(8),
             revision=settings.revision,
             dimensions=1,
             multivector_dimensions=None,
             max_tokens=max_tokens,
             batch_tokens=settings.batch_tokens,
-            versions=versions(*VERSIONS),
+            versions=versions(),
         )
 
-    @property
-    def dead(self) -> bool:
-        return self._llm.dead
-
-    @property
-    def busy(self) -> bool:
-        return self._llm.busy
-
-    @property
-    def steps(self) -> int:
-        return self._llm.steps
-
-    def shutdown(self) -> None:
-        self._stack.close()
-
     async def warm_up(self) -> None:
-        """The canaries are all that is offered."""
+        """Nothing: the canaries run right after it, and cover all kinds of input."""
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
+    async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
         return await asyncio.to_thread(self._jobs, request)
 
-    def _jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        # Once for each query, which many documents share.
+    def _jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
+        # Many documents share a query.
         shortened = cache(self._tokenizer.shorten)
-        jobs: list[Job | Failure] = []
+        jobs: list[Job | ItemError] = []
         for index, item in enumerate(request.items):
             query = None if item.against is None else request.queries[item.against]
             if not isinstance(query, Text) or not isinstance(item.content, Text):
-                jobs.append(Failure(index, "unsupported", _TEXTS_ONLY))
+                jobs.append(ItemError("unsupported", _TEXT_ONLY))
                 continue
             try:
                 windows = self._tokenizer.windows(shortened(query.text), item.content.text)
-            # The tokenizer has no exception of its own.
+            # The tokenizer has no exception class of its own.
             except Exception as error:
-                logger.exception("a pair cannot be tokenised")
-                jobs.append(Failure(index, "internal", f"the pair cannot be tokenised: {error}"))
+                logger.exception("cannot tokenize a pair")
+                jobs.append(ItemError("internal", f"the pair cannot be tokenized: {error}"))
                 continue
             jobs.append(partial(self._score, index, windows, request.priority))
         return jobs
 
-    async def _score(self, index: int, windows: Windows, priority: int) -> Frame:
+    async def _score(self, index: int, windows: Windows, priority: int) -> Vector:
         # vLLM takes the position of the second segment instead of a type for each token.
         segment = windows.second_segment if self._token_types else None
-        params = self._llm.params(
-            "classify", None if segment is None else {"compressed_token_type_ids": segment}
-        )
+        extra = None if segment is None else {"compressed_token_type_ids": segment}
+        params = self.engine.params("classify", extra)
         outputs = await asyncio.gather(
-            *(self._llm.encode_tokens(token_ids, params, priority) for token_ids in windows.token_ids)
+            *(self.engine.encode_tokens(token_ids, params, priority) for token_ids in windows.token_ids)
         )
         scores = np.array([output.outputs.data.float().numpy().reshape(-1) for output in outputs], "<f4")
         if scores.shape != (len(outputs), 1) or not np.isfinite(scores).all():
             raise WrongVectorError(f"expected one finite score for each window, got {scores}")
         tokens = sum(map(len, windows.token_ids))
         return Vector(index, tokens, (1,), scores.max(axis=0).tobytes(), 0 if windows.cut else None)
-
-
-def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) -> dict[str, Any]:
-    """What vLLM is started with for a cross-encoder: arguments of its `AsyncEngineArgs`."""
-    args = {
-        "model": str(folder),
-        # It is given tokens. Its own tokenizer would read the published config, and ask for the remote code.
-        "skip_tokenizer_init": True,
-        "dtype": settings.dtype,
-        "max_model_len": max_tokens,
-        # Both ways of attention at once: a text has to fit into one step, and is not to be cut for what is
-        # left of one (before 0.32 vLLM would never get to the last token of a text of the full length).
-        "max_num_batched_tokens": max(settings.batch_tokens, max_tokens),
-        "enable_chunked_prefill": False,
-    }
-    return common_args(settings) | args | settings.engine_args

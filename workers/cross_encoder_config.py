@@ -1,14 +1,11 @@
-"""The config.json of a cross-encoder: its context, and what replaces a config with remote code."""
+"""The config.json of a cross-encoder: its context, and a replacement for a config with remote code."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from workers.checkpoints.layout import CONFIG
-from workers.checkpoints.variant import CheckpointError
+from workers.checkpoints.layout import CONFIG, CheckpointError
 
 MODEL_TYPES = {
     "BertForSequenceClassification": "bert",
@@ -18,15 +15,14 @@ MODEL_TYPES = {
 }
 """transformers' `model_type` of the architectures that vLLM 0.32 implements itself (its model registry)."""
 
-
 _PADDED = ("Roberta", "XLMRoberta", "Camembert")
 
 
 class CrossEncoderConfig(NamedTuple):
     """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code.
 
-    `token_types` says whether the model reads token types. Tokenizers of other models set them too, and
-    vLLM's engine dies of them with ModernBERT.
+    `token_types` is true if the model reads token types. Other models' tokenizers set them too, but
+    ModernBERT crashes vLLM's engine if it gets them.
     """
 
     context: int
@@ -51,7 +47,7 @@ def read_config(folder: Path) -> CrossEncoderConfig:
         raise CheckpointError(f"{folder} has several labels; a reranker has one")
     positions = int(config.get("max_position_embeddings", 512))
     padding = config.get("pad_token_id")
-    # These models number their positions from pad_token_id + 1.
+    # These models number positions from pad_token_id + 1.
     offset = (1 if padding is None else int(padding)) + 1 if architecture.startswith(_PADDED) else 0
     token_types = architecture == "BertForSequenceClassification"
     return CrossEncoderConfig(positions - offset, token_types, _rewritten(folder, config, architecture))
@@ -61,7 +57,7 @@ def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[
     remote = "AutoConfig" in (config.get("auto_map") or {})
     if "model_type" in config and not remote:
         return None
-    # jina's XLM-RoBERTa code has rotary positions too, under the same architecture; vLLM has absolute ones.
+    # Jina's XLM-RoBERTa code also has rotary positions under this architecture; vLLM has only absolute ones.
     if architecture not in MODEL_TYPES or config.get("position_embedding_type") == "rotary":
         reason = "its auto_map names remote code" if remote else "it has no model_type"
         raise CheckpointError(
@@ -69,20 +65,17 @@ def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[
             f"Use a cross-encoder of {', '.join(sorted(MODEL_TYPES))} with absolute positions, or one whose "
             "config.json has a model_type of transformers and no auto_map"
         )
-    return {key: value for key, value in config.items() if key != "auto_map"} | {
-        "model_type": MODEL_TYPES[architecture]
-    }
+    kept = {key: value for key, value in config.items() if key != "auto_map"}
+    return kept | {"model_type": MODEL_TYPES[architecture]}
 
 
-@contextmanager
-def config_args(config: CrossEncoderConfig) -> Iterator[dict[str, str]]:
-    """vLLM's arguments for the config; a rewritten one lies in a temporary folder while the engine runs.
+def config_folder(config: CrossEncoderConfig) -> TemporaryDirectory[str] | None:
+    """A folder with the rewritten config, or None. The checkpoint's own folder may be read-only.
 
-    The checkpoint's own folder may be read-only.
+    It is removed with the returned object, at the latest when the process exits.
     """
     if config.rewritten is None:
-        yield {}
-        return
-    with TemporaryDirectory(prefix="triptych-config-") as folder:
-        (Path(folder) / CONFIG).write_text(json.dumps(config.rewritten))
-        yield {"hf_config_path": folder}
+        return None
+    folder = TemporaryDirectory(prefix="triptych-config-")
+    (Path(folder.name) / CONFIG).write_text(json.dumps(config.rewritten))
+    return folder

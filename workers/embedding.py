@@ -1,55 +1,81 @@
-"""What a worker of a merged variant does with a batch: vectors, multi-vectors, late-interaction scores."""
+"""The service of a merged variant: vectors, multi-vectors and late-interaction scores."""
 
 import asyncio
-from collections.abc import Sequence
-from functools import cached_property
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from workers.chunks import EmptyChunkError
+from workers.checkpoints.layout import TOKENIZER
+from workers.checkpoints.space import vector_space
+from workers.checkpoints.variant import Variant
 from workers.encoding import Job
-from workers.engine import Encoded, Engine
-from workers.images import ImageError, striped_png
-from workers.prompts import Fault, Prompt, PromptError, TokenLimitError
-from workers.shared.contract import (
-    Document,
-    EncodeRequest,
-    Failure,
-    FailureCode,
-    Frame,
-    Image,
-    Item,
-    Text,
-    Vector,
-)
+from workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
+from workers.item_error import ItemError
+from workers.pixels import ImageDecoder, striped_png
+from workers.prompts import Prompt, Prompter
+from workers.settings import WorkerSettings
+from workers.shared.contract import Document, EncodeRequest, Image, Info, Item, PoolName, Text, Vector
+from workers.vllm_engine import Engine, WrongVectorError, versions
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
-_CODES: dict[type[Fault], FailureCode] = {
-    TokenLimitError: "token_limit",
-    EmptyChunkError: "invalid",
-    PromptError: "internal",
-}
 _SHORT = Text("probe", "query")
 _WORDS = "the lighthouse keeper wrote down each ship that passed and the colour of the evening sea "
 _WARM_UP_TEXTS = 32
-# As many products take a few milliseconds, which the event loop can spare.
+# So many products take a few milliseconds, for which the event loop may be blocked.
 _PRODUCTS_ON_THE_LOOP = 1 << 18
-# 64 MiB; all products of two texts of 32,768 tokens would be 4 GiB.
+# 64 MiB. All products of two texts of 32,768 tokens would take 4 GiB.
 _PRODUCTS_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """[d], [spans, d] or [tokens, d] float32, and the token ids that the engine read."""
+
+    vector: NDArray[np.float32]
+    token_ids: list[int]
+
+
+def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
+    """Start the engine of a variant."""
+    dtype, max_tokens = dtype_of(variant, settings), context_of(variant, settings)
+    space = vector_space(variant.path, variant.digest, dtype=dtype, quantization=settings.quantization)
+    engine = Engine(engine_args(variant, settings))
+    prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens)
+    info = Info(
+        task=task,
+        model=variant.source,
+        space=space,
+        instance=secrets.token_hex(8),
+        revision=variant.revision,
+        dimensions=variant.dimensions,
+        multivector_dimensions=variant.multivector_dimensions,
+        max_tokens=max_tokens,
+        batch_tokens=settings.batch_tokens,
+        versions=versions(),
+    )
+    return Embedder(engine, prompter, info, tolerance_of(dtype, settings.quantization))
 
 
 class Embedder:
     """The service of a merged variant (`workers.encoding.Service`)."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.info = engine.info
-        self.tolerance = engine.tolerance
+    def __init__(self, engine: Engine, prompter: Prompter, info: Info, tolerance: float) -> None:
+        self.engine = engine
+        self.info = info
+        self.tolerance = tolerance
+        self._prompter = prompter
+        self._decoder = ImageDecoder()
+        self._plain = engine.params("embed")
 
     @cached_property
     def canaries(self) -> dict[str, EncodeRequest]:
-        # More words than one step takes tokens, so that it is read in chunks.
+        # Longer than one engine step, so that it is prefilled in chunks.
         long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()))
         contents: dict[str, Text | Image] = {
             "short text": _SHORT,
@@ -58,34 +84,28 @@ class Embedder:
         }
         return {name: EncodeRequest([Item(content, truncate=True)]) for name, content in contents.items()}
 
-    @property
-    def dead(self) -> bool:
-        return self._engine.dead
-
-    @property
-    def busy(self) -> bool:
-        return self._engine.busy
-
-    @property
-    def steps(self) -> int:
-        return self._engine.steps
-
-    def shutdown(self) -> None:
-        self._engine.shutdown()
-
     async def warm_up(self) -> None:
-        await self._encode_one(Item(_SHORT))
-        # Together, as the texts of a batch are.
-        await asyncio.gather(*(self._encode_one(Item(_SHORT)) for _ in range(_WARM_UP_TEXTS)))
+        await self._encode_texts(1)
+        # Together, as the texts of a batch are encoded.
+        await self._encode_texts(_WARM_UP_TEXTS)
         if self.info.multivector_dimensions is not None:
-            await self._encode_one(Item(_SHORT, multivector=True))
+            await self._encode_texts(1, multivector=True)
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        # A query that is too long is cut: what a document is asked for stands at its beginning.
+    async def _encode_texts(self, count: int, *, multivector: bool = False) -> None:
+        jobs = await self.jobs(EncodeRequest([Item(_SHORT, multivector=multivector)] * count))
+        for job in jobs:
+            if isinstance(job, ItemError):
+                raise job
+        await asyncio.gather(*(job() for job in jobs if not isinstance(job, ItemError)))
+
+    async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
+        # A query that is too long is cut; its beginning says what is asked for.
         queries = [Item(query, multivector=True, truncate=True) for query in request.queries]
-        prompts = await self._engine.prompter.prompts([*request.items, *queries])
+        prompts = await self._prompter.prompts([*request.items, *queries])
         shared = [
-            _Query(self._engine, prompt, request.priority) if isinstance(prompt, Prompt) else prompt
+            prompt
+            if isinstance(prompt, ItemError)
+            else _Query(partial(self.encode, prompt, request.priority))
             for prompt in prompts[len(request.items) :]
         ]
         return [
@@ -97,81 +117,97 @@ class Embedder:
         self,
         index: int,
         item: Item,
-        prompt: Prompt | Fault,
+        prompt: Prompt | ItemError,
         priority: int,
-        queries: Sequence["_Query | Fault"],
-    ) -> Job | Failure:
-        if not isinstance(prompt, Prompt):
-            return Failure(index, _CODES[type(prompt)], str(prompt))
+        queries: Sequence["_Query | ItemError"],
+    ) -> Job | ItemError:
+        if isinstance(prompt, ItemError):
+            return prompt
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
-            return Failure(index, "unsupported", _NO_PROJECTOR)
+            return ItemError("unsupported", _NO_PROJECTOR)
         if item.against is None:
             return lambda: self._vector(index, item, prompt, priority)
         query = queries[item.against]
-        if not isinstance(query, _Query):
-            return Failure(index, _CODES[type(query)], f"the query: {query}")
+        if isinstance(query, ItemError):
+            return _of_query(query)
         return lambda: self._score(index, query, prompt, priority)
 
-    async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Frame:
-        try:
-            encoded = await self._engine.encode(prompt, priority)
-        except ImageError as error:
-            return Failure(index, "media_invalid", str(error))
+    async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:
+        encoded = await self.encode(prompt, priority)
         vector, token_ids = encoded.vector, encoded.token_ids
         if isinstance(item.content, Document):
-            # The engine gives a single span as one vector.
+            # For a single span the engine returns [d].
             vector = vector.reshape(len(item.content.chunks), -1)
-        texts = self._engine.prompter.token_texts(token_ids) if item.tokenized else None
+        texts = self._prompter.token_texts(token_ids) if item.tokenized else None
         return Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts)
 
-    async def _score(self, index: int, query: "_Query", prompt: Prompt, priority: int) -> Frame:
-        try:
-            asked, found = await asyncio.gather(query.encoded(), self._engine.encode(prompt, priority))
-        except ImageError as error:
-            return Failure(index, "media_invalid", str(error))
-        score = await max_sim(asked.vector, found.vector)
-        return Vector(
-            index,
-            len(found.token_ids),
-            (1,),
-            np.float32(score).tobytes(),
-            prompt.cut,
-            query_tokens=len(asked.token_ids),
-        )
+    async def _score(self, index: int, query: "_Query", prompt: Prompt, priority: int) -> Vector:
+        asked, found = await asyncio.gather(query.encoded(), self.encode(prompt, priority))
+        score = np.float32(await max_sim(asked.vector, found.vector))
+        tokens, query_tokens = len(found.token_ids), len(asked.token_ids)
+        return Vector(index, tokens, (1,), score.tobytes(), prompt.cut, query_tokens=query_tokens)
 
-    async def _encode_one(self, item: Item) -> None:
-        [prompt] = await self._engine.prompter.prompts([item])
-        if not isinstance(prompt, Prompt):
-            raise prompt
-        await self._engine.encode(prompt)
+    async def encode(self, prompt: Prompt, priority: int) -> Encoded:
+        """The vectors of one prompt.
+
+        Raises `ItemError` for a broken image, `WrongVectorError`, and vLLM's errors.
+        """
+        wanted = prompt.pooling.to_kwargs()
+        params = self.engine.params("embed", wanted) if wanted else self._plain
+        if prompt.image is None:
+            output = await self.engine.encode_tokens(prompt.token_ids, params, priority)
+        else:
+            # vLLM keeps the pixels until it returns the vector.
+            async with self._decoder.decoded(prompt.image) as image:
+                tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": image}}
+                output = await self.engine.encode(tokens, params, priority)
+        vector = output.outputs.data.numpy()
+        self._check(vector, len(output.prompt_token_ids), prompt)
+        return Encoded(vector, output.prompt_token_ids)
+
+    def _check(self, vector: NDArray[np.float32], tokens: int, prompt: Prompt) -> None:
+        pooling = prompt.pooling
+        expected: tuple[int | None, ...]
+        if pooling.multivector:
+            expected = (tokens, self.info.multivector_dimensions)
+        else:
+            expected = (min(pooling.dimensions or self.info.dimensions, self.info.dimensions),)
+            if len(pooling.spans) > 1:
+                expected = (len(pooling.spans), *expected)
+        if vector.shape != expected or vector.dtype != np.float32:
+            raise WrongVectorError(f"expected float32 {expected}, got {vector.dtype} {vector.shape}")
+        flat = vector.ravel()
+        # One pass without a temporary array: an inf or NaN makes the sum of squares inf or NaN.
+        if not np.isfinite(np.dot(flat, flat)):
+            raise WrongVectorError("the vector has inf or NaN")
 
 
 class _Query:
-    """A query that several items of a batch are held against: encoded when the first of them asks."""
+    """A query of a batch: encoded once, when the first of its items needs it."""
 
-    def __init__(self, engine: Engine, prompt: Prompt, priority: int) -> None:
-        self._engine, self._prompt, self._priority = engine, prompt, priority
+    def __init__(self, encode: Callable[[], Coroutine[Any, Any, Encoded]]) -> None:
+        self._encode = encode
         self._task: asyncio.Task[Encoded] | None = None
 
     async def encoded(self) -> Encoded:
-        """Its vectors. Raises what `Engine.encode` does; an `ImageError` says that it is the query's."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._encode())
-        return await self._task
-
-    async def _encode(self) -> Encoded:
+        """Its vectors. Raises what `Embedder.encode` raises."""
+        self._task = self._task or asyncio.create_task(self._encode())
         try:
-            return await self._engine.encode(self._prompt, self._priority)
-        except ImageError as error:
-            raise ImageError(f"the query: {error}") from error
+            return await self._task
+        except ItemError as error:
+            raise _of_query(error) from error
+
+
+def _of_query(error: ItemError) -> ItemError:
+    return ItemError(error.code, f"the query: {error}")
 
 
 async def max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> float:
-    """Late interaction: for each token of the query the best match in the document, on average.
+    """Late interaction: the mean over the query's tokens of each one's best match in the document.
 
-    [q, d] and [t, d], rows of length 1 -> a score in [-1, 1]. The sum of ColBERT (Khattab and Zaharia
-    2020) over the number of the query's tokens: the order is the same, and scores of different queries
-    are on one scale.
+    [q, d] and [t, d], rows of length 1 -> a score in [-1, 1]. This is ColBERT's sum (Khattab and Zaharia
+    2020) divided by the query's tokens, which keeps the order and puts scores of different queries on one
+    scale.
     """
     if len(query) * len(document) <= _PRODUCTS_ON_THE_LOOP:
         return _max_sim(query, document)

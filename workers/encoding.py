@@ -1,43 +1,40 @@
-"""A batch on its way through the engine: frames come out one by one, in the order of completion."""
+"""Encodes a batch through a service, and streams one frame per item in order of completion."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from workers.metrics import WorkerMetrics
-from workers.shared.contract import EncodeRequest, Failure, Frame, Info, Progress, encode_frame
+from workers.item_error import ItemError
+from workers.shared.contract import EncodeRequest, Frame, Info, Progress, Vector, encode_frame
+from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
-# Far below the silence after which a router gives a worker up.
+# Far below the silence after which a router gives up on a worker.
 PROGRESS_SECONDS = 1.0
 
-Job = Callable[[], Awaitable[Frame]]
-"""What is left to do for one item."""
+Job = Callable[[], Awaitable[Vector]]
+"""Encodes one item. May raise `ItemError`."""
 
 
 class Chunk(NamedTuple):
-    """One or more whole frames, as bytes; and whether more chunks come."""
+    """One or more whole frames; `more` is false for the last chunk."""
 
     data: bytes
     more: bool
 
 
 class EngineDied(Exception):
-    """The engine ended before the batch did; what has no frame by then gets none."""
+    """The engine died before the batch was finished."""
 
 
-class Service(Protocol):
-    """What a worker serves: a vLLM engine and what is done with it."""
-
-    info: Info
-    tolerance: float
-    """How far a vector may be from an earlier one of the same input, relative to its length: rounding."""
+class EngineStatus(Protocol):
+    """Liveness and progress of an engine."""
 
     @property
     def dead(self) -> bool:
-        """True once the engine process has failed; it does not come back."""
+        """True once the engine has failed. It does not recover."""
         ...
 
     @property
@@ -47,43 +44,54 @@ class Service(Protocol):
 
     @property
     def steps(self) -> int:
-        """Steps that the engine has made; they stand still when it has no work, or hangs."""
+        """Engine steps so far."""
         ...
+
+
+class Service(Protocol):
+    """An engine and what it serves: a merged variant or a cross-encoder.
+
+    `tolerance` is how far rounding may move the vector of an input, relative to its length. `canaries` are
+    requests of one item each, by name, that together take every path through the engine.
+    """
+
+    info: Info
+    tolerance: float
 
     @property
-    def canaries(self) -> dict[str, EncodeRequest]:
-        """Requests of one item each, by name, that together use every way through the engine."""
-        ...
+    def engine(self) -> EngineStatus: ...
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        """One job for each item of a batch, or what is wrong with the item."""
+    @property
+    def canaries(self) -> Mapping[str, EncodeRequest]: ...
+
+    async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
+        """One job, or its error, for each item."""
         ...
 
     async def warm_up(self) -> None:
-        """Encode one of everything that is offered, so that no client is the first."""
-        ...
-
-    def shutdown(self) -> None:
-        """Stop the engine's processes; the service is of no use after that."""
+        """Encode one input of each kind, so that no client waits for one-time work."""
         ...
 
 
 async def encode_batch(
-    service: Service, request: EncodeRequest, metrics: WorkerMetrics, failed: Callable[[], None]
+    service: Service,
+    request: EncodeRequest,
+    metrics: WorkerMetrics,
+    failed: Callable[[], None],
+    progress_seconds: float = PROGRESS_SECONDS,
 ) -> AsyncGenerator[Chunk]:
-    """Encode a batch; yields one frame per item in all, and `Progress` while the engine works on them.
+    """Encode a batch; yields one frame per item, and `Progress` frames while the engine works.
 
-    An item that fails gets its own frame and its neighbours are not touched. `failed` is called for one that
-    fails inside the engine. Closing the iterator early aborts what the engine has not finished.
+    An item that fails gets a `Failure` frame and does not affect the others. `failed` is called if it failed
+    inside the engine. Closing the generator early aborts the unfinished items.
 
-    Raises `EngineDied`: then the items have not failed, the replica has, and the router is to see one failure
-    and not as many as there are items.
+    Raises `EngineDied` instead of sending a `Failure` for each item: the router counts one failed replica.
     """
     ready: list[bytes] = []
     wake = asyncio.Event()
     loop = asyncio.get_running_loop()
     tokens = 0
-    steps = service.steps
+    steps = service.engine.steps
     died = False
 
     def put(frame: Frame) -> None:
@@ -94,16 +102,19 @@ async def encode_batch(
 
     async def run(index: int, job: Job) -> None:
         nonlocal died
+        frame: Frame
         try:
             with metrics.engine.time():
                 frame = await job()
+        except ItemError as error:
+            frame = error.frame(index)
         except Exception as error:
-            if service.dead:
+            if service.engine.dead:
                 died = True
                 wake.set()
                 return
             logger.exception("item %d of a batch failed in the engine", index)
-            frame = Failure(index, "internal", f"{type(error).__name__}: {error}")
+            frame = ItemError("internal", f"{type(error).__name__}: {error}").frame(index)
             failed()
         put(frame)
 
@@ -111,20 +122,20 @@ async def encode_batch(
 
     def tick() -> None:
         nonlocal timer
-        timer = loop.call_later(PROGRESS_SECONDS, tick)
+        timer = loop.call_later(progress_seconds, tick)
         wake.set()
 
     tasks = []
-    metrics.accepted(len(request.items))
+    metrics.batch_items.observe(len(request.items))
     with metrics.prepare.time():
         jobs = await service.jobs(request)
     for index, job in enumerate(jobs):
-        if isinstance(job, Failure):
-            put(job)
+        if isinstance(job, ItemError):
+            put(job.frame(index))
         else:
             tasks.append(asyncio.create_task(run(index, job)))
     left = len(request.items)
-    timer = loop.call_later(PROGRESS_SECONDS, tick)
+    timer = loop.call_later(progress_seconds, tick)
     try:
         while left:
             await wake.wait()
@@ -134,9 +145,9 @@ async def encode_batch(
                 chunk = Chunk(b"".join(ready), left > 0)
                 ready.clear()
                 yield chunk
-            elif service.steps > steps:
-                steps = service.steps
-                yield Chunk(encode_frame(Progress(steps)), True)
+            elif service.engine.steps > steps:
+                steps = service.engine.steps
+                yield Chunk(encode_frame(Progress()), True)
             if died:
                 raise EngineDied
     finally:

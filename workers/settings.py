@@ -9,7 +9,8 @@ from workers.shared.contract import PoolName
 from workers.shared.logs import LogFormat
 from workers.shared.strict_settings import StrictSettings, Token
 
-# vLLM's engine arguments that the worker sets itself, each with the setting to use instead, if there is one.
+# Engine arguments of vLLM that WORKER_ENGINE_ARGS may not set, and the setting to use instead if there is
+# one.
 FIXED_ENGINE_ARGS: dict[str, str | None] = {
     "model": "WORKER_MODEL",
     "revision": "WORKER_REVISION",
@@ -41,7 +42,8 @@ FIXED_ENGINE_ARGS |= dict.fromkeys(
         "limit_mm_per_prompt",
         "mm_processor_kwargs",
         "mm_processor_cache_gb",
-        # Not set here, but another value would change vectors unseen, or run code from a checkpoint.
+        # The worker leaves these at their defaults; other values would change vectors or run code from a
+        # checkpoint.
         "trust_remote_code",
         "enable_lora",
         "tokenizer",
@@ -54,78 +56,77 @@ FIXED_ENGINE_ARGS |= dict.fromkeys(
         "kv_transfer_config",
         "worker_cls",
         "data_parallel_size",
-        # The plugin sets it for each step.
+        # The plugin sets it before each step.
         "long_prefill_token_threshold",
     )
 )
 
 
 class WorkerSettings(StrictSettings):
-    """A worker's settings: one process, one engine, one variant. What is left out is left to vLLM."""
+    """Settings of one worker process. vLLM's defaults apply to everything that is not listed here."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
     model: str = Field(
-        description="Folder of a merged variant (or, for the task rerank, of a cross-encoder that vLLM "
-        "serves), or the Hugging Face id of one."
+        description="Folder or Hugging Face id of a merged variant; for the task rerank, of a cross-encoder."
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
     task: PoolName | None = Field(
         None,
-        description="The pool: retrieval, text-matching, code or rerank. Needed where the folder does not "
-        "say (official -vllm- checkpoints); where it does, a different one is refused.",
+        description="The pool: retrieval, text-matching, code or rerank. Required if the folder does not say "
+        "(official -vllm- checkpoints); must agree with the folder if it does.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")
     port: int = Field(8101, ge=0, le=65535, description="Port to listen on.")
     log_format: LogFormat = Field("plain", description="plain, or json for one JSON object a line.")
     token: Token | None = Field(
         None,
-        description="Secret that callers have to send: the router's ROUTER_WORKER_TOKEN. Whoever reaches "
-        "the port is served where there is none.",
+        description="Secret that callers must send, the router's ROUTER_WORKER_TOKEN. Without it, everybody "
+        "who reaches the port is served.",
     )
     max_tokens: int = Field(
         32768,
         ge=1024,
-        description="Longest input in tokens, prefix included; at most one less than the model's positions.",
+        description="Longest input in tokens, prefix included; capped at the model's positions less one.",
     )
-    batch_tokens: int = Field(8192, ge=64, description="Tokens that one engine step takes at most.")
-    batch_items: int = Field(256, ge=1, description="Items that one engine step takes at most.")
+    batch_tokens: int = Field(8192, ge=64, description="Maximum tokens of one engine step.")
+    batch_items: int = Field(256, ge=1, description="Maximum items of one engine step.")
     max_waiting_items: int = Field(
         2048,
         ge=1,
-        description="Items of a class in the worker past which it answers `overloaded`; some batches of the "
-        "router's, or the engine waits between them.",
+        description="Maximum items per priority in the worker; beyond it, the worker answers `overloaded`. "
+        "Must hold several of the router's batches, or the engine idles between them.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the engine; auto: the checkpoint's."
+        "auto", description="Dtype of the engine; auto is the checkpoint's."
     )
     quantization: str | None = Field(None, description="vLLM quantization method, for example fp8.")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one engine.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs of one engine.")
     gpu_memory_utilization: float | None = Field(
         None, gt=0, le=1, description="Share of the GPU's memory (on a CPU: of RAM) for this engine."
     )
     kv_cache_gib: float | None = Field(
         None,
         gt=0,
-        description="Key-value cache in GiB; set it where engines share a GPU. Without "
-        "WORKER_GPU_MEMORY_UTILIZATION nothing of the GPU need be free but what the engine takes.",
+        description="Size of the key-value cache in GiB; set it if engines share a GPU. Unless "
+        "WORKER_GPU_MEMORY_UTILIZATION is set too, only what the engine uses has to be free on the GPU.",
     )
     enforce_eager: bool | None = Field(
-        None, description="No graph capture. None: captured on a GPU, eager on a CPU."
+        None, description="True disables graph capture. Default: capture on a GPU, eager on a CPU."
     )
     engine_args: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further vLLM engine arguments as a JSON object. Those that the worker sets itself, or "
-        "that would change its vectors, are refused.",
+        description="More vLLM engine arguments, a JSON object. Refused: arguments that the worker sets, or "
+        "that would change vectors.",
     )
     stall_seconds: float = Field(
         20,
         gt=0,
-        description="Longest time without an engine step while there is work; then the worker ends, to be "
-        "started again. Steps are kept at about half a second, except where the input cannot be cut: an "
-        "image, or a cross-encoder's pair. Raise it where one of these takes longer.",
+        description="Longest time without an engine step while there is work; then the worker exits, to be "
+        "restarted. Steps take about half a second, except for inputs that cannot be split: an image, or a "
+        "cross-encoder's pair. Raise it if one of these takes longer.",
     )
-    drain_seconds: float = Field(30, ge=0, description="Time accepted work has to finish on SIGTERM.")
+    drain_seconds: float = Field(30, ge=0, description="Time to finish accepted work on SIGTERM.")
 
     @field_validator("engine_args")
     @classmethod
@@ -138,5 +139,5 @@ class WorkerSettings(StrictSettings):
         if value.get("load_format") == "dummy":
             fixed.append("load_format: dummy weights are random")
         if fixed:
-            raise ValueError(f"{'; '.join(fixed)}. Take it out")
+            raise ValueError(f"{'; '.join(fixed)}. Remove it")
         return value

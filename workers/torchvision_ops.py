@@ -1,27 +1,28 @@
-"""Lets torchvision be imported beside a torch that its compiled ops do not match.
+"""Makes PyPI's torchvision, which is built for CUDA, importable beside a CPU torch.
 
-PyPI's torchvision is built for CUDA. Beside a CPU torch its C++ ops do not load, and `import torchvision`
-then fails with "operator torchvision::nms does not exist", because it describes two ops that nobody has
-declared. vLLM imports torchvision but calls neither op, so declaring them is enough.
+Its C++ ops do not load there, and `import torchvision` fails with "operator torchvision::nms does not exist".
+vLLM imports torchvision but calls neither of the two missing ops, so declaring them is enough.
 
-Every process needs this, also those that import vllm before any plugin of ours. So `deploy/install.py` puts
-a `.pth` file into the environment that calls `install()` when the interpreter starts: keep this module cheap.
+Processes that import vllm before our plugin need this too. So `deploy/install.py` writes a `.pth` file that
+calls `install()` at every start of the interpreter: keep this module cheap to import.
+
+Uses the private `torchvision._meta_registrations` and `torchvision.extension._has_ops` (torchvision 0.28).
 """
 
 import sys
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-# A library's declarations end with the object that made them.
+# Declarations are undone when their library object is deleted.
 _libraries: list[object] = []
 
 
 def install() -> None:
-    """Have the ops declared when torchvision comes to need them; imports nothing until then."""
+    """Declare the ops when torchvision is imported; imports nothing before that."""
     sys.meta_path.insert(0, _Finder())
 
 
 class _Finder:
-    """Finds no module: it is asked just before the one that describes the ops is loaded."""
+    """Finds no modules. It is called just before torchvision needs the ops."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == "torchvision._meta_registrations":

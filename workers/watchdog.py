@@ -1,4 +1,4 @@
-"""The watchdog: ends a worker that has work and makes no progress. Runs in a thread of its own."""
+"""The watchdog: ends a stuck worker, from a thread of its own."""
 
 import asyncio
 import logging
@@ -6,37 +6,37 @@ import os
 import threading
 from collections.abc import Callable
 
-from workers.encoding import Service
+from workers.encoding import EngineStatus
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 
 
 class Watchdog:
-    """Calls `end` after `seconds` without an engine step while there is work, or with a stuck event loop.
+    """Calls `end` if for `seconds` the engine has work but makes no step, or the event loop is stuck.
 
-    Busy is not dead: an engine that makes steps has all the time it needs. It counts
-    checks, not seconds: a process that was suspended and resumed is not stuck.
+    A busy engine that makes steps may take any time. The watchdog counts checks instead of seconds, so a
+    process that was suspended and resumed does not look stuck.
     """
 
     def __init__(
         self,
-        service: Service,
+        engine: EngineStatus,
         seconds: float,
         end: Callable[[], None] | None = None,
-        look_seconds: float = LOOK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self._service = service
+        self._engine = engine
         self._seconds = seconds
-        self._most_looks = max(2, round(seconds / look_seconds))
-        self._look_seconds = look_seconds
+        self._max_checks = max(2, round(seconds / check_seconds))
+        self._check_seconds = check_seconds
         self._end = end or _end_process
         self._closed = threading.Event()
-        self._turns = 0
+        self._ticks = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch from now on, until `close`."""
+        """Watch until `close`."""
         self._tick(loop)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -45,29 +45,25 @@ class Watchdog:
         self._closed.set()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._turns += 1
+        self._ticks += 1
         if not self._closed.is_set():
-            loop.call_later(self._look_seconds, self._tick, loop)
+            loop.call_later(self._check_seconds, self._tick, loop)
 
     def _watch(self) -> None:
-        steps = turns = -1
-        idle_looks = stuck_looks = 0
-        while not self._closed.wait(self._look_seconds):
-            now_steps, now_turns = self._service.steps, self._turns
-            idle_looks = idle_looks + 1 if self._service.busy and now_steps == steps else 0
-            stuck_looks = stuck_looks + 1 if now_turns == turns else 0
-            steps, turns = now_steps, now_turns
-            if max(idle_looks, stuck_looks) >= self._most_looks:
-                what = (
-                    "the engine has work but makes no step"
-                    if idle_looks > stuck_looks
-                    else "the event loop is stuck"
-                )
-                logger.critical("%s for %g s; this worker ends, to be started again", what, self._seconds)
+        last_steps = last_ticks = -1
+        engine_checks = loop_checks = 0
+        while not self._closed.wait(self._check_seconds):
+            steps, ticks = self._engine.steps, self._ticks
+            engine_checks = engine_checks + 1 if self._engine.busy and steps == last_steps else 0
+            loop_checks = loop_checks + 1 if ticks == last_ticks else 0
+            last_steps, last_ticks = steps, ticks
+            if max(engine_checks, loop_checks) >= self._max_checks:
+                stuck = "engine makes no step" if engine_checks > loop_checks else "event loop is stuck"
+                logger.critical("the %s for %g s; ending this worker", stuck, self._seconds)
                 self._end()
                 return
 
 
 def _end_process() -> None:
-    # Nothing that hangs is asked to end in order. The kernel ends the engine with us (`die_with_parent`).
+    # No orderly shutdown, which could hang too. The kernel ends the engine with us (`die_with_parent`).
     os._exit(1)

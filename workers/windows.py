@@ -1,17 +1,17 @@
-"""A query and a document as token ids: a long document in overlapping windows, each beside the query."""
+"""Cross-encoder input: token ids of query and document; a long document in overlapping windows."""
 
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-# Tokens that two neighbouring windows share, so that a sentence at a boundary is whole in one of them.
+# Tokens that neighbouring windows share, so that a sentence at a boundary is whole in one of them.
 _OVERLAP = 80
 
 
 class Windows(NamedTuple):
-    """Token ids of each window; `second_segment` is the first position of token type 1, if there is any.
+    """Token ids of each window; `second_segment` is the first position of token type 1, or None.
 
-    `cut` says that the document is longer than its windows.
+    `cut` is true if the windows do not cover the whole document.
     """
 
     token_ids: list[list[int]]
@@ -20,10 +20,9 @@ class Windows(NamedTuple):
 
 
 class WindowTokenizer:
-    """Tokenises pairs into windows of at most `context` tokens.
+    """Tokenizes pairs into windows of at most `context` tokens, and `max_tokens` for all windows together.
 
-    The windows of a document have at most `max_tokens` tokens in all, which is what the router counts for it
-    at most. Sets the padding and truncation of `tokenizer`.
+    The router counts at most `max_tokens` for a document. Sets the padding and truncation of `tokenizer`.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int, max_tokens: int) -> None:
@@ -35,7 +34,7 @@ class WindowTokenizer:
         room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
         # At most half of the smallest window, so that each window advances.
         tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
-        # Tokenising megabytes takes seconds, so text beyond this many characters is cut first. No token is
+        # Tokenizing megabytes takes seconds, so text is cut to this many characters first. No token is
         # longer, so the windows are full by then unless most of the text is white space.
         longest = max(map(len, tokenizer.get_vocab()))
         self._max_characters = self._max_windows * context * longest
@@ -44,7 +43,7 @@ class WindowTokenizer:
     def shorten(self, query: str) -> str:
         """The query, cut to half of the context."""
         query = query[: self._max_query_characters]
-        # The tokenizer truncates a second text only.
+        # The tokenizer truncates only the second text of a pair.
         [encoding] = self._tokenizer.encode_batch([("", query)])
         ends = [
             end
@@ -54,7 +53,7 @@ class WindowTokenizer:
         return query if len(ends) <= self._max_query else query[: ends[self._max_query - 1]]
 
     def windows(self, query: str, document: str) -> Windows:
-        """The windows of a document beside a query that `shorten` has returned."""
+        """The windows of a document beside a query from `shorten`."""
         text = document[: self._max_characters]
         # Unlike `encode`, `encode_batch` releases the GIL.
         [first] = self._tokenizer.encode_batch([(query, text)])

@@ -1,1 +1,1 @@
-"""One machine: workers and router as child processes."""
+"""A deployment on one machine: router and workers are child processes."""

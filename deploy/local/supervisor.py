@@ -1,38 +1,61 @@
-"""Supervisor of a router and its workers: start order, liveness, restarts, and the end of all."""
+"""Supervisor of a router and its workers: start order, liveness, restarts, stopping."""
 
 import asyncio
 import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.local.child import Child, Guard
+from deploy.common.child_process import ChildProcess
+from deploy.common.process_guard import Guard
+from deploy.common.readiness import is_live, is_ready
 from deploy.local.output import Output
-from deploy.local.readiness import is_live, is_ready
-from deploy.local.restarts import Deaths, RestartPolicy
-from deploy.local.spec import Spec
 
 POLL_SECONDS = 0.25
 REPORT_SECONDS = 15.0
-# How long a child may leave GET /live unanswered. An event loop that works does not pause this long, neither
-# for a large reply nor for a garbage collection. Clients and routers wait longer, 60 s by default.
+# How long a child may leave GET /live unanswered. A working event loop does not pause this long, neither for
+# a large reply nor for a garbage collection. Clients and routers wait longer, 60 s by default.
 LIVE_SECONDS = 15.0
-# Probes in that time; each may take an equal part.
+# Probes in that time; each may take an equal part of it.
 LIVE_QUESTIONS = 5
+# Restart delays double from one second up to this.
+MAX_DELAY_SECONDS = 30.0
+# A child that served this long starts over with the first delay.
+WINDOW_SECONDS = 600.0
+# A deployment that is starting ends after this many deaths of a child that was never ready.
+START_DEATHS = 3
 
 
 class GaveUp(Exception):
     """The deployment cannot start; the text says which child fails and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A child process: `argv` with exactly the environment `env`, ready when GET /ready on `port` is 200.
+
+    Children with the same `gate` start one after another, each once the one before it is ready. Children
+    without a gate start at once. `token` is sent with GET /ready.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    host: str
+    port: int
+    gate: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
 class Supervisor:
     """Runs `router` and `workers` until `stop` is called.
 
-    A child that dies, hangs or cannot be forked is started again, with backoff; the others serve on.
-    `on_ready` is called once, when all were ready for the first time. Until then a child that cannot work
-    ends the deployment: an error at the start has to be seen.
+    A child that dies, hangs or cannot be forked is restarted with backoff; the others serve on.
+    `on_ready` is called once, when all children have been ready. Until then a child that cannot work ends the
+    deployment, so that the operator sees the error.
     """
 
     def __init__(
@@ -44,7 +67,6 @@ class Supervisor:
         guard: Guard,
         stop_seconds: float,
         on_ready: Callable[[], None],
-        policy: RestartPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,10 +76,9 @@ class Supervisor:
         self._guard = guard
         self._stop_seconds = stop_seconds
         self._on_ready = on_ready
-        self._policy = policy or RestartPolicy()
         self._sleep = sleep
         self._clock = clock
-        self._children: dict[str, Child] = {}
+        self.children: dict[str, ChildProcess] = {}
         self._waiting = {spec.name for spec in [router, *workers]}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -65,22 +86,22 @@ class Supervisor:
         self._kill = asyncio.Event()
 
     def stop(self) -> None:
-        """End all in order; asked a second time, at once."""
+        """Stop the router, then the workers; when called again, kill them."""
         if self._stop.is_set():
             self._kill.set()
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until all has ended. Raises `GaveUp` when the deployment cannot start."""
+        """Run until all children have ended. Raises `GaveUp` when the deployment cannot start."""
         keepers = [asyncio.create_task(self._keep(spec)) for spec in [self._router, *self._workers]]
         reporter = asyncio.create_task(self._report())
         stopping = asyncio.create_task(self._stop.wait())
         try:
             done, _ = await asyncio.wait([*keepers, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
-                await task  # A keeper ends by an exception only.
+                await task  # It ends only by an exception.
         finally:
-            # From here on nothing is started; what runs is in `_children`.
+            # No child starts after this; all that run are in `children`.
             others = [*keepers, *self._watchers.values(), reporter, stopping]
             for task in others:
                 task.cancel()
@@ -88,9 +109,8 @@ class Supervisor:
             await self._end_all()
 
     async def _keep(self, spec: Spec) -> None:
-        """Start the child, again after each death. Raises `GaveUp`."""
-        deaths = Deaths(self._policy)
-        was_ready = False
+        """Start the child, and restart it after each death. Raises `GaveUp`."""
+        deaths, was_ready = 0, False
         while True:
             child, code, served = None, None, 0.0
             try:
@@ -103,17 +123,18 @@ class Supervisor:
                 why = _ended(code)
                 if ready_at is not None:
                     was_ready, served = True, self._clock() - ready_at
-            delay = deaths.delay_after(served)
+            deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
+            delay = restart_delay(deaths)
             if self._waiting:
                 if code == os.EX_CONFIG:
                     raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
-                if not was_ready and deaths.count >= self._policy.start_deaths:
+                if not was_ready and deaths >= START_DEATHS:
                     raise GaveUp(_obituary(spec, child, f"{why} again and again"))
-            self._output.say(f"{spec.name} {why}; death {deaths.count}, starting it again in {delay:g} s")
+            self._output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")
             await self._sleep(delay)
 
-    async def _start(self, spec: Spec) -> tuple[Child, float | None]:
-        """Start the child in its turn, and wait until it is ready or dead; returns when it became ready.
+    async def _start(self, spec: Spec) -> tuple[ChildProcess, float | None]:
+        """Start the child when its gate is free; returns when it became ready, None if it died first.
 
         Raises `OSError` when it cannot be started.
         """
@@ -122,14 +143,16 @@ class Supervisor:
         async with self._gates[spec.gate]:
             return await self._start_now(spec)
 
-    async def _start_now(self, spec: Spec) -> tuple[Child, float | None]:
+    async def _start_now(self, spec: Spec) -> tuple[ChildProcess, float | None]:
         started = self._clock()
-        child = Child(spec.argv, spec.env, self._guard, lambda text: self._output.line(spec.name, text))
-        self._children[spec.name] = child
+        child = ChildProcess(
+            spec.argv, spec.env, self._guard, lambda text: self._output.line(spec.name, text)
+        )
+        self.children[spec.name] = child
         self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
         self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
         while not child.exited.done():
-            # Another process may answer on the port of a child that is only just dying.
+            # Another process may answer on the port of a child that is dying.
             if await is_ready(spec.host, spec.port, spec.token) and not child.exited.done():
                 now = self._clock()
                 self._output.say(f"{spec.name} is ready after {now - started:.0f} s")
@@ -138,12 +161,11 @@ class Supervisor:
             await asyncio.wait([child.exited], timeout=POLL_SECONDS)
         return child, None
 
-    async def _watch(self, spec: Spec, child: Child) -> None:
-        """Liveness: kill a child that has answered GET /live and stops answering it.
+    async def _watch(self, spec: Spec, child: ChildProcess) -> None:
+        """Kill a child that has answered GET /live and stops answering it.
 
-        The watch begins with the first answer and not when the child is ready: a router is not ready while
-        one pool is down. It counts questions instead of seconds: a supervisor that did not run itself, as on
-        a suspended machine, asked no questions in that time.
+        It counts from the first answer, not from readiness: a router is not ready while a pool is down. It
+        counts probes, not seconds: on a machine that was suspended, time passed without a probe.
         """
         seconds = LIVE_SECONDS / LIVE_QUESTIONS
         answered, missed, closed = False, 0, 0.0
@@ -156,7 +178,7 @@ class Supervisor:
             if live:
                 answered, missed, closed = True, 0, 0.0
             elif answered and live is None:
-                # It was told to stop, and finishes what it has.
+                # It was told to stop and finishes its requests.
                 closed += seconds
             elif answered:
                 missed += 1
@@ -179,16 +201,16 @@ class Supervisor:
                 self._output.say(f"{self._clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
-        running = {name: child for name, child in self._children.items() if not child.exited.done()}
+        running = {name: child for name, child in self.children.items() if not child.exited.done()}
         if running:
             self._output.say("stopping")
         router = running.pop(self._router.name, None)
-        # The router first: it finishes what it has accepted, and needs the workers for it.
+        # The router first: it needs the workers to finish the requests that it has accepted.
         if router is not None:
             await self._end([router])
         await self._end(list(running.values()))
 
-    async def _end(self, children: Sequence[Child]) -> None:
+    async def _end(self, children: Sequence[ChildProcess]) -> None:
         if not children:
             return
         for child in children:
@@ -205,12 +227,17 @@ class Supervisor:
             await child.drained()
 
 
+def restart_delay(deaths: int) -> float:
+    """Seconds before the next start, after so many deaths in a row."""
+    return min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
+
+
 def _ended(code: int) -> str:
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
 
 
-def _obituary(spec: Spec, child: Child | None, why: str) -> str:
+def _obituary(spec: Spec, child: ChildProcess | None, why: str) -> str:
     lines = "\n".join(f"  {line}" for line in child.tail) if child else ""
     return f"{spec.name} {why}. Its last lines:\n{lines or '  (none)'}"

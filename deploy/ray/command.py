@@ -1,4 +1,4 @@
-"""`python -m deploy ray ...`: plan, start, look at, scale and end a deployment on a Ray cluster."""
+"""`python -m deploy ray ...`: plan, start, watch, scale and stop a deployment on a Ray cluster."""
 
 import argparse
 import dataclasses
@@ -13,16 +13,14 @@ from typing import Any
 import ray
 import yaml
 
-from deploy.local.command import DEMO_WARNING
-from deploy.ray import demo, placement
+from deploy.common.gpu_memory import weights_gib
+from deploy.common.variants import DEMO_WARNING
+from deploy.ray import demo, fit_check
 from deploy.ray.config import ClusterConfig, ConfigError, read_config
 from deploy.ray.nodes import Node, NodesError, nodes_of_cluster, parse_nodes
-from deploy.ray.plan import as_dict
-from deploy.ray.plan import render as render_plan
-from deploy.ray.running import Failed, connect, end_removed, look, scaled, start, stop, wait
+from deploy.ray.running import Failed, connect, look, scaled, start, stop, stop_removed, wait
 from deploy.ray.serve_app import serve_document
 from deploy.ray.status import render
-from deploy.ray.weights import weights_gib
 
 TRY_IT = """
 {notice}This Ray ends with this command: Ctrl-C. From another terminal:
@@ -30,13 +28,12 @@ TRY_IT = """
   curl {url}/v1/embeddings -H 'Content-Type: application/json' \\
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
+TIMEOUT = "longest wait in seconds, default 3600"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Has Serve fill one node after another; it is read where the head is started.
-PACK = "RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when it was done; 78 when what was written has to change first, 1 when something prevents it."""
+    """Run one command. Exit code: 0, 78 for a wrong configuration, 1 for another failure."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -50,33 +47,33 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print what would go where, and why what cannot; nothing is started."""
+    """Check whether the deployment fits on the nodes; nothing is started."""
     config = read_config(options.config or demo.CONFIG)
     weights = {name: weights_gib(pool.model) for name, pool in config.pools.items()}
-    planned = placement.plan(config, _nodes(options), weights, pack=os.environ.get(PACK) == "1")
-    print(json.dumps(as_dict(planned), indent=2) if options.json else render_plan(planned))
-    return 0 if planned.fits else 1
+    found = fit_check.check_fit(config, _nodes(options), weights)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else fit_check.render(found))
+    return 0 if found.fits else 1
 
 
 def up(options: argparse.Namespace) -> int:
-    """Start the deployment, or bring a running one to what the configuration says now."""
+    """Start the deployment, or update a running one to the configuration."""
     if options.local:
         return up_here(options)
     config = _config(options)
     connect(options.address)
     start(config)
-    end_removed(config)
+    stop_removed(config, options.timeout)
     seen = wait(config, options.timeout)
     print(render(seen))
     return 0 if seen.settled else 1
 
 
 def up_here(options: argparse.Namespace) -> int:
-    """The same on a Ray that is started here, on loopback, until a signal comes: 0.
+    """Start Ray on this machine, on loopback, and the deployment, until a signal stops them.
 
-    A second signal ends it at once.
+    A second signal stops them at once.
     """
-    # Under nohup a hang-up is meant to be ignored.
+    # nohup has SIGHUP ignored.
     signals = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     config = None
     try:
@@ -96,16 +93,16 @@ def up_here(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         ready = True
     finally:
-        _end_here(config, signals)
+        _stop_here(config, signals, options.timeout)
     return 0 if ready else 1
 
 
 def _connect_here(signals: Sequence[signal.Signals]) -> None:
-    """Start Ray here; a signal in the meantime counts afterwards, since Ray cannot be interrupted there."""
+    """Start Ray here. A signal is handled afterwards, because Ray cannot be interrupted while it starts."""
     came: list[int] = []
     for number in signals:
         signal.signal(number, lambda number, _: came.append(number))
-    # Ray's processes inherit the mask: a terminal that closes must not end them before the deployment.
+    # Ray's processes inherit the mask: a closed terminal must not end them before the deployment.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     connect(None, local=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
@@ -114,13 +111,13 @@ def _connect_here(signals: Sequence[signal.Signals]) -> None:
         raise KeyboardInterrupt
 
 
-def _end_here(config: ClusterConfig | None, signals: Sequence[signal.Signals]) -> None:
+def _stop_here(config: ClusterConfig | None, signals: Sequence[signal.Signals], seconds: float) -> None:
     try:
         try:
             _interrupt_on(signals)
             _print_stopping()
             if config is not None and ray.is_initialized():
-                stop(config)
+                stop(config, seconds)
         finally:
             for number in signals:
                 signal.signal(number, signal.SIG_IGN)
@@ -134,14 +131,14 @@ def _print_stopping() -> None:
     try:
         print("stopping", flush=True)
     except OSError:
-        # The terminal is gone; what is printed from here on must not fail.
+        # The terminal is gone; printing must not fail from here on.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
 
 
 def _interrupt_on(signals: Sequence[signal.Signals]) -> None:
-    """Have the next of `signals` raise KeyboardInterrupt, as Ctrl-C does; those after it are ignored."""
+    """Have the next of `signals` raise KeyboardInterrupt; later ones are ignored."""
 
     def interrupt(*_: object) -> None:
         for number in signals:
@@ -153,7 +150,7 @@ def _interrupt_on(signals: Sequence[signal.Signals]) -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print pools, replicas, routers, nodes and pressure."""
+    """Print pools, replicas, routers, nodes and load."""
     config = _config(options)
     connect(options.address)
     seen = look(config)
@@ -162,7 +159,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def scale(options: argparse.Namespace) -> int:
-    """Give pools other numbers of replicas, until the next `up`."""
+    """Change the number of replicas of pools, until the next `up`."""
     config = scaled(_config(options), dict(options.pool))
     connect(options.address)
     start(config, [name for name, _ in options.pool])
@@ -172,10 +169,10 @@ def scale(options: argparse.Namespace) -> int:
 
 
 def down(options: argparse.Namespace) -> int:
-    """End the deployment; what was accepted is finished first. Other applications of the cluster stay."""
+    """Stop the deployment after it has finished the accepted requests. Other applications stay."""
     config = _config(options)
     connect(options.address)
-    stop(config)
+    stop(config, options.timeout)
     return 0
 
 
@@ -189,10 +186,10 @@ def _config(options: argparse.Namespace) -> ClusterConfig:
     return demo.make() if options.config is None else read_config(options.config)
 
 
-def _nodes(options: argparse.Namespace) -> tuple[Node, ...]:
-    """Those that were written, else those of the cluster."""
+def _nodes(options: argparse.Namespace) -> list[Node]:
+    """The nodes of the command line, else those of the cluster."""
     if options.nodes is not None:
-        return parse_nodes(" ".join(options.nodes))
+        return parse_nodes(options.nodes)
     connect(options.address)
     return nodes_of_cluster(ray.nodes())  # type: ignore[no-untyped-call]
 
@@ -224,16 +221,17 @@ def _parser() -> argparse.ArgumentParser:
         "--nodes",
         nargs="+",
         metavar="NODES",
-        help="such as 2xcpus=16,gpus=1,gpu_memory=80, or a YAML file; default: the cluster's",
+        help="such as 2xcpus=16,gpus=1,gpu_memory=80; default: the cluster's",
     )
-    added.add_argument("--json", action="store_true", help="for machines")
+    added.add_argument("--json", action="store_true", help="print JSON")
     added = command("up", up)
     added.add_argument("--local", action="store_true", help="start a Ray here, until Ctrl-C")
-    added.add_argument("--timeout", type=float, default=3600, help="seconds until all must run")
-    command("status", status).add_argument("--json", action="store_true", help="for machines")
+    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
+    command("status", status).add_argument("--json", action="store_true", help="print JSON")
     added = command("scale", scale)
     added.add_argument("pool", nargs="+", type=_pool_number, metavar="POOL=NUMBER")
-    added.add_argument("--timeout", type=float, default=3600, help="seconds until all must run")
-    command("down", down)
+    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
+    added = command("down", down)
+    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
     command("yaml", print_yaml, cluster=False)
     return parser

@@ -1,4 +1,4 @@
-"""What a deployment on a Ray cluster is: one typed document, which a YAML file holds."""
+"""The configuration of a deployment on a Ray cluster, read from a YAML file."""
 
 import json
 from pathlib import Path
@@ -20,27 +20,27 @@ from pydantic import (
 from router.settings import RouterSettings
 from workers.settings import WorkerSettings
 from workers.shared.contract import PoolName
-from workers.shared.strict_settings import StrictSettings
+from workers.shared.strict_settings import Settings, StrictSettings
 
-# What the deployment sets itself, each with what to write instead.
+# Settings that the deployment sets itself, each with what to write instead.
 WORKER_OWN = {"model": "model", "task": "the pool's name", "host": "nothing", "port": "worker_ports"}
 WORKER_OWN |= {"token": "WORKER_TOKEN in the environment of the nodes", "tensor_parallel": "tensor_parallel"}
 ROUTER_OWN = {"workers": "nothing", "discovery": "nothing", "discovery_seconds": "nothing"}
 ROUTER_OWN |= {"discovery_token": "nothing", "host": "host", "port": "port", "hold_seconds": "hold_seconds"}
 ROUTER_OWN |= {"worker_token": "WORKER_TOKEN in the environment of the nodes"}
-# Where settings are written and checked, by what their names begin with in an environment.
+# Where a setting belongs in the configuration, by the prefix of its environment variable.
 SETTINGS = {"WORKER_": ("worker of a pool", WORKER_OWN), "ROUTER_": ("settings of routers", ROUTER_OWN)}
 
 
 class ConfigError(ValueError):
-    """A configuration that has to change; one line for each fault, with the field's name."""
+    """The configuration is not valid; the text has one line for each fault, with the field's name."""
 
 
 def _without_settings(env: dict[str, str]) -> dict[str, str]:
-    """`env`, when none of it is a setting: here nobody would check it, and some would be overruled."""
+    """`env`, unless it holds a setting: it would not be checked here, or be overridden."""
     for name in env:
         for prefix, (where, own) in SETTINGS.items():
-            # Settings are read whatever their case.
+            # The names of settings are case-insensitive.
             if name.upper().startswith(prefix):
                 setting = name[len(prefix) :].lower()
                 if setting in own:
@@ -57,23 +57,22 @@ class _Strict(BaseModel):
 
 
 class Autoscaling(_Strict):
-    """How many replicas a pool has, by the tokens that come for it and those that wait, in all routers.
+    """Replicas by load: the tokens that arrive and wait in all routers. See `deploy.ray.pressure`."""
 
-    It gets as many as do both with a part `utilization` of what they can: see `deploy.ray.pressure`.
-    """
-
-    min: int = Field(1, ge=0, description="Fewest replicas; at 0 the routers hold what comes first.")
+    min: int = Field(1, ge=0, description="Fewest replicas; at 0 the routers hold the first requests.")
     max: int = Field(ge=1, description="Most replicas.")
     tokens_per_second: float = Field(
-        gt=0, description="Tokens that one replica does in a second at full load, as measured on its GPU."
+        gt=0, description="Tokens per second of one replica at full load, measured on its GPU."
     )
-    utilization: float = Field(0.7, gt=0, le=1, description="The part of that which is to be in use.")
-    backlog_seconds: float = Field(
-        30, gt=0, description="Time in which what waits is to be done besides what comes."
+    utilization: float = Field(0.7, gt=0, le=1, description="Part of that rate to plan with.")
+    backlog_seconds: float = Field(30, gt=0, description="Time in which the waiting tokens are to be done.")
+    up_seconds: float = Field(
+        10, ge=0, description="How long the load has to be higher before replicas start."
     )
-    up_seconds: float = Field(10, ge=0, description="How long more has to be wanted before there is more.")
-    down_seconds: float = Field(300, ge=0, description="How long less has to do before there is less.")
-    to_zero_seconds: float = Field(600, ge=0, description="The same, from one replica to none.")
+    down_seconds: float = Field(
+        300, ge=0, description="How long the load has to be lower before replicas stop."
+    )
+    to_zero_seconds: float = Field(600, ge=0, description="The same, from one replica to zero.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -82,7 +81,7 @@ class Autoscaling(_Strict):
         return self
 
 
-# Told apart beforehand, so that what is wrong with one is not told of the other as well.
+# With the discriminator an error names only one of the two forms.
 Replicas = Annotated[
     Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("range")],
     Discriminator(lambda value: "range" if isinstance(value, (dict, Autoscaling)) else "number"),
@@ -90,7 +89,7 @@ Replicas = Annotated[
 
 
 class Pool(_Strict):
-    """One pool: its variant, how many replicas it has, and what each of them takes of a node."""
+    """One pool: its variant, its number of replicas, and what each takes of a node."""
 
     model: str = Field(description="Folder of the variant, the same on every node, or a Hugging Face id.")
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
@@ -113,8 +112,8 @@ class Pool(_Strict):
         25,
         ge=0,
         le=100,
-        description="Replicas that an upgrade may start above the number, rounded up, before it stops old "
-        "ones. 0 where there is no room for one more: an old one is then stopped first.",
+        description="Replicas that an upgrade may start in addition, in percent of the number, rounded up. "
+        "With 0 it stops an old one first: use it where there is no room for one more.",
     )
     start_seconds: float = Field(1800, gt=0, description="Longest time that a replica may take to start.")
     worker: dict[str, Any] = Field({}, description="Worker settings without `WORKER_`: {batch_tokens: 8192}.")
@@ -144,28 +143,29 @@ class Pool(_Strict):
             )
         return self
 
-    def setting(self, name: str) -> Any:
-        """A setting of its workers: what is given, else the default."""
-        return self.worker.get(name, WorkerSettings.model_fields[name].default)
+    def engine(self, name: PoolName) -> WorkerSettings:
+        """The settings of its workers, as the pool `name`."""
+        given = {"model": self.model, "task": name, "tensor_parallel": self.tensor_parallel, **self.worker}
+        return _from_arguments_alone(WorkerSettings)(**given)
 
     @property
     def gpus_each(self) -> float:
-        """The GPUs of one replica, as Ray counts them."""
+        """Number of GPUs of one replica."""
         return float(self.tensor_parallel) if self.tensor_parallel > 1 else self.gpus
 
     @property
     def most(self) -> int:
-        """The most replicas that it may have."""
+        """The largest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.max
 
     @property
     def fewest(self) -> int:
-        """The replicas that it has at all times."""
+        """The smallest number of replicas."""
         return self.replicas if isinstance(self.replicas, int) else self.replicas.min
 
     @property
     def surge(self) -> int:
-        """The replicas that an upgrade may have above its number, when that is the fewest."""
+        """The additional replicas of an upgrade while the pool has its smallest number."""
         return -(-self.surge_percent * self.fewest // 100)
 
 
@@ -180,7 +180,7 @@ class Routers(_Strict):
     cpus: float = Field(0, ge=0, description="CPU cores that a router reserves.")
     labels: dict[str, str] = Field({}, description="Ray labels that a router's node must have.")
     hold_seconds: float = Field(
-        120, ge=0, description="How long work may wait for a pool that has no replica yet; past it 503."
+        120, ge=0, description="How long a request may wait for a pool without replicas before it gets 503."
     )
     settings: dict[str, Any] = Field({}, description="Router settings without `ROUTER_`: {lanes: 2}.")
     env: Environment = Field({}, description="Further environment variables of the router.")
@@ -191,12 +191,12 @@ class Routers(_Strict):
         return _settings_of(RouterSettings, settings, ROUTER_OWN, discovery="unused")
 
     def setting(self, name: str) -> Any:
-        """A setting of the routers: what is given, else the default."""
+        """A setting of the routers: the configured value, else the default."""
         return self.settings.get(name, RouterSettings.model_fields[name].default)
 
     @property
     def drain_times(self) -> tuple[float, float]:
-        """Seconds in which one that is asked to stop still takes requests, and then still finishes them."""
+        """Seconds after SIGTERM in which a router still accepts requests, and then still finishes them."""
         return float(self.setting("drain_notice_seconds")), float(self.setting("drain_seconds"))
 
 
@@ -205,18 +205,16 @@ def _ports(value: str) -> str:
     try:
         low, high = int(first), int(last or first)
     except ValueError:
-        raise ValueError(f"{value} is no range of ports, such as 8101-8199") from None
+        raise ValueError(f"{value} is not a range of ports, such as 8101-8199") from None
     if not 0 < low <= high < 65536:
-        raise ValueError(f"{value} is no range of ports, such as 8101-8199")
+        raise ValueError(f"{value} is not a range of ports, such as 8101-8199")
     return value
 
 
 class ClusterConfig(_Strict):
-    """A whole deployment: its pools, its routers."""
+    """A deployment: its pools and its routers."""
 
-    name: str = Field(
-        "triptych", pattern=r"^[a-z][a-z0-9-]*$", description="Prefix of what it is called in Ray."
-    )
+    name: str = Field("triptych", pattern=r"^[a-z][a-z0-9-]*$", description="Prefix of the names in Ray.")
     pools: dict[PoolName, Pool] = Field(min_length=1)
     routers: Routers = Routers()
     worker_ports: Annotated[str, AfterValidator(_ports)] = Field(
@@ -240,7 +238,7 @@ def read_config(path: Path) -> ClusterConfig:
 
 
 def parse_config(data: Any, source: str = "config") -> ClusterConfig:
-    """The configuration that `data` spells. Raises `ConfigError`."""
+    """The configuration in a parsed document. Raises `ConfigError`."""
     try:
         return ClusterConfig.model_validate(data)
     except ValidationError as error:
@@ -252,15 +250,15 @@ def parse_config(data: Any, source: str = "config") -> ClusterConfig:
 
 
 def environment(prefix: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Settings as environment variables, in the form that pydantic-settings reads."""
+    """Settings as environment variables for pydantic-settings."""
     return {
         f"{prefix}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in settings.items()
     }
 
 
-def _from_arguments_alone(kind: type[StrictSettings]) -> type[StrictSettings]:
-    """`kind`, but blind to the environment: that of this machine is not that of the nodes."""
+def _from_arguments_alone(kind: type[Settings]) -> type[Settings]:
+    """`kind`, but without reading this machine's environment."""
 
     class Blind(kind):  # type: ignore[valid-type, misc]
         @classmethod
@@ -273,7 +271,7 @@ def _from_arguments_alone(kind: type[StrictSettings]) -> type[StrictSettings]:
 def _settings_of(
     kind: type[StrictSettings], given: dict[str, Any], own: dict[str, str], **needed: Any
 ) -> dict[str, Any]:
-    """`given`, when `kind` takes it; what the deployment sets itself is refused."""
+    """`given`, if they are valid settings. Refuses those that the deployment sets itself."""
     for name in given:
         if name in own:
             raise ValueError(f"{name} is set by the deployment itself; write instead: {own[name]}")

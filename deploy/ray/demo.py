@@ -1,24 +1,24 @@
-"""The demo on Ray: three pools of small random checkpoints on this machine's CPUs, or its GPU."""
+"""The demo on Ray: three pools of tiny random checkpoints on this machine's CPUs or GPU."""
 
 import subprocess
 from pathlib import Path
 
 import yaml
 
+from deploy.common import machine
+from deploy.common.variants import DEMO, choose
 from deploy.install import NoAnswer
-from deploy.local import machine
-from deploy.local.models import DEMO, choose
 from deploy.ray.config import ClusterConfig, ConfigError, parse_config
 from deploy.settings import DeploySettings
 
 CONFIG = Path(__file__).parent / "examples" / "demo.yaml"
-# Of a GPU, for each replica: all three pools, the second one of code and one that is started in an upgrade.
+# Part of a GPU for each replica: three pools, the second replica of code, and one more in an upgrade.
 GPU_PART = 0.2
 
 
 def make() -> ClusterConfig:
-    """The demo's configuration, once its checkpoints are there. Raises `ConfigError`."""
-    # Without the environment: DEPLOY_ says what runs on one machine, with other pools or other variants.
+    """Make the demo's checkpoints if missing; returns its configuration. Raises `ConfigError`."""
+    # Not from the environment: DEPLOY_ configures `make serve`, maybe with other pools or variants.
     models = choose(DeploySettings.model_construct(model=DEMO), has_gpu=False)
     for step in models.steps:
         print(step.title, flush=True)
@@ -32,6 +32,6 @@ def make() -> ClusterConfig:
     for name, pool in document["pools"].items():
         pool["model"] = str(Path(models.folders[name]).resolve())
         if gpus:
-            # Ray hides none from a replica that asks for none: all engines would start on the first at once.
+            # Ray does not hide GPUs from a replica without one: all engines would start on the first GPU.
             pool["gpus"] = GPU_PART
     return parse_config(document, str(CONFIG))

@@ -1,45 +1,48 @@
-"""The cluster's directory: one small Ray actor with the book of who serves where.
+"""The directory: one Ray actor that tells routers where workers listen.
 
-It carries no request. Without it everybody goes on with what was known last; Ray starts it again.
+It carries no requests. While it is down, routers keep the last list of workers; Ray restarts it.
 """
 
 import asyncio
+import logging
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
+import httpx
 import ray
 import ray.exceptions
 import ray.util
-from ray.experimental import internal_kv
 
 from deploy.ray.book import Book, Groups, Member, Overview, RouterReport
 from deploy.ray.pressure import Pressure
+from deploy.ray.ray_private import HEAD_RESOURCE, store_once
 from workers.shared.contract import PoolName
 
+log = logging.getLogger("ray.serve")
+
 NAMESPACE = "triptych"
-# Longest time that one question to it may take.
+# Longest time of one call.
 CALL_SECONDS = 5.0
-# A search that has not ended by then asks a head that will not answer any more.
+# After this long a search asks a head that will never answer.
 SEARCH_SECONDS = 60.0
-# As Serve places its controller: an actor that needs nothing could be on any node, and Ray never ends a node
-# with an actor on it for being idle.
-ON_THE_HEAD = {"node:__internal_head__": 0.001}
+# Serve places its controller like this. An actor on another node would keep the autoscaler from ending it.
+ON_THE_HEAD = {HEAD_RESOURCE: 0.001}
 
 
 class DirectoryLost(RuntimeError):
-    """The directory does not answer; what it said last is as good as it was."""
+    """The directory does not answer; its last answer stays valid."""
 
 
 class Directory:
-    """The actor. Its methods are called from replicas, routers, the autoscaling policy and `status`."""
+    """The actor. Replicas, routers, the autoscaling policy and `status` call its methods."""
 
     def __init__(self) -> None:
         self._book = Book(time.monotonic())
-        self._changed = asyncio.Condition()
 
     async def beat(self, member: Member) -> None:
-        """A worker serves; said every two seconds."""
+        """A worker serves; it calls this every two seconds."""
         self._book.beat(member, time.monotonic())
 
     async def leave(self, id: str) -> None:
@@ -47,49 +50,37 @@ class Directory:
         self._book.leave(id, time.monotonic())
 
     async def report(self, report: RouterReport) -> Groups | None:
-        """What a router knows, said every half a second; the answer is the document, once it is known."""
+        """A router reports every half second; returns the document, None while it is incomplete."""
         now = time.monotonic()
         self._book.report(report, now)
-        async with self._changed:
-            self._changed.notify_all()
         return self._book.document(now)
 
     async def forget_router(self, id: str) -> None:
         """A router is about to stop."""
         self._book.forget_router(id)
-        async with self._changed:
-            self._changed.notify_all()
 
-    async def until_served(self, address: str, seconds: float) -> bool:
-        """Wait until every router gives work to `address`, for so many seconds at most; whether they do."""
-        return await self._until(lambda: self._book.served_by_all(address, time.monotonic()), seconds)
+    async def served_by_all(self, address: str) -> bool:
+        """Whether every router sends work to the worker at `address`."""
+        return self._book.served_by_all(address, time.monotonic())
 
-    async def until_forgotten(self, address: str, seconds: float) -> bool:
-        """Wait until no router knows `address`, for so many seconds at most; whether none does."""
-        return await self._until(lambda: self._book.known_by_none(address, time.monotonic()), seconds)
+    async def known_by_none(self, address: str) -> bool:
+        """Whether no router knows the worker at `address`."""
+        return self._book.known_by_none(address, time.monotonic())
 
     async def pressure(self, pool: PoolName) -> Pressure | None:
-        """What all routers have for a pool, None while that is not known."""
+        """The load of a pool in all routers, None while it is unknown."""
         return self._book.pressure(pool, time.monotonic())
 
     async def overview(self) -> Overview:
-        """All workers and routers, and the pressure of each pool that is known."""
+        """All workers and routers, and the load of each pool if known."""
         now = time.monotonic()
         pressures = {pool: self._book.pressure(pool, now) for pool in get_args(PoolName)}
         known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
         return Overview(self._book.members(now), self._book.routers(now), known)
 
-    async def _until(self, holds: Any, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(holds)
-        except TimeoutError:
-            return False
-        return True
-
 
 def directory(name: str) -> Any:
-    """The actor of the deployment `name`, started on the head where there is none, and again by Ray."""
+    """The actor of the deployment `name`; it is started on the head if there is none."""
     return (
         ray.remote(Directory)
         .options(
@@ -114,8 +105,23 @@ def find_directory(name: str) -> Any | None:
         return None
 
 
+async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Call the directory every `seconds`. An error does not end this, since the next call may succeed."""
+    last = ""
+    while True:
+        try:
+            await call()
+            last = ""
+        except Exception as error:
+            if repr(error) != last:
+                last = repr(error)
+                unexpected = not isinstance(error, DirectoryLost | httpx.HTTPError)
+                log.warning("cannot reach the directory: %s", error, exc_info=unexpected)
+        await asyncio.sleep(seconds)
+
+
 class DirectoryClient:
-    """The directory of the deployment `name` as replicas see it: found once, and again when it is gone."""
+    """Calls the directory of the deployment `name`; searches for it again when it is gone."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -134,7 +140,7 @@ class DirectoryClient:
             raise DirectoryLost(str(error) or f"no answer within {seconds:g} s") from error
 
     def _searching(self) -> asyncio.Task[Any]:
-        """The search that is done or under way. It asks the head; without one its thread waits for long."""
+        """The current search. It asks the head, and its thread waits long when the head is down."""
         now = time.monotonic()
         if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
             self._began = now
@@ -149,11 +155,9 @@ def node_address() -> str:
 
 
 def shared_token(name: str) -> str:
-    """The secret between routers and workers of the deployment `name`, made up by whoever asks first.
+    """The secret between routers and workers of the deployment `name`; the first call creates it.
 
-    It is kept with Ray's own state of the cluster, and as safe as that: use Ray's token authentication.
+    Ray's store keeps it, so turn on Ray's token authentication to protect it.
     """
-    key = f"{name}-worker-token".encode()
-    internal_kv._internal_kv_put(key, secrets.token_urlsafe(32).encode(), False, namespace=NAMESPACE)
-    token: bytes = internal_kv._internal_kv_get(key, namespace=NAMESPACE)
-    return token.decode()
+    made = secrets.token_urlsafe(32).encode()
+    return store_once(f"{name}-worker-token", made, NAMESPACE).decode()

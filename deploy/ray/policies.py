@@ -1,7 +1,7 @@
-"""How many replicas there are to be: Ray Serve's autoscaling policies, which run inside its controller.
+"""Autoscaling policies of Ray Serve. They run in its controller.
 
-The controller's loop must not wait. So each policy leaves one question on its way and looks, each time that
-it is called, whether the answer has come.
+The controller's loop must not wait, so a policy starts one call to the directory and checks at each of its
+own calls whether the result is there.
 """
 
 import time
@@ -12,18 +12,18 @@ from ray.serve.config import AutoscalingContext
 
 from deploy.ray.directory import find_directory
 from deploy.ray.pressure import FromNone, Pressure, replicas_for
-from deploy.ray.room import matches
+from deploy.ray.ray_private import labels_match
 from workers.shared.contract import PoolName
 
 ASK_SECONDS = 1.0
-# A question without an answer for this long is asked again.
+# The call is repeated when there is no result for this long.
 PATIENCE_SECONDS = 10.0
 
 Decision = tuple[float, dict[str, Any]]
 
 
 class PressurePolicy:
-    """Replicas of one pool by what it has to do; as many as there are for as long as nobody says what."""
+    """The replicas of one pool follow its load; the number stays while the load is unknown."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class PressurePolicy:
 
 
 class NodesPolicy:
-    """One router for each node that lives and whose labels Ray takes: `a`, `!a`, `in(a,b)` or `!in(a,b)`."""
+    """One router for each living node whose labels meet the selector."""
 
     def __init__(self, labels: dict[str, str]) -> None:
         self._labels = labels
@@ -78,7 +78,7 @@ class NodesPolicy:
         if now - self._looked_at >= ASK_SECONDS:
             self._looked_at = now
             self._nodes = sum(
-                node["Alive"] and matches(node["Labels"], self._labels)
+                node["Alive"] and labels_match(node["Labels"], self._labels)
                 for node in ray.nodes()  # type: ignore[no-untyped-call]
             )
         return max(1, self._nodes), {}

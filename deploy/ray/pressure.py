@@ -1,22 +1,22 @@
-"""How much a pool has to do, and how many replicas that asks for (pure)."""
+"""The load of a pool, and how many replicas it needs (pure)."""
 
 import math
 from dataclasses import dataclass
 
-# The flow of tokens is that of about so many seconds, so that one large request is no reason to scale.
+# The rate of tokens is averaged over about this time, so that one large request does not scale a pool.
 AVERAGED_SECONDS = 5.0
-# Less than this many tokens a second is nothing: a mean of what once was never becomes none.
+# A lower rate counts as zero: an exponential average never reaches zero.
 SMALLEST_FLOW = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What one pool has to do, in one router or in all of them, in estimated tokens."""
+    """The load of one pool, in one router or in all of them, in estimated tokens."""
 
     waiting_tokens: float = 0.0
     running_tokens: float = 0.0
     tokens_per_second: float = 0.0
-    """Tokens that have come lately, whatever became of them since."""
+    """Rate of the tokens that arrived lately, whether they are done or not."""
 
     def __add__(self, other: "Pressure") -> "Pressure":
         return Pressure(
@@ -26,34 +26,32 @@ class Pressure:
         )
 
     def demand(self, backlog_seconds: float) -> float:
-        """Tokens a second that have to be done: those that come, and what waits within `backlog_seconds`.
+        """The needed rate in tokens per second: those that arrive, and the waiting ones in `backlog_seconds`.
 
-        Not the tokens that wait and run: a replica at a third of its capacity holds a tenth of what one at
-        nine tenths does, and while replicas start, what waits says how long they take rather than how many
-        are needed. Scaling by those swings between too few and the most (docs/SCALE.md).
+        It does not use the number of tokens that wait and run. That number does not grow linearly with load,
+        and while replicas start it grows with the time they take, so scaling would swing (docs/SCALE.md).
         """
         flow = self.tokens_per_second + self.waiting_tokens / backlog_seconds
         return flow if flow >= SMALLEST_FLOW else 0.0
 
 
 def replicas_for(demand: float, tokens_per_second: float, utilization: float) -> float:
-    """How many replicas, each doing so much at full load, `demand` keeps busy for a part `utilization`."""
+    """Number of replicas for `demand`, each at the part `utilization` of its `tokens_per_second`."""
     return demand / (tokens_per_second * utilization)
 
 
 class FromNone:
-    """What is asked for while no replica runs, when Serve knows no delay but does at once what it is told.
+    """Scaling while no replica runs. Serve then applies no delay of its own.
 
-    One as soon as there is work, and never fewer than are being started: a start that is broken off because
-    the load fell for a moment begins again with the next request. More than those only after `up_seconds`,
-    as Serve has it where replicas run.
+    It wants one replica as soon as there is work, and never fewer than are starting, because a start that is
+    cancelled begins again with the next request. More replicas have to be wanted for `up_seconds`.
     """
 
     def __init__(self) -> None:
         self._more_since = math.inf
 
     def decide(self, wanted: float, target: int, running: int, up_seconds: float, now: float) -> float:
-        """What to tell Serve, when `wanted` would do what there is to do, and so far it is `target`."""
+        """The number for Serve, if the load needs `wanted` and the number was `target` so far."""
         least = max(target, 1 if wanted > 0 else 0)
         if running or wanted <= least:
             self._more_since = math.inf
@@ -66,7 +64,7 @@ class FromNone:
 
 
 class Flow:
-    """Tokens a second over the last few seconds, in which what is longer ago weighs less."""
+    """Exponential average of tokens per second."""
 
     def __init__(self, seconds: float = AVERAGED_SECONDS) -> None:
         self._seconds = seconds
@@ -74,12 +72,12 @@ class Flow:
         self._then = 0.0
 
     def observe(self, tokens: float, now: float) -> None:
-        """`tokens` have come by `now`."""
+        """`tokens` have arrived by `now`."""
         self._tokens = self._decayed(now) + tokens
         self._then = now
 
     def per_second(self, now: float) -> float:
-        """The rate by `now`."""
+        """The rate at `now`."""
         return self._decayed(now) / self._seconds
 
     def _decayed(self, now: float) -> float:

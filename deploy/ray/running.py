@@ -1,4 +1,4 @@
-"""A running deployment on a cluster: connected to, started, looked at, scaled and ended."""
+"""Starts, watches, scales and stops a deployment on a Ray cluster."""
 
 import logging
 import os
@@ -10,42 +10,36 @@ from typing import Any, get_args
 import ray
 import ray.exceptions
 from ray import serve
-from ray._private import utils as ray_utils
 from ray.serve.config import ProxyLocation
-from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeInstanceDetails
 
 from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig, ConfigError, Pool
 from deploy.ray.directory import NAMESPACE, find_directory
+from deploy.ray.ray_private import delete_application, start_ray
 from deploy.ray.serve_app import applications
 from deploy.ray.status import Status, read_status
 from workers.shared.contract import PoolName
 
 LOOK_SECONDS = 1.0
-# Longest wait for the directory's answer: an actor that is only being started takes a while.
+# Longest wait for the directory's answer; an actor that is starting takes a while.
 DIRECTORY_SECONDS = 10.0
-# Beyond the time that replicas have to stop: for Serve, which kills them then, and takes a moment to say so.
-END_SECONDS = 60.0
+# On loopback. Ray replaces 127.0.0.1 by the machine's address; the cluster tests take 127.0.0.2 to 127.0.0.5.
+LOCAL_ADDRESS = "127.0.0.100"
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
 class Failed(Exception):
-    """What was asked for cannot be had; the text says why and what to do."""
+    """A command has failed; the text says why and what to do."""
 
 
 def connect(address: str | None, *, local: bool = False) -> None:
-    """Be part of the cluster at `address`, or, when `local`, of one that is started here. Raises `Failed`.
+    """Connect to the cluster at `address`, or start Ray on this machine if `local`. Raises `Failed`.
 
-    The one that is started here leaves the handler of SIGTERM as it is.
+    A Ray that starts here does not change the SIGTERM handler.
     """
     try:
         if local:
-            # Ray's own would end ray.init half way, and leave some of its processes. Tested with Ray 2.60.
-            ray_utils.set_sigterm_handler = lambda _: None
-            # On loopback. Ray replaces 127.0.0.1 by the address in the network; the cluster tests take
-            # 127.0.0.2 to 127.0.0.5.
-            ray.init("local", _node_ip_address="127.0.0.100", include_dashboard=False, **QUIET)
+            start_ray(LOCAL_ADDRESS, **QUIET)
         else:
             ray.init(address or "auto", **QUIET)
     except ConnectionError:
@@ -56,7 +50,7 @@ def connect(address: str | None, *, local: bool = False) -> None:
 
 
 def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> None:
-    """Hand the applications, or those of `pools`, to Ray Serve; it goes on by itself."""
+    """Deploy the applications, or only those of `pools`, with Ray Serve. It does not wait for them."""
     serve.start(proxy_location=ProxyLocation.Disabled)
     chosen = None if pools is None else {f"{config.name}-{name}" for name in pools}
     serve.run_many(
@@ -70,15 +64,14 @@ def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> Non
     )
 
 
-def end_removed(config: ClusterConfig) -> None:
-    """End the pools that the configuration does not name any more. Raises `Failed` when one does not end."""
-    present = serve.status().applications
+def stop_removed(config: ClusterConfig, seconds: float) -> None:
+    """Stop the pools that the configuration no longer names. Raises `Failed` when one is left in the end."""
     removed = [f"{config.name}-{name}" for name in get_args(PoolName) if name not in config.pools]
-    _all_ended(_end([name for name in removed if name in present]))
+    _check_stopped(_stop(removed, seconds))
 
 
 def wait(config: ClusterConfig, seconds: float) -> Status:
-    """Show how it goes until all of it runs, or cannot, or the time is over; how it is then."""
+    """Print the progress until everything runs, something has failed or `seconds` are over."""
     said = ""
     deadline = time.monotonic() + seconds
     while True:
@@ -96,19 +89,19 @@ def wait(config: ClusterConfig, seconds: float) -> Status:
             )
             return seen
         if time.monotonic() > deadline:
-            print(f"not all of it runs after {seconds:g} s (--timeout)", file=sys.stderr)
+            print(f"not everything runs after {seconds:g} s (--timeout)", file=sys.stderr)
             return seen
         time.sleep(LOOK_SECONDS)
 
 
 def look(config: ClusterConfig) -> Status:
-    """How the deployment is now."""
+    """The status of the deployment now."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return read_status(config, serve.status().applications, _overview(config.name), nodes)
 
 
 def _overview(name: str) -> Overview | None:
-    """What the directory knows: nothing where there is none yet, None when it does not answer."""
+    """What the directory knows: empty if there is no directory, None if it does not answer."""
     if (book := find_directory(name)) is None:
         return Overview([], [], {})
     try:
@@ -118,36 +111,31 @@ def _overview(name: str) -> Overview | None:
     return overview
 
 
-def stop(config: ClusterConfig) -> None:
-    """End the applications and the directory, and Serve where nothing else uses it.
+def stop(config: ClusterConfig, seconds: float) -> None:
+    """Stop the routers, the pools and the directory, and Serve if nothing else uses it.
 
-    Raises `Failed` when an application does not end; all are told to, also behind one that is slow.
+    Raises `Failed` when applications are left after `seconds`; Serve goes on stopping all of them.
     """
     routers = f"{config.name}-routers"
     pools = [f"{config.name}-{name}" for name in get_args(PoolName)]
-    present = serve.status().applications
-    # What the routers have accepted still needs the workers.
-    left = _end([routers] if routers in present else [])
-    left += _end([name for name in pools if name in present])
-    # The directory too: what is left would start another.
-    _all_ended(left)
+    others = set(serve.status().applications) - {routers, *pools}
+    # The routers first: they need the workers to finish the requests that they have accepted.
+    _check_stopped(_stop([routers], seconds) + _stop(pools, seconds))
+    # Last, because replicas that still run would start it again.
     if (book := find_directory(config.name)) is not None:
         ray.kill(book)
-    if not set(present) - {routers, *pools}:
+    if not others:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _end(names: Collection[str]) -> list[str]:
-    """End applications and wait, while it is said which are left; those that are when their time is over."""
-    if not names:
-        return []
-    deadline = time.monotonic() + _stop_seconds(names) + END_SECONDS
-    for name in names:
+def _stop(names: Collection[str], seconds: float) -> list[str]:
+    """Stop those of the applications that run, and wait; returns those left after `seconds`."""
+    deadline = time.monotonic() + seconds
+    left = said = [name for name in names if name in serve.status().applications]
+    for name in left:
         print(f"ending {name}", flush=True)
-        # To wait is for us: Serve gives up after a minute, whatever time its replicas have.
-        serve.delete(name, _blocking=False)
-    said = list(names)
-    while left := [name for name in names if name in serve.status().applications]:
+        delete_application(name)
+    while left := [name for name in left if name in serve.status().applications]:
         if left != said:
             print(f"still ending: {', '.join(left)}", flush=True)
             said = left
@@ -157,38 +145,20 @@ def _end(names: Collection[str]) -> list[str]:
     return left
 
 
-def _stop_seconds(names: Collection[str]) -> float:
-    """The longest time that a replica of these applications has to stop, as Serve knows it.
-
-    Not as a configuration has it, which may have changed since, or name some of them no more.
-    """
-    client: Any = _get_global_client()
-    details = ServeInstanceDetails(**client.get_serve_details())
-    return max(
-        (
-            float(deployment.deployment_config.graceful_shutdown_timeout_s)
-            for name in names
-            if name in details.applications
-            for deployment in details.applications[name].deployments.values()
-        ),
-        default=0.0,
-    )
-
-
-def _all_ended(left: Sequence[str]) -> None:
+def _check_stopped(left: Sequence[str]) -> None:
     if left:
         raise Failed(
-            f"not ended in the time that it has: {', '.join(left)}. Serve goes on ending what is left; "
-            "run this again to wait for it, or see its log for what holds it up"
+            f"still ending: {', '.join(left)} (--timeout). Serve goes on; run this again to wait longer, or "
+            "see Serve's log"
         )
 
 
 def scaled(config: ClusterConfig, wanted: dict[PoolName, int]) -> ClusterConfig:
-    """`config` with other numbers; a pool that scales by itself gets other bounds. Raises `ConfigError`."""
+    """`config` with other numbers of replicas; autoscaling gets another minimum. Raises `ConfigError`."""
     pools: dict[PoolName, Pool] = dict(config.pools)
     for name, number in wanted.items():
         if name not in pools:
-            raise ConfigError(f"{name} is no pool of this deployment; it has {', '.join(pools)}")
+            raise ConfigError(f"{name} is not a pool of this deployment; it has {', '.join(pools)}")
         if number < 1:
             raise ConfigError(f"{name}={number}: at least 1")
         replicas = pools[name].replicas

@@ -1,7 +1,7 @@
-"""From the configuration to Ray Serve: one application for each pool, and one of the routers.
+"""The Ray Serve applications of a deployment: one for each pool and one for the routers.
 
-A pool is upgraded, scaled and seen failing by itself. `pool` and `routers` are what Serve imports, from the
-YAML that `python -m deploy ray yaml` prints as well as from `up`.
+So each pool is upgraded and scaled, and fails, by itself. Serve imports `pool` and `routers`, for `up` and
+for the YAML that `python -m deploy ray yaml` prints.
 """
 
 import hashlib
@@ -14,28 +14,29 @@ from ray import serve
 from ray.serve import Application
 
 from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
+from deploy.ray.node_router import START_SECONDS, NodeRouter
 from deploy.ray.policies import NodesPolicy, PressurePolicy
-from deploy.ray.router import START_SECONDS, NodeRouter
-from deploy.ray.worker import ROUTERS_SECONDS, PoolWorker
+from deploy.ray.pool_worker import ROUTERS_SECONDS, PoolWorker
+from deploy.ray.ray_private import with_version
 from workers.shared.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0
-# A checkpoint that cannot be served is not tried for ever.
+# Serve gives up on a checkpoint that cannot be served after this many starts.
 START_TRIES = 3
 # More routers than any cluster has nodes.
 MOST_ROUTERS = 10_000
 
 
 class PoolArgs(BaseModel):
-    """What `pool` is built from: the whole configuration, and which of its pools."""
+    """Arguments of `pool`: the whole configuration, and the name of the pool."""
 
     config: dict[str, Any]
     pool: PoolName
 
 
 class RouterArgs(BaseModel):
-    """What `routers` is built from: nothing that may change without replacing them."""
+    """Arguments of `routers`. A change of them replaces the routers."""
 
     name: str
     routers: dict[str, Any]
@@ -46,7 +47,7 @@ def pool(args: PoolArgs) -> Application:
     """The application of one pool."""
     config = ClusterConfig.model_validate(args.config)
     its = config.pools[args.pool]
-    # Replicas are replaced when something of this changes; their number alone does not.
+    # A change of this replaces the replicas; a change of their number does not.
     own = config.model_copy(update={"pools": {args.pool: its.model_copy(update={"replicas": 1})}})
     document = own.model_dump(mode="json", exclude={"routers"})
     options = pool_options(config, args.pool)
@@ -60,17 +61,17 @@ def routers(args: RouterArgs) -> Application:
 
 
 def applications(config: ClusterConfig) -> dict[str, Application]:
-    """All applications by their names in Serve, the routers' last."""
+    """All applications by their names in Serve, the routers last."""
     document = config.model_dump(mode="json")
     built = {f"{config.name}-{name}": pool(PoolArgs(config=document, pool=name)) for name in config.pools}
     return built | {f"{config.name}-routers": routers(RouterArgs(**_router_args(config)))}
 
 
 def serve_document(config: ClusterConfig) -> dict[str, Any]:
-    """The same as a document for `serve deploy`.
+    """The applications as a document for `serve deploy`.
 
-    What can change without replacing replicas stands beside the arguments, as Serve's own options: Serve
-    takes other arguments for other code.
+    Values that may change without replacing replicas are not in the arguments but in Serve's own options:
+    Serve replaces all replicas when arguments change.
     """
     document = config.model_dump(mode="json", exclude_defaults=True)
     apps = []
@@ -99,7 +100,7 @@ def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
     its = config.pools[name]
     return {
         **_scale(config.name, name, its),
-        **_limits(ROUTERS_SECONDS + its.setting("drain_seconds") + 20),
+        **_limits(ROUTERS_SECONDS + its.engine(name).drain_seconds + 20),
         "max_surge_percent": its.surge_percent,
         "ray_actor_options": _actor(its.cpus, its.gpus_each, its.memory_gib, its.resources, its.labels),
         **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),
@@ -122,7 +123,7 @@ def router_options(its: Routers) -> dict[str, Any]:
     return {
         **scale,
         **_limits(sum(its.drain_times) + START_SECONDS),
-        # Two on one node could not have the same port.
+        # Two routers on one node could not listen on the same port.
         "max_replicas_per_node": 1,
         "ray_actor_options": _actor(its.cpus, 0, 0, {}, its.labels),
     }
@@ -169,7 +170,7 @@ def _limits(stop_seconds: float) -> dict[str, Any]:
         "health_check_period_s": HEALTH_PERIOD_SECONDS,
         "health_check_timeout_s": HEALTH_TIMEOUT_SECONDS,
         "graceful_shutdown_timeout_s": stop_seconds,
-        # No request comes by way of Serve, so there is none to wait for.
+        # Serve carries no requests, so it need not wait for any.
         "graceful_shutdown_wait_loop_s": 0.1,
         "max_constructor_retry_count": START_TRIES,
     }
@@ -203,14 +204,13 @@ def _application(
 
 
 def _bound(kind: type, name: str, options: dict[str, Any], *arguments: Any) -> Application:
-    """A deployment of `kind`, whose version is what its replicas are made of.
+    """A deployment of `kind` whose version is a digest of its arguments and resources.
 
-    Left to itself, Serve takes every `up` for a new version and replaces every replica. The option is
-    internal to Serve, which is pinned for this reason too.
+    Without a version Serve would replace every replica at each `up`.
     """
     actor = options["ray_actor_options"]
     made_of = json.dumps([version("triptych"), arguments, actor], sort_keys=True).encode()
     deployment = serve.deployment(name=name, **options)(kind)
     digest = hashlib.sha256(made_of).hexdigest()[:12]
-    application: Application = deployment.options(version=digest, _internal=True).bind(*arguments)
+    application: Application = with_version(deployment, digest).bind(*arguments)
     return application

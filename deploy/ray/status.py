@@ -1,4 +1,4 @@
-"""How a deployment on a cluster is: gathered, judged and written down (pure)."""
+"""The status of a deployment on a cluster: from Serve, the directory and Ray to a table (pure)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any
 from deploy.ray.book import Overview
 from deploy.ray.config import Autoscaling, ClusterConfig
 from deploy.ray.pressure import Pressure
+from deploy.ray.text_table import table
 from workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
@@ -16,7 +17,7 @@ SILENT = "the directory does not answer"
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """A worker that serves; `routers` give it work."""
+    """A worker that serves; `routers` is how many send it work."""
 
     address: str
     node: str
@@ -25,7 +26,7 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """One pool: Serve's word on it, its replicas by state, and what waits and runs in all routers."""
+    """One pool: its state in Serve, its replicas, and the waiting and running tokens in all routers."""
 
     application: str
     message: str
@@ -39,7 +40,7 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole deployment; while the directory does not answer, no replica and no router is known."""
+    """The whole deployment. Replicas and routers are unknown while the directory does not answer."""
 
     name: str
     directory: bool
@@ -52,7 +53,7 @@ class Status:
 
     @property
     def settled(self) -> bool:
-        """Whether everything runs as it is meant to, and nothing is on its way."""
+        """Whether everything runs and no replica starts or stops."""
         running = self.routers_application == RUNNING and bool(self.routers)
         return running and all(
             pool.application == RUNNING and not set(pool.states) - {RUNNING} for pool in self.pools.values()
@@ -67,7 +68,7 @@ class Status:
 
     @property
     def line(self) -> str:
-        """Where it stands, in one line."""
+        """The status in one line."""
         parts = [
             f"{name} {len(pool.replicas)}/{pool.wanted}" + _others(pool.states)
             for name, pool in self.pools.items()
@@ -81,7 +82,7 @@ def read_status(
     overview: Overview | None,
     nodes: Sequence[Mapping[str, Any]],
 ) -> Status:
-    """The status, of what Serve, the directory and Ray say: `serve.status().applications`, `ray.nodes()`.
+    """The status from `serve.status().applications`, the directory and `ray.nodes()`.
 
     `overview` is None when the directory did not answer.
     """
@@ -130,7 +131,7 @@ def read_status(
 
 
 def render(status: Status) -> str:
-    """The status as a table for people."""
+    """The status as a table."""
     rows = [("pool", "state", "replicas", "wanted", "waiting", "running", "tokens/s", "where")]
     for name, pool in status.pools.items():
         rows.append(
@@ -145,20 +146,17 @@ def render(status: Status) -> str:
                 ", ".join(replica.address for replica in pool.replicas) or "-",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = table(rows)
     lines.append(f"routers {status.routers_application.lower()}: {', '.join(status.routers) or '-'}")
-    lines.append(f"nodes {status.nodes}; waiting and running in tokens, tokens/s that come")
+    lines.append(f"nodes {status.nodes}; waiting and running in tokens, arriving tokens/s")
     if not status.directory:
-        lines.append(f"{SILENT}: replicas and routers that serve go on serving, and are not known here")
+        lines.append(f"{SILENT}: replicas and routers go on serving, but are not listed")
     lines += [f"{name}: {message}" for name, message in status.failed.items()]
     return "\n".join(lines)
 
 
 def _message(said: Any) -> str:
-    """What Serve says of an application and of those deployments of it that are not healthy."""
+    """Serve's messages about an application and its deployments."""
     if said is None:
         return ""
     return "; ".join(

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`, from body to body."""
+"""`POST /v1/embeddings`."""
 
 import time
 
@@ -6,7 +6,7 @@ from router.api.accept import prefers
 from router.api.plan import plan
 from router.api.replies import embeddings_body, npy_body
 from router.api.schema import EmbeddingRequest, parse_request
-from router.api.work import bulk_of, gather, limits_of, seconds_of, take_tokens, taking_turns, tokens_of
+from router.api.work import Work, taking_turns, tokens_of
 from router.errors import Invalid
 from router.http import Header, Reply, Request
 from router.media.loader import MediaLoader
@@ -20,17 +20,11 @@ JSON = "application/json"
 
 async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
-    bulk = bulk_of(request)
-    seconds = seconds_of(request.headers, settings)
-    started = fleet.clock()
-    fleet.check_any_room(started + seconds)
-    body = await request.body(settings.max_body_bytes, seconds)
-    wanted = parse_request(body, settings.model_aliases, settings.max_items)
+    work = Work(request, fleet, media, settings)
+    wanted = parse_request(await work.body(), settings.model_aliases, settings.max_items)
     npy = _wants_npy(request, wanted)
-    items = plan(wanted, limits_of(fleet, settings), bulk)
-    take_tokens(request, items)
-    items = await media.load(request, items, seconds - (fleet.clock() - started))
-    vectors = await gather(request, fleet, items, seconds - (fleet.clock() - started))
+    items = await work.load(plan(wanted, work.limits, work.priority))
+    vectors = await work.vectors(items)
     headers = _cut_header(vectors)
     started = time.perf_counter()
     if npy:

@@ -1,4 +1,4 @@
-"""From a request to its items: which pool, which role, how urgent, at what cost (pure)."""
+"""Planning: the items of a request, each with pool, role, priority and cost (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from router.api.schema import (
     UrlItem,
 )
 from router.errors import Invalid, ModelNotFound
-from router.items import Item
+from router.items import Item, Priority
 from router.media.formats import (
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
@@ -35,7 +35,7 @@ MODEL = "jina-embeddings-v4"
 MODELS = (MODEL, f"jinaai/{MODEL}")
 DEFAULT_TASK: Task = "text-matching"
 
-# The pool that serves a task and the prompt's role in it; text-matching is asked as a query [M1].
+# Pool and role of each task; the model's own code encodes text-matching as queries [M1].
 ROUTES: dict[Task, tuple[contract.PoolName, contract.Role]] = {
     "text-matching": ("text-matching", "query"),
     "retrieval.query": ("retrieval", "query"),
@@ -45,15 +45,15 @@ ROUTES: dict[Task, tuple[contract.PoolName, contract.Role]] = {
 }
 QUERIES: frozenset[Task] = frozenset({"retrieval.query", "code.query"})
 
-# A request with more than this is somebody indexing, not somebody waiting, unless it holds queries.
+# Larger requests are indexing: bulk, except for their queries.
 SMALL_ITEMS = 32
 SMALL_TOKENS = 4096
 
-# Without a tokenizer: about four bytes of UTF-8 make a token, and the prefix makes two or three.
+# Estimates without a tokenizer: four bytes of UTF-8 a token, and the tokens of the prefix.
 BYTES_PER_TOKEN = 4
 PREFIX_TOKENS = 3
 
-# How many pages a PDF has is not known yet; whoever sends a document is indexing.
+# The number of pages is not known yet. Documents are bulk.
 PDF_TOKENS = SMALL_TOKENS + 1
 
 _NOT_LOADED = contract.Image(b"")
@@ -63,7 +63,7 @@ Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem | PdfAmongOt
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request must stay within. `dimensions` and `max_tokens` are those of the served model."""
+    """Limits of a request. `dimensions` and `max_tokens` are those of the served model."""
 
     max_items: int
     max_image_bytes: int
@@ -73,10 +73,10 @@ class Limits:
     aliases: Aliases = field(default_factory=lambda: NO_ALIASES)
 
 
-def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) -> list[Item]:
-    """One item for each input, in order; `bulk` overrides the class that each would be given.
+def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
+    """One item for each input, in order; `priority` overrides that of each.
 
-    Items with `media` set are not complete: `router.media.loader` makes them so, or makes several of one.
+    `router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """
@@ -105,7 +105,7 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
     paths = [f"body -> input -> {index}" if listed else "body -> input" for index in range(len(inputs))]
     if request.late_chunking:
         document = _document(inputs, paths, task, options, limits)
-        _classify([document], [task in QUERIES], bulk)
+        _set_priorities([document], [task in QUERIES], priority)
         return [document]
     items: list[Item] = []
     queries: list[bool] = []
@@ -116,19 +116,19 @@ def plan(request: EmbeddingRequest, limits: Limits, bulk: bool | None = None) ->
         wire = contract.Item(content, **options)
         items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field, media=media))
         queries.append(own_task in QUERIES)
-    _classify(items, queries, bulk)
+    _set_priorities(items, queries, priority)
     return items
 
 
 def models() -> list[str]:
-    """Every name that a request may give as its model."""
+    """Every model name that a request may send, aliases excepted."""
     return [*MODELS, *(f"{name}:{task}" for name in MODELS for task in TASKS)]
 
 
 def _document(
     inputs: Sequence[Source], paths: Sequence[str], task: Task, options: dict[str, Any], limits: Limits
 ) -> Item:
-    """All inputs as the parts of one document, which is one item; `paths` are their fields in errors."""
+    """All inputs as the chunks of one document, a single item; `paths` name them in errors."""
     chunks = []
     for source, path in zip(inputs, paths, strict=True):
         match source:
@@ -142,12 +142,12 @@ def _document(
         if own_task not in (None, task):
             raise Invalid.field(
                 f"{path} -> task",
-                f"with late_chunking all inputs are of one task ({task})",
+                f"with late_chunking all inputs have the same task ({task})",
                 "conflict",
                 own_task,
             )
         if not text.strip():
-            message = "with late_chunking a part cannot be empty or white space alone"
+            message = "with late_chunking an input must not be empty or white space"
             raise Invalid.field(text_path, message, "too_short", text)
         chunks.append(text)
     pool, role = ROUTES[task]
@@ -157,15 +157,15 @@ def _document(
 
 
 def task_of_model(model: str | None, aliases: Aliases) -> Task | None:
-    """The task that the model's name carries, if any."""
+    """The task in the name of the model, if there is one. Raises `ModelNotFound`."""
     if model is None or model in aliases:
         return None
     name, _, suffix = model.partition(":")
     if name in MODELS and (model == name or suffix in TASKS):
         return next((task for task in TASKS if task == suffix), None)
     raise ModelNotFound(
-        f"no model {model[:100]!r}; there are {', '.join([*MODELS, *aliases])}, the first two also with "
-        f":<task> behind them ({', '.join(TASKS)})"
+        f"no model {model[:100]!r}; the models are {', '.join([*MODELS, *aliases])}; the first two also take "
+        f"a suffix :<task> ({', '.join(TASKS)})"
     )
 
 
@@ -175,7 +175,7 @@ def plan_content(
     field: str,
     limits: Limits,
 ) -> tuple[contract.Text | contract.Image, int, Media | None, str]:
-    """What goes to the worker for one input, about what it costs, what must be loaded, and its field."""
+    """Content for the worker, estimated cost in tokens, media to load, and field of one input."""
     match source:
         case str() if is_image_uri(source):
             image = source
@@ -208,8 +208,8 @@ def _text_tokens(text: str) -> int:
     return size // BYTES_PER_TOKEN + PREFIX_TOKENS
 
 
-def _classify(items: list[Item], queries: Iterable[bool], bulk: bool | None) -> None:
-    """Set each item's class: bulk for what is not a query in a large request."""
+def _set_priorities(items: list[Item], queries: Iterable[bool], priority: Priority | None) -> None:
+    """Set each item's priority: unless given, passages of a large request are bulk."""
     large = len(items) > SMALL_ITEMS or sum(item.cost for item in items) > SMALL_TOKENS
     for item, query in zip(items, queries, strict=True):
-        item.bulk = bulk if bulk is not None else large and not query
+        item.priority = priority if priority is not None else Priority(large and not query)

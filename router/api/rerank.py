@@ -1,7 +1,7 @@
-"""`POST /v1/rerank`: documents in the order in which they answer a query.
+"""`POST /v1/rerank`: documents ordered by how well they answer a query.
 
-Late interaction over the retrieval pool, or the cross-encoders of the `rerank` pool where there is one.
-Either way every document is an item of its own, held against the query where its vectors are.
+The `rerank` pool (cross-encoders) scores them if there is one, otherwise the retrieval pool by late
+interaction. Either way each document is an item, scored against the query inside the worker.
 """
 
 import time
@@ -15,9 +15,9 @@ from router.api.body import parse_body
 from router.api.bounds import MaxItems, not_too_many
 from router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
 from router.api.schema import ImageItem, TextItem, one_form_of, whole_number
-from router.api.work import bulk_of, gather, limits_of, seconds_of, take_tokens, tokens_of
+from router.api.work import Work, tokens_of
 from router.http import Reply, Request
-from router.items import Item, Query
+from router.items import Item, Priority, Query
 from router.media.loader import MediaLoader
 from router.pool.fleet import RERANK_POOL, Fleet
 from router.settings import RouterSettings
@@ -90,24 +90,19 @@ class RerankRequest(BaseModel):
 
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
-    bulk = bulk_of(request)
-    seconds = seconds_of(request.headers, settings)
-    started = fleet.clock()
-    fleet.check_any_room(started + seconds)
-    wanted = parse_rerank(await request.body(settings.max_body_bytes, seconds), settings.max_items)
+    work = Work(request, fleet, media, settings)
+    wanted = parse_rerank(await work.body(), settings.max_items)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
-    limits = limits_of(fleet, settings)
+    limits = work.limits
     if pool == LATE_INTERACTION_POOL:
         task_of_model(wanted.model, limits.aliases)
-    items = plan_rerank(wanted, limits, pool, bulk)
-    take_tokens(request, items)
-    asked, *documents = await media.load(request, items, seconds - (fleet.clock() - started))
+    asked, *documents = await work.load(plan_rerank(wanted, limits, pool, work.priority))
     assert not isinstance(asked.wire.content, contract.Document)
     query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
     for index, item in enumerate(documents):
         item.index = index
         item.query = query
-    vectors = await gather(request, fleet, documents, seconds - (fleet.clock() - started))
+    vectors = await work.vectors(documents)
     encoding = time.perf_counter()
     body = rerank_body(wanted, vectors)
     fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
@@ -120,7 +115,7 @@ def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
 
 
 def plan_rerank(
-    wanted: RerankRequest, limits: Limits, pool: contract.PoolName, bulk: bool | None
+    wanted: RerankRequest, limits: Limits, pool: contract.PoolName, priority: Priority | None
 ) -> list[Item]:
     """The query and then each document as items whose media may still have to be loaded.
 
@@ -135,7 +130,7 @@ def plan_rerank(
         # What is too long is cut: a ranking of 99 documents is better than none of 100.
         wire = contract.Item(content, truncate=True)
         item = Item(pool, wire, min(cost, limits.max_tokens), index, field, media=wanted_media)
-        item.bulk = bool(bulk)
+        item.priority = priority or Priority.INTERACTIVE
         items.append(item)
     if pool == RERANK_POOL:
         # A cross-encoder reads it with every document.

@@ -1,4 +1,4 @@
-"""What every request for work has in common: its class, its time, its limits, and waiting for it."""
+"""What embeddings and ranking have in common: priority, deadline, limits, and the wait for results."""
 
 import asyncio
 import math
@@ -11,41 +11,125 @@ from typing import TypeVar, get_args
 from router.api.plan import Limits
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.http import Header, Request
-from router.items import Item, Required, cost_of
+from router.items import Item, Priority, RequiredSpaces, cost_of
+from router.media.loader import MediaLoader
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
 from workers.shared import contract
 from workers.shared.contract import SPACE_HEADER, PoolName, Vector
 
 LONGEST_TIMEOUT_SECONDS = 3600.0
-# What the served model is taken for while no worker can be asked.
+# Assumed of the served model until a worker has been probed.
 DIMENSIONS, MAX_TOKENS = 2048, 32_768
 
 Result = TypeVar("Result")
 
-# One space, or several with commas between them, each as it is or with its pool.
+# Comma-separated vector spaces, each alone or as pool=space.
 _ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
-_BULK = {"interactive": False, "bulk": True}
 
 
-def limits_of(fleet: Fleet, settings: RouterSettings) -> Limits:
-    """What a request must stay within."""
-    info = fleet.info
-    return Limits(
-        settings.max_items,
-        settings.max_image_bytes,
-        settings.max_pdf_bytes,
-        info.dimensions if info else DIMENSIONS,
-        info.max_tokens if info else MAX_TOKENS,
-        settings.model_aliases,
-    )
+class Work:
+    """One request for vectors or a ranking, in steps: `body`, planning by the caller, `vectors`.
+
+    Every step ends by one deadline. Raises `Invalid` for headers that are wrong.
+    """
+
+    def __init__(self, request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> None:
+        self.priority = priority_of(request)
+        self._required = required_spaces(request)
+        self._seconds = seconds_of(request.headers, settings)
+        self._deadline = fleet.clock() + self._seconds
+        self._request = request
+        self._fleet = fleet
+        self._media = media
+        self._settings = settings
+
+    @property
+    def limits(self) -> Limits:
+        """What the request must stay within."""
+        info, settings = self._fleet.info, self._settings
+        return Limits(
+            settings.max_items,
+            settings.max_image_bytes,
+            settings.max_pdf_bytes,
+            info.dimensions if info else DIMENSIONS,
+            info.max_tokens if info else MAX_TOKENS,
+            settings.model_aliases,
+        )
+
+    async def body(self) -> bytes:
+        """The request's body, see `Request.body`. Raises `QueueFull`."""
+        if b"expect" in self._request.headers:
+            # This client waits to be told to send it. Others were checked by their head (`serving.protocol`).
+            self._fleet.check_any_room(self._deadline)
+        return await self._request.body(self._settings.max_body_bytes, self._left())
+
+    async def load(self, items: list[Item]) -> list[Item]:
+        """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
+
+        Raises `TokenRateExceeded`, and `TimedOut` at the deadline.
+        """
+        if self._request.allowance is not None:
+            self._request.allowance.take(cost_of(items), time.monotonic())
+        try:
+            async with asyncio.timeout(self._left()):
+                return await self._media.load(self._request, items)
+        except TimeoutError:
+            raise self._timed_out() from None
+
+    async def vectors(self, items: list[Item]) -> list[Vector]:
+        """The vectors of `items`, in order; the reply gets the header that names their vector spaces.
+
+        Raises `TimedOut` at the deadline and `ClientGone` when the client leaves.
+        """
+        loop = asyncio.get_running_loop()
+        clock = self._fleet.clock
+        request = self._request
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finished() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        job = self._fleet.submit(
+            items,
+            self._deadline,
+            finished,
+            request_id=request.id.decode(),
+            span=request.span,
+            required=self._required,
+        )
+
+        def end(error: Exception) -> None:
+            job.fail(error, clock())
+
+        expiry = loop.call_later(self._left(), lambda: end(self._timed_out()))
+        try:
+            with request.watched(lambda: end(ClientGone())):
+                await done
+        finally:
+            expiry.cancel()
+            end(Unavailable("the router is stopping"))
+            request.queue_seconds = job.started_at - job.admitted_at
+            request.inference_seconds = job.done_at - job.started_at
+        vectors = job.vectors()
+        if request.allowance is not None:
+            request.allowance.used = tokens_of(vectors)
+        request.reply_headers.append(space_header(job.spaces))
+        return vectors
+
+    def _timed_out(self) -> TimedOut:
+        return TimedOut(f"not done within {self._seconds:g} seconds")
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - self._fleet.clock())
 
 
-def required_spaces(request: Request) -> Required:
-    """The vector spaces that the client takes. Raises `Invalid`.
+def required_spaces(request: Request) -> RequiredSpaces:
+    """The vector spaces that the client accepts, from `x-require-vector-space`. Raises `Invalid`.
 
-    They are written as digests, for every pool, or as the header `x-vector-space` of a reply has them.
+    A space without a pool stands for every pool.
     """
     header = request.header("x-require-vector-space")
     if header is None:
@@ -71,68 +155,23 @@ def space_header(spaces: Mapping[PoolName, str]) -> Header:
 
 
 def tokens_of(vectors: list[Vector]) -> int:
-    """What the model read for them; the query of a ranking, which is read once a batch, is counted once."""
+    """Tokens that the model read. The query of a ranking counts once."""
     return sum(vector.tokens for vector in vectors) + max(vector.query_tokens for vector in vectors)
 
 
-async def gather(request: Request, fleet: Fleet, items: list[Item], seconds: float) -> list[Vector]:
-    """The vectors of `items`, unless time runs out or the client leaves first.
-
-    Adds the header that names their vector spaces to those of the request's reply.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finished() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    gather = fleet.submit(
-        items,
-        fleet.clock() + seconds,
-        finished,
-        request_id=request.id.decode(),
-        span=request.span,
-        required=required_spaces(request),
-    )
-
-    def end(error: Exception) -> None:
-        gather.fail(error, fleet.clock())
-
-    expiry = loop.call_later(seconds, lambda: end(TimedOut(f"not done within {seconds:.3g} seconds")))
-    try:
-        with request.watched(lambda: end(ClientGone())):
-            await done
-    finally:
-        expiry.cancel()
-        end(Unavailable("the router is stopping"))
-        request.queue_seconds = gather.taken_at - gather.admitted_at
-        request.inference_seconds = gather.done_at - gather.taken_at
-    vectors = gather.vectors()
-    if request.allowance is not None:
-        request.allowance.used = tokens_of(vectors)
-    request.reply_headers.append(space_header(gather.spaces))
-    return vectors
-
-
-def take_tokens(request: Request, items: list[Item]) -> None:
-    """Take what `items` are estimated to cost of the key's limits. Raises `TokenRateExceeded`."""
-    if request.allowance is not None:
-        request.allowance.take(cost_of(items), time.monotonic())
-
-
-def bulk_of(request: Request) -> bool | None:
-    """The class that the client asks for, None when it leaves that to us. Raises `Invalid`."""
-    priority = request.header("x-priority")
-    if priority is None:
+def priority_of(request: Request) -> Priority | None:
+    """The priority that the client asks for, None if it does not. Raises `Invalid`."""
+    name = request.header("x-priority")
+    if name is None:
         return None
-    if priority not in _BULK:
-        raise Invalid.field("header -> x-priority", "write interactive or bulk", "literal_error", priority)
-    return _BULK[priority]
+    for priority in Priority:
+        if priority.label == name:
+            return priority
+    raise Invalid.field("header -> x-priority", "write interactive or bulk", "literal_error", name)
 
 
 def seconds_of(headers: Mapping[bytes, bytes], settings: RouterSettings) -> float:
-    """The time that the request with `headers` has. Raises `Invalid`."""
+    """The time that a request with `headers` has. Raises `Invalid`."""
     header = headers.get(b"x-request-timeout-seconds")
     if header is None:
         return settings.request_timeout_seconds
@@ -151,7 +190,7 @@ def seconds_of(headers: Mapping[bytes, bytes], settings: RouterSettings) -> floa
 
 
 async def taking_turns(steps: Generator[None, None, Result]) -> Result:
-    """What `steps` returns; whatever else is to be done comes between two of them."""
+    """The result of `steps`; other tasks may run between two steps."""
     while True:
         try:
             next(steps)

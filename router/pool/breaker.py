@@ -1,20 +1,20 @@
-"""Whether a replica that failed may be tried again (pure: times are passed in).
+"""Circuit breaker: whether a replica that failed may be tried again (pure: times are arguments).
 
-Only failures count. A replica that is overloaded or stopping has said so itself, and is dealt with by a
-pause or by its state: counting these would take away capacity exactly when there is too little.
+Only failures count. Overloaded and stopping replicas are paused or drained instead: if they counted, capacity
+would be lost exactly when there is too little.
 """
 
 from enum import Enum
 
-# Failures in a row after which a replica is left alone.
+# Failures in a row that open the breaker.
 FAILURES_UNTIL_OPEN = 3
-# For how long, at first; twice as long each time that the trial at the end of it fails.
+# It stays open so long at first, and twice as long after each trial that fails.
 OPEN_SECONDS = 0.5
 LONGEST_OPEN_SECONDS = 15.0
 
 
 class BreakerState(Enum):
-    """CLOSED lets work through, OPEN none, HALF_OPEN one batch whose end decides."""
+    """CLOSED lets batches through, OPEN none, HALF_OPEN one, whose outcome decides."""
 
     CLOSED = "closed"
     HALF_OPEN = "half_open"
@@ -30,26 +30,23 @@ class Breaker:
         self._open_seconds = 0.0
 
     def state(self, now: float) -> BreakerState:
-        """What it lets through at `now`."""
+        """The state at `now`."""
         if self.failures < FAILURES_UNTIL_OPEN:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now < self.open_until else BreakerState.HALF_OPEN
 
     @property
     def open_until(self) -> float:
-        """When the next trial is due; in the past for a breaker that is not open."""
+        """When the next trial is due; in the past unless it is open."""
         return self._failed_at + self._open_seconds
 
     def succeeded(self) -> None:
-        """A batch was done."""
+        """A batch succeeded."""
         self.failures = 0
         self._open_seconds = 0.0
 
     def failed(self, started: float, now: float) -> None:
-        """A batch that was sent at `started` has failed.
-
-        Batches that were in flight together fail together: one incident, which counts once.
-        """
+        """A batch that was sent at `started` has failed. Batches in flight together count as one failure."""
         if started < self._failed_at:
             return
         self._failed_at = now

@@ -1,4 +1,4 @@
-"""Keeps looking at a document that says which workers there are: a file, or an address that serves it."""
+"""Discovery: reads the document that lists the workers, from a file or a URL, again and again."""
 
 import asyncio
 import logging
@@ -13,25 +13,25 @@ from router.pool.targets import DocumentError, TargetGroup, is_url, read_documen
 
 log = logging.getLogger(__name__)
 
-# A source that is slower than this has not answered.
+# Timeout of one read.
 HTTP_SECONDS = 10.0
 
 Apply = Callable[[tuple[TargetGroup, ...]], None]
 
 
 class FileSource:
-    """A document in a file, which is read when it is another file, or was written to."""
+    """A document in a file. It is read when the file has changed."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._seen: tuple[int, int, int] | None = None
 
     async def look(self) -> bytes | None:
-        """What is in it, None when that is what was in it the last time. Raises `OSError`."""
+        """The file's content, None if it has not changed. Raises `OSError`."""
         return await asyncio.to_thread(self._look)
 
     def _look(self) -> bytes | None:
-        # Forgotten until it was read, so that a file which could not be is news when it can be again.
+        # Reset before reading, so that a file is read again after a failure.
         seen, self._seen = self._seen, None
         with self._path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -41,11 +41,11 @@ class FileSource:
         return data
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
 
 class HttpSource:
-    """A document that is served by the rules of Prometheus' `http_sd`: status 200, `application/json`."""
+    """A document at a URL, served as Prometheus' `http_sd` asks: status 200, `application/json`."""
 
     def __init__(self, url: str, token: str | None, refresh_seconds: float) -> None:
         self._url = url
@@ -59,20 +59,20 @@ class HttpSource:
             headers=headers,
             timeout=HTTP_SECONDS,
             follow_redirects=True,
-            # What the machine trusts, and what SSL_CERT_FILE names, but no proxies.
+            # The machine's certificates and SSL_CERT_FILE, but no proxies.
             verify=ssl.create_default_context(),
             trust_env=False,
         )
 
     async def look(self) -> bytes | None:
-        """What it serves now. Raises `httpx.HTTPError`, or `DocumentError` for what is no document."""
+        """The document. Raises `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
         async with asyncio.timeout(HTTP_SECONDS):
             response = await self._client.get(self._url)
         if response.status_code != 200:
             raise DocumentError(f"it answers with status {response.status_code}")
         content_type = response.headers.get("content-type", "none")
         if content_type.partition(";")[0].strip().lower() != "application/json":
-            raise DocumentError(f"it is served as {content_type[:100]}, not as application/json")
+            raise DocumentError(f"its content type is {content_type[:100]}, not application/json")
         return response.content
 
     async def close(self) -> None:
@@ -81,14 +81,14 @@ class HttpSource:
 
 
 class Discovery:
-    """Calls `apply` with the workers that `source` names, each time that it has been looked at and read.
+    """Calls `apply` with the workers that `source` lists, after every successful read.
 
-    Whatever is wrong with the source or its document, what was applied last stays. `trouble` says what it
-    is, None while all is well; `looked` is set after the first look.
+    If the source or its document is broken, the last good workers stay. `trouble` is the error, None if
+    there is none; `looked` is set after the first read.
     """
 
     def __init__(self, source: FileSource | HttpSource, name: str, seconds: float, apply: Apply) -> None:
-        self.trouble: str | None = "not looked at yet"
+        self.trouble: str | None = "not read yet"
         self.looked = asyncio.Event()
         self._source = source
         self._name = name
@@ -96,22 +96,20 @@ class Discovery:
         self._apply = apply
 
     async def run(self) -> None:
-        """Look, again and again, until cancelled."""
+        """Read until cancelled."""
         try:
             while True:
                 try:
                     await self.look()
                 except Exception:
-                    log.exception(
-                        "looking at %s ended in an error nobody foresaw. This is a bug.", self._name
-                    )
+                    log.exception("reading %s ended in an unexpected error. This is a bug.", self._name)
                 self.looked.set()
                 await asyncio.sleep(self._seconds)
         finally:
             await self._source.close()
 
     async def look(self) -> None:
-        """Look once."""
+        """Read once."""
         try:
             data = await self._source.look()
             if data is None:
@@ -121,17 +119,17 @@ class Discovery:
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DocumentError) as error:
             trouble = str(error) or type(error).__name__
             if trouble != self.trouble:
-                log.error("%s names no workers, those known stay: %s", self._name, trouble)
+                log.error("%s cannot be used, the known workers stay: %s", self._name, trouble)
             self.trouble = trouble
             return
         if self.trouble is not None:
-            log.info("%s names workers", self._name)
+            log.info("%s is read", self._name)
         self.trouble = None
         self._apply(groups)
 
 
 def source_of(location: str, token: str | None, seconds: float) -> FileSource | HttpSource:
-    """The source that a setting names: an http(s) address, or else a file."""
+    """The source at `location`: an http(s) URL, otherwise a file."""
     if is_url(location):
         return HttpSource(location, token, seconds)
     return FileSource(location)

@@ -1,129 +1,319 @@
-"""The dispatcher: from what waits and the state of the replicas to the next batch (pure)."""
+"""All decisions of one pool, without I/O: admission, dispatch, and what each outcome leads to.
 
+`Pool` runs it: it passes the time, starts a task for each batch, and calls back when `wake_at` says so.
+"""
+
+import logging
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from router.items import Batch, Item
-from router.pool.pace import Pace
+from router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
+from router.items import Batch, Item, ItemState, Priority
+from router.pool.call import CallFailed, Draining, Overloaded, ReplicaFailed
+from router.pool.choice import Choice
+from router.pool.failures import client_error
+from router.pool.hold import Hold
+from router.pool.observer import PoolObserver
 from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
-from router.pool.shares import share_of, takes_bulk
+from router.pool.replica import UP, Replica, State
+from router.pool.retry_budget import RetryBudget
+from router.pool.suspects import Suspects
+from workers.shared import contract
 
-# A replica gets nothing new for this long, so that it becomes idle for a suspect; then as long anything.
-SPARE_SECONDS = 1.0
+log = logging.getLogger(__name__)
 
-
-class Dispatched(NamedTuple):
-    """The next batch and its replica, both None if nothing can be sent; `expired` are past their deadline."""
-
-    replica: Replica | None
-    batch: Batch | None
-    expired: list[Item]
-
-
-NOTHING = Dispatched(None, None, [])
+# Seconds after which a refused request is worth sending again.
+RETRY_AFTER = 2
+# An item is tried three times in all.
+MAX_RETRIES = 2
+# Queries count as present for this long after the last one.
+QUERIES_SECONDS = 2.0
 
 
 class Dispatcher:
-    """Takes batches for the replicas of one pool out of its queue.
+    """Queue, replicas and batches in flight of one pool. Times are arguments.
 
-    `ordinary` is the pace of the replica that last finished a batch: the default for unmeasured ones.
-    `spares_until` is when a replica that is spared for a suspect takes other work again.
+    While no replica is up, work is refused, or with `hold_seconds` held for so long.
     """
 
-    def __init__(self, queue: PoolQueue, batch_tokens: int, batch_items: int) -> None:
-        self.ordinary = Pace()
-        self.spares_until = -math.inf
-        self._queue = queue
-        self._batch_tokens = batch_tokens
-        self._batch_items = batch_items
+    def __init__(
+        self,
+        name: contract.PoolName,
+        replicas: Sequence[Replica],
+        queue: PoolQueue,
+        batch_tokens: int,
+        batch_items: int,
+        observer: PoolObserver,
+        now: float,
+        hold_seconds: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.replicas = tuple(replicas)
+        self.queue = queue
+        self.in_flight: set[Batch] = set()
+        self.hold = Hold(hold_seconds)
+        self._choice = Choice(queue, batch_tokens, batch_items)
+        self._suspects = Suspects()
+        self._observer = observer
+        self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), now)
+        self._last_query = -math.inf
 
-    def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched:
-        """The next batch and its replica; no batch when nothing can be dispatched now."""
-        for_bulk = [
-            replica
-            for replica in replicas
-            if replica.has_free_lane(now, bulk=True) and takes_bulk(replica, beside_queries=beside_queries)
+    @property
+    def up(self) -> bool:
+        """Whether any replica is up, even with an open breaker: admitted work waits for it."""
+        return any(replica.state in UP for replica in self.replicas)
+
+    @property
+    def holds(self) -> bool:
+        """Whether work is held here until a replica comes up."""
+        return self.hold.seconds > 0 and not self.up
+
+    @property
+    def spaces(self) -> list[str]:
+        """The vector spaces that it serves: one, or two during an upgrade."""
+        return sorted({replica.space for replica in self.replicas if replica.state in UP and replica.info})
+
+    def ready(self, now: float) -> bool:
+        """Whether any replica takes work, or soon will."""
+        return any(replica.usable(now) for replica in self.replicas)
+
+    def unavailable(self, now: float) -> Unavailable:
+        """The error for work that no replica can take now."""
+        trials = [
+            replica.breaker.open_until - now for replica in self.replicas if replica.state is State.READY
         ]
-        first = self._queue.next_class(self._batch_tokens, bulk_too=bool(for_bulk))
-        if first is None:
-            return NOTHING
-        spared: Replica | None = None
-        head = self._queue.head(bulk=first)
-        # A suspect that waits for its replica does not hold up the other class.
-        for bulk in (first, not first) if head is not None and head.deaths else (first,):
-            able = for_bulk if bulk else [replica for replica in replicas if replica.has_free_lane(now)]
-            able, head_too, spare = self._able_for_head(able, replicas, now, bulk=bulk)
-            spared = spared or spare
-            able = [replica for replica in able if replica is not spared]
-            found = self._take(able, now, bulk=bulk, beside_queries=beside_queries, head_too=head_too)
-            if found is not NOTHING:
-                return found
-        return NOTHING
+        return Unavailable(
+            f"no replica of the pool {self.name} is ready; try again shortly",
+            retry_after=max(1, math.ceil(min(trials, default=RETRY_AFTER))),
+        )
 
-    def _take(
-        self, able: list[Replica], now: float, *, bulk: bool, beside_queries: bool, head_too: bool
-    ) -> Dispatched:
-        """The next batch of a class for one of `able`."""
-        _, waiting = self._queue.depth(bulk=bulk)
-        while able and waiting:
-            replica = min(able, key=self._expected)
-            share = share_of(waiting, replica, able, beside_queries=bulk and beside_queries)
-            batch, expired = self._queue.take(
-                min(self._batch_tokens, share),
-                self._batch_items,
-                now,
-                bulk=bulk,
-                untried=not head_too,
-                space=replica.space,
-                idle=not replica.lanes_in_use,
-            )
-            if batch is not None or expired:
-                return Dispatched(replica, batch, expired)
-            # What waits may be of requests that have begun in another vector space.
-            able = [other for other in able if other.space != replica.space]
-        return NOTHING
+    def check_room(
+        self, items: Sequence[Item], now: float, deadline: float, required: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise a `RouterError` unless all of `items` can be admitted together.
 
-    def _able_for_head(
-        self, able: list[Replica], replicas: Sequence[Replica], now: float, *, bulk: bool
-    ) -> tuple[list[Replica], bool, Replica | None]:
-        """Replicas that may take the next batch, and whether it may include the first waiting item.
-
-        If not, that item stays first and later ones are taken. The third is a replica that gets nothing, of
-        any class, so that it becomes idle.
+        `required` are the vector spaces that the client accepts, empty for any.
         """
-        head = self._queue.head(bulk=bulk)
-        if head is None or not head.failed_before:
-            return able, True, None
-        # Replicas of another vector space than that of the head's request are of no use to it.
-        usable = [replica for replica in replicas if head.gather.takes(head.pool, replica.space)]
-        if head.deaths:
-            # A suspect has a replica to itself, one suspect at a time.
-            if any(replica.quarantined for replica in replicas):
-                return able, False, None
-            free = [replica for replica in able if replica in usable]
-            if idle := [replica for replica in free if not replica.lanes_in_use]:
-                return idle, True, None
-            return able, False, self._spare(free, now)
-        if not any(replica.sound for replica in usable):
-            return able, True, None
-        # Another try goes to a replica whose last batch did not fail, even if that is busy now.
-        sound = [replica for replica in able if replica.sound and replica in usable]
-        return sound or able, bool(sound), None
+        if not self.ready(now) and not self.holds:
+            raise self.unavailable(now)
+        if required and (spaces := self.spaces) and required.isdisjoint(spaces):
+            raise self._mismatch(spaces)
+        self._suspects.check(items, now)
+        self.queue.check_room(items, now, deadline, self._tokens_in_flight())
 
-    def _spare(self, free: list[Replica], now: float) -> Replica | None:
-        """The replica to spare for a suspect, in turns: with a long text it may not be idle for minutes."""
-        if now >= self.spares_until + SPARE_SECONDS:
-            self.spares_until = now + SPARE_SECONDS
-        if now >= self.spares_until:
-            return None
-        return min(free, key=lambda replica: replica.lanes_in_use, default=None)
+    def check_any_room(self, now: float, deadline: float) -> None:
+        """Raise `QueueFull` when not even the smallest request fits. `check_room` says if none is ready."""
+        if self.ready(now) or self.holds:
+            self.queue.check_any_room(self.name, now, deadline, self._tokens_in_flight())
 
-    def _expected(self, replica: Replica) -> tuple[float, int]:
-        """About how long the tokens in flight at `replica` take; an unmeasured one counts as ordinary.
+    def admit(self, items: Sequence[Item], now: float) -> None:
+        """Add `items` to the queue."""
+        if any(item.priority is Priority.INTERACTIVE for item in items):
+            self._last_query = now
+        self.queue.admit(items, now)
+        if self.holds:
+            self.hold.begin(items, now)
 
-        Taken for a fast one, a new replica would get the next batches of every router at once.
+    def next(self, now: float) -> tuple[Replica, Batch] | None:
+        """The next batch and its replica, None if nothing can be dispatched. Items past their deadline fail.
+
+        The batch is in flight from here until `release`.
         """
-        pace = replica.pace if replica.pace.seconds_per_token else self.ordinary
-        return pace.seconds(replica.tokens_in_flight), replica.tokens_in_flight
+        while self.queue.items:
+            beside_queries = now - self._last_query < QUERIES_SECONDS
+            replica, batch, expired = self._choice.next(self.replicas, now, beside_queries=beside_queries)
+            for item in expired:
+                item.job.fail(TimedOut("the request timed out in the queue"), now)
+            if replica is not None and batch is not None:
+                self._start(replica, batch, now)
+                return replica, batch
+            if not expired:
+                break
+        return None
+
+    def wake_at(self, now: float) -> float:
+        """When the passing of time alone may change what can be done; inf if it cannot."""
+        moments = [self.hold.ends_at]
+        if self.queue.items:
+            moments += [replica.free_at(now) for replica in self.replicas]
+            if now < self._choice.spares_until:
+                moments.append(self._choice.spares_until)
+        return min(moments)
+
+    def expire(self, now: float) -> None:
+        """Fail the jobs that were held for too long."""
+        for job in self.hold.expired(now):
+            detail = f"no replica of the pool {self.name} came up within {self.hold.seconds:g} s"
+            job.fail(Unavailable(f"{detail}; try again later", retry_after=RETRY_AFTER), now)
+
+    def forget(self, items: Sequence[Item], now: float) -> None:
+        """Drop `items`, wherever they are: their job is closed."""
+        self.queue.cancel(items, now)
+        for item in items:
+            self.hold.forget(item.job)
+            if item.state is ItemState.IN_FLIGHT and item.batch is not None:
+                item.state = ItemState.DONE
+                item.batch.remove(item, unwanted=True)
+
+    def replicas_changed(self, now: float) -> None:
+        """A replica has changed its state: what waits is served, held, or refused."""
+        for replica in self.replicas:
+            # The replicas that it was compared with may be gone.
+            if replica.pace.slow:
+                self._compare_pace(replica, now)
+        if self.up:
+            self._keep_spaces(self.queue.waiting(), now)
+            self.hold.end()
+            self.queue.release(now)
+        elif self.holds:
+            self.queue.hold()
+            self.hold.begin(self.queue.waiting(), now)
+        else:
+            self.fail(self.queue.waiting(), self.unavailable(now), now)
+
+    def set_replicas(self, replicas: Sequence[Replica], now: float) -> None:
+        """Use `replicas` from now on; others finish what they have."""
+        self.replicas = tuple(replicas)
+        lanes = sum(replica.lanes for replica in self.replicas)
+        # Replicas that are left out may still die with what they have.
+        self._retries.resize(max(len(self.in_flight), lanes))
+        self.replicas_changed(now)
+
+    def deliver(self, batch: Batch, item: Item, frame: contract.Frame, now: float) -> None:
+        """A checked frame ends `item`, unless it failed inside the engine: then it may be tried again."""
+        if isinstance(frame, contract.Failure) and frame.code == "internal":
+            batch.failures.append(frame.message)
+        elif item.batch is not batch:
+            # No client waits for it any more.
+            return
+        elif isinstance(frame, contract.Failure):
+            self.fail([item], client_error(item, frame), now)
+        elif isinstance(frame, contract.Vector):
+            if item.job.spaces.get(self.name) != batch.space:
+                # The job has started over in another vector space.
+                self._put_back([item], "other_space", now)
+                return
+            if item.deaths:
+                self._suspects.clear(item)
+            batch.remove(item)
+            self.queue.drained(item, now)
+            self._observer.served(frame)
+            item.job.resolve(item, frame, now)
+
+    def answered(self, replica: Replica, batch: Batch, tokens: int, started: float, now: float) -> None:
+        """Every item of `batch` has had a frame; `tokens` were in flight at `replica` when it was sent."""
+        replica.record_success(batch, tokens, now - started)
+        self._choice.last_pace = replica.pace
+        self._compare_pace(replica, now)
+        if failed := batch.unfinished():
+            self._retry(failed, "item_failed", batch.failures[-1], now)
+
+    def refused(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
+        """`replica` took nothing of `batch`, or cannot read it."""
+        match error:
+            case Overloaded():
+                replica.pause(batch.priority, error.seconds, now)
+            case Draining():
+                replica.draining()
+            case _:
+                log.error("replica %s refused a batch: %s. This is a bug.", replica.address, error)
+                self.fail(batch.unfinished(), Internal("a worker refused the batch"), now)
+                return
+        self._put_back(batch.unfinished(), error.outcome, now)
+
+    def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
+        """`replica` did not do its work. `retry` follows, once it is known whether its process died."""
+        log.warning("replica %s: %s", replica.address, error)
+        error.mark(replica)
+        replica.record_failure(str(error), started, now)
+
+    def retry(self, batch: Batch, error: ReplicaFailed, died: str | None, now: float) -> None:
+        """Try the rest of `batch` again; `died` is the worker process that ended with it, if one did.
+
+        Each of its items, or a copy that waits, may be the cause.
+        """
+        if died is not None:
+            for item, refusal in self._suspects.died(batch.unfinished(), self.queue.waiting(), died, now):
+                log.error("%s", refusal)
+                self.fail([item], refusal, now)
+        self._retry(batch.unfinished(), "replica_failed", str(error), now)
+
+    def release(self, replica: Replica, batch: Batch, now: float) -> None:
+        """The task of `batch` has ended, however it did."""
+        replica.release(batch)
+        self.in_flight.discard(batch)
+        self.fail(batch.unfinished(), Unavailable("the router is stopping", retry_after=RETRY_AFTER), now)
+
+    def fail(self, items: Sequence[Item], error: RouterError, now: float) -> None:
+        """End the jobs of `items` with `error`."""
+        for item in items:
+            item.job.fail(error, now)
+
+    def _start(self, replica: Replica, batch: Batch, now: float) -> None:
+        self._retries.earn()
+        self._observer.taken(batch, now)
+        batch.space = replica.space
+        for item in batch.items:
+            item.job.started_at = now
+            item.job.spaces.setdefault(self.name, batch.space)
+        replica.acquire(batch)
+        self.in_flight.add(batch)
+
+    def _tokens_in_flight(self) -> int:
+        return sum(replica.tokens_in_flight for replica in self.replicas)
+
+    def _mismatch(self, spaces: Sequence[str]) -> SpaceMismatch:
+        return SpaceMismatch(
+            f"the pool {self.name} serves the vector space {' and '.join(spaces)}; "
+            "x-require-vector-space names another"
+        )
+
+    def _keep_spaces(self, items: Sequence[Item], now: float) -> None:
+        """Start jobs over whose vector space is no longer served."""
+        spaces = self.spaces
+        for job in dict.fromkeys(item.job for item in items):
+            if job.closed or not spaces or any(job.accepts(self.name, space) for space in spaces):
+                continue
+            required = job.required_of(self.name)
+            if required and required.isdisjoint(spaces):
+                job.fail(self._mismatch(spaces), now)
+            else:
+                self.queue.put_back(job.start_over(self.name))
+
+    def _compare_pace(self, replica: Replica, now: float) -> None:
+        """Compare the pace of `replica` with those that could have its work; alone it is not slow."""
+        others = [
+            other.pace
+            for other in self.replicas
+            if other is not replica and other.state is State.READY and other.usable(now)
+        ]
+        if replica.pace.compare(others):
+            text = "slow: it gets one batch at a time" if replica.pace.slow else "no longer slow"
+            log.warning("replica %s of pool %s is %s", replica.address, self.name, text)
+
+    def _retry(self, items: Sequence[Item], kind: str, reason: str, now: float) -> None:
+        """Put `items` of one batch back, as far as they and the pool have tries left."""
+        if items and not self._retries.spend(now):
+            self.fail(items, Unavailable("too many failures to try again", retry_after=RETRY_AFTER), now)
+        for item in items:
+            item.tries += 1
+            if item.tries > MAX_RETRIES:
+                log.error("an item failed %d times, the last: %s", item.tries, reason)
+                self.fail([item], Internal(f"{item.field}: failed {item.tries} times"), now)
+        self._put_back(items, kind, now)
+
+    def _put_back(self, items: Sequence[Item], kind: str, now: float) -> None:
+        """Return those of `items` that are still in a batch to the queue, if any replica may serve them."""
+        holds = self.holds
+        if not self.up and not holds:
+            self.fail(items, self.unavailable(now), now)
+        wanted = []
+        for item in items:
+            if item.batch is not None:
+                item.batch.remove(item)
+                wanted.append(item)
+        self.queue.put_back(wanted)
+        self._keep_spaces(wanted, now)
+        if holds:
+            self.hold.begin(wanted, now)
+        self._observer.put_back(wanted, kind)

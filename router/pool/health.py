@@ -1,13 +1,14 @@
-"""Finds out whether a replica can be given work, and is what it is meant to be."""
+"""Health checks: probes each replica and verifies what it serves."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from yarl import URL
 
-from router.pool.replica import Replica, State, TokenRefused
+from router.pool.call import TokenRefused
+from router.pool.replica import UP, Replica, State
 from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, was_refused
 from workers.shared import contract
 
@@ -16,17 +17,39 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 5.0
-# A busy machine may answer late; only silence this often in a row counts, with no batch done in between.
+# A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
 
-# Why a worker, by its info, must not serve; None when it may.
+# Why a worker with this info must not serve; None if it may.
 Judge = Callable[[Replica, contract.Info], str | None]
 
 
-class Prober:
-    """Probes one replica for as long as `run` does: often while it is down, seldom while it is up.
+def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]) -> str | None:
+    """Why `replica` must not serve, None if it may: vectors of another task or size would be wrong.
 
-    `judge` sees the info of a worker before it is let in. `looked` is set after the first probe.
+    `others` are the replicas with vectors of the same kind.
+    """
+    if info.task != replica.pool:
+        return f"it serves the task {info.task}, not {replica.pool}; start it with that task's checkpoint"
+    for other in others:
+        if other is replica or other.state not in UP or other.info is None:
+            continue
+        if info.dimensions != other.info.dimensions:
+            return f"it has {info.dimensions} dimensions, {other.address} has {other.info.dimensions}"
+        same_version = other.pool == replica.pool and other.version == replica.version
+        if same_version and info.space != other.info.space:
+            return (
+                f"its vector space is {info.space}, but {other.address} serves {other.info.space}: use the "
+                "same checkpoint, dtype and quantization, or declare an upgrade by different labels "
+                "`version` in the discovery document"
+            )
+    return None
+
+
+class Prober:
+    """Probes one replica: often while it is down, seldom while it is up.
+
+    `judge` checks the info of a worker before it may serve. `probed` is set after the first probe.
     """
 
     def __init__(self, replica: Replica, client: WorkerClient, judge: Judge, seconds_while_up: float) -> None:
@@ -34,7 +57,7 @@ class Prober:
         self._client = client
         self._judge = judge
         self._seconds_while_up = seconds_while_up
-        self.looked = asyncio.Event()
+        self.probed = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
         self._silences = 0
@@ -50,12 +73,12 @@ class Prober:
         while True:
             successes = replica.successes
             await self._probe()
-            self.looked.set()
-            # Whatever woke it until here can be read from the state.
+            self.probed.set()
+            # A change before this point is visible in the state.
             self._woken.clear()
             if replica.state is State.READY:
                 wait = FIRST_RETRY_SECONDS
-                # While traffic succeeds it is the better probe.
+                # Traffic that succeeds is the better probe.
                 while replica.state is State.READY:
                     await self._sleep(self._seconds_while_up)
                     if replica.successes == successes:
@@ -91,7 +114,7 @@ class Prober:
                 )
             return
         except msgspec.DecodeError as error:
-            self._lost(f"its info cannot be read: {error}")
+            self._lost(f"its info is invalid: {error}")
             return
         self._silences = 0
         refusal = self._judge(replica, info)
@@ -109,7 +132,7 @@ class Prober:
         self._refusal = refusal
 
     def _lost(self, reason: str, *, gone: bool = False) -> None:
-        # A draining replica still finishes what it has; its state says more than a failed probe does.
+        # A draining replica still finishes what it has, so a failed probe does not change its state.
         if self._replica.state is not State.DRAINING or gone:
             self._replica.down(reason, gone=gone)
 
@@ -124,4 +147,4 @@ class Prober:
 
 
 class _NotReady(Exception):
-    """The worker answers, and says that it is not ready."""
+    """The worker answers that it is not ready."""

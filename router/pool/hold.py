@@ -1,54 +1,41 @@
-"""How long requests wait for a pool that nobody serves now: each for a bounded time, by one timer."""
+"""How long jobs are held for a pool without replicas (pure)."""
 
-import asyncio
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable
 from itertools import takewhile
 
-from router.items import Gather, Item
+from router.items import Item, Job
 
 
 class Hold:
-    """The requests that a pool holds, each for `seconds`, after which `over` is called with it.
+    """The jobs that a pool holds, each for `seconds`; 0 holds nothing."""
 
-    With 0 seconds there is nothing to be held. A timer runs only while something is.
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float], over: Callable[[Gather], None]) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._clock = clock
-        self._over = over
-        # In the order in which they are over, since all are held for as long.
-        self._until: dict[Gather, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        # In the order of their ends, since all are held for the same time.
+        self._until: dict[Job, float] = {}
 
-    def begin(self, items: Iterable[Item]) -> None:
-        """Hold the requests of `items` from now on; those that are held already keep their time."""
-        until = self._clock() + self.seconds
+    @property
+    def ends_at(self) -> float:
+        """When the first of them has been held for too long; inf if there are none."""
+        return next(iter(self._until.values()), math.inf)
+
+    def begin(self, items: Iterable[Item], now: float) -> None:
+        """Hold the jobs of `items` from now on; jobs that are held already keep their time."""
         for item in items:
-            self._until.setdefault(item.gather, until)
-        self._arm()
+            self._until.setdefault(item.job, now + self.seconds)
 
-    def forget(self, gather: Gather) -> None:
-        """`gather` is closed."""
-        self._until.pop(gather, None)
+    def forget(self, job: Job) -> None:
+        """`job` is closed."""
+        self._until.pop(job, None)
 
     def end(self) -> None:
-        """What was held has somebody to go to, or has been refused."""
+        """A replica is up, or all jobs were refused."""
         self._until.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _arm(self) -> None:
-        if self._until and self._timer is None:
-            seconds = next(iter(self._until.values())) - self._clock()
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._due)
-
-    def _due(self) -> None:
-        # uvloop's timers may be early; what is not over yet then waits for the next.
-        self._timer = None
-        now = self._clock()
-        for gather, _ in [*takewhile(lambda held: held[1] <= now, self._until.items())]:
-            self.forget(gather)
-            self._over(gather)
-        self._arm()
+    def expired(self, now: float) -> list[Job]:
+        """The jobs that were held for too long; they are no longer held."""
+        jobs = [job for job, _ in takewhile(lambda held: held[1] <= now, self._until.items())]
+        for job in jobs:
+            self.forget(job)
+        return jobs

@@ -1,7 +1,7 @@
 """Queries of death: items that were in flight when a worker's process died (pure).
 
-Such an item may be what killed it. It is tried once more, with a replica to itself; when that dies too, the
-item fails for good. Items are remembered by a hash, so that one that is sent again kills no more workers.
+Such an item may have killed it. It is tried once more, with a replica to itself; if that dies too, the item
+fails for good. Items are remembered by a hash, so that one that is sent again kills no more workers.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class _Deaths(NamedTuple):
-    """How many, the process that died last, and when."""
+    """Number of deaths, the process that died last, and when."""
 
     number: int
     instance: str
@@ -30,21 +30,34 @@ class _Deaths(NamedTuple):
 
 
 class Suspects:
-    """How many deaths each item was in flight at.
+    """Number of worker deaths for each item in flight.
 
-    Items of the same content count as one, and a death counts once for each, however many copies died in it.
+    Items with the same content count as one. A death counts once, however many copies were in flight.
     """
 
     def __init__(self) -> None:
         self._deaths: OrderedDict[bytes, _Deaths] = OrderedDict()
 
     def check(self, items: Iterable[Item], now: float) -> None:
-        """Set `deaths` of items that have just arrived. Raises `CrashesWorker` for one that had too many."""
-        for item in self.refused(items, now):
-            raise refusal_of(item)
+        """Set `deaths` of new items. Raises `CrashesWorker` for one with too many."""
+        for _, error in self._refused(items, now):
+            raise error
 
-    def refused(self, items: Iterable[Item], now: float) -> list[Item]:
-        """Set `deaths` of `items`; returns those that had too many."""
+    def died(
+        self, in_flight: Iterable[Item], waiting: Iterable[Item], instance: str, now: float
+    ) -> list[tuple[Item, CrashesWorker]]:
+        """The process `instance` died with `in_flight`; returns the items that are refused now."""
+        for item in in_flight:
+            key = _key(item)
+            known = self._deaths.get(key, _Deaths(item.deaths, "", now))
+            item.deaths = known.number + (instance != known.instance)
+            self._deaths[key] = _Deaths(item.deaths, instance, now)
+            self._deaths.move_to_end(key)
+            if len(self._deaths) > MOST_REMEMBERED:
+                self._deaths.popitem(last=False)
+        return self._refused([*in_flight, *waiting], now)
+
+    def _refused(self, items: Iterable[Item], now: float) -> list[tuple[Item, CrashesWorker]]:
         self._forget_old(now)
         if not self._deaths:
             return []
@@ -52,21 +65,10 @@ class Suspects:
         for item in items:
             known = self._deaths.get(_key(item))
             item.deaths = known.number if known else 0
-        return [item for item in items if item.deaths >= DEATHS_UNTIL_REFUSED]
-
-    def died(self, item: Item, instance: str, now: float) -> CrashesWorker | None:
-        """The process `instance` died with `item` in flight; returns the error of one that is refused now."""
-        key = _key(item)
-        known = self._deaths.get(key, _Deaths(item.deaths, "", now))
-        item.deaths = known.number + (instance != known.instance)
-        self._deaths[key] = _Deaths(item.deaths, instance, now)
-        self._deaths.move_to_end(key)
-        if len(self._deaths) > MOST_REMEMBERED:
-            self._deaths.popitem(last=False)
-        return refusal_of(item) if item.deaths >= DEATHS_UNTIL_REFUSED else None
+        return [(item, _refusal(item)) for item in items if item.deaths >= DEATHS_UNTIL_REFUSED]
 
     def clear(self, item: Item) -> None:
-        """`item` has been served: it kills no worker."""
+        """`item` has its result: it is no cause of a death."""
         self._deaths.pop(_key(item), None)
         item.deaths = 0
 
@@ -78,16 +80,15 @@ class Suspects:
             del self._deaths[key]
 
 
-def refusal_of(item: Item) -> CrashesWorker:
-    """The error of an item that had too many deaths."""
+def _refusal(item: Item) -> CrashesWorker:
     return CrashesWorker(
-        f"{item.field}: {item.deaths} workers died while they had this input; it is not tried again for "
+        f"{item.field}: {item.deaths} workers died while encoding this input; it is not tried again for "
         f"{REMEMBERED_SECONDS / 60:g} minutes"
     )
 
 
 def _key(item: Item) -> bytes:
-    # With other options it is the same input to the model.
+    # Options do not change what the model reads.
     digest = hashlib.blake2b(_encode((item.pool, item.wire.content)), digest_size=16)
     if item.query is not None:
         digest.update(_encode(item.query.content))

@@ -1,4 +1,4 @@
-"""Which workers there are: the `http_sd` document, what makes one valid, and how two differ (pure)."""
+"""The `http_sd` document that lists the workers: its schema, and how two of them differ (pure)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ def _reachable(target: str) -> str:
     try:
         httpx.URL(f"http://{target}")
     except httpx.InvalidURL as error:
-        raise ValueError(f"{target} is no address: {error}") from None
+        raise ValueError(f"{target} is not an address: {error}") from None
     if not 0 < int(target.rpartition(":")[2]) <= HIGHEST_PORT:
-        raise ValueError(f"{target} names no port that there can be")
+        raise ValueError(f"{target}: the port must be 1 to {HIGHEST_PORT}")
     return target
 
 
@@ -26,18 +26,18 @@ Target = Annotated[str, Field(pattern=r"^[^/?#@\s]+:\d{1,5}$"), AfterValidator(_
 
 
 class Labels(BaseModel):
-    """The labels of a target group; those that other readers use are left alone."""
+    """The labels of a target group; unknown labels are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task: PoolName
-    # Two versions of one pool declare an upgrade, in which it may serve two vector spaces.
+    # Two versions in one pool declare an upgrade: it may serve two vector spaces.
     version: str | None = None
     min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None
 
 
 class TargetGroup(BaseModel):
-    """Replicas of one pool, in the form of Prometheus' `http_sd`; none where the pool has none now."""
+    """Replicas of one pool, in the form of Prometheus' `http_sd`; no targets if it has none now."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,11 +63,11 @@ def _some_pool(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
 def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
     counts = Counter(target for group in groups for target in group.targets)
     if twice := [target for target, count in counts.items() if count > 1]:
-        raise ValueError(f"an address can serve one pool only, once; listed twice: {', '.join(twice)}")
+        raise ValueError(f"an address may be listed once, for one pool; listed twice: {', '.join(twice)}")
     return groups
 
 
-# Where nothing can bring a replica later, there has to be one.
+# Workers in the settings cannot change later, so there must be one.
 TargetGroups = Annotated[tuple[TargetGroup, ...], AfterValidator(_some_worker), AfterValidator(_distinct)]
 _DOCUMENT: TypeAdapter[tuple[TargetGroup, ...]] = TypeAdapter(
     Annotated[tuple[TargetGroup, ...], AfterValidator(_some_pool), AfterValidator(_distinct)]
@@ -75,11 +75,11 @@ _DOCUMENT: TypeAdapter[tuple[TargetGroup, ...]] = TypeAdapter(
 
 
 class DocumentError(ValueError):
-    """A document that names nothing which can be meant; says what is wrong with it."""
+    """The document is invalid; the message says where."""
 
 
 def read_document(data: bytes) -> tuple[TargetGroup, ...]:
-    """The groups in `data`. Raises `DocumentError` when any of it is wrong, so that none of it is used."""
+    """The groups in `data`. Raises `DocumentError` if any part is invalid."""
     try:
         return _DOCUMENT.validate_json(data)
     except ValidationError as error:
@@ -89,7 +89,7 @@ def read_document(data: bytes) -> tuple[TargetGroup, ...]:
 
 
 def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dict[str, Any]]:
-    """The document that names workers, each by pool, version and address; one group for a pool's version."""
+    """The document that lists workers (pool, version, address), with a group per pool and version."""
     groups: dict[tuple[PoolName, str], list[str]] = {}
     for pool, version, address in workers:
         groups.setdefault((pool, version or ""), []).append(address)
@@ -100,21 +100,21 @@ def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dic
 
 
 def is_url(location: str) -> bool:
-    """Whether a document is served at `location`, which else is a file."""
+    """Whether `location` is an http(s) URL, otherwise a file."""
     return location.lower().startswith(("http://", "https://"))
 
 
 class Change(NamedTuple):
-    """From one set of workers to another: what goes and what comes, each a pool and an address."""
+    """The workers to remove and to add, each a pool and an address."""
 
     removed: tuple[tuple[PoolName, str], ...]
     added: tuple[tuple[PoolName, str], ...]
 
 
 def change(now: Mapping[PoolName, Iterable[str]], wanted: Iterable[TargetGroup]) -> Change:
-    """What has to be done so that the pools of `now`, each with its addresses, become `wanted`.
+    """The change from the pools of `now`, each with its addresses, to `wanted`.
 
-    An address that moves to another pool is removed from the one and added to the other.
+    An address that moves to another pool is removed from one and added to the other.
     """
     before = [(pool, address) for pool, addresses in now.items() for address in addresses]
     after = [(group.labels.task, address) for group in wanted for address in group.targets]

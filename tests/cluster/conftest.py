@@ -1,4 +1,4 @@
-"""One cluster for all of these tests, and the variants that it serves."""
+"""Fixtures: one cluster for all cluster tests, and the variants that it serves."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,10 +23,10 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-# Not for the session: other tests need the memory and the processors of the raylets.
+# Not for the session: other tests need the memory and the CPUs.
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RayCluster]:
-    """Three raylets, which this process is connected to."""
+    """Three raylets; this process is connected to them."""
     with cluster_of(tmp_path_factory.mktemp("cluster")) as cluster:
         await cluster.start()
         yield cluster

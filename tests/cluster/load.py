@@ -1,4 +1,4 @@
-"""Open-loop load on a cluster's routers that holds every vector against the right one."""
+"""Open-loop load on the routers of a cluster that checks every vector."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ async def vectors(url: str, task: str, texts: Sequence[str] = TEXTS) -> np.ndarr
 
 
 class Load:
-    """Requests for one task at a steady rate, whatever becomes of those before; used as an async context."""
+    """Requests for one task at a steady rate, without waiting for replies; an async context manager."""
 
     def __init__(self, url: str, task: str, per_second: float = 15) -> None:
         self._url, self._task, self._per_second = url, task, per_second
@@ -40,9 +40,9 @@ class Load:
         await self._client.aclose()
 
     def check(self, *right: np.ndarray) -> Counter[int]:
-        """Fail unless every request was answered with a right vector; how often each of `right` was it.
+        """Fail unless every reply is a right vector; returns how often each of `right` was the reply.
 
-        There are several while a variant is replaced by another, each float32 [texts, dimensions].
+        During an upgrade there are two, each float32 [texts, dimensions].
         """
         assert self._sent, "nothing was sent"
         print(f"\n  {len(self._sent)} requests for {self._task}, the slowest took {self._longest:.1f} s")

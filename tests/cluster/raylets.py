@@ -1,4 +1,4 @@
-"""A Ray cluster of several raylets on loopback, each at an address of its own, and the command line on it."""
+"""A Ray cluster of several raylets on loopback addresses, and the `deploy ray` command on it."""
 
 import asyncio
 import json
@@ -27,10 +27,10 @@ from loadtests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240
-# Below what Ray itself chooses from (10002 to 19999), and out of the kernel's own range.
+# Below the ports that Ray chooses from (10002 to 19999) and those of the kernel.
 GCS_PORTS = range(6000, 9900)
 OTHER_PORTS = range(20_000, 32_000)
-# As on a real cluster: whoever has not the token may ask for nothing.
+# Every call needs the token, as on a real cluster.
 AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
@@ -55,7 +55,7 @@ class Node:
         assert code == 0, self.log.read_text()
 
     def kill(self) -> None:
-        """SIGKILL to all that Ray runs here and to everything below it at once, as when a machine dies."""
+        """Send SIGKILL to all of Ray's processes here and their children, as when a machine dies."""
         flags = (f"--node_ip_address={self.address}", f"--node-ip-address={self.address}")
         ours = [
             process for process in psutil.process_iter() if any(flag in cmdline(process) for flag in flags)
@@ -84,7 +84,7 @@ class RayCluster:
         await self.add("127.0.0.3")
         await self.add("127.0.0.4")
         os.environ.update(AUTHENTICATION)
-        # Ray has read its settings when it was imported.
+        # Ray read its settings when it was imported.
         Config.initialize("")
         ray.init(self.address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
 
@@ -99,7 +99,7 @@ class RayCluster:
         return node
 
     def stop(self) -> None:
-        """End all of it."""
+        """Kill everything."""
         ray.shutdown()  # type: ignore[no-untyped-call]
         ours = [
             process
@@ -113,7 +113,7 @@ class RayCluster:
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def config(self, name: str, pools: dict[str, Any], **routers: Any) -> Path:
-        """A configuration file of nano models with as little as an engine needs."""
+        """Write a configuration with nano models and small engines."""
         small = {
             "cpus": 0.5,
             "worker": {"batch_tokens": 1024, "kv_cache_gib": 0.5, "max_tokens": 2048},
@@ -123,7 +123,7 @@ class RayCluster:
         first = random.randrange(20_000, 31_000)
         document = {
             "pools": {pool: {**small, **its} for pool, its in pools.items()},
-            # A slow machine may take a while to start an engine that work waits for.
+            # On a slow machine requests may wait long for an engine to start.
             "routers": {
                 "port": self.router_port,
                 "hold_seconds": START_SECONDS,
@@ -138,7 +138,7 @@ class RayCluster:
         return path
 
     async def deploy(self, command: str, config: Path, *arguments: str) -> tuple[int, str]:
-        """`python -m deploy ray COMMAND --config ...`: its exit code, and what it printed."""
+        """Run `python -m deploy ray COMMAND --config ...`; returns its exit code and its output."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -159,12 +159,12 @@ class RayCluster:
         return process.returncode, said.decode()
 
     async def up(self, config: Path) -> None:
-        """Deploy, and wait until all of it runs."""
+        """Deploy, and wait until everything runs."""
         code, said = await self.deploy("up", config, "--timeout", "300")
         assert code == 0, said + self.logs()
 
     async def status(self, config: Path) -> dict[str, Any]:
-        """What `status --json` says."""
+        """The output of `status --json`."""
         _, said = await self.deploy("status", config, "--json")
         status: dict[str, Any] = json.loads(
             said[said.index("\n{\n") if "\n{\n" in said else said.index("{") :]
@@ -172,7 +172,7 @@ class RayCluster:
         return status
 
     async def until(self, config: Path, holds: Callable[[Status], bool], seconds: float = 240) -> Status:
-        """Wait until the status is as `holds` says; looked at from this process, which costs little."""
+        """Wait until the status meets `holds`. It is read in this process, which is cheap."""
         began = time.monotonic()
         deadline = began + seconds
         parsed = read_config(config)
@@ -186,7 +186,7 @@ class RayCluster:
             await asyncio.sleep(0.2)
 
     def logs(self) -> str:
-        """The ends of what the replicas wrote."""
+        """The ends of the logs of the replicas."""
         found = sorted(
             self.temp.glob("session_*/logs/serve/replica_*.log"), key=lambda path: path.stat().st_mtime
         )
@@ -194,12 +194,12 @@ class RayCluster:
 
 
 def processes(title: str) -> list[psutil.Process]:
-    """The processes whose command line has `title` in it."""
+    """The processes with `title` in their command line."""
     return [process for process in psutil.process_iter() if title in cmdline(process)]
 
 
 def cmdline(process: psutil.Process) -> str:
-    """A process's command line, nothing for one that has just ended."""
+    """The command line of a process, empty if it has ended."""
     try:
         return " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -207,24 +207,24 @@ def cmdline(process: psutil.Process) -> str:
 
 
 def workers_of(replica: psutil.Process) -> list[psutil.Process]:
-    """What runs below a replica: the worker, its engine, the guard."""
+    """The children of a replica: the worker, its engine, the guard."""
     return replica.children(recursive=True)
 
 
 def with_luck(kill: Callable[[], object]) -> None:
-    """Call `kill`, unless the process has ended already."""
+    """Call `kill`; the process may have ended already."""
     with suppress(psutil.NoSuchProcess):
         kill()
 
 
 def environment() -> dict[str, str]:
-    """Ours, without settings of a deployment."""
+    """This environment without settings of a deployment."""
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("ROUTER_", "WORKER_", "DEPLOY_", "RAY_"))
     }
-    # No death of a node may take long to be noticed, and the nodes are to outlive their head.
+    # Ray notices a dead node quickly, and nodes outlive their head.
     quick = {
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         "RAY_health_check_period_ms": "500",
@@ -236,7 +236,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def cluster_of(folder: Path) -> Iterator[RayCluster]:
-    """A cluster, not started yet, ended at the end whatever happens."""
+    """A cluster that is not started yet. It is killed at the end."""
     cluster = RayCluster(folder)
     try:
         yield cluster

@@ -1,4 +1,4 @@
-"""The head of the cluster dies: whoever serves goes on with what was known."""
+"""The head of the cluster dies, and the other nodes serve on."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.cluster.raylets import cluster_of
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
 
-async def test_the_nodes_serve_on_without_their_head(tmp_path: Path, variants: dict[str, Path]) -> None:
+async def test_nodes_serve_without_the_head(tmp_path: Path, variants: dict[str, Path]) -> None:
     with cluster_of(tmp_path) as cluster:
         await cluster.start()
         model = str(variants["old"] / "retrieval")
@@ -23,7 +23,7 @@ async def test_the_nodes_serve_on_without_their_head(tmp_path: Path, variants: d
         right = await vectors(url, "retrieval.query")
         async with Load(url, "retrieval.query") as load:
             cluster.nodes[0].kill()
-            # By now the directory has died with it, or has heard of nobody for a whole lease.
+            # Long enough for all leases to end.
             await asyncio.sleep(2 * LEASE_SECONDS)
         load.check(right)
         np.testing.assert_array_equal(await vectors(url, "retrieval.query"), right)

@@ -1,4 +1,4 @@
-"""A load that comes from tasks of a Ray cluster, next to what it is put on."""
+"""A load test whose load comes from Ray tasks."""
 
 from pathlib import Path
 
@@ -12,9 +12,7 @@ from tests.fault.loadtest import loadtest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_ray_tasks_put_on_the_whole_load_and_leave_nothing_behind(
-    cluster: RayCluster, tmp_path: Path
-) -> None:
+async def test_load_from_ray_tasks(cluster: RayCluster, tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
     async with fake_workers(worker), running_router(worker) as router:
         arguments = ("--ray", cluster.address, "--processes", "2", "--ray-cpus", "2")
@@ -24,5 +22,5 @@ async def test_ray_tasks_put_on_the_whole_load_and_leave_nothing_behind(
     assert (done.count("sent"), done.failures()) == (120, {})
     [measured] = done.run.segments
     assert [process.name for process in measured.processes] == ["Ray task 1", "Ray task 2"]
-    # Ray ends the processes of tasks that are over when it comes to it.
+    # Ray ends the processes of finished tasks some time later.
     await eventually(lambda: processes("loadtests join") == [])

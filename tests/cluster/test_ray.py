@@ -1,7 +1,7 @@
-"""A deployment on a real cluster of three raylets: launched, hurt, scaled and upgraded under load.
+"""A deployment on a cluster of three raylets: started, damaged, scaled and upgraded under load.
 
-One deployment goes through all of it, in the order of the file, since each of its engines takes a while to
-start. Those marked `long` are run by `make test-cluster` alone.
+The tests share one deployment and run in the order of the file, because engines start slowly. Only
+`make test-cluster` runs those marked `long`.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ CODE = "ray::ServeReplica:triptych-code"
 
 
 class Deployment:
-    """The deployment under test: what it is configured as now, and the vectors that are right."""
+    """The deployment under test: its configuration and the right vectors."""
 
     def __init__(self, cluster: RayCluster, variants: dict[str, Path]) -> None:
         self.cluster = cluster
         self.variants = variants
-        # The head has no worker, and no test kills it.
+        # The head has no worker, and no test here kills it.
         self.url = f"http://127.0.0.2:{cluster.router_port}"
         self.retrieval: dict[str, Any] = {
             "model": str(variants["old"] / "retrieval"),
@@ -54,7 +54,7 @@ class Deployment:
         self.write()
 
     def write(self) -> Path:
-        """The configuration as it is now, in its file."""
+        """Write the configuration to its file."""
         self.config = self.cluster.config("deployment", {"retrieval": self.retrieval, "code": self.code})
         return self.config
 
@@ -62,7 +62,7 @@ class Deployment:
         return Load(self.url, "retrieval.query", **more)
 
     async def until_replicas(self, pool: PoolName, count: int) -> Status:
-        """Wait until so many workers serve a pool, and Serve has nothing more on its way."""
+        """Wait until `count` workers serve a pool, and no replica starts or stops."""
 
         def holds(status: Status) -> bool:
             its = status.pools[pool]
@@ -79,7 +79,7 @@ async def deployment(cluster: RayCluster, variants: dict[str, Path]) -> AsyncIte
     yield deployment
 
 
-async def test_up_serves_on_every_node_and_says_what_there_is(deployment: Deployment) -> None:
+async def test_up_serves_on_every_node(deployment: Deployment) -> None:
     status = await deployment.cluster.status(deployment.config)
     assert [len(pool["replicas"]) for pool in status["pools"].values()] == [2, 0]
     assert len(status["routers"]) == status["nodes"] == 3
@@ -88,7 +88,7 @@ async def test_up_serves_on_every_node_and_says_what_there_is(deployment: Deploy
     async with httpx.AsyncClient(trust_env=False) as client:
         [group] = (await client.get(f"{deployment.url}/targets")).json()
         assert (await client.get(f"{deployment.url}/ready")).status_code == 200
-        # Whoever is not a router is not served by a worker.
+        # Without the token a worker refuses.
         assert (await client.get(f"http://{group['targets'][0]}/v1/info")).status_code == 401
     assert sorted(group["targets"]) == sorted(
         replica["address"] for replica in status["pools"]["retrieval"]["replicas"]
@@ -105,7 +105,7 @@ async def test_up_again_changes_nothing(deployment: Deployment) -> None:
     }
 
 
-async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
+async def test_dead_replicas_are_replaced(
     deployment: Deployment,
 ) -> None:
     engine_of, replica = processes(RETRIEVAL)
@@ -118,14 +118,14 @@ async def test_a_dead_engine_and_a_dead_replica_are_replaced_and_nobody_notices(
         await deployment.cluster.until(deployment.config, lambda status: engine_of.pid not in pids(RETRIEVAL))
         await deployment.until_replicas("retrieval", 2)
         replica.kill()
-        # Nothing that it started is left, or a GPU would stay taken.
+        # A process that is left would keep its GPU.
         _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
         assert not alive
         await deployment.until_replicas("retrieval", 2)
     load.check(deployment.right)
 
 
-async def test_losing_the_controller_and_the_directory_costs_nothing(deployment: Deployment) -> None:
+async def test_controller_and_directory_die(deployment: Deployment) -> None:
     async with deployment.load() as load:
         for title in ("ray::ServeController", "ray::Directory"):
             [process] = processes(title)
@@ -139,9 +139,9 @@ async def test_losing_the_controller_and_the_directory_costs_nothing(deployment:
     load.check(deployment.right)
 
 
-async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deployment: Deployment) -> None:
+async def test_a_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
     async with deployment.load() as other:
-        # It is held until a replica has started.
+        # The router holds this request until a replica has started.
         right = await vectors(deployment.url, "code.query")
         async with Load(deployment.url, "code.query", per_second=1) as load:
             await deployment.until_replicas("code", 1)
@@ -152,7 +152,7 @@ async def test_a_pool_at_zero_wakes_up_for_its_own_load_and_goes_to_sleep(deploy
 
 
 @pytest.mark.long
-async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
+async def test_a_pool_scales_up(deployment: Deployment) -> None:
     body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
     replies: list[int] = []
     async with deployment.load() as other, httpx.AsyncClient(trust_env=False, timeout=300) as client:
@@ -172,9 +172,9 @@ async def test_a_pool_grows_by_its_own_load(deployment: Deployment) -> None:
     other.check(deployment.right)
 
 
-async def test_an_upgrade_goes_through_all_replicas_and_a_bad_one_stops(deployment: Deployment) -> None:
+async def test_an_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     new = deployment.variants["new"]
-    # A checkpoint of another task, whose vectors would be wrong.
+    # A checkpoint of another task would give wrong vectors.
     deployment.retrieval |= {"model": str(new / "code")}
     serving = pids(RETRIEVAL)
     async with deployment.load() as load:
@@ -193,7 +193,7 @@ async def test_an_upgrade_goes_through_all_replicas_and_a_bad_one_stops(deployme
 
 
 @pytest.mark.long
-async def test_scaling_by_hand_loses_nothing(deployment: Deployment) -> None:
+async def test_scaling_fails_no_request(deployment: Deployment) -> None:
     async with deployment.load() as load:
         for count in (3, 1, 2):
             code, said = await deployment.cluster.deploy("scale", deployment.config, f"retrieval={count}")
@@ -203,7 +203,7 @@ async def test_scaling_by_hand_loses_nothing(deployment: Deployment) -> None:
 
 
 @pytest.mark.long
-async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
+async def test_a_node_dies(deployment: Deployment) -> None:
     status = await deployment.until_replicas("retrieval", 2)
     last = deployment.cluster.nodes[-1]
     assert any(replica.node == last.address for replica in status.pools["retrieval"].replicas)
@@ -223,7 +223,7 @@ async def test_a_dead_node_is_done_without(deployment: Deployment) -> None:
     load.check(deployment.right)
 
 
-async def test_down_leaves_nothing(deployment: Deployment) -> None:
+async def test_down_leaves_no_process(deployment: Deployment) -> None:
     replicas = processes("ray::ServeReplica:triptych-")
     ours = [*replicas, *processes("ray::Directory"), *processes("ray::ServeController")]
     ours += [child for replica in replicas for child in workers_of(replica)]

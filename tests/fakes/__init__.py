@@ -1,1 +1,1 @@
-"""Stand-ins for real processes."""
+"""Fakes of real processes."""

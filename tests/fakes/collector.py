@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on a real socket, by OTLP over HTTP, that keeps what it is sent."""
+"""A fake OpenTelemetry collector for OTLP over HTTP, on a real socket."""
 
 import asyncio
 import gzip
@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """`spans` are all so far; `broken` makes it answer 500."""
+    """Collects `spans` and the `services` that sent them; `broken` makes it answer 500."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -21,13 +21,13 @@ class Collector:
         self.url = ""
 
     def named(self, name: str) -> list[Span]:
-        """The spans of that name, in the order in which they began."""
+        """The spans of that name, in order of their start."""
         return sorted(
             (span for span in self.spans if span.name == name), key=lambda span: span.start_time_unix_nano
         )
 
     async def until(self, name: str, count: int) -> list[Span]:
-        """The spans of that name, once there are so many."""
+        """Wait for `count` spans of that name, and return them."""
         async with asyncio.timeout(20):
             while len(self.named(name)) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -38,7 +38,7 @@ class Collector:
         data = await request.read()
         if self.broken:
             return web.Response(status=500)
-        # aiohttp undoes what it is told of.
+        # aiohttp decompresses only if there is a content-encoding.
         sent = ExportTraceServiceRequest.FromString(
             gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
         )
@@ -53,7 +53,7 @@ class Collector:
 
 @asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
-    """A collector that listens."""
+    """A running collector."""
     collector = Collector()
     app = web.Application()
     app.router.add_post("/v1/traces", collector._take)

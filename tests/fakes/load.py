@@ -1,4 +1,4 @@
-"""Load that does not wait for its answers, and what becomes of it."""
+"""Open-loop load: requests that do not wait for earlier replies."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from tests.fakes.router import eventually
 
 
 class Asked(Protocol):
-    """Whoever can have texts embedded."""
+    """A router that embeds texts."""
 
     async def ask(self, texts: Sequence[str]) -> httpx.Response: ...
 
 
 class OpenLoop:
-    """Requests that come one after another whatever becomes of those before them."""
+    """Sends a request of `size` texts every 2 ms until `stop`."""
 
     def __init__(self, router: Asked, size: int = 1) -> None:
         self._router = router
@@ -31,16 +31,16 @@ class OpenLoop:
             await asyncio.sleep(0.002)
 
     async def answered(self, count: int) -> None:
-        """Wait for so many answers more."""
+        """Wait for `count` more replies."""
         goal = self._done() + count
-        # What has been sent is ever more, where the machine is slower than the loop.
+        # Generous: on a slow machine requests pile up.
         await eventually(lambda: self._done() >= goal, seconds=120)
 
     def _done(self) -> int:
         return sum(task.done() for task in self._sent)
 
     async def stop(self) -> dict[str, int]:
-        """How often each outcome was had: `ok`, a status with its code, or an exception."""
+        """Stop, and count the outcomes: `ok`, a status with its reply, or an exception."""
         self._more.cancel()
         outcomes: dict[str, int] = {}
         for result in await asyncio.gather(*self._sent, return_exceptions=True):

@@ -1,4 +1,4 @@
-"""The router as a process of its own, or several."""
+"""The router as one process or several."""
 
 import asyncio
 import json
@@ -19,37 +19,37 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """`python -m router`; `client` talks to it, also when it was started again."""
+    """`python -m router`; `client` talks to it, also after a restart."""
 
     def __init__(self, environment: dict[str, str], client: httpx.AsyncClient) -> None:
         self.client = client
         self._environment = environment
 
     async def start(self) -> None:
-        """Start it; it is not waited for."""
+        """Start it without waiting."""
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "router", env=os.environ | self._environment, cwd=ROOT
         )
 
     async def answers(self, path: str) -> bool:
-        """Whether it does, with 200."""
+        """Whether it answers 200."""
         try:
             return (await self.client.get(path)).status_code == 200
         except httpx.TransportError:
             return False
 
     async def until_it_answers(self, path: str) -> None:
-        """Before it does there is nothing to wait on but its port."""
+        """Poll until it answers 200."""
         async with asyncio.timeout(20):
             while not await self.answers(path):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def ask(self, text: str) -> httpx.Response:
-        """Have one text embedded."""
+        """Embed one text."""
         return await self.client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
 
     async def ended(self, *signals: signal.Signals) -> int:
-        """Send `signals`, one after the other, and wait for its end; the exit status."""
+        """Send `signals` one after the other, and wait for the exit code."""
         for number in signals:
             self.process.send_signal(number)
         async with asyncio.timeout(20):
@@ -58,7 +58,7 @@ class Process:
 
 @asynccontextmanager
 async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator[Process]:
-    """A router of its own in front of `workers`, not waited for."""
+    """A router process in front of `workers`, started without waiting."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     environment = {
@@ -79,7 +79,7 @@ async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator
 
 
 async def until_refused(url: str) -> None:
-    """Wait until no connection is taken there any more."""
+    """Wait until connections are refused."""
     async with asyncio.timeout(20):
         while True:
             async with httpx.AsyncClient(trust_env=False) as client:

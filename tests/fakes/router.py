@@ -1,4 +1,4 @@
-"""The whole router on a real port, in the test's own event loop, so that a test can look inside."""
+"""The whole router on a real port, in the test's event loop, so that a test can inspect it."""
 
 import asyncio
 import socket
@@ -11,18 +11,16 @@ import numpy as np
 import uvicorn
 
 from router.api.app import App
-from router.pool.fleet import Fleet, Gauges
+from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.worker import FakeWorker, vector_of
 from workers.shared import contract
 
-IDLE = Gauges(0, 0, 0, 0, 0)
-
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the test runner, and stops at once: uvicorn's own looks about it every 0.1 s."""
+    """Leaves signals to the test runner, and stops at once; uvicorn's own polls every 0.1 s."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -33,7 +31,7 @@ class _Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Have it end once it has answered what it was asked."""
+        """Stop after the current requests."""
         self._stopping.set()
 
     async def main_loop(self) -> None:
@@ -52,7 +50,7 @@ class _Server(uvicorn.Server):
 
 
 class RunningRouter:
-    """A router that serves; `client` talks to it over a socket, `fleet` is its inside."""
+    """A serving router; `client` talks to it over a socket."""
 
     def __init__(self, app: App, client: httpx.AsyncClient) -> None:
         self.app = app
@@ -65,14 +63,14 @@ class RunningRouter:
         return await self.client.post("/v1/embeddings", json=body, headers=headers)
 
     async def ask(self, texts: Sequence[str], **body: Any) -> httpx.Response:
-        """Have `texts` embedded and hold every vector of a 200 against the one that is right."""
+        """Embed `texts`, and check every vector of a 200."""
         reply = await self.post(input=list(texts), **body)
         if reply.status_code == 200:
             check(reply, texts)
         return reply
 
     def replica(self, worker: FakeWorker) -> Replica:
-        """What the router knows of `worker`."""
+        """The router's replica of `worker`."""
         [found] = [replica for replica in self._replicas() if replica.address == worker.address]
         return found
 
@@ -80,7 +78,7 @@ class RunningRouter:
         return [replica for pool in self.fleet.pools.values() for replica in pool.replicas]
 
     def knows(self, worker: FakeWorker) -> bool:
-        """Whether `worker` is one of the router's replicas."""
+        """Whether the router has a replica of `worker`."""
         return any(worker.address == replica.address for replica in self._replicas())
 
     async def until_state(self, worker: FakeWorker, *states: State) -> None:
@@ -89,18 +87,30 @@ class RunningRouter:
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
-        await eventually(lambda: all(gauges == IDLE for gauges in self.fleet.gauges().values()))
+        await eventually(lambda: not self.waiting_items and self._in_flight() == (0, 0, 0))
+
+    @property
+    def waiting_items(self) -> int:
+        """Items that wait in all pools."""
+        return sum(pool.queue.items for pool in self.fleet.pools.values())
+
+    def _in_flight(self) -> tuple[int, int, int]:
+        return (
+            sum(pool.queue.tokens + pool.in_flight for pool in self.fleet.pools.values()),
+            sum(replica.tokens_in_flight for replica in self._replicas()),
+            sum(replica.lanes_in_use for replica in self._replicas()),
+        )
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Return once `condition` holds, for what has no event of its own."""
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until `condition` holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 
 def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "query") -> None:
-    """Fail unless `reply` holds the vectors of `texts`, all of them, in their order."""
+    """Check that `reply` holds the vectors of `texts` in order."""
     data = reply.json()["data"]
     assert [entry["index"] for entry in data] == list(range(len(texts)))
     for entry, text in zip(data, texts, strict=True):
@@ -110,7 +120,7 @@ def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "qu
 
 
 def workers_setting(workers: Sequence[FakeWorker], task: str | None = None) -> list[dict[str, Any]]:
-    """The workers as the router's setting has them; `task` when it is not what the worker says of itself."""
+    """The workers as the router's setting; `task` replaces what the worker reports."""
     return [{"targets": [worker.address], "labels": {"task": task or worker.info.task}} for worker in workers]
 
 
@@ -118,16 +128,16 @@ def workers_setting(workers: Sequence[FakeWorker], task: str | None = None) -> l
 async def running_router(
     *workers: FakeWorker, task: str | None = None, wait: bool = True, **settings: Any
 ) -> AsyncIterator[RunningRouter]:
-    """A router in front of `workers`, which it tries in this order; `wait` until it has seen them all.
+    """A router in front of `workers`; with `wait`, once all of them are ready.
 
-    With `discovery` among the settings it has to learn of them from there.
+    With the setting `discovery` it gets no list of workers.
     """
     if "discovery" not in settings:
         settings["workers"] = workers_setting(workers, task)
     configured = RouterSettings(**settings)
     app = App(configured)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    # As uvloop does; a reply in two writes would otherwise wait for an acknowledgement.
+    # As uvloop does. Otherwise a reply in two writes waits for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,

@@ -1,4 +1,4 @@
-"""A web server on loopback, for media to be fetched from, with whatever manners a test needs."""
+"""A web server on loopback that serves media, with a handler from the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +11,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site:
-    """What was asked of the server; `left` is set once somebody has left before the answer."""
+    """A running server. `left` is set when a client disconnects before the reply."""
 
     def __init__(self) -> None:
         self.requests: list[web.Request] = []
@@ -21,7 +21,7 @@ class Site:
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Note `request`, and answer it."""
+        """Record and answer a request."""
         self.requests.append(request)
         async with self.arrived:
             self.arrived.notify_all()
@@ -33,14 +33,14 @@ class Site:
             raise
 
     async def until_requests(self, count: int) -> None:
-        """Wait until so many requests have come."""
+        """Wait until `count` requests have arrived."""
         async with self.arrived, asyncio.timeout(10):
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
 
 @asynccontextmanager
 async def site(handler: Handler, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Site]:
-    """A server at a free port of `host`, which answers every path with `handler`."""
+    """A server on a free port of `host` that answers every path with `handler`."""
     running = Site()
     running.handler = handler
     app = web.Application()
@@ -56,7 +56,7 @@ async def site(handler: Handler, host: str = "127.0.0.1", **options: Any) -> Asy
 
 
 def says(body: bytes = b"media", status: int = 200, **headers: str) -> Handler:
-    """Always the same answer; underscores in the names of headers become hyphens."""
+    """A handler with a fixed reply; underscores in header names become hyphens."""
 
     async def handler(_: web.Request) -> web.Response:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -66,6 +66,6 @@ def says(body: bytes = b"media", status: int = 200, **headers: str) -> Handler:
 
 
 async def hangs(_: web.Request) -> web.StreamResponse:
-    """No answer ever."""
+    """A handler that never answers."""
     await asyncio.Event().wait()
     raise AssertionError

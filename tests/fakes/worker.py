@@ -1,7 +1,7 @@
-"""A worker without an engine, on a real socket, that can be told to misbehave.
+"""A fake worker without an engine, on a real socket, with modes of misbehaviour.
 
-Its vectors are derived from what it is asked for, so a test can tell whose vector it got. `python -m
-tests.fakes.worker --port 8101 --task retrieval` runs one by itself.
+Its vectors are derived from the input, so a test can tell to which input a vector belongs. `python -m
+tests.fakes.worker --port 8101 --task retrieval` runs one as a process.
 """
 
 import argparse
@@ -25,33 +25,34 @@ from workers.shared import contract
 
 Mode = Literal[
     "healthy",
-    "held",  # waits for `gate` before it answers
-    "slow",  # waits for `delay` seconds before it answers
+    "held",  # answers once `gate` is set
+    "slow",  # answers after `delay` seconds
     "error",  # 500
-    "flaky",  # 500 for a third of the batches, which ones depends on `seed`
-    "unavailable",  # 503 as a proxy would say it, without our state header
+    "flaky",  # 500 for a third of the batches, chosen by `seed`
+    "unavailable",  # 503 of a proxy, without our state header
     "overloaded",
     "draining",
     "rejecting",  # 400
     "hanging",  # never answers
-    "hanging in the body",  # one frame, then nothing more
-    "cut",  # half of the frames, then the connection is dropped within one
-    "short",  # one frame too few, and a proper end
-    "reset",  # the connection is dropped at once
-    "garbage",  # bytes that are no frames
+    "hanging in the body",  # sends one frame, and then hangs
+    "cut",  # drops the connection in the middle of a frame
+    "short",  # one frame is missing, and the reply ends properly
+    "reset",  # drops the connection
+    "garbage",  # bytes that are not frames
     "wrong dimension",
-    "wrong length",  # fewer bytes than the shape says
+    "wrong length",  # fewer bytes than the shape needs
     "not finite",
     "not normalised",
     "wrong index",
     "same index twice",
-    "endless",  # every frame, and then the reply does not end
+    "endless",  # sends every frame, but does not end the reply
 ]
 
-# A text that begins with one of these makes its item fail, each time it is tried.
+# A text that begins with `!` and one of these codes fails its item.
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
+# A text that begins with this drops the connection.
 POISON = "!poison"
-# A batch with a text that begins so ends the worker's process; with `returns` another one takes its place.
+# A text that begins with this ends the process; with `returns` it is restarted.
 DEADLY = "!deadly"
 
 
@@ -59,10 +60,7 @@ DEADLY = "!deadly"
 def vector_of(
     pool: str, item: contract.Item, dimensions: int, query: contract.Text | contract.Image | None = None
 ) -> contract.Vector:
-    """The vector (index 0) that a worker of `pool` gives for `item`: normalised, different for each input.
-
-    With `query` it is how well the item answers that.
-    """
+    """The vector (index 0) of `item` in `pool`, different for each input; with `query`, its score."""
     source = _source(item.content)
     tokens = max(1, len(source) // 4)
     if query is not None:
@@ -85,7 +83,7 @@ def vector_of(
 
 
 def query_of(item: contract.Item, batch: contract.EncodeRequest) -> contract.Text | contract.Image | None:
-    """What `item` of `batch` is held against."""
+    """The query that `item` is scored against."""
     return None if item.against is None else batch.queries[item.against]
 
 
@@ -100,16 +98,14 @@ def _source(content: contract.Text | contract.Image | contract.Document) -> byte
 
 
 class FakeWorker:
-    """One fake. Set `mode` for all calls, or `script` for the next ones; change `info` before it is probed.
+    """A fake worker. Set `mode` for all batches, or `script` for the next ones, and `info` before probes.
 
-    When it is overloaded it says to come back after `wait` seconds, if that is set.
-    `vectors_of` another pool than its own: it answers with the vectors that are right there.
+    `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
+    `vectors_of` names the pool whose vectors it returns. `admission` limits batches as in a real worker.
 
-    With `admission` it takes batches as a real worker does.
-    `deaths` counts the processes that a deadly text has ended; with `returns` there is another at once.
-
-    With `token`, callers without it get 401. `batches` holds the batches it was given, `headers` what came
-    with each, `left` counts those whose caller went away, `active` those that it works on.
+    Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
+    batches; `company`, the value of `active` at each batch's start; `deaths`, processes that a deadly text
+    ended.
     """
 
     def __init__(
@@ -142,12 +138,11 @@ class FakeWorker:
         self.deaths = 0
         self.returns = True
         self.admission: Admission | None = None
-        # How many batches it had when each came, that one included.
         self.company: list[int] = []
         self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
-        self._asked_in_vain = False
+        self._noticed = False
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -157,11 +152,11 @@ class FakeWorker:
 
     @property
     def items(self) -> list[contract.Item]:
-        """All items of all batches, in the order they came."""
+        """All items of all batches, in order of arrival."""
         return [item for batch in self.batches for item in batch.items]
 
     async def start(self) -> None:
-        """Listen, on the same port as before if there was one, as another process."""
+        """Listen as a new process, on the same port as before."""
         self.info = msgspec.structs.replace(self.info, instance=secrets.token_hex(8))
         app = web.Application(client_max_size=1 << 28, middlewares=[self._guard])
         app.router.add_post(contract.ENCODE_PATH, self._encode)
@@ -187,14 +182,13 @@ class FakeWorker:
             await runner.cleanup()
 
     async def retire(self) -> None:
-        """Stop as a worker does that is told to: refuse what comes, finish what it has, then go.
+        """Stop like a real worker on SIGTERM: refuse new batches, finish accepted ones, then stop listening.
 
-        It goes once it has refused a batch or said that it is not ready: a router that finds others faster
-        may give it no batch to refuse.
+        It stops once the router has noticed, by a refused batch or a readiness probe.
         """
         self.mode, self.ready = "draining", False
-        had, self._asked_in_vain = len(self.batches), False
-        await self._until(lambda: self.active == 0 and (len(self.batches) > had or self._asked_in_vain))
+        had, self._noticed = len(self.batches), False
+        await self._until(lambda: self.active == 0 and (len(self.batches) > had or self._noticed))
         await self._stop()
 
     async def _die_of_it(self) -> None:
@@ -205,16 +199,16 @@ class FakeWorker:
             await self.start()
 
     async def come_back(self) -> None:
-        """Be there again, healthy, on the same port."""
+        """Start again, healthy, on the same port."""
         self.mode, self.ready = "healthy", True
         await self.start()
 
     async def until_batches(self, count: int) -> None:
-        """Wait until it has been given so many batches."""
+        """Wait until `count` batches have arrived."""
         await self._until(lambda: len(self.batches) >= count)
 
     async def until_left(self, count: int) -> None:
-        """Wait until the callers of so many batches have gone."""
+        """Wait until the callers of `count` batches have disconnected."""
         await self._until(lambda: self.left >= count)
 
     async def _until(self, condition: object) -> None:
@@ -237,7 +231,7 @@ class FakeWorker:
 
     async def _ready(self, _: web.Request) -> web.Response:
         if not self.ready:
-            self._asked_in_vain = True
+            self._noticed = True
             await self._notify()
         return web.Response(status=200 if self.ready else 503)
 
@@ -303,7 +297,7 @@ class FakeWorker:
             headers={contract.SPACE_HEADER: contract.space_header(self.info.task, self.info.space)}
         )
         await response.prepare(request)
-        # Last first: the order of completion is not the order of the batch.
+        # In reverse order, because frames may come in any order.
         frames = [self._frame(index, batch, mode) for index in reversed(range(len(batch.items)))]
         match mode:
             case "cut":
@@ -358,7 +352,7 @@ def _text(item: contract.Item) -> str:
 
 @asynccontextmanager
 async def fake_workers(*workers: FakeWorker) -> AsyncIterator[None]:
-    """Start `workers`, and stop those that still live at the end."""
+    """Start `workers`, and stop those that still run at the end."""
     for worker in workers:
         await worker.start()
     try:
@@ -376,7 +370,7 @@ async def _main() -> None:
     parser.add_argument("--dimensions", type=int, default=2048)
     parser.add_argument("--mode", choices=get_args(Mode), default="healthy")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds, with --mode slow")
-    parser.add_argument("--vectors-of", choices=contract.POOLS, help="the pool whose vectors it gives")
+    parser.add_argument("--vectors-of", choices=contract.POOLS, help="the pool whose vectors it returns")
     arguments = parser.parse_args()
     worker = FakeWorker(arguments.task, arguments.dimensions, arguments.port)
     worker.mode, worker.delay = arguments.mode, arguments.delay

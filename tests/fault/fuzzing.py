@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import uvloop
 
-from router.errors import TABLE
+from router.errors import all_errors
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from workers.shared import contract
@@ -84,7 +84,7 @@ def check_error(reply: httpx.Response) -> None:
     """Fail unless `reply` is an error of the client's making, of exactly the one shape."""
     assert 400 <= reply.status_code < 500, reply.text
     error: dict[str, Any] = reply.json()
-    assert (reply.status_code, error["code"]) in TABLE.values()
+    assert (reply.status_code, error["code"]) in [(kind.status, kind.code) for kind in all_errors()]
     assert isinstance(error["detail"], str)
     assert error["detail"]
     assert error["request_id"] == reply.headers["x-request-id"]

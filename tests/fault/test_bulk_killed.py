@@ -1,4 +1,4 @@
-"""The bulk command, killed and stopped: the same command then finishes the same file, and repeats nothing."""
+"""The bulk command, killed or stopped: the same command continues and repeats no batch."""
 
 import json
 import os
@@ -25,9 +25,9 @@ BATCHES = -(-ROWS // BATCH)
 
 
 class Server(ThreadingHTTPServer):
-    """A deployment on a socket for one client, which it can end: `at` its request number so, with `how`.
+    """A deployment that ends its client at request number `at`, with the signal `how`.
 
-    `after` says whether the request is answered first. `asked` has the inputs of each request.
+    `after`: answer the request first. `asked` has the inputs of each request.
     """
 
     daemon_threads = True
@@ -42,12 +42,12 @@ class Server(ThreadingHTTPServer):
         self.at, self.after, self.how = at, after, how
 
     def end_client(self) -> None:
-        """Send the signal, once there is a client."""
+        """Send the signal to the client."""
         assert self.client is not None
         self.client.send_signal(self.how)
 
     def handle_error(self, *_: object) -> None:
-        """Clients that go away are what this is about."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._reply({"ready": True, "pools": {}})
+        self._reply({"ready": True, "pools": {}, "vector_spaces": {"retrieval": ["space"]}})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Ended:
-    """How a command ended, what it said, and the inputs of each of its requests."""
+    """A command's exit status, its output, and the inputs of each request."""
 
     status: int
     words: str
@@ -89,8 +89,8 @@ class Ended:
 
     @property
     def requested(self) -> list[int]:
-        """The numbers of the batches; a single row is how a run knows the model again."""
-        return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked if len(inputs) > 1]
+        """The numbers of the batches."""
+        return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked]
 
 
 @contextmanager
@@ -113,9 +113,9 @@ def embed(
     after: bool = False,
     how: signal.Signals = signal.SIGKILL,
 ) -> Ended:
-    """Run the command, which the server ends at its request number `at`.
+    """Run the command, which the server ends at request number `at`.
 
-    With a server of its own: another may still read what a client before had sent when it was killed.
+    Each run has its own server, since a server may still read what a killed client sent.
     """
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(TEXTS))
@@ -141,9 +141,7 @@ def done_batches(folder: Path, out: str) -> set[int]:
 
 
 @pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
-def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch(
-    tmp_path: Path, out: str
-) -> None:
+def test_killed_runs_repeat_no_batch(tmp_path: Path, out: str) -> None:
     finished: set[int] = set()
     total = 0
     for turn, at in enumerate((1, 2, 7, 5, 9)):
@@ -157,7 +155,7 @@ def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch
     last = embed(tmp_path, out)
     assert last.status == 0, last.words
     assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
-    # Of each run that was killed, only what was on its way is lost.
+    # Each killed run loses only the batches in flight.
     assert total + len(last.requested) <= BATCHES + 5 * 4
     if out == "out.npy":
         found = np.load(tmp_path / out)
@@ -170,10 +168,10 @@ def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch
     assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
 
 
-def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_batches(tmp_path: Path) -> None:
     stopped = embed(tmp_path, "out.npy", at=6, how=signal.SIGINT)
     assert stopped.status == 130, stopped.words
-    assert "the same command goes on" in stopped.words
+    assert "The same command continues" in stopped.words
     assert "Traceback" not in stopped.words
     finished = done_batches(tmp_path, "out.npy")
     last = embed(tmp_path, "out.npy")
@@ -182,7 +180,7 @@ def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
 
 
-def test_a_stopped_run_refuses_other_options(tmp_path: Path) -> None:
+def test_changed_options_are_refused(tmp_path: Path) -> None:
     embed(tmp_path, "out.npy", at=6)
     other = embed(tmp_path, "out.npy", "--dtype", "float16")
     assert other.status == 2

@@ -55,7 +55,7 @@ async def test_a_worker_that_refuses_the_token_says_so_in_readiness_and_log(
     worker.token = TOKEN
     async with fake_workers(worker), running_router(worker, wait=False, worker_token=sent) as router:
         await eventually(lambda: "ROUTER_WORKER_TOKEN" in router.replica(worker).reason)
-        assert "refuses our token" in (await router.client.get("/ready")).json()["pools"]["retrieval"]
+        assert "refuses the token" in (await router.client.get("/ready")).json()["pools"]["retrieval"]
         errors = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert len(errors) == 1
         assert "set ROUTER_WORKER_TOKEN to its WORKER_TOKEN" in errors[0].getMessage()
@@ -69,7 +69,7 @@ async def test_a_worker_that_changes_its_token_is_left_and_the_batch_goes_to_ano
         workers[0].token = TOKEN
         replies = await asyncio.gather(*(router.ask([f"text {number}"]) for number in range(20)))
         assert {reply.status_code for reply in replies} == {200}
-        await eventually(lambda: "refuses our token" in router.replica(workers[0]).reason)
+        await eventually(lambda: "refuses the token" in router.replica(workers[0]).reason)
 
 
 async def test_a_changed_file_of_keys_is_taken_up_while_serving(
@@ -162,7 +162,7 @@ async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str
             await ask()
         worker.token = "another-token-altogether"
         async with asyncio.timeout(20):
-            while "refuses our token" not in (await client.get("/ready", headers=BEARER)).text:
+            while "refuses the token" not in (await client.get("/ready", headers=BEARER)).text:
                 await ask()
         keys.write_text(f'["{KEY}"]')
         await worker.die()
@@ -171,5 +171,5 @@ async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str
         async with asyncio.timeout(20):
             await router.process.wait()
     output = "".join(capfd.readouterr()) + "".join(said)
-    assert "refuses our token" in output
+    assert "refuses the token" in output
     assert not [secret for secret in (KEY, TOKEN, ENTRY["sha256"]) if secret in output]

@@ -61,7 +61,6 @@ async def test_a_worker_that_came_in_time_may_take_its_time(document: Document) 
         document.name(worker)
         await worker.until_batches(1)
         assert waiting(router) == 1
-        assert router.fleet.pools["retrieval"]._hold._timer is None
         worker.gate.set()
         assert (await asked).status_code == 200
         await router.until_idle()
@@ -104,10 +103,9 @@ async def test_what_nobody_comes_for_in_time_is_refused(
             await asyncio.sleep(0.03)
         async with asyncio.timeout(10):
             for reply in await asyncio.gather(*asked):
-                refused(reply, "no replica of the pool retrieval came up in time")
+                refused(reply, "no replica of the pool retrieval came up within")
         assert time.monotonic() - began >= 0.2
         await router.until_idle()
-        assert router.fleet.pools["retrieval"]._hold._timer is None
 
 
 async def test_a_held_queue_is_bounded_as_any(document: Document) -> None:
@@ -189,7 +187,7 @@ async def test_what_waited_when_the_last_replica_died_is_held_from_then_on() -> 
         died = time.monotonic()
         await worker.die()
         for reply in await asyncio.gather(*asked):
-            refused(reply, "came up in time")
+            refused(reply, "came up within")
         assert time.monotonic() - died >= 0.3
         await router.until_idle()
 
@@ -204,7 +202,6 @@ async def test_a_client_that_leaves_while_it_is_held_leaves_nothing_behind(docum
         with contextlib.suppress(asyncio.CancelledError):
             await goes
         await eventually(lambda: waiting(router) == 1)
-        assert len(router.fleet.pools["retrieval"]._hold._until) == 1
         document.name(worker)
         assert (await stays).status_code == 200
         assert len(worker.items) == 1
@@ -216,7 +213,6 @@ async def test_nothing_is_held_for_longer_than_its_own_time(document: Document) 
     async with discovering(document, hold_seconds=LONG) as router:
         reply = await router.ask(["a"], headers={"x-request-timeout-seconds": "0.1"})
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
-        assert router.fleet.pools["retrieval"]._hold._until == {}
         await router.until_idle()
 
 
@@ -250,7 +246,7 @@ async def test_what_a_pool_holds_is_refused_when_the_pool_is_named_no_more(docum
         document.name(code)
         refused(await held, "is ready")
         assert list(router.fleet.pools) == ["code"]
-        refused(await router.ask(["late"]), "no worker serves the pool retrieval here")
+        refused(await router.ask(["late"]), "no worker serves the pool retrieval")
         # Nobody would ever come for what it gives back.
         await worker.die()
         refused(await given, "is ready")

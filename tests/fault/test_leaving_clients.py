@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -15,10 +15,6 @@ async def leave(*asked: "asyncio.Task[object]") -> None:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def waiting(router: RunningRouter) -> int:
-    return sum(gauges.waiting_items for gauges in router.fleet.gauges().values())
 
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
@@ -42,9 +38,9 @@ async def test_what_still_waits_is_dropped_before_it_costs_anything() -> None:
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
         gone = asyncio.create_task(router.ask(["gone"] * 5))
-        await eventually(lambda: waiting(router) == 5)
+        await eventually(lambda: router.waiting_items == 5)
         await leave(gone)
-        await eventually(lambda: waiting(router) == 0)
+        await eventually(lambda: router.waiting_items == 0)
         worker.gate.set()
         assert (await first).status_code == 200
         assert len(worker.items) == 1
@@ -59,7 +55,7 @@ async def test_a_batch_that_others_share_goes_on_for_them() -> None:
         await worker.until_batches(1)
         stays = asyncio.create_task(router.ask(["stays"]))
         goes = asyncio.create_task(router.ask(["goes"]))
-        await eventually(lambda: waiting(router) == 2)
+        await eventually(lambda: router.waiting_items == 2)
         worker.gate.set()
         worker.gate.clear()
         await worker.until_batches(2)

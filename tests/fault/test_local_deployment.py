@@ -1,4 +1,4 @@
-"""The supervisor of the local deployment around a real router of two processes: in what order all ends."""
+"""Stop order of a local deployment with a real router of two processes."""
 
 import asyncio
 import json
@@ -8,10 +8,9 @@ import sys
 
 import httpx
 
-from deploy.local.guard import Guard
+from deploy.common.process_guard import Guard
 from deploy.local.output import Output
-from deploy.local.spec import Spec
-from deploy.local.supervisor import Supervisor
+from deploy.local.supervisor import Spec, Supervisor
 from tests.fakes.process import ROOT, until_refused
 from tests.fakes.router import check, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -24,8 +23,8 @@ def free_port() -> int:
         return port
 
 
-async def test_what_the_router_has_accepted_is_finished_before_workers_end_and_no_process_is_left() -> None:
-    # The one that holds a request is ours; the other stands for those that the supervisor starts.
+async def test_accepted_requests_are_finished() -> None:
+    # The test runs the worker that holds a request; the supervisor runs the other.
     holding = FakeWorker()
     holding.mode = "held"
     other, port = FakeWorker("code", port=free_port()), free_port()
@@ -58,8 +57,8 @@ async def test_what_the_router_has_accepted_is_finished_before_workers_end_and_n
         try:
             async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
                 await ready.wait()
-                # What was there before is none of ours: the guard, and what the test runner has started.
-                router_pid, worker_pid = (supervisor._children[name].pid for name in ("router", "code-0"))
+                # Without the guard and the processes of the test runner.
+                router_pid, worker_pid = (supervisor.children[name].pid for name in ("router", "code-0"))
                 processes = descendants(router_pid)
                 assert len(processes) == 2
                 pidfds = [os.pidfd_open(pid) for pid in (router_pid, worker_pid, *processes)]

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from router.pool import replica
-from router.pool.pool import MAX_RETRIES
+from router.pool import call
+from router.pool.dispatcher import MAX_RETRIES
 from router.pool.replica import PAUSE_SECONDS, State
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
@@ -271,7 +271,7 @@ async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
 async def test_a_reply_that_has_all_and_does_not_end_gives_its_lane_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replica, "END_SECONDS", 0.05)
+    monkeypatch.setattr(call, "END_SECONDS", 0.05)
     worker = FakeWorker()
     worker.script.extend(["endless"] * 4)
     async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:

@@ -7,8 +7,9 @@ from typing import Literal
 
 import pytest
 
-from router.pool import breaker, pool
-from router.pool.pool import MAX_RETRIES
+from router.items import Priority
+from router.pool import breaker, dispatcher
+from router.pool.dispatcher import MAX_RETRIES
 from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, running_router
@@ -130,7 +131,7 @@ async def test_a_query_finds_a_lane_free_however_much_bulk_there_is() -> None:
 
 
 async def test_while_queries_come_bulk_has_one_lane_of_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "QUERIES_SECONDS", 3600.0)
+    monkeypatch.setattr(dispatcher, "QUERIES_SECONDS", 3600.0)
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
         assert (await router.ask(["a query"])).status_code == 200
@@ -155,7 +156,7 @@ async def test_bulk_goes_on_while_more_queries_come_than_can_be_done() -> None:
         bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(10)], headers=BULK))
         async with asyncio.timeout(20):
             while not bulk.done():
-                waiting, _ = queue.depth(bulk=False)
+                waiting, _ = queue.depth(Priority.INTERACTIVE)
                 assert waiting, "the queries have all been served, so this shows nothing"
                 await load.answered(1)
         assert (await bulk).status_code == 200

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prometheus_client.multiprocess import mark_process_dead
 
 from router.observe.metrics import SHARED_FOLDER
 from tests.fakes.router import workers_setting
@@ -128,6 +129,7 @@ async def test_metrics_add_up_and_those_who_died_leave_their_counts_only(tmp_pat
 
         one.process.kill()
         await one.process.wait()
+        mark_process_dead(one.process.pid, tmp_path)
         page = parse((await other.client.get("/metrics")).text)
         assert value(page, "triptych_router_processes") == 1
         assert value(page, "triptych_router_requests_in_flight") == 1

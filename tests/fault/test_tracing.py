@@ -126,7 +126,7 @@ async def test_no_request_feels_a_collector_that_fails(how: str) -> None:
 
 
 async def test_nothing_of_opentelemetry_is_loaded_without_an_endpoint() -> None:
-    program = "import sys, router.__main__; from router.tracing import Tracing; "
+    program = "import sys, router.__main__; from router.observe.tracing import Tracing; "
     program += "assert Tracing.configured() is None; print(any('opentelemetry' in n for n in sys.modules))"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE

@@ -85,7 +85,7 @@ async def test_a_failed_batch_names_the_requests_that_it_was_of(lines: Lines) ->
             asyncio.create_task(router.ask([number], headers={"x-request-id": number}))
             for number in (ONE, TWO)
         ]
-        await eventually(lambda: router.fleet.gauges()["retrieval"].waiting_items == 2)
+        await eventually(lambda: router.waiting_items == 2)
         worker.mode = "healthy"
         worker.gate.set()
         replies = await asyncio.gather(first, *others)
@@ -108,7 +108,7 @@ async def test_a_bug_is_logged_with_its_request(lines: Lines, monkeypatch: pytes
 
 def test_a_process_of_the_engine_logs_as_its_worker_does() -> None:
     program = (
-        "import logging; from workers import logs; logs.configure_engine('json');"
+        "import logging; from workers.shared import logs; logs.configure_engine('json');"
         "logs.configure_in_engine(); logging.getLogger('vllm.x').info('loaded')"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}

@@ -1,1 +1,1 @@
-"""Making, merging and checking the checkpoints that workers load."""
+"""Makes, merges and verifies the checkpoints that workers load."""

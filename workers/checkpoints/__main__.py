@@ -1,4 +1,4 @@
-"""The command line: tiny, merge, verify."""
+"""`python -m workers.checkpoints`: the commands tiny, merge and verify."""
 
 import argparse
 import sys
@@ -8,16 +8,15 @@ from tqdm import tqdm
 
 from workers.checkpoints import layout
 from workers.checkpoints.digest import Advance
-from workers.checkpoints.errors import CheckpointError
 from workers.shared.contract import POOLS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Gives the exit status: 0 done, or servable; 1 refused, with the reason on stderr."""
+    """Run one command. Exit status: 0 success, 1 refused with the reason on stderr, or not servable."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except (CheckpointError, OSError) as error:
+    except (layout.CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return status
@@ -25,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m workers.checkpoints", description="Make, merge and check checkpoints."
+        prog="python -m workers.checkpoints", description="Make, merge and verify checkpoints."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -35,16 +34,18 @@ def _parser() -> argparse.ArgumentParser:
     tiny.add_argument("--seed", type=int, default=0)
     tiny.set_defaults(run=_tiny)
 
-    merge = commands.add_parser("merge", help="merge adapters into the base, one variant for each task")
+    merge = commands.add_parser("merge", help="merge adapters into the base, one variant per task")
     merge.add_argument("source", metavar="SRC", help="a folder in the upstream layout, or a Hugging Face id")
     merge.add_argument("out", type=Path, metavar="OUT", help="variants are written to OUT/<task>")
     merge.add_argument("--task", choices=POOLS, action="append", help="only this task; may be repeated")
     merge.add_argument("--dtype", choices=("source", "float32"), default="source")
-    merge.add_argument("--force", action="store_true", help="replace what is there")
-    merge.add_argument("--revision", help=f"of the Hugging Face id; by default {layout.UPSTREAM_REVISION}")
+    merge.add_argument("--force", action="store_true", help="replace existing folders")
+    merge.add_argument(
+        "--revision", help=f"revision of the Hugging Face id; default {layout.UPSTREAM_REVISION}"
+    )
     merge.set_defaults(run=_merge)
 
-    verify = commands.add_parser("verify", help="say what a folder is and whether it can be served")
+    verify = commands.add_parser("verify", help="report what a folder is and whether it can be served")
     verify.add_argument("folder", type=Path, metavar="DIR")
     verify.add_argument("--json", action="store_true")
     verify.add_argument("--full", action="store_true", help="read the weights and compare their digest")
@@ -56,15 +57,13 @@ def _tiny(options: argparse.Namespace) -> int:
     from workers.checkpoints.tiny import NANO, TINY, write_tiny
 
     write_tiny(options.out, NANO if options.nano else TINY, options.seed, progress=_bar)
-    print(
-        f"{options.out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors carry no meaning"
-    )
+    print(f"{options.out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors have no meaning")
     return 0
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from workers.checkpoints.hub import resolve_source
     from workers.checkpoints.merge import merge
-    from workers.checkpoints.source import resolve_source
 
     merge(
         resolve_source(options.source, options.revision),
@@ -79,7 +78,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from workers.checkpoints.verify import verify
+    from workers.checkpoints.inspection import verify
 
     report = verify(options.folder, full=options.full, progress=_bar)
     print(report.as_json() if options.json else report.as_text())

@@ -1,6 +1,6 @@
-"""Reading the adapter file and holding it against the base: every module, every shape, or a refusal.
+"""Reads the adapter file, and checks its modules and shapes against the base.
 
-The rules for rank, alpha and scale are those of PEFT's LoraConfig (github.com/huggingface/peft).
+Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 """
 
 import math
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workers.checkpoints import layout
-from workers.checkpoints.errors import CheckpointError
 from workers.checkpoints.floats import Floats, decode
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import ITEM_BYTES, Tensor, load_json, read_header
 from workers.shared.contract import POOLS, PoolName
 
-# Settings of an adapter that change what merging means, and the values that change nothing.
+# Adapter settings that would need another merge, and their neutral values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "use_dora": (False, None),
@@ -33,7 +33,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One module's adapter: W becomes W + scale * B A, A being [r, in] and B [out, r]."""
+    """The adapter of one module: W + scale * B A, with A [r, in] and B [out, r]."""
 
     a: Tensor
     b: Tensor
@@ -47,7 +47,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What `adapter_config.json` says about rank and scale; the patterns are per module."""
+    """Rank and scale from `adapter_config.json`; the patterns override them per module."""
 
     r: int
     alpha: float
@@ -65,7 +65,7 @@ class Rule:
 
 
 def read_rule(folder: Path) -> Rule:
-    """The rule of an upstream layout's adapters. Raises `CheckpointError` for what cannot be merged."""
+    """Read the rule of an upstream layout. Raises `CheckpointError` for settings that cannot be merged."""
     path = folder / layout.ADAPTER_CONFIG
     config = load_json(path)
     strange = {
@@ -73,10 +73,10 @@ def read_rule(folder: Path) -> Rule:
     }
     if strange:
         said = ", ".join(f"{key}={value!r}" for key, value in strange.items())
-        raise CheckpointError(f"{path} asks for what this merge does not do: {said}")
+        raise CheckpointError(f"{path} has settings that cannot be merged: {said}")
     r, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(r, int) or r < 1 or not isinstance(alpha, int | float):
-        raise CheckpointError(f"{path} has r={r!r} and lora_alpha={alpha!r}; both have to be numbers")
+        raise CheckpointError(f"{path} has r={r!r} and lora_alpha={alpha!r}; both must be numbers")
     return Rule(
         r=r,
         alpha=alpha,
@@ -89,18 +89,18 @@ def read_rule(folder: Path) -> Rule:
 def read_adapters(
     folder: Path, base: Iterable[Tensor], layers: int, tasks: Sequence[PoolName]
 ) -> dict[PoolName, dict[str, Adapter]]:
-    """For each of `tasks`: the name of a base tensor -> the adapter that changes it.
+    """Read the adapters of `tasks`: task -> name of a base tensor -> its adapter.
 
-    Every key in the file has to be one that the layout knows and to fit the base, those of other tasks
-    too; for each of `tasks` every module of every layer and the projector have to be there. Raises
-    `CheckpointError` naming every key that is missing, unexpected, alone or of the wrong shape.
+    Each key of the file, also of other tasks, must be known and fit the base. Each of `tasks` must have an
+    adapter for every module of every layer and for the projector. Raises `CheckpointError`, which names every
+    key that is missing, unexpected, without its other half or of the wrong shape.
     """
     rule = read_rule(folder)
     weights = {module: tensor for tensor in base if (module := layout.module_of(tensor.name))}
     modules = layout.adapted_modules(layers)
     lacking = [module for module in modules if module not in weights]
     if lacking:
-        raise CheckpointError(f"the base in {folder} lacks {', '.join(lacking)}; fetch it again")
+        raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
     held = {tensor.name: tensor for tensor in read_header(folder / layout.ADAPTER_WEIGHTS)}
     problems = _key_problems(set(held), modules, tasks)
     for task in POOLS:
@@ -155,7 +155,7 @@ _Value = TypeVar("_Value", int, float)
 
 
 def _matching(patterns: Mapping[str, _Value], module: str, otherwise: _Value) -> _Value:
-    # A pattern names the end of a module's name, from a dot on.
+    # A pattern matches the end of a module's name, after a dot.
     name = module if module == layout.PROJECTOR else f"model.language_model.{module}"
     for pattern, value in patterns.items():
         if re.fullmatch(rf"(.*\.)?({pattern})", name):

@@ -1,4 +1,4 @@
-"""The small files of a variant, made from upstream's: everything vLLM reads but the weights."""
+"""Writes the small files of a variant: everything that vLLM reads except the weights."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from workers.checkpoints import layout
 from workers.checkpoints.shards import load_json
 from workers.checkpoints.writing import write_json
 
-# Remote code, and upstream's own settings, which vLLM would take for its own or ignore.
+# Remote code, and settings of upstream's code that vLLM would misread or ignore.
 _DROPPED = (
     "auto_map",
     "matryoshka_dims",
@@ -21,10 +21,10 @@ _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
 def write_small_files(source: Path, target: Path, *, dtype: str, projector: int, tied: bool) -> None:
-    """Config, processor config and tokenizer of a variant.
+    """Write config, processor config and tokenizer of a variant.
 
-    `dtype` is that of its weights, `projector` the length of a token's vector, `tied` whether the token
-    embeddings are the output head too, that is, whether the weights hold no `lm_head`.
+    `dtype` is the weights' dtype, `projector` the length of a token vector. `tied` is true if the weights
+    have no `lm_head`, because the token embeddings are also the output head.
     """
     config = _without(load_json(source / layout.CONFIG), _DROPPED + _DTYPE_KEYS)
     for part in ("text_config", "vision_config"):

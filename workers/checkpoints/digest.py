@@ -1,9 +1,9 @@
-"""What two checkpoints have to share to be called the same.
+"""Digests of weights and of merge sources.
 
-The digest of a set of weights is the SHA-256 of one line for each tensor, in the order of their names:
-`<name> <dtype> <shape, comma-separated> <SHA-256 of its bytes>\\n`. It does not depend on how tensors are
-spread over shards, can be taken while they stream by, and says nothing about config or tokenizer.
-The digest of a source is the SHA-256 of `<path> <SHA-256 of the file>\\n` over the files a merge reads.
+The digest of weights is the SHA-256 of one line per tensor, sorted by name: `<name> <dtype> <shape,
+comma-separated> <SHA-256 of its bytes>\\n`. It does not depend on the shards, and covers neither config nor
+tokenizer. The digest of a source is the SHA-256 of `<path> <SHA-256 of the file>\\n` over the files that a
+merge reads.
 """
 
 import hashlib
@@ -16,25 +16,25 @@ from workers.checkpoints.shards import Tensor, read_shards
 BLOCK_BYTES = 1 << 24
 
 Advance = Callable[[int], object]
-"""Told of each number of bytes that is done."""
+"""Called with the number of bytes processed since its last call."""
 
 
 class WeightsDigest:
-    """Takes tensors in any order, each in pieces between `begin` and the next."""
+    """Digests tensors in any order, each in pieces."""
 
     def __init__(self) -> None:
         self._tensors: list[tuple[str, str, str, hashlib._Hash]] = []
 
     def begin(self, name: str, dtype: str, shape: Iterable[int]) -> None:
-        """The pieces that follow are of this tensor."""
+        """Start a tensor. The following pieces belong to it."""
         self._tensors.append((name, dtype, ",".join(map(str, shape)), hashlib.sha256()))
 
     def update(self, data: bytes) -> None:
-        """The next piece."""
+        """Add the next piece of the current tensor."""
         self._tensors[-1][3].update(data)
 
     def hexdigest(self) -> str:
-        """Of all tensors so far."""
+        """The digest of all tensors so far."""
         whole = hashlib.sha256()
         for name, dtype, shape, data in sorted(self._tensors, key=lambda tensor: tensor[0]):
             whole.update(f"{name} {dtype} {shape} {data.hexdigest()}\n".encode())
@@ -42,7 +42,7 @@ class WeightsDigest:
 
 
 def weights_digest(tensors: Iterable[Tensor], advance: Advance) -> str:
-    """The digest of weights that lie on disk, read in blocks."""
+    """The digest of weights on disk, read in blocks."""
     digest = WeightsDigest()
     for tensor in tensors:
         digest.begin(tensor.name, tensor.dtype, tensor.shape)
@@ -53,7 +53,7 @@ def weights_digest(tensors: Iterable[Tensor], advance: Advance) -> str:
 
 
 def source_files(folder: Path) -> list[Path]:
-    """The files of an upstream layout that decide what a merge gives."""
+    """The files of an upstream layout that determine the result of a merge."""
     names = [
         layout.CONFIG,
         layout.PREPROCESSOR,
@@ -65,10 +65,10 @@ def source_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()]
 
 
-def source_digest(folder: Path, advance: Advance) -> str:
-    """The digest of an upstream layout."""
+def files_digest(folder: Path, paths: Iterable[Path], advance: Advance) -> str:
+    """The digest of whole files in a folder, such as `source_files`."""
     whole = hashlib.sha256()
-    for path in source_files(folder):
+    for path in paths:
         data = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):

@@ -1,9 +1,9 @@
-"""Names: the files, tensors and adapter keys of a checkpoint. Changes when upstream's layout or ours does.
+"""Names of files, tensors and adapter keys of checkpoints.
 
-The upstream layout is that of jinaai/jina-embeddings-v4: base shards with the old Qwen2.5-VL names
-(`model.layers.N...`, `visual...`, `multi_vector_projector...`) and one adapter file for all tasks, whose
-keys speak of the same modules by their new names (`model.language_model.layers.N...`). A variant keeps
-the base's names; vLLM's own mapper for Qwen2.5-VL reads both styles.
+The upstream layout (jinaai/jina-embeddings-v4) has base shards with the old Qwen2.5-VL names
+(`model.layers.N...`, `visual...`, `multi_vector_projector...`), and one adapter file for all tasks, whose
+keys use the new names (`model.language_model.layers.N...`). A variant keeps the base's names; vLLM reads both
+styles.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Literal
 from workers.shared.contract import PoolName
 
 ARCHITECTURE = "TriptychEmbeddings"
-"""What a variant's config names as its architecture; the vLLM plugin registers its model under it."""
+"""The architecture in a variant's config. The vLLM plugin registers its model under this name."""
 
 MODEL_TYPE = "qwen2_5_vl"
 UPSTREAM_ID = "jinaai/jina-embeddings-v4"
@@ -38,7 +38,7 @@ VARIANT = "variant.json"
 
 MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
-"""The model's own code resizes images to these bounds: at most 768 image tokens."""
+"""Bounds of the model's own image processor: at most 768 image tokens."""
 
 PROJECTOR = "multi_vector_projector"
 PROJECTOR_DIMENSIONS = 128
@@ -59,18 +59,22 @@ HALVES: tuple[Half, ...] = ("A", "B")
 _PARTIAL = re.compile(r"^\..+\.partial-[^/]+$")
 
 
+class CheckpointError(ValueError):
+    """A folder cannot be used as asked. The message says why and what to do."""
+
+
 def partial_prefix(name: str) -> str:
-    """What the temporary folder is called in which the folder `name` is being written."""
+    """Prefix of the temporary folder in which `name` is written."""
     return f".{name}.partial-"
 
 
 def is_partial(name: str) -> bool:
-    """Whether a folder of that name is one that a merge is writing, or was when it was killed."""
+    """Whether `name` is the temporary folder of a running or killed merge."""
     return _PARTIAL.match(name) is not None
 
 
 def module_of(tensor: str) -> str | None:
-    """The module a base weight belongs to, in either style of naming, or None if no adapter changes it.
+    """The module of a base weight, in either style of names, or None if no adapter changes it.
 
     `model.layers.0.mlp.up_proj.weight` and `model.language_model.layers.0.mlp.up_proj.weight` both give
     `layers.0.mlp.up_proj`.
@@ -88,11 +92,11 @@ def module_of(tensor: str) -> str | None:
 
 
 def adapted_modules(layers: int) -> list[str]:
-    """Every module that an adapter for a backbone of that many layers has to change."""
+    """All modules that an adapter changes in a backbone of `layers` layers."""
     return [f"layers.{layer}.{module}" for layer in range(layers) for module in MODULES] + [PROJECTOR]
 
 
 def adapter_key(module: str, half: Half, task: PoolName) -> str:
-    """The name in the adapter file of one half of a module's adapter."""
+    """The key of one half of a module's adapter in the adapter file."""
     middle = "" if module == PROJECTOR else "model.language_model."
     return f"base_model.model.{middle}{module}.lora_{half}.{task}.weight"

@@ -1,8 +1,7 @@
-"""W + scale * B A for every adapted weight of a checkpoint, streamed: one variant for each task.
+"""Merges adapters into the base: W + scale * B A for every adapted weight, one variant per task.
 
-Only a block of rows is in memory at a time, so what a merge needs does not grow with the checkpoint or
-its largest tensor. The products are float32 and may differ in the last bit between machines, and so,
-rarely, may a digest.
+Weights are streamed in blocks of rows, so memory does not grow with the checkpoint. Products are float32 and
+may differ in the last bit between machines, and with them, rarely, the digest.
 """
 
 import math
@@ -16,20 +15,20 @@ import numpy as np
 from workers.checkpoints import layout
 from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
-from workers.checkpoints.digest import Advance, WeightsDigest, source_digest, source_files
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.digest import Advance, WeightsDigest, files_digest, source_files
 from workers.checkpoints.floats import LARGEST, decode, encode
+from workers.checkpoints.hub import Source
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_json, read_shards
-from workers.checkpoints.source import Source
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
 from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
 from workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
-"""Values merged at a time: 4 MiB in float32, and a handful of arrays of that size."""
+"""Values merged at a time: a few arrays of 4 MiB each."""
 
 Progress = Callable[[str, int], Advance]
-"""Starts a bar: its title and the bytes it will count."""
+"""Starts a progress bar with a title and its total in bytes."""
 
 
 def merge(
@@ -44,33 +43,34 @@ def merge(
 ) -> None:
     """Write `out/<task>` for each task, in the source's dtype or in float32.
 
-    A variant that is there already, of the same source and dtype, is left alone; anything else there is
-    replaced only by `force`. Raises `CheckpointError` before anything is written where the source is not
-    sound, an adapter does not fit or an output is in the way.
+    Keeps an existing variant of the same source and dtype; replaces any other folder only with `force`.
+    Raises `CheckpointError`, before it writes anything, if the source is damaged, an adapter does not fit, or
+    a folder exists.
     """
     folder = source.folder
     shards = read_shards(folder)
     base = [tensor for tensors in shards.values() for tensor in tensors]
     if f"{layout.PROJECTOR}.bias" not in {tensor.name for tensor in base}:
-        raise CheckpointError(f"the base in {folder} lacks {layout.PROJECTOR}.bias; fetch it again")
+        raise CheckpointError(f"the base in {folder} has no {layout.PROJECTOR}.bias; fetch it again")
     strange = [tensor.name for tensor in base if tensor.dtype not in ITEM_BYTES]
     if strange:
         raise CheckpointError(
-            f"{folder} holds quantised weights, which cannot be merged: {', '.join(strange)}"
+            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
         )
     layers = text_config(load_json(folder / layout.CONFIG)).get("num_hidden_layers")
     if not isinstance(layers, int):
-        raise CheckpointError(f"{folder / layout.CONFIG} does not say num_hidden_layers")
+        raise CheckpointError(f"{folder / layout.CONFIG} has no num_hidden_layers")
     adapters = read_adapters(folder, base, layers, tasks)
-    total = sum(path.stat().st_size for path in source_files(folder))
-    came_from = source_digest(folder, progress("reading the source", total))
+    files = source_files(folder)
+    total = sum(path.stat().st_size for path in files)
+    digest = files_digest(folder, files, progress("reading the source", total))
 
-    merging = _Merge(source, came_from, shards, read_rule(folder), float32)
+    merging = _Merge(source, digest, shards, read_rule(folder), float32)
     missing = []
     for task in tasks:
         if (out / task).exists() and not force:
             merging.check_existing(out / task)
-            say(f"{out / task} is already there, of this source and dtype: nothing to do")
+            say(f"{out / task} exists already, with this source and dtype: nothing to do")
         else:
             missing.append(task)
     _check_space(out, merging.nbytes * len(missing))
@@ -82,9 +82,14 @@ def merge(
 
 class _Merge:
     def __init__(
-        self, source: Source, came_from: str, shards: Mapping[str, list[Tensor]], rule: Rule, float32: bool
+        self,
+        source: Source,
+        source_digest: str,
+        shards: Mapping[str, list[Tensor]],
+        rule: Rule,
+        float32: bool,
     ) -> None:
-        self._source, self._came_from, self._shards, self._rule = source, came_from, shards, rule
+        self._source, self._source_digest, self._shards, self._rule = source, source_digest, shards, rule
         self._specs = {
             name: [Spec(t.name, "F32" if float32 else t.dtype, t.shape) for t in tensors]
             for name, tensors in shards.items()
@@ -96,22 +101,22 @@ class _Merge:
         self._multivector_dimensions, self._dimensions = projector.shape
 
     def check_existing(self, folder: Path) -> None:
-        """Raises `CheckpointError` unless `folder` is what this merge would write."""
+        """Raise `CheckpointError` unless `folder` is what this merge would write."""
         why = ""
         try:
             read_variant(folder)
             record = read_record(folder)
-            if record.source_digest != self._came_from:
+            if record.source_digest != self._source_digest:
                 why = "was merged from another source"
             elif record.dtype != self._dtype:
                 why = f"is {record.dtype}, not {self._dtype}"
         except CheckpointError as error:
-            why = f"is not a sound variant ({error})"
+            why = f"is damaged ({error})"
         if why:
-            raise CheckpointError(f"{folder} is in the way: it {why}. Replace it with --force")
+            raise CheckpointError(f"{folder} exists and {why}. Replace it with --force")
 
     def write(self, target: Path, task: PoolName, adapters: dict[str, Adapter], advance: Advance) -> str:
-        """A variant's files. Gives the digest of its weights."""
+        """Write the files of a variant. Returns the digest of its weights."""
         digest = WeightsDigest()
         for name, tensors in self._shards.items():
             with ShardWriter(target / name, self._specs[name]) as writer:
@@ -135,7 +140,7 @@ class _Merge:
             task=task,
             source=self._source.name,
             revision=self._source.revision,
-            source_digest=self._came_from,
+            source_digest=self._source_digest,
             digest=digest.hexdigest(),
             r=self._rule.r,
             alpha=self._rule.alpha,
@@ -149,7 +154,7 @@ class _Merge:
 
 
 def _merged(tensor: Tensor, adapter: Adapter | None, dtype: str) -> Iterator[bytes]:
-    """The tensor's bytes as a variant has them, a block at a time."""
+    """The merged bytes of a tensor, in blocks."""
     item = ITEM_BYTES[tensor.dtype]
     if adapter is None:
         for block in tensor.blocks(BLOCK_VALUES * item):
@@ -164,7 +169,7 @@ def _merged(tensor: Tensor, adapter: Adapter | None, dtype: str) -> Iterator[byt
         change = b[row : row + rows] @ a
         change *= np.float32(adapter.scale)
         values += change
-        # Written so that NaN is caught too.
+        # `not <=` also catches NaN.
         if not float(np.abs(values).max()) <= LARGEST[dtype]:
             raise CheckpointError(f"merging {tensor.name} gives values that {DTYPE_NAMES[dtype]} cannot hold")
         row += len(values)
@@ -178,5 +183,5 @@ def _check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise CheckpointError(
-            f"{out} needs {math.ceil(needed / 1e6):,} MB, the disk has {free // 10**6:,} MB left"
+            f"{out} needs {math.ceil(needed / 1e6):,} MB, the disk has {free // 10**6:,} MB free"
         )

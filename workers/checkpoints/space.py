@@ -1,27 +1,35 @@
-"""The vector space: the identity of a worker's vectors. Imports neither torch nor vllm.
+"""Vector space: the identity of a worker's vectors. Does not import torch or vllm.
 
-Vectors of one space may be compared with each other; vectors of two spaces may not, although both have the
-same length. So a space is a digest over all that decides a vector: the weights, the arithmetic (dtype and
-quantization), the tokenizer, the configuration of model and image processor, and the pooling.
+Only vectors of one space can be compared with each other. A space is a digest over everything that determines
+a vector: weights, dtype, quantization, tokenizer, the configs of model and image processor, and pooling.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, weights_digest
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.digest import Advance, files_digest, weights_digest
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import has_weights, load_json, read_shards
 
-# Raised when the worker's own part changes a vector: prompts, pooling, how images become pixels.
+# Increase it when our own code changes vectors: prompts, pooling, image decoding.
 POOLING = "mean-1"
 
 # Config keys that do not affect vectors.
 _COSMETIC = frozenset({"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
-# Hexadecimal digits: enough that two spaces never share one by chance.
+# Hexadecimal digits; two spaces do not collide by chance.
 _DIGITS = 16
+
+logger = logging.getLogger(__name__)
+
+
+def log_reading(title: str, nbytes: int) -> Advance:
+    """Log that `nbytes` are going to be read."""
+    logger.info("%s (%.1f GB) for the digest of the vector space", title, nbytes / 1e9)
+    return lambda done: None
 
 
 def vector_space(
@@ -30,12 +38,12 @@ def vector_space(
     *,
     dtype: str,
     quantization: str | None,
-    progress: Callable[[str, int], Advance],
+    progress: Callable[[str, int], Advance] = log_reading,
 ) -> str:
-    """The space of what is served from `folder`: 16 hexadecimal digits.
+    """The vector space of a served folder: 16 hexadecimal digits.
 
-    `weights` is their digest where it is known, as `variant.json` has it; otherwise they are read, which
-    `progress` shows (a title and the bytes it will count). Raises `CheckpointError` for unreadable files.
+    `weights` is the digest of the weights from `variant.json`. Without it the weights are read, and
+    `progress` is called with a title and their size. Raises `CheckpointError` for unreadable files.
     """
     parts = {
         "weights": weights or _read_weights(folder, progress),
@@ -51,24 +59,14 @@ def vector_space(
 
 
 def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
-    if not has_weights(folder):
-        if not (files := sorted(folder.glob("*.bin"))):
-            raise CheckpointError(f"{folder} has no weights; fetch it again")
-        return _read_files(files, progress)
-    tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
-    return weights_digest(tensors, progress("reading the weights", sum(tensor.nbytes for tensor in tensors)))
-
-
-def _read_files(files: Sequence[Path], progress: Callable[[str, int], Advance]) -> str:
-    """The digest of weights in an older format than safetensors, file by file."""
-    whole = hashlib.sha256()
-    advance = progress("reading the weights", sum(file.stat().st_size for file in files))
-    for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name} {digest}\n".encode())
-        advance(path.stat().st_size)
-    return whole.hexdigest()
+    title = "reading the weights"
+    if has_weights(folder):
+        tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
+        return weights_digest(tensors, progress(title, sum(tensor.nbytes for tensor in tensors)))
+    # Weights in another format than safetensors.
+    if not (files := sorted(folder.glob("*.bin"))):
+        raise CheckpointError(f"{folder} has no weights; fetch it again")
+    return files_digest(folder, files, progress(title, sum(file.stat().st_size for file in files)))
 
 
 def _computing(config: object) -> object:

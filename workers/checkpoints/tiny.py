@@ -1,4 +1,4 @@
-"""Random checkpoints of the real architecture in the upstream layout: for demos, tests and benchmarks."""
+"""Writes random checkpoints in the upstream layout, for demos, tests and benchmarks."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +17,15 @@ from workers.shared.contract import POOLS
 
 DTYPE = "BF16"
 RANK = 32
-# Linear layers here keep a vector's length. Embeddings of half of it leave the layers a say in the result,
-# and adapters that add half of it make the tasks' vectors clearly different.
+# Linear layers here keep a vector's norm. Embeddings of half of it let the layers influence the result, and
+# adapters that add half of it make the vectors of the tasks clearly different.
 _EMBEDDING_STD = 0.5
 _ADAPTER_STD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is not the same in every tiny checkpoint. `shards` counts the files of base weights."""
+    """Sizes of a tiny checkpoint. `shards` is the number of files with base weights."""
 
     hidden: int
     intermediate: int
@@ -45,7 +45,7 @@ TINY = Size(2048, 512, 2, 16, 2, (16, 24, 24), 2, 3)
 """The real hidden size, heads and mrope: 2048 dimensions, 128-d multi-vectors, about 75 MB."""
 
 NANO = Size(64, 128, 1, 2, 1, (4, 6, 6), 1, 2)
-"""As little arithmetic as the architecture allows."""
+"""The least arithmetic that the architecture allows."""
 
 VISION_HIDDEN = 64
 VISION_INTERMEDIATE = 128
@@ -54,9 +54,9 @@ PATCH, TEMPORAL, MERGE = 14, 2, 2
 
 
 def write_tiny(out: Path, size: Size, seed: int, *, progress: Callable[[str, int], Advance]) -> None:
-    """Write a checkpoint to `out`, the same one for the same size and seed.
+    """Write a checkpoint to `out`; deterministic in size and seed.
 
-    `progress` starts a bar: a title and the bytes it will count. Raises `CheckpointError` if `out` exists.
+    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists.
     """
     tokenizer = build_tokenizer()
     base = list(_base(size, -(-tokenizer.get_vocab_size() // 64) * 64))
@@ -82,14 +82,14 @@ def write_tiny(out: Path, size: Size, seed: int, *, progress: Callable[[str, int
 
 
 Weight = tuple[Spec, float]
-"""A tensor and its standard deviation; norms, which have none of their own, lie around one."""
+"""A tensor and the standard deviation of its values. The mean is 1 for norms, otherwise 0."""
 
 
 def _write(path: Path, weights: Iterable[Weight], seed: int, advance: Advance) -> None:
     weights = list(weights)
     with ShardWriter(path, [spec for spec, _ in weights]) as writer:
         for spec, std in weights:
-            # Seeded by name, so that a tensor does not depend on the others.
+            # Seeded by name, so that a tensor does not depend on other tensors.
             rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
             values = rng.standard_normal(spec.shape, np.float32) * np.float32(std)
             if "norm" in spec.name or "ln_q" in spec.name:
@@ -110,7 +110,7 @@ def _norm(name: str, width: int) -> Weight:
 
 
 def _shapes(size: Size) -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of the modules that adapters change."""
+    """Module -> (outputs, inputs), for the modules that adapters change."""
     hidden, keys = size.hidden, size.kv_heads * size.head
     outputs = (hidden, keys, keys, hidden, size.intermediate, size.intermediate, hidden)
     inputs = (hidden, hidden, hidden, hidden, hidden, hidden, size.intermediate)
@@ -124,7 +124,7 @@ def _base(size: Size, vocabulary: int) -> Iterator[Weight]:
         yield _norm(f"{name}.input_layernorm", size.hidden)
         yield _norm(f"{name}.post_attention_layernorm", size.hidden)
         for module, (outputs, inputs) in _shapes(size).items():
-            # Keys, queries and values alone have a bias in Qwen2.
+            # In Qwen2 only queries, keys and values have a bias.
             bias = module.startswith("self_attn") and not module.endswith("o_proj")
             yield from _linear(f"{name}.{module}", outputs, inputs, bias=bias)
     yield _norm("model.norm", size.hidden)

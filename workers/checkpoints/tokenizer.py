@@ -1,4 +1,4 @@
-"""A small tokenizer of the model's kind, byte-level BPE as in Qwen2, learned from the text kept here."""
+"""The tokenizer of tiny checkpoints: byte-level BPE as in Qwen2, trained on `corpus.txt`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from workers.checkpoints import layout
-from workers.checkpoints.corpus import TEXT
 from workers.checkpoints.writing import write_json
 
+# A little text in many languages, and some code.
+CORPUS = Path(__file__).with_name("corpus.txt")
 VOCABULARY = 3072
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -28,9 +29,9 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""In the order of Qwen2.5-VL's ids, after all others."""
+"""In the order of Qwen2.5-VL's ids, which follow all other ids."""
 
-# How Qwen2 cuts text before merging bytes, as its published tokenizer.json has it.
+# How Qwen2 splits text before it merges bytes (from its published tokenizer.json).
 _PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -38,7 +39,7 @@ _PIECES = (
 
 
 def build_tokenizer() -> Tokenizer:
-    """The tokenizer, the same each time; at most `VOCABULARY` tokens with the special ones."""
+    """Train the tokenizer. Deterministic; at most `VOCABULARY` tokens, special tokens included."""
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -50,11 +51,11 @@ def build_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.train_from_iterator(
-        [TEXT],
+        [CORPUS.read_text(encoding="utf-8")],
         BpeTrainer(
             vocab_size=VOCABULARY - len(SPECIAL_TOKENS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            # Whole sentences of languages that put no spaces would become tokens otherwise.
+            # Otherwise whole sentences of languages without spaces become tokens.
             max_token_length=12,
             show_progress=False,
         ),
@@ -64,7 +65,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """The files that transformers looks for beside a Qwen2 tokenizer."""
+    """Write the files that transformers expects of a Qwen2 tokenizer."""
     tokenizer.save(str(folder / layout.TOKENIZER))
     tokenizer.model.save(str(folder))
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}

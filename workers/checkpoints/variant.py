@@ -1,4 +1,4 @@
-"""What a worker has to know of a folder before it loads it. Imports neither torch nor vllm."""
+"""Identifies and checks the checkpoint in a folder. Does not import torch or vllm."""
 
 import re
 from dataclasses import dataclass
@@ -8,22 +8,20 @@ from typing import Any, Literal
 import msgspec
 
 from workers.checkpoints import layout
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, load_json, read_shards
 from workers.shared.contract import PoolName
 
-__all__ = ["FORMAT", "CheckpointError", "Kind", "Record", "Variant", "kind_of", "read_record", "read_variant"]
-
 FORMAT = 1
-"""The version of `variant.json` and of what the folder around it holds."""
+"""Version of `variant.json` and of the layout of a variant."""
 
 Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`variant.json`. `digest` is of the weights here (`digest.py`), `source_digest` of what was merged.
+    """`variant.json`. `digest` is of the merged weights, `source_digest` of the source (`digest.py`).
 
-    `source` is the folder or the Hugging Face id that was given, `revision` its commit where known.
+    `source` is the source's folder or Hugging Face id, `revision` its commit if known.
     """
 
     format: int
@@ -44,9 +42,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Variant:
     """A folder that can be served.
 
-    `task`, `digest`, `r` and `alpha` are None where the folder does not say, as the official
-    `jina-embeddings-v4-vllm-*` do not; `multivector_dimensions` is None where there is no projector.
-    `positions` is how many tokens the model takes, None where its config does not say.
+    `task` and `digest` are None without a `variant.json`, as in the official `jina-embeddings-v4-vllm-*`;
+    `multivector_dimensions` is None without a projector. `positions` is the model's maximum number of tokens,
+    None if its config does not say.
     """
 
     path: Path
@@ -54,8 +52,6 @@ class Variant:
     source: str
     revision: str | None
     digest: str | None
-    r: int | None
-    alpha: float | None
     dtype: str
     dimensions: int
     multivector_dimensions: int | None
@@ -63,7 +59,7 @@ class Variant:
 
 
 def kind_of(path: Path) -> Kind:
-    """What a folder is meant to be, by the names of its files; `read_variant` says whether it is sound."""
+    """What a folder seems to be, by the names of its files. `read_variant` checks it."""
     if not path.is_dir():
         return "not a checkpoint"
     if layout.is_partial(path.resolve().name):
@@ -83,27 +79,27 @@ def kind_of(path: Path) -> Kind:
         named = {tensor.name for tensors in read_shards(path).values() for tensor in tensors}
     except CheckpointError:
         return "incomplete"
-    # A projector without adapters beside it is the bare base, which would serve the wrong vectors.
+    # With a projector but without adapters it is the bare base, which would give wrong vectors.
     return "incomplete" if f"{layout.PROJECTOR}.weight" in named else "official"
 
 
 def read_variant(path: Path) -> Variant:
-    """Check a merged checkpoint, by its small files and its shards' headers, and say what it is.
+    """Check a merged checkpoint by its small files and the headers of its shards.
 
-    The bytes of the weights are not read: `python -m workers.checkpoints verify --full` does that.
-    Raises `CheckpointError` for every folder that must not be served.
+    Does not read the weights; `python -m workers.checkpoints verify --full` does. Raises `CheckpointError`
+    for a folder that must not be served.
     """
     kind = kind_of(path)
     if kind == "not a checkpoint":
-        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is no folder"
-        raise CheckpointError(f"{path} {what}; give the folder of a variant, as `merge` writes it")
+        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is not a folder"
+        raise CheckpointError(f"{path} {what}; use the folder of a variant, as `merge` writes it")
     if kind == "upstream":
         raise CheckpointError(
-            f"{path} holds the base and its adapters apart; merge it first: "
+            f"{path} holds a base and adapters that are not merged; merge them first: "
             f"`python -m workers.checkpoints merge {path} OUT`, then serve OUT/<task>"
         )
     if kind == "incomplete" and layout.is_partial(path.resolve().name):
-        raise CheckpointError(f"{path} is what an unfinished merge left behind; merge again")
+        raise CheckpointError(f"{path} is left from an unfinished merge; merge again")
     if kind == "incomplete":
         raise CheckpointError(f"{path} is incomplete: {_what_is_missing(path)}")
     config = load_json(path / layout.CONFIG)
@@ -117,48 +113,48 @@ def read_variant(path: Path) -> Variant:
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
             f"but {embedding.name} has the shape {list(embedding.shape)}"
         )
-    if kind == "variant":
-        return _merged(path, config, tensors, embedding)
+    record = _checked_record(path, config, tensors, embedding) if kind == "variant" else None
     return Variant(
         path=path,
-        task=None,
-        source=str(path),
-        revision=snapshot_revision(path),
-        digest=None,
-        r=None,
-        alpha=None,
+        task=record.task if record else None,
+        source=record.source if record else str(path),
+        revision=record.revision if record else snapshot_revision(path),
+        digest=record.digest if record else None,
         dtype=DTYPE_NAMES.get(embedding.dtype, embedding.dtype),
         dimensions=embedding.shape[-1],
-        multivector_dimensions=None,
+        multivector_dimensions=record.multivector_dimensions if record else None,
         positions=text_config(config).get("max_position_embeddings"),
     )
 
 
 def read_record(path: Path) -> Record:
-    """A folder's `variant.json`. Raises `CheckpointError` where it is not one of this format."""
+    """Read `variant.json`. Raises `CheckpointError` if it does not have this format."""
     file = path / layout.VARIANT
     values = load_json(file)
     if values.get("format") != FORMAT:
-        raise CheckpointError(f"{file} is of format {values.get('format')}, this is {FORMAT}; merge again")
+        raise CheckpointError(f"{file} has format {values.get('format')} instead of {FORMAT}; merge again")
     try:
         return msgspec.convert(values, Record)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"{file} is not sound: {error}; merge again") from error
+        raise CheckpointError(f"{file} is invalid: {error}; merge again") from error
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The backbone's settings, which older configs keep at the top and newer ones under `text_config`."""
+    """Settings of the text model: at the top level in older configs, under `text_config` in newer ones."""
     return {**config, **(config.get("text_config") or {})}
 
 
 def snapshot_revision(path: Path) -> str | None:
-    """The commit of a folder in the Hugging Face cache (`.../snapshots/<commit>`), else None."""
+    """The commit of a folder in the Hugging Face cache (`.../snapshots/<commit>`), or None."""
     folder = path.resolve()
     known = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
     return folder.name if known else None
 
 
-def _merged(path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embedding: Tensor) -> Variant:
+def _checked_record(
+    path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embedding: Tensor
+) -> Record:
+    """Read `variant.json`, and check it against config and weights. Raises `CheckpointError`."""
     record = read_record(path)
     if config.get("architectures") != [layout.ARCHITECTURE]:
         raise CheckpointError(
@@ -166,34 +162,22 @@ def _merged(path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embe
             f"instead of {layout.ARCHITECTURE}; merge again"
         )
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    said = {
+    expected = {
         f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
         f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
         embedding.name: (embedding.shape[0], record.dimensions),
     }
-    for name, shape in said.items():
+    for name, shape in expected.items():
         if shapes.get(name) != shape:
             raise CheckpointError(
-                f"{path / layout.VARIANT} says that {name} has the shape {list(shape)}, "
-                f"the weights say {shapes.get(name)}; merge again"
+                f"{name} has the shape {shapes.get(name)} instead of {list(shape)}, which "
+                f"{path / layout.VARIANT} says; merge again"
             )
     if DTYPE_NAMES.get(embedding.dtype) != record.dtype:
         raise CheckpointError(
-            f"{path / layout.VARIANT} says {record.dtype}, the weights are {embedding.dtype}; merge again"
+            f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )
-    return Variant(
-        path=path,
-        task=record.task,
-        source=record.source,
-        revision=record.revision,
-        digest=record.digest,
-        r=record.r,
-        alpha=record.alpha,
-        dtype=record.dtype,
-        dimensions=record.dimensions,
-        multivector_dimensions=record.multivector_dimensions,
-        positions=text_config(config).get("max_position_embeddings"),
-    )
+    return record
 
 
 def _embedding(path: Path, tensors: dict[str, Tensor]) -> Tensor:

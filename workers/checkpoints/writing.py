@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and safetensors files written as their data comes."""
+"""Writes folders atomically, and safetensors files as a stream."""
 
 import fcntl
 import json
@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from workers.checkpoints import layout
-from workers.checkpoints.errors import CheckpointError
+from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import ITEM_BYTES
 
 
 class Spec(NamedTuple):
-    """A tensor that is going to be written."""
+    """A tensor to write."""
 
     name: str
     dtype: str
@@ -31,11 +31,10 @@ class Spec(NamedTuple):
 
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name once the block has ended well.
+    """A temporary folder that is renamed to `folder` when the block succeeds.
 
-    One process at a time writes beside another's output; the next waits. What a killed one left behind
-    under `folder`'s temporary name is removed. Everything is on disk before the name changes. Raises
-    `CheckpointError` where `folder` exists and is not to be replaced.
+    Locks the parent folder; other processes wait. Removes what killed processes left of `folder`. Syncs
+    everything to disk before renaming. Raises `CheckpointError` if `folder` exists and `replace` is false.
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +61,12 @@ def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """A JSON object, for people to read too."""
+    """Write a JSON object, indented."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_index(folder: Path, shards: Mapping[str, Sequence[Spec]]) -> None:
-    """The index of a folder's shards: which tensor is in which file."""
+    """Write the index: tensor name -> shard."""
     weight_map = {spec.name: name for name, specs in shards.items() for spec in specs}
     total = sum(spec.nbytes for specs in shards.values() for spec in specs)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
@@ -75,7 +74,7 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[Spec]]) -> None:
 
 
 def header(specs: Sequence[Spec]) -> tuple[bytes, int]:
-    """How a safetensors file with these tensors begins, and the size of the whole file in bytes."""
+    """The beginning of a safetensors file with these tensors, and the size of the whole file in bytes."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for spec in specs:
@@ -83,13 +82,13 @@ def header(specs: Sequence[Spec]) -> tuple[bytes, int]:
         entries[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": offsets}
         end += spec.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
-    # Padded so that the data, and with it each tensor, can be mapped where it lies.
+    # Padded, so that the data is aligned and can be mapped.
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, 8 + len(text) + end
 
 
 class ShardWriter:
-    """Writes one safetensors file: the header at once, then the tensors' bytes in the order of `specs`."""
+    """Writes one safetensors file: first the header, then the tensors' bytes in the order of `specs`."""
 
     def __init__(self, path: Path, specs: Sequence[Spec]) -> None:
         beginning, self._size = header(specs)
@@ -98,7 +97,7 @@ class ShardWriter:
         self._file.write(beginning)
 
     def write(self, data: bytes) -> None:
-        """The next bytes."""
+        """Append bytes."""
         self._file.write(data)
 
     def __enter__(self) -> Self:
@@ -110,7 +109,7 @@ class ShardWriter:
         written = self._file.tell()
         self._file.close()
         if error is None and written != self._size:
-            raise AssertionError(f"{self._path}: {written} bytes where {self._size} belong. This is a bug.")
+            raise AssertionError(f"{self._path}: {written} bytes instead of {self._size}. This is a bug.")
 
 
 def _remove(parent: Path, prefix: str) -> None:

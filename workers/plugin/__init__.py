@@ -1,47 +1,33 @@
-"""The vLLM plugin: found through the `vllm.general_plugins` entry point in each of vLLM's processes."""
+"""The vLLM plugin; vLLM loads it in each of its processes (entry point `vllm.general_plugins`)."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 
 from workers.checkpoints.layout import ARCHITECTURE
-from workers.plugin import batches, steps
+from workers.plugin import add_batch, engine_steps
 from workers.shared.logs import configure_in_engine
+from workers.shared.parent_death import die_with_parent
 
-# Set by the worker, so that stock vLLM in the same environment is left as it is.
+# Environment variable set by the worker; without it, vLLM in the same environment stays unchanged.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
-
-_PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
-    """Make the architecture known to vLLM; called once in each process before models are looked up.
+    """Register the model with vLLM, and patch the engine. vLLM calls this once in each process.
 
-    vLLM does not call it again in a process that was forked after the first call, so `workers.llm` has it
-    spawn its processes.
+    vLLM does not call it again in a forked process, so `workers.vllm_engine` makes vLLM spawn its processes.
     """
     from vllm import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        # By name: importing the model here would initialise CUDA in processes that must not.
+        # By name: importing the model would initialize CUDA in processes that must not do so.
         ModelRegistry.register_model(ARCHITECTURE, "workers.plugin.model:TriptychEmbeddings")
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
+        # A worker killed with -9 cannot stop its engine, which would keep the GPU.
         die_with_parent()
         configure_in_engine()
-        batches.install()
-        steps.install()
+        from vllm.v1.core.sched.scheduler import Scheduler
+        from vllm.v1.engine.core import EngineCore
 
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however it ends.
-
-    A worker killed with -9 cannot stop its engine; without this the engine would keep the GPU.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        add_batch.install(EngineCore)
+        engine_steps.install(Scheduler)

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as vLLM has it, with a pooler in the place of the language head."""
+"""The model: vLLM's Qwen2.5-VL with a pooler instead of the language head."""
 
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from workers.plugin.pooler import SpanPooler
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
 class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
-    """A merged variant. `multi_vector_dimensions` in the config (0: none) says if it has a projector."""
+    """A merged variant. The config's `multi_vector_dimensions` is 0 if it has no projector."""
 
     is_pooling_model: ClassVar[bool] = True
 
@@ -44,10 +44,10 @@ class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[Any]
     ) -> tuple[torch.Tensor, int]:
-        """Positions [3, tokens] of one prompt, and how far they fall behind the number of tokens.
+        """Positions [3, tokens] of one prompt, and the difference between their count and the tokens'.
 
-        A text's three rows all count its tokens; vLLM's general way of finding that out takes longer than
-        everything else that it does for a short text before the forward pass.
+        For a text all three rows are 0, 1, 2, ... vLLM's general method takes longer to find that than all
+        its other work for a short text before the forward pass.
         """
         if mm_features:
             return super().get_mrope_input_positions(input_tokens, mm_features)

@@ -1,27 +1,28 @@
-"""The wire between router and worker: msgpack structs in, a stream of frames out.
+"""The wire contract between router and worker: msgpack requests, a stream of msgpack frames back.
 
     POST /v1/encode    body: one msgpack `EncodeRequest`
-                       reply: length-prefixed `Frame`s, one per item, in the order of completion
+                       reply: length-prefixed `Frame`s, one per item, in order of completion
     GET  /v1/info      JSON `Info`
     GET  /live, /ready 200 or 503
-    GET  /metrics      for Prometheus
+    GET  /metrics      Prometheus
 
-A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. While no item is
-finished, `Progress` frames say that the engine makes steps; a worker that sends neither hangs. A reply that
-ends before every item has its frame was cut off: what is missing has failed and may be tried again. So ends
-a batch whose engine has died.
-A batch's `x-request-ids` names some of the requests that it is of, for the worker's log; `traceparent` (W3C),
-where it is there, is the parent of the worker's span.
-The reply's `x-vector-space` names the pool and the space of its vectors (`space_header`): a worker may serve
-others than when it was last asked.
-A worker over its own limit answers 503 with `x-worker-state: overloaded`; nothing of the batch was done
-and the replica has not failed. `x-worker-wait` says after how many seconds there should be room. It is then
-kept for a while for the same caller, which is known by its `x-router`.
-A worker that is stopping, or out of service, answers 503 with `x-worker-state: draining`.
-A batch whose engine has died before its first frame is answered 500 with `x-worker-state: dead`; one whose
-vectors the worker itself does not trust any more, with `wrong`.
+A frame is four bytes of length (unsigned, little-endian) and that many bytes of msgpack. `Progress` frames
+show that the engine works while no item is finished; a worker that sends no frames hangs. A reply that ends
+early, for example because the engine died, was cut off: items without a frame have failed and may be retried.
 
-Imports neither torch nor vllm, so that the router can.
+Request headers: `x-request-ids` names some requests of the batch, for the worker's log. `traceparent` (W3C)
+is the parent of the worker's span. `x-router` identifies the caller.
+
+Reply headers: `x-vector-space` names pool and space of the vectors (`space_header`), which can change between
+replies. `x-worker-state` explains an error:
+
+    503 overloaded     over the worker's limit; the batch was not started. `x-worker-wait` is the number of
+                       seconds until there should be room, which is then reserved for this caller
+    503 draining       stopping, or out of service
+    500 dead           the engine died before the first frame
+    500 wrong          the worker found that its vectors are wrong, before the first frame
+
+Does not import torch or vllm, because the router imports it.
 """
 
 from collections.abc import Iterator
@@ -46,30 +47,29 @@ WRONG = "wrong"
 
 PoolName = Literal["retrieval", "text-matching", "code", "rerank"]
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
-"""The pools of merged variants; `rerank` is that of a cross-encoder, where there is one."""
+"""The pools of merged variants. The pool `rerank` serves a cross-encoder."""
 
 Role = Literal["query", "passage"]
 FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """A text without its prefix; the worker adds the one of its role."""
+    """A text without its prefix; the worker adds the prefix of `role`."""
 
     text: str
     role: Role
 
 
 class Image(msgspec.Struct, frozen=True, tag="image"):
-    """An encoded image (PNG, JPEG, WebP, GIF) as it came, not decoded."""
+    """An encoded image (PNG, JPEG, WebP, GIF)."""
 
     data: bytes
 
 
 class Document(msgspec.Struct, frozen=True, tag="document"):
-    """Consecutive parts of one text (late chunking): read together, one vector for each.
+    """Consecutive chunks of one text (late chunking): read together, one vector for each.
 
-    The worker joins them with a space where neither neighbour has white space, and puts the prefix of the
-    role before the first.
+    The worker joins them, with a space where neither side has white space, and adds the prefix of `role`.
     """
 
     chunks: tuple[str, ...]
@@ -77,14 +77,14 @@ class Document(msgspec.Struct, frozen=True, tag="document"):
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing to embed.
+    """One input to encode.
 
-    `dimensions` cuts the vector to that many values before it is normalised (None: all of them).
-    `multivector` asks for one vector per token instead of their mean; not for a document.
-    `truncate` cuts a text that is longer than the context instead of failing it.
-    `tokenized` asks for the tokens' text beside the vectors.
-    `against` is the place of a query among those of the batch: asks for how well the content answers it
-    instead of any vector of its own.
+    `dimensions` cuts the vector to that many values before it is normalized (None: all of them).
+    `multivector` returns one vector per token instead of their mean; not for a document.
+    `truncate` cuts a text that is longer than the context; without it such a text fails.
+    `tokenized` also returns the text of each token.
+    `against` is the index of a query of the batch: returns the score of the content for that query instead of
+    a vector.
     """
 
     content: Text | Image | Document
@@ -97,10 +97,10 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A batch. `priority` is the engine's: lower goes first (0 interactive, 1 bulk).
+    """A batch. A lower `priority` goes first (0 interactive, 1 bulk).
 
-    `alone` asks for the worker to have nothing else meanwhile: the batch may be what ended another.
-    `queries` are what some of the items are held against: each is sent and read once, however many those are.
+    `queries` are scored against items (`Item.against`); each is sent and encoded once. `alone` asks the
+    worker to run nothing else at the same time, because the batch may have killed another worker.
     """
 
     items: list[Item]
@@ -109,19 +109,18 @@ class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     alone: bool = False
 
     def __post_init__(self) -> None:
-        places = [item.against for item in self.items if item.against is not None]
-        if places and not 0 <= min(places) <= max(places) < len(self.queries):
-            raise ValueError(f"an item is held against another query than the {len(self.queries)} there are")
+        indices = [item.against for item in self.items if item.against is not None]
+        if indices and not 0 <= min(indices) <= max(indices) < len(self.queries):
+            raise ValueError(f"`against` must be the index of one of the {len(self.queries)} queries")
 
 
 class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
     """An item's result: `data` is little-endian float32 of `shape`.
 
-    That is [d] for a text or an image, [chunks, d] for a document, [tokens, 128] for a multi-vector, [1]
-    for a score against a query. `index` is the item's place in the batch; `tokens` counts what the engine
-    read of it, prefix included, `query_tokens` what it read of the query, which is read once a batch.
-    `cut` is the chunk (0 for a text) that lost tokens to `truncate`, None when nothing was cut.
-    `tokenized` holds each token's text where the item asked for it.
+    The shape is [d] for a text or an image, [chunks, d] for a document, [tokens, 128] for a multi-vector, [1]
+    for a score. `index` is the item's index in the batch, `tokens` its length with the prefix, `query_tokens`
+    the length of its query, which is encoded once per batch. `cut` is the chunk (0 for a text) that was
+    truncated, or None. `tokenized` is the text of each token, if the item asked for it.
     """
 
     index: int
@@ -134,7 +133,7 @@ class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """An item's own error; its neighbours are not touched. Only `internal` may be tried again."""
+    """The error of one item; the others are not affected. Only `internal` may be retried."""
 
     index: int
     code: FailureCode
@@ -142,20 +141,18 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """A sign of life between results: the engine's `steps` so far, more than in the last such frame."""
-
-    steps: int
+    """The engine made steps since the last frame."""
 
 
 Frame = Vector | Failure
 
 
 class Info(msgspec.Struct, frozen=True):
-    """What a worker serves. Lengths in tokens, `dimensions` of the full vector.
+    """What a worker serves.
 
-    `space` identifies the vectors (`workers.checkpoints.space`), `instance` the worker's process.
-    `multivector_dimensions` is None where the checkpoint has no projector, `revision` where the checkpoint
-    does not say. `batch_tokens` is what one engine step takes at most.
+    `space` identifies the vector space (`workers.checkpoints.space`), `instance` the worker process.
+    `dimensions` is the length of an uncut vector. `multivector_dimensions` is None without a projector,
+    `revision` if unknown. `max_tokens` is the longest input, `batch_tokens` the largest engine step.
     """
 
     task: PoolName
@@ -171,7 +168,7 @@ class Info(msgspec.Struct, frozen=True):
 
 
 def space_header(task: PoolName, space: str) -> str:
-    """The value of `SPACE_HEADER`, as routers write it too."""
+    """The value of `SPACE_HEADER`, in replies of workers and routers."""
     return f"{task}={space}"
 
 
@@ -185,7 +182,7 @@ _decode_frame = msgspec.msgpack.Decoder(Frame | Progress).decode
 
 
 def encode_frame(frame: Frame | Progress) -> bytes:
-    """One frame with its length in front."""
+    """One length-prefixed frame."""
     buffer = bytearray(4)
     _frame_encoder.encode_into(frame, buffer, 4)
     buffer[:4] = (len(buffer) - 4).to_bytes(4, "little")
@@ -193,9 +190,9 @@ def encode_frame(frame: Frame | Progress) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream, fed in pieces of any size, back into frames.
+    """Decodes frames from a byte stream in pieces of any size.
 
-    Raises `msgspec.DecodeError` (or its `ValidationError`) when the stream is not of this contract.
+    Raises `msgspec.DecodeError` (or its `ValidationError`) if the stream breaks this contract.
     """
 
     def __init__(self, max_frame_bytes: int = 1 << 28) -> None:
@@ -203,7 +200,7 @@ class FrameReader:
         self._max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield each result that `data` completes. Progress only keeps the stream from being silent."""
+        """Yield each result that `data` completes. Progress frames are skipped."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -211,7 +208,7 @@ class FrameReader:
             while len(buffer) - start >= 4:
                 size = int.from_bytes(buffer[start : start + 4], "little")
                 if size > self._max_frame_bytes:
-                    raise msgspec.DecodeError(f"a frame of {size} bytes is over the limit")
+                    raise msgspec.DecodeError(f"a frame of {size} bytes exceeds the limit")
                 end = start + 4 + size
                 if len(buffer) < end:
                     break

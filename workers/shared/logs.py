@@ -1,6 +1,6 @@
-"""How every process of ours logs: plain or JSON lines, each with the requests that it belongs to.
+"""Log format of every process: plain or JSON lines, with the ids of the requests they belong to.
 
-Imports the standard library only, so that the router can use it too.
+Imports only the standard library, because the router uses it.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Literal
 
 LogFormat = Literal["plain", "json"]
 
-# Set for the processes that vLLM starts; its value is the level.
+# Environment variable for the processes that vLLM starts; its value is the log level.
 ENGINE_LOGS_JSON = "TRIPTYCH_ENGINE_LOGS_JSON"
-# Enough to find a request by; a batch may be of hundreds.
+# A batch may belong to hundreds of requests.
 MOST_REQUESTS = 5
 
 requests: ContextVar[tuple[str, ...]] = ContextVar("requests", default=())
-"""The ids of the requests that the current task works for; each line that it logs names them."""
+"""The ids of the requests that the current task works for, added to its log lines."""
 
 
 def some(ids: Iterable[str]) -> tuple[str, ...]:
-    """The first few of `ids`, each once, and `...` where there are more."""
+    """The first `MOST_REQUESTS` distinct ids, and `...` if there are more."""
     found: dict[str, None] = {}
     for each in ids:
         if each not in found:
@@ -34,22 +34,22 @@ def some(ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def configure(form: LogFormat, level: str, *, processes: bool = False) -> None:
-    """Send all that this process logs to stderr, from `level` on; of several `processes`, with its id."""
+    """Log to stderr from `level` on. With `processes`, plain lines have the process id."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else PlainFormatter(processes=processes))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def configure_engine(form: LogFormat) -> None:
-    """Have vLLM's processes, which are yet to start, log in the same form; plain leaves them as they are."""
+    """Make the processes that vLLM will start log in the same format. `plain` keeps vLLM's own."""
     if form == "json":
-        # vLLM's own handlers, and what they put before each line, would be no JSON.
+        # vLLM's own handlers and line prefixes are not JSON.
         os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
         os.environ[ENGINE_LOGS_JSON] = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
 
 
 def configure_in_engine() -> None:
-    """In a process of vLLM's: what `configure_engine` asked for."""
+    """Apply `configure_engine` inside a process of vLLM."""
     if level := os.environ.get(ENGINE_LOGS_JSON):
         configure("json", level)
 
@@ -68,9 +68,9 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, process, message; request_id, exception where there are.
+    """JSON lines with time, level, logger, process, message and, if present, request_id and exception.
 
-    A line that concerns several requests has a list, `request_ids`, instead.
+    A line of several requests has a list `request_ids` instead of `request_id`.
     """
 
     def format(self, record: logging.LogRecord) -> str:

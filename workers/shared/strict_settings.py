@@ -1,4 +1,4 @@
-"""What the settings of every process have in common: frozen, and nothing misspelt is passed over."""
+"""Base of the settings of every process: frozen, and unknown names are errors."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class StrictSettings(BaseSettings):
-    """Settings from the environment, with the prefix that a subclass gives in its `model_config`.
+    """Settings from environment variables with the prefix in the subclass's `model_config`.
 
-    Raises `ValidationError` for an unknown key, also for an environment variable that has the prefix but
-    is no setting: a misspelt one would otherwise have no effect and nobody would know.
+    Raises `ValidationError` for unknown keys, also for environment variables with the prefix. Otherwise a
+    misspelled setting would silently have no effect.
     """
 
     model_config = SettingsConfigDict(
@@ -33,28 +33,28 @@ class StrictSettings(BaseSettings):
 
 def _fit_for_a_header(token: SecretStr) -> SecretStr:
     if not re.fullmatch("[!-~]{16,}", token.get_secret_value()):
-        raise ValueError("a token has at least 16 characters, ASCII and no spaces")
+        raise ValueError("a token needs at least 16 characters, ASCII without spaces")
     return token
 
 
 Token = Annotated[SecretStr, AfterValidator(_fit_for_a_header)]
-"""A secret that goes over the wire as `Authorization: Bearer TOKEN`."""
+"""A secret, sent as `Authorization: Bearer TOKEN`."""
 
 
 class SettingsError(ValueError):
-    """Settings that have to change before a process can start: one line for each, with its variable."""
+    """Invalid settings: one line for each, with its variable."""
 
 
 Settings = TypeVar("Settings", bound=StrictSettings)
 
 
 def read_settings(settings: type[Settings], **given: Any) -> Settings:
-    """The settings of a process from its environment; `given` come first. Raises `SettingsError`."""
+    """Read settings from the environment; `given` values win. Raises `SettingsError`."""
     try:
         return settings(**given)
     except ValidationError as error:
         prefix = settings.model_config["env_prefix"]
-        # A fault of several settings together names them itself.
+        # Without a `loc`, the message names the settings itself.
         lines = [
             (f"{prefix}{str(fault['loc'][0]).upper()}: " if fault["loc"] else "")
             + fault["msg"].removeprefix("Value error, ")

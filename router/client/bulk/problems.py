@@ -1,18 +1,35 @@
-"""What ends a bulk run early: changes when another of its reasons needs an exit status of its own."""
+"""Errors of a bulk run: of one row, or of the whole run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be sent."""
+
+    reason: str
 
 
 class Refused(Exception):
-    """The run cannot begin or go on as it was asked for; the text says what to change."""
+    """The run cannot start or continue. The text says what to change."""
 
 
 class RowFailed(Exception):
-    """A row cannot be embedded, and rows that fail are not to be skipped."""
+    """A row cannot be embedded, and failed rows are not skipped."""
 
     def __init__(self, row: int, reason: str) -> None:
-        super().__init__(f"row {row} (the first is 0): {reason}")
+        super().__init__(f"row {row} (counted from 0): {reason}")
         self.row = row
 
 
 def missing(package: str) -> Refused:
-    """Something of the extra `bulk` is not installed."""
+    """The error for a missing package of the extra `bulk`."""
     return Refused(f"this needs {package}, which is not installed: pip install 'triptych[bulk]'")
+
+
+def no_column(path: Path, column: str, columns: Any) -> Refused:
+    """The error for a missing column."""
+    names = ", ".join(map(str, columns)) or "none"
+    return Refused(f"{path} has no column {column!r}; it has: {names} (--column names the one to embed)")

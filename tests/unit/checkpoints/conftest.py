@@ -1,4 +1,4 @@
-"""Upstream layouts to change at will, and the command line called in this process."""
+"""Fixtures: upstream layouts to modify, and the command line in this process."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Upstream:
-    """A copy of the fixture checkpoint that a test may spoil."""
+    """A copy of the fixture checkpoint that a test may modify."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,7 +56,7 @@ def upstream(tmp_path: Path) -> Upstream:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Calls `python -m workers.checkpoints ...` and gives its status, stdout and stderr."""
+    """Runs `python -m workers.checkpoints ...`; returns status, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -68,7 +68,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture(scope="session")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fixture checkpoint merged into float32; not to be changed."""
+    """The fixture checkpoint merged into float32; read-only."""
     out = tmp_path_factory.mktemp("merged")
     assert main(["merge", str(DATA), str(out), "--dtype", "float32"]) == 0
     return out
@@ -81,7 +81,7 @@ def data() -> Path:
 
 @pytest.fixture
 def variant(merged: Path, tmp_path: Path) -> Path:
-    """A variant that a test may spoil."""
+    """A variant that a test may modify."""
     return Path(shutil.copytree(merged / "code", tmp_path / "code"))
 
 

@@ -1,4 +1,4 @@
-"""A merge that ends suddenly leaves nothing that looks whole, and the next one clears up."""
+"""A killed merge leaves no folder that looks complete, and the next merge cleans up."""
 
 import contextlib
 import shutil
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from workers.checkpoints.variant import CheckpointError, kind_of, read_variant
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.variant import kind_of, read_variant
 from workers.checkpoints.writing import whole_folder
 
-# Says where it is and stays there until it is killed.
+# Reports and waits to be killed.
 STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
 PATCHES = {
     "in the middle of a shard": "from workers.checkpoints.writing import ShardWriter as W; write = W.write\n"
@@ -39,7 +40,7 @@ def stopped_merge(data: Path, out: Path, where: str):
 
 
 @pytest.mark.parametrize("where", PATCHES)
-def test_a_killed_merge_leaves_nothing_whole_and_the_next_succeeds(data, run, tmp_path, where):
+def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     with stopped_merge(data, tmp_path, where) as process:
         process.kill()
     [left] = tmp_path.iterdir()
@@ -54,7 +55,7 @@ def test_a_killed_merge_leaves_nothing_whole_and_the_next_succeeds(data, run, tm
     read_variant(tmp_path / "code")
 
 
-def test_a_killed_merge_that_was_given_a_name_is_still_not_whole(data, tmp_path):
+def test_renamed_partial_folder_is_refused(data, tmp_path):
     with stopped_merge(data, tmp_path, "in the middle of a shard"):
         pass
     [left] = tmp_path.iterdir()
@@ -64,7 +65,7 @@ def test_a_killed_merge_that_was_given_a_name_is_still_not_whole(data, tmp_path)
 
 
 @pytest.mark.parametrize("where", PATCHES)
-def test_a_killed_replacement_leaves_the_old_one_whole(data, run, merged, tmp_path, where):
+def test_killed_replacement_keeps_the_old(data, run, merged, tmp_path, where):
     shutil.copytree(merged / "code", tmp_path / "code")
     old = read_variant(tmp_path / "code")
     with stopped_merge(data, tmp_path, where):
@@ -73,7 +74,7 @@ def test_a_killed_replacement_leaves_the_old_one_whole(data, run, merged, tmp_pa
     assert '"digest_matches": true' in run("verify", tmp_path / "code", "--full", "--json")[1]
 
 
-def test_a_second_merge_waits_for_the_first(data, run, tmp_path):
+def test_second_merge_waits(data, run, tmp_path):
     with stopped_merge(data, tmp_path, "before the rename"):
         command = [sys.executable, "-m", "workers.checkpoints", "merge", str(data), str(tmp_path)]
         second = subprocess.Popen(
@@ -86,14 +87,14 @@ def test_a_second_merge_waits_for_the_first(data, run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
 
 
-def test_what_was_left_behind_makes_room_before_writing(tmp_path):
+def test_leftovers_are_removed_first(tmp_path):
     (tmp_path / ".code.partial-x").mkdir()
     (tmp_path / ".retrieval.partial-x").mkdir()
     with whole_folder(tmp_path / "code", replace=False) as partial:
         assert sorted(tmp_path.iterdir()) == sorted([partial, tmp_path / ".retrieval.partial-x"])
 
 
-def test_a_failure_leaves_nothing(tmp_path):
+def test_failure_leaves_nothing(tmp_path):
     def fail():
         with whole_folder(tmp_path / "code", replace=False) as partial:
             (partial / "half").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""The digest of weights, as its documentation defines it."""
+"""The digest of weights."""
 
 from hashlib import sha256
 
@@ -18,7 +18,7 @@ LINES = (
 )
 
 
-def test_any_order_and_any_pieces_give_the_documented_digest():
+def test_digest_is_as_documented():
     for tensors in (TENSORS, TENSORS[::-1]):
         digest = WeightsDigest()
         for spec, data in tensors:
@@ -28,7 +28,7 @@ def test_any_order_and_any_pieces_give_the_documented_digest():
         assert digest.hexdigest() == sha256(LINES.encode()).hexdigest()
 
 
-def test_shards_do_not_matter(tmp_path):
+def test_digest_ignores_shards(tmp_path):
     for name, shards in [("one", [TENSORS]), ("three", [[tensor] for tensor in TENSORS])]:
         folder = tmp_path / name
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What a merge writes, against W + (alpha / r) B A computed here."""
+"""Merged weights against W + (alpha / r) B A computed in float64."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from workers.checkpoints import merge
 from workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
-from workers.checkpoints.variant import read_variant
+from workers.checkpoints.variant import read_record, read_variant
 from workers.shared.contract import POOLS
 
 LAYERS = 2
@@ -37,7 +37,7 @@ def assert_merged(found, wanted, rtol):
 
 
 @pytest.mark.parametrize("task", POOLS)
-def test_float32_weights_are_base_plus_scaled_product(upstream, run, weights, tmp_path, task):
+def test_weights_are_base_plus_scaled_product(upstream, run, weights, tmp_path, task):
     upstream.change_adapter_config(lora_alpha=16)
     assert run("merge", upstream.path, tmp_path / "out", "--task", task, "--dtype", "float32")[0] == 0
     found = weights(tmp_path / "out" / task)
@@ -45,7 +45,7 @@ def test_float32_weights_are_base_plus_scaled_product(upstream, run, weights, tm
     assert_merged(found, expected(upstream, task, lambda module: 16 / 32), rtol=1e-5)
 
 
-def test_source_dtype_is_float32_rounded_once(upstream, run, weights, merged, tmp_path):
+def test_source_dtype_is_rounded_once(upstream, run, weights, merged, tmp_path):
     assert run("merge", upstream.path, tmp_path)[0] == 0
     for task in POOLS:
         exact, found = weights(merged / task), weights(tmp_path / task)
@@ -54,7 +54,7 @@ def test_source_dtype_is_float32_rounded_once(upstream, run, weights, merged, tm
             assert torch.equal(tensor, exact[name].bfloat16()), name
 
 
-def test_what_no_adapter_touches_is_identical(upstream, run, weights, tmp_path):
+def test_other_weights_are_unchanged(upstream, run, weights, tmp_path):
     assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
     base, found = upstream.base(), weights(tmp_path / "code")
     adapted = {base_name(module) for module in adapted_modules(LAYERS)}
@@ -63,7 +63,7 @@ def test_what_no_adapter_touches_is_identical(upstream, run, weights, tmp_path):
     assert sum(name.startswith("visual.") for name in base.keys() - adapted) == 30
 
 
-def test_shards_keep_their_names_and_tensors(data, merged):
+def test_shards_are_kept(data, merged):
     def shards(folder):
         return {file.name: list(safe_open(file, "pt").keys()) for file in folder.glob("model-*.safetensors")}
 
@@ -73,7 +73,7 @@ def test_shards_keep_their_names_and_tensors(data, merged):
     assert index["weight_map"] == {name: file for file, names in shards(data).items() for name in names}
 
 
-def test_rslora_and_patterns_set_the_scale(upstream, run, weights, tmp_path):
+def test_rslora_and_patterns_set_scale(upstream, run, weights, tmp_path):
     module = "layers.1.mlp.up_proj"
 
     def halve(tensors):
@@ -94,7 +94,7 @@ def test_rslora_and_patterns_set_the_scale(upstream, run, weights, tmp_path):
     assert_merged(weights(tmp_path / "code"), expected(upstream, "code", scale), rtol=1e-5)
 
 
-def test_new_style_base_names_merge_alike(upstream, run, weights, merged, tmp_path):
+def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
     def rename(name):
         if name.startswith("visual."):
             return f"model.{name}"
@@ -108,7 +108,7 @@ def test_new_style_base_names_merge_alike(upstream, run, weights, merged, tmp_pa
     assert all(torch.equal(found[rename(name)], tensor) for name, tensor in old.items())
 
 
-def test_one_file_without_an_index_is_a_source_too(upstream, run, weights, merged, tmp_path):
+def test_single_file_source(upstream, run, weights, merged, tmp_path):
     from safetensors.torch import save_file
 
     save_file(upstream.base(), upstream.path / "model.safetensors")
@@ -118,14 +118,14 @@ def test_one_file_without_an_index_is_a_source_too(upstream, run, weights, merge
     assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
 
 
-def test_blocks_of_rows_do_not_show(data, run, weights, merged, tmp_path, monkeypatch):
+def test_blocks_do_not_change_weights(data, run, weights, merged, tmp_path, monkeypatch):
     # 256 columns: three rows at a time, and the last block shorter; 640 x 256 is copied in pieces too.
     monkeypatch.setattr(merge, "BLOCK_VALUES", 3 * 256 + 10)
     assert run("merge", data, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
     assert_merged(weights(tmp_path / "code"), weights(merged / "code"), rtol=1e-5)
 
 
-def test_a_config_with_a_text_part_merges_alike(upstream, run, tmp_path):
+def test_nested_text_config_merges_alike(upstream, run, tmp_path):
     file = upstream.path / "config.json"
     config = json.loads(file.read_text())
     text = {"num_hidden_layers", "hidden_size", "rope_scaling", "rope_theta", "vocab_size", "torch_dtype"}
@@ -135,7 +135,7 @@ def test_a_config_with_a_text_part_merges_alike(upstream, run, tmp_path):
     assert read_variant(tmp_path / "code").dimensions == 256
     found = json.loads((tmp_path / "code" / "config.json").read_text())
     assert found["torch_dtype"] == "float32"
-    # What the part said of the dtype would win over the line above.
+    # A nested dtype would win over the one above.
     assert found["text_config"].keys() == text - {"torch_dtype"}
 
 
@@ -163,16 +163,17 @@ def test_config_is_ready_for_vllm(upstream, run, tmp_path):
     ).read_bytes()
 
 
-def test_variant_record_says_where_it_comes_from(upstream, run, tmp_path):
+def test_record_names_the_source(upstream, run, tmp_path):
     upstream.change_adapter_config(lora_alpha=64)
     assert run("merge", upstream.path, tmp_path, "--task", "text-matching")[0] == 0
     variant = read_variant(tmp_path / "text-matching")
-    assert (variant.task, variant.r, variant.alpha) == ("text-matching", 32, 64)
+    record = read_record(tmp_path / "text-matching")
+    assert (record.task, record.r, record.alpha) == ("text-matching", 32, 64)
     assert (variant.dtype, variant.dimensions, variant.multivector_dimensions) == ("bfloat16", 256, 128)
     assert (variant.source, variant.revision) == (str(upstream.path), None)
 
 
-def test_hub_id_is_fetched_at_the_reference_revision(data, run, tmp_path, monkeypatch):
+def test_hub_id_is_fetched_at_revision(data, run, tmp_path, monkeypatch):
     import huggingface_hub
 
     asked = []
@@ -189,14 +190,14 @@ def test_hub_id_is_fetched_at_the_reference_revision(data, run, tmp_path, monkey
     assert (variant.source, variant.revision) == ("jinaai/jina-embeddings-v4", revision)
 
 
-def test_digest_depends_on_weights_alone(upstream, run, merged, tmp_path):
+def test_digest_depends_only_on_weights(upstream, run, merged, tmp_path):
     upstream.change_json("config.json", note="another config")
     assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
     assert len({read_variant(merged / task).digest for task in POOLS}) == 3
 
 
-def test_existing_output_of_this_source_is_left_alone(upstream, run, tmp_path):
+def test_same_output_is_kept(upstream, run, tmp_path):
     assert run("merge", upstream.path, tmp_path / "out")[0] == 0
     before = {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*")}
     status, out, _ = run("merge", upstream.path, tmp_path / "out")
@@ -206,7 +207,7 @@ def test_existing_output_of_this_source_is_left_alone(upstream, run, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["source", "dtype", "cut short"])
-def test_other_output_is_replaced_only_by_force(upstream, run, weights, tmp_path, what):
+def test_other_output_needs_force(upstream, run, weights, tmp_path, what):
     options = ["merge", upstream.path, tmp_path / "out", "--task", "code"]
     assert run(*options)[0] == 0
     if what == "source":

@@ -1,4 +1,4 @@
-"""Merged weights in transformers give the vectors of the model's own code with unmerged adapters."""
+"""Merged weights in transformers give the vectors of the published code with unmerged adapters."""
 
 import json
 
@@ -46,7 +46,7 @@ def cosines(found, wanted):
 
 
 @pytest.mark.parametrize("role", PREFIX)
-def test_texts(served, reference, data, role):
+def test_texts_match_reference(served, reference, data, role):
     task, hidden, project = served
     texts = json.loads((data / "reference_texts.json").read_text())
     for number, text in enumerate(texts[:6]):
@@ -59,7 +59,7 @@ def test_texts(served, reference, data, role):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
-def test_images(served, reference, data, number):
+def test_images_match_reference(served, reference, data, number):
     task, hidden, project = served
     image = Image.open(data / f"reference_image_{number}.png").convert("RGB")
     ids, states = hidden(text=[PROMPT], images=[image])

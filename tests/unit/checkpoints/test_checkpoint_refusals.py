@@ -1,4 +1,4 @@
-"""What cannot be merged is refused by name, before anything is written."""
+"""Sources that cannot be merged are refused before anything is written, and the error names the cause."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from workers.checkpoints.layout import adapter_key
 
 @pytest.fixture
 def refused(upstream, run, tmp_path):
-    """Merges and gives the error, having seen that nothing was written."""
+    """Merges, checks that nothing was written, and returns the error."""
 
     def refused(*options):
         status, _, error = run("merge", upstream.path, tmp_path / "out", *options)
@@ -35,13 +35,13 @@ def test_missing_modules_are_all_named(upstream, refused):
     assert error.count("missing: ") == 4
 
 
-def test_a_missing_projector_adapter_is_named(upstream, refused):
+def test_missing_projector_is_named(upstream, refused):
     keys = [adapter_key("multi_vector_projector", half, "retrieval") for half in ("A", "B")]
     upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in keys])
     assert all(f"missing: {key}" in refused() for key in keys)
 
 
-def test_half_an_adapter_is_named_even_of_another_task(upstream, refused):
+def test_half_adapter_is_named(upstream, refused):
     upstream.change_adapters(lambda tensors: tensors.pop(UP))
     assert f"missing, without its other half: {UP}" in refused("--task", "retrieval")
 
@@ -72,7 +72,7 @@ def test_wrong_shapes_are_all_named(upstream, refused):
     assert f"{DOWN} is [255, 32], should be [256, 32]" in error
 
 
-def test_tasks_of_an_adapter_file_with_one_task_alone(upstream, run, refused, tmp_path):
+def test_adapter_file_with_one_task(upstream, run, refused, tmp_path):
     def only_code(tensors):
         for key in [key for key in tensors if ".code." not in key]:
             del tensors[key]
@@ -99,27 +99,27 @@ def test_tasks_of_an_adapter_file_with_one_task_alone(upstream, run, refused, tm
         {"lora_alpha": "high"},
     ],
 )
-def test_settings_that_would_merge_otherwise_are_refused(upstream, refused, setting):
+def test_unsupported_settings_are_refused(upstream, refused, setting):
     upstream.change_adapter_config(**setting)
     assert next(iter(setting)) in refused()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(upstream, refused, value):
+def test_non_finite_values_are_refused(upstream, refused, value):
     upstream.change_adapters(lambda tensors: tensors[UP].__setitem__((3, 5), value))
     assert "model.layers.1.mlp.up_proj.weight" in refused("--task", "code")
 
 
-def test_a_base_that_lacks_a_module_is_refused(upstream, refused):
+def test_base_without_a_module_is_refused(upstream, refused):
     upstream.change_json("config.json", num_hidden_layers=3)
     assert "layers.2.self_attn.q_proj" in refused()
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
-def test_a_quantised_base_is_refused(upstream, refused, dtype):
+def test_quantized_base_is_refused(upstream, refused, dtype):
     file = upstream.path / "model-00002-of-00002.safetensors"
     save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
-    assert "quantised" in refused()
+    assert "quantized" in refused()
 
 
 @pytest.mark.parametrize(
@@ -143,18 +143,18 @@ def test_damaged_sources_are_refused(upstream, refused, name, how):
     assert name.split("/")[-1] in refused()
 
 
-def test_what_is_merged_already_is_refused(merged, run, tmp_path):
+def test_merged_source_is_refused(merged, run, tmp_path):
     status, _, error = run("merge", merged / "code", tmp_path / "out")
     assert status == 1
     assert "merged already" in error
 
 
-def test_a_full_disk_is_seen_before_writing(refused, monkeypatch):
+def test_full_disk_is_detected_first(refused, monkeypatch):
     monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
     assert "MB" in refused()
 
 
-def test_a_hub_that_cannot_be_reached_says_what_to_do(run, tmp_path, monkeypatch):
+def test_unreachable_hub_says_what_to_do(run, tmp_path, monkeypatch):
     import huggingface_hub
 
     def unreachable(*_, **__):
@@ -168,11 +168,11 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(run, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "a/b/c"])
-def test_a_path_that_is_not_there_is_not_asked_of_the_hub(run, tmp_path, source):
+def test_missing_path_is_not_fetched(run, tmp_path, source):
     status, _, error = run("merge", source, tmp_path / "out")
     assert status == 1
-    assert "no folder and no Hugging Face id" in error
+    assert "neither a folder nor a Hugging Face id" in error
 
 
-def test_a_revision_of_a_folder_is_refused(refused):
+def test_revision_of_folder_is_refused(refused):
     assert "revision" in refused("--revision", "main")

@@ -1,4 +1,4 @@
-"""The vector space: what changes it, and what does not."""
+"""What changes the vector space."""
 
 import json
 import shutil
@@ -37,20 +37,20 @@ def changed(folder: Path, name: str, change: Callable[[dict[str, Any]], object])
     (folder / name).write_text(json.dumps(content))
 
 
-def test_each_task_has_a_space_of_its_own(merged: Path) -> None:
+def test_tasks_have_different_spaces(merged: Path) -> None:
     spaces = {space_of(merged / task) for task in ("retrieval", "text-matching", "code")}
     assert len(spaces) == 3
     assert all(len(space) == 16 for space in spaces)
 
 
-def test_a_copy_elsewhere_is_of_the_same_space(merged: Path, tmp_path: Path) -> None:
+def test_copy_has_the_same_space(merged: Path, tmp_path: Path) -> None:
     shutil.copytree(merged / "code", tmp_path / "copy")
     for key in ("_name_or_path", "transformers_version", "torch_dtype"):
         changed(tmp_path / "copy", layout.CONFIG, lambda config, key=key: config.update({key: "other"}))
     assert space_of(tmp_path / "copy") == space_of(merged / "code")
 
 
-def test_without_a_record_the_weights_are_read(merged: Path) -> None:
+def test_weights_are_read_without_record(merged: Path) -> None:
     read: list[int] = []
 
     def progress(title: str, nbytes: int) -> Callable[[int], object]:
@@ -62,7 +62,7 @@ def test_without_a_record_the_weights_are_read(merged: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [{"dtype": "bfloat16"}, {"quantization": "fp8"}])
-def test_other_arithmetic_is_another_space(merged: Path, option: dict[str, str]) -> None:
+def test_dtype_changes_space(merged: Path, option: dict[str, str]) -> None:
     assert space_of(merged / "code", **option) != space_of(merged / "code")  # type: ignore[arg-type]
 
 
@@ -74,7 +74,7 @@ def test_other_arithmetic_is_another_space(merged: Path, option: dict[str, str])
         (layout.TOKENIZER, lambda tokenizer: tokenizer["model"].update(unk_token="x")),
     ],
 )
-def test_other_files_are_another_space(
+def test_files_change_space(
     merged: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], object]
 ) -> None:
     folder = tmp_path / "code"

@@ -1,4 +1,4 @@
-"""Tiny checkpoints: the upstream layout, the real shapes, the same every time, and outputs that differ."""
+"""Tiny checkpoints have the upstream layout, real shapes and vectors that differ."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def digests(folder):
     }
 
 
-def test_the_layout_is_upstreams(tiny, data):
+def test_layout_equals_upstream(tiny, data):
     def names(folder):
         return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
@@ -50,12 +50,12 @@ def test_the_layout_is_upstreams(tiny, data):
     assert sum(path.stat().st_size for path in tiny.rglob("*")) < 100e6
 
 
-def test_tensor_names_are_upstreams(tiny, data, weights):
+def test_tensor_names_equal_upstream(tiny, data, weights):
     assert weights(tiny).keys() == weights(data).keys()
     assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()
 
 
-def test_config_has_the_real_shapes(tiny):
+def test_config_has_real_shapes(tiny):
     config = json.loads((tiny / "config.json").read_text())
     assert (config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]) == (
         2048,
@@ -65,13 +65,13 @@ def test_config_has_the_real_shapes(tiny):
     assert config["rope_scaling"]["mrope_section"] == [16, 24, 24]
 
 
-def test_a_variant_has_all_dimensions(variants):
+def test_variant_has_all_dimensions(variants):
     for task in POOLS:
         variant = read_variant(variants / task)
         assert (variant.dimensions, variant.multivector_dimensions, variant.dtype) == (2048, 128, "bfloat16")
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path):
+def test_seed_determines_the_bytes(tmp_path):
     for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
         command = [sys.executable, "-m", "workers.checkpoints", "tiny", "--nano", "--seed", str(seed)]
         subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path):
     assert changed == {str(path) for path in first if path.suffix == ".safetensors"}
 
 
-def test_an_existing_folder_is_not_overwritten(tiny, run):
+def test_existing_folder_is_kept(tiny, run):
     before = digests(tiny)
     status, _, error = run("tiny", tiny, "--nano")
     assert status == 1
@@ -103,7 +103,7 @@ def test_tokens_are_plausible(tiny):
 
 
 @pytest.mark.parametrize("size", ["tiny", "nano"])
-def test_transformers_loads_it_and_vectors_differ(variants, tmp_path, size):
+def test_transformers_vectors_differ(variants, tmp_path, size):
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
     if size == "nano":
@@ -131,7 +131,7 @@ def test_transformers_loads_it_and_vectors_differ(variants, tmp_path, size):
         assert (vectors[task] * vectors[other]).sum(1).max() < 0.8
 
 
-def test_special_tokens_agree_with_the_config(tiny, variants):
+def test_special_tokens_match_config(tiny, variants):
     from transformers import AutoConfig, AutoProcessor
 
     config = AutoConfig.from_pretrained(variants / "code")

@@ -1,4 +1,4 @@
-"""What a folder is said to be, and whether a worker may load it."""
+"""What `verify` reports, and which folders a worker may load."""
 
 import json
 import subprocess
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints.variant import CheckpointError, read_variant
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.variant import read_variant
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def verify(run):
 
 @pytest.fixture
 def official(variant):
-    """As jinaai/jina-embeddings-v4-vllm-*: merged, no record of it, no projector."""
+    """Like jinaai/jina-embeddings-v4-vllm-*: merged, without variant.json and projector."""
     (variant / "variant.json").unlink()
     edit(variant / "config.json", architectures=["Qwen2_5_VLForConditionalGeneration"])
     weight_map = json.loads((variant / "model.safetensors.index.json").read_text())["weight_map"]
@@ -41,7 +42,7 @@ def edit(file: Path, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-def test_a_variant_can_be_served(variant, verify):
+def test_variant_can_be_served(variant, verify):
     report = verify(variant)
     assert (report["kind"], report["task"], report["dtype"]) == ("variant", "code", "float32")
     assert (report["dimensions"], report["multivector_dimensions"]) == (256, 128)
@@ -50,7 +51,7 @@ def test_a_variant_can_be_served(variant, verify):
     assert verify(variant, "--full")["digest_matches"] is True
 
 
-def test_full_sees_one_changed_byte(variant, verify):
+def test_full_detects_one_changed_byte(variant, verify):
     file = variant / "model-00001-of-00002.safetensors"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -61,22 +62,22 @@ def test_full_sees_one_changed_byte(variant, verify):
     assert "merge again" in report["why_not"]
 
 
-def test_an_official_folder_can_be_served_without_multivectors(official, verify):
+def test_official_folder_can_be_served(official, verify):
     report = verify(official)
     assert (report["kind"], report["task"], report["multivector_dimensions"]) == ("official", None, None)
     assert report["servable"]
     variant = read_variant(official)
-    assert (variant.task, variant.digest, variant.r, variant.alpha) == (None, None, None, None)
+    assert (variant.task, variant.digest) == (None, None)
     assert (variant.dimensions, variant.dtype) == (256, "float32")
 
 
-def test_upstream_has_to_be_merged_first(upstream, verify):
+def test_upstream_must_be_merged(upstream, verify):
     report = verify(upstream.path)
     assert (report["kind"], report["dtype"], report["servable"]) == ("upstream", "bfloat16", False)
     assert "merge" in report["why_not"]
 
 
-def test_a_base_without_its_adapters_is_never_served(upstream, verify):
+def test_bare_base_is_refused(upstream, verify):
     (upstream.path / "adapters" / "adapter_model.safetensors").unlink()
     report = verify(upstream.path)
     assert (report["kind"], report["servable"]) == ("incomplete", False)
@@ -84,7 +85,7 @@ def test_a_base_without_its_adapters_is_never_served(upstream, verify):
 
 
 @pytest.mark.parametrize("content", ["nothing", "a file", "another model", "no folder"])
-def test_other_folders_are_no_checkpoint(tmp_path, verify, content):
+def test_other_folders_are_refused(tmp_path, verify, content):
     folder = tmp_path / "folder"
     if content != "no folder":
         folder.mkdir()
@@ -107,7 +108,7 @@ def test_other_folders_are_no_checkpoint(tmp_path, verify, content):
     ],
 )
 @pytest.mark.parametrize("how", ["missing", "empty"])
-def test_a_variant_with_a_damaged_file_is_refused(variant, verify, name, how):
+def test_damaged_file_is_refused(variant, verify, name, how):
     if how == "missing":
         (variant / name).unlink()
     else:
@@ -130,13 +131,13 @@ def test_a_variant_with_a_damaged_file_is_refused(variant, verify, name, how):
         ("config.json", {"hidden_size": 128}),
     ],
 )
-def test_a_record_that_contradicts_the_folder_is_refused(variant, file, values):
+def test_contradicting_record_is_refused(variant, file, values):
     edit(variant / file, **values)
     with pytest.raises(CheckpointError, match=file):
         read_variant(variant)
 
 
-def test_missing_shards_are_all_named(variant):
+def test_missing_shards_are_named(variant):
     shards = sorted(variant.glob("model-*"))
     for shard in shards:
         shard.unlink()
@@ -144,14 +145,14 @@ def test_missing_shards_are_all_named(variant):
         read_variant(variant)
 
 
-def test_a_variant_without_its_record_is_refused(variant, verify):
+def test_variant_without_record_is_refused(variant, verify):
     (variant / "variant.json").unlink()
     report = verify(variant)
     assert (report["kind"], report["servable"]) == ("incomplete", False)
     assert "variant.json" in report["why_not"]
 
 
-def test_an_index_that_disagrees_with_the_shards_is_refused(variant):
+def test_wrong_index_is_refused(variant):
     index = variant / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
     weight_map["model.norm.weight"] = "model-00002-of-00002.safetensors"
@@ -160,7 +161,7 @@ def test_an_index_that_disagrees_with_the_shards_is_refused(variant):
         read_variant(variant)
 
 
-def test_text_report_says_the_same(variant, official, run):
+def test_text_report(variant, official, run):
     status, out, _ = run("verify", official)
     assert status == 0
     assert "WORKER_TASK" in out
@@ -168,7 +169,7 @@ def test_text_report_says_the_same(variant, official, run):
     assert "can be served" in out
 
 
-def test_reading_a_variant_imports_no_torch_and_no_vllm(merged):
+def test_read_variant_imports_no_torch(merged):
     code = (
         "import sys; from pathlib import Path; from workers.checkpoints.variant import read_variant;"
         f"read_variant(Path({str(merged / 'code')!r}));"

@@ -1,16 +1,39 @@
-"""What every deploy test has: no settings from outside, and fake children."""
+"""Fixtures of the deploy tests: a clean environment and fake children."""
 
+import contextlib
 import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.deploy.fakes import Fakes
+from deploy.common.process_guard import Guard
+from deploy.local.supervisor import GaveUp
+from tests.unit.deploy.fakes import Fakes, Run
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Fakes:
     return Fakes(tmp_path)
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., Run]]:
+    runs: list[Run] = []
+    guard = Guard()
+
+    def start(*arguments: Any, **options: Any) -> Run:
+        runs.append(Run(*arguments, guard=guard, **options))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.supervisor.stop()
+        run.supervisor.stop()
+        with contextlib.suppress(GaveUp):
+            await run.task
+    guard.close()
 
 
 @pytest.fixture(autouse=True)

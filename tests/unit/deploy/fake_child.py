@@ -59,7 +59,7 @@ if "grandchild" in options:
 if "exit_code" in options and ("exit_file" not in options or exists("exit_file")):
     sys.exit(options["exit_code"])
 
-signal.alarm(300)  # whatever becomes of the test, this does not stay
+signal.alarm(300)  # it ends even if the test does not end it
 server = socket.socket()
 server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 server.bind(("127.0.0.1", options["port"]))

@@ -1,6 +1,7 @@
-"""Fake children on free ports, and waiting for what they do without sleeping blindly."""
+"""Fake children on free ports, and helpers that wait for them."""
 
 import asyncio
+import io
 import json
 import os
 import select
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.local.spec import Spec
+from deploy.local.output import Output
+from deploy.local.supervisor import Spec, Supervisor
 from loadtests.processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
@@ -18,7 +20,7 @@ PATIENCE = 20.0
 
 
 class Fakes:
-    """Makes specs of fake children, and reads what they noted."""
+    """Makes specs of fake children, and reads the events that they write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,6 +35,41 @@ class Fakes:
 
     def events(self) -> list[str]:
         return self._events.read_text().splitlines()
+
+
+class Run:
+    """A running supervisor, its output and the delays before its restarts."""
+
+    def __init__(self, router: Spec, workers: list[Spec], **options: Any) -> None:
+        self.text = io.StringIO()
+        self.delays: list[float] = []
+        self.all_ready = asyncio.Event()
+        self.supervisor = Supervisor(
+            router,
+            workers,
+            output=Output([router.name, *(spec.name for spec in workers)], self.text),
+            guard=options.pop("guard"),
+            stop_seconds=options.pop("stop_seconds", 20.0),
+            on_ready=self.all_ready.set,
+            sleep=self._sleep,
+            **options,
+        )
+        self.task = asyncio.create_task(self.supervisor.run())
+
+    async def _sleep(self, seconds: float) -> None:
+        self.delays.append(seconds)
+        await asyncio.sleep(0)
+
+    async def ready(self) -> None:
+        await until(lambda: self.all_ready.is_set() or self.task.done())
+        assert self.all_ready.is_set(), self.text.getvalue()
+
+    def pid(self, name: str) -> int:
+        return self.supervisor.children[name].pid
+
+    async def stop(self) -> None:
+        self.supervisor.stop()
+        await self.task
 
 
 async def until(condition: Callable[[], object]) -> None:

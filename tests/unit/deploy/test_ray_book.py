@@ -1,4 +1,4 @@
-"""The book of who serves where: leases, learning, and what routers have seen."""
+"""The book of workers and routers: leases, and the load."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def old_book() -> Book:
     return Book(NOW - LEARNING_SECONDS)
 
 
-def test_the_document_names_the_workers_of_each_pool() -> None:
+def test_the_document_lists_workers_by_pool() -> None:
     book = old_book()
     for one in (member("b"), member("a"), member("c", "code")):
         book.beat(one, NOW)
@@ -27,14 +27,14 @@ def test_the_document_names_the_workers_of_each_pool() -> None:
     ]
 
 
-def test_a_new_book_names_nobody_until_everybody_can_have_been_heard() -> None:
+def test_a_new_book_waits_for_a_lease() -> None:
     book = Book(NOW)
     book.beat(member("a"), NOW)
     assert book.document(NOW + LEARNING_SECONDS - 0.01) is None
     assert book.document(NOW + LEARNING_SECONDS) != []
 
 
-def test_whoever_is_silent_for_a_lease_is_gone() -> None:
+def test_leases_expire() -> None:
     book = old_book()
     book.beat(member("a"), NOW)
     book.report(RouterReport("r", "node", "url"), NOW)
@@ -44,7 +44,7 @@ def test_whoever_is_silent_for_a_lease_is_gone() -> None:
     assert book.routers(NOW + LEASE_SECONDS + 0.1) == []
 
 
-def test_a_late_beat_does_not_bring_back_who_has_left() -> None:
+def test_a_late_beat_is_ignored() -> None:
     book = old_book()
     book.beat(member("a"), NOW)
     book.leave("a", NOW)
@@ -58,7 +58,7 @@ def reporting(id: str, arrived: float, *, waiting: float = 0) -> RouterReport:
     )
 
 
-def test_pressure_is_that_of_all_routers_and_unknown_without_any() -> None:
+def test_pressure_sums_all_routers() -> None:
     book = old_book()
     assert book.pressure("code", NOW) is None
     book.report(reporting("r", 0, waiting=10), NOW)
@@ -68,9 +68,9 @@ def test_pressure_is_that_of_all_routers_and_unknown_without_any() -> None:
     assert Book(NOW).pressure("code", NOW) is None
 
 
-def test_the_flow_is_what_came_since_the_reports_before() -> None:
+def test_flow_counts_new_tokens_only() -> None:
     book = old_book()
-    # What a router had served before it was first heard of says nothing of now.
+    # Tokens before the first report do not count.
     book.report(reporting("r", 1_000_000), NOW)
     for second in range(1, 61):
         book.report(reporting("r", 1_000_000 + 100 * second), NOW + second)
@@ -80,7 +80,7 @@ def test_the_flow_is_what_came_since_the_reports_before() -> None:
     assert pressure.tokens_per_second == pytest.approx(150, rel=0.15)
 
 
-def test_a_router_that_starts_again_takes_nothing_back() -> None:
+def test_a_router_restart_keeps_the_flow() -> None:
     book = old_book()
     book.report(reporting("r", 1000), NOW)
     book.report(reporting("r", 1100), NOW + 1)
@@ -89,9 +89,9 @@ def test_a_router_that_starts_again_takes_nothing_back() -> None:
     assert book.pressure("code", NOW + 1) == before
 
 
-def test_served_and_forgotten_are_what_every_router_says() -> None:
+def test_served_by_all_and_known_by_none() -> None:
     book = old_book()
-    # Without a router there is nobody to wait for.
+    # Without routers both hold.
     assert book.served_by_all("a", NOW)
     assert book.known_by_none("a", NOW)
     both = frozenset({"a"})
@@ -103,18 +103,18 @@ def test_served_and_forgotten_are_what_every_router_says() -> None:
     assert book.served_by_all("a", NOW)
     book.report(RouterReport("r", "node", "url"), NOW)
     assert not book.known_by_none("a", NOW)
-    # One that is gone keeps nobody waiting.
+    # A router that left does not count.
     book.forget_router("s")
     assert book.known_by_none("a", NOW)
 
 
-def test_what_waits_is_to_be_done_within_the_time_for_it_besides_what_comes() -> None:
+def test_demand_has_arrivals_and_backlog() -> None:
     assert Pressure(300, 20, 50).demand(backlog_seconds=30) == 60
     assert replicas_for(60, tokens_per_second=100, utilization=0.5) == pytest.approx(1.2)
     assert Pressure(tokens_per_second=SMALLEST_FLOW / 2).demand(30) == 0
 
 
-def test_a_flow_follows_what_lasts_and_forgets_what_has_passed() -> None:
+def test_a_flow_is_a_moving_average() -> None:
     flow = Flow()
     for step in range(600):
         flow.observe(10, step / 10)

@@ -1,4 +1,4 @@
-"""The configuration of a cluster's deployment: what it takes, and how it says what is wrong."""
+"""The configuration of a deployment on Ray, and its errors."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deploy.ray.config import ConfigError, environment, parse_config, read_config
-from deploy.ray.worker import worker_environment
+from deploy.ray.pool_worker import worker_environment
 from router.settings import RouterSettings
 from workers.settings import WorkerSettings
 
@@ -51,23 +51,23 @@ def pools(**its: Any) -> dict[str, Any]:
             "write batch_items under worker of a pool",
         ),
         (pools() | {"routers": {"env": {"ROUTER_HOST": "a"}}}, "write instead: host"),
-        (pools() | {"worker_ports": "9-8"}, "9-8 is no range of ports"),
+        (pools() | {"worker_ports": "9-8"}, "9-8 is not a range"),
         (pools() | {"name": "Two words"}, "name: "),
         ([], "Input should be"),
     ],
 )
-def test_what_is_wrong_is_named(document: Any, said: str) -> None:
+def test_errors_name_the_field(document: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_config(document)
 
 
-def test_settings_are_judged_without_the_environment_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_BATCH_TOKENS", "nonsense")
     monkeypatch.setenv("ROUTER_WORKERS", "nonsense")
     parse_config(pools(worker={"batch_items": 2}) | {"routers": {"settings": {"lanes": 2}}})
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         read_config(tmp_path / "nowhere.yaml")
     broken = tmp_path / "broken.yaml"
@@ -83,7 +83,7 @@ def test_the_examples_are_valid(path: Path) -> None:
         assert read_config(path).pools
 
 
-def test_settings_become_the_environment_that_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_as_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"batch_tokens": 128, "engine_args": {"seed": 1}, "dtype": "float32", "enforce_eager": True}
     for name, value in environment("WORKER_", {"model": "m", **given}).items():
         monkeypatch.setenv(name, value)
@@ -95,7 +95,7 @@ def test_settings_become_the_environment_that_is_read_back(monkeypatch: pytest.M
     assert RouterSettings().media_fetch is False
 
 
-def test_the_placement_comes_before_the_configuration_and_that_before_the_node() -> None:
+def test_precedence_of_the_environment() -> None:
     pool = parse_config(
         pools(gpus=0.25, revision="r", worker={"batch_tokens": 128}, env={"A": "pool"})
     ).pools["code"]
@@ -127,7 +127,7 @@ def test_the_placement_comes_before_the_configuration_and_that_before_the_node()
     assert "ROUTER_PORT" not in env
 
 
-def test_a_share_of_the_memory_that_is_given_stays() -> None:
+def test_a_configured_memory_share_stays() -> None:
     pool = parse_config(pools(gpus=0.5, worker={"gpu_memory_utilization": 0.3})).pools["code"]
     env = worker_environment(pool, "code", "h", 1, "t", {})
     assert env["WORKER_GPU_MEMORY_UTILIZATION"] == "0.3"

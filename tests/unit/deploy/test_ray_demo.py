@@ -1,4 +1,4 @@
-"""The demo's configuration: what it is made of, whatever the environment and the machine are like."""
+"""The configuration of the demo on Ray."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deploy.ray.config import ClusterConfig, ConfigError
 
 @pytest.fixture(autouse=True)
 def _made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its checkpoints are there."""
+    """The checkpoints of the demo exist."""
     monkeypatch.setattr(demo.machine, "usable_gpus", lambda: ())
     monkeypatch.chdir(tmp_path)
     for pool in ("retrieval", "text-matching", "code"):
@@ -34,7 +34,7 @@ def places(config: ClusterConfig) -> dict[str, str]:
         ("DEPLOY_TYPO", "1"),
     ],
 )
-def test_what_is_set_for_one_machine_is_not_the_demos(
+def test_the_demo_ignores_deploy_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -44,18 +44,18 @@ def test_what_is_set_for_one_machine_is_not_the_demos(
     }
 
 
-def test_on_a_machine_with_a_gpu_the_engines_share_it_instead_of_finding_it_themselves(
+def test_demo_engines_share_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert {pool.gpus for pool in demo.make().pools.values()} == {0}
     monkeypatch.setattr(demo.machine, "usable_gpus", lambda: ("0",))
     pools = demo.make().pools.values()
     assert all(0 < pool.gpus < 1 for pool in pools)
-    # All that there may be, and one more while a pool is upgraded.
+    # The most replicas, and one more during an upgrade.
     assert sum(pool.gpus * pool.most for pool in pools) + max(pool.gpus for pool in pools) <= 1
 
 
-def test_a_driver_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise NoAnswer("`nvidia-smi -L` fails: version mismatch")
 

@@ -1,4 +1,4 @@
-"""How replicas ask for the directory while the head is away."""
+"""Calls to the directory while the head is down."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from deploy.ray.directory import DirectoryClient, DirectoryLost
 
 
 class Method:
-    """One of an actor that answers at once, or fails."""
+    """A method of an actor that answers at once, or fails."""
 
     def __init__(self, answer: Callable[[], str]) -> None:
         self._answer = answer
@@ -34,7 +34,7 @@ class Actor:
         self.look = Method(answer)
 
 
-async def test_however_often_it_is_asked_one_thread_waits_for_the_head(
+async def test_one_search_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     back = threading.Event()
@@ -51,7 +51,7 @@ async def test_however_often_it_is_asked_one_thread_waits_for_the_head(
         with pytest.raises(DirectoryLost, match="no answer within"):
             await client.ask("look", seconds=0.02)
     assert searches == ["mine"]
-    # That one will never end.
+    # The search that hangs is given up.
     monkeypatch.setattr(directory, "SEARCH_SECONDS", 0.0)
     with pytest.raises(DirectoryLost):
         await client.ask("look", seconds=0.02)
@@ -62,7 +62,7 @@ async def test_however_often_it_is_asked_one_thread_waits_for_the_head(
     assert searches == ["mine"] * 2
 
 
-async def test_an_actor_that_is_gone_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone() -> str:
         raise ValueError("the actor died")
 

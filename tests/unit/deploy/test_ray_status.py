@@ -1,4 +1,4 @@
-"""What is said of a deployment on a cluster: when it is settled; a silent directory is not an empty one."""
+"""The status of a deployment on Ray."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ KNOWN = Overview([MEMBER], [ROUTER], {})
 
 
 def said(status: str = "RUNNING", **states: int) -> Any:
-    """What Serve says of an application with one deployment."""
+    """Serve's status of an application with one deployment."""
     deployment = SimpleNamespace(replica_states=states or {"RUNNING": 1}, message="")
     return SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments={"d": deployment})
 
@@ -28,7 +28,7 @@ def seen(overview: Overview | None = KNOWN, pool: Any = None, routers: Any = Non
     return read_status(CONFIG, applications, overview, NODES)
 
 
-def test_what_runs_as_it_is_meant_to_is_settled_and_healthy() -> None:
+def test_a_running_deployment_is_settled() -> None:
     status = seen()
     assert (status.settled, status.healthy, status.line) == (True, True, "code 1/1; routers 1")
 
@@ -43,11 +43,11 @@ def test_what_runs_as_it_is_meant_to_is_settled_and_healthy() -> None:
     ],
     ids=["a pool starts", "a replica stops", "the routers start", "no router has reported"],
 )
-def test_what_is_on_its_way_is_not_settled(status: Status) -> None:
+def test_a_changing_deployment_is_not_settled(status: Status) -> None:
     assert not status.settled
 
 
-def test_a_directory_that_does_not_answer_is_said_and_waited_for() -> None:
+def test_a_silent_directory_is_reported() -> None:
     status = seen(None)
     assert not status.settled
     assert not status.healthy

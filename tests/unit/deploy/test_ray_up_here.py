@@ -1,4 +1,4 @@
-"""`python -m deploy ray up --local` and signals: an end in order, with status 0 and no stack trace."""
+"""`python -m deploy ray up --local` stops in order on signals, with exit code 0."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray._private import services
+from ray._private import services, utils
 
 from deploy.ray import command, running
 from deploy.ray.config import ClusterConfig, Pool, Routers
@@ -17,6 +17,7 @@ from deploy.ray.config import ClusterConfig, Pool, Routers
 # Runs the command without a cluster. Each step prints its name, and a step named in argv waits for a line.
 DRIVER = """
 import signal, sys
+import ray._private.utils
 from types import SimpleNamespace
 from deploy.ray import command, running
 from deploy.ray.config import ClusterConfig, Pool
@@ -31,7 +32,7 @@ def step(name, result=None):
 
 def init(*_, **__):
     # As Ray does.
-    running.ray_utils.set_sigterm_handler(lambda number, _: sys.exit(number))
+    ray._private.utils.set_sigterm_handler(lambda number, _: sys.exit(number))
     step("connect")()
     print("connected", flush=True)
     command.ray.is_initialized = lambda: True
@@ -50,7 +51,7 @@ SERVING = "From another terminal:"
 
 
 async def steps_with_signals(*signals: tuple[str, signal.Signals]) -> list[str]:
-    """Run the command, send each signal when its step is printed; the steps, once it has ended well."""
+    """Run the command and send each signal when its step is printed; returns the printed steps."""
     left = list(signals)
     driver = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -95,7 +96,7 @@ async def test_a_signal_ends_a_deployment_in_order(number: signal.Signals) -> No
     ("at", "steps"),
     [
         ("make", ["make", "stopping", "shutdown"]),
-        # Ray is not interrupted while it starts: it would leave processes.
+        # Ray is not interrupted while it starts, because it would leave processes.
         ("connect", ["make", "connect", "connected", "stopping", "stop", "shutdown"]),
         ("start", ["make", "connect", "connected", "start", "stopping", "stop", "shutdown"]),
     ],
@@ -109,9 +110,9 @@ async def test_a_second_signal_ends_it_at_once() -> None:
     assert steps[-4:] == ["stopping", "stop", "stopping at once", "shutdown"]
 
 
-def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
+def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    # What it prints when it has lost its terminal is seen here.
+    # The output after the terminal is closed.
     noting = DRIVER.replace(
         "print(name, flush=True)", f"print(name, file=open({str(log)!r}, 'a'), flush=True)"
     )
@@ -125,7 +126,7 @@ def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
     )
     os.close(terminal)
     seen = b""
-    # The end of what is printed before it only waits.
+    # The last line before it waits for a signal.
     while b"]}'" not in seen:
         seen += os.read(leader, 4096)
     os.close(leader)
@@ -134,7 +135,7 @@ def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
-def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
+def test_local_routers_listen_on_loopback(
     monkeypatch: pytest.MonkeyPatch, host: str | None, listens: str
 ) -> None:
     started: list[ClusterConfig] = []
@@ -153,9 +154,9 @@ def test_routers_listen_on_loopback_unless_the_configuration_says_otherwise(
     assert [its.routers.host for its in started] == [listens]
 
 
-def test_ray_itself_is_given_an_address_on_loopback_that_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_ray_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
-    monkeypatch.setattr(running.ray_utils, "set_sigterm_handler", None)
+    monkeypatch.setattr(utils, "set_sigterm_handler", None)
     monkeypatch.setattr(running.ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
     running.connect(None, local=True)
     assert [services.resolve_ip_for_localhost(address) for address in given] == given

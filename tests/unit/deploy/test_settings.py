@@ -1,4 +1,4 @@
-"""What an operator may write in DEPLOY_* variables, and `.env.example`."""
+"""The DEPLOY_* settings, and `.env.example`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deploy.settings import DeploySettings
 ROOT = Path(__file__).parents[3]
 
 
-def test_three_pools_with_one_worker_each_by_default() -> None:
+def test_default_pools() -> None:
     assert DeploySettings().pools == {"retrieval": 1, "text-matching": 1, "code": 1}
 
 
@@ -46,7 +46,7 @@ def test_variants_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DEPLOY_REPLICAS", "2", "no such setting: DEPLOY_REPLICAS"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_wrong_settings_are_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -54,7 +54,7 @@ def test_what_cannot_be_meant_is_refused(
         DeploySettings()
 
 
-def test_a_variant_for_a_pool_that_is_not_served_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_variant_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEPLOY_POOLS", "code")
     monkeypatch.setenv("DEPLOY_VARIANTS", "retrieval=/models/retrieval")
     with pytest.raises(ValidationError, match="not served: retrieval"):
@@ -66,7 +66,7 @@ def test_env_example_is_up_to_date() -> None:
     assert written == render(), "run: python -m deploy.env_example > .env.example"
 
 
-def test_every_setting_says_what_it_is_for() -> None:
+def test_settings_have_descriptions() -> None:
     silent = [
         f"{settings.__name__}.{name}"
         for settings in CLASSES
@@ -76,7 +76,7 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert silent == []
 
 
-def test_what_env_example_says_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_example_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     for line in render().splitlines():
         if line.startswith("#DEPLOY_"):
             name, _, value = line[1:].partition("=")

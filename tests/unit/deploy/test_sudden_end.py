@@ -1,4 +1,4 @@
-"""A supervisor killed with -9 leaves no process behind, nor does a guard that died before it."""
+"""A supervisor killed with SIGKILL leaves no process, even when its guard died first."""
 
 import asyncio
 import os
@@ -12,19 +12,19 @@ import pytest
 
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 
-# Runs a supervisor over pickled specs; its pid and its guard's go to a file once all are ready.
+# Runs a supervisor over pickled specs. It writes the process IDs to a file when all are ready.
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
-from deploy.local.guard import Guard
+from deploy.common.process_guard import Guard
 from deploy.local.output import Output
 from deploy.local.supervisor import Supervisor
 
 async def main(specs, report):
     guard = Guard()
     def ready():
-        pids = [child.pid for child in supervisor._children.values()]
-        Path(report + ".new").write_text(" ".join(map(str, [guard._popen.pid, *pids])))
+        pids = [child.pid for child in supervisor.children.values()]
+        Path(report + ".new").write_text(" ".join(map(str, [guard.pid, *pids])))
         os.rename(report + ".new", report)
     supervisor = Supervisor(specs[0], specs[1:], output=Output([]), guard=guard, stop_seconds=5,
                             on_ready=ready)
@@ -35,7 +35,9 @@ asyncio.run(main(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]))
 
 
 @pytest.mark.parametrize("guard_dies_first", [False, True], ids=["guarded", "guard killed first"])
-async def test_nothing_is_left(fakes: Fakes, tmp_path: Path, guard_dies_first: bool) -> None:
+async def test_a_killed_supervisor_leaves_nothing(
+    fakes: Fakes, tmp_path: Path, guard_dies_first: bool
+) -> None:
     grandchild, report, specs = tmp_path / "grandchild", tmp_path / "report", tmp_path / "specs"
     options = {} if guard_dies_first else {"grandchild": str(grandchild)}
     specs.write_bytes(pickle.dumps([fakes.spec("router"), fakes.spec("a", **options), fakes.spec("b")]))

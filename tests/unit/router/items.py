@@ -2,8 +2,10 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from router.items import Gather, Item, Query
+from router.items import Batch, Item, Job, Priority, Query
+from router.pool.call import Deliver
 from router.pool.queue import PoolQueue, Taken
 from workers.shared import contract
 
@@ -13,7 +15,7 @@ NEVER = float("inf")
 def make_item(cost: int = 1, index: int = 0, *, bulk: bool = False, name: str = "") -> Item:
     """An item that is told from others by its text."""
     text = contract.Text(name or f"{index}", "query")
-    return Item("retrieval", contract.Item(text), cost, index, f"body -> input -> {index}", bulk)
+    return Item("retrieval", contract.Item(text), cost, index, f"body -> input -> {index}", Priority(bulk))
 
 
 def make_request(
@@ -22,11 +24,11 @@ def make_request(
     bulk: bool = False,
     now: float = 0.0,
     deadline: float = NEVER,
-    finished: Callable[[Gather], None] = lambda _: None,
-) -> Gather:
+    finished: Callable[[Job], None] = lambda _: None,
+) -> Job:
     """A request of one item for each cost."""
     items = [make_item(cost, index, bulk=bulk) for index, cost in enumerate(costs)]
-    return Gather(items, now, deadline, finished)
+    return Job(items, now, deadline, finished)
 
 
 def vector(item: Item, number: int = 0) -> contract.Vector:
@@ -42,12 +44,17 @@ def admit(queue: PoolQueue, items: Sequence[Item], now: float = 0.0) -> None:
 
 def take_next(queue: PoolQueue, max_tokens: int, max_items: int, now: float = 0.0) -> Taken:
     """What goes next, as a pool takes it."""
-    bulk = queue.next_class(max_tokens)
-    return Taken(None, []) if bulk is None else queue.take(max_tokens, max_items, now, bulk=bulk)
+    priority = queue.next_priority(max_tokens)
+    return Taken(None, []) if priority is None else queue.take(max_tokens, max_items, now, priority)
 
 
-def held_against(query: Query, items: Sequence[Item]) -> Sequence[Item]:
-    """`items` as documents of a ranking."""
+def ranked(query: Query, items: Sequence[Item]) -> Sequence[Item]:
+    """`items` as documents that are scored against `query`."""
     for item in items:
         item.query = query
     return items
+
+
+async def encode(replica: Any, batch: Batch, deliver: Deliver) -> None:
+    """The pool's call to a replica that is a test's own."""
+    await replica.encode(batch, deliver)

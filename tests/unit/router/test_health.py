@@ -46,7 +46,7 @@ async def silences_until_down(*, batches_between: bool) -> int:
             over.set()
 
     client = Silent(asked)
-    replica = Replica("r:1", "retrieval", 4, client)
+    replica = Replica("r:1", "retrieval", 4)
     replica.up(info("retrieval"))
     prober = Prober(replica, client, lambda *_: None, seconds_while_up=0.001)
 

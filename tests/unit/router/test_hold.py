@@ -4,71 +4,47 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.errors import Internal, TimedOut, Unavailable
-from router.items import Gather
+from router.items import Job
 from router.pool import breaker
 from router.pool import replica as replica_module
 from router.pool.hold import Hold
 from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_request
+from tests.unit.router.items import encode, make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_own_results
 
 SECONDS = 0.01
 
 
-class Clock:
-    """Stands still until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_each_is_held_for_as_long_and_by_one_timer() -> None:
-    clock, over = Clock(), list[Gather]()
-    hold = Hold(10.0, clock, over.append)
+def test_each_job_is_held_for_the_same_time() -> None:
+    hold = Hold(10.0)
     one, two, three = (make_request([1, 1]) for _ in range(3))
-    hold.begin([])
-    assert hold._timer is None
-    hold.begin(one.items)
-    timer = hold._timer
-    clock.now = 4.0
-    hold.begin([*two.items, *one.items])
-    hold.begin(three.items)
-    assert hold._timer is timer
+    assert hold.ends_at == inf
+    hold.begin(one.items, 0.0)
+    hold.begin([*two.items, *one.items], 4.0)
+    hold.begin(three.items, 4.0)
     hold.forget(three)
-    clock.now = 9.99
-    hold._due()
-    assert over == []
-    assert hold._timer is not None, "a timer that is early is set again"
-    clock.now = 10.0
-    hold._due()
-    assert over == [one]
-    clock.now = 14.0
-    hold._due()
-    assert over == [one, two]
-    assert hold._timer is None
+    assert hold.ends_at == 10.0
+    assert hold.expired(9.99) == []
+    assert hold.expired(10.0) == [one]
+    assert hold.ends_at == 14.0
+    assert hold.expired(14.0) == [two]
+    assert hold.ends_at == inf
 
 
-async def test_what_is_held_no_more_has_no_timer() -> None:
-    over = list[Gather]()
-    hold = Hold(SECONDS, asyncio.get_running_loop().time, over.append)
-    hold.begin(make_request([1]).items)
+def test_nothing_expires_once_a_replica_is_up() -> None:
+    hold = Hold(10.0)
+    hold.begin(make_request([1]).items, 0.0)
     hold.end()
-    assert hold._timer is None
-    hold.begin(make_request([1]).items)
-    hold.end()
-    await asyncio.sleep(3 * SECONDS)
-    assert over == []
+    assert hold.expired(99.0) == []
 
 
 def test_the_time_in_which_nobody_could_take_anything_is_no_slowness() -> None:
@@ -102,35 +78,35 @@ def test_a_queue_that_was_not_held_keeps_its_rate() -> None:
 STEPS = ("ask", "ask bulk", "leave", "up", "down", "draining", "wait", "turn", "none", "all")
 
 
-async def run(steps: Sequence[str], script: list[str]) -> list[Gather]:
+async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
     """See requests through a pool whose replicas come and go, and in the end go; all of them have ended."""
     clock = asyncio.get_running_loop().time
     outcomes = iter(script)
     members = [Scripted(f"r:{number}", 2, outcomes, Counter()) for number in range(2)]
-    pool = Pool("retrieval", [], PoolQueue(10**6, 10**6), 8, 4, clock, hold_seconds=SECONDS)
+    pool = Pool("retrieval", [], PoolQueue(10**6, 10**6), encode, 8, 4, clock, hold_seconds=SECONDS)
     for one in members:
         one.changed = pool.replicas_changed
     pool.set_replicas(members)
-    ended: list[Gather] = []
-    gathers: list[Gather] = []
+    ended: list[Job] = []
+    jobs: list[Job] = []
 
-    def finished(gather: Gather) -> None:
-        assert gather not in ended
-        ended.append(gather)
-        if gather.error is not None:
-            pool.forget(gather.items)
+    def finished(job: Job) -> None:
+        assert job not in ended
+        ended.append(job)
+        if job.error is not None:
+            pool.forget(job.items)
 
     for number, step in enumerate(steps):
         one = members[number % 2]
         match step:
             case "ask" | "ask bulk":
-                gather = make_request([1, 4, 4], bulk="bulk" in step, now=clock(), finished=finished)
+                job = make_request([1, 4, 4], bulk="bulk" in step, now=clock(), finished=finished)
                 with contextlib.suppress(Unavailable):
-                    pool.check_room(gather.items, gather.deadline)
-                    gathers.append(gather)
-                    pool.admit(gather.items)
-            case "leave" if gathers:
-                gathers[number % len(gathers)].fail(TimedOut("the client has left"), clock())
+                    pool.check_room(job.items, job.deadline)
+                    jobs.append(job)
+                    pool.admit(job.items)
+            case "leave" if jobs:
+                jobs[number % len(jobs)].fail(TimedOut("the client has left"), clock())
             case "up":
                 one.up(info("retrieval"))
             case "down":
@@ -148,14 +124,10 @@ async def run(steps: Sequence[str], script: list[str]) -> list[Gather]:
     for one in members:
         one.down("scripted", gone=True)
     async with asyncio.timeout(5):
-        while len(ended) < len(gathers) or pool.in_flight:  # noqa: ASYNC110
+        while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(SECONDS / 4)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
-    assert pool._hold._until == {}
-    # One that is left over from those who have gone ends by itself.
-    await asyncio.sleep(2 * SECONDS)
-    assert pool._hold._timer is None
-    return gathers
+    return jobs
 
 
 @settings(max_examples=150, deadline=None)
@@ -167,10 +139,10 @@ def test_every_request_that_was_let_in_ends_whatever_comes_and_goes(
     steps: list[str], script: list[str]
 ) -> None:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        gathers = asyncio.run(run(steps, script))
-    for gather in gathers:
-        if gather.error is None:
-            assert has_its_own_results(gather)
+        jobs = asyncio.run(run(steps, script))
+    for job in jobs:
+        if job.error is None:
+            assert has_its_own_results(job)
         else:
-            assert isinstance(gather.error, Internal | Unavailable | TimedOut)
-            assert "the router failed" not in str(gather.error)
+            assert isinstance(job.error, Internal | Unavailable | TimedOut)
+            assert "the router failed" not in str(job.error)

@@ -10,7 +10,7 @@ from router.api.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limit
 from router.api.rerank import parse_rerank, plan_rerank
 from router.api.schema import TASKS, parse_request
 from router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
-from router.items import Item
+from router.items import Item, Priority
 from router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media, image_tokens
 from workers.shared import contract
 from workers.shared.contract import Image, Text
@@ -30,8 +30,8 @@ ROUTES = {
 }
 
 
-def planned(limits: Limits = LIMITS, bulk: bool | None = None, **fields: Any) -> list[Item]:
-    return plan(parse_request(json.dumps(fields).encode()), limits, bulk)
+def planned(limits: Limits = LIMITS, priority: Priority | None = None, **fields: Any) -> list[Item]:
+    return plan(parse_request(json.dumps(fields).encode()), limits, priority)
 
 
 def route(item: Item) -> tuple[str, str]:
@@ -170,7 +170,7 @@ def test_white_space_before_an_image_is_skipped(form: str, before: str, value: s
     [item] = planned(input={form: f"{before}{value}"})
     assert item.wire.content == Image(PNG)
     ranked = {"query": {"image": f"{before}{value}"}, "documents": ["a"]}
-    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, "retrieval", bulk=None)
+    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, "retrieval", None)
     assert query.wire.content == Image(PNG)
 
 
@@ -286,8 +286,8 @@ def test_a_pdf_is_left_to_be_rendered(listed: bool, sent: str, media: Media) -> 
     assert item.field == ("body -> input -> 0 -> pdf" if listed else "body -> input -> pdf")
     # How many pages it has is not known yet, but nobody reads a document while waiting.
     assert item.cost == PDF_TOKENS
-    assert item.bulk
-    assert not planned(input=value, bulk=False)[0].bulk
+    assert item.priority is Priority.BULK
+    assert planned(input=value, priority=Priority.INTERACTIVE)[0].priority is Priority.INTERACTIVE
 
 
 def test_a_pdf_has_a_limit_of_its_own() -> None:
@@ -321,7 +321,7 @@ def test_a_text_costs_more_the_longer_it_is_but_never_more_than_the_context() ->
 
 
 def classes(**fields: Any) -> list[bool]:
-    return [item.bulk for item in planned(**fields)]
+    return [item.priority for item in planned(**fields)]
 
 
 MANY = ["a"] * (SMALL_ITEMS + 1)
@@ -345,11 +345,11 @@ def test_a_query_among_many_passages_is_interactive() -> None:
     assert found == [True] * len(MANY) + [False]
 
 
-@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.parametrize("priority", Priority)
 @pytest.mark.parametrize("task", ["retrieval.query", "retrieval.passage"])
-def test_the_class_may_be_chosen(bulk: bool, task: str) -> None:
-    assert classes(input=MANY, task=task, bulk=bulk) == [bulk] * len(MANY)
-    assert classes(input="a", task=task, bulk=bulk) == [bulk]
+def test_priority_may_be_chosen(priority: Priority, task: str) -> None:
+    assert classes(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
+    assert classes(input="a", task=task, priority=priority) == [priority]
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import pytest
 
 from router.errors import TimedOut
-from router.items import Batch, Gather, Item
+from router.items import Batch, Item, Job
 from router.pool.breaker import FAILURES_UNTIL_OPEN
+from router.pool.call import Deliver, ReplicaFailed
 from router.pool.pace import BATCHES_UNTIL_JUDGED
 from router.pool.pool import Clock, Pool
 from router.pool.queue import PoolQueue
-from router.pool.replica import Replica, ReplicaFailed
+from router.pool.replica import Replica
 from router.pool.retry_budget import SMALLEST_CAPACITY
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_request, vector
+from tests.unit.router.items import encode, make_request, vector
 from workers.shared import contract
 
 
@@ -33,12 +34,12 @@ class Hand:
 class Told(Replica):
     """Keeps each batch until a test ends it."""
 
-    def __init__(self, name: str, lanes: int = 1, clock: Clock = lambda: 0.0) -> None:
-        super().__init__(name, "retrieval", lanes, None, clock)  # type: ignore[arg-type]
+    def __init__(self, name: str, lanes: int = 1) -> None:
+        super().__init__(name, "retrieval", lanes)
         self.batches: list[Batch] = []
         self._ends: deque[asyncio.Future[Sequence[contract.Frame]]] = deque()
 
-    async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
+    async def encode(self, batch: Batch, deliver: Deliver) -> None:
         end = asyncio.get_running_loop().create_future()
         self.batches.append(batch)
         self._ends.append(end)
@@ -86,7 +87,7 @@ async def make_pool() -> AsyncIterator[MakePool]:
     pools = []
 
     def make(*replicas: Replica, batch_items: int = 8, clock: Clock = lambda: 0.0) -> Pool:
-        pool = Pool("retrieval", replicas, PoolQueue(10**6, 10**6), 10**6, batch_items, clock)
+        pool = Pool("retrieval", replicas, PoolQueue(10**6, 10**6), encode, 10**6, batch_items, clock)
         pools.append(pool)
         for replica in replicas:
             replica.changed = pool.replicas_changed
@@ -95,16 +96,16 @@ async def make_pool() -> AsyncIterator[MakePool]:
 
     yield make
     for pool in pools:
-        pool.leave()
+        pool.remove()
         await pool.close()
 
 
-async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Gather:
+async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Job:
     """A request that has had its chance to be handed out."""
 
-    def finished(gather: Gather) -> None:
-        if gather.error is not None:
-            pool.forget(gather.items)
+    def finished(job: Job) -> None:
+        if job.error is not None:
+            pool.forget(job.items)
 
     request = make_request([1] * items, bulk=bulk, finished=finished)
     pool.admit(request.items)
@@ -113,7 +114,7 @@ async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Gather:
 
 
 @pytest.fixture
-async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Gather]:
+async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Job]:
     """What failed at the second replica waits for the first, which is sound and busy."""
     sound, failing = Told("sound:1"), Told("failing:1")
     pool = make_pool(sound, failing)
@@ -126,7 +127,7 @@ async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Gather]:
 
 
 async def test_what_waits_for_a_sound_replica_keeps_its_place_and_holds_up_nothing(
-    waiting: tuple[Pool, Told, Told, Gather],
+    waiting: tuple[Pool, Told, Told, Job],
 ) -> None:
     pool, sound, failing, first = waiting
     second = await asked(pool)
@@ -139,7 +140,7 @@ async def test_what_waits_for_a_sound_replica_keeps_its_place_and_holds_up_nothi
 
 
 async def test_when_that_which_held_up_others_leaves_they_go_on(
-    waiting: tuple[Pool, Told, Told, Gather],
+    waiting: tuple[Pool, Told, Told, Job],
 ) -> None:
     pool, _, failing, query = waiting
     # Bulk has no turn while a query waits.
@@ -154,7 +155,7 @@ async def test_when_that_which_held_up_others_leaves_they_go_on(
 async def unequal(make_pool: MakePool) -> tuple[Pool, Told, Told, Hand]:
     """A slow replica that has a batch, and a fast one beside it."""
     clock = Hand()
-    slow, fast = Told("slow:1", 3, clock), Told("fast:1", 3, clock)
+    slow, fast = Told("slow:1", 3), Told("fast:1", 3)
     pool = make_pool(slow, fast, batch_items=1, clock=clock)
     for seconds, replica in ((1.0, slow), (0.01, fast)):
         for _ in range(BATCHES_UNTIL_JUDGED):

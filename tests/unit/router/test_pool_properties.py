@@ -2,24 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from unittest.mock import patch
 
-import aiohttp
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.errors import CrashesWorker, Internal, TimedOut, Unavailable
-from router.items import Batch, Gather, Item
+from router.items import Batch, Item, Job
 from router.pool import breaker
 from router.pool import replica as replica_module
-from router.pool.pool import MAX_RETRIES, Pool
+from router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
+from router.pool.dispatcher import MAX_RETRIES
+from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
-from router.pool.replica import Draining, Overloaded, Rejected, Replica, ReplicaFailed, State
+from router.pool.replica import Replica, State
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, make_request
+from tests.unit.router.items import NEVER, encode, make_request
 from workers.shared import contract
 
 OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
@@ -30,20 +31,13 @@ FREE = ("overloaded", "draining")
 class Scripted(Replica):
     """Does with each batch what the script says, and then, when it is over, as it should."""
 
-    def __init__(
-        self,
-        name: str,
-        lanes: int,
-        script: Iterator[str],
-        sent: Counter[Item],
-        clock: Callable[[], float] = lambda: 0.0,
-    ) -> None:
-        super().__init__(name, "retrieval", lanes, None, clock)  # type: ignore[arg-type]
+    def __init__(self, name: str, lanes: int, script: Iterator[str], sent: Counter[Item]) -> None:
+        super().__init__(name, "retrieval", lanes)
         self.free = 0
         self._script = script
         self._sent = sent
 
-    async def _encode(self, batch: Batch, deliver: Callable[[Item, contract.Frame], None]) -> None:
+    async def encode(self, batch: Batch, deliver: Deliver) -> None:
         assert self.lanes_in_use <= self.lanes
         if batch.suspect:
             assert (len(batch.items), self.lanes_in_use) == (1, 1), "a suspect is not alone"
@@ -55,7 +49,9 @@ class Scripted(Replica):
             case "failed":
                 raise ReplicaFailed("scripted")
             case "lost":
-                raise aiohttp.ServerDisconnectedError
+                lost = ConnectionLost("scripted")
+                lost.perhaps_dead = True
+                raise lost
             case "overloaded":
                 raise Overloaded
             case "draining":
@@ -76,13 +72,13 @@ class Scripted(Replica):
 def result(item: Item, space: str) -> contract.Vector:
     """What is right for `item` in `space`, and for no other."""
     assert isinstance(item.wire.content, contract.Text)
-    return contract.Vector(0, item.cost, (1,), f"{id(item.gather)} {item.index} {space}".encode())
+    return contract.Vector(0, item.cost, (1,), f"{id(item.job)} {item.index} {space}".encode())
 
 
-def has_its_own_results(gather: Gather) -> bool:
+def has_its_own_results(job: Job) -> bool:
     """Whether every result is that of its item, all of them in one vector space."""
-    space = gather.spaces["retrieval"]
-    return gather.vectors() == [result(item, space) for item in gather.items]
+    space = job.spaces["retrieval"]
+    return job.vectors() == [result(item, space) for item in job.items]
 
 
 async def run(
@@ -91,7 +87,7 @@ async def run(
     replicas: int,
     lanes: int,
     lives: Sequence[tuple[str, str]] = (("only", "only"),),
-) -> tuple[list[Gather], Counter[Item], int]:
+) -> tuple[list[Job], Counter[Item], int]:
     """See `requests` (costs, whether bulk, whether its client leaves) through a pool, and look inside it.
 
     `lives` are the process and the vector space that a replica has each time it comes up, over and over.
@@ -101,7 +97,7 @@ async def run(
     steps = iter(script)
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
-    pool = Pool("retrieval", members, PoolQueue(10**6, 10**6), 8, 4, lambda: 0.0)
+    pool = Pool("retrieval", members, PoolQueue(10**6, 10**6), encode, 8, 4, lambda: 0.0)
 
     def watch(member: Scripted) -> None:
         def changed() -> None:
@@ -118,31 +114,31 @@ async def run(
 
     for member in members:
         watch(member)
-    ended: list[Gather] = []
-    gathers: list[Gather] = []
+    ended: list[Job] = []
+    jobs: list[Job] = []
 
-    def finished(gather: Gather) -> None:
-        assert gather not in ended
-        ended.append(gather)
-        if gather.error is not None:
-            pool.forget(gather.items)
+    def finished(job: Job) -> None:
+        assert job not in ended
+        ended.append(job)
+        if job.error is not None:
+            pool.forget(job.items)
 
     for costs, bulk, leaves in requests:
-        gather = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
-        gathers.append(gather)
+        job = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
+        jobs.append(job)
         if not pool.up:
-            gather.fail(pool.unavailable(), 0.0)
+            job.fail(pool.unavailable(), 0.0)
             continue
-        pool.admit(gather.items)
+        pool.admit(job.items)
         await asyncio.sleep(0)
         if leaves:
-            gather.fail(TimedOut("the client has left"), 0.0)
+            job.fail(TimedOut("the client has left"), 0.0)
     async with asyncio.timeout(20):
-        while len(ended) < len(gathers) or pool.in_flight:  # noqa: ASYNC110
+        while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
     assert all((member.lanes_in_use, member.tokens_in_flight) == (0, 0) for member in members)
-    return gathers, sent, sum(member.free for member in members)
+    return jobs, sent, sum(member.free for member in members)
 
 
 requests_of_any_kind = st.lists(
@@ -167,13 +163,13 @@ def test_every_request_ends_once_with_its_own_results_or_a_known_error(
     requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
 ) -> None:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        gathers, sent, free = asyncio.run(run(requests, script, replicas, lanes))
-    for gather in gathers:
-        if gather.error is None:
-            assert has_its_own_results(gather)
+        jobs, sent, free = asyncio.run(run(requests, script, replicas, lanes))
+    for job in jobs:
+        if job.error is None:
+            assert has_its_own_results(job)
         else:
-            assert isinstance(gather.error, Internal | Unavailable | TimedOut)
-            assert "the router failed" not in str(gather.error)
+            assert isinstance(job.error, Internal | Unavailable | TimedOut)
+            assert "the router failed" not in str(job.error)
     assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
 
 
@@ -188,10 +184,10 @@ def test_where_nothing_fails_every_request_that_stays_is_answered(
 ) -> None:
     """However often replicas are overloaded."""
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        gathers, _, _ = asyncio.run(run(requests, script, 2, lanes))
-    for gather, (_, _, leaves) in zip(gathers, requests, strict=True):
+        jobs, _, _ = asyncio.run(run(requests, script, 2, lanes))
+    for job, (_, _, leaves) in zip(jobs, requests, strict=True):
         if not leaves:
-            assert has_its_own_results(gather)
+            assert has_its_own_results(job)
 
 
 @settings(max_examples=300, deadline=None)
@@ -212,13 +208,13 @@ def test_no_request_gets_two_vector_spaces_however_replicas_die_and_return(
     lanes: int,
 ) -> None:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        gathers, _, _ = asyncio.run(run(requests, script, replicas, lanes, lives))
-    for gather in gathers:
-        if gather.error is None:
-            assert has_its_own_results(gather)
+        jobs, _, _ = asyncio.run(run(requests, script, replicas, lanes, lives))
+    for job in jobs:
+        if job.error is None:
+            assert has_its_own_results(job)
         else:
-            assert isinstance(gather.error, Internal | Unavailable | TimedOut | CrashesWorker)
-            assert "the router failed" not in str(gather.error)
+            assert isinstance(job.error, Internal | Unavailable | TimedOut | CrashesWorker)
+            assert "the router failed" not in str(job.error)
 
 
 @settings(max_examples=100, deadline=None)
@@ -240,17 +236,17 @@ def test_what_waits_for_a_replica_that_is_left_alone_is_not_forgotten(
             now += next(going)
             return now
 
-        replica = Scripted("r:0", 2, iter([outcome]), Counter(), clock)
-        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), 8, 4, clock)
+        replica = Scripted("r:0", 2, iter([outcome]), Counter())
+        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock)
         replica.up(info("retrieval"))
-        gather = make_request([1])
+        job = make_request([1])
         with patch.object(loop, "call_later", lambda _, *call: loop.call_soon(*call)):
-            pool.admit(gather.items)
+            pool.admit(job.items)
             for _ in range(20_000):
-                if gather.closed:
+                if job.closed:
                     break
                 await asyncio.sleep(0)
-        assert has_its_own_results(gather)
+        assert has_its_own_results(job)
 
     with patch.object(breaker, "FAILURES_UNTIL_OPEN", 1):
         asyncio.run(serve())

@@ -3,17 +3,17 @@
 import pytest
 
 from router.errors import QueueFull
-from router.items import Gather, Item, Place, Query
+from router.items import Item, ItemState, Job, Priority, Query
 from router.pool import queue as queue_module
 from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
-from tests.unit.router.items import admit, held_against, make_request, take_next, vector
+from tests.unit.router.items import admit, make_request, ranked, take_next, vector
 from workers.shared import contract
 
 
-def queue_of(*gathers: Gather, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:
+def queue_of(*jobs: Job, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:
     queue = PoolQueue(max_tokens, max_items)
-    for gather in gathers:
-        admit(queue, gather.items)
+    for job in jobs:
+        admit(queue, job.items)
     return queue
 
 
@@ -72,8 +72,8 @@ def test_a_query_is_sent_once_a_batch_and_comes_on_top_of_its_tokens() -> None:
     """However long it is: it would otherwise be read again with every document."""
     one, two = Query(contract.Text("one", "query"), 500), Query(contract.Text("two", "query"), 3)
     first, second, plain = make_request([4, 4]), make_request([4, 4]), make_request([4])
-    held_against(one, first.items)
-    held_against(two, second.items)
+    ranked(one, first.items)
+    ranked(two, second.items)
     queue = queue_of(first, second, plain)
     batch = take_next(queue, 20, 100).batch
     assert batch is not None
@@ -87,7 +87,7 @@ def test_a_query_is_sent_once_a_batch_and_comes_on_top_of_its_tokens() -> None:
 def test_the_bytes_of_a_query_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "MAX_BATCH_BYTES", 100)
     request = make_request([1] * 30)
-    held_against(Query(contract.Image(bytes(90)), 16), request.items)
+    ranked(Query(contract.Image(bytes(90)), 16), request.items)
     queue = queue_of(request)
     # Each document's text is one character, of the later ones two.
     assert [len(taken(queue)) for _ in range(4)] == [10, 5, 5, 5]
@@ -95,12 +95,12 @@ def test_the_bytes_of_a_query_count_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_a_query_costs_counts_once_for_admission() -> None:
     request, other = make_request([10] * 3), make_request([1])
-    held_against(Query(contract.Text("q", "query"), 50), request.items)
+    ranked(Query(contract.Text("q", "query"), 50), request.items)
     queue = PoolQueue(80, 10)
     admit(queue, other.items)
     with pytest.raises(QueueFull):
         queue.check_room(request.items, 0.0)
-    held_against(Query(contract.Text("q", "query"), 49), request.items)
+    ranked(Query(contract.Text("q", "query"), 49), request.items)
     queue.check_room(request.items, 0.0)
 
 
@@ -114,7 +114,7 @@ def test_interactive_goes_before_bulk_that_waits_longer() -> None:
 def test_a_batch_is_of_one_class() -> None:
     queue = queue_of(make_request([1], bulk=True), make_request([1]))
     while items := taken(queue):
-        assert len({item.bulk for item in items}) == 1
+        assert len({item.priority for item in items}) == 1
 
 
 def test_bulk_gets_its_share_while_interactive_never_ends() -> None:
@@ -125,7 +125,7 @@ def test_bulk_gets_its_share_while_interactive_never_ends() -> None:
         admit(queue, make_request([10]).items)
         batch = take_next(queue, 10, 100, 0.0).batch
         assert batch is not None
-        tokens[batch.bulk] += batch.tokens
+        tokens[batch.priority] += batch.tokens
     assert tokens[True] / (tokens[True] + tokens[False]) == pytest.approx(0.2, abs=0.01)
 
 
@@ -136,7 +136,7 @@ def test_bulk_saves_nothing_up_while_it_does_not_wait() -> None:
         taken(queue, max_tokens=10)
     admit(queue, make_request([10], bulk=True).items)
     admit(queue, make_request([10]).items)
-    assert [item.bulk for item in taken(queue, max_tokens=10)] == [False]
+    assert [item.priority for item in taken(queue, max_tokens=10)] == [Priority.INTERACTIVE]
 
 
 def test_what_may_wait_is_bounded_in_items() -> None:
@@ -159,7 +159,7 @@ def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     with pytest.raises(QueueFull) as caught:
         admit(queue, refused.items)
     assert (queue.items, queue.tokens) == (4, 4)
-    assert all(item.place is Place.PLANNED for item in refused.items)
+    assert all(item.state is ItemState.PLANNED for item in refused.items)
     assert caught.value.retry_after is not None
 
 
@@ -175,7 +175,7 @@ def test_what_is_put_back_goes_first_and_in_order() -> None:
     assert batch is not None
     back = batch.items[1:]
     for item in back:
-        batch.leave(item)
+        batch.remove(item)
     queue.put_back(back)
     assert taken(queue) == [*request.items[1:], *other.items]
 
@@ -185,8 +185,8 @@ def test_what_is_put_back_stays_in_its_class() -> None:
     queue = queue_of(bulk)
     [item] = taken(queue)
     queue.put_back([item])
-    assert queue.depth(bulk=True) == (1, 1)
-    assert queue.depth(bulk=False) == (0, 0)
+    assert queue.depth(Priority.BULK) == (1, 1)
+    assert queue.depth(Priority.INTERACTIVE) == (0, 0)
 
 
 def test_what_is_put_back_is_never_refused() -> None:
@@ -209,12 +209,12 @@ def test_what_stands_behind_failed_items_can_be_taken_without_them() -> None:
     request = make_request([1] * 5)
     queue = queue_of(request)
     request.items[0].tries = request.items[2].tries = 1
-    batch, expired = queue.take(10, 2, 0.0, bulk=False, untried=True)
+    batch, expired = queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True)
     assert batch is not None
     assert (batch.items, expired) == ([request.items[1], request.items[3]], [])
     assert queue.waiting() == [request.items[0], request.items[2], request.items[4]]
-    queue.take(10, 2, 0.0, bulk=False, untried=True)
-    assert queue.take(10, 2, 0.0, bulk=False, untried=True) == (None, [])
+    queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True)
+    assert queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True) == (None, [])
     assert taken(queue) == [request.items[0], request.items[2]]
 
 
@@ -258,10 +258,10 @@ def test_a_batch_that_nobody_wants_any_more_is_ended_once() -> None:
     assert batch is not None
     ended: list[int] = []
     batch.abort = lambda: ended.append(1)
-    batch.leave(request.items[0])
-    batch.leave(request.items[1], unwanted=True)
+    batch.remove(request.items[0])
+    batch.remove(request.items[1], unwanted=True)
     assert ended == []
-    batch.leave(request.items[2], unwanted=True)
+    batch.remove(request.items[2], unwanted=True)
     assert ended == [1]
 
 
@@ -270,12 +270,12 @@ def test_a_batch_whose_items_are_all_done_is_not_ended() -> None:
     batch = take_next(queue_of(request), 10, 10, 0.0).batch
     assert batch is not None
     batch.abort = lambda: pytest.fail("aborted")
-    batch.leave(request.items[0])
+    batch.remove(request.items[0])
     assert batch.unfinished() == []
 
 
 def test_results_are_gathered_in_input_order_whatever_the_order_of_completion() -> None:
-    finished: list[Gather] = []
+    finished: list[Job] = []
     request = make_request([1, 1, 1], finished=finished.append)
     for number in (2, 0, 1):
         assert finished == []
@@ -285,7 +285,7 @@ def test_results_are_gathered_in_input_order_whatever_the_order_of_completion() 
 
 
 def test_the_first_error_stands_and_ends_the_request_once() -> None:
-    finished: list[Gather] = []
+    finished: list[Job] = []
     request = make_request([1, 1], finished=finished.append)
     first = QueueFull("first")
     request.fail(first, 1.0)
@@ -350,16 +350,16 @@ def test_each_class_waits_for_its_own_share() -> None:
 
 def test_bulk_is_left_where_it_may_not_be_taken() -> None:
     queue = queue_of(make_request([1], bulk=True))
-    assert queue.next_class(10, bulk_too=False) is None
+    assert queue.next_priority(10, bulk_allowed=False) is None
     admit(queue, make_request([1]).items)
-    assert queue.next_class(10, bulk_too=False) is False
+    assert queue.next_priority(10, bulk_allowed=False) is Priority.INTERACTIVE
 
 
 def test_what_is_refused_whatever_it_is_is_what_no_request_could_get() -> None:
     queue = queue_of(make_request([10] * 2), max_tokens=1000, max_items=3)
     queue.check_any_room("retrieval", 0.0)
     admit(queue, make_request([1]).items)
-    with pytest.raises(QueueFull, match="3 items wait for the pool retrieval"):
+    with pytest.raises(QueueFull, match="the queue of the pool retrieval is full: 3 items"):
         queue.check_any_room("retrieval", 0.0)
     taken(queue, max_items=1)
     queue.check_any_room("retrieval", 0.0)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from router.errors import Internal, QueueFull, TimedOut
-from router.items import Batch, Gather, Item, Place
+from router.items import Batch, Item, ItemState, Job, Priority
 from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
 from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
 
@@ -28,8 +28,8 @@ class Traffic(RuleBasedStateMachine):
         self.queue = PoolQueue(MAX_TOKENS, MAX_ITEMS)
         self.lines: dict[bool, list[Item]] = {False: [], True: []}
         self.in_flight: list[Batch] = []
-        self.gathers: list[Gather] = []
-        self.finished: list[Gather] = []
+        self.jobs: list[Job] = []
+        self.finished: list[Job] = []
         self.numbers: dict[Item, int] = {}
         self.sent: dict[Item, int] = {}
         self.delivered: set[Item] = set()
@@ -54,7 +54,7 @@ class Traffic(RuleBasedStateMachine):
             assert (self.queue.items, self.queue.tokens) == (waiting, tokens)
             return multiple()
         assert fits or waiting == 0
-        self.gathers.append(request)
+        self.jobs.append(request)
         self.lines[bulk] += request.items
         for item in request.items:
             self.numbers[item] = len(self.numbers)
@@ -67,25 +67,25 @@ class Traffic(RuleBasedStateMachine):
         batch, expired = take_next(self.queue, tokens, items, self.now)
         assert batch is not None or expired or not any(waited.values())
         for item in expired:
-            assert item.gather.deadline <= self.now
-            assert item in waited[item.bulk]
+            assert item.job.deadline <= self.now
+            assert item in waited[item.priority]
             assert item not in self.queue.waiting()
-            item.gather.fail(TimedOut("late"), self.now)
+            item.job.fail(TimedOut("late"), self.now)
         if batch is None:
             return multiple()
-        self.check(batch, waited[batch.bulk], tokens, items)
+        self.check(batch, waited[batch.priority], tokens, items)
         for item in batch.items:
-            if item in self.lines[batch.bulk]:
-                self.lines[batch.bulk].remove(item)
+            if item in self.lines[batch.priority]:
+                self.lines[batch.priority].remove(item)
             self.sent[item] += 1
         self.in_flight.append(batch)
         return batch
 
     def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
         """A batch is what comes first in its class, as much as goes in."""
-        fresh = [item for item in line if item.gather.deadline > self.now]
+        fresh = [item for item in line if item.job.deadline > self.now]
         assert batch.items == fresh[: len(batch.items)]
-        assert {item.bulk for item in batch.items} == {batch.bulk}
+        assert {item.priority for item in batch.items} == {batch.priority}
         assert batch.tokens == sum(item.cost for item in batch.items)
         if len(batch.items) > 1:
             assert batch.tokens <= tokens
@@ -104,16 +104,16 @@ class Traffic(RuleBasedStateMachine):
         left = batch.unfinished()
         if left:
             item = data.draw(st.sampled_from(left), label="item")
-            batch.leave(item)
+            batch.remove(item)
             self.delivered.add(item)
-            item.gather.resolve(item, vector(item, self.numbers[item]), self.now)
+            item.job.resolve(item, vector(item, self.numbers[item]), self.now)
 
     @rule(batch=consumes(batches))
     def the_rest_fails(self, batch: Batch) -> None:
         for item in batch.unfinished():
             item.tries += 1
             if item.tries >= MOST_TRIES:
-                item.gather.fail(Internal("too often"), self.now)
+                item.job.fail(Internal("too often"), self.now)
         self.give_back(batch)
 
     @rule(batch=consumes(batches))
@@ -123,37 +123,37 @@ class Traffic(RuleBasedStateMachine):
     def give_back(self, batch: Batch) -> None:
         back = batch.unfinished()
         for item in back:
-            batch.leave(item)
+            batch.remove(item)
         self.queue.put_back(back)
         if back:
-            self.lines[batch.bulk][:0] = back
+            self.lines[batch.priority][:0] = back
         self.in_flight.remove(batch)
 
     @rule(request=consumes(requests))
-    def the_client_leaves(self, request: Gather) -> None:
+    def the_client_leaves(self, request: Job) -> None:
         request.fail(TimedOut("gone"), self.now)
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
         self.now += seconds
 
-    def close(self, request: Gather) -> None:
+    def close(self, request: Job) -> None:
         self.finished.append(request)
         if request.error is None:
             return
         self.queue.cancel(request.items, self.now)
         for line in self.lines.values():
-            line[:] = [item for item in line if item.gather is not request]
+            line[:] = [item for item in line if item.job is not request]
         for item in request.items:
-            if item.place is Place.TAKEN and item.batch is not None:
-                item.place = Place.DONE
-                item.batch.leave(item, unwanted=True)
+            if item.state is ItemState.IN_FLIGHT and item.batch is not None:
+                item.state = ItemState.DONE
+                item.batch.remove(item, unwanted=True)
 
     @invariant()
     def the_queue_holds_what_it_should(self) -> None:
         assert self.queue.waiting() == [*self.lines[False], *self.lines[True]]
         for bulk, line in self.lines.items():
-            assert self.queue.depth(bulk=bulk) == (len(line), sum(item.cost for item in line))
+            assert self.queue.depth(Priority(bulk)) == (len(line), sum(item.cost for item in line))
         assert self.queue.items == sum(map(len, self.lines.values()))
         assert self.queue.tokens == sum(item.cost for line in self.lines.values() for item in line)
 
@@ -163,7 +163,7 @@ class Traffic(RuleBasedStateMachine):
         taken = [item for batch in self.in_flight for item in batch.unfinished()]
         assert len(taken) == len(set(taken))
         assert not waiting & set(taken)
-        for request in self.gathers:
+        for request in self.jobs:
             for item in request.items:
                 places = (item in waiting) + (item in taken) + (item in self.delivered)
                 assert places == 1 or (places == 0 and request.error is not None)
@@ -171,7 +171,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def a_request_ends_once_and_has_its_own_results(self) -> None:
         assert len(self.finished) == len(set(map(id, self.finished)))
-        for request in self.gathers:
+        for request in self.jobs:
             assert request.closed == (request in self.finished)
             if request.closed and request.error is None:
                 assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
@@ -185,18 +185,18 @@ class Traffic(RuleBasedStateMachine):
             batch, expired = take_next(self.queue, 10, 3, self.now)
             assert self.queue.items < before
             for item in expired:
-                item.gather.fail(TimedOut("late"), self.now)
+                item.job.fail(TimedOut("late"), self.now)
             for item in batch.items if batch else ():
                 if item.batch is batch:
-                    batch.leave(item)
-                    item.gather.resolve(item, vector(item, self.numbers[item]), self.now)
-        assert all(request.closed for request in self.gathers)
+                    batch.remove(item)
+                    item.job.resolve(item, vector(item, self.numbers[item]), self.now)
+        assert all(request.closed for request in self.jobs)
         assert self.queue.tokens == 0
         for bulk in (False, True):
-            assert self.queue.depth(bulk=bulk) == (0, 0)
+            assert self.queue.depth(Priority(bulk)) == (0, 0)
         self.lines = {False: [], True: []}
         self.in_flight = []
-        for request in self.gathers:
+        for request in self.jobs:
             if request.error is None:
                 assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
 
@@ -239,13 +239,13 @@ def test_bulk_waits_no_longer_than_its_share_allows(
         admit(queue, [item])
         batch = take_next(queue, budget, 1000, 0.0).batch
         assert batch is not None
-        ahead += -batch.tokens if batch.bulk else batch.tokens * share / (1 - share)
+        ahead += -batch.tokens if batch.priority is Priority.BULK else batch.tokens * share / (1 - share)
         assert ahead <= budget + budget * share / (1 - share)
         assert ahead >= -budget
 
 
 def make_gather(item: Item) -> None:
-    Gather([item], 0.0, NEVER, lambda _: None)
+    Job([item], 0.0, NEVER, lambda _: None)
 
 
 @given(st.lists(costs, min_size=1, max_size=12), st.data())
@@ -263,7 +263,7 @@ def test_an_item_that_kills_its_batch_takes_no_neighbour_along(costs: list[int],
     while batch := take_next(queue, budget, 100, 0.0).batch:
         left = list(batch.items)
         for item in left:
-            batch.leave(item)
+            batch.remove(item)
         if items[poison] not in left:
             served += left
             continue

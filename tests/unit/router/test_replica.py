@@ -1,8 +1,8 @@
-"""What one replica is given, by what it did before."""
+"""The state of one replica: pauses."""
 
 import pytest
 
-from router.items import Batch
+from router.items import Batch, Priority
 from router.pool.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request
@@ -10,53 +10,58 @@ from tests.unit.router.items import make_request
 
 @pytest.fixture
 def replica() -> Replica:
-    """One that is ready."""
-    ready = Replica("r:1", "retrieval", 4, None)  # type: ignore[arg-type]
+    """A ready replica."""
+    ready = Replica("r:1", "retrieval", 4)
     ready.up(info("retrieval"))
     return ready
 
 
-def test_batches_that_are_refused_together_pause_it_once(replica: Replica) -> None:
-    until = replica.pause(None, 10.0)
+def test_batches_refused_together_pause_it_once(replica: Replica) -> None:
+    replica.pause(Priority.INTERACTIVE, None, 10.0)
+    until = replica.free_at(10.0)
     assert 10 + PAUSE_SECONDS <= until <= 10 + 2 * PAUSE_SECONDS
     assert not replica.has_free_lane(10.0)
     for _ in range(3):
-        assert replica.pause(None, 10.0 + PAUSE_SECONDS / 2) == until
+        replica.pause(Priority.INTERACTIVE, None, 10.0 + PAUSE_SECONDS / 2)
+        assert replica.free_at(10.0) == until
     assert replica.has_free_lane(until)
 
 
-def test_it_is_left_alone_for_as_long_as_it_says_and_not_for_ever(replica: Replica) -> None:
-    assert replica.pause(0.3, 10.0) == 10.3
-    assert replica.pause(1e9, 20.0) == 20 + LONGEST_PAUSE_SECONDS
+def test_pause_is_as_asked_but_bounded(replica: Replica) -> None:
+    replica.pause(Priority.INTERACTIVE, 0.3, 10.0)
+    assert replica.free_at(10.0) == 10.3
+    replica.pause(Priority.INTERACTIVE, 1e9, 20.0)
+    assert replica.free_at(20.0) == 20 + LONGEST_PAUSE_SECONDS
 
 
-async def test_a_batch_that_is_done_ends_the_pause_of_its_class(replica: Replica) -> None:
-    async def done(*_: object) -> None: ...
-
-    replica._encode = done  # type: ignore[method-assign]
-    for bulk in (False, True):
-        replica.pause(0.3, 10.0, bulk=bulk)
-    await replica.encode(Batch(make_request([1], bulk=True).items), lambda *_: None)
-    assert replica.has_free_lane(10.0, bulk=True)
+def test_success_ends_the_pause_of_its_priority(replica: Replica) -> None:
+    for priority in Priority:
+        replica.pause(priority, 0.3, 10.0)
+    replica.record_success(Batch(make_request([1], bulk=True).items), 1, 0.1)
+    assert replica.has_free_lane(10.0, Priority.BULK)
     assert not replica.has_free_lane(10.0)
 
 
-def test_bulk_that_it_has_enough_of_keeps_no_query_from_it(replica: Replica) -> None:
-    until = replica.pause(0.3, 10.0, bulk=True)
+def test_pause_of_bulk_does_not_pause_queries(replica: Replica) -> None:
+    replica.pause(Priority.BULK, 0.3, 10.0)
     assert replica.has_free_lane(10.0)
-    assert not replica.has_free_lane(10.0, bulk=True)
-    assert replica.has_free_lane(until, bulk=True)
+    assert not replica.has_free_lane(10.0, Priority.BULK)
+    assert replica.has_free_lane(10.3, Priority.BULK)
 
 
-def test_however_often_it_is_overloaded_it_is_asked_again_soon(replica: Replica) -> None:
-    """Or other routers, which have lanes of it, would get all of it for good."""
+def test_repeated_overload_does_not_lengthen_pauses(replica: Replica) -> None:
+    """Otherwise other routers, which have lanes of it, would get all of it for good."""
     now = 10.0
     for _ in range(20):
-        until = replica.pause(None, now)
-        assert until - now <= 2 * PAUSE_SECONDS
-        now = until
+        replica.pause(Priority.INTERACTIVE, None, now)
+        assert replica.free_at(now) - now <= 2 * PAUSE_SECONDS
+        now = replica.free_at(now)
 
 
-def test_routers_do_not_ask_in_step(replica: Replica) -> None:
-    pauses = {round(replica.pause(None, now) - now, 6) for now in range(100)}
+def test_pauses_are_random(replica: Replica) -> None:
+    """Otherwise several routers would ask in step."""
+    pauses = set()
+    for now in range(100):
+        replica.pause(Priority.INTERACTIVE, None, now)
+        pauses.add(round(replica.free_at(now) - now, 6))
     assert len(pauses) > 10

@@ -1,31 +1,90 @@
-"""A worker's service without an engine, for tests to build upon."""
+"""A worker's service without an engine, and a client for its app."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.worker import FakeWorker, vector_of
+from workers.asgi import WorkerApp
 from workers.encoding import Job
-from workers.shared.contract import EncodeRequest, Failure, Frame, Item
+from workers.item_error import ItemError
+from workers.shared.contract import METRICS_PATH, EncodeRequest, Item, Text, Vector, encode_request
+
+
+@dataclass
+class FakeEngine:
+    """What a service reports of its engine."""
+
+    dead: bool = False
+    busy: bool = False
+    steps: int = 0
 
 
 class FakeService:
-    """Encodes every item at once by `encode`, which tests override. `steps` counts what was encoded."""
+    """Returns a vector per item, moved by `drift` of its norm, once `gate` is set.
+
+    A text `bad` is refused. From `fails_after` encoded items on, the engine raises; it dies with `dies`.
+    """
 
     info = FakeWorker().info
     tolerance = 0.005
 
     def __init__(self) -> None:
-        self.dead = False
-        self.busy = False
-        self.steps = 0
-        self.canaries: dict[str, EncodeRequest] = {}
+        self.engine = FakeEngine()
+        self.canaries = {"text": EncodeRequest([Item(Text("a canary", "query"))])}
+        self.drift = 0.0
+        self.fails_after: int | None = None
+        self.dies = False
+        self.waiting = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
 
-    async def jobs(self, request: EncodeRequest) -> list[Job | Failure]:
-        return [self.job(index, item) for index, item in enumerate(request.items)]
+    async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
+        return [self.job(item) for item in request.items]
 
-    def job(self, index: int, item: Item) -> Job | Failure:
+    def job(self, item: Item) -> Job | ItemError:
+        if item.content == Text("bad", "query"):
+            return ItemError("token_limit", "too long")
         return lambda: self.encode(item)
 
-    async def encode(self, item: Item) -> Frame:
-        self.steps += 1
-        return vector_of("retrieval", item, 8)
+    async def encode(self, item: Item) -> Vector:
+        self.waiting.set()
+        await self.gate.wait()
+        if self.fails_after is not None and self.engine.steps >= self.fails_after:
+            self.engine.dead = self.dies
+            raise RuntimeError("the vector has NaN")
+        self.engine.steps += 1
+        vector = vector_of("retrieval", item, 8)
+        values = np.frombuffer(vector.data, np.float32).copy()
+        values[0] += self.drift
+        return Vector(vector.index, vector.tokens, vector.shape, values.tobytes())
 
     async def warm_up(self) -> None: ...
-    def shutdown(self) -> None: ...
+
+
+@asynccontextmanager
+async def client_of(app: WorkerApp) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        yield client
+
+
+def batch(*texts: str) -> bytes:
+    return encode_request(EncodeRequest([Item(Text(text, "query")) for text in texts]))
+
+
+async def metric(client: httpx.AsyncClient, name: str, **labels: str) -> float:
+    """A sample `triptych_worker_<name>` of the metrics page."""
+    page = (await client.get(METRICS_PATH)).text
+    [found] = [
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == f"triptych_worker_{name}" and labels.items() <= sample.labels.items()
+    ]
+    return found

@@ -1,78 +1,94 @@
-"""What a variant's worker makes of a batch, with an engine that is a function."""
+"""The service of a variant, with an engine that is a function."""
 
 import tracemalloc
-from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
+from tests.fakes.worker import FakeWorker
 from tests.integration.conftest import UPSTREAM
-from workers.decoding import Decoder
 from workers.embedding import Embedder, max_sim
-from workers.engine import Encoded
-from workers.images import striped_png
-from workers.prompts import Prompt, Prompter
-from workers.shared.contract import EncodeRequest, Failure, Frame, Image, Item, Text, Vector
+from workers.item_error import ItemError
+from workers.pixels import striped_png
+from workers.prompts import Prompter
+from workers.shared.contract import EncodeRequest, Image, Item, Text, Vector
+from workers.vllm_engine import WrongVectorError
+
+DIMENSIONS = 4
 
 
 class Engine:
-    """Decodes images; every vector is the same."""
+    """Every value of every vector is `value`."""
 
-    info = SimpleNamespace(multivector_dimensions=4)
-    tolerance = 0.005
+    def __init__(self, value: float = 0.5) -> None:
+        self._value = value
 
-    def __init__(self) -> None:
-        self.prompter = Prompter(Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")), 100)
-        self._decoder = Decoder()
+    def params(self, _: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        return extra or {}
 
-    async def encode(self, prompt: Prompt, priority: int = 0) -> Encoded:
-        if prompt.image is not None:
-            async with self._decoder.decoded(prompt.image):
-                pass
-        return Encoded(np.full((2, 4), 0.5, np.float32), [1, 2])
+    async def encode_tokens(self, token_ids: list[int], params: dict[str, Any], priority: int) -> Any:
+        rows = (len(token_ids),) if params.get("multivector") else ()
+        data = torch.full((*rows, DIMENSIONS), self._value)
+        return SimpleNamespace(outputs=SimpleNamespace(data=data), prompt_token_ids=token_ids)
 
-
-async def frames(request: EncodeRequest) -> list[Frame]:
-    engine: Any = Engine()
-    jobs = await Embedder(engine).jobs(request)
-    done: list[Awaitable[Frame] | Failure] = [job if isinstance(job, Failure) else job() for job in jobs]
-    return [frame if isinstance(frame, Failure) else await frame for frame in done]
+    async def encode(self, engine_input: dict[str, Any], params: dict[str, Any], priority: int) -> Any:
+        return await self.encode_tokens(engine_input["prompt_token_ids"], params, priority)
 
 
-async def test_an_image_that_is_none_fails_alone() -> None:
+async def results(request: EncodeRequest, value: float = 0.5) -> list[Vector | ItemError]:
+    engine: Any = Engine(value)
+    info = FakeWorker(dimensions=DIMENSIONS).info
+    info = msgspec.structs.replace(info, multivector_dimensions=DIMENSIONS)
+    prompter = Prompter(Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")), 100)
+    found: list[Vector | ItemError] = []
+    for job in await Embedder(engine, prompter, info, 0.005).jobs(request):
+        try:
+            found.append(job if isinstance(job, ItemError) else await job())
+        except ItemError as error:
+            found.append(error)
+    return found
+
+
+async def test_broken_image_fails_alone() -> None:
     items = [Item(Image(striped_png())), Item(Image(b"none")), Item(Text("fine", "query"))]
-    good, bad, text = await frames(EncodeRequest(items))
+    good, bad, text = await results(EncodeRequest(items))
     assert isinstance(good, Vector)
     assert isinstance(text, Vector)
-    assert isinstance(bad, Failure)
-    assert (bad.index, bad.code) == (1, "media_invalid")
+    assert isinstance(bad, ItemError)
+    assert bad.code == "media_invalid"
 
 
-async def test_whose_image_is_none_is_said_where_there_is_a_query() -> None:
+async def test_error_says_if_query_is_broken() -> None:
     against = [Item(Text("a", "passage"), against=query) for query in (0, 1, 1)]
     items = [*against, Item(Image(b"none"), against=0)]
     queries: list[Text | Image] = [Image(striped_png()), Image(b"none")]
-    good, *bad = await frames(EncodeRequest(items, queries=queries))
+    good, *bad = await results(EncodeRequest(items, queries=queries))
     assert isinstance(good, Vector)
-    assert all(isinstance(frame, Failure) and frame.code == "media_invalid" for frame in bad)
-    assert [getattr(frame, "message", "").startswith("the query: ") for frame in bad] == [True, True, False]
+    assert [error.code for error in bad if isinstance(error, ItemError)] == ["media_invalid"] * 3
+    assert [str(error).startswith("the query: ") for error in bad] == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_vector_with_nan_or_inf_is_an_error(value: float) -> None:
+    with pytest.raises(WrongVectorError):
+        await results(EncodeRequest([Item(Text("a", "query"))]), value)
 
 
 @pytest.mark.parametrize(("asked", "found"), [(1, 1), (3, 5), (5000, 4000), (70, 40_000)])
-async def test_late_interaction_is_the_mean_of_the_best_and_takes_little_memory(
-    asked: int, found: int
-) -> None:
+async def test_max_sim_is_mean_of_best_in_bounded_memory(asked: int, found: int) -> None:
     random = np.random.default_rng(0)
     query, document = (random.normal(size=(rows, 4)).astype(np.float32) for rows in (asked, found))
     expected = np.mean([(document @ row).max() for row in query])
     tracemalloc.start()
     try:
         score = await max_sim(query, document)
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert score == pytest.approx(expected, rel=1e-5)
-    assert most < 70 << 20
+    assert peak < 70 << 20

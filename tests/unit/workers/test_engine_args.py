@@ -1,4 +1,4 @@
-"""What vLLM is started with."""
+"""The arguments that vLLM is started with."""
 
 import json
 import re
@@ -14,10 +14,10 @@ from vllm.v1.worker.utils import request_memory
 
 from tests.integration.conftest import UPSTREAM
 from workers.checkpoints.__main__ import main as checkpoints
-from workers.checkpoints.variant import CheckpointError, Variant, read_variant
-from workers.cross_encoder import cross_encoder_args
-from workers.engine import context_of, engine_args, resolve_folder
-from workers.llm import common_args
+from workers.checkpoints.hub import resolve_folder
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.variant import Variant, read_variant
+from workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
 from workers.settings import WorkerSettings
 from workers.shared.strict_settings import SettingsError, read_settings
 
@@ -35,7 +35,7 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     ("asked", "context"),
     [(32_768, 32_768), (POSITIONS - 1, POSITIONS - 1), (POSITIONS, POSITIONS - 1), (200_000, POSITIONS - 1)],
 )
-def test_vllm_has_a_token_more_than_the_longest_input(variant: Variant, asked: int, context: int) -> None:
+def test_context_is_one_more_than_longest_input(variant: Variant, asked: int, context: int) -> None:
     settings = WorkerSettings(model="m", max_tokens=asked)
     assert variant.positions == POSITIONS
     assert context_of(variant, settings) == context
@@ -43,18 +43,16 @@ def test_vllm_has_a_token_more_than_the_longest_input(variant: Variant, asked: i
     assert config.max_model_len == context + 1
 
 
-def test_a_text_of_a_cross_encoder_is_never_cut_into_steps() -> None:
+def test_cross_encoder_pair_fits_one_step() -> None:
     args = cross_encoder_args(Path("m"), 4096, WorkerSettings(model="m", batch_tokens=512))
     assert not args["enable_chunked_prefill"]
     assert args["max_num_batched_tokens"] == args["max_model_len"] == 4096
 
 
-def test_every_argument_that_the_worker_sets_is_refused_from_outside(
-    variant: Variant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_arguments_are_refused(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = WorkerSettings(model="m", gpu_memory_utilization=0.5, kv_cache_gib=1)
     ours = {*engine_args(variant, settings), *cross_encoder_args(Path("m"), 4096, settings)}
-    # What is counted changes no vector.
+    # Statistics change no vector.
     for name in ours - {"disable_log_stats"}:
         monkeypatch.setenv("WORKER_ENGINE_ARGS", json.dumps({name: None}))
         with pytest.raises(SettingsError, match=rf"WORKER_ENGINE_ARGS: {name} is set by the worker"):
@@ -66,7 +64,7 @@ def test_every_argument_that_the_worker_sets_is_refused_from_outside(
     [
         (
             {"enable_prefix_caching": True, "seed": 1},
-            "enable_prefix_caching is set by the worker. Take",
+            "enable_prefix_caching is set by the worker. Remove",
         ),
         ({"max_model_len": 4096}, "max_model_len is set by the worker (WORKER_MAX_TOKENS)"),
         ({"trust_remote_code": True}, "trust_remote_code is set"),
@@ -74,7 +72,7 @@ def test_every_argument_that_the_worker_sets_is_refused_from_outside(
         ({"load_format": "dummy"}, "dummy weights are random"),
     ],
 )
-def test_an_argument_that_would_change_vectors_is_refused(
+def test_arguments_that_change_vectors_are_refused(
     given: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKER_ENGINE_ARGS", json.dumps(given))
@@ -89,8 +87,8 @@ def test_other_arguments_reach_vllm(variant: Variant) -> None:
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "variants/../retrieval", "a folder", "~/variants/code"])
-def test_a_mistyped_folder_is_said_to_be_none(model: str) -> None:
-    with pytest.raises(CheckpointError, match=r"is no folder.* set WORKER_MODEL"):
+def test_mistyped_folder_is_refused(model: str) -> None:
+    with pytest.raises(CheckpointError, match="WORKER_MODEL"):
         resolve_folder(model, None)
 
 
@@ -103,7 +101,7 @@ def test_a_mistyped_folder_is_said_to_be_none(model: str) -> None:
         (True, {"kv_cache_gib": 2}, None),
     ],
 )
-def test_an_engine_with_a_cache_of_a_given_size_needs_no_share_of_the_gpu(
+def test_given_cache_size_needs_no_gpu_share(
     cpu: bool, given: dict[str, Any], share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: cpu)
@@ -112,8 +110,8 @@ def test_an_engine_with_a_cache_of_a_given_size_needs_no_share_of_the_gpu(
     assert args.get("kv_cache_memory_bytes") == (2 << 30 if given else None)
 
 
-def test_vllm_finds_that_share_beside_other_engines() -> None:
-    """Of 80 GB, 70 taken by others."""
+def test_vllm_accepts_that_share_on_full_gpu() -> None:
+    """Other engines use 70 of 80 GB."""
     snapshot: Any = SimpleNamespace(total_memory=80e9, free_memory=10e9, device_="cuda:0")
     cache: Any = SimpleNamespace(gpu_memory_utilization=0.01)
     assert request_memory(snapshot, cache) == 0.8e9

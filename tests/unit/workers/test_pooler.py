@@ -1,7 +1,10 @@
-"""The pooler against the plain definition of each output, for any mix of requests and any chunking."""
+"""The model inside the engine: the pooler against the definition of each output, and positions."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,17 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm import PoolingParams
+from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
+from workers.plugin.model import TriptychEmbeddings
 from workers.plugin.pooler import SpanPooler
-from workers.plugin.spec import PoolingSpec
+from workers.plugin.pooling_spec import PoolingSpec
 
 HIDDEN, PROJECTED = 12, 5
 
 
 @dataclass
 class Request:
-    """A prompt's hidden states [tokens, h], what is wanted of it, and how far it has been prefilled."""
+    """A prompt's hidden states [tokens, h], its pooling, and how many tokens are prefilled."""
 
     states: torch.Tensor
     spec: PoolingSpec
@@ -38,7 +43,7 @@ def pooler() -> SpanPooler:
 
 
 def step(pooler: SpanPooler, requests: list[Request], chunks: list[int]) -> list[torch.Tensor | None]:
-    """One engine step: the next `chunks[i]` tokens of each request; its output where it is finished."""
+    """One engine step with the next `chunks[i]` tokens of each request; outputs of finished requests."""
     rows = [r.states[r.done : r.done + chunk] for r, chunk in zip(requests, chunks, strict=True)]
     for request, chunk in zip(requests, chunks, strict=True):
         request.done += chunk
@@ -63,7 +68,7 @@ def step(pooler: SpanPooler, requests: list[Request], chunks: list[int]) -> list
 
 
 def expected(pooler: SpanPooler, request: Request) -> np.ndarray:
-    """What the output is by definition, in float64 where numpy does it."""
+    """The output by definition, in float64."""
     states = request.states.double().numpy()
     spec = request.spec
     if spec.multivector:
@@ -91,16 +96,16 @@ def requests(draw: st.DrawFn) -> Request:
     spans: tuple[tuple[int, int], ...] = ()
     if kind == "spans":
         cuts = sorted(draw(st.sets(st.integers(0, length), min_size=2, max_size=6)))
-        # Some of the stretches between the cuts: spans may leave tokens out.
+        # Some of the ranges between the cuts: spans may skip tokens.
         pairs = list(itertools.pairwise(cuts))
         spans = tuple(draw(st.lists(st.sampled_from(pairs), min_size=1, unique=True).map(sorted)))
     dimensions = draw(st.none() | st.integers(1, HIDDEN))
     return Request(states, PoolingSpec(spans, dimensions, draw(st.booleans())))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(batch=st.lists(requests(), min_size=1, max_size=6), data=st.data())
-def test_any_mix_in_any_chunks_gives_each_its_own(
+def test_any_mix_and_chunking_is_pooled(
     pooler: SpanPooler, batch: list[Request], data: st.DataObject
 ) -> None:
     left = list(range(len(batch)))
@@ -112,14 +117,14 @@ def test_any_mix_in_any_chunks_gives_each_its_own(
             if output is not None:
                 np.testing.assert_allclose(output.numpy(), expected(pooler, request), atol=2e-5)
                 assert output.dtype == torch.float32
-                assert request.kept.hidden_states_cache == [], "nothing is kept of a finished request"
+                assert request.kept.hidden_states_cache == []
                 left.remove(number)
 
 
 @pytest.mark.parametrize(
     "spec", [PoolingSpec(), PoolingSpec(multivector=True), PoolingSpec(((2, 7), (7, 9)))]
 )
-def test_a_preempted_request_starts_again(pooler: SpanPooler, spec: PoolingSpec) -> None:
+def test_preempted_request_starts_again(pooler: SpanPooler, spec: PoolingSpec) -> None:
     request = Request(torch.randn(10, HIDDEN), spec)
     step(pooler, [request], [6])
     request.done = 0
@@ -129,8 +134,8 @@ def test_a_preempted_request_starts_again(pooler: SpanPooler, spec: PoolingSpec)
     np.testing.assert_allclose(output.numpy(), expected(pooler, request), atol=1e-5)
 
 
-def test_negative_positions_count_from_the_end(pooler: SpanPooler) -> None:
-    """As for images, whose number of tokens only the engine knows."""
+def test_negative_positions_count_from_end(pooler: SpanPooler) -> None:
+    """Used for images: only the engine knows their number of tokens."""
     states = torch.randn(20, HIDDEN)
     from_end = Request(states, PoolingSpec(((3, -6),)))
     absolute = Request(states.clone(), PoolingSpec(((3, 14),)))
@@ -141,7 +146,7 @@ def test_negative_positions_count_from_the_end(pooler: SpanPooler) -> None:
     np.testing.assert_allclose(one.numpy(), expected(pooler, absolute), atol=1e-5)
 
 
-def test_what_is_kept_of_an_unfinished_text_does_not_hold_its_batch(pooler: SpanPooler) -> None:
+def test_partial_sum_does_not_keep_its_batch(pooler: SpanPooler) -> None:
     long, short = (
         Request(torch.randn(50, HIDDEN), PoolingSpec()),
         Request(torch.randn(3, HIDDEN), PoolingSpec()),
@@ -151,15 +156,15 @@ def test_what_is_kept_of_an_unfinished_text_does_not_hold_its_batch(pooler: Span
     assert kept.untyped_storage().nbytes() == HIDDEN * 4
 
 
-def test_half_precision_states_are_summed_in_single(pooler: SpanPooler) -> None:
-    """In bfloat16 a running sum of ones stops at 256."""
+def test_bfloat16_is_summed_in_float32(pooler: SpanPooler) -> None:
+    """In bfloat16, a sum of ones stops at 256."""
     request = Request(torch.ones(2000, HIDDEN, dtype=torch.bfloat16), PoolingSpec(normalized=False))
     [output] = step(pooler, [request], [2000])
     assert output is not None
     torch.testing.assert_close(output, torch.ones(HIDDEN))
 
 
-def test_a_plain_text_needs_no_arguments() -> None:
+def test_spec_survives_kwargs() -> None:
     assert PoolingSpec().to_kwargs() is None
     for spec in (PoolingSpec(((1, -2),), 7, False), PoolingSpec(multivector=True), PoolingSpec()):
         assert PoolingSpec.from_kwargs(spec.to_kwargs()) == spec
@@ -168,8 +173,23 @@ def test_a_plain_text_needs_no_arguments() -> None:
 @pytest.mark.parametrize(
     "spec", [PoolingSpec(), PoolingSpec(multivector=True), PoolingSpec(normalized=False)]
 )
-def test_a_prompt_whose_beginning_was_skipped_is_refused(pooler: SpanPooler, spec: PoolingSpec) -> None:
-    """As with cached prefixes: 16 of 20 tokens are not there to be averaged."""
+def test_cached_prefix_is_refused(pooler: SpanPooler, spec: PoolingSpec) -> None:
+    """Of 20 tokens, 16 are missing in the mean."""
     request = Request(torch.randn(20, HIDDEN), spec, done=16)
     with pytest.raises(RuntimeError, match="prefix cached"):
         step(pooler, [request], [4])
+
+
+@pytest.mark.parametrize("length", [1, 2, 21, 512])
+def test_text_positions_equal_vllms(length: int) -> None:
+    def no_images(features: list[Any]) -> Iterator[Any]:
+        assert not features
+        return iter(())
+
+    tokens = list(range(length))
+    model: Any = SimpleNamespace(iter_mm_grid_thw=no_images)
+    expected, delta = Qwen2_5_VLForConditionalGeneration.get_mrope_input_positions(model, tokens, [])
+    positions, ours = TriptychEmbeddings.get_mrope_input_positions(model, tokens, [])
+    assert positions.dtype == expected.dtype
+    assert torch.equal(positions, expected)
+    assert ours == delta == 0

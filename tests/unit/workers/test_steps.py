@@ -1,22 +1,19 @@
-"""Engine steps: counted over processes, and as long as they may be."""
+"""Engine steps: counted across processes, and limited in duration."""
 
 import subprocess
 import sys
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.plugin import steps
-from workers.plugin.steps import FEWEST_TOKENS, STEP_SECONDS, STEPS_FILE, StepCounter, StepLimit
+from workers.plugin.engine_steps import MIN_TOKENS, STEP_SECONDS, STEPS_FILE, StepCounter, StepLimit, install
 
 
-def test_another_process_counts_where_this_one_reads() -> None:
+def test_counter_is_shared_between_processes() -> None:
     counter = StepCounter()
-    code = "import sys; from workers.plugin.steps import StepCounter; StepCounter(sys.argv[1]).add()"
+    code = "import sys; from workers.plugin.engine_steps import StepCounter; StepCounter(sys.argv[1]).add()"
     for count in (1, 2):
         subprocess.run([sys.executable, "-c", code, counter.path], check=True)
         assert counter.steps == count
@@ -26,93 +23,94 @@ def test_another_process_counts_where_this_one_reads() -> None:
     most=st.integers(1, 100_000),
     work=st.lists(st.tuples(st.integers(1, 100_000), st.floats(1e-6, 1.0)), max_size=30),
 )
-def test_the_limit_stays_within_its_bounds(most: int, work: list[tuple[int, float]]) -> None:
+def test_limit_stays_within_bounds(most: int, work: list[tuple[int, float]]) -> None:
     limit = StepLimit(most)
     for wanted, seconds_per_token in work:
         tokens = min(wanted, limit.tokens)
         limit.observe(tokens, tokens * seconds_per_token)
-        assert min(FEWEST_TOKENS, most) <= limit.tokens <= most
+        assert min(MIN_TOKENS, most) <= limit.tokens <= most
 
 
 @pytest.mark.parametrize("rate", [200, 1_000, 50_000, 1_000_000])
-def test_full_steps_come_to_last_about_as_long_as_they_may(rate: int) -> None:
+def test_full_steps_approach_the_duration(rate: int) -> None:
     limit = StepLimit(8192)
     for _ in range(20):
         limit.observe(limit.tokens, limit.tokens / rate)
     assert limit.tokens == 8192 or STEP_SECONDS / 2 <= limit.tokens / rate <= STEP_SECONDS
 
 
-def test_short_steps_say_nothing_of_long_ones() -> None:
+def test_small_steps_do_not_raise_limit() -> None:
     limit = StepLimit(8192)
     for _ in range(100):
         limit.observe(5, 0.001)
-    assert limit.tokens == FEWEST_TOKENS
+    assert limit.tokens == MIN_TOKENS
 
 
 class Waiting(list[SimpleNamespace]):
-    """vLLM's queue of requests that have not begun."""
+    """vLLM's queue of waiting requests."""
 
     def peek_request(self) -> SimpleNamespace:
         return self[0]
 
 
+class Scheduler:
+    """The part of vLLM's scheduler that is patched. `schedule` returns the limits of step and prompt."""
+
+    def __init__(self, *, chunked: bool = True, running: int = 0, waiting: tuple[int, ...] = ()) -> None:
+        self.scheduler_config = SimpleNamespace(
+            enable_chunked_prefill=chunked, long_prefill_token_threshold=0
+        )
+        self.max_num_scheduled_tokens = 1024
+        self.running = [None] * running
+        self.waiting = Waiting(SimpleNamespace(priority=priority) for priority in waiting)
+
+    def schedule(self) -> tuple[int, int]:
+        return self.max_num_scheduled_tokens, self.scheduler_config.long_prefill_token_threshold
+
+    def update_from_output(self, output: SimpleNamespace) -> None: ...
+
+
 @pytest.fixture
-def scheduling(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, int]]:
-    """Schedules and finishes a step; gives its limits: for the step, and for a prompt that has begun."""
+def patched(monkeypatch: pytest.MonkeyPatch) -> type[Scheduler]:
     monkeypatch.delenv(STEPS_FILE, raising=False)
 
-    def limits(scheduler: Any) -> tuple[int, int]:
-        its = scheduler.scheduler_config
-        return scheduler.max_num_scheduled_tokens, its.long_prefill_token_threshold
+    class Patched(Scheduler): ...
 
-    schedule = steps._scheduling(limits)
-    finish = steps._finishing(lambda scheduler, output: None)
-
-    def step(scheduler: Any, tokens: int = 0) -> tuple[int, int]:
-        found: tuple[int, int] = schedule(scheduler)
-        finish(scheduler, SimpleNamespace(total_num_scheduled_tokens=tokens))
-        return found
-
-    return step
+    install(Patched)
+    return Patched
 
 
-def scheduler(*, chunked: bool = True, running: int = 0, waiting: tuple[int, ...] = ()) -> SimpleNamespace:
-    """One with so many prompts that have begun, and the priorities of those that wait."""
-    return SimpleNamespace(
-        scheduler_config=SimpleNamespace(enable_chunked_prefill=chunked, long_prefill_token_threshold=0),
-        max_num_scheduled_tokens=1024,
-        running=[None] * running,
-        waiting=Waiting(SimpleNamespace(priority=priority) for priority in waiting),
-    )
+def step(scheduler: Scheduler, tokens: int = 0) -> tuple[int, int]:
+    limits = scheduler.schedule()
+    scheduler.update_from_output(SimpleNamespace(total_num_scheduled_tokens=tokens))
+    return limits
 
 
 @pytest.mark.parametrize(
     ("running", "waiting", "share"),
     [(0, (), 0), (1, (), 0), (1, (0,), 32), (3, (0, 1), 16), (1, (1,), 0), (0, (0,), 0)],
 )
-def test_prompts_that_have_begun_leave_a_waiting_query_an_equal_share(
-    scheduling: Callable[..., tuple[int, int]], running: int, waiting: tuple[int, ...], share: int
+def test_waiting_query_gets_equal_share(
+    patched: type[Scheduler], running: int, waiting: tuple[int, ...], share: int
 ) -> None:
-    assert scheduling(scheduler(running=running, waiting=waiting)) == (FEWEST_TOKENS, share)
+    assert step(patched(running=running, waiting=waiting)) == (MIN_TOKENS, share)
 
 
-def test_the_share_is_given_back_when_no_query_waits(scheduling: Callable[..., tuple[int, int]]) -> None:
-    one = scheduler(running=1, waiting=(0,))
-    assert scheduling(one)[1] > 0
-    one.waiting.clear()
-    assert scheduling(one)[1] == 0
+def test_share_ends_with_the_wait(patched: type[Scheduler]) -> None:
+    scheduler = patched(running=1, waiting=(0,))
+    assert step(scheduler)[1] > 0
+    scheduler.waiting.clear()
+    assert step(scheduler)[1] == 0
 
 
-def test_a_prompt_that_cannot_be_chunked_is_not_limited(scheduling: Callable[..., tuple[int, int]]) -> None:
-    assert scheduling(scheduler(chunked=False, running=1, waiting=(0,))) == (1024, 0)
+def test_unchunked_prompt_is_not_limited(patched: type[Scheduler]) -> None:
+    assert step(patched(chunked=False, running=1, waiting=(0,))) == (1024, 0)
 
 
-def test_steps_without_tokens_are_not_counted(
-    scheduling: Callable[..., tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_steps_are_not_counted(patched: type[Scheduler], monkeypatch: pytest.MonkeyPatch) -> None:
     counter = StepCounter()
     monkeypatch.setenv(STEPS_FILE, counter.path)
-    one = scheduler()
+    scheduler = patched()
     for tokens in (0, 5, 0, 7):
-        scheduling(one, tokens)
+        step(scheduler, tokens)
     assert counter.steps == 2

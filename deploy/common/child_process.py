@@ -1,0 +1,145 @@
+"""A child process: starts it, reads its output, and ends it with its whole process group."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+
+from deploy.common.process_guard import Guard
+from workers.shared.parent_death import die_with_parent
+
+TAIL_LINES = 30
+# Longer lines are split, so that a child cannot fill our memory with one line.
+MAX_LINE_BYTES = 1 << 16
+PROBE_SECONDS = 0.25
+
+
+class StartFailed(RuntimeError):
+    """A process has ended or was not ready in time; its own log says why."""
+
+
+class ChildProcess:
+    """A running process in its own session. It ends when this process ends, even by SIGKILL.
+
+    `exited` resolves to its exit code (negative: the signal that ended it). By then the rest of its process
+    group got SIGKILL: a worker that dies may leave an engine behind that holds the GPU.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        guard: Guard,
+        on_line: Callable[[str], None] | None = None,
+        *,
+        death_signal: bool = True,
+    ) -> None:
+        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes.
+
+        `death_signal` covers a guard that died first. It runs code between fork and exec, so set it to False
+        in a process with several threads.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._guard = guard
+        self._on_line = on_line
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        self._popen = subprocess.Popen(
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if on_line else None,
+            stderr=subprocess.STDOUT if on_line else None,
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()) if death_signal else None,
+        )
+        self.pid = self._popen.pid
+        try:
+            guard.add(self.pid)
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            # A process that cannot be watched would keep its port.
+            os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            raise
+        self._loop.add_reader(self._pidfd, self._reap)
+        self._reading = self._loop.create_task(self._read()) if on_line else None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, None while it runs."""
+        return self.exited.result() if self.exited.done() else None
+
+    async def until(self, is_ready: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
+        """Wait until `is_ready`. After an error, also after `seconds`, the process is ended.
+
+        Raises `StartFailed`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while not await is_ready():
+                    if self.code is not None:
+                        raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
+                    await asyncio.wait([self.exited], timeout=PROBE_SECONDS)
+        except BaseException as error:
+            await self.stop(0)
+            if isinstance(error, TimeoutError):
+                raise StartFailed(f"{name} is not ready after {seconds:g} s") from None
+            raise
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the process, but not to its children."""
+        if not self.exited.done():
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the process group."""
+        if not self.exited.done():
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def stop(self, seconds: float) -> None:
+        """Send SIGTERM, after `seconds` SIGKILL, and wait for the end."""
+        self.terminate()
+        await asyncio.wait([self.exited], timeout=seconds)
+        self.kill()
+        await self.exited
+
+    async def drained(self) -> None:
+        """Wait, for a second at most, until `on_line` got the last lines of a process that has exited."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=1)
+
+    def _reap(self) -> None:
+        # The process is a zombie until `wait`, so no other process can have its group's number.
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        os.killpg(self.pid, signal.SIGKILL)
+        self._guard.remove(self.pid)
+        self.exited.set_result(self._popen.wait())
+
+    async def _read(self) -> None:
+        assert self._popen.stdout is not None
+        stream = asyncio.StreamReader()
+        transport, _ = await self._loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), self._popen.stdout
+        )
+        rest = b""
+        while data := await stream.read(MAX_LINE_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) >= MAX_LINE_BYTES:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._hand_over(line)
+        if rest:
+            self._hand_over(rest)
+        transport.close()
+
+    def _hand_over(self, line: bytes) -> None:
+        assert self._on_line is not None
+        # A progress bar overwrites itself with carriage returns. Its last state is enough.
+        text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+        self.tail.append(text)
+        self._on_line(text)

@@ -1,0 +1,121 @@
+"""GPU memory that an engine needs: the size of its weights, and whether its share holds them."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploy.common.worker_env import GPU_SHARE
+from workers.checkpoints.layout import INDEX, UPSTREAM_ID
+from workers.settings import WorkerSettings
+
+GIB = 2**30
+UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"
+# 3.75 billion parameters (model card) of two bytes, with the adapters merged.
+UPSTREAM_GIB = 3.75e9 * 2 / GIB
+# Keys and values of one token in bfloat16: 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).
+CACHE_BYTES_PER_TOKEN = 36 * 2 * 2 * 128 * 2
+# Activations of a step, graphs and the CUDA context. Assumed, not measured; it only leads to a warning.
+WORKING_GIB = 1.0
+
+Holds = Literal["yes", "tight", "no", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an engine's share of a GPU holds it, and a text with the sizes in GiB."""
+
+    holds: Holds
+    text: str
+
+
+def weights_gib(model: str) -> float | None:
+    """GiB of the weights in a folder or of a Hugging Face id, without network access; None if unknown.
+
+    An id is looked up in the local cache. The size of jinaai/jina-embeddings-v4 and its variants is known.
+    """
+    folder = Path(model) if Path(model).is_dir() else _cached(model)
+    size = _files_gib(folder) if folder else None
+    if size is None and not Path(model).exists() and re.fullmatch(UPSTREAM, model):
+        return UPSTREAM_GIB
+    return size
+
+
+def engine_share(settings: WorkerSettings, gpus: float) -> float:
+    """Share of each GPU's memory that an engine with `gpus` GPUs takes; `gpus` under 1 is a part of one."""
+    return settings.gpu_memory_utilization or GPU_SHARE * min(1.0, gpus)
+
+
+def verdict(
+    settings: WorkerSettings, gpus: float, weights: float | None, gpu_memory_gib: float | None
+) -> Verdict:
+    """Whether an engine with `gpus` GPUs of that size, under 1 a part of one, can start.
+
+    It cannot start (no) without room for its weights and the cache of one input.
+    """
+    if gpu_memory_gib is None:
+        return Verdict("unknown", "the GPU's memory is unknown, so it is not checked")
+    if weights is None:
+        return Verdict("unknown", "the size of the weights is unknown, so GPU memory is not checked")
+    if conversion := _conversion(settings):
+        return Verdict("unknown", f"the size after {conversion} is unknown, so GPU memory is not checked")
+    # With an explicit cache size vLLM does not look at its share.
+    share = min(1.0, gpus) if settings.kv_cache_gib else engine_share(settings, gpus)
+    room = share * gpu_memory_gib
+    weights, cache = weights / settings.tensor_parallel, _cache_gib(settings)
+    text = f"weights {weights:.1f} + cache {cache:.1f}"
+    where = f"its share of a GPU of {gpu_memory_gib:.4g} GiB, {room:.1f} GiB"
+    if weights + cache > room:
+        return Verdict("no", f"{text} = {weights + cache:.1f} GiB, more than {where}")
+    need = weights + cache + WORKING_GIB
+    text = f"{text} + about {WORKING_GIB:g} to work in = {need:.1f} GiB"
+    return (
+        Verdict("tight", f"{text}, more than {where}")
+        if need > room
+        else Verdict("yes", f"{text}, within {where}")
+    )
+
+
+def _cache_gib(settings: WorkerSettings) -> float:
+    """The configured cache, else one input of full length: vLLM refuses to start with less."""
+    if settings.kv_cache_gib:
+        return settings.kv_cache_gib
+    if settings.task == "rerank":
+        # A cross-encoder, whose shape is not known here.
+        return 0.0
+    return settings.max_tokens * CACHE_BYTES_PER_TOKEN / settings.tensor_parallel / GIB
+
+
+def _conversion(settings: WorkerSettings) -> str | None:
+    """What makes the weights in memory another size than their files, None if nothing does."""
+    if settings.quantization:
+        return f"quantization {settings.quantization}"
+    return None if settings.dtype == "auto" else f"conversion to {settings.dtype}"
+
+
+def _cached(model: str) -> Path | None:
+    """Folder of an id in the local Hugging Face cache."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _files_gib(folder: Path) -> float | None:
+    """Size of the files that the index names, else of all; None if there are none or one is missing."""
+    try:
+        if (folder / INDEX).exists():
+            names = set(json.loads((folder / INDEX).read_bytes())["weight_map"].values())
+            files = [folder / name for name in sorted(names)]
+        else:
+            files = sorted(folder.glob("*.safetensors"))
+        total = sum(file.stat().st_size for file in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return total / GIB if total else None

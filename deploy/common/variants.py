@@ -1,0 +1,76 @@
+"""Checkpoint of each pool, and the commands that make missing ones."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.settings import DeploySettings
+from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
+from workers.shared.contract import PoolName
+
+DEMO = "demo"
+DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that makes a checkpoint, and what to print before it runs."""
+
+    title: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What each pool's workers load: `folders` holds a folder or a Hugging Face id for each.
+
+    `steps` have to run first, in order. `sources` are the checkpoints that folders are merged from. With
+    `demo`, at least one has random weights.
+    """
+
+    folders: dict[PoolName, str]
+    steps: tuple[Step, ...]
+    demo: bool
+    sources: Mapping[PoolName, str] = field(default_factory=dict)
+
+
+def choose(settings: DeploySettings, has_gpu: bool) -> Models:
+    """The variants that are configured; the other pools get variants merged from one checkpoint."""
+    folders = dict(settings.variants)
+    to_merge = [pool for pool in settings.pools if pool not in folders]
+    if not to_merge:
+        return Models(folders, (), demo=False)
+    source = settings.model or (UPSTREAM_ID if has_gpu else DEMO)
+    steps: list[Step] = []
+    if source == DEMO:
+        upstream, variants = str(settings.state / DEMO / "upstream"), settings.state / DEMO / "variants"
+    else:
+        upstream, variants = source, settings.state / "variants" / _slug(source)
+    missing = [pool for pool in to_merge if not (variants / pool / VARIANT).exists()]
+    if missing and source == DEMO and not Path(upstream).exists():
+        steps.append(Step("making a tiny random checkpoint", _checkpoints("tiny", upstream)))
+    if missing:
+        tasks = [part for pool in missing for part in ("--task", pool)]
+        steps.append(
+            Step(
+                f"merging {upstream} into one variant for each of: {', '.join(missing)}",
+                _checkpoints("merge", upstream, str(variants), *tasks),
+            )
+        )
+    folders |= {pool: str(variants / pool) for pool in to_merge}
+    return Models(folders, tuple(steps), source == DEMO, dict.fromkeys(to_merge, upstream))
+
+
+def _checkpoints(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "workers.checkpoints", *arguments)
+
+
+def _slug(source: str) -> str:
+    """A readable folder name for a checkpoint, unique also for two folders of the same name."""
+    if Path(source).is_dir():
+        source = str(Path(source).resolve())
+        return f"{Path(source).name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    return re.sub(r"[^\w.-]+", "--", source)

@@ -1,0 +1,217 @@
+"""One call to a worker: sends a batch, reads the frames, checks every vector.
+
+CallFailed
+├── ReplicaFailed            the replica did not do its work; the batch may be tried again
+│   ├── ConnectionRefused    nothing listens at the address
+│   ├── ConnectionLost       the connection broke, or was not made in time
+│   ├── EngineDied           the worker says that its engine has died
+│   ├── SpaceChanged         the worker serves another vector space than at the last probe
+│   └── TokenRefused         the worker answers 401
+├── Overloaded               the replica has enough work and took nothing of the batch
+├── Draining                 the replica is stopping and took nothing of the batch
+└── Rejected                 the replica calls the batch invalid; another try cannot help
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from yarl import URL
+
+from router.items import Batch, Item
+from router.pool.replica import Replica
+from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, WorkerReply, was_refused, was_sent
+from workers.shared import contract
+
+# A reply with all its frames has to end within this time.
+END_SECONDS = 2.0
+# How far rounding may move the squared length of a normalized vector from 1.
+LENGTH_TOLERANCE = 0.05
+
+Deliver = Callable[[Item, contract.Frame], None]
+
+
+class CallFailed(Exception):
+    """A call that did not answer the whole batch. `outcome` names it in metrics."""
+
+    outcome: ClassVar[str] = "failed"
+
+
+class ReplicaFailed(CallFailed):
+    """The replica did not do its work; unfinished items may be tried again.
+
+    `perhaps_dead`: the worker had the batch, and its process may have died with it.
+    """
+
+    perhaps_dead = False
+
+    def mark(self, replica: Replica) -> None:
+        """Record what the failure says about the state of `replica`."""
+
+
+class ConnectionRefused(ReplicaFailed):
+    """Nothing listens at the replica's address."""
+
+    def mark(self, replica: Replica) -> None:
+        replica.down("connection refused", gone=True)
+
+
+class ConnectionLost(ReplicaFailed):
+    """The connection broke, or was not made in time."""
+
+    def mark(self, replica: Replica) -> None:
+        replica.suspect(str(self))
+
+
+class EngineDied(ReplicaFailed):
+    """The worker says that its engine has died."""
+
+    perhaps_dead = True
+
+    def mark(self, replica: Replica) -> None:
+        replica.down(str(self), gone=True)
+
+
+class SpaceChanged(ReplicaFailed):
+    """The worker serves another vector space than at the last probe."""
+
+    def mark(self, replica: Replica) -> None:
+        replica.down(str(self))
+
+
+class TokenRefused(ReplicaFailed):
+    """The worker answers 401."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker refuses the token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN")
+
+    def mark(self, replica: Replica) -> None:
+        replica.down(str(self))
+
+
+class Overloaded(CallFailed):
+    """The replica has enough work and took nothing of the batch.
+
+    `seconds` is its estimate of when it has room, if it gives one.
+    """
+
+    outcome = "overloaded"
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__("overloaded")
+        self.seconds = seconds
+
+
+class Draining(CallFailed):
+    """The replica is stopping and took nothing of the batch."""
+
+    outcome = "draining"
+
+
+class Rejected(CallFailed):
+    """The replica calls the batch invalid; another try cannot help."""
+
+    outcome = "rejected"
+
+
+async def encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+    """Send `batch` to `replica`; `deliver` is called with each frame once it is checked.
+
+    Returns when every item has had a frame. Raises `CallFailed` after as many deliveries as there were.
+    Cancelling closes the connection, and the worker drops the batch.
+    """
+    try:
+        await _encode(client, replica, batch, deliver)
+    except TRANSPORT_ERRORS as error:
+        kind = ConnectionRefused if was_refused(error) else ConnectionLost
+        failure = kind(f"{type(error).__name__} {error}".strip())
+        failure.perhaps_dead = was_sent(error)
+        raise failure from error
+
+
+async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+    info = replica.info
+    if info is None:
+        raise ReplicaFailed("it was never ready. This is a bug.")
+    request = batch.request()
+    missing: list[Item | None] = [*batch.items]
+    left = len(missing)
+    url = URL(f"http://{replica.address}{contract.ENCODE_PATH}")
+    async with client.post(url, contract.encode_request(request), batch.headers) as reply:
+        if reply.status != 200:
+            raise await _failure(reply)
+        if reply.headers.get(contract.SPACE_HEADER) != contract.space_header(replica.pool, batch.space):
+            raise SpaceChanged("it serves another vector space than at the last probe")
+        reader = contract.FrameReader()
+        # The time is bounded only once all frames are there.
+        async with asyncio.timeout(None) as limit:
+            async for chunk in reply.content.iter_any():
+                try:
+                    for frame in reader.feed(chunk):
+                        item = missing[frame.index] if 0 <= frame.index < len(missing) else None
+                        if item is None:
+                            raise ReplicaFailed(f"an unexpected frame, for index {frame.index}")
+                        if isinstance(frame, contract.Vector):
+                            check_vector(frame, request.items[frame.index], info)
+                        missing[frame.index] = None
+                        left -= 1
+                        deliver(item, frame)
+                except msgspec.DecodeError as error:
+                    raise ReplicaFailed(f"a frame that cannot be read: {error}") from error
+                if not left and limit.when() is None:
+                    limit.reschedule(asyncio.get_running_loop().time() + END_SECONDS)
+    if left:
+        raise ReplicaFailed(f"the reply ended {left} frames early")
+
+
+async def _failure(reply: WorkerReply) -> CallFailed:
+    """The meaning of a reply other than 200."""
+    state = reply.headers.get(contract.STATE_HEADER)
+    if reply.status == 503 and state == contract.OVERLOADED:
+        return Overloaded(_seconds(reply.headers.get(contract.WAIT_HEADER)))
+    if reply.status == 503 and state == contract.DRAINING:
+        return Draining()
+    if state == contract.DEAD:
+        return EngineDied("the engine has died")
+    if reply.status == 401:
+        return TokenRefused()
+    text = (await reply.read())[:500].decode(errors="replace")
+    kind = Rejected if 400 <= reply.status < 500 else ReplicaFailed
+    return kind(f"status {reply.status} {text}")
+
+
+def _seconds(text: str | None) -> float | None:
+    """A positive number of seconds, or None."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if seconds > 0 else None
+
+
+def check_vector(vector: contract.Vector, item: contract.Item, info: contract.Info) -> None:
+    """Raise `ReplicaFailed` unless `vector` has the shape, bytes, values and length that `item` asks for."""
+    shape = vector.shape
+    expected: tuple[int | None, ...] = (item.dimensions or info.dimensions,)
+    if item.against is not None:
+        expected = (1,)
+    elif item.multivector:
+        expected = (vector.tokens, info.multivector_dimensions)
+    elif isinstance(item.content, contract.Document):
+        expected = (len(item.content.chunks), *expected)
+    if shape != expected or min(shape) < 1:
+        raise ReplicaFailed(f"a vector of shape {shape} instead of {expected}")
+    rows = shape[0] if len(shape) == 2 else 1
+    if len(vector.data) != 4 * rows * shape[-1]:
+        raise ReplicaFailed(f"{len(vector.data)} bytes for a vector of shape {shape}")
+    values = np.frombuffer(vector.data, np.float32)
+    length = float(np.dot(values, values))
+    if not np.isfinite(length):
+        raise ReplicaFailed("a vector with values that are not finite")
+    unit = item.against is None and (item.normalized or item.multivector)
+    if unit and abs(length / rows - 1) > LENGTH_TOLERANCE:
+        raise ReplicaFailed(f"a vector of squared length {length / rows:.3f} instead of 1")
+    if vector.tokens < 1:
+        raise ReplicaFailed("a vector of no tokens")

@@ -1,0 +1,91 @@
+"""A child process ends with its whole group, and with its parent."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.common.child_process import ChildProcess, StartFailed
+from deploy.common.process_guard import Guard
+from tests.fakes.router import eventually
+
+# Ignores SIGTERM, starts a child, and writes both process IDs to a file.
+STUBBORN = (
+    "import os, signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "below = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
+    "part = sys.argv[1] + '.part'\n"
+    "open(part, 'w').write(f'{os.getpid()} {below.pid}')\n"
+    "os.rename(part, sys.argv[1])\n"
+    "time.sleep(1000)\n"
+)
+PARENT = (
+    "import asyncio, os, sys\n"
+    "from deploy.common.child_process import ChildProcess\n"
+    "from deploy.common.process_guard import Guard\n"
+    "async def main():\n"
+    "    ChildProcess(sys.argv[1:], os.environ, Guard(), death_signal=False)\n"
+    "    await asyncio.sleep(1000)\n"
+    "asyncio.run(main())\n"
+)
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    guard = Guard()
+    yield guard
+    guard.close()
+
+
+async def numbers(path: Path) -> list[psutil.Process]:
+    """The processes whose IDs are in the file `path`, once it exists."""
+    await eventually(path.exists)
+    return [
+        psutil.Process(int(number)) for number in await asyncio.to_thread(lambda: path.read_text().split())
+    ]
+
+
+async def test_a_slow_child_is_killed_with_its_group(tmp_path: Path, guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ, guard)
+    processes = await numbers(tmp_path / "pids")
+    assert child.code is None
+    await child.stop(0.1)
+    assert child.code == -signal.SIGKILL
+    assert not psutil.wait_procs(processes, 10)[1]
+
+
+async def test_a_child_stops_on_sigterm(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
+    await child.stop(20)
+    assert child.code == -signal.SIGTERM
+
+
+async def test_a_killed_parent_ends_all_children(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")]
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *command)
+    processes = await numbers(tmp_path / "pids")
+    parent.kill()
+    await parent.wait()
+    assert not psutil.wait_procs(processes, 10)[1]
+
+
+async def never() -> bool:
+    return False
+
+
+async def test_an_end_while_starting_is_an_error(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ, guard)
+    with pytest.raises(StartFailed, match="the child ended with 3"):
+        await child.until(never, 60, "the child")
+
+
+async def test_a_slow_start_is_an_error(guard: Guard) -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
+    with pytest.raises(StartFailed, match="not ready"):
+        await child.until(never, 0.1, "the child")
+    assert child.code is not None

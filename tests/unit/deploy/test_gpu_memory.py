@@ -1,0 +1,123 @@
+"""The size of weights, and whether a share of a GPU holds an engine."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.common.gpu_memory import UPSTREAM_GIB, engine_share, verdict, weights_gib
+from workers.settings import WorkerSettings
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def folder(path: Path, **sizes: int) -> Path:
+    path.mkdir(parents=True)
+    for name, size in sizes.items():
+        with (path / f"{name}.safetensors").open("wb") as file:
+            file.truncate(size)
+    return path
+
+
+def test_sizes_of_shards_are_added(tmp_path: Path) -> None:
+    assert weights_gib(str(folder(tmp_path / "m", a=2**30, b=2**29))) == 1.5
+
+
+def test_files_outside_the_index_are_ignored(tmp_path: Path) -> None:
+    path = folder(tmp_path / "m", a=2**30, b=2**30, stray=2**30)
+    index = {"weight_map": {"x": "a.safetensors", "y": "a.safetensors", "z": "b.safetensors"}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights_gib(str(path)) == 2
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    blob = folder(tmp_path / "blobs", a=2**30) / "a.safetensors"
+    path = folder(tmp_path / "m")
+    (path / "model.safetensors").symlink_to(blob)
+    assert weights_gib(str(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "index", ['{"weight_map": {"x": "gone.safetensors"}}', "{", "[]", '{"weight_map": 1}']
+)
+def test_size_of_an_incomplete_folder_is_unknown(tmp_path: Path, index: str) -> None:
+    path = folder(tmp_path / "m", a=2**30)
+    (path / "model.safetensors.index.json").write_text(index)
+    assert weights_gib(str(path)) is None
+
+
+def test_size_without_weights_is_unknown(tmp_path: Path) -> None:
+    assert weights_gib(str(folder(tmp_path / "m"))) is None
+    assert weights_gib(str(tmp_path / "absent")) is None
+    assert weights_gib("absent") is None
+
+
+def test_size_of_published_ids_is_known() -> None:
+    assert weights_gib("jinaai/jina-embeddings-v4") == UPSTREAM_GIB
+    assert weights_gib("jinaai/jina-embeddings-v4-vllm-code") == UPSTREAM_GIB
+    assert weights_gib("jinaai/jina-embeddings-v4-text-code-GGUF") is None
+    assert weights_gib("someone/something") is None
+    assert 6.9 < UPSTREAM_GIB < 7.45
+
+
+def test_no_network_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def lookup(*host: Any, **_: Any) -> None:
+        asked.append(host)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    assert weights_gib("someone/something") is None
+    assert asked == []
+
+
+def test_size_of_a_cached_id(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--jinaai--jina-embeddings-v4"
+    folder(repository / "snapshots" / ("a" * 40), model=2**30)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    assert weights_gib("jinaai/jina-embeddings-v4") == 1
+
+
+def settings(**its: Any) -> WorkerSettings:
+    return WorkerSettings(model="m", task="code", **its)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "its", "share"),
+    [(0.3, {}, 0.27), (1, {}, 0.9), (2, {}, 0.9), (0.3, {"gpu_memory_utilization": 0.5}, 0.5)],
+)
+def test_share_of_gpu_memory(gpus: float, its: dict[str, Any], share: float) -> None:
+    assert engine_share(settings(**its), gpus) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "its", "weights", "memory", "holds"),
+    [
+        (0.1, {}, 7.6, 24, "no"),
+        (1, {"gpu_memory_utilization": 0.2}, 7.6, 24, "no"),
+        (1, {}, 16, 16, "no"),
+        (2, {"tensor_parallel": 2}, 16, 16, "yes"),
+        (1, {}, 7.0, 8, "no"),
+        (1, {}, 7.0, 9.9, "tight"),
+        (1, {"max_tokens": 8192}, 7.0, 9.9, "yes"),
+        (1, {"kv_cache_gib": 0.5}, 7.0, 9.9, "yes"),
+        (1, {"kv_cache_gib": 3}, 7.0, 9.9, "no"),
+        (0.1, {}, None, 24, "unknown"),
+        (0.1, {}, 7.0, None, "unknown"),
+        (0.1, {"quantization": "fp8"}, 7.0, 24, "unknown"),
+        (0.1, {"dtype": "float32"}, 7.0, 24, "unknown"),
+    ],
+)
+def test_whether_a_gpu_holds_an_engine(
+    gpus: float, its: dict[str, Any], weights: float | None, memory: float | None, holds: str
+) -> None:
+    assert verdict(settings(**its), gpus, weights, memory).holds == holds

@@ -1,0 +1,292 @@
+"""The Kubernetes manifests are valid, match the configuration, and let processes end in order.
+
+KubeRay's fields are those of its v1.7.0 (ray-operator/apis/ray/v1/{rayservice,raycluster}_types.go).
+"""
+
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from ray.scripts.scripts import cli
+from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
+
+from deploy.common.readiness import REPLY_SECONDS
+from deploy.ray.config import Routers, parse_config, read_config
+from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, PoolArgs, RouterArgs, serve_document
+from router.pool.targets import read_document
+from router.settings import RouterSettings
+from tests.unit.deploy.manifests import (
+    CLUSTERS,
+    CONFIG,
+    MANIFESTS,
+    PODS,
+    ROOT,
+    Pod,
+    documents,
+    each_manifest,
+    each_pod,
+    environment,
+    groups,
+    of_kind,
+    pod_named,
+    ray_commands,
+    ray_service,
+    serve_config,
+)
+from workers.settings import WorkerSettings
+
+# Time beyond a process's drain time, for the end of an engine or a slow node.
+MARGIN_SECONDS = 15
+
+KUBERAY_FIELDS = """
+service: rayClusterDeletionDelaySeconds serveService upgradeStrategy managedBy serveConfigV2 suspend
+service: rayClusterConfig excludeHeadPodFromServeSvc
+cluster: upgradeStrategy authOptions suspend managedBy autoscalerOptions headServiceAnnotations tlsOptions
+cluster: enableInTreeAutoscaling gcsFaultToleranceOptions historyServerOptions networkPolicy rayVersion
+cluster: headGroupSpec workerGroupSpecs
+head: template headService enableIngress ingressOptions resources labels rayStartParams serviceType
+group: suspend groupName replicas minReplicas maxReplicas idleTimeoutSeconds priority resources labels
+group: rayStartParams template scaleStrategy numOfHosts
+autoscaler: resources image imagePullPolicy securityContext idleTimeoutSeconds upscalingMode version env
+autoscaler: envFrom volumeMounts command args
+"""
+
+
+def kuberay_fields(of: str) -> set[str]:
+    lines = (line.partition(":") for line in KUBERAY_FIELDS.splitlines())
+    return {field for name, _, fields in lines if name == of for field in fields.split()}
+
+
+def test_all_manifests_are_found() -> None:
+    assert [path.stem for path in CLUSTERS] == ["aws", "onprem"]
+    assert [path.stem for path in MANIFESTS] == ["plain", "rayservice"]
+    assert len(PODS) == 7
+
+
+@each_manifest
+def test_objects_are_valid(manifest: Path) -> None:
+    version = kubernetes_validate.latest_version()
+    for document in documents(manifest):
+        if not document["apiVersion"].startswith("ray.io/"):
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+@each_pod
+def test_pod_templates_are_valid(pod: Pod) -> None:
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": pod.name, **pod.template["metadata"]},
+        "spec": pod.spec,
+    }
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_kuberay_knows_every_field() -> None:
+    spec = ray_service()
+    cluster = spec["rayClusterConfig"]
+    assert set(spec) <= kuberay_fields("service")
+    assert set(cluster) <= kuberay_fields("cluster")
+    assert set(cluster["headGroupSpec"]) <= kuberay_fields("head")
+    assert set(cluster["autoscalerOptions"]) <= kuberay_fields("autoscaler")
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) <= kuberay_fields("group")
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in groups():
+        # KubeRay refuses numbers here.
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def test_serve_accepts_the_applications() -> None:
+    schema = serve_config()
+    assert schema.proxy_location == "Disabled"
+    *pools, routers = schema.applications
+    assert all(application.route_prefix is None for application in schema.applications)
+    for application in pools:
+        assert application.import_path == "deploy.ray.serve_app:pool"
+        pool_args = PoolArgs.model_validate(application.args)
+        assert pool_args.pool in parse_config(pool_args.config).pools
+    assert routers.import_path == "deploy.ray.serve_app:routers"
+    args = RouterArgs.model_validate(routers.args)
+    assert Routers.model_validate(args.routers) == read_config(CONFIG).routers
+
+
+def test_manifest_matches_its_configuration() -> None:
+    # If this fails, put the output of `python -m deploy ray yaml --config CONFIG` into the manifest.
+    assert yaml.safe_load(ray_service()["serveConfigV2"]) == serve_document(read_config(CONFIG))
+
+
+def test_kuberay_nodes_have_room() -> None:
+    config = read_config(CONFIG)
+    head, routers, gpu = groups()
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    limits = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert sum(p.gpus_each * p.most for p in config.pools.values()) <= (
+        int(limits["nvidia.com/gpu"]) * gpu["maxReplicas"]
+    )
+    assert sum(p.cpus for p in config.pools.values()) <= int(limits["cpu"])
+    assert config.routers.count == routers["minReplicas"]
+    assert config.routers.labels.items() <= routers["labels"].items()
+    for pool in config.pools.values():
+        assert any(pool.model.startswith(m["mountPath"]) for m in pod_named("gpu").container["volumeMounts"])
+
+
+def test_routers_know_every_worker() -> None:
+    plain = ROOT / "deploy/kubernetes/plain.yaml"
+    (config_map,) = of_kind(plain, "ConfigMap")
+    services = {service["metadata"]["name"]: service["spec"] for service in of_kind(plain, "Service")}
+    told = {
+        (target, group.labels.task)
+        for group in read_document(config_map["data"]["workers.json"].encode())
+        for target in group.targets
+    }
+    there = set()
+    for workers in of_kind(plain, "StatefulSet"):
+        name, spec = workers["metadata"]["name"], workers["spec"]
+        service = services[spec["serviceName"]]
+        assert service["clusterIP"] == "None"
+        assert service["selector"] == spec["template"]["metadata"]["labels"]
+        (container,) = spec["template"]["spec"]["containers"]
+        port = container["ports"][0]["containerPort"]
+        task = next(variable["value"] for variable in container["env"] if variable["name"] == "WORKER_TASK")
+        there |= {(f"{name}-{i}.{spec['serviceName']}:{port}", task) for i in range(spec["replicas"])}
+    assert told == there
+
+
+def test_an_upgrade_keeps_serving() -> None:
+    plain = ROOT / "deploy/kubernetes/plain.yaml"
+    assert all(workers["spec"]["replicas"] >= 2 for workers in of_kind(plain, "StatefulSet"))
+    (routers,) = of_kind(plain, "Deployment")
+    assert routers["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    (scaler,) = of_kind(plain, "HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == routers["metadata"]["name"]
+    assert scaler["spec"]["minReplicas"] >= 2
+    # Otherwise every `kubectl apply` would reset it.
+    assert "replicas" not in routers["spec"]
+
+
+@each_manifest
+def test_selectors_match_pods(manifest: Path) -> None:
+    there = [pod.labels for pod in PODS if pod.manifest == manifest]
+    for document in documents(manifest):
+        spec = document.get("spec", {})
+        if document["kind"] == "Service":
+            selector = spec["selector"]
+        elif document["kind"] in ("NetworkPolicy", "PodDisruptionBudget"):
+            selector = spec.get("podSelector", spec.get("selector"))["matchLabels"]
+        else:
+            continue
+        assert any(selector.items() <= labels.items() for labels in there), document["metadata"]["name"]
+
+
+@each_manifest
+def test_nodes_can_be_drained(manifest: Path) -> None:
+    budgets = of_kind(manifest, "PodDisruptionBudget")
+    assert budgets
+    for budget in budgets:
+        spec = budget["spec"]
+        if manifest.stem == "rayservice":
+            # Without a scale subresource only an integer minAvailable works.
+            (group,) = (
+                group
+                for group in groups()
+                if spec["selector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+            )
+            assert 0 < spec["minAvailable"] < group["minReplicas"]
+            assert "maxUnavailable" not in spec
+        else:
+            assert spec["maxUnavailable"] == 1
+
+
+@each_pod
+def test_every_pod_has_probes(pod: Pod) -> None:
+    assert "readinessProbe" in pod.container
+    assert "livenessProbe" in pod.container
+    if pod.labels["app.kubernetes.io/component"] == "router":
+        assert pod.container["readinessProbe"]["httpGet"]["path"] == "/ready"
+    if pod.labels["app.kubernetes.io/component"] == "worker":
+        # The other paths need the token, which the kubelet does not have.
+        probes = [probe for name, probe in pod.container.items() if name.endswith("Probe")]
+        assert [probe["httpGet"]["path"] for probe in probes] == ["/live"] * 3
+
+
+def test_a_hanging_worker_is_killed_in_30_s() -> None:
+    for pod in PODS:
+        if pod.labels["app.kubernetes.io/component"] == "worker":
+            probe = pod.container["livenessProbe"]
+            period, last = probe["periodSeconds"], probe["timeoutSeconds"]
+            silent = (probe["failureThreshold"] - 1) * period + last
+            assert 15 <= silent <= period + silent + probe["terminationGracePeriodSeconds"] <= 30
+
+
+def test_a_hanging_replica_ends_in_30_s() -> None:
+    failures = REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
+    assert failures * (HEALTH_PERIOD_SECONDS + REPLY_SECONDS) + HEALTH_PERIOD_SECONDS <= 30
+    (head,) = (pod for pod in PODS if pod.labels["app.kubernetes.io/component"] == "head")
+    # Without it a worker first has its drain time.
+    assert environment(head)["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] == "1"
+
+
+def test_a_start_may_take_30_minutes() -> None:
+    for pod in PODS:
+        if pod.labels["app.kubernetes.io/component"] == "worker":
+            probe = pod.container["startupProbe"]
+            assert probe["periodSeconds"] * probe["failureThreshold"] >= 1800
+
+
+def settings_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> RouterSettings | WorkerSettings:
+    for name, value in environment(pod).items():
+        monkeypatch.setenv(name, value)
+    return RouterSettings() if pod.container["command"] == ["python", "-m", "router"] else WorkerSettings()
+
+
+PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]
+
+
+@pytest.mark.parametrize("pod", PLAIN_PODS, ids=lambda pod: pod.name)
+def test_pods_have_time_to_drain(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(pod, monkeypatch)
+    drain = float(settings.drain_seconds)
+    if isinstance(settings, RouterSettings):
+        assert settings.worker_token
+        # Load balancers notice some seconds after SIGTERM.
+        assert settings.drain_notice_seconds >= 5
+        drain += settings.drain_notice_seconds
+    else:
+        assert settings.token
+    assert str(settings.host) == "0.0.0.0"
+    assert settings.port in {port["containerPort"] for port in pod.container["ports"]}
+    assert pod.spec["terminationGracePeriodSeconds"] >= drain + MARGIN_SECONDS
+
+
+@pytest.mark.parametrize("name", ["routers", "gpu"])
+def test_ray_nodes_are_drained_first(name: str) -> None:
+    pod = pod_named(name)
+    *_, script = pod.container["lifecycle"]["preStop"]["exec"]["command"]
+    drain, sleep = script.split(";")
+    context = cli.commands["drain-node"].make_context("drain-node", next(ray_commands(drain))[1:])
+    deadline = context.params["deadline_remaining_seconds"]
+    assert deadline == int(sleep.split()[1])
+    # Until the deadline, routers stop using the replicas and these finish their requests.
+    deployments = [deployment for app in serve_config().applications for deployment in app.deployments]
+    assert deadline >= max(deployment.graceful_shutdown_timeout_s for deployment in deployments)
+    assert pod.spec["terminationGracePeriodSeconds"] >= deadline + MARGIN_SECONDS
+    # The head moves the replicas, so it ends last.
+    head = pod_named("head")
+    assert int(head.container["lifecycle"]["preStop"]["exec"]["command"][1]) >= deadline
+    assert head.spec["terminationGracePeriodSeconds"] >= deadline + MARGIN_SECONDS
+
+
+def test_ray_metrics_have_their_own_port() -> None:
+    for group in groups():
+        # KubeRay's default is 8080.
+        port = group["rayStartParams"]["metrics-export-port"]
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name": "metrics", "containerPort": int(port)} in container["ports"]
+        assert port != "8080"
+
+
+def test_the_head_names_its_ports() -> None:
+    names = {port["name"] for port in pod_named("head").container["ports"]}
+    assert names >= {"gcs-server", "dashboard", "serve"}

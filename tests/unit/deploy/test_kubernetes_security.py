@@ -1,0 +1,91 @@
+"""The Kubernetes manifests are closed to the outside."""
+
+from pathlib import Path
+
+import ray
+
+from tests.unit.deploy.manifests import (
+    DOCKERFILE,
+    PODS,
+    ROOT,
+    Pod,
+    each_manifest,
+    each_pod,
+    of_kind,
+    ray_service,
+)
+
+
+def open_ports(pod: Pod) -> set[int] | None:
+    """The ports that the network policies open to all pods; None if all ports are open."""
+    ports: set[int] = set()
+    policies = [
+        policy["spec"]
+        for policy in of_kind(pod.manifest, "NetworkPolicy")
+        if policy["spec"]["podSelector"]["matchLabels"].items() <= pod.labels.items()
+        and "Ingress" in policy["spec"]["policyTypes"]
+    ]
+    if not policies:
+        return None
+    for rule in (rule for policy in policies for rule in policy.get("ingress", ())):
+        if all(peer.get("podSelector", {}).get("matchLabels") for peer in rule.get("from", ({},))):
+            continue
+        if "ports" not in rule:
+            return None
+        ports |= {port["port"] for port in rule["ports"]}
+    return ports
+
+
+@each_pod
+def test_only_the_api_is_reachable(pod: Pod) -> None:
+    router = pod.labels["app.kubernetes.io/component"] == "router"
+    assert open_ports(pod) == ({8080} if router else set())
+
+
+@each_manifest
+def test_no_service_is_public(manifest: Path) -> None:
+    for service in of_kind(manifest, "Service"):
+        assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
+    head = ray_service()["rayClusterConfig"]["headGroupSpec"]
+    assert head.get("serviceType", "ClusterIP") == "ClusterIP"
+    assert not head.get("enableIngress")
+
+
+def test_only_kuberay_reaches_the_dashboard() -> None:
+    policies = of_kind(ROOT / "deploy/kubernetes/rayservice.yaml", "NetworkPolicy")
+    (operator,) = (policy for policy in policies if policy["metadata"]["name"] == "triptych-operator")
+    (rule,) = operator["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
+    assert rule["ports"] == [{"port": 8265}]
+
+
+def test_kuberay_requires_the_token() -> None:
+    cluster = ray_service()["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token", "secretName": "triptych"}
+    assert cluster["rayVersion"] == ray.__version__
+
+
+@each_manifest
+def test_secrets_are_references(manifest: Path) -> None:
+    assert not of_kind(manifest, "Secret")
+    for pod in PODS:
+        for variable in pod.container.get("env", ()):
+            if "TOKEN" in variable["name"]:
+                assert variable["valueFrom"]["secretKeyRef"] == {"name": "triptych", "key": "worker_token"}
+    assert any("worker_token" in str(pod.container["env"]) for pod in PODS if pod.manifest == manifest)
+
+
+@each_pod
+def test_nothing_runs_as_root(pod: Pod) -> None:
+    security, own = pod.spec["securityContext"], pod.container["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own["allowPrivilegeEscalation"] is False
+    assert own["capabilities"] == {"drop": ["ALL"]}
+    assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in DOCKERFILE.read_text()
+
+
+@each_pod
+def test_service_links_are_off(pod: Pod) -> None:
+    assert pod.spec["enableServiceLinks"] is False

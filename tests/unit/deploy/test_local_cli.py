@@ -1,0 +1,132 @@
+"""`python -m deploy local` refuses wrong settings before it starts anything."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from deploy.common import machine
+from deploy.local.cli import main, make_plan
+from deploy.local.specs import PlanError
+from loadtests.processes import free_port
+from workers.shared.strict_settings import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["ROUTER_PORT", "DEPLOY_WORKER_PORT"])
+def test_a_port_in_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
+) -> None:
+    monkeypatch.setenv("ROUTER_PORT", str(free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv(setting, str(port))
+        assert main([]) == os.EX_CONFIG
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in said
+    assert setting in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DEPLOY_POOLS", "nonsense"), ("ROUTER_PORT", "nonsense"), ("DEPLOY_TYPO", "1")]
+)
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main([]) == os.EX_CONFIG
+    assert name in capsys.readouterr().err
+
+
+def test_env_file_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what the file sets shall not outlive the test
+    (tmp_path / ".env").write_text("DEPLOY_POOLS=nonsense\n")
+    assert main([]) == os.EX_CONFIG
+    assert "DEPLOY_POOLS" in capsys.readouterr().err
+
+
+def test_missing_gpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEPLOY_GPUS", "0")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main([]) == os.EX_CONFIG
+    assert "DEPLOY_GPUS" in capsys.readouterr().err
+
+
+def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A machine with vLLM for GPUs, whose nvidia-smi does what `script` says."""
+    binaries = folder / "bin"
+    binaries.mkdir()
+    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (binaries / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
+
+
+def test_a_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
+    with pytest.raises(PlanError, match="Failed to initialize NVML"):
+        make_plan()
+
+
+GPUS = """
+case "$*" in
+-L) {each} echo "GPU $i: NVIDIA Something (UUID: GPU-$i)"; done ;;
+*) {each} echo "$i, GPU-$i, {mib}"; done ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mib", "environ", "said"),
+    [
+        (1, 23034, {}, r"8\.1 GiB, more than .* 22\.49 GiB, 6\.7 GiB\. 3 workers share GPU 0"),
+        (1, 24576, {}, "DEPLOY_POOLS"),
+        (1, 24576, {"DEPLOY_POOLS": "retrieval,code"}, None),
+        (3, 12288, {}, None),
+        (2, 12288, {}, "2 workers share GPU 0"),
+        (1, 8192, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
+        (1, 32768, {}, None),
+        (1, 24576, {"WORKER_QUANTIZATION": "fp8"}, None),
+        (1, 24576, {"WORKER_KV_CACHE_GIB": "0.5", "WORKER_MAX_TOKENS": "8192"}, None),
+        (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
+        (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_DTYPE"),
+        (1, "[N/A]", {}, None),
+    ],
+)
+def test_too_little_gpu_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gpus: int,
+    mib: object,
+    environ: dict[str, str],
+    said: str | None,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    each = f"for i in {' '.join(map(str, range(gpus)))}; do"
+    smi(tmp_path, monkeypatch, GPUS.format(each=each, mib=mib))
+    for name, value in {"ROUTER_PORT": str(free_port()), "DEPLOY_WORKER_PORT": "39101", **environ}.items():
+        monkeypatch.setenv(name, value)
+    if said is None:
+        make_plan()
+        return
+    with pytest.raises((PlanError, SettingsError), match=said):
+        make_plan()
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "DEPLOY_POOLS" in capsys.readouterr().out

@@ -1,0 +1,139 @@
+"""Which batch goes to which replica, and how large it is (pure)."""
+
+import msgspec
+import pytest
+
+from router.items import Item, Job
+from router.pool.choice import SMALLEST_SHARE_TOKENS, SPARE_SECONDS, Choice, Dispatched, share_of, takes_bulk
+from router.pool.queue import PoolQueue
+from router.pool.replica import Replica
+from tests.unit.router.apps import info
+from tests.unit.router.items import NEVER, admit, make_item
+
+FIXED, PER_TOKEN = 0.01, 20e-6
+NEARLY_FREE = FIXED / PER_TOKEN
+
+
+@pytest.fixture
+def queue() -> PoolQueue:
+    return PoolQueue(10**6, 10**6)
+
+
+@pytest.fixture
+def choice(queue: PoolQueue) -> Choice:
+    return Choice(queue, 100, 10)
+
+
+def replica(name: str, space: str = "only") -> Replica:
+    made = Replica(name, "retrieval", 4)
+    made.up(msgspec.structs.replace(info("retrieval"), space=space))
+    return made
+
+
+def waiting(
+    queue: PoolQueue, *, deaths: int = 0, tries: int = 0, bulk: bool = False, space: str = ""
+) -> Item:
+    item = make_item(bulk=bulk)
+    item.deaths, item.tries = deaths, tries
+    job = Job([item], 0.0, NEVER, lambda _: None)
+    if space:
+        job.spaces["retrieval"] = space
+    admit(queue, [item])
+    return item
+
+
+def dispatch(choice: Choice, replicas: list[Replica], now: float = 0.0) -> Dispatched:
+    found = choice.next(replicas, now, beside_queries=False)
+    if found.replica is not None and found.batch is not None:
+        found.replica.acquire(found.batch)
+    return found
+
+
+def items_of(found: Dispatched) -> list[Item]:
+    return found.batch.items if found.batch else []
+
+
+def test_suspect_goes_alone_to_idle_replica(queue: PoolQueue, choice: Choice) -> None:
+    suspect, other = waiting(queue, deaths=1), waiting(queue)
+    first, second = replica("a"), replica("b")
+    assert items_of(dispatch(choice, [first, second])) == [suspect]
+    assert items_of(dispatch(choice, [first, second])) == [other]
+    assert (first.lanes_in_use, second.lanes_in_use) == (1, 1)
+
+
+def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
+    suspects = [waiting(queue, deaths=1) for _ in range(2)]
+    bulk = waiting(queue, bulk=True)
+    replicas = [replica("a"), replica("b")]
+    assert items_of(dispatch(choice, replicas)) == suspects[:1]
+    assert items_of(dispatch(choice, replicas)) == [bulk], "bulk has its turn"
+    assert not items_of(dispatch(choice, replicas))
+
+
+def test_busy_replica_is_spared_in_turns(queue: PoolQueue, choice: Choice) -> None:
+    """A long text may keep it busy, and other items should not wait for that."""
+    one = replica("a")
+    waiting(queue)
+    assert dispatch(choice, [one]).batch
+    waiting(queue, deaths=1)
+    query = waiting(queue)
+    assert not dispatch(choice, [one], 10.0).batch
+    assert choice.spares_until == 10.0 + SPARE_SECONDS
+    assert items_of(dispatch(choice, [one], 10.0 + SPARE_SECONDS)) == [query]
+    waiting(queue)
+    assert not dispatch(choice, [one], 10.0 + 2 * SPARE_SECONDS).batch
+
+
+def test_job_waits_for_its_vector_space(queue: PoolQueue, choice: Choice) -> None:
+    old, new = replica("a", "old"), replica("b", "new")
+    item = waiting(queue, space="old", tries=1)
+    old.breaker.failed(-1.0, 0.0)
+    found = dispatch(choice, [new, old])
+    assert found.replica is old, "the only one of the space, though its last batch failed"
+    assert items_of(found) == [item]
+
+
+def measured(lanes: int = 4, *, known: bool = True) -> Replica:
+    """A replica whose batches take `FIXED` seconds and `PER_TOKEN` for each token, measured if `known`."""
+    made = Replica("127.0.0.1:1", "retrieval", lanes)
+    for number in range(50 if known else 0):
+        tokens = (20, 400, 60)[number % 3]
+        made.pace.observe(tokens, FIXED + PER_TOKEN * tokens)
+    return made
+
+
+@pytest.mark.parametrize(("lanes", "in_use", "beside_queries", "may"), [
+    (4, 2, False, True), (4, 3, False, False), (4, 0, True, True), (4, 1, True, False),
+    (1, 0, False, True), (1, 0, True, True), (1, 1, False, False),
+])  # fmt: skip
+def test_bulk_leaves_lanes_for_queries(lanes: int, in_use: int, beside_queries: bool, may: bool) -> None:
+    busy = measured(lanes)
+    busy.bulk_lanes_in_use = in_use
+    assert takes_bulk(busy, beside_queries=beside_queries) is may
+
+
+def test_batch_is_half_of_an_equal_share() -> None:
+    one, other = measured(), measured()
+    assert share_of(6000, one, [one], beside_queries=False) == 3000
+    assert share_of(6000, one, [one, other], beside_queries=False) == 1500
+    one.tokens_in_flight = 3000
+    assert share_of(3000, one, [one], beside_queries=False) == 3000
+
+
+def test_batch_is_at_least_nearly_free() -> None:
+    one = measured()
+    assert share_of(600, one, [one], beside_queries=False) == pytest.approx(NEARLY_FREE, rel=0.02)
+    one = measured(known=False)
+    assert share_of(600, one, [one], beside_queries=False) >= 600
+
+
+def test_bulk_beside_queries_is_nearly_free() -> None:
+    one = measured()
+    assert share_of(60_000, one, [one], beside_queries=True) == pytest.approx(NEARLY_FREE, rel=0.02)
+
+
+def test_batch_is_worth_its_call() -> None:
+    one = measured(known=False)
+    for tokens in (20, 400, 60):
+        one.pace.observe(tokens, 1e-6 * tokens)
+    assert share_of(100, one, [one], beside_queries=True) == SMALLEST_SHARE_TOKENS

@@ -1,0 +1,78 @@
+"""Images in memory are bounded in pixels."""
+
+import asyncio
+import io
+
+import pytest
+from PIL import Image
+
+from workers.item_error import ItemError
+from workers.pixels import ImageDecoder
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Holder:
+    """Decodes and holds images; records the pixels in memory and the order."""
+
+    def __init__(self, pixels: int) -> None:
+        self.decoder = ImageDecoder(pixels)
+        self.now = self.peak = 0
+        self.order: list[int] = []
+
+    async def hold(self, data: bytes) -> None:
+        async with self.decoder.decoded(data) as image:
+            pixels = image.width * image.height
+            self.order.append(pixels)
+            self.now += pixels
+            self.peak = max(self.peak, self.now)
+            # Several iterations of the event loop, so that images overlap.
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.now -= pixels
+
+
+async def test_pixels_in_memory_are_bounded() -> None:
+    holder = Holder(1000)
+    await asyncio.gather(*(holder.hold(png(10 + number % 3, 20)) for number in range(60)))
+    assert len(holder.order) == 60
+    assert 600 <= holder.peak <= 1000
+
+
+async def test_large_image_goes_alone_in_turn() -> None:
+    holder = Holder(1000)
+    small = [holder.hold(png(10, 30)) for _ in range(40)]
+    await asyncio.gather(*small[:20], holder.hold(png(50, 50)), *small[20:])
+    assert holder.peak == 2500
+    assert 2500 in holder.order[:30]
+
+
+async def test_failed_and_cancelled_free_their_pixels() -> None:
+    holder = Holder(1000)
+    whole = png(40, 25)
+    for _ in range(3):
+        with pytest.raises(ItemError):
+            await holder.hold(whole[:50])
+        with pytest.raises(ItemError):
+            await holder.hold(b"no image")
+    waiting = [asyncio.create_task(holder.hold(whole)) for _ in range(8)]
+    await asyncio.sleep(0)
+    for task in waiting[::2]:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await holder.hold(whole)
+
+
+async def test_gif_counts_by_its_frame() -> None:
+    buffer = io.BytesIO()
+    Image.new("P", (40, 25)).save(buffer, "GIF")
+    gif = bytearray(buffer.getvalue())
+    gif[6:10] = bytes((1, 0, 1, 0))
+    holder = Holder(1999)
+    await asyncio.gather(*(holder.hold(bytes(gif)) for _ in range(6)))
+    assert holder.peak == 1000

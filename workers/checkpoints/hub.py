@@ -1,0 +1,97 @@
+"""Finds a model: a local folder, or a download from the Hugging Face hub."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.checkpoints import layout
+from workers.checkpoints.layout import CheckpointError
+from workers.checkpoints.shards import load_json
+from workers.checkpoints.variant import kind_of, snapshot_revision
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FETCHED = (
+    layout.CONFIG,
+    layout.INDEX,
+    "model*.safetensors",
+    layout.PREPROCESSOR,
+    *layout.TOKENIZER_FILES,
+    layout.ADAPTER_CONFIG,
+    layout.ADAPTER_WEIGHTS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An upstream layout on disk. `name` is what the user asked for, `revision` its commit if known."""
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def resolve_source(name: str, revision: str | None) -> Source:
+    """The source of a merge: a folder, or a Hugging Face id, which is fetched (about 8 GB).
+
+    `revision` is a commit, tag or branch on the hub, by default `UPSTREAM_REVISION`. Raises `CheckpointError`
+    if there is no upstream layout.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        if not _HUB_ID.fullmatch(name):
+            raise CheckpointError(f"{name} is neither a folder nor a Hugging Face id")
+        folder = _fetch(name, revision or layout.UPSTREAM_REVISION)
+    elif revision is not None:
+        raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
+    else:
+        name = str(folder.absolute())
+    kind = kind_of(folder)
+    if kind in ("variant", "official"):
+        raise CheckpointError(f"{folder} is merged already; serve it as it is")
+    if kind != "upstream":
+        raise CheckpointError(
+            f"{folder} is not in the layout of {layout.UPSTREAM_ID} ({kind}): {layout.CONFIG}, "
+            f"{layout.INDEX} with its shards, {layout.ADAPTER_WEIGHTS} and {layout.ADAPTER_CONFIG} are needed"
+        )
+    said = load_json(folder / layout.CONFIG).get("_commit_hash")
+    return Source(folder, name, snapshot_revision(folder) or said)
+
+
+def _fetch(repository: str, revision: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            f"fetching {repository} needs huggingface_hub: `pip install huggingface_hub`, "
+            f"or give a folder that holds the checkpoint"
+        ) from error
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FETCHED)))
+    # The errors of the hub client have no common base, and differ between its versions.
+    except Exception as error:
+        raise CheckpointError(
+            f"{repository} at {revision} cannot be fetched: {error}\n"
+            f"On a machine that reaches the hub, run `hf download {repository} --revision {revision} "
+            "--local-dir DIR`; copy DIR to this machine and merge it. "
+            "HF_ENDPOINT sets a mirror, HF_TOKEN a token."
+        ) from error
+
+
+def resolve_folder(model: str, revision: str | None) -> Path:
+    """The folder of a model to serve; a Hugging Face id is downloaded.
+
+    Raises `CheckpointError` for a name that can be neither, `OSError` if the hub cannot be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(model, revision=revision))
+    except HFValidationError:
+        raise CheckpointError(
+            f"{model} is neither a folder nor a Hugging Face id; "
+            "set WORKER_MODEL to the folder of a variant, as `merge` writes it"
+        ) from None

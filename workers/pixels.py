@@ -1,0 +1,124 @@
+"""Encoded images to RGB pixels, with bounded memory.
+
+The pixels are those of the model's own code (`modeling_jina_embeddings_v4.py`: `Image.open` and
+`convert("RGB")`), so that vectors agree with those made elsewhere: alpha is dropped, colour profiles and
+EXIF rotation are ignored. One exception: 16-bit greyscale is scaled to 8 bits first, as Pillow does for
+16-bit colour; `convert` alone would clip nearly all of it to white.
+"""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from workers.item_error import ItemError
+
+PillowImage: TypeAlias = Pillow.Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+# 300 MB decoded, at 3 bytes each. The model sees at most 602,112 of them.
+MAX_PIXELS = 100_000_000
+# transformers' `smart_resize` refuses longer images.
+MAX_ASPECT_RATIO = 200
+# Pillow keeps 4 bytes for each pixel: 400 MB, and as much again during decoding.
+PIXELS_IN_MEMORY = 100_000_000
+
+
+class ImageDecoder:
+    """Decodes images in two threads, in order of arrival, with at most `pixels` in memory at a time.
+
+    A file of a few kilobytes can hold 100 million pixels, and a batch hundreds of such files. An image of
+    more than `pixels` is decoded alone.
+    """
+
+    def __init__(self, pixels: int = PIXELS_IN_MEMORY) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="images")
+        self._pixels = self._free = pixels
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def decoded(self, data: bytes) -> AsyncIterator[PillowImage]:
+        """The decoded image. Its pixels count as in memory until the block ends.
+
+        Raises what `decode_image` raises.
+        """
+        loop = asyncio.get_running_loop()
+        pixels = min(await loop.run_in_executor(self._threads, count_pixels, data), self._pixels)
+        # The lock is fair, so small images cannot overtake a large one for ever.
+        async with self._turn:
+            while self._free < pixels:
+                self._freed.clear()
+                await self._freed.wait()
+            self._free -= pixels
+        try:
+            yield await loop.run_in_executor(self._threads, decode_image, data)
+        finally:
+            self._free += pixels
+            self._freed.set()
+
+
+def count_pixels(data: bytes) -> int:
+    """Width times height, read from the header. Raises `ItemError`."""
+    with _pillow_errors():
+        width, height = _open(data).size
+        return width * height
+
+
+def decode_image(data: bytes) -> PillowImage:
+    """RGB pixels of the first frame.
+
+    Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
+    `MemoryError`, which is not the image's fault.
+    """
+    with _pillow_errors():
+        image = _open(data)
+        if image.mode.startswith("I"):
+            return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        pixels = image.convert("RGB")
+        # Otherwise vLLM rotates the image by the orientation in its EXIF or XMP data.
+        pixels.info.clear()
+        return pixels
+
+
+def striped_png() -> bytes:
+    """A small test image in which no two patches are equal."""
+    rows, columns = np.mgrid[0:112, 0:112]
+    pixels = np.stack([rows * 2, columns * 2, rows ^ columns], axis=-1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> PillowImage:
+    image = Pillow.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _invalid(f"the image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise _invalid(f"the image is {width}x{height}, the longest aspect ratio is {MAX_ASPECT_RATIO}:1")
+    return image
+
+
+@contextmanager
+def _pillow_errors() -> Iterator[None]:
+    """Turn every error of Pillow into an `ItemError`."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise _invalid(f"the data is not a {', '.join(FORMATS)} image") from error
+    except (ItemError, MemoryError):
+        raise
+    # Pillow has no base class for broken files; a crafted one may raise IndexError or anything else.
+    except Exception as error:
+        raise _invalid(f"the image cannot be decoded: {error}") from error
+
+
+def _invalid(message: str) -> ItemError:
+    return ItemError("media_invalid", message)

@@ -1,0 +1,109 @@
+"""Private interfaces of vLLM that the worker uses, and the versions they were tested with.
+
+vLLM may change them in any release. Before a new version is allowed in pyproject.toml, the test that calls
+`missing` has to pass with it, and then the tests with a real engine.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+
+TESTED = ("0.25.1", "0.32.0")
+
+NAMES = {
+    # workers/vllm_engine.py: hands requests to the engine without vLLM's checks and copies.
+    "vllm.v1.engine.async_llm": (
+        "AsyncLLM.from_engine_args",
+        "AsyncLLM.errored",
+        "AsyncLLM.abort(internal)",
+        "AsyncLLM.shutdown(timeout)",
+        "AsyncLLM.output_handler",
+        "AsyncLLM.output_processor",
+        "AsyncLLM.engine_core",
+    ),
+    "vllm.v1.engine.output_processor": ("OutputProcessor.add_request(queue)", "RequestOutputCollector.put"),
+    "vllm.v1.engine.core_client": ("AsyncMPClient.add_request_async", "AsyncMPClient.call_utility_async"),
+    "vllm.v1.executor.uniproc_executor": ("UniProcExecutor",),
+    # workers/plugin/add_batch.py: adds a method to the engine, which takes many requests at once.
+    "vllm.v1.engine": (
+        "EngineCoreRequest(request_id,external_req_id,prompt_token_ids,mm_features,sampling_params)",
+        "EngineCoreRequest(pooling_params,arrival_time,lora_request,cache_salt,data_parallel_rank,priority)",
+    ),
+    "vllm.v1.engine.core": ("EngineCore.add_request", "EngineCore.preprocess_add_request"),
+    # workers/plugin/engine_steps.py: wraps two methods of the scheduler, and sets limits before each step.
+    "vllm.v1.core.sched.scheduler": (
+        "Scheduler.schedule",
+        "Scheduler.update_from_output(scheduler_output)",
+        "Scheduler.max_num_scheduled_tokens",
+        "Scheduler.scheduler_config",
+        "Scheduler.running",
+        "Scheduler.waiting",
+    ),
+    "vllm.v1.core.sched.output": ("SchedulerOutput.total_num_scheduled_tokens",),
+    "vllm.v1.core.sched.request_queue": ("RequestQueue.peek_request",),
+    "vllm.config": (
+        "SchedulerConfig.enable_chunked_prefill",
+        "SchedulerConfig.long_prefill_token_threshold",
+    ),
+    # workers/plugin/pooler.py and model.py: the model, and pooling across prefill chunks.
+    "vllm.model_executor.layers.pooler.abstract": ("Pooler.get_supported_tasks",),
+    "vllm.v1.pool.metadata": (
+        "PoolingMetadata.get_pooling_cursor",
+        "PoolingMetadata.pooling_params",
+        "PoolingMetadata.pooling_states",
+        "PoolingCursor.is_partial_prefill",
+        "PoolingCursor.prompt_lens_cpu",
+        "PoolingCursor.seq_lens_cpu",
+        "PoolingCursor.num_scheduled_tokens_cpu",
+        "PoolingStates.hidden_states_cache",
+    ),
+    "vllm.model_executor.models.qwen2_5_vl": (
+        "Qwen2_5_VLForConditionalGeneration.hf_to_vllm_mapper",
+        "Qwen2_5_VLForConditionalGeneration.get_mrope_input_positions(input_tokens,mm_features)",
+        "Qwen2_5_VLMultiModalProcessor",
+        "Qwen2_5_VLProcessingInfo",
+        "Qwen2_5_VLDummyInputsBuilder",
+    ),
+    "vllm.model_executor.models.utils": ("WeightsMapper(orig_to_new_prefix)",),
+    # Environment variables that the worker sets.
+    "vllm.envs": (
+        "VLLM_WORKER_MULTIPROC_METHOD",
+        "VLLM_MSGPACK_ZERO_COPY_THRESHOLD",
+        "VLLM_CONFIGURE_LOGGING",
+        "VLLM_LOGGING_LEVEL",
+    ),
+}
+"""Module -> `name`, `Class.attribute` or `function(parameter,...)`."""
+
+
+def missing(expected: Mapping[str, Sequence[str]] = NAMES) -> list[str]:
+    """The `expected` names that the installed vLLM lacks. Imports vLLM's engine and model."""
+    return [
+        f"{module}.{name}"
+        for module, names in expected.items()
+        for name in names
+        if not _exists(module, name)
+    ]
+
+
+def _exists(module: str, name: str) -> bool:
+    path, _, parameters = name.removesuffix(")").partition("(")
+    owner, _, attribute = path.partition(".")
+    try:
+        found = getattr(import_module(module), owner)
+        if attribute and not hasattr(found, attribute):
+            # Set in __init__, or declared without a default.
+            return attribute in _declared(found)
+        found = getattr(found, attribute) if attribute else found
+        signature = inspect.signature(found).parameters if parameters else {}
+    except (ImportError, AttributeError):
+        return False
+    return all(parameter in signature for parameter in parameters.split(",") if parameter)
+
+
+def _declared(owner: type) -> Iterator[str]:
+    """Annotations of a class and its bases, and the attributes that their `__init__` sets."""
+    for base in owner.__mro__:
+        yield from vars(base).get("__annotations__", {})
+        code = getattr(vars(base).get("__init__"), "__code__", None)
+        yield from code.co_names if code else ()

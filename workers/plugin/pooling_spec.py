@@ -1,0 +1,41 @@
+"""Pooling request of one prompt: written by the worker, read by the pooler inside the engine."""
+
+from typing import Any
+
+import msgspec
+
+Span = tuple[int, int]
+
+
+class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`spans` are [start, end) in token positions; negative positions count from the end of the prompt.
+
+    Each span gives one mean; no spans mean the whole prompt. `dimensions` cuts each mean before it is
+    normalized. `multivector` gives one projected, normalized vector per token instead.
+    """
+
+    spans: tuple[Span, ...] = ()
+    dimensions: int | None = None
+    normalized: bool = True
+    multivector: bool = False
+
+    def to_kwargs(self) -> dict[str, Any] | None:
+        """`PoolingParams.extra_kwargs`: the fields that differ from the defaults, None if none does."""
+        return msgspec.to_builtins(self) or None
+
+    @classmethod
+    def from_kwargs(cls, kwargs: dict[str, Any] | None) -> "PoolingSpec":
+        """The inverse of `to_kwargs`."""
+        return msgspec.convert(kwargs, cls) if kwargs else _PLAIN
+
+    def resolve(self, prompt_length: int) -> list[Span]:
+        """The spans as positions in a prompt of that length."""
+        if not self.spans:
+            return [(0, prompt_length)]
+        return [
+            (start if start >= 0 else prompt_length + start, end if end >= 0 else prompt_length + end)
+            for start, end in self.spans
+        ]
+
+
+_PLAIN = PoolingSpec()
