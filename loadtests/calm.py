@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
+from loadtests.assignment import Target
 from loadtests.checks import Checker
 from loadtests.content.corpus import NAME, probe
 from loadtests.dialects import Reply, Unreadable
 from loadtests.golden import Golden
-from loadtests.plan import Target
 from loadtests.request import TASKS, Request, Task
 from loadtests.results import Idle
 from loadtests.scenario import Scenario

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from loadtests import compare, results, slo
+from loadtests.assignment import HarnessFailed
 from loadtests.calm import Calm, Unusable
 from loadtests.objectives import Objectives, read_objectives
-from loadtests.plan import HarnessFailed
 from loadtests.report.words import masked
 from loadtests.results import Capacity, Run
 from loadtests.scenario import names, read_scenario
@@ -25,7 +25,7 @@ PASSED, FAILED, NO_RESULT = 0, 1, 2
 
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
-    from loadtests.run import run
+    from loadtests.one_run import run
     from loadtests.setup import run_name, setup
 
     with ExitStack() as stack:

@@ -10,8 +10,18 @@ from dataclasses import dataclass
 
 import msgspec
 
+from loadtests.assignment import (
+    Broken,
+    Done,
+    HarnessFailed,
+    Joined,
+    Load,
+    Plan,
+    Prepared,
+    Sampled,
+    ToConductor,
+)
 from loadtests.channel import Channel
-from loadtests.plan import Broken, Done, HarnessFailed, Joined, Load, Plan, Prepared, Sampled, ToConductor
 from loadtests.recording import Timeline, Total, interval_for
 from loadtests.results import Capacity, Measured, Segment
 from loadtests.shapes import Shape, until

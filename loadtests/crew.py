@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from loadtests.plan import HarnessFailed
-from loadtests.processes import LOOPBACK, Process
+from loadtests.assignment import HarnessFailed
+from loadtests.server_processes import LOOPBACK, Process
 
 
 class Crew:

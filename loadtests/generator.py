@@ -14,11 +14,11 @@ import gevent
 from gevent.pool import Group
 
 from loadtests.arrivals import due_times, presence
+from loadtests.assignment import Done, Load, Plan
 from loadtests.checks import Checker
 from loadtests.exchange import Outcome, connection_pool, exchange, new_session
 from loadtests.golden import GOLDEN_TEXTS, Golden
 from loadtests.monitor import Monitor
-from loadtests.plan import Done, Load, Plan
 from loadtests.recording import Recorder, Samples, Timeline
 from loadtests.request import Request
 from loadtests.results import UNSENT, Segment

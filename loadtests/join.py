@@ -11,9 +11,9 @@ import traceback
 
 import gevent
 
+from loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Prepared, Sampled, ToProcess
 from loadtests.channel import Channel
 from loadtests.generator import Generator
-from loadtests.plan import Broken, HarnessFailed, Joined, Load, Plan, Prepared, Sampled, ToProcess
 
 log = logging.getLogger(__name__)
 

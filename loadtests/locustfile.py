@@ -21,12 +21,12 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 
+from loadtests.assignment import Target
 from loadtests.calm import Calm, Unusable
 from loadtests.checks import Checker
 from loadtests.dialects import NAMES, Dialect
 from loadtests.exchange import exchange
 from loadtests.golden import GOLDEN_TEXTS, Golden
-from loadtests.plan import Target
 from loadtests.scenario import Scenario, names, read_scenario
 from loadtests.traffic import Traffic
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from loadtests.processes import Process
+from loadtests.server_processes import Process
 
 
 def main() -> int:

@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.assignment import Target
 from loadtests.capacity import find_capacity
 from loadtests.crew import Crew, RayCrew, RemoteCrew
 from loadtests.estimates import bottleneck
 from loadtests.objectives import Objectives, read_objectives
-from loadtests.plan import Target
 from loadtests.report.words import masked
 from loadtests.results import Measured, Segment
 from loadtests.scenario import Scenario, read_scenario

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 
+from loadtests.assignment import Target
 from loadtests.calm import Unusable
-from loadtests.plan import Target
-from loadtests.processes import Deployment
 from loadtests.scrape import discover
+from loadtests.server_processes import Deployment
 from workers.shared.contract import POOLS
 
 HERE = "http://127.0.0.1:8080"

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from loadtests.content.corpus import Corpus
-from loadtests.content.images import image
 from loadtests.content.lengths import draw_rank
+from loadtests.content.pictures import image
 from loadtests.request import Input, Request, Task
 from loadtests.scenario import Flow, Scenario
 

@@ -13,7 +13,7 @@ from loadtests.bench.cpu import Meter
 from loadtests.bench.loops import Read, Reply, Request, Vector, closed_loop
 from loadtests.bench.rows import Row
 from loadtests.bench.stats import percentile
-from loadtests.processes import Process
+from loadtests.server_processes import Process
 
 # vLLM on a CPU spins for a second after its last step. The next system waits until it has stopped.
 SETTLE_SECONDS = 1.3

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 from tqdm import tqdm
 
 from loadtests.bench.stock import stock_copy
-from loadtests.processes import Router, StockServer, Worker
+from loadtests.server_processes import Router, StockServer, Worker
 from workers.shared.contract import POOLS, PoolName
 
 Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]

@@ -12,7 +12,7 @@ import orjson
 from loadtests.bench.connection import post
 from loadtests.bench.loops import Read, Vector
 from loadtests.bench.measure import Way
-from loadtests.processes import Process, Router, StockServer, Worker, free_port
+from loadtests.server_processes import Process, Router, StockServer, Worker, free_port
 from workers.shared.contract import (
     ENCODE_PATH,
     EncodeRequest,

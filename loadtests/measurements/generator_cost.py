@@ -17,7 +17,7 @@ from loadtests.bench.loops import closed_loop
 from loadtests.bench.markdown import number, table
 from loadtests.bench.sections.mix import put_on
 from loadtests.bench.sections.router_alone import StubWorker, no_vectors, to_router
-from loadtests.processes import Router
+from loadtests.server_processes import Router
 
 SCENARIO = """
 about = "one query"

@@ -4,7 +4,7 @@ import time
 
 from router.api.accept import prefers
 from router.api.plan import plan
-from router.api.replies import embeddings_body, npy_body
+from router.api.reply_bodies import embeddings_body, npy_body
 from router.api.schema import EmbeddingRequest, parse_request
 from router.api.work import Work, taking_turns, tokens_of
 from router.errors import Invalid

@@ -23,7 +23,7 @@ from deploy.ray.config import read_config
 from deploy.ray.directory import NAMESPACE
 from deploy.ray.running import look
 from deploy.ray.status import Status, render
-from loadtests.processes import free_port
+from loadtests.server_processes import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 
 # A text of the full context would take a CPU minutes.
 MAX_TOKENS = 2048

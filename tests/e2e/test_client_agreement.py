@@ -15,7 +15,7 @@ import pytest
 import requests
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine

@@ -13,7 +13,7 @@ import pytest
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 from PIL import Image
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from tests.e2e.test_requests import data_uri, embed, png
 from tests.vectors import Array, cosine
 

@@ -9,7 +9,7 @@ import numpy as np
 import openai
 import pytest
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from tests.e2e.conftest import MAX_TOKENS
 from tests.e2e.test_requests import embed
 from tests.vectors import Array, cosine

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
 from workers.checkpoints.__main__ import main as checkpoints
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from loadtests import results
-from loadtests.processes import Deployment
 from loadtests.results import Run
+from loadtests.server_processes import Deployment
 
 OBJECTIVES = Path(__file__).with_name("objectives.toml")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.processes import Deployment
+from loadtests.server_processes import Deployment
 from tests.cross_encoders import TEXTS, Score, write_published
 
 QUERY = "Where does the river begin?"

@@ -13,7 +13,7 @@ from loadtests.bench.sections.router_alone import (
     StubWorker,
     measure,
 )
-from loadtests.processes import Router
+from loadtests.server_processes import Router
 
 REQUESTS = {BUSY: 100, ALONE: 10}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loadtests.checks import Checker
-from loadtests.content.images import image
+from loadtests.content.pictures import image
 from loadtests.dialects import Dialect, Reply, Unreadable, clocks
 from loadtests.golden import GOLDEN_TEXTS, Golden
 from loadtests.request import TASKS, Encoding, Request, Task

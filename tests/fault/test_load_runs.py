@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtests.processes import free_port
 from loadtests.results import WRONG
+from loadtests.server_processes import free_port
 from router.api import embeddings
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loadtests.processes import Worker, workers
+from loadtests.server_processes import Worker, workers
 from workers.checkpoints.__main__ import main as checkpoints
 from workers.shared.contract import POOLS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.processes import Worker, workers
+from loadtests.server_processes import Worker, workers
 from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,

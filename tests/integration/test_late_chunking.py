@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from loadtests.bench.stock import stock_copy
-from loadtests.processes import StockServer, Worker
+from loadtests.server_processes import StockServer, Worker
 from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
 from workers.chunks import join, spans_of

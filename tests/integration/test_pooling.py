@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from loadtests.processes import Worker
+from loadtests.server_processes import Worker
 from tests.integration.conftest import BATCH_TOKENS
 from tests.vectors import Array, array_of, cosine
 from workers.shared.contract import (

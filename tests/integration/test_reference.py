@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from loadtests.bench.stock import stock_copy
-from loadtests.processes import Worker, workers
+from loadtests.server_processes import Worker, workers
 from tests.integration.conftest import UPSTREAM
 from tests.vectors import array_of, cosine
 from workers.checkpoints import layout

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.processes import Worker, workers
+from loadtests.server_processes import Worker, workers
 from tests.cross_encoders import CONTEXT, Score, write_bert, write_published
 from tests.vectors import array_of
 from workers.shared.contract import Failure, Image, Item, Text, Vector

@@ -2,7 +2,7 @@
 
 import httpx
 
-from loadtests.processes import Worker
+from loadtests.server_processes import Worker
 from tests.unit.router.test_metrics import Page, parse, value
 from workers.shared.contract import METRICS_PATH, Item, Text, Vector
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from loadtests.bench.stock import stock_copy
-from loadtests.processes import Worker, workers
+from loadtests.server_processes import Worker, workers
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
 from workers.shared.contract import (
     ENCODE_PATH,

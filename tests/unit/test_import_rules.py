@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def circle(imports: dict[str, set[str]]) -> list[str]:
 def test_there_is_something_to_look_at() -> None:
     for folder in ("router", "workers", "deploy", "tests"):
         assert modules(folder), folder
+
+
+def test_no_two_modules_share_a_name() -> None:
+    # Each process has its settings, and the client its own errors.
+    shared = {"__init__", "__main__", "settings", "errors"}
+    names = Counter(
+        path.stem
+        for folder in HOUSE
+        if folder != "tests"
+        for path in modules(folder)
+        if path.stem not in shared
+    )
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -162,7 +176,7 @@ def test_only_processes_that_send_load_import_locust() -> None:
     """locust patches sockets, threads and clocks of the whole process as soon as it is imported."""
     # Each of its tests has a process of its own.
     apart = ("test_generator",)
-    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.run, loadtests.report.html\n"
+    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.one_run, loadtests.report.html\n"
     program += "".join(f"import tests.unit.loadtests.{name}\n" for name in apart)
     program += "print(*{'locust', 'gevent'} & set(sys.modules))"
     found = subprocess.run(

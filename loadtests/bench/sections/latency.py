@@ -13,7 +13,7 @@ from loadtests.bench.servers import Engine
 from loadtests.bench.stats import percentile
 from loadtests.bench.systems import ask_router, read_floats
 from loadtests.bench.texts import Texts
-from loadtests.processes import Router
+from loadtests.server_processes import Router
 
 QUERIES_PER_SECOND = 30
 BULK_TEXTS, BULK_TOKENS, BULK_CONNECTIONS = 128, 100, 8

@@ -11,7 +11,7 @@ from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Engine
 from loadtests.bench.systems import ask_router, read_floats
 from loadtests.bench.texts import Texts
-from loadtests.processes import Router
+from loadtests.server_processes import Router
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.

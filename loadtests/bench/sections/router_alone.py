@@ -11,7 +11,7 @@ from loadtests.bench.rows import Row
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.stats import percentile
 from loadtests.bench.systems import ask_router, worker_body
-from loadtests.processes import Process, Router, free_port
+from loadtests.server_processes import Process, Router, free_port
 from workers.shared.contract import ENCODE_PATH, READY_PATH
 
 FORMS = ("float", "base64", "binary", "npy")

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.local.output import Output
 from deploy.local.supervisor import Spec, Supervisor
-from loadtests.processes import free_port
+from loadtests.server_processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
 PATIENCE = 20.0

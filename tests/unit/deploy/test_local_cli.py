@@ -9,7 +9,7 @@ import pytest
 from deploy.common import machine
 from deploy.local.cli import main, make_plan
 from deploy.local.specs import PlanError
-from loadtests.processes import free_port
+from loadtests.server_processes import free_port
 from workers.shared.strict_settings import SettingsError
 
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loadtests import conductor as module
-from loadtests.channel import Channel
-from loadtests.conductor import Conductor
-from loadtests.plan import (
+from loadtests.assignment import (
     Broken,
     Done,
     HarnessFailed,
@@ -22,6 +20,8 @@ from loadtests.plan import (
     Target,
     ToProcess,
 )
+from loadtests.channel import Channel
+from loadtests.conductor import Conductor
 from loadtests.recording import Noted, Samples
 from loadtests.results import Capacity, Interval, Measured, Process, Segment
 from loadtests.shapes import Shape

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from loadtests.content.images import Form, image
+from loadtests.content.pictures import Form, image
 
 FORMS: tuple[Form, ...] = ("jpeg", "png")
 

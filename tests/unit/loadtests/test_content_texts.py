@@ -66,7 +66,7 @@ def test_every_process_makes_the_same_texts() -> None:
     program = """
 import random
 from loadtests.content.corpus import LANGUAGES, Corpus
-from loadtests.content.images import image
+from loadtests.content.pictures import image
 corpus, draw = Corpus("seed", dict.fromkeys(LANGUAGES, 1.0)), random.Random("a")
 print([corpus.text(draw, serial, 80) for serial in range(200)], image("seed", 5, 64, 64, "png"))
 """

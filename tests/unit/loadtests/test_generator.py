@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtests.plan import Load
+from loadtests.assignment import Load
 from loadtests.results import UNSENT, Segment
 from tests.unit.loadtests.apart import apart
 from tests.unit.loadtests.test_conductor import plan

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.api.replies import embeddings_body
+from router.api.reply_bodies import embeddings_body
 from router.api.schema import EmbeddingType
 from workers.shared.contract import Vector
 

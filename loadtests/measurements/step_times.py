@@ -1,6 +1,6 @@
 """Time of one engine step by items and tokens, to choose `WORKER_BATCH_ITEMS` and `WORKER_BATCH_TOKENS`.
 
-    python -m loadtests.measurements.engine_steps VARIANT
+    python -m loadtests.measurements.step_times VARIANT
 
 Runs vLLM's engine in this process, without HTTP, front-end or messages.
 """
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loadtests.processes import ENGINE_ENVIRONMENT
+from loadtests.server_processes import ENGINE_ENVIRONMENT
 
 # Items and tokens of each.
 LOADS = [(1, 20), (8, 20), (16, 20), (32, 20), (64, 20), (128, 20), (256, 20), (1, 512), (4, 512), (16, 512)]
