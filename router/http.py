@@ -88,7 +88,7 @@ class Request:
                 return await self._body(limit)
         except TimeoutError:
             self.cut_off = True
-            raise TimedOut(f"the request body did not arrive within {seconds:g} seconds") from None
+            raise TimedOut(f"the request body did not arrive within {seconds:.3g} seconds") from None
 
     async def _body(self, limit: int) -> bytes:
         declared = self.headers.get(b"content-length", b"")

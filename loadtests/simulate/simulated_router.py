@@ -132,7 +132,7 @@ class Router:
         for item in batch.items:
             self._dispatcher.deliver(batch, item, VECTOR, now)
         self._dispatcher.answered(replica, batch, tokens, sent, now)
-        self._dispatcher.release(replica, batch, now)
+        self._dispatcher.ended(replica, batch, now)
         self._forget_if_drained(replica)
         self._dispatch()
 

@@ -30,9 +30,9 @@ SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 
 class Work:
-    """One request for vectors or a ranking, in steps: `body`, planning by the caller, `vectors`.
+    """One request for vectors or a ranking. Call `body`, then `load` the planned items, then `vectors`.
 
-    Every step ends by one deadline. Raises `Invalid` for headers that are wrong.
+    All steps end by one deadline, which starts here. Raises `Invalid` for wrong headers.
     """
 
     def __init__(self, request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> None:
@@ -59,10 +59,8 @@ class Work:
         )
 
     async def body(self) -> bytes:
-        """The request's body, see `Request.body`. Raises `QueueFull`."""
-        if b"expect" in self._request.headers:
-            # This client waits to be told to send it. Others were checked by their head (`serving.protocol`).
-            self._fleet.check_any_room(self._deadline)
+        """The request's body, see `Request.body`. Raises `QueueFull` before it is read."""
+        self._fleet.check_any_room(self._deadline)
         return await self._request.body(self._settings.max_body_bytes, self._left())
 
     async def load(self, items: list[Item]) -> list[Item]:
@@ -110,6 +108,7 @@ class Work:
                 await done
         finally:
             expiry.cancel()
+            # Has an effect only if this task was cancelled: a closed job ignores it.
             end(Unavailable("the router is stopping"))
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at

@@ -47,22 +47,13 @@ class ReplicaFailed(CallFailed):
 
     perhaps_dead = False
 
-    def mark(self, replica: Replica) -> None:
-        """Record what the failure says about the state of `replica`."""
-
 
 class ConnectionRefused(ReplicaFailed):
     """Nothing listens at the replica's address."""
 
-    def mark(self, replica: Replica) -> None:
-        replica.down("connection refused", gone=True)
-
 
 class ConnectionLost(ReplicaFailed):
     """The connection broke, or was not made in time."""
-
-    def mark(self, replica: Replica) -> None:
-        replica.suspect(str(self))
 
 
 class EngineDied(ReplicaFailed):
@@ -70,15 +61,9 @@ class EngineDied(ReplicaFailed):
 
     perhaps_dead = True
 
-    def mark(self, replica: Replica) -> None:
-        replica.down(str(self), gone=True)
-
 
 class SpaceChanged(ReplicaFailed):
     """The worker serves another vector space than at the last probe."""
-
-    def mark(self, replica: Replica) -> None:
-        replica.down(str(self))
 
 
 class TokenRefused(ReplicaFailed):
@@ -86,9 +71,6 @@ class TokenRefused(ReplicaFailed):
 
     def __init__(self) -> None:
         super().__init__("the worker refuses the token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN")
-
-    def mark(self, replica: Replica) -> None:
-        replica.down(str(self))
 
 
 class Overloaded(CallFailed):

@@ -9,7 +9,18 @@ from collections.abc import Sequence
 
 from router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
 from router.items import Batch, Item, ItemState, Priority
-from router.pool.call import CallFailed, Draining, Overloaded, ReplicaFailed
+from router.pool.call import (
+    CallFailed,
+    ConnectionLost,
+    ConnectionRefused,
+    Draining,
+    EngineDied,
+    Overloaded,
+    Rejected,
+    ReplicaFailed,
+    SpaceChanged,
+    TokenRefused,
+)
 from router.pool.choice import Choice
 from router.pool.failures import client_error
 from router.pool.hold import Hold
@@ -117,7 +128,7 @@ class Dispatcher:
     def next(self, now: float) -> tuple[Replica, Batch] | None:
         """The next batch and its replica, None if nothing can be dispatched. Items past their deadline fail.
 
-        The batch is in flight from here until `release`.
+        The batch is in flight from here until `ended`.
         """
         while self.queue.items:
             beside_queries = now - self._last_query < QUERIES_SECONDS
@@ -132,17 +143,19 @@ class Dispatcher:
         return None
 
     def wake_at(self, now: float) -> float:
-        """When the passing of time alone may change what can be done; inf if it cannot."""
+        """When the next hold, pause, open breaker, sparing or presence of queries ends; inf if none is on."""
         moments = [self.hold.ends_at]
         if self.queue.items:
-            moments += [replica.free_at(now) for replica in self.replicas]
-            if now < self._choice.spares_until:
-                moments.append(self._choice.spares_until)
+            moments += [replica.next_end(now) for replica in self.replicas]
+            ends = [self._choice.spares_until]
+            if self.queue.depth(Priority.BULK)[0]:
+                ends.append(self._last_query + QUERIES_SECONDS)
+            moments += [end for end in ends if end > now]
         return min(moments)
 
     def expire(self, now: float) -> None:
         """Fail the jobs that were held for too long."""
-        for job in self.hold.expired(now):
+        for job in self.hold.pop_expired(now):
             detail = f"no replica of the pool {self.name} came up within {self.hold.seconds:g} s"
             job.fail(Unavailable(f"{detail}; try again later", retry_after=RETRY_AFTER), now)
 
@@ -164,9 +177,9 @@ class Dispatcher:
         if self.up:
             self._keep_spaces(self.queue.waiting(), now)
             self.hold.end()
-            self.queue.release(now)
+            self.queue.measure_rate(now)
         elif self.holds:
-            self.queue.hold()
+            self.queue.forget_rate()
             self.hold.begin(self.queue.waiting(), now)
         else:
             self.fail(self.queue.waiting(), self.unavailable(now), now)
@@ -179,8 +192,17 @@ class Dispatcher:
         self._retries.resize(max(len(self.in_flight), lanes))
         self.replicas_changed(now)
 
+    def remove(self, now: float) -> None:
+        """The pool is no longer named: refuse what waits, hold nothing, use no replica."""
+        self.hold.end()
+        self.hold.seconds = 0.0
+        self.set_replicas([], now)
+
     def deliver(self, batch: Batch, item: Item, frame: contract.Frame, now: float) -> None:
-        """A checked frame ends `item`, unless it failed inside the engine: then it may be tried again."""
+        """Handle a checked frame. A vector ends `item`, a failure ends its job.
+
+        An item that failed inside the engine stays in `batch`; `answered` tries it again.
+        """
         if isinstance(frame, contract.Failure) and frame.code == "internal":
             batch.failures.append(frame.message)
         elif item.batch is not batch:
@@ -202,43 +224,55 @@ class Dispatcher:
 
     def answered(self, replica: Replica, batch: Batch, tokens: int, started: float, now: float) -> None:
         """Every item of `batch` has had a frame; `tokens` were in flight at `replica` when it was sent."""
-        replica.record_success(batch, tokens, now - started)
+        replica.record_answer(batch, tokens, now - started)
         self._choice.last_pace = replica.pace
         self._compare_pace(replica, now)
         if failed := batch.unfinished():
-            self._retry(failed, "item_failed", batch.failures[-1], now)
+            self._put_back_if_tries_left(failed, "item_failed", "".join(batch.failures[-1:]), now)
 
-    def refused(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
-        """`replica` took nothing of `batch`, or cannot read it."""
+    def declined(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
+        """`replica` did nothing of `batch`: it is overloaded, stopping, or calls the batch invalid."""
         match error:
             case Overloaded():
                 replica.pause(batch.priority, error.seconds, now)
+                self._put_back(batch.unfinished(), error.outcome, now)
             case Draining():
                 replica.draining()
-            case _:
-                log.error("replica %s refused a batch: %s. This is a bug.", replica.address, error)
-                self.fail(batch.unfinished(), Internal("a worker refused the batch"), now)
-                return
-        self._put_back(batch.unfinished(), error.outcome, now)
+                self._put_back(batch.unfinished(), error.outcome, now)
+            case Rejected():
+                log.error("replica %s rejected a batch: %s. This is a bug.", replica.address, error)
+                self.fail(batch.unfinished(), Internal("a worker rejected the batch"), now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
-        """`replica` did not do its work. `retry` follows, once it is known whether its process died."""
+        """`replica` failed. `put_back_failed` follows, once it is known whether its process died."""
         log.warning("replica %s: %s", replica.address, error)
-        error.mark(replica)
+        match error:
+            case ConnectionRefused():
+                replica.down("connection refused", gone=True)
+            case ConnectionLost():
+                replica.suspect(str(error))
+            case EngineDied():
+                replica.down(str(error), gone=True)
+            case SpaceChanged() | TokenRefused():
+                replica.down(str(error))
         replica.record_failure(str(error), started, now)
 
-    def retry(self, batch: Batch, error: ReplicaFailed, died: str | None, now: float) -> None:
-        """Try the rest of `batch` again; `died` is the worker process that ended with it, if one did.
+    def put_back_failed(
+        self, batch: Batch, error: ReplicaFailed, dead_instance: str | None, now: float
+    ) -> None:
+        """Put the unfinished items of `batch` back, as far as they have tries left.
 
-        Each of its items, or a copy that waits, may be the cause.
+        `dead_instance` is the worker process that died with them, if one did. An item that has now seen two
+        deaths fails, and so do its waiting copies.
         """
-        if died is not None:
-            for item, refusal in self._suspects.died(batch.unfinished(), self.queue.waiting(), died, now):
+        if dead_instance is not None:
+            unfinished, waiting = batch.unfinished(), self.queue.waiting()
+            for item, refusal in self._suspects.died(unfinished, waiting, dead_instance, now):
                 log.error("%s", refusal)
                 self.fail([item], refusal, now)
-        self._retry(batch.unfinished(), "replica_failed", str(error), now)
+        self._put_back_if_tries_left(batch.unfinished(), "replica_failed", str(error), now)
 
-    def release(self, replica: Replica, batch: Batch, now: float) -> None:
+    def ended(self, replica: Replica, batch: Batch, now: float) -> None:
         """The task of `batch` has ended, however it did."""
         replica.release(batch)
         self.in_flight.discard(batch)
@@ -291,7 +325,7 @@ class Dispatcher:
             text = "slow: it gets one batch at a time" if replica.pace.slow else "no longer slow"
             log.warning("replica %s of pool %s is %s", replica.address, self.name, text)
 
-    def _retry(self, items: Sequence[Item], kind: str, reason: str, now: float) -> None:
+    def _put_back_if_tries_left(self, items: Sequence[Item], kind: str, reason: str, now: float) -> None:
         """Put `items` of one batch back, as far as they and the pool have tries left."""
         if items and not self._retries.spend(now):
             self.fail(items, Unavailable("too many failures to try again", retry_after=RETRY_AFTER), now)

@@ -160,7 +160,9 @@ class Fleet:
         changed += [name for name in named if name not in self.pools]
         changed += [name for name in self.pools if name not in named]
         for name in dict.fromkeys(changed):
-            pool = self.pools.setdefault(name, self._empty_pool(name))
+            if name not in self.pools:
+                self.pools[name] = self._empty_pool(name)
+            pool = self.pools[name]
             if pool.up:
                 # Where all are replaced at once, waiting items wait until the new ones are probed.
                 for replica in new[name]:

@@ -1,6 +1,7 @@
 """How long jobs are held for a pool without replicas (pure)."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import takewhile
 
@@ -13,7 +14,7 @@ class Hold:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         # In the order of their ends, since all are held for the same time.
-        self._until: dict[Job, float] = {}
+        self._until: OrderedDict[Job, float] = OrderedDict()
 
     @property
     def ends_at(self) -> float:
@@ -33,8 +34,8 @@ class Hold:
         """A replica is up, or all jobs were refused."""
         self._until.clear()
 
-    def expired(self, now: float) -> list[Job]:
-        """The jobs that were held for too long; they are no longer held."""
+    def pop_expired(self, now: float) -> list[Job]:
+        """Remove and return the jobs that were held for too long."""
         jobs = [job for job, _ in takewhile(lambda held: held[1] <= now, self._until.items())]
         for job in jobs:
             self.forget(job)

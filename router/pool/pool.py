@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from router.errors import Internal, Unavailable
-from router.items import Batch, Item
+from router.items import Batch, Item, ItemState
 from router.observe.metrics import Metrics
 from router.pool.call import CallFailed, Deliver, ReplicaFailed
 from router.pool.dispatcher import Dispatcher
@@ -52,6 +52,7 @@ class Pool:
             name, replicas, queue, batch_tokens, batch_items, self._observer, clock(), hold_seconds
         )
         self._tasks: dict[Batch, asyncio.Task[None]] = {}
+        self._closed = False
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -115,7 +116,10 @@ class Pool:
 
     def dispatch(self) -> None:
         """Start batches while there is work, and a replica with a free lane."""
+        if self._closed:
+            return
         now = self._clock()
+        self._dispatcher.expire(now)
         while (found := self._dispatcher.next(now)) is not None:
             self._start(*found)
             now = self._clock()
@@ -140,13 +144,11 @@ class Pool:
 
     def remove(self) -> None:
         """The pool is no longer named: what waits is refused, batches in flight finish."""
-        self._dispatcher.hold.end()
-        self._dispatcher.hold.seconds = 0.0
-        self.set_replicas([])
+        self._dispatcher.remove(self._clock())
 
     async def close(self) -> None:
-        """Cancel the batches in flight."""
-        self._dispatcher.hold.end()
+        """Cancel the batches in flight, and start no more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         tasks = list(self._tasks.values())
@@ -177,7 +179,6 @@ class Pool:
 
     def _wake(self) -> None:
         self._timer = None
-        self._dispatcher.expire(self._clock())
         self.dispatch()
 
     def _start(self, replica: Replica, batch: Batch) -> None:
@@ -188,7 +189,7 @@ class Pool:
 
     def _ended(self, replica: Replica, batch: Batch) -> None:
         del self._tasks[batch]
-        self._dispatcher.release(replica, batch, self._clock())
+        self._dispatcher.ended(replica, batch, self._clock())
         self.dispatch()
 
     async def _run(self, replica: Replica, batch: Batch) -> None:
@@ -199,6 +200,8 @@ class Pool:
 
         def deliver(item: Item, frame: contract.Frame) -> None:
             dispatcher.deliver(batch, item, frame, self._clock())
+            if item.state is ItemState.WAITING:
+                self._dispatch_soon()
 
         try:
             with self._observer.at(replica, batch):
@@ -206,10 +209,12 @@ class Pool:
             dispatcher.answered(replica, batch, tokens, started, self._clock())
         except ReplicaFailed as error:
             dispatcher.replica_failed(replica, error, started, self._clock())
-            died = error.perhaps_dead and await replica.has_died(instance)
-            dispatcher.retry(batch, error, instance if died else None, self._clock())
+            dead = error.perhaps_dead and await replica.has_died(instance)
+            dispatcher.put_back_failed(batch, error, instance if dead else None, self._clock())
+            # While the lane is still taken, so that the retry goes to another replica if one is free.
+            self.dispatch()
         except CallFailed as error:
-            dispatcher.refused(replica, batch, error, self._clock())
+            dispatcher.declined(replica, batch, error, self._clock())
         except Exception:
             log.exception("a batch ended in an unexpected error. This is a bug.")
             dispatcher.fail(batch.unfinished(), Internal("the router failed"), self._clock())

@@ -46,7 +46,7 @@ class PoolQueue:
         self._earned = 0.0
         self._lines = {priority: _Line() for priority in Priority}
         self._drained = DrainRate()
-        self._held = False
+        self._rate_unknown = False
 
     @property
     def items(self) -> int:
@@ -187,14 +187,14 @@ class PoolQueue:
         """All waiting items."""
         return [item for line in self._lines.values() for item in line.items]
 
-    def hold(self) -> None:
-        """No replica is up; waiting items are held until `release`."""
-        self._held = True
+    def forget_rate(self) -> None:
+        """No replica is up: the drain rate is unknown until `measure_rate`."""
+        self._rate_unknown = True
 
-    def release(self, now: float) -> None:
-        """A replica is up again. The drain rate starts over: it was that of other replicas."""
-        if self._held:
-            self._held = False
+    def measure_rate(self, now: float) -> None:
+        """A replica is up. After `forget_rate` the drain rate starts over."""
+        if self._rate_unknown:
+            self._rate_unknown = False
             self._drained = DrainRate()
             self._drained.observe(0, now, waiting=bool(self.items))
 
@@ -206,8 +206,8 @@ class PoolQueue:
         return min(self.tokens, self._lines[priority].tokens / self._shares[priority])
 
     def _rate(self, now: float) -> float | None:
-        """Drain rate in tokens a second; None while it is unknown or the queue is held."""
-        return None if self._held else self._drained.per_second(now)
+        """Drain rate in tokens a second; None while unknown."""
+        return None if self._rate_unknown else self._drained.per_second(now)
 
     def _retry_after(self, now: float) -> int:
         rate = self._rate(now)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,12 +97,12 @@ class Replica:
             return self.breaker.state(now) is not BreakerState.OPEN
         return self.state is State.SUSPECT
 
-    def free_at(self, now: float) -> float:
+    def next_end(self, now: float) -> float:
         """When the next pause or open breaker ends; inf if none is on."""
         if self.state is not State.READY:
-            return float("inf")
+            return math.inf
         ends = (self.breaker.open_until, *self._paused_until.values())
-        return min((end for end in ends if end > now), default=float("inf"))
+        return min((end for end in ends if end > now), default=math.inf)
 
     def up(self, info: contract.Info) -> None:
         """A probe has found it ready."""
@@ -180,12 +181,12 @@ class Replica:
                 seconds = PAUSE_SECONDS * random.uniform(1, 2)
             self._paused_until[priority] = now + min(seconds, LONGEST_PAUSE_SECONDS)
 
-    def record_success(self, batch: Batch, tokens_in_flight: int, seconds: float) -> None:
-        """It answered `batch` in `seconds`; `tokens_in_flight` includes what it had when the batch came.
+    def record_answer(self, batch: Batch, tokens_in_flight: int, seconds: float) -> None:
+        """It answered every item of `batch` after `seconds`.
 
-        If every item failed inside, that is no success: the engine may have died, and would look very fast.
-        It is no failure for the breaker either, or a few items that no replica can encode would close the
-        pool to all others.
+        `tokens_in_flight`, the batch's own included, were in flight when it was sent. If all items failed
+        inside, this counts neither as success nor as failure: a dead engine would look very fast, and a few
+        items that no replica can encode would close the pool to all others.
         """
         self._paused_until[batch.priority] = 0.0
         self._all_failed = len(batch.failures) == len(batch.items)

@@ -6,7 +6,7 @@ fails for good. Items are remembered by a hash, so that one that is sent again k
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -44,7 +44,7 @@ class Suspects:
             raise error
 
     def died(
-        self, in_flight: Iterable[Item], waiting: Iterable[Item], instance: str, now: float
+        self, in_flight: Sequence[Item], waiting: Sequence[Item], instance: str, now: float
     ) -> list[tuple[Item, CrashesWorker]]:
         """The process `instance` died with `in_flight`; returns the items that are refused now."""
         for item in in_flight:

@@ -33,10 +33,10 @@ def test_each_job_is_held_for_the_same_time() -> None:
     hold.begin(three.items, 4.0)
     hold.forget(three)
     assert hold.ends_at == 10.0
-    assert hold.expired(9.99) == []
-    assert hold.expired(10.0) == [one]
+    assert hold.pop_expired(9.99) == []
+    assert hold.pop_expired(10.0) == [one]
     assert hold.ends_at == 14.0
-    assert hold.expired(14.0) == [two]
+    assert hold.pop_expired(14.0) == [two]
     assert hold.ends_at == inf
 
 
@@ -44,7 +44,7 @@ def test_nothing_expires_once_a_replica_is_up() -> None:
     hold = Hold(10.0)
     hold.begin(make_request([1]).items, 0.0)
     hold.end()
-    assert hold.expired(99.0) == []
+    assert hold.pop_expired(99.0) == []
 
 
 def test_the_time_in_which_nobody_could_take_anything_is_no_slowness() -> None:
@@ -53,12 +53,12 @@ def test_the_time_in_which_nobody_could_take_anything_is_no_slowness() -> None:
     queue.admit(make_request([100] * 100).items, 0.0)
     for step in range(1, 41):
         queue.drained(make_request([100]).items[0], step / 10)
-    queue.hold()
+    queue.forget_rate()
     # What a replica that stops had, it still finishes.
     queue.drained(make_request([100]).items[0], 10.0)
     queue.check_room(make_request([100]).items, 60.0, deadline=70.0)
     queue.check_any_room("retrieval", 60.0, deadline=70.0)
-    queue.release(60.0)
+    queue.measure_rate(60.0)
     queue.check_room(make_request([100]).items, 60.5, deadline=70.0)
     for step in range(1, 41):
         queue.drained(make_request([100]).items[0], 60 + step / 10)
@@ -71,7 +71,7 @@ def test_a_queue_that_was_not_held_keeps_its_rate() -> None:
     queue.admit(make_request([100] * 100).items, 0.0)
     for step in range(1, 41):
         queue.drained(make_request([100]).items[0], step / 10)
-    queue.release(4.0)
+    queue.measure_rate(4.0)
     assert queue._rate(4.0) is not None
 
 

@@ -151,6 +151,26 @@ async def test_when_that_which_held_up_others_leaves_they_go_on(
     assert failing.last == bulk.items
 
 
+async def test_retry_goes_to_another_unsound_replica(make_pool: MakePool) -> None:
+    failing, recovered = Told("failing:1"), Told("recovered:1")
+    pool = make_pool(failing, recovered)
+    recovered.breaker.failed(0.0, 0.0)
+    request = await asked(pool)
+    assert failing.last == request.items
+    await failing.failed()
+    assert recovered.last == request.items
+
+
+async def test_closed_pool_starts_no_batch(make_pool: MakePool) -> None:
+    replica = Told("r:1")
+    pool = make_pool(replica)
+    await asked(pool)
+    await asked(pool)
+    await pool.close()
+    await turns()
+    assert len(replica.batches) == 1
+
+
 @pytest.fixture
 async def unequal(make_pool: MakePool) -> tuple[Pool, Told, Told, Hand]:
     """A slow replica that has a batch, and a fast one beside it."""

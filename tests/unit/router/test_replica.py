@@ -18,26 +18,26 @@ def replica() -> Replica:
 
 def test_batches_refused_together_pause_it_once(replica: Replica) -> None:
     replica.pause(Priority.INTERACTIVE, None, 10.0)
-    until = replica.free_at(10.0)
+    until = replica.next_end(10.0)
     assert 10 + PAUSE_SECONDS <= until <= 10 + 2 * PAUSE_SECONDS
     assert not replica.has_free_lane(10.0)
     for _ in range(3):
         replica.pause(Priority.INTERACTIVE, None, 10.0 + PAUSE_SECONDS / 2)
-        assert replica.free_at(10.0) == until
+        assert replica.next_end(10.0) == until
     assert replica.has_free_lane(until)
 
 
 def test_pause_is_as_asked_but_bounded(replica: Replica) -> None:
     replica.pause(Priority.INTERACTIVE, 0.3, 10.0)
-    assert replica.free_at(10.0) == 10.3
+    assert replica.next_end(10.0) == 10.3
     replica.pause(Priority.INTERACTIVE, 1e9, 20.0)
-    assert replica.free_at(20.0) == 20 + LONGEST_PAUSE_SECONDS
+    assert replica.next_end(20.0) == 20 + LONGEST_PAUSE_SECONDS
 
 
 def test_success_ends_the_pause_of_its_priority(replica: Replica) -> None:
     for priority in Priority:
         replica.pause(priority, 0.3, 10.0)
-    replica.record_success(Batch(make_request([1], bulk=True).items), 1, 0.1)
+    replica.record_answer(Batch(make_request([1], bulk=True).items), 1, 0.1)
     assert replica.has_free_lane(10.0, Priority.BULK)
     assert not replica.has_free_lane(10.0)
 
@@ -54,8 +54,8 @@ def test_repeated_overload_does_not_lengthen_pauses(replica: Replica) -> None:
     now = 10.0
     for _ in range(20):
         replica.pause(Priority.INTERACTIVE, None, now)
-        assert replica.free_at(now) - now <= 2 * PAUSE_SECONDS
-        now = replica.free_at(now)
+        assert replica.next_end(now) - now <= 2 * PAUSE_SECONDS
+        now = replica.next_end(now)
 
 
 def test_pauses_are_random(replica: Replica) -> None:
@@ -63,5 +63,5 @@ def test_pauses_are_random(replica: Replica) -> None:
     pauses = set()
     for now in range(100):
         replica.pause(Priority.INTERACTIVE, None, now)
-        pauses.add(round(replica.free_at(now) - now, 6))
+        pauses.add(round(replica.next_end(now) - now, 6))
     assert len(pauses) > 10
