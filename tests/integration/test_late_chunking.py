@@ -101,7 +101,7 @@ def test_an_empty_part_fails_its_document_alone(worker: Worker) -> None:
     bad, good = worker.encode([Item(Document(("One.", ""), "passage")), Item(Document(CHUNKS, "passage"))])
     assert isinstance(bad, Failure)
     assert bad.code == "invalid"
-    assert "part 1" in bad.message
+    assert "chunk 1" in bad.message
     assert isinstance(good, Vector)
 
 
@@ -121,7 +121,7 @@ def test_a_document_over_the_context_is_refused_or_says_what_was_cut(worker: Wor
     assert cut.tokens == 32_768
     assert isinstance(impossible, Failure)
     assert impossible.code == "token_limit"
-    assert "part 2 begins at token" in impossible.message
+    assert "chunk 2 begins at token" in impossible.message
 
 
 def test_tokens_are_given_as_text_where_asked_for(worker: Worker, images: list[bytes]) -> None:

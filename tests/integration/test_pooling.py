@@ -135,7 +135,7 @@ def test_a_text_over_the_context_fails_alone_or_is_cut(worker: Worker) -> None:
     )
     assert isinstance(refused, Failure)
     assert refused.code == "token_limit"
-    assert f"takes {limit}" in refused.message
+    assert f"the limit is {limit} tokens" in refused.message
     assert isinstance(fine, Vector)
     assert isinstance(cut, Vector)
     assert cut.tokens == limit
@@ -144,9 +144,9 @@ def test_a_text_over_the_context_fails_alone_or_is_cut(worker: Worker) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no image"),
-        (b"not an image at all", "no image"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "no image"),
+        (b"", "is not a"),
+        (b"not an image at all", "is not a"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is not a"),
     ],
 )
 def test_a_bad_image_fails_alone(worker: Worker, images: list[bytes], data: bytes, reason: str) -> None:
