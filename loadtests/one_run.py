@@ -11,12 +11,12 @@ import httpx
 from tqdm import tqdm
 
 from loadtests.assignment import Load, Plan
-from loadtests.bench.__main__ import machine, revision
 from loadtests.calm import Calm
 from loadtests.conductor import Conductor
 from loadtests.estimates import crowded
 from loadtests.golden import Golden
 from loadtests.histogram import merged, percentile
+from loadtests.provenance import machine, revision
 from loadtests.recording import Total
 from loadtests.report.words import masked
 from loadtests.results import Golden as GoldenResult

@@ -7,10 +7,7 @@ the same generated checkpoints, with one thread for each engine.
 """
 
 import argparse
-import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +22,7 @@ from loadtests.bench.sections import latency, mix, overload, recipe, router_alon
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Servers
 from loadtests.bench.summary import markdown
+from loadtests.provenance import machine, revision
 
 # Neighbours share engines.
 SECTIONS: dict[str, Section] = {
@@ -92,22 +90,6 @@ def read_results(out: Path) -> dict[str, Result]:
         for name, path in paths.items()
         if path.exists()
     }
-
-
-def machine() -> str:
-    """The number and model of the processors."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.machine()
-    return f"{os.cpu_count()} cores, {model}, Python {platform.python_version()}"
-
-
-def revision() -> str:
-    """The commit, marked if the tree has changes."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return described.stdout.strip() or "no git revision"
 
 
 def _allow_many_connections() -> None:

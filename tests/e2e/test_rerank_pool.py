@@ -50,4 +50,4 @@ def test_an_image_is_refused_by_name(reranker: tuple[Deployment, Score]) -> None
     reply = httpx.post(deployment.url + "/v1/rerank", json=body, timeout=60)
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> documents -> 1 -> image"
-    assert "text documents only" in reply.json()["detail"]
+    assert "only a text query and text documents" in reply.json()["detail"]
