@@ -15,6 +15,7 @@ from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.worker import FakeWorker, vector_of
 from workers.shared import contract
 
@@ -102,7 +103,7 @@ class RunningRouter:
         )
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
     """Poll until `condition` holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
@@ -153,7 +154,9 @@ async def running_router(
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     limits = httpx.Limits(max_connections=None)
     try:
-        async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=address, timeout=GUARD_SECONDS, limits=limits, trust_env=False
+        ) as client:
             router = RunningRouter(app, client)
             assert (await client.get("/live")).status_code == 200
             if wait:

@@ -20,6 +20,7 @@ import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from tests.fakes.hang_guard import hang_guard
 from workers.admission import Admission, Stay
 from workers.shared import contract
 
@@ -213,7 +214,7 @@ class FakeWorker:
 
     async def _until(self, condition: object) -> None:
         assert callable(condition)
-        async with self._changed, asyncio.timeout(10):
+        async with self._changed, hang_guard():
             await self._changed.wait_for(condition)
 
     async def _notify(self) -> None:

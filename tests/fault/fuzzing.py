@@ -13,12 +13,11 @@ import numpy as np
 import uvloop
 
 from router.errors import all_errors
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from workers.shared import contract
 
-# What no request here comes near; one that takes as long hangs.
-HANGS_SECONDS = 20.0
 MAX_ITEMS = 32
 DIMENSIONS = 64
 
@@ -33,7 +32,7 @@ class Target:
 
     def until_idle(self) -> None:
         """Return once nothing waits and nothing is in flight; fails when something was left behind."""
-        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self._loop).result(HANGS_SECONDS)
+        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self._loop).result(GUARD_SECONDS)
 
 
 @contextmanager
@@ -63,12 +62,12 @@ def running_target() -> Iterator[Target]:
     thread = Thread(target=run)
     thread.start()
     try:
-        target = started.result(HANGS_SECONDS)
+        target = started.result(GUARD_SECONDS)
         yield target
         target.until_idle()
         target._loop.call_soon_threadsafe(stop.set)
     finally:
-        thread.join(HANGS_SECONDS)
+        thread.join(GUARD_SECONDS)
 
 
 def check_reply(reply: httpx.Response) -> None:

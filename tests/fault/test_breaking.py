@@ -9,6 +9,7 @@ import pytest
 
 from router.pool import breaker
 from router.pool.breaker import BreakerState
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -27,13 +28,13 @@ def state(router: RunningRouter, worker: FakeWorker) -> BreakerState:
 
 async def in_bursts(router: RunningRouter, condition: Callable[[], bool]) -> None:
     """Ask so much at a time that every replica is needed, again and again until `condition` holds."""
-    async with asyncio.timeout(20):
+    async with hang_guard():
         while not condition():
             replies = await asyncio.gather(*(router.ask([f"text {number}"]) for number in range(20)))
             assert {reply.status_code for reply in replies} == {200}
 
 
-async def test_a_replica_that_fails_every_batch_gets_single_trials_ever_more_seldom(
+async def test_open_breaker_backs_off_trials(
     quick_trials: None,
 ) -> None:
     bad, good = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
@@ -55,7 +56,7 @@ async def test_a_replica_that_fails_every_batch_gets_single_trials_ever_more_sel
         await router.until_idle()
 
 
-async def test_while_a_trial_lasts_the_replica_gets_nothing_else(quick_trials: None) -> None:
+async def test_half_open_breaker_sends_one_batch(quick_trials: None) -> None:
     bad, good = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     bad.mode = "error"
     async with fake_workers(bad, good), running_router(bad, good, batch_items=1) as router:
@@ -71,7 +72,7 @@ async def test_while_a_trial_lasts_the_replica_gets_nothing_else(quick_trials: N
         await router.until_idle()
 
 
-async def test_a_replica_that_is_overloaded_is_never_taken_for_one_that_fails() -> None:
+async def test_overload_does_not_open_breaker() -> None:
     busy, good = FakeWorker(), FakeWorker()
     busy.mode = "overloaded"
     async with fake_workers(busy, good), running_router(busy, good, batch_items=1) as router:
@@ -81,7 +82,7 @@ async def test_a_replica_that_is_overloaded_is_never_taken_for_one_that_fails() 
         await router.until_idle()
 
 
-async def test_alone_a_replica_left_alone_serves_what_was_accepted_and_refuses_what_is_new(
+async def test_open_breaker_of_only_replica_returns_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 3.0)
@@ -110,7 +111,7 @@ async def test_alone_a_replica_left_alone_serves_what_was_accepted_and_refuses_w
         await router.until_idle()
 
 
-async def test_a_replica_that_fails_now_and_then_costs_no_client_an_error() -> None:
+async def test_flaky_replica_causes_no_errors() -> None:
     flaky, good = FakeWorker(dimensions=64, seed=4), FakeWorker(dimensions=64)
     flaky.mode = "flaky"
     async with fake_workers(flaky, good), running_router(flaky, good, batch_items=1) as router:
@@ -118,7 +119,7 @@ async def test_a_replica_that_fails_now_and_then_costs_no_client_an_error() -> N
         await router.until_idle()
 
 
-async def test_a_slow_replica_gets_one_batch_at_a_time_until_it_is_as_quick_as_the_others() -> None:
+async def test_slow_replica_gets_one_batch_at_a_time() -> None:
     slow, good = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     # Beside this it is of no matter how quick the good one is.
     slow.mode, slow.delay = "slow", 0.3

@@ -141,9 +141,7 @@ def done_batches(folder: Path, out: str) -> set[int]:
 
 
 @pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
-def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch(
-    tmp_path: Path, out: str
-) -> None:
+def test_killed_run_resumes_without_repeats(tmp_path: Path, out: str) -> None:
     finished: set[int] = set()
     total = 0
     for turn, at in enumerate((1, 2, 7, 5, 9)):
@@ -170,7 +168,7 @@ def test_killed_again_and_again_it_ends_with_the_right_file_and_repeats_no_batch
     assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
 
 
-def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+def test_ctrl_c_stops_and_run_resumes(tmp_path: Path) -> None:
     stopped = embed(tmp_path, "out.npy", at=6, how=signal.SIGINT)
     assert stopped.status == 130, stopped.words
     assert "the same command goes on" in stopped.words
@@ -182,7 +180,7 @@ def test_stopped_with_ctrl_c_it_says_how_to_go_on_and_does(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
 
 
-def test_a_stopped_run_refuses_other_options(tmp_path: Path) -> None:
+def test_resume_refuses_other_options(tmp_path: Path) -> None:
     embed(tmp_path, "out.npy", at=6)
     other = embed(tmp_path, "out.npy", "--dtype", "float16")
     assert other.status == 2

@@ -12,7 +12,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 
 @pytest.mark.parametrize("size", [1, 40])
 @pytest.mark.parametrize("victim", [0, 1])
-async def test_one_of_two_killed_under_load_costs_no_client_an_error(victim: int, size: int) -> None:
+async def test_killing_one_of_two_causes_no_errors(victim: int, size: int) -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router, size)
@@ -28,7 +28,7 @@ async def test_one_of_two_killed_under_load_costs_no_client_an_error(victim: int
         await router.until_idle()
 
 
-async def test_a_worker_killed_again_and_again_costs_no_client_an_error() -> None:
+async def test_repeated_kills_cause_no_errors() -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router, 4)
@@ -43,7 +43,7 @@ async def test_a_worker_killed_again_and_again_costs_no_client_an_error() -> Non
         await router.until_idle()
 
 
-async def test_a_worker_that_dies_with_all_lanes_full_loses_nothing() -> None:
+async def test_death_with_full_lanes_loses_nothing() -> None:
     """Everything that it held is done by the other, within the tries and the retry budget."""
     workers = [FakeWorker(), FakeWorker()]
     async with fake_workers(*workers), running_router(*workers, lanes=16, batch_items=1) as router:
@@ -59,7 +59,7 @@ async def test_a_worker_that_dies_with_all_lanes_full_loses_nothing() -> None:
         await router.until_idle()
 
 
-async def test_a_dead_worker_is_given_nothing_until_it_is_back() -> None:
+async def test_dead_worker_gets_no_batches() -> None:
     dead, good = FakeWorker(), FakeWorker()
     async with fake_workers(dead, good), running_router(dead, good) as router:
         await dead.die()
@@ -71,7 +71,7 @@ async def test_a_dead_worker_is_given_nothing_until_it_is_back() -> None:
 
 
 @pytest.mark.parametrize("busy", [True, False])
-async def test_a_worker_that_is_back_takes_work_again(busy: bool) -> None:
+async def test_restarted_worker_gets_batches(busy: bool) -> None:
     """Also while the other has a lane to spare, or a light load would stay on that one for good."""
     back, good = FakeWorker(), FakeWorker()
     async with fake_workers(back, good), running_router(back, good, lanes=2) as router:
@@ -89,7 +89,7 @@ async def test_a_worker_that_is_back_takes_work_again(busy: bool) -> None:
         assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
 
 
-async def test_an_item_is_not_tried_again_on_the_replica_that_failed_it() -> None:
+async def test_retry_avoids_the_failed_replica() -> None:
     """Even when that one is free and the good one is busy."""
     bad, good = FakeWorker(), FakeWorker()
     bad.mode = "reset"
@@ -105,7 +105,7 @@ async def test_an_item_is_not_tried_again_on_the_replica_that_failed_it() -> Non
         assert len(failed) == len(set(failed))
 
 
-async def test_a_connection_that_died_while_idle_costs_no_client_an_error() -> None:
+async def test_stale_idle_connection_causes_no_errors() -> None:
     """With a single replica: restarted on its port, it leaves the router with a connection to nobody."""
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
@@ -118,7 +118,7 @@ async def test_a_connection_that_died_while_idle_costs_no_client_an_error() -> N
         await router.until_idle()
 
 
-async def test_a_lost_connection_to_a_single_replica_that_lives_costs_no_client_an_error() -> None:
+async def test_connection_reset_is_retried() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
         for number in range(10):
@@ -127,7 +127,7 @@ async def test_a_lost_connection_to_a_single_replica_that_lives_costs_no_client_
         await router.until_idle()
 
 
-async def test_when_the_only_replica_dies_what_waits_is_refused_at_once_and_later_served_again() -> None:
+async def test_death_of_only_replica_returns_503() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=1) as router:
         worker.script.append("held")
@@ -144,7 +144,7 @@ async def test_when_the_only_replica_dies_what_waits_is_refused_at_once_and_late
         assert (await router.ask(["again"])).status_code == 200
 
 
-async def test_a_worker_that_says_it_is_not_ready_is_left_out_until_it_is() -> None:
+async def test_unready_worker_gets_no_batches() -> None:
     worker, other = FakeWorker(), FakeWorker()
     async with fake_workers(worker, other), running_router(worker, other, probe_seconds=0.02) as router:
         worker.ready = False
@@ -156,7 +156,7 @@ async def test_a_worker_that_says_it_is_not_ready_is_left_out_until_it_is() -> N
         await router.until_state(worker, State.READY)
 
 
-async def test_one_pool_that_dies_does_not_touch_another() -> None:
+async def test_dead_pool_does_not_affect_others() -> None:
     retrieval, code = FakeWorker("retrieval"), FakeWorker("code")
     async with fake_workers(retrieval, code), running_router(retrieval, code) as router:
         await code.die()
@@ -170,7 +170,7 @@ async def test_one_pool_that_dies_does_not_touch_another() -> None:
         await router.until_idle()
 
 
-async def test_replicas_restarted_one_after_the_other_under_load_cost_no_client_an_error() -> None:
+async def test_rolling_restart_causes_no_errors() -> None:
     workers = [FakeWorker(dimensions=64) for _ in range(3)]
     # With a lane each, every one of them is needed.
     async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
@@ -186,7 +186,7 @@ async def test_replicas_restarted_one_after_the_other_under_load_cost_no_client_
         await router.until_idle()
 
 
-async def test_when_all_replicas_are_gone_nothing_hangs_and_when_they_are_back_all_is_served() -> None:
+async def test_death_of_all_replicas_and_recovery() -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
         load = OpenLoop(router)

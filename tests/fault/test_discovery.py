@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "workers.json"
 
 
-async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
+async def test_added_replica_gets_batches(path: Path) -> None:
     old, new = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(old, new), discovering(document, old) as router:
@@ -33,7 +33,7 @@ async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
         await router.until_idle()
 
 
-async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotten(path: Path) -> None:
+async def test_removed_replica_finishes_its_batch(path: Path) -> None:
     staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
@@ -53,7 +53,7 @@ async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotte
         assert len(probers) == 1
 
 
-async def test_a_removed_replica_that_dies_loses_nothing(path: Path) -> None:
+async def test_death_of_removed_replica_loses_nothing(path: Path) -> None:
     staying, leaving = FakeWorker(), FakeWorker()
     document = Document(path)
     async with fake_workers(staying, leaving), discovering(document, leaving) as router:
@@ -69,7 +69,7 @@ async def test_a_removed_replica_that_dies_loses_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: Path, at_once: bool) -> None:
+async def test_replacing_all_replicas_causes_no_errors(path: Path, at_once: bool) -> None:
     old, new = ([FakeWorker(dimensions=64) for _ in range(3)] for _ in range(2))
     document = Document(path)
     async with fake_workers(*old, *new), discovering(document, *old) as router:
@@ -85,7 +85,7 @@ async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: 
         await router.until_idle()
 
 
-async def test_what_waits_for_a_pool_that_disappears_is_refused_and_what_it_has_is_finished(
+async def test_removed_pool_refuses_waiting_items(
     path: Path,
 ) -> None:
     worker, other = FakeWorker(), FakeWorker("code")
@@ -111,7 +111,7 @@ async def test_what_waits_for_a_pool_that_disappears_is_refused_and_what_it_has_
         assert (await router.ask(["d"])).status_code == 200
 
 
-async def test_a_pool_that_appears_serves(path: Path) -> None:
+async def test_added_pool_serves(path: Path) -> None:
     first, second = FakeWorker("code"), FakeWorker()
     document = Document(path)
     async with fake_workers(first, second), discovering(document, first) as router:
@@ -121,7 +121,7 @@ async def test_a_pool_that_appears_serves(path: Path) -> None:
         assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_an_address_that_moves_to_another_pool_serves_that_one(path: Path) -> None:
+async def test_address_moves_to_another_pool(path: Path) -> None:
     worker = FakeWorker()
     document = Document(path)
     async with fake_workers(worker), discovering(document, worker) as router:
@@ -137,7 +137,7 @@ BROKEN = ["", "[]", "[", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "musi
 
 
 @pytest.mark.parametrize("text", BROKEN)
-async def test_a_broken_document_changes_nothing_and_is_told_once(
+async def test_broken_document_is_logged_once_and_ignored(
     path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker, new = FakeWorker(), FakeWorker()
@@ -159,7 +159,7 @@ async def test_a_broken_document_changes_nothing_and_is_told_once(
         assert discovery.trouble is None
 
 
-async def test_a_router_starts_before_its_document_and_says_what_it_waits_for(path: Path) -> None:
+async def test_router_starts_without_its_document(path: Path) -> None:
     worker = FakeWorker()
     document = Document(path)
     async with fake_workers(worker), discovering(document) as router:
@@ -218,7 +218,7 @@ async def source() -> AsyncIterator[Source]:
     await source.stop()
 
 
-async def test_a_source_that_dies_and_comes_back_is_followed_again(source: Source) -> None:
+async def test_http_source_may_stop_and_return(source: Source) -> None:
     old, new = FakeWorker(), FakeWorker()
     source.workers = [old]
     async with (
@@ -243,7 +243,7 @@ async def test_a_source_that_dies_and_comes_back_is_followed_again(source: Sourc
     ("status", "content_type", "says"),
     [(500, "application/json", "500"), (204, "application/json", "204"), (200, "text/plain", "text/plain")],
 )
-async def test_what_is_no_http_sd_reply_is_not_read(
+async def test_invalid_http_sd_reply_is_ignored(
     source: Source, status: int, content_type: str, says: str
 ) -> None:
     worker = FakeWorker()

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from router.serving import protocol
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_slow_clients import body_of_the_reply, connected, posted
@@ -23,7 +24,7 @@ def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
 
 async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
     """Status and body of what a connection is closed with."""
-    async with connected(router) as (reader, writer), asyncio.timeout(20):
+    async with connected(router) as (reader, writer), hang_guard():
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
@@ -34,13 +35,13 @@ async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str,
 
 @pytest.mark.parametrize("upgrade", [H2C, b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the head"])
-async def test_a_wish_for_another_protocol_is_passed_over(upgrade: bytes, cut: str) -> None:
+async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         for number in range(2):
             request = wanting(upgrade, [f"GET /live HTTP/1.1\r\n\r\n{number}"])
             at = {"whole": len(request), "before the body": request.index(b"\r\n\r\n") + 4}.get(cut, 70)
-            async with asyncio.timeout(20):
+            async with hang_guard():
                 writer.write(request[:at])
                 await writer.drain()
                 # So that the router gets it in two pieces.
@@ -51,17 +52,17 @@ async def test_a_wish_for_another_protocol_is_passed_over(upgrade: bytes, cut: s
         assert [len(batch.items) for batch in worker.batches] == [1, 1]
 
 
-async def test_a_wish_in_the_middle_of_a_series_is_passed_over() -> None:
+async def test_upgrade_in_a_pipeline_is_ignored() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         writer.write(posted(["one"]) + wanting(H2C, ["two", "two"]) + posted(["three"] * 3))
-        async with asyncio.timeout(20):
+        async with hang_guard():
             for count in (1, 2, 3):
                 assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == count
 
 
 @pytest.mark.parametrize("sent", [b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", b"what is this\r\n\r\n"])
-async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None:
+async def test_malformed_request_returns_400(sent: bytes) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         status, error = await refused(router, sent)
         assert (status, error["code"]) == (400, "HTTP_INVALID")
@@ -69,7 +70,7 @@ async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None
         assert error["error"] == expected
 
 
-async def test_a_head_without_end_is_refused() -> None:
+async def test_endless_head_returns_431() -> None:
     async with (
         running_router(FakeWorker(port=1), wait=False) as router,
         connected(router) as (reader, writer),
@@ -85,7 +86,7 @@ async def test_a_head_without_end_is_refused() -> None:
                 await writer.drain()
 
         sending = asyncio.create_task(send())
-        async with asyncio.timeout(20):
+        async with hang_guard():
             reply = await reader.readuntil(b"\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 431 ")
         sending.cancel()
@@ -95,18 +96,18 @@ async def test_a_head_without_end_is_refused() -> None:
         assert (await router.client.get("/live")).status_code == 200
 
 
-async def test_a_head_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_head_returns_408(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
         status, error = await refused(router, b"GET /live HTTP/1.1\r\nhost: ")
         assert (status, error["code"]) == (408, "HTTP_HEAD_TIMEOUT")
         for nothing in (b"", b"\r\n\r\n"):
-            async with connected(router) as (reader, writer), asyncio.timeout(20):
+            async with connected(router) as (reader, writer), hang_guard():
                 writer.write(nothing)
                 assert await reader.read() == b""
 
 
-async def test_a_request_that_takes_its_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_head_timeout_spares_a_running_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor by the head of the next one that does not come."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
     worker = FakeWorker()
@@ -119,7 +120,7 @@ async def test_a_request_that_takes_its_time_is_not_ended(monkeypatch: pytest.Mo
         await worker.until_batches(1)
         await asyncio.sleep(0.8)
         worker.gate.set()
-        async with asyncio.timeout(20):
+        async with hang_guard():
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
             assert await reader.read() == b""
         await eventually(lambda: worker.active == 0)
@@ -156,18 +157,17 @@ async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, re
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_idle_connection_is_closed_after_the_keep_alive_time(refused: bool) -> None:
-    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer):
-        async with asyncio.timeout(20):
-            await used(reader, writer, refused=refused)
-            assert await reader.read() == b""
+async def test_idle_connection_is_closed(refused: bool) -> None:
+    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer), hang_guard():
+        await used(reader, writer, refused=refused)
+        assert await reader.read() == b""
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_keep_alive_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+async def test_head_timeout_spares_idle_connections(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
     async with full(keep_alive_seconds=1000) as (router, _), connected(router) as (reader, writer):
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
-        async with asyncio.timeout(20), connected(router) as (silent, _):
+        async with hang_guard(), connected(router) as (silent, _):
             await used(reader, writer, refused=refused)
             # By now the time of a head is over twice.
             assert await silent.read() == b""
@@ -176,12 +176,12 @@ async def test_keep_alive_outlasts_the_time_of_a_head(monkeypatch: pytest.Monkey
             await used(reader, writer, refused=refused)
 
 
-async def test_head_that_begins_on_an_idle_connection_has_its_whole_time() -> None:
+async def test_head_on_idle_connection_has_full_timeout() -> None:
     async with (
         full(keep_alive_seconds=1) as (router, _),
         connected(router) as (reader, writer),
         connected(router) as (idle, idle_writer),
-        asyncio.timeout(20),
+        hang_guard(),
     ):
         await used(reader, writer, refused=True)
         writer.write(LIVE[:10])
@@ -201,8 +201,8 @@ async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dic
 
 
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])
-async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: str) -> None:
-    async with full() as (router, worker), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
+    async with full() as (router, worker), connected(router) as (reader, writer), hang_guard():
         id = b"0123456789abcdef" * 2
         # A body that looks like a request.
         request = posted(["GET /live HTTP/1.1\r\n\r\n"]).replace(
@@ -233,7 +233,7 @@ async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: 
 ORIGIN = "https://app.example.org"
 
 
-async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
+async def test_early_429_has_cors_headers() -> None:
     async with full(cors_origins=[ORIGIN]) as (router, _):
         for origin in (ORIGIN, "https://evil.example.org"):
             reply = await router.ask(["a"], headers={"origin": origin})
@@ -251,12 +251,12 @@ async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
         (["*"], b"what is this\r\n\r\n", b"*"),
     ],
 )
-async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
+async def test_protocol_errors_have_cors_headers(
     monkeypatch: pytest.MonkeyPatch, origins: list[str], sent: bytes, expected: bytes | None
 ) -> None:
     async with running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router:
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
-        async with connected(router) as (reader, writer), asyncio.timeout(20):
+        async with connected(router) as (reader, writer), hang_guard():
             writer.write(sent)
             head = (await reader.read()).partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert head[0].split()[1] in (b"400", b"408")
@@ -266,16 +266,16 @@ async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
 
 
 @pytest.mark.parametrize("wish", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
-async def test_who_wants_no_further_reply_gets_his_429_and_the_end(wish: bytes) -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_honours_connection_close(wish: bytes) -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         writer.write(posted(["a"]).replace(b"HTTP/1.1\r\n", wish))
         headers, _ = await refusal(reader)
         assert headers[b"connection"] == b"close"
         assert await reader.read() == b""
 
 
-async def test_who_waits_to_be_told_to_send_the_body_is_told_that_the_queue_is_full() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_answers_expect_100_continue() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         head, _, body = posted(["a"]).partition(b"\r\n\r\n")
         writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
         await refusal(reader)
@@ -284,14 +284,14 @@ async def test_who_waits_to_be_told_to_send_the_body_is_told_that_the_queue_is_f
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
 
 
-async def test_what_stands_behind_a_request_that_is_served_waits_for_its_turn() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_keeps_pipeline_order() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         writer.write(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n" + posted(["a"]))
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
         await refusal(reader)
 
 
-async def test_what_a_full_queue_does_not_concern_is_answered() -> None:
+async def test_full_queue_spares_other_requests() -> None:
     async with full() as (router, _):
         for method, path, status in (("GET", "/v1/models", 200), ("GET", "/v1/embeddings", 405)):
             assert (await router.client.request(method, path)).status_code == status

@@ -12,7 +12,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
 @pytest.mark.parametrize("by_header", [True, False])
-async def test_a_request_ends_at_its_deadline_and_the_worker_is_told(mode: str, by_header: bool) -> None:
+async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: bool) -> None:
     worker = FakeWorker()
     worker.mode = mode  # type: ignore[assignment]
     seconds = 60.0 if by_header else 0.5
@@ -30,7 +30,7 @@ async def test_a_request_ends_at_its_deadline_and_the_worker_is_told(mode: str, 
         assert reply.status_code == 200
 
 
-async def test_a_request_whose_time_runs_out_in_the_queue_costs_no_worker_anything() -> None:
+async def test_deadline_in_queue_sends_nothing() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=1) as router:
         worker.script.append("held")
@@ -45,7 +45,7 @@ async def test_a_request_whose_time_runs_out_in_the_queue_costs_no_worker_anythi
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf", "3601"])
-async def test_a_deadline_that_is_none_is_refused_by_its_name(value: str) -> None:
+async def test_invalid_deadline_returns_422(value: str) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
         reply = await router.ask(["a"], headers={"x-request-timeout-seconds": value})
@@ -53,7 +53,7 @@ async def test_a_deadline_that_is_none_is_refused_by_its_name(value: str) -> Non
         assert reply.json()["errors"][0]["field"] == "header -> x-request-timeout-seconds"
 
 
-async def test_a_full_queue_refuses_at_once_and_the_whole_request() -> None:
+async def test_full_queue_returns_429() -> None:
     worker = FakeWorker()
     settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
     async with fake_workers(worker), running_router(worker, **settings) as router:
@@ -76,7 +76,7 @@ async def test_a_full_queue_refuses_at_once_and_the_whole_request() -> None:
         await router.until_idle()
 
 
-async def test_when_one_of_two_pools_is_full_the_other_gets_nothing_either() -> None:
+async def test_full_pool_refuses_the_whole_request() -> None:
     code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
     settings = {"lanes": 1, "queue_items": 2, "max_items": 2, "max_pdf_pages": 2}
     async with fake_workers(code, retrieval), running_router(code, retrieval, **settings) as router:
@@ -93,7 +93,7 @@ async def test_when_one_of_two_pools_is_full_the_other_gets_nothing_either() -> 
         await router.until_idle()
 
 
-async def test_before_any_worker_is_up_the_service_is_unavailable_for_a_moment() -> None:
+async def test_no_ready_worker_returns_503() -> None:
     worker = FakeWorker()
     await worker.start()
     await worker.die()
@@ -109,7 +109,7 @@ async def test_before_any_worker_is_up_the_service_is_unavailable_for_a_moment()
             assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_a_pool_that_nobody_serves_is_unavailable_and_named() -> None:
+async def test_unserved_pool_returns_503() -> None:
     worker = FakeWorker("retrieval")
     async with fake_workers(worker), running_router(worker) as router:
         reply = await router.post(input=["a"], task="code.query")
@@ -117,7 +117,7 @@ async def test_a_pool_that_nobody_serves_is_unavailable_and_named() -> None:
         assert "code" in reply.json()["detail"]
 
 
-async def test_interactive_overtakes_bulk_that_waits() -> None:
+async def test_interactive_overtakes_bulk() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=2) as router:
         worker.script.append("held")
@@ -136,7 +136,7 @@ async def test_interactive_overtakes_bulk_that_waits() -> None:
         await router.until_idle()
 
 
-async def test_no_more_batches_are_sent_to_a_replica_than_it_has_lanes() -> None:
+async def test_lanes_bound_batches_in_flight() -> None:
     worker = FakeWorker()
     worker.mode = "held"
     async with fake_workers(worker), running_router(worker, lanes=3, batch_items=1) as router:
@@ -149,7 +149,7 @@ async def test_no_more_batches_are_sent_to_a_replica_than_it_has_lanes() -> None
         await router.until_idle()
 
 
-async def test_where_nothing_has_room_a_request_is_refused_before_it_is_read() -> None:
+async def test_full_queue_refuses_unread_body() -> None:
     worker = FakeWorker()
     worker.mode = "held"
     settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
@@ -172,7 +172,7 @@ async def test_where_nothing_has_room_a_request_is_refused_before_it_is_read() -
         await router.until_idle()
 
 
-async def test_an_image_takes_as_long_as_it_takes_and_arrives_whole() -> None:
+async def test_large_images_arrive_whole() -> None:
     """A body of many pieces on both sides of the router."""
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:

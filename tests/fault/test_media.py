@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.site import hangs, says, site
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -47,7 +48,7 @@ async def until_quiet(router: RunningRouter) -> None:
     await eventually(lambda: not fetcher._hosts)
 
 
-async def test_a_slow_image_delays_no_one() -> None:
+async def test_slow_image_delays_no_other_request() -> None:
     gate = asyncio.Event()
 
     async def slow(_: web.Request) -> web.Response:
@@ -77,7 +78,7 @@ async def test_a_slow_image_delays_no_one() -> None:
         await until_quiet(router)
 
 
-async def test_the_same_address_is_fetched_once_for_a_request() -> None:
+async def test_duplicate_url_is_fetched_once() -> None:
     async def by_path(request: web.Request) -> web.Response:
         return web.Response(body=png(request.path.strip("/")))
 
@@ -96,7 +97,7 @@ async def test_the_same_address_is_fetched_once_for_a_request() -> None:
         assert set(sent_to(worker)) == {png(colour) for colour in wanted}
 
 
-async def test_a_fetched_image_has_the_vector_of_the_same_image_sent() -> None:
+async def test_fetched_and_sent_image_embed_the_same() -> None:
     worker = FakeWorker()
     async with (
         fake_workers(worker),
@@ -112,7 +113,7 @@ async def test_a_fetched_image_has_the_vector_of_the_same_image_sent() -> None:
 
 
 @pytest.mark.parametrize("form", ["address", "base64", "data URI", "in a list"])
-async def test_each_page_of_a_pdf_is_an_item_in_order(form: str) -> None:
+async def test_pdf_pages_are_items_in_order(form: str) -> None:
     document = pdf("red", "green", "blue")
     encoded = base64.b64encode(document).decode()
     worker = FakeWorker()
@@ -142,7 +143,7 @@ async def test_each_page_of_a_pdf_is_an_item_in_order(form: str) -> None:
         await until_quiet(router)
 
 
-async def test_what_is_wrong_with_an_address_is_told_by_its_field() -> None:
+async def test_media_errors_name_the_field() -> None:
     async def by_path(request: web.Request) -> web.Response:
         match request.path:
             case "/page.html":
@@ -182,7 +183,7 @@ async def test_what_is_wrong_with_an_address_is_told_by_its_field() -> None:
         await until_quiet(router)
 
 
-async def test_a_page_too_many_is_told_with_the_limit() -> None:
+async def test_pdf_with_too_many_pages_returns_413() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, max_pdf_pages=2) as router:
         for colours, status in ((["red"] * 2, 200), (["red"] * 3, 413)):
@@ -194,7 +195,7 @@ async def test_a_page_too_many_is_told_with_the_limit() -> None:
         )
 
 
-async def test_by_default_nothing_of_this_machine_is_fetched() -> None:
+async def test_private_addresses_are_refused() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), site(says(png())) as server, running_router(worker) as router:
         reply = await router.post(input={"image": server.url})
@@ -205,7 +206,7 @@ async def test_by_default_nothing_of_this_machine_is_fetched() -> None:
         assert not server.requests
 
 
-async def test_fetching_can_be_turned_off() -> None:
+async def test_media_fetch_can_be_disabled() -> None:
     worker = FakeWorker()
     async with (
         fake_workers(worker),
@@ -220,7 +221,7 @@ async def test_fetching_can_be_turned_off() -> None:
         assert (await router.post(input={"image": base64.b64encode(png()).decode()})).status_code == 200
 
 
-async def test_a_request_cannot_have_more_fetched_than_it_might_send() -> None:
+async def test_fetched_bytes_are_bounded_per_request() -> None:
     worker = FakeWorker()
     async with (
         fake_workers(worker),
@@ -233,7 +234,7 @@ async def test_a_request_cannot_have_more_fetched_than_it_might_send() -> None:
         assert refused(await router.post(input=items))[:2] == (413, "INPUT_TOO_LARGE")
 
 
-async def test_one_address_that_fails_ends_the_others() -> None:
+async def test_failed_fetch_cancels_the_others() -> None:
     async def by_path(request: web.Request) -> web.StreamResponse:
         return web.Response(status=404) if request.path == "/bad" else await hangs(request)
 
@@ -242,36 +243,36 @@ async def test_one_address_that_fails_ends_the_others() -> None:
         reply = await router.post(input=[{"image": f"{server.url}/{path}"} for path in ("slow", "bad")])
         assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
         assert "input -> 1" in refused(reply)[2]
-        async with asyncio.timeout(5):
+        async with hang_guard():
             await server.left.wait()
         await until_quiet(router)
 
 
-async def test_a_client_that_leaves_ends_its_fetches() -> None:
+async def test_leaving_client_cancels_its_fetches() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
         task = asyncio.create_task(router.post(input={"image": server.url}))
         await server.until_requests(1)
         task.cancel()
-        async with asyncio.timeout(5):
+        async with hang_guard():
             await server.left.wait()
         await until_quiet(router)
         assert worker.items == []
 
 
-async def test_the_time_of_a_request_holds_for_its_fetches_too() -> None:
+async def test_deadline_cancels_fetches() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
         reply = await router.post(input={"image": server.url}, headers={"x-request-timeout-seconds": "0.1"})
         assert refused(reply)[:2] == (504, "SERVICE_TIMEOUT")
         # Unless its time was over before it had asked at all.
         if server.requests:
-            async with asyncio.timeout(5):
+            async with hang_guard():
                 await server.left.wait()
         await until_quiet(router)
 
 
-async def test_what_was_wrong_with_a_page_is_told_by_its_number() -> None:
+async def test_page_error_names_the_page() -> None:
     class Picky(FakeWorker):
         def _frame(self, index: int, item: contract.Item, mode: Any) -> bytes:
             if len(self.items) == 2:

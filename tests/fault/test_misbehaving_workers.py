@@ -49,7 +49,7 @@ async def ask_much(router: RunningRouter, requests: int = 20, size: int = 4) -> 
 
 
 @pytest.mark.parametrize("mode", [*FAILING, "same index twice"])
-async def test_beside_a_good_replica_a_failing_one_costs_no_client_an_error(mode: Mode) -> None:
+async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
     bad, good = FakeWorker(), FakeWorker()
     bad.mode = mode
     async with fake_workers(bad, good), running_router(bad, good, **patience(mode)) as router:
@@ -60,7 +60,7 @@ async def test_beside_a_good_replica_a_failing_one_costs_no_client_an_error(mode
 
 
 @pytest.mark.parametrize("mode", FAILING)
-async def test_no_item_is_tried_more_often_than_its_tries(mode: Mode) -> None:
+async def test_item_tries_are_bounded(mode: Mode) -> None:
     bad, good = FakeWorker(), FakeWorker()
     bad.mode = mode
     async with fake_workers(bad, good), running_router(bad, good, **patience(mode, 0.3)) as router:
@@ -69,7 +69,7 @@ async def test_no_item_is_tried_more_often_than_its_tries(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
-async def test_alone_a_failing_replica_is_an_internal_error_after_its_tries(mode: Mode) -> None:
+async def test_failing_only_replica_returns_500(mode: Mode) -> None:
     bad = FakeWorker()
     bad.mode = mode
     async with fake_workers(bad), running_router(bad, **patience(mode, 0.3)) as router:
@@ -80,7 +80,7 @@ async def test_alone_a_failing_replica_is_an_internal_error_after_its_tries(mode
 
 
 @pytest.mark.parametrize("mode", FAILING)
-async def test_a_failure_that_passes_is_mended_by_the_same_replica(mode: Mode) -> None:
+async def test_passing_failure_is_retried(mode: Mode) -> None:
     worker = FakeWorker()
     worker.script.extend([mode] * MAX_RETRIES)
     async with fake_workers(worker), running_router(worker, **patience(mode)) as router:
@@ -90,7 +90,7 @@ async def test_a_failure_that_passes_is_mended_by_the_same_replica(mode: Mode) -
 
 @pytest.mark.parametrize("mode", WRONG_VECTORS)
 @pytest.mark.parametrize("fields", [{}, {"dimensions": 128}, {"return_multivector": True}], ids=str)
-async def test_a_wrong_vector_is_never_given_to_a_client(mode: Mode, fields: dict[str, object]) -> None:
+async def test_invalid_vector_is_never_returned(mode: Mode, fields: dict[str, object]) -> None:
     bad = FakeWorker()
     bad.mode = mode
     async with fake_workers(bad), running_router(bad) as router:
@@ -101,7 +101,7 @@ async def test_a_wrong_vector_is_never_given_to_a_client(mode: Mode, fields: dic
 
 
 @pytest.mark.parametrize("mode", ["cut", "short"])
-async def test_what_arrived_before_a_failure_is_not_done_again(mode: Mode) -> None:
+async def test_finished_items_are_not_retried(mode: Mode) -> None:
     worker = FakeWorker()
     worker.script.append(mode)
     async with fake_workers(worker), running_router(worker) as router:
@@ -113,7 +113,7 @@ async def test_what_arrived_before_a_failure_is_not_done_again(mode: Mode) -> No
         assert counts["a"] == 2
 
 
-async def test_a_batch_that_a_worker_refuses_is_never_sent_again() -> None:
+async def test_rejected_batch_is_not_retried() -> None:
     refusing, good = FakeWorker(), FakeWorker()
     refusing.script.append("rejecting")
     async with fake_workers(refusing, good), running_router(refusing, good) as router:
@@ -125,7 +125,7 @@ async def test_a_batch_that_a_worker_refuses_is_never_sent_again() -> None:
 
 
 @pytest.mark.parametrize("mode", ["overloaded", "draining"])
-async def test_a_replica_that_takes_nothing_costs_no_client_an_error(mode: Mode) -> None:
+async def test_refusing_replica_causes_no_errors(mode: Mode) -> None:
     busy, good = FakeWorker(), FakeWorker()
     busy.mode = mode
     async with fake_workers(busy, good), running_router(busy, good) as router:
@@ -135,7 +135,7 @@ async def test_a_replica_that_takes_nothing_costs_no_client_an_error(mode: Mode)
         await router.until_idle()
 
 
-async def test_being_overloaded_is_no_failure() -> None:
+async def test_overload_uses_no_tries() -> None:
     """However often: the items keep their tries and the replica stays in."""
     worker = FakeWorker()
     # More than any failure may come in a row.
@@ -146,7 +146,7 @@ async def test_being_overloaded_is_no_failure() -> None:
         assert attempts(worker) == {"a": 5}
 
 
-async def test_a_replica_that_stays_overloaded_is_asked_at_intervals_until_time_is_up() -> None:
+async def test_overload_is_retried_until_the_deadline() -> None:
     worker = FakeWorker()
     worker.mode = "overloaded"
     async with fake_workers(worker), running_router(worker, request_timeout_seconds=0.5) as router:
@@ -156,7 +156,7 @@ async def test_a_replica_that_stays_overloaded_is_asked_at_intervals_until_time_
         await router.until_idle()
 
 
-async def test_a_query_does_not_wait_for_the_bulk_that_a_full_replica_has_refused() -> None:
+async def test_overload_of_bulk_does_not_delay_queries() -> None:
     worker = FakeWorker()
     worker.script.append("overloaded")
     worker.wait = "1.5"
@@ -170,7 +170,7 @@ async def test_a_query_does_not_wait_for_the_bulk_that_a_full_replica_has_refuse
 
 
 @pytest.mark.parametrize("wait", ["soon", "nan", "-1", "0", "inf", "1e9"])
-async def test_what_is_no_time_to_wait_for_is_not_waited_for(wait: str) -> None:
+async def test_invalid_wait_header_is_ignored(wait: str) -> None:
     worker = FakeWorker()
     worker.script.append("overloaded")
     worker.wait = wait
@@ -178,7 +178,7 @@ async def test_what_is_no_time_to_wait_for_is_not_waited_for(wait: str) -> None:
         assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_a_worker_can_tell_one_router_from_another() -> None:
+async def test_router_identifies_itself() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as one, running_router(worker) as other:
         for router in (one, one, other):
@@ -187,7 +187,7 @@ async def test_a_worker_can_tell_one_router_from_another() -> None:
     assert names[0] == names[1] != names[2]
 
 
-async def test_a_draining_replica_gets_no_more_work() -> None:
+async def test_draining_replica_gets_no_batches() -> None:
     draining, good = FakeWorker(), FakeWorker()
     draining.mode = "draining"
     async with fake_workers(draining, good), running_router(draining, good, probe_seconds=0.02) as router:
@@ -199,7 +199,7 @@ async def test_a_draining_replica_gets_no_more_work() -> None:
         assert len(draining.batches) == before
 
 
-async def test_alone_a_draining_replica_is_an_unavailable_service() -> None:
+async def test_draining_only_replica_returns_503() -> None:
     worker = FakeWorker()
     worker.mode = "draining"
     worker.ready = True
@@ -220,9 +220,7 @@ async def test_alone_a_draining_replica_is_an_unavailable_service() -> None:
         ("!internal", 500, "INTERNAL_ERROR"),
     ],
 )
-async def test_an_item_that_a_worker_fails_is_named_and_its_neighbours_are_not_touched(
-    text: str, status: int, code: str
-) -> None:
+async def test_item_failure_spares_its_batch(text: str, status: int, code: str) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=1) as router:
         worker.script.append("held")
@@ -245,7 +243,7 @@ async def test_an_item_that_a_worker_fails_is_named_and_its_neighbours_are_not_t
         await router.until_idle()
 
 
-async def test_a_text_that_kills_every_batch_it_is_in_fails_alone() -> None:
+async def test_poison_item_fails_alone() -> None:
     workers = [FakeWorker() for _ in range(2)]
     async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
         texts = ["!poison" if number == 4 else f"text {number}" for number in range(10)]
@@ -255,7 +253,7 @@ async def test_a_text_that_kills_every_batch_it_is_in_fails_alone() -> None:
         await router.until_idle()
 
 
-async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
+async def test_retry_budget_bounds_retries() -> None:
     """A pool whose every item fails must not have its load tripled by retries."""
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=2, batch_items=1) as router:
@@ -268,13 +266,13 @@ async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
         await router.until_idle()
 
 
-async def test_a_reply_that_has_all_and_does_not_end_gives_its_lane_back(
+async def test_endless_reply_releases_its_lane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call, "END_SECONDS", 0.05)
     worker = FakeWorker()
     worker.script.extend(["endless"] * 4)
-    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
         for _ in range(8):
             assert (await router.ask(["a"])).status_code == 200
         await router.until_idle()

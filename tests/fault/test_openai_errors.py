@@ -61,7 +61,7 @@ async def test_sdk_exception_shows_the_detail(
         assert (error.type, error.code) == (type_, code or reply["code"])
 
 
-async def test_sdk_exception_shows_why_a_key_is_refused() -> None:
+async def test_sdk_exception_for_key_and_rate_limit() -> None:
     worker = FakeWorker()
     async with (
         fake_workers(worker),

@@ -14,6 +14,7 @@ import pytest
 
 from router.serving import processes
 from router.serving.processes import Processes
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -48,11 +49,13 @@ def has_loop(pid: int) -> bool:
 
 async def asked_anew(router: Process, text: str) -> httpx.Response:
     """Ask on a connection that is made for it."""
-    async with httpx.AsyncClient(base_url=router.client.base_url, trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=router.client.base_url, trust_env=False, timeout=GUARD_SECONDS
+    ) as client:
         return await client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
 
 
-async def test_they_share_the_port_and_a_directory_and_end_together() -> None:
+async def test_processes_share_a_port_and_stop_together() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
         children = descendants(router.process.pid)
@@ -74,7 +77,7 @@ def directory_of(pid: int) -> Path:
     return Path(value.partition("=")[2])
 
 
-async def test_no_child_outlives_a_parent_that_is_killed() -> None:
+async def test_killed_parent_ends_its_children() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
         pidfds = [os.pidfd_open(pid) for pid in descendants(router.process.pid)]
@@ -85,9 +88,7 @@ async def test_no_child_outlives_a_parent_that_is_killed() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("victim", [0, 1])
-async def test_while_a_child_that_ended_is_replaced_the_port_takes_every_connection(
-    victim: int, how: signal.Signals
-) -> None:
+async def test_ended_child_is_replaced(victim: int, how: signal.Signals) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
         before = descendants(router.process.pid)
@@ -103,7 +104,7 @@ async def test_while_a_child_that_ended_is_replaced_the_port_takes_every_connect
         assert await router.ended(signal.SIGTERM) == 0
 
 
-async def test_with_notice_they_take_connections_while_they_say_that_they_are_about_to_stop() -> None:
+async def test_drain_notice_keeps_accepting() -> None:
     worker = FakeWorker()
     settings = {"ROUTER_PROCESSES": "2", "ROUTER_DRAIN_NOTICE_SECONDS": "1000"}
     async with fake_workers(worker), router_process(worker, **settings) as router:
@@ -117,7 +118,7 @@ async def test_with_notice_they_take_connections_while_they_say_that_they_are_ab
 
 
 @pytest.mark.parametrize(("code", "starts"), [(1, 3), (os.EX_CONFIG, 1)])
-async def test_children_that_cannot_start_end_the_parent(
+async def test_failing_children_end_the_parent(
     code: int, starts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     no_delays(monkeypatch, tries=3)
@@ -127,7 +128,7 @@ async def test_children_that_cannot_start_end_the_parent(
     assert len(log.read_text()) == starts
 
 
-async def test_children_that_cannot_be_forked_at_the_start_end_the_parent(
+async def test_missing_program_ends_the_parent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_delays(monkeypatch, tries=3)
@@ -141,7 +142,7 @@ def no_delays(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
 
 
 @pytest.mark.parametrize("fault", ["dies at once", "cannot be forked"])
-async def test_a_child_that_cannot_be_replaced_is_backed_off_while_another_lives(
+async def test_failed_replacement_is_retried(
     fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     no_delays(monkeypatch, tries=3)
@@ -182,5 +183,5 @@ def replace_file(program: Path, text: str) -> None:
 
 async def run(command: Sequence[str]) -> int:
     listener = socket.create_server(("127.0.0.1", 0))
-    async with asyncio.timeout(20):
+    async with hang_guard():
         return await Processes(1, [listener], command=command).run()

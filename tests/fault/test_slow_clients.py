@@ -44,7 +44,7 @@ async def others_are_answered(router: RunningRouter) -> None:
     assert {reply.status_code for reply in replies} == {200}
 
 
-async def test_a_client_that_reads_nothing_of_a_large_reply_delays_no_one() -> None:
+async def test_slow_reader_delays_no_other_client() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         writer.write(posted(LARGE))
@@ -57,7 +57,7 @@ async def test_a_client_that_reads_nothing_of_a_large_reply_delays_no_one() -> N
         await router.until_idle()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_large_reply_leaves_nothing_behind() -> None:
+async def test_client_may_leave_during_a_reply() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
         async with connected(router) as (reader, writer):
@@ -68,7 +68,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_large_reply_leaves_nothin
         await router.until_idle()
 
 
-async def test_clients_that_send_slowly_delay_no_one() -> None:
+async def test_slow_sender_delays_no_other_client() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         request = posted(["slowly"])

@@ -15,6 +15,7 @@ from statistics import median
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
@@ -69,7 +70,7 @@ class Clients:
         ends = asyncio.get_running_loop().time() + seconds
         number = 0
         async with (
-            httpx.AsyncClient(base_url=self._url, timeout=30, limits=limits, trust_env=False) as client,
+            httpx.AsyncClient(base_url=self._url, timeout=60, limits=limits, trust_env=False) as client,
             asyncio.TaskGroup() as group,
         ):
             while asyncio.get_running_loop().time() < ends:
@@ -143,7 +144,7 @@ async def gauges(router: Process) -> float:
 
 
 async def until_idle(router: Process) -> None:
-    async with asyncio.timeout(20):
+    async with hang_guard():
         while await gauges(router):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -154,7 +155,7 @@ async def watch(pid: int, sizes: list[int]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_router_among_faults_serves_right_vectors_and_does_not_grow() -> None:
+async def test_router_survives_faults_without_leaks() -> None:
     workers = [FakeWorker(dimensions=64, seed=number) for number in range(2)]
     settings = {
         "ROUTER_WORKER_TIMEOUT_SECONDS": "0.3",

@@ -8,7 +8,7 @@ from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
-async def test_a_worker_of_another_task_is_refused_and_the_reason_given() -> None:
+async def test_worker_of_another_task_is_refused() -> None:
     worker = FakeWorker("code")
     async with fake_workers(worker), running_router(worker, task="retrieval", wait=False) as router:
         replica = router.replica(worker)
@@ -22,7 +22,7 @@ async def test_a_worker_of_another_task_is_refused_and_the_reason_given() -> Non
         assert "serves the task code, not retrieval" in ready.json()["pools"]["retrieval"]
 
 
-async def test_a_worker_that_comes_back_with_another_task_is_refused() -> None:
+async def test_worker_may_not_change_its_task() -> None:
     """As when somebody restarts it with the wrong checkpoint."""
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, probe_seconds=0.02) as router:
@@ -35,7 +35,7 @@ async def test_a_worker_that_comes_back_with_another_task_is_refused() -> None:
         assert (await router.ask(["b"])).status_code == 503
 
 
-async def test_a_worker_that_is_another_before_anybody_has_looked_gives_no_wrong_vector() -> None:
+async def test_swapped_worker_returns_no_vectors() -> None:
     """It died while idle and is back, with another task, before the next probe: 200 would be wrong."""
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
@@ -49,7 +49,7 @@ async def test_a_worker_that_is_another_before_anybody_has_looked_gives_no_wrong
         assert (await router.ask(["b"])).status_code == 503
 
 
-async def test_a_worker_of_other_dimensions_than_the_rest_is_refused() -> None:
+async def test_worker_of_other_dimensions_is_refused() -> None:
     first, second = FakeWorker(dimensions=2048), FakeWorker("code", dimensions=64)
     await second.start()
     await second.die()
@@ -64,7 +64,7 @@ async def test_a_worker_of_other_dimensions_than_the_rest_is_refused() -> None:
             await second.die()
 
 
-async def test_something_that_is_no_worker_is_refused() -> None:
+async def test_unreadable_info_is_refused() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, wait=False, probe_seconds=0.02) as router:
         worker.info = None  # type: ignore[assignment]
@@ -73,7 +73,7 @@ async def test_something_that_is_no_worker_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [64, 128])
-async def test_the_served_model_says_how_many_dimensions_may_be_asked_for(dimensions: int) -> None:
+async def test_worker_info_bounds_dimensions(dimensions: int) -> None:
     worker = FakeWorker(dimensions=dimensions)
     async with fake_workers(worker), running_router(worker) as router:
         assert (await router.ask(["a"], dimensions=dimensions)).status_code == 200

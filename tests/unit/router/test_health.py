@@ -9,6 +9,7 @@ from yarl import URL
 from router.pool.health import SILENCES_UNTIL_DOWN, Prober
 from router.pool.replica import Replica, State
 from router.pool.transport import WorkerReply
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 
 
@@ -56,7 +57,7 @@ async def silences_until_down(*, batches_between: bool) -> int:
 
     replica.changed = changed
     probing = asyncio.create_task(prober.run())
-    async with asyncio.timeout(20):
+    async with hang_guard():
         await over.wait()
     probing.cancel()
     return silences

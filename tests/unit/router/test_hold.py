@@ -17,6 +17,7 @@ from router.pool import replica as replica_module
 from router.pool.hold import Hold
 from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import encode, make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_own_results
@@ -123,7 +124,7 @@ async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
                 pool.set_replicas(members)
     for one in members:
         one.down("scripted", gone=True)
-    async with asyncio.timeout(5):
+    async with hang_guard():
         while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(SECONDS / 4)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)

@@ -19,6 +19,7 @@ from router.pool.dispatcher import MAX_RETRIES
 from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
 from router.pool.replica import Replica, State
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request
 from workers.shared import contract
@@ -133,7 +134,7 @@ async def run(
         await asyncio.sleep(0)
         if leaves:
             job.fail(TimedOut("the client has left"), 0.0)
-    async with asyncio.timeout(20):
+    async with hang_guard():
         while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
