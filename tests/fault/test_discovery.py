@@ -1,4 +1,4 @@
-"""Workers that come and go while the router serves: by a file, and by an address that serves the document."""
+"""Workers that are added and removed while the router serves, by a file or an HTTP source."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from router.pool.discovery import Discovery, source_of
 from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
@@ -44,7 +45,7 @@ async def test_removed_replica_finishes_its_batch(path: Path) -> None:
         document.name(staying)
         await eventually(lambda: not router.knows(leaving))
         await load.answered(30)
-        assert len(leaving.batches) == 1, "it was given more after it was removed"
+        assert len(leaving.batches) == 1, "a removed replica got a batch"
         leaving.gate.set()
         assert set(await load.stop()) == {"ok"}
         assert leaving.left == 0
@@ -140,23 +141,20 @@ BROKEN = ["", "[]", "[", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "musi
 async def test_broken_document_is_logged_once_and_ignored(
     path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker, new = FakeWorker(), FakeWorker()
-    document = Document(path)
-    async with fake_workers(worker, new), discovering(document, worker) as router:
-        discovery = router.fleet._discovery
-        assert discovery is not None
-        await router.until_state(worker, State.READY)
-        document.write(text) if text is not None else document.remove()
-        await eventually(lambda: discovery.trouble is not None)
-        for _ in range(5):
-            await discovery.look()
-        assert (await router.ask(["a"])).status_code == 200
-        assert (await router.client.get("/ready")).status_code == 200
-        told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert len(told) == 1
-        document.name(new)
-        await router.until_state(new, State.READY)
-        assert discovery.trouble is None
+    document, applied = Document(path), []
+    discovery = Discovery(source_of(str(path), None, 1), "the document", 1, applied.append)
+    document.name(FakeWorker(port=1))
+    await discovery.look()
+    document.remove() if text is None else document.write(text)
+    for _ in range(3):
+        await discovery.look()
+        assert discovery.trouble is not None
+    assert len(applied) == 1
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    document.name(FakeWorker(port=2))
+    await discovery.look()
+    assert discovery.trouble is None
+    assert len(applied) == 2
 
 
 async def test_router_starts_without_its_document(path: Path) -> None:
@@ -174,7 +172,7 @@ async def test_router_starts_without_its_document(path: Path) -> None:
 
 
 class Source:
-    """A server of the document that can be told to misbehave."""
+    """An HTTP server of the document, with a chosen status and content type."""
 
     def __init__(self) -> None:
         self.workers: Sequence[FakeWorker] = ()
@@ -218,20 +216,18 @@ async def source() -> AsyncIterator[Source]:
     await source.stop()
 
 
-async def test_http_source_may_stop_and_return(source: Source) -> None:
+async def test_http_source_may_stop_and_return(source: Source, caplog: pytest.LogCaptureFixture) -> None:
     old, new = FakeWorker(), FakeWorker()
     source.workers = [old]
     async with (
         fake_workers(old, new),
         discovering(source.url, discovery_token="a secret") as router,
     ):
-        discovery = router.fleet._discovery
-        assert discovery is not None
         await router.until_state(old, State.READY)
         assert source.seen["Authorization"] == "Bearer a secret"
         assert source.seen["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
         await source.stop()
-        await eventually(lambda: discovery.trouble is not None)
+        await eventually(lambda: "cannot be used" in caplog.text)
         assert (await router.ask(["a"])).status_code == 200
         source.workers = [new]
         await source.start()

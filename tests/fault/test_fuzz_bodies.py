@@ -1,4 +1,4 @@
-"""Bodies that nobody meant to send, and some that were nearly right: an answer or an error, never a 500."""
+"""Fuzzing of request bodies: each gets a valid result or a valid 4xx error."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from tests.fault.fuzzing import (
 
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-# The smallest GIF, PNG's first bytes, and what is no image at all.
+# A valid GIF, and broken or foreign files.
 GIF = (
     b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\0\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
 )
@@ -105,7 +105,7 @@ bodies = st.fixed_dictionaries(
     {"input": items | st.lists(items, max_size=5) | st.lists(st.text(max_size=4), max_size=MAX_ITEMS + 2)},
     optional=right,
 ).flatmap(
-    # One field more, or one in place of the right one, with anything for a value.
+    # Add or replace a field with any value.
     lambda body: st.dictionaries(names, json_values, max_size=1).map(lambda odd: {**body, **odd})
 )
 headers = st.fixed_dictionaries(

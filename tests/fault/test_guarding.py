@@ -1,4 +1,4 @@
-"""Slow bodies, tokens between router and workers, and that no secret is ever said, on real sockets."""
+"""Stalled bodies, worker tokens, key files, and secrets in logs and replies, on real sockets."""
 
 import asyncio
 import hashlib
@@ -121,7 +121,7 @@ async def test_settings_errors_hide_secrets(wrong: dict[str, str]) -> None:
 
 
 async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With all that goes wrong between client, router and worker, at the level that says most."""
+    """At debug level, with failures of clients, keys and workers."""
     worker = FakeWorker()
     worker.token = TOKEN
     keys = tmp_path / "keys"

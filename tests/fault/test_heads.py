@@ -1,4 +1,4 @@
-"""What a connection may do before the application is called, and what it may not."""
+"""HTTP connections before the application: timeouts, upgrades, and the early 429 of a full queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,12 +18,12 @@ H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: A
 
 
 def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
-    """A request that would rather be of another protocol."""
+    """A request with the header `upgrade`."""
     return posted([*texts]).replace(b"host: x\r\n", b"host: x\r\n" + upgrade)
 
 
 async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body of what a connection is closed with."""
+    """Status and body of the error that closes a connection."""
     async with connected(router) as (reader, writer), hang_guard():
         for piece in pieces:
             writer.write(piece)
@@ -44,7 +44,7 @@ async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
             async with hang_guard():
                 writer.write(request[:at])
                 await writer.drain()
-                # So that the router gets it in two pieces.
+                # Now the router has read the first piece.
                 await router.client.get("/live")
                 writer.write(request[at:])
                 data = orjson.loads(await body_of_the_reply(reader))["data"]
@@ -91,7 +91,7 @@ async def test_endless_head_returns_431() -> None:
         assert reply.startswith(b"HTTP/1.1 431 ")
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        # What is on its way in the buffers of both kernels comes on top of the bound.
+        # Socket buffers come on top of the bound.
         assert sent < 20 << 20
         assert (await router.client.get("/live")).status_code == 200
 
@@ -108,22 +108,28 @@ async def test_slow_head_returns_408(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_head_timeout_spares_a_running_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor by the head of the next one that does not come."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    """Also when the next head on its connection stalls."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
     worker = FakeWorker()
     worker.mode = "held"
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         request = posted(["one"])
         writer.write(request[:-1])
-        await asyncio.sleep(0.8)
+        await head_timeout(router)
         writer.write(request[-1:] + b"GET /li")
         await worker.until_batches(1)
-        await asyncio.sleep(0.8)
+        await head_timeout(router)
         worker.gate.set()
         async with hang_guard():
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
             assert await reader.read() == b""
         await eventually(lambda: worker.active == 0)
+
+
+async def head_timeout(router: RunningRouter) -> None:
+    """Wait until the head timeout of a new, silent connection is over."""
+    async with connected(router) as (silent, _), hang_guard():
+        assert await silent.read() == b""
 
 
 @asynccontextmanager
@@ -147,7 +153,7 @@ LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool) -> None:
-    """Have a request answered, by the application or, when the queue is full, before it."""
+    """Send a request that the application answers, or with `refused` gets an early 429."""
     if refused:
         writer.write(posted(["a"]))
         await refusal(reader)
@@ -166,13 +172,10 @@ async def test_idle_connection_is_closed(refused: bool) -> None:
 @pytest.mark.parametrize("refused", [False, True])
 async def test_head_timeout_spares_idle_connections(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
     async with full(keep_alive_seconds=1000) as (router, _), connected(router) as (reader, writer):
-        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
-        async with hang_guard(), connected(router) as (silent, _):
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+        async with hang_guard():
             await used(reader, writer, refused=refused)
-            # By now the time of a head is over twice.
-            assert await silent.read() == b""
-            async with connected(router) as (silent_too, _):
-                assert await silent_too.read() == b""
+            await head_timeout(router)
             await used(reader, writer, refused=refused)
 
 
@@ -186,7 +189,7 @@ async def test_head_on_idle_connection_has_full_timeout() -> None:
         await used(reader, writer, refused=True)
         writer.write(LIVE[:10])
         await used(idle, idle_writer, refused=True)
-        # The keep-alive time is over.
+        # The keep-alive time is over now.
         assert await idle.read() == b""
         writer.write(LIVE[10:])
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
@@ -279,7 +282,7 @@ async def test_early_429_answers_expect_100_continue() -> None:
         head, _, body = posted(["a"]).partition(b"\r\n\r\n")
         writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
         await refusal(reader)
-        # He may send it all the same.
+        # The client may send the body all the same.
         writer.write(body + b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
 

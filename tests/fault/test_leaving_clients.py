@@ -1,4 +1,4 @@
-"""Clients that leave before their answer: nobody works for them any longer than can be helped."""
+"""Clients that disconnect: their work is dropped."""
 
 import asyncio
 import contextlib

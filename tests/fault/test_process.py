@@ -1,11 +1,10 @@
-"""The router as a process: how it starts, how it ends, and what it says of wrong settings."""
+"""The router as a process: start, stop, and invalid settings."""
 
 import asyncio
 import json
 import os
 import signal
 import sys
-import time
 
 import pytest
 
@@ -17,12 +16,9 @@ from tests.fakes.worker import FakeWorker, fake_workers
 
 async def test_process_starts_and_serves() -> None:
     worker = FakeWorker()
-    started = time.perf_counter()
     async with fake_workers(worker), router_process(worker) as router:
         await router.until_it_answers("/health")
-        answered = time.perf_counter() - started
         await router.until_it_answers("/ready")
-        print(f"answers after {answered:.2f} s, ready after {time.perf_counter() - started:.2f} s")
         check(await router.ask("a"), ["a"])
 
 

@@ -1,4 +1,4 @@
-"""Inputs that end the worker that reads them: what they cost, and what they do not."""
+"""Inputs that kill the worker that encodes them."""
 
 import asyncio
 
@@ -6,23 +6,9 @@ import pytest
 
 from router.pool import suspects
 from router.pool.replica import State
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
 from workers.admission import Admission
-from workers.shared.contract import Text
-
-
-def texts_of(worker: FakeWorker) -> list[list[str]]:
-    """The texts of each batch that it was given."""
-    return [
-        [item.content.text for item in batch.items if isinstance(item.content, Text)]
-        for batch in worker.batches
-    ]
-
-
-async def until_up(router: RunningRouter, *workers: FakeWorker) -> None:
-    for worker in workers:
-        await router.until_state(worker, State.READY)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -35,7 +21,8 @@ async def test_deadly_input_kills_two_workers_at_most(count: int) -> None:
             assert reply.json()["code"] == "INPUT_CRASHES_WORKER"
             assert reply.json()["detail"].startswith("body -> input -> 1: 2 workers died")
         assert sum(worker.deaths for worker in workers) == 2
-        await until_up(router, *workers)
+        for worker in workers:
+            await router.until_state(worker, State.READY)
         assert (await router.ask(["a", "b"])).status_code == 200
         await router.until_idle()
 
@@ -62,28 +49,6 @@ async def test_deadly_input_spares_its_batch(count: int) -> None:
         await router.until_idle()
 
 
-async def test_suspect_has_a_replica_to_itself() -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
-        asked = [router.ask([f"{n} {i}" for i in range(3)]) for n in range(8)]
-        replies = await asyncio.gather(router.ask([DEADLY]), *asked)
-        assert [reply.status_code for reply in replies] == [400] + [200] * 8
-    alone = False
-    for texts, company in zip(texts_of(worker), worker.company, strict=True):
-        if alone and texts == [DEADLY]:
-            assert company == 1
-        alone = alone or DEADLY in texts
-    seen: set[str] = set()
-    deaths = 0
-    for texts, company in zip(texts_of(worker), worker.company, strict=True):
-        if deaths and seen & set(texts):
-            # Tried again: it was in flight at a death.
-            assert len(texts) == 1
-            assert company == 1
-        seen |= set(texts)
-        deaths += DEADLY in texts
-
-
 async def test_deadly_input_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suspects, "REMEMBERED_SECONDS", 0.0)
     worker = FakeWorker(dimensions=64)
@@ -94,7 +59,7 @@ async def test_deadly_input_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_death_is_remembered_across_requests() -> None:
-    """Without a replica left, and nothing held, the request fails; sent again it is still a suspect."""
+    """The request fails, since no replica is left; sent again, its input is still a suspect."""
     worker = FakeWorker(dimensions=64)
     worker.returns = False
     async with fake_workers(worker), running_router(worker) as router:
@@ -144,7 +109,7 @@ async def test_lost_connection_is_no_death(how: str) -> None:
 
 
 async def test_two_routers_refuse_no_innocent_input() -> None:
-    """A worker has nothing else while it has a suspect, also of another router."""
+    """A worker with a suspect has nothing else, also from another router."""
     admission = Admission(100)
     worker = FakeWorker(dimensions=64)
     worker.admission = admission
@@ -159,7 +124,7 @@ async def test_two_routers_refuse_no_innocent_input() -> None:
                 one.ask([f"{DEADLY} {number}"]), *map(one.ask, texts), *map(other.ask, texts)
             )
             deadly, *others = (reply.status_code for reply in replies)
-            # With so many deaths in a second the retries' budget may be spent; that may be sent again.
+            # So many deaths may spend the retry budget.
             assert deadly in (400, 503)
             assert set(others) <= {200, 503}
 
@@ -173,7 +138,7 @@ async def test_copies_of_a_deadly_input_count_as_one() -> None:
         copies = [router.ask([DEADLY, f"beside {number}"]) for number in range(30)]
         statuses = {reply.status_code for reply in await asyncio.gather(*copies)}
         assert statuses <= {400, 503}
-        # Copies in flight at two workers may end both at once, before anything is known.
+        # Copies in flight at two workers may kill both before either death is known.
         assert sum(worker.deaths for worker in workers) <= 4
 
 

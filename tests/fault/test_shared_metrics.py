@@ -1,4 +1,4 @@
-"""Several router processes on one port, as whoever starts them does it: one page for all of them."""
+"""Metrics of several router processes: one page for all of them."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.unit.router.test_metrics import Page, parse, value
 
 ROOT = Path(__file__).parents[2]
 
-# Listens on the port that all share, and on one of its own, which it prints, so that a test can choose.
+# Listens on the shared port, and on one of its own, which it prints.
 PROGRAM = """
 import socket, sys, uvicorn
 from router.api.app import App
@@ -37,7 +37,7 @@ uvicorn.Server(config).run(sockets=[own, shared])
 
 
 class Router:
-    """One of the processes; `client` talks to it alone."""
+    """One of the processes; `client` talks to that one."""
 
     def __init__(self, process: asyncio.subprocess.Process, client: httpx.AsyncClient) -> None:
         self.process = process
@@ -78,10 +78,7 @@ async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterato
 
 
 async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) -> Page:
-    """The page, once it is as it should be: what other processes gauge is up to a second old.
-
-    It may have been gauged before a batch was sent, or while the process was itself asked for a page.
-    """
+    """The metrics page, once `holds` is true of it; gauges of other processes are up to a second old."""
     async with hang_guard():
         while True:
             page = parse((await client.get("/metrics")).text)

@@ -1,4 +1,4 @@
-"""Clients that are slow to send or to read: nobody else waits for them."""
+"""Clients that send or read slowly do not delay others."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import orjson
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
-# With 2,048 numbers each they make a reply of 20 MB, far more than fits into the buffers on its way.
+# A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
 
 
@@ -18,7 +18,7 @@ LARGE = [f"text {number}" for number in range(400)]
 async def connected(
     router: RunningRouter,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the router that does nothing by itself."""
+    """A raw connection to the router."""
     url = router.client.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     try:
@@ -48,7 +48,7 @@ async def test_slow_reader_delays_no_other_client() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
         writer.write(posted(LARGE))
-        # The reply has begun; from here on the reader's buffer fills, and then nothing more is read.
+        # The reply has begun; nothing more is read until others are answered.
         assert await reader.read(1) == b"H"
         await others_are_answered(router)
         body = await body_of_the_reply(reader)

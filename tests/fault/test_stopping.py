@@ -1,4 +1,4 @@
-"""How a router stops: who is told, what is still taken and finished, and what ends when its time is over."""
+"""Stopping a router: drain notice, accepted work, idle connections and the drain timeout."""
 
 import asyncio
 import signal
@@ -53,7 +53,7 @@ FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
 
 
 async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which a request was answered."""
+    """A kept-alive connection after one reply."""
     url = router.client.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(LIVE)
@@ -77,7 +77,7 @@ async def test_stop_closes_idle_connections(processes: str) -> None:
             for reader, writer in idle:
                 assert await reader.read() == b""
                 writer.close()
-        # What is in flight goes on.
+        # The request in flight goes on.
         assert not busy.done()
         worker.gate.set()
         check(await busy, ["a text"])
@@ -124,9 +124,9 @@ async def test_second_signal_stops_at_once(processes: int) -> None:
 
 
 class Either:
-    """A client of two routers, that uses one until a connection to it is refused.
+    """A client that changes to the other of two routers when a connection is refused.
 
-    It asks again, as clients do, where a connection that it had kept was closed before its request was read.
+    As other clients do, it repeats a request when a kept-alive connection was closed before it was read.
     """
 
     def __init__(self, routers: Sequence[Process], workers: Sequence[FakeWorker]) -> None:
@@ -150,7 +150,7 @@ class Either:
             if reply.status_code == 200:
                 check(reply, texts)
             return reply
-        raise AssertionError("both refuse")
+        raise AssertionError("both routers refuse connections")
 
     def _seen(self, text: str) -> bool:
         items = (item for worker in self._workers for item in worker.items)

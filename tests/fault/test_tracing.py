@@ -1,4 +1,4 @@
-"""Traces of a router process, as a collector gets them."""
+"""Traces of a router process, as a collector receives them."""
 
 import asyncio
 import signal
@@ -50,8 +50,7 @@ async def test_trace_spans_caller_to_worker() -> None:
     assert wait.parent_span_id == batch.parent_span_id == request.span_id
     assert request.start_time_unix_nano <= wait.start_time_unix_nano <= wait.end_time_unix_nano
     assert wait.end_time_unix_nano <= batch.end_time_unix_nano
-    # A request is answered as soon as its own vectors are there; the batch, which may be of others too, ends
-    # when the worker's reply does.
+    # The batch, which other requests may share, may end after the request.
     assert batch.start_time_unix_nano <= request.end_time_unix_nano
     assert attributes(request)["http.response.status_code"] == 200
     assert attributes(request)["http.route"] == "/v1/embeddings"

@@ -1,4 +1,4 @@
-"""Vector spaces: named in replies, required by clients, never mixed in one request."""
+"""Vector spaces: named in replies, required by clients, never mixed in a reply."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ OLD, NEW = "a" * 16, "b" * 16
 
 
 def worker(space: str, task: contract.PoolName = "retrieval") -> FakeWorker:
-    """A worker whose vectors are others in the new space."""
+    """A worker of `space`, with other vectors in each space."""
     made = FakeWorker(task, dimensions=64)
     made.info = msgspec.structs.replace(made.info, space=space)
     made.vectors_of = "code" if space == NEW else "retrieval"
@@ -26,7 +26,7 @@ def worker(space: str, task: contract.PoolName = "retrieval") -> FakeWorker:
 
 
 def spaces_in(reply: httpx.Response, texts: list[str]) -> set[str]:
-    """The spaces that the vectors of `reply` are of."""
+    """The spaces of the vectors in `reply`."""
     found = set()
     for entry, text in zip(reply.json()["data"], texts, strict=True):
         wire = contract.Item(contract.Text(text, "query"))
