@@ -14,16 +14,17 @@ from tests.fakes.worker import FakeWorker, fake_workers
 async def test_repeated_kills_cause_no_errors(size: int) -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
-        load = OpenLoop(router, size)
         for turn in range(4):
             victim = workers[turn % 2]
+            load = OpenLoop(router, size)
             await load.answered(20)
             await victim.die()
             await router.until_state(victim, State.DOWN)
             await load.answered(20)
+            # An item in flight at two deaths would be refused.
+            assert set(await load.stop()) == {"ok"}
             await victim.start()
             await router.until_state(victim, State.READY)
-        assert set(await load.stop()) == {"ok"}
         await router.until_idle()
 
 

@@ -26,7 +26,7 @@ NPY, JSON = "application/x-npy", "application/json"
         "application/x-npy, application/json;q=high",
     ],
 )
-def test_matrix_is_sent_to_who_accepts_it_and_does_not_prefer_json(accept: str) -> None:
+def test_npy_is_preferred(accept: str) -> None:
     assert prefers(accept, NPY, JSON)
 
 
@@ -59,5 +59,5 @@ def test_matrix_is_sent_to_who_accepts_it_and_does_not_prefer_json(accept: str) 
     ],
     ids=lambda accept: str(accept)[:60],
 )
-def test_json_is_sent_otherwise(accept: str | None) -> None:
+def test_json_is_the_default(accept: str | None) -> None:
     assert not prefers(accept, NPY, JSON)

@@ -27,7 +27,7 @@ async def aliased(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
         ({"model": "jina-embeddings-v4", "task": "code.query"}, "code"),
     ],
 )
-async def test_an_alias_brings_its_own_names_of_tasks(
+async def test_alias_maps_its_tasks(
     aliased: httpx.AsyncClient, workers: Workers, body: dict[str, str], pool: str
 ) -> None:
     reply = await aliased.post("/v1/embeddings", json={"input": "a", **body})
@@ -35,20 +35,20 @@ async def test_an_alias_brings_its_own_names_of_tasks(
     assert workers.pools == [pool]
 
 
-async def test_an_item_may_use_them_too(aliased: httpx.AsyncClient, workers: Workers) -> None:
+async def test_item_task_is_mapped(aliased: httpx.AsyncClient, workers: Workers) -> None:
     body = {"model": "jina-embeddings-v3", "input": [{"text": "a", "task": "separation"}]}
     assert (await aliased.post("/v1/embeddings", json=body)).status_code == 200
     assert workers.pools == ["code"]
 
 
 @pytest.mark.parametrize("model", ["jina-embeddings-v4", "old", None])
-async def test_they_hold_for_their_alias_only(aliased: httpx.AsyncClient, model: str | None) -> None:
+async def test_alias_tasks_are_its_own(aliased: httpx.AsyncClient, model: str | None) -> None:
     reply = await aliased.post("/v1/embeddings", json={"model": model, "input": "a", "task": "separation"})
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> task"
 
 
-async def test_an_unknown_model_is_told_of_the_aliases(aliased: httpx.AsyncClient) -> None:
+async def test_unknown_model_error_lists_aliases(aliased: httpx.AsyncClient) -> None:
     reply = await aliased.post("/v1/embeddings", json={"model": "v2", "input": "a"})
     assert reply.status_code == 400
     assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
@@ -57,13 +57,13 @@ async def test_an_unknown_model_is_told_of_the_aliases(aliased: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("name", ALIASES)
-async def test_the_model_is_found_by_an_alias(aliased: httpx.AsyncClient, name: str) -> None:
+async def test_model_is_found_by_alias(aliased: httpx.AsyncClient, name: str) -> None:
     reply = await aliased.get(f"/v1/models/{name}")
     assert reply.status_code == 200, reply.text
     assert reply.json()["id"] == name
 
 
-async def test_a_model_that_is_not_found_is_told_of_the_aliases(aliased: httpx.AsyncClient) -> None:
+async def test_model_404_lists_aliases(aliased: httpx.AsyncClient) -> None:
     # An alias takes no task behind it, here as little as in a request.
     reply = await aliased.get("/v1/models/old:code.query")
     assert reply.status_code == 404
@@ -71,6 +71,6 @@ async def test_a_model_that_is_not_found_is_told_of_the_aliases(aliased: httpx.A
         assert name in reply.json()["detail"]
 
 
-async def test_without_aliases_there_are_none(client: httpx.AsyncClient) -> None:
+async def test_no_aliases_by_default(client: httpx.AsyncClient) -> None:
     reply = await client.post("/v1/embeddings", json={"model": "jina-embeddings-v3", "input": "a"})
     assert reply.status_code == 400

@@ -18,7 +18,7 @@ LONE = [
 
 
 @pytest.mark.parametrize(("sent", "read"), LONE)
-def test_lone_surrogate_escape_becomes_replacement_character(sent: bytes, read: str) -> None:
+def test_lone_surrogate_is_replaced(sent: bytes, read: str) -> None:
     body = b'{"input": ["other", "%s", {"text": "%s"}], "\\ud83d": NaN}' % (sent, sent)
     assert parse_request(body).input == ["other", read, TextItem(task=None, text=read)]
     ranking = parse_rerank(b'{"query": "%s", "documents": ["%s"]}' % (sent, sent), 10)
@@ -29,7 +29,7 @@ def test_lone_surrogate_escape_becomes_replacement_character(sent: bytes, read: 
     ("sent", "read"),
     [(rb"\ud83d\ude00", "\U0001f600"), (rb"\\ud83d", r"\ud83d"), ("\U0001f600".encode(), "\U0001f600")],
 )
-def test_valid_escapes_stay_what_they_are(sent: bytes, read: str) -> None:
+def test_valid_escapes_are_unchanged(sent: bytes, read: str) -> None:
     assert parse_request(b'{"input": "%s"}' % sent).input == read
     # Beside a lone surrogate, too.
     assert parse_request(b'{"input": "%s", "user": "\\ud83d"}' % sent).input == read
@@ -48,13 +48,13 @@ def test_valid_escapes_stay_what_they_are(sent: bytes, read: str) -> None:
     ],
     ids=lambda body: str(body[:30]),
 )
-def test_broken_json_with_a_lone_surrogate_is_still_invalid(body: bytes) -> None:
+def test_broken_json_stays_invalid(body: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         parse_request(body)
     assert [(error["field"], error["type"]) for error in caught.value.errors] == [("body", "json_invalid")]
 
 
-def test_wrong_field_beside_a_lone_surrogate_is_named() -> None:
+def test_fault_beside_a_surrogate_is_named() -> None:
     with pytest.raises(Invalid) as caught:
         parse_request(rb'{"input": ["\ud83d", {"image": 5}]}')
     assert [error["field"] for error in caught.value.errors] == ["body -> input -> 1 -> image"]

@@ -31,7 +31,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("unit", BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize("parse", [parse_request, parse_rerank])
-def test_a_body_of_very_many_values_is_refused_without_making_them(unit: bytes, parse: object) -> None:
+def test_too_many_values_are_refused_unparsed(unit: bytes, parse: object) -> None:
     field = b'"input"' if parse is parse_request else b'"query": "a", "documents"'
     body = b"{" + field + b": [" + unit * (SIZE // len(unit)) + b'""]}'
     tracemalloc.start()
@@ -45,7 +45,7 @@ def test_a_body_of_very_many_values_is_refused_without_making_them(unit: bytes, 
 
 
 @pytest.mark.parametrize("wrong", [1, {}, None])
-def test_a_list_that_is_too_long_is_one_fault_and_not_one_for_each_item(wrong: object) -> None:
+def test_long_list_is_one_fault(wrong: object) -> None:
     body = json.dumps({"input": [wrong] * (MAX_ITEMS + 1), "query": "a", "documents": [wrong] * 65}).encode()
     for parse in (parse_request, parse_rerank):
         with pytest.raises(Invalid, match=f"at most {MAX_ITEMS}") as caught:
@@ -56,7 +56,7 @@ def test_a_list_that_is_too_long_is_one_fault_and_not_one_for_each_item(wrong: o
 @pytest.mark.parametrize(
     "text", [",[{" * SIZE, '"' * SIZE, "\\" * SIZE, '\\"' * SIZE, '",' * SIZE, "\n," * SIZE]
 )
-def test_what_stands_in_texts_is_not_counted(text: str) -> None:
+def test_characters_in_strings_do_not_count(text: str) -> None:
     body = json.dumps({"input": [text, {"text": text}]}).encode()
     assert parse_request(body, max_items=MAX_ITEMS).input == [
         text,
@@ -64,7 +64,7 @@ def test_what_stands_in_texts_is_not_counted(text: str) -> None:
     ]
 
 
-def test_the_largest_request_in_the_longest_form_has_room() -> None:
+def test_largest_valid_request_is_accepted() -> None:
     item = {"text": "a, b", "task": "code.query", "image": None, "url": None, "user": {"id": [1, 2, 3]}}
     check_values(json.dumps({"input": [item] * MAX_ITEMS, "model": "a"}).encode(), MAX_ITEMS)
 
@@ -85,7 +85,7 @@ def _values(value: object) -> int:
 
 
 @given(st.lists(_json, min_size=1, max_size=20))
-def test_exactly_what_stands_between_strings_is_counted(values: list[object]) -> None:
+def test_values_are_counted_exactly(values: list[object]) -> None:
     each = _values(values)
     times = LEAST_VALUES // each
     within = [values] * times

@@ -17,9 +17,7 @@ async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
     return await client.post("/v1/embeddings", json=body)
 
 
-async def test_the_inputs_are_one_document_with_a_vector_for_each(
-    client: httpx.AsyncClient, workers: Workers
-) -> None:
+async def test_inputs_are_one_document(client: httpx.AsyncClient, workers: Workers) -> None:
     reply = await post(client, input=PARTS, task="retrieval.passage", late_chunking=True, dimensions=16)
     assert reply.status_code == 200, reply.text
     [batch] = workers.batches
@@ -34,12 +32,12 @@ async def test_the_inputs_are_one_document_with_a_vector_for_each(
 
 
 @pytest.mark.parametrize("alone", ["one text", {"text": "one text"}, ["one text"]])
-async def test_one_text_is_a_document_of_one_part(client: httpx.AsyncClient, alone: object) -> None:
+async def test_single_text_is_one_part(client: httpx.AsyncClient, alone: object) -> None:
     reply = await post(client, input=alone, late_chunking=True)
     assert [entry["index"] for entry in reply.json()["data"]] == [0]
 
 
-async def test_without_it_each_input_is_its_own(client: httpx.AsyncClient, workers: Workers) -> None:
+async def test_disabled_late_chunking_embeds_each_input(client: httpx.AsyncClient, workers: Workers) -> None:
     assert (await post(client, input=PARTS, late_chunking=False)).status_code == 200
     assert [item.content for batch in workers.batches for item in batch.items] == [
         Text(part, "query") for part in PARTS
@@ -60,7 +58,7 @@ async def test_without_it_each_input_is_its_own(client: httpx.AsyncClient, worke
         ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1", "texts only"),
     ],
 )
-async def test_what_is_no_document_is_refused(
+async def test_invalid_document_is_refused(
     client: httpx.AsyncClient, body: dict[str, Any], field: str, said: str
 ) -> None:
     reply = await post(client, late_chunking=True, **body)
@@ -72,7 +70,7 @@ async def test_what_is_no_document_is_refused(
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("empty", ["", " ", "\n\t \u3000"])
-async def test_empty_part_is_refused_wherever_it_stands(
+async def test_empty_part_is_refused(
     client: httpx.AsyncClient, workers: Workers, place: int, empty: str
 ) -> None:
     for part, field in ((empty, ""), ({"text": empty}, " -> text")):
@@ -88,9 +86,7 @@ async def test_empty_part_is_refused_wherever_it_stands(
     assert not workers.batches
 
 
-async def test_text_item_that_holds_an_image_uri_is_a_part(
-    client: httpx.AsyncClient, workers: Workers
-) -> None:
+async def test_text_item_with_data_uri_is_text(client: httpx.AsyncClient, workers: Workers) -> None:
     uri = "data:image/png;base64,iVBORw0KGgo="
     assert (await post(client, input=["a", {"text": uri}], late_chunking=True)).status_code == 200
     assert (await post(client, input={"text": uri})).status_code == 200
@@ -99,7 +95,7 @@ async def test_text_item_that_holds_an_image_uri_is_a_part(
     assert text == Text(uri, "query")
 
 
-async def test_tokens_come_as_text_where_asked_for(client: httpx.AsyncClient) -> None:
+async def test_tokenized_input_is_returned(client: httpx.AsyncClient) -> None:
     body = {"input": ["some text", "more"], "return_multivector": True, "return_tokenized_input": True}
     for entry in (await post(client, **body)).json()["data"]:
         assert entry["object"] == "embeddings"
@@ -108,7 +104,7 @@ async def test_tokens_come_as_text_where_asked_for(client: httpx.AsyncClient) ->
     assert "tokenized_input" not in plain.json()["data"][0]
 
 
-async def test_tokens_alone_are_not_given(client: httpx.AsyncClient) -> None:
+async def test_tokenized_input_needs_multivector(client: httpx.AsyncClient) -> None:
     reply = await post(client, input="a", return_tokenized_input=True)
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> return_tokenized_input"

@@ -15,9 +15,7 @@ async def post(client: httpx.AsyncClient, headers: dict[str, str], **body: Any) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", None])
-async def test_a_matrix_has_the_values_of_the_json_reply(
-    client: httpx.AsyncClient, dtype: str | None
-) -> None:
+async def test_matrix_equals_the_json_vectors(client: httpx.AsyncClient, dtype: str | None) -> None:
     texts = ["one", "two", "three"]
     reply = await post(client, ACCEPT, input=texts, dimensions=8, embed_dtype=dtype)
     assert reply.headers["content-type"] == "application/x-npy"
@@ -40,29 +38,29 @@ async def test_a_matrix_has_the_values_of_the_json_reply(
         ("*/*", "application/json"),
     ],
 )
-async def test_accept_header_chooses_the_form(client: httpx.AsyncClient, accept: str, kind: str) -> None:
+async def test_accept_header_selects_the_form(client: httpx.AsyncClient, accept: str, kind: str) -> None:
     reply = await post(client, {"accept": accept}, input="a")
     assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
 
 
-async def test_a_documents_parts_are_rows(client: httpx.AsyncClient) -> None:
+async def test_document_parts_are_rows(client: httpx.AsyncClient) -> None:
     reply = await post(client, ACCEPT, input=["one", "two"], late_chunking=True)
     assert np.load(io.BytesIO(reply.content)).shape == (2, 2048)
 
 
-async def test_multi_vectors_make_no_matrix(client: httpx.AsyncClient) -> None:
+async def test_multivectors_are_refused(client: httpx.AsyncClient) -> None:
     reply = await post(client, ACCEPT, input="a", return_multivector=True)
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "header -> accept"
 
 
-async def test_embed_dtype_is_for_matrices(client: httpx.AsyncClient) -> None:
+async def test_embed_dtype_needs_a_matrix(client: httpx.AsyncClient) -> None:
     reply = await post(client, {}, input="a", embed_dtype="float16")
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> embed_dtype"
 
 
-async def test_an_error_is_json_whatever_was_to_come(client: httpx.AsyncClient) -> None:
+async def test_errors_are_json(client: httpx.AsyncClient) -> None:
     reply = await post(client, ACCEPT, input=[])
     assert reply.status_code == 422
     assert reply.headers["content-type"] == "application/json"

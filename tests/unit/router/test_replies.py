@@ -46,7 +46,7 @@ def bits(values: list[float]) -> list[int]:
     return [sum(signs[at + bit] << (7 - bit) for bit in range(8)) for at in range(0, len(signs), 8)]
 
 
-def test_the_reply_has_the_shape_that_clients_know() -> None:
+def test_reply_has_the_documented_fields() -> None:
     body = reply([dense(VALUES, tokens=4), dense(VALUES, tokens=11)])
     assert body["model"] == "jina-embeddings-v4"
     assert body["object"] == "list"
@@ -57,7 +57,7 @@ def test_the_reply_has_the_shape_that_clients_know() -> None:
 
 
 @given(st.lists(floats, min_size=1, max_size=40))
-def test_float_gives_the_same_float32_back(values: list[float]) -> None:
+def test_float_round_trips_float32(values: list[float]) -> None:
     found = embedding(values, "float")
     assert struct.pack(f"<{len(values)}f", *found) == struct.pack(f"<{len(values)}f", *values)
 
@@ -68,7 +68,7 @@ def test_base64_is_little_endian_float32(values: list[float]) -> None:
 
 
 @given(st.lists(floats, min_size=1, max_size=40))
-def test_ubinary_packs_one_bit_a_value(values: list[float]) -> None:
+def test_ubinary_packs_one_bit_per_value(values: list[float]) -> None:
     assert embedding(values, "ubinary") == bits(values)
 
 
@@ -84,7 +84,7 @@ def test_known_bits() -> None:
     assert embedding([1.0] * 8, "binary") == [127]
 
 
-def test_nothing_positive_is_no_bit() -> None:
+def test_zero_and_negative_are_bit_0() -> None:
     assert embedding([0.0, -0.0, -1.0, -1e-45, 0.0, 0.0, 0.0, 0.0], "ubinary") == [0]
 
 
@@ -92,7 +92,7 @@ MATRIX = [VALUES[:8], [-value for value in VALUES[:8]], [1.0] * 8]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_multivector_is_encoded_row_by_row(form: EmbeddingType) -> None:
+def test_multivector_is_encoded_by_row(form: EmbeddingType) -> None:
     [entry] = reply([rows(MATRIX)], form, multivector=True)["data"]
     assert entry["object"] == "embeddings"
     assert entry["index"] == 0
@@ -100,14 +100,14 @@ def test_a_multivector_is_encoded_row_by_row(form: EmbeddingType) -> None:
     assert entry["embeddings"] == [embedding(row, form) for row in MATRIX]
 
 
-def test_a_multivector_of_one_token_still_has_rows() -> None:
+def test_single_token_multivector_has_rows() -> None:
     [entry] = reply([rows([VALUES])], "float", multivector=True)["data"]
     assert len(entry["embeddings"]) == 1
     assert len(entry["embeddings"][0]) == len(VALUES)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_entries_stand_in_order_and_hold_their_own_vector(form: EmbeddingType) -> None:
+def test_entries_are_in_order(form: EmbeddingType) -> None:
     vectors = [[math.sin(number * place) for place in range(1, 17)] for number in range(1, 20)]
     data = reply([dense(vector) for vector in vectors], form)["data"]
     assert [entry["index"] for entry in data] == list(range(len(vectors)))
@@ -116,7 +116,7 @@ def test_entries_stand_in_order_and_hold_their_own_vector(form: EmbeddingType) -
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dimensions", [1, 7, 8, 9, 2047, 2048])
-def test_any_number_of_dimensions_has_its_right_size(form: EmbeddingType, dimensions: int) -> None:
+def test_encoded_size_follows_dimensions(form: EmbeddingType, dimensions: int) -> None:
     values = [math.cos(place) for place in range(dimensions)]
     found = embedding(values, form)
     if form == "float":
@@ -138,7 +138,7 @@ def written(steps: Generator[None, None, bytes]) -> tuple[bytes, int]:
         turns += 1
 
 
-def test_others_have_their_turn_while_a_large_reply_is_written() -> None:
+def test_large_reply_yields_to_others() -> None:
     values = np.arange(2048, dtype=np.float32)
     vectors = [Vector(number, 1, (2048,), (values + number).tobytes()) for number in range(100)]
     body, turns = written(embeddings_body(vectors, "float", False))

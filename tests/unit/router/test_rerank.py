@@ -26,9 +26,7 @@ def expected_scores(pool: str) -> list[float]:
     return [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
 
 
-async def test_documents_come_best_first_with_their_scores(
-    client: httpx.AsyncClient, workers: Workers
-) -> None:
+async def test_results_are_sorted_by_score(client: httpx.AsyncClient, workers: Workers) -> None:
     reply = await post(client, query=QUERY, documents=DOCUMENTS)
     assert reply.status_code == 200, reply.text
     assert set(workers.pools) == {"retrieval"}
@@ -53,7 +51,7 @@ async def test_top_n_and_return_documents(client: httpx.AsyncClient) -> None:
     assert len((await post(client, query=QUERY, documents=DOCUMENTS, top_n=9)).json()["results"]) == 4
 
 
-async def test_what_is_left_out_or_null_is_the_default(client: httpx.AsyncClient) -> None:
+async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     absent = await post(client, query=QUERY, documents=DOCUMENTS)
     null = await post(client, query=QUERY, documents=DOCUMENTS, model=None, top_n=None, return_documents=None)
     assert null.status_code == 200, null.text
@@ -61,7 +59,7 @@ async def test_what_is_left_out_or_null_is_the_default(client: httpx.AsyncClient
     assert all("document" in result for result in null.json()["results"])
 
 
-async def test_the_query_is_counted_once(client: httpx.AsyncClient) -> None:
+async def test_query_tokens_count_once(client: httpx.AsyncClient) -> None:
     one = (await post(client, query=QUERY, documents=["first"])).json()["usage"]["total_tokens"]
     two = (await post(client, query=QUERY, documents=["first", "first"])).json()["usage"]["total_tokens"]
     assert two - one == vector_of("retrieval", Item(Text("first", "passage")), 2048).tokens
@@ -80,27 +78,25 @@ async def test_the_query_is_counted_once(client: httpx.AsyncClient) -> None:
         ({"query": "a", "documents": ["b"] * 513}, "body -> documents"),
     ],
 )
-async def test_a_wrong_field_names_itself(
-    client: httpx.AsyncClient, body: dict[str, Any], field: str
-) -> None:
+async def test_invalid_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
     reply = await post(client, **body)
     assert reply.status_code == 422
     assert [fault["field"] for fault in reply.json()["errors"]] == [field]
 
 
-async def test_an_unknown_model_is_refused_without_a_cross_encoder(client: httpx.AsyncClient) -> None:
+async def test_unknown_model_is_refused(client: httpx.AsyncClient) -> None:
     reply = await post(client, model="jina-reranker-v2-base-multilingual", query="a", documents=["b"])
     assert reply.status_code == 400
     assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
 
 
-async def test_a_bad_image_is_named(client: httpx.AsyncClient) -> None:
+async def test_invalid_image_names_its_field(client: httpx.AsyncClient) -> None:
     reply = await post(client, query="a", documents=["b", {"image": "not base64 at all!"}])
     assert reply.status_code == 400
     assert "body -> documents -> 1 -> image" in reply.json()["detail"]
 
 
-async def test_a_cross_encoder_takes_over_where_there_is_one() -> None:
+async def test_cross_encoder_pool_is_preferred() -> None:
     retrieval, reranker = FakeWorker("retrieval"), FakeWorker("rerank", dimensions=1)
     async with fake_workers(retrieval, reranker), running_router(retrieval, reranker) as router:
         reply = await router.client.post(

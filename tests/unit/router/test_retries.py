@@ -11,7 +11,7 @@ def spent(budget: RetryBudget, now: float = 0.0) -> int:
     return next(count for count in range(10_000) if not budget.spend(now))
 
 
-def test_all_that_one_death_costs_may_be_tried_again() -> None:
+def test_capacity_is_the_number_of_lanes() -> None:
     assert spent(RetryBudget(lanes=100, now=0.0)) == 100
 
 
@@ -19,7 +19,7 @@ def test_a_small_pool_has_some_retries_too() -> None:
     assert spent(RetryBudget(lanes=1, now=0.0)) == SMALLEST_CAPACITY
 
 
-def test_when_everything_fails_retries_are_a_share_of_the_traffic() -> None:
+def test_retries_are_a_share_of_traffic() -> None:
     budget = RetryBudget(lanes=1, now=0.0)
     spent(budget)
     granted = 0
@@ -29,7 +29,7 @@ def test_when_everything_fails_retries_are_a_share_of_the_traffic() -> None:
     assert abs(granted - 1000 * SHARE_OF_TRAFFIC) <= 1
 
 
-def test_a_quiet_pool_recovers_by_the_clock() -> None:
+def test_budget_recovers_with_time() -> None:
     budget = RetryBudget(lanes=1, now=50.0)
     assert spent(budget, 50.0) == SMALLEST_CAPACITY
     assert not budget.spend(50.0 + 0.5 / FLOOR_PER_SECOND)
@@ -37,7 +37,7 @@ def test_a_quiet_pool_recovers_by_the_clock() -> None:
     assert not budget.spend(50.0 + 1.0 / FLOOR_PER_SECOND)
 
 
-def test_nothing_is_saved_past_the_capacity() -> None:
+def test_budget_is_capped() -> None:
     budget = RetryBudget(lanes=20, now=0.0)
     for _ in range(10_000):
         budget.earn()
@@ -48,7 +48,7 @@ def test_nothing_is_saved_past_the_capacity() -> None:
     lanes=st.integers(1, 50),
     events=st.lists(st.booleans() | st.floats(0, 5), max_size=300),
 )
-def test_retries_never_exceed_capacity_share_and_floor(lanes: int, events: list[bool | float]) -> None:
+def test_retries_never_exceed_the_budget(lanes: int, events: list[bool | float]) -> None:
     """For any mix of successes (True), failures (False) and time passing (seconds)."""
     budget = RetryBudget(lanes, 0.0)
     now, sent, granted = 0.0, 0, 0

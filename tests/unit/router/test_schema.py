@@ -100,7 +100,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), WRONG, ids=lambda value: json.dumps(value)[:60])
-def test_a_wrong_field_is_the_one_that_is_named(fields: dict[str, Any], field: str) -> None:
+def test_invalid_field_is_named(fields: dict[str, Any], field: str) -> None:
     assert [name for name, _ in faults(json.dumps(fields).encode())] == [field]
 
 
@@ -118,25 +118,23 @@ ALIAS_CASES = [
 
 
 @pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
-def test_an_alias_sets_its_field(field: str, alias: str, right: object, wrong: object) -> None:
+def test_alias_sets_its_field(field: str, alias: str, right: object, wrong: object) -> None:
     assert getattr(parse(input="a", **{alias: right}), field) == right
 
 
 @pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
-def test_a_wrong_alias_is_named_as_the_client_wrote_it(
-    field: str, alias: str, right: object, wrong: object
-) -> None:
+def test_invalid_alias_is_named_as_sent(field: str, alias: str, right: object, wrong: object) -> None:
     assert [name for name, _ in faults(json.dumps({"input": "a", alias: wrong}).encode())] == [
         f"body -> {alias}"
     ]
 
 
 @pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
-def test_a_field_stands_before_its_alias(field: str, alias: str, right: object, wrong: object) -> None:
+def test_field_overrides_its_alias(field: str, alias: str, right: object, wrong: object) -> None:
     assert getattr(parse(input="a", **{alias: wrong, field: right}), field) == right
 
 
-def test_several_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported() -> None:
     body = {
         "input": ["a", {"image": 5}, {"text": "a", "task": "x"}],
         "task": "x",
@@ -159,16 +157,16 @@ def test_several_faults_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"input=a", b"\xff\xfe", b'{"input": "\xff"}'])
-def test_a_body_that_is_no_json_is_told_so(body: bytes) -> None:
+def test_invalid_json_is_refused(body: bytes) -> None:
     assert faults(body) == [("body", "json_invalid")]
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"5"])
-def test_a_body_that_is_no_object_is_told_so(body: bytes) -> None:
+def test_body_must_be_an_object(body: bytes) -> None:
     assert [field for field, _ in faults(body)] == ["body"]
 
 
-def test_what_was_sent_comes_back_cut_short() -> None:
+def test_echoed_input_is_cut_short() -> None:
     with pytest.raises(Invalid) as caught:
         parse(input="a", task="x" * 10_000, embedding_type=["float"] * 10_000)
     sent = {error["field"]: error["input"] for error in caught.value.errors}
@@ -210,7 +208,7 @@ def test_the_message_says_what_is_the_matter(fields: dict[str, Any], says: str) 
         URI,
     ],
 )
-def test_an_input_may_stand_alone_or_in_a_list(value: object) -> None:
+def test_input_may_be_one_or_a_list(value: object) -> None:
     alone, listed = parse(input=value).input, parse(input=[value]).input
     assert isinstance(listed, list)
     assert listed == [alone]
@@ -219,27 +217,27 @@ def test_an_input_may_stand_alone_or_in_a_list(value: object) -> None:
     assert mixed[1] == alone
 
 
-def test_what_is_left_out_or_null_is_the_default() -> None:
+def test_null_means_the_default() -> None:
     absent = parse(input="a")
     null = parse(input="a", **{field: None for field in EmbeddingRequest.model_fields if field != "input"})
     assert absent == null
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_taken_for_a_request_and_for_an_item(task: str) -> None:
+def test_every_task_is_accepted(task: str) -> None:
     request = parse(input=[{"text": "a", "task": task}], task=task)
     assert request.task == task
     assert request.input[0].task == task  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("form", get_args(EmbeddingType))
-def test_every_embedding_type_is_taken_and_a_list_of_one_unwrapped(form: str) -> None:
+def test_every_embedding_type_is_accepted(form: str) -> None:
     assert parse(input="a", embedding_type=form).embedding_type == form
     assert parse(input="a", embedding_type=[form]).embedding_type == form
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 127, 128, 1024, 2047, 2048])
-def test_dimensions_may_be_any_whole_number_up_to_2048(dimensions: int) -> None:
+def test_dimensions_up_to_2048_are_accepted(dimensions: int) -> None:
     assert parse(input="a", dimensions=dimensions).dimensions == dimensions
 
 
@@ -287,7 +285,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
-def test_what_known_clients_send_is_taken(fields: dict[str, Any]) -> None:
+def test_known_client_bodies_are_accepted(fields: dict[str, Any]) -> None:
     parse(**fields)
 
 
