@@ -1,11 +1,11 @@
-"""For all tests."""
+"""Settings of all tests."""
 
 import gc
 
 from hypothesis import HealthCheck, settings
 
-# An example takes as long as the machine happens to take; nothing here is judged by that. The examples are
-# the same each time, so that what fails once fails again, and elsewhere.
+# No deadline per example: it would depend on the machine. Examples are the same in each run, so that failures
+# can be reproduced.
 settings.register_profile(
     "triptych",
     deadline=None,
@@ -17,12 +17,11 @@ settings.load_profile("triptych")
 
 
 def pytest_collection_finish() -> None:
-    # With vLLM, torch and Ray imported, a full collection stops the event loop of a test, with its router and
-    # its workers, for a third of a second and more.
+    # With vLLM, torch and Ray imported, a full collection stops the event loop for more than 0.3 s.
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    # Else what libraries look for at the end is still there, and they complain of leaks.
+    # Otherwise libraries report leaks at exit.
     gc.unfreeze()

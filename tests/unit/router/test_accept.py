@@ -1,4 +1,4 @@
-"""Which of the two forms of a reply an `Accept` header asks for."""
+"""The reply form that an `Accept` header prefers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Names that the operator lets clients of other models go on using."""
+"""Model aliases, and their own task names."""
 
 from collections.abc import AsyncIterator
 
@@ -64,7 +64,7 @@ async def test_model_is_found_by_alias(aliased: httpx.AsyncClient, name: str) ->
 
 
 async def test_model_404_lists_aliases(aliased: httpx.AsyncClient) -> None:
-    # An alias takes no task behind it, here as little as in a request.
+    # An alias takes no task suffix.
     reply = await aliased.get("/v1/models/old:code.query")
     assert reply.status_code == 404
     for name in ("jina-embeddings-v4", "jina-embeddings-v3", "old"):

@@ -1,4 +1,4 @@
-"""JSON bodies that are not quite JSON, as clients in use send them."""
+"""JSON bodies with lone surrogates or a byte order mark, as some clients send them."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_lone_surrogate_is_replaced(sent: bytes, read: str) -> None:
 )
 def test_valid_escapes_are_unchanged(sent: bytes, read: str) -> None:
     assert parse_request(b'{"input": "%s"}' % sent).input == read
-    # Beside a lone surrogate, too.
+    # Also beside a lone surrogate.
     assert parse_request(b'{"input": "%s", "user": "\\ud83d"}' % sent).input == read
 
 

@@ -1,4 +1,4 @@
-"""A body that would become far more than its bytes is refused before it does."""
+"""Bodies with too many values are refused before they are parsed."""
 
 import json
 import tracemalloc
@@ -76,7 +76,7 @@ _json = st.recursive(
 
 
 def _values(value: object) -> int:
-    """Values, less the first of each list and object, which has its bracket."""
+    """Number of values, without the first of each list and object."""
     if isinstance(value, list):
         return 1 + max(len(value) - 1, 0) + sum(map(_values, value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""When a replica that failed is left alone, and when it is tried again."""
+"""The circuit breaker of a replica."""
 
 from router.pool.breaker import (
     FAILURES_UNTIL_OPEN,
@@ -10,7 +10,7 @@ from router.pool.breaker import (
 
 
 def broken(breaker: Breaker, now: float) -> Breaker:
-    """`breaker` after as many incidents as open it, all at `now`."""
+    """`breaker`, opened at `now`."""
     for _ in range(FAILURES_UNTIL_OPEN):
         breaker.failed(now, now)
     return breaker

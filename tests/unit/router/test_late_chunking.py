@@ -1,4 +1,4 @@
-"""Late chunking and tokenized input in the router: one document to one pool, its parts back in order."""
+"""Late chunking and tokenized input in the router."""
 
 from typing import Any
 
@@ -45,27 +45,24 @@ async def test_disabled_late_chunking_embeds_each_input(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "said"),
+    ("body", "field"),
     [
-        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1", "texts only"),
+        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1"),
         (
             {"input": ["a", {"text": "b", "task": "code.query"}], "task": "retrieval.passage"},
             "body -> input -> 1 -> task",
-            "of one task",
         ),
-        ({"input": "a", "return_multivector": True}, "body -> late_chunking", "return_multivector"),
-        ({"input": {"pdf": "JVBERi0="}}, "body -> input", "texts only"),
-        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1", "texts only"),
+        ({"input": "a", "return_multivector": True}, "body -> late_chunking"),
+        ({"input": {"pdf": "JVBERi0="}}, "body -> input"),
+        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1"),
     ],
 )
 async def test_invalid_document_is_refused(
-    client: httpx.AsyncClient, body: dict[str, Any], field: str, said: str
+    client: httpx.AsyncClient, body: dict[str, Any], field: str
 ) -> None:
     reply = await post(client, late_chunking=True, **body)
     assert reply.status_code == 422
-    [fault] = reply.json()["errors"]
-    assert fault["field"] == field
-    assert said in fault["message"]
+    assert [fault["field"] for fault in reply.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -78,9 +75,7 @@ async def test_empty_part_is_refused(
         inputs[place] = part
         reply = await post(client, input=inputs, late_chunking=True)
         assert reply.status_code == 422
-        [fault] = reply.json()["errors"]
-        assert fault["field"] == f"body -> input -> {place}{field}"
-        assert "must not be empty or white space" in fault["message"]
+        assert [fault["field"] for fault in reply.json()["errors"]] == [f"body -> input -> {place}{field}"]
     reply = await post(client, input=empty, late_chunking=True)
     assert [fault["field"] for fault in reply.json()["errors"]] == ["body -> input"]
     assert not workers.batches

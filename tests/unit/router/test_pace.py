@@ -1,4 +1,4 @@
-"""How fast a replica is, whether it is out of line, and how fast a queue drains."""
+"""The pace of a replica, the comparison with others, and the drain rate of a queue."""
 
 import pytest
 
@@ -26,11 +26,11 @@ def test_pace_follows_the_last_batches() -> None:
 
 @pytest.mark.parametrize(("fixed", "per_token"), [(0.0, 40e-6), (0.01, 40e-6), (0.01, 0.0)])
 def test_small_batches_do_not_look_slow(fixed: float, per_token: float) -> None:
-    """Whether batches queue in the engine, share its steps, or take the same time whatever is in them."""
+    """Whether batches queue in the engine, share its steps, or take a constant time."""
     slow, other = pace_of(1.0), Pace()
     assert slow.compare([pace_of(0.001)])
     for _ in range(100):
-        # Short queries: four lanes of the one, one of the other.
+        # Short queries: four lanes in use at the other replica, one at the slow one.
         other.observe(80, fixed + per_token * (80 + TOKENS_OF_A_CALL))
         slow.observe(20, fixed + per_token * (20 + TOKENS_OF_A_CALL))
     assert slow.compare([other])
@@ -84,7 +84,7 @@ def test_joint_slowdown_is_not_slow() -> None:
 
 
 def drained(rate: DrainRate, start: float, seconds: float, per_second: int) -> float:
-    """Have so many tokens done each second, ten times a second, while more wait; returns the time after."""
+    """Drain `per_second` tokens for `seconds` while others wait; returns the time after."""
     rate.observe(0, start, waiting=True)
     for step in range(1, round(10 * seconds) + 1):
         rate.observe(per_second // 10, start + step / 10, waiting=True)

@@ -1,4 +1,4 @@
-"""From a request to its items: pool, role, class, cost and what goes over the wire."""
+"""Planning: the pool, role, priority, cost and content of each item of a request."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
 
-# API.md and [M1]: which checkpoint, and which prefix.
+# Pool and role (prefix) of each task, as in docs/API.md.
 ROUTES = {
     "text-matching": ("text-matching", "query"),
     "retrieval.query": ("retrieval", "query"),
@@ -50,22 +50,9 @@ def test_task_sets_pool_and_role(task: str, field: str) -> None:
     assert route(item) == ROUTES[task]
 
 
-def test_default_task_is_text_matching() -> None:
-    [item] = planned(input="a")
-    assert route(item) == ("text-matching", "query")
-
-
 def test_item_task_overrides_the_request() -> None:
-    items = planned(
-        input=["a", {"text": "b", "task": "code.query"}, {"text": "c"}, {"text": "d", "task": TASKS[0]}],
-        task="retrieval.passage",
-    )
-    assert [route(item) for item in items] == [
-        ("retrieval", "passage"),
-        ("code", "query"),
-        ("retrieval", "passage"),
-        ("text-matching", "query"),
-    ]
+    items = planned(input=["a", {"text": "b", "task": "code.query"}], task="retrieval.passage")
+    assert [route(item) for item in items] == [("retrieval", "passage"), ("code", "query")]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -119,7 +106,10 @@ def test_options_reach_every_item() -> None:
 
 def test_default_options() -> None:
     [item] = planned(input="a")
-    assert item.wire == contract.Item(Text("a", "query"), None, False, True, False)
+    assert route(item) == ("text-matching", "query")
+    assert item.wire == contract.Item(
+        Text("a", "query"), dimensions=None, truncate=False, normalized=True, multivector=False
+    )
 
 
 def test_items_have_index_and_field() -> None:
@@ -194,6 +184,7 @@ def test_space_around_url_is_skipped(before: str) -> None:
         f"data:application/octet-stream;base64,{IMAGE}",
         f" {URI}",
         "see data:image/",
+        "https://example.org/a.png",
     ],
 )
 def test_text_like_a_uri_stays_text(text: str) -> None:
@@ -256,12 +247,6 @@ def test_image_url_is_left_to_fetch(form: str, address: str) -> None:
     assert item.wire.dimensions == 64
 
 
-def test_bare_url_is_text() -> None:
-    [item] = planned(input=["https://example.org/a.png"])
-    assert item.media is None
-    assert item.wire.content == Text("https://example.org/a.png", "query")
-
-
 def test_bytes_field_takes_no_url() -> None:
     with pytest.raises(MediaInvalid, match="body -> input -> bytes"):
         planned(input={"bytes": "https://example.org/a.png"})
@@ -284,7 +269,7 @@ def test_pdf_is_left_to_render(listed: bool, sent: str, media: Media) -> None:
     [item] = planned(input=[value] if listed else value, task="retrieval.passage")
     assert item.media == media
     assert item.field == ("body -> input -> 0 -> pdf" if listed else "body -> input -> pdf")
-    # How many pages it has is not known yet, but nobody reads a document while waiting.
+    # The number of pages is not known yet.
     assert item.cost == PDF_TOKENS
     assert item.priority is Priority.BULK
     assert planned(input=value, priority=Priority.INTERACTIVE)[0].priority is Priority.INTERACTIVE
@@ -320,7 +305,7 @@ def test_text_cost_grows_up_to_the_context() -> None:
     assert planned(input="\N{CJK UNIFIED IDEOGRAPH-6D77}" * 400)[0].cost > costs[2]
 
 
-def classes(**fields: Any) -> list[bool]:
+def priorities(**fields: Any) -> list[bool]:
     return [item.priority for item in planned(**fields)]
 
 
@@ -330,26 +315,26 @@ LONG = "a" * 4 * (SMALL_TOKENS + 1)
 
 @pytest.mark.parametrize("task", TASKS)
 def test_small_request_is_interactive(task: str) -> None:
-    assert classes(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
+    assert priorities(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("large", [MANY, [LONG]], ids=["many", "long"])
 def test_large_request_is_bulk_except_queries(task: str, large: list[str]) -> None:
     is_query = task in ("retrieval.query", "code.query")
-    assert classes(input=large, task=task) == [not is_query] * len(large)
+    assert priorities(input=large, task=task) == [not is_query] * len(large)
 
 
 def test_query_among_passages_is_interactive() -> None:
-    found = classes(input=[*MANY, {"text": "q", "task": "retrieval.query"}], task="retrieval.passage")
+    found = priorities(input=[*MANY, {"text": "q", "task": "retrieval.query"}], task="retrieval.passage")
     assert found == [True] * len(MANY) + [False]
 
 
 @pytest.mark.parametrize("priority", Priority)
 @pytest.mark.parametrize("task", ["retrieval.query", "retrieval.passage"])
 def test_priority_header_overrides(priority: Priority, task: str) -> None:
-    assert classes(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
-    assert classes(input="a", task=task, priority=priority) == [priority]
+    assert priorities(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
+    assert priorities(input="a", task=task, priority=priority) == [priority]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from router.errors import QueueFull
 from router.items import Item, ItemState, Job, Priority, Query
 from router.pool import queue as queue_module
-from router.pool.queue import PoolQueue
+from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
 from tests.unit.router.items import admit, make_request, ranked, take_next, vector
 from workers.shared import contract
 
@@ -105,6 +105,13 @@ def test_refused_request_leaves_no_items() -> None:
     assert (queue.items, queue.tokens) == (4, 4)
     assert all(item.state is ItemState.PLANNED for item in refused.items)
     assert caught.value.retry_after is not None
+
+
+def test_item_before_its_last_try_goes_alone() -> None:
+    request = make_request([1] * 4)
+    queue = queue_of(request)
+    request.items[0].tries = request.items[2].tries = TRIES_BEFORE_ALONE
+    assert [taken(queue) for _ in range(4)] == [[item] for item in request.items]
 
 
 def test_untried_skips_failed_items() -> None:

@@ -1,4 +1,4 @@
-"""The bytes of a reply, against computations that share nothing with the code."""
+"""Encoding of replies, against independent computations."""
 
 import base64
 import json
@@ -40,7 +40,7 @@ def embedding(values: list[float], form: EmbeddingType) -> Any:
 
 
 def bits(values: list[float]) -> list[int]:
-    """Eight signs a byte, the first in the highest bit; what is missing at the end counts as 0."""
+    """Eight signs a byte, the first in the highest bit, padded with 0."""
     signs = [value > 0 for value in values]
     signs += [False] * (-len(signs) % 8)
     return [sum(signs[at + bit] << (7 - bit) for bit in range(8)) for at in range(0, len(signs), 8)]
@@ -128,7 +128,7 @@ def test_encoded_size_follows_dimensions(form: EmbeddingType, dimensions: int) -
 
 
 def written(steps: Generator[None, None, bytes]) -> tuple[bytes, int]:
-    """What comes out, and how often others had their turn before."""
+    """The result, and the number of turns that others had."""
     turns = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""`POST /v1/rerank` in the router: what is asked of which pool, and the order of the answer."""
+"""`POST /v1/rerank`: the pool that scores, and the order of results."""
 
 from typing import Any
 
@@ -109,6 +109,6 @@ async def test_cross_encoder_pool_is_preferred() -> None:
             range(4), key=lambda index: -scores[index]
         )
         assert retrieval.batches == []
-        # Its one dimension is not the model's.
+        # The cross-encoder does not change the dimensions of the model.
         models = (await router.client.get("/v1/models")).json()
         assert models["data"][0]["dimensions"] == 2048

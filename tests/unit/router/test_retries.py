@@ -1,5 +1,6 @@
-"""How much may be tried again before trying makes things worse."""
+"""The retry budget of a pool."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,16 +8,13 @@ from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLES
 
 
 def spent(budget: RetryBudget, now: float = 0.0) -> int:
-    """How many retries it grants at once."""
+    """Number of retries that it grants at once."""
     return next(count for count in range(10_000) if not budget.spend(now))
 
 
-def test_capacity_is_the_number_of_lanes() -> None:
-    assert spent(RetryBudget(lanes=100, now=0.0)) == 100
-
-
-def test_a_small_pool_has_some_retries_too() -> None:
-    assert spent(RetryBudget(lanes=1, now=0.0)) == SMALLEST_CAPACITY
+@pytest.mark.parametrize(("lanes", "retries"), [(100, 100), (1, SMALLEST_CAPACITY)])
+def test_capacity_is_the_number_of_lanes(lanes: int, retries: int) -> None:
+    assert spent(RetryBudget(lanes, now=0.0)) == retries
 
 
 def test_retries_are_a_share_of_traffic() -> None:
@@ -49,7 +47,7 @@ def test_budget_is_capped() -> None:
     events=st.lists(st.booleans() | st.floats(0, 5), max_size=300),
 )
 def test_retries_never_exceed_the_budget(lanes: int, events: list[bool | float]) -> None:
-    """For any mix of successes (True), failures (False) and time passing (seconds)."""
+    """For any mix of batches (True), failures (False) and seconds."""
     budget = RetryBudget(lanes, 0.0)
     now, sent, granted = 0.0, 0, 0
     for event in events:
