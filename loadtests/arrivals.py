@@ -1,4 +1,4 @@
-"""When requests are due in an open loop (pure)."""
+"""When requests are due in an open loop, and when users are there in a closed loop (pure)."""
 
 import math
 import random
@@ -13,33 +13,47 @@ Arrivals = Literal["poisson", "constant"]
 def due_times(
     segment: Segment, arrivals: Arrivals, process: int, processes: int, draw: random.Random
 ) -> Iterator[float]:
-    """Seconds since the segment's beginning, for one of several processes that share the rate.
+    """Seconds since the segment's start at which one of several processes has requests due.
 
-    `poisson`: independent of one another, as those of many users are. `constant`: evenly spaced, the
-    processes taking turns. Raises `ValueError` for a segment without a rate.
+    `poisson`: independent arrivals, as of many users. `constant`: evenly spaced; the processes take turns.
+    Raises `ValueError` for a segment without a rate.
     """
     if segment.rate is None:
         raise ValueError(f"segment {segment.name} has no rate")
     low, high = segment.rate
-    wanted = 0.0 if arrivals == "poisson" else process / processes - 1
+    count = 0.0 if arrivals == "poisson" else process / processes - 1
     while True:
-        wanted += draw.expovariate(1) if arrivals == "poisson" else 1
-        at = _when(wanted * processes, low, high, segment.seconds)
+        count += draw.expovariate(1) if arrivals == "poisson" else 1
+        at = _time_of(count * processes, low, high, segment.seconds)
         if at is None:
             return
         yield at
 
 
-def _when(count: float, low: float, high: float, seconds: float) -> float | None:
-    """When `count` requests have been due, at a rate that goes from `low` to `high`; None when never.
+def presence(segment: Segment, user: int) -> tuple[float, float]:
+    """From when to when user number `user` is there, in seconds since the segment's start; equal if never.
 
-    That is the smaller root of low * t + slope * t^2 / 2 = count, in the form that is exact for small slopes.
+    The number of users goes from the first to the second of `segment.users` in a straight line.
+    """
+    low, high = segment.users or (0, 0)
+    if user < min(low, high):
+        return 0.0, segment.seconds
+    if user >= max(low, high):
+        return 0.0, 0.0
+    crossing = (user + 0.5 - low) / (high - low) * segment.seconds
+    return (crossing, segment.seconds) if high > low else (0.0, crossing)
+
+
+def _time_of(count: float, low: float, high: float, seconds: float) -> float | None:
+    """When `count` requests have been due, at a rate that goes from `low` to `high`; None if never.
+
+    The smaller root of low * t + slope * t^2 / 2 = count, in the form that is exact for small slopes.
     """
     slope = (high - low) / seconds
-    inside = low * low + 2 * slope * count
-    if inside < 0 or max(low, high) == 0:
+    discriminant = low * low + 2 * slope * count
+    if discriminant < 0 or max(low, high) == 0:
         return None
     if count == 0:
         return 0.0
-    at = 2 * count / (low + math.sqrt(inside))
+    at = 2 * count / (low + math.sqrt(discriminant))
     return at if at < seconds else None

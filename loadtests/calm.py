@@ -1,31 +1,32 @@
-"""What is found out before the load, one request at a time: does it answer, how long are texts, what is
-right."""
+"""Asks an idle server before the load: does it answer, how long are texts, which vectors are right?"""
 
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import httpx
+import numpy as np
 from tqdm import tqdm
 
-from loadtests.bench.stats import percentile
 from loadtests.checks import Checker
-from loadtests.dialects import Dialect, Reply, Unreadable
+from loadtests.content.corpus import NAME, probe
+from loadtests.dialects import Reply, Unreadable
 from loadtests.golden import Golden
-from loadtests.request import Request
+from loadtests.plan import Target
+from loadtests.request import TASKS, Request, Task
 from loadtests.results import Idle
 from loadtests.scenario import Scenario
-from loadtests.traffic import Traffic, corpus_of
+from loadtests.traffic import Traffic
 
-# Words or characters in the texts that lengths are calibrated by.
+# Length of the texts that lengths are calibrated by.
 PROBE_UNITS = 150
 IDLE_REQUESTS = 20
-# A flow whose requests are slow is asked fewer.
+# A flow of slow requests is asked fewer times.
 IDLE_SECONDS = 10.0
 
 
 class Unusable(Exception):
-    """The target cannot be tested; the text says why, and what to do where that is known."""
+    """The target cannot be tested; the text says why."""
 
 
 class Asked(NamedTuple):
@@ -34,58 +35,54 @@ class Asked(NamedTuple):
 
 
 class Calm:
-    """Asks a deployment that has nothing else to do."""
+    """Asks one target."""
 
-    def __init__(self, dialect: Dialect, timeout: float, verify: bool) -> None:
-        self._dialect = dialect
-        self._client = httpx.Client(timeout=timeout, verify=verify, trust_env=False)
+    def __init__(self, target: Target) -> None:
+        self._dialect = target.speak()
+        self._client = httpx.Client(timeout=target.timeout, verify=target.verify, trust_env=False)
 
     def close(self) -> None:
         self._client.close()
 
     def check_supported(self, requests: Iterable[Request]) -> None:
-        """Raise `Unusable` where a flow asks for what the dialect does not have."""
+        """Raise `Unusable` if the dialect cannot express one of these requests."""
         reasons = {request.flow: self._dialect.unsupported(request) for request in requests}
         if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
             raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
 
     def ask(self, request: Request) -> Asked:
-        """One request and how long it took. Raises `Unusable`."""
+        """Send one request. Raises `Unusable` if it is not answered well."""
         call = self._dialect.encode(request)
+        url = httpx.URL(call.url).copy_with(userinfo=b"", query=None)
         begin = time.monotonic()
         try:
             response = self._client.post(call.url, content=call.body, headers=call.headers)
         except httpx.HTTPError as error:
-            raise Unusable(f"{_bare(call.url)} does not answer: {error or type(error).__name__}") from None
+            raise Unusable(f"{url} does not answer: {error or type(error).__name__}") from None
         seconds = time.monotonic() - begin
         if response.status_code != 200:
-            text = response.text[:300]
-            answer = f"{_bare(call.url)} answers {response.status_code}"
-            raise Unusable(f"{answer} to a request of flow {request.flow}: {text}")
+            answer = f"{url} answers {response.status_code} to a request of flow {request.flow}"
+            raise Unusable(f"{answer}: {response.text[:300]}")
         try:
             return Asked(self._dialect.decode(request, response.content), seconds)
         except Unreadable as error:
-            raise Unusable(f"{_bare(call.url)}: {error}") from None
+            raise Unusable(f"{url}: {error}") from None
 
-    def calibrate(self, scenario: Scenario, seed: str) -> dict[str, float]:
-        """Tokens of a word, or a character where words are not set apart, by language, as the server counts.
-
-        Languages of servers that do not count are left out.
-        """
+    def calibrate(self, scenario: Scenario) -> dict[str, float]:
+        """How many tokens a unit of text has in each language, as the server counts; empty if it does not."""
         found: dict[str, float] = {}
         for flow in scenario.flows:
-            corpus = corpus_of(flow, scenario, f"{seed} calibration")
-            missing = [name for name in corpus.languages if name not in found]
-            for language in missing if flow.images < 1 else ():
-                request = Request(
-                    flow=flow.name, task=flow.task, inputs=[corpus.probe(language, PROBE_UNITS)]
-                )
-                if tokens := self.ask(request).reply.tokens:
+            for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
+                if language not in found:
+                    text = probe(language, PROBE_UNITS)
+                    tokens = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text])).reply.tokens
+                    if not tokens:
+                        return {}
                     found[language] = tokens / PROBE_UNITS
         return found
 
-    def golden(self, tasks: Iterable[str]) -> Golden:
-        """The vectors that it gives when each text is asked for alone. Raises `Unusable`."""
+    def golden(self, tasks: Iterable[Task] = TASKS) -> Golden:
+        """The vectors that the server returns when each golden text is asked for alone. Raises `Unusable`."""
         golden = Golden(source="the deployment itself, before the load")
         wanted = [request for request in golden.requests() if request.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
@@ -93,8 +90,7 @@ class Calm:
         return golden
 
     def idle(self, traffic: Traffic) -> dict[str, Idle]:
-        """How long each flow's requests take when nothing else is done. Raises `Unusable`, also for a wrong
-        reply."""
+        """How long each flow's requests take on the idle server. Raises `Unusable`, also on a wrong reply."""
         checker = Checker()
         found = {}
         for name, flow in tqdm(traffic.flows.items(), desc="idle", unit="flow", leave=False, disable=None):
@@ -111,15 +107,6 @@ class Calm:
                     tokens += asked.reply.tokens or 0
                 if times and time.monotonic() - begin > IDLE_SECONDS:
                     break
-            found[name] = Idle(
-                requests=len(times),
-                p50=percentile(times, 0.5),
-                p99=percentile(times, 0.99),
-                tokens=tokens / len(times),
-            )
+            p50, p99 = np.quantile(times, (0.5, 0.99), method="inverted_cdf").tolist()
+            found[name] = Idle(requests=len(times), p50=p50, p99=p99, tokens=tokens / len(times))
         return found
-
-
-def _bare(url: str) -> str:
-    """Without what may be secret in it."""
-    return str(httpx.URL(url).copy_with(userinfo=b"", query=None))

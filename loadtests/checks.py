@@ -1,7 +1,8 @@
-"""Is a reply what was asked for? Every one is looked at, while the load is on."""
+"""Checks every reply during the load: is it what was asked for?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +12,19 @@ from loadtests.golden import SAME, Golden
 from loadtests.request import Request, Task
 from loadtests.results import WRONG
 
-# Of a float32 vector that was normalised in bfloat16.
+# For a float32 vector that was normalised in bfloat16.
 NORM_TOLERANCE = 1e-2
-# A score is a float that was rounded on its way.
+# For scores that were rounded.
 ORDER_TOLERANCE = 1e-6
 
 
 @dataclass
 class Checker:
-    """Holds replies against their requests, and against `golden` vectors where a request has one.
+    """Checks replies against their requests, and against `golden` vectors where a request names some.
 
-    How many dimensions are right where none were asked for is known from the golden vectors; without them,
-    and for multi-vectors, it is learned from the first good reply of each task. A vector whose cosine to its
-    golden one is under `same` is wrong. `compared` counts the golden vectors that were looked at.
+    A request without `dimensions` gets those of the golden vectors, or of the first good reply for its task.
+    A vector whose cosine to its golden vector is below `same` is wrong. `compared` counts the vectors
+    compared.
     """
 
     golden: Golden | None = None
@@ -36,25 +37,11 @@ class Checker:
             self._dimensions[task, False] = rows.shape[1]
 
     def check(self, request: Request, reply: Reply) -> str | None:
-        """None where all is well, else the kind of the failure."""
-        wrong = self._ranking(request, reply) if request.kind == "rerank" else self._vectors(request, reply)
+        """The kind of failure, such as "wrong: count"; None if the reply is right."""
+        wrong = _ranking(request, reply) if request.kind == "rerank" else self._vectors(request, reply)
         if not wrong and reply.tokens == 0:
             wrong = "tokens"
         return f"{WRONG}{wrong}" if wrong else None
-
-    def _ranking(self, request: Request, reply: Reply) -> str | None:
-        if len(reply.scores) != len(request.inputs):
-            return "count"
-        if sorted(reply.indexes) != list(range(len(request.inputs))):
-            return "order"
-        if not np.isfinite(reply.scores).all():
-            return "not finite"
-        if any(
-            later > earlier + ORDER_TOLERANCE
-            for earlier, later in zip(reply.scores, reply.scores[1:], strict=False)
-        ):
-            return "order"
-        return None
 
     def _vectors(self, request: Request, reply: Reply) -> str | None:
         vectors = reply.vectors
@@ -66,8 +53,8 @@ class Checker:
         wanted = request.dimensions or self._dimensions.get(key) or vectors[0].shape[-1]
         if any(vector.shape[-1] != wanted or vector.ndim != 1 + request.multivector for vector in vectors):
             return "dimension"
-        rows = _rows(vectors)
-        # Of all rows at once; a NaN in any makes its square one.
+        rows = np.atleast_2d(vectors[0]) if len(vectors) == 1 else np.vstack(vectors)
+        # All rows at once. A NaN makes its row's sum NaN.
         squares = np.einsum("ij,ij->i", rows, rows)
         if not np.isfinite(squares).all():
             return "not finite"
@@ -80,9 +67,8 @@ class Checker:
         return None
 
     def _differs(self, request: Request, vectors: Sequence[NDArray[np.float32]]) -> bool:
-        if self.golden is None:
-            return False
-        for place, number in request.golden.items():
+        for place, number in request.golden.items() if self.golden else ():
+            assert self.golden is not None
             similarity = self.golden.similarity(request.task, number, vectors[place])
             if similarity is None:
                 continue
@@ -92,8 +78,13 @@ class Checker:
         return False
 
 
-def _rows(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """(all rows, dimensions) of vectors or of matrices with a row for each token."""
-    if len(vectors) == 1:
-        return np.atleast_2d(vectors[0])
-    return np.vstack(vectors)
+def _ranking(request: Request, reply: Reply) -> str | None:
+    if len(reply.scores) != len(request.inputs):
+        return "count"
+    if sorted(reply.indexes) != list(range(len(request.inputs))):
+        return "order"
+    if not np.isfinite(reply.scores).all():
+        return "not finite"
+    if any(later > earlier + ORDER_TOLERANCE for earlier, later in pairwise(reply.scores)):
+        return "order"
+    return None

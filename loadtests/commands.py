@@ -1,9 +1,10 @@
-"""What the commands of `python -m loadtests` do.
+"""The commands of `python -m loadtests`.
 
-They return exit codes: 0, 1 where something does not hold, 2 where there is nothing to judge by.
+They return exit codes: 0, 1 if something does not hold, 2 if there is no result.
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -12,11 +13,9 @@ from pathlib import Path
 
 from loadtests import compare, results, slo
 from loadtests.calm import Calm, Unusable
-from loadtests.dialects import dialect
-from loadtests.failed import HarnessFailed
 from loadtests.objectives import Objectives, read_objectives
+from loadtests.plan import HarnessFailed
 from loadtests.report.words import masked
-from loadtests.request import TASKS
 from loadtests.results import Capacity, Run
 from loadtests.scenario import names, read_scenario
 from loadtests.target import find_target
@@ -26,19 +25,18 @@ PASSED, FAILED, NO_RESULT = 0, 1, 2
 
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
-    # They import locust.
-    from loadtests import run as runs
-    from loadtests.setup import setup
+    from loadtests.run import run
+    from loadtests.setup import run_name, setup
 
     with ExitStack() as stack:
         plan = setup(options, stack)
         baseline = results.read(options.baseline) if options.baseline else None
-        finished = runs.run(plan.options, plan.crew)
-    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
+        finished = run(plan)
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run_name(plan)}"
     out.mkdir(parents=True, exist_ok=True)
     results.write(finished, out / "run.json")
     if options.command == "find-capacity":
-        # What a search looks for is no bound of it.
+        # The objective is what to search for; it does not have to hold at every rate.
         return max(_report(finished, out, None, baseline), _found(finished.capacity))
     return _report(finished, out, plan.objectives, baseline)
 
@@ -72,14 +70,12 @@ def report(options: argparse.Namespace) -> int:
 
 
 def golden(options: argparse.Namespace) -> int:
-    """Record the vectors of a deployment, and say what looks wrong with them."""
+    """Record the vectors of a deployment, and print what looks wrong with them."""
     with ExitStack() as stack:
         target, _ = find_target(options, stack)
-        spoken = dialect(options.dialect, target, model=options.model, key=options.key)
-        calm = Calm(spoken, options.timeout, not options.insecure)
-        stack.callback(calm.close)
-        found = calm.golden(TASKS)
-    found.source = f"{', '.join(sorted(map(masked, target.values())))}, {time.strftime('%Y-%m-%d')}"
+        found = stack.enter_context(contextlib.closing(Calm(target))).golden()
+    addresses = ", ".join(sorted(map(masked, target.addresses.values())))
+    found.source = f"{addresses}, {time.strftime('%Y-%m-%d')}"
     complaints = found.complaints()
     for complaint in complaints:
         print(complaint)
@@ -112,28 +108,28 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def main(options: argparse.Namespace) -> int:
-    """Do what `options` say; the exit code."""
+    """Run a command; return the exit code."""
     try:
         return COMMANDS[options.command](options)
     except (Unusable, ValueError) as error:
         print(f"loadtests: {error}", file=sys.stderr)
     except HarnessFailed as error:
-        print(f"loadtests: the harness failed: {error}", file=sys.stderr)
+        print(f"loadtests: the load tester failed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("loadtests: stopped", file=sys.stderr)
     return NO_RESULT
 
 
 def _found(capacity: Capacity | None) -> int:
-    """What a search has come to; None where it was stopped."""
+    """The exit code of a search; None if it was stopped."""
     if capacity is not None and capacity.rate:
         return PASSED
     return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
 
 
 def _report(finished: Run, out: Path, objectives: Objectives | None, baseline: Run | None) -> int:
-    """Write the page, print the table; whether all is well."""
-    # It draws, and what that takes half a second to import.
+    """Write the page, print the table, and return the exit code."""
+    # Importing it takes half a second.
     from loadtests.report import html, terminal
 
     judgement = slo.judge(finished, objectives, baseline) if objectives else None

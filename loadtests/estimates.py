@@ -1,135 +1,113 @@
-"""Figures of a run, with confidence (pure). What counts are the whole intervals of a segment after its
-`settle`."""
+"""Figures of a run with confidence intervals, from the whole intervals of a segment after it has settled."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from loadtests.confidence import FEWEST, Array, Z, percentile, quotient, share_of
 from loadtests.confidence import Estimate as Estimate
-from loadtests.histogram import merged
-from loadtests.results import WRONG, Clock, Interval, Measured, Run
+from loadtests.histogram import Counts, merged
+from loadtests.results import WRONG, Clock, Interval, Measured
 
-# The harness is taken for the bottleneck from here on.
+# The harness counts as the bottleneck above these: CPU of one process, and lateness in seconds or as a share
+# of the median latency.
 BUSY = 0.9
-# Of the whole machine, and what one process may take of a core to be no part of the reason.
-FULL, MODEST = 0.9, 0.5
 LATE_SECONDS, LATE_SHARE = 5e-3, 0.2
-# A p99.9 of fewer is one reply.
-ENOUGH_FOR_P999 = 1000
-
-
-class Row(NamedTuple):
-    """All figures of a flow ("" for all together) in a segment; rates are a second, latencies in seconds.
-
-    None where nothing was counted; `p999` also where fewer than `ENOUGH_FOR_P999` replies were.
-    """
-
-    segment: str
-    flow: str
-    offered: Estimate
-    throughput: Estimate
-    items: Estimate
-    tokens: Estimate
-    p50: Estimate | None
-    p90: Estimate | None
-    p99: Estimate | None
-    p999: Estimate | None
-    failure_share: Estimate
-    failures: dict[str, int]
-    wrong: int
-
-
-def rows(run: Run) -> list[Row]:
-    """For each segment all flows together, where there are several, and each alone."""
-    found = []
-    for measured in run.segments:
-        flows = list(measured.intervals)
-        for flow in ["", *flows] if len(flows) > 1 else flows:
-            found.append(_row([measured], flow))
-    return found
+# A full machine explains the lateness of a process that uses less CPU than `MODEST` itself.
+FULL, MODEST = 0.9, 0.5
 
 
 def throughput(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Requests answered well a second."""
-    return _rate(measured, flow, _done, _done)
+    """Requests answered without failure, per second."""
+    return _rate(measured, flow, lambda its: its.done)
 
 
 def items_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Inputs of these a second."""
-    return _rate(measured, flow, lambda its: its.items, _done)
+    """Inputs answered per second."""
+    return _rate(measured, flow, lambda its: its.items)
 
 
 def tokens_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Tokens of these a second, as the server counts them."""
-    return _rate(measured, flow, lambda its: its.tokens, _done)
+    """Tokens answered per second, as the server counts them."""
+    return _rate(measured, flow, lambda its: its.tokens)
 
 
 def offered(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Requests a second that were due (open loop) or sent (closed loop)."""
+    """Requests due (open loop) or sent (closed loop), per second."""
     return _rate(measured, flow, _sent, _sent)
 
 
 def latency(
     measured: Sequence[Measured], share: float, flow: str | None = None, clock: Clock = "total"
 ) -> Estimate | None:
-    """The `share` percentile (0 to 1) of good replies, in seconds; None where there was none."""
-    return percentile(
-        [
-            merged(interval.clocks.get(clock, {}) for interval in together)
-            for together in _intervals(measured, flow)
-        ],
-        share,
-    )
+    """The `share` percentile (0 to 1) of good replies, in seconds; None if there was no reply."""
+    return percentile(times(measured, flow, clock), share)
 
 
 def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Failures, wrong replies among them, as a share of what was sent; 0 where nothing was."""
+    """Failures, wrong replies included, as a share of the requests sent; 0 if none was sent."""
     if not sent(measured, flow):
         return Estimate(0.0, 0.0, 1.0)
-    return share_of(_sums(measured, flow, _failed), _sums(measured, flow, _sent))
+    failed = _sums(measured, flow, lambda its: sum(its.failures.values()))
+    return share_of(failed, _sums(measured, flow, _sent))
 
 
 def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
-    """Requests answered well, whenever they were sent, as a share of what was sent meanwhile; None where
-    nothing was."""
+    """Replies, whenever their requests were sent, as a share of the requests sent; None if none was sent."""
     if not sent(measured, flow):
         return None
-    return quotient(_sums(measured, flow, _done), _sums(measured, flow, _sent))
+    return quotient(_sums(measured, flow, lambda its: its.done), _sums(measured, flow, _sent))
 
 
 def failures(measured: Sequence[Measured], flow: str | None = None) -> dict[str, int]:
-    """How many of each kind, the most frequent first."""
-    found: dict[str, int] = {}
-    for together in _intervals(measured, flow):
+    """Number of failures by kind, the most frequent first."""
+    found: Counter[str] = Counter()
+    for together in counted(measured, flow):
         for interval in together:
-            for kind, count in interval.failures.items():
-                found[kind] = found.get(kind, 0) + count
-    return dict(sorted(found.items(), key=lambda kind: -kind[1]))
+            found.update(interval.failures)
+    return dict(found.most_common())
 
 
 def wrong(measured: Sequence[Measured], flow: str | None = None) -> int:
-    """Replies that were not what was asked for."""
+    """Number of replies that failed a check."""
     return sum(count for kind, count in failures(measured, flow).items() if kind.startswith(WRONG))
 
 
 def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
-    """Good ones, of the requests that were due in the intervals that count."""
-    its = (interval for together in _intervals(measured, flow) for interval in together)
-    return sum(sum(interval.clocks.get("total", {}).values()) for interval in its)
+    """Number of good replies."""
+    return sum(merged(times(measured, flow)).values())
 
 
 def sent(measured: Sequence[Measured], flow: str | None = None) -> int:
-    """Requests that were due in the intervals that count."""
+    """Number of requests due (open loop) or sent (closed loop)."""
     return int(_sums(measured, flow, _sent).sum())
 
 
-def bottleneck(measured: Sequence[Measured]) -> str | None:
-    """Why the harness, and not the server, may be what limits; None where nothing says so.
+def times(measured: Sequence[Measured], flow: str | None = None, clock: Clock = "total") -> list[Counts]:
+    """Histogram of the times of good replies on one clock, for each interval."""
+    return [
+        merged(interval.clocks.get(clock, {}) for interval in together)
+        for together in counted(measured, flow)
+    ]
 
-    On a machine that is full it is late through no fault of its own, while it takes little of it.
+
+def counted(measured: Sequence[Measured], flow: str | None = None) -> list[tuple[Interval, ...]]:
+    """Whole intervals after the segment has settled; each with all flows, or with the named flow only."""
+    found: list[tuple[Interval, ...]] = []
+    for one in measured:
+        first = math.ceil(one.segment.settle / one.interval - 1e-9)
+        last = max(first, math.floor(one.segment.seconds / one.interval + 1e-9))
+        parts = [its[first:last] for name, its in one.intervals.items() if flow in (None, name)]
+        found += zip(*parts, strict=True)
+    return found
+
+
+def bottleneck(measured: Sequence[Measured]) -> str | None:
+    """Why the harness itself may have limited the load; None if nothing suggests it.
+
+    On a full machine, lateness of a process that uses little CPU is not the harness's fault.
     """
     for one in measured:
         middle = latency([one], 0.5)
@@ -148,7 +126,7 @@ def bottleneck(measured: Sequence[Measured]) -> str | None:
 
 
 def crowded(measured: Sequence[Measured]) -> str | None:
-    """How late the harness was on a machine that was full with others; None where that was not so."""
+    """How late the harness was because other processes filled its machine; None if they did not."""
     found = [
         (max(process.late, process.lag), one.machine_cpu)
         for one in measured
@@ -159,72 +137,34 @@ def crowded(measured: Sequence[Measured]) -> str | None:
         return None
     late, busy = max(found)
     return (
-        f"the harness's machine was {busy:.0%} busy, mostly with others: up to {late * 1e3:.0f} ms (p99) of "
-        "the latencies are its own waiting for a processor"
+        f"the machine of the harness was {busy:.0%} busy, mostly with other processes: latencies include "
+        f"up to {late * 1e3:.0f} ms (p99) in which the harness waited for a processor"
     )
-
-
-def _row(measured: Sequence[Measured], flow: str) -> Row:
-    its = flow or None
-    p50, p90, p99, p999 = (latency(measured, share, its) for share in (0.5, 0.9, 0.99, 0.999))
-    return Row(
-        segment=measured[0].segment.name,
-        flow=flow,
-        offered=offered(measured, its),
-        throughput=throughput(measured, its),
-        items=items_per_second(measured, its),
-        tokens=tokens_per_second(measured, its),
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        p999=p999 if replies(measured, its) >= ENOUGH_FOR_P999 else None,
-        failure_share=failure_share(measured, its),
-        failures=failures(measured, its),
-        wrong=wrong(measured, its),
-    )
-
-
-def _intervals(measured: Sequence[Measured], flow: str | None) -> list[tuple[Interval, ...]]:
-    """Those that count, each of all flows, or of the one that is named."""
-    found: list[tuple[Interval, ...]] = []
-    for one in measured:
-        first = math.ceil(one.segment.settle / one.interval - 1e-9)
-        last = max(first, math.floor(one.segment.seconds / one.interval + 1e-9))
-        parts = [its[first:last] for name, its in one.intervals.items() if flow in (None, name)]
-        found += zip(*parts, strict=True)
-    return found
 
 
 def _sent(interval: Interval) -> int:
     return interval.sent
 
 
-def _done(interval: Interval) -> int:
-    return interval.done
-
-
-def _failed(interval: Interval) -> int:
-    return sum(interval.failures.values())
-
-
 def _sums(measured: Sequence[Measured], flow: str | None, count: Callable[[Interval], int]) -> Array:
-    return np.array([sum(map(count, together)) for together in _intervals(measured, flow)], float)
+    return np.array([sum(map(count, together)) for together in counted(measured, flow)], float)
 
 
 def _rate(
     measured: Sequence[Measured],
     flow: str | None,
     count: Callable[[Interval], int],
-    requests: Callable[[Interval], int],
+    requests: Callable[[Interval], int] = lambda its: its.done,
 ) -> Estimate:
-    """A second; the items and tokens of one of the `requests` come together."""
+    """Count per second. With few intervals, `requests` arrive by a Poisson process, each with all its
+    items."""
     counts = _sums(measured, flow, count)
-    seconds = np.array([one.interval for one in measured for _ in _intervals([one], flow)])
+    seconds = np.array([one.interval for one in measured for _ in counted([one], flow)])
     if not len(counts):
         return Estimate(0.0, 0.0, 0.0)
-    if len(counts) >= FEWEST:
-        return quotient(counts, seconds)
-    value = float(counts.sum() / seconds.sum())
+    found = quotient(counts, seconds)
     independent = float(_sums(measured, flow, requests).sum())
-    half = Z * value / math.sqrt(independent) if independent else 0.0
-    return Estimate(value, max(0.0, value - half), value + half)
+    if len(counts) >= FEWEST or not independent:
+        return found
+    half = Z * found.value / math.sqrt(independent)
+    return Estimate(found.value, max(0.0, found.value - half), found.value + half)

@@ -1,4 +1,4 @@
-"""Golden vectors: what a deployment has to answer to a few texts, known from a time when all was well."""
+"""Golden vectors: the right vectors of a few texts, recorded from a deployment that was right."""
 
 import zipfile
 import zlib
@@ -42,25 +42,25 @@ OWN: Mapping[str, tuple[str, ...]] = {
 }
 GOLDEN_TEXTS: Mapping[Task, tuple[str, ...]] = {task: COMMON + OWN[pool_of(task)] for task in TASKS}
 
-# bfloat16 and another batch turn a vector by far less; another text or task by far more.
+# bfloat16 and a different batch turn a vector far less, a different text or task far more.
 SAME = 0.99
-# Two pools, or two prompts, give vectors of one text that differ by more.
+# Two pools or two prompts give more different vectors for one text.
 TOO_SIMILAR = 0.9999
-# Vectors so many times nearer to another task's than to their own task's are of that other task, however high
-# both cosines: what rounding does to a vector moves it away from both.
+# Vectors this many times nearer to another task's belong to that task, however high both cosines are:
+# rounding moves a vector away from both.
 NEARER = 4
 
 
 @dataclass
 class Golden:
-    """Unit vectors for each task, (texts, dimensions) in float32, and where they come from."""
+    """Unit vectors by task, float32 of (texts, dimensions), and where they come from."""
 
     source: str
     vectors: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
 
     @staticmethod
     def requests() -> list[Request]:
-        """What to ask, one text at a time."""
+        """The requests to record from, one text each."""
         return [
             Request(flow=f"golden, {task}", task=task, inputs=[text], golden={0: number})
             for task, texts in GOLDEN_TEXTS.items()
@@ -68,9 +68,9 @@ class Golden:
         ]
 
     def learn(self, request: Request, reply: Reply) -> None:
-        """Take the vector of one of `requests`. Raises `ValueError` where the reply has none to be used."""
+        """Record the reply to one of `requests`. Raises `ValueError` if it has no usable vector."""
         if len(reply.vectors) != 1 or reply.vectors[0].ndim != 1:
-            raise ValueError(f"the reply to one text of task {request.task} has not one vector")
+            raise ValueError(f"the reply to one text of task {request.task} does not have one vector")
         [number] = request.golden.values()
         vector = _unit(reply.vectors[0])
         if not np.isfinite(vector).all() or not vector.any():
@@ -84,14 +84,14 @@ class Golden:
         rows[number] = vector
 
     def similarity(self, task: Task, number: int, vector: Vector) -> float | None:
-        """The cosine to the golden vector, cut to as many dimensions; None where there is none."""
+        """The cosine to the golden vector, cut to the same dimensions; None if there is no such vector."""
         rows = self.vectors.get(task)
         if rows is None or len(vector) > rows.shape[1]:
             return None
         return float(_unit(rows[number, : len(vector)]) @ _unit(vector))
 
     def complaints(self) -> list[str]:
-        """What looks wrong in these vectors themselves, whatever is right."""
+        """What is wrong with these vectors by themselves."""
         found = []
         for task, rows in self.vectors.items():
             if float((rows @ rows[0]).min()) > TOO_SIMILAR:
@@ -105,13 +105,13 @@ class Golden:
         return found
 
     def compare(self, other: "Golden") -> list[str]:
-        """What is wrong with `other`, where these are right; for a task, whose vectors it gives instead."""
+        """What is wrong with `other` if these are right, and whose vectors a task returns instead."""
         found = []
         for task, rows in other.vectors.items():
             known = self.vectors.get(task)
             if known is None:
                 found.append(
-                    f"task {task}: the vectors from {self.source} have none of it, record them again"
+                    f"task {task}: the vectors from {self.source} do not include it, record them again"
                 )
                 continue
             if known.shape != rows.shape:
@@ -127,19 +127,19 @@ class Golden:
         return found
 
     def save(self, file: BinaryIO) -> None:
-        """As .npz, with the texts."""
+        """Write a .npz file, with the texts."""
         texts = {f"texts {task}": np.array(GOLDEN_TEXTS[task]) for task in self.vectors}
         vectors = {f"vectors {task}": rows for task, rows in self.vectors.items()}
         np.savez_compressed(file, allow_pickle=False, source=np.array(self.source), **texts, **vectors)
 
     @classmethod
     def load(cls, file: Path | BinaryIO) -> "Golden":
-        """From .npz. Raises `ValueError` for another file, or one that was made with other texts."""
+        """Read a .npz file. Raises `ValueError` for any other file, or for other texts."""
         try:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             golden = cls(str(arrays["source"]))
-        # What numpy raises for a file that is none of its own depends on what it is.
+        # numpy raises different errors for different kinds of files.
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{file} holds no golden vectors ({error}): `python -m loadtests golden` records them"
@@ -154,7 +154,7 @@ class Golden:
         return golden
 
     def _served(self, task: Task, common: NDArray[np.float32]) -> Task | None:
-        """Which other task gives these vectors of the common texts, if one does."""
+        """The other task whose vectors of the common texts these are, if any."""
         distances = {
             its: 1 - float((rows[: len(COMMON)] * common).sum(axis=1).mean())
             for its, rows in self.vectors.items()

@@ -1,19 +1,18 @@
-"""Times counted in buckets that grow by two per cent: any number in little memory, and they add up."""
+"""Histogram of times with buckets that grow by 2 %: small, mergeable, and exact to 1 %."""
 
 import math
 from collections.abc import Iterable, Mapping
 
-# A time stands for its bucket's middle, so it is off by one per cent at most.
 GROWTH = 1.02
 LEAST_SECONDS = 1e-5
 _LOG_GROWTH = math.log(GROWTH)
 
 Counts = dict[int, int]
-"""How many times fell into each bucket, by its number."""
+"""Number of times in each bucket, by the bucket's number."""
 
 
 def bucket(seconds: float) -> int:
-    """The number of the bucket for a time; all up to `LEAST_SECONDS` share the first."""
+    """The bucket of a time. Times up to `LEAST_SECONDS` share bucket 0."""
     if seconds <= LEAST_SECONDS:
         return 0
     return math.ceil(math.log(seconds / LEAST_SECONDS) / _LOG_GROWTH)
@@ -25,7 +24,7 @@ def seconds_of(number: int) -> float:
 
 
 def merged(many: Iterable[Mapping[int, int]]) -> Counts:
-    """All of them together."""
+    """The sum of several histograms."""
     total: Counts = {}
     for counts in many:
         for number, count in counts.items():
@@ -33,25 +32,28 @@ def merged(many: Iterable[Mapping[int, int]]) -> Counts:
     return total
 
 
-def percentile(counts: Mapping[int, int], share: float) -> float:
-    """The least time, in seconds, that at least `share` (0 to 1) of all are not above (nearest rank).
-
-    Raises `ValueError` where nothing was counted.
-    """
-    total = sum(counts.values())
-    if not total:
-        raise ValueError("nothing was counted")
-    rank = max(1, math.ceil(share * total))
+def quantile(counts: Mapping[int, int], share: float) -> int:
+    """The bucket of the `share` quantile (0 to 1, nearest rank). Raises `ValueError` if there are no
+    times."""
+    rank = max(1, math.ceil(share * _total(counts) - 1e-9))
     for number in sorted(counts):
         rank -= counts[number]
         if rank <= 0:
-            return seconds_of(number)
-    raise AssertionError("ranks end where the counts do")
+            break
+    return number
+
+
+def percentile(counts: Mapping[int, int], share: float) -> float:
+    """`quantile`, in seconds."""
+    return seconds_of(quantile(counts, share))
 
 
 def mean(counts: Mapping[int, int]) -> float:
-    """In seconds. Raises `ValueError` where nothing was counted."""
-    total = sum(counts.values())
-    if not total:
+    """The mean in seconds. Raises `ValueError` if there are no times."""
+    return sum(seconds_of(number) * count for number, count in counts.items()) / _total(counts)
+
+
+def _total(counts: Mapping[int, int]) -> int:
+    if not (total := sum(counts.values())):
         raise ValueError("nothing was counted")
-    return sum(seconds_of(number) * count for number, count in counts.items()) / total
+    return total

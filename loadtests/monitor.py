@@ -1,9 +1,10 @@
-"""What the harness costs, and whether it keeps up: the processor it takes, and how late it is."""
+"""How busy and how late a process of the load tester is."""
 
 import time
-from pathlib import Path
+from typing import Any
 
-from loadtests.bench.cpu import PROC, Machine, machine_seconds
+import psutil
+
 from loadtests.histogram import Counts, bucket, percentile
 from loadtests.results import Process
 
@@ -11,15 +12,16 @@ SHARE = 0.99
 
 
 class Monitor:
-    """Of this process, from when it is made. Moments and times in seconds of the monotonic clock."""
+    """Observes this process and its machine, from when it is made. Times are of the monotonic clock."""
 
     def __init__(self) -> None:
         self._began, self._cpu = time.monotonic(), time.process_time()
+        self._machine = psutil.cpu_times()
         self._lag: Counts = {}
         self._late: Counts = {}
 
     def beat(self, now: float, due: float) -> None:
-        """The event loop comes round to something that was due at `due`."""
+        """The event loop ran at `now` what was due at `due`."""
         _count(self._lag, now - due)
 
     def late(self, seconds: float) -> None:
@@ -27,32 +29,23 @@ class Monitor:
         _count(self._late, seconds)
 
     def read(self, name: str) -> Process:
-        """So far."""
+        """The figures so far."""
         seconds = time.monotonic() - self._began
         cpu = (time.process_time() - self._cpu) / seconds if seconds > 0 else 0.0
         return Process(name=name, cpu=cpu, lag=_high(self._lag), late=_high(self._late))
 
+    def machine_cpu(self) -> float:
+        """The share of all processors that was busy, or given to other virtual machines."""
+        return busy_share(self._machine, psutil.cpu_times())
 
-class MachineMeter:
-    """How busy all processors of this machine are, from when it is made."""
 
-    def __init__(self, proc: Path = PROC) -> None:
-        self._proc = proc
-        self._before = self._now()
-
-    def read(self) -> float | None:
-        """The share that was busy or given to others, 0 to 1; None where the kernel does not say."""
-        before, now = self._before, self._now()
-        if before is None or now is None or now.all <= before.all:
-            return None
-        taken = now.busy + now.stolen - before.busy - before.stolen
-        return taken / (now.all - before.all)
-
-    def _now(self) -> Machine | None:
-        try:
-            return machine_seconds(self._proc)
-        except OSError:
-            return None
+def busy_share(before: Any, now: Any) -> float:
+    """The share of the time between two `psutil.cpu_times()` that processors were not idle."""
+    # The kernel counts guests' time in user time too.
+    spent = {name: getattr(now, name) - getattr(before, name) for name in now._fields if "guest" not in name}
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    total = sum(spent.values())
+    return 1 - idle / total if total > 0 else 0.0
 
 
 def _count(counts: Counts, seconds: float) -> None:

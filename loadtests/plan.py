@@ -1,66 +1,95 @@
-"""What the conductor tells the processes that put the load on, before and while they do."""
+"""Messages between the conductor of a run and the processes that send its load."""
 
 import msgspec
 
 from loadtests.arrivals import Arrivals
+from loadtests.dialects import Dialect
+from loadtests.recording import Samples
 from loadtests.results import Process, Segment
-from loadtests.scenario import Scenario
 from loadtests.shapes import Loop
 
-# Names of locust's custom messages: those that go to the processes,
-PLAN, LOAD, ABANDON = "triptych-plan", "triptych-load", "triptych-abandon"
-REFUSED = "triptych-refused"
-# and those that come from them. JOINED: it hears ours from now on. locust's "ready" comes before it does.
-JOINED, PREPARED, BROKEN = "triptych-joined", "triptych-prepared", "triptych-broken"
-SAMPLES, DONE = "triptych-samples", "triptych-done"
+
+class HarnessFailed(Exception):
+    """The load tester itself failed, so the run has no result."""
 
 
-class Plan(msgspec.Struct, kw_only=True):
-    """All that a process has to know. `target` and `dialect` as in `dialects.dialect`.
+class Target(msgspec.Struct, kw_only=True, frozen=True):
+    """What is tested and how it is asked. `addresses` as in `Dialect`.
 
-    `timeout` is in seconds, for a connection and for each silence of the server. `in_flight` is the most
-    requests that one process has open; `calibration` the tokens of a word by language; `golden` the bytes of
-    a file of golden vectors. `verify`: whether certificates are checked.
+    `timeout`: seconds for a connection, and for each silence of the server. `verify`: check certificates.
     """
 
-    scenario: str
-    seed: str
-    loop: Loop
-    arrivals: Arrivals
+    addresses: dict[str, str]
     dialect: str
-    target: dict[str, str]
     model: str
     key: str | None
     verify: bool
     timeout: float
+
+    def speak(self) -> Dialect:
+        return Dialect(self.dialect, self.addresses, model=self.model, key=self.key)
+
+
+class Plan(msgspec.Struct, kw_only=True, frozen=True, tag=True):
+    """What one process needs to know before any load.
+
+    `scenario` is JSON and `golden` a file of golden vectors. `in_flight`: the most open requests of a
+    process.
+    """
+
+    target: Target
+    scenario: str
+    seed: str
+    loop: Loop
+    arrivals: Arrivals
     in_flight: int
     calibration: dict[str, float]
     golden: bytes | None
+    process: int = 0
+    processes: int = 1
 
-    def read_scenario(self) -> Scenario:
-        return Scenario.model_validate_json(self.scenario)
 
-
-class Load(msgspec.Struct, kw_only=True):
-    """Segments to go through, one after another, from `delay` seconds after this arrives.
-
-    The process that gets it is number `process` of `processes`.
-    """
+class Load(msgspec.Struct, kw_only=True, frozen=True, tag=True):
+    """Segments to go through, starting `delay` seconds after this message arrives."""
 
     number: int
     segments: list[Segment]
     interval: float
     delay: float
-    process: int
-    processes: int
 
 
-class Done(msgspec.Struct, kw_only=True):
-    """A process has gone through the segments of load `number` and has no request in flight any more.
+class Joined(msgspec.Struct, tag=True):
+    """A process is there; `name` is for the report."""
 
-    `compared` is how many golden vectors it has looked at so far.
+    name: str
+
+
+class Prepared(msgspec.Struct, tag=True):
+    """A process has read its plan and made its texts."""
+
+
+class Sampled(msgspec.Struct, tag=True):
+    """What a process recorded since its last such message. Sent every second, also as a sign of life."""
+
+    samples: Samples
+
+
+class Done(msgspec.Struct, kw_only=True, tag=True):
+    """A process has finished a load and has no request in flight.
+
+    `machine_cpu`: how busy its machine was in each segment. `compared`: golden vectors compared so far.
     """
 
-    number: int
     processes: list[Process]
+    machine_cpu: list[float]
     compared: int
+
+
+class Broken(msgspec.Struct, tag=True):
+    """A process failed, with this traceback."""
+
+    traceback: str
+
+
+ToProcess = Plan | Load
+ToConductor = Joined | Prepared | Sampled | Done | Broken

@@ -1,4 +1,4 @@
-"""Servers as child processes, for benchmarks and tests: started, waited for, and ended as a group."""
+"""Servers as child processes, for benchmarks and tests: start, wait until ready, stop."""
 
 import contextlib
 import json
@@ -37,20 +37,20 @@ ENGINE_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 START_SECONDS = 300
-# Below those that the kernel gives to connections (net.ipv4.ip_local_port_range): an engine that listens only
-# once it is loaded would find its port taken by one of them.
+# Below the kernel's ports for outgoing connections (net.ipv4.ip_local_port_range): an engine listens only
+# after loading, and a connection could have taken its port by then.
 PORTS = range(10_000, 32_768)
 LOOPBACK = "127.0.0.1"
 MAX_WORKERS = 8
 
 
 def free_port(host: str = LOOPBACK, ports: range = PORTS) -> int:
-    """A port of `ports` that nobody listens on now."""
+    """A free port of `ports`."""
     return free_port_run(1, host, ports)
 
 
 def free_port_run(count: int, host: str = LOOPBACK, ports: range = PORTS) -> int:
-    """The first of `count` ports in a row, of `ports`, that nobody listens on now."""
+    """The first of `count` consecutive free ports of `ports`."""
     while True:
         first = random.choice(range(ports.start, ports.stop - count))
         with contextlib.ExitStack() as listeners:
@@ -64,7 +64,7 @@ def free_port_run(count: int, host: str = LOOPBACK, ports: range = PORTS) -> int
 
 
 class Process:
-    """A child with its own process group; its output goes to a file that failures quote."""
+    """A child process with its own process group; its output goes to the file `log`."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
@@ -81,9 +81,9 @@ class Process:
         self.pid = self._process.pid
 
     def wait_ready(self, url: str) -> None:
-        """Return once `url` answers 200; raise `RuntimeError` with the log's end otherwise.
+        """Return once `url` answers 200.
 
-        That is when the process has ended, or is not ready after `START_SECONDS`.
+        Raises `RuntimeError` with the end of the log if the process ends or takes over `START_SECONDS`.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -96,15 +96,15 @@ class Process:
         raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
 
     def poll(self) -> int | None:
-        """The exit code, None while the process lives."""
+        """The exit code; None while the process runs."""
         return self._process.poll()
 
     def wait(self, timeout: float | None = 60) -> int:
-        """The exit code, once the process has ended."""
+        """Wait for the end of the process; return its exit code."""
         return self._process.wait(timeout)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code; what is left of the group is killed."""
+        """Send SIGTERM, return the exit code, and kill the rest of the group."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -113,13 +113,13 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
+        """Send SIGKILL to the whole group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def tail(self, lines: int = 40) -> str:
-        """The end of its output."""
+        """The end of the output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
@@ -140,7 +140,7 @@ class Worker(Process):
     def encode(
         self, items: Sequence[Item], priority: int = 0, queries: Sequence[Text | Image] = ()
     ) -> list[Frame]:
-        """One frame per item, in the order of the items."""
+        """Encode items; one frame each, in their order."""
         body = encode_request(EncodeRequest(list(items), priority, list(queries)))
         reply = httpx.post(self.url + ENCODE_PATH, content=body, timeout=300)
         reply.raise_for_status()
@@ -171,7 +171,7 @@ class Router(Process):
 
 @contextlib.contextmanager
 def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Worker]]:
-    """Engines started together, all ready, and stopped at the end."""
+    """Workers, started together and all ready; stopped at the end."""
     started: list[Worker] = []
     try:
         for number, its in enumerate(settings):
@@ -183,7 +183,7 @@ def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Work
 
 
 class StockServer(Process):
-    """vLLM's own OpenAI server on a folder without our plugin's parts, with arguments of its own."""
+    """vLLM's own OpenAI server, serving a folder without our plugin."""
 
     def __init__(self, log: Path, folder: Path, *arguments: str) -> None:
         self.port = free_port()
@@ -200,13 +200,10 @@ class StockServer(Process):
 
 
 class Deployment(Process):
-    """`python -m deploy local`: the demo unless the settings say otherwise, on ports of its own.
-
-    At most `MAX_WORKERS` workers.
-    """
+    """`python -m deploy local` with at most `MAX_WORKERS` workers; by default the demo."""
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
-        # Drawn together, or the router's could be one of the workers'.
+        # Together, so that the router's port is not one of the workers'.
         self.port = free_port_run(1 + MAX_WORKERS)
         self.worker_port = self.port + 1
         self.url = f"http://127.0.0.1:{self.port}"

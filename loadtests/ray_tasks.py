@@ -1,10 +1,10 @@
-"""Load put on from a Ray cluster: one task for each process, spread over the nodes.
+"""Sends load from a Ray cluster: one task for each process, spread over the nodes.
 
     python -m loadtests.ray_tasks HOST:PORT --size 8 [--ray auto] [--cpus 1]
 
-The conductor (`python -m loadtests run --ray`) starts it and listens at HOST:PORT. Ends when it does. Each
-task runs the process as a child, since locust would make the sockets of Ray's own process cooperative. This
-project has to be installed on the nodes, with its extra `loadtest`.
+`python -m loadtests run --ray` starts it and listens at HOST:PORT. Each task runs the process as a child,
+because locust would patch the sockets of Ray's own process. The nodes need this project with its extra
+`loadtest`.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from loadtests.processes import Process
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("address", metavar="HOST:PORT", help="where the conductor listens")
-    parser.add_argument("--size", type=int, required=True, help="how many processes")
-    parser.add_argument("--ray", default="auto", help="the cluster's address (default: %(default)s)")
-    parser.add_argument("--cpus", type=float, default=1, help="of a node, for each (default: %(default)s)")
+    parser.add_argument("--size", type=int, required=True, help="number of processes")
+    parser.add_argument("--ray", default="auto", help="address of the cluster (default: %(default)s)")
+    parser.add_argument(
+        "--cpus", type=float, default=1, help="CPUs of a node for each (default: %(default)s)"
+    )
     options = parser.parse_args()
     ray.init(address=options.ray, log_to_driver=False, logging_level=logging.WARNING)
     remote: Any = ray.remote(join)
@@ -38,7 +40,7 @@ def main() -> int:
 
 
 def join(address: str, name: str) -> tuple[int, str]:
-    """Run one process of the harness until it is sent home; its exit code and the end of its output."""
+    """Run one process until its run ends; return its exit code and the end of its output."""
     with tempfile.TemporaryDirectory() as folder:
         process = Process(["-m", "loadtests", "join", address, "--name", name], {}, Path(folder) / "log")
         try:

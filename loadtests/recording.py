@@ -1,8 +1,10 @@
-"""What one process of the harness notes down of its requests, to be sent on and added up by the conductor."""
+"""Records the requests of one process by flow and interval, and adds up what all processes recorded."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 
@@ -11,8 +13,7 @@ from loadtests.results import Clock, Interval, Segment
 
 
 class Noted(msgspec.Struct, array_like=True):
-    """One flow in one interval, by number, of one segment, by number: what came to it since it was last
-    sent."""
+    """What was recorded for one flow in interval `number` of segment `segment`."""
 
     segment: int
     flow: str
@@ -21,15 +22,14 @@ class Noted(msgspec.Struct, array_like=True):
 
 
 class Samples(msgspec.Struct, array_like=True):
-    """What is new in one process. `examples` has one message for each kind of failure met for the first
-    time."""
+    """New records of one process. `examples` has one message for each new kind of failure."""
 
     noted: list[Noted]
     examples: dict[str, str]
 
 
 class Timeline:
-    """Segments one after another, cut into intervals of `interval` seconds."""
+    """Segments in sequence, cut into intervals of `interval` seconds."""
 
     def __init__(self, segments: Sequence[Segment], interval: float) -> None:
         self.segments = tuple(segments)
@@ -39,8 +39,7 @@ class Timeline:
         self.seconds = ends[-1]
 
     def place(self, at: float) -> tuple[int, int] | None:
-        """The segment and its interval that `at`, in seconds since the beginning, lies in; None past the
-        end."""
+        """The segment and interval at `at` seconds from the start; None after the end."""
         if at >= self.seconds:
             return None
         number = max(0, bisect_right(self.begins, at) - 1)
@@ -48,29 +47,29 @@ class Timeline:
 
 
 def interval_for(segments: Iterable[Segment]) -> float:
-    """Seconds: a twentieth of the shortest segment, within 0.25 to 1, and at most 600 of them altogether."""
+    """Seconds: a twentieth of the shortest segment, within 0.25 to 1, and at most 600 intervals."""
     lengths = [segment.seconds for segment in segments]
     return max(0.25, min(1.0, min(lengths) / 20), sum(lengths) / 600)
 
 
 class Recorder:
-    """Moments are in seconds since the beginning of the timeline."""
+    """Records requests. Times are in seconds since the timeline's start."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._new: dict[tuple[int, int, str], Interval] = {}
-        self._in_flight: dict[str, int] = {}
+        self._in_flight: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._known: set[str] = set()
 
     @property
     def in_flight(self) -> int:
-        """Requests that have no answer yet."""
-        return sum(self._in_flight.values())
+        """Requests without an answer."""
+        return self._in_flight.total()
 
     def sent(self, flow: str, due: float) -> None:
         """A request was due."""
-        self._in_flight[flow] = self._in_flight.get(flow, 0) + 1
+        self._in_flight[flow] += 1
         if interval := self._interval(flow, due):
             interval.sent += 1
 
@@ -90,7 +89,7 @@ class Recorder:
             interval.tokens += tokens
 
     def failed(self, flow: str, due: float, kind: str, example: str) -> None:
-        """It failed; `example` says more than the kind does."""
+        """It failed; `example` says more than `kind`."""
         self._in_flight[flow] -= 1
         if interval := self._interval(flow, due):
             interval.failures[kind] = interval.failures.get(kind, 0) + 1
@@ -99,13 +98,13 @@ class Recorder:
             self._examples[kind] = example
 
     def tick(self, now: float) -> None:
-        """An interval ends about now: note what is in flight."""
+        """An interval ends: record what is in flight."""
         for flow, count in self._in_flight.items():
             if interval := self._interval(flow, now):
                 interval.in_flight = count
 
     def take(self) -> Samples:
-        """What is new since this was last called."""
+        """What is new since the last call."""
         noted = [
             Noted(segment, flow, number, interval) for (segment, number, flow), interval in self._new.items()
         ]
@@ -118,16 +117,15 @@ class Recorder:
         if place is None:
             return None
         key = (*place, flow)
-        interval = self._new.get(key)
-        if interval is None:
-            interval = self._new[key] = Interval(failures={}, clocks={})
-        return interval
+        if key not in self._new:
+            self._new[key] = Interval(failures={}, clocks={})
+        return self._new[key]
 
 
 class Total:
-    """What all processes have noted, added up: by segment, then by flow, a row of intervals."""
+    """The sum of all processes' records: by segment and flow, a row of intervals."""
 
-    def __init__(self, timeline: Timeline, flows: Iterable[str]) -> None:
+    def __init__(self, timeline: Timeline, flows: Sequence[str]) -> None:
         self.examples: dict[str, str] = {}
         counts = [-int(-segment.seconds // timeline.interval) for segment in timeline.segments]
         self.segments: list[dict[str, list[Interval]]] = [
@@ -136,23 +134,21 @@ class Total:
         ]
 
     def add(self, samples: Samples) -> None:
-        """Add what one process has sent."""
-        for kind, example in samples.examples.items():
-            self.examples.setdefault(kind, example)
+        """Add what one process recorded."""
+        self.examples = samples.examples | self.examples
         for noted in samples.noted:
             intervals = self.segments[noted.segment][noted.flow]
             _add(intervals[min(noted.number, len(intervals) - 1)], noted.interval)
 
 
 def _add(total: Interval, more: Interval) -> None:
-    total.sent += more.sent
-    total.done += more.done
-    total.items += more.items
-    total.tokens += more.tokens
-    total.in_flight += more.in_flight
-    for kind, count in more.failures.items():
-        total.failures[kind] = total.failures.get(kind, 0) + count
+    for name in ("sent", "done", "items", "tokens", "in_flight"):
+        setattr(total, name, getattr(total, name) + getattr(more, name))
+    _add_counts(total.failures, more.failures)
     for clock, counts in more.clocks.items():
-        into = total.clocks.setdefault(clock, {})
-        for number, count in counts.items():
-            into[number] = into.get(number, 0) + count
+        _add_counts(total.clocks.setdefault(clock, {}), counts)
+
+
+def _add_counts(total: dict[Any, int], more: Mapping[Any, int]) -> None:
+    for key, count in more.items():
+        total[key] = total.get(key, 0) + count

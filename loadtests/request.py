@@ -1,4 +1,4 @@
-"""One request of a load, before it is put into the words of any server."""
+"""A request of a load, independent of any server's API."""
 
 from typing import Literal
 
@@ -20,10 +20,10 @@ Input = str | bytes
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for. With `kind` rerank, `inputs` are the documents for `query`.
+    """A request to embed `inputs`, or with `kind` rerank to rank them as documents for `query`.
 
-    `dimensions` None: the model's own. `golden` names, for some inputs by their place, the golden vector
-    that has to come back: an index into those of `task`.
+    `dimensions` None: the model's own. `golden` maps the places of some inputs to the golden vectors that
+    must come back: indexes into the golden vectors of `task`.
     """
 
     flow: str

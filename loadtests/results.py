@@ -1,4 +1,4 @@
-"""What a run leaves behind: the shape of run.json, which reports, comparisons and gates read."""
+"""The shape of run.json: what a run measured. The report, `compare` and `gate` read it."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,26 +10,26 @@ from loadtests.histogram import Counts
 VERSION = 1
 
 Clock = Literal["total", "service", "router", "queue", "inference", "overhead"]
-"""`total`: until the reply was in, from the moment the request was due (open loop) or sent (closed loop).
-`service`: the same from the moment it was sent. The others are what the server says of itself, in its
-timing headers: all its time, and the three parts of it."""
+"""`total` runs from the moment a request was due (open loop) or sent (closed loop) until the reply was in;
+`service` from the moment it was sent. The others come from the server's timing headers: `router` is its whole
+time, of which `queue`, `inference` and `overhead` are parts."""
 
 Limit = Literal["server", "harness", "range", "replies"]
-"""What kept a search from a higher rate: `range` is the most that it was allowed to try; with `replies` too
-few came, in as long as it was allowed to try one rate, to tell whether that holds."""
+"""What kept a search from a higher rate. `range`: the highest rate allowed was tried. `replies`: one try, as
+long as allowed, brought too few replies for a verdict."""
 
 WRONG = "wrong: "
-"""How the kinds of failure begin that the checks found: a 200 with something else than what was asked for."""
+"""Prefix of the kinds of failure that the checks find: status 200 with a wrong result."""
 UNSENT = "not sent"
-"""The kind of a request that was due and never sent: too many were in flight already."""
+"""Kind of failure: the request was due, but too many others were in flight."""
 
 
 class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One flow during one interval.
+    """One flow in one interval of time.
 
-    `sent` counts the requests due in it (sent in it, in a closed loop). `clocks`, of good replies alone, and
-    `failures`, by kind, are of these, whenever they ended. `done`, `items` and `tokens` count what was
-    answered well in it, whenever it was sent. `in_flight` is how many had no answer at its end.
+    `sent` counts requests due in it (closed loop: sent in it). `clocks` (times of good replies) and
+    `failures` (by kind) belong to these requests, whenever they ended. `done`, `items` and `tokens` count
+    good replies that came in it, whenever they were sent. `in_flight` requests had no reply at its end.
     """
 
     sent: int = 0
@@ -42,10 +42,10 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a run under one load: requests a second in an open loop, users in a closed one.
+    """A part of a run under one load: requests per second (open loop) or users (closed loop).
 
-    The load goes from the first value to the second in a straight line. The first `settle` seconds of
-    `seconds` are not part of what is measured.
+    The load changes linearly from the first value to the second. The first `settle` of `seconds` do not
+    count.
     """
 
     name: str
@@ -56,9 +56,8 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Process(msgspec.Struct, kw_only=True):
-    """One process of the harness in one segment: `cpu` is its share of one core, `lag` (seconds) how late its
-    event loop was (99th percentile), `late` how late it sent what was due (99th percentile; 0 in a closed
-    loop)."""
+    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
+    event loop ran (`lag`) and how late it sent requests (`late`, 0 in a closed loop)."""
 
     name: str
     cpu: float
@@ -67,11 +66,11 @@ class Process(msgspec.Struct, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """One segment, done.
+    """The result of one segment.
 
-    `began` is in seconds since the run began. `intervals` are of `interval` seconds each, by flow, those that
-    began before `segment.settle` included. `machine_cpu` is the share of all processors of the harness's
-    machine that was busy meanwhile, with whatever, or given to others (None: not known).
+    `began` counts from the start of the run. `intervals`, by flow, last `interval` seconds each and include
+    those in which the load settled. `machine_cpu` is the busy share of all processors of the harness's
+    machine, other programs and stolen time included (None: unknown).
     """
 
     segment: Segment
@@ -83,10 +82,8 @@ class Measured(msgspec.Struct, kw_only=True):
 
 
 class Series(msgspec.Struct, kw_only=True):
-    """A metric of the server over the run: `at` in seconds since the run began, `values` in `unit`.
-
-    `panel` groups those that are drawn together, such as "queue".
-    """
+    """A metric of the server: `at` in seconds since the start of the run, `values` in `unit`. Series with the
+    same `panel` are drawn together."""
 
     panel: str
     name: str
@@ -96,7 +93,7 @@ class Series(msgspec.Struct, kw_only=True):
 
 
 class Probe(msgspec.Struct, kw_only=True):
-    """One rate that the search for the capacity has tried: `segments` are indexes into those of the run."""
+    """One rate tried by a search. `segments` are indexes into the run's segments."""
 
     rate: float
     verdict: Literal["holds", "fails", "unclear"]
@@ -105,8 +102,8 @@ class Probe(msgspec.Struct, kw_only=True):
 
 
 class Capacity(msgspec.Struct, kw_only=True):
-    """What the search found: `rate` (requests a second, 0 for none) held the objective, `fails_at` did not
-    (None: no rate that was tried failed). `confirmed` of `tries` further probes at `rate` held."""
+    """The result of a search, in requests per second: `rate` met the objective (0: no rate did), `fails_at`
+    did not (None: every rate did). `confirmed` of `tries` repetitions at `rate` held."""
 
     objective: str
     rate: float
@@ -118,7 +115,7 @@ class Capacity(msgspec.Struct, kw_only=True):
 
 
 class Idle(msgspec.Struct, kw_only=True):
-    """A flow before the load: one request at a time. Seconds, and tokens of one request."""
+    """A flow before the load, one request at a time: latency in seconds, and tokens per request."""
 
     requests: int
     p50: float
@@ -127,11 +124,8 @@ class Idle(msgspec.Struct, kw_only=True):
 
 
 class Golden(msgspec.Struct, kw_only=True):
-    """How replies were held against vectors known to be right.
-
-    `source` says where these came from. `complaints` are what was wrong before the load began, such as two
-    tasks with the same vectors.
-    """
+    """The check against known vectors: their source, the number of comparisons, and what was wrong with the
+    vectors before the load, such as two tasks with the same ones."""
 
     source: str
     compared: int
@@ -139,7 +133,7 @@ class Golden(msgspec.Struct, kw_only=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """One run. `target` is what was asked, by pool where they differ ("" for all)."""
+    """One run. `target` maps pools ("" for all) to addresses."""
 
     version: int = VERSION
     name: str
@@ -163,34 +157,43 @@ class Run(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
+def failure_counts(run: Run) -> dict[str, dict[str, int]]:
+    """Failures of the whole run, settling included, by kind and flow; the most frequent kind first."""
+    found: dict[str, dict[str, int]] = {}
+    for measured in run.segments:
+        for flow, intervals in measured.intervals.items():
+            for interval in intervals:
+                for kind, count in interval.failures.items():
+                    by_flow = found.setdefault(kind, {})
+                    by_flow[flow] = by_flow.get(flow, 0) + count
+    return dict(sorted(found.items(), key=lambda pair: -sum(pair[1].values())))
+
+
 def wrong(run: Run) -> int:
-    """How many replies of the whole run, settling included, were not what was asked for."""
-    return sum(
-        count
-        for measured in run.segments
-        for intervals in measured.intervals.values()
-        for interval in intervals
-        for kind, count in interval.failures.items()
-        if kind.startswith(WRONG)
-    )
+    """Number of wrong replies in the whole run, settling included."""
+    kinds = failure_counts(run).items()
+    return sum(sum(by_flow.values()) for kind, by_flow in kinds if kind.startswith(WRONG))
+
+
+def failed_checks(run: Run) -> int:
+    """Number of wrong replies, and of complaints about the vectors before the load."""
+    return wrong(run) + len(run.golden.complaints)
 
 
 def write(run: Run, path: Path) -> None:
-    """As JSON."""
+    """Write the run as JSON."""
     path.write_bytes(msgspec.json.encode(run) + b"\n")
 
 
 def read(path: Path) -> Run:
-    """From JSON, in a file or in the folder of a run. Raises `ValueError` that says what to do."""
+    """Read a run from a file, or from the run.json of a folder. Raises `ValueError` that says what to do."""
     file = path / "run.json" if path.is_dir() else path
     try:
         run = msgspec.json.decode(file.read_bytes(), type=Run)
     except OSError as error:
-        raise ValueError(
-            f"{file} cannot be read ({error.strerror}): name a run's folder or its run.json"
-        ) from None
+        raise ValueError(f"{file}: {error.strerror}; give the folder of a run or its run.json") from None
     except msgspec.DecodeError as error:
-        raise ValueError(f"{file} is not a run of `python -m loadtests`: {error}") from None
+        raise ValueError(f"{file}: not a run of `python -m loadtests`: {error}") from None
     if run.version != VERSION:
-        raise ValueError(f"{file} has version {run.version} of the format, this reads {VERSION}")
+        raise ValueError(f"{file}: format version {run.version}; this program reads {VERSION}")
     return run

@@ -1,23 +1,18 @@
-"""One run from beginning to end: find out, put the load on, and write down what came of it.
-
-Importing it imports locust, which makes sockets and clocks cooperative in the whole process.
-"""
+"""Does one run: asks the idle server, sends the load, and collects the results."""
 
 import contextlib
 import io
 import math
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import gevent
 import httpx
 from tqdm import tqdm
 
 from loadtests.bench.__main__ import machine, revision
 from loadtests.calm import Calm
 from loadtests.conductor import Conductor
-from loadtests.crew import Crew
-from loadtests.dialects import dialect
 from loadtests.estimates import crowded
 from loadtests.golden import Golden
 from loadtests.histogram import merged, percentile
@@ -25,48 +20,57 @@ from loadtests.plan import Load, Plan
 from loadtests.recording import Total
 from loadtests.report.words import masked
 from loadtests.results import Golden as GoldenResult
-from loadtests.results import Idle, Interval, Run
+from loadtests.results import Idle, Interval, Measured, Run
 from loadtests.scrape import Scraper
-from loadtests.setup import Options
+from loadtests.setup import Setup, run_name
 from loadtests.traffic import Traffic
 
 SCRAPE_SECONDS = 1.0
-LATELY_SECONDS = 5.0
+RECENT_SECONDS = 5.0
 
 
-def run(options: Options, crew: Crew) -> Run:
-    """Run it, with the processes that `crew` brings. Raises `Unusable` and `HarnessFailed`."""
+def run(setup: Setup) -> Run:
+    """Do it. Raises `Unusable` and `HarnessFailed`."""
     began = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    plan, idle, golden = _find_out(options)
-    conductor = Conductor(plan, crew.size, crew.bind, crew.port, crew.check)
-    scraper = Scraper(options.pages)
+    plan, idle, golden = _ask_before(setup)
+    shaped, crew = setup.shaped, setup.crew
+    scraper = Scraper({name: url for name, (url, _) in setup.pages.items()})
+    conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
+    capacity = None
     try:
         crew.start(conductor.port)
-        conductor.gather()
-        with _scraping(scraper, options, conductor), _Progress(options.describe) as progress:
-            measured, capacity = conductor.run(options.shape(), progress.watch, adaptive=options.adaptive)
+        conductor.gather(plan, [flow.name for flow in setup.scenario.flows])
+        with (
+            _scraping(scraper, setup.pages, conductor, verify=setup.target.verify),
+            _Progress(shaped.describe) as progress,
+        ):
+            measured: Sequence[Measured]
+            if shaped.search:
+                measured, capacity = conductor.search(shaped.search, progress.watch)
+            else:
+                measured = conductor.run(shaped.segments, progress.watch)
         seconds = conductor.seconds
         golden.compared = conductor.compared
     finally:
         conductor.close()
         crew.stop()
     return Run(
-        name=options.name,
-        command=options.command,
-        scenario=options.scenario_name,
-        about=options.scenario.about,
-        shape=options.describe,
-        loop=options.loop,
-        dialect=options.dialect,
-        target={pool: masked(url) for pool, url in options.target.items()},
-        seed=options.seed,
+        name=run_name(setup),
+        command=setup.command,
+        scenario=setup.options.scenario,
+        about=setup.scenario.about,
+        shape=shaped.describe,
+        loop=shaped.loop,
+        dialect=setup.target.dialect,
+        target={pool: masked(url) for pool, url in setup.target.addresses.items()},
+        seed=setup.seed,
         began=began,
         seconds=seconds,
         machine=machine(),
         revision=revision(),
         golden=golden,
         idle=idle,
-        segments=measured,
+        segments=list(measured),
         series=scraper.series(),
         capacity=capacity,
         notes=[
@@ -77,36 +81,28 @@ def run(options: Options, crew: Crew) -> Run:
     )
 
 
-def _find_out(options: Options) -> tuple[Plan, dict[str, Idle], GoldenResult]:
-    spoken = dialect(options.dialect, options.target, model=options.model, key=options.key)
-    scenario = options.scenario
-    calm = Calm(spoken, options.timeout, options.verify)
-    try:
-        sample = Traffic(scenario, f"{options.seed} sample")
+def _ask_before(setup: Setup) -> tuple[Plan, dict[str, Idle], GoldenResult]:
+    """What to find out from the idle server."""
+    scenario, options = setup.scenario, setup.options
+    with contextlib.closing(Calm(setup.target)) as calm:
+        sample = Traffic(scenario, f"{setup.seed} sample")
         calm.check_supported(sample.of(flow) for flow in scenario.flows)
-        calibration = calm.calibrate(scenario, options.seed)
+        calibration = calm.calibrate(scenario)
         golden = calm.golden({flow.task for flow in scenario.flows if flow.kind == "embed"})
         complaints = golden.complaints()
         if options.golden is not None:
             known = Golden.load(options.golden)
             complaints += known.compare(golden)
             golden = known
-        idle = calm.idle(Traffic(scenario, f"{options.seed} idle", calibration=calibration))
-    finally:
-        calm.close()
+        idle = calm.idle(Traffic(scenario, f"{setup.seed} idle", calibration=calibration))
     file = io.BytesIO()
     golden.save(file)
     plan = Plan(
+        target=setup.target,
         scenario=scenario.model_dump_json(),
-        seed=options.seed,
-        loop=options.loop,
+        seed=setup.seed,
+        loop=setup.shaped.loop,
         arrivals=options.arrivals,
-        dialect=options.dialect,
-        target=options.target,
-        model=options.model,
-        key=options.key,
-        verify=options.verify,
-        timeout=options.timeout,
         in_flight=options.in_flight,
         calibration=calibration,
         golden=file.getvalue(),
@@ -115,30 +111,41 @@ def _find_out(options: Options) -> tuple[Plan, dict[str, Idle], GoldenResult]:
 
 
 @contextlib.contextmanager
-def _scraping(scraper: Scraper, options: Options, conductor: Conductor) -> Iterator[None]:
-    """Read the pages about every second meanwhile; one that does not answer leaves a gap."""
+def _scraping(
+    scraper: Scraper,
+    pages: Mapping[str, tuple[str, str | None]],
+    conductor: Conductor,
+    *,
+    verify: bool,
+) -> Iterator[None]:
+    """Read each page about every second, in threads; a page that does not answer leaves a gap."""
+    ended = threading.Event()
 
-    def scrape(source: str, url: str) -> None:
-        key = options.page_keys.get(source)
+    def scrape(name: str, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(timeout=5, verify=options.verify, trust_env=False, headers=headers) as client:
-            while True:
+        with httpx.Client(timeout=5, verify=verify, trust_env=False, headers=headers) as client:
+            while not ended.is_set():
                 with contextlib.suppress(httpx.HTTPError):
                     reply = client.get(url)
                     if reply.status_code == 200:
-                        scraper.add(conductor.seconds, reply.text, source)
-                gevent.sleep(SCRAPE_SECONDS)
+                        scraper.add(conductor.seconds, reply.text, name)
+                ended.wait(SCRAPE_SECONDS)
 
-    readers = [gevent.spawn(scrape, source, url) for source, url in options.pages.items()]
+    readers = [
+        threading.Thread(target=scrape, args=(name, *page), daemon=True) for name, page in pages.items()
+    ]
+    for reader in readers:
+        reader.start()
     try:
         yield
     finally:
-        gevent.killall(readers)
+        ended.set()
+        for reader in readers:
+            reader.join()
 
 
 class _Progress:
-    """Shows how far a run is and how it goes: a line that changes, or where nobody looks a line for each
-    segment."""
+    """Shows how a run goes: a status line on a terminal, otherwise a line for each segment."""
 
     def __init__(self, describe: str) -> None:
         self._bar = tqdm(desc=describe, bar_format="{desc}: {postfix}", disable=None)
@@ -151,7 +158,7 @@ class _Progress:
         self._bar.close()
 
     def watch(self, total: Total, load: Load, at: float) -> None:
-        """Show the last few seconds; `at` is since the load began."""
+        """Show the last few seconds before `at`, which is since the load's start."""
         if at < 0:
             return
         number, start = 0, 0.0
@@ -164,16 +171,16 @@ class _Progress:
                 self._shown = load.number, number
                 print(f"load begins: {segment.name}, {segment.seconds:g} s", flush=True)
             return
-        lately = _lately(total.segments[number].values(), at - start, load.interval)
-        self._bar.set_postfix_str(f"{segment.name}, {at - start:.0f} of {segment.seconds:g} s: {lately}")
+        recent = _recent(total.segments[number].values(), at - start, load.interval)
+        self._bar.set_postfix_str(f"{segment.name}, {at - start:.0f} of {segment.seconds:g} s: {recent}")
 
 
-def _lately(flows: Collection[Sequence[Interval]], at: float, interval: float) -> str:
-    """How it went in the last few seconds; the newest has not come in yet."""
+def _recent(flows: Collection[Sequence[Interval]], at: float, interval: float) -> str:
+    """Rate, p99 and failures of the last few seconds, without the newest, which are not in yet."""
     end = int((at - 1) / interval)
     if end < 1:
         return "..."
-    first = max(0, end - math.ceil(LATELY_SECONDS / interval))
+    first = max(0, end - math.ceil(RECENT_SECONDS / interval))
     recent = [one for intervals in flows for one in intervals[first:end]]
     done = sum(one.done for one in recent) / ((end - first) * interval)
     failed = sum(sum(one.failures.values()) for one in recent)

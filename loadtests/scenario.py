@@ -1,4 +1,4 @@
-"""Scenarios: which requests a load is made of, read from TOML files."""
+"""Scenarios: what a load is made of, read from TOML files."""
 
 import tomllib
 from collections.abc import Mapping
@@ -15,11 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from loadtests.content.lengths import Fixed, Lengths
+from loadtests.content.lengths import Fixed, Lengths, Repeats
 from loadtests.request import Encoding, Kind, Task
 
 FOLDER = Path(__file__).with_name("scenarios")
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Strict(BaseModel):
@@ -34,20 +33,12 @@ class Picture(_Strict):
     form: Literal["jpeg", "png"] = "jpeg"
 
 
-class Repeats(_Strict):
-    """Inputs that come again: the one of rank r, of `distinct`, is as frequent as r^-`zipf`."""
-
-    distinct: PositiveInt
-    zipf: PositiveFloat = 1.0
-
-
 class Flow(_Strict):
     """Requests of one kind.
 
-    `weight`: its share of the requests. `tokens` are those of an input, `query_tokens` of a rerank request's
-    query, both without what the task puts before them. `images` is the share of the inputs that are images.
-    `pause_seconds` is how long a user waits between a reply and its next request. `headers` go with every
-    request.
+    `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
+    without the task's prefix. `images`: share of the inputs that are images. `pause_seconds`: how long a user
+    waits between a reply and the next request. `headers` are sent with every request.
     """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w .-]+$")]
@@ -57,7 +48,7 @@ class Flow(_Strict):
     tokens: Lengths = Fixed(value=20)
     inputs: Lengths = Fixed(value=1)
     query_tokens: Lengths = Fixed(value=12)
-    images: Share = 0.0
+    images: Annotated[float, Field(ge=0, le=1)] = 0.0
     picture: Picture = Picture()
     encoding: Encoding = "base64"
     dimensions: PositiveInt | None = None
@@ -71,16 +62,16 @@ class Flow(_Strict):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.kind == "rerank" and (self.multivector or self.late_chunking):
-            raise ValueError("kind rerank gives scores: leave multivector and late_chunking out")
+            raise ValueError("kind rerank returns scores: omit multivector and late_chunking")
         if self.late_chunking and self.images:
-            raise ValueError("late_chunking takes texts only: leave images out")
+            raise ValueError("late_chunking takes texts only: omit images")
         if self.late_chunking and self.multivector:
-            raise ValueError("late_chunking gives one vector for each input: leave multivector out")
+            raise ValueError("late_chunking returns one vector per input: omit multivector")
         return self
 
 
 class Scenario(_Strict):
-    """Flows, and the languages of their texts with the weight of each."""
+    """Flows, and the languages of their texts by weight."""
 
     about: str
     languages: Mapping[str, PositiveFloat] = {"en": 1.0}
@@ -89,33 +80,30 @@ class Scenario(_Strict):
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [flow.name for flow in self.flows]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(
-                f"flows: each needs a name of its own, {', '.join(sorted(twice))} is there twice"
-            )
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"flows: duplicate name {', '.join(sorted(repeated))}")
         return self
 
 
 def names() -> list[str]:
-    """Of the scenarios that come with the harness."""
+    """The scenarios that come with the load tester."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def read_scenario(name: str) -> Scenario:
-    """One that comes with the harness, or one from the file of that name.
+    """A scenario that comes with the load tester, or one from a file.
 
-    Raises `ValueError` that says what is wrong where.
+    Raises `ValueError` that names the file and the field.
     """
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     try:
-        text = path.read_text()
+        return Scenario.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
-        choice = ", ".join(names())
-        raise ValueError(f"scenario {name}: no such file ({error.strerror}), nor one of {choice}") from None
-    try:
-        return Scenario.model_validate(tomllib.loads(text))
+        raise ValueError(
+            f"scenario {name}: no such file ({error.strerror}), and not one of {', '.join(names())}"
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no TOML: {error}") from None
+        raise ValueError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         faults = (
             f"{'.'.join(map(str, fault['loc'])) or 'scenario'}: {fault['msg']}" for fault in error.errors()

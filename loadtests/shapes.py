@@ -1,4 +1,4 @@
-"""Shapes: the courses that a load can take, as segments one after another."""
+"""Shapes of a load over time, as a sequence of segments (pure)."""
 
 from collections.abc import Generator, Sequence
 from typing import Literal
@@ -9,58 +9,55 @@ from loadtests.results import Capacity, Measured, Segment
 
 Loop = Literal["open", "closed"]
 Shape = Generator[Segment, Measured, Capacity | None]
-"""Yields segments, is sent what was measured in each, and may return a capacity.
+"""A shape that depends on what was measured: yields a segment and is sent its result."""
 
-One that does not look at what it is sent can be listed beforehand."""
-
+LOADS: dict[str, int | None] = {"constant": 1, "ramp": 2, "step": None, "spike": 2, "soak": 1}
+"""The shapes, and how many loads each takes (None: any number)."""
 SETTLE_SECONDS, SETTLE_SHARE = 5.0, 0.2
 
 
-def constant(loop: Loop, load: float, seconds: float) -> Shape:
-    """One load."""
-    yield _segment("steady", loop, load, load, seconds, _settle(seconds))
-    return None
-
-
-def soak(loop: Loop, load: float, seconds: float) -> Shape:
-    """One load for long: what grows?"""
-    yield _segment("soak", loop, load, load, seconds, _settle(seconds))
-    return None
-
-
-def ramp(loop: Loop, low: float, high: float, seconds: float) -> Shape:
-    """From one load to another in a straight line."""
-    yield _segment("ramp", loop, low, high, seconds, 0.0)
-    return None
-
-
-def step(loop: Loop, loads: Sequence[float], seconds: float) -> Shape:
-    """One load after another, `seconds` each."""
+def segments_of(shape: str, loop: Loop, loads: Sequence[float], seconds: float) -> list[Segment]:
+    """The segments of one of `LOADS`, of `seconds` each. Raises `ValueError` for a wrong number of loads."""
+    wanted = LOADS[shape] or len(loads)
+    if len(loads) != wanted:
+        example = ",".join(["20", "200"][:wanted])
+        raise ValueError(f"--shape {shape} takes {wanted} loads, such as --rate {example}")
+    first, last = loads[0], loads[-1]
+    settle = min(SETTLE_SECONDS, SETTLE_SHARE * seconds)
     unit = "/s" if loop == "open" else " users"
-    for load in loads:
-        yield _segment(f"{load:g}{unit}", loop, load, load, seconds, _settle(seconds))
-    return None
-
-
-def spike(loop: Loop, base: float, peak: float, seconds: float) -> Shape:
-    """A base load, a peak, and the base again, `seconds` each. Nothing settles: how it changes is the
-    question."""
-    yield _segment("before", loop, base, base, seconds, _settle(seconds))
-    yield _segment("spike", loop, peak, peak, seconds, 0.0)
-    yield _segment("after", loop, base, base, seconds, 0.0)
-    return None
+    parts = {
+        "constant": [("steady", first, first, settle)],
+        "soak": [("soak", first, first, settle)],
+        "ramp": [("ramp", first, last, 0.0)],
+        "step": [(f"{load:g}{unit}", load, load, settle) for load in loads],
+        # How the load changes is the question, so only the first part settles.
+        "spike": [
+            ("before", first, first, settle),
+            ("spike", last, last, 0.0),
+            ("after", first, first, 0.0),
+        ],
+    }[shape]
+    return [
+        Segment(
+            name=name,
+            seconds=seconds,
+            settle=settles,
+            rate=(low, high) if loop == "open" else None,
+            users=(round(low), round(high)) if loop == "closed" else None,
+        )
+        for name, low, high, settles in parts
+    ]
 
 
 def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
-    """Those that had begun `at` seconds after the first, the last of them cut off there, under the load that
-    it had come to."""
-    begun, start = [], 0.0
+    """The segments that had started `at` seconds after the first, the last one cut off there."""
+    started, start = [], 0.0
     for segment in segments:
         if at <= start:
             break
-        begun.append(_cut(segment, at - start))
+        started.append(_cut(segment, at - start))
         start += segment.seconds
-    return begun
+    return started
 
 
 def _cut(segment: Segment, at: float) -> Segment:
@@ -75,13 +72,3 @@ def _cut(segment: Segment, at: float) -> Segment:
         few, many = segment.users
         cut.users = few, round(few + part * (many - few))
     return cut
-
-
-def _settle(seconds: float) -> float:
-    return min(SETTLE_SECONDS, SETTLE_SHARE * seconds)
-
-
-def _segment(name: str, loop: Loop, low: float, high: float, seconds: float, settle: float) -> Segment:
-    if loop == "open":
-        return Segment(name=name, seconds=seconds, settle=settle, rate=(low, high))
-    return Segment(name=name, seconds=seconds, settle=settle, users=(round(low), round(high)))

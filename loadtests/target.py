@@ -1,13 +1,14 @@
-"""What is tested: where it is, or a demo that is started for it, and where its metrics are."""
+"""Finds what is tested and its metrics, or starts a demo to test."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
 from loadtests.calm import Unusable
+from loadtests.plan import Target
 from loadtests.processes import Deployment
 from loadtests.scrape import discover
 from workers.shared.contract import POOLS
@@ -15,74 +16,83 @@ from workers.shared.contract import POOLS
 HERE = "http://127.0.0.1:8080"
 
 
-def find_target(options: argparse.Namespace, stack: ExitStack) -> tuple[dict[str, str], str | None]:
-    """Addresses by pool ("" for all), and the workers' token where it is known.
+def find_target(options: argparse.Namespace, stack: ExitStack) -> tuple[Target, str | None]:
+    """The target, and the workers' token if it is known.
 
-    Without an address it is the deployment on this machine, or a demo that is started, and ends with `stack`.
+    Without --url: the deployment on this machine, or a demo that ends with `stack`. Raises `ValueError` and
+    `Unusable`.
     """
+    token = options.worker_token
     if options.url:
-        return _addresses(options.url), options.worker_token
-    try:
-        httpx.get(f"{HERE}/live", timeout=5, trust_env=False)
-    except httpx.TransportError:
-        return _demo(stack)
-    return {"": HERE}, options.worker_token
+        addresses = _addresses(options.url)
+    else:
+        try:
+            httpx.get(f"{HERE}/live", timeout=5, trust_env=False)
+            addresses = {"": HERE}
+        except httpx.TransportError:
+            demo = _demo(stack)
+            addresses, token = {"": demo.url}, demo.token
+    target = Target(
+        addresses=addresses,
+        dialect=options.dialect,
+        model=options.model,
+        key=options.key,
+        verify=not options.insecure,
+        timeout=options.timeout,
+    )
+    return target, token
 
 
 def _addresses(given: Sequence[str]) -> dict[str, str]:
-    target = {}
+    addresses = {}
     for text in given:
         pool, equals, url = text.partition("=")
         if not equals or "://" in pool:
             pool, url = "", text
         elif pool not in POOLS:
-            raise ValueError(f"--url {text}: {pool} is no pool; there are {', '.join(POOLS)}")
+            raise ValueError(f"--url {text}: unknown pool {pool}; one of {', '.join(POOLS)}")
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--url {text}: an address begins with http:// or https://")
-        target[pool] = url
-    return target
+            raise ValueError(f"--url {text}: an address starts with http:// or https://")
+        addresses[pool] = url
+    return addresses
 
 
-def _demo(stack: ExitStack) -> tuple[dict[str, str], str]:
+def _demo(stack: ExitStack) -> Deployment:
     log = Path("build/loadtests/demo.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    print(
-        f"nothing answers at {HERE}: starting the demo, which takes about a minute (its log: {log})",
-        flush=True,
-    )
+    print(f"nothing answers at {HERE}: starting the demo, about a minute (log: {log})", flush=True)
     demo = Deployment(log, Path(".triptych"))
     stack.callback(demo.kill)
     try:
         demo.wait_until_ready()
     except RuntimeError as error:
         raise Unusable(f"the demo did not start: {error}") from None
-    # Politely first, so that its own processes end in order.
+    # Before the kill, so that its processes end in order.
     stack.callback(demo.stop)
-    return {"": demo.url}, demo.token
+    return demo
 
 
-def pages_of(
-    options: argparse.Namespace, target: dict[str, str], token: str | None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Where metrics are, by what they are of, and the bearer token of each that wants one."""
-    label = "router" if options.dialect == "jina" else "server"
-    pages = {f"{label} {pool}".strip(): f"{url.rstrip('/')}/metrics" for pool, url in target.items()}
-    keys = dict.fromkeys(pages, options.key) if options.key else {}
-    if options.dialect == "jina" and token:
-        for url in target.values():
-            workers = _workers(url, options)
-            pages |= workers
-            keys |= dict.fromkeys(workers, token)
-    pages |= {f"page {number + 1}": url for number, url in enumerate(options.metrics or ())}
-    return pages, {source: key for source, key in keys.items() if key}
+def metrics_pages(
+    options: argparse.Namespace, target: Target, token: str | None
+) -> Mapping[str, tuple[str, str | None]]:
+    """Metrics pages to read during a run: by name, the address and the bearer token."""
+    label = "router" if target.dialect == "jina" else "server"
+    pages: dict[str, tuple[str, str | None]] = {
+        f"{label} {pool}".strip(): (f"{url.rstrip('/')}/metrics", target.key)
+        for pool, url in target.addresses.items()
+    }
+    if target.dialect == "jina" and token:
+        for address in target.addresses.values():
+            pages |= {name: (url, token) for name, url in _workers(address, target).items()}
+    return pages | {f"page {number}": (url, None) for number, url in enumerate(options.metrics or (), 1)}
 
 
-def _workers(url: str, options: argparse.Namespace) -> dict[str, str]:
-    """The pages of the workers that a router of ours has; none where it is something else."""
-    headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
+def _workers(address: str, target: Target) -> dict[str, str]:
+    """The workers' pages, by name, if a router of ours is at `address`."""
+    headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     try:
         reply = httpx.get(
-            f"{url}/targets", headers=headers, timeout=5, verify=not options.insecure, trust_env=False
+            f"{address}/targets", headers=headers, timeout=5, verify=target.verify, trust_env=False
         )
         return discover(reply.json()) if reply.status_code == 200 else {}
     except (httpx.TransportError, ValueError, KeyError, TypeError):

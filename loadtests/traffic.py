@@ -1,4 +1,4 @@
-"""The requests of a scenario, one after another, the same for the same seed."""
+"""The requests of a scenario, one after another, reproducible from a seed."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,20 @@ from itertools import accumulate
 
 from loadtests.content.corpus import Corpus
 from loadtests.content.images import image
-from loadtests.content.lengths import Repeats
+from loadtests.content.lengths import draw_rank
 from loadtests.request import Input, Request, Task
 from loadtests.scenario import Flow, Scenario
 
 Calibration = Mapping[str, float]
+"""Tokens of a unit of text, by language."""
 GoldenTexts = Mapping[Task, Sequence[str]]
 
 
 class Traffic:
-    """What one process, of several, sends.
+    """The requests that one of several processes sends.
 
-    `golden` has the texts whose vectors are known, for each task; one request in `golden_every`, on average,
-    holds one of them at a random place, where its flow can be compared.
+    `golden` holds the texts whose vectors are known, by task. On average, one request in `golden_every`
+    contains such a text at a random place.
     """
 
     def __init__(
@@ -38,15 +39,13 @@ class Traffic:
         self._draw = random.Random(f"{seed} {process}")
         self._weights = list(accumulate(flow.weight for flow in scenario.flows))
         self._golden, self._golden_share = golden or {}, 1 / golden_every
-        self._corpora = {flow.name: corpus_of(flow, scenario, seed, calibration) for flow in scenario.flows}
-        self._repeats = {
-            flow.name: Repeats(flow.repeats.zipf, flow.repeats.distinct)
-            for flow in scenario.flows
-            if flow.repeats
-        }
+        self._ranks = {flow.name: flow.repeats.cumulative() for flow in scenario.flows if flow.repeats}
+        self._corpora = {flow.name: corpus_of(flow, scenario, seed) for flow in scenario.flows}
+        for corpus in self._corpora.values():
+            corpus.calibrate(calibration or {})
 
     def any(self) -> Request:
-        """The next request of whichever flow's turn it is, by their weights."""
+        """The next request, of a flow drawn by weight."""
         [flow] = self._draw.choices(list(self.flows.values()), cum_weights=self._weights)
         return self.of(flow)
 
@@ -55,7 +54,8 @@ class Traffic:
         inputs = [self._input(flow) for _ in range(flow.inputs.draw(self._draw))]
         query = ""
         if flow.kind == "rerank":
-            query = self._corpora[flow.name].text(self._next(flow), flow.query_tokens.draw(self._draw))
+            draw, serial = self._next(flow)
+            query = self._corpora[flow.name].text(draw, serial, flow.query_tokens.draw(draw))
         golden = self._put_golden(flow, inputs)
         return Request(
             flow=flow.name,
@@ -72,19 +72,19 @@ class Traffic:
         )
 
     def _input(self, flow: Flow) -> Input:
-        serial = self._next(flow)
-        # What comes again has to be of the same length too.
-        draw = random.Random(f"{self._seed} {flow.name} {serial}") if flow.repeats else self._draw
+        draw, serial = self._next(flow)
         if flow.images and draw.random() < flow.images:
             width, height = flow.picture.width.draw(draw), flow.picture.height.draw(draw)
             return image(self._seed, serial, width, height, flow.picture.form)
-        return self._corpora[flow.name].text(serial, flow.tokens.draw(draw))
+        return self._corpora[flow.name].text(draw, serial, flow.tokens.draw(draw))
 
-    def _next(self, flow: Flow) -> int:
-        if flow.name in self._repeats:
-            return self._repeats[flow.name].draw(self._draw)
+    def _next(self, flow: Flow) -> tuple[random.Random, int]:
+        """The serial of the next input and what to draw it from, the same again for a repeated serial."""
+        if ranks := self._ranks.get(flow.name):
+            serial = draw_rank(ranks, self._draw)
+            return random.Random(f"{self._seed} {flow.name} {serial}"), serial
         self._serial += self._step
-        return self._serial
+        return self._draw, self._serial
 
     def _put_golden(self, flow: Flow, inputs: list[Input]) -> dict[int, int]:
         texts = self._golden.get(flow.task, ())
@@ -96,11 +96,7 @@ class Traffic:
         return {place: number}
 
 
-def corpus_of(flow: Flow, scenario: Scenario, seed: str, calibration: Calibration | None = None) -> Corpus:
+def corpus_of(flow: Flow, scenario: Scenario, seed: str) -> Corpus:
     """The texts of `flow`, in its own languages or those of the scenario."""
-    # Those that repeat are numbered apart from those that must not.
-    name = f"{seed} {flow.name}" if flow.repeats else seed
-    corpus = Corpus(name, flow.languages or scenario.languages)
-    if calibration:
-        corpus.calibrate({name: calibration[name] for name in corpus.languages if name in calibration})
-    return corpus
+    # Texts that repeat have names of their own.
+    return Corpus(f"{seed} {flow.name}" if flow.repeats else seed, flow.languages or scenario.languages)

@@ -1,18 +1,17 @@
-"""Whether one rate of a search holds the objectives, with confidence."""
+"""Verdict on one rate of a capacity search: whether it meets the objectives, with confidence."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates
-from loadtests.bounds import Bound, bounded, spaced, there, whose
-from loadtests.confidence import Estimate
 from loadtests.objectives import BOUNDS, Objective, Objectives
 from loadtests.results import Measured
+from loadtests.slo import Bound, bounded, has_flow, prefix, spaced
 
 # A p99 of fewer replies rests on one or two of them.
 ENOUGH_REPLIES = 200
 ENOUGH_FOR_P999 = 2000
-# In an open loop, less answered than this of what was offered is a queue that grows.
+# Below this share of answered to offered requests, the queue grows.
 KEPT_UP = 0.9
 OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_idle_p50"))
 
@@ -27,47 +26,41 @@ class Few(NamedTuple):
 
 
 def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict, str]:
-    """Whether an open loop's rate holds, with confidence, and why not.
+    """The verdict on an open loop's rate, and the reason.
 
-    "unclear" where a confidence interval holds a bound, or a flow that is judged has too few replies, as
-    `too_few` says. Objectives count whatever segments they name. Bounds of the capacity, on what was before
-    the load and against a baseline do not; raises `ValueError` where there are no others.
+    "unclear": a bound lies within the confidence interval, or a judged flow has too few replies (`too_few`).
+    Objectives apply whatever segments they name. Raises `ValueError` if none of them can judge a rate.
     """
     if count := estimates.wrong(measured):
         return "fails", f"{count} wrong replies"
     answered, offered = estimates.throughput(measured), estimates.offered(measured)
     if answered.high < KEPT_UP * offered.value:
         return "fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered"
-    unclear, judged = "", 0
-    for objective in objectives.objective:
-        who, bounds = whose(objective), list(bounded(measured, objective))
-        judged += len(bounds)
-        if bounds and not there(measured, objective.flow):
+    judged = [(objective, list(bounded(measured, objective))) for objective in objectives.objective]
+    judged = [(objective, bounds) for objective, bounds in judged if bounds]
+    if not judged:
+        raise ValueError(f"--slo: no objective can judge a rate; give at least one of {', '.join(OF_A_RATE)}")
+    unclear = []
+    for objective, bounds in judged:
+        who = prefix(objective)
+        if not has_flow(measured, objective.flow):
             return "fails", f"{who}no such flow"
-        if bounds and not estimates.sent(measured, objective.flow):
-            unclear = unclear or f"{who}nothing was due"
+        if not estimates.sent(measured, objective.flow):
+            unclear.append(f"{who}nothing was due")
             continue
         for bound in bounds:
-            if bound.found is None:
-                return "fails", f"{who}{bound.what}: no reply"
-            verdict = _confident(bound, bound.found)
-            why = f"{who}{bound.what} {bound.found.value:.4g}{spaced(bound.unit)}"
+            verdict, value = _confident(bound)
             if verdict == "fails":
-                return verdict, why
+                return verdict, f"{who}{bound.what} {value}"
             if verdict == "unclear":
-                unclear = unclear or why
-        if bounds and (few := _few(measured, objective)):
-            unclear = unclear or f"{who}{few.replies} of {few.needed} replies"
-    if not judged:
-        raise ValueError(
-            f"--slo: nothing that a rate is judged by; give at least one of {', '.join(OF_A_RATE)}"
-        )
-    return ("unclear", unclear) if unclear else ("holds", "")
+                unclear.append(f"{who}{bound.what} {value}")
+        if few := _few(measured, objective):
+            unclear.append(f"{who}{few.replies} of {few.needed} replies")
+    return ("unclear", unclear[0]) if unclear else ("holds", "")
 
 
 def too_few(measured: Sequence[Measured], objectives: Objectives) -> Few | None:
-    """Of the flows that a rate is judged by, the one that lacks the largest share of what a verdict needs;
-    None where all have enough."""
+    """The judged flow that lacks the largest share of the replies it needs; None if all have enough."""
     judged = (
         objective
         for objective in objectives.objective
@@ -83,11 +76,15 @@ def _few(measured: Sequence[Measured], objective: Objective) -> Few | None:
     return Few(replies, needed) if replies < needed else None
 
 
-def _confident(bound: Bound, found: Estimate) -> Verdict:
-    if bound.at == "least":
-        return "fails" if found.high < bound.bound else "holds" if found.low >= bound.bound else "unclear"
-    if found.low > bound.bound:
-        return "fails"
-    # That next to nothing failed could only be told with certainty from very many requests.
+def _confident(bound: Bound) -> tuple[Verdict, str]:
+    found = bound.found
+    if found is None:
+        return "fails", "of no reply"
+    value = f"{found.value:.4g}{spaced(bound.unit)}"
+    # Only very many requests could prove a small share of failures.
     high = found.value if bound.what == "failures" else found.high
-    return "holds" if high <= bound.bound else "unclear"
+    if bound.at == "least":
+        high, low, limit = -found.low, -found.high, -bound.bound
+    else:
+        low, limit = found.low, bound.bound
+    return ("fails" if low > limit else "holds" if high <= limit else "unclear"), value

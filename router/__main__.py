@@ -1,4 +1,4 @@
-"""`python -m router`: reads the settings and serves until it is told to stop."""
+"""`python -m router`: reads the settings and serves until a signal."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from workers.shared.strict_settings import SettingsError, read_settings
 
 
 def main() -> int:
-    """Serve. Returns the exit status: 78 when a setting has to change first."""
+    """Serve. Returns the exit status: 78 (EX_CONFIG) for a wrong setting."""
     try:
         settings = read_settings(RouterSettings)
         server = Server(settings) if settings.processes == 1 else None

@@ -1,11 +1,11 @@
-"""Settings of all tests."""
+"""Settings for all tests: the hypothesis profile and garbage collection."""
 
 import gc
 
 from hypothesis import HealthCheck, settings
 
-# No deadline per example: it would depend on the machine. Examples are the same in each run, so that failures
-# can be reproduced.
+# No deadline, because the time of an example depends on the machine. The examples are the same in every run,
+# so that a failure can be repeated.
 settings.register_profile(
     "triptych",
     deadline=None,
@@ -17,11 +17,12 @@ settings.load_profile("triptych")
 
 
 def pytest_collection_finish() -> None:
-    # With vLLM, torch and Ray imported, a full collection stops the event loop for more than 0.3 s.
+    # With vLLM, torch and Ray imported, a full collection stops a test's event loop for a third of a second.
+    # Frozen objects are not visited.
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    # Otherwise libraries report leaks at exit.
+    # Libraries that look for leaks at exit would find the frozen objects.
     gc.unfreeze()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # vLLM sends tensors over this size as separate message parts, which costs both processes more than a copy.
 _ZERO_COPY_BYTES = 1 << 16
 # On a CPU, oneDNN compiles a kernel for each new shape and keeps 1,024 of them. Fewer need less memory and
-# are as fast (`loadtests.bench.engine_memory`).
+# are as fast (docs/PERFORMANCE.md).
 ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 ONEDNN_KERNELS = 64
 

@@ -1,1 +1,1 @@
-"""Benchmarks that print ratios measured in one run."""
+"""Benchmarks that compare systems side by side in one run. docs/BENCHMARKS.md has the results."""

@@ -1,9 +1,9 @@
-"""Everything side by side on this machine, in one run.
+"""Compare Triptych with other servers of the same vectors, side by side on this machine in one run.
 
     python -m loadtests.bench [--quick] [--only NAME] [--out build/bench]
 
-Writes NAME.json for each benchmark, and benchmarks.md from all of those in the folder, targets first. Stock
-vLLM and our worker serve the same generated checkpoints, with one thread for each engine.
+Writes NAME.json for each benchmark, and benchmarks.md from all JSON files in the folder. All systems serve
+the same generated checkpoints, with one thread for each engine.
 """
 
 import argparse
@@ -20,17 +20,17 @@ import msgspec
 import uvloop
 
 from loadtests.bench.measure import FULL, QUICK, Scale
-from loadtests.bench.report import markdown
-from loadtests.bench.results import Result
-from loadtests.bench.sections import latency, overload, pools, recipe, router_alone, throughput
+from loadtests.bench.rows import Result
+from loadtests.bench.sections import latency, mix, overload, recipe, router_alone, throughput
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Servers
+from loadtests.bench.summary import markdown
 
-# Neighbours share engines, so that few are started.
+# Neighbours share engines.
 SECTIONS: dict[str, Section] = {
     "router": router_alone.SECTION,
     "throughput": throughput.SECTION,
-    "pools": pools.SECTION,
+    "mix": mix.SECTION,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
     "recipe-nano": recipe.NANO,
@@ -40,9 +40,7 @@ SECTIONS: dict[str, Section] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer and shorter rounds, and without three pools"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and no three pools")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="default: %(default)s")
     options = parser.parse_args()
@@ -59,7 +57,7 @@ def main() -> int:
 
 
 def run(names: Sequence[str], scale: Scale, out: Path) -> None:
-    """Run benchmarks one after another, each leaving its file behind."""
+    """Run benchmarks one after another. Each writes its file."""
     work = out / "work"
     work.mkdir(exist_ok=True)
     servers = Servers(work)
@@ -87,7 +85,7 @@ def run(names: Sequence[str], scale: Scale, out: Path) -> None:
 
 
 def read_results(out: Path) -> dict[str, Result]:
-    """By name, in the order of a run; older files too."""
+    """Results by name, also those of earlier runs."""
     paths = {name: out / f"{name}.json" for name in SECTIONS}
     return {
         name: msgspec.json.decode(path.read_bytes(), type=Result)
@@ -97,7 +95,7 @@ def read_results(out: Path) -> dict[str, Result]:
 
 
 def machine() -> str:
-    """The processor and how many there are."""
+    """The number and model of the processors."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.machine()
@@ -105,7 +103,7 @@ def machine() -> str:
 
 
 def revision() -> str:
-    """The commit, marked where the tree has changes."""
+    """The commit, marked if the tree has changes."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     )

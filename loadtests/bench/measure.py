@@ -1,36 +1,34 @@
-"""Ways of asking for the same vectors, measured side by side: interleaved rounds into one row each."""
+"""Measures several systems side by side, in interleaved rounds."""
 
 import asyncio
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from loadtests.bench.cpu import Meter
-from loadtests.bench.http import Reply
-from loadtests.bench.load import Read, Round, Stream, Vector, closed_loop
-from loadtests.bench.results import Row
+from loadtests.bench.loops import Read, Reply, Request, Vector, closed_loop
+from loadtests.bench.rows import Row
 from loadtests.bench.stats import percentile
 from loadtests.processes import Process
 
-# vLLM's processes on a CPU spin for a second after their last step; the next way must not pay for it.
+# vLLM on a CPU spins for a second after its last step. The next system waits until it has stopped.
 SETTLE_SECONDS = 1.3
-# Largest difference that a value of a unit vector may have between two ways, in float32.
+# Largest difference of a value of a unit vector between two systems, in float32.
 TOLERANCE = 1e-5
-# One reply in so many is read, its vectors checked and compared.
+# The vectors of one reply in so many are checked.
 SAMPLE = 40
 
-
 Groups = Mapping[str, Sequence[Process]]
-"""Processes with all below them, by the name under which their CPU time is counted."""
+"""Processes by the name under which their CPU time is counted."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: rounds that count, and about how long each takes."""
+    """The number of measured rounds, and about how long each takes."""
 
     rounds: int
     seconds: float
@@ -43,21 +41,22 @@ QUICK = Scale(rounds=2, seconds=0.6, quick=True)
 
 @dataclass(frozen=True)
 class Way:
-    """One system. `streams` makes the requests for some texts, given as one list for each request.
+    """One system: its address, its requests (from the texts of one request), and how to read a reply.
 
-    `read_all`: its client has to read every reply to get its vectors.
+    With `read_all` its client has to read every reply to get the vectors.
     """
 
     name: str
     processes: Groups
-    streams: Callable[[Sequence[list[str]], int], list[Stream]]
+    url: str
+    make: Callable[[list[str]], bytes]
     read: Read
     read_all: bool = False
 
 
 @dataclass(frozen=True)
 class Load:
-    """So many texts of so many tokens a request, over so many connections."""
+    """Requests of `texts` texts of `tokens` tokens each, over `concurrency` connections."""
 
     name: str
     concurrency: int
@@ -66,33 +65,32 @@ class Load:
 
 
 class Collector:
-    """Rounds of one way under one load become its row."""
+    """Adds up the rounds of one system under one load."""
 
     def __init__(self, load: str, system: str) -> None:
         self.row = Row(load=load, system=system)
         self._cpu: dict[str, float] = {}
         self._all = self._elsewhere = self._stolen = 0.0
 
-    def add(self, replies: Sequence[Reply], items_per_second: float | None = None) -> None:
-        """Count replies; latencies are those of the good ones, from the moment they were due."""
+    def add(self, replies: Sequence[Reply], items_per_second: float) -> None:
+        """Add a round. Latency is that of good replies, from the moment they were due."""
         row = self.row
         good = [(reply.end - reply.due) * 1e3 for reply in replies if reply.good]
         if good:
             row.p50_ms.append(percentile(good, 0.5))
             row.p99_ms.append(percentile(good, 0.99))
-        if items_per_second is not None:
-            row.items_per_second.append(items_per_second)
+        row.items_per_second.append(items_per_second)
         row.requests += len(replies)
         row.items += sum(reply.request.items for reply in replies if reply.good)
         for reply in replies:
             if not reply.good:
-                row.failures[str(reply.status)] = row.failures.get(str(reply.status), 0) + 1
+                row.fail(str(reply.status))
 
     def figure(self, name: str, value: float) -> None:
         self.row.figures.setdefault(name, []).append(value)
 
     def check(self, vectors: Mapping[int, list[Vector]], reference: Mapping[int, list[Vector]]) -> None:
-        """Count the vectors that are no unit vectors, or not those that another way gave for the text."""
+        """Count vectors that are not of length 1, or differ from `reference` for the same request."""
         for number, own in vectors.items():
             others = reference.get(number, own)
             self.row.vectors_checked += len(own)
@@ -103,7 +101,7 @@ class Collector:
 
     @contextmanager
     def metered(self, processes: Groups) -> Iterator[None]:
-        """Account for the CPU time of everything that happens inside, to the items added inside."""
+        """Count the CPU time spent inside for the items added inside."""
         meter = Meter({name: [process.pid for process in group] for name, group in processes.items()})
         yield
         spent = meter.read()
@@ -119,53 +117,47 @@ class Collector:
 
 
 def differ(one: Vector, other: Vector) -> bool:
-    """Whether the two are not the same unit vector."""
+    """Whether two vectors are not the same unit vector."""
     if one.shape != other.shape or one.ndim != 1 or not np.isfinite(one).all():
         return True
     return bool(abs(np.linalg.norm(one) - 1) > 1e-3) or not np.abs(one - other).max() < TOLERANCE
 
 
-@dataclass
-class _Pace:
-    """How many requests make a round of the wanted length, from the rates seen so far."""
-
-    load: Load
-    seconds: float
-    rates: list[float] = field(default_factory=list)
-
-    def count(self) -> int:
-        least = 3 * self.load.concurrency
-        if not self.rates:
-            return max(least, 24 // self.load.texts)
-        return max(least, math.ceil(self.rates[-1] * self.seconds / self.load.texts) + self.load.concurrency)
-
-
 async def side_by_side(
     load: Load, ways: Sequence[Way], draw: Callable[[str, int, int], list[str]], scale: Scale
 ) -> list[Row]:
-    """One row for each way. The first round warms up and is not counted; all ways get the same texts."""
-    collectors = [Collector(load.name, way.name) for way in ways]
-    paces = [_Pace(load, scale.seconds) for _ in ways]
+    """One row for each system. All get the same texts."""
+    collectors: list[Collector] = []
+    rates = [0.0] * len(ways)
     for number in tqdm(range(scale.rounds + 1), desc=load.name, unit="round", leave=False):
+        if number < 2:
+            # The first round is a warm-up.
+            collectors = [Collector(load.name, way.name) for way in ways]
         reference: dict[int, list[Vector]] = {}
-        for way, collector, pace in zip(ways, collectors, paces, strict=True):
-            texts = draw(f"{load.name} {number}", pace.count() * load.texts, load.tokens)
-            requests = [texts[start : start + load.texts] for start in range(0, len(texts), load.texts)]
-            streams = way.streams(requests, load.concurrency)
+        for index, (way, collector) in enumerate(zip(ways, collectors, strict=True)):
+            count = _requests(load, rates[index], scale.seconds)
+            texts = draw(f"{load.name} {number}", count * load.texts, load.tokens)
+            requests = [
+                Request(
+                    place,
+                    way.make(texts[place * load.texts : (place + 1) * load.texts]),
+                    load.texts,
+                    keep=way.read_all or place % SAMPLE == 0,
+                )
+                for place in range(count)
+            ]
             await asyncio.sleep(SETTLE_SECONDS)
-            if not number:
-                warm = await closed_loop(streams, way.read, read_all=way.read_all)
-                pace.rates.append(warm.items_per_second)
-                continue
             with collector.metered(way.processes):
-                done = await closed_loop(streams, way.read, read_all=way.read_all)
+                done = await closed_loop(way.url, requests, load.concurrency, way.read, read_all=way.read_all)
                 collector.add(done.replies, done.items_per_second)
-            pace.rates.append(done.items_per_second)
-            vectors = sampled(done)
+            rates[index] = done.items_per_second
+            vectors = {place: its for place, its in done.vectors.items() if place % SAMPLE == 0}
             collector.check(vectors, reference)
             reference = {**vectors, **reference}
     return [collector.row for collector in collectors]
 
 
-def sampled(done: Round) -> dict[int, list[Vector]]:
-    return {number: vectors for number, vectors in done.vectors.items() if number % SAMPLE == 0}
+def _requests(load: Load, rate: float, seconds: float) -> int:
+    """The number of requests that take about `seconds` at the last round's `rate`."""
+    least = max(3 * load.concurrency, 24 // load.texts)
+    return max(least, math.ceil(rate * seconds / load.texts) + load.concurrency) if rate else least

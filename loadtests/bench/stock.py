@@ -1,4 +1,4 @@
-"""A variant as stock vLLM takes it: the official layout, without the projector it does not know."""
+"""A variant for stock vLLM: the official layout without the projector, which vLLM does not know."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ T = TypeVar("T")
 def stock_copy(variant: Path, folder: Path) -> Path:
     """Write `variant` to `folder` for `Qwen2_5_VLForConditionalGeneration`; returns the folder.
 
-    Loads one shard at a time into memory: meant for the small checkpoints of benchmarks.
+    Loads one shard at a time.
     """
     folder.mkdir(parents=True)
     index_path = variant / layout.INDEX

@@ -1,13 +1,13 @@
-"""A worker that answers at once, so that what is measured is the router.
+"""A worker that answers at once, to measure the router alone.
 
-    python -m loadtests.bench.stub --port 8101 [--dimensions 2048] [--status 200]
+    python -m loadtests.bench.stub PORT STATUS
 
-Its frames are made up front: every item of every batch gets the same unit vector. With another status it
-answers every batch with that, and still says that it is ready.
+With status 200 every item gets the same unit vector, from frames made in advance. With another status every
+batch gets that status, while the worker still says it is ready.
 """
 
-import argparse
 import asyncio
+import sys
 from typing import cast
 
 import httptools
@@ -27,59 +27,55 @@ from workers.shared.contract import (
     space_header,
 )
 
-MOST_ITEMS = 1024
-TOKENS = 22
+MOST_ITEMS, TOKENS, DIMENSIONS = 1024, 22, 2048
 
 
 class Batch(msgspec.Struct):
-    """A request as far as the stub reads it: how many items there are."""
+    """The part of a request that the stub reads."""
 
     items: list[msgspec.Raw]
 
 
 class Answers:
-    """What is sent, ready to be put together."""
+    """Replies made in advance."""
 
-    def __init__(self, dimensions: int, status: int) -> None:
+    def __init__(self, status: int) -> None:
         info = Info(
             task="retrieval",
             model="stub",
             space="0" * 16,
             instance="stub",
             revision=None,
-            dimensions=dimensions,
+            dimensions=DIMENSIONS,
             multivector_dimensions=None,
             max_tokens=32_768,
             batch_tokens=8192,
             versions={},
         )
-        values = np.random.default_rng(0).standard_normal(dimensions).astype("<f4")
+        values = np.random.default_rng(0).standard_normal(DIMENSIONS).astype("<f4")
         data = (values / np.linalg.norm(values)).tobytes()
         self._frames = [
-            encode_frame(Vector(index, TOKENS, (dimensions,), data)) for index in range(MOST_ITEMS)
+            encode_frame(Vector(index, TOKENS, (DIMENSIONS,), data)) for index in range(MOST_ITEMS)
         ]
         self._count = msgspec.msgpack.Decoder(Batch).decode
         self._status = status
-        self._beginning = (
-            f"HTTP/1.1 200 OK\r\n{SPACE_HEADER}: {space_header(info.task, info.space)}\r\ncontent-length: "
-        )
+        self._space = f"{SPACE_HEADER}: {space_header(info.task, info.space)}"
         self._info = reply(200, encode_info(info))
         self._failure = reply(status, b"{}")
 
     def to(self, path: bytes, body: bytes) -> bytes:
-        """The whole reply."""
+        """The reply to a request."""
         if path == ENCODE_PATH.encode():
             if self._status != 200:
                 return self._failure
-            frames = b"".join(self._frames[: len(self._count(body).items)])
-            return f"{self._beginning}{len(frames)}\r\n\r\n".encode() + frames
+            return reply(200, b"".join(self._frames[: len(self._count(body).items)]), self._space)
         if path == INFO_PATH.encode():
             return self._info
         return reply(200 if path == READY_PATH.encode() else 404, b"{}")
 
 
-def reply(status: int, body: bytes) -> bytes:
-    return f"HTTP/1.1 {status} -\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+def reply(status: int, body: bytes, header: str = "server: stub") -> bytes:
+    return f"HTTP/1.1 {status} -\r\n{header}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Stub(asyncio.Protocol):
@@ -108,19 +104,11 @@ class Stub(asyncio.Protocol):
         self._transport.write(self._answers.to(self._url, self._body))
 
 
-async def serve(port: int, answers: Answers) -> None:
+async def serve(port: int, status: int) -> None:
+    answers = Answers(status)
     server = await asyncio.get_running_loop().create_server(lambda: Stub(answers), "127.0.0.1", port)
     await server.serve_forever()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A worker that answers at once.")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--dimensions", type=int, default=2048)
-    parser.add_argument("--status", type=int, default=200)
-    options = parser.parse_args()
-    uvloop.run(serve(options.port, Answers(options.dimensions, options.status)))
-
-
 if __name__ == "__main__":
-    main()
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -9,19 +9,19 @@ WORDS = 400
 
 
 class Texts:
-    """Texts in the tokens of a checkpoint; the same seed gives the same texts."""
+    """Texts of a checkpoint's tokens. The same seed gives the same texts."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._words = single_token_words(Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
 
     def draw(self, seed: str, count: int, tokens: int) -> list[str]:
-        """`count` texts, each as long; two are the same less often than once in 400^`tokens`."""
+        """`count` texts of `tokens` tokens each."""
         draw = random.Random(seed)
         return ["".join(draw.choices(self._words, k=tokens)) for _ in range(count)]
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:
-    """Words of which any sequence has as many tokens as words."""
+    """Words that are one token each in any sequence."""
     words = [f" {word}" for word in ("the", "of", "and", "a", "in", "to", "is", "be", "on", "an")]
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     words += [tokenizer.decode([number]) for number in sorted(vocabulary.values())]

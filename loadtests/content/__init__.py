@@ -1,1 +1,1 @@
-"""What requests are filled with: texts, code and images, the same for the same seed, no two alike."""
+"""What requests are filled with: texts, code and images, reproducible from a seed."""

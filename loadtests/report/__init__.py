@@ -1,1 +1,1 @@
-"""What is written about a run: a page, and a text for the terminal."""
+"""The report on a run: an HTML page and text for the terminal."""

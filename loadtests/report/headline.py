@@ -1,22 +1,18 @@
-"""What has to be known of a run before anything else, in the order in which it counts."""
+"""The news of a run, most important first: failed checks, judgement, result, doubts about the harness."""
 
-import re
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from loadtests import estimates
-from loadtests.report.moments import counted, points
+from loadtests.objectives import read_objectives
+from loadtests.report.cuts import points
 from loadtests.report.words import duration, estimated, load_of, loads, number, peak, share
-from loadtests.results import WRONG, Capacity, Interval, Measured, Run
-from loadtests.slo import Judgement, Line
+from loadtests.results import WRONG, Capacity, Measured, Run, failed_checks, failure_counts, wrong
+from loadtests.slo import Judgement
 
 MARK = " †"
-"""Behind throughput that does not count, since checks failed."""
-# So many segments are each given a sentence.
+"""Follows throughput that does not count because checks failed."""
 MOST_SENTENCES = 3
-# As an objective says it, and as a line of a judgement does; not of another clock.
-_P99 = re.compile(r"(?<!service )(?<!router )\bp99(?:: .*, at most| *(?:<=|=|≤)) *([0-9.]+) *(ms|s)\b")
-_UNITS = {"ms": 1e-3, "s": 1.0}
 LIMITS = {
     "server": "limited by the server",
     "harness": "limited by the harness, so the server may hold more",
@@ -26,7 +22,7 @@ LIMITS = {
 
 
 class Banner(NamedTuple):
-    """`tone` says how good the news is; "plain" is neither."""
+    """One piece of news."""
 
     tone: Literal["bad", "warning", "good", "plain"]
     title: str
@@ -34,29 +30,22 @@ class Banner(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One of the figures at first sight. `rate`: its unit says what it is of. `void`: checks failed, and it
-    does not count."""
+    """One key figure. `void`: checks failed, so it does not count."""
 
     name: str
     value: str
     unit: str
-    rate: bool = False
     void: bool = False
 
 
 def banners(run: Run, judgement: Judgement | None) -> list[Banner]:
-    """Failed checks come first, then the judgement, then what was found."""
-    found = [_checks(run), None if judgement is None else _judged(judgement), _found(run), _harness(run)]
+    """The news, the most important first."""
+    found = [_checks(run), _judged(judgement) if judgement else None, _result(run), _harness(run)]
     return [banner for banner in found if banner is not None]
 
 
-def checks_failed(run: Run) -> bool:
-    """Whether a reply was not what was asked for, or the calm deployment's vectors were not right."""
-    return bool(_wrong(run)) or bool(run.golden.complaints)
-
-
 def chosen(run: Run) -> list[Measured]:
-    """What the figures at first sight are of: the capacity, or the highest load that there was."""
+    """The segments of the key figures: those at the capacity, or at the highest load."""
     if run.capacity is None:
         return [max(run.segments, key=peak)]
     held = [point for point in points(run) if point.verdict == "holds"]
@@ -64,124 +53,102 @@ def chosen(run: Run) -> list[Measured]:
     return [measured for point in at for measured in point.measured]
 
 
-def figures(run: Run) -> list[Figure]:
-    """Those at first sight."""
-    measured = chosen(run)
-    void = checks_failed(run)
-    failed = estimates.failure_share(measured, None)
-    p50, p99 = (estimates.latency(measured, part) for part in (0.5, 0.99))
-    return [
-        Figure("answered", number(estimates.throughput(measured, None).value), "requests/s", True, void),
-        Figure("items", number(estimates.items_per_second(measured, None).value), "items/s", True, void),
-        Figure("tokens", number(estimates.tokens_per_second(measured, None).value), "tokens/s", True, void),
-        Figure("p50", *_split(estimated(p50, duration))),
-        Figure("p99", *_split(estimated(p99, duration))),
-        Figure("failed", *_split(share(failed.value))),
-    ]
-
-
-def p99_limit(run: Run, judgement: Judgement | None) -> float | None:
-    """What the 99th percentile of latency has to hold, in seconds; None where nothing says."""
-    texts = [line.text for line in judgement.lines] if judgement else []
-    if run.capacity is not None:
-        texts.append(run.capacity.objective)
-    found = [match for match in map(_P99.search, texts) if match]
-    return min((float(match[1]) * _UNITS[match[2]] for match in found), default=None)
-
-
 def about_chosen(run: Run) -> str:
-    """What `figures` are of."""
+    """The load of the key figures, in words."""
     segment = chosen(run)[0].segment
-    load = load_of(segment)
+    load, (low, high, _) = load_of(segment), loads(segment)
     if run.capacity is not None:
         return f"at the rate that holds, {load}" if run.capacity.rate else f"at the lowest rate tried, {load}"
     if len(run.segments) > 1:
         return f"at the highest load, {load}"
-    low, high, _ = loads(segment)
     return f"at {load}" if low == high else f"from {load}"
 
 
-def _split(text: str) -> tuple[str, str]:
-    value, _, unit = text.partition(" ")
-    return value, unit
+def figures(run: Run) -> list[Figure]:
+    """The key figures."""
+    measured, void = chosen(run), bool(failed_checks(run))
+    rates = {
+        "answered": (estimates.throughput(measured), "requests/s"),
+        "items": (estimates.items_per_second(measured), "items/s"),
+        "tokens": (estimates.tokens_per_second(measured), "tokens/s"),
+    }
+    found = [Figure(name, number(rate.value), unit, void) for name, (rate, unit) in rates.items()]
+    texts = {
+        "p50": estimated(estimates.latency(measured, 0.5), duration),
+        "p99": estimated(estimates.latency(measured, 0.99), duration),
+        "failed": share(estimates.failure_share(measured).value),
+    }
+    for name, text in texts.items():
+        value, _, unit = text.partition(" ")
+        found.append(Figure(name, value, unit))
+    return found
+
+
+def p99_limit(run: Run, judgement: Judgement | None) -> float | None:
+    """The tightest bound of the p99 in seconds, from the judgement or the search; None if there is no
+    bound."""
+    lines = judgement.lines if judgement else []
+    found = [line.bound.bound for line in lines if line.bound and line.bound.what == "p99"]
+    if run.capacity is not None and "=" in run.capacity.objective:
+        with suppress(ValueError):
+            objectives = read_objectives(run.capacity.objective).objective
+            found += [objective.p99_ms for objective in objectives if objective.p99_ms is not None]
+    return min(found) / 1e3 if found else None
 
 
 def _checks(run: Run) -> Banner | None:
-    if not checks_failed(run):
+    if not failed_checks(run):
         return None
-    wrong = _wrong(run)
-    lines = [f"{kind.removeprefix(WRONG)}: {count:,}" for kind, count in wrong.items()]
+    lines = [
+        f"{kind.removeprefix(WRONG)}: {sum(by_flow.values()):,}"
+        for kind, by_flow in failure_counts(run).items()
+        if kind.startswith(WRONG)
+    ]
     lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
-    lines.append("Throughput below is marked (†): work that was not done right does not count.")
-    if wrong:
-        total = sum(wrong.values())
-        asked = f"{total:,} of {total + _good(run):,} replies were not what was asked for"
-    else:
-        asked = "the deployment's own vectors are not right"
-    return Banner("bad", f"CHECKS FAILED: {asked}", lines)
-
-
-def _wrong(run: Run) -> dict[str, int]:
-    """By kind, while the load settled too."""
-    found: dict[str, int] = {}
-    for interval in _intervals(run):
-        for kind, count in interval.failures.items():
-            if kind.startswith(WRONG):
-                found[kind] = found.get(kind, 0) + count
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
-
-
-def _good(run: Run) -> int:
-    return sum(sum(interval.clocks.get("total", {}).values()) for interval in _intervals(run))
-
-
-def _intervals(run: Run) -> Iterator[Interval]:
-    return (one for measured in run.segments for row in measured.intervals.values() for one in row)
+    lines.append("Throughput below is marked (†): wrong work does not count.")
+    what = "the vectors of the deployment are wrong"
+    if count := wrong(run):
+        every = (one for measured in run.segments for row in measured.intervals.values() for one in row)
+        good = sum(sum(one.clocks.get("total", {}).values()) for one in every)
+        what = f"{count:,} of {count + good:,} replies were wrong"
+    return Banner("bad", f"CHECKS FAILED: {what}", lines)
 
 
 def _judged(judgement: Judgement) -> Banner:
-    lines = [_judged_line(line) for line in judgement.lines]
-    if judgement.passed:
-        return Banner("good", "PASS: every objective holds", lines)
-    failed = sum(not line.holds for line in judgement.lines)
-    return Banner("bad", f"FAIL: {failed} of {len(lines)} objectives do not hold", lines)
-
-
-def _judged_line(line: Line) -> str:
-    close = " (close: its 95 % interval has the bound in it)" if line.close else ""
-    return f"{'holds' if line.holds else 'FAILS'}: {line.text}{close}"
-
-
-def _found(run: Run) -> Banner:
-    if run.capacity is not None:
-        return _capacity(run, run.capacity)
-    mark = MARK if checks_failed(run) else ""
-    sentences = [_sentence(measured, mark) for measured in run.segments]
-    if len(sentences) == 1:
-        return Banner("plain", sentences[0], [])
-    top = max(range(len(sentences)), key=lambda index: peak(run.segments[index]))
-    named = [
-        f"{measured.segment.name}: {text[0].lower()}{text[1:]}"
-        for measured, text in zip(run.segments, sentences, strict=True)
+    lines = [
+        f"{'holds' if line.holds else 'FAILS'}: {line.text}"
+        f"{' (close: within the 95 % interval)' if line.close else ''}"
+        for line in judgement.lines
     ]
-    return Banner("plain", sentences[top], named if len(named) <= MOST_SENTENCES else [])
+    if judgement.passed:
+        return Banner("good", "PASS: every objective is met", lines)
+    failed = sum(not line.holds for line in judgement.lines)
+    return Banner("bad", f"FAIL: {failed} of {len(lines)} objectives are not met", lines)
+
+
+def _result(run: Run) -> Banner:
+    if run.capacity is not None:
+        return _capacity(run.capacity)
+    mark = MARK if failed_checks(run) else ""
+    sentences = {measured.segment.name: _sentence(measured, mark) for measured in run.segments}
+    title = sentences[max(run.segments, key=peak).segment.name]
+    few = 1 < len(sentences) <= MOST_SENTENCES
+    return Banner("plain", title, [f"{name}: {text}" for name, text in sentences.items()] if few else [])
 
 
 def _sentence(measured: Measured, mark: str) -> str:
-    p50, p99 = (estimates.latency([measured], part) for part in (0.5, 0.99))
     low, high, _ = loads(measured.segment)
-    sent = sum(interval.sent for interval in counted(measured))
-    failed = sum(estimates.failures([measured], None).values())
-    items = estimates.items_per_second([measured], None).value
-    tokens = estimates.tokens_per_second([measured], None).value
+    p50, p99 = (estimated(estimates.latency([measured], part), duration) for part in (0.5, 0.99))
+    failed = sum(estimates.failures([measured]).values())
+    items = number(estimates.items_per_second([measured]).value)
+    tokens = number(estimates.tokens_per_second([measured]).value)
     return (
-        f"{'At' if low == high else 'From'} {load_of(measured.segment)}: "
-        f"p50 {estimated(p50, duration)}, p99 {estimated(p99, duration)}, "
-        f"{failed:,} of {sent:,} failed, {number(items)} items/s{mark}, {number(tokens)} tokens/s{mark}"
+        f"{'At' if low == high else 'From'} {load_of(measured.segment)}: p50 {p50}, p99 {p99}, "
+        f"{failed:,} of {estimates.sent([measured]):,} failed, {items} items/s{mark}, {tokens} tokens/s{mark}"
     )
 
 
-def _capacity(run: Run, capacity: Capacity) -> Banner:
+def _capacity(capacity: Capacity) -> Banner:
     lines = [f"probe at {number(probe.rate)}/s: {probe.why}" for probe in capacity.probes if probe.why]
     if not capacity.rate and capacity.limited_by == "replies":
         last = capacity.probes[-1]
@@ -189,7 +156,7 @@ def _capacity(run: Run, capacity: Capacity) -> Banner:
         return Banner("warning", title, lines)
     if not capacity.rate:
         least = min((probe.rate for probe in capacity.probes), default=0.0)
-        title = f"No rate that was tried holds {capacity.objective}; the least was {number(least)} requests/s"
+        title = f"No rate meets {capacity.objective}; the lowest tried was {number(least)} requests/s"
         return Banner("bad", title, lines)
     bracket = "" if capacity.fails_at is None else f" (less than {number(capacity.fails_at)})"
     title = (
@@ -200,12 +167,9 @@ def _capacity(run: Run, capacity: Capacity) -> Banner:
 
 
 def _harness(run: Run) -> Banner | None:
-    """Amber where the harness may have been what was measured."""
-    by_reason: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for measured in run.segments:
         if reason := estimates.bottleneck([measured]):
-            by_reason.setdefault(reason, []).append(measured.segment.name)
-    if not by_reason:
-        return None
-    lines = [f"{', '.join(dict.fromkeys(names))}: {reason}" for reason, names in by_reason.items()]
-    return Banner("warning", "The harness itself may have been the limit", lines)
+            names.setdefault(reason, []).append(measured.segment.name)
+    lines = [f"{', '.join(dict.fromkeys(its))}: {reason}" for reason, its in names.items()]
+    return Banner("warning", "The harness itself may have been the limit", lines) if lines else None

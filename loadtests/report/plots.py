@@ -1,250 +1,231 @@
-"""The figures of a run: by load, over time, of the server, and by flow."""
+"""The figures of a run: by load, over time, of the server, by flow, and where the time goes."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from loadtests import estimates
-from loadtests.report.axes import amount_axis, broken, latency_axis, load_axis, time_axis
-from loadtests.report.moments import Column, Point, clock_percentile, moments
-from loadtests.report.svg import COLOURS, Drawer, Drawn
+from loadtests.report import figures as draw
+from loadtests.report import tables
+from loadtests.report.cuts import Moment, Point, latency, moments
+from loadtests.report.figures import Chart, Column
 from loadtests.report.words import duration, loads
-from loadtests.results import WRONG, Clock, Run, Series
+from loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
 
 # Fewer loads make no curve.
 LEAST_POINTS = 3
 MOST_LINES = 8
 MOST_KINDS = 5
-DASHED = (0, (5, 3))
-PANELS = {"cpu": "CPU"}
+MOST_FLOW_MOMENTS = 120
+BAR_HEIGHT = 0.32
 
 
-class Key(NamedTuple):
-    """One entry of a legend; `colour` is a name of the page's. `style` as in the page's: "line",
-    "dashed", "band" or "haze"."""
-
-    colour: str
-    label: str
-    style: str = "line"
-
-
-class Chart(NamedTuple):
-    """A figure with what stands around it on the page."""
-
-    title: str
-    unit: str
-    svg: str
-    keys: list[Key]
-    note: str = ""
-
-
-def by_load(drawer: Drawer, run: Run, points: Sequence[Point], limit: float | None) -> list[Chart]:
-    """Latency, and what is answered, against the load. Empty for fewer than three loads.
-
-    `limit` (seconds) is what p99 has to hold.
-    """
+def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Chart]:
+    """Latency and answered requests against the load; nothing below three loads. `limit`: of the p99, in
+    s."""
     if len(points) < LEAST_POINTS:
         return []
-    charts = [_latency_by_load(drawer, run, points, limit)]
-    return [*charts, _answered_by_load(drawer, run, points)]
+    return [_latency_by_load(run, points, limit), _answered_by_load(run, points)]
 
 
-def _latency_by_load(drawer: Drawer, run: Run, points: Sequence[Point], limit: float | None) -> Chart:
-    where = np.array([point.load for point in points])
-    p50, p90 = (_percentiles(points, part) for part in (0.5, 0.9))
-    nothing = (math.nan, math.nan, math.nan)
-    p99, low, high = np.array(
-        [estimates.latency(point.measured, 0.99) or nothing for point in points], float
-    ).T
-    keys = [Key("accent", "p99"), Key("accent", "95 % interval of p99", "haze")]
-    keys += [Key("s2", "p90"), Key("soft", "p50")]
-    with drawer.draw("Latency against load") as drawn:
-        axes = drawn.axes
-        axes.fill_between(where, low, high, color=COLOURS["accent"], alpha=0.18, lw=0)
-        axes.plot(where, p50, color=COLOURS["soft"])
-        axes.plot(where, p90, color=COLOURS["s2"])
-        axes.plot(where, p99, color=COLOURS["accent"], lw=2)
-        note = _marks(drawn, run, points, where, p99)
-        if limit is not None:
-            axes.axhline(limit, color=COLOURS["bad2"], ls=DASHED, lw=1.2)
-            keys.append(Key("bad2", f"to be held: {duration(limit)}", "dashed"))
-        latency_axis(axes, [p50, p99, high, np.array([limit or math.nan])])
-        load_axis(axes, where)
-    return Chart("Latency against load", loads(run.segments[0].segment)[2], drawn.svg, keys, note)
+def over_time(run: Run) -> list[Chart]:
+    """Latency, load, failures and requests in flight."""
+    seen = moments(run)
+    charts = [_latency_over_time(run, seen), _load_over_time(run, seen), _in_flight_over_time(run, seen)]
+    if kinds := list(failure_counts(run)):
+        charts.insert(2, _failures_over_time(run, seen, kinds))
+    return charts
 
 
-def _marks(drawn: Drawn, run: Run, points: Sequence[Point], where: Column, heights: Column) -> str:
-    """The loads that were tried; what did not hold is hollow."""
-    for point, at, height in zip(points, where, heights, strict=True):
-        face = "none" if point.verdict in ("fails", "unclear") else COLOURS["accent"]
-        drawn.axes.plot([at], [height], "o", ms=4.5, mec=COLOURS["accent"], mfc=face, clip_on=False, zorder=3)
-    if run.capacity is None:
-        return ""
-    if run.capacity.rate:
-        drawn.axes.axvline(run.capacity.rate, color=COLOURS["faint"], lw=1, ls=(0, (1.5, 2.5)))
-    return "Filled: holds. Hollow: does not. Dotted: the rate that holds."
-
-
-def _answered_by_load(drawer: Drawer, run: Run, points: Sequence[Point]) -> Chart:
-    unit = loads(run.segments[0].segment)[2]
-    where = np.array([point.load for point in points])
-    answered = np.array([estimates.throughput(point.measured, None).value for point in points])
-    keys = [Key("accent", "answered well")]
-    with drawer.draw("Answered against load") as drawn:
-        if run.loop == "open":
-            where = np.array([estimates.offered(point.measured, None).value for point in points])
-            order = np.argsort(where)
-            points = [points[number] for number in order]
-            where, answered = where[order], answered[order]
-            drawn.axes.plot([0, where.max()], [0, where.max()], color=COLOURS["faint"], ls=DASHED, lw=1)
-            keys.append(Key("faint", "all that was asked", "dashed"))
-        drawn.axes.plot(where, answered, color=COLOURS["accent"], lw=2)
-        _marks(drawn, run, points, where, answered)
-        load_axis(drawn.axes, where)
-        amount_axis(drawn.axes)
-    return Chart("Answered against load", unit, drawn.svg, keys)
-
-
-def over_time(drawer: Drawer, run: Run) -> list[Chart]:
-    """What the clients saw."""
-    lines: list[tuple[Clock, float]] = [("total", 0.5), ("total", 0.99), ("router", 0.5), ("router", 0.99)]
-    seen = moments(run, lines)
-    failures = [_failures(drawer, run, seen.at, seen.failures)] if seen.failures else []
-    return [
-        _latency_over_time(drawer, run, seen.at, seen.latency),
-        _load_over_time(drawer, run, seen.at, seen.offered, seen.answered),
-        *failures,
-        _in_flight(drawer, run, seen.at, seen.in_flight),
-    ]
-
-
-def _latency_over_time(
-    drawer: Drawer, run: Run, at: Column, latency: dict[tuple[Clock, float], Column]
-) -> Chart:
-    styles: dict[tuple[Clock, float], tuple[str, str]] = {
-        ("total", 0.99): ("accent", "p99"),
-        ("total", 0.5): ("soft", "p50"),
-        ("router", 0.99): ("s2", "p99, the server's clock"),
-        ("router", 0.5): ("s3", "p50, the server's clock"),
-    }
-    keys = []
-    with drawer.draw("Latency over time") as drawn:
-        unit = time_axis(drawn.axes, run)
-        for line, (colour, label) in styles.items():
-            if np.isfinite(latency[line]).any():
-                # The server's clock is often so near that a whole line would hide the other.
-                dashed = line[0] == "router"
-                style: Any = {"ls": DASHED, "lw": 1.1} if dashed else {"lw": 1.4}
-                drawn.axes.plot(at / unit, latency[line], color=COLOURS[colour], **style)
-                keys.append(Key(colour, label, "dashed" if dashed else "line"))
-        latency_axis(drawn.axes, latency.values())
-    return Chart("Latency", "", drawn.svg, keys)
-
-
-def _load_over_time(drawer: Drawer, run: Run, at: Column, offered: Column, answered: Column) -> Chart:
-    asked = "due" if run.loop == "open" else "sent"
-    with drawer.draw("Load over time") as drawn:
-        unit = time_axis(drawn.axes, run)
-        drawn.axes.plot(at / unit, offered, color=COLOURS["faint"], lw=1.2)
-        drawn.axes.plot(at / unit, answered, color=COLOURS["accent"])
-        amount_axis(drawn.axes)
-    return Chart("Load", "requests/s", drawn.svg, [Key("accent", "answered well"), Key("faint", asked)])
-
-
-def _failures(drawer: Drawer, run: Run, at: Column, failures: dict[str, Column]) -> Chart:
-    # Those found by the checks stand below, in the strongest colour.
-    order = sorted(failures, key=lambda kind: (not kind.startswith(WRONG), -np.nansum(failures[kind])))
-    named = order if len(order) <= MOST_KINDS else order[: MOST_KINDS - 1]
-    rows = [(kind, np.nan_to_num(failures[kind])) for kind in named]
-    if rest := order[len(named) :]:
-        together = np.sum([np.nan_to_num(failures[kind]) for kind in rest], axis=0)
-        rows.append((f"{len(rest)} other kinds", together))
-    keys = []
-    with drawer.draw("Failures over time") as drawn:
-        unit = time_axis(drawn.axes, run)
-        base = np.zeros(len(at))
-        for number, (kind, column) in enumerate(rows, 1):
-            colour = f"bad{number}"
-            drawn.axes.fill_between(at / unit, base, base + column, step="mid", color=COLOURS[colour], lw=0)
-            base = base + column
-            keys.append(Key(colour, kind, "band"))
-        drawn.axes.set_ylim(0, 1.08 * base.max() or 1)
-        amount_axis(drawn.axes)
-    return Chart("Failures", "requests/s", drawn.svg, keys)
-
-
-def _in_flight(drawer: Drawer, run: Run, at: Column, in_flight: Column) -> Chart:
-    with drawer.draw("Requests in flight over time") as drawn:
-        unit = time_axis(drawn.axes, run)
-        drawn.axes.fill_between(at / unit, 0, in_flight, color=COLOURS["accent"], alpha=0.15, lw=0)
-        drawn.axes.plot(at / unit, in_flight, color=COLOURS["accent"], lw=1.2)
-        amount_axis(drawn.axes)
-    return Chart("In flight", "requests", drawn.svg, [])
-
-
-def of_server(drawer: Drawer, run: Run) -> list[Chart]:
-    """What the server says of itself, a figure for each panel and unit."""
+def of_server(run: Run) -> list[Chart]:
+    """The server's own metrics, one chart for each panel and unit."""
     panels: dict[tuple[str, str], list[Series]] = {}
     for series in run.series:
         if series.at:
             panels.setdefault((series.panel, series.unit), []).append(series)
-    return [_panel(drawer, run, panel, unit, lines) for (panel, unit), lines in panels.items()]
+    return [_panel(run, panel, unit, lines) for (panel, unit), lines in panels.items()]
 
 
-def _panel(drawer: Drawer, run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
-    highest = sorted(range(len(lines)), key=lambda index: -max(lines[index].values))[:MOST_LINES]
-    # In the order in which they were given, so that colours stay from panel to panel.
-    shown = [lines[index] for index in sorted(highest)]
-    columns = []
-    with drawer.draw(f"{panel}, {unit}, over time") as drawn:
-        seconds = time_axis(drawn.axes, run)
-        for number, line in enumerate(shown, 1):
-            at, values = broken(line.at, line.values)
-            drawn.axes.plot(at / seconds, values, color=COLOURS[f"s{number}"], lw=1.3)
-            columns.append(values)
-        if unit == "s":
-            latency_axis(drawn.axes, columns)
-        else:
-            amount_axis(drawn.axes)
-    hidden = len(lines) - len(shown)
-    note = f"{hidden} more, which stay lower, are not drawn." if hidden else ""
-    keys = [Key(f"s{number}", line.name) for number, line in enumerate(shown, 1)]
-    return Chart(PANELS.get(panel, panel.capitalize()), "" if unit == "s" else unit, drawn.svg, keys, note)
-
-
-def by_flow(drawer: Drawer, run: Run, points: Sequence[Point]) -> list[Chart]:
-    """Latency of each flow, all on one scale: against the load where there are loads, else over time."""
+def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
+    """Latency of each flow on a common scale, against the load or, with few loads, over time."""
     flows = list(dict.fromkeys(flow for measured in run.segments for flow in measured.intervals))
     if len(flows) < 2:
         return []
     curve = len(points) >= LEAST_POINTS
-    axis = loads(run.segments[0].segment)[2] if curve else ""
-    found = {}
-    for flow in flows:
-        if curve:
-            where = np.array([point.load for point in points])
-            found[flow] = where, _percentiles(points, 0.5, flow), _percentiles(points, 0.99, flow)
-        else:
-            seen = moments(run, [("total", 0.5), ("total", 0.99)], flow, most=120)
-            found[flow] = seen.at, seen.latency["total", 0.5], seen.latency["total", 0.99]
-    every = [column for _, *columns in found.values() for column in columns]
-    keys = [Key("accent", "p99"), Key("soft", "p50")]
+    pieces: list[tuple[float, Sequence[Measured]]]
+    if curve:
+        pieces = [(point.load, point.measured) for point in points]
+    else:
+        seen = moments(run, MOST_FLOW_MOMENTS)
+        pieces = [(moment.at, [moment.measured] if moment.measured else []) for moment in seen]
+    where = np.array([at for at, _ in pieces])
+    found = {
+        flow: [np.array([latency(its, part, flow=flow) for _, its in pieces]) for part in (0.5, 0.99)]
+        for flow in flows
+    }
     charts = []
-    for flow, (where, p50, p99) in found.items():
-        with drawer.draw(f"Latency of {flow}") as drawn:
-            if curve:
-                load_axis(drawn.axes, where)
-                unit = 1.0
-            else:
-                unit = time_axis(drawn.axes, run)
-            drawn.axes.plot(where / unit, p50, color=COLOURS["soft"])
-            drawn.axes.plot(where / unit, p99, color=COLOURS["accent"])
-            latency_axis(drawn.axes, every)
-        charts.append(Chart(flow, axis, drawn.svg, keys))
+    for flow, (p50, p99) in found.items():
+        axes = draw.new_axes()
+        axes.plot(where, p99, color=draw.ACCENT, label="p99")
+        axes.plot(where, p50, color=draw.SOFT, label="p50")
+        draw.latency_axis(axes, [column for columns in found.values() for column in columns])
+        if curve:
+            axes.set_xlim(left=0)
+        else:
+            draw.time_axis(axes, run)
+        charts.append(draw.finish(axes, flow, loads(run.segments[0].segment)[2] if curve else ""))
     return charts
 
 
-def _percentiles(points: Iterable[Point], part: float, flow: str | None = None) -> Column:
-    return np.array([clock_percentile(point.measured, part, flow=flow) for point in points])
+def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
+    """The parts of the mean latency under each load."""
+    pieces = {measured.segment.name: [measured] for measured in run.segments}
+    if len(points) >= LEAST_POINTS:
+        pieces = {point.label: point.measured for point in points}
+    spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
+    if not spent:
+        return []
+    axes = draw.new_axes(0.9 + BAR_HEIGHT * len(spent))
+    # Shares of each mean, which differ too much for one axis of seconds.
+    totals = np.array([sum(parts.values()) for parts in spent.values()])
+    labels = [f"{label}: {duration(total)}" for label, total in zip(spent, totals, strict=True)]
+    base = np.zeros(len(spent))
+    for name in dict.fromkeys(name for parts in spent.values() for name in parts):
+        width = 100 * np.array([parts.get(name, 0.0) for parts in spent.values()]) / totals
+        axes.barh(range(len(spent)), width, left=base, height=0.7, label=name)
+        base += width
+    axes.set_yticks(range(len(spent)), labels, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.grid(visible=False)
+    return [draw.finish(axes, "Parts of the mean latency", "%")]
+
+
+def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> Chart:
+    where = np.array([point.load for point in points])
+    p50, p90 = (np.array([latency(point.measured, part) for point in points]) for part in (0.5, 0.9))
+    nothing = (math.nan, math.nan, math.nan)
+    found = [estimates.latency(point.measured, 0.99) or nothing for point in points]
+    p99, low, high = np.array(found, float).T
+    axes = draw.new_axes()
+    axes.plot(where, p99, color=draw.ACCENT, lw=2, label="p99")
+    axes.fill_between(where, low, high, color=draw.ACCENT, alpha=0.18, lw=0, label="95 % interval of p99")
+    axes.plot(where, p90, color=draw.ORANGE, label="p90")
+    axes.plot(where, p50, color=draw.SOFT, label="p50")
+    if limit is not None:
+        axes.axhline(limit, color=draw.RED, ls="--", lw=1.2, label=f"limit of p99: {duration(limit)}")
+    draw.latency_axis(axes, [p50, p99, high, np.array([limit or math.nan])])
+    axes.set_xlim(left=0)
+    note = ""
+    for point, at, height in zip(points, where, p99, strict=True):
+        face = "none" if point.verdict in ("fails", "unclear") else draw.ACCENT
+        axes.plot([at], [height], "o", ms=4.5, mec=draw.ACCENT, mfc=face, zorder=3)
+    if run.capacity is not None:
+        note = "Filled: holds. Hollow: does not. Dotted: the rate that holds."
+        axes.axvline(run.capacity.rate, color=draw.INK, lw=1, ls=":")
+    return draw.finish(axes, "Latency against load", loads(run.segments[0].segment)[2], note)
+
+
+def _answered_by_load(run: Run, points: Sequence[Point]) -> Chart:
+    where = np.array([point.load for point in points])
+    answered = np.array([estimates.throughput(point.measured).value for point in points])
+    axes = draw.new_axes()
+    if run.loop == "open":
+        where = np.array([estimates.offered(point.measured).value for point in points])
+        axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
+    order = np.argsort(where)
+    axes.plot(where[order], answered[order], "o-", color=draw.ACCENT, lw=2, ms=4.5, label="answered well")
+    axes.set_xlim(left=0)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Answered against load", loads(run.segments[0].segment)[2])
+
+
+def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
+    axes, drawn = draw.new_axes(), []
+    at = np.array([moment.at for moment in seen])
+    # The server's clock is often so near that a solid line would hide the other.
+    lines: list[tuple[Clock, float, str, str, str]] = [
+        ("total", 0.99, draw.ACCENT, "-", "p99"),
+        ("total", 0.5, draw.SOFT, "-", "p50"),
+        ("router", 0.99, draw.ORANGE, "--", "p99, server's clock"),
+        ("router", 0.5, draw.TEAL, "--", "p50, server's clock"),
+    ]
+    for clock, part, colour, style, label in lines:
+        column = np.array(
+            [latency([one.measured], part, clock) if one.measured else math.nan for one in seen]
+        )
+        if np.isfinite(column).any():
+            axes.plot(at, column, color=colour, ls=style, lw=1.3, label=label)
+            drawn.append(column)
+    draw.latency_axis(axes, drawn)
+    draw.time_axis(axes, run)
+    return draw.finish(axes, "Latency")
+
+
+def _load_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
+    axes = draw.new_axes()
+    at, sent = _per_second(seen, lambda one: one.sent)
+    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due" if run.loop == "open" else "sent")
+    axes.plot(*_per_second(seen, lambda one: one.done), color=draw.ACCENT, label="answered well")
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Load", "requests/s")
+
+
+def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) -> Chart:
+    # Wrong replies first: they matter most.
+    kinds = sorted(kinds, key=lambda kind: not kind.startswith(WRONG))
+    groups = [[kind] for kind in kinds[:MOST_KINDS]]
+    if rest := kinds[MOST_KINDS:]:
+        groups.append(rest)
+    columns = []
+    for group in groups:
+        at, column = _per_second(seen, lambda one: sum(one.failures.get(kind, 0) for kind in group))  # noqa: B023
+        columns.append(np.nan_to_num(column))
+    axes = draw.new_axes()
+    labels = [group[0] if len(group) == 1 else f"{len(group)} other kinds" for group in groups]
+    axes.stackplot(at, *columns, labels=labels, colors=draw.REDS, lw=0)
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "Failures", "requests/s")
+
+
+def _in_flight_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
+    rows = [one.measured.intervals.values() if one.measured else () for one in seen]
+    column = [sum(row[-1].in_flight for row in its if row) if its else math.nan for its in rows]
+    axes = draw.new_axes()
+    axes.plot([one.at for one in seen], column, color=draw.ACCENT, lw=1.2)
+    draw.time_axis(axes, run)
+    draw.amount_axis(axes)
+    return draw.finish(axes, "In flight", "requests")
+
+
+def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
+    highest = sorted(lines, key=lambda line: -max(line.values))[:MOST_LINES]
+    axes, columns = draw.new_axes(), []
+    # In their own order, so that colours agree between panels.
+    for line in (line for line in lines if line in highest):
+        at, values = draw.with_gaps(line.at, line.values)
+        axes.plot(at, values, lw=1.3, label=line.name)
+        columns.append(values)
+    draw.time_axis(axes, run)
+    if unit == "s":
+        draw.latency_axis(axes, columns)
+    else:
+        draw.amount_axis(axes)
+    hidden = len(lines) - len(highest)
+    note = f"{hidden} lower lines are not drawn." if hidden else ""
+    return draw.finish(
+        axes, panel.upper() if panel == "cpu" else panel.capitalize(), "" if unit == "s" else unit, note
+    )
+
+
+def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> tuple[Column, Column]:
+    rates = [
+        sum(sum(map(count, row)) for row in estimates.counted([one.measured])) / one.measured.segment.seconds
+        if one.measured
+        else math.nan
+        for one in seen
+    ]
+    return np.array([one.at for one in seen]), np.array(rates)

@@ -1,19 +1,27 @@
-"""The tables of a run, in words, as both the page and the terminal show them."""
+"""The tables of a run, for the page and the terminal."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from loadtests import estimates
-from loadtests.report.headline import MARK, checks_failed, chosen
-from loadtests.report.moments import clock_mean, clock_percentile
+from loadtests.report.cuts import latency, mean_time
+from loadtests.report.headline import MARK, chosen
 from loadtests.report.words import NOTHING, duration, estimated, interval, number, share
-from loadtests.results import Clock, Measured, Run
+from loadtests.results import Clock, Measured, Run, failed_checks, failure_counts
+
+ENOUGH_FOR_P999 = 1000
+PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}
+
+_RATES = (
+    estimates.offered,
+    estimates.throughput,
+    estimates.items_per_second,
+    estimates.tokens_per_second,
+)
 
 
 class Table(NamedTuple):
-    """`left` columns of words stand before those of figures; `wide` ones of words behind them."""
+    """A table whose first `left` columns are words and the others figures."""
 
     title: str
     head: Sequence[str]
@@ -22,160 +30,134 @@ class Table(NamedTuple):
     note: str = ""
 
 
-class Share(NamedTuple):
-    """A part of the time that requests take on average: `seconds` of the whole."""
-
-    name: str
-    seconds: float
-
-
-class Spent(NamedTuple):
-    """Where the time goes under one load; `shares` add up to the mean latency."""
-
-    label: str
-    shares: list[Share]
+def every(run: Run) -> list[Table]:
+    """All tables of the page."""
+    found = [loads(run, run.segments), probes(run), failures(run), clocks(run, run.segments), idle(run)]
+    return [table for table in [*found, harness(run)] if table.rows]
 
 
-def loads(run: Run, *, short: bool = False) -> Table:
-    """A row for each segment and flow; `short`: of a search only what its result is of."""
-    if short and run.capacity is not None:
-        run = msgspec.structs.replace(run, segments=chosen(run))
-    rows = estimates.rows(run)
-    mark = MARK if checks_failed(run) else ""
-    flows = len({row.flow for row in rows}) > 1
-    rare = any(row.p999 for row in rows)
-    head = ["segment", *(["flow"] if flows else []), "due/s" if run.loop == "open" else "sent/s"]
-    head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}", "p50", "p90", "p99 (95 % interval)"]
-    head += [*(["p99.9"] if rare else []), "failed"]
-    cells = [
-        [
-            row.segment,
-            *([row.flow or "all"] if flows else []),
-            *(estimated(of, number) for of in (row.offered, row.throughput, row.items, row.tokens)),
-            *(estimated(of, duration) for of in (row.p50, row.p90)),
-            interval(row.p99, duration),
-            *([estimated(row.p999, duration)] if rare else []),
-            share(row.failure_share.value),
-        ]
-        for row in rows
-    ]
-    return Table("Loads", head, cells, left=2 if flows else 1)
+def brief(run: Run) -> list[Table]:
+    """The tables of the terminal; after a search only its result."""
+    shown = run.segments if run.capacity is None else chosen(run)
+    found = [loads(run, shown), probes(run), clocks(run, shown), failures(run)]
+    return [table for table in found if table.rows]
 
 
-def clocks(run: Run, *, short: bool = False) -> Table:
-    """The same latency by the clients' clock, by that from the moment of sending, and by the server's."""
-    names: tuple[Clock, ...] = ("total", "service", "router")
-    segments = chosen(run) if short and run.capacity is not None else run.segments
+def loads(run: Run, segments: Iterable[Measured]) -> Table:
+    """One row for each segment and flow."""
+    mark = MARK if failed_checks(run) else ""
+    head = ["segment", "flow", "due/s" if run.loop == "open" else "sent/s"]
+    head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}"]
+    head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
     rows = []
-    for measured in segments:
-        times = [clock_percentile([measured], part, clock) for clock in names for part in (0.5, 0.99)]
-        rows.append([measured.segment.name, *(_time(time) for time in times)])
+    for one in segments:
+        flows = [None, *one.intervals] if len(one.intervals) > 1 else [*one.intervals]
+        for flow in flows:
+            rates = (rate([one], flow) for rate in _RATES)
+            p50, p90, p99 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99))
+            times = [estimated(p50, duration), estimated(p90, duration), interval(p99, duration)]
+            failed = share(estimates.failure_share([one], flow).value)
+            cells = [*(number(rate.value) for rate in rates), *times, _p999([one], flow), failed]
+            rows.append([one.segment.name, flow or "all", *cells])
+    return Table("Loads", head, rows, left=2)
+
+
+def clocks(run: Run, segments: Iterable[Measured]) -> Table:
+    """Latency by the client's clocks and by the server's."""
+    names: tuple[Clock, ...] = ("total", "service", "router")
+    rows = [
+        [one.segment.name, *(_time(latency([one], part, clock)) for clock in names for part in (0.5, 0.99))]
+        for one in segments
+    ]
     head = ["segment", *(f"{clock} {part}" for clock in names for part in ("p50", "p99"))]
     begin = "was due" if run.loop == "open" else "was sent"
-    note = f"total: since the request {begin}. service: since it was sent. router: what the server says."
+    note = f"total: since the request {begin}. service: since it was sent. router: by the server's clock."
     return Table("Clocks", head, rows, note=note)
 
 
-def _time(seconds: float) -> str:
-    return duration(seconds) if seconds == seconds else NOTHING
-
-
-def failures(run: Run) -> Table | None:
-    """By kind, over the whole run, while loads settled too. None: there were none."""
-    counts: dict[str, dict[str, int]] = {}
-    sent = 0
-    for measured in run.segments:
-        for flow, intervals in measured.intervals.items():
-            for one in intervals:
-                sent += one.sent
-                for kind, count in one.failures.items():
-                    by_flow = counts.setdefault(kind, {})
-                    by_flow[flow] = by_flow.get(flow, 0) + count
-    if not counts:
-        return None
-    order = sorted(counts, key=lambda kind: -sum(counts[kind].values()))
+def failures(run: Run) -> Table:
+    """Failures of the whole run by kind, settling included."""
     rows = []
-    for kind in order:
-        total = sum(counts[kind].values())
-        flows = ", ".join(f"{flow} {count:,}" for flow, count in counts[kind].items())
+    sent = sum(one.sent for its in run.segments for row in its.intervals.values() for one in row)
+    for kind, by_flow in failure_counts(run).items():
+        total = sum(by_flow.values())
+        flows = ", ".join(f"{flow} {count:,}" for flow, count in by_flow.items())
         rows.append([kind, flows, f"{total:,}", share(total / max(1, sent))])
     return Table("Failures", ["kind", "flows", "requests", "of all"], rows, left=2)
 
 
-def probes(run: Run) -> Table | None:
-    """What the search has tried, in its order. None: there was no search."""
-    if run.capacity is None:
-        return None
+def probes(run: Run) -> Table:
+    """The rates that a search tried, in their order."""
     rows = []
-    for probe in run.capacity.probes:
-        measured = [run.segments[index] for index in probe.segments]
-        p99 = _time(clock_percentile(measured, 0.99))
+    for probe in run.capacity.probes if run.capacity else ():
+        p99 = _time(latency([run.segments[index] for index in probe.segments], 0.99))
         rows.append([probe.verdict, probe.why or NOTHING, f"{number(probe.rate)}/s", p99])
     return Table("Search", ["verdict", "why", "rate", "p99"], rows, left=2)
 
 
 def harness(run: Run) -> Table:
-    """What the harness itself took, in the worst segment of each process."""
-    names = dict.fromkeys(process.name for measured in run.segments for process in measured.processes)
-    rows: list[Sequence[str]] = []
-    for name in names:
-        its = [one for measured in run.segments for one in measured.processes if one.name == name]
-        cpu, lag, late = (max(getattr(one, of) for one in its) for of in ("cpu", "lag", "late"))
+    """The worst segment of each process of the harness."""
+    rows = []
+    for name in dict.fromkeys(process.name for one in run.segments for process in one.processes):
+        its = [process for one in run.segments for process in one.processes if process.name == name]
+        cpu, lag, late = (max(getattr(process, of) for process in its) for of in ("cpu", "lag", "late"))
         rows.append([name, share(cpu), duration(lag), duration(late)])
-    busy = [measured.machine_cpu for measured in run.segments if measured.machine_cpu is not None]
-    note = f"The machine it ran on was busy to {share(max(busy))} at most." if busy else ""
-    head = ["process", "of a core", "event loop late (p99)", "sent late (p99)"]
-    return Table("The harness", head, rows, note=f"The worst segment of each process. {note}".strip())
+    busy = [one.machine_cpu for one in run.segments if one.machine_cpu is not None]
+    note = f"The worst segment of each. Its machine was up to {share(max(busy))} busy." if busy else ""
+    return Table(
+        "The harness", ["process", "CPU", "event loop late (p99)", "sent late (p99)"], rows, note=note
+    )
 
 
-def idle(run: Run) -> Table | None:
-    """Each flow one request at a time, before the load. None: it was not asked."""
-    if not run.idle:
-        return None
+def idle(run: Run) -> Table:
+    """Each flow before the load."""
     rows = [
         [flow, f"{one.requests:,}", number(one.tokens), duration(one.p50), duration(one.p99)]
         for flow, one in run.idle.items()
     ]
     note = "One request at a time, before the load."
-    return Table("Idle", ["flow", "requests", "tokens a request", "p50", "p99"], rows, note=note)
+    return Table("Idle", ["flow", "requests", "tokens per request", "p50", "p99"], rows, note=note)
 
 
-def setup(run: Run) -> Table:
-    """What it takes to do it again."""
-    targets = ", ".join(f"{pool}: {url}" if pool else url for pool, url in run.target.items())
-    golden = f"{run.golden.source} ({run.golden.compared:,} compared)"
-    rows = [
-        ("command", run.command),
-        ("scenario", f"{run.scenario}: {run.about}" if run.about else run.scenario),
-        ("load", f"{run.shape}, {run.loop} loop"),
-        ("target", targets),
-        ("dialect", run.dialect),
-        ("golden vectors", golden),
-        ("seed", run.seed),
-        ("began", f"{run.began}, took {run.seconds:,.0f} s"),
-        ("machine", run.machine),
-        ("revision", run.revision),
-    ]
-    return Table("Setup", ["", ""], [(name, text) for name, text in rows if text], left=2)
+def setup(run: Run) -> dict[str, str]:
+    """All that is needed to repeat the run."""
+    found = {
+        "command": run.command,
+        "scenario": f"{run.scenario}: {run.about}" if run.about else run.scenario,
+        "load": f"{run.shape}, {run.loop} loop",
+        "target": ", ".join(f"{pool}: {url}" if pool else url for pool, url in run.target.items()),
+        "dialect": run.dialect,
+        "golden vectors": f"{run.golden.source} ({run.golden.compared:,} compared)",
+        "seed": run.seed,
+        "began": f"{run.began}, took {run.seconds:,.0f} s",
+        "machine": run.machine,
+        "revision": run.revision,
+    }
+    return {name: text for name, text in found.items() if text}
 
 
-def spent(loads: Iterable[tuple[str, Sequence[Measured]]]) -> list[Spent]:
-    """Where the time goes, by load: means, so that parts add up. Without the server's clocks two parts."""
-    found = []
-    for label, measured in loads:
-        means = {clock: clock_mean(measured, clock) for clock in _CLOCKS}
-        total, service, router = means["total"], means["service"], means["router"]
-        if total is None or service is None:
-            continue
-        shares = [Share("waiting to be sent", total - service)]
-        if router is None:
-            shares.append(Share("server and network", service))
-        else:
-            parts = [(name, means[clock] or 0.0) for clock, name in _PARTS.items()]
-            shares += [Share("network and client", service - router), *(Share(*part) for part in parts)]
-        found.append(Spent(label, [Share(name, max(0.0, seconds)) for name, seconds in shares]))
-    return found
+def spent(measured: Iterable[Measured]) -> dict[str, float]:
+    """The parts of the mean latency in seconds, in the order in which they pass; empty without a reply.
+
+    Without the server's clock, its time and the network are one part.
+    """
+    measured = list(measured)
+    total, service, router = (mean_time(measured, clock) for clock in ("total", "service", "router"))
+    if total is None or service is None:
+        return {}
+    parts = {"waiting to be sent": total - service}
+    if router is None:
+        return parts | {"server and network": service}
+    parts["network and client"] = service - router
+    parts |= {name: mean_time(measured, clock) or 0.0 for clock, name in PARTS.items()}
+    return {name: max(0.0, seconds) for name, seconds in parts.items()}
 
 
-_PARTS: dict[Clock, str] = {"queue": "queue", "inference": "inference", "overhead": "router"}
-_CLOCKS: tuple[Clock, ...] = ("total", "service", "router", *_PARTS)
+def _p999(measured: list[Measured], flow: str | None) -> str:
+    """Of fewer replies, the p99.9 is the slowest of them."""
+    enough = estimates.replies(measured, flow) >= ENOUGH_FOR_P999
+    return estimated(estimates.latency(measured, 0.999, flow), duration) if enough else NOTHING
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds == seconds else NOTHING

@@ -1,1 +1,1 @@
-"""Up to 1,000 replicas, simulated with the router's own queue: see docs/SCALE.md."""
+"""Simulation of up to 1,000 replicas. docs/SCALE.md has the results."""

@@ -1,4 +1,4 @@
-"""What happens when: simulated time, which goes from one event to the next."""
+"""Simulated time: a queue of events."""
 
 import heapq
 import math
@@ -6,25 +6,24 @@ from collections.abc import Callable
 
 
 class Events:
-    """Actions in the order of their times, in seconds; those of one time in the order they were given."""
+    """Calls actions in order of time (seconds). Actions of one time keep their order."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.count = 0
+        self._count = 0
         self._heap: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
 
     def at(self, when: float, action: Callable[..., object], *args: object) -> None:
-        """Call `action` at `when`. Raises `ValueError` for the past."""
+        """Call `action` at `when`. Raises `ValueError` for a time in the past."""
         if when < self.now:
-            raise ValueError(f"{when} s is over: it is {self.now} s")
-        self.count += 1
-        heapq.heappush(self._heap, (when, self.count, action, args))
+            raise ValueError(f"{when} s is in the past: it is {self.now} s")
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, action, args))
 
     def run(self, until: float = math.inf) -> None:
-        """Let time pass until nothing is left to happen by `until`."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            self.now, _, action, args = heapq.heappop(heap)
+        """Run all events up to `until`, by default until none is left."""
+        while self._heap and self._heap[0][0] <= until:
+            self.now, _, action, args = heapq.heappop(self._heap)
             action(*args)
         if until < math.inf:
             self.now = until

@@ -1,13 +1,12 @@
-"""What is fed in: how long an engine takes, how long inputs are, each with where it comes from."""
+"""Inputs of the simulation with their sources: step times of engines, and lengths of inputs."""
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from statistics import NormalDist, fmean
 
-# Seconds of the engine's step alone, nano variant, one thread: docs/PERFORMANCE.md, "The engine's step".
-# Items, tokens of each, milliseconds ("after").
+# Items, tokens of each, milliseconds of a step: docs/PERFORMANCE.md, "The engine's step", "after".
 NANO_STEPS = (
     (1, 20, 2.9),
     (8, 20, 3.7),
@@ -21,28 +20,25 @@ NANO_STEPS = (
     (16, 512, 38.0),
 )
 
-# Assumptions, not measurements: 5.5 GFLOP a token is twice the parameters that a token passes through in the
-# language model; 40 % of the peak is what a well-fed dense transformer reaches on long prefills.
+# Assumptions: 5.5 GFLOP a token is twice the parameters of the language model without its embeddings; 40 % of
+# the peak is common for long prefills of dense transformers.
 GFLOP_PER_TOKEN = 5.5
 H100_PEAK_TFLOPS = 989.0  # bf16, dense: NVIDIA's data sheet.
 H100_SHARE_OF_PEAK = 0.4
 H100_SECONDS_PER_STEP = 0.015
 
 
-class Noise(Enum):
-    """How the times of equal steps differ; their mean is the same in all cases."""
-
-    NONE = "none"
-    LOGNORMAL = "lognormal"
-    EXPONENTIAL = "exponential"
+def lognormal(draw: random.Random, sigma: float = 0.15) -> float:
+    """A random factor whose mean is 1."""
+    return math.exp(draw.gauss(0.0, sigma) - sigma**2 / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An engine: seconds of a step, and what a step takes at most.
+    """An engine: seconds of a step, and the largest step.
 
-    `call_seconds` pass for each batch outside of the engine (HTTP, tokenising, the reply), beside other
-    batches' steps. `sigma` is that of the logarithm for lognormal noise.
+    `call_seconds` are the time of a batch outside the engine (HTTP, tokenizing, the reply). `noise` draws the
+    factor by which a step's time differs from the mean.
     """
 
     name: str
@@ -50,30 +46,23 @@ class Profile:
     seconds_per_item: float
     seconds_per_token: float
     call_seconds: float
-    noise: Noise = Noise.LOGNORMAL
-    sigma: float = 0.15
+    noise: Callable[[random.Random], float] = lognormal
     step_tokens: int = 8192
     step_items: int = 256
 
     def step(self, items: int, tokens: int, draw: random.Random) -> float:
-        """Seconds that one step takes."""
+        """Seconds of one step."""
         mean = self.seconds + self.seconds_per_item * items + self.seconds_per_token * tokens
-        match self.noise:
-            case Noise.LOGNORMAL:
-                return mean * math.exp(draw.gauss(0.0, self.sigma) - self.sigma**2 / 2)
-            case Noise.EXPONENTIAL:
-                return draw.expovariate(1 / mean)
-            case Noise.NONE:
-                return mean
+        return mean * self.noise(draw)
 
     def capacity(self, mean_tokens: float) -> float:
-        """Inputs a second with every step full, when inputs have `mean_tokens` each."""
+        """Inputs a second with full steps, for inputs of `mean_tokens`."""
         items = min(float(self.step_items), max(1.0, self.step_tokens / mean_tokens))
         return items / (self.seconds + items * (self.seconds_per_item + self.seconds_per_token * mean_tokens))
 
 
-# The least squares of relative errors over NANO_STEPS; a call's time is what the router and the worker's
-# front-end take of a CPU for a single short text (0.5 and 1.2 ms, docs/PERFORMANCE.md).
+# The line of least squared relative errors through NANO_STEPS. A call is the CPU time of router and front-end
+# for one short text (0.5 and 1.2 ms, docs/PERFORMANCE.md).
 NANO = Profile("nano, CPU (measured)", 2.66e-3, 0.0825e-3, 4.59e-6, 1.7e-3)
 GPU = Profile(
     "H100 (assumed)",
@@ -86,7 +75,7 @@ GPU = Profile(
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Inputs' tokens: each kind has a share, a median and the sigma of the logarithm; up to `longest`."""
+    """Tokens of inputs. Each kind has a share, a lognormal median and sigma; all are at most `longest`."""
 
     name: str
     kinds: tuple[tuple[float, float, float], ...]
@@ -106,7 +95,7 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """The mean of what `draw` gives."""
+        """The mean of `draw`."""
         points = [NormalDist().inv_cdf((index + 0.5) / 2000) for index in range(2000)]
         return sum(
             share

@@ -1,4 +1,4 @@
-"""Who may come in: holds the keys, and reads their file anew when it changes."""
+"""Authentication of requests, and reloading of the key file when it changes."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ from workers.shared.strict_settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-# What answers without a key: that the process lives.
+# Liveness needs no key.
 OPEN_PATHS = frozenset({"/health", "/live"})
 RELOAD_SECONDS = 1.0
 
 
 class Guard:
-    """Lets everybody in where the settings name no keys. Used as an async context: the file is watched."""
+    """Checks API keys; without keys in the settings it admits everyone. As a context it watches the file."""
 
     def __init__(self, settings: RouterSettings) -> None:
         """Raises `SettingsError`."""
@@ -55,7 +55,7 @@ class Guard:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     def admit(self, request: Request) -> Allowance | None:
-        """What the request may use, None for no limits.
+        """What the key of the request may use; None if there is no limit.
 
         Raises `MissingKey`, `InvalidKey` or `RequestRateExceeded`.
         """
@@ -68,7 +68,7 @@ class Guard:
         return Allowance(key, self._store, time.monotonic())
 
     def reload(self) -> None:
-        """Read the file if it has changed; one that cannot be used changes nothing but the log."""
+        """Read the file if it has changed. An invalid file is logged, and the keys stay."""
         state = _state_of(self._path)
         if state == self._seen:
             return
@@ -76,10 +76,10 @@ class Guard:
         try:
             ring = self._read()
         except KeysError as error:
-            log.error("%s: %s; the keys stay as they were", self._source, error)
+            log.error("%s: %s; the keys are unchanged", self._source, error)
             return
         self._ring = ring
-        log.info("%s: read anew, %d keys in all", self._source, len(ring))
+        log.info("%s: reloaded, %d keys in total", self._source, len(ring))
 
     @property
     def _source(self) -> str:
@@ -97,12 +97,12 @@ class Guard:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(RELOAD_SECONDS)
-            # In a thread, since the file may lie on a disk that takes its time.
+            # In a thread, since the disk may be slow.
             await asyncio.to_thread(self.reload)
 
 
 def _state_of(path: Path | None) -> object:
-    """What is another when the file is: also when it is replaced by one that is as old."""
+    """File version (inode, mtime, size); None if there is no file."""
     if path is not None:
         with contextlib.suppress(OSError):
             state = os.stat(path)

@@ -1,8 +1,7 @@
-"""API keys: how they are written down, made (`python -m router.access.keys NAME`) and recognised.
+"""API keys: their format, how to make one (`python -m router.access.keys NAME`), and their lookup.
 
-Only the SHA-256 of a key is kept. That is enough because keys are made here, of 256 random bits: nobody can
-guess their way from the hash back to the key, as they could to a password, so a slow hash would cost each
-request its time and protect nothing.
+Only the SHA-256 of a key is stored. A fast hash is enough, since keys have 256 random bits and cannot be
+guessed as passwords can.
 """
 
 import argparse
@@ -32,12 +31,12 @@ from router.errors import InvalidKey, MissingKey
 PREFIX = "triptych_"
 _HASH = re.compile("[0-9a-fA-F]{64}")
 _BEARER = re.compile(rb"[Bb]earer +(\S+) *")
-# So much of a digest finds the key that may be the one.
+# Keys are indexed by this many bytes of their digest.
 _FINDER_BYTES = 8
 
 
 class Key(BaseModel):
-    """Who may send requests, and how much a minute; no limit where none is given."""
+    """A key with its limits per minute; None means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +56,7 @@ class Key(BaseModel):
 
 
 def _named(entry: Any) -> Any:
-    """A hash alone is a key without limits that is named after it."""
+    """A hash alone is a key without limits; its name is made from the hash."""
     if not isinstance(entry, str):
         return entry
     if not _HASH.fullmatch(entry):
@@ -72,7 +71,7 @@ def _distinct(keys: tuple[Key, ...]) -> tuple[Key, ...]:
     finders = Counter(key.digest[:_FINDER_BYTES] for key in keys)
     twice = {key.name for key in keys if names[key.name] > 1 or finders[key.digest[:_FINDER_BYTES]] > 1}
     if twice:
-        raise ValueError(f"the same name or the same key twice: {', '.join(sorted(twice))}")
+        raise ValueError(f"duplicate name or key: {', '.join(sorted(twice))}")
     return keys
 
 
@@ -81,11 +80,11 @@ _adapter: TypeAdapter[tuple[Key, ...]] = TypeAdapter(Keys)
 
 
 class KeysError(ValueError):
-    """Keys that cannot be used; the text says which and why, and quotes nothing that may be a secret."""
+    """Invalid keys. The message says which and why, and quotes nothing that may be a secret."""
 
 
 def read_keys(text: str | bytes) -> tuple[Key, ...]:
-    """The keys in a file's text. Raises `KeysError`."""
+    """Parse a list of keys. Raises `KeysError`."""
     try:
         return _adapter.validate_json(text)
     except ValidationError as error:
@@ -97,16 +96,16 @@ def read_keys(text: str | bytes) -> tuple[Key, ...]:
 def _fault(fault: Any) -> str:
     where = [f"entry {part + 1}" if isinstance(part, int) else part for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        # The name of the field comes from the file, where a key may stand by mistake.
-        where[-1] = "a field that is none of " + ", ".join(Key.model_fields)
+        # The unknown field is not quoted, since it may be a key that was pasted there by mistake.
+        return ": ".join([*where[:-1], "unknown field; the fields are " + ", ".join(Key.model_fields)])
     return ": ".join([*where, fault["msg"].removeprefix("Value error, ")])
 
 
 class KeyRing:
-    """Keys, found by what a request presents."""
+    """Finds the key of a request."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
-        """Raises `KeysError` when a name or a key is there twice."""
+        """Raises `KeysError` for a duplicate name or key."""
         try:
             _distinct(tuple(keys))
         except ValueError as error:
@@ -117,34 +116,34 @@ class KeyRing:
         return len(self._by_finder)
 
     def find(self, authorization: bytes | None) -> Key:
-        """Whose the header is. Raises `MissingKey` or `InvalidKey`."""
+        """The key in an Authorization header. Raises `MissingKey` or `InvalidKey`."""
         match = _BEARER.fullmatch(authorization or b"")
         if match is None:
             raise MissingKey("send the header `Authorization: Bearer KEY` with your API key")
         digest = hashlib.sha256(match[1]).digest()
-        # How long the look-up takes can tell something of the first bytes of a stored hash at most, and
-        # nobody can make a key whose hash begins as they like. What decides takes the same time always.
+        # The time of the lookup can only leak the first bytes of a stored hash, and nobody can make a key for
+        # a given prefix of a hash. The comparison of the whole digest takes constant time.
         key = self._by_finder.get(digest[:_FINDER_BYTES])
         if key is None or not hmac.compare_digest(digest, key.digest):
-            raise InvalidKey("the API key is not one of those known here")
+            raise InvalidKey("the API key is invalid")
         return key
 
 
 def make_key(name: str, **limits: int | None) -> tuple[str, dict[str, Any]]:
-    """A new key, and its entry for the file."""
+    """Make a key; returns it and its entry for the file."""
     key = PREFIX + secrets.token_urlsafe(32)
     entry = Key(name=name, sha256=hashlib.sha256(key.encode()).hexdigest(), **limits)
     return key, entry.model_dump(exclude_none=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make a key and print it, once."""
+    """Make a key and print it."""
     parser = argparse.ArgumentParser(
         prog="python -m router.access.keys",
-        description="Make an API key. It is printed once and kept nowhere; its entry, which holds its hash, "
-        "goes into the list in ROUTER_API_KEYS_FILE (or ROUTER_API_KEYS).",
+        description="Make an API key. It is printed once and not stored. Add its entry, which holds only its "
+        "hash, to the list in ROUTER_API_KEYS_FILE (or ROUTER_API_KEYS).",
     )
-    parser.add_argument("name", help="whose key it is: letters, digits and _ . @ -")
+    parser.add_argument("name", help="name of its owner: letters, digits and _ . @ -")
     parser.add_argument("--requests-per-minute", type=int)
     parser.add_argument("--tokens-per-minute", type=int)
     given = vars(parser.parse_args(arguments))

@@ -1,9 +1,9 @@
-"""What a key may use a minute: the arithmetic of its limits (pure: times are passed in).
+"""Rate limits of a key, per minute (pure: time is an argument).
 
-Each limit is a bucket that holds a minute's worth and fills at an even rate (GCRA): all that has to be kept
-is the time at which it will be full again. It may lie more than a minute ahead: what turned out to cost more
-than was estimated, and a request over the whole minute's worth, which is let through when the bucket is full
-and could not be served at all otherwise, are paid off before more is taken. So the rate holds on average.
+Each limit is a token bucket that holds a minute's worth and fills at a constant rate (GCRA). Its whole state
+is the time at which it is full again. That time may be more than a minute ahead: after a request that cost
+more than its estimate, and after one that alone costs more than the bucket holds, which is admitted only when
+the bucket is full. Later requests wait until this debt is paid, so the rate holds on average.
 """
 
 import math
@@ -17,22 +17,22 @@ WINDOW_SECONDS = 60.0
 
 
 class Levels(NamedTuple):
-    """When a key's two buckets will be full again; full since then where it has passed."""
+    """The times at which a key's two buckets are full again."""
 
     requests: float
     tokens: float
 
 
 class Store(Protocol):
-    """Keeps the levels of every key, by the digest of the key; those it has not seen are full."""
+    """Stores the levels of each key by its digest. Unknown keys have full buckets."""
 
     def change(self, key: bytes, change: Callable[[Levels], Levels]) -> Levels:
-        """Replace a key's levels by `change` of them, with nobody in between; none where it raises."""
+        """Apply `change` to a key's levels, atomically. If it raises, they are unchanged."""
         ...
 
 
 class Memory:
-    """Levels of one process."""
+    """A `Store` for one process."""
 
     def __init__(self) -> None:
         self._levels: dict[bytes, Levels] = {}
@@ -44,32 +44,32 @@ class Memory:
 
 
 def taken(full_at: float, cost: float, per_minute: int, now: float) -> tuple[float, float]:
-    """When a bucket is full again after `cost`, and how long that has to wait: 0 when it may be taken now."""
+    """When a bucket is full again after taking `cost`, and the seconds to wait first (0: none)."""
     start = max(full_at, now)
     after = start + cost * WINDOW_SECONDS / per_minute
-    # A request over the whole bucket waits until it is full, no longer.
+    # A request that costs more than the bucket holds waits until it is full.
     wait = min(after - now - WINDOW_SECONDS, start - now)
-    # Rounding may leave a trace where nothing has to be waited for.
+    # Ignore rounding errors.
     return after, max(wait, 0.0) if wait > 1e-6 else 0.0
 
 
 def remaining(full_at: float, per_minute: int, now: float) -> int:
-    """How much may be taken now."""
+    """What the bucket holds now."""
     used = max(full_at - now, 0.0) / WINDOW_SECONDS
-    # A hair's breadth of rounding must not take one away.
+    # Rounding errors must not lose one.
     return max(math.floor(per_minute * (1 - used) + 1e-6), 0)
 
 
 class Allowance:
-    """What one request takes of its key's limits: a request at once, tokens when it is known how many.
+    """What one request takes of its key's limits: one request at once, tokens when their number is known.
 
-    `used` is set by whoever serves the request, once it is known what it really cost.
+    The handler sets `used` to the tokens that were really used.
     """
 
     __slots__ = ("_key", "_levels", "_store", "_tokens", "used")
 
     def __init__(self, key: Key, store: Store, now: float) -> None:
-        """Raises `RequestRateExceeded`, having taken nothing; its `limits` say what is left."""
+        """Take one request. Raises `RequestRateExceeded`, whose `limits` say what is left."""
         self._key = key
         self._store = store
         self._tokens = 0
@@ -83,7 +83,8 @@ class Allowance:
             full_at, wait = taken(levels.requests, 1, limit, now)
             if wait:
                 raise RequestRateExceeded(
-                    f"over the {limit} requests a minute of the API key", retry_after=math.ceil(wait)
+                    f"the API key is over its limit of {limit} requests per minute",
+                    retry_after=math.ceil(wait),
                 )
             return levels._replace(requests=full_at)
 
@@ -94,7 +95,7 @@ class Allowance:
             raise
 
     def take(self, tokens: int, now: float) -> None:
-        """Take the estimate; raises `TokenRateExceeded`, having taken none."""
+        """Take an estimated number of tokens. Raises `TokenRateExceeded`, and takes nothing then."""
         limit = self._key.tokens_per_minute
         if limit is None:
             return
@@ -104,7 +105,7 @@ class Allowance:
             full_at, wait = taken(levels.tokens, tokens, limit, now)
             if wait:
                 raise TokenRateExceeded(
-                    f"about {tokens} tokens more would be over the {limit} a minute of the API key",
+                    f"about {tokens} more tokens would exceed the API key's {limit} tokens per minute",
                     retry_after=math.ceil(wait),
                 )
             return levels._replace(tokens=full_at)
@@ -113,7 +114,7 @@ class Allowance:
         self._tokens = tokens
 
     def settle(self, now: float, *, refused: bool) -> None:
-        """Take what the request used instead of the estimate; nothing at all when it was refused."""
+        """Correct the estimate to what was used. A refused request takes nothing."""
         limits = self._key
         excess = (self.used or 0) - self._tokens
         requests = -1 if refused else 0
@@ -131,7 +132,7 @@ class Allowance:
         self._levels = self._store.change(limits.digest, correct)
 
     def headers(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
-        """What is left, under the names that OpenAI uses."""
+        """Headers that say what is left, named as OpenAI's."""
         key, levels = self._key, self._levels
         kinds = (
             (b"requests", key.requests_per_minute, levels.requests),
@@ -150,7 +151,7 @@ class Allowance:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes the time until a reset, which is as Go does: `0s`, `12ms`, `1.5s`, `6m0s`."""
+    """Format seconds as OpenAI and Go do: `0s`, `12ms`, `1.5s`, `6m0s`."""
     milliseconds = max(math.ceil(seconds * 1000 - 1e-6), 0)
     if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"

@@ -1,7 +1,7 @@
-"""The levels of all keys in a file that several router processes on one machine map into their memory.
+"""Rate limits shared by the router processes on one machine, in a memory-mapped file.
 
-Under one lock of the kernel's, which goes with its process however that ends. The times in it are those of
-the machine's monotonic clock, which begins anew with each boot: a file of another boot is begun anew as well.
+A file lock (`lockf`) makes changes atomic; the kernel releases it when its process ends. Times are of the
+monotonic clock, which restarts with each boot, so a file from an earlier boot is reset.
 """
 
 import fcntl
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from router.access.limits import Levels
 
-# Far more than the keys that are limited at any time, since those that are no longer used stay for a while.
+# More than all keys in use, since old ones are kept for a while.
 CAPACITY = 16_384
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _MAGIC = b"triptych limits1"
 _COUNT = struct.Struct("<q")
@@ -26,35 +26,39 @@ _ENTRY_BYTES = _ID_BYTES + _LEVELS.size
 _BOOT = len(_MAGIC) + _COUNT.size
 _BOOT_BYTES = 8
 _FIRST = _BOOT + _BOOT_BYTES
-_SIZE = _FIRST + CAPACITY * _ENTRY_BYTES
 
 
 class LimitsFile:
-    """A `Store` in the file at `path`, which is made where there is none."""
+    """A `Store` in the file at `path`, which is created if it does not exist.
 
-    def __init__(self, path: Path) -> None:
-        """Raises `OSError`, also for a file that is something else."""
-        # By path and not inherited: each process needs a lock of its own.
+    Once it holds `capacity` keys, a new key replaces the one whose buckets are full again first.
+    """
+
+    def __init__(self, path: Path, capacity: int = CAPACITY, boot_id: Path = BOOT_ID) -> None:
+        """Raises `OSError`, also if `path` is a file of another kind."""
+        self._capacity = capacity
+        size_wanted = _FIRST + capacity * _ENTRY_BYTES
+        # Each process opens the file itself, since locks are not inherited.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            size, boot = os.fstat(self._file).st_size, _boot()
-            if size and (size != _SIZE or os.pread(self._file, len(_MAGIC), 0) != _MAGIC):
-                raise OSError(f"{path} is not a file of limits; name one that does not exist")
+            size, boot = os.fstat(self._file).st_size, _boot(boot_id)
+            if size and (size != size_wanted or os.pread(self._file, len(_MAGIC), 0) != _MAGIC):
+                raise OSError(f"{path} is not a limits file; name one that does not exist")
             if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != boot:
                 os.truncate(self._file, 0)
-                os.truncate(self._file, _SIZE)
+                os.truncate(self._file, size_wanted)
                 os.pwrite(self._file, boot, _BOOT)
                 os.pwrite(self._file, _MAGIC, 0)
-            self._map = mmap.mmap(self._file, _SIZE)
+            self._map = mmap.mmap(self._file, size_wanted)
         except OSError:
             os.close(self._file)
             raise
         fcntl.lockf(self._file, fcntl.LOCK_UN)
-        self._places: dict[bytes, int] = {}
+        self._offsets: dict[bytes, int] = {}
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._map.close()
         os.close(self._file)
 
@@ -62,18 +66,18 @@ class LimitsFile:
         """See `Store`."""
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            place = self._place(key[:_ID_BYTES])
-            levels = change(Levels(*_LEVELS.unpack_from(self._map, place)))
-            _LEVELS.pack_into(self._map, place, *levels)
+            offset = self._offset(key[:_ID_BYTES])
+            levels = change(Levels(*_LEVELS.unpack_from(self._map, offset)))
+            _LEVELS.pack_into(self._map, offset, *levels)
             return levels
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
-    def _place(self, key: bytes) -> int:
-        """Where the key's levels are; where it has none yet, full ones are made."""
-        place = self._places.get(key)
-        if place is not None and self._map[place - _ID_BYTES : place] == key:
-            return place
+    def _offset(self, key: bytes) -> int:
+        """Offset of the key's levels; a new key gets full buckets."""
+        offset = self._offsets.get(key)
+        if offset is not None and self._map[offset - _ID_BYTES : offset] == key:
+            return offset
         [count] = _COUNT.unpack_from(self._map, len(_MAGIC))
         for at in range(_FIRST, _FIRST + count * _ENTRY_BYTES, _ENTRY_BYTES):
             if self._map[at : at + _ID_BYTES] == key:
@@ -81,21 +85,21 @@ class LimitsFile:
         else:
             at = self._free(count)
             self._map[at : at + _ENTRY_BYTES] = key + _LEVELS.pack(0.0, 0.0)
-        self._places[key] = at + _ID_BYTES
+        self._offsets[key] = at + _ID_BYTES
         return at + _ID_BYTES
 
     def _free(self, count: int) -> int:
-        """An entry never used, or of all the one that is, or will be, full again first."""
-        if count < CAPACITY:
+        """Offset of an unused entry, or of the one whose buckets are full again first."""
+        if count < self._capacity:
             _COUNT.pack_into(self._map, len(_MAGIC), count + 1)
             return _FIRST + count * _ENTRY_BYTES
-        places = range(_FIRST, _SIZE, _ENTRY_BYTES)
-        return min(places, key=lambda at: max(_LEVELS.unpack_from(self._map, at + _ID_BYTES)))
+        offsets = range(_FIRST, _FIRST + self._capacity * _ENTRY_BYTES, _ENTRY_BYTES)
+        return min(offsets, key=lambda at: max(_LEVELS.unpack_from(self._map, at + _ID_BYTES)))
 
 
-def _boot() -> bytes:
-    """What tells this boot of this machine from others; nothing where the system does not say."""
+def _boot(boot_id: Path) -> bytes:
+    """An id of this boot; zeros if the system has none."""
     try:
-        return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
+        return bytes.fromhex(boot_id.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
     except (OSError, ValueError):
         return bytes(_BOOT_BYTES)

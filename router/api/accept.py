@@ -2,15 +2,15 @@
 
 import re
 
-# An unclosed quote ends at the end of the header; this keeps matching linear.
+# An unclosed quote ends with the header, which keeps matching linear.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 
 
 def prefers(accept: str | None, wanted: str, default: str) -> bool:
     """Whether to send `wanted` rather than `default`, both lower-case media types without parameters.
 
-    The higher quality wins. Of equals `wanted` wins only where the header names it, so that `*/*` means
-    `default`. A header that accepts neither means `default` too. Parameters other than `q` are ignored.
+    The higher quality wins. If they are equal, `wanted` wins only if the header names it, so that `*/*` means
+    `default`. A header that accepts neither also means `default`. Parameters other than `q` are ignored.
     """
     if accept is None:
         return False
@@ -20,7 +20,7 @@ def prefers(accept: str | None, wanted: str, default: str) -> bool:
 
 
 def _qualities(accept: str) -> dict[str, float]:
-    """The quality of each media range; a range whose quality is no number from 0 to 1 is left out."""
+    """The quality of each media range. Ranges with an invalid quality are ignored."""
     qualities: dict[str, float] = {}
     for part in _QUOTED.sub("", accept.lower()).split(","):
         media_range, *parameters = (piece.strip() for piece in part.split(";"))
@@ -35,7 +35,7 @@ def _qualities(accept: str) -> dict[str, float]:
 
 
 def _quality(qualities: dict[str, float], media_type: str) -> float:
-    """The quality of the most specific range that holds `media_type`, 0 without one."""
+    """The quality of the most specific range that matches `media_type`, or 0."""
     for media_range in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
         if media_range in qualities:
             return qualities[media_range]

@@ -1,15 +1,15 @@
-"""The ASGI application: routes, and the headers and errors that every reply has in common."""
+"""The ASGI application: routes, and the headers and errors of all replies."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from router.access.guard import Guard
-from router.api import docs
 from router.api.cors import Cors
+from router.api.docs import PATHS, docs
 from router.api.embeddings import embeddings
 from router.api.models import model, model_list
 from router.api.openapi import openapi
@@ -38,7 +38,7 @@ from router.http import (
     send_reply,
 )
 from router.media.loader import MediaLoader
-from router.observe.gauges import Gauges, SharedGauges
+from router.observe.gauges import Gauges
 from router.observe.metrics import CONTENT_TYPE
 from router.pool.dispatcher import RETRY_AFTER
 from router.pool.fleet import Fleet
@@ -51,14 +51,14 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Reply]]
 MODEL_PATH = "/v1/models/"
 CLOSE: Header = (b"connection", b"close")
-# Clients make paths up; each would be a series of its own.
+# Unknown paths share one label, or clients could create any number of series.
 NO_ROUTE = "other"
-# For metrics and traces: no such reply is sent, since nobody is there.
+# For metrics and traces only: the client has left, so nothing is sent.
 CLIENT_GONE_STATUS = 499
 
 
 class App:
-    """Serves one fleet, which lives as long as the server does; `draining` says that it is about to stop."""
+    """Serves one fleet for the lifetime of the server. The server sets `draining` before it stops."""
 
     def __init__(self, settings: RouterSettings, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or Fleet(settings)
@@ -66,13 +66,14 @@ class App:
         self.cors = Cors(settings.cors_origins)
         self.guard = Guard(settings)
         self.media = MediaLoader(settings, self.fleet.metrics)
-        self._gauges = SharedGauges(self.fleet)
+        self._gauges = Gauges(self.fleet)
         self._metrics = self.fleet.metrics
         self._tracing = self.fleet.tracing
         self._settings = settings
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/v1/embeddings": {"POST": self._embeddings},
-            "/v1/rerank": {"POST": self._rerank},
+        work: dict[str, Any] = {"fleet": self.fleet, "media": self.media, "settings": settings}
+        self.routes: dict[str, dict[str, Handler]] = {
+            "/v1/embeddings": {"POST": partial(embeddings, **work)},
+            "/v1/rerank": {"POST": partial(rerank, **work)},
             "/v1/models": {"GET": self._models},
             MODEL_PATH: {"GET": self._model},
             "/health": {"GET": self._live},
@@ -81,10 +82,10 @@ class App:
             "/metrics": {"GET": self._read_metrics},
             "/targets": {"GET": self._targets},
             "/openapi.json": {"GET": self._openapi},
-            "/docs": {"GET": self._docs},
+            **{path: {"GET": self._docs} for path in PATHS},
         }
-        # What is asked for there has to wait for its turn.
-        self._work = {route.encode(): route for route, methods in self._routes.items() if "POST" in methods}
+        # The routes whose requests wait in a queue.
+        self._work = {route.encode(): route for route, methods in self.routes.items() if "POST" in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -109,9 +110,9 @@ class App:
     def turn_away(
         self, method: bytes, path: bytes, headers: Sequence[Header]
     ) -> tuple[Reply, list[Header]] | None:
-        """The reply to a request that cannot be done in time whatever its body says; None for any other.
+        """The reply to a request that no queue has room for, or None.
 
-        Under overload most requests end here, and what these do not cost is left for the others.
+        Under overload this refuses most requests before their body is read, which saves time for the others.
         """
         route = self._work.get(path)
         if route is None or method != b"POST":
@@ -126,7 +127,7 @@ class App:
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
         except Invalid:
-            # Which field it is, its handler says.
+            # The handler replies with the wrong field.
             pass
         return None
 
@@ -163,7 +164,7 @@ class App:
                 self._tracing.answered(request.span, status, reason)
 
     async def _reply(self, request: Request, route: str) -> tuple[Reply, str]:
-        """The reply, and the code of the error that it is, if it is one. Raises `ClientGone`."""
+        """The reply, and its error code or "". Raises `ClientGone`."""
         error: RouterError
         if preflight := self.cors.preflight(request):
             return preflight, ""
@@ -173,35 +174,29 @@ class App:
         except ClientGone:
             raise
         except asyncio.CancelledError:
-            # Only the server does this, to what is still open when its time to stop has run out.
+            # The server cancels the requests that are open when its shutdown timeout ends.
             error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
-        except RouterError as foreseen:
-            error = foreseen
+        except RouterError as expected:
+            error = expected
         except Exception:
-            log.exception("a request ended in an error that nobody foresaw. This is a bug.")
+            log.exception("unexpected error in a request. This is a bug.")
             error = Internal("the router failed")
         return error_reply(error, request.id), error.code
 
     def _route(self, path: str) -> str:
-        """The route of a path: one of those that there are, or `NO_ROUTE`."""
-        if path in self._routes:
+        """The route of a path, or `NO_ROUTE`."""
+        if path in self.routes:
             return path
         return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
 
     def _handler(self, request: Request, route: str) -> Handler:
-        methods = self._routes.get(route)
+        methods = self.routes.get(route)
         if methods is None:
             raise NotFound(f"no path {request.path[:100]}; see /docs")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            raise MethodNotAllowed(f"{request.path[:100]} takes {', '.join(methods)}", list(methods))
+            raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(methods)}", list(methods))
         return handler
-
-    async def _embeddings(self, request: Request) -> Reply:
-        return await embeddings(request, self.fleet, self.media, self._settings)
-
-    async def _rerank(self, request: Request) -> Reply:
-        return await rerank(request, self.fleet, self.media, self._settings)
 
     async def _models(self, _: Request) -> Reply:
         return json_reply(200, model_list(self.fleet))
@@ -222,13 +217,7 @@ class App:
         return json_reply(200 if ready else 503, status)
 
     async def _read_metrics(self, _: Request) -> Reply:
-        own = self._gauges.own(asking=1)
-
-        def page() -> bytes:
-            return self._metrics.render(Gauges([own, *self._gauges.others()]))
-
-        # Making the page takes milliseconds, and where several routers share a port it reads their files.
-        return Reply(200, await asyncio.to_thread(page), CONTENT_TYPE)
+        return Reply(200, await self._gauges.page(), CONTENT_TYPE)
 
     async def _targets(self, _: Request) -> Reply:
         return json_reply(200, document_of(self.fleet.targets))
@@ -237,9 +226,7 @@ class App:
         return json_reply(200, self._document)
 
     async def _docs(self, request: Request) -> Reply:
-        address = f"http://{request.header('host') or f'{self._settings.host}:{self._settings.port}'}"
-        page = docs.page(self._document, address)
-        return Reply(200, page.encode(), b"text/html; charset=utf-8")
+        return await asyncio.to_thread(docs, request.path)
 
 
 def error_reply(error: RouterError, request_id: bytes) -> Reply:

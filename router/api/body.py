@@ -1,4 +1,4 @@
-"""JSON request bodies: checks how much one holds, parses and validates it, and names every wrong field."""
+"""JSON request bodies: limit the number of values, parse, validate, and list all wrong fields."""
 
 import json
 import re
@@ -16,11 +16,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
-    """Validate `body` as `model`; raises `Invalid`, which names every field that is wrong.
+    """Validate `body` as `model`. Raises `Invalid` with all wrong fields.
 
-    A lone surrogate escape becomes U+FFFD: `JSON.stringify` writes one for a text that was cut within a
-    character, and one such text is no reason to refuse the other inputs. A UTF-8 byte order mark is skipped,
-    as RFC 8259 (section 8.1) allows.
+    A lone surrogate escape becomes U+FFFD. `JSON.stringify` writes one for a text that was cut within a
+    character, and one such text should not refuse the other inputs. A UTF-8 byte order mark is skipped, as
+    RFC 8259 (section 8.1) allows.
     """
     body = body.removeprefix(_BOM)
     check_values(body, context.max_items)
@@ -37,15 +37,15 @@ def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
 
 
 def _has_bad_escape(error: ValidationError) -> bool:
-    """Whether the parser stopped at a surrogate escape: the `json_invalid` error is always the only one."""
+    """Whether the parser stopped at a surrogate escape. `json_invalid` is always the only error."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return first["type"] == "json_invalid" and "hex escape" in first["msg"]
 
 
 def _without_lone_surrogates(body: bytes) -> str | None:
-    """`body` with each lone surrogate as U+FFFD; None when it has other faults too.
+    """Replace lone surrogates with U+FFFD. Returns None if `body` has other errors too.
 
-    `json` accepts lone surrogates and joins pairs, so any surrogate left in its output is lone.
+    `json` accepts lone surrogates and joins pairs, so all surrogates in its output are lone.
     """
     try:
         return _SURROGATE.sub("\ufffd", json.dumps(json.loads(body.decode()), ensure_ascii=False))
@@ -54,7 +54,7 @@ def _without_lone_surrogates(body: bytes) -> str | None:
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:
-    """Every fault of a body as API clients read it; the tags of unions are taken out of the paths."""
+    """The errors of a body for clients. Tags of unions are removed from the paths."""
     return [
         FieldError(
             field=" -> ".join(["body", *(str(part) for part in fault["loc"] if str(part)[:1] != "|")]),

@@ -1,7 +1,7 @@
-"""How much a body may hold, seen before it is decoded: a value of two bytes becomes an object of fifty.
+"""Limits on the number of values in a body, checked before it is parsed.
 
-Without this a body of 1 MiB, `{"input": [1,1,1,...`, keeps the event loop busy for four seconds and takes
-840 MiB of memory, since each wrong value becomes an error of its own.
+Without them, a body of 1 MiB, `{"input": [1,1,1,...`, blocks the event loop for four seconds and takes 840
+MiB of memory, since each wrong value becomes an error.
 """
 
 from dataclasses import dataclass
@@ -12,48 +12,48 @@ from pydantic_core import PydanticCustomError
 
 from router.errors import Invalid
 
-# Far more than a request with as many inputs as it may have needs, however its items are written.
+# Far more than the largest valid request needs, however its items are written.
 VALUES_PER_ITEM = 32
 LEAST_VALUES = 1024
 
-# Every value but the first stands behind one of these.
+# Each value but the first follows one of these.
 _BEFORE_VALUES = b",[{"
 
 
 def check_values(body: bytes, max_items: int) -> None:
-    """Raise `Invalid` when `body` holds more JSON values than any request needs.
+    """Raise `Invalid` if `body` has more JSON values than any request needs.
 
-    Exact up to where `body` is no JSON any more, which is how far the decoder goes. Nothing here loops over
-    bytes: a body of 64 MiB takes tens of milliseconds.
+    The count is exact up to the first syntax error, where the parser stops too. Nothing here loops over bytes
+    in Python: a body of 64 MiB takes tens of milliseconds.
     """
     limit = max(VALUES_PER_ITEM * max_items, LEAST_VALUES)
-    # Nearly always that holds even with what stands in texts counted.
+    # Nearly always true, even though this also counts inside of strings.
     if _count(body) <= limit:
         return
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Without escapes every second piece is what stands between strings.
+    # Without escapes, every second piece is between strings.
     if body.count(b'"') > 2 * limit or _count(b"".join(body.split(b'"')[::2])) > limit:
         raise Invalid.field(
-            "body", f"too many values for a request of at most {max_items} inputs", "too_long"
+            "body", f"too many values for a request with at most {max_items} inputs", "too_long"
         )
 
 
 @dataclass(slots=True)
 class MaxItems:
-    """Context of a validation: how many of `noun` a request may have."""
+    """Validation context: the limit of items per request, and the noun for them in errors."""
 
     max_items: int
     noun: str
 
 
 def not_too_many(value: Any, info: ValidationInfo) -> Any:
-    """Refuse a list that is too long before each of its items is looked at, and may be an error."""
+    """Refuse a list that is too long before its items are validated."""
     most = info.context
     if isinstance(most, MaxItems) and isinstance(value, list) and len(value) > most.max_items:
         raise PydanticCustomError(
             "too_long",
-            "at most {max_items} {noun} a request",
+            "at most {max_items} {noun} per request",
             {"max_items": most.max_items, "noun": most.noun},
         )
     return value

@@ -1,4 +1,4 @@
-"""CORS: which web pages may call the API from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+"""CORS: lets web pages call the API from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from yarl import URL
 from router.http import Header, Reply, Request
 
 ANY = "*"
-# Browsers ask again after this time; Chromium caps it at two hours.
+# Browsers cache a preflight this long; Chromium's limit is two hours.
 MAX_AGE_SECONDS = 7200
 # Response headers that scripts may read.
 EXPOSED = (
@@ -41,7 +41,7 @@ _PREFLIGHT: tuple[Header, ...] = (
 
 
 def _is_origin(value: str) -> str:
-    """Refuse what no browser sends as `Origin`, since it would never match."""
+    """Refuse a value that no browser sends as `Origin`."""
     if value == ANY:
         return value
     try:
@@ -64,11 +64,11 @@ def _any_alone(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_is_origin)], ...], AfterValidator(_any_alone)]
-"""Origins whose pages may call the API, or "*" alone for all; none turns CORS off."""
+"""Origins whose pages may call the API, or "*" alone for all. Empty turns CORS off."""
 
 
 class Cors:
-    """The headers and preflight replies for `origins`."""
+    """CORS headers and preflight replies for `origins`."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         self._any = ANY in origins
@@ -81,14 +81,14 @@ class Cors:
         if self._any:
             return [(b"access-control-allow-origin", b"*"), _EXPOSE]
         origin = headers.get(b"origin", b"")
-        # A cache must not give one origin the reply that another got, or that got no such header.
+        # Caches must not mix replies to different origins, or to requests without an origin.
         allowed = [(b"access-control-allow-origin", origin), _EXPOSE] if origin in self._origins else []
         return [*allowed, _VARY]
 
     def preflight(self, request: Request) -> Reply | None:
-        """The reply to a browser that asks whether it may send a request; None for any other request.
+        """The reply to a preflight request, or None for other requests.
 
-        Browsers send no API key with it, and ask for every header that the page sets.
+        Browsers send it without an API key, and list every header that the page sets.
         """
         origin = request.headers.get(b"origin", b"")
         if (

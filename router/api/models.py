@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what is served, in the shape that OpenAI's clients read."""
+"""`GET /v1/models`: the served models, in OpenAI's format."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from router.pool.fleet import Fleet
 
 
 def model_list(fleet: Fleet) -> dict[str, Any]:
-    """The list of models, which has one entry."""
+    """The list of models; it has one entry."""
     return {"object": "list", "data": [_entry(MODEL, fleet)]}
 
 
 def model(name: str, fleet: Fleet, aliases: Aliases) -> dict[str, Any]:
-    """One model, by any name that a request may give it; raises `NotFound`."""
+    """One model, by any name that requests may use. Raises `NotFound`."""
     if name not in models() and name not in aliases:
         raise NotFound(f"no model {name[:100]!r}; there are {', '.join([*MODELS, *aliases])}")
     return _entry(name, fleet)

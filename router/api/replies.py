@@ -1,6 +1,6 @@
-"""From vectors to the bytes of a reply: changes when an output form does.
+"""Encodes vectors into the body of a reply: float, base64, binary, ubinary or .npy.
 
-Vectors stay buffers throughout: numpy views them, orjson or base64 writes them; nothing loops over floats.
+Vectors stay buffers: numpy views them, and orjson or base64 writes them. Nothing loops over floats in Python.
 """
 
 import binascii
@@ -16,7 +16,7 @@ from router.api.plan import MODEL
 from router.api.schema import EmbeddingType
 from workers.shared.contract import Vector
 
-# As JSON floats they take about three milliseconds.
+# Encoding so many as JSON floats takes about three milliseconds.
 VALUES_AT_A_TIME = 1 << 15
 
 _Floats = npt.NDArray[np.float32]
@@ -27,8 +27,8 @@ def embeddings_body(
 ) -> Generator[None, None, bytes]:
     """The JSON of a reply to `/v1/embeddings`: one entry for each input, in order.
 
-    A document's vector [chunks, d] makes as many entries as it has chunks. Yields after each
-    `VALUES_AT_A_TIME` or so, so that others have their turn while a large reply is written.
+    The vector [chunks, d] of a document gives one entry for each chunk. Yields after about `VALUES_AT_A_TIME`
+    values, so that a large reply does not block the event loop.
     """
     encode = _ENCODERS[form]
     tokens = count = values = 0
@@ -64,7 +64,7 @@ def embeddings_body(
 
 
 def _entries(data: list[dict[str, Any]]) -> bytes:
-    """The inside of a JSON array."""
+    """The elements of a JSON array, without its brackets."""
     return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
@@ -90,7 +90,7 @@ def _ubinary(values: _Floats) -> npt.NDArray[np.uint8]:
 
 
 def _binary(values: _Floats) -> npt.NDArray[np.int8]:
-    # The unsigned byte less 128, which is the same bits with the highest one turned.
+    # The unsigned byte minus 128: the same bits with the highest one flipped.
     return (_ubinary(values) ^ 0x80).view(np.int8)
 
 

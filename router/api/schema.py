@@ -1,8 +1,8 @@
-"""The request as clients write it: changes when a field, an alias or a form of input does.
+"""The schema of embedding requests: fields, aliases and forms of input.
 
-Inputs come in many forms, so the unions are told apart by a function first and validated second: a wrong
-input then gets the one message that fits it, not one for every form it might have had. The tags of the
-branches begin with `|`, which no field does, and are taken out of error paths again.
+Inputs have many forms. A function first chooses the branch of the union, so that a wrong input gets one error
+and not one for each form. Tags of branches begin with `|`, which no field does, and are removed from error
+paths.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,13 +38,13 @@ _RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "...
 
 
 Aliases = Mapping[str, Mapping[str, Task]]
-"""Other names that the operator lets clients give to the model, each with its names of tasks."""
+"""The operator's other names for the model, each with its own names for tasks."""
 NO_ALIASES: Aliases = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class _Context(MaxItems):
-    """What the names in one request mean; `tasks` are those of the alias that it gives as its model."""
+    """Aliases for one request; `tasks` are those of the alias in its `model` field."""
 
     aliases: Aliases
     tasks: Mapping[str, Task]
@@ -66,7 +66,7 @@ AnyTask = Annotated[Task, BeforeValidator(_known_task)]
 
 
 def whole_number(value: object) -> object:
-    """Refuse what pydantic would make a number of; 1.0 is a whole number in JSON."""
+    """Refuse values that pydantic would convert to a number. 1.0 is a whole number in JSON."""
     if isinstance(value, bool | str):
         raise PydanticCustomError("int_type", "Input should be a valid integer")
     return value
@@ -76,12 +76,12 @@ def _unwrap_one(value: object) -> object:
     if not isinstance(value, list):
         return value
     if len(value) != 1:
-        raise PydanticCustomError("one_value", "one embedding_type a request; send it as a string")
+        raise PydanticCustomError("one_value", "only one embedding_type per request; send it as a string")
     return value[0]
 
 
 def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseModel]], None]:
-    """A `json_schema_extra` that says of an item what its discriminator holds: one form, no other."""
+    """A `json_schema_extra` that excludes the other forms, as the discriminator does."""
 
     def extend(schema: dict[str, Any], model: type[BaseModel]) -> None:
         others = [form for form in forms if form not in model.model_fields]
@@ -93,7 +93,9 @@ def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseMode
 class _Item(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(_FORMS))
 
-    task: AnyTask | None = Field(None, description="The task of this item; the request's when left out.")
+    task: AnyTask | None = Field(
+        None, description="The task of this item; by default the task of the request."
+    )
 
 
 class TextItem(_Item):
@@ -106,17 +108,14 @@ class ImageItem(_Item):
     """An image."""
 
     image: str = Field(
-        description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:...;base64,` URI."
+        description="A PNG, JPEG, WebP or GIF image: an http(s) URL, base64, or a `data:...;base64,` URI."
     )
 
 
 class UrlItem(_Item):
     """An image, in an older form."""
 
-    url: str = Field(
-        description="An image: its http(s) address, or a `data:...;base64,` URI; base64 is taken too."
-    )
+    url: str = Field(description="An image: an http(s) URL, a `data:...;base64,` URI, or base64.")
 
 
 class BytesItem(_Item):
@@ -126,21 +125,19 @@ class BytesItem(_Item):
 
 
 class PdfItem(_Item):
-    """A PDF, which is the only input of its request; each of its pages becomes an image."""
+    """A PDF, the only input of its request. Each page becomes an image."""
 
-    pdf: str = Field(
-        description="A PDF: its http(s) address, base64, or a `data:application/pdf;base64,` URI."
-    )
+    pdf: str = Field(description="A PDF: an http(s) URL, base64, or a `data:application/pdf;base64,` URI.")
 
 
 class PdfAmongOthers(_Item):
-    """A PDF in a list with other inputs: named here only to say what is wrong with that."""
+    """A PDF among other inputs. It exists only for its error."""
 
     pdf: Annotated[Any, BeforeValidator(lambda _: _refuse_pdf())]
 
 
 def _refuse_pdf() -> None:
-    raise PydanticCustomError("pdf_alone", "a PDF is the only input of its request")
+    raise PydanticCustomError("pdf_alone", "a PDF must be the only input of its request")
 
 
 def _item_form(value: Any) -> str | None:
@@ -191,21 +188,21 @@ Input = Annotated[
     Discriminator(
         _input_form,
         custom_error_type="input_form",
-        custom_error_message=f"{_RIGHT_ITEM}, or a list of these; token ids are not taken",
+        custom_error_message=f"{_RIGHT_ITEM}, or a list of these; token ids are not supported",
     ),
 ]
 
 
 class EmbeddingRequest(BaseModel):
-    """What to embed, and how. Fields not listed here are ignored; null means the default."""
+    """What to embed, and how. Unknown fields are ignored; null means the default."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    # First, for its name decides what the names of tasks mean.
+    # First, since an alias decides what the names of tasks mean.
     model: Annotated[str | None, AfterValidator(_note_alias)] = Field(
         None,
-        description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or either with `:<task>` behind "
-        "it for clients that cannot send a task. The served model when left out.",
+        description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or one of them followed by `:<task>` "
+        "for clients that cannot send a task. By default the served model.",
     )
     input: Annotated[Input, BeforeValidator(not_too_many)] = Field(
         description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
@@ -214,16 +211,16 @@ class EmbeddingRequest(BaseModel):
     task: AnyTask | None = Field(
         None,
         validation_alias=AliasChoices("task", "task_type"),
-        description="What the vectors are for; `text-matching` when left out. Also taken as `task_type`.",
+        description="What the vectors are for; by default `text-matching`. Alias: `task_type`.",
     )
     embedding_type: Annotated[EmbeddingType | None, BeforeValidator(_unwrap_one)] = Field(
         None,
         validation_alias=AliasChoices("embedding_type", "encoding_type", "encoding_format"),
         description="`float` (the default); `base64`: little-endian float32; `ubinary`: one bit a value, "
-        "packed; `binary`: the same less 128. Also taken as `encoding_type` and `encoding_format`.",
+        "packed; `binary`: the same minus 128. Aliases: `encoding_type`, `encoding_format`.",
     )
     return_multivector: bool | None = Field(
-        None, description="One vector of 128 values for each token, instead of one for the input."
+        None, description="One vector of 128 values for each token, instead of one for each input."
     )
     dimensions: Annotated[
         int | None,
@@ -232,36 +229,36 @@ class EmbeddingRequest(BaseModel):
     ] = Field(
         None,
         validation_alias=AliasChoices("dimensions", "output_dimensionality", "output_dimension"),
-        description="Cut each vector to this many values, then normalise it again; all of them when left "
-        "out. Also taken as `output_dimensionality` and `output_dimension`.",
+        description="Cut each vector to this many values and normalise it again; by default all values. "
+        "Aliases: `output_dimensionality`, `output_dimension`.",
     )
     truncate: bool | None = Field(
         None,
         validation_alias=AliasChoices("truncate", "truncation"),
-        description="Cut a text that is longer than the context (true), or refuse it (false, the default). "
-        "Also taken as `truncation`.",
+        description="Truncate texts that are longer than the context (true), or refuse them (false, the "
+        "default). Alias: `truncation`.",
     )
     normalized: bool | None = Field(
-        None, description="Vectors of length 1 (true, the default), or the mean as it is (false)."
+        None, description="Normalise vectors to length 1 (true, the default), or return the mean (false)."
     )
     late_chunking: bool | None = Field(
         None,
-        description="Read the inputs, all of them texts of one task, as the parts of one document, and give "
-        "a vector for each part in the context of the others. Parts are joined with a space where neither "
-        "neighbour has white space; together they must fit into the context. Not with return_multivector.",
+        description="Embed the inputs as parts of one document: a vector for each part in the context of the "
+        "others. All must be texts of one task, and together fit into the context. Parts are joined with a "
+        "space unless there is white space already. Not with return_multivector.",
     )
     return_tokenized_input: bool | None = Field(
         None,
-        description="Give each token's text too, as `tokenized_input`. Only with return_multivector.",
+        description="Also return the text of each token, as `tokenized_input`. Only with return_multivector.",
     )
     embed_dtype: Literal["float32", "float16"] | None = Field(
-        None, description="The values of a reply as .npy (`Accept: application/x-npy`): float32 by default."
+        None, description="The values of a .npy reply (`Accept: application/x-npy`); float32 by default."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, data: Any) -> Any:
-        # Or a field that is null would hide its alias that is not.
+        # A field that is null must not hide its alias.
         if isinstance(data, dict) and None in data.values():
             return {name: value for name, value in data.items() if value is not None}
         return data
@@ -277,10 +274,10 @@ class EmbeddingRequest(BaseModel):
     @classmethod
     def _many_vectors_only(cls, value: bool | None, info: ValidationInfo) -> bool | None:
         if value and not info.data.get("return_multivector"):
-            raise PydanticCustomError("conflict", "is given together with return_multivector only")
+            raise PydanticCustomError("conflict", "requires return_multivector")
         return value
 
 
 def parse_request(body: bytes, aliases: Aliases = NO_ALIASES, max_items: int = 512) -> EmbeddingRequest:
-    """The request in `body`; raises `Invalid`, which names every field that is wrong."""
+    """Parse a request. Raises `Invalid` with all wrong fields."""
     return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", aliases, {}))

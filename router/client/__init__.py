@@ -1,11 +1,11 @@
-"""The Python client: what a program imports to talk to a running deployment.
+"""The Python client for a running deployment.
 
     from router.client import Client
 
     with Client("http://127.0.0.1:8080") as client:
         vectors = client.embed(["a text", "another"], task="retrieval.passage")  # float32 [2, 2048]
 
-`AsyncClient` is the same with `await`. `errors` holds everything that can be raised.
+`AsyncClient` is the same with `await`. `router.client.errors` has the exceptions.
 """
 
 from router.client.asynchronous import AsyncClient

@@ -1,17 +1,29 @@
-"""The client that lets others run: only I/O, all else is in requests, replies and retries."""
+"""The asynchronous client. Only I/O: requests, replies and retries are in their own modules."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from router.client import replies, requests
+from router.client import replies
 from router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
 from router.client.errors import TriptychError
-from router.client.replies import Floats, RankedDocument, Readiness
-from router.client.requests import Call, EmbedOptions, Inputs, Item, MultiOptions, Part
+from router.client.replies import Floats, OneSpace, RankedDocument, Readiness
+from router.client.requests import (
+    MODELS,
+    READY,
+    Call,
+    EmbedOptions,
+    Inputs,
+    Item,
+    MultiOptions,
+    Part,
+    embed_call,
+    parts,
+    rerank_call,
+)
 from router.client.retries import Clock
 
 CONCURRENCY = 8
@@ -20,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """As `Client`, with `await`; a long list is sent as up to `concurrency` requests at a time."""
+    """Like `Client`, with `await`. A long list is sent as up to `concurrency` requests at a time."""
 
     def __init__(
         self,
@@ -35,7 +47,7 @@ class AsyncClient:
         clock: Clock | None = None,
     ) -> None:
         if concurrency < 1:
-            raise ValueError("concurrency has to be at least 1")
+            raise ValueError("concurrency must be at least 1")
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
         self._concurrency = concurrency
         self._http = httpx.AsyncClient(
@@ -46,41 +58,37 @@ class AsyncClient:
         )
 
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
-        """As `Client.embed`: float32 [n, d], in the order of the inputs."""
+        """Like `Client.embed`: float32 [n, d], in input order."""
 
-        one_space = replies.OneSpace()
-
-        async def one(part: Part) -> Floats:
-            body = await self._send(requests.embed_call(part, **options), one_space)
+        async def one(part: Part, one_space: OneSpace) -> Floats:
+            body = await self._send(embed_call(part, **options), one_space)
             return replies.vectors(body, part.vectors)
 
-        return replies.join(await self._each(one, requests.parts(inputs, options.get("late_chunking"))))
+        return replies.join(await self._each(one, parts(inputs, options.get("late_chunking"))))
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
-        """As `Client.embed_multi`: for each input float32 [tokens, 128]."""
+        """Like `Client.embed_multi`: float32 [tokens, 128] per input."""
 
-        one_space = replies.OneSpace()
-
-        async def one(part: Part) -> list[Floats]:
-            body = await self._send(requests.embed_call(part, multivector=True, **options), one_space)
+        async def one(part: Part, one_space: OneSpace) -> list[Floats]:
+            body = await self._send(embed_call(part, multivector=True, **options), one_space)
             return replies.multivectors(body, part.vectors)
 
-        return [matrix for found in await self._each(one, requests.parts(inputs)) for matrix in found]
+        return [matrix for found in await self._each(one, parts(inputs)) for matrix in found]
 
     async def rerank(
         self, query: Item, documents: Sequence[Item], top_n: int | None = None
     ) -> list[RankedDocument]:
-        """As `Client.rerank`: best first."""
-        return replies.ranked(await self._send(requests.rerank_call(query, documents, top_n)), documents)
+        """Like `Client.rerank`: best first."""
+        return replies.ranked(await self._send(rerank_call(query, documents, top_n)), documents)
 
     async def models(self) -> list[str]:
-        """The names of the models served."""
-        return replies.model_names(await self._send(requests.MODELS))
+        """Names of the served models."""
+        return replies.model_names(await self._send(MODELS))
 
     async def ready(self) -> Readiness:
-        """Whether every pool can answer, and which cannot; asked once, without retries."""
+        """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            return replies.readiness((await self._request(requests.READY)).content)
+            return replies.readiness((await self._request(READY)).content)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -94,13 +102,14 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _each(self, one: Callable[[Part], Coroutine[Any, Any, _T]], work: Sequence[Part]) -> list[_T]:
-        """`one` of each part, in their order, a few at a time. The first failure ends the others."""
+    async def _each(self, one: Callable[[Part, OneSpace], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
+        """The result of `one` for each part, in order. The first failure cancels the others."""
+        one_space = OneSpace()
         free = asyncio.Semaphore(self._concurrency)
 
         async def in_turn(part: Part) -> _T:
             async with free:
-                return await one(part)
+                return await one(part, one_space)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -110,16 +119,13 @@ class AsyncClient:
             raise first from first.__cause__
         return [task.result() for task in tasks]
 
-    async def _send(self, call: Call, one_space: replies.OneSpace | None = None) -> bytes:
+    async def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
         tries = self._core.tries()
         while True:
             try:
                 with failures():
                     reply = await self._request(call)
-                body = replies.accept(reply.status_code, reply.headers, reply.content)
-                if one_space is not None:
-                    one_space.check(reply.headers)
-                return body
+                return replies.accept(reply.status_code, reply.headers, reply.content, one_space)
             except TriptychError as error:
                 pause = tries.pause(error)
             await self._core.clock.sleep_async(pause)

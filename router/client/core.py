@@ -1,4 +1,4 @@
-"""What the two clients share besides the building of requests: how they are set up, and what a failure is."""
+"""Configuration and failures that both clients share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ TIMEOUT_SECONDS = 60.0
 RETRIES = 5
 MAX_WAIT_SECONDS = 180.0
 CONNECT_SECONDS = 10.0
-# The server's own 504 says more than a silence, so it is given the time to arrive.
+# Time for the server's own 504 to arrive, which says more than a timeout here.
 GRACE_SECONDS = 5.0
-# The longest that the server takes in `x-request-timeout-seconds`.
+# The server's limit for `x-request-timeout-seconds`.
 LONGEST_TIMEOUT_SECONDS = 3600.0
 
 
@@ -31,10 +31,10 @@ class Core:
         clock: Clock | None,
     ) -> None:
         if not base_url.lower().startswith(("http://", "https://")):
-            raise ValueError(f"base_url has to begin with http:// or https://: {base_url!r}")
+            raise ValueError(f"base_url must start with http:// or https://: {base_url!r}")
         if timeout <= 0 or retries < 0 or max_wait < 0:
-            raise ValueError("timeout has to be over 0, retries and max_wait 0 or more")
-        # Other clients of this API are given an address that ends in /v1.
+            raise ValueError("timeout must be over 0, retries and max_wait at least 0")
+        # Users of other clients are used to an address that ends in /v1.
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.clock = clock or Clock()
         self.timeout = httpx.Timeout(timeout + GRACE_SECONDS, connect=min(CONNECT_SECONDS, timeout))
@@ -48,13 +48,13 @@ class Core:
         self._max_wait = max_wait
 
     def tries(self) -> Retries:
-        """For one call that begins now."""
+        """The tries of one call that starts now."""
         return Retries(self._retries, self._max_wait, self.clock)
 
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """httpx's failures as ours."""
+    """Translate httpx's exceptions into ours."""
     try:
         yield
     except (

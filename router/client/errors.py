@@ -1,31 +1,31 @@
-"""Everything the clients raise, and which reply raises what: changes when API.md's table of errors does.
+"""The exceptions of both clients, and the replies that raise them.
 
     TriptychError
-    ├── ConnectionLost           no reply: refused, cut off, or silent past the timeout
-    ├── ReplyInvalid             a reply that is not what the API promises
-    └── StatusError              a reply that says no, and has a status
-        ├── InputError               400, 412, 413, 422: the request is at fault
-        │   ├── ModelNotFound            the model is not one of those served
-        │   ├── TokenLimitExceeded       an input is longer than the context and may not be cut
-        │   ├── MediaInvalid             an image or a PDF that is not one
-        │   ├── MediaUnreachable         an address that gives no image
-        │   ├── TooLarge                 a body, an image or a PDF over its limit
-        │   ├── CrashesWorker            an input that crashed two workers
-        │   ├── SpaceMismatch            the server has another vector space than is required
-        │   └── Invalid                  fields that break the schema; `errors` names each
+    ├── ConnectionLost           no reply: refused, cut off, or timed out
+    ├── ReplyInvalid             the reply does not follow the API
+    └── StatusError              a reply with an error status
+        ├── InputError               400, 412, 413, 422: the request is wrong
+        │   ├── ModelNotFound            no such model is served
+        │   ├── TokenLimitExceeded       an input is longer than the context
+        │   ├── MediaInvalid             an image or a PDF cannot be read
+        │   ├── MediaUnreachable         an image or a PDF cannot be fetched
+        │   ├── TooLarge                 a body, an image or a PDF is over its limit
+        │   ├── CrashesWorker            an input crashed two workers
+        │   ├── SpaceMismatch            the server has another vector space than required
+        │   └── Invalid                  fields are invalid; `errors` names each
         ├── AuthError                401
-        │   ├── MissingKey               the server wants an API key
-        │   └── InvalidKey               the API key is not one of the server's
+        │   ├── MissingKey               the server needs an API key
+        │   └── InvalidKey               the API key is invalid
         ├── NotFound                 404: no such path or model
-        ├── Busy                     429: tried again
-        │   ├── RequestLimitExceeded     too many requests in the time
-        │   ├── TokenLimitPerTime        too many tokens in the time
-        │   └── QueueFull                the queue has no room
+        ├── Busy                     429: retried
+        │   ├── RequestLimitExceeded     the key has no requests left this minute
+        │   ├── TokenLimitPerTime        the key has no tokens left this minute
+        │   └── QueueFull                the queue is full
         ├── Internal                 500: a fault of the server
-        ├── Unavailable              503: nothing can take the work now; tried again
-        └── TimedOut                 504: not done in time; tried again
+        ├── Unavailable              503: no worker can take the work now; retried
+        └── TimedOut                 504: not done in time; retried
 
-The code of a reply decides. A reply without one that is known here (a proxy's, say) goes by its status.
+The code of a reply decides. Without a known code (a proxy's reply, for example) the status decides.
 """
 
 from collections.abc import Sequence
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
 
 
 class TriptychError(Exception):
-    """A call that did not give what was asked for."""
+    """Base class: a call failed."""
 
 
 class ConnectionLost(TriptychError):
-    """No reply: refused, cut off, or silent past the timeout."""
+    """No reply: the connection was refused, cut off, or timed out."""
 
 
 class ReplyInvalid(TriptychError):
-    """A reply that is not what the API promises."""
+    """The reply does not follow the API."""
 
 
 class StatusError(TriptychError):
-    """A reply that says no.
+    """A reply with an error status.
 
-    `code` is API.md's, empty when something else than the router answered; `request_id` finds the request in
-    the server's log; `retry_after` is the header as it came; `errors` names the wrong fields of a 422.
+    `code` is the API's, or empty if something else than the router answered. `request_id` identifies the
+    request in the server's log. `retry_after` is the header. `errors` names the wrong fields of a 422.
     """
 
     def __init__(
@@ -75,51 +75,51 @@ class StatusError(TriptychError):
 
 
 class InputError(StatusError):
-    """The request is at fault."""
+    """The request is wrong."""
 
 
 class ModelNotFound(InputError):
-    """The model is not one of those served."""
+    """No such model is served."""
 
 
 class TokenLimitExceeded(InputError):
-    """An input is longer than the context and may not be cut."""
+    """An input is longer than the context and may not be truncated."""
 
 
 class MediaInvalid(InputError):
-    """An image or a PDF that is not one."""
+    """An image or a PDF cannot be read."""
 
 
 class MediaUnreachable(InputError):
-    """An address that gives no image."""
+    """An image or a PDF cannot be fetched."""
 
 
 class TooLarge(InputError):
-    """A body, an image or a PDF over its limit."""
+    """A body, an image or a PDF is over its limit."""
 
 
 class CrashesWorker(InputError):
-    """An input that crashed two workers; the server does not try it again."""
+    """An input crashed two workers; the server does not try it again."""
 
 
 class SpaceMismatch(InputError):
-    """The server has another vector space than is required."""
+    """The server has another vector space than required."""
 
 
 class Invalid(InputError):
-    """Fields that break the schema."""
+    """Fields are invalid; `errors` names each."""
 
 
 class AuthError(StatusError):
-    """The API key is at fault."""
+    """The API key is missing or invalid."""
 
 
 class MissingKey(AuthError):
-    """The server wants an API key."""
+    """The server needs an API key."""
 
 
 class InvalidKey(AuthError):
-    """The API key is not one of the server's."""
+    """The API key is invalid."""
 
 
 class NotFound(StatusError):
@@ -127,15 +127,15 @@ class NotFound(StatusError):
 
 
 class Busy(StatusError):
-    """Too much at once; a later try may do."""
+    """Too many requests; a later try may succeed."""
 
 
 class RequestLimitExceeded(Busy):
-    """Too many requests in the time."""
+    """The key has no requests left this minute."""
 
 
 class TokenLimitPerTime(Busy):
-    """Too many tokens in the time."""
+    """The key has no tokens left this minute."""
 
 
 class QueueFull(Busy):
@@ -147,7 +147,7 @@ class Internal(StatusError):
 
 
 class Unavailable(StatusError):
-    """Nothing can take the work now."""
+    """No worker can take the work now."""
 
 
 class TimedOut(StatusError):
@@ -188,5 +188,5 @@ BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def error_class(status: int, code: str) -> type[StatusError]:
-    """What a reply with this status and code raises."""
+    """The exception for a reply with this status and code."""
     return BY_CODE.get(code) or BY_STATUS.get(status, StatusError)

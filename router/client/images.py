@@ -1,4 +1,4 @@
-"""Images as inputs: changes when the API takes an image in another form."""
+"""Images as inputs."""
 
 import base64
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, repr=False)
 class Image:
-    """An image to embed or to rank; made by one of the `from_` methods.
+    """An image to embed or rank. Create it with one of the `from_` methods.
 
-    The server takes PNG, JPEG, WebP and GIF. A file is read when it is sent, not before, so that a long list
-    of images costs no memory.
+    The server accepts PNG, JPEG, WebP and GIF. A file is read when it is sent, so a long list of images needs
+    no memory.
     """
 
     source: bytes | Path | str
@@ -23,19 +23,19 @@ class Image:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Image":
-        """An image as its file's bytes."""
+        """An image from the bytes of its file."""
         return cls(bytes(data))
 
     @classmethod
     def from_url(cls, url: str) -> "Image":
-        """An image that the server fetches from an http(s) address, or a `data:...;base64,` URI."""
+        """An image at an http(s) URL, which the server fetches, or a `data:...;base64,` URI."""
         url = url.strip()
         if not url.lower().startswith(("http://", "https://", "data:")):
-            raise ValueError(f"not an http(s) address or a data: URI: {url[:100]!r}")
+            raise ValueError(f"not an http(s) URL or a data: URI: {url[:100]!r}")
         return cls(url)
 
     def on_the_wire(self) -> str:
-        """The address, or the bytes as base64. Raises OSError when the file cannot be read."""
+        """The URL, or the bytes as base64. Raises OSError if the file cannot be read."""
         match self.source:
             case str(url):
                 return url
@@ -45,7 +45,7 @@ class Image:
                 return base64.b64encode(data).decode("ascii")
 
     def wire_length(self) -> int:
-        """How long `on_the_wire` is, without reading a file. Raises OSError when there is no such file."""
+        """Length of `on_the_wire`, without reading the file. Raises OSError if there is no such file."""
         match self.source:
             case str(url):
                 return len(url)

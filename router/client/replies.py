@@ -1,6 +1,6 @@
-"""From replies to arrays (pure): changes when a form of reply does.
+"""Decodes replies into arrays (no I/O).
 
-Nothing loops over floats: each vector is one base64 string, decoded into its row.
+Nothing loops over floats: each vector is one base64 string.
 """
 
 import binascii
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """A document and how well it answers; `index` is its place among those given."""
+    """A document and its score; `index` is its position in the request."""
 
     index: int
     relevance_score: float
@@ -29,9 +29,9 @@ class RankedDocument:
 
 
 class Readiness(NamedTuple):
-    """Whether every pool can answer; `pools` says `ready` or what is missing for each.
+    """Whether every pool can answer. `pools` says `ready` for a pool, or what it lacks.
 
-    `vector_spaces` are those that each pool serves: one, or two during an upgrade.
+    `vector_spaces` lists what each pool serves: one space, or two during an upgrade.
     """
 
     ready: bool
@@ -43,25 +43,27 @@ class Readiness(NamedTuple):
 
 
 class OneSpace:
-    """Checks that the replies to the parts of one call are of one vector space for each pool."""
+    """Checks that all replies of one call have the same vector space per pool."""
 
     def __init__(self) -> None:
         self._spaces: dict[str, str] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise `ReplyInvalid` when a reply with `headers` is of another space than one before it."""
+        """Raise `ReplyInvalid` if a reply has another space than one before it."""
         for named in filter(None, headers.get("x-vector-space", "").split(",")):
             pool, _, space = named.strip().partition("=")
             if (first := self._spaces.setdefault(pool, space)) != space:
                 raise ReplyInvalid(
-                    f"the pool {pool} changed its vector space from {first} to {space} between two requests "
-                    "of this call; embed all inputs again, or choose one space with vector_space"
+                    f"the vector space of pool {pool} changed from {first} to {space} in this call; embed "
+                    "all inputs again, or choose one space with vector_space"
                 )
 
 
-def accept(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
-    """`body` when the reply is a good one; raises the `StatusError` that it stands for otherwise."""
+def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneSpace | None = None) -> bytes:
+    """The body of a successful reply; raises `StatusError` for any other, and what `one_space` raises."""
     if 200 <= status < 300:
+        if one_space is not None:
+            one_space.check(headers)
         return body
     try:
         content = orjson.loads(body)
@@ -82,14 +84,14 @@ def accept(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
 
 
 def vectors(body: bytes, count: int | None) -> Floats:
-    """The matrix [n, d], float32, of a reply; raises `ReplyInvalid` unless it has `count` rows."""
+    """The vectors of a reply, float32 [n, d]; raises `ReplyInvalid` unless there are `count`."""
     rows = [_vector(entry) for entry in _entries(body, count, "embedding")]
     _same_width(rows)
     return np.stack(rows).astype(np.float32, copy=False)
 
 
 def multivectors(body: bytes, count: int | None) -> list[Floats]:
-    """For each input a matrix [tokens, 128], float32; raises `ReplyInvalid` unless there are `count`."""
+    """One matrix per input, float32 [tokens, 128]; raises `ReplyInvalid` unless there are `count`."""
     matrices = []
     for entry in _entries(body, count, "embeddings"):
         if not isinstance(entry, list) or not entry:
@@ -101,20 +103,20 @@ def multivectors(body: bytes, count: int | None) -> list[Floats]:
 
 
 def join(matrices: Sequence[Floats]) -> Floats:
-    """The matrices one below the other; raises `ReplyInvalid` when they are not equally wide."""
+    """Concatenate matrices; raises `ReplyInvalid` if their widths differ."""
     _same_width(matrices)
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
 
 def ranked(body: bytes, documents: Sequence[Item]) -> list[RankedDocument]:
-    """The documents, best first, as the server ranked them."""
+    """The documents in the order of the reply, best first."""
     results = _field(_object(body), "results", list)
     found = []
     left = set(range(len(documents)))
     for result in results:
         index = _field(result, "index", int)
         if index not in left:
-            raise ReplyInvalid(f"document {index} of {len(documents)} was ranked twice, or is none of them")
+            raise ReplyInvalid(f"document {index} was ranked twice, or was not sent")
         left.remove(index)
         score = float(_field(result, "relevance_score", int | float))
         found.append(RankedDocument(index, score, documents[index]))
@@ -127,19 +129,19 @@ def model_names(body: bytes) -> list[str]:
 
 
 def readiness(body: bytes) -> Readiness:
-    """What `GET /ready` says, with whichever status."""
+    """The reply of `GET /ready`, with any status."""
     content = _object(body)
     spaces = content.get("vector_spaces", {})
     return Readiness(_field(content, "ready", bool), dict(_field(content, "pools", dict)), dict(spaces))
 
 
 def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
-    """That field of each entry of `data`, by `index`."""
+    """One field of each entry of `data`, in order of `index`."""
     data = _field(_object(body), "data", list)
     if count is not None and len(data) != count:
-        raise ReplyInvalid(f"{count} vectors were asked for, {len(data)} came")
+        raise ReplyInvalid(f"{count} vectors were requested, {len(data)} returned")
     if not data:
-        raise ReplyInvalid("a reply without vectors")
+        raise ReplyInvalid("the reply has no vectors")
     found: dict[int, Any] = {
         _field(entry, "index", int): _field(entry, field, str if field == "embedding" else list)
         for entry in data
@@ -155,14 +157,14 @@ def _vector(text: Any) -> Floats:
     except (ValueError, TypeError) as error:
         raise ReplyInvalid(f"a vector is not base64 of float32 values: {error}") from None
     if not values.size or not np.isfinite(values).all():
-        raise ReplyInvalid("a vector is empty or has values that are no numbers")
+        raise ReplyInvalid("a vector is empty or has values that are not finite")
     return values
 
 
 def _same_width(arrays: Iterable[Floats]) -> None:
     widths = {array.shape[-1] for array in arrays}
     if len(widths) > 1:
-        raise ReplyInvalid(f"vectors of different lengths came: {sorted(widths)}")
+        raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
 
 
 def _object(body: bytes) -> Any:
@@ -175,5 +177,5 @@ def _object(body: bytes) -> Any:
 def _field(content: Any, name: str, kind: Any) -> Any:
     value = content.get(name) if isinstance(content, dict) else None
     if not isinstance(value, kind):
-        raise ReplyInvalid(f"the reply has no {name!r} where the API has one")
+        raise ReplyInvalid(f"the reply has no valid field {name!r}")
     return value

@@ -1,4 +1,4 @@
-"""From arguments to requests (pure): changes when a field of the API does."""
+"""Builds requests from arguments (no I/O, except reading image files)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
@@ -11,39 +11,39 @@ from router.client.surrogates import without_lone_surrogates
 if TYPE_CHECKING:
     from router.api.schema import Task
 
-# The most that one request may hold; longer lists are sent as several.
+# Most inputs of one request. Longer lists are sent as several requests.
 MAX_ITEMS = 512
-# The same of its body. The server takes 64 MiB unless told otherwise; the rest is for what is not counted.
+# Largest body, as estimated here. The server accepts 64 MiB by default.
 MAX_BYTES = 48 << 20
 
 Item = str | Image | Mapping[str, Any]
-"""One input: a text, an image, or an item as the API writes it, such as `{"text": ..., "task": ...}`."""
+"""One input: a text, an image, or an item of the API, such as `{"text": ..., "task": ...}`."""
 Inputs = Item | Iterable[Item]
 Priority = Literal["interactive", "bulk"]
 
 
 class MultiOptions(TypedDict, total=False):
-    """How to embed; what is left out is the server's default."""
+    """Options of `embed_multi`. The server has the defaults."""
 
     task: "Task | None"
-    """What the vectors are for; text-matching by default."""
+    """The task; text-matching by default."""
     truncate: bool | None
-    """Cut a text that is longer than the context, rather than refuse it."""
+    """Truncate a text that is longer than the context, instead of refusing it."""
     priority: Priority | None
-    """Who waits for whom when the server is busy; by default large requests wait for small ones."""
+    """The class under load. By default, large requests wait for small ones."""
     vector_space: str | None
-    """Take vectors of this space only, as `x-vector-space` of a reply names it; else `SpaceMismatch`."""
+    """Accept only vectors of this space, as a reply's `x-vector-space` names it; else `SpaceMismatch`."""
 
 
 class EmbedOptions(MultiOptions, total=False):
-    """How to embed into one vector for each input; what is left out is the server's default."""
+    """Options of `embed`. The server has the defaults."""
 
     dimensions: int | None
-    """Values in each vector, 1 to 2048 (the default); a shorter one is cut, then normalised again."""
+    """Values per vector, 1 to 2048 (the default). A shorter vector is truncated and normalized again."""
     normalized: bool | None
-    """Vectors of length 1 (the default), or the mean as it is (False)."""
+    """Vectors of length 1 (the default), or the unnormalized mean (False)."""
     late_chunking: bool | None
-    """The texts are parts of one document, each embedded in the context of all; at most 512 of them."""
+    """The texts are parts of one document, each embedded in the context of all. At most 512."""
 
 
 class Call(NamedTuple):
@@ -56,7 +56,7 @@ class Call(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one request will embed, and how many vectors that gives: None where a PDF leaves it open."""
+    """The inputs of one request, and the number of vectors they give; None for a PDF."""
 
     content: Item | list[Item]
     vectors: int | None
@@ -67,32 +67,32 @@ READY = Call("GET", "/ready")
 
 
 def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
-    """`inputs` in pieces that one request can hold, in order.
+    """Split `inputs` into parts of one request each, in order.
 
-    Raises TypeError for what is no input, ValueError when there is none or too many for late chunking, and
-    OSError for a file that is not there.
+    Raises TypeError for an invalid input, ValueError if there are none or too many for late chunking, and
+    OSError for a missing file.
     """
     if isinstance(inputs, str | Image | Mapping):
         return [_part(inputs, [inputs])]
     if isinstance(inputs, bytes | bytearray) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs: {_WHAT_AN_INPUT_IS}, or an iterable of these; not {type(inputs).__name__}")
+        raise TypeError(f"inputs: {_VALID_INPUT}, or an iterable of these; not {type(inputs).__name__}")
     items = list(inputs)
     for index, item in enumerate(items):
         if not isinstance(item, str | Image | Mapping):
-            raise TypeError(f"inputs[{index}]: {_WHAT_AN_INPUT_IS}; not {type(item).__name__}")
+            raise TypeError(f"inputs[{index}]: {_VALID_INPUT}; not {type(item).__name__}")
     if not items:
-        raise ValueError("inputs is empty: there is nothing to embed")
+        raise ValueError("inputs is empty")
     if late_chunking and len(items) > MAX_ITEMS:
-        # Cut in two, each half would be embedded without the context of the other.
-        raise ValueError(f"late chunking takes at most {MAX_ITEMS} inputs, here are {len(items)}")
+        # In two requests, each half would lose the context of the other.
+        raise ValueError(f"late chunking takes at most {MAX_ITEMS} inputs, not {len(items)}")
     return [_part(piece, piece) for piece in ([items] if late_chunking else _pieces(items))]
 
 
-_WHAT_AN_INPUT_IS = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
+_VALID_INPUT = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
 
 
 def _pieces(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """`items` in lists of at most `MAX_ITEMS` and `MAX_BYTES`; one that is over the latter goes alone."""
+    """Lists of at most `MAX_ITEMS` and `MAX_BYTES`. A larger item gets a list of its own."""
     piece: list[Item] = []
     size = 0
     for item in items:
@@ -106,7 +106,7 @@ def _pieces(items: Sequence[Item]) -> Iterator[list[Item]]:
 
 
 def _length(value: Any) -> int:
-    """About how many bytes of a body `value` takes; files are not read."""
+    """Estimated bytes of `value` in a body. Files are not read."""
     match value:
         case Image():
             return value.wire_length()
@@ -133,7 +133,7 @@ def embed_call(
     vector_space: str | None = None,
     multivector: bool = False,
 ) -> Call:
-    """`POST /v1/embeddings` for one part, with vectors as base64, which carries every bit of a float."""
+    """`POST /v1/embeddings` for one part. Vectors come as base64, which keeps every bit."""
     content = part.content
     fields = {
         "input": [_wire(item) for item in content] if isinstance(content, list) else _wire(content),
@@ -151,9 +151,9 @@ def embed_call(
 
 
 def rerank_call(query: Item, documents: Sequence[Item], top_n: int | None = None) -> Call:
-    """`POST /v1/rerank`. The documents do not come back: whoever asks has them."""
+    """`POST /v1/rerank`. The reply leaves out the documents, since the caller has them."""
     if not documents:
-        raise ValueError("documents is empty: there is nothing to rank")
+        raise ValueError("documents is empty")
     fields = {
         "query": _wire(query),
         "documents": [_wire(document) for document in documents],
@@ -166,7 +166,7 @@ def rerank_call(query: Item, documents: Sequence[Item], top_n: int | None = None
 def _wire(item: Item) -> str | dict[str, Any]:
     match item:
         case str(text):
-            # The server takes a bare string that is a data URI for an image.
+            # The server reads a bare string that is a data URI as an image.
             return {"text": text} if text[:5].lower() == "data:" else text
         case Image():
             return {"image": item.on_the_wire()}
@@ -184,5 +184,5 @@ def _dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        # It refuses lone surrogates, which UTF-8 has no bytes for.
+        # orjson refuses lone surrogates.
         return orjson.dumps(without_lone_surrogates(value))

@@ -1,4 +1,4 @@
-"""When a call is tried again, and after how long: pure but for the clock, which is passed in."""
+"""When a call is retried, and after what pause. Time and chance come from a clock that is passed in."""
 
 import asyncio
 import random
@@ -8,14 +8,14 @@ from email.utils import parsedate_to_datetime
 
 from router.client.errors import ConnectionLost, StatusError, TriptychError
 
-# What a later try may mend. A 500 is the server's last word: it has tried elsewhere already.
+# A retry after a 500 is useless: the server has already tried elsewhere.
 AGAIN = (429, 503, 504)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 
 
 class Clock:
-    """Time and chance, so that a test need not wait."""
+    """Time and chance, so that tests do not wait."""
 
     def monotonic(self) -> float:
         """Seconds, for durations."""
@@ -26,20 +26,20 @@ class Clock:
         return time.time()
 
     def chance(self) -> float:
-        """A number from 0 to 1."""
+        """A random number from 0 to 1."""
         return random.random()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, holding the thread."""
+        """Wait and block the thread."""
         time.sleep(seconds)
 
     async def sleep_async(self, seconds: float) -> None:
-        """Wait, letting others run."""
+        """Wait and let other tasks run."""
         await asyncio.sleep(seconds)
 
 
 class Retries:
-    """The tries of one call: at most `retries` after the first, none begun `seconds` after that."""
+    """The retries of one call: at most `retries`, none later than `seconds` from now."""
 
     def __init__(self, retries: int, seconds: float, clock: Clock) -> None:
         self._left = retries
@@ -48,13 +48,13 @@ class Retries:
         self._clock = clock
 
     def pause(self, error: TriptychError) -> float:
-        """Seconds to wait before the next try; raises `error` when there is to be none."""
-        if not _may_pass(error) or self._left == 0:
+        """Seconds until the next try; raises `error` if there is none."""
+        if not _is_transient(error) or self._left == 0:
             raise error
         self._left -= 1
         pause = self._asked_for(error)
         if pause is None:
-            # Half of it by chance, so that those who failed together do not come back together.
+            # Half of it is random, so that clients that failed together do not return together.
             pause = self._step * (0.5 + 0.5 * self._clock.chance())
             self._step = min(2 * self._step, LONGEST_PAUSE_SECONDS)
         if self._clock.monotonic() + pause > self._end:
@@ -66,12 +66,12 @@ class Retries:
         return None if header is None else seconds_to_wait(header, self._clock.wall())
 
 
-def _may_pass(error: TriptychError) -> bool:
+def _is_transient(error: TriptychError) -> bool:
     return isinstance(error, ConnectionLost) or (isinstance(error, StatusError) and error.status in AGAIN)
 
 
 def seconds_to_wait(retry_after: str, now: float) -> float | None:
-    """What a Retry-After header asks for, in seconds or as a date; None when it is neither."""
+    """Seconds that a Retry-After header asks for, as a number or a date; None if it is neither."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text)

@@ -1,15 +1,15 @@
-"""Lone surrogates in strings, which UTF-8 cannot encode and JSON cannot carry between programs."""
+"""Replaces lone surrogates in strings, which UTF-8 cannot encode."""
 
 from typing import Any
 
 
 def without_lone_surrogates(value: Any) -> Any:
-    """`value` with each lone surrogate in its strings as U+FFFD; a pair becomes its character."""
+    """`value` with U+FFFD for each lone surrogate in its strings. A pair becomes its character."""
     match value:
         case str():
             return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         case dict():
-            return {without_lone_surrogates(key): without_lone_surrogates(of) for key, of in value.items()}
+            return {without_lone_surrogates(key): without_lone_surrogates(v) for key, v in value.items()}
         case list() | tuple():
             return [without_lone_surrogates(part) for part in value]
         case _:

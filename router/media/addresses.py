@@ -1,9 +1,9 @@
-"""Which addresses media may be fetched from: changes when a network, or a way to write one, does (pure).
+"""SSRF protection: which URLs and IP addresses media may be fetched from (pure).
 
-Only what is assigned to the public is let through, so what nobody has thought of is refused. IPv6 that
-carries IPv4 inside (mapped, 6to4, NAT64, Teredo) is refused whatever it carries. Host names that are
-really IPv4 numbers (`127.1`, `0x7f000001`, `017700000001`) are refused unless written as four decimals,
-because libraries disagree about what they mean.
+- Only public addresses are allowed, so that unknown kinds are refused.
+- IPv6 addresses that contain an IPv4 address (mapped, 6to4, NAT64, Teredo) are refused.
+- Hosts that are IPv4 numbers (`127.1`, `0x7f000001`, `017700000001`) must be written as four decimal numbers,
+  since libraries disagree about other forms.
 """
 
 import re
@@ -16,9 +16,10 @@ IPNetwork = IPv4Network | IPv6Network
 IPAddress = IPv4Address | IPv6Address
 
 MAX_URL_CHARACTERS = 8192
+NOT_PUBLIC = "the host has no public address"
 
-# IANA's special-purpose registry, multicast and reserved space; and 168.63.129.16, a public address at
-# which Azure serves a machine's own secrets.
+# IANA's special-purpose registry, multicast and reserved space; and 168.63.129.16, a public address where
+# Azure serves the secrets of a machine.
 _NOT_PUBLIC_V4 = tuple(
     map(
         IPv4Network,
@@ -41,8 +42,7 @@ _NOT_PUBLIC_V4 = tuple(
         ),
     )
 )
-# All that is assigned for public unicast, less protocol assignments (Teredo among them), documentation
-# and 6to4.
+# Public unicast, without protocol assignments (such as Teredo), documentation and 6to4.
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_V6 = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
@@ -52,11 +52,11 @@ _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class Refused(ValueError):
-    """An address that nothing is fetched from; the message says why, and names no address."""
+    """The URL is not allowed. The message says why, and quotes no address."""
 
 
 def is_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> bool:
-    """Whether media may be fetched from `address`: a public one, or one in the operator's `networks`."""
+    """Whether `address` is public or in one of the operator's `networks`."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         address = IPv6Address(int(address))
     if any(address in network for network in networks):
@@ -67,46 +67,43 @@ def is_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> bool:
 
 
 def parse(text: str) -> URL:
-    """A URL as it was written, since a signature may stand over it; raises `ValueError`."""
+    """Parse a URL without normalising it, since it may be signed. Raises `ValueError`."""
     return URL(text, encoded=text.isascii())
 
 
 def check_url(text: str, networks: Sequence[IPNetwork]) -> URL:
-    """The parsed form of a URL that may be asked for, as far as it can be told without looking up its host.
-
-    Raises `Refused`.
-    """
+    """Parse a URL and check all that can be checked before its host is resolved. Raises `Refused`."""
     if len(text) > MAX_URL_CHARACTERS:
-        raise Refused(f"the address has more than {MAX_URL_CHARACTERS} characters")
+        raise Refused(f"the URL has more than {MAX_URL_CHARACTERS} characters")
     if _NOT_IN_A_URL.search(text):
-        raise Refused("the address has spaces, control characters or backslashes in it")
+        raise Refused("the URL contains spaces, control characters or backslashes")
     try:
         url = parse(text)
         host, port = url.raw_host, url.port
     except ValueError:
-        raise Refused("this is no address") from None
+        raise Refused("the URL is not valid") from None
     if url.scheme not in ("http", "https"):
-        raise Refused("only http and https addresses are fetched")
+        raise Refused("only http and https URLs are fetched")
     if url.raw_user is not None or url.raw_password is not None:
-        raise Refused("the address has a user name or a password in it")
+        raise Refused("the URL contains a user name or a password")
     if not host or not port:
-        raise Refused("the address names no host, or no port that there can be")
+        raise Refused("the URL has no host or an invalid port")
     literal = _literal(host, "[" in url.raw_authority)
     if literal is not None and not is_allowed(literal, networks):
-        raise Refused("its host has no public address")
+        raise Refused(NOT_PUBLIC)
     return url
 
 
 def _literal(host: str, brackets: bool) -> IPAddress | None:
-    """The address that `host` is, None when it is a name; raises `Refused` for numbers in disguise."""
+    """The IP address in `host`, or None for a name. Raises `Refused` for other numbers."""
     if "%" in host:
-        raise Refused("its host has a % in it")
+        raise Refused("the host contains a %")
     if brackets:
         try:
             return ip_address(host)
         except ValueError:
-            raise Refused("its host is no IPv6 address") from None
-    # As in the URL standard: a host whose last label is a number is an IPv4 address, or none at all.
+            raise Refused("the host is not a valid IPv6 address") from None
+    # As in the URL standard, a host whose last label is a number must be an IPv4 address.
     if not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
         return None
     try:
@@ -114,4 +111,4 @@ def _literal(host: str, brackets: bool) -> IPAddress | None:
             return IPv4Address(host)
     except ValueError:
         pass
-    raise Refused("its host is a number; write an IPv4 address as four decimal numbers")
+    raise Refused("the host is a number; write an IPv4 address as four decimal numbers")

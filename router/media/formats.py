@@ -1,4 +1,4 @@
-"""Media as requests carry them: changes when a form of sending one, or of telling its size, does."""
+"""Images and PDFs in requests: decode base64 and data URIs, detect the format, read the size in pixels."""
 
 import binascii
 import re
@@ -6,49 +6,49 @@ from typing import Literal, NamedTuple
 
 from router.errors import MediaInvalid, TooLarge
 
-# What the model makes of an image: 28 by 28 pixels a token, 602,112 pixels at most (768 tokens).
+# The model resizes an image to at most 602,112 pixels and reads 28 by 28 pixels as a token.
 PIXELS_PER_TOKEN = 28 * 28
 MAX_IMAGE_TOKENS = 768
-# The words that the model puts around every image.
+# The tokens of the prompt around each image.
 PROMPT_TOKENS = 12
 
-# So many blocks a GIF is read for its first frame: some hold tens of kilobytes of text before it, and one of
-# megabytes of empty comments would hold up the event loop.
+# Blocks of a GIF that are searched for its first frame. Some files have tens of kilobytes of text before it;
+# megabytes of empty comments would block the event loop.
 _GIF_BLOCKS = 1000
 
-# A file of a few kilobytes can claim more; the workers would refuse it too, after the way there.
+# The workers refuse larger images too. A few kilobytes of file can claim to be larger.
 MAX_IMAGE_PIXELS = 100_000_000
 
 _IMAGE_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
-# Browsers and mail programs write no type, or application/octet-stream, for a file they do not know.
+# For unknown files, browsers and mail programs write no type, or application/octet-stream.
 _ANY_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
-# Readers take a PDF with other bytes before its header, within this many.
+# PDF readers accept other bytes before the header, up to this many.
 _PDF_HEADER_WITHIN = 1024
 _TO_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 class Media(NamedTuple):
-    """Media that is no image for a worker yet: an http(s) address of either kind, or the bytes of a PDF."""
+    """Media to load: an image or PDF at a URL, or the bytes of a PDF."""
 
     kind: Literal["image", "pdf"]
     source: str | bytes
 
 
 def is_image_uri(value: str) -> bool:
-    """Whether a string is a `data:image/...;base64,` URI, and so an image rather than a text."""
+    """Whether a string is a `data:image/...;base64,` URI."""
     return value[:5].lower() == "data:" and _IMAGE_URI.match(value) is not None
 
 
 def is_remote(value: str) -> bool:
-    """Whether a string is an http(s) address, and so to be fetched."""
+    """Whether a string is an http(s) URL."""
     return value[:8].lower().startswith(("http://", "https://"))
 
 
 def read_image(value: str, max_bytes: int, field: str) -> bytes:
-    """The bytes of an image sent as base64 or as a data URI of any type, not decoded any further.
+    """Decode an image from base64 or from a data URI of any type; its pixels are not decoded.
 
-    Raises `TooLarge` before decoding, `MediaInvalid` for what is neither form or no image to be taken.
+    Raises `TooLarge` before decoding, and `MediaInvalid` if it is neither form or not a valid image.
     """
     data = _read_base64(value, "data:image/...;base64,", max_bytes, f"{field}: the image")
     check_image(data, field)
@@ -56,42 +56,42 @@ def read_image(value: str, max_bytes: int, field: str) -> bytes:
 
 
 def read_pdf(value: str, max_bytes: int, field: str) -> bytes:
-    """The bytes of a PDF sent as base64 or as a data URI; raises as `read_image` does."""
+    """Decode a PDF from base64 or from a data URI. Raises as `read_image` does."""
     data = _read_base64(value, "data:application/pdf;base64,", max_bytes, f"{field}: the PDF")
     check_pdf(data, field)
     return data
 
 
 def check_image(data: bytes, field: str) -> None:
-    """Raise `MediaInvalid` for what is no image of a known type, or one whose header claims too much."""
+    """Raise `MediaInvalid` unless `data` starts as an image of a known format and of an allowed size."""
     if not data.startswith(_SIGNATURES) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         raise MediaInvalid(f"{field}: not a PNG, JPEG, WebP or GIF image")
     width, height = _pixel_size(data)
     if width * height > MAX_IMAGE_PIXELS:
         raise MediaInvalid(
-            f"{field}: the image has {width}x{height} pixels; at most {MAX_IMAGE_PIXELS:,} are taken"
+            f"{field}: the image has {width}x{height} pixels; at most {MAX_IMAGE_PIXELS:,} are allowed"
         )
 
 
 def check_pdf(data: bytes, field: str) -> None:
-    """Raise `MediaInvalid` for what does not begin as a PDF does."""
+    """Raise `MediaInvalid` unless `data` starts as a PDF."""
     if b"%PDF-" not in data[:_PDF_HEADER_WITHIN]:
         raise MediaInvalid(f"{field}: not a PDF")
 
 
 def _read_base64(value: str, wanted: str, max_bytes: int, what: str) -> bytes:
-    """The bytes behind base64; also with line breaks, in the alphabet for URLs, or without its padding."""
+    """Decode base64; line breaks, the URL-safe alphabet and missing padding are allowed."""
     match = _ANY_URI.match(value) if value[:5].lower() == "data:" else None
     encoded = value[match.end() :] if match else value
     if _decoded_size(encoded) > max_bytes:
         encoded = "".join(encoded.split())
         if (size := _decoded_size(encoded)) > max_bytes:
-            raise TooLarge(f"{what} has {size} bytes; at most {max_bytes} are taken")
+            raise TooLarge(f"{what} has {size} bytes; at most {max_bytes} are allowed")
     try:
         return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError as error:
         reason = str(error).lower()
-    # Not what the clients that are known send, but what `base64` and `btoa` make of a file.
+    # Known clients do not send these forms, but `base64` and `btoa` write them.
     encoded = "".join(encoded.split()).translate(_TO_STANDARD_ALPHABET)
     if not encoded.endswith("="):
         encoded += "=" * (-len(encoded) % 4)
@@ -99,7 +99,7 @@ def _read_base64(value: str, wanted: str, max_bytes: int, what: str) -> bytes:
         return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
         raise MediaInvalid(
-            f"{what} is neither an http(s) address, base64 nor a {wanted} URI ({reason})"
+            f"{what} is neither an http(s) URL, base64 nor a {wanted} URI ({reason})"
         ) from None
 
 
@@ -108,7 +108,7 @@ def _decoded_size(encoded: str) -> int:
 
 
 def image_tokens(data: bytes) -> int:
-    """About how many tokens an image costs; the most there can be when its size is not easily read."""
+    """Estimated tokens of an image; the maximum if its size is unknown."""
     width, height = _pixel_size(data)
     if width <= 0 or height <= 0:
         return MAX_IMAGE_TOKENS + PROMPT_TOKENS
@@ -116,7 +116,7 @@ def image_tokens(data: bytes) -> int:
 
 
 def _pixel_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header, (0, 0) when it does not say."""
+    """Width and height from the header, (0, 0) if unknown."""
     if data.startswith(b"\x89PNG"):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data.startswith(b"GIF"):
@@ -134,7 +134,7 @@ def _pixel_size(data: bytes) -> tuple[int, int]:
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:
-    """The screen, made as large as its first frame needs it, as readers do; (0, 0) without a frame."""
+    """The screen, extended to its first frame as readers do; (0, 0) without a frame."""
     at = _gif_frame(data)
     if at is None:
         return 0, 0
@@ -145,14 +145,14 @@ def _gif_size(data: bytes) -> tuple[int, int]:
 
 
 def _gif_frame(data: bytes) -> int | None:
-    """Where the first frame is described: behind the colours and all extensions, which are of many blocks."""
+    """Offset of the first frame's descriptor, after the colour table and the extensions."""
     flags = data[10] if len(data) > 10 else 0
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     in_extension = False
     for _ in range(_GIF_BLOCKS):
         first = data[at : at + 1]
         if in_extension:
-            # A block's length; the one of none is the last.
+            # A block's length, then its data; an empty block is the last.
             at += 1 + int.from_bytes(first)
             in_extension = first > b"\0"
         elif first == b"!":
@@ -168,7 +168,7 @@ def _two_shorts(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the segments to the frame header (SOF0..SOF15 but DHT, JPG and DAC)."""
+    """Size in the frame header (SOF0..SOF15 without DHT, JPG and DAC), after other segments."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -1,4 +1,4 @@
-"""Completes a plan: fetches what is at addresses and renders PDFs, each thing once for a request."""
+"""Loads the media of a request: fetches URLs and renders PDFs, each one once."""
 
 import asyncio
 import time
@@ -25,24 +25,24 @@ class _Loaded(NamedTuple):
 
 
 class MediaLoader:
-    """Makes items complete. Used as an async context."""
+    """Loads media into items. Used as an async context."""
 
     def __init__(self, settings: RouterSettings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
+        self.fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
         self._renderer = PdfRenderer(settings.pdf_processes)
 
     async def __aenter__(self) -> "MediaLoader":
-        await self._fetcher.__aenter__()
+        await self.fetcher.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._fetcher.__aexit__()
+        await self.fetcher.__aexit__()
         await self._renderer.close()
 
     async def load(self, request: Request, items: list[Item]) -> list[Item]:
-        """`items` with all their media, numbered anew: a PDF has become one item for each page.
+        """Items with their media loaded, and new indexes: a PDF becomes one item for each page.
 
         Raises `MediaInvalid`, `MediaUnreachable` or `TooLarge`; `ClientGone` when the client of `request`
         leaves first. However it ends, nothing goes on in the background.
@@ -96,10 +96,10 @@ class MediaLoader:
         data = media.source
         if isinstance(data, str):
             if not settings.media_fetch:
-                raise MediaUnreachable(f"{field}: addresses are not fetched from here; send base64")
+                raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self._fetcher.fetch(data, limit, field)
+                data = await self.fetcher.fetch(data, limit, field)
             budget.take(len(data), field)
             (check_pdf if is_pdf else check_image)(data, field)
         images = [data]
@@ -120,7 +120,7 @@ class MediaLoader:
 
 
 class _Budget:
-    """What may be fetched for one request in all: as much as it might have sent itself."""
+    """Limit of all bytes fetched for one request: the limit of its own body."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -129,11 +129,13 @@ class _Budget:
     def take(self, size: int, field: str) -> None:
         self._taken += size
         if self._taken > self._max_bytes:
-            raise TooLarge(f"{field}: what was fetched for the request is over {self._max_bytes} bytes")
+            raise TooLarge(
+                f"{field}: the files fetched for the request have more than {self._max_bytes} bytes"
+            )
 
 
 def _completed(item: Item, loaded: Sequence[_Loaded], index: int) -> list[Item]:
-    """The items that `item` becomes, the first of them at `index`; pages are named in their field."""
+    """The items that replace `item`, from `index` on. The field of a page names its number."""
     is_pdf = item.media is not None and item.media.kind == "pdf"
     return [
         Item(

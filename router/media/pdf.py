@@ -1,4 +1,4 @@
-"""PDFs to images, in processes of their own: a PDF from anywhere may crash or stall what renders it."""
+"""Renders PDFs in separate processes, since an untrusted PDF may crash or block its renderer."""
 
 import asyncio
 import logging
@@ -24,37 +24,42 @@ from router.pool.dispatcher import RETRY_AFTER
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "router.media.pdf_process")
-# A process has this long to start, to open a document or to render its next page.
+# Timeouts to start a process, and to open a document or render its next page.
 START_SECONDS = 20.0
 PAGE_SECONDS = 10.0
-# So that what a document leaves behind in a process does not add up.
+# Then the process is replaced, so that leaks do not add up.
 DOCUMENTS_PER_PROCESS = 200
-# The secrets in the router's environment are no business of what reads PDFs.
+# Variables for the processes; the router's secrets are left out.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "HOME")
 
 
 class PdfRenderer:
-    """Renders PDFs in at most `processes` at a time, which are started when needed and kept.
+    """A pool of at most `processes` processes, which start when needed. `idle` are those without a job.
 
-    A process that crashes, takes too long or whose client has left is killed; the next PDF gets a new one.
+    A process that crashes, exceeds a timeout or loses its client is killed.
     """
 
     def __init__(
-        self, processes: int, page_seconds: float = PAGE_SECONDS, command: Sequence[str] = COMMAND
+        self,
+        processes: int,
+        page_seconds: float = PAGE_SECONDS,
+        command: Sequence[str] = COMMAND,
+        documents: int = DOCUMENTS_PER_PROCESS,
     ) -> None:
-        self._places = asyncio.Semaphore(processes)
+        self._slots = asyncio.Semaphore(processes)
         self._page_seconds = page_seconds
         self._command = tuple(command)
-        self._idle: list[_Process] = []
+        self._documents = documents
+        self.idle: list[PdfProcess] = []
         self._ending: set[asyncio.Task[int]] = set()
 
     async def render(self, data: bytes, max_pages: int, field: str) -> list[bytes]:
         """Each page as a PNG, in order.
 
-        Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` when no process can be started.
+        Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` if no process can be started.
         """
-        async with self._places:
-            process = self._take_idle() or _Process(await self._start())
+        async with self._slots:
+            process = self._take_idle() or PdfProcess(await self._start())
             sound = False
             try:
                 pages = await process.render(Job(data, max_pages), self._page_seconds)
@@ -65,28 +70,28 @@ class PdfRenderer:
                     raise TooLarge(f"{field}: {refusal.fault.message}") from None
                 raise MediaInvalid(f"{field}: {refusal.fault.message}") from None
             except TimeoutError:
-                log.warning("a page of a PDF took over %g seconds: process killed", self._page_seconds)
+                log.warning("a page of a PDF took more than %g seconds: process killed", self._page_seconds)
                 raise MediaInvalid(f"{field}: a page of the PDF takes too long to render") from None
             except (EOFError, OSError, ValueError) as error:
-                log.warning("a PDF of %d bytes ended its process: %r", len(data), error)
+                log.warning("a PDF of %d bytes crashed its process: %r", len(data), error)
                 raise MediaInvalid(f"{field}: the PDF cannot be rendered") from None
             finally:
-                if sound and process.documents < DOCUMENTS_PER_PROCESS:
-                    self._idle.append(process)
+                if sound and process.documents < self._documents:
+                    self.idle.append(process)
                 else:
                     self._end(process.process)
             return pages
 
     async def close(self) -> None:
-        """End all processes."""
-        for process in self._idle:
+        """Kill all idle processes."""
+        for process in self.idle:
             self._end(process.process)
-        self._idle.clear()
+        self.idle.clear()
         await asyncio.gather(*self._ending)
 
-    def _take_idle(self) -> "_Process | None":
-        while self._idle:
-            process = self._idle.pop()
+    def _take_idle(self) -> "PdfProcess | None":
+        while self.idle:
+            process = self.idle.pop()
             if process.process.returncode is None:
                 return process
         return None
@@ -98,21 +103,21 @@ class PdfRenderer:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                # Ctrl-C is for the router, which ends its processes itself.
+                # Ctrl-C must not reach it; the router ends it.
                 start_new_session=True,
             )
         except OSError as error:
-            # The machine is out of processes, memory or file descriptors, most likely for a while only.
+            # The machine is out of processes, memory or file descriptors, probably only for a while.
             log.error("the process that renders PDFs cannot be started: %s", error)
             raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
         try:
             async with asyncio.timeout(START_SECONDS):
-                if not isinstance(await _receive(process), Ready):
-                    raise ValueError("its first message is not that it is ready")
+                if not isinstance(await receive(process), Ready):
+                    raise ValueError("its first message is not Ready")
         except BaseException as error:
             self._end(process)
             if isinstance(error, TimeoutError | EOFError | OSError | ValueError):
-                log.error("the process that renders PDFs does not start (%s): %r", self._command, error)
+                log.error("the process that renders PDFs did not start (%s): %r", self._command, error)
                 raise Internal("PDFs cannot be rendered here") from None
             raise
         return process
@@ -125,15 +130,15 @@ class PdfRenderer:
         task.add_done_callback(self._ending.discard)
 
 
-class _Process:
-    """One process that is ready for a document."""
+class PdfProcess:
+    """A process that has started, and the number of documents it was given."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.documents = 0
 
     async def render(self, job: Job, page_seconds: float) -> list[bytes]:
-        """Raises `_Refused` for what is wrong with the document, anything else when the process fails."""
+        """Raises `_Refused` for a bad document, and other errors if the process fails."""
         self.documents += 1
         pages: list[bytes] = []
         assert self.process.stdin is not None
@@ -141,7 +146,7 @@ class _Process:
             self.process.stdin.write(encode(job))
             await self.process.stdin.drain()
             while True:
-                match await _receive(self.process):
+                match await receive(self.process):
                     case Page(data) if len(pages) < job.max_pages:
                         pages.append(data)
                         clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
@@ -150,18 +155,19 @@ class _Process:
                     case Fault() as fault:
                         raise _Refused(fault)
                     case message:
-                        raise ValueError(f"out of turn: {type(message).__name__}")
+                        raise ValueError(f"unexpected message: {type(message).__name__}")
 
 
 class _Refused(Exception):
-    """The document is at fault, the process is not."""
+    """The document is bad; the process is fine."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
 
-async def _receive(process: asyncio.subprocess.Process) -> Message:
+async def receive(process: asyncio.subprocess.Process) -> Message:
+    """The next message of a process."""
     assert process.stdout is not None
     size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "little")
     if size > MAX_MESSAGE_BYTES:

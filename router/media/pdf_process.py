@@ -1,7 +1,7 @@
 """Process that renders PDFs (`python -m router.media.pdf_process`): jobs on stdin, pages on stdout.
 
-Each message is preceded by its length. pdfium is not thread-safe and parses untrusted files, so it runs in a
-process of its own with bounded memory and time. The router imports only the messages.
+Each message follows its length. pdfium is not thread-safe and parses untrusted files, so it has a process
+with limits on memory and time. The router imports only the messages.
 """
 
 import io
@@ -18,15 +18,14 @@ import msgspec
 from router.media.formats import MAX_IMAGE_TOKENS, PIXELS_PER_TOKEN
 
 LENGTH_BYTES = 4
-# More than the pixels of a page take up uncompressed.
+# More than the pixels of an uncompressed page.
 MAX_MESSAGE_BYTES = 4 << 20
 
 MAX_MEMORY_BYTES = 2 << 30
-# Processor time for one document, should nobody be left to end it.
+# CPU time for one document, in case the router dies and cannot kill the process.
 MAX_CPU_SECONDS = 600
 
-# The model makes its images smaller than this, so more would only be lost; and a page smaller than that
-# is rendered as a printer would, because more would be made up.
+# The model resizes larger images to this, so more pixels would be lost. Small pages are rendered at 200 dpi.
 MAX_PIXELS = MAX_IMAGE_TOKENS * PIXELS_PER_TOKEN
 MAX_PIXELS_PER_POINT = 200 / 72
 
@@ -49,11 +48,11 @@ class Page(msgspec.Struct, frozen=True, tag="page"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """That was the last page."""
+    """The last page has been sent."""
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault"):
-    """What is wrong with the PDF."""
+    """The PDF is bad, and why."""
 
     message: str
     too_many_pages: bool = False
@@ -66,13 +65,13 @@ decode_job = msgspec.msgpack.Decoder(Job).decode
 
 
 def encode(message: Message | Job) -> bytes:
-    """A message with its length in front."""
+    """Encode a message, after its length."""
     data = msgspec.msgpack.encode(message)
     return len(data).to_bytes(LENGTH_BYTES, "little") + data
 
 
 def page_size(width: float, height: float) -> tuple[int, int] | None:
-    """Pixels for a page of `width` by `height` points; None for what is no page."""
+    """Size in pixels of a page of `width` by `height` points; None if the size is not valid."""
     area = width * height
     if not (math.isfinite(area) and width > 0 and height > 0 and area > 0):
         return None
@@ -88,7 +87,7 @@ def main() -> None:
 
     _bound(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
     _bound(resource.RLIMIT_CORE, 0)
-    # Whatever a library prints must not come between the messages.
+    # Output of libraries must not mix with the messages.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _send(output, Ready())
@@ -101,9 +100,9 @@ def main() -> None:
 
 
 def _render(pdfium: Any, job: Job) -> Iterator[Message]:
-    """The messages for one document, closed in good order whatever happens."""
-    # PDFium keeps the last error, and a document without pages sets none. First provoke FPDF_ERR_FILE, which
-    # no document in memory causes. Tested with pypdfium2 5.15.
+    """The messages for one document. It is always closed."""
+    # PDFium keeps the last error, and opening a document without pages fails without setting one. So first
+    # provoke FPDF_ERR_FILE, which no document in memory causes. Tested with pypdfium2 5.15.
     pdfium.raw.FPDF_LoadDocument(b"", None)
     try:
         document = pdfium.PdfDocument(job.data)
@@ -112,7 +111,6 @@ def _render(pdfium: Any, job: Job) -> Iterator[Message]:
             case pdfium.raw.FPDF_ERR_PASSWORD | pdfium.raw.FPDF_ERR_SECURITY:
                 yield Fault("the PDF is encrypted")
             case pdfium.raw.FPDF_ERR_FILE:
-                # A document without pages is not opened, and has no error of its own.
                 yield Fault("the PDF has no pages")
             case _:
                 yield Fault("the PDF is broken")
@@ -120,7 +118,9 @@ def _render(pdfium: Any, job: Job) -> Iterator[Message]:
     try:
         pages = len(document)
         if pages > job.max_pages:
-            yield Fault(f"the PDF has {pages} pages; at most {job.max_pages} are taken", too_many_pages=True)
+            yield Fault(
+                f"the PDF has {pages} pages; at most {job.max_pages} are allowed", too_many_pages=True
+            )
         else:
             document.init_forms()
             for index in range(pages):
@@ -141,8 +141,8 @@ def _page(pdfium: Any, document: Any, index: int) -> Page:
         points = page.get_size()
         pixels = page_size(*points)
         if pixels is None:
-            raise _NoPage(f"page {index + 1} of the PDF has no size that can be rendered")
-        # The library rounds up, so the next smaller scale is asked for.
+            raise _NoPage(f"page {index + 1} of the PDF has an invalid size")
+        # The library rounds up.
         scale = min((pixels[0] - 0.01) / points[0], (pixels[1] - 0.01) / points[1])
         bitmap = page.render(scale=scale, rev_byteorder=True)
         buffer = io.BytesIO()
@@ -158,7 +158,7 @@ class _NoPage(Exception):
 
 
 def _bound(kind: int, limit: int) -> None:
-    """Lower a limit of this process, where the system has it."""
+    """Lower a limit of this process, if the system has it."""
     _, hard = resource.getrlimit(kind)
     with suppress(ValueError, OSError):
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

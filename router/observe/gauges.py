@@ -1,19 +1,18 @@
-"""What is read off a running router when it is asked: how much waits, is in flight, and in which state.
+"""Gauges that are read off the fleet: queue depth, work in flight, the state of each replica.
 
-Several routers on one port each write theirs into the folder that they share, every second; whoever is
-asked adds them up. What a router that has died wrote is left out.
+They are set when `/metrics` is read. In multi-process mode each process also sets its own every second, in
+the shared folder, and prometheus-client adds them up. Whoever starts the processes calls `mark_process_dead`
+when one ends, which removes its gauges.
 """
 
 import asyncio
+import contextlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-from prometheus_client import Metric
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from router.items import Priority
@@ -22,69 +21,126 @@ from router.pool.breaker import BreakerState
 from router.pool.fleet import Fleet
 from router.pool.replica import State
 
-WRITE_SECONDS = 1.0
+SET_SECONDS = 1.0
 
-Snapshot = dict[tuple[str, ...], float]
-"""Values by metric and labels. All of them can be added up over routers."""
+_POOL = ("pool", "class")
+_REPLICA = ("pool", "replica")
 
-# Each metric's labels, and what it says.
-GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
-    "triptych_router_processes": ((), "Router processes that these numbers are of."),
-    "triptych_router_resident_memory_bytes": (
-        (),
-        "Memory that the router processes have; what they share counts for each.",
-    ),
-    "triptych_router_requests_in_flight": ((), "Requests that have no reply yet."),
-    "triptych_router_queue_items": (("pool", "class"), "Items waiting."),
-    "triptych_router_queue_tokens": (("pool", "class"), "Tokens waiting, estimated."),
-    "triptych_router_replica_batches_in_flight": (
-        ("pool", "replica"),
-        "Batches, each in a lane, that a replica has.",
-    ),
-    "triptych_router_replica_tokens_in_flight": (
-        ("pool", "replica"),
-        "Tokens, estimated, of the batches that a replica has.",
-    ),
-    "triptych_router_replica_lanes": (("pool", "replica"), "Batches that a replica is given at a time."),
-    "triptych_router_replica_state": (
-        ("pool", "replica", "state"),
-        "Router processes that see the replica in this state.",
-    ),
-    "triptych_router_replica_breaker": (
-        ("pool", "replica", "state"),
+# Labels and description of each metric, whose name begins with triptych_router_.
+_GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
+    "processes": ((), "Router processes that are added up here."),
+    "resident_memory_bytes": ((), "Memory of the router processes; shared pages count for each."),
+    "requests_in_flight": ((), "Requests without a reply."),
+    "queue_items": (_POOL, "Items waiting."),
+    "queue_tokens": (_POOL, "Tokens waiting, estimated."),
+    "replica_batches_in_flight": (_REPLICA, "Batches, each in a lane, that a replica has."),
+    "replica_tokens_in_flight": (_REPLICA, "Tokens, estimated, of the batches that a replica has."),
+    "replica_lanes": (_REPLICA, "Most batches that a replica has at a time."),
+    "replica_state": ((*_REPLICA, "state"), "Router processes that see the replica in this state."),
+    "replica_breaker": (
+        (*_REPLICA, "state"),
         "Router processes whose circuit breaker for the replica is in this state.",
     ),
-    "triptych_router_replica_slow": (
-        ("pool", "replica"),
-        "Router processes to which the replica is far slower than the others of its pool.",
-    ),
+    "replica_slow": (_REPLICA, "Router processes that find the replica far slower than others of its pool."),
 }
 
 
-def read(fleet: Fleet, requests: int) -> Snapshot:
-    """The gauges of this moment."""
-    values: Snapshot = {
-        ("triptych_router_processes",): 1,
-        ("triptych_router_resident_memory_bytes",): _resident_bytes(),
-        ("triptych_router_requests_in_flight",): requests,
-    }
+def read(fleet: Fleet, requests: int) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Name, label values and value of each gauge at this moment."""
+    yield "processes", (), 1
+    yield "resident_memory_bytes", (), _resident_bytes()
+    yield "requests_in_flight", (), requests
     for name, pool in fleet.pools.items():
         for priority in Priority:
             items, tokens = pool.queue.depth(priority)
-            values["triptych_router_queue_items", name, priority.label] = items
-            values["triptych_router_queue_tokens", name, priority.label] = tokens
+            yield "queue_items", (name, priority.label), items
+            yield "queue_tokens", (name, priority.label), tokens
         for replica in pool.replicas:
-            its = (name, replica.address)
-            values["triptych_router_replica_batches_in_flight", *its] = replica.lanes_in_use
-            values["triptych_router_replica_tokens_in_flight", *its] = replica.tokens_in_flight
-            values["triptych_router_replica_lanes", *its] = replica.lanes
+            labels = (name, replica.address)
+            yield "replica_batches_in_flight", labels, replica.lanes_in_use
+            yield "replica_tokens_in_flight", labels, replica.tokens_in_flight
+            yield "replica_lanes", labels, replica.lanes
             for state in State:
-                values["triptych_router_replica_state", *its, state.value] = int(replica.state is state)
+                yield "replica_state", (*labels, state.value), replica.state is state
             breaker = replica.breaker.state(fleet.clock())
             for side in BreakerState:
-                values["triptych_router_replica_breaker", *its, side.value] = int(breaker is side)
-            values["triptych_router_replica_slow", *its] = int(replica.pace.slow)
-    return values
+                yield "replica_breaker", (*labels, side.value), breaker is side
+            yield "replica_slow", labels, replica.pace.slow
+
+
+def make_gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
+    """The gauges by their names without triptych_router_."""
+    return {
+        name: Gauge(f"triptych_router_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
+        for name, (labels, text) in _GAUGES.items()
+    }
+
+
+class Gauges:
+    """The gauges of one application, and the page of all its metrics. Used as an async context."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.requests = 0
+        self._fleet = fleet
+        self._gauges = make_gauges(fleet.metrics.registry)
+        self._folder = os.environ.get(SHARED_FOLDER)
+        self._setting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Gauges":
+        if self._folder:
+            self._setting = asyncio.create_task(self._keep_set())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._setting is not None:
+            self._setting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._setting
+
+    async def page(self) -> bytes:
+        """All metrics, of all processes that share a folder. The request for the page is not in flight."""
+        self._set(self.requests - 1)
+        pools: dict[str, set[str]] = {
+            name: {replica.address for replica in pool.replicas} for name, pool in self._fleet.pools.items()
+        }
+        counted: Collector = (
+            MultiProcessCollector(None, self._folder)  # type: ignore[no-untyped-call]
+            if self._folder
+            else self._fleet.metrics.registry
+        )
+        # It takes milliseconds, and reads files where there is a folder.
+        return await asyncio.to_thread(generate_latest, _Current(counted, pools))
+
+    def _set(self, requests: int) -> None:
+        for name, labels, value in read(self._fleet, requests):
+            gauge = self._gauges[name]
+            (gauge.labels(*labels) if labels else gauge).set(value)
+
+    async def _keep_set(self) -> None:
+        while True:
+            self._set(self.requests)
+            await asyncio.sleep(SET_SECONDS)
+
+
+class _Current(Collector):
+    """Metrics without the gauges of pools and replicas that have left.
+
+    prometheus-client cannot remove series in multi-process mode.
+    """
+
+    def __init__(self, counted: Collector, pools: dict[str, set[str]]) -> None:
+        self._counted = counted
+        self._pools = pools
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._counted.collect():
+            if metric.type == "gauge":
+                metric.samples = [sample for sample in metric.samples if self._is_current(sample.labels)]
+            yield metric
+
+    def _is_current(self, labels: dict[str, str]) -> bool:
+        replicas = self._pools.get(labels["pool"]) if "pool" in labels else set()
+        return replicas is not None and ("replica" not in labels or labels["replica"] in replicas)
 
 
 def _resident_bytes() -> int:
@@ -93,94 +149,3 @@ def _resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-class Gauges(Collector):
-    """Snapshots, added up, as Prometheus reads them."""
-
-    def __init__(self, snapshots: Iterable[Snapshot]) -> None:
-        self._values: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        for snapshot in snapshots:
-            for key, value in snapshot.items():
-                self._values[key] += value
-
-    def collect(self) -> Iterator[Metric]:
-        families = {
-            name: GaugeMetricFamily(name, said, labels=labels) for name, (labels, said) in GAUGES.items()
-        }
-        for (name, *labels), value in self._values.items():
-            families[name].add_metric(labels, value)
-        yield from families.values()
-
-
-class SharedGauges:
-    """This router's part in the folder that routers on one port share; nothing where it is alone."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        folder = os.environ.get(SHARED_FOLDER)
-        self._folder = Path(folder) if folder else None
-        self._fleet = fleet
-        self._writing: asyncio.Task[None] | None = None
-        self.requests = 0
-
-    async def __aenter__(self) -> "SharedGauges":
-        if self._folder is not None:
-            self._writing = asyncio.create_task(self._keep_written(self._folder))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._writing is not None and self._folder is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
-            _file(self._folder, os.getpid()).unlink(missing_ok=True)
-
-    def own(self, *, asking: int = 0) -> Snapshot:
-        """This router's; requests that are `asking` for it are not counted."""
-        return read(self._fleet, self.requests - asking)
-
-    def others(self) -> list[Snapshot]:
-        """Those of the other routers that live; reads files, so it is for a thread."""
-        found: list[Snapshot] = []
-        for path in self._folder.glob("gauges-*.msgpack") if self._folder else ():
-            pid = int(path.stem.removeprefix("gauges-"))
-            if pid == os.getpid():
-                continue
-            with suppress(FileNotFoundError):
-                if _lives(pid):
-                    found.append(_decode(path.read_bytes()))
-                else:
-                    path.unlink()
-        return found
-
-    async def _keep_written(self, folder: Path) -> None:
-        path = _file(folder, os.getpid())
-        while True:
-            await asyncio.to_thread(_write, path, self.own())
-            await asyncio.sleep(WRITE_SECONDS)
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_rows = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], float]]).decode
-
-
-def _decode(data: bytes) -> Snapshot:
-    return dict(_decode_rows(data))
-
-
-def _write(path: Path, snapshot: Snapshot) -> None:
-    part = path.with_suffix(".part")
-    part.write_bytes(_encode(list(snapshot.items())))
-    part.replace(path)
-
-
-def _file(folder: Path, pid: int) -> Path:
-    return folder / f"gauges-{pid}.msgpack"
-
-
-def _lives(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True

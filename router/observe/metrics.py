@@ -1,21 +1,14 @@
-"""The router's Prometheus metrics that are counted as things happen: changes when one comes or goes.
+"""The router's counters and histograms; its gauges are in `gauges.py`. docs/METRICS.md lists both."""
 
-What can be read off the fleet at any time is not counted but read when asked: `router/observe/gauges.py`.
-docs/METRICS.md lists both.
-"""
-
-import os
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from router.items import Batch, Item, Priority
 from workers.shared import contract
 
-# Set by whoever starts several routers on one port, to a folder that is theirs alone; it has to be there
-# before prometheus_client is imported, which then counts in files in that folder.
+# Turns on prometheus-client's multi-process mode: a folder that all routers on one port share. It must be set
+# before prometheus_client is imported.
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,166 +22,114 @@ class Metrics:
     """All metrics of one application, in a registry of their own."""
 
     def __init__(self) -> None:
-        registry = self._counted = CollectorRegistry()
-        self._requests = Histogram(
-            "triptych_router_request_duration_seconds",
+        self.registry = CollectorRegistry()
+        self.requests = self._histogram(
+            "request_duration_seconds",
             "Time from a request's arrival to its reply; _count is the number of requests.",
             ("route", "status"),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
         )
-        self._rejections = Counter(
-            "triptych_router_rejections_total",
-            "Requests that ended in an error, by its code; CLIENT_GONE where nobody was left to read one.",
+        self.rejections = self._counter(
+            "rejections_total",
+            "Requests that ended in an error, by its code; CLIENT_GONE if the client left.",
             ("reason",),
-            registry=registry,
         )
-        self._encode = Histogram(
-            "triptych_router_encode_duration_seconds",
-            "Time to make a reply's bytes of its vectors.",
-            ("form",),
-            buckets=QUICK_SECONDS,
-            registry=registry,
+        self.encode = self._histogram(
+            "encode_duration_seconds", "Time to encode a reply.", ("form",), QUICK_SECONDS
         )
-        self._media = Histogram(
-            "triptych_router_media_duration_seconds",
-            "Time to fetch one image or PDF, waiting for a place included, or to render one PDF.",
+        self.media = self._histogram(
+            "media_duration_seconds",
+            "Time to fetch one image or PDF, with its wait for a slot, or to render one PDF.",
             ("step", "outcome"),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
         )
-        self._wait = Histogram(
-            "triptych_router_queue_wait_seconds",
+        self.wait = self._histogram(
+            "queue_wait_seconds",
             "Time from a request's admission until a batch takes items of it, once for each such batch.",
             ("pool", "class"),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
         )
-        self._batch_items = Histogram(
-            "triptych_router_batch_items",
-            "Items of a batch that a replica was given.",
-            ("pool",),
-            buckets=ITEMS,
-            registry=registry,
+        self.batch_items = self._histogram(
+            "batch_items", "Items of a batch that a replica was given.", ("pool",), ITEMS
         )
-        self._batch_tokens = Histogram(
-            "triptych_router_batch_tokens",
-            "Tokens, estimated, of a batch that a replica was given.",
-            ("pool",),
-            buckets=TOKENS,
-            registry=registry,
+        self.batch_tokens = self._histogram(
+            "batch_tokens", "Tokens, estimated, of a batch that a replica was given.", ("pool",), TOKENS
         )
-        self._inference = Histogram(
-            "triptych_router_inference_duration_seconds",
-            "Time that a batch spent at a replica, by how it ended there.",
+        self.inference = self._histogram(
+            "inference_duration_seconds",
+            "Time of a batch at a replica, by its outcome.",
             ("pool", "outcome"),
-            buckets=SECONDS,
-            registry=registry,
+            SECONDS,
         )
-        self._requested = Counter(
-            "triptych_router_requested_tokens_total",
-            "Tokens, estimated, that a pool was asked for, whether they were accepted or not.",
-            ("pool",),
-            registry=registry,
+        self.requested_tokens = self._counter(
+            "requested_tokens_total", "Tokens, estimated, of all requests, accepted or not.", ("pool",)
         )
-        self._items = Counter(
-            "triptych_router_items_total", "Items that a replica has served.", ("pool",), registry=registry
+        self.items = self._counter("items_total", "Items served.", ("pool",))
+        self.tokens = self._counter(
+            "tokens_total", "Tokens, counted by the engine, of the items served.", ("pool",)
         )
-        self._tokens = Counter(
-            "triptych_router_tokens_total",
-            "Tokens, counted by the engine, of the items that a replica has served.",
-            ("pool",),
-            registry=registry,
-        )
-        self._retries = Counter(
-            "triptych_router_retries_total",
+        self.retries = self._counter(
+            "retries_total",
             "Items that went back to the queue after a replica had taken them.",
             ("pool", "reason"),
-            registry=registry,
         )
         # Looking a child up by its labels costs more than counting.
         self._by_answer: dict[tuple[str, int], Histogram] = {}
         self._by_form: dict[str, Histogram] = {}
 
+    def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+        return Histogram(f"triptych_router_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(f"triptych_router_{name}", text, labels, registry=self.registry)
+
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request has its reply."""
+        """A request was answered."""
         try:
             child = self._by_answer[route, status]
         except KeyError:
-            child = self._by_answer[route, status] = self._requests.labels(route, str(status))
+            child = self._by_answer[route, status] = self.requests.labels(route, str(status))
         child.observe(seconds)
 
     def rejected(self, reason: str) -> None:
-        """A request ends in an error."""
-        self._rejections.labels(reason).inc()
+        """A request ended in an error with code `reason`."""
+        self.rejections.labels(reason).inc()
 
     def encoded(self, form: str, seconds: float) -> None:
-        """A reply's body was made."""
+        """A reply was encoded."""
         try:
             child = self._by_form[form]
         except KeyError:
-            child = self._by_form[form] = self._encode.labels(form)
+            child = self._by_form[form] = self.encode.labels(form)
         child.observe(seconds)
 
     def loaded(self, step: str, outcome: str, seconds: float) -> None:
-        """Media was fetched or rendered, or was not."""
-        self._media.labels(step, outcome).observe(seconds)
+        """An image or PDF was fetched or rendered; `outcome` is done or failed."""
+        self.media.labels(step, outcome).observe(seconds)
 
     def pool(self, name: contract.PoolName) -> "PoolMetrics":
-        """The part of one pool."""
-        return PoolMetrics(
-            name,
-            self._wait,
-            self._batch_items,
-            self._batch_tokens,
-            self._inference,
-            self._requested,
-            self._items,
-            self._tokens,
-            self._retries,
-        )
-
-    def render(self, gauges: Collector) -> bytes:
-        """The page for Prometheus, with `gauges`; of all routers that share a folder. For a thread."""
-        page = CollectorRegistry()
-        if folder := os.environ.get(SHARED_FOLDER):
-            MultiProcessCollector(page, folder)  # type: ignore[no-untyped-call]
-        else:
-            page.register(self._counted)
-        page.register(gauges)
-        return generate_latest(page)
+        """The metrics of one pool."""
+        return PoolMetrics(self, name)
 
 
 class PoolMetrics:
     """The metrics of one pool."""
 
-    def __init__(
-        self,
-        name: contract.PoolName,
-        wait: Histogram,
-        batch_items: Histogram,
-        batch_tokens: Histogram,
-        inference: Histogram,
-        requested: Counter,
-        items: Counter,
-        tokens: Counter,
-        retries: Counter,
-    ) -> None:
+    def __init__(self, metrics: Metrics, name: contract.PoolName) -> None:
+        self._metrics = metrics
         self._name = name
-        self._wait = {priority: wait.labels(name, priority.label) for priority in Priority}
-        self._batch_items = batch_items.labels(name)
-        self._batch_tokens = batch_tokens.labels(name)
-        self._inference = inference
-        self._requested = requested.labels(name)
-        self._items = items.labels(name)
-        self._tokens = tokens.labels(name)
-        self._retries = retries
+        self._wait = {priority: metrics.wait.labels(name, priority.label) for priority in Priority}
+        self._batch_items = metrics.batch_items.labels(name)
+        self._batch_tokens = metrics.batch_tokens.labels(name)
+        self._requested = metrics.requested_tokens.labels(name)
+        self._items = metrics.items.labels(name)
+        self._tokens = metrics.tokens.labels(name)
         self._by_outcome: dict[str, Histogram] = {}
         self._served_items = 0
         self._served_tokens = 0
 
     def requested(self, tokens: float) -> None:
-        """The pool is asked for so many tokens."""
+        """A request asks for `tokens`, estimated."""
         self._requested.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
@@ -196,7 +137,7 @@ class PoolMetrics:
         wait = self._wait[batch.priority]
         last = None
         for item in batch.items:
-            # A request's items stand together.
+            # The items of a request are adjacent.
             if item.job is not last:
                 last = item.job
                 wait.observe(now - last.admitted_at)
@@ -204,7 +145,7 @@ class PoolMetrics:
         self._batch_tokens.observe(batch.tokens)
 
     def served(self, vector: contract.Vector) -> None:
-        """An item has its vector; added up here and counted when the batch ends."""
+        """An item has its vector. It is counted when its batch ends."""
         self._served_items += 1
         self._served_tokens += vector.tokens
 
@@ -213,13 +154,13 @@ class PoolMetrics:
         try:
             child = self._by_outcome[outcome]
         except KeyError:
-            child = self._by_outcome[outcome] = self._inference.labels(self._name, outcome)
+            child = self._by_outcome[outcome] = self._metrics.inference.labels(self._name, outcome)
         child.observe(seconds)
         self._items.inc(self._served_items)
         self._tokens.inc(self._served_tokens)
         self._served_items = self._served_tokens = 0
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
-        """`items` wait again."""
+        """`items` went back to the queue."""
         if items:
-            self._retries.labels(self._name, reason).inc(len(items))
+            self._metrics.retries.labels(self._name, reason).inc(len(items))

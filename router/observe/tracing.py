@@ -1,72 +1,42 @@
-"""OpenTelemetry traces: a request, its wait, its batches. Off unless an OTLP endpoint is configured.
+"""OpenTelemetry spans of requests, queue waits and batches. Off unless an OTLP endpoint is configured.
 
-Everything of OpenTelemetry is imported here, and only when it is on. Attributes have the names of its
-semantic conventions where there is one, and begin with `triptych.` where there is none.
+Attributes have the names of OpenTelemetry's semantic conventions, or begin with `triptych.`.
 """
 
-import asyncio
-import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from router.http import Request
 from router.items import Batch, Item, Job
+from workers.shared.otel import Otel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-# Any of these turns tracing on; the rest of OpenTelemetry's variables are read by its SDK.
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-# What is still to be exported when the process ends gets so long.
-FLUSH_SECONDS = 5.0
-
 
 class Tracing:
-    """Makes the spans of one router and sends them off in a thread of their own.
-
-    A span that cannot be sent is dropped; nothing here waits for the collector or fails with it.
-    """
+    """Makes the spans of one router."""
 
     @classmethod
     def configured(cls) -> "Tracing | None":
-        """Tracing as the environment has it; None when it is off."""
-        on = any(os.environ.get(name) for name in ENDPOINTS)
-        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-        return cls() if on and not disabled else None
+        """Tracing as the environment configures it, or None."""
+        otel = Otel.configured("router")
+        return cls(otel) if otel else None
 
-    def __init__(self) -> None:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        name = os.environ.get("OTEL_SERVICE_NAME", "triptych-router")
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.name": name}), shutdown_on_exit=False
-        )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        self._tracer = self._provider.get_tracer("triptych.router")
-        self._propagator = TraceContextTextMapPropagator()
-        self._otel = trace
-
-    async def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
-        # Not in the loop's own threads: those are waited for to the end when the loop is closed.
-        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        sending.start()
-        await asyncio.to_thread(sending.join, FLUSH_SECONDS)
+    def __init__(self, otel: Otel) -> None:
+        self.close = otel.close
+        self._tracer = otel.tracer
+        self._propagator = otel.propagator
+        self._otel = otel.api
+        self._parent = otel.parent
 
     def request(self, request: Request, route: str) -> "Span":
-        """The span of a request, child of the caller's `traceparent`, until `answered`."""
-        given = {name: request.header(name) for name in ("traceparent", "tracestate")}
-        carrier = {name: value for name, value in given.items() if value is not None}
+        """Start the span of a request, child of the caller's `traceparent`. `answered` ends it."""
+        headers = {name: request.header(name) for name in ("traceparent", "tracestate")}
         return self._tracer.start_span(
             f"{request.method} {route}",
-            self._propagator.extract(carrier),
+            self._parent(headers),
             self._otel.SpanKind.SERVER,
             {
                 "http.request.method": request.method,
@@ -78,7 +48,7 @@ class Tracing:
         )
 
     def answered(self, span: "Span", status: int, reason: str) -> None:
-        """The request's span ends; `reason` is the code of its error, if it was one."""
+        """End the span of a request; `reason` is the code of its error, or empty."""
         span.set_attribute("http.response.status_code", status)
         if reason:
             span.set_attribute("error.type", reason)
@@ -87,7 +57,7 @@ class Tracing:
         span.end()
 
     def waited(self, batch: Batch, now: float) -> None:
-        """The requests of `batch` have waited until `now`: one span for each of them."""
+        """Record the queue wait of each request in `batch`, which ends `now`."""
         ended = time.time_ns()
         for job, count in _jobs(batch.items).items():
             if job.span is not None:
@@ -100,7 +70,7 @@ class Tracing:
                 wait.end(ended)
 
     def batch(self, address: str, batch: Batch) -> "Span | None":
-        """The span of a batch at a replica, until `batch_ended`; the worker is told that it is its parent.
+        """Start the span of a batch at a replica, the parent of the worker's span. `batch_ended` ends it.
 
         Child of the first request that is traced, linked to the others.
         """
@@ -122,7 +92,7 @@ class Tracing:
         return span
 
     def batch_ended(self, span: "Span", outcome: str, reason: str) -> None:
-        """The batch has left its replica."""
+        """End the span of a batch."""
         span.set_attribute("triptych.outcome", outcome)
         if outcome in ("failed", "rejected"):
             span.set_attribute("error.type", outcome)
@@ -130,14 +100,14 @@ class Tracing:
         span.end()
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
-        """`items` wait again: an event of each request."""
+        """Record a retry event for each request in `items`."""
         for job, count in _jobs(items).items():
             if job.span is not None:
                 job.span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
 
 
 def _jobs(items: Iterable[Item]) -> dict[Job, int]:
-    """The requests that `items` are of, in their order, and how many are of each."""
+    """The requests of `items`, in order, and the number of items of each."""
     found: dict[Job, int] = {}
     for item in items:
         found[item.job] = found.get(item.job, 0) + 1

@@ -1,4 +1,4 @@
-"""One of several router processes: `python -m router.serving.child PARENT FD...`, started by `processes`."""
+"""A child of `processes`: `python -m router.serving.child PARENT FD...`."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from workers.shared.strict_settings import SettingsError, read_settings
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve on the listening sockets that were inherited as the descriptors FD, as long as PARENT lives."""
+    """Serve on the listening sockets FD, inherited from the process PARENT, while it lives."""
     parent, *descriptors = map(int, arguments)
     die_with_parent(parent)
     try:

@@ -1,4 +1,4 @@
-"""The sockets that a router listens on: how they are made, and how they stop taking connections."""
+"""Listening sockets: bind them, duplicate them, and stop new connections to them."""
 
 import contextlib
 import ctypes
@@ -9,10 +9,11 @@ import struct
 import sys
 from collections.abc import Sequence
 
-# Of <asm/socket.h>; Python does not name it. It differs on a few old architectures that no GPU or cloud has.
+# From <asm/socket.h>; Python does not define it. Only a few old architectures, without GPUs, have another
+# value.
 SO_ATTACH_FILTER = 26
-# A packet to a listening socket, from its TCP header on, is dropped when it asks for a new connection
-# (byte 13: flags; SYN is 2). Each line is an instruction of classic BPF: code, two jumps, value.
+# Drops packets that ask a listening socket for a new connection. The program sees the TCP header, whose byte
+# 13 holds the flags; SYN is 2. Each line is an instruction of classic BPF: code, two jumps, value.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load the byte
     (0x45, 0, 1, 2),  # when its bit 2 is not set, jump over the next
@@ -22,9 +23,9 @@ _DROP_SYN = (
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """A bound socket for each address of `host` (all of the machine's when empty). Raises `OSError`.
+    """Bind a socket to each address of `host`, or to all addresses if it is empty. Raises `OSError`.
 
-    They take connections from `socket.listen` on, which the server calls when it is ready to.
+    The server calls `socket.listen` when it is ready to accept.
     """
     addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -44,26 +45,25 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def copy_of(listener: socket.socket) -> socket.socket:
-    """The same socket once more, for this process.
+    """Duplicate a socket without changing whether it blocks.
 
-    Not by `dup` of the socket itself: that makes all of them blocking, in every process that has it.
+    `socket.dup` makes it blocking, in every process that has it.
     """
     return socket.socket(fileno=os.dup(listener.fileno()))
 
 
 def take_no_more(sockets: Sequence[socket.socket]) -> None:
-    """Let no further connection be made to `sockets`, in whichever processes they are open.
+    """Stop new connections to `sockets`, in all processes that have them open. This cannot be undone.
 
-    A listening socket that is closed resets those connections which were made and not yet accepted, with the
-    requests that came on them. So new ones are kept out first, and who tries is refused when he
-    tries again a second later, as TCP does by itself; once the rest has been accepted, closing harms nobody.
-    There is no way back, not even by listening on them anew.
+    Closing a listening socket resets the connections that wait to be accepted, with their requests. So new
+    ones are stopped first; the caller accepts those that wait and then closes. A client that connects in
+    between retries after a second, as TCP does, and is refused then.
     """
     if sys.platform != "linux":
         return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in _DROP_SYN))
     for listener in sockets:
         option = struct.pack("HL", len(_DROP_SYN), ctypes.addressof(program))
-        # Where the kernel cannot, or it is closed: a connection that comes in the last moment is reset.
+        # If the kernel cannot, or the socket is closed: connections of the last moment are reset.
         with contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)

@@ -1,13 +1,12 @@
-"""Several router processes on one port: started, kept running, and ended together.
+"""Several router processes on one port: start them, restart them, stop them together.
 
-All serve the same listening socket, which the parent makes and keeps open but never reads from. What
-waits in it to be accepted belongs to no child, so it outlives any: a child that dies or drains loses no
-connection that it had not taken. It is the parent that keeps new ones out, when all stop: a child would do
-so for the others too. With a socket for each child (SO_REUSEPORT) the kernel would spread connections by
-chance, to a child that is gone too, and reset what waited for one that closes its own.
+All children accept from one listening socket, which the parent opens and never reads. Connections that wait
+to be accepted survive a child that dies or drains. When all stop, the parent stops new connections, since a
+child would do so for the others too. SO_REUSEPORT does not fit: the kernel would give each child a queue of
+its own and reset the connections in it when the child closes.
 
-Not `uvicorn.supervisors.Multiprocess`: its children outlive a parent that is killed, it restarts a child that
-dies at once without a pause, ends one that is too busy to answer its ping, and ignores a second SIGTERM.
+uvicorn.supervisors.Multiprocess does not fit: its children survive a parent that is killed, it restarts a
+crashing child without a delay, kills one that is too busy to answer its ping, and ignores a second SIGTERM.
 """
 
 import asyncio
@@ -21,23 +20,26 @@ import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 
+from prometheus_client.multiprocess import mark_process_dead
+
+from router.observe.metrics import SHARED_FOLDER
 from router.serving.listening import take_no_more
 
 log = logging.getLogger(__name__)
 
-# A child that lived shorter than this did not really run.
+# A child that ends sooner than this counts as a failed start.
 BRIEF_SECONDS = 10.0
-# Seconds before a child is started again, by how many starts in a row failed; the last one repeats.
+# Seconds before a restart, by the number of failed starts in a row; the last one repeats.
 DELAYS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-# So many failed starts in a row end all processes, unless one of them has ever lived: an error at the start
-# has to be seen.
+# After this many failed starts in a row all processes end, unless a child has ever run: a wrong configuration
+# must not restart forever.
 START_TRIES = 6
 
 
 class Processes:
-    """`count` children on `sockets`, until a signal says to stop.
+    """Runs `count` children on `sockets` until a signal.
 
-    From then on they take connections for `notice_seconds`, as a single process does.
+    As in a single process, new connections are accepted for `notice_seconds` after it.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class Processes:
         self._lived = False
 
     async def run(self) -> int:
-        """The exit status: 0 when all ended as they were told to, 78 when a setting has to change first."""
+        """Run until all children have ended. Returns the exit status: 0, or 78 for a wrong setting."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Under nohup a hang-up is meant to be ignored.
+            # nohup ignores SIGHUP.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop)
         with tempfile.TemporaryDirectory(prefix="triptych-router-") as shared:
@@ -67,32 +69,32 @@ class Processes:
         return max(codes)
 
     def _stop(self) -> None:
-        """Pass the signal on; to children that had one before it says to end at once."""
+        """Send SIGTERM to the children. A second one ends them at once."""
         if self._stopping.is_set() or not self._notice_seconds:
             self._take_no_more()
         else:
             asyncio.get_running_loop().call_later(self._notice_seconds, self._take_no_more)
         self._stopping.set()
         for child in self._children:
-            # One may have ended just now.
+            # It may have ended.
             with contextlib.suppress(ProcessLookupError):
                 child.send_signal(signal.SIGTERM)
 
     def _take_no_more(self) -> None:
-        # The children accept for a moment longer, so all that was let in before this.
+        # The children still accept for a moment, so they accept all connections that wait now.
         take_no_more(self._sockets)
-        # While it is open here the port would take connections that nobody accepts any more.
+        # An open socket here would keep connections waiting after the children have ended.
         for listener in self._sockets:
             listener.close()
 
     async def _keep(self, shared: str) -> int:
-        """Keep one child running; returns the exit status when it has ended for good."""
+        """Keep one child running. Returns its exit status when it is not restarted."""
         failed = 0
         while not self._stopping.is_set():
             failed += 1
             try:
                 child = await self._start(shared)
-            # Python 3.11 watches each child with a thread, and a thread that cannot start is a RuntimeError.
+            # Python 3.11 starts a thread for each child; RuntimeError: the thread cannot start.
             except (OSError, RuntimeError) as error:
                 code, what = 1, f"a router process cannot be started ({error})"
             else:
@@ -103,9 +105,11 @@ class Processes:
                     self._lived, failed = True, 0
                     code = await child.wait()
                 self._children.discard(child)
+                folder = os.environ.get(SHARED_FOLDER, shared)
+                mark_process_dead(child.pid, folder)  # type: ignore[no-untyped-call]
                 what = f"router process {child.pid} ended with code {code}"
                 if self._stopping.is_set():
-                    # One that was only just starting had no handler yet.
+                    # SIGTERM: it was still starting and had no handler.
                     return 0 if code in (0, -signal.SIGTERM) else 1
             if code == os.EX_CONFIG or (failed >= START_TRIES and not self._lived):
                 log.error("%s and cannot be kept running", what)
@@ -126,7 +130,7 @@ class Processes:
             env={**_shared(shared), **os.environ},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=descriptors,
-            # Or Ctrl-C would reach it twice, from the terminal and from us.
+            # Ctrl-C would reach it twice, from the terminal and from the parent.
             process_group=0,
         )
         self._children.add(child)
@@ -136,5 +140,5 @@ class Processes:
 
 
 def _shared(folder: str) -> dict[str, str]:
-    """What tells the children where they count together; the operator's own places come first."""
-    return {"PROMETHEUS_MULTIPROC_DIR": folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}
+    """Where the children share metrics and limits; the operator's own settings override these."""
+    return {SHARED_FOLDER: folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}

@@ -1,4 +1,8 @@
-"""A connection: HTTP/1.1 as uvicorn speaks it, with bounds on a request's head, and deaf to upgrades."""
+"""uvicorn's HTTP/1.1 protocol with limits on the request head, and without upgrades.
+
+This file holds everything that uses uvicorn's private interfaces, besides the overrides in `server.py`.
+`USES` names them; they were tested with uvicorn 0.54. A test names those that a new version lacks.
+"""
 
 import asyncio
 import http
@@ -11,27 +15,37 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from router.api.cors import Cors
 from router.http import Header, Reply, error_body, json_reply, new_id
 
-# Node takes 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
+# Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
 
 
 TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header]] | None]
-"""The reply to a request by its method, path and headers, where that is certain without its body."""
+"""Returns the reply to a request that its method, path and headers already decide, else None."""
+
+USES = {
+    "protocol": (
+        *("config", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser"),
+        *("timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
+        *("connection_made", "connection_lost", "data_received"),
+        *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
+    ),
+    "cycle": ("response_complete",),
+    "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
+}
+"""Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, but for what happens before the application is called, and so before a key is read.
+    """Handles what comes before the application, and so before API keys.
 
-    A request that the application turns away by its head is answered without calling it.
-
-    A head, which is a request's first line and its headers, that is too long or is not there in time is
-    refused, and its connection closed: uvicorn would wait for ever, and keep all that comes.
-
-    A request for another protocol is answered as if it had not asked (RFC 9110, 7.8): Java's HTTP client and
-    `curl --http2` ask for `h2c` with every request on a new connection. uvicorn takes their body for the
-    beginning of that protocol (https://github.com/Kludex/uvicorn/issues/2722).
+    - `turn_away`: under overload, the application refuses a request by its head, before the body is read.
+    - A head (request line and headers) that is too long or too slow is refused and its connection closed.
+      uvicorn has no limit for either.
+    - An upgrade to another protocol is ignored (RFC 9110, 7.8). Java's HTTP client and `curl --http2` ask for
+      `h2c` on each new connection, and uvicorn would take the body for the beginning of that protocol
+      (https://github.com/Kludex/uvicorn/issues/2722).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -61,7 +75,7 @@ class Protocol(HttpToolsProtocol):
             self._stay(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(400, "HTTP_INVALID", f"this is no HTTP request: {error}")
+            self._refuse(400, "HTTP_INVALID", f"invalid HTTP request: {error}")
             return
         if self._in_head and not self._begins:
             self._head_bytes += len(data)
@@ -70,12 +84,12 @@ class Protocol(HttpToolsProtocol):
         if self._late is None and self._in_head:
             self._await_head(HEAD_SECONDS)
         elif self._late is None and not self._busy:
-            # As after a request that the application answers: idle until the next head begins.
+            # Idle until the next head begins, as after a request that the application answers.
             self._await_head(self.timeout_keep_alive)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # The time of a head begins with it and not where the connection became idle.
+        # The time for a head starts with its first byte.
         self._await_head_no_more()
         self._in_head = self._begins = True
         self._head_bytes = 0
@@ -106,14 +120,14 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether a request is being answered."""
+        """Whether the application is answering a request."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _stay(self, rest: bytes) -> None:
-        """Read the request that wants to leave HTTP/1.1 once more, without that wish, and then the `rest`."""
+        """Parse a request with `Upgrade` again, without that header, and then the `rest`."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(400, "HTTP_INVALID", "this is no proxy")
+            self._refuse(400, "HTTP_INVALID", "CONNECT is not supported")
             return
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
@@ -132,26 +146,26 @@ class Protocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._late = None
         if self._in_head:
-            self._refuse(408, "HTTP_HEAD_TIMEOUT", f"the headers were not there within {HEAD_SECONDS:g} s")
+            self._refuse(408, "HTTP_HEAD_TIMEOUT", f"the headers did not arrive within {HEAD_SECONDS:g} s")
         else:
             self.shutdown()
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Say why this connection is closed; one that has a reply to send yet only is when that is sent."""
+        """Send an error and close the connection. While a reply is being sent, only close it afterwards."""
         if self.transport.is_closing():
             return
         self.flow.pause_reading()
         if not self._busy:
             request_id = new_id()
             reply = json_reply(status, error_body(status, code, detail, request_id))
-            # As far as they have come.
+            # Only the headers that have arrived.
             cors = self._cors.headers(dict(self.headers or ()))
             self._answer(reply, [(b"x-request-id", request_id), *cors], last=True)
         else:
             self.shutdown()
 
     def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
-        """Send `reply` with `headers` besides its own; the `last` one closes the connection."""
+        """Send `reply` with `headers` besides its own, and close the connection after the `last` one."""
         lines = [
             b"HTTP/1.1 %d %b" % (reply.status, http.HTTPStatus(reply.status).phrase.encode()),
             b"content-type: %b" % reply.content_type,

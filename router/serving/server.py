@@ -1,4 +1,4 @@
-"""One serving process: how uvicorn is set up for it, and how it stops without cutting anybody off."""
+"""A server process: uvicorn's configuration, and a graceful shutdown that drops no request."""
 
 import asyncio
 import logging
@@ -15,25 +15,26 @@ from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from workers.shared import logs
 
-# Connections that may wait to be accepted; the kernel's own limit (net.core.somaxconn) stands before it. One
-# that finds no place tries again after a second, and then after two more, which is worse than to wait.
+# Connections that may wait to be accepted; net.core.somaxconn also limits them. A connection over the limit
+# retries after one second and then after two more, so waiting is better.
 BACKLOG = 65_535
-# Connections that are taken in a turn of the event loop. libuv takes one from each listening socket (from
-# 1.45 on), and turns are long when there is much to do. So there are copies of the socket.
+# Connections accepted per iteration of the event loop. libuv (since 1.45) accepts one from each listening
+# socket per iteration, and iterations are long under load. So the socket is duplicated.
 ACCEPTS = 16
-# After the last connection was let in: time for what is under way to arrive, and for clients that are in the
-# middle of a series of requests to be told, with the reply to one of them, to go on elsewhere.
+# Time after the last new connection: requests that are on their way arrive, and clients with open connections
+# learn from a reply (`Connection: close`) to reconnect elsewhere.
 LAST_SECONDS = 0.25
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a drain in three steps: notice, no new connections, what is in flight.
+    """uvicorn with a graceful shutdown in three steps: notice, no new connections, drain.
 
-    From the first SIGTERM, SIGINT or SIGHUP on the application says that it is draining, and takes work as
-    before for the notice that was asked for. Then no connection is taken, those that are idle are closed, and
-    what is in flight has the time to drain. A second signal ends it at once.
+    After the first SIGTERM, SIGINT or SIGHUP, `/ready` says "draining" and requests are still served for
+    ROUTER_DRAIN_NOTICE_SECONDS. Then new connections are stopped and idle ones are closed, and requests in
+    flight have ROUTER_DRAIN_SECONDS. A second signal ends the process at once.
 
-    Of several processes one that stops leaves the port to the others, and to their parent when all stop.
+    One of several processes does not stop new connections, since the others serve the same socket. Their
+    parent does, when all stop.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
@@ -62,14 +63,15 @@ class Server(uvicorn.Server):
         self._notice_ends: float | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on `sockets` until told to stop."""
-        # Under nohup a hang-up is meant to be ignored.
+        """Serve on `sockets` until a signal."""
+        # nohup ignores SIGHUP.
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
         super().run(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Not uvicorn's own: that raises the signal once more when all is done, for an exit code of its own.
+        # Without super(): uvicorn would raise the signal again after the shutdown, which changes the exit
+        # code.
         if self._notice_ends is None:
             self._app.draining = True
             self._notice_ends = time.monotonic() + self._notice_seconds
@@ -94,7 +96,7 @@ class Server(uvicorn.Server):
 
 
 def set_up_logging(settings: RouterSettings) -> None:
-    """Write log lines to standard error, with the process where there are several."""
+    """Log to standard error; with several processes, each line has the process id."""
     logs.configure(settings.log_format, settings.log_level, processes=settings.processes > 1)
-    # One line for each call to a worker is more than anybody reads.
+    # It logs each call to a worker.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -14,7 +14,7 @@ from tests.fakes.process import ROOT
 
 @dataclass
 class Finished:
-    """How a command ended, what it said, and the run it left, if any."""
+    """How a command ended, its output, and its run, if any."""
 
     code: int
     output: str
@@ -29,7 +29,7 @@ class Finished:
         return (self.folder / "report.html").read_text()
 
     def intervals(self, flow: str = "query") -> list[Interval]:
-        """All of one flow, from all segments."""
+        """All intervals of one flow."""
         return [interval for measured in self.run.segments for interval in measured.intervals[flow]]
 
     def count(self, name: str, flow: str = "query") -> int:
@@ -53,7 +53,7 @@ class Finished:
 
 
 class Loadtest:
-    """One that is under way."""
+    """A running load test."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self.process = process
@@ -61,7 +61,7 @@ class Loadtest:
         self._output = ""
 
     async def loads(self) -> None:
-        """Wait until it has begun to put load on."""
+        """Wait until the load begins."""
         await self._read("load begins")
 
     async def finished(self) -> Finished:
@@ -79,7 +79,7 @@ class Loadtest:
                     if until is not None and until in line:
                         return
         except TimeoutError:
-            raise AssertionError(f"it says nothing more: {self._output}") from None
+            raise AssertionError(f"no further output: {self._output}") from None
         assert until is None, self._output
 
 
@@ -103,7 +103,7 @@ async def started(folder: Path, command: str, url: str, *arguments: str) -> Asyn
 
 @contextlib.asynccontextmanager
 async def joined(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that puts load on for the run that waits for it at `port` of this machine."""
+    """A process that joins the run at `port` of this machine."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "loadtests", "join", f"127.0.0.1:{port}"), cwd=ROOT
     )

@@ -1,4 +1,4 @@
-"""The bulk command, killed or stopped: run again, it finishes the file and repeats no batch."""
+"""The bulk command, killed or stopped: the same command continues and repeats no batch."""
 
 import json
 import os
@@ -25,9 +25,9 @@ BATCHES = -(-ROWS // BATCH)
 
 
 class Server(ThreadingHTTPServer):
-    """A fake router for one client, to which it sends the signal `how` at request number `at`.
+    """A deployment that ends its client at request number `at`, with the signal `how`.
 
-    With `after`, that request is answered first. `asked` holds the inputs of each request.
+    `after`: answer the request first. `asked` has the inputs of each request.
     """
 
     daemon_threads = True
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self._reply({"ready": True, "pools": {}})
+        self._reply({"ready": True, "pools": {}, "vector_spaces": {"retrieval": ["space"]}})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Ended:
-    """Exit status and stderr of a command, and the inputs of each of its requests."""
+    """A command's exit status, its output, and the inputs of each request."""
 
     status: int
     words: str
@@ -89,8 +89,8 @@ class Ended:
 
     @property
     def requested(self) -> list[int]:
-        """The numbers of the requested batches; a resumed run checks the model with a single row."""
-        return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked if len(inputs) > 1]
+        """The numbers of the batches."""
+        return [TEXTS.index(inputs[0]) // BATCH for inputs in self.asked]
 
 
 @contextmanager
@@ -113,9 +113,9 @@ def embed(
     after: bool = False,
     how: signal.Signals = signal.SIGKILL,
 ) -> Ended:
-    """Run the command, which its server ends at request number `at`.
+    """Run the command, which the server ends at request number `at`.
 
-    Each run has its own server: an earlier one may still read what a killed client sent.
+    Each run has its own server, since a server may still read what a killed client sent.
     """
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(TEXTS))
@@ -141,21 +141,21 @@ def done_batches(folder: Path, out: str) -> set[int]:
 
 
 @pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
-def test_killed_run_resumes_without_repeats(tmp_path: Path, out: str) -> None:
+def test_killed_runs_repeat_no_batch(tmp_path: Path, out: str) -> None:
     finished: set[int] = set()
     total = 0
     for turn, at in enumerate((1, 2, 7, 5, 9)):
         killed = embed(tmp_path, out, at=at, after=bool(turn % 2))
         assert killed.status == -signal.SIGKILL, killed.words
         assert not (tmp_path / out).exists()
-        assert not finished & set(killed.requested), "a finished batch was requested again"
+        assert not finished & set(killed.requested), "a finished batch was embedded again"
         total += len(killed.requested)
         finished = done_batches(tmp_path, out)
     assert finished
     last = embed(tmp_path, out)
     assert last.status == 0, last.words
     assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
-    # A killed run loses only its requests in flight.
+    # Each killed run loses only the batches in flight.
     assert total + len(last.requested) <= BATCHES + 5 * 4
     if out == "out.npy":
         found = np.load(tmp_path / out)
@@ -168,9 +168,10 @@ def test_killed_run_resumes_without_repeats(tmp_path: Path, out: str) -> None:
     assert (tmp_path / out).read_bytes() == (tmp_path / "whole" / out).read_bytes()
 
 
-def test_ctrl_c_stops_and_run_resumes(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_batches(tmp_path: Path) -> None:
     stopped = embed(tmp_path, "out.npy", at=6, how=signal.SIGINT)
     assert stopped.status == 130, stopped.words
+    assert "The same command continues" in stopped.words
     assert "Traceback" not in stopped.words
     finished = done_batches(tmp_path, "out.npy")
     last = embed(tmp_path, "out.npy")
@@ -179,9 +180,9 @@ def test_ctrl_c_stops_and_run_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
 
 
-def test_resume_refuses_other_options(tmp_path: Path) -> None:
+def test_changed_options_are_refused(tmp_path: Path) -> None:
     embed(tmp_path, "out.npy", at=6)
     other = embed(tmp_path, "out.npy", "--dtype", "float16")
     assert other.status == 2
-    assert "dtype" in other.words
+    assert "dtype was float32 and is now float16" in other.words
     assert other.asked == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prometheus_client.multiprocess import mark_process_dead
 
 from router.observe.metrics import SHARED_FOLDER
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
@@ -126,6 +127,7 @@ async def test_metrics_are_summed_over_processes(tmp_path: Path) -> None:
 
         one.process.kill()
         await one.process.wait()
+        mark_process_dead(one.process.pid, tmp_path)
         page = parse((await other.client.get("/metrics")).text)
         assert value(page, "triptych_router_processes") == 1
         assert value(page, "triptych_router_requests_in_flight") == 1

@@ -158,11 +158,11 @@ def test_a_running_router_has_loaded_no_engine_and_no_other_part_of_the_house() 
     assert {name for name in found.stdout.split() if not inside(name, SHARED)} <= {"workers"}
 
 
-def test_only_the_processes_of_the_load_tests_load_locust() -> None:
-    """It replaces sockets, threads and clocks of the whole process as soon as it is imported."""
-    # Each test of these that does has a process of its own.
-    apart = ("test_conductor", "test_gathering", "test_generator")
-    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.report.html, loadtests.versus\n"
+def test_only_processes_that_send_load_import_locust() -> None:
+    """locust patches sockets, threads and clocks of the whole process as soon as it is imported."""
+    # Each of its tests has a process of its own.
+    apart = ("test_generator",)
+    program = "import sys, loadtests.__main__, loadtests.commands, loadtests.run, loadtests.report.html\n"
     program += "".join(f"import tests.unit.loadtests.{name}\n" for name in apart)
     program += "print(*{'locust', 'gevent'} & set(sys.modules))"
     found = subprocess.run(
@@ -175,7 +175,7 @@ def test_only_the_processes_of_the_load_tests_load_locust() -> None:
         for path in modules(folder)
         if any(name.split(".")[0] in ("locust", "gevent", "geventhttpclient") for name in imports_of(path))
     }
-    processes = ("__main__", "conductor", "generator", "join", "master", "run", "users")
+    processes = ("exchange", "generator", "join", "locustfile")
     assert named == {
         *(f"loadtests/{name}.py" for name in processes),
         *(f"tests/unit/loadtests/{name}.py" for name in apart),

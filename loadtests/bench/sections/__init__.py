@@ -1,1 +1,1 @@
-"""The benchmarks of a run. Each is a coroutine from its `Setup` to the rows that it measured."""
+"""The benchmarks. Each is a coroutine from a `Setup` to rows."""

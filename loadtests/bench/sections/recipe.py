@@ -1,10 +1,10 @@
-"""In-engine pooling against the published recipe, in which every token's hidden state leaves the server."""
+"""In-engine pooling against the published recipe, which sends every token's hidden state to the client."""
 
 from functools import partial
 
 from loadtests.bench import systems
 from loadtests.bench.measure import Load, side_by_side
-from loadtests.bench.results import Row
+from loadtests.bench.rows import Row
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Engine, Size
 from loadtests.bench.texts import Texts

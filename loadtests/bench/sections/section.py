@@ -1,22 +1,22 @@
-"""What a benchmark is, and what it is given."""
+"""A benchmark and its input."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from loadtests.bench.measure import Scale
-from loadtests.bench.results import Row
+from loadtests.bench.rows import Row
 from loadtests.bench.servers import Engine, Servers
 
 
 class Setup(NamedTuple):
-    """The engines that are running, and how much to measure."""
+    """The running engines, and how much to measure."""
 
     servers: Servers
     scale: Scale
 
 
 class Section(NamedTuple):
-    """One benchmark: the engines that must be running, and what measures. `quick`: part of a quick run."""
+    """One benchmark and the engines it needs. `quick`: it is part of a quick run."""
 
     title: str
     engines: Sequence[Engine]

@@ -2,7 +2,7 @@
 
 from loadtests.bench import systems
 from loadtests.bench.measure import Load, side_by_side
-from loadtests.bench.results import Row
+from loadtests.bench.rows import Row
 from loadtests.bench.sections.section import Section, Setup
 from loadtests.bench.servers import Engine
 from loadtests.bench.texts import Texts

@@ -1,7 +1,7 @@
-"""Embedding a whole file: from its rows to a matrix on disk, so that a stop at any moment loses nothing.
+"""Embeds a whole file into a matrix on disk. A stop at any moment loses no finished batch.
 
-job      what is asked for                   batches  one batch, and which of its rows fail
+job      the options of a run                batches  one batch, and which of its rows fail
 source   the file's rows, as a stream        matrix   the vectors on disk, rows in any order
 journal  which batches are done              store    matrix and journal together
-parquet  what needs pyarrow                  run      all of it, from begin to end
+parquet  everything that needs pyarrow       run      a whole run
 """

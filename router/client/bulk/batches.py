@@ -1,4 +1,4 @@
-"""One batch of rows: embeds it, and finds out which rows are at fault when the server refuses it."""
+"""Embeds one batch of rows, and finds the faulty rows if the server refuses it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -27,10 +27,10 @@ _Numbered = Sequence[tuple[int, str | dict[str, Any]]]
 async def embed_batch(
     embed: Embed, start: int, rows: Sequence[Row], skip: bool
 ) -> tuple[Floats | None, Failures]:
-    """The vectors [n, d] of the rows that begin at `start`, NaN for those that failed, and why they did.
+    """The vectors [n, d] of `rows`, of which the first has number `start`, and the failed rows with reasons.
 
-    None instead of vectors when all failed. Raises `RowFailed` at the first of them unless they are to be
-    skipped, and any error that is not a row's fault.
+    Vectors of failed rows are NaN; if all rows failed, there are none. Raises `RowFailed` at the first failed
+    row unless `skip`, and any error that no row causes.
     """
     failures: Failures = {}
     good: list[tuple[int, str | dict[str, Any]]] = []
@@ -48,7 +48,7 @@ async def embed_batch(
     vectors = np.full((len(rows), found[0][1].shape[1]), np.nan, np.float32)
     for numbered, some in found:
         if some.shape != (len(numbered), vectors.shape[1]):
-            raise ReplyInvalid(f"vectors of shape {some.shape} came for {len(numbered)} rows")
+            raise ReplyInvalid(f"{len(numbered)} rows gave vectors of shape {some.shape}")
         vectors[[number - start for number, _ in numbered]] = some
     return vectors, failures
 
@@ -60,14 +60,14 @@ async def _embed(
     found: list[tuple[_Numbered, Floats]],
     failures: Failures,
 ) -> None:
-    """Embed `rows`, by halves when they are refused together, so that only those at fault are left out."""
+    """Embed `rows`. If they are refused, embed each half, until only faulty rows are left out."""
     if not rows:
         return
     try:
         found.append((rows, await embed([row for _, row in rows])))
         return
     except StatusError as error:
-        if not is_of_a_row(error):
+        if not _row_is_at_fault(error):
             raise
         if len(rows) == 1:
             number, reason = rows[0][0], f"{error.code}: {error.detail}"
@@ -80,8 +80,8 @@ async def _embed(
     await _embed(embed, rows[half:], skip, found, failures)
 
 
-def is_of_a_row(error: StatusError) -> bool:
-    """Whether other rows might have been taken: not when an option is wrong, for one."""
+def _row_is_at_fault(error: StatusError) -> bool:
+    """Whether a row causes the error. A wrong option, for example, would fail every row."""
     if isinstance(error, Invalid):
         fields = [fault["field"] for fault in error.errors]
         return bool(fields) and all(field.startswith("body -> input") for field in fields)

@@ -1,4 +1,4 @@
-"""What a bulk run is asked to do, and whether that can be done: changes when an option comes or goes."""
+"""The options of a bulk run, and their checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What to embed, how, and where to; `id` is a column that a .parquet is to have as well.
+    """What to embed, how, and where to. `id` is a column to copy into a .parquet output.
 
-    Beside OUT lie, until it is done, OUT.partial (the vectors so far) and OUT.journal (which batches those
-    are); afterwards OUT.failed.jsonl, when rows failed.
+    Until the run is done, OUT.partial has the vectors so far and OUT.journal the finished batches. Afterwards
+    OUT.failed.jsonl lists failed rows, if any.
     """
 
     source: Path
@@ -32,47 +32,47 @@ class Job:
 
     @property
     def partial(self) -> Path:
-        """The vectors so far."""
+        """File of the vectors so far."""
         return self.beside("partial")
 
     @property
     def journal(self) -> Path:
-        """Which batches are done."""
+        """File that lists the finished batches."""
         return self.beside("journal")
 
     @property
     def start_over(self) -> str:
-        """What to tell somebody who has to."""
+        """How a user starts the run again from the beginning."""
         return f"start over: remove {self.journal} and {self.partial}"
 
     def beside(self, ending: str) -> Path:
-        """The file beside the output whose name has `ending` behind it."""
+        """The file OUT.`ending`."""
         return self.out.with_name(f"{self.out.name}.{ending}")
 
     def about(self, digest: str, rows: int) -> dict[str, Any]:
-        """What a run must have in common with the one it continues."""
+        """Everything that must not change when a run continues."""
         names = ("column", "id", "task", "dimensions", "truncate", "batch", "dtype")
         return {"input": digest, "rows": rows} | {name: getattr(self, name) for name in names}
 
     def count(self, batches: set[int], rows: int) -> int:
-        """How many rows are in `batches`, when there are `rows` in all."""
+        """Number of rows in `batches`, of `rows` in all."""
         last = (rows - 1) // self.batch
         short = self.batch * (last + 1) - rows if last in batches else 0
         return len(batches) * self.batch - short
 
     def check(self) -> None:
-        """Raise `Refused` for what cannot be done, before any time is spent on it."""
+        """Raise `Refused` if the run cannot work, before it costs time."""
         if not self.source.is_file():
             raise Refused(f"{self.source} is not a file")
         if self.out.suffix not in (".npy", ".parquet"):
-            raise Refused(f"{self.out}: the output's name has to end in .npy or .parquet")
+            raise Refused(f"{self.out}: the output's name must end in .npy or .parquet")
         if not self.out.parent.is_dir():
             raise Refused(f"{self.out.parent} is not a folder")
         if self.out.suffix == ".parquet":
-            # Says now, not at the end, that pyarrow is missing.
+            # Raises now, not at the end, if pyarrow is missing.
             from router.client.bulk import parquet  # noqa: F401
         elif self.id is not None:
-            raise Refused("a .npy file has no room for ids; write a .parquet file")
-        # With a journal beside it, it may be what a crash just before the end left.
+            raise Refused("a .npy file cannot hold ids; write a .parquet file")
+        # With a journal, it may come from a run that crashed just before its end.
         if self.out.exists() and not self.journal.exists():
-            raise Refused(f"{self.out} is there already; remove it or name another")
+            raise Refused(f"{self.out} exists already; remove it or name another")

@@ -1,7 +1,7 @@
 """Which batches are done: one line each, appended after their vectors are on disk.
 
-The first line says what the run is of (the input's digest and every option that changes a vector or its
-place), so that a run goes on only with what it began with. A line that a crash cut short does not count.
+The first line records the run: the input's digest, every option that changes a vector or its place, and the
+vector space. A run continues only with the same. An incomplete last line, left by a crash, is dropped.
 """
 
 import errno
@@ -17,32 +17,35 @@ import orjson
 from router.client.bulk.problems import Refused
 
 Failures = dict[int, str]
+SPACE = "vector_space"
 
 
 class _Content(NamedTuple):
-    about: dict[str, Any] | None
+    about: dict[str, Any]
     done: set[int]
     failures: Failures
     length: int
 
 
 class Journal:
-    """One run, new or continued; `done` are its batches, `failures` its rows that have no vector."""
+    """The journal of a run, new or continued. `done` has its batches, `failures` its rows without a vector.
+
+    `space` is the vector space of a continued run, None for a new one or if the server named none.
+    """
 
     def __init__(self, path: Path, about: Mapping[str, Any], start_over: str) -> None:
-        """Raises `Refused` when the journal is of another run, or another process is at work on it."""
+        """Raises `Refused` if the journal is of another run, or another process uses it."""
+        self._about = dict(about)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             self._lock(path)
             content = _parse(path.read_bytes())
-            same = content.about == dict(about)
-            if content.done and not same:
-                raise Refused(_difference(path, content.about or {}, about, start_over))
-            os.ftruncate(self._file, content.length if same else 0)
+            self.space: str | None = content.about.pop(SPACE, None)
+            if content.done and content.about != self._about:
+                raise Refused(_difference(path, content.about, about, start_over))
+            os.ftruncate(self._file, content.length if content.done else 0)
             self.done = content.done
             self.failures = content.failures
-            if not same:
-                self._append(dict(about))
         except BaseException:
             os.close(self._file)
             raise
@@ -53,8 +56,13 @@ class Journal:
         except BlockingIOError:
             raise Refused(f"another process is writing {path}; let it finish or stop it") from None
 
+    def begin(self, space: str | None) -> None:
+        """Start a new run, with vectors of `space`."""
+        self.space = space
+        self._append({**self._about, SPACE: space})
+
     def add(self, batch: int, failures: Failures) -> None:
-        """A batch is done: its vectors are on disk, but for the rows in `failures`."""
+        """Record a batch whose vectors are on disk, except for the rows in `failures`."""
         self._append({"batch": batch, "failed": list(failures.items())} if failures else {"batch": batch})
         self.done.add(batch)
         self.failures |= failures
@@ -77,10 +85,8 @@ class Journal:
 def _parse(data: bytes) -> _Content:
     length = data.rfind(b"\n") + 1
     lines = [orjson.loads(line) for line in data[:length].splitlines()]
-    if not lines:
-        return _Content(None, set(), {}, 0)
     failures = {row: reason for line in lines[1:] for row, reason in line.get("failed", ())}
-    return _Content(lines[0], {line["batch"] for line in lines[1:]}, failures, length)
+    return _Content(lines[0] if lines else {}, {line["batch"] for line in lines[1:]}, failures, length)
 
 
 def _difference(path: Path, then: Mapping[str, Any], now: Mapping[str, Any], start_over: str) -> str:
@@ -91,10 +97,7 @@ def _difference(path: Path, then: Mapping[str, Any], now: Mapping[str, Any], sta
         else f"{name} was {_shown(then.get(name))} and is now {_shown(now.get(name))}"
         for name in names
     ]
-    return (
-        f"{path} is of a run that was begun differently: {'; '.join(parts)}. "
-        f"Go on with what it was begun with, or {start_over}"
-    )
+    return f"{path} is of another run: {'; '.join(parts)}. Use the same options and input, or {start_over}"
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The vectors on disk: a .npy file whose rows are written anywhere, in any order, and are there to stay."""
+"""The vectors on disk: a .npy file whose rows can be written in any order."""
 
 import os
 import shutil
@@ -16,9 +16,9 @@ Array = npt.NDArray[Any]
 
 
 class Matrix:
-    """`rows` x `width` values of one dtype behind a .npy header, through positioned reads and writes.
+    """A .npy file of `rows` x `width` values, with positioned reads and writes.
 
-    Not memory-mapped: pages of a map count as the process's own memory until the system takes them back.
+    Not memory-mapped, because mapped pages count as memory of the process.
     """
 
     def __init__(self, path: Path, rows: int, width: int, dtype: np.dtype[Any], offset: int) -> None:
@@ -29,11 +29,11 @@ class Matrix:
 
     @classmethod
     def create(cls, path: Path, rows: int, width: int, dtype: np.dtype[Any]) -> "Matrix":
-        """A new file, of full size at once; raises `Refused` when the disk has no room for it."""
+        """Create a file of full size. Raises `Refused` if the disk has no room."""
         size = rows * width * dtype.itemsize
         free = shutil.disk_usage(path.parent).free
         if size > free:
-            raise Refused(f"{path.parent} has {free / 1e9:.1f} GB free, the vectors take {size / 1e9:.1f} GB")
+            raise Refused(f"{path.parent} has {free / 1e9:.1f} GB free; the vectors need {size / 1e9:.1f} GB")
         header = {
             "descr": dtype.str,
             "fortran_order": False,
@@ -49,20 +49,20 @@ class Matrix:
 
     @classmethod
     def open(cls, path: Path) -> "Matrix":
-        """One that is there; raises `Refused` when it is not whole."""
+        """Open an existing file. Raises `Refused` if it is incomplete."""
         try:
-            # The map is looked at for its header only, and checks the length.
+            # The map reads the header and checks the length.
             there = np.load(path, mmap_mode="r")
             rows, width = there.shape
         except (OSError, ValueError) as error:
-            raise Refused(f"{path}, which holds the vectors so far, cannot be read: {error}") from None
+            raise Refused(f"cannot read the vectors so far in {path}: {error}") from None
         return cls(path, rows, width, there.dtype, there.offset)
 
     def write(self, start: int, vectors: Array) -> None:
-        """Put rows in their place and return once they would survive a loss of power."""
+        """Write rows from `start` on, and wait until they are on disk."""
         if vectors.shape[1] != self.width:
             raise Refused(
-                f"the server now gives vectors of {vectors.shape[1]} values; so far they had {self.width}"
+                f"the server returned vectors of {vectors.shape[1]} values; so far they had {self.width}"
             )
         data = np.ascontiguousarray(vectors, self.dtype).reshape(-1).view(np.uint8).data
         at = self._offset + start * self.row_bytes
@@ -72,12 +72,12 @@ class Matrix:
         os.fdatasync(self._file)
 
     def read(self, start: int, stop: int) -> Array:
-        """The rows from `start` to before `stop`."""
+        """Rows `start` to `stop` (exclusive)."""
         data = os.pread(self._file, (stop - start) * self.row_bytes, self._offset + start * self.row_bytes)
         return np.frombuffer(data, self.dtype).reshape(stop - start, self.width)
 
     def blank(self, rows: Sequence[int]) -> None:
-        """Make rows NaN."""
+        """Fill rows with NaN."""
         nan = np.full(self.width, np.nan, self.dtype).tobytes()
         for row in rows:
             os.pwrite(self._file, nan, self._offset + row * self.row_bytes)

@@ -1,4 +1,4 @@
-"""What needs pyarrow: reading a column, and writing the finished matrix as row groups, in order."""
+"""Reads a column from .parquet and writes the finished matrix as .parquet. Needs pyarrow."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError:
     raise missing("pyarrow") from None
 
-# Rows that are read at a time, and bytes of vectors that make a row group.
+# Rows per read, and bytes of vectors per row group.
 READ_ROWS = 1024
 GROUP_BYTES = 32 << 20
 
@@ -36,7 +36,7 @@ def values(path: Path, column: str) -> Iterator[Any]:
 
 
 def write(path: Path, matrix: Matrix, ids: Iterator[Any] | None) -> None:
-    """The columns `row`, `id` (as text, when there are ids) and `embedding`; rows that failed are NaN."""
+    """Write the columns `row`, `id` (text, if there are ids) and `embedding`. Failed rows are NaN."""
     value = pa.from_numpy_dtype(matrix.dtype)
     fields = [pa.field("row", pa.int64()), pa.field("embedding", pa.list_(value, matrix.width))]
     if ids is not None:

@@ -1,4 +1,4 @@
-"""Bulk input that cannot be used: a single row, or the whole run."""
+"""Errors of a bulk run: of one row, or of the whole run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +13,23 @@ class BadRow:
 
 
 class Refused(Exception):
-    """The run cannot begin or go on as it was asked for; the text says what to change."""
+    """The run cannot start or continue. The text says what to change."""
 
 
 class RowFailed(Exception):
-    """A row cannot be embedded, and rows that fail are not to be skipped."""
+    """A row cannot be embedded, and failed rows are not skipped."""
 
     def __init__(self, row: int, reason: str) -> None:
-        super().__init__(f"row {row} (the first is 0): {reason}")
+        super().__init__(f"row {row} (counted from 0): {reason}")
         self.row = row
 
 
 def missing(package: str) -> Refused:
-    """Something of the extra `bulk` is not installed."""
+    """The error for a missing package of the extra `bulk`."""
     return Refused(f"this needs {package}, which is not installed: pip install 'triptych[bulk]'")
 
 
 def no_column(path: Path, column: str, columns: Any) -> Refused:
-    """`path` has no column of that name."""
+    """The error for a missing column."""
     names = ", ".join(map(str, columns)) or "none"
     return Refused(f"{path} has no column {column!r}; it has: {names} (--column names the one to embed)")

@@ -1,4 +1,4 @@
-"""The progress bar: rows, rows a second, time left; silent when nobody watches a terminal."""
+"""A progress bar with rows, rows per second and time left. Silent if stderr is not a terminal."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """Appears at the first word of progress; `progress` is what `run` calls."""
+    """Appears at the first call of `progress`, which `run` calls."""
 
     def __init__(self) -> None:
         self._bar: tqdm[NoReturn] | None = None
 
     def progress(self, rows: int, earlier: int, now: int) -> None:
-        """Rows in all, rows done before this run, rows just done."""
+        """Add progress: all rows, rows done before this run, rows just done."""
         if self._bar is None:
-            # Rows of earlier runs stand at the left and do not count for the speed.
+            # Rows of earlier runs do not count for the speed.
             self._bar = _tqdm(total=rows, initial=earlier)
         self._bar.update(now)
 

@@ -1,8 +1,8 @@
-"""A bulk run from begin to end: reads no further ahead than it sends, and can be ended at any moment."""
+"""A whole bulk run. It reads no further ahead than it sends, and may be stopped at any moment."""
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -12,27 +12,23 @@ import orjson
 
 from router.client.asynchronous import AsyncClient
 from router.client.bulk import source
-from router.client.bulk.batches import Embed, embed_batch, is_of_a_row
+from router.client.bulk.batches import embed_batch
 from router.client.bulk.job import Job
 from router.client.bulk.journal import Failures, Journal
 from router.client.bulk.matrix import Matrix
 from router.client.bulk.problems import BadRow, Refused, RowFailed
 from router.client.bulk.source import Row
 from router.client.bulk.store import Store
-from router.client.errors import ReplyInvalid, StatusError
+from router.client.errors import ReplyInvalid
 from router.client.replies import Floats
-
-# How many rows that are done may be tried when a run goes on; each costs a request, one after the other.
-EXAMPLES = 16
-EXAMPLES_OF_A_BATCH = 2
 
 Connect = Callable[[], AsyncClient]
 Progress = Callable[[int, int, int], None]
-"""Told of (rows in all, rows done before this run, rows just done)."""
+"""Called with (all rows, rows done before this run, rows just done)."""
 
 
 class Outcome(NamedTuple):
-    """What a finished run did: all rows, those that an earlier run had done, and those that failed."""
+    """A finished run: all rows, rows done by earlier runs, and failed rows."""
 
     rows: int
     earlier: int
@@ -40,10 +36,10 @@ class Outcome(NamedTuple):
 
 
 def run(job: Job, connect: Connect, progress: Progress) -> Outcome:
-    """Do `job`, or what is left of it.
+    """Do `job`, or continue it.
 
-    Raises `Refused` when it cannot be done as asked for, `RowFailed` at a row that fails, and what the client
-    raises. What is done by then stays done, as it does when the process is killed.
+    Raises `Refused` if it cannot start or continue, `RowFailed` at a row that fails, and the client's errors.
+    Finished batches are kept then, and also if the process is killed.
     """
     job.check()
     rows = _survey(job)
@@ -54,13 +50,13 @@ def run(job: Job, connect: Connect, progress: Progress) -> Outcome:
             asyncio.run(_embed_all(job, rows, journal, connect, progress))
             _finish(job, rows, journal)
         elif earlier < rows:
-            raise Refused(f"{job.out} is there, but {job.journal} says it is not done; remove one of them")
+            raise Refused(f"{job.out} exists, but {job.journal} says that it is not done; remove one of them")
         _clear(job)
         return Outcome(rows, earlier, journal.failures)
 
 
 def _survey(job: Job) -> int:
-    """How many rows there are. Says now, not hours later, that one of them cannot even be read."""
+    """Count the rows. Raises now, not hours later, if one of them cannot be read."""
     if job.id is not None:
         next(source.values(job.source, job.id), None)
     count = 0
@@ -81,13 +77,14 @@ def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
 
 
 async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, progress: Progress) -> None:
-    """Every batch that is not done yet; returns when all are on disk and in the journal."""
+    """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(job.concurrency)
-    # Left last to first: the writer ends what it has begun before the files are closed.
+    # Exits from right to left: the writer finishes before the files are closed.
     with Store(job, rows, journal) as store, ThreadPoolExecutor(1) as writer:
         async with connect() as client:
-            space: str | None = None
+            if job.count(journal.done, rows) < rows:
+                await _pin_space(client, job, journal)
 
             async def embed(items: list[str | dict[str, Any]]) -> Floats:
                 return await client.embed(
@@ -96,21 +93,16 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                     dimensions=job.dimensions,
                     truncate=job.truncate,
                     priority="bulk",
-                    vector_space=space,
+                    vector_space=journal.space,
                 )
 
             async def one(number: int, some: Sequence[Row]) -> None:
                 vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
-                # One thread, so that waiting for the disk does not hold up the network.
+                # One thread, so that waiting for the disk does not delay the network.
                 await loop.run_in_executor(writer, store.keep, number, vectors, failures)
                 progress(rows, 0, len(some))
                 free.release()
 
-            if job.count(journal.done, rows) < rows:
-                space = await _reach(client)
-                if store.has_vectors:
-                    # Before any batch begins: what begins may be kept.
-                    await _recognise(job, journal, store, embed)
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, some in _batches(job):
@@ -122,54 +114,32 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
                 raise first from first.__cause__
 
 
-async def _reach(client: AsyncClient) -> str | None:
-    """The vector space of each pool that the run's vectors have to be of, None if the server names none.
+async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
+    """Set the vector space that every request of the run requires: the first one that the server names.
 
-    Raises `ConnectionLost` at once when the server is not there: most likely the address is wrong. Later a
-    server that does not answer is waited for, as one that restarts.
+    Raises `ConnectionLost` at once if the server does not answer, since its address is probably wrong. Later
+    the client waits for a server that restarts.
     """
+    spaces = await _spaces(client)
+    if journal.done:
+        if journal.space is None:
+            raise Refused(f"the server named no vector space when this run started; {job.start_over}")
+        return
+    if not spaces or not all(spaces.values()):
+        # A pool has no worker now, perhaps that of this run. Embedding a text waits until it has.
+        await client.embed("a text", task=job.task, priority="bulk")
+        spaces = await _spaces(client)
+    journal.begin(",".join(f"{pool}={served[0]}" for pool, served in spaces.items() if served) or None)
+
+
+async def _spaces(client: AsyncClient) -> Mapping[str, list[str]]:
     with suppress(ReplyInvalid):
-        spaces = (await client.ready()).vector_spaces
-        return ",".join(f"{pool}={served[0]}" for pool, served in spaces.items() if served) or None
-    return None
-
-
-async def _recognise(job: Job, journal: Journal, store: Store, embed: Embed) -> None:
-    """Raise `Refused` unless the server gives the vector that is there for a row that is done.
-
-    A row that it no longer takes (an image may have gone since) says nothing, so the next one is tried. When
-    none of some can be compared, nobody knows which weights it serves, and that is refused too.
-    """
-    gone = []
-    for row, item in islice(_examples(job, journal), EXAMPLES):
-        try:
-            vector = (await embed([item]))[0]
-        except StatusError as error:
-            if not is_of_a_row(error):
-                raise
-            gone.append(f"row {row}: {error.code}: {error.detail}")
-        else:
-            return store.compare(row, vector)
-    raise Refused(
-        f"none of {len(gone)} rows that are done can be embedded again, to tell whether the server has the "
-        f"same weights; {gone[0]}. Mend that, or {job.start_over}"
-    )
-
-
-def _examples(job: Job, journal: Journal) -> Iterator[tuple[int, str | dict[str, Any]]]:
-    """Rows that have a vector, with their numbers: a few of each batch, for neighbours fail together."""
-    for batch, rows in _batches(job):
-        if batch in journal.done:
-            good = (
-                (number, row)
-                for number, row in enumerate(rows, batch * job.batch)
-                if number not in journal.failures and not isinstance(row, BadRow)
-            )
-            yield from islice(good, EXAMPLES_OF_A_BATCH)
+        return (await client.ready()).vector_spaces
+    return {}
 
 
 def _finish(job: Job, rows: int, journal: Journal) -> None:
-    """From the vectors so far to the output, in steps that can each be done again."""
+    """Make the output from the vectors. Each step can be repeated after a crash."""
     failures = journal.failures
     failed = job.beside("failed.jsonl")
     failed.unlink(missing_ok=True)
@@ -177,7 +147,7 @@ def _finish(job: Job, rows: int, journal: Journal) -> None:
         lines = [orjson.dumps({"row": row, "reason": failures[row]}) for row in sorted(failures)]
         failed.write_bytes(b"\n".join([*lines, b""]))
     if len(failures) == rows:
-        # Else the journal would say so again to the same command, though the server has been mended since.
+        # Without this, the same command would fail again although the server may work now.
         _clear(job)
         first = min(failures)
         raise Refused(
@@ -199,6 +169,6 @@ def _finish(job: Job, rows: int, journal: Journal) -> None:
 
 
 def _clear(job: Job) -> None:
-    """Remove what only an unfinished run has; the journal last, which says what the rest is."""
+    """Remove the files of an unfinished run, the journal last."""
     job.partial.unlink(missing_ok=True)
     job.journal.unlink()

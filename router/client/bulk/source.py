@@ -1,8 +1,8 @@
-"""The rows of a file as a stream: changes when a format is added.
+"""Streams the rows of a file. Changes when a format is added.
 
-A row is a text, an item as a dict (.jsonl), or a `BadRow` that says why it is neither; one that cannot be
-read takes no other with it. Blank lines of .jsonl and .csv are no rows; a line of any other text file always
-is. Nothing is held but the row at hand (of a .parquet file, some rows).
+A row is a text, an item as a dict (.jsonl), or a `BadRow` with a reason. A bad row does not affect others.
+Blank lines are skipped in .jsonl and .csv, and are rows in other text files. Only the current row is in
+memory, or a few rows of a .parquet file.
 """
 
 import csv
@@ -24,12 +24,12 @@ Row = str | dict[str, Any] | BadRow
 
 
 def rows(path: Path, column: str) -> Iterator[Row]:
-    """What is to be embedded, row by row. Raises `Refused` when the file has no such column."""
+    """The rows to embed. Raises `Refused` if the file has no such column."""
     return (_row(value) for value in values(path, column))
 
 
 def values(path: Path, column: str) -> Iterator[Any]:
-    """A column's values as they are in the file; the format goes by the file's name."""
+    """The values of a column. The file's name decides the format."""
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return _jsonl(path, column)
@@ -44,7 +44,7 @@ def values(path: Path, column: str) -> Iterator[Any]:
 
 
 def digest(path: Path) -> str:
-    """Of the file's whole content."""
+    """Digest of the file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
 
@@ -52,16 +52,16 @@ def digest(path: Path) -> str:
 def _row(value: Any) -> Row:
     match value:
         case {"pdf": _}:
-            return BadRow("is a PDF, which gives a vector for each page and not one")
+            return BadRow("is a PDF, which gives one vector per page")
         case BadRow() | dict():
             return value
         case str(text):
-            # Bytes that are no UTF-8 arrive as lone surrogates, which cannot be sent.
+            # Bytes that are not UTF-8 were decoded to lone surrogates.
             return text if text.isascii() or not _has_surrogates(text) else BadRow("not UTF-8")
         case None:
             return BadRow("has no value")
         case _:
-            return BadRow(f"is not a text but {type(value).__name__}")
+            return BadRow(f"is {type(value).__name__}, not a text")
 
 
 def _has_surrogates(text: str) -> bool:
@@ -101,7 +101,7 @@ def _jsonl(path: Path, column: str) -> Iterator[Any]:
 
 
 def _json(line: bytes) -> Any:
-    """The value of a line; a lone surrogate escape becomes U+FFFD, as in the router. Raises ValueError."""
+    """Parse a line. A lone surrogate escape becomes U+FFFD, as in the router. Raises ValueError."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -111,7 +111,7 @@ def _json(line: bytes) -> Any:
 
 
 def _csv(path: Path, column: str) -> Iterator[Any]:
-    # The limit is there against files with a quote that never ends, and too low for documents.
+    # The default limit is too low for documents.
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file)

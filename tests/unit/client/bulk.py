@@ -1,4 +1,4 @@
-"""Small bulk runs against a fake deployment, for the tests of what they do."""
+"""Small bulk runs against a fake deployment."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from tests.unit.client.fakes import Deployment, FakeClock, refusal
 from tests.unit.client.test_bulk_source import write
 
 TEXTS = [f"row {number}" for number in range(41)]
-# What the fake below refuses: alone, and every request that holds one.
+# A text that `Strict` refuses, with every request that contains it.
 LONG = "too long"
 
 
 class Strict(Deployment):
-    """Refuses a request with a text that is too long, as the router does."""
+    """Refuses a request with a text that is too long, like the router."""
 
     def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
         if any(LONG in item for item in asked["input"]):
@@ -36,9 +36,5 @@ def do(job: Job, deployment: Deployment) -> Outcome:
 
 
 def batches_of(deployment: Deployment) -> list[list[str]]:
-    """What was asked for, less the one row by which a run that goes on knows the model again."""
-    return [
-        asked["input"]
-        for asked in deployment.asked
-        if len(asked["input"]) > 1 or asked["input"] == TEXTS[-1:]
-    ]
+    """The inputs of each request."""
+    return [asked["input"] for asked in deployment.asked]

@@ -1,4 +1,4 @@
-"""A deployment without a network, and a clock without time."""
+"""A deployment without a network, and a clock that needs no time."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ URL = "http://deployment"
 
 
 def vector_of(item: Any, dimensions: int = 8) -> Floats:
-    """The vector of an input: of length 1, different for each."""
+    """A unit vector, different for each input."""
     source = json.dumps(item, sort_keys=True).encode()
     seed = int.from_bytes(hashlib.sha256(source).digest()[:8], "little")
     values = np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
@@ -26,7 +26,7 @@ def vector_of(item: Any, dimensions: int = 8) -> Floats:
 
 
 def matrix_of(items: Sequence[Any], dimensions: int = 8) -> Floats:
-    """The vectors of inputs, one below the other."""
+    """The vectors of inputs, as rows."""
     return np.stack([vector_of(item, dimensions) for item in items])
 
 
@@ -35,7 +35,7 @@ def base64_of(vector: Floats) -> str:
 
 
 def reply_to(asked: dict[str, Any]) -> dict[str, Any]:
-    """What the API answers, entries in reverse: only `index` says which is which."""
+    """The API's reply, with entries in reverse order: only `index` tells them apart."""
     items = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
     data: list[dict[str, Any]] = []
     for index, item in enumerate(items):
@@ -55,9 +55,9 @@ def refusal(status: int, code: str, detail: str = "no", headers: Any = None, **m
 
 
 class Deployment:
-    """Answers as the router does; `script` holds replies (or exceptions) that come first.
+    """Answers like the router, in vector space `space`. `script` has replies or exceptions that come first.
 
-    `asked` holds the bodies of the embedding requests, `busiest` how many there were at a time.
+    `asked` has the bodies of embedding requests, `busiest` the most concurrent requests.
     """
 
     def __init__(self, *script: httpx.Response | Exception) -> None:
@@ -65,6 +65,7 @@ class Deployment:
         self.requests: list[httpx.Request] = []
         self.asked: list[dict[str, Any]] = []
         self.busiest = 0
+        self.space = "space"
         self._now = 0
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -74,10 +75,15 @@ class Deployment:
             reply = self.script.pop(0)
             if isinstance(reply, Exception):
                 raise reply
-            # A new one each time: httpx lets a reply be read by one kind of client only.
+            # A new one each time, since httpx lets only one kind of client read a reply.
             return httpx.Response(reply.status_code, headers=reply.headers, content=reply.content)
         if request.url.path == "/ready":
-            return httpx.Response(503, json={"ready": False, "pools": {"code": "no replica"}})
+            spaces = {"text-matching": [self.space]}
+            pools = {"code": "no replica"}
+            return httpx.Response(503, json={"ready": False, "pools": pools, "vector_spaces": spaces})
+        required = request.headers.get("x-require-vector-space")
+        if required is not None and required != f"text-matching={self.space}":
+            return refusal(412, "VECTOR_SPACE_MISMATCH")
         if request.url.path == "/v1/models":
             return httpx.Response(200, json={"object": "list", "data": [{"id": "jina-embeddings-v4"}]})
         asked = json.loads(request.content)
@@ -95,7 +101,7 @@ class Deployment:
         return httpx.Response(200, json=reply_to(asked))
 
     async def answer_later(self, request: httpx.Request) -> httpx.Response:
-        """As `answer`; the later a request comes, the sooner it is answered."""
+        """Like `answer`, but later requests are answered sooner."""
         self._now += 1
         self.busiest = max(self.busiest, self._now)
         for _ in range(max(1, 20 - len(self.requests))):
@@ -110,12 +116,12 @@ class Deployment:
         return Client(URL, transport=httpx.MockTransport(self.answer), clock=clock, **options)
 
     def async_client(self, clock: Clock | None = None, **options: Any) -> AsyncClient:
-        """A client of it that awaits."""
+        """An asynchronous client of it."""
         return AsyncClient(URL, transport=httpx.MockTransport(self.answer_later), clock=clock, **options)
 
 
 class FakeClock(Clock):
-    """Sleeping takes no time; `slept` holds for how long it was asked to."""
+    """Sleeping takes no time; `slept` records the pauses."""
 
     def __init__(self, chance: float = 1.0) -> None:
         self.now = 1_000_000_000.0

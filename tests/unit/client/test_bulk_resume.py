@@ -1,6 +1,5 @@
-"""A bulk run that goes on: no work is done twice, and nothing is mixed."""
+"""A bulk run that continues: no batch is repeated, and no vectors are mixed."""
 
-import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -15,16 +14,16 @@ from router.client.bulk.job import Job
 from router.client.bulk.problems import Refused
 from router.client.errors import Internal, Invalid, SpaceMismatch
 from tests.unit.client.bulk import LONG, TEXTS, Strict, batches_of, do, job
-from tests.unit.client.fakes import Deployment, matrix_of, refusal
+from tests.unit.client.fakes import Deployment, matrix_of, refusal, reply_to
 from tests.unit.client.test_bulk_source import write
 
 
 class Crash(Exception):
-    """Stands for the end of the process: after it, nothing reaches the disk."""
+    """Simulates the end of the process: nothing reaches the disk afterwards."""
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, last: int) -> Callable[[], int]:
-    """Let `last` operations on the disk pass, do half of the next, and none after; gives their count."""
+    """Allow `last` disk operations, do half of the next, and none after it. Returns a counter."""
     count = 0
 
     def wrap(name: str) -> None:
@@ -48,7 +47,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, last: int) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("out", ["out.npy", "out.parquet"])
-def test_after_a_crash_at_any_moment_the_same_command_finishes_without_repeating(
+def test_crash_at_any_moment_repeats_no_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     texts = [*TEXTS[:13], LONG]
@@ -59,7 +58,7 @@ def test_after_a_crash_at_any_moment_the_same_command_finishes_without_repeating
 
     whole = fresh("whole")
     do(whole, Strict())
-    # Journal: 3 operations; each of the 4 batches: 4; the end: some more.
+    # 3 operations for the journal, 4 for each of 4 batches, some more at the end.
     moments = 0
     while True:
         crashed = fresh(str(moments))
@@ -78,7 +77,7 @@ def test_after_a_crash_at_any_moment_the_same_command_finishes_without_repeating
             done = {json.loads(line)["batch"] for line in complete[1:]}
         again = Strict()
         if crashed.out.exists() and not crashed.journal.exists():
-            with pytest.raises(Refused, match="there already"):
+            with pytest.raises(Refused, match="exists already"):
                 do(crashed, again)
         else:
             outcome = do(crashed, again)
@@ -93,7 +92,7 @@ def test_after_a_crash_at_any_moment_the_same_command_finishes_without_repeating
     assert moments > 20
 
 
-def test_batches_done_before_a_failure_are_kept(tmp_path: Path) -> None:
+def test_failure_keeps_finished_batches(tmp_path: Path) -> None:
     class Failing(Deployment):
         def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
             if TEXTS[24] in asked["input"]:
@@ -109,8 +108,8 @@ def test_batches_done_before_a_failure_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
 
 
-def stopped_half_way(folder: Path, **options: Any) -> Job:
-    """A run of which some batches are done."""
+def stopped_half_way(folder: Path, *script: httpx.Response, **options: Any) -> Job:
+    """A run with some finished batches. `script` has the deployment's first replies."""
 
     class Stopping(Deployment):
         def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
@@ -118,17 +117,17 @@ def stopped_half_way(folder: Path, **options: Any) -> Job:
 
     wanted = job(folder, **options)
     with pytest.raises(Internal):
-        do(wanted, Stopping())
+        do(wanted, Stopping(*script))
     assert len(wanted.journal.read_bytes().splitlines()) > 2
     return wanted
 
 
-def test_a_line_that_a_crash_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_incomplete_journal_line_is_dropped(tmp_path: Path) -> None:
     wanted = stopped_half_way(tmp_path, concurrency=1)
     with wanted.journal.open("ab") as file:
         file.write(b'{"batch": 9, "fai')
     assert stopped_half_way(tmp_path, concurrency=1) == wanted
-    assert do(wanted, Deployment()).earlier == 36
+    assert do(wanted, Deployment()).earlier == 40
     np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
 
 
@@ -143,9 +142,7 @@ def test_a_line_that_a_crash_cut_short_does_not_spoil_the_next(tmp_path: Path) -
         ({"texts": [*TEXTS[:-1], "other"]}, "the input file has changed"),
     ],
 )
-def test_a_run_is_not_continued_with_anything_else(
-    tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
+def test_changed_options_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     wanted = stopped_half_way(tmp_path)
     deployment = Deployment()
     with pytest.raises(Refused, match=message) as refused:
@@ -156,145 +153,76 @@ def test_a_run_is_not_continued_with_anything_else(
     assert do(wanted, deployment).earlier > 0
 
 
-class OtherWeights(Deployment):
-    """Gives other vectors."""
-
-    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-        return super().embeddings(asked | {"input": [f"other {item}" for item in asked["input"]]})
-
-
-def test_a_run_is_not_continued_with_other_weights(tmp_path: Path) -> None:
+def test_continues_only_in_same_space(tmp_path: Path) -> None:
     wanted = stopped_half_way(tmp_path)
-    deployment = OtherWeights()
-    with pytest.raises(Refused, match="other weights"):
-        do(wanted, deployment)
-    assert len(deployment.asked) == 1
-    assert do(wanted, Deployment()).earlier > 0
-
-
-def test_other_weights_are_found_before_anything_of_theirs_is_kept(tmp_path: Path) -> None:
-    slow, last = set(TEXTS[:12]), TEXTS[24]
-
-    class SlowToBegin(Deployment):
-        """Batches 0 to 2 wait until 3 to 5 are done, which are when 6 comes; then all fail."""
-
-        async def answer_later(self, request: httpx.Request) -> httpx.Response:
-            if request.url.path == "/ready":
-                return self.answer(request)
-            texts = json.loads(request.content)["input"]
-            if last in texts:
-                over.set()
-            if slow & set(texts):
-                await over.wait()
-            return refusal(500, "") if over.is_set() else self.answer(request)
-
-    over = asyncio.Event()
-    wanted = job(tmp_path, concurrency=4)
-    with pytest.raises(Internal):
-        do(wanted, SlowToBegin())
     done = wanted.journal.read_bytes()
-    assert [json.loads(line)["batch"] for line in done.splitlines()[1:]] == [3, 4, 5]
-    slower = job(tmp_path, concurrency=1)
-    with pytest.raises(Refused, match="other weights"):
-        do(slower, OtherWeights())
-    assert slower.journal.read_bytes() == done
-    do(slower, Deployment())
-    np.testing.assert_array_equal(np.load(slower.out), matrix_of(TEXTS, 16))
-
-
-class TwoSpaces(Deployment):
-    """Serves one vector space, and after `batches` of them another, as in an upgrade."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        space = "old" if len(self.asked) < self.batches else "new"
-        if request.url.path == "/ready":
-            spaces = {"text-matching": [space]}
-            return httpx.Response(200, json={"ready": True, "pools": {}, "vector_spaces": spaces})
-        if request.headers["x-require-vector-space"] != f"text-matching={space}":
-            return refusal(412, "VECTOR_SPACE_MISMATCH")
-        return super().answer(request)
-
-
-def test_a_run_takes_no_vectors_of_another_space_than_it_began_with(tmp_path: Path) -> None:
-    wanted = job(tmp_path, concurrency=1)
+    other = Deployment()
+    other.space = "other"
     with pytest.raises(SpaceMismatch):
-        do(wanted, TwoSpaces(3))
-    assert len(wanted.journal.read_text().splitlines()) == 1 + 3
-    assert do(wanted, TwoSpaces(1000)).earlier == 12
-
-
-class Forgetful(Deployment):
-    """Some rows, which it embedded before, it can reach no more; `gone` holds them."""
-
-    def __init__(self, gone: list[str]) -> None:
-        super().__init__()
-        self.gone = gone
-
-    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-        if set(self.gone) & set(asked["input"]):
-            return refusal(400, "INPUT_MEDIA_UNREACHABLE", "the host does not answer")
-        return super().embeddings(asked)
-
-
-@pytest.mark.parametrize("skip", [True, False])
-def test_a_done_row_that_cannot_be_embedded_again_does_not_end_the_run(tmp_path: Path, skip: bool) -> None:
-    wanted = stopped_half_way(tmp_path, concurrency=1, skip=skip)
-    other = OtherWeights()
-    other.script = [httpx.Response(200, json={"ready": True, "pools": {}})]
-    other.script += [refusal(400, "INPUT_MEDIA_UNREACHABLE")] * 3
-    with pytest.raises(Refused, match="other weights"):
         do(wanted, other)
-    assert do(wanted, Forgetful(TEXTS[:5])).earlier >= 20
+    assert other.asked == []
+    assert wanted.journal.read_bytes() == done
+    assert do(wanted, Deployment()).earlier > 0
     np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
 
 
-def test_when_no_done_row_can_be_compared_the_run_is_not_continued(tmp_path: Path) -> None:
-    texts = [f"text {number}" for number in range(60)]
-    wanted = job(tmp_path, texts, skip=True, concurrency=1)
+class Upgraded(Deployment):
+    """Changes its vector space after `batches` requests."""
 
-    class Stopping(Deployment):
-        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-            return refusal(500, "") if texts[-4] in asked["input"] else super().embeddings(asked)
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self._batches = batches
 
-    with pytest.raises(Internal):
-        do(wanted, Stopping())
-    done = wanted.journal.read_bytes()
-    forgetful = Forgetful(texts)
-    with pytest.raises(Refused, match=r"16 rows .* row 0: INPUT_MEDIA_UNREACHABLE: the host") as refused:
-        do(wanted, forgetful)
-    assert f"remove {wanted.journal} and {wanted.partial}" in str(refused.value)
-    # Not each of the thousands that there may be, and not all from one place.
-    asked = [item for asked in forgetful.asked for item in asked["input"]]
-    assert asked == [text for start in range(0, 32, 4) for text in texts[start : start + 2]]
-    assert wanted.journal.read_bytes() == done
-    do(wanted, Deployment())
-    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(texts, 16))
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if len(self.asked) == self._batches:
+            self.space = "other"
+        return super().answer(request)
 
 
-def test_a_failure_that_is_of_no_row_ends_the_comparison(tmp_path: Path) -> None:
-    wanted = stopped_half_way(tmp_path)
-    deployment = Deployment(httpx.Response(200, json={"ready": True, "pools": {}}), refusal(500, ""))
-    with pytest.raises(Internal):
+def test_upgrade_during_run_stops_it(tmp_path: Path) -> None:
+    wanted = job(tmp_path, concurrency=1)
+    with pytest.raises(SpaceMismatch):
+        do(wanted, Upgraded(3))
+    assert len(wanted.journal.read_text().splitlines()) == 1 + 3
+    assert do(wanted, Deployment()).earlier == 12
+
+
+def test_waits_for_pool_to_learn_space(tmp_path: Path) -> None:
+    """At first no worker is up, so the router names no space."""
+    starting = [
+        httpx.Response(503, json={"ready": False, "pools": {}, "vector_spaces": {"text-matching": []}}),
+        refusal(503, "SERVICE_UNAVAILABLE"),
+    ]
+    wanted = stopped_half_way(tmp_path, *starting)
+    other = Deployment()
+    other.space = "other"
+    with pytest.raises(SpaceMismatch):
+        do(wanted, other)
+
+
+def test_run_without_space_is_not_continued(tmp_path: Path) -> None:
+    no_space = httpx.Response(200, json={"ready": True, "pools": {}})
+    wanted = stopped_half_way(
+        tmp_path, no_space, httpx.Response(200, json=reply_to({"input": "a"})), no_space
+    )
+    deployment = Deployment()
+    with pytest.raises(Refused, match="named no vector space"):
         do(wanted, deployment)
-    assert len(deployment.requests) == 2
+    assert deployment.asked == []
 
 
-def test_options_that_never_worked_may_be_changed(tmp_path: Path) -> None:
+def test_options_may_change_before_first_batch(tmp_path: Path) -> None:
     fault = {"field": "body -> dimensions", "message": "too many", "type": "le", "input": 16}
     deployment = Deployment(httpx.Response(200, json={"ready": True, "pools": {}}))
     deployment.script += [refusal(422, "VALIDATION_ERROR", errors=[fault])] * 9
     with pytest.raises(Invalid):
         do(job(tmp_path, skip=True), deployment)
-    # An option is no row's fault, so it is not sought among the rows.
+    # A wrong option is not searched for among the rows.
     assert len(deployment.requests) <= 1 + 3
     do(job(tmp_path, dimensions=8), Deployment())
 
 
-def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
+def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     wanted = job(tmp_path)
 
     class Nosy(Deployment):
@@ -313,4 +241,4 @@ def _refusal_of(wanted: Job) -> Exception:
         do(wanted, Deployment())
     except Refused as error:
         return error
-    return ValueError("it was not refused")
+    return ValueError("not refused")

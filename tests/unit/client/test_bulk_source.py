@@ -1,4 +1,4 @@
-"""The rows of each format, and what is said of those that are none."""
+"""The rows of each file format, and bad rows."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ TEXTS = ["plain", "", 'with "quotes", commas', "Zürich 海滩 \u2028 one line",
 
 
 def write(folder: Path, ending: str, texts: list[str], column: str = "text") -> Path:
-    """The texts as a file of that format."""
+    """Write texts in the format of `ending`."""
     path = folder / f"corpus.{ending}"
     match ending:
         case "txt":
@@ -35,12 +35,12 @@ def rows(path: Path, column: str = "text") -> list[source.Row]:
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "parquet"])
-def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+def test_every_format_gives_same_rows(tmp_path: Path, ending: str) -> None:
     assert rows(write(tmp_path, ending, TEXTS)) == TEXTS
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-def test_a_column_has_a_name(tmp_path: Path, ending: str) -> None:
+def test_column_is_chosen_by_name(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path, ending, TEXTS, column="body")
     assert rows(path, "body") == TEXTS
     with pytest.raises(Refused, match=r"no column 'text'; it has: id, body") as refused:
@@ -48,7 +48,7 @@ def test_a_column_has_a_name(tmp_path: Path, ending: str) -> None:
     assert str(path) in str(refused.value)
 
 
-def test_ends_of_lines_and_a_byte_order_mark_are_not_text(tmp_path: Path) -> None:
+def test_line_ends_and_bom_are_removed(tmp_path: Path) -> None:
     for ending, content in (
         ("txt", b"\xef\xbb\xbfone\r\ntwo"),
         ("csv", b"\xef\xbb\xbftext\r\none\r\n\r\ntwo\r\n"),
@@ -59,13 +59,13 @@ def test_ends_of_lines_and_a_byte_order_mark_are_not_text(tmp_path: Path) -> Non
         assert rows(path) == ["one", "two"], ending
 
 
-def test_a_field_of_csv_may_have_several_lines_and_be_long(tmp_path: Path) -> None:
+def test_csv_field_may_be_multiline_and_long(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text('text\n"a\nb"\n' + "x" * 300_000 + "\n")
     assert rows(path) == ["a\nb", "x" * 300_000]
 
 
-def test_a_bad_row_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_bad_row_affects_no_other(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(
         b'{"text": "good"}\n{"text": 7}\n{"text": null}\n{"other": "x"}\nnot json\n["text"]\n'
@@ -80,7 +80,7 @@ def test_a_bad_row_takes_no_other_with_it(tmp_path: Path) -> None:
     assert all(part in reason for part, reason in zip(expected, reasons, strict=True)), reasons
 
 
-def test_lone_surrogate_escape_in_jsonl_becomes_replacement_character(tmp_path: Path) -> None:
+def test_jsonl_lone_surrogate_becomes_fffd(tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl"
     path.write_bytes(
         b'{"text": "half \\ud83d"}\n{"text": {"text": "\\ude00", "task": "code.query"}}\n'
@@ -93,20 +93,20 @@ def test_lone_surrogate_escape_in_jsonl_becomes_replacement_character(tmp_path: 
     assert found[5:] == ["\U0001f600"]
 
 
-def test_bytes_that_are_no_utf8_are_a_bad_row(tmp_path: Path) -> None:
+def test_invalid_utf8_is_a_bad_row(tmp_path: Path) -> None:
     for ending, content in (("txt", b"good\n\xff\nfine\n"), ("csv", b"text\ngood\n\xff\nfine\n")):
         path = tmp_path / f"file.{ending}"
         path.write_bytes(content)
         assert rows(path) == ["good", BadRow("not UTF-8"), "fine"], ending
 
 
-def test_a_short_line_of_csv_is_a_bad_row(tmp_path: Path) -> None:
+def test_short_csv_line_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "short.csv"
     path.write_text("id,text\n1,one\n2\n")
     assert rows(path) == ["one", BadRow("has no value")]
 
 
-def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_invalid_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.parquet"
     path.write_text("no")
     with pytest.raises(Refused, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Which reply raises what, and what is tried again; nothing here sleeps."""
+"""Which reply raises which error, and what is retried. Nothing here sleeps."""
 
 import asyncio
 import inspect
@@ -25,7 +25,7 @@ from router.client.retries import seconds_to_wait
 from router.errors import all_errors
 from tests.unit.client.fakes import Deployment, FakeClock, refusal
 
-# API.md's table of errors.
+# The table of errors in docs/API.md.
 STATUS = {
     "INPUT_CRASHES_WORKER": 400,
     "VECTOR_SPACE_MISMATCH": 412,
@@ -49,7 +49,7 @@ AGAIN = {429, 503, 504}
 
 
 def attempt(deployment: Deployment, kind: str, clock: FakeClock, **options: Any) -> TriptychError | None:
-    """One call by one of the clients; its error."""
+    """The error of one call by one of the clients."""
 
     async def run() -> None:
         async with deployment.async_client(clock, **options) as client:
@@ -69,15 +69,15 @@ def attempt(deployment: Deployment, kind: str, clock: FakeClock, **options: Any)
 kinds = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
-def test_every_code_of_the_api_has_its_exception() -> None:
+def test_every_code_has_an_exception() -> None:
     assert BY_CODE.keys() == STATUS.keys()
     assert len(set(BY_CODE.values())) == len(BY_CODE)
-    # These clients use no wrong method and send no Content-Encoding.
+    # The clients use no wrong method and send no Content-Encoding.
     never = {"METHOD_NOT_ALLOWED", "INPUT_ENCODING_UNSUPPORTED"}
     assert {kind.code for kind in all_errors()} - never <= BY_CODE.keys()
 
 
-def test_the_drawing_of_the_tree_is_the_tree() -> None:
+def test_drawn_tree_matches_classes() -> None:
     drawn = inspect.getdoc(errors) or ""
     # Four columns further to the right for each level.
     depth: list[str] = []
@@ -98,7 +98,7 @@ def test_the_drawing_of_the_tree_is_the_tree() -> None:
 
 @kinds
 @pytest.mark.parametrize("code", STATUS)
-def test_every_error_becomes_its_exception_and_only_some_are_tried_again(kind: str, code: str) -> None:
+def test_each_error_raises_and_some_are_retried(kind: str, code: str) -> None:
     faults = [{"field": "body -> dimensions", "message": "too many", "type": "le", "input": 9999}]
     more = {"errors": faults} if STATUS[code] == 422 else {}
     deployment = Deployment(*(refusal(STATUS[code], code, "what happened", **more) for _ in range(9)))
@@ -117,9 +117,7 @@ def test_every_error_becomes_its_exception_and_only_some_are_tried_again(kind: s
     [(400, InputError), (401, AuthError), (418, StatusError), (429, Busy), (302, StatusError),
      (500, Internal), (502, StatusError), (503, Unavailable), (504, TimedOut)],
 )  # fmt: skip
-def test_a_reply_of_something_else_than_the_router_goes_by_its_status(
-    status: int, kind: type[StatusError]
-) -> None:
+def test_foreign_reply_goes_by_status(status: int, kind: type[StatusError]) -> None:
     page = httpx.Response(status, text="<html>from a proxy</html>", headers={"x-request-id": "of the proxy"})
     error = attempt(Deployment(page), "sync", FakeClock(), retries=0)
     assert type(error) is kind
@@ -129,7 +127,7 @@ def test_a_reply_of_something_else_than_the_router_goes_by_its_status(
 
 
 @kinds
-def test_what_passes_is_tried_again_until_it_has_passed(kind: str) -> None:
+def test_transient_errors_are_retried(kind: str) -> None:
     script = [
         refusal(429, "QUEUE_FULL"),
         httpx.ConnectError("refused"),
@@ -143,7 +141,7 @@ def test_what_passes_is_tried_again_until_it_has_passed(kind: str) -> None:
     assert len({request.content for request in deployment.requests}) == 1
 
 
-def test_pauses_are_spread_by_chance_and_have_a_longest() -> None:
+def test_pauses_are_random_and_bounded() -> None:
     for chance, share in ((0.0, 0.5), (1.0, 1.0)):
         clock = FakeClock(chance)
         attempt(Deployment(*[refusal(503, "") for _ in range(20)]), "sync", clock, retries=8, max_wait=1e6)
@@ -151,7 +149,7 @@ def test_pauses_are_spread_by_chance_and_have_a_longest() -> None:
 
 
 @kinds
-def test_the_server_says_how_long_to_wait(kind: str) -> None:
+def test_retry_after_is_honoured(kind: str) -> None:
     clock = FakeClock()
     date = formatdate(clock.now + 7 + 30, usegmt=True)
     script = [
@@ -173,7 +171,7 @@ def test_both_forms_of_retry_after(header: str, seconds: float | None) -> None:
 
 
 @kinds
-def test_trying_again_ends_with_the_time_it_may_take(kind: str) -> None:
+def test_retries_end_at_max_wait(kind: str) -> None:
     clock = FakeClock()
     busy = Deployment(*[refusal(503, "SERVICE_UNAVAILABLE", headers={"Retry-After": "40"}) for _ in range(9)])
     error = attempt(busy, kind, clock, retries=100, max_wait=100)
@@ -183,7 +181,7 @@ def test_trying_again_ends_with_the_time_it_may_take(kind: str) -> None:
 
 
 @kinds
-def test_a_connection_that_stays_lost_is_said_with_the_address(kind: str) -> None:
+def test_lost_connection_names_the_address(kind: str) -> None:
     deployment = Deployment(*[httpx.ReadTimeout("") for _ in range(9)])
     error = attempt(deployment, kind, FakeClock(), retries=2)
     assert isinstance(error, ConnectionLost)
@@ -191,7 +189,7 @@ def test_a_connection_that_stays_lost_is_said_with_the_address(kind: str) -> Non
     assert len(deployment.requests) == 3
 
 
-def test_readiness_is_asked_once() -> None:
+def test_ready_is_not_retried() -> None:
     deployment = Deployment(httpx.ConnectError("refused"))
     with deployment.client(FakeClock()) as client, pytest.raises(ConnectionLost):
         client.ready()

@@ -1,4 +1,4 @@
-"""Both clients against the real router on a real port, in front of a fake worker."""
+"""Both clients against a real router with a fake worker."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ def png() -> bytes:
     return file.getvalue()
 
 
-async def test_both_give_what_the_router_says_as_floats(router: RunningRouter) -> None:
+async def test_clients_return_router_vectors(router: RunningRouter) -> None:
     url = str(router.client.base_url)
     inputs = [*TEXTS, Image.from_bytes(png())]
     plain = [*TEXTS, {"image": base64.b64encode(png()).decode()}]
@@ -55,7 +55,7 @@ async def test_both_give_what_the_router_says_as_floats(router: RunningRouter) -
         assert readiness.pools["retrieval"] == "ready"
 
 
-async def test_documents_are_ranked_as_the_router_ranks_them(router: RunningRouter) -> None:
+async def test_clients_return_router_ranking(router: RunningRouter) -> None:
     documents = [*TEXTS[:5], Image.from_bytes(png())]
     async with AsyncClient(str(router.client.base_url)) as client:
         ranked = await client.rerank("a query", documents)
@@ -66,7 +66,7 @@ async def test_documents_are_ranked_as_the_router_ranks_them(router: RunningRout
         assert await client.rerank("a query", documents, top_n=2) == ranked[:2]
 
 
-async def test_errors_of_the_router_arrive_with_what_it_says(router: RunningRouter) -> None:
+async def test_router_errors_keep_their_details(router: RunningRouter) -> None:
     async with AsyncClient(str(router.client.base_url)) as client:
         with pytest.raises(Invalid) as invalid:
             await client.embed("a", task="retrieval.query", dimensions=4096)

@@ -1,4 +1,4 @@
-"""`verify` passes on the published figures, and says what is wrong with others."""
+"""`verify` passes on the published cosines and explains other ones."""
 
 import httpx
 import numpy as np
@@ -24,7 +24,7 @@ def vectors_with(cosines: dict[tuple[str, str], float]) -> Floats:
 
 
 class Crafted(Deployment):
-    """Gives the four texts these vectors, whatever their length."""
+    """Returns these vectors for the four texts."""
 
     def __init__(self, matrix: Floats) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def result(matrix: Floats) -> tuple[bool, str]:
         return verify.verify(client)
 
 
-def test_the_published_figures_pass() -> None:
+def test_published_cosines_pass() -> None:
     passes, report = result(vectors_with(PUBLISHED))
     assert passes, report
     assert "PASS" in report
@@ -52,7 +52,7 @@ def test_the_published_figures_pass() -> None:
         assert abs(float(line.split()[3])) < 1e-4
 
 
-def test_figures_are_those_of_the_api_document() -> None:
+def test_published_cosines_are_unchanged() -> None:
     assert PUBLISHED == {
         ("en", "fr"): 0.9611, ("en", "zh"): 0.8915, ("en", "ja"): 0.8858, ("zh", "ja"): 0.9458
     }  # fmt: skip
@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_api_document() -> None:
     ("by", "passes"), [(0.0045, True), (-0.0045, True), (0.0055, False), (-0.0055, False)]
 )
 @pytest.mark.parametrize("pair", PUBLISHED)
-def test_each_figure_counts(pair: tuple[str, str], by: float, passes: bool) -> None:
+def test_each_cosine_counts(pair: tuple[str, str], by: float, passes: bool) -> None:
     moved = {**PUBLISHED, pair: PUBLISHED[pair] + by}
     found, report = result(vectors_with(moved))
     assert found is passes
@@ -71,12 +71,12 @@ def test_each_figure_counts(pair: tuple[str, str], by: float, passes: bool) -> N
     assert passes or "the prompt" in report
 
 
-def test_the_lengths_of_the_vectors_do_not_matter() -> None:
+def test_vector_lengths_do_not_matter() -> None:
     scaled = vectors_with(PUBLISHED) * np.array([[1], [20], [0.3], [7]], np.float32)
     assert result(scaled)[0]
 
 
-def test_random_weights_are_called_that() -> None:
+def test_random_weights_are_recognised() -> None:
     random = np.random.default_rng(1).standard_normal((4, DIMENSIONS)).astype(np.float32)
     passes, report = result(random)
     assert not passes
@@ -85,7 +85,7 @@ def test_random_weights_are_called_that() -> None:
 
 
 @pytest.mark.parametrize(("by", "status"), [(0.0, 0), (0.01, 1)])
-def test_the_command_has_the_exit_status(
+def test_verify_exit_status(
     by: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.9611 - by}))

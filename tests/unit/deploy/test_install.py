@@ -1,8 +1,11 @@
-"""How `.venv` is set up, with pip replaced: what is installed in what order, and what is left alone."""
+"""Installation into `.venv`, with pip and uv replaced: what is installed, in what order, and what is kept."""
 
 import os
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,14 +14,15 @@ from deploy import install
 
 
 class Commands:
-    """Takes the place of running commands; those that contain one of `failing` fail."""
+    """Replaces `install.run`: records the commands; those that contain a `failing` text fail."""
 
-    def __init__(self, *failing: str, cuda: str = "") -> None:
+    def __init__(self, *failing: str, cuda: str = "", pip_config: str = "") -> None:
         self.ran: list[str] = []
         self._failing = failing
         self._cuda = cuda
+        self._pip_config = pip_config
 
-    def __call__(self, command: list[str], show: bool = True) -> str:
+    def __call__(self, command: list[str], *, visible: bool = False) -> str:
         line = " ".join(command)
         self.ran.append(line)
         if any(part in line for part in self._failing):
@@ -26,12 +30,21 @@ class Commands:
         if "-m venv" in line:
             (install.VENV / "bin").mkdir()
             install.PYTHON.touch()
+        if "config list" in line:
+            return self._pip_config
         return f"{install.VENV}\n" if "purelib" in line else f"{self._cuda}\n"
 
-    def pip(self) -> list[str]:
-        """What pip was asked to install, step by step."""
-        calls = [line.partition(" -m pip --disable-pip-version-check ")[2] for line in self.ran]
-        return [call.removeprefix("install ") for call in calls if call.startswith("install ")]
+    def uv(self) -> list[str]:
+        """What uv installed, step by step, without the options that every step has."""
+        calls = [line.partition(" -m uv pip install ")[2] for line in self.ran]
+        return [call.partition(" --python ")[0] for call in calls if call]
+
+    @property
+    def created_venv(self) -> bool:
+        return any("-m venv" in line for line in self.ran)
+
+
+SetUp = Callable[..., Commands]
 
 
 @pytest.fixture
@@ -44,110 +57,159 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def set_up(
-    monkeypatch: pytest.MonkeyPatch, engine: str, commands: Commands, *, dev: bool = False
-) -> Commands:
-    monkeypatch.setattr(install, "run", commands)
-    install.set_up(engine, {"dev"} if dev else set())
-    return commands
+@pytest.fixture
+def set_up(clone: Path, monkeypatch: pytest.MonkeyPatch) -> SetUp:
+    """Sets up `.venv` and gives the commands that ran."""
+
+    def set_up(engine: str, *extras: str, commands: Commands | None = None) -> Commands:
+        commands = commands or Commands()
+        monkeypatch.setattr(install, "run", commands)
+        install.set_up(engine, set(extras))
+        return commands
+
+    return set_up
 
 
-def test_a_second_run_has_nothing_to_do(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "cpu", Commands())
-    assert set_up(monkeypatch, "cpu", Commands()).ran == []
+def test_second_run_does_nothing(set_up: SetUp) -> None:
+    set_up("cpu")
+    assert set_up("cpu").ran == []
 
 
-def test_a_changed_project_is_installed_again_in_place(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "gpu", Commands())
+def test_changed_project_is_updated_in_place(clone: Path, set_up: SetUp) -> None:
+    set_up("gpu", "ray")
     (clone / "pyproject.toml").write_text("[project] # changed")
-    ran = set_up(monkeypatch, "gpu", Commands()).ran
-    assert any("--editable" in line for line in ran)
-    assert not any("-m venv" in line for line in ran)
+    commands = set_up("gpu")
+    assert commands.uv() == [f"--editable {clone}[gpu,ray]"]
+    assert not commands.created_venv
 
 
-def test_another_engine_starts_afresh(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "cpu", Commands())
-    ran = set_up(monkeypatch, "gpu", Commands()).ran
-    assert any("-m venv" in line for line in ran)
+def test_other_engine_replaces_venv(clone: Path, set_up: SetUp) -> None:
+    set_up("cpu")
+    assert set_up("gpu").created_venv
     assert not (clone / ".venv" / "triptych-torchvision.pth").exists()
 
 
-def test_an_installation_that_was_killed_starts_afresh(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "cpu", Commands())
+def test_killed_installation_is_replaced(set_up: SetUp) -> None:
+    set_up("cpu")
     install.STAMP.write_text(install.UNFINISHED)
-    assert any("-m venv" in line for line in set_up(monkeypatch, "cpu", Commands()).ran)
+    assert set_up("cpu").created_venv
 
 
-def test_one_that_failed_goes_on_where_it_was(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_installation_is_resumed(set_up: SetUp) -> None:
     with pytest.raises(install.Failed):
-        set_up(monkeypatch, "cpu", Commands("--editable"))
-    ran = set_up(monkeypatch, "cpu", Commands()).ran
-    assert not any("-m venv" in line for line in ran)
-    assert any("--editable" in line for line in ran)
+        set_up("cpu", commands=Commands("--editable"))
+    commands = set_up("cpu")
+    assert not commands.created_venv
+    assert any("--editable" in step for step in commands.uv())
 
 
-def test_a_venv_of_somebody_else_is_not_touched(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_venv_is_left_alone(clone: Path, set_up: SetUp) -> None:
     (clone / ".venv").mkdir()
     with pytest.raises(install.Failed, match="move it away"):
-        set_up(monkeypatch, "cpu", Commands())
+        set_up("cpu")
     assert list((clone / ".venv").iterdir()) == []
 
 
-def test_the_cpu_torch_comes_first_and_its_index_is_asked_once(
-    clone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, *rest = set_up(monkeypatch, "cpu", Commands()).pip()
-    assert "--no-deps" in first
-    assert install.TORCH_CPU_INDEX in first
-    assert first.endswith(f"{install.TORCH_CPU} {install.TORCHVISION}+cpu")
-    assert rest == [f"--editable {clone}[cpu]"]
+def test_cpu_torch_comes_first(clone: Path, set_up: SetUp) -> None:
+    torch, project = set_up("cpu").uv()
+    assert torch == f"--no-deps {install.TORCH_CPU}"
+    assert project.endswith(f"--editable {clone}[cpu]")
     assert "torchvision_ops" in (clone / ".venv" / "triptych-torchvision.pth").read_text()
 
 
-def test_what_tests_need_is_added_once_and_kept(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_up(monkeypatch, "gpu", Commands())
-    assert set_up(monkeypatch, "gpu", Commands(), dev=True).pip() == [f"--editable {clone}[gpu,dev]"]
-    for dev in (True, False):
-        assert set_up(monkeypatch, "gpu", Commands(), dev=dev).ran == []
-    (clone / "pyproject.toml").write_text("[project] # changed")
-    assert set_up(monkeypatch, "gpu", Commands()).pip() == [f"--editable {clone}[gpu,dev]"]
-    # Others are added to it, and stay as well.
-    commands = Commands()
-    monkeypatch.setattr(install, "run", commands)
-    install.set_up("gpu", {"ray"})
-    assert commands.pip() == [f"--editable {clone}[gpu,dev,ray]"]
+def test_pytorch_index_is_the_fallback(set_up: SetUp) -> None:
+    commands = Commands(f"--no-deps {install.TORCH_CPU}")
+    _, fallback, project = set_up("cpu", commands=commands).uv()
+    assert fallback == (
+        f"--no-deps --index {install.TORCH_CPU_INDEX} {install.TORCH_CPU} {install.TORCHVISION}+cpu"
+    )
+    assert install.TORCH_CPU_INDEX not in project
 
 
-def test_what_cannot_be_imported_beside_a_cpu_torch_is_taken_out_at_the_end(
-    clone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = set_up(monkeypatch, "cpu", Commands()).ran
-    [taken_out] = [
-        number for number, line in enumerate(ran) if "uninstall --yes torchaudio torchcodec" in line
-    ]
-    [installed] = [number for number, line in enumerate(ran) if "--editable" in line]
-    assert installed < taken_out
-    assert not any("uninstall" in line for line in set_up(monkeypatch, "gpu", Commands()).ran)
-
-
-def test_without_that_index_pip_looks_where_it_is_configured_to(
-    clone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, second, _ = set_up(monkeypatch, "cpu", Commands("--index-url")).pip()
-    assert second == f"--no-deps {install.TORCH_CPU}"
-
-
-def test_no_cpu_torch_anywhere_says_what_to_do(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cpu_torch_is_explained(set_up: SetUp) -> None:
     with pytest.raises(install.Failed, match="pip config set"):
-        set_up(monkeypatch, "cpu", Commands("--no-deps"))
+        set_up("cpu", commands=Commands("--no-deps"))
 
 
-def test_a_cuda_torch_under_the_cpu_engine_is_refused(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_torch_is_refused_for_cpu(set_up: SetUp) -> None:
     with pytest.raises(install.Failed, match=r"built for CUDA 13\.0"):
-        set_up(monkeypatch, "cpu", Commands(cuda="13.0"))
+        set_up("cpu", commands=Commands(cuda="13.0"))
 
 
-def test_a_gpu_is_what_the_driver_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_only_packages_are_excluded(clone: Path, set_up: SetUp) -> None:
+    excludes = clone / ".venv" / "excludes.txt"
+    assert f"--excludes {excludes}" in set_up("cpu").uv()[-1]
+    assert excludes.read_text().split() == ["torchaudio", "torchcodec"]
+    assert not any("--excludes" in step for step in set_up("gpu").uv())
+
+
+def test_extra_is_added_without_reinstall(set_up: SetUp) -> None:
+    set_up("gpu")
+    assert set_up("gpu", "loadtest").uv() == ["--requirements pyproject.toml --extra=loadtest"]
+    assert set_up("gpu", "ray").uv() == ["--requirements pyproject.toml --extra=loadtest --extra=ray"]
+
+
+@pytest.mark.parametrize("extras", [(), ("loadtest",), ("ray",), ("loadtest", "ray", "dev")])
+def test_dev_contains_other_extras(set_up: SetUp, extras: tuple[str, ...]) -> None:
+    set_up("gpu", "dev")
+    assert set_up("gpu", *extras).ran == []
+
+
+def test_contained_extras_match_pyproject() -> None:
+    project = Path(install.__file__).parents[1] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    for extra, contained in install.CONTAINED.items():
+        [listed] = [line for line in extras[extra] if line.startswith("triptych[")]
+        assert contained <= set(listed.removeprefix("triptych[").removesuffix("]").split(","))
+
+
+def test_failed_extra_is_tried_again(set_up: SetUp) -> None:
+    set_up("gpu")
+    with pytest.raises(install.Failed):
+        set_up("gpu", "ray", commands=Commands("--extra=ray"))
+    commands = set_up("gpu", "ray")
+    assert commands.uv()
+    assert not commands.created_venv
+
+
+def test_uv_gets_pip_settings(set_up: SetUp) -> None:
+    listed = """
+:env:.find-links='/wheels'
+global.extra-index-url='https://one.example/simple\\nhttps://two.example/simple'
+global.find-links='/not/used'
+global.index-url='https://mirror.example/simple'
+global.no-index='false'
+global.timeout='60'
+install.constraint='/constraints.txt'
+"""
+    commands = set_up("gpu", commands=Commands(pip_config=listed))
+    [project] = [line for line in commands.ran if "--editable" in line]
+    words = project.split()
+    options = set(pairwise(words))
+    assert {
+        ("--default-index", "https://mirror.example/simple"),
+        ("--index", "https://one.example/simple"),
+        ("--index", "https://two.example/simple"),
+        ("--find-links", "/wheels"),
+        ("--constraints", "/constraints.txt"),
+    } <= options
+    assert "/not/used" not in words
+    assert "--no-index" not in words
+
+
+def test_no_index_is_passed_on(set_up: SetUp) -> None:
+    commands = set_up("gpu", commands=Commands(pip_config="global.no-index='true'"))
+    [project] = [line for line in commands.ran if "--editable" in line]
+    assert "--no-index" in project
+
+
+def test_pip_config_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "PYTHON", Path(sys.executable))
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels/here")
+    assert "/wheels/here" in install.pip_settings()
+
+
+def test_driver_lists_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert install.detect_engine() == "cpu"
     smi = tmp_path / "nvidia-smi"
@@ -167,7 +229,7 @@ def test_a_gpu_is_what_the_driver_lists(tmp_path: Path, monkeypatch: pytest.Monk
         ("sleep 9", "timed out"),
     ],
 )
-def test_a_driver_that_does_not_answer_is_not_taken_for_no_gpu(
+def test_silent_driver_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     real = subprocess.run
@@ -182,31 +244,30 @@ def test_a_driver_that_does_not_answer_is_not_taken_for_no_gpu(
         install.detect_engine()
 
 
-def test_a_venv_for_gpus_is_kept_where_none_is_found_until_it_is_said(
-    clone: Path, monkeypatch: pytest.MonkeyPatch
+def test_gpu_venv_is_not_replaced_unasked(
+    clone: Path, set_up: SetUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(clone))
     assert install.choose_engine() == "cpu"
-    set_up(monkeypatch, "gpu", Commands())
+    set_up("gpu")
     with pytest.raises(install.Failed, match="ENGINE=cpu"):
         install.choose_engine()
-    set_up(monkeypatch, "cpu", Commands())
+    set_up("cpu")
     assert install.choose_engine() == "cpu"
 
 
-def test_a_python_without_builds_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 13))
     with pytest.raises(install.Failed, match=r"3\.11 to 3\.13 is needed(.|\n)*PYTHON="):
         install.check_python()
 
 
-def test_what_failed_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(install.Failed, match="exit code 3"):
+def test_failed_command_shows_its_output() -> None:
+    with pytest.raises(install.Failed, match=r"exit code 3\nthe reason"):
         install.run([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
-    assert "the reason" in capsys.readouterr().err
 
 
-def test_it_runs_without_anything_installed() -> None:
+def test_needs_only_the_standard_library() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", install.__file__, "--help"], capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Runs as a queue would have given them, for tests of what is written about runs."""
+"""Sample runs: of a simulated queue, and made of single intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from loadtests.histogram import GROWTH, LEAST_SECONDS, Counts
+from loadtests.histogram import GROWTH, LEAST_SECONDS, Counts, bucket, merged
 from loadtests.results import (
     Capacity,
     Clock,
@@ -25,7 +25,7 @@ from loadtests.results import (
 LIMIT = 430.0
 FLOWS: dict[str, float] = {"query": 0.7, "indexing": 0.3}
 """Shares of the requests. One of `indexing` has 16 inputs, and is slower."""
-OBJECTIVE = "p99 <= 250 ms and failures <= 0.1 %"
+OBJECTIVE = "p99=250ms,failures=0.1%"
 
 
 def constant(rate: float = 200.0, seconds: float = 60.0, settle: float = 5.0) -> Segment:
@@ -92,6 +92,47 @@ def searched(gap: float = 1.0) -> Run:
             for number, (rate, verdict) in enumerate(probes)
         ],
     )
+    return run
+
+
+def interval(
+    times: Sequence[float] = (), *, sent: int | None = None, failures: int = 0, **counts: int
+) -> Interval:
+    """An interval with replies of these times."""
+    buckets = merged({bucket(time): 1} for time in times)
+    return Interval(
+        sent=len(times) + failures if sent is None else sent,
+        done=counts.pop("done", len(times)),
+        failures={"HTTP 503": failures} if failures else {},
+        clocks={"total": buckets} if buckets else {},
+        **counts,
+    )
+
+
+def measured(
+    intervals: Sequence[Interval],
+    *,
+    settle: float = 0.0,
+    seconds: float | None = None,
+    **flows: list[Interval],
+) -> Measured:
+    """A segment of such intervals, of one second each."""
+    segment = Segment(name="steady", seconds=seconds or float(len(intervals)), settle=settle, rate=(10, 10))
+    named = {"query": list(intervals), **flows}
+    return Measured(segment=segment, began=0.0, interval=1.0, intervals=named, processes=[])
+
+
+def steady(seconds: float = 0.1, failures: int = 0, sent: int | None = None) -> Measured:
+    """50 replies per second, around `seconds`."""
+    times = [seconds * (0.5 + number / 50) for number in range(50)]
+    return measured([interval(times, failures=failures, sent=sent)] * 12)
+
+
+def run_of(*segments: Measured) -> Run:
+    """A run of these segments."""
+    run = build([constant(seconds=10)], flows={"query": 1.0})
+    run.segments = list(segments)
+    run.idle = {"query": Idle(requests=20, p50=0.01, p99=0.02, tokens=10)}
     return run
 
 

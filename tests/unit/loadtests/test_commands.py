@@ -1,4 +1,4 @@
-"""What the exit code says of a search."""
+"""The exit code of a search."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from loadtests import commands
-from loadtests.__main__ import _parser
+from loadtests.__main__ import parser
 from loadtests.results import Capacity, Limit, Run
 from tests.unit.loadtests import sample_run
 
@@ -33,11 +33,11 @@ def searched(rate: float, limit: Limit = "server") -> Run:
         (stopped(), commands.NO_RESULT),
     ],
 )
-def test_a_search_passes_only_with_a_rate_and_one_that_could_not_tell_has_no_result(
+def test_exit_code_of_a_search(
     finished: Run, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real one imports locust.
     monkeypatch.setitem(sys.modules, "loadtests.run", SimpleNamespace(run=lambda *_: finished))  # type: ignore[arg-type]
     options = ["find-capacity", "--url", "http://127.0.0.1:1", "--out", str(tmp_path)]
-    assert commands.main(_parser().parse_args(options)) == code
+    assert commands.main(parser().parse_args(options)) == code
     assert (tmp_path / "report.html").exists()

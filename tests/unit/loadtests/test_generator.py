@@ -1,4 +1,4 @@
-"""What the generator makes of what happens to its requests, and of being late with them."""
+"""What the generator does when it is late, when it may not send, and when a server misbehaves."""
 
 import shutil
 import socket
@@ -8,51 +8,47 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loadtests.plan import Load
-from loadtests.recording import Samples
 from loadtests.results import UNSENT, Segment
 from tests.unit.loadtests.apart import apart
-from tests.unit.loadtests.test_conductor import plan_of
+from tests.unit.loadtests.test_conductor import plan
+
+
+def load_of(segment: Segment, number: int = 1, interval: float = 0.25) -> Load:
+    return Load(number=number, segments=[segment], interval=interval, delay=0.0)
 
 
 @apart
-def test_a_server_that_is_silent_is_a_timeout_and_one_that_is_not_there_refuses() -> None:
-    from locust.contrib.fasthttp import FastHttpSession
-    from locust.env import Environment
-
+def test_outcomes_of_servers_that_do_not_answer() -> None:
+    from loadtests.exchange import exchange
     from loadtests.generator import Generator
-    from loadtests.users import User, prepare
 
-    plan = plan_of("open")
-    plan.timeout = 0.2
     with socket.socket() as silent, socket.socket() as absent:
         for taken in (silent, absent):
             taken.bind(("127.0.0.1", 0))
         silent.listen()
         for where, kind in ((silent, "timeout"), (absent, "connection refused")):
-            plan.target = {"": f"http://127.0.0.1:{where.getsockname()[1]}"}
-            generator = Generator(plan, "process 1", 0, 1)
-            prepare(generator)
-            pool = {"client_pool": User.client_pool, "max_retries": 0}
-            client = FastHttpSession(None, Environment().events.request, None, **pool)
-            outcome = generator._ask(generator._traffic.any(), client, 0.0)
+            address = f"http://127.0.0.1:{where.getsockname()[1]}"
+            target = msgspec.structs.replace(plan().target, addresses={"": address}, timeout=0.2)
+            its = Generator(plan(target=target), "process 1")
+            request = its._traffic.any()
+            outcome = exchange(its._session, its._dialect, its._checker, request, "query")
             assert outcome.kind == kind, outcome
 
 
 @apart
-def test_a_generator_that_is_behind_still_sends_and_keeps_to_what_may_be_in_flight() -> None:
+def test_late_generator_still_sends_up_to_in_flight() -> None:
     import gevent
 
-    from loadtests.generator import Generator, _Outcome
+    from loadtests import generator as module
+    from loadtests.exchange import Outcome
 
-    plan = plan_of("open")
-    plan.in_flight = 5
-    generator = Generator(plan, "process 1", 0, 1)
-    made = generator._traffic.any
-    open_, most, beats = 0, 0, 0
-    taken: list[Samples] = []
+    its = module.Generator(plan(in_flight=5), "process 1")
+    made = its._traffic.any
+    open_, most = 0, 0
 
     def slow() -> object:
         """Twice as long as the rate allows."""
@@ -61,73 +57,81 @@ def test_a_generator_that_is_behind_still_sends_and_keeps_to_what_may_be_in_flig
             pass
         return made()
 
-    def ask(*_: object) -> _Outcome:
+    def exchange(*_: object) -> Outcome:
         nonlocal open_, most
         open_ += 1
         most = max(most, open_)
         gevent.sleep(0.1)
         open_ -= 1
-        return _Outcome()
+        return Outcome(ended=time.monotonic())
 
-    def beat() -> None:
-        nonlocal beats
-        while True:
-            gevent.sleep(0.05)
-            beats += 1
-
-    generator._traffic.any, generator._ask = slow, ask  # type: ignore[method-assign,assignment]
-    generator.lend(object())  # type: ignore[arg-type]
-    beating = gevent.spawn(beat)
-    segment = Segment(name="steady", seconds=0.5, rate=(200, 200))
-    load = Load(number=1, segments=[segment], interval=0.25, delay=0.05, process=0, processes=1)
-    generator.run(load, taken.append)
-    beating.kill()
-    intervals = [noted.interval for samples in taken for noted in samples.noted]
-    assert sum(interval.sent for interval in intervals) == 100
-    # It takes a second or more, in which five at a time take a tenth of one each.
-    answered = sum(sum(its.clocks["total"].values()) for its in intervals if its.clocks)
-    assert answered + sum(its.failures.get(UNSENT, 0) for its in intervals) == 100
-    assert answered >= 20
+    its._traffic.any, module.exchange = slow, exchange  # type: ignore[method-assign,assignment]
+    done = its.run(load_of(Segment(name="steady", seconds=0.5, rate=(200, 200))))
+    intervals = [noted.interval for noted in its.take().noted]
+    answered = sum(sum(one.clocks["total"].values()) for one in intervals if one.clocks)
+    unsent = sum(one.failures.get(UNSENT, 0) for one in intervals)
+    assert sum(one.sent for one in intervals) == 100
+    assert answered + unsent == 100
+    assert answered >= 5
     assert most == 5
-    assert beats >= 10
+    # The last ones are half a second late.
+    assert done.processes[0].late > 0.3
 
 
 @apart
-def test_loads_at_one_rate_differ_in_when_their_requests_are_due_and_runs_of_one_seed_do_not() -> None:
-    from loadtests.generator import Generator, _Outcome
+def test_same_seed_gives_the_same_arrivals_and_each_load_others() -> None:
+    from loadtests import generator as module
+    from loadtests.exchange import Outcome
 
-    def intervals(generator: Generator, number: int) -> list[tuple[int, int]]:
-        segment = Segment(name="try", seconds=0.5, rate=(200, 200))
-        load = Load(number=number, segments=[segment], interval=0.05, delay=0.0, process=0, processes=1)
-        taken: list[Samples] = []
-        generator.run(load, taken.append)
-        sent: dict[int, int] = {}
-        for noted in (noted for samples in taken for noted in samples.noted):
-            sent[noted.number] = sent.get(noted.number, 0) + noted.interval.sent
-        return sorted(sent.items())
+    module.exchange = lambda *_: Outcome(ended=time.monotonic())  # type: ignore[assignment]
 
-    plan = plan_of("open")
-    plan.arrivals = "poisson"
+    def sent(its: module.Generator, number: int) -> list[tuple[int, int]]:
+        its.run(load_of(Segment(name="try", seconds=0.5, rate=(200, 200)), number, 0.05))
+        found: dict[int, int] = {}
+        for noted in its.take().noted:
+            found[noted.number] = found.get(noted.number, 0) + noted.interval.sent
+        return sorted(found.items())
+
     found = []
     for _ in range(2):
-        generator = Generator(plan, "process 1", 0, 1)
-        generator._ask = lambda *_: _Outcome()  # type: ignore[method-assign,assignment]
-        generator.lend(object())  # type: ignore[arg-type]
-        found.append([intervals(generator, number) for number in (1, 2)])
+        its = module.Generator(plan(arrivals="poisson"), "process 1")
+        found.append([sent(its, number) for number in (1, 2)])
     assert found[0] == found[1]
     assert found[0][0] != found[0][1]
 
 
+@apart
+def test_closed_loop_has_as_many_open_as_users() -> None:
+    import gevent
+
+    from loadtests import generator as module
+    from loadtests.exchange import Outcome
+
+    open_, most = 0, 0
+
+    def exchange(*_: object) -> Outcome:
+        nonlocal open_, most
+        open_ += 1
+        most = max(most, open_)
+        gevent.sleep(0.02)
+        open_ -= 1
+        return Outcome(ended=time.monotonic())
+
+    module.exchange = exchange  # type: ignore[assignment]
+    its = module.Generator(plan(loop="closed", process=1, processes=2), "process 2")
+    its.run(load_of(Segment(name="steady", seconds=0.3, users=(7, 7))))
+    # Of users 0 to 6 the second of two processes has 1, 3 and 5.
+    assert most == 3
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @apart
-def test_certificates_are_checked_unless_that_is_refused_also_by_the_load() -> None:
+def test_certificates_are_checked_unless_insecure() -> None:
     import gevent.ssl
     from gevent.pywsgi import WSGIServer
-    from locust.contrib.fasthttp import FastHttpSession
-    from locust.env import Environment
 
+    from loadtests.exchange import exchange
     from loadtests.generator import Generator
-    from loadtests.users import User, prepare
 
     def reply(_: object, start: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
         start("200 OK", [("Content-Type", "application/json")])
@@ -142,14 +146,11 @@ def test_certificates_are_checked_unless_that_is_refused_also_by_the_load() -> N
         context.load_cert_chain(certificate, key)
     server = WSGIServer(("127.0.0.1", 0), reply, log=None, error_log=None, ssl_context=context)
     server.start()
-    plan = plan_of("open")
-    plan.target = {"": f"https://127.0.0.1:{server.server_port}"}
     kinds = []
-    for plan.verify in (True, False):
-        generator = Generator(plan, "process 1", 0, 1)
-        prepare(generator)
-        pool = {"client_pool": User.client_pool, "max_retries": 0}
-        client = FastHttpSession(None, Environment().events.request, None, **pool)
-        outcome = generator._ask(generator._traffic.any(), client, 0.0)
+    for verify in (True, False):
+        addresses = {"": f"https://127.0.0.1:{server.server_port}"}
+        target = msgspec.structs.replace(plan().target, addresses=addresses, verify=verify)
+        its = Generator(plan(target=target), "process 1")
+        outcome = exchange(its._session, its._dialect, its._checker, its._traffic.any(), "query")
         kinds.append((outcome.kind, "CERTIFICATE_VERIFY_FAILED" in outcome.detail))
     assert kinds == [("connection lost", True), ("wrong: unreadable", False)]

@@ -1,4 +1,4 @@
-"""What a process notes: each request in the interval it was due in, replies in the one they came in."""
+"""Records: a request counts in the interval in which it was due, a reply in the one in which it came."""
 
 import msgspec
 import pytest
@@ -19,7 +19,7 @@ def sent_on(recorder: Recorder, total: Total) -> None:
     total.add(msgspec.msgpack.decode(msgspec.msgpack.encode(recorder.take()), type=Samples))
 
 
-def test_latency_counts_where_the_request_was_due_and_throughput_where_the_reply_came() -> None:
+def test_latency_when_due_throughput_when_answered() -> None:
     recorder, total = recorded()
     recorder.sent("query", 0.5)
     recorder.answered("query", 0.5, 2.1, items=3, tokens=40, clocks={"total": 1.6})
@@ -29,7 +29,7 @@ def test_latency_counts_where_the_request_was_due_and_throughput_where_the_reply
     assert (second[0].sent, second[0].done, second[0].items, second[0].tokens) == (0, 1, 3, 40)
 
 
-def test_a_reply_after_the_end_keeps_its_latency_and_is_no_throughput() -> None:
+def test_late_reply_is_no_throughput() -> None:
     recorder, total = recorded()
     recorder.sent("query", 3.4)
     recorder.answered("query", 3.4, 9.0, items=1, tokens=2, clocks={"total": 5.6})
@@ -39,7 +39,7 @@ def test_a_reply_after_the_end_keeps_its_latency_and_is_no_throughput() -> None:
     assert sum(interval.done for segment in total.segments for interval in segment["query"]) == 0
 
 
-def test_what_is_taken_is_not_sent_twice_and_adds_up() -> None:
+def test_samples_add_up() -> None:
     recorder, total = recorded()
     for _ in range(3):
         recorder.sent("query", 0.1)
@@ -51,7 +51,7 @@ def test_what_is_taken_is_not_sent_twice_and_adds_up() -> None:
     assert interval.clocks == {"total": {bucket(0.1): 3}}
 
 
-def test_failures_are_counted_by_kind_with_the_first_message_of_each() -> None:
+def test_failures_by_kind_with_an_example() -> None:
     recorder, total = recorded()
     for detail in ("first", "second"):
         recorder.sent("query", 0.1)
@@ -62,7 +62,7 @@ def test_failures_are_counted_by_kind_with_the_first_message_of_each() -> None:
     assert recorder.in_flight == 0
 
 
-def test_what_is_in_flight_is_noted_at_the_end_of_an_interval_and_adds_up_over_processes() -> None:
+def test_in_flight_adds_up_over_processes() -> None:
     recorder, total = recorded()
     recorder.sent("query", 0.1)
     recorder.sent("query", 0.2)
@@ -79,7 +79,7 @@ def test_what_is_in_flight_is_noted_at_the_end_of_an_interval_and_adds_up_over_p
     assert recorder.in_flight == 1
 
 
-def test_processes_do_not_share_intervals() -> None:
+def test_intervals_are_independent() -> None:
     _, total = recorded()
     assert total.segments[0]["query"][0] == Interval()
     total.segments[0]["query"][0].failures["x"] = 1
@@ -90,7 +90,5 @@ def test_processes_do_not_share_intervals() -> None:
     ("seconds", "interval"),
     [([4.0], 0.25), ([10.0], 0.5), ([60.0], 1.0), ([3600.0], 6.0), ([30.0, 4.0], 0.25)],
 )
-def test_intervals_are_short_enough_to_see_and_few_enough_to_draw(
-    seconds: list[float], interval: float
-) -> None:
+def test_interval_length(seconds: list[float], interval: float) -> None:
     assert interval_for(Segment(name="x", seconds=its) for its in seconds) == interval

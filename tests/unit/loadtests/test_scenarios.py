@@ -1,11 +1,11 @@
-"""Scenarios: those that come with the harness, what their requests are, and what is refused."""
+"""Scenarios: the requests they make, and what is refused."""
 
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from loadtests.dialects import dialect
+from loadtests.dialects import Dialect
 from loadtests.golden import GOLDEN_TEXTS
 from loadtests.request import Request
 from loadtests.scenario import Scenario, names, read_scenario
@@ -24,27 +24,27 @@ def written(tmp_path: Path, text: str) -> Scenario:
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_scenario_makes_requests_that_our_server_is_asked_for(name: str) -> None:
+def test_every_scenario_fits_our_api(name: str) -> None:
     scenario = read_scenario(name)
-    spoken = dialect("jina", {"": "http://127.0.0.1:1"}, model="m", key=None)
+    spoken = Dialect("jina", {"": "http://127.0.0.1:1"}, model="m", key=None)
     made = requests(scenario, 60)
     assert all(spoken.unsupported(request) is None and spoken.encode(request).body for request in made)
     assert len({repr(request.inputs) for request in made}) == 60
 
 
-def test_flows_come_by_their_weights() -> None:
+def test_flows_follow_their_weights() -> None:
     made = requests(read_scenario("common"), 2000)
     share = sum(request.flow == "query" for request in made) / 2000
     assert share == pytest.approx(0.6, abs=0.04)
 
 
-def test_the_same_seed_gives_the_same_requests_and_another_does_not() -> None:
+def test_requests_depend_on_the_seed() -> None:
     scenario = read_scenario("mix")
     assert requests(scenario, 40, "a") == requests(scenario, 40, "a")
     assert requests(scenario, 40, "a") != requests(scenario, 40, "b")
 
 
-def test_processes_never_send_the_same_text() -> None:
+def test_processes_share_no_text() -> None:
     scenario = read_scenario("common")
     texts = [
         text
@@ -55,18 +55,17 @@ def test_processes_never_send_the_same_text() -> None:
     assert len(texts) == len(set(texts))
 
 
-def test_texts_come_again_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_repeats(tmp_path: Path) -> None:
     repeated = written(
         tmp_path, 'tokens = {distribution = "uniform", low = 5, high = 50}\nrepeats = {distinct = 30}'
     )
     texts = [text for request in requests(repeated, 500) for text in request.inputs]
     counts = sorted((texts.count(text) for text in set(texts)), reverse=True)
-    # The same text each time, length and all, the most frequent far more often than the others.
     assert len(counts) <= 30
     assert counts[0] > 5 * counts[-1]
 
 
-def test_one_request_in_so_many_holds_a_golden_text_at_the_place_it_names() -> None:
+def test_golden_texts_are_mixed_in() -> None:
     made = requests(read_scenario("bulk"), 400, golden=GOLDEN_TEXTS, golden_every=4)
     held = [request for request in made if request.golden]
     assert len(held) == pytest.approx(100, abs=35)
@@ -77,7 +76,7 @@ def test_one_request_in_so_many_holds_a_golden_text_at_the_place_it_names() -> N
 
 
 @pytest.mark.parametrize("name", ["documents", "images", "rerank", "multivector"])
-def test_what_cannot_be_compared_with_one_vector_holds_none(name: str) -> None:
+def test_flows_without_golden_texts(name: str) -> None:
     assert not any(
         request.golden for request in requests(read_scenario(name), 50, golden=GOLDEN_TEXTS, golden_every=1)
     )
@@ -89,26 +88,19 @@ def test_what_cannot_be_compared_with_one_vector_holds_none(name: str) -> None:
         ("tokens = 0", "tokens"),
         ('task = "retrieval"', "TOML"),
         ("weight = -1", "weight"),
-        ("late_chunking = true\nimages = 0.5", "late_chunking takes texts only"),
-        ("late_chunking = true\nmultivector = true", "one vector for each input"),
-        ('kind = "rerank"\nmultivector = true', "gives scores"),
+        ("late_chunking = true\nimages = 0.5", "late_chunking"),
+        ("late_chunking = true\nmultivector = true", "one vector per input"),
+        ('kind = "rerank"\nmultivector = true', "returns scores"),
         ("tokenss = 3", "tokenss"),
         ('tokens = {distribution = "uniform", low = 5, high = 3}', "low"),
     ],
 )
-def test_a_scenario_that_makes_no_sense_is_refused_with_the_file_and_the_field(
-    text: str, said: str, tmp_path: Path
-) -> None:
+def test_invalid_scenario_names_file_and_field(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said) as refused:
         written(tmp_path, text)
     assert "mine.toml" in str(refused.value)
 
 
-def test_two_flows_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one is there twice"):
+def test_duplicate_flow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="duplicate name one"):
         written(tmp_path, '[[flows]]\nname = "one"\ntask = "text-matching"')
-
-
-def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(ValueError, match="interactive"):
-        read_scenario("absent")

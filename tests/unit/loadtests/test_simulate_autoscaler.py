@@ -10,8 +10,8 @@ from deploy.ray.pressure import Pressure
 from loadtests.simulate.autoscaler import Autoscaler
 from loadtests.simulate.experiments import FULL_TOKENS
 from loadtests.simulate.profiles import GPU, PAGES
-from loadtests.simulate.router import POOL
-from loadtests.simulate.system import Setup, Simulation
+from loadtests.simulate.simulated_router import POOL
+from loadtests.simulate.simulation import Setup, Simulation
 
 
 def told(
@@ -22,9 +22,9 @@ def told(
     per_second: float = 0.0,
     running: int | None = None,
 ) -> list[int]:
-    """The target of each second while a router has `pressure`, and `per_second` tokens come to it.
+    """The target of each second while a router reports `pressure` and `per_second` arriving tokens.
 
-    `running` replicas serve, or all of the target.
+    `running` replicas serve, by default all of the target.
     """
     targets = []
     for now in range(seconds):
@@ -36,13 +36,13 @@ def told(
     return targets
 
 
-def test_more_is_wanted_for_so_long_before_there_is_more() -> None:
+def test_scaling_up_waits_for_its_delay() -> None:
     settings = Autoscaling(max=10, tokens_per_second=1000, utilization=1, backlog_seconds=10, up_seconds=10)
     targets = told(Autoscaler(settings), Pressure(waiting_tokens=35_000), 12, target=1)
     assert targets == [1] * 10 + [4] * 2
 
 
-def test_less_waits_for_its_own_time_and_the_last_replica_for_another() -> None:
+def test_scaling_down_and_to_zero_have_own_delays() -> None:
     settings = Autoscaling(min=0, max=10, tokens_per_second=1000, down_seconds=20, to_zero_seconds=50)
     targets = told(Autoscaler(settings), Pressure(), 100, target=4)
     assert targets[:20] == [4] * 20
@@ -51,12 +51,12 @@ def test_less_waits_for_its_own_time_and_the_last_replica_for_another() -> None:
     assert targets[69] == 1
 
 
-def test_from_none_there_is_no_delay() -> None:
+def test_scaling_from_zero_has_no_delay() -> None:
     settings = Autoscaling(min=0, max=10, tokens_per_second=1000, up_seconds=30)
     assert told(Autoscaler(settings), Pressure(waiting_tokens=10), 1, target=0) == [1]
 
 
-def test_while_none_runs_more_waits_as_usual_and_there_is_never_less() -> None:
+def test_starting_pool_grows_and_never_shrinks() -> None:
     settings = Autoscaling(min=0, max=10, tokens_per_second=1000, utilization=1, backlog_seconds=10)
     autoscaler = Autoscaler(settings)
     many = Pressure(waiting_tokens=35_000)
@@ -64,23 +64,17 @@ def test_while_none_runs_more_waits_as_usual_and_there_is_never_less() -> None:
     assert told(autoscaler, Pressure(), 20, target=4, running=0) == [4] * 20
 
 
-def test_as_long_as_no_router_says_anything_there_are_as_many_as_before() -> None:
+def test_target_stays_without_reports() -> None:
     autoscaler = Autoscaler(Autoscaling(max=10, tokens_per_second=1000, down_seconds=0))
     assert autoscaler.target(5, 5, 0.0) == 5
 
 
-def test_the_deployed_rule_counts_what_comes_and_waits_and_not_what_runs() -> None:
+def test_demand_is_arrivals_and_backlog() -> None:
     settings = Autoscaling(max=10, tokens_per_second=1000, utilization=0.5, backlog_seconds=10, up_seconds=0)
     running = Pressure(running_tokens=9999)
     assert told(Autoscaler(settings), running, 60, 1, per_second=1200)[-1] == 3
     waiting = Pressure(waiting_tokens=5000)
     assert told(Autoscaler(settings), waiting, 60, 1, per_second=1200)[-1] == 4
-
-
-def test_the_rule_to_compare_with_counts_what_is_there_and_not_what_comes() -> None:
-    settings = Autoscaling(max=10, tokens_per_second=1, up_seconds=0)
-    there = Pressure(waiting_tokens=1500, running_tokens=1000)
-    assert told(Autoscaler(settings, tokens_held=1000), there, 60, 1, per_second=9999)[-1] == 3
 
 
 def scaled(start_seconds: float, minimum: int, seconds: float = 200.0) -> Simulation:
@@ -100,7 +94,7 @@ def scaled(start_seconds: float, minimum: int, seconds: float = 200.0) -> Simula
 
 
 @pytest.mark.parametrize("minimum", [0, 1])
-def test_replicas_come_and_go_and_no_request_is_lost(minimum: int) -> None:
+def test_no_request_is_lost_while_scaling(minimum: int) -> None:
     simulation = scaled(10.0, minimum)
     outcome = simulation.run()
     assert outcome.served + outcome.refused + outcome.expired == outcome.requests > 1000
@@ -108,18 +102,17 @@ def test_replicas_come_and_go_and_no_request_is_lost(minimum: int) -> None:
     assert serving[10] == minimum
     assert max(serving) == 4
     assert serving[-1] == minimum
-    # Whoever is paid for serves, starts or drains.
     assert all(sample.held >= sample.serving for sample in outcome.samples)
 
 
-def test_a_cold_start_takes_as_long_as_a_replica_does() -> None:
+def test_cold_start_waits_for_the_replica() -> None:
     outcome = scaled(10.0, 0).run()
     first = min(outcome.arrived_at)
     waited = outcome.latency[outcome.arrived_at.index(first)]
     assert 10.0 < waited < 12.5
 
 
-def test_replicas_that_are_not_wanted_any_more_when_they_have_started_never_serve() -> None:
+def test_cancelled_starts_never_serve() -> None:
     settings = Autoscaling(min=1, max=4, tokens_per_second=FULL_TOKENS, up_seconds=0, down_seconds=10)
     setup = Setup(profile=GPU, lengths=PAGES, replicas=1, autoscaling=settings, start_seconds=40)
     peak = 3 * setup.capacity
@@ -131,11 +124,11 @@ def test_replicas_that_are_not_wanted_any_more_when_they_have_started_never_serv
     assert outcome.samples[-1].serving >= 3
 
 
-def test_slower_starts_make_more_requests_late() -> None:
+def test_slower_starts_make_more_late() -> None:
     assert scaled(2.0, 1).run().late(1.0) < scaled(30.0, 1).run().late(1.0)
 
 
-def test_a_jump_far_over_what_queues_hold_asks_for_all_that_it_needs() -> None:
+def test_jump_beyond_the_queues_asks_for_enough() -> None:
     settings = Autoscaling(min=1, max=20, tokens_per_second=FULL_TOKENS, up_seconds=30)
     setup = Setup(profile=GPU, lengths=PAGES, replicas=1, routers=2, autoscaling=settings, start_seconds=60)
     peak = 7 * setup.capacity

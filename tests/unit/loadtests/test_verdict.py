@@ -1,4 +1,4 @@
-"""Whether a rate holds: with confidence, by all that is bounded, and never by too few replies."""
+"""The verdict on one rate of a search."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ import pytest
 from loadtests import verdict
 from loadtests.objectives import read_objectives
 from loadtests.results import Measured
-from tests.unit.loadtests.test_estimates import interval, measured
-from tests.unit.loadtests.test_slo import objectives, steady
+from tests.unit.loadtests.sample_run import interval, measured, steady
+from tests.unit.loadtests.test_slo import bounded, objectives
+
+RARE = measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12, idle=[interval()] * 12)
 
 
 @pytest.mark.parametrize(
@@ -18,33 +20,18 @@ from tests.unit.loadtests.test_slo import objectives, steady
         (steady(1.0), "p99=500ms", "fails"),
         (steady(0.1, failures=5), "failures=1%", "fails"),
         (steady(0.1), "failures=0.1%", "holds"),
-        # 50 of 60 that were offered a second are answered: a queue grows.
+        # 50 of 60 requests per second are answered: the queue grows.
         (steady(0.1, sent=60), "p99=500ms", "fails"),
-        # A hundred replies are too few for a p99.
-        (measured([interval([0.1] * 10)] * 10), "p99=500ms", "unclear"),
         (measured([interval(sent=50)] * 10), "p99=500ms", "fails"),
+        # Too few replies for a p99, and for a p99.9.
+        (measured([interval([0.1] * 10)] * 10), "p99=500ms", "unclear"),
+        (steady(0.1), "p999=500ms", "unclear"),
+        # One in ten is slow, so the bound lies within the interval.
+        (measured([interval([0.1] * 45 + [0.2] * 5)] * 10), "p90=150ms", "unclear"),
     ],
 )
-def test_a_rate_holds_or_fails_with_confidence_or_is_unclear(one: Measured, text: str, found: str) -> None:
+def test_rate_holds_fails_or_is_unclear(one: Measured, text: str, found: str) -> None:
     assert verdict.holds([one], read_objectives(text))[0] == found
-
-
-def test_what_is_missing_for_a_verdict_is_said_of_the_flow_that_lacks_most(tmp_path: Path) -> None:
-    text = '[[objective]]\nflow = "{}"\n{} = 500\n'
-    judged = objectives(
-        text.format("query", "p999_ms") + text.format("slow", "p99_ms") + text.format("none", "capacity"),
-        tmp_path,
-    )
-    one = measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12)
-    assert verdict.too_few([one], judged) == verdict.Few(12, verdict.ENOUGH_REPLIES)
-    assert verdict.too_few([one] * 17, judged) is None
-    assert verdict.holds([one], judged) == ("unclear", "flow query: 600 of 2000 replies")
-
-
-def test_a_bound_within_the_confidence_interval_is_unclear() -> None:
-    # One in ten is slow, so the p90 is either.
-    one = measured([interval([0.1] * 45 + [0.2] * 5)] * 10)
-    assert verdict.holds([one], read_objectives("p90=150ms"))[0] == "unclear"
 
 
 @pytest.mark.parametrize(
@@ -58,47 +45,40 @@ def test_a_bound_within_the_confidence_interval_is_unclear() -> None:
         (steady(), "p99_over_p50 = 3", "holds"),
         (steady(), 'segments = ["steady"]\np99_ms = 1', "fails"),
         (steady(), 'flow = "absent"\nfailure_share = 0.01', "fails"),
-        # The flow has twelve replies, all together have 612.
-        (
-            measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12),
-            'flow = "slow"\np99_ms = 500',
-            "unclear",
-        ),
+        (RARE, 'flow = "slow"\np99_ms = 500', "unclear"),
+        # Nothing was due yet.
+        (RARE, 'flow = "idle"\nfailure_share = 0.5', "unclear"),
+        (RARE, 'flow = "idle"\nthroughput_share = 0.1', "unclear"),
+        (RARE, 'flow = "idle"\np99_ms = 1000', "unclear"),
     ],
 )
-def test_a_rate_is_judged_by_every_bound_of_a_rate(
-    one: Measured, text: str, found: str, tmp_path: Path
-) -> None:
-    assert verdict.holds([one], objectives(f"[[objective]]\n{text}\n", tmp_path))[0] == found
+def test_every_bound_of_a_rate_counts(one: Measured, text: str, found: str, tmp_path: Path) -> None:
+    assert verdict.holds([one], bounded(text, tmp_path))[0] == found
+
+
+def test_pooled_tries_can_hold_a_p999() -> None:
+    assert verdict.holds([steady(0.1)] * 5, read_objectives("p999=500ms"))[0] == "holds"
+
+
+def test_flow_that_lacks_most_replies_is_named(tmp_path: Path) -> None:
+    text = '[[objective]]\nflow = "{}"\n{} = 500\n'
+    flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
+    judged = objectives("".join(text.format(*pair) for pair in flows), tmp_path)
+    assert verdict.too_few([RARE], judged) == verdict.Few(12, verdict.ENOUGH_REPLIES)
+    assert verdict.too_few([RARE] * 17, judged) is None
+    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies")
 
 
 @pytest.mark.parametrize(
     "text",
     ["[[objective]]\ncapacity = 10\n", "[[objective]]\np99_over_idle_p50 = 9\n", "[baseline]\np99 = 2\n"],
 )
-def test_objectives_that_say_nothing_of_a_rate_do_not_hold_silently(text: str, tmp_path: Path) -> None:
+def test_objectives_without_a_bound_of_a_rate_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="p99_ms"):
         verdict.holds([steady()], objectives(text, tmp_path))
 
 
-def test_a_wrong_reply_fails_a_rate() -> None:
+def test_wrong_reply_fails_a_rate() -> None:
     one = steady()
     one.intervals["query"][0].failures = {"wrong: golden": 1}
-    assert verdict.holds([one], read_objectives("p99=500ms")) == ("fails", "12 wrong replies")
-
-
-def test_a_flow_that_is_not_there_is_named_as_the_reason(tmp_path: Path) -> None:
-    judged = objectives('[[objective]]\nflow = "absent"\np99_ms = 500\n', tmp_path)
-    assert verdict.holds([steady()], judged) == ("fails", "flow absent: no such flow")
-
-
-def test_a_p999_is_judged_by_thousands_of_replies() -> None:
-    assert verdict.holds([steady(0.1)], read_objectives("p999=500ms"))[0] == "unclear"
-    assert verdict.holds([steady(0.1)] * 5, read_objectives("p999=500ms"))[0] == "holds"
-
-
-@pytest.mark.parametrize("bound", ["failure_share = 0.5", "throughput_share = 0.1", "p99_ms = 1000"])
-def test_what_was_not_due_may_be_due_yet(bound: str, tmp_path: Path) -> None:
-    one = measured([interval([0.1] * 50)] * 12, idle=[interval()] * 12)
-    judged = objectives(f'[[objective]]\nflow = "idle"\n{bound}\n', tmp_path)
-    assert verdict.holds([one], judged) == ("unclear", "flow idle: nothing was due")
+    assert verdict.holds([one], read_objectives("p99=500ms"))[0] == "fails"

@@ -1,4 +1,4 @@
-"""The reply form that an `Accept` header prefers."""
+"""Which of the two forms of a reply an `Accept` header asks for."""
 
 import pytest
 
@@ -26,7 +26,7 @@ NPY, JSON = "application/x-npy", "application/json"
         "application/x-npy, application/json;q=high",
     ],
 )
-def test_npy_is_preferred(accept: str) -> None:
+def test_matrix_if_preferred(accept: str) -> None:
     assert prefers(accept, NPY, JSON)
 
 
@@ -59,5 +59,5 @@ def test_npy_is_preferred(accept: str) -> None:
     ],
     ids=lambda accept: str(accept)[:60],
 )
-def test_json_is_the_default(accept: str | None) -> None:
+def test_json_otherwise(accept: str | None) -> None:
     assert not prefers(accept, NPY, JSON)

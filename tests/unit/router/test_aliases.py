@@ -1,4 +1,4 @@
-"""Model aliases, and their own task names."""
+"""The operator's aliases for the model, for clients of other models."""
 
 from collections.abc import AsyncIterator
 
@@ -27,7 +27,7 @@ async def aliased(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
         ({"model": "jina-embeddings-v4", "task": "code.query"}, "code"),
     ],
 )
-async def test_alias_maps_its_tasks(
+async def test_alias_has_its_own_task_names(
     aliased: httpx.AsyncClient, workers: Workers, body: dict[str, str], pool: str
 ) -> None:
     reply = await aliased.post("/v1/embeddings", json={"input": "a", **body})
@@ -35,20 +35,20 @@ async def test_alias_maps_its_tasks(
     assert workers.pools == [pool]
 
 
-async def test_item_task_is_mapped(aliased: httpx.AsyncClient, workers: Workers) -> None:
+async def test_item_may_use_task_names(aliased: httpx.AsyncClient, workers: Workers) -> None:
     body = {"model": "jina-embeddings-v3", "input": [{"text": "a", "task": "separation"}]}
     assert (await aliased.post("/v1/embeddings", json=body)).status_code == 200
     assert workers.pools == ["code"]
 
 
 @pytest.mark.parametrize("model", ["jina-embeddings-v4", "old", None])
-async def test_alias_tasks_are_its_own(aliased: httpx.AsyncClient, model: str | None) -> None:
+async def test_task_names_need_their_alias(aliased: httpx.AsyncClient, model: str | None) -> None:
     reply = await aliased.post("/v1/embeddings", json={"model": model, "input": "a", "task": "separation"})
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> task"
 
 
-async def test_unknown_model_error_lists_aliases(aliased: httpx.AsyncClient) -> None:
+async def test_unknown_model_lists_aliases(aliased: httpx.AsyncClient) -> None:
     reply = await aliased.post("/v1/embeddings", json={"model": "v2", "input": "a"})
     assert reply.status_code == 400
     assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
@@ -63,8 +63,8 @@ async def test_model_is_found_by_alias(aliased: httpx.AsyncClient, name: str) ->
     assert reply.json()["id"] == name
 
 
-async def test_model_404_lists_aliases(aliased: httpx.AsyncClient) -> None:
-    # An alias takes no task suffix.
+async def test_missing_model_lists_aliases(aliased: httpx.AsyncClient) -> None:
+    # An alias cannot be followed by a task.
     reply = await aliased.get("/v1/models/old:code.query")
     assert reply.status_code == 404
     for name in ("jina-embeddings-v4", "jina-embeddings-v3", "old"):

@@ -1,4 +1,4 @@
-"""CORS: what a browser is told about pages of other origins, and what the setting refuses."""
+"""CORS: preflight requests, reply headers, and the setting."""
 
 import hashlib
 import json
@@ -38,11 +38,11 @@ def asking(origin: str = ORIGIN, **more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("origins", [["*"], ["https://else.example.org", ORIGIN]])
-async def test_preflight_is_answered_without_a_key(path: str, origins: list[str]) -> None:
+async def test_preflight_needs_no_key(path: str, origins: list[str]) -> None:
     async with allowing(*origins, **GUARDED) as client:
         wanted = "authorization,content-type,x-stainless-os"
         headers = asking(**{"access-control-request-headers": wanted})
-        # Nor does it take of a limit.
+        # It does not count for a limit.
         for _ in range(3):
             reply = await client.options(path, headers=headers)
             assert reply.status_code == 200
@@ -58,7 +58,7 @@ async def test_preflight_is_answered_without_a_key(path: str, origins: list[str]
     [asking(OTHER), {"origin": ORIGIN}, {"access-control-request-method": "POST"}, {}],
     ids=["another origin", "no method", "no origin", "neither"],
 )
-async def test_other_options_requests_are_no_preflight(headers: dict[str, str]) -> None:
+async def test_other_options_return_405(headers: dict[str, str]) -> None:
     async with allowing(ORIGIN) as client:
         reply = await client.options("/v1/embeddings", headers=headers)
         assert reply.status_code == 405
@@ -66,7 +66,7 @@ async def test_other_options_requests_are_no_preflight(headers: dict[str, str]) 
 
 
 @pytest.mark.parametrize("origins", [["*"], [ORIGIN]])
-async def test_every_reply_to_an_allowed_origin_says_so(origins: list[str]) -> None:
+async def test_allowed_origin_may_read_replies(origins: list[str]) -> None:
     async with allowing(*origins, **GUARDED) as client:
         bearer = {"authorization": f"Bearer {KEY}"}
         replies = [
@@ -83,16 +83,16 @@ async def test_every_reply_to_an_allowed_origin_says_so(origins: list[str]) -> N
             assert ours <= set(exposed)
 
 
-async def test_another_origin_gets_no_permission() -> None:
+async def test_other_origin_is_not_allowed() -> None:
     async with allowing(ORIGIN) as client:
         for headers in ({"origin": OTHER}, {"origin": ORIGIN.upper()}, {"origin": "null"}, {}):
             reply = await client.get("/health", headers=headers)
             assert ALLOW not in reply.headers
-            # Or a cache would give this reply to the page that is allowed.
+            # A cache must not give this reply to the allowed page.
             assert reply.headers["vary"] == "origin"
 
 
-async def test_without_the_setting_there_is_no_cors() -> None:
+async def test_cors_is_off_by_default() -> None:
     async with allowing() as client:
         assert (await client.options("/v1/embeddings", headers=asking())).status_code == 405
         reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={"origin": ORIGIN})
@@ -130,9 +130,7 @@ async def test_documented_headers_are_exposed() -> None:
         (["*", ORIGIN], '["*"]'),
     ],
 )
-def test_wrong_origin_is_refused_with_the_right_one(
-    monkeypatch: pytest.MonkeyPatch, origins: list[str], says: str
-) -> None:
+def test_invalid_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origins: list[str], says: str) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]')
     monkeypatch.setenv("ROUTER_CORS_ORIGINS", json.dumps(origins))
     with pytest.raises(SettingsError) as caught:
@@ -141,7 +139,7 @@ def test_wrong_origin_is_refused_with_the_right_one(
     assert says in str(caught.value)
 
 
-def test_origins_of_browsers_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_origins_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]')
     for origins in (
         ["*"],

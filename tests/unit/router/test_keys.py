@@ -1,4 +1,4 @@
-"""How keys are written, made and recognised, and that no text about them holds one."""
+"""API keys: their format, their lookup, and that no message contains one."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ def ring(*entries: object) -> KeyRing:
     return KeyRing(read_keys(json.dumps(entries)))
 
 
-def test_a_key_is_known_by_its_hash() -> None:
+def test_key_is_found_by_hash() -> None:
     assert ring({"name": "alice", "sha256": HASH}).find(f"Bearer {SECRET}".encode()).name == "alice"
     assert ring({"name": "alice", "sha256": HASH.upper()}).find(f"bearer  {SECRET} ".encode()).name == "alice"
 
 
-def test_a_hash_alone_is_a_key_without_limits() -> None:
+def test_hash_alone_has_no_limits() -> None:
     key = ring(HASH).find(f"Bearer {SECRET}".encode())
     assert (key.requests_per_minute, key.tokens_per_minute) == (None, None)
     assert key.name == f"key-{HASH[:8]}"
@@ -31,23 +31,23 @@ def test_a_hash_alone_is_a_key_without_limits() -> None:
 @pytest.mark.parametrize(
     "header", [None, b"", b"Bearer", b"Bearer ", SECRET.encode(), b"Basic YTpi", b"Bearer a b"]
 )
-def test_without_a_bearer_token_the_key_is_missing(header: bytes | None) -> None:
+def test_missing_bearer_token(header: bytes | None) -> None:
     with pytest.raises(MissingKey, match="Authorization: Bearer"):
         ring(HASH).find(header)
 
 
 @pytest.mark.parametrize("presented", [SECRET[:-1], SECRET + "a", HASH, SECRET.lower(), "\xff"])
-def test_anything_else_is_no_key(presented: str) -> None:
+def test_wrong_key_is_invalid(presented: str) -> None:
     with pytest.raises(InvalidKey):
         ring(HASH).find(f"Bearer {presented}".encode("latin-1"))
 
 
-def test_a_hash_that_only_begins_alike_does_not_open() -> None:
+def test_same_prefix_is_not_enough() -> None:
     with pytest.raises(InvalidKey):
         ring(HASH[:16] + "0" * 48).find(f"Bearer {SECRET}".encode())
 
 
-def test_the_whole_digest_decides_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_compare_is_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
     def compare(given: bytes, stored: bytes) -> bool:
@@ -59,7 +59,7 @@ def test_the_whole_digest_decides_in_constant_time(monkeypatch: pytest.MonkeyPat
     assert compared == [(bytes.fromhex(HASH),) * 2]
 
 
-def test_a_key_is_printed_once_with_an_entry_that_opens_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_key_and_entry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["alice", "--tokens-per-minute", "500"]) == 0
     [(_, key), (_, entry)] = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert key not in entry
@@ -68,7 +68,7 @@ def test_a_key_is_printed_once_with_an_entry_that_opens_with_it(capsys: pytest.C
     assert make_key("alice")[0] != key
 
 
-def test_a_name_that_is_none_makes_no_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_refuses_invalid_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["al ice"])
     assert "name" in capsys.readouterr().err
@@ -83,21 +83,27 @@ def test_a_name_that_is_none_makes_no_key(capsys: pytest.CaptureFixture[str]) ->
         (json.dumps([{"name": "a", "sha256": SECRET}]), "entry 1: sha256"),
         (json.dumps([HASH, {"name": SECRET + "!", "sha256": HASH}]), "entry 2: name"),
         (json.dumps([{"name": "a"}]), "entry 1: sha256: Field required"),
-        (json.dumps([{"name": "a", "sha256": HASH, SECRET: 1}]), "none of name, sha256, requests_per_minute"),
-        (json.dumps([{"name": "a", "sha256": HASH, "key": SECRET}]), "none of name, sha256"),
+        (
+            json.dumps([{"name": "a", "sha256": HASH, SECRET: 1}]),
+            "fields are name, sha256, requests_per_minute",
+        ),
+        (json.dumps([{"name": "a", "sha256": HASH, "key": SECRET}]), "unknown field"),
         (json.dumps([{"name": "a", "sha256": HASH, "requests_per_minute": SECRET}]), "requests_per_minute"),
         (json.dumps([{"name": "a", "sha256": HASH, "tokens_per_minute": 0}]), "tokens_per_minute"),
-        (json.dumps([HASH, {"name": "b", "sha256": HASH}]), "the same key twice: b, key-"),
-        (json.dumps([{"name": "b", "sha256": HASH}, {"name": "b", "sha256": "0" * 64}]), "the same name"),
+        (json.dumps([HASH, {"name": "b", "sha256": HASH}]), "duplicate name or key: b, key-"),
+        (
+            json.dumps([{"name": "b", "sha256": HASH}, {"name": "b", "sha256": "0" * 64}]),
+            "duplicate name or key: b",
+        ),
         (f'[{{"name": "a", "sha256": "{SECRET}"', "Invalid JSON"),
     ],
 )
-def test_what_is_wrong_is_said_and_no_secret_quoted(text: str, says: str) -> None:
+def test_errors_quote_no_secret(text: str, says: str) -> None:
     with pytest.raises(KeysError) as caught:
         read_keys(text)
     assert says in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
-def test_neither_key_nor_hash_is_in_what_is_printed_of_a_key() -> None:
+def test_repr_has_no_hash() -> None:
     assert HASH not in repr(read_keys(f'["{HASH}"]'))

@@ -1,4 +1,4 @@
-"""The arithmetic of limits, and that it holds over processes that share a file."""
+"""Rate limits: their arithmetic, and processes that share a file."""
 
 import multiprocessing
 import struct
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.access import limits_file
 from router.access.keys import Key
 from router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
 from router.access.limits_file import LimitsFile
@@ -35,19 +34,12 @@ def headers(allowance: Allowance, now: float = NOW) -> dict[str, str]:
     }
 
 
-def test_a_minutes_worth_may_go_at_once_and_then_an_even_rate(store: Store) -> None:
+def test_burst_then_constant_rate(store: Store) -> None:
     limited = key(requests=6)
     for _ in range(6):
         Allowance(limited, store, NOW)
-    for later, served in [
-        (0, False),
-        (9.9, False),
-        (10, True),
-        (10, False),
-        (30, True),
-        (30, True),
-        (30, False),
-    ]:
+    expected = [(0, False), (9.9, False), (10, True), (10, False), (30, True), (30, True), (30, False)]
+    for later, served in expected:
         if served:
             Allowance(limited, store, NOW + later)
         else:
@@ -55,7 +47,7 @@ def test_a_minutes_worth_may_go_at_once_and_then_an_even_rate(store: Store) -> N
                 Allowance(limited, store, NOW + later)
 
 
-def test_what_is_refused_costs_nothing_and_says_when_to_come_again(store: Store) -> None:
+def test_refused_request_costs_nothing(store: Store) -> None:
     limited = key(requests=6)
     for _ in range(6):
         Allowance(limited, store, NOW)
@@ -66,14 +58,14 @@ def test_what_is_refused_costs_nothing_and_says_when_to_come_again(store: Store)
     Allowance(limited, store, NOW + 10.5)
 
 
-def test_keys_have_limits_of_their_own(store: Store) -> None:
+def test_keys_are_limited_separately(store: Store) -> None:
     Allowance(key(requests=1, number=1), store, NOW)
     Allowance(key(requests=1, number=2), store, NOW)
     with pytest.raises(RequestRateExceeded):
         Allowance(key(requests=1, number=1), store, NOW)
 
 
-def test_tokens_are_corrected_to_what_was_used(store: Store) -> None:
+def test_estimate_is_corrected(store: Store) -> None:
     limited = key(tokens=1000)
     for estimated, used, left in [(300, 100, 900), (100, 400, 500), (500, None, 500)]:
         allowance = Allowance(limited, store, NOW)
@@ -83,7 +75,7 @@ def test_tokens_are_corrected_to_what_was_used(store: Store) -> None:
         assert headers(allowance)["remaining-tokens"] == str(left)
 
 
-def test_more_used_than_was_left_is_paid_off_before_more_is_served(store: Store) -> None:
+def test_debt_is_paid_first(store: Store) -> None:
     limited = key(tokens=600)
     allowance = Allowance(limited, store, NOW)
     allowance.take(600, NOW)
@@ -96,7 +88,7 @@ def test_more_used_than_was_left_is_paid_off_before_more_is_served(store: Store)
     Allowance(limited, store, NOW + 31).take(10, NOW + 31)
 
 
-def test_a_request_over_a_minutes_worth_goes_when_nothing_is_used_and_only_then(store: Store) -> None:
+def test_oversized_request_needs_full_bucket(store: Store) -> None:
     limited = key(tokens=100)
     Allowance(limited, store, NOW).take(250, NOW)
     with pytest.raises(TokenRateExceeded) as caught:
@@ -107,7 +99,7 @@ def test_a_request_over_a_minutes_worth_goes_when_nothing_is_used_and_only_then(
     Allowance(limited, store, NOW + 150).take(250, NOW + 150)
 
 
-def test_a_refused_request_gets_both_back(store: Store) -> None:
+def test_refusal_refunds_both(store: Store) -> None:
     limited = key(requests=2, tokens=100)
     allowance = Allowance(limited, store, NOW)
     allowance.take(60, NOW)
@@ -116,7 +108,7 @@ def test_a_refused_request_gets_both_back(store: Store) -> None:
     assert (left["remaining-requests"], left["remaining-tokens"]) == ("2", "100")
 
 
-def test_what_is_given_back_late_fills_no_bucket_over_its_brim(store: Store) -> None:
+def test_late_refund_does_not_overfill(store: Store) -> None:
     limited = key(tokens=100)
     allowance = Allowance(limited, store, NOW)
     allowance.take(50, NOW)
@@ -127,7 +119,7 @@ def test_what_is_given_back_late_fills_no_bucket_over_its_brim(store: Store) -> 
         Allowance(limited, store, NOW + 600).take(1, NOW + 600)
 
 
-def test_only_limits_that_there_are_have_headers(store: Store) -> None:
+def test_headers_only_for_limits(store: Store) -> None:
     assert set(headers(Allowance(key(requests=2), store, NOW))) == {
         "limit-requests",
         "remaining-requests",
@@ -139,10 +131,8 @@ def test_only_limits_that_there_are_have_headers(store: Store) -> None:
     st.lists(st.tuples(st.floats(0, 20), st.integers(0, 300), st.integers(0, 300)), max_size=60),
     st.integers(1, 200),
 )
-def test_no_more_is_served_in_any_time_than_the_rate_and_what_was_underestimated(
-    asked: list[tuple[float, int, int]], limit: int
-) -> None:
-    """From a full bucket: at most a minute's worth at once, one request over that, and the rate since."""
+def test_rate_holds_on_average(asked: list[tuple[float, int, int]], limit: int) -> None:
+    """From a full bucket: at most a minute's worth at once, one oversized request, and the rate since."""
     store, limited = Memory(), key(tokens=limit)
     now, served, over = NOW, 0, 0
     waits: list[int] = []
@@ -163,7 +153,7 @@ def test_no_more_is_served_in_any_time_than_the_rate_and_what_was_underestimated
 
 
 @given(st.integers(1, 1000), st.integers(1, 3000), st.integers(1, 3000))
-def test_who_waits_as_long_as_was_said_is_served(limit: int, first: int, second: int) -> None:
+def test_retry_after_is_enough(limit: int, first: int, second: int) -> None:
     store, limited = Memory(), key(tokens=limit)
     Allowance(limited, store, NOW).take(first, NOW)
     try:
@@ -188,7 +178,7 @@ def test_who_waits_as_long_as_was_said_is_served(limit: int, first: int, second:
         (7384.25, "2h3m4.25s"),
     ],
 )
-def test_a_reset_is_written_as_openai_does(seconds: float, text: str) -> None:
+def test_reset_is_formatted_as_openais(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -205,7 +195,7 @@ def _take_all(path: Path, start: Barrier, taken: "multiprocessing.Queue[int]") -
     taken.put(served)
 
 
-def test_processes_that_share_a_file_share_the_limits(tmp_path: Path) -> None:
+def test_processes_share_limits(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     taken: multiprocessing.Queue[int] = context.Queue()
     arguments = (tmp_path / "limits", context.Barrier(3), taken)
@@ -218,7 +208,7 @@ def test_processes_that_share_a_file_share_the_limits(tmp_path: Path) -> None:
     assert sum(counts) == 20_000
 
 
-def test_what_raises_leaves_the_file_as_it_was_and_unlocked(tmp_path: Path) -> None:
+def test_failed_change_leaves_the_file(tmp_path: Path) -> None:
     one, other = LimitsFile(tmp_path / "limits"), LimitsFile(tmp_path / "limits")
     one.change(b"k" * 32, lambda _: Levels(1.0, 2.0))
 
@@ -232,12 +222,8 @@ def test_what_raises_leaves_the_file_as_it_was_and_unlocked(tmp_path: Path) -> N
     assert seen == [Levels(1.0, 2.0)]
 
 
-def test_a_full_file_forgets_the_key_that_was_longest_idle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits_file, "CAPACITY", 3)
-    monkeypatch.setattr(limits_file, "_SIZE", limits_file._FIRST + 3 * limits_file._ENTRY_BYTES)
-    one, other = LimitsFile(tmp_path / "limits"), LimitsFile(tmp_path / "limits")
+def test_full_file_replaces_the_idlest_key(tmp_path: Path) -> None:
+    one, other = (LimitsFile(tmp_path / "limits", capacity=3) for _ in range(2))
     names = [struct.pack(">32s", name.encode()) for name in ("a" * 32, "b" * 32, "c" * 32, "d" * 32)]
     for store in (one, other):
         for at, name in enumerate(names[:3]):
@@ -249,13 +235,12 @@ def test_a_full_file_forgets_the_key_that_was_longest_idle(
     assert kept == [10.0, 9.0, 20.0]
 
 
-def test_a_file_of_another_boot_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its times are far ahead of a clock that begins at 0: every key in it would be refused for that long."""
-    monkeypatch.setattr(limits_file, "_BOOT_ID", tmp_path / "boot")
+def test_file_of_another_boot_is_reset(tmp_path: Path) -> None:
+    """The clock restarts at 0 with a boot, so the times in an older file are far ahead."""
     boots = ["0e8e2b42-5bd1-4cd8-93c5-6a1ee4a9a0a5", "b3a1b6c4-0a54-44c3-8c53-2a4b7f2b6d10"]
     for boot, times in ((boots[0], 3), (boots[0], 0), (boots[1], 3)):
         (tmp_path / "boot").write_text(f"{boot}\n")
-        store = LimitsFile(tmp_path / "limits")
+        store = LimitsFile(tmp_path / "limits", boot_id=tmp_path / "boot")
         for _ in range(times):
             Allowance(key(requests=3), store, NOW)
         with pytest.raises(RequestRateExceeded):
@@ -264,8 +249,8 @@ def test_a_file_of_another_boot_is_begun_anew(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("content", [b"[]", b"x" * 100])
-def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "keys").write_bytes(content)
-    with pytest.raises(OSError, match="not a file of limits"):
+    with pytest.raises(OSError, match="not a limits file"):
         LimitsFile(tmp_path / "keys")
     assert (tmp_path / "keys").read_bytes() == content

@@ -1,4 +1,4 @@
-"""Media in a request's own text: forms of base64, what is no image or PDF, and headers that claim much."""
+"""Media inside a request: base64, formats, and sizes in pixels."""
 
 import base64
 import io
@@ -47,7 +47,7 @@ assert {"+", "/", "="} <= set(IMAGE)
         base64.urlsafe_b64encode(PNG).decode().rstrip("="),
     ],
 )
-def test_base64_is_taken_in_all_forms_that_are_in_use(value: str) -> None:
+def test_base64_forms_are_accepted(value: str) -> None:
     assert read_image(value, 1000, "f") == PNG
     # Line breaks do not count for the limit.
     assert read_image(value, len(PNG), "f") == PNG
@@ -58,21 +58,12 @@ def test_base64_is_taken_in_all_forms_that_are_in_use(value: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "",
-        "=",
-        IMAGE[:5],
-        IMAGE[:-3] + "=",
-        IMAGE + "=",
-        IMAGE + "A",
-        IMAGE[:8] + "=" + IMAGE[8:],
-        IMAGE[:8] + "!" + IMAGE[8:],
-        IMAGE[:8] + "é" + IMAGE[8:],
-        f"data:image/png,{IMAGE}",
-        f"data:image,base64,{IMAGE}",
-        f"data:;{IMAGE}",
+        *("", "=", IMAGE[:5], IMAGE[:-3] + "=", IMAGE + "=", IMAGE + "A"),
+        *(IMAGE[:8] + character + IMAGE[8:] for character in "=!é"),
+        *(f"data:image/png,{IMAGE}", f"data:image,base64,{IMAGE}", f"data:;{IMAGE}"),
     ],
 )
-def test_what_is_no_base64_is_refused(value: str) -> None:
+def test_invalid_base64_is_refused(value: str) -> None:
     with pytest.raises(MediaInvalid, match=r"^f: "):
         read_image(value, 10_000, "f")
 
@@ -85,13 +76,13 @@ def test_what_is_no_base64_is_refused(value: str) -> None:
         "data:application/octet-stream;name=a.pdf;base64," + base64.b64encode(PDF).decode(),
     ],
 )
-def test_a_pdf_is_taken_as_base64_and_as_a_data_uri(value: str) -> None:
+def test_pdf_forms_are_accepted(value: str) -> None:
     assert read_pdf(value, len(PDF), "f") == PDF
     with pytest.raises(TooLarge, match=r"^f: the PDF"):
         read_pdf(value, len(PDF) - 1, "f")
 
 
-def test_a_pdf_is_told_by_its_header_which_may_come_late() -> None:
+def test_pdf_header_may_come_late() -> None:
     late = bytes(1000) + PDF
     assert read_pdf(base64.b64encode(late).decode(), 10_000, "f") == late
     for data in (PNG, b"", bytes(2000) + PDF):
@@ -102,28 +93,29 @@ def test_a_pdf_is_told_by_its_header_which_may_come_late() -> None:
 
 
 @pytest.mark.parametrize("value", ["http://a", "https://a", "HTTP://a", "HttpS://a"])
-def test_an_address_is_told_from_base64(value: str) -> None:
+def test_http_url_is_remote(value: str) -> None:
     assert is_remote(value)
+    assert not is_remote(f" {value}")
 
 
-@pytest.mark.parametrize("value", ["", "httpabc", "http:/a", "ftp://a", "data:,http://a", " http://a"])
-def test_what_is_no_http_address_is_not_fetched(value: str) -> None:
+@pytest.mark.parametrize("value", ["", "httpabc", "http:/a", "ftp://a", "data:,http://a"])
+def test_other_value_is_not_remote(value: str) -> None:
     assert not is_remote(value)
 
 
-def test_the_router_refuses_what_the_workers_would() -> None:
+def test_pixel_limit_is_the_workers() -> None:
     assert MAX_IMAGE_PIXELS == MAX_PIXELS
 
 
 def gif(screen: tuple[int, int], frame: tuple[int, int], before: bytes = b"", colours: bool = False) -> bytes:
-    """The head of a GIF up to its first frame's size."""
+    """The header of a GIF up to the size of its first frame."""
     sizes = [b"".join(side.to_bytes(2, "little") for side in size) for size in (screen, frame)]
     table = (b"\x81\0\0" + bytes(3 * 4)) if colours else bytes(3)
     return b"GIF89a" + sizes[0] + table + before + b"," + bytes(4) + sizes[1] + b"\0"
 
 
 def claims(kind: str, width: int, height: int) -> bytes:
-    """The head of an image file that says to be so large."""
+    """The header of an image file of this size."""
     match kind:
         case "png":
             return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
@@ -139,7 +131,7 @@ def claims(kind: str, width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["png", "gif", "jpeg", "webp"])
-def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
+def test_pixel_bomb_is_refused(kind: str) -> None:
     fits, bomb = claims(kind, 10_000, 10_000), claims(kind, 10_001, 10_000)
     assert read_image(base64.b64encode(fits).decode(), 1000, "f") == fits
     with pytest.raises(MediaInvalid, match=r"^f: the image has 10001x10000 pixels"):
@@ -148,7 +140,7 @@ def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
 
 @pytest.mark.parametrize("colours", [False, True])
 @pytest.mark.parametrize("before", [b"", b"!\xf9\4\0\0\0\0\0", b"!\xfe" + b"\3,,," * 300 + b"\0!\xff\0"])
-def test_a_gif_costs_what_its_first_frame_is_whatever_its_screen_says(before: bytes, colours: bool) -> None:
+def test_gif_size_includes_first_frame(before: bytes, colours: bool) -> None:
     large = gif((1, 1), (9900, 9900), before, colours)
     assert image_tokens(large) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
     assert image_tokens(gif((56, 84), (1, 1), before, colours)) == 2 * 3 + PROMPT_TOKENS
@@ -156,12 +148,12 @@ def test_a_gif_costs_what_its_first_frame_is_whatever_its_screen_says(before: by
 
 
 @pytest.mark.parametrize("before", [b"!\xfe" + b"\1," * 100_000 + b"\0", b"!\xfe\xff", b"?", b";"])
-def test_a_gif_whose_first_frame_is_out_of_reach_costs_the_most(before: bytes) -> None:
+def test_unreadable_gif_costs_the_most(before: bytes) -> None:
     assert image_tokens(gif((1, 1), (1, 1), before)) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
     assert image_tokens(gif((1, 1), (1, 1))[:-5]) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
 
 
-def test_a_gifs_size_is_what_pillow_makes_of_it() -> None:
+def test_gif_size_is_as_pillows() -> None:
     buffer = io.BytesIO()
     frames = [Pillow.effect_noise((60, 90), 50) for _ in range(2)]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], comment=b"words " * 999)

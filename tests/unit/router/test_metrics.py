@@ -1,4 +1,4 @@
-"""What `/metrics` says after requests whose ends are known."""
+"""`/metrics` after known requests."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ Page = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def parse(text: str) -> Page:
-    """The values of a page by name and labels; fails where it is none."""
+    """The values of a page by name and labels. Fails for an invalid page."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -32,7 +32,7 @@ def value(page: Page, name: str, **labels: str) -> float:
     return page.get((name, frozenset(labels.items())), 0)
 
 
-async def test_a_request_is_counted_at_every_stage(client: httpx.AsyncClient) -> None:
+async def test_request_is_counted(client: httpx.AsyncClient) -> None:
     body = {"input": ["a", "b", "c"], "task": "retrieval.query", "embedding_type": "base64"}
     reply = await client.post("/v1/embeddings", json=body)
     page = await read(client)
@@ -51,7 +51,7 @@ async def test_a_request_is_counted_at_every_stage(client: httpx.AsyncClient) ->
     assert value(page, "triptych_router_items_total", pool="code") == 0
 
 
-async def test_a_refusal_is_counted_by_its_code(client: httpx.AsyncClient, workers: Workers) -> None:
+async def test_refusal_is_counted_by_code(client: httpx.AsyncClient, workers: Workers) -> None:
     await client.post("/v1/embeddings", json={"input": []})
     await client.post("/v1/embeddings", json={"input": "a", "model": "x"})
     page = await read(client)
@@ -61,7 +61,7 @@ async def test_a_refusal_is_counted_by_its_code(client: httpx.AsyncClient, worke
     assert value(page, "triptych_router_request_duration_seconds_count", **route) == 1
 
 
-async def test_paths_that_clients_make_up_share_one_series(client: httpx.AsyncClient) -> None:
+async def test_unknown_paths_share_a_label(client: httpx.AsyncClient) -> None:
     for number in range(5):
         await client.get(f"/made-up/{number}")
         await client.get(f"/v1/models/{number}")
@@ -74,7 +74,7 @@ async def test_paths_that_clients_make_up_share_one_series(client: httpx.AsyncCl
     assert routes == {"other", "/v1/models/"}
 
 
-async def test_what_is_idle_says_so(client: httpx.AsyncClient) -> None:
+async def test_idle_gauges(client: httpx.AsyncClient) -> None:
     page = await read(client)
     assert value(page, "triptych_router_requests_in_flight") == 0
     assert value(page, "triptych_router_processes") == 1

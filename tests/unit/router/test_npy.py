@@ -15,7 +15,7 @@ async def post(client: httpx.AsyncClient, headers: dict[str, str], **body: Any) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", None])
-async def test_matrix_equals_the_json_vectors(client: httpx.AsyncClient, dtype: str | None) -> None:
+async def test_matrix_equals_json_reply(client: httpx.AsyncClient, dtype: str | None) -> None:
     texts = ["one", "two", "three"]
     reply = await post(client, ACCEPT, input=texts, dimensions=8, embed_dtype=dtype)
     assert reply.headers["content-type"] == "application/x-npy"
@@ -38,7 +38,7 @@ async def test_matrix_equals_the_json_vectors(client: httpx.AsyncClient, dtype: 
         ("*/*", "application/json"),
     ],
 )
-async def test_accept_header_selects_the_form(client: httpx.AsyncClient, accept: str, kind: str) -> None:
+async def test_accept_header_sets_format(client: httpx.AsyncClient, accept: str, kind: str) -> None:
     reply = await post(client, {"accept": accept}, input="a")
     assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
 
@@ -54,7 +54,7 @@ async def test_multivectors_are_refused(client: httpx.AsyncClient) -> None:
     assert reply.json()["errors"][0]["field"] == "header -> accept"
 
 
-async def test_embed_dtype_needs_a_matrix(client: httpx.AsyncClient) -> None:
+async def test_embed_dtype_needs_npy(client: httpx.AsyncClient) -> None:
     reply = await post(client, {}, input="a", embed_dtype="float16")
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "body -> embed_dtype"

@@ -1,4 +1,4 @@
-"""PDFs: their pages in order and size, what is wrong with one, and processes that crash or stall."""
+"""PDFs: pages in order and size, errors, and processes that crash or block."""
 
 import asyncio
 import base64
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise, permutations
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from PIL import Image
 
 from router.errors import Internal, MediaInvalid, TooLarge
 from router.media import pdf
-from router.media.pdf import COMMAND, PdfRenderer
+from router.media.pdf import PdfRenderer
 from router.media.pdf_process import (
     MAX_CPU_SECONDS,
     MAX_MEMORY_BYTES,
@@ -62,7 +63,7 @@ def coloured_pdf(count: int, width: float = 595, height: float = 842) -> bytes:
 
 
 def endless_pdf() -> bytes:
-    """A few kilobytes that take more than an age to draw: forms that draw each other many times over."""
+    """A few kilobytes that take very long to draw: forms that draw each other many times."""
     objects = [
         b"<</Type /Catalog /Pages 2 0 R>>",
         b"<</Type /Pages /Count 1 /Kids [3 0 R]>>",
@@ -85,8 +86,7 @@ async def renderer(*arguments: Any, **options: Any) -> AsyncIterator[PdfRenderer
         yield rendering
     finally:
         await rendering.close()
-        assert not rendering._idle
-        assert not rendering._ending
+        assert not rendering.idle
 
 
 def opened(page: bytes) -> Image.Image:
@@ -95,13 +95,13 @@ def opened(page: bytes) -> Image.Image:
     return image
 
 
-async def test_each_page_becomes_an_image_in_order() -> None:
+async def test_pages_become_images_in_order() -> None:
     async with renderer(1) as rendering:
         pages = [opened(page) for page in await rendering.render(coloured_pdf(4), 4, "f")]
     middles = [page.getpixel((page.width // 2, page.height // 2)) for page in pages]
     assert middles == COLOURS
     for page in pages:
-        # To the edges, which would be white were the page smaller than its image.
+        # The edges would be white if the page were smaller than its image.
         assert page.getpixel((page.width - 1, page.height - 1)) == page.getpixel((0, 0))
 
 
@@ -117,9 +117,7 @@ async def test_each_page_becomes_an_image_in_order() -> None:
         ((144, 72), (400, 200)),
     ],
 )
-async def test_a_page_has_the_size_that_suits_the_model(
-    points: tuple[int, int], pixels: tuple[int, int]
-) -> None:
+async def test_page_size_suits_the_model(points: tuple[int, int], pixels: tuple[int, int]) -> None:
     async with renderer(1) as rendering:
         [page] = await rendering.render(coloured_pdf(1, *points), 1, "f")
     width, height = opened(page).size
@@ -128,21 +126,8 @@ async def test_a_page_has_the_size_that_suits_the_model(
 
 
 @pytest.mark.parametrize("points", [(0, 5), (-1, -1), (float("nan"), 5), (float("inf"), 5), (1e-9, 1e9)])
-def test_what_is_no_size_of_a_page_is_refused(points: tuple[float, float]) -> None:
+def test_invalid_page_size_is_refused(points: tuple[float, float]) -> None:
     assert page_size(*points) is None
-
-
-async def test_what_pillow_writes_is_read() -> None:
-    buffer = io.BytesIO()
-    first, *rest = [Image.new("RGB", (60, 40), colour) for colour in COLOURS]
-    first.save(buffer, "PDF", save_all=True, append_images=rest)
-    async with renderer(1) as rendering:
-        pages = await rendering.render(buffer.getvalue(), 10, "f")
-    middles = [page.getpixel((page.width // 2, page.height // 2)) for page in map(opened, pages)]
-    assert len(middles) == len(COLOURS)
-    # The pictures within are JPEGs.
-    for found, colour in zip(middles, COLOURS, strict=True):
-        assert found == pytest.approx(colour, abs=4)
 
 
 ENCRYPTED = write_pdf(
@@ -155,71 +140,54 @@ ENCRYPTED = write_pdf(
 NO_PAGES = write_pdf(b"<</Type /Catalog /Pages 2 0 R>>", b"<</Type /Pages /Count 0 /Kids []>>")
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (ENCRYPTED, "encrypted"),
-        (NO_PAGES, "no pages"),
-        (b"%PDF-1.7\nand then nothing of the kind", "broken"),
-        (b"%PDF-", "broken"),
-    ],
-)
-async def test_what_cannot_be_rendered_says_why_and_costs_no_process(data: bytes, says: str) -> None:
-    async with renderer(1) as rendering:
-        await rendering.render(coloured_pdf(1), 1, "f")
-        [process] = rendering._idle
-        with pytest.raises(MediaInvalid, match=f"^body -> input -> pdf: the PDF .*{says}"):
-            await rendering.render(data, 10, "body -> input -> pdf")
-        assert rendering._idle == [process]
-        assert len(await rendering.render(coloured_pdf(2), 2, "f")) == 2
-
-
 BROKEN = b"%PDF-1.7\nand then nothing of the kind"
 FAULTS = {ENCRYPTED: "the PDF is encrypted", NO_PAGES: "the PDF has no pages", BROKEN: "the PDF is broken"}
 
 
 @pytest.mark.parametrize("order", [*permutations(FAULTS)], ids=lambda order: "")
-async def test_error_is_of_the_document_and_not_of_the_one_before(order: tuple[bytes, ...]) -> None:
+async def test_each_document_has_its_own_error(order: tuple[bytes, ...]) -> None:
     async with renderer(1) as rendering:
         for data in (*order, order[0]):
             with pytest.raises(MediaInvalid) as caught:
                 await rendering.render(data, 10, "f")
             assert caught.value.detail == f"f: {FAULTS[data]}"
-        [process] = rendering._idle
+        [process] = rendering.idle
         assert process.documents == len(order) + 1
+        assert len(await rendering.render(coloured_pdf(2), 2, "f")) == 2
+        assert rendering.idle == [process]
 
 
-async def test_the_limit_of_pages_is_named() -> None:
+async def test_page_limit_is_exact() -> None:
     async with renderer(1) as rendering:
         assert len(await rendering.render(coloured_pdf(3), 3, "f")) == 3
         with pytest.raises(TooLarge, match=r"^f: .* 4 pages; at most 3"):
             await rendering.render(coloured_pdf(4), 3, "f")
 
 
-async def test_a_page_that_takes_too_long_ends_its_process_and_the_next_pdf_gets_a_new_one() -> None:
+async def test_slow_page_kills_its_process() -> None:
     async with renderer(1, page_seconds=1) as rendering:
         with pytest.raises(MediaInvalid, match=r"^f: .*too long"):
             await rendering.render(endless_pdf(), 1, "f")
-        assert not rendering._idle
+        assert not rendering.idle
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
-async def test_many_pages_may_take_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timeout_is_for_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    clock, receive = loop.time, pdf._receive
+    clock, receive = loop.time, pdf.receive
     passed = 0.0
 
     async def slowly(process: asyncio.subprocess.Process) -> Message:
         nonlocal passed
         message = await receive(process)
         passed += 6
-        # Whatever timer runs is due by the second turn of the loop.
+        # Timers that are due run within the next two iterations of the loop.
         for _ in range(3):
             await asyncio.sleep(0)
         return message
 
     monkeypatch.setattr(loop, "time", lambda: clock() + passed)
-    monkeypatch.setattr(pdf, "_receive", slowly)
+    monkeypatch.setattr(pdf, "receive", slowly)
     async with renderer(1, page_seconds=10, command=[sys.executable, "-c", PAGES]) as rendering:
         assert await rendering.render(b"", 4, "f") == [b"page"] * 4
 
@@ -235,7 +203,7 @@ PAGES = _SPEAK + "for _ in range(4): say(Page(b'page'))\nsay(Done())\ntime.sleep
 
 
 @pytest.mark.parametrize(
-    "crime",
+    "program",
     [
         "import os; os.abort()",
         "say(Page(b'a')); import os; os._exit(0)",
@@ -246,32 +214,32 @@ PAGES = _SPEAK + "for _ in range(4): say(Page(b'page'))\nsay(Done())\ntime.sleep
         "[say(Page(b'a')) for _ in range(1000)]; say(Done())",
     ],
 )
-async def test_whatever_a_process_does_costs_its_own_pdf_only(crime: str) -> None:
-    async with renderer(1, command=[sys.executable, "-c", _SPEAK + crime]) as rendering:
+async def test_bad_process_fails_only_its_pdf(program: str) -> None:
+    async with renderer(1, command=[sys.executable, "-c", _SPEAK + program]) as rendering:
         for _ in range(2):
             with pytest.raises(MediaInvalid, match=r"^f: the PDF cannot be rendered"):
                 await rendering.render(coloured_pdf(3), 3, "f")
-            assert not rendering._idle
+            assert not rendering.idle
 
 
-async def test_a_process_that_died_while_idle_is_replaced() -> None:
+async def test_dead_idle_process_is_replaced() -> None:
     async with renderer(1) as rendering:
         await rendering.render(coloured_pdf(1), 1, "f")
-        [process] = rendering._idle
+        [process] = rendering.idle
         process.process.send_signal(signal.SIGKILL)
         await process.process.wait()
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit", "print('what?')", "import nothing_of_that_name"])
-async def test_a_process_that_cannot_start_is_our_fault_and_not_the_clients(program: str) -> None:
+async def test_broken_renderer_is_a_500(program: str) -> None:
     async with renderer(1, command=[sys.executable, "-c", program]) as rendering:
         with pytest.raises(Internal):
             await rendering.render(coloured_pdf(1), 1, "f")
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
-async def test_process_that_cannot_be_forked_is_503_with_retry_after(
+async def test_failed_fork_is_a_503(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
@@ -288,12 +256,12 @@ async def test_process_that_cannot_be_forked_is_503_with_retry_after(
     assert (await client.post("/v1/embeddings", json=body)).status_code == 200
 
 
-async def test_a_client_that_leaves_takes_the_process_with_it_and_gives_its_place_back() -> None:
+async def test_cancelling_kills_the_process() -> None:
     async with renderer(1) as rendering:
         await rendering.render(coloured_pdf(1), 1, "f")
-        [process] = rendering._idle
+        [process] = rendering.idle
         task = asyncio.create_task(rendering.render(endless_pdf(), 1, "f"))
-        while rendering._idle:  # noqa: ASYNC110
+        while rendering.idle:  # noqa: ASYNC110
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -303,48 +271,45 @@ async def test_a_client_that_leaves_takes_the_process_with_it_and_gives_its_plac
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
-async def test_as_many_are_rendered_at_a_time_as_there_are_processes() -> None:
+async def test_processes_are_limited() -> None:
     async with renderer(2) as rendering:
+        assert not rendering.idle
         sizes = await asyncio.gather(*(rendering.render(coloured_pdf(n), 9, "f") for n in range(1, 9)))
         assert [len(pages) for pages in sizes] == list(range(1, 9))
-        assert len(rendering._idle) == 2
+        assert len(rendering.idle) == 2
 
 
-async def test_a_process_starts_only_when_it_is_needed_and_is_used_again() -> None:
-    async with renderer(2) as rendering:
-        assert not rendering._idle
-        await rendering.render(coloured_pdf(1), 1, "f")
-        [first] = rendering._idle
-        await rendering.render(coloured_pdf(1), 1, "f")
-        assert rendering._idle == [first]
-
-
-async def test_after_enough_documents_a_process_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.media.pdf.DOCUMENTS_PER_PROCESS", 2)
-    async with renderer(1) as rendering:
+async def test_process_is_replaced_in_time() -> None:
+    async with renderer(1, documents=2) as rendering:
         seen = []
         for _ in range(4):
             await rendering.render(coloured_pdf(1), 1, "f")
-            seen.append([process.process.pid for process in rendering._idle])
+            seen.append([process.process.pid for process in rendering.idle])
     assert [len(idle) for idle in seen] == [1, 0, 1, 0]
     assert seen[0] != seen[2]
 
 
-async def test_a_process_sees_no_secrets_and_ends_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_API_KEY", "secret")
     async with renderer(1) as rendering:
         await rendering.render(coloured_pdf(1), 1, "f")
-        [process] = rendering._idle
-        with open(f"/proc/{process.process.pid}/environ", "rb") as environment:  # noqa: ASYNC230
-            assert b"secret" not in environment.read()
-        assert os.getsid(process.process.pid) != os.getsid(0)
-        assert process.process.stdin is not None
-        process.process.stdin.close()
+        process = rendering.idle[0].process
+        folder = Path(f"/proc/{process.pid}")
+        assert b"secret" not in (folder / "environ").read_bytes()
+        assert os.getsid(process.pid) != os.getsid(0)
+        soft = {
+            line[:26].strip(): line[26:].split()[0] for line in (folder / "limits").read_text().splitlines()
+        }
+        assert soft["Max address space"] == str(MAX_MEMORY_BYTES)
+        assert soft["Max core file size"] == "0"
+        assert MAX_CPU_SECONDS <= int(soft["Max cpu time"]) <= MAX_CPU_SECONDS + 60
+        assert process.stdin is not None
+        process.stdin.close()
         async with asyncio.timeout(10):
-            assert await process.process.wait() == 0
+            assert await process.wait() == 0
 
 
-async def test_a_pdf_that_unpacks_to_more_than_memory_costs_its_own_process_only() -> None:
+async def test_memory_bomb_fails_only_its_pdf() -> None:
     """An image of 60,000 by 60,000 pixels in a few kilobytes: 10 GB of them."""
     side = 60_000
     packed = zlib.compress(bytes(50 << 20), 9)
@@ -371,22 +336,7 @@ async def test_a_pdf_that_unpacks_to_more_than_memory_costs_its_own_process_only
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
-async def test_a_process_has_its_limits() -> None:
-    async with renderer(1) as rendering:
-        await rendering.render(coloured_pdf(1), 1, "f")
-        [process] = rendering._idle
-        with open(f"/proc/{process.process.pid}/limits") as limits:  # noqa: ASYNC230
-            soft = {line[:26].strip(): line[26:].split()[0] for line in limits}
-    assert soft["Max address space"] == str(MAX_MEMORY_BYTES)
-    assert soft["Max core file size"] == "0"
-    assert MAX_CPU_SECONDS <= int(soft["Max cpu time"]) <= MAX_CPU_SECONDS + 60
-
-
-def test_the_process_is_of_this_python() -> None:
-    assert COMMAND[0] == sys.executable
-
-
-def test_bigger_pages_never_get_fewer_pixels() -> None:
+def test_pixels_grow_with_page_size() -> None:
     sizes = [page_size(side, side * 1.4) for side in range(1, 2000, 7)]
     areas = [width * height for width, height in filter(None, sizes)]
     assert len(areas) == len(sizes)

@@ -1,4 +1,4 @@
-"""`POST /v1/rerank`: the pool that scores, and the order of results."""
+"""`POST /v1/rerank` in the router: the pool it uses, and the order of the results."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def expected_scores(pool: str) -> list[float]:
     return [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
 
 
-async def test_results_are_sorted_by_score(client: httpx.AsyncClient, workers: Workers) -> None:
+async def test_documents_are_best_first(client: httpx.AsyncClient, workers: Workers) -> None:
     reply = await post(client, query=QUERY, documents=DOCUMENTS)
     assert reply.status_code == 200, reply.text
     assert set(workers.pools) == {"retrieval"}
@@ -51,7 +51,7 @@ async def test_top_n_and_return_documents(client: httpx.AsyncClient) -> None:
     assert len((await post(client, query=QUERY, documents=DOCUMENTS, top_n=9)).json()["results"]) == 4
 
 
-async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
+async def test_null_means_default(client: httpx.AsyncClient) -> None:
     absent = await post(client, query=QUERY, documents=DOCUMENTS)
     null = await post(client, query=QUERY, documents=DOCUMENTS, model=None, top_n=None, return_documents=None)
     assert null.status_code == 200, null.text
@@ -59,7 +59,7 @@ async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     assert all("document" in result for result in null.json()["results"])
 
 
-async def test_query_tokens_count_once(client: httpx.AsyncClient) -> None:
+async def test_query_is_counted_once(client: httpx.AsyncClient) -> None:
     one = (await post(client, query=QUERY, documents=["first"])).json()["usage"]["total_tokens"]
     two = (await post(client, query=QUERY, documents=["first", "first"])).json()["usage"]["total_tokens"]
     assert two - one == vector_of("retrieval", Item(Text("first", "passage")), 2048).tokens
@@ -78,7 +78,7 @@ async def test_query_tokens_count_once(client: httpx.AsyncClient) -> None:
         ({"query": "a", "documents": ["b"] * 513}, "body -> documents"),
     ],
 )
-async def test_invalid_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
+async def test_wrong_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
     reply = await post(client, **body)
     assert reply.status_code == 422
     assert [fault["field"] for fault in reply.json()["errors"]] == [field]
@@ -90,13 +90,13 @@ async def test_unknown_model_is_refused(client: httpx.AsyncClient) -> None:
     assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
 
 
-async def test_invalid_image_names_its_field(client: httpx.AsyncClient) -> None:
+async def test_bad_image_is_named(client: httpx.AsyncClient) -> None:
     reply = await post(client, query="a", documents=["b", {"image": "not base64 at all!"}])
     assert reply.status_code == 400
     assert "body -> documents -> 1 -> image" in reply.json()["detail"]
 
 
-async def test_cross_encoder_pool_is_preferred() -> None:
+async def test_cross_encoder_takes_over() -> None:
     retrieval, reranker = FakeWorker("retrieval"), FakeWorker("rerank", dimensions=1)
     async with fake_workers(retrieval, reranker), running_router(retrieval, reranker) as router:
         reply = await router.client.post(
@@ -109,6 +109,6 @@ async def test_cross_encoder_pool_is_preferred() -> None:
             range(4), key=lambda index: -scores[index]
         )
         assert retrieval.batches == []
-        # The cross-encoder does not change the dimensions of the model.
+        # The cross-encoder's one dimension is not the model's.
         models = (await router.client.get("/v1/models")).json()
         assert models["data"][0]["dimensions"] == 2048

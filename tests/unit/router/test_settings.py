@@ -24,7 +24,7 @@ def refusal() -> str:
     return str(caught.value)
 
 
-def test_naming_the_workers_is_enough() -> None:
+def test_workers_are_enough() -> None:
     settings = read_settings(RouterSettings)
     assert (settings.host, settings.port) == ("127.0.0.1", 8080)
     assert settings.workers[0].targets == ("127.0.0.1:8101",)
@@ -36,19 +36,19 @@ def test_every_setting_is_described() -> None:
 
 
 @pytest.mark.parametrize("name", ["ROUTER_PROT", "ROUTER_LANE", "router_prot", "ROUTER_"])
-def test_a_setting_that_is_none_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "5")
     assert name in refusal()
     assert "ROUTER_PORT" in refusal(), "it says which there are"
 
 
-def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_PORT", "1")
     monkeypatch.setenv("PORT", "1")
     assert read_settings(RouterSettings).port == 8080
 
 
-def test_no_workers_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROUTER_WORKERS")
     assert "ROUTER_WORKERS" in refusal()
 
@@ -64,26 +64,24 @@ def test_no_workers_at_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ([{"targets": ["http://127.0.0.1:1"], "labels": {"task": "code"}}], "pattern"),
         ([{"target": ["127.0.0.1:1"], "labels": {"task": "code"}}], "not permitted"),
         ([*WORKERS, *WORKERS], "listed twice: 127.0.0.1:8101"),
-        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "one pool only"),
+        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "for one pool"),
     ],
 )
-def test_workers_that_cannot_be_meant_are_refused(
-    monkeypatch: pytest.MonkeyPatch, workers: list[Any], says: str
-) -> None:
+def test_invalid_workers_are_refused(monkeypatch: pytest.MonkeyPatch, workers: list[Any], says: str) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", json.dumps(workers))
     said = refusal()
     assert "ROUTER_WORKERS" in said
     assert says in said
 
 
-def test_workers_and_discovery_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_or_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_DISCOVERY", "workers.json")
     assert "exactly one" in refusal()
     monkeypatch.delenv("ROUTER_WORKERS")
     assert read_settings(RouterSettings).discovery == "workers.json"
 
 
-def test_a_token_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROUTER_WORKERS")
     monkeypatch.setenv("ROUTER_DISCOVERY", "workers.json")
     monkeypatch.setenv("ROUTER_DISCOVERY_TOKEN", "a secret")
@@ -94,13 +92,13 @@ def test_a_token_for_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a secret" not in repr(read_settings(RouterSettings))
 
 
-def test_workers_that_are_no_json_are_refused_with_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_must_be_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", "127.0.0.1:8101")
     assert "workers" in refusal()
     assert "JSON" in refusal()
 
 
-def test_labels_for_other_readers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_labels_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     group = {"targets": ["worker-0:80"], "labels": {"task": "code", "zone": "a", "__meta_x": "y"}}
     monkeypatch.setenv("ROUTER_WORKERS", json.dumps([group]))
     assert read_settings(RouterSettings).workers[0].labels.task == "code"
@@ -122,20 +120,18 @@ def test_labels_for_other_readers_are_left_alone(monkeypatch: pytest.MonkeyPatch
         ("ROUTER_DRAIN_SECONDS", "-1"),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_by_its_name(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     assert refusal().startswith(f"{name}: ")
 
 
-def test_all_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_settings_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_PORT", "x")
     monkeypatch.setenv("ROUTER_LANES", "0")
     assert [line.partition(":")[0] for line in refusal().splitlines()] == ["ROUTER_PORT", "ROUTER_LANES"]
 
 
-def test_a_queue_smaller_than_the_largest_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_must_hold_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_MAX_ITEMS", "100")
     monkeypatch.setenv("ROUTER_QUEUE_ITEMS", "99")
     assert "ROUTER_QUEUE_ITEMS" in refusal()
@@ -144,14 +140,12 @@ def test_a_queue_smaller_than_the_largest_request_is_refused(monkeypatch: pytest
     read_settings(RouterSettings)
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     settings = read_settings(RouterSettings)
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 75), ({"keep_alive_seconds": 30}, 30)])
-def test_server_keeps_idle_connections_as_long_as_the_setting_says(
-    given: dict[str, Any], seconds: int
-) -> None:
+def test_keep_alive_is_the_settings(given: dict[str, Any], seconds: int) -> None:
     assert Server(RouterSettings(**given)).config.timeout_keep_alive == seconds

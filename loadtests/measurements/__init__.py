@@ -1,0 +1,1 @@
+"""Short scripts for single measurements. The figures are in docs."""

@@ -1,0 +1,207 @@
+"""The bodies and headers of replies as models, for the OpenAPI document only: nothing is validated."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from router.api.plan import MODEL
+from workers.shared.contract import PoolName
+
+Spaces = dict[str, list[str]]
+_SPACES = "Vector spaces by pool: one for each, or two during an upgrade."
+
+
+class Usage(BaseModel):
+    """Tokens that the model read, prefixes included."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+class Embedding(BaseModel):
+    """The vector of one input."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | list[int] | str = Field(
+        description="Numbers for `float`, bytes for `binary` and `ubinary`, a string for `base64`."
+    )
+
+
+class MultiEmbedding(BaseModel):
+    """The vectors of one input, one for each token."""
+
+    object: Literal["embeddings"]
+    index: int
+    embeddings: list[list[float] | list[int] | str]
+    tokenized_input: list[str] | None = Field(None, description="Only with return_tokenized_input.")
+
+
+class EmbeddingReply(BaseModel):
+    """One entry for each input, in order."""
+
+    model: str = Field(examples=[MODEL])
+    object: Literal["list"]
+    usage: Usage
+    data: list[Embedding | MultiEmbedding]
+
+
+class Document(BaseModel):
+    """A document as it was sent."""
+
+    text: str | None = None
+    image: str | None = None
+
+
+class Ranking(BaseModel):
+    """The score of one document; `index` is its position in the request."""
+
+    index: int
+    relevance_score: float
+    document: Document | None = Field(None, description="Left out if return_documents is false.")
+
+
+class RerankReply(BaseModel):
+    """The documents, best first."""
+
+    model: str
+    usage: Usage
+    results: list[Ranking]
+
+
+class FieldFault(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(examples=["body -> input -> 3 -> image"])
+    message: str
+    type: str
+    input: Any = Field(description="The value that was sent, shortened if it is long.")
+
+
+class OpenAIError(BaseModel):
+    """The same error as OpenAI's SDKs read it."""
+
+    message: str = Field(description="The detail.")
+    type: Literal["authentication_error", "rate_limit_error", "invalid_request_error", "server_error"]
+    code: str
+
+
+class Error(BaseModel):
+    """Every error has this shape."""
+
+    detail: str
+    code: str
+    request_id: str = Field(pattern="^[0-9a-fA-F]{32}$")
+    error: OpenAIError
+    errors: list[FieldFault] | None = Field(None, description="Only with 422: each wrong field.")
+
+
+class ModelEntry(BaseModel):
+    """A served model. `dimensions` and `max_tokens` are null while no worker is ready."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    tasks: list[str]
+    dimensions: int | None
+    max_tokens: int | None
+    vector_spaces: Spaces = Field(description=_SPACES)
+
+
+class ModelList(BaseModel):
+    """The served models."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class Status(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """For each pool `ready`, or why it is not. `reason` is why the whole router is not ready, else null."""
+
+    ready: bool
+    reason: str | None
+    pools: dict[str, str]
+    vector_spaces: Spaces = Field(description=_SPACES)
+
+
+class TargetLabels(BaseModel):
+    """Labels of all workers of a group."""
+
+    task: PoolName
+    version: str | None = Field(None, description="A pool with two versions is being upgraded.")
+
+
+class Targets(BaseModel):
+    """The workers of one pool, as in Prometheus' `http_sd` format."""
+
+    targets: list[str] = Field(examples=[["127.0.0.1:8101"]])
+    labels: TargetLabels
+
+
+class CommonHeaders(BaseModel):
+    """Headers of every reply."""
+
+    request_id: str = Field(alias="X-Request-Id", description="The id that was sent, or a new one.")
+    total: float = Field(alias="x-total-time", description="Milliseconds from the first byte to the reply.")
+    queue: float = Field(alias="x-queue-time", description="Milliseconds until a worker had the last input.")
+    inference: float = Field(
+        alias="x-inference-time", description="Milliseconds from then until the last vector had arrived."
+    )
+    overhead: float = Field(alias="x-router-overhead", description="Milliseconds that are neither of these.")
+
+
+class SpaceHeaders(BaseModel):
+    """Headers of every reply that holds results."""
+
+    space: str = Field(
+        alias="x-vector-space",
+        description="The vector space of each pool's results: `pool=space`, separated by commas.",
+    )
+
+
+class EmbeddingHeaders(SpaceHeaders):
+    """Headers of replies with embeddings."""
+
+    truncated: str = Field(
+        "",
+        alias="x-truncated-inputs",
+        description="Indexes of the inputs that `truncate` shortened, separated by commas.",
+    )
+    total_tokens: int = Field(0, alias="x-usage-total-tokens", description="Only with a matrix: tokens read.")
+    prompt_tokens: int = Field(
+        0, alias="x-usage-prompt-tokens", description="Only with a matrix: tokens read."
+    )
+
+
+class ChallengeHeaders(BaseModel):
+    """Headers of a reply to a request without a valid key."""
+
+    challenge: str = Field(alias="WWW-Authenticate", description="Bearer.")
+
+
+class LimitHeaders(BaseModel):
+    """Headers of every reply to a key with limits."""
+
+    request_limit: int = Field(
+        0, alias="X-RateLimit-Limit-Requests", description="Requests per minute, if the key has a limit."
+    )
+    request_remaining: int = Field(
+        0, alias="X-RateLimit-Remaining-Requests", description="Requests left now."
+    )
+    request_reset: str = Field(
+        "", alias="X-RateLimit-Reset-Requests", description="Time until all are available, such as 6m0s."
+    )
+    token_limit: int = Field(
+        0, alias="X-RateLimit-Limit-Tokens", description="Tokens per minute, if the key has a limit."
+    )
+    token_remaining: int = Field(0, alias="X-RateLimit-Remaining-Tokens", description="Tokens left now.")
+    token_reset: str = Field(
+        "", alias="X-RateLimit-Reset-Tokens", description="Time until all are available, such as 6m0s."
+    )
