@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from router.pool import suspects
 from router.pool.replica import State
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
@@ -47,15 +46,6 @@ async def test_deadly_input_spares_its_batch(count: int) -> None:
         statuses = [reply.status_code for reply in await asyncio.gather(*held, *others)]
         assert set(statuses) == {200}
         await router.until_idle()
-
-
-async def test_deadly_input_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspects, "REMEMBERED_SECONDS", 0.0)
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
-        for _ in range(2):
-            assert (await router.ask([DEADLY])).status_code == 400
-        assert worker.deaths == 4
 
 
 async def test_death_is_remembered_across_requests() -> None:
@@ -140,18 +130,3 @@ async def test_copies_of_a_deadly_input_count_as_one() -> None:
         assert statuses <= {400, 503}
         # Copies in flight at two workers may kill both before either death is known.
         assert sum(worker.deaths for worker in workers) <= 4
-
-
-async def test_one_death_counts_once_for_copies() -> None:
-    worker = FakeWorker(dimensions=64)
-    async with (
-        fake_workers(worker),
-        running_router(worker, hold_seconds=60, batch_items=1) as router,
-    ):
-        worker.mode = "held"
-        copies = [asyncio.create_task(router.ask(["the same"])) for _ in range(4)]
-        await worker.until_batches(4)
-        worker.mode = "healthy"
-        await worker.die()
-        await worker.start()
-        assert {reply.status_code for reply in await asyncio.gather(*copies)} == {200}
