@@ -27,22 +27,25 @@ class OpenLoop:
         self._router = router
         self._size = size
         self._sent: list[asyncio.Task[httpx.Response]] = []
+        self._done = 0
         self._more = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
         while True:
-            await eventually(lambda: len(self._sent) - self._done() < MOST_OPEN)
+            await eventually(lambda: len(self._sent) - self._done < MOST_OPEN)
             texts = [f"text {len(self._sent)} {index}" for index in range(self._size)]
-            self._sent.append(asyncio.create_task(self._router.ask(texts)))
+            task = asyncio.create_task(self._router.ask(texts))
+            task.add_done_callback(self._count)
+            self._sent.append(task)
             await asyncio.sleep(0.002)
 
     async def answered(self, count: int) -> None:
         """Wait for `count` more replies."""
-        goal = self._done() + count
-        await eventually(lambda: self._done() >= goal)
+        goal = self._done + count
+        await eventually(lambda: self._done >= goal)
 
-    def _done(self) -> int:
-        return sum(task.done() for task in self._sent)
+    def _count(self, _: asyncio.Task[httpx.Response]) -> None:
+        self._done += 1
 
     async def stop(self) -> dict[str, int]:
         """Stop, and count the outcomes: `ok`, a status with its reply, or an exception."""

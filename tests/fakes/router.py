@@ -16,7 +16,7 @@ from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fakes.worker import FakeWorker, vector_of
+from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
 from workers.shared import contract
 
 
@@ -167,3 +167,14 @@ async def running_router(
         server.stop()
         await serving
         listener.close()
+
+
+@asynccontextmanager
+async def one_worker(
+    mode: Mode = "healthy", **settings: Any
+) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
+    """A router in front of one worker."""
+    worker = FakeWorker()
+    worker.mode = mode
+    async with fake_workers(worker), running_router(worker, **settings) as router:
+        yield router, worker

@@ -8,7 +8,7 @@ import pytest
 from router.pool import breaker
 from router.pool.breaker import BreakerState
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -53,9 +53,8 @@ async def test_half_open_breaker_sends_one_batch(monkeypatch: pytest.MonkeyPatch
 async def test_open_breaker_of_only_replica_returns_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breaker, "LONGEST_OPEN_SECONDS", 3600.0)
     monkeypatch.setattr(breaker, "OPEN_SECONDS", 3600.0)
-    worker = FakeWorker()
-    worker.script.extend(["held", *["error"] * breaker.FAILURES_UNTIL_OPEN])  # type: ignore[list-item]
-    async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
+    async with one_worker(lanes=1, batch_items=1) as (router, worker):
+        worker.script.extend(["held", *["error"] * breaker.FAILURES_UNTIL_OPEN])  # type: ignore[list-item]
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
         pool = router.fleet.pools["retrieval"]

@@ -6,7 +6,7 @@ import pytest
 
 from router.pool.replica import State
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import check, eventually, running_router
+from tests.fakes.router import check, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -14,7 +14,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 async def test_repeated_kills_cause_no_errors(size: int) -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     async with fake_workers(*workers), running_router(*workers) as router:
-        for turn in range(4):
+        for turn in range(3):
             victim = workers[turn % 2]
             load = OpenLoop(router, size)
             await load.answered(20)
@@ -103,8 +103,7 @@ async def test_retry_avoids_the_failed_replica() -> None:
 @pytest.mark.parametrize("how", ["restarted", "reset"])
 async def test_lost_connection_to_only_replica_is_retried(how: str) -> None:
     """Restarted on its port, it leaves the router with a stale connection."""
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
         for number in range(5):
             if how == "reset":
                 worker.script.append("reset")
@@ -117,8 +116,7 @@ async def test_lost_connection_to_only_replica_is_retried(how: str) -> None:
 
 
 async def test_death_of_only_replica_returns_503() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(5)]
         await worker.until_batches(1)

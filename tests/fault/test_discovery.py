@@ -54,21 +54,6 @@ async def test_removed_replica_finishes_its_batch(path: Path) -> None:
         assert len(probers) == 1
 
 
-async def test_death_of_removed_replica_loses_nothing(path: Path) -> None:
-    staying, leaving = FakeWorker(), FakeWorker()
-    document = Document(path)
-    async with fake_workers(staying, leaving), discovering(document, leaving) as router:
-        await router.until_state(leaving, State.READY)
-        leaving.mode = "held"
-        asked = asyncio.create_task(router.ask(["a"]))
-        await leaving.until_batches(1)
-        document.name(staying)
-        await router.until_state(staying, State.READY)
-        await leaving.die()
-        assert (await asked).status_code == 200
-        await router.until_idle()
-
-
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_replacing_all_replicas_causes_no_errors(path: Path, at_once: bool) -> None:
     old, new = ([FakeWorker(dimensions=64) for _ in range(3)] for _ in range(2))

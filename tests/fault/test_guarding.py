@@ -99,9 +99,12 @@ async def test_key_file_is_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         {"ROUTER_WORKER_TOKENS": TOKEN},
         {"ROUTER_API_KEY": KEY},
         {"ROUTER_PORT": "http"},
+        {"ROUTER_PROT": "8080"},
+        {"ROUTER_WORKERS": "127.0.0.1:8101"},
+        {"ROUTER_WORKERS": "[]"},
     ],
 )
-async def test_settings_errors_hide_secrets(wrong: dict[str, str]) -> None:
+async def test_invalid_settings_exit_without_secrets(wrong: dict[str, str]) -> None:
     worker = '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]'
     given = {"ROUTER_WORKERS": worker, "ROUTER_WORKER_TOKEN": TOKEN, "ROUTER_API_KEYS": json.dumps([ENTRY])}
     process = await asyncio.create_subprocess_exec(
@@ -117,7 +120,7 @@ async def test_settings_errors_hide_secrets(wrong: dict[str, str]) -> None:
         output, _ = await process.communicate()
     assert process.returncode == os.EX_CONFIG
     assert next(iter(wrong)).removeprefix("ROUTER_").lower() in output.decode().lower()
-    assert not any(secret in output for secret in (KEY.encode(), TOKEN.encode()))
+    assert not any(secret in output for secret in (KEY.encode(), TOKEN.encode(), b"Traceback"))
 
 
 async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from router.serving import protocol
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.router import RunningRouter, eventually, running_router
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
+from tests.fakes.worker import FakeWorker
 from tests.fault.test_slow_clients import body_of_the_reply, connected, posted
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
@@ -36,8 +36,7 @@ async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str,
 @pytest.mark.parametrize("upgrade", [H2C, b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the head"])
 async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+    async with one_worker() as (router, worker), connected(router) as (reader, writer):
         for number in range(2):
             request = wanting(upgrade, [f"GET /live HTTP/1.1\r\n\r\n{number}"])
             at = {"whole": len(request), "before the body": request.index(b"\r\n\r\n") + 4}.get(cut, 70)
@@ -53,8 +52,7 @@ async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
 
 
 async def test_upgrade_in_a_pipeline_is_ignored() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(posted(["one"]) + wanting(H2C, ["two", "two"]) + posted(["three"] * 3))
         async with hang_guard():
             for count in (1, 2, 3):
@@ -110,9 +108,7 @@ async def test_slow_head_returns_408(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_head_timeout_spares_a_running_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the next head on its connection stalls."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
-    worker = FakeWorker()
-    worker.mode = "held"
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+    async with one_worker("held") as (router, worker), connected(router) as (reader, writer):
         request = posted(["one"])
         writer.write(request[:-1])
         await head_timeout(router)
@@ -135,10 +131,8 @@ async def head_timeout(router: RunningRouter) -> None:
 @asynccontextmanager
 async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
     """A router whose queue has no room until the worker's gate is opened."""
-    worker = FakeWorker()
-    worker.mode = "held"
     small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
-    async with fake_workers(worker), running_router(worker, **small, **settings) as router:
+    async with one_worker("held", **small, **settings) as (router, worker):
         asked = [asyncio.create_task(router.ask(["in the lane"]))]
         await worker.until_batches(1)
         asked.append(asyncio.create_task(router.ask(["in the queue"])))

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -19,9 +19,7 @@ async def leave(*asked: "asyncio.Task[object]") -> None:
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
 async def test_worker_request_is_cancelled(mode: str) -> None:
-    worker = FakeWorker()
-    worker.mode = mode  # type: ignore[assignment]
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker(mode) as (router, worker):
         asked = asyncio.create_task(router.ask(["a", "b"]))
         await worker.until_batches(1)
         await leave(asked)
@@ -32,8 +30,7 @@ async def test_worker_request_is_cancelled(mode: str) -> None:
 
 
 async def test_waiting_items_are_dropped() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -48,8 +45,7 @@ async def test_waiting_items_are_dropped() -> None:
 
 
 async def test_shared_batch_goes_on() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.extend(["held", "held"])
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -111,8 +107,7 @@ async def test_many_leaving_clients_leave_no_work() -> None:
 
 
 async def test_client_may_leave_while_sending() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
         url = router.client.base_url
         _, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")

@@ -6,21 +6,16 @@ import base64
 import pytest
 
 from router.pool.replica import State
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
 @pytest.mark.parametrize("by_header", [True, False])
 async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: bool) -> None:
-    worker = FakeWorker()
-    worker.mode = mode  # type: ignore[assignment]
     seconds = 60.0 if by_header else 0.5
     headers = {"x-request-timeout-seconds": "0.5"} if by_header else None
-    async with (
-        fake_workers(worker),
-        running_router(worker, request_timeout_seconds=seconds) as router,
-    ):
+    async with one_worker(mode, request_timeout_seconds=seconds) as (router, worker):
         reply = await router.ask(["a", "b"], headers=headers)
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         await worker.until_left(1)
@@ -31,8 +26,7 @@ async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: boo
 
 
 async def test_deadline_in_queue_sends_nothing() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -46,17 +40,15 @@ async def test_deadline_in_queue_sends_nothing() -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf", "3601"])
 async def test_invalid_deadline_returns_422(value: str) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, _):
         reply = await router.ask(["a"], headers={"x-request-timeout-seconds": value})
         assert reply.status_code == 422
         assert reply.json()["errors"][0]["field"] == "header -> x-request-timeout-seconds"
 
 
 async def test_full_queue_returns_429() -> None:
-    worker = FakeWorker()
     settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
-    async with fake_workers(worker), running_router(worker, **settings) as router:
+    async with one_worker(**settings) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -118,8 +110,7 @@ async def test_unserved_pool_returns_503() -> None:
 
 
 async def test_large_images_arrive_whole() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
         size = (56).to_bytes(4, "big")
         data = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + size + bytes(range(256)) * 20_000
         reply = await router.post(input=[{"image": base64.b64encode(data).decode()}] * 3)

@@ -12,9 +12,9 @@ from aiohttp import web
 from PIL import Image
 
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.worker import FakeWorker
 from workers.shared import contract
 
 OPEN = {"media_allowed_networks": ["127.0.0.1/32"]}
@@ -61,13 +61,7 @@ async def test_slow_image_delays_no_other_request() -> None:
         await gate.wait()
         return web.Response(body=png())
 
-    worker = FakeWorker()
-    async with (
-        fake_workers(worker),
-        site(slow) as server,
-        site(says(png("blue"))) as quick,
-        running_router(worker, **OPEN) as router,
-    ):
+    async with one_worker(**OPEN) as (router, _), site(slow) as server, site(says(png("blue"))) as quick:
         slow_ones = [
             asyncio.create_task(router.post(input=["a", {"image": f"{server.url}/{number}"}]))
             for number in range(8)
@@ -88,8 +82,7 @@ async def test_duplicate_url_is_fetched_once() -> None:
     async def by_path(request: web.Request) -> web.Response:
         return web.Response(body=png(request.path.strip("/")))
 
-    worker = FakeWorker()
-    async with fake_workers(worker), site(by_path) as server, running_router(worker, **OPEN) as router:
+    async with one_worker(**OPEN) as (router, worker), site(by_path) as server:
         wanted = ["red", "blue", "red", "red", "green", "blue"]
         items: list[Any] = [{"image": f"{server.url}/{colour}"} for colour in wanted]
         items[2] = {"url": items[2]["image"]}
@@ -104,12 +97,7 @@ async def test_duplicate_url_is_fetched_once() -> None:
 
 
 async def test_fetched_and_sent_image_embed_the_same() -> None:
-    worker = FakeWorker()
-    async with (
-        fake_workers(worker),
-        site(says(png("green"))) as server,
-        running_router(worker, **OPEN) as router,
-    ):
+    async with one_worker(**OPEN) as (router, _), site(says(png("green"))) as server:
         reply = await router.post(
             input=[{"image": server.url}, {"image": base64.b64encode(png("green")).decode()}], dimensions=8
         )
@@ -122,8 +110,7 @@ async def test_fetched_and_sent_image_embed_the_same() -> None:
 async def test_pdf_pages_are_items_in_order(form: str) -> None:
     document = pdf("red", "green", "blue")
     encoded = base64.b64encode(document).decode()
-    worker = FakeWorker()
-    async with fake_workers(worker), site(says(document)) as server, running_router(worker, **OPEN) as router:
+    async with one_worker(**OPEN) as (router, worker), site(says(document)) as server:
         value: Any = {
             "address": {"pdf": server.url},
             "base64": {"pdf": encoded},
@@ -160,11 +147,9 @@ async def test_media_errors_name_the_field() -> None:
                 return web.Response(body=png()[:16] + b"\x00\x01\x00\x00" * 2 + png()[24:])
         return web.Response(status=404)
 
-    worker = FakeWorker()
     async with (
-        fake_workers(worker),
+        one_worker(max_image_bytes=10_000, max_pdf_bytes=5_000, **OPEN) as (router, worker),
         site(by_path) as server,
-        running_router(worker, max_image_bytes=10_000, max_pdf_bytes=5_000, **OPEN) as router,
     ):
         for path, status, code in (
             ("missing.png", 400, "INPUT_MEDIA_UNREACHABLE"),
@@ -190,8 +175,7 @@ async def test_media_errors_name_the_field() -> None:
 
 
 async def test_pdf_with_too_many_pages_returns_413() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, max_pdf_pages=2) as router:
+    async with one_worker(max_pdf_pages=2) as (router, _):
         for colours, status in ((["red"] * 2, 200), (["red"] * 3, 413)):
             reply = await router.post(input={"pdf": base64.b64encode(pdf(*colours)).decode()})
             assert reply.status_code == status
@@ -200,8 +184,7 @@ async def test_pdf_with_too_many_pages_returns_413() -> None:
 
 
 async def test_private_addresses_are_refused() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), site(says(png())) as server, running_router(worker) as router:
+    async with one_worker() as (router, worker), site(says(png())) as server:
         reply = await router.post(input={"image": server.url})
         assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
         reply = await router.post(input={"image": f"http://{worker.address}{contract.INFO_PATH}"})
@@ -210,12 +193,7 @@ async def test_private_addresses_are_refused() -> None:
 
 
 async def test_media_fetch_can_be_disabled() -> None:
-    worker = FakeWorker()
-    async with (
-        fake_workers(worker),
-        site(says(png())) as server,
-        running_router(worker, media_fetch=False, **OPEN) as router,
-    ):
+    async with one_worker(media_fetch=False, **OPEN) as (router, _), site(says(png())) as server:
         for value in ({"image": server.url}, {"pdf": server.url}):
             reply = await router.post(input=value)
             assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
@@ -225,11 +203,9 @@ async def test_media_fetch_can_be_disabled() -> None:
 
 
 async def test_fetched_bytes_are_bounded_per_request() -> None:
-    worker = FakeWorker()
     async with (
-        fake_workers(worker),
+        one_worker(max_body_bytes=20_000, **OPEN) as (router, _),
         site(says(png() + bytes(6_000))) as server,
-        running_router(worker, max_body_bytes=20_000, **OPEN) as router,
     ):
         items = [{"image": f"{server.url}/{number}"} for number in range(4)]
         assert (await router.post(input=items[:3])).status_code == 200
@@ -241,8 +217,7 @@ async def test_failed_fetch_cancels_the_others() -> None:
     async def by_path(request: web.Request) -> web.StreamResponse:
         return web.Response(status=404) if request.path == "/bad" else await hangs(request)
 
-    worker = FakeWorker()
-    async with fake_workers(worker), site(by_path) as server, running_router(worker, **OPEN) as router:
+    async with one_worker(**OPEN) as (router, _), site(by_path) as server:
         reply = await router.post(input=[{"image": f"{server.url}/{path}"} for path in ("slow", "bad")])
         assert refused(reply)[:2] == (400, "INPUT_MEDIA_UNREACHABLE")
         assert "input -> 1" in refused(reply)[2]
@@ -252,8 +227,7 @@ async def test_failed_fetch_cancels_the_others() -> None:
 
 
 async def test_leaving_client_cancels_its_fetches() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
+    async with one_worker(**OPEN) as (router, worker), site(hangs) as server:
         task = asyncio.create_task(router.post(input={"image": server.url}))
         await server.until_requests(1)
         task.cancel()
@@ -264,8 +238,7 @@ async def test_leaving_client_cancels_its_fetches() -> None:
 
 
 async def test_deadline_cancels_fetches() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), site(hangs) as server, running_router(worker, **OPEN) as router:
+    async with one_worker(**OPEN) as (router, _), site(hangs) as server:
         reply = await router.post(input={"image": server.url}, headers={"x-request-timeout-seconds": "0.1"})
         assert refused(reply)[:2] == (504, "SERVICE_TIMEOUT")
         # The deadline may end before the fetch starts.
@@ -276,9 +249,8 @@ async def test_deadline_cancels_fetches() -> None:
 
 
 async def test_page_error_names_the_page() -> None:
-    worker = FakeWorker()
-    worker.failing_index = 1
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
+        worker.failing_index = 1
         reply = await router.post(input={"pdf": base64.b64encode(pdf("red", "blue")).decode()})
         assert refused(reply)[:2] == (400, "INPUT_MEDIA_INVALID")
         assert refused(reply)[2].startswith("body -> input -> pdf, page 2: ")

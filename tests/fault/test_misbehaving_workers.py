@@ -11,7 +11,7 @@ from router.pool import replica as replica_module
 from router.pool.breaker import FAILURES_UNTIL_OPEN
 from router.pool.dispatcher import MAX_RETRIES
 from router.pool.replica import State
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
 from workers.shared.contract import ROUTER_HEADER
 
@@ -66,9 +66,8 @@ async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
 async def test_failing_only_replica_returns_500(mode: Mode) -> None:
     """But a failure that passes is retried."""
-    worker = FakeWorker()
-    worker.script.extend([mode] * MAX_RETRIES)
-    async with fake_workers(worker), running_router(worker, **patience(mode)) as router:
+    async with one_worker(**patience(mode)) as (router, worker):
+        worker.script.extend([mode] * MAX_RETRIES)
         assert (await router.ask(["a"])).status_code == 200
         worker.mode = mode
         reply = await router.ask(["b"])
@@ -91,9 +90,8 @@ async def test_invalid_vector_is_never_returned(mode: Mode, fields: dict[str, ob
 
 @pytest.mark.parametrize("mode", ["cut", "short"])
 async def test_finished_items_are_not_retried(mode: Mode) -> None:
-    worker = FakeWorker()
-    worker.script.append(mode)
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
+        worker.script.append(mode)
         assert (await router.ask(list("abcdef"))).status_code == 200
         counts = attempts(worker)
         assert set(counts) == set("abcdef")
@@ -136,9 +134,7 @@ async def test_overload_uses_no_tries() -> None:
 
 
 async def test_overload_until_the_deadline_returns_504() -> None:
-    worker = FakeWorker()
-    worker.mode = "overloaded"
-    async with fake_workers(worker), running_router(worker, request_timeout_seconds=0.5) as router:
+    async with one_worker("overloaded", request_timeout_seconds=0.5) as (router, _):
         reply = await router.ask(["a"])
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         await router.until_idle()
@@ -146,10 +142,9 @@ async def test_overload_until_the_deadline_returns_504() -> None:
 
 async def test_overload_of_bulk_does_not_delay_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_module, "LONGEST_PAUSE_SECONDS", 3600.0)
-    worker = FakeWorker()
-    worker.script.append("overloaded")
-    worker.wait = "3600"
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
+        worker.script.append("overloaded")
+        worker.wait = "3600"
         bulk = asyncio.create_task(router.ask(["bulk"], headers={"x-priority": "bulk"}))
         await worker.until_batches(1)
         assert (await router.ask(["query"])).status_code == 200
@@ -160,10 +155,9 @@ async def test_overload_of_bulk_does_not_delay_queries(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("wait", ["soon", "nan", "-1", "0", "inf", "1e9"])
 async def test_invalid_wait_header_is_ignored(wait: str) -> None:
-    worker = FakeWorker()
-    worker.script.append("overloaded")
-    worker.wait = wait
-    async with fake_workers(worker), running_router(worker, request_timeout_seconds=30) as router:
+    async with one_worker(request_timeout_seconds=30) as (router, worker):
+        worker.script.append("overloaded")
+        worker.wait = wait
         assert (await router.ask(["a"])).status_code == 200
 
 
@@ -177,10 +171,7 @@ async def test_router_identifies_itself() -> None:
 
 
 async def test_draining_only_replica_returns_503() -> None:
-    worker = FakeWorker()
-    worker.mode = "draining"
-    worker.ready = True
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker("draining") as (router, worker):
         worker.ready = False
         reply = await router.ask(["a"])
         assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
@@ -198,8 +189,7 @@ async def test_draining_only_replica_returns_503() -> None:
     ],
 )
 async def test_item_failure_spares_its_batch(text: str, status: int, code: str) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -234,9 +224,8 @@ async def test_endless_reply_releases_its_lane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call, "END_SECONDS", 0.05)
-    worker = FakeWorker()
-    worker.script.extend(["endless"] * 4)
-    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
+    async with one_worker(hold_seconds=60) as (router, worker):
+        worker.script.extend(["endless"] * 4)
         for _ in range(8):
             assert (await router.ask(["a"])).status_code == 200
         await router.until_idle()

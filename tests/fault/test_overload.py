@@ -9,7 +9,7 @@ from router.pool import breaker, dispatcher, retry_budget
 from router.pool.dispatcher import MAX_RETRIES
 from router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 BULK = {"x-priority": "bulk"}
@@ -73,10 +73,8 @@ async def test_hopeless_deadline_returns_429() -> None:
 
 
 async def test_refused_requests_count_as_demand() -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
     small = {"lanes": 1, "batch_items": 1, "max_items": 2, "max_pdf_pages": 1, "queue_items": 2}
-    async with fake_workers(worker), running_router(worker, **small) as router:
+    async with one_worker("held", **small) as (router, worker):
         pool = router.fleet.pools["retrieval"]
         asked = [asyncio.create_task(router.ask(["a text"]))]
         await worker.until_batches(1)
@@ -112,9 +110,7 @@ async def test_unmeasured_replicas_share_batches() -> None:
 
 
 async def test_bulk_leaves_a_lane_for_queries() -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
-    async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
+    async with one_worker("held", lanes=4, batch_items=1) as (router, worker):
         bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(20)], headers=BULK))
         await worker.until_batches(3)
         await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 17)
@@ -128,8 +124,7 @@ async def test_bulk_leaves_a_lane_for_queries() -> None:
 
 async def test_bulk_has_one_lane_beside_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "QUERIES_SECONDS", 3600.0)
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=4, batch_items=1) as router:
+    async with one_worker(lanes=4, batch_items=1) as (router, worker):
         assert (await router.ask(["a query"])).status_code == 200
         worker.mode = "held"
         bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(20)], headers=BULK))

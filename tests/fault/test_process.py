@@ -1,16 +1,13 @@
-"""The router as a process: start, stop, and invalid settings."""
+"""The router as a process: start and stop."""
 
 import asyncio
-import json
-import os
 import signal
-import sys
 
 import pytest
 
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.process import ROOT, router_process, until_refused
-from tests.fakes.router import check, workers_setting
+from tests.fakes.process import router_process, until_refused
+from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -40,28 +37,3 @@ async def test_stop_signal_finishes_accepted_work(how: signal.Signals) -> None:
             check(reply, [f"text {number}"])
         async with hang_guard():
             assert await router.process.wait() == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"ROUTER_PROT": "8080"}, "ROUTER_PROT"),
-        ({"ROUTER_PORT": "http"}, "ROUTER_PORT"),
-        ({"ROUTER_WORKERS": "127.0.0.1:8101"}, "JSON"),
-        ({"ROUTER_WORKERS": "[]"}, "at least one worker"),
-    ],
-)
-async def test_invalid_settings_exit_without_traceback(settings: dict[str, str], says: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "router",
-        env=os.environ | {"ROUTER_WORKERS": json.dumps(workers_setting([FakeWorker(port=1)]))} | settings,
-        cwd=ROOT,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with hang_guard():
-        _, output = await process.communicate()
-    assert process.returncode == os.EX_CONFIG
-    assert says in output.decode()
-    assert "Traceback" not in output.decode()

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from tests.fakes.router import RunningRouter, running_router
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.router import RunningRouter, one_worker
 
 # A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
@@ -45,8 +44,7 @@ async def others_are_answered(router: RunningRouter) -> None:
 
 
 async def test_slow_reader_delays_no_other_client() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(posted(LARGE))
         # The reply has begun; nothing more is read until others are answered.
         assert await reader.read(1) == b"H"
@@ -58,8 +56,7 @@ async def test_slow_reader_delays_no_other_client() -> None:
 
 
 async def test_client_may_leave_during_a_reply() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, _):
         async with connected(router) as (reader, writer):
             writer.write(posted(LARGE))
             assert await reader.read(1) == b"H"
@@ -69,8 +66,7 @@ async def test_client_may_leave_during_a_reply() -> None:
 
 
 async def test_slow_sender_delays_no_other_client() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         request = posted(["slowly"])
         for part in (request[:20], request[20:-5]):
             writer.write(part)

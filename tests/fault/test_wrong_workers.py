@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from router.pool.replica import State
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -23,8 +23,7 @@ async def test_worker_of_another_task_is_refused() -> None:
 
 
 async def test_worker_may_not_change_its_task() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, probe_seconds=0.02) as router:
+    async with one_worker(probe_seconds=0.02) as (router, worker):
         assert (await router.ask(["a"])).status_code == 200
         await worker.die()
         await router.until_state(worker, State.DOWN)
@@ -36,8 +35,7 @@ async def test_worker_may_not_change_its_task() -> None:
 
 async def test_swapped_worker_returns_no_vectors() -> None:
     """It restarts with another task before the next probe."""
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+    async with one_worker() as (router, worker):
         assert (await router.ask(["a"])).status_code == 200
         await worker.die()
         worker.info = msgspec.structs.replace(worker.info, task="code")
@@ -64,8 +62,7 @@ async def test_worker_of_other_dimensions_is_refused() -> None:
 
 
 async def test_unreadable_info_is_refused() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, wait=False, probe_seconds=0.02) as router:
+    async with one_worker(wait=False, probe_seconds=0.02) as (router, worker):
         worker.info = None  # type: ignore[assignment]
         await eventually(lambda: "invalid" in router.replica(worker).reason)
         assert (await router.ask(["a"])).status_code == 503
