@@ -9,6 +9,8 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.fakes.hang_guard import hang_guard
+
 
 class Collector:
     """Collects `spans` and the `services` that sent them; `broken` makes it answer 500."""
@@ -28,7 +30,7 @@ class Collector:
 
     async def until(self, name: str, count: int) -> list[Span]:
         """Wait for `count` spans of that name, and return them."""
-        async with asyncio.timeout(20):
+        async with hang_guard():
             while len(self.named(name)) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return self.named(name)

@@ -8,6 +8,8 @@ import httpx
 
 from tests.fakes.router import eventually
 
+MOST_OPEN = 100
+
 
 class Asked(Protocol):
     """A router that embeds texts."""
@@ -16,28 +18,34 @@ class Asked(Protocol):
 
 
 class OpenLoop:
-    """Sends a request of `size` texts every 2 ms until `stop`."""
+    """Sends a request of `size` texts every 2 ms until `stop`.
+
+    It pauses while `MOST_OPEN` requests have no reply, so that a slow machine builds no backlog.
+    """
 
     def __init__(self, router: Asked, size: int = 1) -> None:
         self._router = router
         self._size = size
         self._sent: list[asyncio.Task[httpx.Response]] = []
+        self._done = 0
         self._more = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
         while True:
+            await eventually(lambda: len(self._sent) - self._done < MOST_OPEN)
             texts = [f"text {len(self._sent)} {index}" for index in range(self._size)]
-            self._sent.append(asyncio.create_task(self._router.ask(texts)))
+            task = asyncio.create_task(self._router.ask(texts))
+            task.add_done_callback(self._count)
+            self._sent.append(task)
             await asyncio.sleep(0.002)
 
     async def answered(self, count: int) -> None:
         """Wait for `count` more replies."""
-        goal = self._done() + count
-        # Generous: on a slow machine requests pile up.
-        await eventually(lambda: self._done() >= goal, seconds=120)
+        goal = self._done + count
+        await eventually(lambda: self._done >= goal)
 
-    def _done(self) -> int:
-        return sum(task.done() for task in self._sent)
+    def _count(self, _: asyncio.Task[httpx.Response]) -> None:
+        self._done += 1
 
     async def stop(self) -> dict[str, int]:
         """Stop, and count the outcomes: `ok`, a status with its reply, or an exception."""

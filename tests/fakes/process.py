@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
 
@@ -40,7 +41,7 @@ class Process:
 
     async def until_it_answers(self, path: str) -> None:
         """Poll until it answers 200."""
-        async with asyncio.timeout(20):
+        async with hang_guard():
             while not await self.answers(path):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -52,7 +53,7 @@ class Process:
         """Send `signals` one after the other, and wait for the exit code."""
         for number in signals:
             self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with hang_guard():
             return await self.process.wait()
 
 
@@ -67,7 +68,7 @@ async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator
         **settings,
     }
     url = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=GUARD_SECONDS, trust_env=False) as client:
         router = Process(environment, client)
         await router.start()
         try:
@@ -80,7 +81,7 @@ async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator
 
 async def until_refused(url: str) -> None:
     """Wait until connections are refused."""
-    async with asyncio.timeout(20):
+    async with hang_guard():
         while True:
             async with httpx.AsyncClient(trust_env=False) as client:
                 try:

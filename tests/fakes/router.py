@@ -15,7 +15,8 @@ from router.pool.fleet import Fleet
 from router.pool.replica import Replica, State
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
-from tests.fakes.worker import FakeWorker, vector_of
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
 from workers.shared import contract
 
 
@@ -102,7 +103,7 @@ class RunningRouter:
         )
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
     """Poll until `condition` holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
@@ -153,7 +154,9 @@ async def running_router(
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     limits = httpx.Limits(max_connections=None)
     try:
-        async with httpx.AsyncClient(base_url=address, timeout=30, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=address, timeout=GUARD_SECONDS, limits=limits, trust_env=False
+        ) as client:
             router = RunningRouter(app, client)
             assert (await client.get("/live")).status_code == 200
             if wait:
@@ -164,3 +167,14 @@ async def running_router(
         server.stop()
         await serving
         listener.close()
+
+
+@asynccontextmanager
+async def one_worker(
+    mode: Mode = "healthy", **settings: Any
+) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
+    """A router in front of one worker."""
+    worker = FakeWorker()
+    worker.mode = mode
+    async with fake_workers(worker), running_router(worker, **settings) as router:
+        yield router, worker

@@ -7,6 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.hang_guard import hang_guard
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -34,7 +36,7 @@ class Site:
 
     async def until_requests(self, count: int) -> None:
         """Wait until `count` requests have arrived."""
-        async with self.arrived, asyncio.timeout(10):
+        async with self.arrived, hang_guard():
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
 

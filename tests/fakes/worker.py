@@ -20,6 +20,7 @@ import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from tests.fakes.hang_guard import hang_guard
 from workers.admission import Admission, Stay
 from workers.shared import contract
 
@@ -101,7 +102,8 @@ class FakeWorker:
     """A fake worker. Set `mode` for all batches, or `script` for the next ones, and `info` before probes.
 
     `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
-    `vectors_of` names the pool whose vectors it returns. `admission` limits batches as in a real worker.
+    `vectors_of` names the pool whose vectors it returns. `failing_index` fails that item of each batch.
+    `admission` limits batches as in a real worker.
 
     Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
     batches; `company`, the value of `active` at each batch's start; `deaths`, processes that a deadly text
@@ -137,6 +139,7 @@ class FakeWorker:
         self.active = 0
         self.deaths = 0
         self.returns = True
+        self.failing_index: int | None = None
         self.admission: Admission | None = None
         self.company: list[int] = []
         self._dying: asyncio.Task[None] | None = None
@@ -213,7 +216,7 @@ class FakeWorker:
 
     async def _until(self, condition: object) -> None:
         assert callable(condition)
-        async with self._changed, asyncio.timeout(10):
+        async with self._changed, hang_guard():
             await self._changed.wait_for(condition)
 
     async def _notify(self) -> None:
@@ -327,6 +330,8 @@ class FakeWorker:
         for code in FAILURES:
             if text.startswith(f"!{code}"):
                 return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
+        if index == self.failing_index:
+            return contract.encode_frame(contract.Failure(index, "media_invalid", "the worker says no"))
         vector = vector_of(self.vectors_of, item, self.info.dimensions, query_of(item, batch))
         shape, data = vector.shape, vector.data
         match mode:

@@ -1,4 +1,4 @@
-"""Probing fast enough for a test, and no settings from outside."""
+"""A clean environment, and fast probes."""
 
 import os
 

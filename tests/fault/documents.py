@@ -1,4 +1,4 @@
-"""A document that names workers, in a file, and a router that looks there all the time."""
+"""A discovery document in a file, and a router that reads it often."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.fakes.worker import FakeWorker
 
 
 class Document:
-    """A file that names workers."""
+    """A file that lists workers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class Document:
         fewest: str | None = "0",
         versions: Mapping[FakeWorker, str] | None = None,
     ) -> None:
-        """Name these, and only these, and pools that are `empty` and may have so few replicas."""
+        """List only `workers`, and `empty` pools with `fewest` as `min_replicas`."""
         named = workers_setting(workers)
         for group, worker in zip(named, workers, strict=True):
             if versions is not None:
@@ -34,7 +34,7 @@ class Document:
         self.write(json.dumps([*named, *without]))
 
     def write(self, text: str) -> None:
-        """Write as whoever does not want to be read in between."""
+        """Replace the file atomically."""
         new = self.path.with_suffix(".new")
         new.write_text(text)
         os.replace(new, self.path)
@@ -47,7 +47,7 @@ class Document:
 async def discovering(
     source: Document | str, *workers: FakeWorker, **settings: Any
 ) -> AsyncIterator[RunningRouter]:
-    """A router that looks there all the time; a document names `workers` first."""
+    """A router that reads `source` every 10 ms; a document lists `workers` first."""
     if isinstance(source, Document) and workers:
         source.name(*workers)
     location = source if isinstance(source, str) else source.path

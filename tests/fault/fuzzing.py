@@ -1,4 +1,4 @@
-"""A router that can be reached from other threads, and what each of its replies must be."""
+"""A router in a thread, and checks that hold for each of its replies."""
 
 import asyncio
 import re
@@ -13,32 +13,31 @@ import numpy as np
 import uvloop
 
 from router.errors import all_errors
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from workers.shared import contract
 
-# What no request here comes near; one that takes as long hangs.
-HANGS_SECONDS = 20.0
 MAX_ITEMS = 32
 DIMENSIONS = 64
 
 
 class Target:
-    """A running router and its address. Fetching media is off: nothing leaves the machine."""
+    """A running router and its address. Media fetching is off, so nothing leaves the machine."""
 
     def __init__(self, router: RunningRouter, loop: asyncio.AbstractEventLoop) -> None:
         self.url = str(router.client.base_url)
         self._router = router
-        self._loop = loop
+        self.loop = loop
 
     def until_idle(self) -> None:
-        """Return once nothing waits and nothing is in flight; fails when something was left behind."""
-        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self._loop).result(HANGS_SECONDS)
+        """Wait until nothing waits or is in flight; fails when something was left behind."""
+        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self.loop).result(GUARD_SECONDS)
 
 
 @contextmanager
 def running_target() -> Iterator[Target]:
-    """A router with one worker for each pool, in a thread with an event loop of its own."""
+    """A router with a worker per pool, in a thread with its own event loop."""
     started: Future[Target] = Future()
     stop = asyncio.Event()
 
@@ -63,16 +62,16 @@ def running_target() -> Iterator[Target]:
     thread = Thread(target=run)
     thread.start()
     try:
-        target = started.result(HANGS_SECONDS)
+        target = started.result(GUARD_SECONDS)
         yield target
         target.until_idle()
-        target._loop.call_soon_threadsafe(stop.set)
+        target.loop.call_soon_threadsafe(stop.set)
     finally:
-        thread.join(HANGS_SECONDS)
+        thread.join(GUARD_SECONDS)
 
 
 def check_reply(reply: httpx.Response) -> None:
-    """Fail unless `reply` is a whole answer or a whole error, as docs/API.md has them."""
+    """Fail unless `reply` is a complete result or error as in docs/API.md."""
     assert re.fullmatch("[0-9a-fA-F]{32}", reply.headers["x-request-id"])
     if reply.status_code == 200:
         check_vectors(reply)
@@ -81,7 +80,7 @@ def check_reply(reply: httpx.Response) -> None:
 
 
 def check_error(reply: httpx.Response) -> None:
-    """Fail unless `reply` is an error of the client's making, of exactly the one shape."""
+    """Fail unless `reply` is a 4xx error with the documented fields."""
     assert 400 <= reply.status_code < 500, reply.text
     error: dict[str, Any] = reply.json()
     assert (reply.status_code, error["code"]) in [(kind.status, kind.code) for kind in all_errors()]
@@ -97,7 +96,7 @@ def check_error(reply: httpx.Response) -> None:
     for fault in error["errors"]:
         assert set(fault) == {"field", "message", "type", "input"}
         assert re.match(r"(body|header)( -> |$)", fault["field"]), fault
-        # The tags of the schema's own branches are nobody's fields.
+        # The tags of schema branches are not fields.
         assert "|" not in fault["field"] or "|" in reply.request.content.decode(errors="replace")
         assert fault["message"]
         assert fault["type"]
@@ -107,7 +106,7 @@ def check_error(reply: httpx.Response) -> None:
 
 
 def check_vectors(reply: httpx.Response) -> None:
-    """Fail unless every entry is in its place, finite and as wide as the first."""
+    """Fail unless entries are in order, finite and of equal length."""
     if reply.headers["content-type"] != "application/json":
         return
     body: dict[str, Any] = reply.json()

@@ -12,6 +12,7 @@ import pytest
 
 from deploy.common.child_process import ChildProcess, StartFailed
 from deploy.common.process_guard import Guard
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 
 # Ignores SIGTERM, starts a child, and writes both process IDs to a file.
@@ -50,41 +51,41 @@ async def numbers(path: Path) -> list[psutil.Process]:
     ]
 
 
-async def test_a_slow_child_is_killed_with_its_group(tmp_path: Path, guard: Guard) -> None:
+async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path, guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ, guard)
     processes = await numbers(tmp_path / "pids")
     assert child.code is None
     await child.stop(0.1)
     assert child.code == -signal.SIGKILL
-    assert not psutil.wait_procs(processes, 10)[1]
+    assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
 
 
-async def test_a_child_stops_on_sigterm(guard: Guard) -> None:
+async def test_child_stops_on_sigterm(guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
     await child.stop(20)
     assert child.code == -signal.SIGTERM
 
 
-async def test_a_killed_parent_ends_all_children(tmp_path: Path) -> None:
+async def test_killed_parent_ends_all_children(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")]
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *command)
     processes = await numbers(tmp_path / "pids")
     parent.kill()
     await parent.wait()
-    assert not psutil.wait_procs(processes, 10)[1]
+    assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
 
 
 async def never() -> bool:
     return False
 
 
-async def test_an_end_while_starting_is_an_error(guard: Guard) -> None:
+async def test_early_exit_fails_the_start(guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ, guard)
     with pytest.raises(StartFailed, match="the child ended with 3"):
         await child.until(never, 60, "the child")
 
 
-async def test_a_slow_start_is_an_error(guard: Guard) -> None:
+async def test_slow_start_fails(guard: Guard) -> None:
     child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
     with pytest.raises(StartFailed, match="not ready"):
         await child.until(never, 0.1, "the child")

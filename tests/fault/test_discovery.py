@@ -1,4 +1,4 @@
-"""Workers that come and go while the router serves: by a file, and by an address that serves the document."""
+"""Workers that are added and removed while the router serves, by a file or an HTTP source."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from router.pool.discovery import Discovery, source_of
 from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
@@ -21,7 +22,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "workers.json"
 
 
-async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
+async def test_added_replica_gets_batches(path: Path) -> None:
     old, new = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(old, new), discovering(document, old) as router:
@@ -33,7 +34,7 @@ async def test_a_replica_added_under_load_takes_work(path: Path) -> None:
         await router.until_idle()
 
 
-async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotten(path: Path) -> None:
+async def test_removed_replica_finishes_its_batch(path: Path) -> None:
     staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     document = Document(path)
     async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
@@ -44,7 +45,7 @@ async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotte
         document.name(staying)
         await eventually(lambda: not router.knows(leaving))
         await load.answered(30)
-        assert len(leaving.batches) == 1, "it was given more after it was removed"
+        assert len(leaving.batches) == 1, "a removed replica got a batch"
         leaving.gate.set()
         assert set(await load.stop()) == {"ok"}
         assert leaving.left == 0
@@ -53,23 +54,8 @@ async def test_a_replica_removed_under_load_finishes_what_it_has_and_is_forgotte
         assert len(probers) == 1
 
 
-async def test_a_removed_replica_that_dies_loses_nothing(path: Path) -> None:
-    staying, leaving = FakeWorker(), FakeWorker()
-    document = Document(path)
-    async with fake_workers(staying, leaving), discovering(document, leaving) as router:
-        await router.until_state(leaving, State.READY)
-        leaving.mode = "held"
-        asked = asyncio.create_task(router.ask(["a"]))
-        await leaving.until_batches(1)
-        document.name(staying)
-        await router.until_state(staying, State.READY)
-        await leaving.die()
-        assert (await asked).status_code == 200
-        await router.until_idle()
-
-
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: Path, at_once: bool) -> None:
+async def test_replacing_all_replicas_causes_no_errors(path: Path, at_once: bool) -> None:
     old, new = ([FakeWorker(dimensions=64) for _ in range(3)] for _ in range(2))
     document = Document(path)
     async with fake_workers(*old, *new), discovering(document, *old) as router:
@@ -85,7 +71,7 @@ async def test_all_replicas_are_replaced_under_load_and_no_client_notices(path: 
         await router.until_idle()
 
 
-async def test_what_waits_for_a_pool_that_disappears_is_refused_and_what_it_has_is_finished(
+async def test_removed_pool_refuses_waiting_items(
     path: Path,
 ) -> None:
     worker, other = FakeWorker(), FakeWorker("code")
@@ -111,7 +97,7 @@ async def test_what_waits_for_a_pool_that_disappears_is_refused_and_what_it_has_
         assert (await router.ask(["d"])).status_code == 200
 
 
-async def test_a_pool_that_appears_serves(path: Path) -> None:
+async def test_added_pool_serves(path: Path) -> None:
     first, second = FakeWorker("code"), FakeWorker()
     document = Document(path)
     async with fake_workers(first, second), discovering(document, first) as router:
@@ -121,7 +107,7 @@ async def test_a_pool_that_appears_serves(path: Path) -> None:
         assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_an_address_that_moves_to_another_pool_serves_that_one(path: Path) -> None:
+async def test_address_moves_to_another_pool(path: Path) -> None:
     worker = FakeWorker()
     document = Document(path)
     async with fake_workers(worker), discovering(document, worker) as router:
@@ -137,29 +123,26 @@ BROKEN = ["", "[]", "[", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "musi
 
 
 @pytest.mark.parametrize("text", BROKEN)
-async def test_a_broken_document_changes_nothing_and_is_told_once(
+async def test_broken_document_is_logged_once_and_ignored(
     path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker, new = FakeWorker(), FakeWorker()
-    document = Document(path)
-    async with fake_workers(worker, new), discovering(document, worker) as router:
-        discovery = router.fleet._discovery
-        assert discovery is not None
-        await router.until_state(worker, State.READY)
-        document.write(text) if text is not None else document.remove()
-        await eventually(lambda: discovery.trouble is not None)
-        for _ in range(5):
-            await discovery.look()
-        assert (await router.ask(["a"])).status_code == 200
-        assert (await router.client.get("/ready")).status_code == 200
-        told = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert len(told) == 1
-        document.name(new)
-        await router.until_state(new, State.READY)
-        assert discovery.trouble is None
+    document, applied = Document(path), []
+    discovery = Discovery(source_of(str(path), None, 1), "the document", 1, applied.append)
+    document.name(FakeWorker(port=1))
+    await discovery.look()
+    document.remove() if text is None else document.write(text)
+    for _ in range(3):
+        await discovery.look()
+        assert discovery.trouble is not None
+    assert len(applied) == 1
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    document.name(FakeWorker(port=2))
+    await discovery.look()
+    assert discovery.trouble is None
+    assert len(applied) == 2
 
 
-async def test_a_router_starts_before_its_document_and_says_what_it_waits_for(path: Path) -> None:
+async def test_router_starts_without_its_document(path: Path) -> None:
     worker = FakeWorker()
     document = Document(path)
     async with fake_workers(worker), discovering(document) as router:
@@ -174,7 +157,7 @@ async def test_a_router_starts_before_its_document_and_says_what_it_waits_for(pa
 
 
 class Source:
-    """A server of the document that can be told to misbehave."""
+    """An HTTP server of the document, with a chosen status and content type."""
 
     def __init__(self) -> None:
         self.workers: Sequence[FakeWorker] = ()
@@ -218,20 +201,18 @@ async def source() -> AsyncIterator[Source]:
     await source.stop()
 
 
-async def test_a_source_that_dies_and_comes_back_is_followed_again(source: Source) -> None:
+async def test_http_source_may_stop_and_return(source: Source, caplog: pytest.LogCaptureFixture) -> None:
     old, new = FakeWorker(), FakeWorker()
     source.workers = [old]
     async with (
         fake_workers(old, new),
         discovering(source.url, discovery_token="a secret") as router,
     ):
-        discovery = router.fleet._discovery
-        assert discovery is not None
         await router.until_state(old, State.READY)
         assert source.seen["Authorization"] == "Bearer a secret"
         assert source.seen["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
         await source.stop()
-        await eventually(lambda: discovery.trouble is not None)
+        await eventually(lambda: "cannot be used" in caplog.text)
         assert (await router.ask(["a"])).status_code == 200
         source.workers = [new]
         await source.start()
@@ -243,7 +224,7 @@ async def test_a_source_that_dies_and_comes_back_is_followed_again(source: Sourc
     ("status", "content_type", "says"),
     [(500, "application/json", "500"), (204, "application/json", "204"), (200, "text/plain", "text/plain")],
 )
-async def test_what_is_no_http_sd_reply_is_not_read(
+async def test_invalid_http_sd_reply_is_ignored(
     source: Source, status: int, content_type: str, says: str
 ) -> None:
     worker = FakeWorker()

@@ -1,4 +1,4 @@
-"""Bodies that nobody meant to send, and some that were nearly right: an answer or an error, never a 500."""
+"""Fuzzing of request bodies: each gets a valid result or a valid 4xx error."""
 
 import base64
 import json
@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fault.fuzzing import (
     DIMENSIONS,
-    HANGS_SECONDS,
     MAX_ITEMS,
     Target,
     check_error,
@@ -24,7 +24,7 @@ from tests.fault.fuzzing import (
 
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-# The smallest GIF, PNG's first bytes, and what is no image at all.
+# A valid GIF, and broken or foreign files.
 GIF = (
     b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\0\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
 )
@@ -42,7 +42,7 @@ def target() -> Iterator[Target]:
 
 @pytest.fixture(scope="module")
 def client(target: Target) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=target.url, timeout=HANGS_SECONDS, trust_env=False) as client:
+    with httpx.Client(base_url=target.url, timeout=GUARD_SECONDS, trust_env=False) as client:
         yield client
 
 
@@ -105,7 +105,7 @@ bodies = st.fixed_dictionaries(
     {"input": items | st.lists(items, max_size=5) | st.lists(st.text(max_size=4), max_size=MAX_ITEMS + 2)},
     optional=right,
 ).flatmap(
-    # One field more, or one in place of the right one, with anything for a value.
+    # Add or replace a field with any value.
     lambda body: st.dictionaries(names, json_values, max_size=1).map(lambda odd: {**body, **odd})
 )
 headers = st.fixed_dictionaries(
@@ -135,19 +135,13 @@ headers = st.fixed_dictionaries(
 @example(b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}")
 @example(b'{"input": ' + b'{"text":' * 500 + b"1" + b"}" * 500 + b"}")
 @example(b'{"input": "a", "dimensions": ' + b"9" * 5000 + b"}")
-def test_any_bytes_are_answered(client: httpx.Client, body: bytes) -> None:
+def test_any_bytes_get_a_valid_reply(client: httpx.Client, body: bytes) -> None:
     check_reply(client.post("/v1/embeddings", content=body))
 
 
 @EXAMPLES
-@given(body=json_values)
-def test_any_json_is_answered(client: httpx.Client, body: object) -> None:
-    check_reply(client.post("/v1/embeddings", content=json.dumps(body)))
-
-
-@EXAMPLES
-@given(body=bodies, sent=headers)
-def test_a_body_that_is_nearly_right_is_answered(
+@given(body=bodies | json_values, sent=headers)
+def test_almost_valid_body_gets_a_valid_reply(
     client: httpx.Client, body: object, sent: dict[str, str]
 ) -> None:
     content = json.dumps(body)
@@ -156,7 +150,7 @@ def test_a_body_that_is_nearly_right_is_answered(
 
 @EXAMPLES
 @given(body=bodies, data=st.data())
-def test_a_body_with_a_wound_is_answered(client: httpx.Client, body: object, data: st.DataObject) -> None:
+def test_damaged_body_gets_a_valid_reply(client: httpx.Client, body: object, data: st.DataObject) -> None:
     content = bytearray(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     start = data.draw(st.integers(0, len(content)))
     content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
@@ -176,7 +170,7 @@ rerank_bodies = st.fixed_dictionaries(
 
 @EXAMPLES
 @given(body=rerank_bodies | json_values, sent=headers)
-def test_any_body_for_reranking_is_answered(client: httpx.Client, body: object, sent: dict[str, str]) -> None:
+def test_any_rerank_body_gets_a_valid_reply(client: httpx.Client, body: object, sent: dict[str, str]) -> None:
     reply = client.post("/v1/rerank", content=json.dumps(body), headers=sent)
     if reply.status_code == 200:
         scores = [result["relevance_score"] for result in reply.json()["results"]]
@@ -218,7 +212,7 @@ document = st.fixed_dictionaries(
 
 @EXAMPLES
 @given(body=one_vector | many_vectors | document)
-def test_a_right_body_has_an_entry_for_each_input(client: httpx.Client, body: dict[str, Any]) -> None:
+def test_valid_body_gets_an_entry_per_input(client: httpx.Client, body: dict[str, Any]) -> None:
     reply = client.post("/v1/embeddings", json=body)
     assert reply.status_code == 200, reply.text
     check_reply(reply)
@@ -244,25 +238,12 @@ wrong: dict[str, st.SearchStrategy[Any]] = {
 
 @EXAMPLES
 @given(faults=st.fixed_dictionaries({}, optional=wrong).filter(bool))
-def test_every_wrong_field_names_itself(client: httpx.Client, faults: dict[str, Any]) -> None:
+def test_422_names_each_invalid_field(client: httpx.Client, faults: dict[str, Any]) -> None:
     reply = client.post("/v1/embeddings", json={"input": ["a"], **faults})
     check_reply(reply)
     assert reply.status_code == 422
     named = {fault["field"].split(" -> ")[1] for fault in reply.json()["errors"]}
     assert named == set(faults)
-
-
-@EXAMPLES
-@given(items=st.lists(st.sampled_from(["fine", 5, {"text": 5}, {"image": []}, {}]), min_size=1, max_size=6))
-def test_every_wrong_item_names_itself(client: httpx.Client, items: list[Any]) -> None:
-    bad = {str(index) for index, item in enumerate(items) if item != "fine"}
-    if all(isinstance(item, int) for item in items):
-        return
-    reply = client.post("/v1/embeddings", json={"input": items})
-    check_reply(reply)
-    assert (reply.status_code == 422) == bool(bad)
-    if bad:
-        assert {fault["field"].split(" -> ")[2] for fault in reply.json()["errors"]} == bad
 
 
 @EXAMPLES
@@ -273,7 +254,7 @@ def test_every_wrong_item_names_itself(client: httpx.Client, items: list[Any]) -
     )
     | st.text(max_size=20).map(lambda text: "/" + text),
 )
-def test_any_path_is_answered(client: httpx.Client, method: str, path: str) -> None:
+def test_any_path_gets_a_valid_reply(client: httpx.Client, method: str, path: str) -> None:
     try:
         address = httpx.URL(f"{str(client.base_url).rstrip('/')}{path}")
     except (httpx.InvalidURL, UnicodeError):

@@ -1,4 +1,4 @@
-"""Slow bodies, tokens between router and workers, and that no secret is ever said, on real sockets."""
+"""Stalled bodies, worker tokens, key files, and secrets in logs and replies, on real sockets."""
 
 import asyncio
 import hashlib
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from router.access import guard
 from router.pool.replica import State
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import ROOT, router_process
 from tests.fakes.router import check, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -26,13 +27,13 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-async def test_a_body_that_does_not_come_ends_the_request_and_its_connection(path: str, framing: str) -> None:
+async def test_stalled_body_returns_504_and_closes(path: str, framing: str) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         url = httpx.URL(router.client.base_url)
         reader, writer = await asyncio.open_connection(url.host, url.port)
         head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\nx-request-timeout-seconds: 0.1\r\n\r\n"
         writer.write(head.encode() + b"1\r\n{\r\n")
-        async with asyncio.timeout(20):
+        async with hang_guard():
             reply = (await reader.read()).decode()
         assert reply.startswith("HTTP/1.1 504 ")
         assert "SERVICE_TIMEOUT" in reply
@@ -40,7 +41,7 @@ async def test_a_body_that_does_not_come_ends_the_request_and_its_connection(pat
         writer.close()
 
 
-async def test_the_router_shows_the_token_to_its_workers() -> None:
+async def test_router_sends_the_worker_token() -> None:
     worker = FakeWorker()
     worker.token = TOKEN
     async with fake_workers(worker), running_router(worker, worker_token=SecretStr(TOKEN)) as router:
@@ -48,7 +49,7 @@ async def test_the_router_shows_the_token_to_its_workers() -> None:
 
 
 @pytest.mark.parametrize("sent", [None, SecretStr("another-token-that-none-may-see")])
-async def test_a_worker_that_refuses_the_token_says_so_in_readiness_and_log(
+async def test_rejected_worker_token_is_reported(
     sent: SecretStr | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = FakeWorker()
@@ -63,7 +64,7 @@ async def test_a_worker_that_refuses_the_token_says_so_in_readiness_and_log(
         await router.until_state(worker, State.READY)
 
 
-async def test_a_worker_that_changes_its_token_is_left_and_the_batch_goes_to_another() -> None:
+async def test_token_rejection_retries_elsewhere() -> None:
     workers = [FakeWorker(), FakeWorker()]
     async with fake_workers(*workers), running_router(*workers) as router:
         workers[0].token = TOKEN
@@ -72,16 +73,14 @@ async def test_a_worker_that_changes_its_token_is_left_and_the_batch_goes_to_ano
         await eventually(lambda: "refuses the token" in router.replica(workers[0]).reason)
 
 
-async def test_a_changed_file_of_keys_is_taken_up_while_serving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_key_file_is_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "RELOAD_SECONDS", 0.01)
     path = tmp_path / "keys"
     path.write_text("[]")
     async with running_router(FakeWorker(port=1), wait=False, api_keys_file=path) as router:
         assert (await router.client.get("/v1/models", headers=BEARER)).status_code == 401
         path.write_text(json.dumps([ENTRY]))
-        async with asyncio.timeout(20):
+        async with hang_guard():
             while (await router.client.get("/v1/models", headers=BEARER)).status_code == 401:
                 pass
 
@@ -100,9 +99,12 @@ async def test_a_changed_file_of_keys_is_taken_up_while_serving(
         {"ROUTER_WORKER_TOKENS": TOKEN},
         {"ROUTER_API_KEY": KEY},
         {"ROUTER_PORT": "http"},
+        {"ROUTER_PROT": "8080"},
+        {"ROUTER_WORKERS": "127.0.0.1:8101"},
+        {"ROUTER_WORKERS": "[]"},
     ],
 )
-async def test_no_secret_is_in_what_is_said_of_wrong_settings(wrong: dict[str, str]) -> None:
+async def test_invalid_settings_exit_without_secrets(wrong: dict[str, str]) -> None:
     worker = '[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]'
     given = {"ROUTER_WORKERS": worker, "ROUTER_WORKER_TOKEN": TOKEN, "ROUTER_API_KEYS": json.dumps([ENTRY])}
     process = await asyncio.create_subprocess_exec(
@@ -114,15 +116,15 @@ async def test_no_secret_is_in_what_is_said_of_wrong_settings(wrong: dict[str, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(20):
+    async with hang_guard():
         output, _ = await process.communicate()
     assert process.returncode == os.EX_CONFIG
     assert next(iter(wrong)).removeprefix("ROUTER_").lower() in output.decode().lower()
-    assert not any(secret in output for secret in (KEY.encode(), TOKEN.encode()))
+    assert not any(secret in output for secret in (KEY.encode(), TOKEN.encode(), b"Traceback"))
 
 
-async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With all that goes wrong between client, router and worker, at the level that says most."""
+async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """At debug level, with failures of clients, keys and workers."""
     worker = FakeWorker()
     worker.token = TOKEN
     keys = tmp_path / "keys"
@@ -149,7 +151,7 @@ async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str
             said.extend((reply.text, str(reply.headers)))
             return reply.status_code
 
-        async with asyncio.timeout(20):
+        async with hang_guard():
             while await ask() != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert await ask(None) == 401
@@ -161,14 +163,14 @@ async def test_no_secret_is_in_any_log_or_reply(capfd: pytest.CaptureFixture[str
             worker.script.extend([mode] * 3)  # type: ignore[list-item]
             await ask()
         worker.token = "another-token-altogether"
-        async with asyncio.timeout(20):
+        async with hang_guard():
             while "refuses the token" not in (await client.get("/ready", headers=BEARER)).text:
                 await ask()
         keys.write_text(f'["{KEY}"]')
         await worker.die()
         assert await ask() == 503
         router.process.terminate()
-        async with asyncio.timeout(20):
+        async with hang_guard():
             await router.process.wait()
     output = "".join(capfd.readouterr()) + "".join(said)
     assert "refuses the token" in output

@@ -1,4 +1,4 @@
-"""What a connection may do before the application is called, and what it may not."""
+"""HTTP connections before the application: timeouts, upgrades, and the early 429 of a full queue."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,21 +9,22 @@ import orjson
 import pytest
 
 from router.serving import protocol
-from tests.fakes.router import RunningRouter, eventually, running_router
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.hang_guard import hang_guard
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
+from tests.fakes.worker import FakeWorker
 from tests.fault.test_slow_clients import body_of_the_reply, connected, posted
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
 
 
 def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
-    """A request that would rather be of another protocol."""
+    """A request with the header `upgrade`."""
     return posted([*texts]).replace(b"host: x\r\n", b"host: x\r\n" + upgrade)
 
 
 async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body of what a connection is closed with."""
-    async with connected(router) as (reader, writer), asyncio.timeout(20):
+    """Status and body of the error that closes a connection."""
+    async with connected(router) as (reader, writer), hang_guard():
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
@@ -34,16 +35,15 @@ async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str,
 
 @pytest.mark.parametrize("upgrade", [H2C, b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the head"])
-async def test_a_wish_for_another_protocol_is_passed_over(upgrade: bytes, cut: str) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
+    async with one_worker() as (router, worker), connected(router) as (reader, writer):
         for number in range(2):
             request = wanting(upgrade, [f"GET /live HTTP/1.1\r\n\r\n{number}"])
             at = {"whole": len(request), "before the body": request.index(b"\r\n\r\n") + 4}.get(cut, 70)
-            async with asyncio.timeout(20):
+            async with hang_guard():
                 writer.write(request[:at])
                 await writer.drain()
-                # So that the router gets it in two pieces.
+                # Now the router has read the first piece.
                 await router.client.get("/live")
                 writer.write(request[at:])
                 data = orjson.loads(await body_of_the_reply(reader))["data"]
@@ -51,17 +51,16 @@ async def test_a_wish_for_another_protocol_is_passed_over(upgrade: bytes, cut: s
         assert [len(batch.items) for batch in worker.batches] == [1, 1]
 
 
-async def test_a_wish_in_the_middle_of_a_series_is_passed_over() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+async def test_upgrade_in_a_pipeline_is_ignored() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(posted(["one"]) + wanting(H2C, ["two", "two"]) + posted(["three"] * 3))
-        async with asyncio.timeout(20):
+        async with hang_guard():
             for count in (1, 2, 3):
                 assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == count
 
 
 @pytest.mark.parametrize("sent", [b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", b"what is this\r\n\r\n"])
-async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None:
+async def test_malformed_request_returns_400(sent: bytes) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         status, error = await refused(router, sent)
         assert (status, error["code"]) == (400, "HTTP_INVALID")
@@ -69,7 +68,7 @@ async def test_what_is_no_request_to_this_server_is_told_so(sent: bytes) -> None
         assert error["error"] == expected
 
 
-async def test_a_head_without_end_is_refused() -> None:
+async def test_endless_head_returns_431() -> None:
     async with (
         running_router(FakeWorker(port=1), wait=False) as router,
         connected(router) as (reader, writer),
@@ -85,53 +84,55 @@ async def test_a_head_without_end_is_refused() -> None:
                 await writer.drain()
 
         sending = asyncio.create_task(send())
-        async with asyncio.timeout(20):
+        async with hang_guard():
             reply = await reader.readuntil(b"\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 431 ")
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        # What is on its way in the buffers of both kernels comes on top of the bound.
+        # Socket buffers come on top of the bound.
         assert sent < 20 << 20
         assert (await router.client.get("/live")).status_code == 200
 
 
-async def test_a_head_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_head_returns_408(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
         status, error = await refused(router, b"GET /live HTTP/1.1\r\nhost: ")
         assert (status, error["code"]) == (408, "HTTP_HEAD_TIMEOUT")
         for nothing in (b"", b"\r\n\r\n"):
-            async with connected(router) as (reader, writer), asyncio.timeout(20):
+            async with connected(router) as (reader, writer), hang_guard():
                 writer.write(nothing)
                 assert await reader.read() == b""
 
 
-async def test_a_request_that_takes_its_time_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor by the head of the next one that does not come."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
-    worker = FakeWorker()
-    worker.mode = "held"
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+async def test_head_timeout_spares_a_running_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the next head on its connection stalls."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    async with one_worker("held") as (router, worker), connected(router) as (reader, writer):
         request = posted(["one"])
         writer.write(request[:-1])
-        await asyncio.sleep(0.8)
+        await head_timeout(router)
         writer.write(request[-1:] + b"GET /li")
         await worker.until_batches(1)
-        await asyncio.sleep(0.8)
+        await head_timeout(router)
         worker.gate.set()
-        async with asyncio.timeout(20):
+        async with hang_guard():
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
             assert await reader.read() == b""
         await eventually(lambda: worker.active == 0)
 
 
+async def head_timeout(router: RunningRouter) -> None:
+    """Wait until the head timeout of a new, silent connection is over."""
+    async with connected(router) as (silent, _), hang_guard():
+        assert await silent.read() == b""
+
+
 @asynccontextmanager
 async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
     """A router whose queue has no room until the worker's gate is opened."""
-    worker = FakeWorker()
-    worker.mode = "held"
     small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
-    async with fake_workers(worker), running_router(worker, **small, **settings) as router:
+    async with one_worker("held", **small, **settings) as (router, worker):
         asked = [asyncio.create_task(router.ask(["in the lane"]))]
         await worker.until_batches(1)
         asked.append(asyncio.create_task(router.ask(["in the queue"])))
@@ -146,7 +147,7 @@ LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool) -> None:
-    """Have a request answered, by the application or, when the queue is full, before it."""
+    """Send a request that the application answers, or with `refused` gets an early 429."""
     if refused:
         writer.write(posted(["a"]))
         await refusal(reader)
@@ -156,37 +157,33 @@ async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, re
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_idle_connection_is_closed_after_the_keep_alive_time(refused: bool) -> None:
-    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer):
-        async with asyncio.timeout(20):
-            await used(reader, writer, refused=refused)
-            assert await reader.read() == b""
+async def test_idle_connection_is_closed(refused: bool) -> None:
+    async with full(keep_alive_seconds=1) as (router, _), connected(router) as (reader, writer), hang_guard():
+        await used(reader, writer, refused=refused)
+        assert await reader.read() == b""
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_keep_alive_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+async def test_head_timeout_spares_idle_connections(monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
     async with full(keep_alive_seconds=1000) as (router, _), connected(router) as (reader, writer):
-        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.05)
-        async with asyncio.timeout(20), connected(router) as (silent, _):
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+        async with hang_guard():
             await used(reader, writer, refused=refused)
-            # By now the time of a head is over twice.
-            assert await silent.read() == b""
-            async with connected(router) as (silent_too, _):
-                assert await silent_too.read() == b""
+            await head_timeout(router)
             await used(reader, writer, refused=refused)
 
 
-async def test_head_that_begins_on_an_idle_connection_has_its_whole_time() -> None:
+async def test_head_on_idle_connection_has_full_timeout() -> None:
     async with (
         full(keep_alive_seconds=1) as (router, _),
         connected(router) as (reader, writer),
         connected(router) as (idle, idle_writer),
-        asyncio.timeout(20),
+        hang_guard(),
     ):
         await used(reader, writer, refused=True)
         writer.write(LIVE[:10])
         await used(idle, idle_writer, refused=True)
-        # The keep-alive time is over.
+        # The keep-alive time is over now.
         assert await idle.read() == b""
         writer.write(LIVE[10:])
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
@@ -201,8 +198,8 @@ async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dic
 
 
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])
-async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: str) -> None:
-    async with full() as (router, worker), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
+    async with full() as (router, worker), connected(router) as (reader, writer), hang_guard():
         id = b"0123456789abcdef" * 2
         # A body that looks like a request.
         request = posted(["GET /live HTTP/1.1\r\n\r\n"]).replace(
@@ -233,7 +230,7 @@ async def test_a_full_queue_refuses_by_the_head_and_the_connection_goes_on(cut: 
 ORIGIN = "https://app.example.org"
 
 
-async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
+async def test_early_429_has_cors_headers() -> None:
     async with full(cors_origins=[ORIGIN]) as (router, _):
         for origin in (ORIGIN, "https://evil.example.org"):
             reply = await router.ask(["a"], headers={"origin": origin})
@@ -251,12 +248,12 @@ async def test_refusal_by_the_head_may_be_read_by_an_allowed_origin() -> None:
         (["*"], b"what is this\r\n\r\n", b"*"),
     ],
 )
-async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
+async def test_protocol_errors_have_cors_headers(
     monkeypatch: pytest.MonkeyPatch, origins: list[str], sent: bytes, expected: bytes | None
 ) -> None:
     async with running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router:
         monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
-        async with connected(router) as (reader, writer), asyncio.timeout(20):
+        async with connected(router) as (reader, writer), hang_guard():
             writer.write(sent)
             head = (await reader.read()).partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert head[0].split()[1] in (b"400", b"408")
@@ -266,32 +263,32 @@ async def test_refusal_of_a_connection_may_be_read_by_an_allowed_origin(
 
 
 @pytest.mark.parametrize("wish", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n"])
-async def test_who_wants_no_further_reply_gets_his_429_and_the_end(wish: bytes) -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_honours_connection_close(wish: bytes) -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         writer.write(posted(["a"]).replace(b"HTTP/1.1\r\n", wish))
         headers, _ = await refusal(reader)
         assert headers[b"connection"] == b"close"
         assert await reader.read() == b""
 
 
-async def test_who_waits_to_be_told_to_send_the_body_is_told_that_the_queue_is_full() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_answers_expect_100_continue() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         head, _, body = posted(["a"]).partition(b"\r\n\r\n")
         writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
         await refusal(reader)
-        # He may send it all the same.
+        # The client may send the body all the same.
         writer.write(body + b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
 
 
-async def test_what_stands_behind_a_request_that_is_served_waits_for_its_turn() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), asyncio.timeout(20):
+async def test_early_429_keeps_pipeline_order() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         writer.write(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n" + posted(["a"]))
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
         await refusal(reader)
 
 
-async def test_what_a_full_queue_does_not_concern_is_answered() -> None:
+async def test_full_queue_spares_other_requests() -> None:
     async with full() as (router, _):
         for method, path, status in (("GET", "/v1/models", 200), ("GET", "/v1/embeddings", 405)):
             assert (await router.client.request(method, path)).status_code == status

@@ -1,11 +1,11 @@
-"""Clients that leave before their answer: nobody works for them any longer than can be helped."""
+"""Clients that disconnect: their work is dropped."""
 
 import asyncio
 import contextlib
 
 import pytest
 
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -18,10 +18,8 @@ async def leave(*asked: "asyncio.Task[object]") -> None:
 
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
-async def test_the_worker_sees_the_connection_close(mode: str) -> None:
-    worker = FakeWorker()
-    worker.mode = mode  # type: ignore[assignment]
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_worker_request_is_cancelled(mode: str) -> None:
+    async with one_worker(mode) as (router, worker):
         asked = asyncio.create_task(router.ask(["a", "b"]))
         await worker.until_batches(1)
         await leave(asked)
@@ -31,9 +29,8 @@ async def test_the_worker_sees_the_connection_close(mode: str) -> None:
         assert (await router.ask(["c"])).status_code == 200
 
 
-async def test_what_still_waits_is_dropped_before_it_costs_anything() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+async def test_waiting_items_are_dropped() -> None:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -47,9 +44,8 @@ async def test_what_still_waits_is_dropped_before_it_costs_anything() -> None:
         await router.until_idle()
 
 
-async def test_a_batch_that_others_share_goes_on_for_them() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+async def test_shared_batch_goes_on() -> None:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.extend(["held", "held"])
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -68,7 +64,7 @@ async def test_a_batch_that_others_share_goes_on_for_them() -> None:
         await router.until_idle()
 
 
-async def test_a_request_over_several_pools_leaves_all_of_them() -> None:
+async def test_all_pools_are_cancelled() -> None:
     workers = [FakeWorker("retrieval"), FakeWorker("code"), FakeWorker("text-matching")]
     async with fake_workers(*workers), running_router(*workers) as router:
         for worker in workers:
@@ -83,7 +79,7 @@ async def test_a_request_over_several_pools_leaves_all_of_them() -> None:
         await router.until_idle()
 
 
-async def test_an_error_in_one_pool_ends_the_work_of_the_others() -> None:
+async def test_error_in_one_pool_cancels_the_others() -> None:
     code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
     async with fake_workers(code, retrieval), running_router(code, retrieval) as router:
         retrieval.mode = "hanging"
@@ -94,7 +90,7 @@ async def test_an_error_in_one_pool_ends_the_work_of_the_others() -> None:
         await router.until_idle()
 
 
-async def test_many_clients_that_leave_at_any_moment_leave_nothing_behind() -> None:
+async def test_many_leaving_clients_leave_no_work() -> None:
     workers = [FakeWorker(), FakeWorker()]
     async with fake_workers(*workers), running_router(*workers, lanes=2, batch_items=2) as router:
         workers[0].mode = "held"
@@ -110,9 +106,8 @@ async def test_many_clients_that_leave_at_any_moment_leave_nothing_behind() -> N
         await router.until_idle()
 
 
-async def test_a_client_that_leaves_while_it_sends_leaves_nothing_behind() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_client_may_leave_while_sending() -> None:
+    async with one_worker() as (router, worker):
         url = router.client.base_url
         _, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")

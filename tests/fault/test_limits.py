@@ -1,4 +1,4 @@
-"""Deadlines, full queues, pools without replicas: who is refused, how, and that nothing stays behind."""
+"""Deadlines, full queues and unserved pools: status codes, and no work left behind."""
 
 import asyncio
 import base64
@@ -6,21 +6,16 @@ import base64
 import pytest
 
 from router.pool.replica import State
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
 @pytest.mark.parametrize("mode", ["hanging", "hanging in the body"])
 @pytest.mark.parametrize("by_header", [True, False])
-async def test_a_request_ends_at_its_deadline_and_the_worker_is_told(mode: str, by_header: bool) -> None:
-    worker = FakeWorker()
-    worker.mode = mode  # type: ignore[assignment]
+async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: bool) -> None:
     seconds = 60.0 if by_header else 0.5
     headers = {"x-request-timeout-seconds": "0.5"} if by_header else None
-    async with (
-        fake_workers(worker),
-        running_router(worker, request_timeout_seconds=seconds) as router,
-    ):
+    async with one_worker(mode, request_timeout_seconds=seconds) as (router, worker):
         reply = await router.ask(["a", "b"], headers=headers)
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         await worker.until_left(1)
@@ -30,9 +25,8 @@ async def test_a_request_ends_at_its_deadline_and_the_worker_is_told(mode: str, 
         assert reply.status_code == 200
 
 
-async def test_a_request_whose_time_runs_out_in_the_queue_costs_no_worker_anything() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+async def test_deadline_in_queue_sends_nothing() -> None:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -45,18 +39,16 @@ async def test_a_request_whose_time_runs_out_in_the_queue_costs_no_worker_anythi
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "nan", "inf", "3601"])
-async def test_a_deadline_that_is_none_is_refused_by_its_name(value: str) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_invalid_deadline_returns_422(value: str) -> None:
+    async with one_worker() as (router, _):
         reply = await router.ask(["a"], headers={"x-request-timeout-seconds": value})
         assert reply.status_code == 422
         assert reply.json()["errors"][0]["field"] == "header -> x-request-timeout-seconds"
 
 
-async def test_a_full_queue_refuses_at_once_and_the_whole_request() -> None:
-    worker = FakeWorker()
+async def test_full_queue_returns_429() -> None:
     settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
-    async with fake_workers(worker), running_router(worker, **settings) as router:
+    async with one_worker(**settings) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
@@ -76,7 +68,7 @@ async def test_a_full_queue_refuses_at_once_and_the_whole_request() -> None:
         await router.until_idle()
 
 
-async def test_when_one_of_two_pools_is_full_the_other_gets_nothing_either() -> None:
+async def test_full_pool_refuses_the_whole_request() -> None:
     code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
     settings = {"lanes": 1, "queue_items": 2, "max_items": 2, "max_pdf_pages": 2}
     async with fake_workers(code, retrieval), running_router(code, retrieval, **settings) as router:
@@ -93,7 +85,7 @@ async def test_when_one_of_two_pools_is_full_the_other_gets_nothing_either() -> 
         await router.until_idle()
 
 
-async def test_before_any_worker_is_up_the_service_is_unavailable_for_a_moment() -> None:
+async def test_no_ready_worker_returns_503() -> None:
     worker = FakeWorker()
     await worker.start()
     await worker.die()
@@ -109,7 +101,7 @@ async def test_before_any_worker_is_up_the_service_is_unavailable_for_a_moment()
             assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_a_pool_that_nobody_serves_is_unavailable_and_named() -> None:
+async def test_unserved_pool_returns_503() -> None:
     worker = FakeWorker("retrieval")
     async with fake_workers(worker), running_router(worker) as router:
         reply = await router.post(input=["a"], task="code.query")
@@ -117,65 +109,8 @@ async def test_a_pool_that_nobody_serves_is_unavailable_and_named() -> None:
         assert "code" in reply.json()["detail"]
 
 
-async def test_interactive_overtakes_bulk_that_waits() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1, batch_items=2) as router:
-        worker.script.append("held")
-        asked = [asyncio.create_task(router.ask(["first"]))]
-        await worker.until_batches(1)
-        pool = router.fleet.pools["retrieval"]
-        asked.append(asyncio.create_task(router.ask(["bulk"] * 6, headers={"x-priority": "bulk"})))
-        await eventually(lambda: pool.queue.items == 6)
-        asked.append(asyncio.create_task(router.ask(["quick"] * 2, headers={"x-priority": "interactive"})))
-        await eventually(lambda: pool.queue.items == 8)
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        sent = [(batch.priority, {item.content.text for item in batch.items}) for batch in worker.batches]  # type: ignore[union-attr]
-        assert sent[1] == (0, {"quick"})
-        assert set(map(str, sent[2:])) == {str((1, {"bulk"}))}
-        await router.until_idle()
-
-
-async def test_no_more_batches_are_sent_to_a_replica_than_it_has_lanes() -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
-    async with fake_workers(worker), running_router(worker, lanes=3, batch_items=1) as router:
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(10)]
-        await worker.until_batches(3)
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 7)
-        assert len(worker.batches) == 3
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        await router.until_idle()
-
-
-async def test_where_nothing_has_room_a_request_is_refused_before_it_is_read() -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
-    settings = {"lanes": 1, "queue_items": 8, "max_items": 8, "max_pdf_pages": 8}
-    async with fake_workers(worker), running_router(worker, **settings) as router:
-        first = asyncio.create_task(router.ask(["first"]))
-        await worker.until_batches(1)
-        waiting = asyncio.create_task(router.ask([f"text {number}" for number in range(8)]))
-        queue = router.fleet.pools["retrieval"].queue
-        await eventually(lambda: queue.items == 8)
-        url = router.client.base_url
-        reader, writer = await asyncio.open_connection(url.host, url.port)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 429 ")
-        assert b"\r\nretry-after: " in head.lower()
-        writer.close()
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(first, waiting)} == {200}
-        assert (await router.ask(["next"])).status_code == 200
-        await router.until_idle()
-
-
-async def test_an_image_takes_as_long_as_it_takes_and_arrives_whole() -> None:
-    """A body of many pieces on both sides of the router."""
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_large_images_arrive_whole() -> None:
+    async with one_worker() as (router, worker):
         size = (56).to_bytes(4, "big")
         data = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + size + bytes(range(256)) * 20_000
         reply = await router.post(input=[{"image": base64.b64encode(data).decode()}] * 3)

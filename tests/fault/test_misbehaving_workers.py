@@ -1,18 +1,21 @@
-"""Every way a worker can fail at a batch: what a client sees with a good replica beside it, and without."""
+"""Workers that fail at batches: what a client sees, with and without a good replica."""
 
 import asyncio
 from collections import Counter
 
 import pytest
 
+from router.items import Priority
 from router.pool import call
+from router.pool import replica as replica_module
+from router.pool.breaker import FAILURES_UNTIL_OPEN
 from router.pool.dispatcher import MAX_RETRIES
-from router.pool.replica import PAUSE_SECONDS, State
-from tests.fakes.router import RunningRouter, eventually, running_router
+from router.pool.replica import State
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
 from workers.shared.contract import ROUTER_HEADER
 
-# May be tried again: nothing of it is the fault of the batch.
+# Failures that are retried.
 FAILING: list[Mode] = [
     "error",
     "unavailable",
@@ -32,88 +35,72 @@ WRONG_VECTORS: list[Mode] = ["wrong dimension", "wrong length", "not finite", "n
 SILENT: list[Mode] = ["hanging", "hanging in the body"]
 
 
-def patience(mode: Mode, seconds: float = 1.0) -> dict[str, float]:
-    """The setting of how long a worker may be silent, where one is: a good one must never seem to be."""
-    return {"worker_timeout_seconds": seconds} if mode in SILENT else {}
+def patience(mode: Mode) -> dict[str, float]:
+    """The worker timeout for a silent mode: short for the test, long enough for a good worker."""
+    return {"worker_timeout_seconds": 1.0} if mode in SILENT else {}
 
 
 def attempts(*workers: FakeWorker) -> Counter[str]:
-    """How often each text was sent to any worker."""
+    """Number of times that each text was sent."""
     return Counter(item.content.text for worker in workers for item in worker.items)  # type: ignore[union-attr]
 
 
-async def ask_much(router: RunningRouter, requests: int = 20, size: int = 4) -> list[int]:
-    """The statuses of as many requests at once."""
-    texts = [[f"text {number} {index}" for index in range(size)] for number in range(requests)]
-    return [reply.status_code for reply in await asyncio.gather(*map(router.ask, texts))]
+async def ask_many(router: RunningRouter, name: str = "") -> set[int]:
+    """The statuses of 20 concurrent requests of four texts."""
+    texts = [[f"{name} {number} {index}" for index in range(4)] for number in range(20)]
+    return {reply.status_code for reply in await asyncio.gather(*map(router.ask, texts))}
 
 
-@pytest.mark.parametrize("mode", [*FAILING, "same index twice"])
-async def test_beside_a_good_replica_a_failing_one_costs_no_client_an_error(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", [*FAILING, "flaky", "same index twice"])
+async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
     bad, good = FakeWorker(), FakeWorker()
     bad.mode = mode
     async with fake_workers(bad, good), running_router(bad, good, **patience(mode)) as router:
-        for _ in range(3):
-            assert set(await ask_much(router)) == {200}
-        assert bad.batches, "the bad one was never asked, so this has shown nothing"
-        await router.until_idle()
-
-
-@pytest.mark.parametrize("mode", FAILING)
-async def test_no_item_is_tried_more_often_than_its_tries(mode: Mode) -> None:
-    bad, good = FakeWorker(), FakeWorker()
-    bad.mode = mode
-    async with fake_workers(bad, good), running_router(bad, good, **patience(mode, 0.3)) as router:
-        await ask_much(router)
+        for turn in range(3):
+            assert await ask_many(router, f"turn {turn}") == {200}
+        assert bad.batches, "the failing replica got no batch"
         assert max(attempts(bad, good).values()) <= 1 + MAX_RETRIES
+        await router.until_idle()
 
 
 @pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
-async def test_alone_a_failing_replica_is_an_internal_error_after_its_tries(mode: Mode) -> None:
-    bad = FakeWorker()
-    bad.mode = mode
-    async with fake_workers(bad), running_router(bad, **patience(mode, 0.3)) as router:
-        reply = await router.ask(["a"])
-        assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
-        assert attempts(bad) == {"a": 1 + MAX_RETRIES}
-        await router.until_idle()
-
-
-@pytest.mark.parametrize("mode", FAILING)
-async def test_a_failure_that_passes_is_mended_by_the_same_replica(mode: Mode) -> None:
-    worker = FakeWorker()
-    worker.script.extend([mode] * MAX_RETRIES)
-    async with fake_workers(worker), running_router(worker, **patience(mode)) as router:
+async def test_failing_only_replica_returns_500(mode: Mode) -> None:
+    """But a failure that passes is retried."""
+    async with one_worker(**patience(mode)) as (router, worker):
+        worker.script.extend([mode] * MAX_RETRIES)
         assert (await router.ask(["a"])).status_code == 200
+        worker.mode = mode
+        reply = await router.ask(["b"])
+        assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
+        assert attempts(worker) == {"a": 1 + MAX_RETRIES, "b": 1 + MAX_RETRIES}
         await router.until_idle()
 
 
 @pytest.mark.parametrize("mode", WRONG_VECTORS)
 @pytest.mark.parametrize("fields", [{}, {"dimensions": 128}, {"return_multivector": True}], ids=str)
-async def test_a_wrong_vector_is_never_given_to_a_client(mode: Mode, fields: dict[str, object]) -> None:
+async def test_invalid_vector_is_never_returned(mode: Mode, fields: dict[str, object]) -> None:
     bad = FakeWorker()
     bad.mode = mode
     async with fake_workers(bad), running_router(bad) as router:
         reply = await router.post(input=["a", "b"], **fields)
-        # After three failures the only replica is down, and what is left finds nobody.
+        # After three failures the breaker of the only replica opens.
         assert reply.status_code in (500, 503)
         assert reply.json()["code"] in ("INTERNAL_ERROR", "SERVICE_UNAVAILABLE")
 
 
 @pytest.mark.parametrize("mode", ["cut", "short"])
-async def test_what_arrived_before_a_failure_is_not_done_again(mode: Mode) -> None:
-    worker = FakeWorker()
-    worker.script.append(mode)
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_finished_items_are_not_retried(mode: Mode) -> None:
+    async with one_worker() as (router, worker):
+        worker.script.append(mode)
         assert (await router.ask(list("abcdef"))).status_code == 200
         counts = attempts(worker)
         assert set(counts) == set("abcdef")
-        # The last of a batch is the first to be answered.
+        # The fake worker answers the last item first.
         assert counts["f"] == 1
         assert counts["a"] == 2
 
 
-async def test_a_batch_that_a_worker_refuses_is_never_sent_again() -> None:
+async def test_rejected_batch_is_not_retried() -> None:
     refusing, good = FakeWorker(), FakeWorker()
     refusing.script.append("rejecting")
     async with fake_workers(refusing, good), running_router(refusing, good) as router:
@@ -125,60 +112,56 @@ async def test_a_batch_that_a_worker_refuses_is_never_sent_again() -> None:
 
 
 @pytest.mark.parametrize("mode", ["overloaded", "draining"])
-async def test_a_replica_that_takes_nothing_costs_no_client_an_error(mode: Mode) -> None:
+async def test_refusing_replica_causes_no_errors(mode: Mode) -> None:
     busy, good = FakeWorker(), FakeWorker()
     busy.mode = mode
     async with fake_workers(busy, good), running_router(busy, good) as router:
         for _ in range(3):
-            assert set(await ask_much(router)) == {200}
+            assert await ask_many(router) == {200}
         assert busy.batches
         await router.until_idle()
 
 
-async def test_being_overloaded_is_no_failure() -> None:
-    """However often: the items keep their tries and the replica stays in."""
+async def test_overload_uses_no_tries() -> None:
     worker = FakeWorker()
-    # More than any failure may come in a row.
-    worker.script.extend(["overloaded"] * 4)
+    # More than the failures that open the breaker.
+    worker.script.extend(["overloaded"] * (FAILURES_UNTIL_OPEN + 1))  # type: ignore[list-item]
     async with fake_workers(worker), running_router(worker) as router:
         assert (await router.ask(["a"])).status_code == 200
-        assert router.replica(worker).state is State.READY
-        assert attempts(worker) == {"a": 5}
+        replica = router.replica(worker)
+        assert (replica.state, replica.breaker.failures) == (State.READY, 0)
+        assert attempts(worker) == {"a": FAILURES_UNTIL_OPEN + 2}
 
 
-async def test_a_replica_that_stays_overloaded_is_asked_at_intervals_until_time_is_up() -> None:
-    worker = FakeWorker()
-    worker.mode = "overloaded"
-    async with fake_workers(worker), running_router(worker, request_timeout_seconds=0.5) as router:
+async def test_overload_until_the_deadline_returns_504() -> None:
+    async with one_worker("overloaded", request_timeout_seconds=0.5) as (router, _):
         reply = await router.ask(["a"])
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
-        assert 2 <= len(worker.batches) <= 1 + 0.5 / PAUSE_SECONDS
         await router.until_idle()
 
 
-async def test_a_query_does_not_wait_for_the_bulk_that_a_full_replica_has_refused() -> None:
-    worker = FakeWorker()
-    worker.script.append("overloaded")
-    worker.wait = "1.5"
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_overload_of_bulk_does_not_delay_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    async with one_worker() as (router, worker):
+        worker.script.append("overloaded")
+        worker.wait = "3600"
         bulk = asyncio.create_task(router.ask(["bulk"], headers={"x-priority": "bulk"}))
         await worker.until_batches(1)
-        await router.ask(["query"])
+        assert (await router.ask(["query"])).status_code == 200
         assert not bulk.done()
-        assert (await bulk).status_code == 200
-        assert [batch.priority for batch in worker.batches] == [1, 0, 1]
+        assert [batch.priority for batch in worker.batches] == [Priority.BULK, Priority.INTERACTIVE]
+        bulk.cancel()
 
 
 @pytest.mark.parametrize("wait", ["soon", "nan", "-1", "0", "inf", "1e9"])
-async def test_what_is_no_time_to_wait_for_is_not_waited_for(wait: str) -> None:
-    worker = FakeWorker()
-    worker.script.append("overloaded")
-    worker.wait = wait
-    async with fake_workers(worker), running_router(worker, request_timeout_seconds=30) as router:
+async def test_invalid_wait_header_is_ignored(wait: str) -> None:
+    async with one_worker(request_timeout_seconds=30) as (router, worker):
+        worker.script.append("overloaded")
+        worker.wait = wait
         assert (await router.ask(["a"])).status_code == 200
 
 
-async def test_a_worker_can_tell_one_router_from_another() -> None:
+async def test_router_identifies_itself() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as one, running_router(worker) as other:
         for router in (one, one, other):
@@ -187,23 +170,8 @@ async def test_a_worker_can_tell_one_router_from_another() -> None:
     assert names[0] == names[1] != names[2]
 
 
-async def test_a_draining_replica_gets_no_more_work() -> None:
-    draining, good = FakeWorker(), FakeWorker()
-    draining.mode = "draining"
-    async with fake_workers(draining, good), running_router(draining, good, probe_seconds=0.02) as router:
-        assert (await router.ask(["a"])).status_code == 200
-        draining.ready = False
-        await router.until_state(draining, State.DRAINING, State.DOWN)
-        before = len(draining.batches)
-        assert set(await ask_much(router)) == {200}
-        assert len(draining.batches) == before
-
-
-async def test_alone_a_draining_replica_is_an_unavailable_service() -> None:
-    worker = FakeWorker()
-    worker.mode = "draining"
-    worker.ready = True
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_draining_only_replica_returns_503() -> None:
+    async with one_worker("draining") as (router, worker):
         worker.ready = False
         reply = await router.ask(["a"])
         assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
@@ -220,15 +188,12 @@ async def test_alone_a_draining_replica_is_an_unavailable_service() -> None:
         ("!internal", 500, "INTERNAL_ERROR"),
     ],
 )
-async def test_an_item_that_a_worker_fails_is_named_and_its_neighbours_are_not_touched(
-    text: str, status: int, code: str
-) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+async def test_item_failure_spares_its_batch(text: str, status: int, code: str) -> None:
+    async with one_worker(lanes=1) as (router, worker):
         worker.script.append("held")
         first = asyncio.create_task(router.ask(["first"]))
         await worker.until_batches(1)
-        # While the only lane is taken, these two gather in one batch.
+        # While the only lane is taken, these two wait for one batch.
         wrong = asyncio.create_task(router.ask(["fine", text]))
         right = asyncio.create_task(router.ask(["also fine"]))
         await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 3)
@@ -245,7 +210,7 @@ async def test_an_item_that_a_worker_fails_is_named_and_its_neighbours_are_not_t
         await router.until_idle()
 
 
-async def test_a_text_that_kills_every_batch_it_is_in_fails_alone() -> None:
+async def test_poison_item_fails_alone() -> None:
     workers = [FakeWorker() for _ in range(2)]
     async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
         texts = ["!poison" if number == 4 else f"text {number}" for number in range(10)]
@@ -255,26 +220,12 @@ async def test_a_text_that_kills_every_batch_it_is_in_fails_alone() -> None:
         await router.until_idle()
 
 
-async def test_when_everything_fails_retries_stay_within_their_budget() -> None:
-    """A pool whose every item fails must not have its load tripled by retries."""
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker, lanes=2, batch_items=1) as router:
-        texts = [f"!internal {number}" for number in range(100)]
-        statuses = {reply.status_code for reply in await asyncio.gather(*(router.ask([t]) for t in texts))}
-        assert statuses == {500, 503}
-        assert set(attempts(worker)) == set(texts)
-        # Ten at the start, one for every five batches, one for each second of which there are few.
-        assert len(worker.batches) < 1.7 * len(texts)
-        await router.until_idle()
-
-
-async def test_a_reply_that_has_all_and_does_not_end_gives_its_lane_back(
+async def test_endless_reply_releases_its_lane(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(call, "END_SECONDS", 0.05)
-    worker = FakeWorker()
-    worker.script.extend(["endless"] * 4)
-    async with fake_workers(worker), running_router(worker, hold_seconds=20) as router:
+    async with one_worker(hold_seconds=60) as (router, worker):
+        worker.script.extend(["endless"] * 4)
         for _ in range(8):
             assert (await router.ask(["a"])).status_code == 200
         await router.until_idle()

@@ -6,8 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.fakes.router import RunningRouter, running_router
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.router import RunningRouter, one_worker
 
 KEY = "triptych_" + "k" * 32
 KEYS: list[dict[str, Any]] = [
@@ -52,8 +51,7 @@ async def failure(client: openai.AsyncOpenAI, **fields: Any) -> openai.APIStatus
 async def test_sdk_exception_shows_the_detail(
     fields: dict[str, Any], kind: type[openai.APIStatusError], type_: str, code: str | None
 ) -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, sdk(router) as client:
+    async with one_worker() as (router, _), sdk(router) as client:
         error = await failure(client, **fields)
         reply = error.response.json()
         assert isinstance(error, kind)
@@ -61,11 +59,9 @@ async def test_sdk_exception_shows_the_detail(
         assert (error.type, error.code) == (type_, code or reply["code"])
 
 
-async def test_sdk_exception_shows_why_a_key_is_refused() -> None:
-    worker = FakeWorker()
+async def test_sdk_exception_for_key_and_rate_limit() -> None:
     async with (
-        fake_workers(worker),
-        running_router(worker, wait=False, api_keys=KEYS) as router,
+        one_worker(wait=False, api_keys=KEYS) as (router, _),
         sdk(router) as stranger,
         sdk(router, api_key=KEY) as client,
     ):

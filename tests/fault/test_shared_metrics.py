@@ -1,4 +1,4 @@
-"""Several router processes on one port, as whoever starts them does it: one page for all of them."""
+"""Metrics of several router processes: one page for all of them."""
 
 import asyncio
 import json
@@ -15,13 +15,14 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
 from router.observe.metrics import SHARED_FOLDER
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.unit.router.test_metrics import Page, parse, value
 
 ROOT = Path(__file__).parents[2]
 
-# Listens on the port that all share, and on one of its own, which it prints, so that a test can choose.
+# Listens on the shared port, and on one of its own, which it prints.
 PROGRAM = """
 import socket, sys, uvicorn
 from router.api.app import App
@@ -37,7 +38,7 @@ uvicorn.Server(config).run(sockets=[own, shared])
 
 
 class Router:
-    """One of the processes; `client` talks to it alone."""
+    """One of the processes; `client` talks to that one."""
 
     def __init__(self, process: asyncio.subprocess.Process, client: httpx.AsyncClient) -> None:
         self.process = process
@@ -47,7 +48,7 @@ class Router:
         return await self.client.post("/v1/embeddings", json={"input": ["a", "b"], "task": "retrieval.query"})
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(30):
+        async with hang_guard():
             while (await self.client.get("/ready")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
@@ -68,7 +69,7 @@ async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterato
     try:
         own = int(await process.stdout.readline())
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{own}", timeout=30, trust_env=False
+            base_url=f"http://127.0.0.1:{own}", timeout=GUARD_SECONDS, trust_env=False
         ) as client:
             yield Router(process, client)
     finally:
@@ -78,11 +79,8 @@ async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterato
 
 
 async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) -> Page:
-    """The page, once it is as it should be: what other processes gauge is up to a second old.
-
-    It may have been gauged before a batch was sent, or while the process was itself asked for a page.
-    """
-    async with asyncio.timeout(20):
+    """The metrics page, once `holds` is true of it; gauges of other processes are up to a second old."""
+    async with hang_guard():
         while True:
             page = parse((await client.get("/metrics")).text)
             if holds(page):
@@ -90,7 +88,7 @@ async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) ->
             await asyncio.sleep(0.02)
 
 
-async def test_metrics_add_up_and_those_who_died_leave_their_counts_only(tmp_path: Path) -> None:
+async def test_metrics_are_summed_over_processes(tmp_path: Path) -> None:
     worker = FakeWorker()
     answered = {"route": "/v1/embeddings", "status": "200"}
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as reserved:

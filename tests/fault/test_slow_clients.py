@@ -1,4 +1,4 @@
-"""Clients that are slow to send or to read: nobody else waits for them."""
+"""Clients that send or read slowly do not delay others."""
 
 import asyncio
 import json
@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 
 import orjson
 
-from tests.fakes.router import RunningRouter, running_router
-from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fakes.router import RunningRouter, one_worker
 
-# With 2,048 numbers each they make a reply of 20 MB, far more than fits into the buffers on its way.
+# A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
 
 
@@ -18,7 +17,7 @@ LARGE = [f"text {number}" for number in range(400)]
 async def connected(
     router: RunningRouter,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the router that does nothing by itself."""
+    """A raw connection to the router."""
     url = router.client.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     try:
@@ -44,11 +43,10 @@ async def others_are_answered(router: RunningRouter) -> None:
     assert {reply.status_code for reply in replies} == {200}
 
 
-async def test_a_client_that_reads_nothing_of_a_large_reply_delays_no_one() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+async def test_slow_reader_delays_no_other_client() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(posted(LARGE))
-        # The reply has begun; from here on the reader's buffer fills, and then nothing more is read.
+        # The reply has begun; nothing more is read until others are answered.
         assert await reader.read(1) == b"H"
         await others_are_answered(router)
         body = await body_of_the_reply(reader)
@@ -57,9 +55,8 @@ async def test_a_client_that_reads_nothing_of_a_large_reply_delays_no_one() -> N
         await router.until_idle()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_large_reply_leaves_nothing_behind() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router:
+async def test_client_may_leave_during_a_reply() -> None:
+    async with one_worker() as (router, _):
         async with connected(router) as (reader, writer):
             writer.write(posted(LARGE))
             assert await reader.read(1) == b"H"
@@ -68,9 +65,8 @@ async def test_a_client_that_leaves_in_the_middle_of_a_large_reply_leaves_nothin
         await router.until_idle()
 
 
-async def test_clients_that_send_slowly_delay_no_one() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), running_router(worker) as router, connected(router) as (reader, writer):
+async def test_slow_sender_delays_no_other_client() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         request = posted(["slowly"])
         for part in (request[:20], request[20:-5]):
             writer.write(part)

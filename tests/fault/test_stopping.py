@@ -1,4 +1,4 @@
-"""How a router stops: who is told, what is still taken and finished, and what ends when its time is over."""
+"""Stopping a router: drain notice, accepted work, idle connections and the drain timeout."""
 
 import asyncio
 import signal
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.load import OpenLoop
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
@@ -14,7 +15,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 from workers.shared.contract import Text
 
 
-async def test_work_that_never_ends_is_refused_when_the_time_to_stop_is_over() -> None:
+async def test_drain_timeout_returns_503() -> None:
     worker = FakeWorker()
     worker.mode = "hanging"
     async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_SECONDS="1") as router:
@@ -30,7 +31,7 @@ async def test_work_that_never_ends_is_refused_when_the_time_to_stop_is_over() -
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_with_notice_it_takes_work_while_it_says_that_it_is_about_to_stop(how: signal.Signals) -> None:
+async def test_drain_notice_keeps_serving(how: signal.Signals) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_NOTICE_SECONDS="1000") as router:
         await router.until_it_answers("/ready")
@@ -52,7 +53,7 @@ FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
 
 
 async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which a request was answered."""
+    """A kept-alive connection after one reply."""
     url = router.client.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(LIVE)
@@ -62,7 +63,7 @@ async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asynci
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_idle_connections_are_closed_when_the_router_stops(processes: str) -> None:
+async def test_stop_closes_idle_connections(processes: str) -> None:
     worker = FakeWorker()
     worker.mode = "held"
     settings = {**FOR_LONG, "ROUTER_PROCESSES": processes}
@@ -72,18 +73,18 @@ async def test_idle_connections_are_closed_when_the_router_stops(processes: str)
         await worker.until_batches(1)
         idle = [await idle_connection(router) for _ in range(4)]
         router.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with hang_guard():
             for reader, writer in idle:
                 assert await reader.read() == b""
                 writer.close()
-        # What is in flight goes on.
+        # The request in flight goes on.
         assert not busy.done()
         worker.gate.set()
         check(await busy, ["a text"])
         assert await router.ended() == 0
 
 
-async def test_idle_connection_may_be_used_during_the_notice() -> None:
+async def test_drain_notice_serves_idle_connections() -> None:
     worker = FakeWorker()
     settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1"}
     async with fake_workers(worker), router_process(worker, **settings) as router:
@@ -93,7 +94,7 @@ async def test_idle_connection_may_be_used_during_the_notice() -> None:
         while await router.answers("/ready"):  # noqa: ASYNC110
             await asyncio.sleep(0)
         used_writer.write(LIVE)
-        async with asyncio.timeout(20):
+        async with hang_guard():
             reply = await used.read()
             assert reply.startswith(b"HTTP/1.1 200 ")
             assert b"connection: close" in reply
@@ -104,7 +105,7 @@ async def test_idle_connection_may_be_used_during_the_notice() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-async def test_a_second_signal_ends_it_at_once(processes: int) -> None:
+async def test_second_signal_stops_at_once(processes: int) -> None:
     worker = FakeWorker()
     worker.mode = "hanging"
     async with (
@@ -123,9 +124,9 @@ async def test_a_second_signal_ends_it_at_once(processes: int) -> None:
 
 
 class Either:
-    """A client of two routers, that uses one until a connection to it is refused.
+    """A client that changes to the other of two routers when a connection is refused.
 
-    It asks again, as clients do, where a connection that it had kept was closed before its request was read.
+    As other clients do, it repeats a request when a kept-alive connection was closed before it was read.
     """
 
     def __init__(self, routers: Sequence[Process], workers: Sequence[FakeWorker]) -> None:
@@ -149,7 +150,7 @@ class Either:
             if reply.status_code == 200:
                 check(reply, texts)
             return reply
-        raise AssertionError("both refuse")
+        raise AssertionError("both routers refuse connections")
 
     def _seen(self, text: str) -> bool:
         items = (item for worker in self._workers for item in worker.items)
@@ -158,9 +159,7 @@ class Either:
 
 @pytest.mark.parametrize("notice", ["0", "0.3"])
 @pytest.mark.parametrize("processes", ["1", "2"])
-async def test_routers_restarted_one_after_the_other_under_load_fail_no_request(
-    processes: str, notice: str
-) -> None:
+async def test_rolling_router_restart_causes_no_errors(processes: str, notice: str) -> None:
     workers = [FakeWorker(), FakeWorker()]
     settings = {"ROUTER_PROCESSES": processes, "ROUTER_DRAIN_NOTICE_SECONDS": notice}
     async with (

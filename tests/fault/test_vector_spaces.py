@@ -1,4 +1,4 @@
-"""Vector spaces: named in replies, required by clients, never mixed in one request."""
+"""Vector spaces: named in replies, required by clients, never mixed in a reply."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ OLD, NEW = "a" * 16, "b" * 16
 
 
 def worker(space: str, task: contract.PoolName = "retrieval") -> FakeWorker:
-    """A worker whose vectors are others in the new space."""
+    """A worker of `space`, with other vectors in each space."""
     made = FakeWorker(task, dimensions=64)
     made.info = msgspec.structs.replace(made.info, space=space)
     made.vectors_of = "code" if space == NEW else "retrieval"
@@ -26,7 +26,7 @@ def worker(space: str, task: contract.PoolName = "retrieval") -> FakeWorker:
 
 
 def spaces_in(reply: httpx.Response, texts: list[str]) -> set[str]:
-    """The spaces that the vectors of `reply` are of."""
+    """The spaces of the vectors in `reply`."""
     found = set()
     for entry, text in zip(reply.json()["data"], texts, strict=True):
         wire = contract.Item(contract.Text(text, "query"))
@@ -45,7 +45,7 @@ def document(tmp_path: Path) -> Document:
     return Document(tmp_path / "workers.json")
 
 
-async def test_every_reply_names_its_spaces() -> None:
+async def test_replies_name_their_vector_space() -> None:
     one, code = worker(OLD), worker(NEW, "code")
     async with fake_workers(one, code), running_router(one, code) as router:
         reply = await router.post(input=["a"])
@@ -77,7 +77,7 @@ async def test_every_reply_names_its_spaces() -> None:
         (f"{OLD},", 422),
     ],
 )
-async def test_a_client_may_require_a_space(required: str, status: int) -> None:
+async def test_client_may_require_a_space(required: str, status: int) -> None:
     one = worker(OLD)
     async with fake_workers(one), running_router(one) as router:
         headers = {"x-require-vector-space": required}
@@ -93,7 +93,7 @@ async def test_a_client_may_require_a_space(required: str, status: int) -> None:
         assert len(one.batches) == (2 if status == 200 else 0)
 
 
-async def test_a_replica_of_another_space_is_refused(document: Document) -> None:
+async def test_replica_of_another_space_is_refused(document: Document) -> None:
     first, second = worker(OLD), worker(NEW)
     async with fake_workers(first, second), discovering(document, first) as router:
         await router.until_state(first, State.READY)
@@ -107,7 +107,7 @@ async def test_a_replica_of_another_space_is_refused(document: Document) -> None
         assert second.batches == []
 
 
-async def test_during_a_declared_upgrade_no_reply_holds_two_spaces(document: Document) -> None:
+async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None:
     old, new = worker(OLD), worker(NEW)
     versions = {old: "1", new: "2"}
     async with fake_workers(old, new):
@@ -135,9 +135,7 @@ async def test_during_a_declared_upgrade_no_reply_holds_two_spaces(document: Doc
 
 @pytest.mark.parametrize("required", [False, True])
 @pytest.mark.parametrize("killed", [False, True])
-async def test_a_request_whose_space_goes_starts_over_in_the_new_one(
-    document: Document, required: bool, killed: bool
-) -> None:
+async def test_removed_space_restarts_the_request(document: Document, required: bool, killed: bool) -> None:
     old, new = worker(OLD), worker(NEW)
     versions = {old: "1", new: "2"}
     texts = [f"text {place}" for place in range(8)]
@@ -167,9 +165,9 @@ async def test_a_request_whose_space_goes_starts_over_in_the_new_one(
             await router.until_idle()
 
 
-async def test_a_worker_that_changes_its_space_unseen_is_not_believed() -> None:
+async def test_changed_space_is_noticed_in_replies() -> None:
     one = worker(OLD)
-    async with fake_workers(one), running_router(one, hold_seconds=20) as router:
+    async with fake_workers(one), running_router(one, hold_seconds=60) as router:
         one.info = msgspec.structs.replace(one.info, space=NEW)
         one.vectors_of = "code"
         reply = await router.post(input=["a", "b"])

@@ -1,4 +1,4 @@
-"""The application with workers that are functions: no socket anywhere."""
+"""The application with in-process workers, without sockets."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -44,9 +44,9 @@ class Answer:
 
 
 class Workers:
-    """The `WorkerClient` of one worker for each pool, at its address; those in `dead` do not answer.
+    """A `WorkerClient` with one worker per pool; those in `dead` refuse connections.
 
-    `batches` holds what they were given, `pools` which of them each was.
+    `batches` records the batches, `pools` the pool of each.
     """
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ class Workers:
 
     @asynccontextmanager
     async def get(self, url: URL, seconds: float) -> AsyncIterator[Answer]:
-        yield Answer(one(contract.encode_info(info(self._asked(url)))))
+        yield Answer(one(contract.encode_info(info(self._pool_at(url)))))
 
     @asynccontextmanager
     async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
-        task = self._asked(url)
+        task = self._pool_at(url)
         batch = contract.decode_request(body)
         self.batches.append(batch)
         self.pools.append(task)
@@ -69,9 +69,9 @@ class Workers:
         )
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""
 
-    def _asked(self, url: URL) -> contract.PoolName:
+    def _pool_at(self, url: URL) -> contract.PoolName:
         task = ADDRESSES[url.authority]
         if task in self.dead:
             raise ConnectionRefusedError
@@ -84,7 +84,7 @@ async def one(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def frames(task: contract.PoolName, batch: contract.EncodeRequest) -> AsyncIterator[bytes]:
-    """What the worker of `task` answers."""
+    """The frames of the worker of `task`."""
     for index, item in enumerate(batch.items):
         yield contract.encode_frame(
             msgspec.structs.replace(vector_of(task, item, 2048, query_of(item, batch)), index=index)
@@ -92,13 +92,13 @@ async def frames(task: contract.PoolName, batch: contract.EncodeRequest) -> Asyn
 
 
 def info(task: contract.PoolName) -> contract.Info:
-    """What the worker of `task` says of itself."""
+    """The info of the worker of `task`."""
     return contract.Info(task, "fake", "0" * 16, "1", None, 2048, 128, 32_768, 8192, {})
 
 
 @asynccontextmanager
 async def client_of_app(workers: Workers, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that has seen every worker which answers."""
+    """A client of an application whose workers are ready, except dead ones."""
     groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
     configured = RouterSettings(workers=groups, **settings)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""No settings from outside, and an application over workers that are functions."""
+"""A clean environment, and a client of an application with in-process workers."""
 
 import os
 from collections.abc import AsyncIterator

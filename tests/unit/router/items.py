@@ -13,7 +13,7 @@ NEVER = float("inf")
 
 
 def make_item(cost: int = 1, index: int = 0, *, bulk: bool = False, name: str = "") -> Item:
-    """An item that is told from others by its text."""
+    """An item with a text of its own."""
     text = contract.Text(name or f"{index}", "query")
     return Item("retrieval", contract.Item(text), cost, index, f"body -> input -> {index}", Priority(bulk))
 
@@ -32,29 +32,29 @@ def make_request(
 
 
 def vector(item: Item, number: int = 0) -> contract.Vector:
-    """A result that says whose it is."""
+    """A result that holds `number`."""
     return contract.Vector(0, item.cost, (1,), struct.pack("<f", number))
 
 
 def admit(queue: PoolQueue, items: Sequence[Item], now: float = 0.0) -> None:
-    """Let `items` wait if there is room, as a pool does."""
+    """Check the room for `items` and admit them, as a pool does."""
     queue.check_room(items, now)
     queue.admit(items, now)
 
 
 def take_next(queue: PoolQueue, max_tokens: int, max_items: int, now: float = 0.0) -> Taken:
-    """What goes next, as a pool takes it."""
+    """Take the next batch, as a pool does."""
     priority = queue.next_priority(max_tokens)
     return Taken(None, []) if priority is None else queue.take(max_tokens, max_items, now, priority)
 
 
 def ranked(query: Query, items: Sequence[Item]) -> Sequence[Item]:
-    """`items` as documents that are scored against `query`."""
+    """`items` as documents of `query`."""
     for item in items:
         item.query = query
     return items
 
 
 async def encode(replica: Any, batch: Batch, deliver: Deliver) -> None:
-    """The pool's call to a replica that is a test's own."""
+    """`Pool.encode` for replicas of a test."""
     await replica.encode(batch, deliver)

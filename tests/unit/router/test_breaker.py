@@ -1,4 +1,4 @@
-"""When a replica that failed is left alone, and when it is tried again."""
+"""The circuit breaker of a replica."""
 
 from router.pool.breaker import (
     FAILURES_UNTIL_OPEN,
@@ -10,13 +10,13 @@ from router.pool.breaker import (
 
 
 def broken(breaker: Breaker, now: float) -> Breaker:
-    """`breaker` after as many incidents as open it, all at `now`."""
+    """`breaker`, opened at `now`."""
     for _ in range(FAILURES_UNTIL_OPEN):
         breaker.failed(now, now)
     return breaker
 
 
-def test_it_opens_after_failures_in_a_row() -> None:
+def test_opens_after_consecutive_failures() -> None:
     breaker = Breaker()
     for now in range(FAILURES_UNTIL_OPEN):
         assert breaker.state(now) is BreakerState.CLOSED
@@ -24,7 +24,7 @@ def test_it_opens_after_failures_in_a_row() -> None:
     assert breaker.state(FAILURES_UNTIL_OPEN - 1) is BreakerState.OPEN
 
 
-def test_a_success_between_failures_starts_the_count_anew() -> None:
+def test_success_resets_the_count() -> None:
     breaker = Breaker()
     for now in range(10 * FAILURES_UNTIL_OPEN):
         breaker.failed(now, now)
@@ -33,14 +33,14 @@ def test_a_success_between_failures_starts_the_count_anew() -> None:
         assert breaker.state(now) is BreakerState.CLOSED
 
 
-def test_batches_that_were_in_flight_together_are_one_incident() -> None:
+def test_concurrent_failures_count_once() -> None:
     breaker = Breaker()
     for _ in range(10 * FAILURES_UNTIL_OPEN):
         breaker.failed(started=0.0, now=1.0)
     assert breaker.failures == 1
 
 
-def test_one_trial_is_let_through_when_its_time_is_over() -> None:
+def test_half_opens_after_its_time() -> None:
     breaker = broken(Breaker(), 0.0)
     assert breaker.state(OPEN_SECONDS * 0.99) is BreakerState.OPEN
     assert breaker.state(OPEN_SECONDS) is BreakerState.HALF_OPEN
@@ -48,7 +48,7 @@ def test_one_trial_is_let_through_when_its_time_is_over() -> None:
     assert breaker.state(OPEN_SECONDS) is BreakerState.CLOSED
 
 
-def test_each_failed_trial_doubles_the_time_up_to_a_limit() -> None:
+def test_failed_trials_double_the_time() -> None:
     breaker = broken(Breaker(), 0.0)
     times = []
     for _ in range(12):

@@ -71,7 +71,7 @@ def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
 
 
 def test_busy_replica_is_spared_in_turns(queue: PoolQueue, choice: Choice) -> None:
-    """A long text may keep it busy, and other items should not wait for that."""
+    """A long text may keep it busy; other items do not wait for that."""
     one = replica("a")
     waiting(queue)
     assert dispatch(choice, [one]).batch

@@ -1,4 +1,4 @@
-"""What is held ends: each request once and in time, and nothing is left behind, whatever replicas do."""
+"""Holding work for a pool without replicas."""
 
 import asyncio
 import contextlib
@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from math import inf
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.errors import Internal, TimedOut, Unavailable
+from router.errors import Internal, QueueFull, TimedOut, Unavailable
 from router.items import Job
+from router.observe.metrics import Metrics
 from router.pool import breaker
 from router.pool import replica as replica_module
+from router.pool.dispatcher import Dispatcher
 from router.pool.hold import Hold
+from router.pool.observer import PoolObserver
 from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
+from router.pool.replica import Replica
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import encode, make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_own_results
@@ -24,7 +30,7 @@ from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_o
 SECONDS = 0.01
 
 
-def test_each_job_is_held_for_the_same_time() -> None:
+def test_jobs_are_held_for_equal_times() -> None:
     hold = Hold(10.0)
     one, two, three = (make_request([1, 1]) for _ in range(3))
     assert hold.ends_at == inf
@@ -40,46 +46,71 @@ def test_each_job_is_held_for_the_same_time() -> None:
     assert hold.ends_at == inf
 
 
-def test_nothing_expires_once_a_replica_is_up() -> None:
+def test_replica_up_ends_the_hold() -> None:
     hold = Hold(10.0)
     hold.begin(make_request([1]).items, 0.0)
     hold.end()
     assert hold.pop_expired(99.0) == []
 
 
-def test_the_time_in_which_nobody_could_take_anything_is_no_slowness() -> None:
-    """Or what comes while work is held, and just after, would be refused as if it had no chance."""
+@pytest.mark.parametrize("held", [True, False])
+def test_held_time_does_not_count_as_slow(held: bool) -> None:
     queue = PoolQueue(10**6, 10**6)
     queue.admit(make_request([100] * 100).items, 0.0)
-    for step in range(1, 41):
-        queue.drained(make_request([100]).items[0], step / 10)
-    queue.forget_rate()
-    # What a replica that stops had, it still finishes.
-    queue.drained(make_request([100]).items[0], 10.0)
-    queue.check_room(make_request([100]).items, 60.0, deadline=70.0)
-    queue.check_any_room("retrieval", 60.0, deadline=70.0)
+    drain(queue, 0.0)
+    assert refuses(queue, 4.0)
+    if held:
+        queue.forget_rate()
+        # A replica that stops still finishes its batch.
+        queue.drained(make_request([100]).items[0], 10.0)
+        assert not refuses(queue, 60.0)
     queue.measure_rate(60.0)
-    queue.check_room(make_request([100]).items, 60.5, deadline=70.0)
-    for step in range(1, 41):
-        queue.drained(make_request([100]).items[0], 60 + step / 10)
-    assert queue._rate(64.0) is not None
-    assert 900 < (queue._rate(64.0) or 0) < 1100
+    assert refuses(queue, 60.5) != held
+    drain(queue, 60.0)
+    assert refuses(queue, 64.0)
 
 
-def test_a_queue_that_was_not_held_keeps_its_rate() -> None:
-    queue = PoolQueue(10**6, 10**6)
-    queue.admit(make_request([100] * 100).items, 0.0)
+def drain(queue: PoolQueue, start: float) -> None:
+    """Drain 1,000 tokens a second for 4 s."""
     for step in range(1, 41):
-        queue.drained(make_request([100]).items[0], step / 10)
-    queue.measure_rate(4.0)
-    assert queue._rate(4.0) is not None
+        queue.drained(make_request([100]).items[0], start + step / 10)
+
+
+def refuses(queue: PoolQueue, now: float) -> bool:
+    """Whether a request with 10 s is refused; 10,000 tokens wait, and admission allows for half the rate."""
+    try:
+        queue.check_room(make_request([100]).items, now, deadline=now + 10)
+        queue.check_any_room("retrieval", now, deadline=now + 10)
+    except QueueFull:
+        return True
+    return False
+
+
+def test_hold_starts_when_the_last_replica_dies() -> None:
+    """Waiting for a busy replica is no hold."""
+    replica, queue = Replica("r:1", "retrieval", 1), PoolQueue(10**6, 10**6)
+    observer = PoolObserver(Metrics().pool("retrieval"), None, lambda: 0.0)
+    pool = Dispatcher("retrieval", [replica], queue, 8, 1, observer, 0.0, hold_seconds=10.0)
+    replica.up(info("retrieval"))
+    job = make_request([1, 1])
+    pool.admit(job.items, 0.0)
+    assert pool.next(0.0) is not None
+    pool.replicas_changed(5.0)
+    assert pool.wake_at(5.0) == inf
+    replica.down("connection refused", gone=True)
+    pool.replicas_changed(50.0)
+    assert pool.wake_at(50.0) == 60.0
+    pool.expire(59.9)
+    assert not job.closed
+    pool.expire(60.0)
+    assert isinstance(job.error, Unavailable)
 
 
 STEPS = ("ask", "ask bulk", "leave", "up", "down", "draining", "wait", "turn", "none", "all")
 
 
 async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
-    """See requests through a pool whose replicas come and go, and in the end go; all of them have ended."""
+    """Run jobs through a pool whose replicas come and go, and in the end are gone."""
     clock = asyncio.get_running_loop().time
     outcomes = iter(script)
     members = [Scripted(f"r:{number}", 2, outcomes, Counter()) for number in range(2)]
@@ -123,7 +154,7 @@ async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
                 pool.set_replicas(members)
     for one in members:
         one.down("scripted", gone=True)
-    async with asyncio.timeout(5):
+    async with hang_guard():
         while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(SECONDS / 4)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
@@ -135,9 +166,7 @@ async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
     steps=st.lists(st.sampled_from(STEPS), max_size=40),
     script=st.lists(st.sampled_from(OUTCOMES), max_size=25),
 )
-def test_every_request_that_was_let_in_ends_whatever_comes_and_goes(
-    steps: list[str], script: list[str]
-) -> None:
+def test_every_held_job_ends_once(steps: list[str], script: list[str]) -> None:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
         jobs = asyncio.run(run(steps, script))
     for job in jobs:

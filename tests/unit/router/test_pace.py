@@ -1,4 +1,4 @@
-"""How fast a replica is, whether it is out of line, and how fast a queue drains."""
+"""The pace of a replica, the comparison with others, and the drain rate of a queue."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def go_on(pace: Pace, seconds_per_token: float, batches: int = 100) -> None:
         pace.observe(1000, seconds_per_token * (1000 + TOKENS_OF_A_CALL))
 
 
-def test_a_pace_is_that_of_the_last_batches() -> None:
+def test_pace_follows_the_last_batches() -> None:
     pace = pace_of(0.001, 3)
     assert pace.seconds_per_token == pytest.approx(0.001)
     go_on(pace, 0.005)
@@ -25,25 +25,25 @@ def test_a_pace_is_that_of_the_last_batches() -> None:
 
 
 @pytest.mark.parametrize(("fixed", "per_token"), [(0.0, 40e-6), (0.01, 40e-6), (0.01, 0.0)])
-def test_a_replica_that_is_given_less_is_not_slow_for_that(fixed: float, per_token: float) -> None:
-    """Whether batches queue in the engine, share its steps, or take the same time whatever is in them."""
+def test_small_batches_do_not_look_slow(fixed: float, per_token: float) -> None:
+    """Whether batches queue in the engine, share its steps, or take a constant time."""
     slow, other = pace_of(1.0), Pace()
     assert slow.compare([pace_of(0.001)])
     for _ in range(100):
-        # Short queries: four lanes of the one, one of the other.
+        # Short queries: four lanes in use at the other replica, one at the slow one.
         other.observe(80, fixed + per_token * (80 + TOKENS_OF_A_CALL))
         slow.observe(20, fixed + per_token * (20 + TOKENS_OF_A_CALL))
     assert slow.compare([other])
     assert not slow.slow
 
 
-def test_while_nothing_is_known_nothing_is_bounded() -> None:
+def test_unknown_pace_bounds_nothing() -> None:
     assert Pace().seconds(1000) == 0
     assert Pace().tokens_until_twice() == float("inf")
 
 
 @pytest.mark.parametrize(("fixed", "per_token"), [(0.003, 12e-6), (0.015, 5e-6)])
-def test_small_and_large_batches_show_what_an_empty_one_takes(fixed: float, per_token: float) -> None:
+def test_fixed_time_is_estimated(fixed: float, per_token: float) -> None:
     pace = Pace()
     for number in range(50):
         tokens = (20, 400, 60)[number % 3]
@@ -51,14 +51,14 @@ def test_small_and_large_batches_show_what_an_empty_one_takes(fixed: float, per_
     assert pace.tokens_until_twice() == pytest.approx(fixed / per_token, rel=0.01)
 
 
-def test_where_size_makes_no_difference_nothing_is_bounded() -> None:
+def test_constant_time_bounds_nothing() -> None:
     pace = Pace()
     for number in range(50):
         pace.observe(20 + number % 7, 0.01 - 0.0001 * (number % 7))
     assert pace.tokens_until_twice() == float("inf")
 
 
-def test_a_replica_far_slower_than_the_others_is_out_of_line_until_it_is_not() -> None:
+def test_slow_has_hysteresis() -> None:
     slow, others = pace_of(SLOW * 0.0011), [pace_of(0.001), pace_of(0.001)]
     assert slow.compare(others)
     assert slow.slow
@@ -70,13 +70,13 @@ def test_a_replica_far_slower_than_the_others_is_out_of_line_until_it_is_not() -
     assert not slow.slow
 
 
-def test_nobody_is_judged_too_early_or_alone() -> None:
+def test_slow_needs_enough_batches_and_others() -> None:
     assert not pace_of(1.0, BATCHES_UNTIL_JUDGED - 1).compare([pace_of(0.001)])
     assert not pace_of(1.0).compare([pace_of(0.001, BATCHES_UNTIL_JUDGED - 1)])
     assert not pace_of(1.0).compare([])
 
 
-def test_when_all_slow_down_together_none_is_out_of_line() -> None:
+def test_joint_slowdown_is_not_slow() -> None:
     paces = [pace_of(0.001) for _ in range(3)]
     for pace in paces:
         go_on(pace, 0.1)
@@ -84,14 +84,14 @@ def test_when_all_slow_down_together_none_is_out_of_line() -> None:
 
 
 def drained(rate: DrainRate, start: float, seconds: float, per_second: int) -> float:
-    """Have so many tokens done each second, ten times a second, while more wait; returns the time after."""
+    """Drain `per_second` tokens for `seconds` while others wait; returns the time after."""
     rate.observe(0, start, waiting=True)
     for step in range(1, round(10 * seconds) + 1):
         rate.observe(per_second // 10, start + step / 10, waiting=True)
     return start + seconds
 
 
-def test_the_rate_is_that_of_the_last_seconds() -> None:
+def test_rate_follows_the_last_seconds() -> None:
     rate = DrainRate()
     now = drained(rate, 0.0, 2, per_second=1000)
     assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
@@ -99,7 +99,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert rate.per_second(now) == pytest.approx(200, rel=0.1)
 
 
-def test_time_in_which_nothing_waits_does_not_count() -> None:
+def test_rate_ignores_idle_time() -> None:
     rate = DrainRate()
     now = drained(rate, 0.0, 5, per_second=1000)
     rate.observe(0, now, waiting=False)
@@ -107,7 +107,7 @@ def test_time_in_which_nothing_waits_does_not_count() -> None:
     assert rate.per_second(now + 3601) == pytest.approx(1000, rel=0.1)
 
 
-def test_a_silence_while_something_waits_counts() -> None:
+def test_rate_falls_without_progress() -> None:
     rate = DrainRate()
     now = drained(rate, 0.0, 5, per_second=1000)
     later = rate.per_second(now + 10)
@@ -115,14 +115,14 @@ def test_a_silence_while_something_waits_counts() -> None:
     assert later < 300
 
 
-def test_nothing_is_claimed_to_be_known_after_a_moment() -> None:
+def test_rate_is_unknown_at_first() -> None:
     rate = DrainRate()
     assert rate.per_second(100.0) is None
     now = drained(rate, 0.0, DrainRate.SHORTEST / 2, per_second=1000)
     assert rate.per_second(now) is None
 
 
-def test_the_first_few_items_do_not_say_how_fast_it_is() -> None:
+def test_rate_needs_enough_items() -> None:
     rate = DrainRate()
     rate.observe(0, 0.0, waiting=True)
     for number in range(1, DrainRate.FEWEST):

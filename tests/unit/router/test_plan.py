@@ -1,4 +1,4 @@
-"""From a request to its items: pool, role, class, cost and what goes over the wire."""
+"""Planning: the pool, role, priority, cost and content of each item of a request."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
 
-# API.md and [M1]: which checkpoint, and which prefix.
+# Pool and role (prefix) of each task, as in docs/API.md.
 ROUTES = {
     "text-matching": ("text-matching", "query"),
     "retrieval.query": ("retrieval", "query"),
@@ -39,49 +39,36 @@ def route(item: Item) -> tuple[str, str]:
     return item.pool, item.wire.content.role
 
 
-def test_there_is_a_route_for_every_task() -> None:
+def test_every_task_has_a_route() -> None:
     assert set(TASKS) == set(ROUTES)
 
 
 @pytest.mark.parametrize("task", ROUTES)
 @pytest.mark.parametrize("field", ["task", "task_type"])
-def test_a_task_decides_on_pool_and_role(task: str, field: str) -> None:
+def test_task_sets_pool_and_role(task: str, field: str) -> None:
     [item] = planned(input="a", **{field: task})
     assert route(item) == ROUTES[task]
 
 
-def test_without_a_task_texts_are_matched() -> None:
-    [item] = planned(input="a")
-    assert route(item) == ("text-matching", "query")
-
-
-def test_an_item_may_have_a_task_of_its_own() -> None:
-    items = planned(
-        input=["a", {"text": "b", "task": "code.query"}, {"text": "c"}, {"text": "d", "task": TASKS[0]}],
-        task="retrieval.passage",
-    )
-    assert [route(item) for item in items] == [
-        ("retrieval", "passage"),
-        ("code", "query"),
-        ("retrieval", "passage"),
-        ("text-matching", "query"),
-    ]
+def test_item_task_overrides_the_request() -> None:
+    items = planned(input=["a", {"text": "b", "task": "code.query"}], task="retrieval.passage")
+    assert [route(item) for item in items] == [("retrieval", "passage"), ("code", "query")]
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("task", ROUTES)
-def test_the_name_of_the_model_may_carry_the_task(name: str, task: str) -> None:
+def test_model_name_may_carry_the_task(name: str, task: str) -> None:
     [item] = planned(input="a", model=f"{name}:{task}")
     assert route(item) == ROUTES[task]
 
 
-def test_a_task_that_was_sent_stands_before_that_of_the_name() -> None:
+def test_task_field_overrides_the_model_name() -> None:
     [item] = planned(input="a", model="jina-embeddings-v4:code.query", task="retrieval.passage")
     assert route(item) == ("retrieval", "passage")
 
 
 @pytest.mark.parametrize("name", models())
-def test_every_listed_name_is_taken(name: str) -> None:
+def test_every_listed_model_is_accepted(name: str) -> None:
     planned(input="a", model=name)
 
 
@@ -99,14 +86,14 @@ def test_every_listed_name_is_taken(name: str) -> None:
         "other:code.query",
     ],
 )
-def test_an_unknown_model_is_refused_whatever_the_task(name: str, extra: dict[str, str]) -> None:
+def test_unknown_model_is_refused(name: str, extra: dict[str, str]) -> None:
     with pytest.raises(ModelNotFound) as caught:
         planned(input="a", model=name, **extra)
     for known in MODELS:
         assert known in caught.value.detail
 
 
-def test_the_options_of_a_request_reach_every_item() -> None:
+def test_options_reach_every_item() -> None:
     items = planned(input=["a", {"image": IMAGE}], dimensions=64, truncate=True, normalized=False)
     for item in items:
         assert item.wire.dimensions == 64
@@ -117,19 +104,22 @@ def test_the_options_of_a_request_reach_every_item() -> None:
     assert item.wire.multivector
 
 
-def test_by_default_vectors_are_whole_normalised_and_texts_not_cut() -> None:
+def test_default_options() -> None:
     [item] = planned(input="a")
-    assert item.wire == contract.Item(Text("a", "query"), None, False, True, False)
+    assert route(item) == ("text-matching", "query")
+    assert item.wire == contract.Item(
+        Text("a", "query"), dimensions=None, truncate=False, normalized=True, multivector=False
+    )
 
 
-def test_items_know_their_place() -> None:
+def test_items_have_index_and_field() -> None:
     items = planned(input=["a", {"text": "b"}, URI])
     assert [item.index for item in items] == [0, 1, 2]
     assert [item.field for item in items] == [f"body -> input -> {index}" for index in range(3)]
     assert planned(input={"text": "a"})[0].field == "body -> input"
 
 
-def test_more_dimensions_than_are_served_are_refused() -> None:
+def test_too_many_dimensions_are_refused() -> None:
     served = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=64, max_tokens=32_768)
     assert planned(served, input="a", dimensions=64)[0].wire.dimensions == 64
     with pytest.raises(Invalid, match="64") as caught:
@@ -137,7 +127,7 @@ def test_more_dimensions_than_are_served_are_refused() -> None:
     assert caught.value.errors[0]["field"] == "body -> dimensions"
 
 
-def test_more_inputs_than_allowed_are_refused() -> None:
+def test_too_many_inputs_are_refused() -> None:
     assert len(planned(input=["a"] * LIMITS.max_items)) == LIMITS.max_items
     with pytest.raises(Invalid, match=f"at most {LIMITS.max_items}") as caught:
         planned(input=["a"] * (LIMITS.max_items + 1))
@@ -157,7 +147,7 @@ def test_more_inputs_than_allowed_are_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
-def test_an_image_reaches_the_worker_as_it_came(value: object, listed: bool) -> None:
+def test_image_bytes_are_unchanged(value: object, listed: bool) -> None:
     [item] = planned(input=[value] if listed else value, task="retrieval.passage")
     assert item.wire.content == Image(PNG)
     assert item.pool == "retrieval"
@@ -166,7 +156,7 @@ def test_an_image_reaches_the_worker_as_it_came(value: object, listed: bool) -> 
 @pytest.mark.parametrize("form", ["image", "url", "bytes"])
 @pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
 @pytest.mark.parametrize("value", [IMAGE, URI, f"data:;base64,{IMAGE}"])
-def test_white_space_before_an_image_is_skipped(form: str, before: str, value: str) -> None:
+def test_leading_space_before_image_is_skipped(form: str, before: str, value: str) -> None:
     [item] = planned(input={form: f"{before}{value}"})
     assert item.wire.content == Image(PNG)
     ranked = {"query": {"image": f"{before}{value}"}, "documents": ["a"]}
@@ -175,7 +165,7 @@ def test_white_space_before_an_image_is_skipped(form: str, before: str, value: s
 
 
 @pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
-def test_white_space_around_an_address_is_skipped(before: str) -> None:
+def test_space_around_url_is_skipped(before: str) -> None:
     for form, kind in (("image", "image"), ("url", "image"), ("pdf", "pdf")):
         [item] = planned(input={form: f"{before}http://example.org/a\n"})
         assert item.media == Media(kind, "http://example.org/a")  # type: ignore[arg-type]
@@ -194,9 +184,10 @@ def test_white_space_around_an_address_is_skipped(before: str) -> None:
         f"data:application/octet-stream;base64,{IMAGE}",
         f" {URI}",
         "see data:image/",
+        "https://example.org/a.png",
     ],
 )
-def test_a_text_that_only_looks_like_an_address_stays_a_text(text: str) -> None:
+def test_text_like_a_uri_stays_text(text: str) -> None:
     [item] = planned(input=text)
     assert item.wire.content == Text(text, "query")
 
@@ -218,7 +209,7 @@ def test_a_text_that_only_looks_like_an_address_stays_a_text(text: str) -> None:
         "bild\N{LATIN SMALL LETTER U WITH DIAERESIS}",
     ],
 )
-def test_an_image_that_is_none_is_refused_by_its_field(form: str, value: str) -> None:
+def test_invalid_image_names_its_field(form: str, value: str) -> None:
     with pytest.raises(MediaInvalid) as caught:
         planned(input=["a", {form: value}])
     assert caught.value.detail.startswith(f"body -> input -> 1 -> {form}: ")
@@ -226,7 +217,7 @@ def test_an_image_that_is_none_is_refused_by_its_field(form: str, value: str) ->
 
 @pytest.mark.parametrize("as_uri", [True, False])
 @pytest.mark.parametrize("padding", [0, 1, 2])
-def test_an_image_is_taken_up_to_the_limit_and_no_byte_further(padding: int, as_uri: bool) -> None:
+def test_image_size_is_bounded(padding: int, as_uri: bool) -> None:
     limits = Limits(
         max_items=64, max_image_bytes=90 + padding, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768
     )
@@ -241,14 +232,14 @@ def test_an_image_is_taken_up_to_the_limit_and_no_byte_further(padding: int, as_
 
 
 @pytest.mark.parametrize("signature", [b"\xff\xd8\xff\xe0", b"GIF87a", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 "])
-def test_every_known_kind_of_image_is_taken(signature: bytes) -> None:
+def test_every_image_format_is_accepted(signature: bytes) -> None:
     [item] = planned(input={"image": base64.b64encode(signature + bytes(20)).decode()})
     assert item.wire.content == Image(signature + bytes(20))
 
 
 @pytest.mark.parametrize("form", ["image", "url"])
 @pytest.mark.parametrize("address", ["http://example.org/a.png", "HTTPS://EXAMPLE.ORG"])
-def test_the_address_of_an_image_is_left_to_be_fetched(form: str, address: str) -> None:
+def test_image_url_is_left_to_fetch(form: str, address: str) -> None:
     _, item = planned(input=["a", {form: address, "task": "code.passage"}], dimensions=64)
     assert item.media == Media("image", address)
     assert (item.index, item.field, item.pool) == (1, f"body -> input -> 1 -> {form}", "code")
@@ -256,13 +247,7 @@ def test_the_address_of_an_image_is_left_to_be_fetched(form: str, address: str) 
     assert item.wire.dimensions == 64
 
 
-def test_an_address_by_itself_is_a_text() -> None:
-    [item] = planned(input=["https://example.org/a.png"])
-    assert item.media is None
-    assert item.wire.content == Text("https://example.org/a.png", "query")
-
-
-def test_bytes_are_no_address() -> None:
+def test_bytes_field_takes_no_url() -> None:
     with pytest.raises(MediaInvalid, match="body -> input -> bytes"):
         planned(input={"bytes": "https://example.org/a.png"})
 
@@ -279,18 +264,18 @@ PDF = b"%PDF-1.7 and so on"
         ("data:application/pdf;base64," + base64.b64encode(PDF).decode(), Media("pdf", PDF)),
     ],
 )
-def test_a_pdf_is_left_to_be_rendered(listed: bool, sent: str, media: Media) -> None:
+def test_pdf_is_left_to_render(listed: bool, sent: str, media: Media) -> None:
     value = {"pdf": sent}
     [item] = planned(input=[value] if listed else value, task="retrieval.passage")
     assert item.media == media
     assert item.field == ("body -> input -> 0 -> pdf" if listed else "body -> input -> pdf")
-    # How many pages it has is not known yet, but nobody reads a document while waiting.
+    # The number of pages is not known yet.
     assert item.cost == PDF_TOKENS
     assert item.priority is Priority.BULK
     assert planned(input=value, priority=Priority.INTERACTIVE)[0].priority is Priority.INTERACTIVE
 
 
-def test_a_pdf_has_a_limit_of_its_own() -> None:
+def test_pdf_size_is_bounded() -> None:
     def sent(size: int) -> dict[str, str]:
         return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}
 
@@ -301,7 +286,7 @@ def test_a_pdf_has_a_limit_of_its_own() -> None:
         planned(input={"pdf": IMAGE})
 
 
-def test_an_image_costs_what_its_size_says_within_bounds() -> None:
+def test_image_cost_follows_its_size() -> None:
     def png(width: int, height: int) -> bytes:
         return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
 
@@ -312,7 +297,7 @@ def test_an_image_costs_what_its_size_says_within_bounds() -> None:
         assert image_tokens(unreadable) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
 
 
-def test_a_text_costs_more_the_longer_it_is_but_never_more_than_the_context() -> None:
+def test_text_cost_grows_up_to_the_context() -> None:
     costs = [planned(input="a" * size)[0].cost for size in (0, 40, 400, 10_000_000)]
     assert costs == sorted(costs)
     assert costs[0] >= 1
@@ -320,7 +305,7 @@ def test_a_text_costs_more_the_longer_it_is_but_never_more_than_the_context() ->
     assert planned(input="\N{CJK UNIFIED IDEOGRAPH-6D77}" * 400)[0].cost > costs[2]
 
 
-def classes(**fields: Any) -> list[bool]:
+def priorities(**fields: Any) -> list[bool]:
     return [item.priority for item in planned(**fields)]
 
 
@@ -329,32 +314,32 @@ LONG = "a" * 4 * (SMALL_TOKENS + 1)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_small_request_is_interactive(task: str) -> None:
-    assert classes(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
+def test_small_request_is_interactive(task: str) -> None:
+    assert priorities(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("large", [MANY, [LONG]], ids=["many", "long"])
-def test_in_a_large_request_only_queries_are_interactive(task: str, large: list[str]) -> None:
+def test_large_request_is_bulk_except_queries(task: str, large: list[str]) -> None:
     is_query = task in ("retrieval.query", "code.query")
-    assert classes(input=large, task=task) == [not is_query] * len(large)
+    assert priorities(input=large, task=task) == [not is_query] * len(large)
 
 
-def test_a_query_among_many_passages_is_interactive() -> None:
-    found = classes(input=[*MANY, {"text": "q", "task": "retrieval.query"}], task="retrieval.passage")
+def test_query_among_passages_is_interactive() -> None:
+    found = priorities(input=[*MANY, {"text": "q", "task": "retrieval.query"}], task="retrieval.passage")
     assert found == [True] * len(MANY) + [False]
 
 
 @pytest.mark.parametrize("priority", Priority)
 @pytest.mark.parametrize("task", ["retrieval.query", "retrieval.passage"])
-def test_priority_may_be_chosen(priority: Priority, task: str) -> None:
-    assert classes(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
-    assert classes(input="a", task=task, priority=priority) == [priority]
+def test_priority_header_overrides(priority: Priority, task: str) -> None:
+    assert priorities(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
+    assert priorities(input="a", task=task, priority=priority) == [priority]
 
 
 @pytest.mark.parametrize(
     "fields", [{"input": "a", "model": "x"}, {"input": {"image": "!"}}, {"input": ["a"] * 65}]
 )
-def test_whatever_a_plan_refuses_is_the_fault_of_the_input(fields: dict[str, Any]) -> None:
+def test_plan_raises_input_errors(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         planned(**fields)

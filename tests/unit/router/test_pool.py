@@ -1,4 +1,4 @@
-"""Who is given what, and when: one rule at a time, with replicas that do as they are told."""
+"""Dispatch of a pool, one rule at a time, with replicas and a clock that the test controls."""
 
 import asyncio
 from collections import deque
@@ -22,7 +22,7 @@ from workers.shared import contract
 
 
 class Hand:
-    """A clock that goes on when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,7 +32,7 @@ class Hand:
 
 
 class Told(Replica):
-    """Keeps each batch until a test ends it."""
+    """A replica that keeps each batch until the test ends it."""
 
     def __init__(self, name: str, lanes: int = 1) -> None:
         super().__init__(name, "retrieval", lanes)
@@ -52,18 +52,18 @@ class Told(Replica):
         return self.batches[-1].items
 
     async def done(self) -> None:
-        """It does the first batch that it has."""
+        """Finish its oldest batch."""
         batch = self.batches[len(self.batches) - len(self._ends)]
         self._ends.popleft().set_result([vector(item) for item in batch.items])
         await turns()
 
     async def failed(self) -> None:
-        """It fails at the first batch that it has."""
+        """Fail its oldest batch."""
         self._ends.popleft().set_exception(ReplicaFailed("told to"))
         await turns()
 
     async def failed_inside(self, *, but: int = 0) -> None:
-        """It says of each item of the first batch that it has, `but` so many, that it failed inside."""
+        """Answer its oldest batch: the first `but` items succeed, the others fail inside the engine."""
         batch = self.batches[len(self.batches) - len(self._ends)]
         frames = [contract.Failure(0, "internal", "told to") for _ in batch.items]
         self._ends.popleft().set_result([*map(vector, batch.items[:but]), *frames[but:]])
@@ -71,13 +71,13 @@ class Told(Replica):
 
 
 async def turns() -> None:
-    """Let everything happen that happens by itself."""
+    """Run the event loop until nothing more happens."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 class MakePool(Protocol):
-    """Makes a pool of `replicas`, which are ready."""
+    """Makes a pool of ready `replicas`."""
 
     def __call__(self, *replicas: Replica, batch_items: int = 8, clock: Clock = lambda: 0.0) -> Pool: ...
 
@@ -101,7 +101,7 @@ async def make_pool() -> AsyncIterator[MakePool]:
 
 
 async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Job:
-    """A request that has had its chance to be handed out."""
+    """A job that was admitted and, if possible, dispatched."""
 
     def finished(job: Job) -> None:
         if job.error is not None:
@@ -115,7 +115,7 @@ async def asked(pool: Pool, items: int = 1, *, bulk: bool = False) -> Job:
 
 @pytest.fixture
 async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Job]:
-    """What failed at the second replica waits for the first, which is sound and busy."""
+    """A pool, its sound and busy replica, its failing one, and the failed job, which waits for the former."""
     sound, failing = Told("sound:1"), Told("failing:1")
     pool = make_pool(sound, failing)
     await asked(pool)
@@ -126,7 +126,7 @@ async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Job]:
     return pool, sound, failing, request
 
 
-async def test_what_waits_for_a_sound_replica_keeps_its_place_and_holds_up_nothing(
+async def test_retry_waits_for_a_sound_replica(
     waiting: tuple[Pool, Told, Told, Job],
 ) -> None:
     pool, sound, failing, first = waiting
@@ -139,11 +139,11 @@ async def test_what_waits_for_a_sound_replica_keeps_its_place_and_holds_up_nothi
     assert sound.last == [*first.items, *third.items]
 
 
-async def test_when_that_which_held_up_others_leaves_they_go_on(
+async def test_cancelled_retry_unblocks_bulk(
     waiting: tuple[Pool, Told, Told, Job],
 ) -> None:
     pool, _, failing, query = waiting
-    # Bulk has no turn while a query waits.
+    # Bulk gets no batch while a query waits.
     bulk = await asked(pool, bulk=True)
     assert pool.queue.waiting() == [*query.items, *bulk.items]
     query.fail(TimedOut("its client has left"), 0.0)
@@ -173,7 +173,7 @@ async def test_closed_pool_starts_no_batch(make_pool: MakePool) -> None:
 
 @pytest.fixture
 async def unequal(make_pool: MakePool) -> tuple[Pool, Told, Told, Hand]:
-    """A slow replica that has a batch, and a fast one beside it."""
+    """A pool with a slow replica, a fast one and a clock; both are busy."""
     clock = Hand()
     slow, fast = Told("slow:1", 3), Told("fast:1", 3)
     pool = make_pool(slow, fast, batch_items=1, clock=clock)
@@ -191,7 +191,7 @@ async def unequal(make_pool: MakePool) -> tuple[Pool, Told, Told, Hand]:
     return pool, slow, fast, clock
 
 
-async def test_a_slow_replica_that_is_left_alone_has_all_its_lanes_at_once(
+async def test_slow_only_replica_has_all_lanes(
     unequal: tuple[Pool, Told, Told, Hand],
 ) -> None:
     _, slow, fast, _ = unequal
@@ -200,7 +200,7 @@ async def test_a_slow_replica_that_is_left_alone_has_all_its_lanes_at_once(
     assert slow.lanes_in_use == 3
 
 
-async def test_a_slow_replica_is_held_against_none_that_keeps_failing(
+async def test_pace_ignores_failing_replicas(
     unequal: tuple[Pool, Told, Told, Hand],
 ) -> None:
     _, slow, fast, clock = unequal
@@ -210,7 +210,7 @@ async def test_a_slow_replica_is_held_against_none_that_keeps_failing(
     assert slow.lanes_in_use == 3
 
 
-async def test_a_slow_replica_stays_slow_while_one_that_is_faster_is_ready(
+async def test_slow_replica_stays_slow_beside_faster(
     unequal: tuple[Pool, Told, Told, Hand],
 ) -> None:
     pool, slow, fast, _ = unequal
@@ -223,7 +223,7 @@ async def test_a_slow_replica_stays_slow_while_one_that_is_faster_is_ready(
 
 
 @pytest.mark.parametrize("done", [0, 5])
-async def test_items_that_fail_together_cost_the_pool_one_retry(make_pool: MakePool, done: int) -> None:
+async def test_failed_batch_costs_one_retry(make_pool: MakePool, done: int) -> None:
     replica = Told("r:1")
     pool = make_pool(replica, batch_items=10 * SMALLEST_CAPACITY)
     request = await asked(pool, 5 * SMALLEST_CAPACITY)
@@ -233,7 +233,7 @@ async def test_items_that_fail_together_cost_the_pool_one_retry(make_pool: MakeP
     assert request.vectors() == [vector(item) for item in request.items]
 
 
-async def test_a_replica_that_does_nothing_of_a_batch_is_not_what_it_is_tried_again_at(
+async def test_all_failed_batch_is_retried_elsewhere(
     make_pool: MakePool,
 ) -> None:
     busy, dead = Told("busy:1"), Told("dead:1")
@@ -246,10 +246,10 @@ async def test_a_replica_that_does_nothing_of_a_batch_is_not_what_it_is_tried_ag
     assert busy.last == request.items
 
 
-async def test_a_batch_of_which_nothing_is_done_is_neither_a_success_nor_a_failure(
+async def test_all_failed_batch_is_no_success_or_failure(
     make_pool: MakePool,
 ) -> None:
-    """A dead engine is quick to say so, and must not look fast; an item may be what no engine can do."""
+    """A dead engine fails fast, and must not look fast."""
     replica = Told("r:1", lanes=2)
     pool = make_pool(replica)
     await asked(pool)

@@ -1,4 +1,4 @@
-"""A whole pool, with replicas that fail by a script: every request ends, right or with an error, and once."""
+"""Properties of a whole pool with failing replicas: every job ends once, with its results or an error."""
 
 import asyncio
 from collections import Counter
@@ -19,17 +19,18 @@ from router.pool.dispatcher import MAX_RETRIES
 from router.pool.pool import Pool
 from router.pool.queue import PoolQueue
 from router.pool.replica import Replica, State
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request
 from workers.shared import contract
 
 OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
-# Those after which an item has not been tried, and may be sent once more than its tries.
+# Outcomes that use no try.
 FREE = ("overloaded", "draining")
 
 
 class Scripted(Replica):
-    """Does with each batch what the script says, and then, when it is over, as it should."""
+    """A replica with scripted outcomes; after the script it succeeds."""
 
     def __init__(self, name: str, lanes: int, script: Iterator[str], sent: Counter[Item]) -> None:
         super().__init__(name, "retrieval", lanes)
@@ -70,13 +71,13 @@ class Scripted(Replica):
 
 
 def result(item: Item, space: str) -> contract.Vector:
-    """What is right for `item` in `space`, and for no other."""
+    """The unique result of `item` in `space`."""
     assert isinstance(item.wire.content, contract.Text)
     return contract.Vector(0, item.cost, (1,), f"{id(item.job)} {item.index} {space}".encode())
 
 
 def has_its_own_results(job: Job) -> bool:
-    """Whether every result is that of its item, all of them in one vector space."""
+    """Whether every result belongs to its item, all in one vector space."""
     space = job.spaces["retrieval"]
     return job.vectors() == [result(item, space) for item in job.items]
 
@@ -88,9 +89,9 @@ async def run(
     lanes: int,
     lives: Sequence[tuple[str, str]] = (("only", "only"),),
 ) -> tuple[list[Job], Counter[Item], int]:
-    """See `requests` (costs, whether bulk, whether its client leaves) through a pool, and look inside it.
+    """Run `requests` (costs, bulk, client leaves) through a pool.
 
-    `lives` are the process and the vector space that a replica has each time it comes up, over and over.
+    `lives` are the process and vector space of a replica each time that it comes up, in a cycle.
     """
     loop = asyncio.get_running_loop()
     sent: Counter[Item] = Counter()
@@ -133,7 +134,7 @@ async def run(
         await asyncio.sleep(0)
         if leaves:
             job.fail(TimedOut("the client has left"), 0.0)
-    async with asyncio.timeout(20):
+    async with hang_guard():
         while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
             await asyncio.sleep(0)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
@@ -159,7 +160,7 @@ requests_of_any_kind = st.lists(
     replicas=st.integers(1, 3),
     lanes=st.integers(1, 3),
 )
-def test_every_request_ends_once_with_its_own_results_or_a_known_error(
+def test_every_job_ends_once(
     requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
 ) -> None:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
@@ -179,10 +180,9 @@ def test_every_request_ends_once_with_its_own_results_or_a_known_error(
     script=st.lists(st.sampled_from(["done", "overloaded"]), max_size=25),
     lanes=st.integers(1, 3),
 )
-def test_where_nothing_fails_every_request_that_stays_is_answered(
+def test_overload_fails_no_job(
     requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
 ) -> None:
-    """However often replicas are overloaded."""
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
         jobs, _, _ = asyncio.run(run(requests, script, 2, lanes))
     for job, (_, _, leaves) in zip(jobs, requests, strict=True):
@@ -200,7 +200,7 @@ def test_where_nothing_fails_every_request_that_stays_is_answered(
     replicas=st.integers(1, 3),
     lanes=st.integers(1, 3),
 )
-def test_no_request_gets_two_vector_spaces_however_replicas_die_and_return(
+def test_jobs_never_mix_vector_spaces(
     requests: list[tuple[list[int], bool, bool]],
     script: list[str],
     lives: list[tuple[str, str]],
@@ -222,10 +222,8 @@ def test_no_request_gets_two_vector_spaces_however_replicas_die_and_return(
     steps=st.lists(st.floats(0.001, 0.3), min_size=1, max_size=10),
     outcome=st.sampled_from(["overloaded", "failed"]),
 )
-def test_what_waits_for_a_replica_that_is_left_alone_is_not_forgotten(
-    steps: list[float], outcome: str
-) -> None:
-    """However early timers are, and whatever the time is at each look at the clock."""
+def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
+    """Whatever the clock says when a timer fires."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Any traffic, any order, any failures: nothing is lost, doubled, mixed up or left behind."""
+"""Properties of the queue: no item is lost, duplicated, reordered or left behind."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ costs = st.integers(1, 30)
 
 
 class Traffic(RuleBasedStateMachine):
-    """A pool's queue and its batches, beside plain lists that say what should be where."""
+    """A queue and its batches, against a model of plain lists."""
 
     batches = Bundle("batches")
     requests = Bundle("requests")
@@ -82,7 +82,7 @@ class Traffic(RuleBasedStateMachine):
         return batch
 
     def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
-        """A batch is what comes first in its class, as much as goes in."""
+        """A batch is the longest head of its line that fits."""
         fresh = [item for item in line if item.job.deadline > self.now]
         assert batch.items == fresh[: len(batch.items)]
         assert {item.priority for item in batch.items} == {batch.priority}
@@ -100,7 +100,7 @@ class Traffic(RuleBasedStateMachine):
             )
 
     @rule(batch=batches, data=st.data())
-    def one_is_done(self, batch: Batch, data: st.DataObject) -> None:
+    def finish_one(self, batch: Batch, data: st.DataObject) -> None:
         left = batch.unfinished()
         if left:
             item = data.draw(st.sampled_from(left), label="item")
@@ -109,7 +109,7 @@ class Traffic(RuleBasedStateMachine):
             item.job.resolve(item, vector(item, self.numbers[item]), self.now)
 
     @rule(batch=consumes(batches))
-    def the_rest_fails(self, batch: Batch) -> None:
+    def fail_rest(self, batch: Batch) -> None:
         for item in batch.unfinished():
             item.tries += 1
             if item.tries >= MOST_TRIES:
@@ -117,7 +117,7 @@ class Traffic(RuleBasedStateMachine):
         self.give_back(batch)
 
     @rule(batch=consumes(batches))
-    def the_rest_is_refused(self, batch: Batch) -> None:
+    def refuse_rest(self, batch: Batch) -> None:
         self.give_back(batch)
 
     def give_back(self, batch: Batch) -> None:
@@ -130,11 +130,11 @@ class Traffic(RuleBasedStateMachine):
         self.in_flight.remove(batch)
 
     @rule(request=consumes(requests))
-    def the_client_leaves(self, request: Job) -> None:
+    def cancel(self, request: Job) -> None:
         request.fail(TimedOut("gone"), self.now)
 
     @rule(seconds=st.integers(1, 10))
-    def time_passes(self, seconds: int) -> None:
+    def advance_time(self, seconds: int) -> None:
         self.now += seconds
 
     def close(self, request: Job) -> None:
@@ -150,7 +150,7 @@ class Traffic(RuleBasedStateMachine):
                 item.batch.remove(item, unwanted=True)
 
     @invariant()
-    def the_queue_holds_what_it_should(self) -> None:
+    def queue_equals_the_model(self) -> None:
         assert self.queue.waiting() == [*self.lines[False], *self.lines[True]]
         for bulk, line in self.lines.items():
             assert self.queue.depth(Priority(bulk)) == (len(line), sum(item.cost for item in line))
@@ -158,7 +158,7 @@ class Traffic(RuleBasedStateMachine):
         assert self.queue.tokens == sum(item.cost for line in self.lines.values() for item in line)
 
     @invariant()
-    def every_item_is_in_one_place(self) -> None:
+    def items_are_in_one_place(self) -> None:
         waiting = {item for line in self.lines.values() for item in line}
         taken = [item for batch in self.in_flight for item in batch.unfinished()]
         assert len(taken) == len(set(taken))
@@ -169,7 +169,7 @@ class Traffic(RuleBasedStateMachine):
                 assert places == 1 or (places == 0 and request.error is not None)
 
     @invariant()
-    def a_request_ends_once_and_has_its_own_results(self) -> None:
+    def jobs_end_once_with_their_results(self) -> None:
         assert len(self.finished) == len(set(map(id, self.finished)))
         for request in self.jobs:
             assert request.closed == (request in self.finished)
@@ -177,7 +177,7 @@ class Traffic(RuleBasedStateMachine):
                 assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
 
     def teardown(self) -> None:
-        """Once all is served, every request has an end and nothing is left."""
+        """Serve the rest: every job ends and nothing is left."""
         for batch in list(self.in_flight):
             self.give_back(batch)
         while self.queue.items:
@@ -205,7 +205,7 @@ TestTraffic = Traffic.TestCase
 
 
 @given(st.lists(costs, min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_gathering_is_the_identity_for_any_order_of_completion(costs: list[int], random: object) -> None:
+def test_results_are_in_input_order(costs: list[int], random: object) -> None:
     request = make_request(costs)
     order = list(request.items)
     random.shuffle(order)  # type: ignore[attr-defined]
@@ -221,21 +221,19 @@ def test_gathering_is_the_identity_for_any_order_of_completion(costs: list[int],
     interactive=st.lists(st.integers(1, 50), min_size=50, max_size=200),
     bulk_cost=st.integers(1, 50),
 )
-def test_bulk_waits_no_longer_than_its_share_allows(
-    share: float, interactive: list[int], bulk_cost: int
-) -> None:
-    """However much interactive comes, what it takes while bulk waits is paid back in full batches."""
+def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int], bulk_cost: int) -> None:
+    """Whatever interactive items take while bulk waits is paid back in whole batches."""
     budget = 50
     queue = PoolQueue(10**9, 10**9, bulk_share=share)
-    # More than fits into as many batches as there will be.
+    # Enough for all batches.
     enough = len(interactive) * (budget // bulk_cost + 1)
     admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(enough)])
     for item in queue.waiting():
-        make_gather(item)
+        make_job(item)
     ahead = 0.0
     for cost in interactive:
         item = make_item(cost)
-        make_gather(item)
+        make_job(item)
         admit(queue, [item])
         batch = take_next(queue, budget, 1000, 0.0).batch
         assert batch is not None
@@ -244,20 +242,20 @@ def test_bulk_waits_no_longer_than_its_share_allows(
         assert ahead >= -budget
 
 
-def make_gather(item: Item) -> None:
+def make_job(item: Item) -> None:
     Job([item], 0.0, NEVER, lambda _: None)
 
 
 @given(st.lists(costs, min_size=1, max_size=12), st.data())
-def test_an_item_that_kills_its_batch_takes_no_neighbour_along(costs: list[int], data: st.DataObject) -> None:
-    """Whoever shares a batch with the poison is served all the same, within the tries that each has."""
+def test_poison_item_fails_alone(costs: list[int], data: st.DataObject) -> None:
+    """Items that share a batch with it are served within their tries."""
     poison = data.draw(st.integers(0, len(costs) - 1), label="poison")
     budget = data.draw(st.integers(1, sum(costs) + 1), label="budget")
     failed: list[Item] = []
     served: list[Item] = []
     items = [make_item(cost, index) for index, cost in enumerate(costs)]
     for item in items:
-        make_gather(item)
+        make_job(item)
     queue = PoolQueue(10**6, 10**6)
     admit(queue, items)
     while batch := take_next(queue, budget, 100, 0.0).batch:

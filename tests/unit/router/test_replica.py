@@ -16,7 +16,7 @@ def replica() -> Replica:
     return ready
 
 
-def test_batches_refused_together_pause_it_once(replica: Replica) -> None:
+def test_joint_refusals_pause_once(replica: Replica) -> None:
     replica.pause(Priority.INTERACTIVE, None, 10.0)
     until = replica.next_end(10.0)
     assert 10 + PAUSE_SECONDS <= until <= 10 + 2 * PAUSE_SECONDS
@@ -34,7 +34,7 @@ def test_pause_is_as_asked_but_bounded(replica: Replica) -> None:
     assert replica.next_end(20.0) == 20 + LONGEST_PAUSE_SECONDS
 
 
-def test_success_ends_the_pause_of_its_priority(replica: Replica) -> None:
+def test_success_ends_the_pause(replica: Replica) -> None:
     for priority in Priority:
         replica.pause(priority, 0.3, 10.0)
     replica.record_answer(Batch(make_request([1], bulk=True).items), 1, 0.1)
@@ -42,15 +42,15 @@ def test_success_ends_the_pause_of_its_priority(replica: Replica) -> None:
     assert not replica.has_free_lane(10.0)
 
 
-def test_pause_of_bulk_does_not_pause_queries(replica: Replica) -> None:
+def test_bulk_pause_spares_queries(replica: Replica) -> None:
     replica.pause(Priority.BULK, 0.3, 10.0)
     assert replica.has_free_lane(10.0)
     assert not replica.has_free_lane(10.0, Priority.BULK)
     assert replica.has_free_lane(10.3, Priority.BULK)
 
 
-def test_repeated_overload_does_not_lengthen_pauses(replica: Replica) -> None:
-    """Otherwise other routers, which have lanes of it, would get all of it for good."""
+def test_repeated_pauses_stay_short(replica: Replica) -> None:
+    """Otherwise other routers would get all of its lanes."""
     now = 10.0
     for _ in range(20):
         replica.pause(Priority.INTERACTIVE, None, now)
@@ -59,7 +59,7 @@ def test_repeated_overload_does_not_lengthen_pauses(replica: Replica) -> None:
 
 
 def test_pauses_are_random(replica: Replica) -> None:
-    """Otherwise several routers would ask in step."""
+    """So that several routers do not ask in step."""
     pauses = set()
     for now in range(100):
         replica.pause(Priority.INTERACTIVE, None, now)

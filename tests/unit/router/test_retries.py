@@ -1,5 +1,6 @@
-"""How much may be tried again before trying makes things worse."""
+"""The retry budget of a pool."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,19 +8,16 @@ from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLES
 
 
 def spent(budget: RetryBudget, now: float = 0.0) -> int:
-    """How many retries it grants at once."""
+    """Number of retries that it grants at once."""
     return next(count for count in range(10_000) if not budget.spend(now))
 
 
-def test_all_that_one_death_costs_may_be_tried_again() -> None:
-    assert spent(RetryBudget(lanes=100, now=0.0)) == 100
+@pytest.mark.parametrize(("lanes", "retries"), [(100, 100), (1, SMALLEST_CAPACITY)])
+def test_capacity_is_the_number_of_lanes(lanes: int, retries: int) -> None:
+    assert spent(RetryBudget(lanes, now=0.0)) == retries
 
 
-def test_a_small_pool_has_some_retries_too() -> None:
-    assert spent(RetryBudget(lanes=1, now=0.0)) == SMALLEST_CAPACITY
-
-
-def test_when_everything_fails_retries_are_a_share_of_the_traffic() -> None:
+def test_retries_are_a_share_of_traffic() -> None:
     budget = RetryBudget(lanes=1, now=0.0)
     spent(budget)
     granted = 0
@@ -29,7 +27,7 @@ def test_when_everything_fails_retries_are_a_share_of_the_traffic() -> None:
     assert abs(granted - 1000 * SHARE_OF_TRAFFIC) <= 1
 
 
-def test_a_quiet_pool_recovers_by_the_clock() -> None:
+def test_budget_recovers_with_time() -> None:
     budget = RetryBudget(lanes=1, now=50.0)
     assert spent(budget, 50.0) == SMALLEST_CAPACITY
     assert not budget.spend(50.0 + 0.5 / FLOOR_PER_SECOND)
@@ -37,7 +35,7 @@ def test_a_quiet_pool_recovers_by_the_clock() -> None:
     assert not budget.spend(50.0 + 1.0 / FLOOR_PER_SECOND)
 
 
-def test_nothing_is_saved_past_the_capacity() -> None:
+def test_budget_is_capped() -> None:
     budget = RetryBudget(lanes=20, now=0.0)
     for _ in range(10_000):
         budget.earn()
@@ -48,8 +46,8 @@ def test_nothing_is_saved_past_the_capacity() -> None:
     lanes=st.integers(1, 50),
     events=st.lists(st.booleans() | st.floats(0, 5), max_size=300),
 )
-def test_retries_never_exceed_capacity_share_and_floor(lanes: int, events: list[bool | float]) -> None:
-    """For any mix of successes (True), failures (False) and time passing (seconds)."""
+def test_retries_never_exceed_the_budget(lanes: int, events: list[bool | float]) -> None:
+    """For any mix of batches (True), failures (False) and seconds."""
     budget = RetryBudget(lanes, 0.0)
     now, sent, granted = 0.0, 0, 0
     for event in events:
