@@ -13,7 +13,7 @@ from loadtests.dialects import Dialect, Reply, Unreadable, clocks
 from loadtests.golden import GOLDEN_TEXTS, Golden
 from loadtests.request import TASKS, Encoding, Request, Task
 from loadtests.results import WRONG
-from router.api import embeddings
+from router.api import work
 from router.api.plan import ROUTES
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
@@ -156,7 +156,7 @@ async def test_misbehaving_worker_gives_no_good_reply(
         checker = Checker(await asking(router).golden("retrieval.query"))
         worker.mode = mode
         if mode in ENDLESS:
-            monkeypatch.setattr(embeddings, "seconds_of", lambda *_: 0.5)
+            monkeypatch.setattr(work, "seconds_of", lambda *_: 0.5)
         verdict = await asking(router).verdict(request, checker)
     # All vectors were there, and right, before the reply went wrong.
     harmless = mode in ("same index twice", "endless")

@@ -10,7 +10,7 @@ import pytest
 
 from loadtests.results import WRONG
 from loadtests.server_processes import free_port
-from router.api import embeddings
+from router.api import work
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
@@ -119,7 +119,7 @@ async def test_failures_are_counted_by_kind(
         async with started(tmp_path, "run", address(router), *arguments) as running:
             await running.loads()
             # Only now: before the load, a late reply would end the run.
-            monkeypatch.setattr(embeddings, "seconds_of", lambda *_: 1.0)
+            monkeypatch.setattr(work, "seconds_of", lambda *_: 1.0)
             workers[0].mode = mode  # type: ignore[assignment]
             done = await running.finished()
         await router.until_idle()
