@@ -42,28 +42,29 @@ class PoolQueue:
     def __init__(self, max_tokens: int, max_items: int, bulk_share: float = BULK_SHARE) -> None:
         self._max_tokens = max_tokens
         self._max_items = max_items
-        self._shares = {Priority.INTERACTIVE: 1 - bulk_share, Priority.BULK: bulk_share}
+        self._shares = (1 - bulk_share, bulk_share)
         self._earned = 0.0
-        self._lines = {priority: _Line() for priority in Priority}
+        self._interactive, self._bulk = _Line(), _Line()
+        # By priority.
+        self._lines = (self._interactive, self._bulk)
         self._drained = DrainRate()
         self._rate_unknown = False
 
     @property
     def items(self) -> int:
         """Number of waiting items."""
-        return sum(len(line.items) for line in self._lines.values())
+        return len(self._interactive.items) + len(self._bulk.items)
 
     @property
     def tokens(self) -> int:
         """Waiting tokens, estimated."""
-        return sum(line.tokens for line in self._lines.values())
+        return self._interactive.tokens + self._bulk.tokens
 
     def next_priority(self, max_tokens: int, *, bulk_allowed: bool = True) -> Priority | None:
         """Priority of the next batch of up to `max_tokens`, or None if nothing can be dispatched."""
-        interactive, bulk = self._lines.values()
-        bulk_waits = bulk_allowed and bool(bulk.items)
-        bulk_is_due = bulk_waits and self._earned >= min(max_tokens, bulk.tokens)
-        if interactive.items and not bulk_is_due:
+        bulk_waits = bulk_allowed and bool(self._bulk.items)
+        bulk_is_due = bulk_waits and self._earned >= min(max_tokens, self._bulk.tokens)
+        if self._interactive.items and not bulk_is_due:
             return Priority.INTERACTIVE
         return Priority.BULK if bulk_waits else None
 
@@ -89,7 +90,7 @@ class PoolQueue:
 
     def check_any_room(self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0) -> None:
         """Raise `QueueFull` when `check_room` would for any items."""
-        ahead = min(map(self._ahead, Priority)) + in_flight
+        ahead = min(self._ahead(Priority.INTERACTIVE), self._ahead(Priority.BULK)) + in_flight
         self._check(pool, 1, 1, ahead, now, deadline)
 
     def _check(self, pool: str, items: int, tokens: int, ahead: float, now: float, deadline: float) -> None:
@@ -185,7 +186,7 @@ class PoolQueue:
 
     def waiting(self) -> list[Item]:
         """All waiting items."""
-        return [item for line in self._lines.values() for item in line.items]
+        return [item for line in self._lines for item in line.items]
 
     def forget_rate(self) -> None:
         """No replica is up: the drain rate is unknown until `measure_rate`."""
@@ -218,13 +219,12 @@ class PoolQueue:
 
     def _account(self, priority: Priority, tokens: int) -> None:
         """Interactive batches earn for waiting bulk items; bulk batches spend."""
-        interactive, bulk = self._lines.values()
         if priority is Priority.INTERACTIVE:
-            if bulk.items:
+            if self._bulk.items:
                 self._earned += tokens * self._shares[Priority.BULK] / self._shares[Priority.INTERACTIVE]
-        elif interactive.items:
+        elif self._interactive.items:
             self._earned -= tokens
-        if not bulk.items:
+        if not self._bulk.items:
             self._earned = 0.0
 
 
