@@ -3,14 +3,35 @@
 Routers and workers have settings of their own (`ROUTER_`, `WORKER_`), which a deployment hands on to them.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from workers.shared.contract import POOLS, PoolName
 from workers.shared.strict_settings import StrictSettings
+
+
+def _split(value: Any) -> Any:
+    """Parse `a,b` to ["a", "b"]. A value that is not text stays."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _pairs(value: Any, default: str = "") -> Any:
+    """Parse `a=1,b` to {"a": "1", "b": default}. A value that is not text stays."""
+    if not isinstance(value, str):
+        return value
+    pairs = {}
+    for part in _split(value):
+        name, equals, text = (word.strip() for word in part.partition("="))
+        if name in pairs:
+            raise ValueError(f"named twice: {name}")
+        pairs[name] = text if equals else default
+    return pairs
 
 
 class DeploySettings(StrictSettings):
@@ -18,13 +39,13 @@ class DeploySettings(StrictSettings):
 
     model_config = SettingsConfigDict(env_prefix="DEPLOY_")
 
-    pools: Annotated[dict[PoolName, int], NoDecode] = Field(
+    pools: Annotated[dict[PoolName, int], NoDecode, BeforeValidator(partial(_pairs, default="1"))] = Field(
         dict.fromkeys(POOLS, 1),
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
         "for retrieval and one for code. The pool rerank, of a cross-encoder, has to be named here and in "
         "DEPLOY_VARIANTS.",
     )
-    gpus: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+    gpus: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
         description="The NVIDIA GPUs to use, by index or UUID: `0,1`. Default: those in "
         "CUDA_VISIBLE_DEVICES, else all.",
@@ -35,7 +56,7 @@ class DeploySettings(StrictSettings):
         "variant per pool; or `demo`, tiny random checkpoints. Default: jinaai/jina-embeddings-v4 on an "
         "NVIDIA GPU, otherwise `demo`.",
     )
-    variants: Annotated[dict[PoolName, str], NoDecode] = Field(
+    variants: Annotated[dict[PoolName, str], NoDecode, BeforeValidator(_pairs)] = Field(
         {},
         description="Pools whose variant is ready, a folder or a Hugging Face id, so that nothing is merged "
         "for them: `retrieval=jinaai/jina-embeddings-v4-vllm-retrieval,code=/models/code`.",
@@ -46,21 +67,6 @@ class DeploySettings(StrictSettings):
         40, gt=0, description="Seconds that the router, and then the workers, have to finish when stopped."
     )
 
-    @field_validator("pools", mode="before")
-    @classmethod
-    def _read_pools(cls, value: Any) -> Any:
-        return _pairs(value, "1")
-
-    @field_validator("variants", mode="before")
-    @classmethod
-    def _read_variants(cls, value: Any) -> Any:
-        return _pairs(value, "")
-
-    @field_validator("gpus", mode="before")
-    @classmethod
-    def _read_gpus(cls, value: Any) -> Any:
-        return _split(value) if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _check_pools(self) -> Self:
         if not self.pools or min(self.pools.values()) < 1:
@@ -69,22 +75,6 @@ class DeploySettings(StrictSettings):
             raise ValueError("DEPLOY_VARIANTS: name the cross-encoder, `rerank=FOLDER` or a Hugging Face id")
         if idle := set(self.variants) - set(self.pools):
             raise ValueError(f"DEPLOY_VARIANTS names pools that are not served: {', '.join(sorted(idle))}")
+        if self.worker_port + sum(self.pools.values()) > 65536:
+            raise ValueError("DEPLOY_WORKER_PORT: too high for that many workers")
         return self
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _pairs(value: Any, default: str) -> Any:
-    """Parse `a=1,b` to {"a": "1", "b": default}. A value that is not text stays."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.partition("=") for part in _split(value)]
-    names = [name.strip() for name, _, _ in pairs]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"named twice: {', '.join(sorted(twice))}")
-    return {
-        name: text.strip() if equals else default
-        for name, (_, equals, text) in zip(names, pairs, strict=True)
-    }

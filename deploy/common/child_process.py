@@ -73,17 +73,21 @@ class ChildProcess:
         """Its exit code, None while it runs."""
         return self.exited.result() if self.exited.done() else None
 
-    async def until(self, is_ready: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
-        """Wait until `is_ready`. After an error, also after `seconds`, the process is ended.
+    async def ready(self, probe: Callable[[], Awaitable[bool]]) -> bool:
+        """Wait until `probe` is true or the process ends; returns whether it is ready."""
+        while not self.exited.done():
+            # Another process may answer on the port of one that is ending.
+            if await probe() and not self.exited.done():
+                return True
+            await asyncio.wait([self.exited], timeout=PROBE_SECONDS)
+        return False
 
-        Raises `StartFailed`.
-        """
+    async def until(self, probe: Callable[[], Awaitable[bool]], seconds: float, name: str) -> None:
+        """The same, but after an error or `seconds` the process is ended. Raises `StartFailed`."""
         try:
             async with asyncio.timeout(seconds):
-                while not await is_ready():
-                    if self.code is not None:
-                        raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
-                    await asyncio.wait([self.exited], timeout=PROBE_SECONDS)
+                if not await self.ready(probe):
+                    raise StartFailed(f"{name} ended with {self.code} while it started; its log says why")
         except BaseException as error:
             await self.stop(0)
             if isinstance(error, TimeoutError):

@@ -1,13 +1,12 @@
 """GPU memory that an engine needs: the size of its weights, and whether its share holds them."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.common.worker_env import GPU_SHARE
-from workers.checkpoints.layout import INDEX, UPSTREAM_ID
+from deploy.common.environments import GPU_SHARE
+from workers.checkpoints.layout import UPSTREAM_ID
 from workers.settings import WorkerSettings
 
 GIB = 2**30
@@ -16,10 +15,8 @@ UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"
 UPSTREAM_GIB = 3.75e9 * 2 / GIB
 # Keys and values of one token in bfloat16: 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).
 CACHE_BYTES_PER_TOKEN = 36 * 2 * 2 * 128 * 2
-# Activations of a step, graphs and the CUDA context. Assumed, not measured; it only leads to a warning.
-WORKING_GIB = 1.0
 
-Holds = Literal["yes", "tight", "no", "unknown"]
+Holds = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +52,25 @@ def verdict(
     It cannot start (no) without room for its weights and the cache of one input.
     """
     if gpu_memory_gib is None:
-        return Verdict("unknown", "the GPU's memory is unknown, so it is not checked")
+        return _unknown("the GPU's memory")
     if weights is None:
-        return Verdict("unknown", "the size of the weights is unknown, so GPU memory is not checked")
-    if conversion := _conversion(settings):
-        return Verdict("unknown", f"the size after {conversion} is unknown, so GPU memory is not checked")
+        return _unknown("the size of the weights")
+    if settings.quantization or settings.dtype != "auto":
+        return _unknown("the size of the converted weights")
     # With an explicit cache size vLLM does not look at its share.
     share = min(1.0, gpus) if settings.kv_cache_gib else engine_share(settings, gpus)
     room = share * gpu_memory_gib
     weights, cache = weights / settings.tensor_parallel, _cache_gib(settings)
-    text = f"weights {weights:.1f} + cache {cache:.1f}"
+    need = weights + cache
+    text = f"weights {weights:.1f} + cache {cache:.1f} = {need:.1f} GiB"
     where = f"its share of a GPU of {gpu_memory_gib:.4g} GiB, {room:.1f} GiB"
-    if weights + cache > room:
-        return Verdict("no", f"{text} = {weights + cache:.1f} GiB, more than {where}")
-    need = weights + cache + WORKING_GIB
-    text = f"{text} + about {WORKING_GIB:g} to work in = {need:.1f} GiB"
-    return (
-        Verdict("tight", f"{text}, more than {where}")
-        if need > room
-        else Verdict("yes", f"{text}, within {where}")
-    )
+    if need > room:
+        return Verdict("no", f"{text}, more than {where}")
+    return Verdict("yes", f"{text}, within {where}")
+
+
+def _unknown(what: str) -> Verdict:
+    return Verdict("unknown", f"{what} is unknown, so GPU memory is not checked")
 
 
 def _cache_gib(settings: WorkerSettings) -> float:
@@ -85,13 +81,6 @@ def _cache_gib(settings: WorkerSettings) -> float:
         # A cross-encoder, whose shape is not known here.
         return 0.0
     return settings.max_tokens * CACHE_BYTES_PER_TOKEN / settings.tensor_parallel / GIB
-
-
-def _conversion(settings: WorkerSettings) -> str | None:
-    """What makes the weights in memory another size than their files, None if nothing does."""
-    if settings.quantization:
-        return f"quantization {settings.quantization}"
-    return None if settings.dtype == "auto" else f"conversion to {settings.dtype}"
 
 
 def _cached(model: str) -> Path | None:
@@ -108,14 +97,6 @@ def _cached(model: str) -> Path | None:
 
 
 def _files_gib(folder: Path) -> float | None:
-    """Size of the files that the index names, else of all; None if there are none or one is missing."""
-    try:
-        if (folder / INDEX).exists():
-            names = set(json.loads((folder / INDEX).read_bytes())["weight_map"].values())
-            files = [folder / name for name in sorted(names)]
-        else:
-            files = sorted(folder.glob("*.safetensors"))
-        total = sum(file.stat().st_size for file in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    """Size of the weights in a folder, None without any."""
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return total / GIB if total else None

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs and CPU cores of this machine."""
+"""The NVIDIA GPUs of this machine."""
 
 import importlib.metadata
 import os
@@ -31,8 +31,3 @@ def gpu_memory() -> dict[str, float]:
         return {}
     found = re.findall(r"^(\d+), *(\S+), *(\d+)$", listed, re.MULTILINE)
     return {name: int(mib) / 1024 for index, uuid, mib in found for name in (index, uuid)}
-
-
-def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))

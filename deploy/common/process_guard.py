@@ -24,6 +24,8 @@ class Guard:
             start_new_session=True,
         )
         self.pid = self._popen.pid
+        assert self._popen.stdin is not None
+        self._pipe = self._popen.stdin
 
     def add(self, group: int) -> None:
         self._tell(f"+{group}\n")
@@ -33,15 +35,13 @@ class Guard:
 
     def close(self) -> None:
         """End the guard, which kills every group that it still knows."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.close()
+        self._pipe.close()
         self._popen.wait()
 
     def _tell(self, line: str) -> None:
-        assert self._popen.stdin is not None
         # The deployment also works without its guard.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._popen.stdin.fileno(), line.encode())
+            os.write(self._pipe.fileno(), line.encode())
 
 
 def watch() -> None:

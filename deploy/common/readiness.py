@@ -1,8 +1,10 @@
 """Readiness and liveness probes over HTTP, and whether a port is free."""
 
 import asyncio
-import contextlib
 import socket
+from http import HTTPStatus
+
+import httpx
 
 from workers.shared.contract import LIVE_PATH, READY_PATH
 
@@ -13,36 +15,26 @@ REPLY_SECONDS = 5.0
 
 async def is_ready(host: str, port: int, token: str | None = None) -> bool:
     """Whether GET /ready answers 200. Sends `token` if there is one."""
-    with contextlib.suppress(ConnectionRefusedError):
-        return await _answers(host, port, READY_PATH, token, REPLY_SECONDS)
-    return False
+    return await _status(host, port, READY_PATH, token, REPLY_SECONDS) == HTTPStatus.OK
 
 
 async def is_live(host: str, port: int, seconds: float) -> bool | None:
     """Whether GET /live answers 200 within `seconds`, None if nothing listens. It needs no token."""
+    status = await _status(host, port, LIVE_PATH, None, seconds)
+    return None if status is None else status == HTTPStatus.OK
+
+
+async def _status(host: str, port: int, path: str, token: str | None, seconds: float) -> int | None:
+    """The status of the reply, 0 without a reply in time, None if nothing listens."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = httpx.URL(scheme="http", host=host, port=port, path=path)
     try:
-        return await _answers(host, port, LIVE_PATH, None, seconds)
-    except ConnectionRefusedError:
+        async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False, verify=False) as client:
+            return (await client.get(url, headers=headers)).status_code
+    except httpx.ConnectError:
         return None
-
-
-async def _answers(host: str, port: int, path: str, token: str | None, seconds: float) -> bool:
-    header = f"Authorization: Bearer {token}\r\n" if token else ""
-    try:
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n{header}\r\n".encode())
-                status = await reader.readline()
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-    except ConnectionRefusedError:
-        raise
-    except (OSError, ValueError):  # a timeout is an OSError, a line without an end a ValueError
-        return False
-    return status.split(b" ")[1:2] == [b"200"]
+    except (httpx.HTTPError, TimeoutError):
+        return 0
 
 
 def reachable(host: str) -> str:
@@ -56,15 +48,9 @@ def reachable(host: str) -> str:
 
 def why_taken(host: str, port: int) -> str | None:
     """Why a server cannot listen on this port now, None if it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # Servers set this too: a port whose last connections have just closed is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
         return error.strerror or str(error)
     return None

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dotenv import load_dotenv
 
@@ -36,14 +36,13 @@ Ctrl-C ends it.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything that is decided before a process starts."""
 
     settings: DeploySettings
     models: Models
     router: Spec
-    workers: tuple[Spec, ...]
+    workers: list[Spec]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,20 +75,18 @@ def make_plan() -> Plan:
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
     environ = with_token(os.environ)
-    pairs = plan_workers(settings, chosen, environ, gpus, machine.cores())
+    pairs = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
     if gpus:
         check_memory(pairs, chosen, machine.gpu_memory())
-    plan = Plan(settings, chosen, plan_router(pairs, environ), tuple(spec for _, spec in pairs))
-    for spec, setting in [
-        (plan.router, "ROUTER_PORT"),
-        *((spec, "DEPLOY_WORKER_PORT") for spec in plan.workers),
-    ]:
+    router = plan_router(pairs, environ)
+    ports = [(router, "ROUTER_PORT"), *((spec, "DEPLOY_WORKER_PORT") for _, spec in pairs)]
+    for spec, setting in ports:
         if reason := why_taken(spec.host, spec.port):
             raise PlanError(
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
                 f"stop the process there, or choose another port with {setting}"
             )
-    return plan
+    return Plan(settings, chosen, router, [spec for _, spec in pairs])
 
 
 async def serve(plan: Plan) -> int:
@@ -98,40 +95,36 @@ async def serve(plan: Plan) -> int:
     started = time.monotonic()
     notice = DEMO_WARNING + "\n" if plan.models.demo else ""
     address = f"{plan.router.host}:{plan.router.port}"
+
+    def on_ready() -> None:
+        seconds = time.monotonic() - started
+        output.plain(READY.format(seconds=seconds, address=address, notice=notice))
+
     guard = Guard()
-    supervisor = Supervisor(
-        plan.router,
-        plan.workers,
-        output=output,
-        guard=guard,
-        stop_seconds=plan.settings.stop_seconds,
-        on_ready=lambda: output.plain(
-            READY.format(seconds=time.monotonic() - started, address=address, notice=notice)
-        ),
-    )
     try:
         if plan.models.demo:
             output.say(DEMO_WARNING)
-        if not await _make(plan.models, output, guard):
-            return 1
+        for step in plan.models.steps:
+            output.say(step.title)
+            child = ChildProcess(step.argv, os.environ, guard)
+            _on_signals(child.kill)
+            if code := await child.exited:
+                output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
+                return 1
+        supervisor = Supervisor(
+            plan.router,
+            plan.workers,
+            output=output,
+            guard=guard,
+            stop_seconds=plan.settings.stop_seconds,
+            on_ready=on_ready,
+        )
         _on_signals(supervisor.stop)
         await supervisor.run()
     finally:
         guard.close()
     output.say("stopped")
     return 0
-
-
-async def _make(wanted: Models, output: Output, guard: Guard) -> bool:
-    """Run the steps; returns whether all succeeded."""
-    for step in wanted.steps:
-        output.say(step.title)
-        child = ChildProcess(step.argv, os.environ, guard)
-        _on_signals(child.kill)
-        if code := await child.exited:
-            output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
-            return False
-    return True
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -21,17 +21,18 @@ def check_memory(
     """
     sharing = Counter(spec.gate for _, spec in workers)
     for name, spec in workers:
-        gpus = spec.env["CUDA_VISIBLE_DEVICES"].split(",") if spec.gate else []
-        weights = _weights(name, models)
-        if not gpus or weights is None or not all(gpu in gpu_memory for gpu in gpus):
-            continue
+        gpus = spec.env["CUDA_VISIBLE_DEVICES"].split(",")
         # The other settings are the operator's, from the environment.
         own = {"model": models.folders[name], "task": name}
         if share := spec.env.get("WORKER_GPU_MEMORY_UTILIZATION"):
             own["gpu_memory_utilization"] = share
-        settings, among = read_settings(WorkerSettings, **own), sharing[spec.gate]
-        part = 1 / among if among > 1 else len(gpus)
-        found = verdict(settings, part, weights, min(gpu_memory[gpu] for gpu in gpus))
+        among = sharing[spec.gate]
+        found = verdict(
+            read_settings(WorkerSettings, **own),
+            1 / among if among > 1 else len(gpus),
+            _weights(name, models),
+            min((gpu_memory.get(gpu) for gpu in gpus), key=lambda gib: gib or 0),
+        )
         if found.holds == "no":
             shared = f" {among} workers share GPU {gpus[0]}." if among > 1 else ""
             raise PlanError(

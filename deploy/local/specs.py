@@ -6,12 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from deploy.common.environments import QUIET, gpu_share_env, with_own_key
 from deploy.common.readiness import reachable
 from deploy.common.variants import Models
-from deploy.common.worker_env import QUIET, gpu_share_env
 from deploy.local.supervisor import Spec
 from deploy.settings import DeploySettings
-from router.access.keys import make_key
+from router.pool.targets import document_of
 from router.settings import RouterSettings
 from workers.shared.contract import PoolName
 from workers.shared.strict_settings import read_settings
@@ -58,35 +58,30 @@ def plan_workers(
     """
     if taken := [f"{name} (use {instead})" for name, instead in OURS.items() if name in environ]:
         raise PlanError(f"set by the deployment itself, so take it out: {', '.join(taken)}")
+    # A pool's workers are apart, so that they go on different GPUs.
     pools = [
         pool
         for replica in range(max(settings.pools.values()))
         for pool, replicas in settings.pools.items()
         if replica < replicas
     ]
-    groups = _place(pools, _gpu_groups(gpus, int(environ.get("WORKER_TENSOR_PARALLEL", "1"))))
+    groups = _place(pools, gpus, int(environ.get("WORKER_TENSOR_PARALLEL", "1")))
     sharing = Counter(groups)
-    host = environ.get("WORKER_HOST", WORKER_HOST)
     seen: Counter[PoolName] = Counter()
     workers = []
-    for index, (pool, group) in enumerate(zip(pools, groups, strict=True)):
+    for port, (pool, group) in enumerate(zip(pools, groups, strict=True), settings.worker_port):
+        own = {"WORKER_MODEL": models.folders[pool], "WORKER_TASK": pool, "WORKER_PORT": str(port)}
         if group:
             env = gpu_share_env(1 / sharing[group])
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         else:
             env = _cpu_env(max(1, cores // len(pools)), models.demo)
-        own = {
-            "WORKER_MODEL": models.folders[pool],
-            "WORKER_TASK": pool,
-            "WORKER_PORT": str(_port(settings, index)),
-        }
-        if group:
-            own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         spec = Spec(
             name=f"{pool}-{seen[pool]}",
             argv=(sys.executable, "-m", "workers"),
             env={**QUIET, **env, **environ, **own},
-            host=reachable(host),
-            port=_port(settings, index),
+            host=reachable(environ.get("WORKER_HOST", WORKER_HOST)),
+            port=port,
             # vLLM measures the free memory of its GPU while it starts, so workers on one GPU take turns.
             gate="+".join(group) if group else None,
             token=environ.get("WORKER_TOKEN"),
@@ -98,55 +93,39 @@ def plan_workers(
 
 def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, str]) -> Spec:
     """The router, with the addresses of the workers. Raises `PlanError` or `SettingsError`."""
-    targets: dict[str, list[str]] = {}
-    for pool, spec in workers:
-        address = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
-        targets.setdefault(pool, []).append(address)
-    document = [{"targets": addresses, "labels": {"task": pool}} for pool, addresses in targets.items()]
+    document = document_of(
+        (pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
+        for pool, spec in workers
+    )
     # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)
     if settings.port == 0:
         raise PlanError("ROUTER_PORT: 0 is a random port; choose one")
     if settings.port in {spec.port for _, spec in workers}:
         raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
-    env = {**environ, "ROUTER_WORKERS": json.dumps(document)}
-    token = None
-    if settings.guarded:
-        # /ready needs a key, and of the operator's keys only hashes are known.
-        token, entry = make_key("deploy.local")
-        keys = [*(key.model_dump() for key in settings.api_keys), entry]
-        env["ROUTER_API_KEYS"] = json.dumps(keys)
+    env, key = with_own_key({**environ, "ROUTER_WORKERS": json.dumps(document)}, "deploy.local")
     return Spec(
         name="router",
         argv=(sys.executable, "-m", "router"),
         env=env,
         host=reachable(settings.host),
         port=settings.port,
-        token=token,
+        token=key,
     )
 
 
-def _port(settings: DeploySettings, index: int) -> int:
-    if settings.worker_port + index > 65535:
-        raise PlanError("DEPLOY_WORKER_PORT: too high for that many workers")
-    return settings.worker_port + index
+def _place(pools: Sequence[PoolName], gpus: Sequence[str], size: int) -> list[Group]:
+    """The group of `size` GPUs for each worker; empty groups without GPUs.
 
-
-def _gpu_groups(gpus: Sequence[str], size: int) -> list[Group]:
-    """Groups of `size` GPUs, one for each engine; the remaining GPUs are left out."""
+    It takes the group with the fewest workers of the pool, then the one with the fewest workers.
+    """
     if not gpus:
-        return []
+        return [()] * len(pools)
     if len(gpus) < size:
         raise PlanError(
             f"WORKER_TENSOR_PARALLEL is {size}, but there are {len(gpus)} GPUs to use (DEPLOY_GPUS)"
         )
-    return [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
-
-
-def _place(pools: Sequence[PoolName], groups: Sequence[Group]) -> list[Group]:
-    """A group for each worker: the one with the fewest workers of its pool, then with the fewest workers."""
-    if not groups:
-        return [()] * len(pools)
+    groups = [tuple(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
     placed: Counter[tuple[Group, PoolName]] = Counter()
     total: Counter[Group] = Counter()
     places = []

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from deploy.common.child_process import ChildProcess
@@ -14,7 +15,6 @@ from deploy.common.process_guard import Guard
 from deploy.common.readiness import is_live, is_ready
 from deploy.local.output import Output
 
-POLL_SECONDS = 0.25
 REPORT_SECONDS = 15.0
 # How long a child may leave GET /live unanswered. A working event loop does not pause this long, neither for
 # a large reply nor for a garbage collection. Clients and routers wait longer, 60 s by default.
@@ -66,6 +66,7 @@ class Supervisor:
         output: Output,
         guard: Guard,
         stop_seconds: float,
+        live_seconds: float = LIVE_SECONDS,
         on_ready: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +76,7 @@ class Supervisor:
         self._output = output
         self._guard = guard
         self._stop_seconds = stop_seconds
+        self._live_seconds = live_seconds
         self._on_ready = on_ready
         self._sleep = sleep
         self._clock = clock
@@ -138,28 +140,21 @@ class Supervisor:
 
         Raises `OSError` when it cannot be started.
         """
-        if spec.gate is None:
-            return await self._start_now(spec)
-        async with self._gates[spec.gate]:
-            return await self._start_now(spec)
-
-    async def _start_now(self, spec: Spec) -> tuple[ChildProcess, float | None]:
-        started = self._clock()
-        child = ChildProcess(
-            spec.argv, spec.env, self._guard, lambda text: self._output.line(spec.name, text)
-        )
-        self.children[spec.name] = child
-        self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
-        self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
-        while not child.exited.done():
-            # Another process may answer on the port of a child that is dying.
-            if await is_ready(spec.host, spec.port, spec.token) and not child.exited.done():
-                now = self._clock()
-                self._output.say(f"{spec.name} is ready after {now - started:.0f} s")
-                self._note_ready(spec)
-                return child, now
-            await asyncio.wait([child.exited], timeout=POLL_SECONDS)
-        return child, None
+        async with self._gates[spec.gate or spec.name]:
+            started = self._clock()
+            child = ChildProcess(spec.argv, spec.env, self._guard, partial(self._output.line, spec.name))
+            self.children[spec.name] = child
+            self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
+            self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
+            if not await child.ready(partial(is_ready, spec.host, spec.port, spec.token)):
+                return child, None
+            now = self._clock()
+            self._output.say(f"{spec.name} is ready after {now - started:.0f} s")
+            if self._waiting:
+                self._waiting.discard(spec.name)
+                if not self._waiting:
+                    self._on_ready()
+            return child, now
 
     async def _watch(self, spec: Spec, child: ChildProcess) -> None:
         """Kill a child that has answered GET /live and stops answering it.
@@ -167,7 +162,7 @@ class Supervisor:
         It counts from the first answer, not from readiness: a router is not ready while a pool is down. It
         counts probes, not seconds: on a machine that was suspended, time passed without a probe.
         """
-        seconds = LIVE_SECONDS / LIVE_QUESTIONS
+        seconds = self._live_seconds / LIVE_QUESTIONS
         answered, missed, closed = False, 0, 0.0
         while missed < LIVE_QUESTIONS and closed < self._stop_seconds:
             _, live = await asyncio.gather(
@@ -182,15 +177,9 @@ class Supervisor:
                 closed += seconds
             elif answered:
                 missed += 1
-        silence = max(LIVE_SECONDS, closed)
+        silence = max(self._live_seconds, closed)
         self._output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
         child.kill()
-
-    def _note_ready(self, spec: Spec) -> None:
-        if spec.name in self._waiting:
-            self._waiting.remove(spec.name)
-            if not self._waiting:
-                self._on_ready()
 
     async def _report(self) -> None:
         started = self._clock()
@@ -201,29 +190,26 @@ class Supervisor:
                 self._output.say(f"{self._clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
-        running = {name: child for name, child in self.children.items() if not child.exited.done()}
+        running = {name: child for name, child in self.children.items() if child.code is None}
         if running:
             self._output.say("stopping")
-        router = running.pop(self._router.name, None)
         # The router first: it needs the workers to finish the requests that it has accepted.
-        if router is not None:
-            await self._end([router])
-        await self._end(list(running.values()))
+        router = running.pop(self._router.name, None)
+        for children in ([router] if router else [], list(running.values())):
+            await self._end(children)
 
     async def _end(self, children: Sequence[ChildProcess]) -> None:
-        if not children:
-            return
         for child in children:
             child.terminate()
         all_ended = asyncio.gather(*(child.exited for child in children))
-        killed = asyncio.ensure_future(self._kill.wait())
+        killed = asyncio.create_task(self._kill.wait())
         both: list[asyncio.Future[Any]] = [all_ended, killed]
         await asyncio.wait(both, timeout=self._stop_seconds, return_when=asyncio.FIRST_COMPLETED)
         killed.cancel()
         for child in children:
             child.kill()
-        await all_ended
         for child in children:
+            await child.exited
             await child.drained()
 
 

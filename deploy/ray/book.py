@@ -7,7 +7,7 @@ then it names no worker at all, because a list of some workers would be taken fo
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
 from router.pool.targets import document_of
@@ -17,8 +17,6 @@ from workers.shared.contract import PoolName
 LEASE_SECONDS = 10.0
 # A new book gives no document and no pressure for this long. Everyone has renewed more than once by then.
 LEARNING_SECONDS = 2 * AVERAGED_SECONDS
-# A worker that has left cannot come back for this long by a renewal that was still on its way.
-LEFT_SECONDS = 6 * LEASE_SECONDS
 
 Groups = list[dict[str, Any]]
 T = TypeVar("T")
@@ -65,31 +63,25 @@ class Book:
         self._born = now
         self._members: dict[str, tuple[Member, float]] = {}
         self._routers: dict[str, tuple[RouterReport, float]] = {}
-        self._left: dict[str, float] = {}
         self._flows: defaultdict[PoolName, Flow] = defaultdict(Flow)
 
     def beat(self, member: Member, now: float) -> None:
         """A worker renews its lease."""
-        if now - self._left.get(member.id, float("-inf")) > LEFT_SECONDS:
-            self._members[member.id] = member, now
+        self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
-        """A worker is about to stop; routers must not use it any more."""
-        self._left = {id: left for id, left in self._left.items() if now - left <= LEFT_SECONDS}
-        self._left[id] = now
+        """A worker or a router is about to stop: nobody must use the worker or wait for the router."""
         self._members.pop(id, None)
+        self._routers.pop(id, None)
 
-    def report(self, report: RouterReport, now: float) -> None:
-        """A router renews its lease with a report."""
+    def report(self, report: RouterReport, now: float) -> Groups | None:
+        """A router renews its lease with a report; returns the document for it."""
         if (last := self._routers.get(report.id)) is not None:
             before = last[0].arrived
             for pool, tokens in report.arrived.items():
                 self._flows[pool].observe(max(0.0, tokens - before.get(pool, 0.0)), now)
         self._routers[report.id] = report, now
-
-    def forget_router(self, id: str) -> None:
-        """A router is about to stop; nobody has to wait for it any more."""
-        self._routers.pop(id, None)
+        return self.document(now)
 
     def members(self, now: float) -> list[Member]:
         """The workers that serve."""
@@ -115,6 +107,12 @@ class Book:
             return None
         flow = Pressure(tokens_per_second=self._flows[pool].per_second(now))
         return sum((report.pressures.get(pool, Pressure()) for report in routers), flow)
+
+    def overview(self, now: float) -> Overview:
+        """All workers and routers, and the load of each pool if known."""
+        pressures = {pool: self.pressure(pool, now) for pool in get_args(PoolName)}
+        known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
+        return Overview(self.members(now), self.routers(now), known)
 
     def served_by_all(self, address: str, now: float) -> bool:
         """Whether every router sends work to the worker at `address`."""

@@ -28,7 +28,12 @@ TRY_IT = """
   curl {url}/v1/embeddings -H 'Content-Type: application/json' \\
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
-TIMEOUT = "longest wait in seconds, default 3600"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--address": {"help": "the cluster, HOST:6379; default: RAY_ADDRESS, this machine's"},
+    "--json": {"action": "store_true", "help": "print JSON"},
+    "--local": {"action": "store_true", "help": "start a Ray here, until Ctrl-C"},
+    "--timeout": {"type": float, "default": 3600, "help": "longest wait in seconds, default 3600"},
+}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -63,9 +68,7 @@ def up(options: argparse.Namespace) -> int:
     connect(options.address)
     start(config)
     stop_removed(config, options.timeout)
-    seen = wait(config, options.timeout)
-    print(render(seen))
-    return 0 if seen.settled else 1
+    return _wait(config, options)
 
 
 def up_here(options: argparse.Namespace) -> int:
@@ -78,10 +81,7 @@ def up_here(options: argparse.Namespace) -> int:
     config = None
     try:
         _interrupt_on(signals)
-        config = _config(options)
-        if config.routers.host is None:
-            routers = config.routers.model_copy(update={"host": "127.0.0.1"})
-            config = config.model_copy(update={"routers": routers})
+        config = on_loopback(_config(options))
         _connect_here(signals)
         start(config)
         seen = wait(config, options.timeout)
@@ -95,6 +95,12 @@ def up_here(options: argparse.Namespace) -> int:
     finally:
         _stop_here(config, signals, options.timeout)
     return 0 if ready else 1
+
+
+def on_loopback(config: ClusterConfig) -> ClusterConfig:
+    """`config` with routers that listen on 127.0.0.1, unless it says where."""
+    routers = config.routers.model_copy(update={"host": config.routers.host or "127.0.0.1"})
+    return config.model_copy(update={"routers": routers})
 
 
 def _connect_here(signals: Sequence[signal.Signals]) -> None:
@@ -113,17 +119,15 @@ def _connect_here(signals: Sequence[signal.Signals]) -> None:
 
 def _stop_here(config: ClusterConfig | None, signals: Sequence[signal.Signals], seconds: float) -> None:
     try:
-        try:
-            _interrupt_on(signals)
-            _print_stopping()
-            if config is not None and ray.is_initialized():
-                stop(config, seconds)
-        finally:
-            for number in signals:
-                signal.signal(number, signal.SIG_IGN)
+        _interrupt_on(signals)
+        _print_stopping()
+        if config is not None and ray.is_initialized():
+            stop(config, seconds)
     except KeyboardInterrupt:
         print("stopping at once", flush=True)
     finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
         ray.shutdown()
 
 
@@ -163,9 +167,7 @@ def scale(options: argparse.Namespace) -> int:
     config = scaled(_config(options), dict(options.pool))
     connect(options.address)
     start(config, [name for name, _ in options.pool])
-    seen = wait(config, options.timeout)
-    print(render(seen))
-    return 0 if seen.settled else 1
+    return _wait(config, options)
 
 
 def down(options: argparse.Namespace) -> int:
@@ -180,6 +182,12 @@ def print_yaml(options: argparse.Namespace) -> int:
     """Print the deployment as a document for `serve deploy`."""
     print(yaml.safe_dump(serve_document(_config(options)), sort_keys=False), end="")
     return 0
+
+
+def _wait(config: ClusterConfig, options: argparse.Namespace) -> int:
+    seen = wait(config, options.timeout)
+    print(render(seen))
+    return 0 if seen.settled else 1
 
 
 def _config(options: argparse.Namespace) -> ClusterConfig:
@@ -206,32 +214,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy ray", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, *, cluster: bool = True) -> argparse.ArgumentParser:
+    def command(name: str, run: Any, *options: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=run.__doc__.split("\n")[0], description=run.__doc__)
-        added.add_argument("--config", type=Path, help="YAML file of the deployment; default: the demo")
-        if cluster:
-            added.add_argument(
-                "--address", help="the cluster, HOST:6379; default: RAY_ADDRESS, this machine's"
-            )
         added.set_defaults(run=run)
+        added.add_argument("--config", type=Path, help="YAML file of the deployment; default: the demo")
+        for option in options:
+            added.add_argument(option, **OPTIONS[option])
         return added
 
-    added = command("plan", plan)
-    added.add_argument(
-        "--nodes",
-        nargs="+",
-        metavar="NODES",
-        help="such as 2xcpus=16,gpus=1,gpu_memory=80; default: the cluster's",
-    )
-    added.add_argument("--json", action="store_true", help="print JSON")
-    added = command("up", up)
-    added.add_argument("--local", action="store_true", help="start a Ray here, until Ctrl-C")
-    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
-    command("status", status).add_argument("--json", action="store_true", help="print JSON")
-    added = command("scale", scale)
+    words = "such as 2xcpus=16,gpus=1,gpu_memory=80; default: the cluster's"
+    command("plan", plan, "--address", "--json").add_argument("--nodes", nargs="+", help=words)
+    command("up", up, "--address", "--timeout", "--local")
+    command("status", status, "--address", "--json")
+    added = command("scale", scale, "--address", "--timeout")
     added.add_argument("pool", nargs="+", type=_pool_number, metavar="POOL=NUMBER")
-    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
-    added = command("down", down)
-    added.add_argument("--timeout", type=float, default=3600, help=TIMEOUT)
-    command("yaml", print_yaml, cluster=False)
+    command("down", down, "--address", "--timeout")
+    command("yaml", print_yaml)
     return parser

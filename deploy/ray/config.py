@@ -1,6 +1,5 @@
 """The configuration of a deployment on a Ray cluster, read from a YAML file."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -20,16 +19,22 @@ from pydantic import (
 from router.settings import RouterSettings
 from workers.settings import WorkerSettings
 from workers.shared.contract import PoolName
-from workers.shared.strict_settings import Settings, StrictSettings
+from workers.shared.strict_settings import StrictSettings
 
-# Settings that the deployment sets itself, each with what to write instead.
-WORKER_OWN = {"model": "model", "task": "the pool's name", "host": "nothing", "port": "worker_ports"}
-WORKER_OWN |= {"token": "WORKER_TOKEN in the environment of the nodes", "tensor_parallel": "tensor_parallel"}
-ROUTER_OWN = {"workers": "nothing", "discovery": "nothing", "discovery_seconds": "nothing"}
-ROUTER_OWN |= {"discovery_token": "nothing", "host": "host", "port": "port", "hold_seconds": "hold_seconds"}
-ROUTER_OWN |= {"worker_token": "WORKER_TOKEN in the environment of the nodes"}
-# Where a setting belongs in the configuration, by the prefix of its environment variable.
-SETTINGS = {"WORKER_": ("worker of a pool", WORKER_OWN), "ROUTER_": ("settings of routers", ROUTER_OWN)}
+# No environment variable begins with this: the settings of other processes are not read from ours.
+NO_PREFIX = "="
+# Settings that the deployment sets itself, each with what to write instead, if anything.
+TOKEN = "WORKER_TOKEN in the environment of the nodes"
+WORKER_OWN: dict[str, str | None] = {"model": "model", "task": "the pool's name", "host": None}
+WORKER_OWN |= {"port": "worker_ports", "token": TOKEN, "tensor_parallel": "tensor_parallel"}
+ROUTER_OWN: dict[str, str | None] = {"workers": None, "discovery": None, "discovery_token": None}
+ROUTER_OWN |= {
+    "discovery_seconds": None,
+    "host": "host",
+    "port": "port",
+    "hold_seconds": "hold_seconds",
+    "worker_token": TOKEN,
+}
 
 
 class ConfigError(ValueError):
@@ -39,13 +44,11 @@ class ConfigError(ValueError):
 def _without_settings(env: dict[str, str]) -> dict[str, str]:
     """`env`, unless it holds a setting: it would not be checked here, or be overridden."""
     for name in env:
-        for prefix, (where, own) in SETTINGS.items():
-            # The names of settings are case-insensitive.
-            if name.upper().startswith(prefix):
-                setting = name[len(prefix) :].lower()
-                if setting in own:
-                    raise ValueError(f"{name} is set by the deployment itself; write instead: {own[setting]}")
-                raise ValueError(f"{name} is a setting; write {setting} under {where}")
+        # The names of settings are case-insensitive.
+        if name.upper().startswith(("WORKER_", "ROUTER_")):
+            raise ValueError(
+                f"{name} is a setting; write it under `worker` of a pool or `settings` of routers"
+            )
     return env
 
 
@@ -83,7 +86,7 @@ class Autoscaling(_Strict):
 
 # With the discriminator an error names only one of the two forms.
 Replicas = Annotated[
-    Annotated[int, Tag("number")] | Annotated[Autoscaling, Tag("range")],
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[Autoscaling, Tag("range")],
     Discriminator(lambda value: "range" if isinstance(value, (dict, Autoscaling)) else "number"),
 ]
 
@@ -92,7 +95,6 @@ class Pool(_Strict):
     """One pool: its variant, its number of replicas, and what each takes of a node."""
 
     model: str = Field(description="Folder of the variant, the same on every node, or a Hugging Face id.")
-    revision: str | None = Field(None, description="Revision of the Hugging Face id.")
     replicas: Replicas = Field(1, description="A number, or `{min, max, ...}` to scale by load.")
     gpus: float = Field(
         0,
@@ -119,13 +121,6 @@ class Pool(_Strict):
     worker: dict[str, Any] = Field({}, description="Worker settings without `WORKER_`: {batch_tokens: 8192}.")
     env: Environment = Field({}, description="Further environment variables of the worker.")
 
-    @field_validator("replicas", mode="after")
-    @classmethod
-    def _some(cls, replicas: int | Autoscaling) -> int | Autoscaling:
-        if isinstance(replicas, int) and replicas < 1:
-            raise ValueError("at least 1; to scale to zero write {min: 0, max: ...}")
-        return replicas
-
     @field_validator("worker")
     @classmethod
     def _worker_settings(cls, worker: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +141,7 @@ class Pool(_Strict):
     def engine(self, name: PoolName) -> WorkerSettings:
         """The settings of its workers, as the pool `name`."""
         given = {"model": self.model, "task": name, "tensor_parallel": self.tensor_parallel, **self.worker}
-        return _from_arguments_alone(WorkerSettings)(**given)
+        return WorkerSettings(_env_prefix=NO_PREFIX, **given)
 
     @property
     def gpus_each(self) -> float:
@@ -190,23 +185,25 @@ class Routers(_Strict):
     def _router_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
         return _settings_of(RouterSettings, settings, ROUTER_OWN, discovery="unused")
 
-    def setting(self, name: str) -> Any:
-        """A setting of the routers: the configured value, else the default."""
-        return self.settings.get(name, RouterSettings.model_fields[name].default)
-
     @property
-    def drain_times(self) -> tuple[float, float]:
-        """Seconds after SIGTERM in which a router still accepts requests, and then still finishes them."""
-        return float(self.setting("drain_notice_seconds")), float(self.setting("drain_seconds"))
+    def drain_seconds(self) -> float:
+        """Seconds after SIGTERM in which a router still accepts requests or finishes them."""
+        fields = RouterSettings.model_fields
+        times = ("drain_notice_seconds", "drain_seconds")
+        return sum(float(self.settings.get(name, fields[name].default)) for name in times)
+
+
+def _range(ports: str) -> range:
+    first, _, last = ports.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def _ports(value: str) -> str:
-    first, _, last = value.partition("-")
     try:
-        low, high = int(first), int(last or first)
+        ports = _range(value)
     except ValueError:
-        raise ValueError(f"{value} is not a range of ports, such as 8101-8199") from None
-    if not 0 < low <= high < 65536:
+        ports = range(0)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
         raise ValueError(f"{value} is not a range of ports, such as 8101-8199")
     return value
 
@@ -224,8 +221,7 @@ class ClusterConfig(_Strict):
     @property
     def port_range(self) -> range:
         """The workers' ports."""
-        first, _, last = self.worker_ports.partition("-")
-        return range(int(first), int(last or first) + 1)
+        return _range(self.worker_ports)
 
 
 def read_config(path: Path) -> ClusterConfig:
@@ -242,46 +238,27 @@ def parse_config(data: Any, source: str = "config") -> ClusterConfig:
     try:
         return ClusterConfig.model_validate(data)
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            where = ".".join(str(part) for part in fault["loc"])
-            lines.append(f"{source}: {where}: {fault['msg'].removeprefix('Value error, ')}")
-        raise ConfigError("\n".join(lines)) from None
-
-
-def environment(prefix: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Settings as environment variables for pydantic-settings."""
-    return {
-        f"{prefix}{name.upper()}": value if isinstance(value, str) else json.dumps(value)
-        for name, value in settings.items()
-    }
-
-
-def _from_arguments_alone(kind: type[Settings]) -> type[Settings]:
-    """`kind`, but without reading this machine's environment."""
-
-    class Blind(kind):  # type: ignore[valid-type, misc]
-        @classmethod
-        def settings_customise_sources(cls, *_: Any, init_settings: Any, **__: Any) -> tuple[Any, ...]:
-            return (init_settings,)
-
-    return Blind
+        raise ConfigError("\n".join(f"{source}: {fault}" for fault in _faults(error))) from None
 
 
 def _settings_of(
-    kind: type[StrictSettings], given: dict[str, Any], own: dict[str, str], **needed: Any
+    kind: type[StrictSettings], given: dict[str, Any], own: dict[str, str | None], **needed: Any
 ) -> dict[str, Any]:
     """`given`, if they are valid settings. Refuses those that the deployment sets itself."""
     for name in given:
         if name in own:
-            raise ValueError(f"{name} is set by the deployment itself; write instead: {own[name]}")
-        if name not in kind.model_fields:
-            known = sorted(set(kind.model_fields) - set(own))
-            raise ValueError(f"no such setting: {name}; there are {', '.join(known)}")
+            instead = f"; write {own[name]} instead" if own[name] else ""
+            raise ValueError(f"{name} is set by the deployment itself{instead}")
     try:
-        _from_arguments_alone(kind)(**(needed | given))
+        kind(_env_prefix=NO_PREFIX, **(needed | given))
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise ValueError(f"{where}: {fault['msg'].removeprefix('Value error, ')}") from None
+        raise ValueError("; ".join(_faults(error))) from None
     return given
+
+
+def _faults(error: ValidationError) -> list[str]:
+    """Each fault, with the field's name."""
+    return [
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    ]

@@ -8,17 +8,16 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, get_args
+from functools import partial
+from typing import Any
 
 import httpx
 import ray
 import ray.exceptions
 import ray.util
 
-from deploy.ray.book import Book, Groups, Member, Overview, RouterReport
-from deploy.ray.pressure import Pressure
+from deploy.ray.book import Book
 from deploy.ray.ray_private import HEAD_RESOURCE, store_once
-from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 
@@ -36,47 +35,17 @@ class DirectoryLost(RuntimeError):
 
 
 class Directory:
-    """The actor. Replicas, routers, the autoscaling policy and `status` call its methods."""
+    """The actor: a book with a clock.
+
+    Its methods are not async, so Ray runs the calls of one process in order: no beat comes after a `leave`.
+    """
 
     def __init__(self) -> None:
         self._book = Book(time.monotonic())
 
-    async def beat(self, member: Member) -> None:
-        """A worker serves; it calls this every two seconds."""
-        self._book.beat(member, time.monotonic())
-
-    async def leave(self, id: str) -> None:
-        """A worker is about to stop."""
-        self._book.leave(id, time.monotonic())
-
-    async def report(self, report: RouterReport) -> Groups | None:
-        """A router reports every half second; returns the document, None while it is incomplete."""
-        now = time.monotonic()
-        self._book.report(report, now)
-        return self._book.document(now)
-
-    async def forget_router(self, id: str) -> None:
-        """A router is about to stop."""
-        self._book.forget_router(id)
-
-    async def served_by_all(self, address: str) -> bool:
-        """Whether every router sends work to the worker at `address`."""
-        return self._book.served_by_all(address, time.monotonic())
-
-    async def known_by_none(self, address: str) -> bool:
-        """Whether no router knows the worker at `address`."""
-        return self._book.known_by_none(address, time.monotonic())
-
-    async def pressure(self, pool: PoolName) -> Pressure | None:
-        """The load of a pool in all routers, None while it is unknown."""
-        return self._book.pressure(pool, time.monotonic())
-
-    async def overview(self) -> Overview:
-        """All workers and routers, and the load of each pool if known."""
-        now = time.monotonic()
-        pressures = {pool: self._book.pressure(pool, now) for pool in get_args(PoolName)}
-        known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
-        return Overview(self._book.members(now), self._book.routers(now), known)
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the book now."""
+        return getattr(self._book, method)(*arguments, time.monotonic())
 
 
 def directory(name: str) -> Any:
@@ -91,7 +60,6 @@ def directory(name: str) -> Any:
             max_restarts=-1,
             num_cpus=0,
             resources=ON_THE_HEAD,
-            max_concurrency=10_000,
         )
         .remote()
     )
@@ -123,17 +91,20 @@ async def repeat(call: Callable[[], Awaitable[None]], seconds: float) -> None:
 class DirectoryClient:
     """Calls the directory of the deployment `name`; searches for it again when it is gone."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(
+        self, name: str, find: Callable[[str], Any] = directory, search_seconds: float = SEARCH_SECONDS
+    ) -> None:
+        self._find = partial(find, name)
+        self._search_seconds = search_seconds
         self._search: asyncio.Task[Any] | None = None
         self._began = 0.0
 
     async def ask(self, method: str, *arguments: Any, seconds: float = CALL_SECONDS) -> Any:
-        """Call a method of the actor. Raises `DirectoryLost` when it does not answer in time."""
+        """Call a method of the book. Raises `DirectoryLost` when it does not answer in time."""
         try:
             async with asyncio.timeout(seconds):
                 actor = await asyncio.shield(self._searching())
-                return await asyncio.wrap_future(getattr(actor, method).remote(*arguments).future())
+                return await asyncio.wrap_future(actor.ask.remote(method, *arguments).future())
         except (ray.exceptions.RayError, TimeoutError, ValueError) as error:
             if self._search is not None and self._search.done():
                 self._search = None
@@ -142,9 +113,9 @@ class DirectoryClient:
     def _searching(self) -> asyncio.Task[Any]:
         """The current search. It asks the head, and its thread waits long when the head is down."""
         now = time.monotonic()
-        if self._search is None or (not self._search.done() and now - self._began > SEARCH_SECONDS):
+        if self._search is None or (not self._search.done() and now - self._began > self._search_seconds):
             self._began = now
-            self._search = asyncio.create_task(asyncio.to_thread(directory, self._name))
+            self._search = asyncio.create_task(asyncio.to_thread(self._find))
         return self._search
 
 

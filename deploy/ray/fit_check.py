@@ -6,9 +6,9 @@ where a replica goes, so this says whether there is room, not where a replica wi
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from deploy.common.gpu_memory import engine_share, verdict
+from deploy.common.gpu_memory import verdict
 from deploy.ray.config import ClusterConfig, Pool
 from deploy.ray.nodes import Node
 from deploy.ray.ray_private import labels_match
@@ -16,69 +16,44 @@ from deploy.ray.text_table import table
 from workers.shared.contract import PoolName
 
 ROUTERS = "routers"
-# Above this the engines on a GPU have no room for what each takes beside its share.
-MOST_UTILIZATION = 0.95
 # Sums of GPU parts such as 0.33 are not exact.
 TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one replica takes of a node: resources by name, GPUs, and the labels that the node must have."""
-
-    name: str
-    resources: dict[str, float]
-    gpus: float = 0.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    per_node: int | None = None
-
-    def __str__(self) -> str:
-        parts = [f"{amount:g} {name}" for name, amount in self.resources.items() if amount]
-        parts += [f"{self.gpus:g} GPU"] if self.gpus else []
-        parts += [f"label {key}={value}" for key, value in self.labels.items()]
-        return ", ".join(parts) or "nothing"
 
 
 class Room:
     """What one node has left."""
 
-    def __init__(self, node: Node, ports: int) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
         memory = float("inf") if node.memory is None else node.memory
         self._free = Counter({**node.resources, "CPU": node.cpus, "GiB memory": memory})
         self._gpus = [1.0] * node.gpus
-        self._ports = ports
         self._placed: Counter[str] = Counter()
 
-    def lacks(self, need: Need) -> list[str]:
+    def lacks(self, name: str, pool: Pool) -> list[str]:
         """What the node lacks for one more replica; empty if it fits."""
-        lacks = [name for name, amount in need.resources.items() if self._free[name] < amount - TOLERANCE]
-        lacks += [] if self._choose(need.gpus) is not None else ["GPU"]
-        lacks += [
-            f"label {key}={value}"
-            for key, value in need.labels.items()
-            if not labels_match(self.node.labels, {key: value})
-        ]
-        if need.per_node is not None and self._placed[need.name] >= need.per_node:
-            lacks.append("replicas_per_node" if need.name != ROUTERS else "one router per node")
-        if need.name != ROUTERS and self._placed.total() - self._placed[ROUTERS] >= self._ports:
-            lacks.append("worker_ports")
+        lacks = [key for key, amount in _resources(pool).items() if self._free[key] < amount - TOLERANCE]
+        if len(self._choose(pool.gpus_each)) < pool.gpus_each:
+            lacks.append("GPU")
+        for key, value in pool.labels.items():
+            if not labels_match(self.node.labels, {key: value}):
+                lacks.append(f"label {key}={value}")
+        if pool.replicas_per_node and self._placed[name] >= pool.replicas_per_node:
+            lacks.append("replicas_per_node")
         return lacks
 
-    def take(self, need: Need) -> None:
+    def take(self, name: str, pool: Pool) -> None:
         """Place a replica that fits."""
-        for gpu in self._choose(need.gpus) or ():
-            self._gpus[gpu] -= min(1.0, need.gpus)
-        self._free.subtract(need.resources)
-        self._placed[need.name] += 1
+        for gpu in self._choose(pool.gpus_each):
+            self._gpus[gpu] -= min(1.0, pool.gpus_each)
+        self._free.subtract(_resources(pool))
+        self._placed[name] += 1
 
-    def _choose(self, gpus: float) -> list[int] | None:
-        """The GPUs for a replica: a part of the fullest one, or whole unused ones. None if there are none."""
-        least, count = (gpus, 1) if gpus < 1 else (1.0, int(gpus))
-        free = sorted((left, gpu) for gpu, left in enumerate(self._gpus) if left >= least - TOLERANCE)
-        if gpus and len(free) < count:
-            return None
-        return [gpu for _, gpu in free[:count]] if gpus else []
+    def _choose(self, gpus: float) -> list[int]:
+        """The GPUs for a replica: a part of the fullest one with room, or whole unused ones."""
+        part, count = (gpus, 1) if 0 < gpus < 1 else (1.0, int(gpus))
+        free = sorted((left, gpu) for gpu, left in enumerate(self._gpus) if left >= part - TOLERANCE)
+        return [gpu for _, gpu in free[:count]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,101 +84,93 @@ class Fit:
 def check_fit(config: ClusterConfig, nodes: Sequence[Node], weights: Mapping[PoolName, float | None]) -> Fit:
     """Compare a deployment with empty nodes. `weights` are GiB for each pool, None if unknown."""
     machines = [node for node in nodes for _ in range(node.count)]
-    labels = config.routers.labels
-    routers = config.routers.count or max(1, sum(labels_match(node.labels, labels) for node in machines))
-    needs: dict[str, Need] = {name: _need(name, pool) for name, pool in config.pools.items()}
-    needs[ROUTERS] = Need(ROUTERS, {"CPU": config.routers.cpus}, labels=labels, per_node=1)
-
-    def fit(counts: Mapping[str, int]) -> Counter[str]:
-        rooms = [Room(node, len(config.port_range)) for node in machines]
-        return _place(rooms, [(needs[name], count) for name, count in {**counts, ROUTERS: routers}.items()])
-
-    fewest: dict[str, int] = {name: pool.fewest for name, pool in config.pools.items()}
-    fewest_fit, most_fit = fit(fewest), fit({name: pool.most for name, pool in config.pools.items()})
-    pools: dict[PoolName, PoolFit] = {}
+    its = config.routers
+    count = its.count or max(1, sum(labels_match(node.labels, its.labels) for node in machines))
+    routers = Pool.model_construct(
+        model="", cpus=its.cpus, labels=its.labels, replicas=count, replicas_per_node=1
+    )
+    everything: dict[str, Pool] = {name: pool for name, pool in config.pools.items()}
+    everything[ROUTERS] = routers
+    fewest = {name: pool.fewest for name, pool in everything.items()}
+    fewest_fit = _place(machines, everything, fewest)
+    most_fit = _place(machines, everything, {name: pool.most for name, pool in everything.items()})
+    refusals = [
+        _refusal(name, pool, fewest_fit[name], machines)
+        for name, pool in everything.items()
+        if fewest_fit[name] < pool.fewest
+    ]
     warnings: list[str] = []
-    refusals: list[str] = []
+    pools: dict[PoolName, PoolFit] = {}
     for name, pool in config.pools.items():
+        gpus = pool.gpus_each
         # Ray does not know GPU memory, so it may choose any of these nodes.
-        may = [node.gpu_memory for node in nodes if pool.gpus_each and not Room(node, 1).lacks(needs[name])]
-        memory = [
-            verdict(pool.engine(name), pool.gpus_each, weights.get(name), size) for size in dict.fromkeys(may)
-        ]
-        upgrade = fit({**fewest, name: pool.fewest + pool.surge})
-        pools[name] = found = PoolFit(
-            each=str(needs[name]),
+        sizes = dict.fromkeys(node.gpu_memory for node in nodes if gpus and not Room(node).lacks(name, pool))
+        memory = [verdict(pool.engine(name), gpus, weights.get(name), size) for size in sizes]
+        upgrade = _place(machines, everything, {**fewest, name: pool.fewest + pool.surge})
+        pools[name] = PoolFit(
+            each=_each(pool),
             fewest=pool.fewest,
             fewest_fit=fewest_fit[name],
             most=pool.most,
             most_fit=most_fit[name],
             upgrade_fits=upgrade.total() == fewest_fit.total() + pool.surge,
-            gpu_memory=tuple(its.text for its in memory),
+            gpu_memory=tuple(said.text for said in memory),
         )
-        refusals += _no_room(needs[name], found.fewest, found.fewest_fit, machines)
-        refusals += [f"{name}: {its.text}" for its in memory if its.holds == "no"]
-        warnings += [f"{name}: {its.text}" for its in memory if its.holds in ("tight", "unknown")]
-        warnings += _pool_warnings(name, pool, found)
-    refusals += _no_room(needs[ROUTERS], routers, fewest_fit[ROUTERS], machines)
-    return Fit(not refusals, pools, routers, fewest_fit[ROUTERS], warnings, refusals)
+        refusals += [f"{name}: {said.text}" for said in memory if said.holds == "no"]
+        warnings += [f"{name}: {said.text}" for said in memory if said.holds == "unknown"]
+    return Fit(not refusals, pools, count, fewest_fit[ROUTERS], warnings, refusals)
 
 
-def _need(name: str, pool: Pool) -> Need:
-    resources = {**pool.resources, "CPU": pool.cpus, "GiB memory": pool.memory_gib}
-    return Need(name, resources, pool.gpus_each, pool.labels, pool.replicas_per_node)
+def _resources(pool: Pool) -> dict[str, float]:
+    return {**pool.resources, "CPU": pool.cpus, "GiB memory": pool.memory_gib}
 
 
-def _place(rooms: Sequence[Room], wanted: Sequence[tuple[Need, int]]) -> Counter[str]:
-    """Place replicas on nodes; returns how many of each had room at the same time."""
+def _each(pool: Pool) -> str:
+    """What one replica takes of a node."""
+    parts = [f"{amount:g} {name}" for name, amount in _resources(pool).items() if amount]
+    parts += [f"{pool.gpus_each:g} GPU"] if pool.gpus_each else []
+    parts += [f"label {key}={value}" for key, value in pool.labels.items()]
+    return ", ".join(parts) or "nothing"
+
+
+def _place(machines: Sequence[Node], pools: Mapping[str, Pool], counts: Mapping[str, int]) -> Counter[str]:
+    """Place replicas on empty nodes; returns how many of each have room at the same time."""
+    rooms = [Room(node) for node in machines]
     placed: Counter[str] = Counter()
     # Those that fit on few nodes come first.
-    order = sorted(wanted, key=lambda its: (bool(its[0].labels), its[0].gpus, its[0].resources["CPU"]))
-    for need, count in reversed(order):
-        for _ in range(count):
-            if room := next((room for room in rooms if not room.lacks(need)), None):
-                room.take(need)
-                placed[need.name] += 1
+    order = sorted(pools.items(), key=lambda its: (bool(its[1].labels), its[1].gpus_each, its[1].cpus))
+    for name, pool in reversed(order):
+        for _ in range(counts[name]):
+            if room := next((room for room in rooms if not room.lacks(name, pool)), None):
+                room.take(name, pool)
+                placed[name] += 1
     return placed
 
 
-def _no_room(need: Need, count: int, fit: int, machines: Sequence[Node]) -> list[str]:
-    if fit == count:
-        return []
-    text = f"{need.name}: {fit} of {count} fit; each needs {need}"
-    lacks = [(Room(node, 1).lacks(need), node.name) for node in machines]
-    if all(lack for lack, _ in lacks):
-        # Of all nodes, the one that lacks the fewest things.
-        lack, name = min(lacks, key=lambda its: len(its[0]), default=([], ""))
-        text += f"; no node has that: {name} lacks {', '.join(lack)}" if lack else "; there are no nodes"
-    return [text]
-
-
-def _pool_warnings(name: PoolName, pool: Pool, found: PoolFit) -> list[str]:
-    warnings = []
-    fits = found.fewest_fit == found.fewest
-    if fits and found.most_fit < found.most:
-        warnings.append(f"{name}: of at most {found.most} replicas, {found.most_fit} fit")
-    if fits and not found.upgrade_fits:
-        warnings.append(
-            f"{name}: an upgrade has no room for {pool.surge} more; surge_percent: 0 stops an old one first"
-        )
-    gpus = pool.gpus_each
-    if gpus and engine_share(pool.engine(name), gpus) > MOST_UTILIZATION * min(1.0, gpus):
-        warnings.append(f"{name}: its share of GPU memory is larger than its part of the GPU")
-    return warnings
+def _refusal(name: str, pool: Pool, fit: int, machines: Sequence[Node]) -> str:
+    text = f"{name}: {fit} of {pool.fewest} fit; each needs {_each(pool)}"
+    # Of all nodes, the one that lacks the fewest things.
+    all_lack = [(Room(node).lacks(name, pool), node.name) for node in machines]
+    lacks, node = min(all_lack, key=lambda its: len(its[0]), default=([], ""))
+    return f"{text}; no node has that: {node} lacks {', '.join(lacks)}" if lacks else text
 
 
 def render(fit: Fit) -> str:
     """The result as a table of the pools, then warnings and refusals."""
     rows = [["pool", "fewest", "fit", "most", "fit", "upgrade", "each replica needs"]]
     for name, its in fit.pools.items():
-        upgrade = "fits" if its.upgrade_fits else "no room"
         counts = [str(count) for count in (its.fewest, its.fewest_fit, its.most, its.most_fit)]
-        rows.append([name, *counts, upgrade, its.each])
-    lines = [*table(rows), f"routers: {fit.routers_fit} of {fit.routers} fit", ""]
+        rows.append([name, *counts, "fits" if its.upgrade_fits else "no room", its.each])
     said = [*fit.warnings, *fit.refusals]
     memory = [f"{name}: {text}" for name, its in fit.pools.items() for text in its.gpu_memory]
-    lines += [line for line in memory if line not in said]
-    lines += [f"warning: {line}" for line in fit.warnings]
-    lines += [f"refused: {line}" for line in fit.refusals]
-    lines.append("It fits." if fit.fits else "It does not fit.")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            *table(rows),
+            f"routers: {fit.routers_fit} of {fit.routers} fit",
+            "",
+            *(line for line in memory if line not in said),
+            *(f"warning: {line}" for line in fit.warnings),
+            *(f"refused: {line}" for line in fit.refusals),
+            "It fits." if fit.fits else "It does not fit.",
+        ]
+    )

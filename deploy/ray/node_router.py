@@ -19,13 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from deploy.common.child_process import ChildProcess, StartFailed
+from deploy.common.environments import settings_env, with_own_key
 from deploy.common.process_guard import Guard
 from deploy.common.readiness import is_live, reachable, why_taken
 from deploy.ray.book import Groups, RouterReport
-from deploy.ray.config import Routers, environment
+from deploy.ray.config import Routers
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.pressure import Pressure
-from router.access.keys import make_key
 from workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
@@ -43,32 +43,34 @@ class NodeRouter:
 
     # Serve awaits it, which the type checker does not expect.
     async def __init__(  # type: ignore[misc]
-        self, name: str, settings: dict[str, Any], pools: dict[PoolName, bool]
+        self, name: str, routers: dict[str, Any], pools: dict[PoolName, bool]
     ) -> None:
-        """`settings` are those of `Routers`; `pools` says for each pool whether it may have no replicas."""
+        """`routers` are the settings; `pools` says for each pool whether it may have no replicas."""
         self._started = False
         self._directory = DirectoryClient(name)
-        self._routers = routers = Routers.model_validate(settings)
-        host = routers.host or node_address()
-        self._host, self._port = reachable(host), routers.port
+        its = Routers.model_validate(routers)
+        host = its.host or node_address()
+        self._host, self._port, self._stop_seconds = reachable(host), its.port, its.drain_seconds + 5
         self._url = f"http://{self._host}:{self._port}"
         self._id = serve.get_replica_context().replica_id.unique_id
         self._node = ray.get_runtime_context().get_node_id()
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
-        self._file = WorkersFile(Path(self._folder.name) / "workers.json", self._id, pools)
+        self._file, self._pools = Path(self._folder.name) / "workers.json", pools
         own = {
             "ROUTER_HOST": host,
-            "ROUTER_PORT": str(routers.port),
-            "ROUTER_DISCOVERY": str(self._file.path),
+            "ROUTER_PORT": str(its.port),
+            "ROUTER_DISCOVERY": str(self._file),
             "ROUTER_DISCOVERY_SECONDS": str(ROUTER_LOOK_SECONDS),
-            "ROUTER_HOLD_SECONDS": str(routers.hold_seconds),
+            "ROUTER_HOLD_SECONDS": str(its.hold_seconds),
             "ROUTER_WORKER_TOKEN": os.environ.get("WORKER_TOKEN") or shared_token(name),
         }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("WORKER_")}
-        given = environment("ROUTER_", routers.settings) | routers.env
-        env, headers = with_own_key({**inherited, **given, **own})
+        given = settings_env("ROUTER_", its.settings) | its.env
+        env, key = with_own_key({**inherited, **given, **own}, "deploy.ray")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
-        await _until_free(host, routers.port)
+        if reason := why_taken(host, its.port):
+            raise StartFailed(f"cannot listen on {host}:{its.port} ({reason}); choose another routers.port")
         self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
@@ -86,11 +88,10 @@ class NodeRouter:
         if not self._started:
             # The guard ends the router.
             return
-        notice, drain = self._routers.drain_times
-        await self._process.stop(notice + drain + 5)
+        await self._process.stop(self._stop_seconds)
         self._following.cancel()
         with contextlib.suppress(DirectoryLost):
-            await self._directory.ask("forget_router", self._id)
+            await self._directory.ask("leave", self._id)
         await self._client.aclose()
         self._folder.cleanup()
 
@@ -99,94 +100,54 @@ class NodeRouter:
 
     async def _follow(self) -> None:
         page = (await self._client.get(f"{self._url}/metrics")).raise_for_status().text
-        report = RouterReport(self._id, self._node, self._url, *read_metrics(page))
+        report = read_metrics(page, self._id, self._node, self._url)
         if (groups := await self._directory.ask("report", report)) is not None:
-            self._file.write(groups)
+            write_workers(self._file, groups, self._pools, self._id)
 
 
-class WorkersFile:
-    """The file from which a router reads the workers."""
+def write_workers(path: Path, groups: Groups, pools: Mapping[PoolName, bool], router: str) -> None:
+    """Write the file from which a router reads the workers, unless it is there already.
 
-    def __init__(self, path: Path, router: str, pools: Mapping[PoolName, bool]) -> None:
-        """`pools` are all pools, and whether each may have no replicas."""
-        self.path = path
-        self._router = router
-        self._pools = pools
-        self._written: Groups | None = None
-
-    def write(self, groups: Groups) -> None:
-        """Write the workers, and an empty group for each pool without any."""
-        named = {group["labels"]["task"] for group in groups}
-        groups = groups + [
-            {"targets": [], "labels": {"task": name, "min_replicas": "0" if may_be_empty else "1"}}
-            for name, may_be_empty in self._pools.items()
-            if name not in named
-        ]
-        # In another order for each router, so that they do not all start with the same worker.
-        for group in groups:
-            random.Random(self._router).shuffle(group["targets"])
-        # An old file in /tmp may be cleared away.
-        if groups == self._written and self.path.exists():
-            return
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(groups))
-        part.replace(self.path)
-        self._written = groups
-
-
-async def _until_free(host: str, port: int) -> None:
-    """Wait until the previous router has released the port. Raises `StartFailed`."""
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while why_taken(host, port):  # noqa: ASYNC110 (no event says that a port is free)
-                await asyncio.sleep(LOOK_SECONDS)
-    except TimeoutError:
-        raise StartFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
-
-
-def with_own_key(env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """A router's environment and the headers for asking its metrics, which takes a key if it has keys.
-
-    Only hashes of the operator's keys are known, so it adds a key of its own.
+    `pools` are all pools, and whether each may have no replicas: one without any gets an empty group.
     """
-    keys = json.loads(env.get("ROUTER_API_KEYS") or "[]")
-    # A key would close a router that has none.
-    if not keys and not env.get("ROUTER_API_KEYS_FILE"):
-        return env, {}
-    key, entry = make_key("deploy.ray")
-    return {**env, "ROUTER_API_KEYS": json.dumps([*keys, entry])}, {"Authorization": f"Bearer {key}"}
+    named = {group["labels"]["task"] for group in groups}
+    for name, may_be_empty in pools.items():
+        if name not in named:
+            labels = {"task": name, "min_replicas": "0" if may_be_empty else "1"}
+            groups = [*groups, {"targets": [], "labels": labels}]
+    # In another order for each router, so that they do not all start with the same worker.
+    for group in groups:
+        random.Random(router).shuffle(group["targets"])
+    text = json.dumps(groups)
+    # An old file in /tmp may be cleared away.
+    if path.exists() and path.read_text() == text:
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
 
 
-Metrics = tuple[frozenset[str], frozenset[str], dict[PoolName, Pressure], dict[PoolName, float]]
-
-
-def read_metrics(page: str) -> Metrics:
-    """Read a router's metrics: the workers that it knows, those that all its processes send work to, the load
-    of each pool, and all tokens that ever arrived for each pool."""
-    processes = 1.0
-    known: defaultdict[str, float] = defaultdict(float)
-    ready: defaultdict[str, float] = defaultdict(float)
-    waiting: defaultdict[PoolName, float] = defaultdict(float)
-    running: defaultdict[PoolName, float] = defaultdict(float)
-    arrived: defaultdict[PoolName, float] = defaultdict(float)
+def read_metrics(page: str, id: str, node: str, url: str) -> RouterReport:
+    """The report of a router, from its metrics. A worker serves if all processes of the router use it."""
+    sums: defaultdict[str, defaultdict[Any, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            labels, value = sample.labels, sample.value
-            pool: Any = labels.get("pool")
-            match sample.name:
-                case "triptych_router_processes":
-                    processes = value
-                case "triptych_router_replica_state":
-                    known[labels["replica"]] += value
-                    ready[labels["replica"]] += value if labels["state"] == "ready" else 0
-                case "triptych_router_queue_tokens":
-                    waiting[pool] += value
-                case "triptych_router_replica_tokens_in_flight":
-                    running[pool] += value
-                case "triptych_router_requested_tokens_total":
-                    arrived[pool] += value
-    addresses = frozenset(address for address, count in known.items() if count)
-    serving = frozenset(address for address in addresses if ready[address] >= processes)
-    pressures = {pool: Pressure(waiting[pool], running[pool]) for pool in {*waiting, *running}}
-    return addresses, serving, pressures, dict(arrived)
+            name, labels = sample.name, sample.labels
+            if name == "triptych_router_replica_state":
+                sums["known"][labels["replica"]] += sample.value
+                sums[labels["state"]][labels["replica"]] += sample.value
+            else:
+                sums[name][labels.get("pool")] += sample.value
+    known, ready = sums["known"], sums["ready"]
+    processes = sums["triptych_router_processes"][None] or 1
+    waiting, running = sums["triptych_router_queue_tokens"], sums["triptych_router_replica_tokens_in_flight"]
+    return RouterReport(
+        id,
+        node,
+        url,
+        known=frozenset(address for address, count in known.items() if count),
+        serving=frozenset(address for address, count in ready.items() if count >= processes),
+        pressures={pool: Pressure(waiting[pool], running[pool]) for pool in {*waiting, *running}},
+        arrived=dict(sums["triptych_router_requested_tokens_total"]),
+    )

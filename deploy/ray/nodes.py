@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-# A label of a Ray node, or a custom resource, with the GiB of each of its GPUs. Ray itself does not know it.
+# A label of a Ray node with the GiB of each of its GPUs. Ray itself does not know it.
 GPU_MEMORY = "gpu_memory_gib"
-STANDARD_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 class NodesError(ValueError):
@@ -35,38 +34,36 @@ def parse_nodes(words: Iterable[str]) -> list[Node]:
 
     Raises `NodesError`.
     """
-    nodes = []
-    for number, word in enumerate(words, 1):
-        try:
-            nodes.append(Node.model_validate({"name": f"node-{number}", **_parse(word)}))
-        except ValidationError as error:
-            faults = [f"{word}: {fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
-            raise NodesError("\n".join([*faults, f"The fields are {', '.join(Node.model_fields)}"])) from None
-    return nodes
+    return [_node(word, {"name": f"node-{number}", **_parse(word)}) for number, word in enumerate(words, 1)]
 
 
 def nodes_of_cluster(rows: Iterable[Mapping[str, Any]]) -> list[Node]:
-    """The living nodes in the result of `ray.nodes()`, with all their resources, used or not."""
-    return [_node(row["Resources"], row) for row in rows if row["Alive"]]
+    """The living nodes in the result of `ray.nodes()`, with all their resources, used or not.
+
+    Raises `NodesError`.
+    """
+    nodes = []
+    for row in (row for row in rows if row["Alive"]):
+        name, resources, labels = row["NodeManagerAddress"], row["Resources"], row["Labels"]
+        fields = {
+            "name": name,
+            "cpus": resources.get("CPU", 0),
+            "gpus": resources.get("GPU", 0),
+            "gpu_memory": labels.get(GPU_MEMORY),
+            "memory": resources["memory"] / 2**30 if "memory" in resources else None,
+            "resources": resources,
+            "labels": labels,
+        }
+        nodes.append(_node(name, fields))
+    return nodes
 
 
-def _node(resources: Mapping[str, float], row: Mapping[str, Any]) -> Node:
-    labels = row["Labels"]
-    memory = resources.get("memory")
-    gpu_memory = labels.get(GPU_MEMORY, resources.get(GPU_MEMORY))
+def _node(source: str, fields: Mapping[str, Any]) -> Node:
     try:
-        known = float(gpu_memory) if gpu_memory else None
-    except ValueError:
-        known = None
-    return Node(
-        name=row["NodeManagerAddress"],
-        cpus=resources.get("CPU", 0.0),
-        gpus=int(resources.get("GPU", 0)),
-        gpu_memory=known,
-        memory=None if memory is None else memory / 2**30,
-        resources={name: amount for name, amount in resources.items() if name not in STANDARD_RESOURCES},
-        labels=labels,
-    )
+        return Node.model_validate(fields)
+    except ValidationError as error:
+        faults = [f"{source}: {fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
+        raise NodesError("\n".join([*faults, f"The fields are {', '.join(Node.model_fields)}"])) from None
 
 
 def _parse(word: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class PressurePolicy:
         if self._answer is None and now - self._asked_at >= ASK_SECONDS:
             self._asked_at = now
             book = find_directory(self._name)
-            self._answer = book.pressure.remote(self._pool).future() if book else None
+            self._answer = book.ask.remote("pressure", self._pool).future() if book else None
 
 
 class NodesPolicy:

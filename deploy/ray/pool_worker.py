@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import sys
@@ -12,11 +11,11 @@ import ray
 from ray import serve
 
 from deploy.common.child_process import ChildProcess
+from deploy.common.environments import QUIET, gpu_share_env, settings_env
 from deploy.common.process_guard import Guard
 from deploy.common.readiness import is_ready
-from deploy.common.worker_env import QUIET, gpu_share_env
 from deploy.ray.book import Member
-from deploy.ray.config import ClusterConfig, Pool, environment
+from deploy.ray.config import ClusterConfig, Pool
 from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
 from deploy.ray.locks import gpus_locked, take_port
 from workers.shared.contract import PoolName
@@ -44,13 +43,14 @@ class PoolWorker:
         self._host = host = node_address()
         self._port, self._port_lock = take_port(host, parsed.port_range)
         self._token = os.environ.get("WORKER_TOKEN") or shared_token(parsed.name)
-        context = ray.get_runtime_context()
+        context, replica = ray.get_runtime_context(), serve.get_replica_context()
         self._member = Member(
-            serve.get_replica_context().replica_id.unique_id,
+            replica.replica_id.unique_id,
             pool,
             f"{host}:{self._port}",
             context.get_node_id(),
-            version_of(its),
+            # Routers tell old and new replicas apart by it in an upgrade.
+            replica.code_version,
         )
         env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
@@ -101,12 +101,6 @@ class PoolWorker:
             await self._directory.ask("beat", self._member)
 
 
-def version_of(pool: Pool) -> str:
-    """A digest of a pool's configuration; routers tell old and new replicas apart by it in an upgrade."""
-    made_of = pool.model_copy(update={"replicas": 1}).model_dump_json()
-    return hashlib.sha256(made_of.encode()).hexdigest()[:8]
-
-
 def worker_environment(
     pool: Pool, name: PoolName, host: str, port: int, token: str, environ: dict[str, str]
 ) -> dict[str, str]:
@@ -119,8 +113,6 @@ def worker_environment(
         "WORKER_TOKEN": token,
         "WORKER_TENSOR_PARALLEL": str(pool.tensor_parallel),
     }
-    if pool.revision:
-        own["WORKER_REVISION"] = pool.revision
     inherited = {key: value for key, value in environ.items() if not key.startswith("ROUTER_")}
-    share, settings = gpu_share_env(pool.gpus_each), environment("WORKER_", pool.worker)
+    share, settings = gpu_share_env(pool.gpus_each), settings_env("WORKER_", pool.worker)
     return {**QUIET, **inherited, **share, **settings, **pool.env, **own}

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 
 from deploy.ray.book import Overview
-from deploy.ray.config import Autoscaling, ClusterConfig, ConfigError, Pool
+from deploy.ray.config import ClusterConfig, ConfigError, parse_config
 from deploy.ray.directory import NAMESPACE, find_directory
 from deploy.ray.ray_private import delete_application, start_ray
 from deploy.ray.serve_app import applications
@@ -82,11 +82,9 @@ def wait(config: ClusterConfig, seconds: float) -> Status:
         if seen.settled:
             return seen
         if seen.failed:
-            print(
-                "\n".join(f"{name}: {why}" for name, why in seen.failed.items())
-                + "\nThe rollout has stopped; replicas that served before go on serving.",
-                file=sys.stderr,
-            )
+            for name, why in seen.failed.items():
+                print(f"{name}: {why}", file=sys.stderr)
+            print("The rollout has stopped; replicas that served before go on serving.", file=sys.stderr)
             return seen
         if time.monotonic() > deadline:
             print(f"not everything runs after {seconds:g} s (--timeout)", file=sys.stderr)
@@ -105,7 +103,7 @@ def _overview(name: str) -> Overview | None:
     if (book := find_directory(name)) is None:
         return Overview([], [], {})
     try:
-        overview: Overview = ray.get(book.overview.remote(), timeout=DIRECTORY_SECONDS)
+        overview: Overview = ray.get(book.ask.remote("overview"), timeout=DIRECTORY_SECONDS)
     except ray.exceptions.RayError:
         return None
     return overview
@@ -131,17 +129,18 @@ def stop(config: ClusterConfig, seconds: float) -> None:
 def _stop(names: Collection[str], seconds: float) -> list[str]:
     """Stop those of the applications that run, and wait; returns those left after `seconds`."""
     deadline = time.monotonic() + seconds
-    left = said = [name for name in names if name in serve.status().applications]
+    running = serve.status().applications
+    left = said = [name for name in names if name in running]
     for name in left:
         print(f"ending {name}", flush=True)
         delete_application(name)
-    while left := [name for name in left if name in serve.status().applications]:
+    while left and time.monotonic() <= deadline:
         if left != said:
             print(f"still ending: {', '.join(left)}", flush=True)
             said = left
-        if time.monotonic() > deadline:
-            break
         time.sleep(LOOK_SECONDS)
+        running = serve.status().applications
+        left = [name for name in left if name in running]
     return left
 
 
@@ -153,20 +152,15 @@ def _check_stopped(left: Sequence[str]) -> None:
         )
 
 
-def scaled(config: ClusterConfig, wanted: dict[PoolName, int]) -> ClusterConfig:
+def scaled(config: ClusterConfig, wanted: dict[str, int]) -> ClusterConfig:
     """`config` with other numbers of replicas; autoscaling gets another minimum. Raises `ConfigError`."""
-    pools: dict[PoolName, Pool] = dict(config.pools)
+    document = config.model_dump()
     for name, number in wanted.items():
-        if name not in pools:
-            raise ConfigError(f"{name} is not a pool of this deployment; it has {', '.join(pools)}")
-        if number < 1:
-            raise ConfigError(f"{name}={number}: at least 1")
-        replicas = pools[name].replicas
-        if isinstance(replicas, Autoscaling):
-            top = max(number, replicas.max)
-            pools[name] = pools[name].model_copy(
-                update={"replicas": replicas.model_copy(update={"min": number, "max": top})}
-            )
+        if name not in document["pools"]:
+            raise ConfigError(f"{name} is not a pool of this deployment; it has {', '.join(config.pools)}")
+        pool = document["pools"][name]
+        if isinstance(pool["replicas"], dict):
+            pool["replicas"] |= {"min": number, "max": max(number, pool["replicas"]["max"])}
         else:
-            pools[name] = pools[name].model_copy(update={"replicas": number})
-    return config.model_copy(update={"pools": pools})
+            pool["replicas"] = number
+    return parse_config(document, "scale")

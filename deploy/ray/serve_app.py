@@ -1,7 +1,7 @@
 """The Ray Serve applications of a deployment: one for each pool and one for the routers.
 
-So each pool is upgraded and scaled, and fails, by itself. Serve imports `pool` and `routers`, for `up` and
-for the YAML that `python -m deploy ray yaml` prints.
+So each pool is upgraded and scaled, and fails, by itself. Serve imports `pool` and `routers` for the document
+that `python -m deploy ray yaml` prints.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application
 
@@ -28,81 +27,79 @@ START_TRIES = 3
 MOST_ROUTERS = 10_000
 
 
-class PoolArgs(BaseModel):
-    """Arguments of `pool`: the whole configuration, and the name of the pool."""
-
-    config: dict[str, Any]
-    pool: PoolName
-
-
-class RouterArgs(BaseModel):
-    """Arguments of `routers`. A change of them replaces the routers."""
-
-    name: str
-    routers: dict[str, Any]
-    pools: dict[PoolName, bool]
+def pool(args: dict[str, Any]) -> Application:
+    """The application of one pool, from its `args` in the document."""
+    ClusterConfig.model_validate(args["config"])
+    return _bound(PoolWorker, args, name=args["pool"])
 
 
-def pool(args: PoolArgs) -> Application:
-    """The application of one pool."""
-    config = ClusterConfig.model_validate(args.config)
-    its = config.pools[args.pool]
-    # A change of this replaces the replicas; a change of their number does not.
-    own = config.model_copy(update={"pools": {args.pool: its.model_copy(update={"replicas": 1})}})
-    document = own.model_dump(mode="json", exclude={"routers"})
-    options = pool_options(config, args.pool)
-    return _bound(PoolWorker, args.pool, options, document, args.pool)
-
-
-def routers(args: RouterArgs) -> Application:
-    """The application of the routers."""
-    its = Routers.model_validate(args.routers)
-    return _bound(NodeRouter, "router", router_options(its), args.name, args.routers, args.pools)
+def routers(args: dict[str, Any]) -> Application:
+    """The application of the routers, from its `args` in the document."""
+    Routers.model_validate(args["routers"])
+    return _bound(NodeRouter, args, name="router")
 
 
 def applications(config: ClusterConfig) -> dict[str, Application]:
     """All applications by their names in Serve, the routers last."""
-    document = config.model_dump(mode="json")
-    built = {f"{config.name}-{name}": pool(PoolArgs(config=document, pool=name)) for name in config.pools}
-    return built | {f"{config.name}-routers": routers(RouterArgs(**_router_args(config)))}
+    built = {}
+    for application in serve_document(config)["applications"]:
+        kind = PoolWorker if "pool" in application["args"] else NodeRouter
+        built[application["name"]] = _bound(kind, application["args"], **application["deployments"][0])
+    return built
 
 
 def serve_document(config: ClusterConfig) -> dict[str, Any]:
     """The applications as a document for `serve deploy`.
 
-    Values that may change without replacing replicas are not in the arguments but in Serve's own options:
-    Serve replaces all replicas when arguments change.
+    Serve replaces all replicas of an application when its `args` change. So what may change without that,
+    such as the number of replicas, is in Serve's own options only.
     """
     document = config.model_dump(mode="json", exclude_defaults=True)
+    document.pop("routers", None)
+    args: dict[str, Any]
     apps = []
     for name in config.pools:
-        fixed = {**document, "pools": {name: {**document["pools"][name]}}}
-        fixed["pools"][name].pop("replicas", None)
-        fixed.pop("routers", None)
-        options = pool_options(config, name)
-        apps.append(
-            _application(f"{config.name}-{name}", "pool", {"config": fixed, "pool": name}, name, options)
-        )
-    apps.append(
-        _application(
-            f"{config.name}-routers",
-            "routers",
-            _router_args(config),
-            "router",
-            router_options(config.routers),
-        )
-    )
+        own = {key: value for key, value in document["pools"][name].items() if key != "replicas"}
+        args = {"config": {**document, "pools": {name: own}}, "pool": name}
+        apps.append(_application(config, name, pool.__name__, args, pool_options(config, name)))
+    args = {
+        "name": config.name,
+        "routers": config.routers.model_dump(mode="json", exclude_defaults=True),
+        "pools": {name: its.fewest == 0 for name, its in config.pools.items()},
+    }
+    options = {"name": "router", **router_options(config.routers)}
+    apps.append(_application(config, "routers", routers.__name__, args, options))
     return {"proxy_location": "Disabled", "applications": apps}
+
+
+def _application(
+    config: ClusterConfig, part: str, builder: str, args: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": f"{config.name}-{part}",
+        "route_prefix": None,
+        "import_path": f"{__name__}:{builder}",
+        "args": args,
+        "deployments": [options],
+    }
 
 
 def pool_options(config: ClusterConfig, name: PoolName) -> dict[str, Any]:
     """Serve's options for the replicas of a pool."""
     its = config.pools[name]
+    actor: dict[str, Any] = {
+        "num_cpus": its.cpus,
+        "num_gpus": its.gpus_each,
+        "memory": int(its.memory_gib * 2**30),
+        "resources": its.resources,
+        "label_selector": its.labels,
+    }
     return {
+        "name": name,
         **_scale(config.name, name, its),
         **_limits(ROUTERS_SECONDS + its.engine(name).drain_seconds + 20),
         "max_surge_percent": its.surge_percent,
-        "ray_actor_options": _actor(its.cpus, its.gpus_each, its.memory_gib, its.resources, its.labels),
+        "ray_actor_options": {key: value for key, value in actor.items() if value},
         **({"max_replicas_per_node": its.replicas_per_node} if its.replicas_per_node else {}),
     }
 
@@ -122,43 +119,32 @@ def router_options(its: Routers) -> dict[str, Any]:
         }
     return {
         **scale,
-        **_limits(sum(its.drain_times) + START_SECONDS),
+        **_limits(its.drain_seconds + START_SECONDS),
         # Two routers on one node could not listen on the same port.
         "max_replicas_per_node": 1,
-        "ray_actor_options": _actor(its.cpus, 0, 0, {}, its.labels),
-    }
-
-
-def _router_args(config: ClusterConfig) -> dict[str, Any]:
-    return {
-        "name": config.name,
-        "routers": config.routers.model_dump(mode="json", exclude_defaults=True),
-        "pools": {name: its.fewest == 0 for name, its in config.pools.items()},
+        "ray_actor_options": {"num_cpus": its.cpus} | ({"label_selector": its.labels} if its.labels else {}),
     }
 
 
 def _scale(deployment: str, name: PoolName, its: Pool) -> dict[str, Any]:
-    match its.replicas:
-        case Autoscaling() as wanted:
-            return {
-                "autoscaling_config": {
-                    "min_replicas": wanted.min,
-                    "max_replicas": wanted.max,
-                    "upscale_delay_s": wanted.up_seconds,
-                    "downscale_delay_s": wanted.down_seconds,
-                    "downscale_to_zero_delay_s": wanted.to_zero_seconds,
-                    "policy": _policy(
-                        PressurePolicy,
-                        name=deployment,
-                        pool=name,
-                        tokens_per_second=wanted.tokens_per_second,
-                        utilization=wanted.utilization,
-                        backlog_seconds=wanted.backlog_seconds,
-                    ),
-                }
-            }
-        case number:
-            return {"num_replicas": number}
+    wanted = its.replicas
+    if not isinstance(wanted, Autoscaling):
+        return {"num_replicas": wanted}
+    return {
+        "autoscaling_config": {
+            "min_replicas": wanted.min,
+            "max_replicas": wanted.max,
+            "upscale_delay_s": wanted.up_seconds,
+            "downscale_delay_s": wanted.down_seconds,
+            "downscale_to_zero_delay_s": wanted.to_zero_seconds,
+            "policy": _policy(
+                PressurePolicy,
+                name=deployment,
+                pool=name,
+                **wanted.model_dump(include={"tokens_per_second", "utilization", "backlog_seconds"}),
+            ),
+        }
+    }
 
 
 def _policy(kind: type, **arguments: Any) -> dict[str, Any]:
@@ -176,41 +162,11 @@ def _limits(stop_seconds: float) -> dict[str, Any]:
     }
 
 
-def _actor(
-    cpus: float, gpus: float, memory_gib: float, resources: dict[str, float], labels: dict[str, str]
-) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_cpus": cpus}
-    if gpus:
-        options["num_gpus"] = gpus
-    if memory_gib:
-        options["memory"] = int(memory_gib * 2**30)
-    if resources:
-        options["resources"] = resources
-    if labels:
-        options["label_selector"] = labels
-    return options
-
-
-def _application(
-    name: str, builder: str, args: dict[str, Any], deployment: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "route_prefix": None,
-        "import_path": f"{__name__}:{builder}",
-        "args": args,
-        "deployments": [{"name": deployment, **options}],
-    }
-
-
-def _bound(kind: type, name: str, options: dict[str, Any], *arguments: Any) -> Application:
-    """A deployment of `kind` whose version is a digest of its arguments and resources.
+def _bound(kind: type, args: dict[str, Any], **options: Any) -> Application:
+    """A deployment of `kind` whose version is a digest of its arguments.
 
     Without a version Serve would replace every replica at each `up`.
     """
-    actor = options["ray_actor_options"]
-    made_of = json.dumps([version("triptych"), arguments, actor], sort_keys=True).encode()
-    deployment = serve.deployment(name=name, **options)(kind)
+    made_of = json.dumps([version("triptych"), args], sort_keys=True).encode()
     digest = hashlib.sha256(made_of).hexdigest()[:12]
-    application: Application = with_version(deployment, digest).bind(*arguments)
-    return application
+    return with_version(serve.deployment(**options)(kind), digest).bind(**args)

@@ -1,7 +1,7 @@
 """The status of a deployment on a cluster: from Serve, the directory and Ray to a table (pure)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from deploy.ray.book import Overview
@@ -11,7 +11,8 @@ from deploy.ray.text_table import table
 from workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
-FAILED = ("DEPLOY_FAILED",)
+FAILED = "DEPLOY_FAILED"
+ROUTERS = "routers"
 SILENT = "the directory does not answer"
 
 
@@ -49,7 +50,7 @@ class Status:
     routers_message: str
     routers: list[str]
     nodes: int
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str]
 
     @property
     def settled(self) -> bool:
@@ -86,66 +87,51 @@ def read_status(
 
     `overview` is None when the directory did not answer.
     """
-    directory = overview is not None
-    overview = overview or Overview([], [], {})
-    names = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    seen = overview or Overview([], [], {})
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    ours = {part: applications.get(f"{config.name}-{part}") for part in (*config.pools, ROUTERS)}
     pools = {}
-    failed: dict[str, str] = {}
     for name, pool in config.pools.items():
-        said = applications.get(f"{config.name}-{name}")
-        ours = [member for member in overview.members if member.pool == name]
-        pressure = overview.pressures.get(name, Pressure())
         scaling = pool.replicas
         pools[name] = PoolStatus(
-            application=said.status.value if said else "NOT_STARTED",
-            message=_message(said),
+            application=_state(ours[name]),
+            message=_message(ours[name]),
             wanted=f"{scaling.min}-{scaling.max}" if isinstance(scaling, Autoscaling) else str(scaling),
-            states=_states(said),
+            states=_states(ours[name]),
             replicas=[
                 ReplicaStatus(
                     member.address,
-                    names.get(member.node, "gone"),
-                    sum(member.address in router.serving for router in overview.routers),
+                    addresses.get(member.node, "gone"),
+                    sum(member.address in router.serving for router in seen.routers),
                 )
-                for member in ours
+                for member in seen.members
+                if member.pool == name
             ],
-            waiting_tokens=pressure.waiting_tokens,
-            running_tokens=pressure.running_tokens,
-            tokens_per_second=pressure.tokens_per_second,
+            **asdict(seen.pressures.get(name, Pressure())),
         )
-    said = applications.get(f"{config.name}-routers")
-    for part in (*config.pools, "routers"):
-        its = applications.get(f"{config.name}-{part}")
-        if its is not None and its.status.value in FAILED:
-            failed[f"{config.name}-{part}"] = _message(its)
     return Status(
         name=config.name,
-        directory=directory,
+        directory=overview is not None,
         pools=pools,
-        routers_application=said.status.value if said else "NOT_STARTED",
-        routers_message=_message(said),
-        routers=[router.url for router in overview.routers],
-        nodes=len(names),
-        failed=failed,
+        routers_application=_state(ours[ROUTERS]),
+        routers_message=_message(ours[ROUTERS]),
+        routers=[router.url for router in seen.routers],
+        nodes=len(addresses),
+        failed={
+            f"{config.name}-{part}": _message(its) for part, its in ours.items() if _state(its) == FAILED
+        },
     )
 
 
 def render(status: Status) -> str:
     """The status as a table."""
-    rows = [("pool", "state", "replicas", "wanted", "waiting", "running", "tokens/s", "where")]
+    rows = [["pool", "state", "replicas", "wanted", "waiting", "running", "tokens/s", "where"]]
     for name, pool in status.pools.items():
-        rows.append(
-            (
-                name,
-                pool.application.lower() + _others(pool.states),
-                str(len(pool.replicas)),
-                pool.wanted,
-                f"{pool.waiting_tokens:,.0f}",
-                f"{pool.running_tokens:,.0f}",
-                f"{pool.tokens_per_second:,.0f}",
-                ", ".join(replica.address for replica in pool.replicas) or "-",
-            )
-        )
+        load = (pool.waiting_tokens, pool.running_tokens, pool.tokens_per_second)
+        where = ", ".join(replica.address for replica in pool.replicas) or "-"
+        state = pool.application.lower() + _others(pool.states)
+        numbers = [str(len(pool.replicas)), pool.wanted, *(f"{tokens:,.0f}" for tokens in load)]
+        rows.append([name, state, *numbers, where])
     lines = table(rows)
     lines.append(f"routers {status.routers_application.lower()}: {', '.join(status.routers) or '-'}")
     lines.append(f"nodes {status.nodes}; waiting and running in tokens, arriving tokens/s")
@@ -155,22 +141,21 @@ def render(status: Status) -> str:
     return "\n".join(lines)
 
 
+def _state(said: Any) -> str:
+    """Serve's state of an application."""
+    return str(said.status.value) if said else "NOT_STARTED"
+
+
 def _message(said: Any) -> str:
     """Serve's messages about an application and its deployments."""
-    if said is None:
-        return ""
-    return "; ".join(
-        filter(None, [said.message, *(deployment.message for deployment in said.deployments.values())])
-    )
+    return "; ".join(its.message for its in (said, *said.deployments.values()) if its.message) if said else ""
 
 
 def _states(said: Any) -> dict[str, int]:
-    states: dict[str, int] = {}
-    for deployment in said.deployments.values() if said else ():
-        for state, count in deployment.replica_states.items():
-            if count:
-                states[str(getattr(state, "value", state))] = count
-    return states
+    """The number of replicas in each state."""
+    [deployment] = said.deployments.values() if said and said.deployments else [None]
+    states = deployment.replica_states if deployment else {}
+    return {str(getattr(state, "value", state)): count for state, count in states.items() if count}
 
 
 def _others(states: Mapping[str, int]) -> str:

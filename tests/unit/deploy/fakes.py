@@ -1,15 +1,16 @@
 """Fake children on free ports, and helpers that wait for them."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
-import select
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from deploy.local.output import Output
 from deploy.local.supervisor import Spec, Supervisor
@@ -81,18 +82,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 def wait_gone(pids: list[int]) -> list[int]:
     """Wait until the processes have ended; returns those that have not."""
-    deadline = time.monotonic() + PATIENCE
-    left = []
+    running = []
     for pid in pids:
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                left.append(pid)
-        finally:
-            os.close(pidfd)
-    return left
+        with contextlib.suppress(psutil.NoSuchProcess):
+            running.append(psutil.Process(pid))
+    return [process.pid for process in psutil.wait_procs(running, PATIENCE)[1]]

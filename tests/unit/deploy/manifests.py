@@ -10,17 +10,11 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 ROOT = Path(__file__).parents[3]
-
 CLUSTERS = sorted((ROOT / "deploy/ray/clusters").glob("*.yaml"))
-
 MANIFESTS = [ROOT / "deploy/kubernetes/plain.yaml", ROOT / "deploy/kubernetes/rayservice.yaml"]
-
 CONFIG = ROOT / "deploy/kubernetes/rayservice.config.yaml"
-
 DOCKERFILE = ROOT / "deploy/kubernetes/Dockerfile"
-
 PAGE = ROOT / "docs/CLUSTER.md"
-
 TOKEN = "0123456789abcdef"
 
 
@@ -34,8 +28,7 @@ def of_kind(path: Path, kind: str) -> list[dict[str, Any]]:
 
 def ray_service() -> dict[str, Any]:
     (service,) = of_kind(ROOT / "deploy/kubernetes/rayservice.yaml", "RayService")
-    spec: dict[str, Any] = service["spec"]
-    return spec
+    return service["spec"]  # type: ignore[no-any-return]
 
 
 def groups() -> list[dict[str, Any]]:
@@ -56,19 +49,16 @@ class Pod(NamedTuple):
 
     @property
     def labels(self) -> dict[str, str]:
-        labels: dict[str, str] = self.template["metadata"]["labels"]
-        return labels
+        return self.template["metadata"]["labels"]  # type: ignore[no-any-return]
 
     @property
     def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = self.template["spec"]
-        return spec
+        return self.template["spec"]  # type: ignore[no-any-return]
 
     @property
     def container(self) -> dict[str, Any]:
         (container,) = self.spec["containers"]
-        one: dict[str, Any] = container
-        return one
+        return container  # type: ignore[no-any-return]
 
 
 def pods() -> Iterator[Pod]:
@@ -82,11 +72,8 @@ def pods() -> Iterator[Pod]:
 
 
 PODS = list(pods())
-
 each_pod = pytest.mark.parametrize("pod", PODS, ids=lambda pod: f"{pod.manifest.stem}-{pod.name}")
-
 each_manifest = pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-
 each_cluster = pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda path: path.stem)
 
 

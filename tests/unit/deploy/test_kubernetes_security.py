@@ -77,15 +77,12 @@ def test_secrets_are_references(manifest: Path) -> None:
 
 
 @each_pod
-def test_nothing_runs_as_root(pod: Pod) -> None:
+def test_pods_are_confined(pod: Pod) -> None:
     security, own = pod.spec["securityContext"], pod.container["securityContext"]
     assert security["runAsNonRoot"] is True
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert own["allowPrivilegeEscalation"] is False
     assert own["capabilities"] == {"drop": ["ALL"]}
     assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in DOCKERFILE.read_text()
-
-
-@each_pod
-def test_service_links_are_off(pod: Pod) -> None:
+    # Kubernetes' own variables would be read as settings.
     assert pod.spec["enableServiceLinks"] is False

@@ -44,12 +44,13 @@ def test_leases_expire() -> None:
     assert book.routers(NOW + LEASE_SECONDS + 0.1) == []
 
 
-def test_a_late_beat_is_ignored() -> None:
+def test_who_leaves_is_forgotten() -> None:
     book = old_book()
     book.beat(member("a"), NOW)
+    book.report(RouterReport("r", "node", "url"), NOW)
     book.leave("a", NOW)
-    book.beat(member("a"), NOW + 1)
-    assert book.members(NOW + 1) == []
+    book.leave("r", NOW)
+    assert book.overview(NOW) == ([], [], {})
 
 
 def reporting(id: str, arrived: float, *, waiting: float = 0) -> RouterReport:
@@ -104,7 +105,7 @@ def test_served_by_all_and_known_by_none() -> None:
     book.report(RouterReport("r", "node", "url"), NOW)
     assert not book.known_by_none("a", NOW)
     # A router that left does not count.
-    book.forget_router("s")
+    book.leave("s", NOW)
     assert book.known_by_none("a", NOW)
 
 

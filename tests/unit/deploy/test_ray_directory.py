@@ -4,80 +4,69 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from deploy.ray import directory
-from deploy.ray.directory import DirectoryClient, DirectoryLost
+from deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
-class Method:
-    """A method of an actor that answers at once, or fails."""
+def actor(answer: Callable[[str], str]) -> Any:
+    """An actor that answers at once, or fails."""
 
-    def __init__(self, answer: Callable[[], str]) -> None:
-        self._answer = answer
-
-    def remote(self) -> "Method":
-        return self
-
-    def future(self) -> "Future[str]":
+    def remote(method: str) -> Any:
         future: Future[str] = Future()
         try:
-            future.set_result(self._answer())
+            future.set_result(answer(method))
         except ValueError as error:
             future.set_exception(error)
-        return future
+        return SimpleNamespace(future=lambda: future)
+
+    return SimpleNamespace(ask=SimpleNamespace(remote=remote))
 
 
-class Actor:
-    def __init__(self, answer: Callable[[], str]) -> None:
-        self.look = Method(answer)
-
-
-async def test_one_search_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize(("search_seconds", "searches"), [(60, 1), (0, 3)])
+async def test_a_search_that_hangs_is_given_up(search_seconds: float, searches: int) -> None:
     back = threading.Event()
-    searches = []
+    begun: list[str] = []
 
-    def find(name: str) -> Actor:
-        searches.append(name)
+    def find(name: str) -> Any:
+        begun.append(name)
         back.wait(30)
-        return Actor(lambda: "members")
+        return actor(lambda method: f"its {method}")
 
-    monkeypatch.setattr(directory, "directory", find)
-    client = DirectoryClient("mine")
-    for _ in range(5):
+    client = DirectoryClient("mine", find, search_seconds)
+    for _ in range(3):
         with pytest.raises(DirectoryLost, match="no answer within"):
             await client.ask("look", seconds=0.02)
-    assert searches == ["mine"]
-    # The search that hangs is given up.
-    monkeypatch.setattr(directory, "SEARCH_SECONDS", 0.0)
-    with pytest.raises(DirectoryLost):
-        await client.ask("look", seconds=0.02)
-    assert searches == ["mine"] * 2
-    monkeypatch.setattr(directory, "SEARCH_SECONDS", 60.0)
     back.set()
-    assert await client.ask("look", seconds=30) == "members"
-    assert searches == ["mine"] * 2
+    assert begun == ["mine"] * searches
+    client = DirectoryClient("mine", find)
+    assert await client.ask("look", seconds=30) == "its look"
 
 
-async def test_a_lost_actor_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> str:
+async def test_a_lost_actor_is_searched_again() -> None:
+    def gone(method: str) -> str:
         raise ValueError("the actor died")
 
-    found = iter([Actor(gone), ValueError("no head"), Actor(lambda: "members")])
+    found = iter([actor(gone), ValueError("no head"), actor(lambda _: "members")])
 
-    def find(name: str) -> Actor:
-        actor = next(found)
-        if isinstance(actor, ValueError):
-            raise actor
-        return actor
+    def find(name: str) -> Any:
+        its = next(found)
+        if isinstance(its, ValueError):
+            raise its
+        return its
 
-    monkeypatch.setattr(directory, "directory", find)
-    client = DirectoryClient("mine")
+    client = DirectoryClient("mine", find)
     for reason in ("the actor died", "no head"):
         with pytest.raises(DirectoryLost, match=reason):
             await client.ask("look", seconds=30)
     answers = await asyncio.gather(*[client.ask("look", seconds=30) for _ in range(3)])
     assert answers == ["members"] * 3
+
+
+def test_the_actor_asks_the_book() -> None:
+    directory = Directory()
+    assert directory.ask("pressure", "code") is None
+    assert directory.ask("served_by_all", "10.0.0.1:8101")

@@ -43,9 +43,8 @@ def test_exit_code_says_whether_it_fits(
 
 def test_the_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    row = {"Alive": True, "NodeManagerAddress": "10.0.0.7", "Labels": {}, "Resources": {"CPU": 4.0}}
     monkeypatch.setattr(command.ray, "init", lambda address, **_: asked.append(address))
-    monkeypatch.setattr(command.ray, "nodes", lambda: [row])
+    monkeypatch.setattr(command.ray, "nodes", lambda: [row(Resources={"CPU": 4.0})])
     config = written(tmp_path, code={"replicas": 5})
     assert command.main(["plan", "--config", config, "--address", "10.0.0.1:6379"]) == 1
     assert asked == ["10.0.0.1:6379"]
@@ -102,18 +101,10 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_living_nodes_are_read_from_the_cluster() -> None:
-    [node] = nodes_of_cluster([row(), row(Alive=False)])
+    [node] = nodes_of_cluster([row(Labels={"gpu_memory_gib": "80"}), row(Alive=False)])
     assert (node.name, node.cpus, node.gpus, node.memory) == ("10.0.0.1", 16, 2, 64)
-    assert node.resources == {"fast": 1}
+    assert (node.gpu_memory, node.resources["fast"]) == (80, 1)
     [empty] = nodes_of_cluster([row(Resources={})])
-    assert (empty.cpus, empty.gpus, empty.memory) == (0, 0, None)
-
-
-def test_gpu_memory_is_a_label_or_a_resource() -> None:
-    rows = [
-        row(Labels={"gpu_memory_gib": "80"}),
-        row(Resources={"GPU": 1.0, "gpu_memory_gib": 24.0}),
-        row(Labels={"gpu_memory_gib": "much"}),
-        row(),
-    ]
-    assert [node.gpu_memory for node in nodes_of_cluster(rows)] == [80, 24, None, None]
+    assert (empty.cpus, empty.gpus, empty.memory, empty.gpu_memory) == (0, 0, None, None)
+    with pytest.raises(NodesError, match=r"10\.0\.0\.1: gpu_memory"):
+        nodes_of_cluster([row(Labels={"gpu_memory_gib": "much"})])

@@ -1,4 +1,4 @@
-"""The replicas of Ray Serve: the file with the workers, renewed leases, and the directory's place."""
+"""The replicas of Ray Serve: what a router reports and reads, its own key, and renewed leases."""
 
 import asyncio
 import json
@@ -9,74 +9,57 @@ from typing import Any
 
 import pytest
 
+from deploy.common.environments import settings_env, with_own_key
 from deploy.ray import directory
-from deploy.ray.node_router import WorkersFile
+from deploy.ray.node_router import read_metrics, write_workers
+from deploy.ray.pressure import Pressure
 from deploy.ray.ray_private import HEAD_RESOURCE
-
-GROUPS = [{"targets": ["10.0.0.1:8101", "10.0.0.2:8101"], "labels": {"task": "code"}}]
-
-
-def workers_file(folder: Path, router: str = "r1", **pools: bool) -> WorkersFile:
-    return WorkersFile(folder / "router" / "workers.json", router, pools)  # type: ignore[arg-type]
+from router.access.keys import KeyRing, read_keys
 
 
-def read(file: WorkersFile) -> Any:
-    return json.loads(file.path.read_text())
+def written(folder: Path, router: str = "r1", **pools: bool) -> Any:
+    path = folder / "router" / "workers.json"
+    groups = [{"targets": ["10.0.0.1:8101", "10.0.0.2:8101"], "labels": {"task": "code"}}]
+    write_workers(path, groups, pools, router)  # type: ignore[arg-type]
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    return json.loads(path.read_text())
 
 
-def groups() -> list[dict[str, Any]]:
-    return json.loads(json.dumps(GROUPS))  # type: ignore[no-any-return]
-
-
-def test_the_file_names_the_workers(tmp_path: Path) -> None:
-    file = workers_file(tmp_path)
-    file.write(groups())
-    [group] = read(file)
-    assert sorted(group["targets"]) == GROUPS[0]["targets"]
-    assert file.path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_routers_have_different_orders(tmp_path: Path) -> None:
-    orders = set()
-    for number in range(20):
-        file = workers_file(tmp_path, f"r{number}")
-        file.write(groups())
-        orders.add(tuple(read(file)[0]["targets"]))
-    assert len(orders) == 2
-
-
-def test_an_empty_pool_is_named(tmp_path: Path) -> None:
-    file = workers_file(tmp_path, code=True, retrieval=False, rerank=True)
-    file.write(groups())
-    assert read(file)[1:] == [
+def test_the_file_names_workers_and_empty_pools(tmp_path: Path) -> None:
+    [code, *empty] = written(tmp_path, code=True, retrieval=False, rerank=True)
+    assert sorted(code["targets"]) == ["10.0.0.1:8101", "10.0.0.2:8101"]
+    assert empty == [
         {"targets": [], "labels": {"task": "retrieval", "min_replicas": "1"}},
         {"targets": [], "labels": {"task": "rerank", "min_replicas": "0"}},
     ]
 
 
-def test_a_deleted_file_is_written_again(tmp_path: Path) -> None:
-    file = workers_file(tmp_path)
-    file.write(groups())
-    shutil.rmtree(file.path.parent)
-    file.write(groups())
-    assert len(read(file)) == 1
+def test_routers_have_different_orders(tmp_path: Path) -> None:
+    assert len({str(written(tmp_path, f"r{number}")) for number in range(20)}) == 2
+
+
+def test_only_a_change_is_written(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / "router" / "workers.json"
+    before = path.stat()
+    written(tmp_path)
+    assert path.stat() == before
+    shutil.rmtree(path.parent)
+    assert written(tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), directory.DirectoryLost("silent")])
 async def test_calls_go_on_after_an_error(error: Exception) -> None:
-    calls = 0
-    done = asyncio.Event()
+    calls: asyncio.Queue[None] = asyncio.Queue()
 
     async def call() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            done.set()
+        calls.put_nowait(None)
         raise error
 
     task = asyncio.create_task(directory.repeat(call, 0))
     async with asyncio.timeout(20):
-        await done.wait()
+        for _ in range(4):
+            await calls.get()
     task.cancel()
 
 
@@ -90,3 +73,41 @@ def test_the_directory_is_on_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked["resources"].keys() == {HEAD_RESOURCE}
     # Ray restarts it on the next head.
     assert (asked["num_cpus"], asked["max_restarts"]) == (0, -1)
+
+
+PAGE = """
+triptych_router_processes 2.0
+triptych_router_replica_state{pool="code",replica="a:1",state="ready"} 2.0
+triptych_router_replica_state{pool="code",replica="a:1",state="down"} 0.0
+triptych_router_replica_state{pool="code",replica="b:1",state="ready"} 1.0
+triptych_router_replica_state{pool="code",replica="b:1",state="down"} 1.0
+triptych_router_queue_tokens{pool="code",class="bulk"} 30.0
+triptych_router_queue_tokens{pool="code",class="interactive"} 3.0
+triptych_router_queue_tokens{pool="retrieval",class="bulk"} 0.0
+triptych_router_replica_tokens_in_flight{pool="code",replica="a:1"} 7.0
+triptych_router_requested_tokens_total{pool="code"} 9.0
+"""
+
+
+def test_metrics_of_a_router_are_read() -> None:
+    report = read_metrics(PAGE, "r", "node", "url")
+    assert report.known == {"a:1", "b:1"}
+    # One of two processes does not use b:1 yet.
+    assert report.serving == {"a:1"}
+    assert report.pressures == {"code": Pressure(33, 7), "retrieval": Pressure()}
+    assert report.arrived == {"code": 9.0}
+
+
+@pytest.mark.parametrize("env", [{}, {"ROUTER_API_KEYS": ""}, settings_env("ROUTER_", {"api_keys": []})])
+def test_a_router_without_keys_stays_open(env: dict[str, str]) -> None:
+    assert with_own_key(env, "deploy") == (env, None)
+
+
+@pytest.mark.parametrize(
+    "env", [{"ROUTER_API_KEYS": json.dumps(["0" * 64])}, {"ROUTER_API_KEYS_FILE": "/keys"}]
+)
+def test_a_router_with_keys_gets_ours(env: dict[str, str]) -> None:
+    given, key = with_own_key(env, "deploy")
+    *others, ours = read_keys(given["ROUTER_API_KEYS"])
+    assert [its.sha256 for its in others] == json.loads(env.get("ROUTER_API_KEYS", "[]"))
+    assert KeyRing([ours]).find(f"Bearer {key}".encode()).name == "deploy"

@@ -1,6 +1,5 @@
-"""Ray Serve applications, autoscaling policies, and the metrics of routers."""
+"""Ray Serve applications, scaling by hand and by load."""
 
-import json
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,9 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
 from deploy.ray import policies, serve_app
-from deploy.ray.config import ClusterConfig, ConfigError, environment, parse_config, read_config
-from deploy.ray.node_router import read_metrics, with_own_key
+from deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
 from deploy.ray.pressure import Pressure
 from deploy.ray.running import scaled
-from router.access.keys import KeyRing, read_keys
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 
@@ -29,35 +26,30 @@ def config(**code: Any) -> ClusterConfig:
 
 
 def versions(of: ClusterConfig) -> dict[str, Any]:
-    return {
-        name: application._bound_deployment.version
-        for name, application in serve_app.applications(of).items()
-    }
+    return {name: its._bound_deployment.version for name, its in serve_app.applications(of).items()}
 
 
-def test_scaling_replaces_no_replica() -> None:
-    assert versions(config()) == versions(config(replicas=4))
-    assert versions(config()) == versions(config(replicas={"min": 0, "max": 4, "tokens_per_second": 9})) | {
+@pytest.mark.parametrize(
+    ("change", "replaced"),
+    [
+        ({"replicas": 4}, set()),
+        ({"replicas": {"min": 1, "max": 4, "tokens_per_second": 9}}, set()),
         # The routers are told which pools may be empty.
-        "triptych-routers": versions(config())["triptych-routers"]
-    }
-
-
-def test_a_change_replaces_one_pool_only() -> None:
-    changed = {
-        name
-        for name, version in versions(config(worker={"batch_tokens": 128})).items()
-        if version != versions(config())[name]
-    }
-    assert changed == {"triptych-code"}
+        ({"replicas": {"min": 0, "max": 4, "tokens_per_second": 9}}, {"triptych-routers"}),
+        ({"worker": {"batch_tokens": 128}}, {"triptych-code"}),
+        ({"cpus": 2}, {"triptych-code"}),
+    ],
+)
+def test_what_a_change_replaces(change: dict[str, Any], replaced: set[str]) -> None:
+    before, after = versions(config()), versions(config(**change))
+    assert {name for name in before if before[name] != after[name]} == replaced
 
 
 def test_serve_options_of_a_pool() -> None:
+    placement = {"cpus": 2, "memory_gib": 1, "labels": {"zone": "a"}, "resources": {"fast": 1}}
     options = serve_app.pool_options(
-        config(gpus=0.3, cpus=2, memory_gib=1, labels={"zone": "a"}, resources={"fast": 1}, surge_percent=50,
-               replicas_per_node=2),
-        "code",
-    )  # fmt: skip
+        config(gpus=0.3, surge_percent=50, replicas_per_node=2, **placement), "code"
+    )
     assert options["ray_actor_options"] == {
         "num_cpus": 2,
         "num_gpus": 0.3,
@@ -65,11 +57,8 @@ def test_serve_options_of_a_pool() -> None:
         "resources": {"fast": 1},
         "label_selector": {"zone": "a"},
     }
-    assert (options["num_replicas"], options["max_surge_percent"], options["max_replicas_per_node"]) == (
-        1,
-        50,
-        2,
-    )
+    limits = [options[name] for name in ("num_replicas", "max_surge_percent", "max_replicas_per_node")]
+    assert limits == [1, 50, 2]
     assert serve_app.pool_options(config(tensor_parallel=4), "code")["ray_actor_options"]["num_gpus"] == 4
 
 
@@ -83,21 +72,10 @@ def test_document_and_up_build_the_same() -> None:
     wanted = read_config(EXAMPLES / "cluster.yaml")
     built = serve_app.applications(wanted)
     for application in serve_app.serve_document(wanted)["applications"]:
-        args = application["args"]
-        if application["import_path"].endswith(":pool"):
-            one = serve_app.pool(serve_app.PoolArgs(**args))
-        else:
-            one = serve_app.routers(serve_app.RouterArgs(**args))
-        ours, theirs = built[application["name"]]._bound_deployment, one._bound_deployment
-        assert ours.version == theirs.version
-        assert ours.name == theirs.name == application["deployments"][0]["name"]
-
-
-def test_replicas_are_not_in_the_arguments() -> None:
-    def args(of: ClusterConfig) -> list[Any]:
-        return [application["args"] for application in serve_app.serve_document(of)["applications"]]
-
-    assert args(config()) == args(config(replicas=4))
+        builder = getattr(serve_app, application["import_path"].partition(":")[2])
+        ours, theirs = built[application["name"]]._bound_deployment, builder(application["args"])
+        assert ours.version == theirs._bound_deployment.version
+        assert ours.name == application["deployments"][0]["name"]
 
 
 def context(target: int, running: int = 1, **policy_state: Any) -> Any:
@@ -115,9 +93,9 @@ class Book:
 
     def __init__(self) -> None:
         self.asked: list[Future[Pressure | None]] = []
-        self.pressure = SimpleNamespace(remote=self._ask)
+        self.ask = SimpleNamespace(remote=self._ask)
 
-    def _ask(self, _: str) -> Any:
+    def _ask(self, *_: str) -> Any:
         self.asked.append(Future())
         return SimpleNamespace(future=lambda: self.asked[-1])
 
@@ -154,13 +132,6 @@ def test_unknown_load_scales_nothing(book: Book, clock: SimpleNamespace) -> None
     # No router reports any more.
     book.asked[-1].set_result(None)
     assert policy(context(7)) == (7, {})
-
-
-def test_an_idle_pool_scales_to_zero(book: Book, clock: SimpleNamespace) -> None:
-    policy = policy_of_a_pool()
-    policy(context(1))
-    book.asked[-1].set_result(Pressure())
-    assert policy(context(1)) == (0, {})
 
 
 def test_a_cold_start_is_steady(book: Book, clock: SimpleNamespace) -> None:
@@ -203,55 +174,11 @@ def test_one_router_per_matching_node(monkeypatch: pytest.MonkeyPatch, clock: Si
     assert policies.NodesPolicy({"edge": "no"})(context(1)) == (1, {})
 
 
-PAGE = """
-triptych_router_processes 2.0
-triptych_router_replica_state{pool="code",replica="a:1",state="ready"} 2.0
-triptych_router_replica_state{pool="code",replica="a:1",state="down"} 0.0
-triptych_router_replica_state{pool="code",replica="b:1",state="ready"} 1.0
-triptych_router_replica_state{pool="code",replica="b:1",state="down"} 1.0
-triptych_router_queue_tokens{pool="code",class="bulk"} 30.0
-triptych_router_queue_tokens{pool="code",class="interactive"} 3.0
-triptych_router_queue_tokens{pool="retrieval",class="bulk"} 0.0
-triptych_router_replica_tokens_in_flight{pool="code",replica="a:1"} 7.0
-triptych_router_requested_tokens_total{pool="code"} 9.0
-"""
-
-
-def test_metrics_of_a_router_are_read() -> None:
-    known, serving, pressures, arrived = read_metrics(PAGE)
-    assert known == {"a:1", "b:1"}
-    # One of two processes does not use b:1 yet.
-    assert serving == {"a:1"}
-    assert pressures == {"code": Pressure(33, 7), "retrieval": Pressure()}
-    assert arrived == {"code": 9.0}
-
-
-@pytest.mark.parametrize("keys", ["", "[]", None])
-def test_a_router_without_keys_stays_open(keys: str | None) -> None:
-    env = {} if keys is None else {"ROUTER_API_KEYS": keys}
-    assert with_own_key(env) == (env, {})
-    # The same from `settings: {api_keys: []}`.
-    assert with_own_key(environment("ROUTER_", {"api_keys": []}))[1] == {}
-
-
-@pytest.mark.parametrize(
-    "env", [{"ROUTER_API_KEYS": json.dumps(["0" * 64])}, {"ROUTER_API_KEYS_FILE": "/keys"}]
-)
-def test_a_router_with_keys_gets_ours(env: dict[str, str]) -> None:
-    given, headers = with_own_key(env)
-    *others, ours = read_keys(given["ROUTER_API_KEYS"])
-    assert [key.sha256 for key in others] == json.loads(env.get("ROUTER_API_KEYS", "[]"))
-    assert KeyRing([ours]).find(headers["Authorization"].encode()) == ours
-
-
 def test_scaling_by_hand() -> None:
     assert scaled(config(), {"code": 4}).pools["code"].replicas == 4
-    ranged = (
-        scaled(config(replicas={"min": 0, "max": 2, "tokens_per_second": 9}), {"code": 3})
-        .pools["code"]
-        .replicas
-    )
+    some = {"min": 0, "max": 2, "tokens_per_second": 9}
+    ranged = scaled(config(replicas=some), {"code": 3}).pools["code"].replicas
     assert (ranged.min, ranged.max) == (3, 3)  # type: ignore[union-attr]
-    for wanted, said in (({"text-matching": 1}, "is not a pool"), ({"code": 0}, "at least 1")):
+    for wanted, said in (({"text-matching": 1}, "is not a pool"), ({"code": 0}, "code.replicas")):
         with pytest.raises(ConfigError, match=said):
-            scaled(config(), wanted)  # type: ignore[arg-type]
+            scaled(config(), wanted)

@@ -6,7 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 from ray._private import services, utils
@@ -50,22 +52,34 @@ STEPS = ("make", "connect", "connected", "start", "wait", "stopping", "stop", "s
 SERVING = "From another terminal:"
 
 
-async def steps_with_signals(*signals: tuple[str, signal.Signals]) -> list[str]:
-    """Run the command and send each signal when its step is printed; returns the printed steps."""
+BEGUN = ["make", "connect", "connected", "start", "wait"]
+STOPPED = ["stopping", "stop", "shutdown"]
+
+
+@pytest.mark.parametrize(
+    ("signals", "steps"),
+    [
+        *(([(SERVING, number)], [*BEGUN, *STOPPED]) for number in command.STOP_SIGNALS),
+        ([("make", SIGTERM)], ["make", "stopping", "shutdown"]),
+        # Ray is not interrupted while it starts, because it would leave processes.
+        *(([("connect", number)], [*BEGUN[:3], *STOPPED]) for number in command.STOP_SIGNALS),
+        ([("start", SIGTERM)], [*BEGUN[:4], *STOPPED]),
+        ([(SERVING, SIGTERM), ("stop", SIGTERM)], [*BEGUN, *STOPPED[:2], "stopping at once", "shutdown"]),
+    ],
+)
+async def test_signals_end_it_in_order(signals: list[tuple[str, signal.Signals]], steps: list[str]) -> None:
     left = list(signals)
     driver = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        DRIVER,
+        *(sys.executable, "-c", DRIVER),
         *(at for at, _ in signals),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
     )
     assert driver.stdin is not None
     assert driver.stdout is not None
     assert driver.stderr is not None
-    steps = []
+    seen = []
     try:
         async with asyncio.timeout(60):
             async for line in driver.stdout:
@@ -76,38 +90,13 @@ async def steps_with_signals(*signals: tuple[str, signal.Signals]) -> list[str]:
                     if at in STEPS:
                         driver.stdin.write(b"\n")
                 if said in STEPS:
-                    steps.append(said)
+                    seen.append(said)
             assert (await driver.stderr.read()).decode() == ""
             assert await driver.wait() == 0
     finally:
         if driver.returncode is None:
             driver.kill()
-    return steps
-
-
-@pytest.mark.parametrize("number", command.STOP_SIGNALS, ids=lambda number: number.name)
-async def test_a_signal_ends_a_deployment_in_order(number: signal.Signals) -> None:
-    steps = await steps_with_signals((SERVING, number))
-    assert steps == ["make", "connect", "connected", "start", "wait", "stopping", "stop", "shutdown"]
-
-
-@pytest.mark.parametrize("number", command.STOP_SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize(
-    ("at", "steps"),
-    [
-        ("make", ["make", "stopping", "shutdown"]),
-        # Ray is not interrupted while it starts, because it would leave processes.
-        ("connect", ["make", "connect", "connected", "stopping", "stop", "shutdown"]),
-        ("start", ["make", "connect", "connected", "start", "stopping", "stop", "shutdown"]),
-    ],
-)
-async def test_a_signal_ends_a_start_in_order(at: str, steps: list[str], number: signal.Signals) -> None:
-    assert await steps_with_signals((at, number)) == steps
-
-
-async def test_a_second_signal_ends_it_at_once() -> None:
-    steps = await steps_with_signals((SERVING, signal.SIGTERM), ("stop", signal.SIGTERM))
-    assert steps[-4:] == ["stopping", "stop", "stopping at once", "shutdown"]
+    assert seen == steps
 
 
 def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
@@ -135,23 +124,9 @@ def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
-def test_local_routers_listen_on_loopback(
-    monkeypatch: pytest.MonkeyPatch, host: str | None, listens: str
-) -> None:
-    started: list[ClusterConfig] = []
-
-    def fail(config: ClusterConfig) -> None:
-        started.append(config)
-        raise command.Failed("enough")
-
+def test_local_routers_listen_on_loopback(host: str | None, listens: str) -> None:
     config = ClusterConfig(pools={"code": Pool(model="/variants/code")}, routers=Routers(host=host))
-    monkeypatch.setattr(command.demo, "make", lambda: config)
-    monkeypatch.setattr(command, "connect", lambda *_, **__: None)
-    monkeypatch.setattr(command, "start", fail)
-    monkeypatch.setattr(command, "_interrupt_on", lambda _: None)
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-    assert command.main(["up", "--local"]) == 1
-    assert [its.routers.host for its in started] == [listens]
+    assert command.on_loopback(config).routers.host == listens
 
 
 def test_local_ray_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The supervisor over real processes: start order, restarts, failed starts and stopping."""
 
 import asyncio
+import itertools
 import os
 import signal
 from dataclasses import replace
@@ -8,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import supervisor
-from deploy.local.supervisor import GaveUp, Spec
+from deploy.local.supervisor import GaveUp
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 
 
@@ -50,48 +50,54 @@ async def test_lines_carry_the_name_of_the_child(start, fakes: Fakes) -> None:
     assert sum(line.count("x") for line in lines if line.startswith("retrieval-0 | x")) == 200_000
 
 
-async def test_a_killed_worker_is_restarted(start, fakes: Fakes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["router", "a"])
+async def test_a_killed_child_is_restarted(start, fakes: Fakes, tmp_path: Path, name: str) -> None:
     grandchild = tmp_path / "grandchild"
-    run = start(fakes.spec("router"), [fakes.spec("a", grandchild=str(grandchild))])
+    options = {name: {"grandchild": str(grandchild)}}
+    router, worker = (fakes.spec(its, **options.get(its, {})) for its in ("router", "a"))
+    run = start(router, [worker])
     await run.ready()
-    first, engine = run.pid("a"), int(grandchild.read_text())
-    grandchild.unlink()
+    first, engine = run.pid(name), int(grandchild.read_text())
     os.kill(first, signal.SIGKILL)
-    await until(lambda: fakes.events().count("a ready") == 2)
+    await until(lambda: fakes.events().count(f"{name} ready") == 2)
     assert await asyncio.to_thread(wait_gone, [first, engine]) == []
     assert run.delays == [1.0]
-    assert "a was ended by SIGKILL; death 1, starting it again in 1 s" in run.text.getvalue()
+    assert f"{name} was ended by SIGKILL; death 1, starting it again in 1 s" in run.text.getvalue()
+    assert len([event for event in fakes.events() if event.endswith(" start")]) == 3
 
 
-async def test_a_killed_router_is_restarted(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a")])
-    await run.ready()
-    os.kill(run.pid("router"), signal.SIGKILL)
-    await until(lambda: fakes.events().count("router ready") == 2)
-    assert fakes.events().count("a start") == 1
-
-
-async def test_three_deaths_end_a_start(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=3, lines=["no such weights"])])
-    with pytest.raises(GaveUp, match="a ended with exit code 3 again and again") as reason:
+@pytest.mark.parametrize(
+    ("code", "said", "delays"),
+    [
+        (3, "ended with exit code 3 again and again", [1, 2]),
+        (os.EX_CONFIG, "cannot work with its settings", []),
+    ],
+)
+async def test_a_failing_start_ends_it(
+    start, fakes: Fakes, code: int, said: str, delays: list[float]
+) -> None:
+    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=code, lines=["no such weights"])])
+    with pytest.raises(GaveUp, match=f"a {said}") as reason:
         await run.task
     assert "no such weights" in str(reason.value)
-    assert run.delays == [1.0, 2.0]
-    assert fakes.events().count("a start") == 3
+    assert run.delays == delays
+    assert fakes.events().count("a start") == len(delays) + 1
     assert await asyncio.to_thread(wait_gone, [run.pid("router")]) == []
 
 
-async def test_restarts_back_off(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a"), fakes.spec("b")])
+@pytest.mark.parametrize(("served", "delays"), [(0, [1, 2, 4, 8, 16, 30, 30]), (1000, [1, 1, 1])])
+async def test_restarts_back_off(start, fakes: Fakes, served: int, delays: list[float]) -> None:
+    # Each look at the clock is `served` seconds after the one before.
+    clock = (float(now) for now in itertools.count(0, served))
+    run = start(fakes.spec("router"), [fakes.spec("a"), fakes.spec("b")], clock=lambda: next(clock))
     await run.ready()
-    router, b = run.pid("router"), run.pid("b")
-    for life in range(1, 8):
-        await until(lambda life=life: fakes.events().count("a ready") == life or run.task.done())
+    others = [run.pid("router"), run.pid("b")]
+    for life in range(1, len(delays) + 1):
+        await until(lambda life=life: run.text.getvalue().count("a is ready") == life or run.task.done())
         os.kill(run.pid("a"), signal.SIGKILL)
-    await until(lambda: fakes.events().count("a ready") == 8 or run.task.done())
-    assert run.delays == [1, 2, 4, 8, 16, 30, 30]
-    assert "a was ended by SIGKILL; death 6, starting it again in 30 s" in run.text.getvalue()
-    assert [run.pid("router"), run.pid("b")] == [router, b]
+    await until(lambda: run.text.getvalue().count("a is ready") > len(delays) or run.task.done())
+    assert run.delays == delays
+    assert others == [run.pid("router"), run.pid("b")]
 
 
 @pytest.mark.parametrize("code", [1, os.EX_CONFIG])
@@ -108,28 +114,12 @@ async def test_a_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: 
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
 
-async def test_a_wrong_setting_ends_a_start(start, fakes: Fakes) -> None:
-    lines = ["WORKER_TASK: wrong variant"]
-    run = start(fakes.spec("router"), [fakes.spec("a", exit_code=os.EX_CONFIG, lines=lines)])
-    with pytest.raises(GaveUp, match="cannot work with its settings") as reason:
-        await run.task
-    assert "WORKER_TASK: wrong variant" in str(reason.value)
-    assert fakes.events().count("a start") == 1
-    assert run.delays == []
-
-
-def executable(spec: Spec, folder: Path) -> tuple[Spec, Path]:
-    """`spec` with a link as its executable; without the link every start fails with `OSError`."""
-    link = folder / "python"
-    link.symlink_to(spec.argv[0])
-    return replace(spec, argv=(str(link), *spec.argv[1:])), link
-
-
 async def test_a_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> None:
-    a, link = executable(fakes.spec("a"), tmp_path)
-    run = start(fakes.spec("router"), [a, fakes.spec("b")])
+    a, link = fakes.spec("a"), tmp_path / "python"
+    target = a.argv[0]
+    link.symlink_to(target)
+    run = start(fakes.spec("router"), [replace(a, argv=(str(link), *a.argv[1:])), fakes.spec("b")])
     await run.ready()
-    target = link.readlink()
     link.unlink()
     os.kill(run.pid("a"), signal.SIGKILL)
     await until(lambda: len(run.delays) > 5 or run.task.done())
@@ -141,10 +131,8 @@ async def test_a_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> 
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
 
-async def test_failed_forks_end_a_start(start, fakes: Fakes, tmp_path: Path) -> None:
-    a, link = executable(fakes.spec("a"), tmp_path)
-    link.unlink()
-    run = start(fakes.spec("router"), [a])
+async def test_failed_forks_end_a_start(start, fakes: Fakes) -> None:
+    run = start(fakes.spec("router"), [replace(fakes.spec("a"), argv=("/nowhere",))])
     with pytest.raises(GaveUp, match=r"a cannot be started .* again and again"):
         await run.task
     assert run.delays == [1, 2]
@@ -190,18 +178,3 @@ async def test_a_stop_during_the_start(start, fakes: Fakes, tmp_path: Path) -> N
     await run.stop()
     assert "b start" not in fakes.events()
     assert await asyncio.to_thread(wait_gone, [run.pid("a")]) == []
-
-
-def test_restart_delays_double_up_to_a_maximum() -> None:
-    assert [supervisor.restart_delay(deaths) for deaths in (1, 2, 3, 5, 6, 5000)] == [1, 2, 4, 16, 30, 30]
-
-
-async def test_a_child_that_served_long_starts_over(start, fakes: Fakes) -> None:
-    now = iter(range(0, 100_000, 1000))
-    run = start(fakes.spec("router"), [fakes.spec("a")], clock=lambda: float(next(now)))
-    await run.ready()
-    for life in range(1, 4):
-        await until(lambda life=life: fakes.events().count("a ready") == life or run.task.done())
-        os.kill(run.pid("a"), signal.SIGKILL)
-    await until(lambda: len(run.delays) == 3)
-    assert run.delays == [1, 1, 1]

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import supervisor
+from deploy.local.supervisor import LIVE_QUESTIONS
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 
-
-@pytest.fixture
-def _quick_liveness(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "LIVE_SECONDS", 1.0)
+QUICK = {"live_seconds": 1.0}
 
 
-@pytest.mark.usefixtures("_quick_liveness")
 @pytest.mark.parametrize("name", ["router", "a"])
 async def test_a_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a")])
+    run = start(fakes.spec("router"), [fakes.spec("a")], **QUICK)
     await run.ready()
     await until(lambda: f"{name} live" in fakes.events())
     stopped = run.pid(name)
@@ -31,48 +27,44 @@ async def test_a_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> N
     assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
 
 
-@pytest.mark.usefixtures("_quick_liveness")
 async def test_a_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_path: Path) -> None:
     dead = tmp_path / "dead"
-    run = start(fakes.spec("router"), [fakes.spec("a", dead_file=str(dead))])
+    run = start(fakes.spec("router"), [fakes.spec("a", dead_file=str(dead))], **QUICK)
     await run.ready()
     await until(lambda: "a live" in fakes.events())
     dead.touch()
     await until(lambda: "a was ended by SIGKILL" in run.text.getvalue())
     dead.unlink()
     await until(lambda: fakes.events().count("a ready") == 2)
-    assert fakes.events().count("a dead") >= supervisor.LIVE_QUESTIONS - 1
+    assert fakes.events().count("a dead") >= LIVE_QUESTIONS - 1
 
 
-@pytest.mark.usefixtures("_quick_liveness")
 async def test_a_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Path) -> None:
     # A router is not ready while one pool is down.
-    run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")])
-    await until(lambda: fakes.events().count("router live") > supervisor.LIVE_QUESTIONS + 1)
+    run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")], **QUICK)
+    await until(lambda: fakes.events().count("router live") > LIVE_QUESTIONS + 1)
     assert fakes.events().count("router start") == 1
     os.kill(run.pid("router"), signal.SIGSTOP)
     await until(lambda: fakes.events().count("router start") == 2)
 
 
-@pytest.mark.usefixtures("_quick_liveness")
 async def test_a_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Path) -> None:
     stall = tmp_path / "stall"
-    run = start(fakes.spec("router"), [fakes.spec("a", stall_file=str(stall))])
+    run = start(fakes.spec("router"), [fakes.spec("a", stall_file=str(stall))], **QUICK)
     await run.ready()
     await until(lambda: "a live" in fakes.events())
     stall.touch()
     await until(lambda: "a asked" in fakes.events())
     # Blocks the supervisor while it waits for the answer to a probe.
-    time.sleep(3 * supervisor.LIVE_SECONDS)  # noqa: ASYNC251
+    time.sleep(3 * QUICK["live_seconds"])  # noqa: ASYNC251
     stall.unlink()
     answered = fakes.events().count("a live")
     await until(lambda: fakes.events().count("a live") > answered + 2)
     assert fakes.events().count("a start") == 1
 
 
-@pytest.mark.usefixtures("_quick_liveness")
 async def test_a_draining_router_is_not_killed(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")])
+    run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")], **QUICK)
     await run.ready()
     await until(lambda: "router live" in fakes.events())
     await run.stop()

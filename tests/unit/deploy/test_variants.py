@@ -1,13 +1,15 @@
 """The checkpoints of the pools, and which are made first."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from deploy.common.variants import choose
 from deploy.settings import DeploySettings
 
 
-def titles(settings: DeploySettings, has_gpu: bool = False) -> list[str]:
-    return [step.title for step in choose(settings, has_gpu).steps]
+def made(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "variant.json").touch()
 
 
 def test_the_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
@@ -15,22 +17,15 @@ def test_the_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
     models = choose(settings, has_gpu=False)
     assert models.demo
     assert [step.argv[3] for step in models.steps] == ["tiny", "merge"]
-    (tmp_path / "demo/upstream").mkdir(parents=True)
-    for folder in models.folders.values():
-        Path(folder).mkdir(parents=True)
-        (Path(folder) / "variant.json").touch()
+    made(tmp_path / "demo/variants/code")
+    (tmp_path / "demo/upstream").mkdir()
+    # Only what is missing is made.
+    [merge] = choose(settings, has_gpu=False).steps
+    tasks = [task for flag, task in pairwise(merge.argv) if flag == "--task"]
+    assert tasks == ["retrieval", "text-matching"]
+    for pool in tasks:
+        made(Path(models.folders[pool]))
     assert choose(settings, has_gpu=False).steps == ()
-
-
-def test_only_missing_variants_are_merged(tmp_path: Path) -> None:
-    settings = DeploySettings(state=tmp_path)
-    (tmp_path / "demo/variants/code").mkdir(parents=True)
-    (tmp_path / "demo/variants/code/variant.json").touch()
-    merge = choose(settings, has_gpu=False).steps[-1]
-    assert [task for flag, task in zip(merge.argv, merge.argv[1:], strict=False) if flag == "--task"] == [
-        "retrieval",
-        "text-matching",
-    ]
 
 
 def test_the_published_model_needs_a_gpu() -> None:
@@ -39,9 +34,6 @@ def test_the_published_model_needs_a_gpu() -> None:
     [merge] = models.steps
     assert "jinaai/jina-embeddings-v4" in merge.argv
     assert models.folders["code"] == ".triptych/variants/jinaai--jina-embeddings-v4/code"
-
-
-def test_the_demo_with_a_gpu() -> None:
     assert choose(DeploySettings(model="demo"), has_gpu=True).demo
 
 
