@@ -69,8 +69,7 @@ class NodeRouter:
         env, key = with_own_key({**inherited, **given, **own}, "deploy.ray")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
-        if reason := why_taken(host, its.port):
-            raise StartFailed(f"cannot listen on {host}:{its.port} ({reason}); choose another routers.port")
+        await _until_free(host, its.port)
         self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
@@ -103,6 +102,16 @@ class NodeRouter:
         report = read_metrics(page, self._id, self._node, self._url)
         if (groups := await self._directory.ask("report", report)) is not None:
             write_workers(self._file, groups, self._pools, self._id)
+
+
+async def _until_free(host: str, port: int) -> None:
+    """Wait until the router before this one has released the port. Raises `StartFailed`."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while why_taken(host, port):  # noqa: ASYNC110 (no event says that a port is free)
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise StartFailed(f"port {port} of {host} is taken; choose another with routers.port") from None
 
 
 def write_workers(path: Path, groups: Groups, pools: Mapping[PoolName, bool], router: str) -> None:
