@@ -7,53 +7,54 @@ merge reads.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.shards import Tensor, read_shards
+from workers.checkpoints.shards import Spec, Tensor, read_shards
 
 BLOCK_BYTES = 1 << 24
 
 Advance = Callable[[int], object]
 """Called with the number of bytes processed since its last call."""
 
+Progress = Callable[[str, int], Advance]
+"""Starts a progress bar with a title and its total in bytes."""
+
 
 class WeightsDigest:
-    """Digests tensors in any order, each in pieces."""
+    """Digests tensors in any order."""
 
     def __init__(self) -> None:
-        self._tensors: list[tuple[str, str, str, hashlib._Hash]] = []
+        self._lines: list[tuple[str, str]] = []
 
-    def begin(self, name: str, dtype: str, shape: Iterable[int]) -> None:
-        """Start a tensor. The following pieces belong to it."""
-        self._tensors.append((name, dtype, ",".join(map(str, shape)), hashlib.sha256()))
-
-    def update(self, data: bytes) -> None:
-        """Add the next piece of the current tensor."""
-        self._tensors[-1][3].update(data)
+    def watch(self, tensor: Spec | Tensor, blocks: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
+        """Pass on all bytes of a tensor, and add them to the digest."""
+        data = hashlib.sha256()
+        for block in blocks:
+            data.update(block)
+            yield block
+            advance(len(block))
+        shape = ",".join(map(str, tensor.shape))
+        self._lines.append((tensor.name, f"{tensor.name} {tensor.dtype} {shape} {data.hexdigest()}\n"))
 
     def hexdigest(self) -> str:
         """The digest of all tensors so far."""
-        whole = hashlib.sha256()
-        for name, dtype, shape, data in sorted(self._tensors, key=lambda tensor: tensor[0]):
-            whole.update(f"{name} {dtype} {shape} {data.hexdigest()}\n".encode())
-        return whole.hexdigest()
+        return hashlib.sha256("".join(line for _, line in sorted(self._lines)).encode()).hexdigest()
 
 
-def weights_digest(tensors: Iterable[Tensor], advance: Advance) -> str:
+def weights_digest(tensors: list[Tensor], progress: Progress) -> str:
     """The digest of weights on disk, read in blocks."""
+    advance = progress("reading the weights", sum(tensor.nbytes for tensor in tensors))
     digest = WeightsDigest()
     for tensor in tensors:
-        digest.begin(tensor.name, tensor.dtype, tensor.shape)
-        for block in tensor.blocks(BLOCK_BYTES):
-            digest.update(block)
-            advance(len(block))
+        for _ in digest.watch(tensor, tensor.blocks(BLOCK_BYTES), advance):
+            pass
     return digest.hexdigest()
 
 
-def source_files(folder: Path) -> list[Path]:
-    """The files of an upstream layout that determine the result of a merge."""
+def source_digest(folder: Path, progress: Progress) -> str:
+    """The digest of the files of an upstream layout that determine the result of a merge."""
     names = [
         layout.CONFIG,
         layout.PREPROCESSOR,
@@ -62,17 +63,18 @@ def source_files(folder: Path) -> list[Path]:
         layout.ADAPTER_WEIGHTS,
         *read_shards(folder),
     ]
-    return [folder / name for name in names if (folder / name).exists()]
+    return files_digest(folder, [name for name in names if (folder / name).exists()], progress)
 
 
-def files_digest(folder: Path, paths: Iterable[Path], advance: Advance) -> str:
-    """The digest of whole files in a folder, such as `source_files`."""
+def files_digest(folder: Path, names: list[str], progress: Progress) -> str:
+    """The digest of whole files in a folder."""
+    advance = progress("reading the files", sum((folder / name).stat().st_size for name in names))
     whole = hashlib.sha256()
-    for path in paths:
+    for name in names:
         data = hashlib.sha256()
-        with path.open("rb") as file:
+        with (folder / name).open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 data.update(block)
                 advance(len(block))
-        whole.update(f"{path.relative_to(folder)} {data.hexdigest()}\n".encode())
+        whole.update(f"{name} {data.hexdigest()}\n".encode())
     return whole.hexdigest()

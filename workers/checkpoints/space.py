@@ -7,13 +7,13 @@ a vector: weights, dtype, quantization, tokenizer, the configs of model and imag
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, files_digest, weights_digest
+from workers.checkpoints.digest import Advance, Progress, files_digest, weights_digest
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import has_weights, load_json, read_shards
+from workers.checkpoints.shards import has_weights, read_tensors
 
 # Increase it when our own code changes vectors: prompts, pooling, image decoding.
 POOLING = "mean-1"
@@ -38,7 +38,7 @@ def vector_space(
     *,
     dtype: str,
     quantization: str | None,
-    progress: Callable[[str, int], Advance] = log_reading,
+    progress: Progress = log_reading,
 ) -> str:
     """The vector space of a served folder: 16 hexadecimal digits.
 
@@ -58,15 +58,13 @@ def vector_space(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
-    title = "reading the weights"
+def _read_weights(folder: Path, progress: Progress) -> str:
     if has_weights(folder):
-        tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
-        return weights_digest(tensors, progress(title, sum(tensor.nbytes for tensor in tensors)))
+        return weights_digest(read_tensors(folder), progress)
     # Weights in another format than safetensors.
-    if not (files := sorted(folder.glob("*.bin"))):
+    if not (files := sorted(file.name for file in folder.glob("*.bin"))):
         raise CheckpointError(f"{folder} has no weights; fetch it again")
-    return files_digest(folder, files, progress(title, sum(file.stat().st_size for file in files)))
+    return files_digest(folder, files, progress)
 
 
 def _computing(config: object) -> object:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from workers.checkpoints import layout
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, load_json, read_shards
+from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_shards, read_tensors
 from workers.shared.contract import PoolName
 
 FORMAT = 1
@@ -76,7 +77,7 @@ def kind_of(path: Path) -> Kind:
             return "not a checkpoint"
         if not has_weights(path):
             return "incomplete"
-        named = {tensor.name for tensors in read_shards(path).values() for tensor in tensors}
+        named = {tensor.name for tensor in read_tensors(path)}
     except CheckpointError:
         return "incomplete"
     # With a projector but without adapters it is the bare base, which would give wrong vectors.
@@ -90,20 +91,10 @@ def read_variant(path: Path) -> Variant:
     for a folder that must not be served.
     """
     kind = kind_of(path)
-    if kind == "not a checkpoint":
-        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is not a folder"
-        raise CheckpointError(f"{path} {what}; use the folder of a variant, as `merge` writes it")
-    if kind == "upstream":
-        raise CheckpointError(
-            f"{path} holds a base and adapters that are not merged; merge them first: "
-            f"`python -m workers.checkpoints merge {path} OUT`, then serve OUT/<task>"
-        )
-    if kind == "incomplete" and layout.is_partial(path.resolve().name):
-        raise CheckpointError(f"{path} is left from an unfinished merge; merge again")
-    if kind == "incomplete":
-        raise CheckpointError(f"{path} is incomplete: {_what_is_missing(path)}")
+    if kind not in ("variant", "official"):
+        raise CheckpointError(f"{path} {_why_not(path, kind)}")
     config = load_json(path / layout.CONFIG)
-    tensors = {tensor.name: tensor for shard in read_shards(path).values() for tensor in shard}
+    tensors = {tensor.name: tensor for tensor in read_tensors(path)}
     for name in (layout.TOKENIZER, layout.PREPROCESSOR):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
@@ -161,17 +152,17 @@ def _checked_record(
             f"{path / layout.CONFIG} names the architectures {config.get('architectures')} "
             f"instead of {layout.ARCHITECTURE}; merge again"
         )
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    width = record.multivector_dimensions
     expected = {
-        f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
-        f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
+        f"{layout.PROJECTOR}.weight": (width, record.dimensions),
+        f"{layout.PROJECTOR}.bias": (width,),
         embedding.name: (embedding.shape[0], record.dimensions),
     }
     for name, shape in expected.items():
-        if shapes.get(name) != shape:
+        found = tensors[name].shape if name in tensors else None
+        if found != shape:
             raise CheckpointError(
-                f"{name} has the shape {shapes.get(name)} instead of {list(shape)}, which "
-                f"{path / layout.VARIANT} says; merge again"
+                f"{path / layout.VARIANT} says that {name} has the shape {shape}, it is {found}; merge again"
             )
     if DTYPE_NAMES.get(embedding.dtype) != record.dtype:
         raise CheckpointError(
@@ -187,13 +178,23 @@ def _embedding(path: Path, tensors: dict[str, Tensor]) -> Tensor:
     raise CheckpointError(f"{path} has no token embeddings among its weights; fetch or merge it again")
 
 
-def _what_is_missing(path: Path) -> str:
+def _why_not(path: Path, kind: Kind) -> str:
+    """Why a folder that is not merged cannot be served. Raises `CheckpointError` for a damaged file."""
+    if kind == "not a checkpoint":
+        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is not a folder"
+        return f"{what}; use the folder of a variant, as `merge` writes it"
+    if kind == "upstream":
+        return (
+            "holds a base and adapters that are not merged; merge them first: "
+            f"`python -m workers.checkpoints merge {path} OUT`, then serve OUT/<task>"
+        )
+    if layout.is_partial(path.resolve().name):
+        return "is left from an unfinished merge; merge again"
     if not (path / layout.CONFIG).exists():
-        return f"it has no {layout.CONFIG}; fetch or merge it again"
-    config = load_json(path / layout.CONFIG)
+        return f"is incomplete: it has no {layout.CONFIG}; fetch or merge it again"
     if not has_weights(path):
-        return "it has no weights; fetch or merge it again"
-    if layout.ARCHITECTURE in config.get("architectures", []):
-        return f"it has no {layout.VARIANT}; merge again"
+        return "is incomplete: it has no weights; fetch or merge it again"
+    if layout.ARCHITECTURE in load_json(path / layout.CONFIG).get("architectures", []):
+        return f"is incomplete: it has no {layout.VARIANT}; merge again"
     read_shards(path)
-    return f"it is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"
+    return f"is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"

@@ -11,14 +11,14 @@ import pytest
 
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.variant import kind_of, read_variant
-from workers.checkpoints.writing import whole_folder
+from workers.checkpoints.folders import whole_folder
 
 # Reports and waits to be killed.
 STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
 PATCHES = {
-    "in the middle of a shard": "from workers.checkpoints.writing import ShardWriter as W; write = W.write\n"
-    "def stop(self, data):\n    write(self, data[: len(data) // 2]); self._file.flush(); {stop}\n"
-    "W.write = stop",
+    "in the middle of a shard": "from workers.checkpoints import merge\n"
+    "def stop(*_):\n    yield bytes(1 << 20); {stop}\n"
+    "merge._shard = stop",
     "before the rename": "import os\ndef stop(handle): {stop}\nos.fsync = stop",
 }
 
