@@ -30,22 +30,14 @@ class EngineDied(Exception):
 
 
 class EngineStatus(Protocol):
-    """Liveness and progress of an engine."""
+    """Liveness and progress of an engine (`workers.vllm_engine.Engine`)."""
 
     @property
-    def dead(self) -> bool:
-        """True once the engine has failed. It does not recover."""
-        ...
-
+    def dead(self) -> bool: ...
     @property
-    def busy(self) -> bool:
-        """True while the engine has requests."""
-        ...
-
+    def busy(self) -> bool: ...
     @property
-    def steps(self) -> int:
-        """Engine steps so far."""
-        ...
+    def steps(self) -> int: ...
 
 
 class Service(Protocol):

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, Progress, files_digest, weights_digest
+from workers.checkpoints.digest import Advance, files_digest, weights_digest
 from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import has_weights, read_tensors
@@ -26,27 +26,19 @@ _DIGITS = 16
 logger = logging.getLogger(__name__)
 
 
-def log_reading(title: str, nbytes: int) -> Advance:
-    """Log that `nbytes` are going to be read."""
+def _log_reading(title: str, nbytes: int) -> Advance:
     logger.info("%s (%.1f GB) for the digest of the vector space", title, nbytes / 1e9)
     return lambda done: None
 
 
-def vector_space(
-    folder: Path,
-    weights: str | None,
-    *,
-    dtype: str,
-    quantization: str | None,
-    progress: Progress = log_reading,
-) -> str:
+def vector_space(folder: Path, weights: str | None, *, dtype: str, quantization: str | None) -> str:
     """The vector space of a served folder: 16 hexadecimal digits.
 
-    `weights` is the digest of the weights from `variant.json`. Without it the weights are read, and
-    `progress` is called with a title and their size. Raises `CheckpointError` for unreadable files.
+    `weights` is the digest of the weights from `variant.json`; without it the weights are read. Raises
+    `CheckpointError` for unreadable files.
     """
     parts = {
-        "weights": weights or _read_weights(folder, progress),
+        "weights": weights or _read_weights(folder),
         "dtype": dtype,
         "quantization": quantization,
         "pooling": POOLING,
@@ -58,13 +50,13 @@ def vector_space(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def _read_weights(folder: Path, progress: Progress) -> str:
+def _read_weights(folder: Path) -> str:
     if has_weights(folder):
-        return weights_digest(read_tensors(folder), progress)
+        return weights_digest(read_tensors(folder), _log_reading)
     # Weights in another format than safetensors.
     if not (files := sorted(file.name for file in folder.glob("*.bin"))):
         raise CheckpointError(f"{folder} has no weights; fetch it again")
-    return files_digest(folder, files, progress)
+    return files_digest(folder, files, _log_reading)
 
 
 def _computing(config: object) -> object:
