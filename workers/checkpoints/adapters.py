@@ -13,10 +13,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from workers.checkpoints import layout
-from workers.checkpoints.floats import Floats, decode
 from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import ITEM_BYTES, Tensor, read_header
+from workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
 from workers.shared.contract import POOLS, PoolName
 
 # Adapter settings that would need another merge, and their neutral values.

@@ -7,7 +7,7 @@ from pathlib import Path
 from workers.checkpoints import layout
 from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import kind_of, snapshot_revision
+from workers.checkpoints.variant import identify, snapshot_revision
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a merge reads.
@@ -44,7 +44,7 @@ def resolve_source(name: str, revision: str | None) -> Source:
         raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
     else:
         name = str(folder.absolute())
-    kind = kind_of(folder)
+    kind, _ = identify(folder)
     if kind in ("variant", "official"):
         raise CheckpointError(f"{folder} is merged already; serve it as it is")
     if kind != "upstream":

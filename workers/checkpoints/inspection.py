@@ -8,7 +8,7 @@ from workers.checkpoints import layout
 from workers.checkpoints.digest import Progress, weights_digest
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
-from workers.checkpoints.variant import Kind, Variant, kind_of, read_variant
+from workers.checkpoints.variant import Kind, Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {
     "variant": "a merged variant",
@@ -92,4 +92,4 @@ def verify(path: Path, *, full: bool, progress: Progress) -> Report:
         why_not = f"its weights do not match {layout.VARIANT}; merge again"
     dtypes = {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for tensor in tensors}
     dtype = variant.dtype if variant else "/".join(sorted(dtypes)) or None
-    return Report(path, kind_of(path), variant, dtype, recorded or computed, matches, why_not)
+    return Report(path, identify(path)[0], variant, dtype, recorded or computed, matches, why_not)

@@ -16,15 +16,17 @@ from workers.checkpoints import layout
 from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
 from workers.checkpoints.digest import Advance, Progress, WeightsDigest, source_digest
-from workers.checkpoints.floats import LARGEST, decode, encode
 from workers.checkpoints.folders import load_json, whole_folder, write_json
 from workers.checkpoints.hub import Source
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
+    LARGEST,
     Spec,
     Tensor,
+    decode,
+    encode,
     read_shards,
     write_index,
     write_shard,

@@ -1,4 +1,4 @@
-"""Reads and writes safetensors files as streams, without torch.
+"""Reads and writes safetensors files as streams, with numpy instead of torch.
 
 A file is the header's length (8 bytes, little-endian), the JSON header with dtype, shape and offsets of each
 tensor, and the data. https://github.com/huggingface/safetensors#format
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from workers.checkpoints import layout
@@ -19,6 +21,10 @@ from workers.checkpoints.layout import CheckpointError
 
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+LARGEST = {"BF16": 3.3895e38, "F16": 65504.0, "F32": 3.4028e38}
+"""The largest finite value of each dtype, to five digits."""
+
+Floats = npt.NDArray[np.float32]
 
 
 class Spec(NamedTuple):
@@ -136,3 +142,19 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[Spec]]) -> None:
     total = sum(spec.nbytes for specs in shards.values() for spec in specs)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(folder / layout.INDEX, index)
+
+
+def decode(data: bytes, dtype: str) -> Floats:
+    """Little-endian bytes to a flat float32 array; exact."""
+    if dtype == "BF16":
+        # The upper half of a float32, which numpy does not know.
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f2" if dtype == "F16" else "<f4").astype(np.float32)
+
+
+def encode(values: Floats, dtype: str) -> bytes:
+    """A finite float32 array to little-endian bytes of `dtype`, rounded to nearest."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+    return values.astype("<f2" if dtype == "F16" else "<f4").tobytes()

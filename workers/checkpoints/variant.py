@@ -10,11 +10,13 @@ import msgspec
 from workers.checkpoints import layout
 from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_shards, read_tensors
+from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from workers.shared.contract import PoolName
 
 FORMAT = 1
 """Version of `variant.json` and of the layout of a variant."""
+
+_EMBEDDING = "embed_tokens.weight"
 
 Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
 
@@ -59,29 +61,36 @@ class Variant:
     positions: int | None
 
 
-def kind_of(path: Path) -> Kind:
-    """What a folder seems to be, by the names of its files. `read_variant` checks it."""
+def identify(path: Path) -> tuple[Kind, str]:
+    """What a folder seems to be by its small files, and why it cannot be served ("" if it seems it can)."""
     if not path.is_dir():
-        return "not a checkpoint"
+        return "not a checkpoint", "is not a folder; use the folder of a variant, as `merge` writes it"
     if layout.is_partial(path.resolve().name):
-        return "incomplete"
+        return "incomplete", "is left from an unfinished merge; merge again"
     if (path / layout.VARIANT).exists():
-        return "variant"
-    if not (path / layout.CONFIG).exists():
-        return "incomplete" if has_weights(path) else "not a checkpoint"
-    if (path / layout.ADAPTER_WEIGHTS).exists():
-        return "upstream" if has_weights(path) else "incomplete"
+        return "variant", ""
+    other = "is not a checkpoint of jina-embeddings-v4; use the folder of a variant, as `merge` writes it"
+    if not (path / layout.CONFIG).exists() and not has_weights(path):
+        return "not a checkpoint", other
     try:
         config = load_json(path / layout.CONFIG)
-        if config.get("model_type") != layout.MODEL_TYPE:
-            return "not a checkpoint"
+        adapters = (path / layout.ADAPTER_WEIGHTS).exists()
+        if not adapters and config.get("model_type") != layout.MODEL_TYPE:
+            return "not a checkpoint", other
         if not has_weights(path):
-            return "incomplete"
-        named = {tensor.name for tensor in read_tensors(path)}
-    except CheckpointError:
-        return "incomplete"
-    # With a projector but without adapters it is the bare base, which would give wrong vectors.
-    return "incomplete" if f"{layout.PROJECTOR}.weight" in named else "official"
+            return "incomplete", "has no weights; fetch or merge it again"
+        if adapters:
+            merge = f"python -m workers.checkpoints merge {path} OUT"
+            return "upstream", f"is not merged; merge it first: `{merge}`, then serve OUT/<task>"
+        names = {tensor.name for tensor in read_tensors(path)}
+    except CheckpointError as error:
+        return "incomplete", f"is incomplete: {error}; fetch or merge it again"
+    if layout.ARCHITECTURE in config.get("architectures", []):
+        return "incomplete", f"has no {layout.VARIANT}; merge again"
+    # The bare base would give wrong vectors.
+    if f"{layout.PROJECTOR}.weight" in names:
+        return "incomplete", f"is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"
+    return "official", ""
 
 
 def read_variant(path: Path) -> Variant:
@@ -90,15 +99,17 @@ def read_variant(path: Path) -> Variant:
     Does not read the weights; `python -m workers.checkpoints verify --full` does. Raises `CheckpointError`
     for a folder that must not be served.
     """
-    kind = kind_of(path)
-    if kind not in ("variant", "official"):
-        raise CheckpointError(f"{path} {_why_not(path, kind)}")
+    kind, why_not = identify(path)
+    if why_not:
+        raise CheckpointError(f"{path} {why_not}")
     config = load_json(path / layout.CONFIG)
     tensors = {tensor.name: tensor for tensor in read_tensors(path)}
     for name in (layout.TOKENIZER, layout.PREPROCESSOR):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
-    embedding = _embedding(path, tensors)
+    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(_EMBEDDING)), None)
+    if embedding is None:
+        raise CheckpointError(f"{path} has no {_EMBEDDING} among its weights; fetch or merge it again")
     if embedding.shape[-1:] != (dimensions,):
         raise CheckpointError(
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
@@ -169,32 +180,3 @@ def _checked_record(
             f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )
     return record
-
-
-def _embedding(path: Path, tensors: dict[str, Tensor]) -> Tensor:
-    for name, tensor in tensors.items():
-        if name.endswith("embed_tokens.weight"):
-            return tensor
-    raise CheckpointError(f"{path} has no token embeddings among its weights; fetch or merge it again")
-
-
-def _why_not(path: Path, kind: Kind) -> str:
-    """Why a folder that is not merged cannot be served. Raises `CheckpointError` for a damaged file."""
-    if kind == "not a checkpoint":
-        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is not a folder"
-        return f"{what}; use the folder of a variant, as `merge` writes it"
-    if kind == "upstream":
-        return (
-            "holds a base and adapters that are not merged; merge them first: "
-            f"`python -m workers.checkpoints merge {path} OUT`, then serve OUT/<task>"
-        )
-    if layout.is_partial(path.resolve().name):
-        return "is left from an unfinished merge; merge again"
-    if not (path / layout.CONFIG).exists():
-        return f"is incomplete: it has no {layout.CONFIG}; fetch or merge it again"
-    if not has_weights(path):
-        return "is incomplete: it has no weights; fetch or merge it again"
-    if layout.ARCHITECTURE in load_json(path / layout.CONFIG).get("architectures", []):
-        return f"is incomplete: it has no {layout.VARIANT}; merge again"
-    read_shards(path)
-    return f"is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"

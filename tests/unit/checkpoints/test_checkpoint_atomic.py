@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import kind_of, read_variant
+from workers.checkpoints.variant import identify, read_variant
 from workers.checkpoints.folders import whole_folder
 
 # Reports and waits to be killed.
@@ -46,7 +46,7 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     [left] = tmp_path.iterdir()
     assert any(path.stat().st_size for path in left.iterdir())
     assert (left / "variant.json").exists() == (where == "before the rename")
-    assert kind_of(left) == "incomplete"
+    assert identify(left)[0] == "incomplete"
     with pytest.raises(CheckpointError, match="unfinished merge"):
         read_variant(left)
     assert run("verify", left)[0] == 1

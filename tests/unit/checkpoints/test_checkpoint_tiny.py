@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from workers.checkpoints.__main__ import main
-from workers.checkpoints.variant import kind_of, read_variant
+from workers.checkpoints.variant import identify, read_variant
 from workers.shared.contract import POOLS
 
 TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
@@ -42,7 +42,7 @@ def test_layout_equals_upstream(tiny, data):
     def names(folder):
         return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
-    assert kind_of(tiny) == "upstream"
+    assert identify(tiny)[0] == "upstream"
     layout = {name for name in names(data) if not name.startswith(("reference", "README", "model-"))}
     assert {name for name in names(tiny) if not name.startswith("model-")} == layout
     assert len(list(tiny.glob("model-*.safetensors"))) == 3
