@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Progress, weights_digest
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
+from workers.checkpoints.space import Progress, weights_digest
 from workers.checkpoints.variant import Kind, Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {

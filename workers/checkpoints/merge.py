@@ -15,7 +15,6 @@ import numpy as np
 from workers.checkpoints import layout
 from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
-from workers.checkpoints.digest import Advance, Progress, WeightsDigest, source_digest
 from workers.checkpoints.folders import load_json, whole_folder, write_json
 from workers.checkpoints.hub import Source
 from workers.checkpoints.layout import CheckpointError
@@ -31,6 +30,7 @@ from workers.checkpoints.shards import (
     write_index,
     write_shard,
 )
+from workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
 from workers.shared.contract import PoolName
 

@@ -22,7 +22,7 @@ Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoin
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`variant.json`. `digest` is of the merged weights, `source_digest` of the source (`digest.py`).
+    """`variant.json`. `digest` is of the merged weights, `source_digest` of the source (`space.py`).
 
     `source` is the source's folder or Hugging Face id, `revision` its commit if known.
     """

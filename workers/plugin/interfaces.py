@@ -20,7 +20,7 @@ NAMES = {
     "vllm.v1.engine.output_processor": ("OutputProcessor.add_request(queue)", "RequestOutputCollector.put"),
     "vllm.v1.engine.core_client": ("AsyncMPClient.add_request_async", "AsyncMPClient.call_utility_async"),
     "vllm.v1.executor.uniproc_executor": ("UniProcExecutor",),
-    # workers/plugin/add_batch.py: adds a method to the engine, which takes many requests at once.
+    # workers/plugin/__init__.py: adds a method to the engine, which takes many requests at once.
     "vllm.v1.engine": (
         "EngineCoreRequest(request_id,external_req_id,prompt_token_ids,mm_features,sampling_params)",
         "EngineCoreRequest(pooling_params,arrival_time,lora_request,cache_salt,data_parallel_rank,priority)",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from workers.checkpoints.folders import whole_folder
 from workers.checkpoints.layout import CheckpointError
 from workers.checkpoints.variant import identify, read_variant
-from workers.checkpoints.folders import whole_folder
 
 # Reports and waits to be killed.
 STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
