@@ -120,14 +120,10 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
     server = Server(config, app)
     watchdog = Watchdog(service.engine, settings.stall_seconds)
     watchdog.start(asyncio.get_running_loop())
-    tasks = [
-        asyncio.create_task(_stop_when_dead(service, server)),
-        asyncio.create_task(_stop_when_wrong(app, server)),
-    ]
+    stopping = asyncio.gather(_stop_when_dead(service, server), _stop_when_wrong(app, server))
     logger.info("ready on http://%s:%d", settings.host, settings.port)
     await server.serve()
-    for task in tasks:
-        task.cancel()
+    stopping.cancel()
     watchdog.close()
     await app.close()
     # Frozen objects would still exist at exit, where libraries report each as a leak.

@@ -12,10 +12,9 @@ from pydantic import SecretStr
 
 from workers.admission import Admission, Stay
 from workers.canary import Canaries
-from workers.encoding import EngineDied, Service, encode_batch
+from workers.encoding import BatchFailed, Service, encode_batch
 from workers.shared import logs
 from workers.shared.contract import (
-    DEAD,
     DRAINING,
     ENCODE_PATH,
     INFO_PATH,
@@ -45,17 +44,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # For the encoded media of a whole batch. The router's own limits are far below.
 MAX_BODY_BYTES = 256 * 2**20
-
-
-class _WrongVectors(Exception):
-    """The canaries failed while the batch was in the engine."""
-
-
-# State and reason of the 500 for a batch that failed before its first frame.
-_FAILED: dict[type[Exception], tuple[str, str]] = {
-    EngineDied: (DEAD, "the engine has died"),
-    _WrongVectors: (WRONG, "the engine gives wrong vectors"),
-}
 
 
 class WorkerApp:
@@ -153,7 +141,7 @@ class WorkerApp:
         try:
             async for chunk, more in frames:
                 if self.canaries.failure:
-                    raise _WrongVectors
+                    raise BatchFailed(WRONG, "the engine gives wrong vectors")
                 if not started:
                     # Only now, so that the head and the first frames share a packet, and a batch that is done
                     # at once has a content-length.
@@ -174,12 +162,11 @@ class WorkerApp:
                 raise
             # The caller has left, and `frames.aclose` aborts what is in the engine.
             this.uncancel()
-        except (EngineDied, _WrongVectors) as error:
-            state, reason = _FAILED[type(error)]
-            logger.error("a batch failed: %s", reason)
+        except BatchFailed as error:
+            logger.error("a batch failed: %s", error)
             if not started:
                 disconnect.cancel()
-                await _reply(send, 500, _reason(reason), (STATE_HEADER, state))
+                await _reply(send, 500, _reason(str(error)), (STATE_HEADER, error.state))
             # Otherwise the reply is left unfinished, and the server closes the connection.
         finally:
             disconnect.cancel()

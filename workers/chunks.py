@@ -37,19 +37,19 @@ def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:
 def spans_of(token_starts: Sequence[int], chunk_starts: Sequence[int], limit: int) -> list[Span]:
     """The tokens of each chunk as [start, end), from the characters at which tokens and chunks begin.
 
-    Tokens from `limit` on are cut off. Raises `ItemError` if that or an empty chunk leaves a chunk without
-    tokens.
+    Tokens from `limit` on are cut off; of those, only some have to be given. Raises `ItemError` if that or an
+    empty chunk leaves a chunk without tokens.
     """
     total = len(token_starts)
     firsts = [bisect_left(token_starts, start) for start in chunk_starts] + [total]
     spans = []
     for index, (first, end) in enumerate(pairwise(firsts)):
-        if first == end:
-            raise ItemError("invalid", f"chunk {index} has no token of its own")
-        if first >= limit:
+        if limit <= first and limit < total:
             raise ItemError(
                 "token_limit",
-                f"chunk {index} begins at token {first} of {total}, the limit is {limit}: send fewer chunks",
+                f"chunk {index} begins at token {first} or later, the limit is {limit}: send fewer chunks",
             )
+        if first == end:
+            raise ItemError("invalid", f"chunk {index} has no token of its own")
         spans.append((first, min(end, limit)))
     return spans

@@ -8,6 +8,7 @@ logit.
 import asyncio
 import logging
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
@@ -55,6 +56,8 @@ class CrossEncoder:
         max_tokens = min(settings.max_tokens, config.context)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer = WindowTokenizer(tokenizer, max_tokens, settings.max_tokens)
+        # Few, because long documents take much memory.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="windows")
         self._token_types = config.token_types
         args = cross_encoder_args(folder, max_tokens, settings)
         # A temporary folder, which vLLM may read for as long as the engine runs.
@@ -82,7 +85,7 @@ class CrossEncoder:
         """Nothing: the canaries run right after it, and cover all kinds of input."""
 
     async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
-        return await asyncio.to_thread(self._jobs, request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._jobs, request)
 
     def _jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
         # Many documents share a query.

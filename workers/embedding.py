@@ -85,17 +85,9 @@ class Embedder:
         return {name: EncodeRequest([Item(content, truncate=True)]) for name, content in contents.items()}
 
     async def warm_up(self) -> None:
-        await self._encode_texts(1)
-        # Together, as the texts of a batch are encoded.
-        await self._encode_texts(_WARM_UP_TEXTS)
-        if self.info.multivector_dimensions is not None:
-            await self._encode_texts(1, multivector=True)
-
-    async def _encode_texts(self, count: int, *, multivector: bool = False) -> None:
-        jobs = await self.jobs(EncodeRequest([Item(_SHORT, multivector=multivector)] * count))
-        for job in jobs:
-            if isinstance(job, ItemError):
-                raise job
+        # Together, as the texts of a batch are encoded. Without a projector the last item is refused.
+        items = [*[Item(_SHORT)] * _WARM_UP_TEXTS, Item(_SHORT, multivector=True)]
+        jobs = await self.jobs(EncodeRequest(items))
         await asyncio.gather(*(job() for job in jobs if not isinstance(job, ItemError)))
 
     async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from workers.item_error import ItemError
-from workers.shared.contract import EncodeRequest, Frame, Info, Progress, Vector, encode_frame
+from workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
 from workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -25,27 +25,23 @@ class Chunk(NamedTuple):
     more: bool
 
 
-class EngineDied(Exception):
-    """The engine died before the batch was finished."""
+class BatchFailed(Exception):
+    """The batch cannot be finished. `state` is a value of `STATE_HEADER`."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
 
 
 class EngineStatus(Protocol):
-    """Liveness and progress of an engine."""
+    """Liveness and progress of an engine (`workers.vllm_engine.Engine`)."""
 
     @property
-    def dead(self) -> bool:
-        """True once the engine has failed. It does not recover."""
-        ...
-
+    def dead(self) -> bool: ...
     @property
-    def busy(self) -> bool:
-        """True while the engine has requests."""
-        ...
-
+    def busy(self) -> bool: ...
     @property
-    def steps(self) -> int:
-        """Engine steps so far."""
-        ...
+    def steps(self) -> int: ...
 
 
 class Service(Protocol):
@@ -85,7 +81,8 @@ async def encode_batch(
     An item that fails gets a `Failure` frame and does not affect the others. `failed` is called if it failed
     inside the engine. Closing the generator early aborts the unfinished items.
 
-    Raises `EngineDied` instead of sending a `Failure` for each item: the router counts one failed replica.
+    Raises `BatchFailed` if the engine dies, instead of sending a `Failure` for each item: the router counts
+    one failed replica.
     """
     ready: list[bytes] = []
     wake = asyncio.Event()
@@ -149,7 +146,7 @@ async def encode_batch(
                 steps = service.engine.steps
                 yield Chunk(encode_frame(Progress()), True)
             if died:
-                raise EngineDied
+                raise BatchFailed(DEAD, "the engine has died")
     finally:
         timer.cancel()
         for task in tasks:

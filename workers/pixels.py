@@ -50,7 +50,8 @@ class ImageDecoder:
         Raises what `decode_image` raises.
         """
         loop = asyncio.get_running_loop()
-        pixels = min(await loop.run_in_executor(self._threads, count_pixels, data), self._pixels)
+        image = await loop.run_in_executor(self._threads, _open, data)
+        pixels = min(image.width * image.height, self._pixels)
         # The lock is fair, so small images cannot overtake a large one for ever.
         async with self._turn:
             while self._free < pixels:
@@ -58,17 +59,10 @@ class ImageDecoder:
                 await self._freed.wait()
             self._free -= pixels
         try:
-            yield await loop.run_in_executor(self._threads, decode_image, data)
+            yield await loop.run_in_executor(self._threads, _rgb, image)
         finally:
             self._free += pixels
             self._freed.set()
-
-
-def count_pixels(data: bytes) -> int:
-    """Width times height, read from the header. Raises `ItemError`."""
-    with _pillow_errors():
-        width, height = _open(data).size
-        return width * height
 
 
 def decode_image(data: bytes) -> PillowImage:
@@ -77,14 +71,7 @@ def decode_image(data: bytes) -> PillowImage:
     Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
     `MemoryError`, which is not the image's fault.
     """
-    with _pillow_errors():
-        image = _open(data)
-        if image.mode.startswith("I"):
-            return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        pixels = image.convert("RGB")
-        # Otherwise vLLM rotates the image by the orientation in its EXIF or XMP data.
-        pixels.info.clear()
-        return pixels
+    return _rgb(_open(data))
 
 
 def striped_png() -> bytes:
@@ -94,16 +81,6 @@ def striped_png() -> bytes:
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _open(data: bytes) -> PillowImage:
-    image = Pillow.open(io.BytesIO(data), formats=FORMATS)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _invalid(f"the image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}")
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise _invalid(f"the image is {width}x{height}, the longest aspect ratio is {MAX_ASPECT_RATIO}:1")
-    return image
 
 
 @contextmanager
@@ -118,6 +95,28 @@ def _pillow_errors() -> Iterator[None]:
     # Pillow has no base class for broken files; a crafted one may raise IndexError or anything else.
     except Exception as error:
         raise _invalid(f"the image cannot be decoded: {error}") from error
+
+
+@_pillow_errors()
+def _open(data: bytes) -> PillowImage:
+    """Read the header, and check the size."""
+    image = Pillow.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _invalid(f"the image has {width}x{height} pixels, the limit is {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise _invalid(f"the image is {width}x{height}, the longest aspect ratio is {MAX_ASPECT_RATIO}:1")
+    return image
+
+
+@_pillow_errors()
+def _rgb(image: PillowImage) -> PillowImage:
+    if image.mode.startswith("I"):
+        return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    pixels = image.convert("RGB")
+    # Otherwise vLLM rotates the image by the orientation in its EXIF or XMP data.
+    pixels.info.clear()
+    return pixels
 
 
 def _invalid(message: str) -> ItemError:

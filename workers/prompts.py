@@ -6,10 +6,10 @@ without BOS and EOS; one fixed prompt around an image, pooled from vision_start 
 
 import asyncio
 import logging
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -17,7 +17,7 @@ from tokenizers import Encoding, Tokenizer
 from workers.chunks import join, spans_of
 from workers.item_error import ItemError
 from workers.plugin.pooling_spec import PoolingSpec
-from workers.shared.contract import Image, Item, Text
+from workers.shared.contract import Document, Image, Item, Text
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,12 @@ IMAGE_PROMPT = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Des
 
 # Below this many characters, tokenizing takes less time than a thread switch.
 _INLINE_CHARACTERS = 400
-# The vocabulary has one letter for each byte of a token. The tokenizer composes characters first (NFC), at
-# most three into two bytes (U+01D6 is a u and two marks).
-_CHARACTERS_PER_BYTE = 1.5
+# The tokenizer uses some 300 bytes for each character, so it gets about this many at a time.
+_CHARACTERS_AT_ONCE = 1 << 19
+# A text of more characters than this per token of the context is long. Only its beginning is tokenized.
+_LONG_CHARACTERS = 8
+# Tokens of a long text beyond the context. The place of the cut changes only the last of them.
+_MARGIN_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,19 @@ class Prompt:
 class _Reading(NamedTuple):
     """A text to tokenize, and where the chunks of a document begin in it (empty for a text)."""
 
+    prefix: str
     text: str
     chunk_starts: list[int]
+
+    @classmethod
+    def of(cls, content: Text | Document) -> "_Reading":
+        if isinstance(content, Text):
+            return cls(PREFIXES[content.role], content.text, [])
+        return cls("", *join(PREFIXES[content.role], content.chunks))
+
+    def beginning(self, characters: int) -> str:
+        # The prefix is added here: adding it to 60 MB would block the event loop.
+        return self.prefix + self.text[:characters]
 
 
 class Prompter:
@@ -64,109 +78,106 @@ class Prompter:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._token_characters = math.ceil(max(map(len, tokenizer.get_vocab())) * _CHARACTERS_PER_BYTE)
+        self._enough_tokens = max_tokens + _MARGIN_TOKENS
+        self._long = max_tokens * _LONG_CHARACTERS
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="prompts")
+        # One batch at a time, because a long text takes much memory, and for seconds.
+        self._long_thread = ThreadPoolExecutor(1, thread_name_prefix="long-prompts")
         self._image_ids: list[int] = self._encode([IMAGE_PROMPT])[0].ids
         start, end = (self._position(token) for token in ("<|vision_start|>", "<|vision_end|>"))
         self._image_span = (start, end + 1 - len(self._image_ids))
 
     async def prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
         """One prompt, or its error, for each item."""
-        readings = [self._reading(item) for item in items]
-        texts = [reading.text for reading in readings if isinstance(reading, _Reading)]
-        offsets = any(isinstance(reading, _Reading) and reading.chunk_starts for reading in readings)
-        loop = asyncio.get_running_loop()
-        encodings: Sequence[Encoding | ItemError]
-        try:
-            if sum(map(len, texts)) <= _INLINE_CHARACTERS:
-                encodings = self._encode(texts, offsets)
-            else:
-                encodings = await loop.run_in_executor(self._threads, self._encode, texts, offsets)
-        except Exception:
-            # The tokenizer does not say which text failed.
-            encodings = await loop.run_in_executor(self._threads, self._encode_each, texts, offsets)
-        next_encoding = iter(encodings)
-        return [
-            self._text_prompt(item, next(next_encoding), reading.chunk_starts)
-            if isinstance(reading, _Reading)
-            else reading
-            for item, reading in zip(items, readings, strict=True)
-        ]
+        lengths = [_characters(item) for item in items]
+        if sum(lengths) <= _INLINE_CHARACTERS:
+            return self._prompts(items)
+        threads = self._long_thread if max(lengths) > self._long else self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, self._prompts, items)
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token; U+FFFD for each part of a character that spans several tokens."""
         return self._tokenizer.decode_batch([[token] for token in token_ids], skip_special_tokens=False)
 
-    def _reading(self, item: Item) -> "_Reading | Prompt | ItemError":
-        """The text to tokenize, or the result if nothing has to be tokenized.
+    def _prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
+        texts = [item for item in items if not isinstance(item.content, Image)]
+        ends = accumulate(map(_characters, texts))
+        made: list[Prompt | ItemError] = []
+        for _, group in groupby(zip(texts, ends, strict=True), lambda pair: pair[1] // _CHARACTERS_AT_ONCE):
+            made += self._text_prompts([item for item, _ in group])
+        text_prompts = iter(made)
+        return [
+            Prompt(self._image_ids, item.content.data, _pooling(item, self._image_span))
+            if isinstance(item.content, Image)
+            else next(text_prompts)
+            for item in items
+        ]
 
-        A text that is certainly too long is not tokenized whole: tens of megabytes would take a minute and
-        block other requests.
-        """
-        content = item.content
-        if isinstance(content, Image):
-            return Prompt(self._image_ids, content.data, _pooling(item, self._image_span))
-        prefix = PREFIXES[content.role]
-        text, chunk_starts = (
-            (prefix + content.text, []) if isinstance(content, Text) else join(prefix, content.chunks)
-        )
-        # One token over the limit, so that the shortened text is still too long.
-        longest = (self._max_tokens + 1) * self._token_characters
-        if len(text) <= longest:
-            return _Reading(text, chunk_starts)
-        if not item.truncate:
-            return self._too_long(f"{len(text)} characters")
-        if chunk_starts and chunk_starts[-1] >= self._max_tokens * self._token_characters:
+    def _text_prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
+        readings = [_Reading.of(item.content) for item in items if not isinstance(item.content, Image)]
+        try:
+            encodings = self._encode_beginnings(readings)
+        except Exception as error:
+            # The tokenizer does not say which text failed.
+            if len(items) > 1:
+                return [prompt for item in items for prompt in self._text_prompts([item])]
+            logger.exception("cannot tokenize a text of %d characters", len(readings[0].text))
+            return [ItemError("internal", f"the text cannot be tokenized: {error}")]
+        return list(map(self._text_prompt, items, readings, encodings))
+
+    def _text_prompt(self, item: Item, reading: _Reading, encoding: Encoding) -> Prompt | ItemError:
+        over = len(encoding) > self._max_tokens
+        if over and not item.truncate:
             return ItemError(
                 "token_limit",
-                f"chunk {len(chunk_starts) - 1} begins at character {chunk_starts[-1]}, "
-                f"the limit is {self._max_tokens} tokens: send fewer chunks",
+                f"the text of {len(reading.text)} characters has over {self._max_tokens} tokens, the limit, "
+                "prefix included. Shorten it or set truncate.",
             )
-        return _Reading(text[:longest], chunk_starts)
-
-    def _text_prompt(
-        self, item: Item, encoding: Encoding | ItemError, chunk_starts: Sequence[int]
-    ) -> Prompt | ItemError:
-        if isinstance(encoding, ItemError):
-            return encoding
-        token_ids: list[int] = encoding.ids
-        over = len(token_ids) > self._max_tokens
-        if over and not item.truncate:
-            return self._too_long(f"{len(token_ids)} tokens")
         spans = []
-        if chunk_starts:
+        if reading.chunk_starts:
+            starts = [start for start, _ in encoding.offsets]
             try:
-                spans = spans_of([start for start, _ in encoding.offsets], chunk_starts, self._max_tokens)
+                spans = spans_of(starts, reading.chunk_starts, self._max_tokens)
             except ItemError as error:
                 return error
         # `spans_of` refuses chunks behind the limit, so only the last one can be cut.
         cut = max(0, len(spans) - 1) if over else None
-        return Prompt(token_ids[: self._max_tokens], None, _pooling(item, *spans), cut)
+        return Prompt(encoding.ids[: self._max_tokens], None, _pooling(item, *spans), cut)
 
-    def _too_long(self, length: str) -> ItemError:
-        message = f"the text has {length}, prefix included; the limit is {self._max_tokens} tokens"
-        return ItemError("token_limit", f"{message}. Shorten it or set truncate.")
+    def _encode_beginnings(self, readings: Sequence[_Reading]) -> list[Encoding]:
+        """Tokenize texts; of a long one at least so much that `_enough_tokens` are known.
+
+        Tens of megabytes would take a minute and gigabytes of memory.
+        """
+        offsets = any(reading.chunk_starts for reading in readings)
+        encodings = self._encode([reading.beginning(self._long) for reading in readings], offsets)
+        for number, reading in enumerate(readings):
+            size = self._long
+            while size < len(reading.text) and len(encodings[number]) < self._enough_tokens:
+                size *= 1 + self._enough_tokens // max(1, len(encodings[number]))
+                [encodings[number]] = self._encode([reading.beginning(size)], offsets)
+        return encodings
 
     def _encode(self, texts: list[str], offsets: bool = False) -> list[Encoding]:
         # Both release the GIL and use several cores; the fast one keeps no offsets.
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         return encode(texts, add_special_tokens=False)
 
-    def _encode_each(self, texts: list[str], offsets: bool) -> list[Encoding | ItemError]:
-        encodings: list[Encoding | ItemError] = []
-        for text in texts:
-            try:
-                encodings += self._encode([text], offsets)
-            except Exception as error:
-                logger.exception("cannot tokenize a text of %d characters", len(text))
-                encodings.append(ItemError("internal", f"the text cannot be tokenized: {error}"))
-        return encodings
-
     def _position(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None or token_id not in self._image_ids:
             raise ValueError(f"the tokenizer has no token {token}: it is not one of jina-embeddings-v4")
         return self._image_ids.index(token_id)
+
+
+def _characters(item: Item) -> int:
+    match item.content:
+        case Text(text=text):
+            return len(text)
+        case Document(chunks=chunks):
+            return sum(map(len, chunks))
+        case _:
+            return 0
 
 
 def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:

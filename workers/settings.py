@@ -28,9 +28,7 @@ FIXED_ENGINE_ARGS |= dict.fromkeys(
     (
         "runner",
         "convert",
-        "task",
         "pooler_config",
-        "override_pooler_config",
         "enable_prefix_caching",
         "enable_chunked_prefill",
         "scheduling_policy",

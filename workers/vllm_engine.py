@@ -8,8 +8,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
-from workers.plugin import DIE_WITH_WORKER
-from workers.plugin.add_batch import ADD_BATCH
+from workers.plugin import ADD_BATCH, DIE_WITH_WORKER
 from workers.plugin.engine_steps import STEPS_FILE, StepCounter
 
 if TYPE_CHECKING:
@@ -121,7 +120,11 @@ class Engine:
         answer = _Answer()
         # vLLM expects a `RequestOutputCollector`, but calls only its `put`.
         llm.output_processor.add_request(request, None, None, 0, cast(Any, answer))
-        self._post(request, answer)
+        self._unsent.append((request, answer))
+        if len(self._unsent) == 1:
+            task = asyncio.create_task(self._send_unsent())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
         self._unfinished += 1
         try:
             return await answer.future
@@ -131,27 +134,16 @@ class Engine:
         finally:
             self._unfinished -= 1
 
-    def _post(self, request: Any, answer: "_Answer") -> None:
-        """Send a request in one message with all others of this event loop iteration."""
-        self._unsent.append((request, answer))
-        if len(self._unsent) == 1:
-            asyncio.get_running_loop().call_soon(self._send_unsent)
-
-    def _send_unsent(self) -> None:
+    async def _send_unsent(self) -> None:
+        """Send all requests of this event loop iteration in one message."""
         unsent = [(request, answer) for request, answer in self._unsent if not answer.future.cancelled()]
         self._unsent.clear()
-        if unsent:
-            task = asyncio.create_task(self._send(unsent))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-
-    async def _send(self, unsent: list[tuple[Any, "_Answer"]]) -> None:
         requests = [request for request, _ in unsent]
         core = self._llm.engine_core
         try:
             if len(requests) == 1:
                 await core.add_request_async(requests[0])
-            else:
+            elif requests:
                 await core.call_utility_async(ADD_BATCH, requests)
         except Exception as error:
             for _, answer in unsent:

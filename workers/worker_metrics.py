@@ -83,13 +83,8 @@ class WorkerMetrics:
 class _Steps(Collector):
     """A counter whose value the engine process keeps."""
 
-    _labelnames = ()
-
     def __init__(self, steps: Callable[[], int]) -> None:
         self._steps = steps
-
-    def describe(self) -> Iterator[CounterMetricFamily]:
-        yield from self.collect()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily("triptych_worker_engine_steps", "Engine steps.", value=self._steps())

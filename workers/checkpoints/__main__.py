@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance
+from workers.checkpoints.space import Advance
 from workers.shared.contract import POOLS
 
 

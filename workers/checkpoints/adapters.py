@@ -5,15 +5,17 @@ Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from workers.checkpoints import layout
-from workers.checkpoints.floats import Floats, decode
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import ITEM_BYTES, Tensor, load_json, read_header
+from workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
 from workers.shared.contract import POOLS, PoolName
 
 # Adapter settings that would need another merge, and their neutral values.
@@ -45,23 +47,22 @@ class Adapter:
         return a, b
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """Rank and scale from `adapter_config.json`; the patterns override them per module."""
 
-    r: int
-    alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    rslora: bool
+    r: Annotated[int, msgspec.Meta(ge=1)]
+    lora_alpha: float
+    rank_pattern: dict[str, int] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = None
 
     def rank(self, module: str) -> int:
-        return _matching(self.rank_pattern, module, self.r)
+        return _matching(self.rank_pattern or {}, module, self.r)
 
     def scale(self, module: str) -> float:
         rank = self.rank(module)
-        alpha = _matching(self.alpha_pattern, module, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rslora else rank)
+        alpha = _matching(self.alpha_pattern or {}, module, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
 def read_rule(folder: Path) -> Rule:
@@ -74,16 +75,10 @@ def read_rule(folder: Path) -> Rule:
     if strange:
         said = ", ".join(f"{key}={value!r}" for key, value in strange.items())
         raise CheckpointError(f"{path} has settings that cannot be merged: {said}")
-    r, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(r, int) or r < 1 or not isinstance(alpha, int | float):
-        raise CheckpointError(f"{path} has r={r!r} and lora_alpha={alpha!r}; both must be numbers")
-    return Rule(
-        r=r,
-        alpha=alpha,
-        rank_pattern=config.get("rank_pattern") or {},
-        alpha_pattern=config.get("alpha_pattern") or {},
-        rslora=bool(config.get("use_rslora")),
-    )
+    try:
+        return msgspec.convert(config, Rule)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{path} is invalid: {error}") from error
 
 
 def read_adapters(
@@ -102,10 +97,21 @@ def read_adapters(
     if lacking:
         raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
     held = {tensor.name: tensor for tensor in read_header(folder / layout.ADAPTER_WEIGHTS)}
-    problems = _key_problems(set(held), modules, tasks)
+    unknown = set(held)
+    problems: list[str] = []
     for task in POOLS:
         for module in modules:
-            problems += _shape_problems(held, weights[module], module, task, rule.rank(module))
+            keys = [layout.adapter_key(module, half, task) for half in layout.HALVES]
+            found = unknown.intersection(keys)
+            unknown -= found
+            if found or task in tasks:
+                alone = ", without its other half" if found else ""
+                problems += [f"missing{alone}: {key}" for key in keys if key not in found]
+            rank, weight = rule.rank(module), weights[module].shape
+            for key, shape in zip(keys, ((rank, *weight[1:]), (*weight[:1], rank)), strict=True):
+                if key in found:
+                    problems += _misfits(held[key], shape)
+    problems += [f"unexpected: {key}" for key in sorted(unknown)]
     if problems:
         lines = "\n  ".join(problems)
         raise CheckpointError(
@@ -124,31 +130,11 @@ def read_adapters(
     }
 
 
-def _key_problems(held: set[str], modules: list[str], tasks: Sequence[PoolName]) -> list[str]:
-    problems, known = [], set()
-    for task in POOLS:
-        for module in modules:
-            halves = {layout.adapter_key(module, half, task) for half in layout.HALVES}
-            known |= halves
-            if halves & held or task in tasks:
-                alone = ", without its other half" if halves & held else ""
-                problems += [f"missing{alone}: {key}" for key in sorted(halves - held)]
-    return [f"unexpected: {key}" for key in sorted(held - known)] + problems
-
-
-def _shape_problems(
-    held: Mapping[str, Tensor], weight: Tensor, module: str, task: PoolName, rank: int
-) -> list[str]:
-    problems = []
-    wanted = {"A": (rank, *weight.shape[1:]), "B": (*weight.shape[:1], rank)}
-    for half in layout.HALVES:
-        tensor = held.get(layout.adapter_key(module, half, task))
-        if tensor and tensor.shape != wanted[half]:
-            is_, should_be = list(tensor.shape), list(wanted[half])
-            problems.append(f"wrong shape: {tensor.name} is {is_}, should be {should_be}")
-        if tensor and tensor.dtype not in ITEM_BYTES:
-            problems.append(f"wrong dtype: {tensor.name} is {tensor.dtype}")
-    return problems
+def _misfits(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+    if tensor.shape != shape:
+        yield f"wrong shape: {tensor.name} is {list(tensor.shape)}, should be {list(shape)}"
+    if tensor.dtype not in ITEM_BYTES:
+        yield f"wrong dtype: {tensor.name} is {tensor.dtype}"
 
 
 _Value = TypeVar("_Value", int, float)

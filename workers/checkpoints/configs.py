@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from workers.checkpoints import layout
-from workers.checkpoints.shards import load_json
-from workers.checkpoints.writing import write_json
+from workers.checkpoints.folders import load_json, write_json
 
-# Remote code, and settings of upstream's code that vLLM would misread or ignore.
+# Remote code, the dtype of the source, and settings of upstream's code that vLLM would misread or ignore.
 _DROPPED = (
     "auto_map",
     "matryoshka_dims",
@@ -16,20 +15,21 @@ _DROPPED = (
     "task_names",
     "truncate_dim",
     "_name_or_path",
+    "dtype",
+    "torch_dtype",
 )
-_DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
-def write_small_files(source: Path, target: Path, *, dtype: str, projector: int, tied: bool) -> None:
+def write_small_files(source: Path, target: Path, dtype: str, projector: int, *, tied: bool) -> None:
     """Write config, processor config and tokenizer of a variant.
 
     `dtype` is the weights' dtype, `projector` the length of a token vector. `tied` is true if the weights
     have no `lm_head`, because the token embeddings are also the output head.
     """
-    config = _without(load_json(source / layout.CONFIG), _DROPPED + _DTYPE_KEYS)
+    config = _without(load_json(source / layout.CONFIG), _DROPPED)
     for part in ("text_config", "vision_config"):
         if isinstance(config.get(part), dict):
-            config[part] = _without(config[part], _DROPPED + _DTYPE_KEYS)
+            config[part] = _without(config[part], _DROPPED)
     config |= {
         "architectures": [layout.ARCHITECTURE],
         "model_type": layout.MODEL_TYPE,

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.checkpoints import layout
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import load_json
-from workers.checkpoints.variant import kind_of, snapshot_revision
+from workers.checkpoints.variant import identify, snapshot_revision
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FETCHED = (
+# What a merge reads.
+_SOURCE = [
     layout.CONFIG,
     layout.INDEX,
     "model*.safetensors",
@@ -18,7 +19,7 @@ _FETCHED = (
     *layout.TOKENIZER_FILES,
     layout.ADAPTER_CONFIG,
     layout.ADAPTER_WEIGHTS,
-)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +39,12 @@ def resolve_source(name: str, revision: str | None) -> Source:
     """
     folder = Path(name)
     if not folder.exists():
-        if not _HUB_ID.fullmatch(name):
-            raise CheckpointError(f"{name} is neither a folder nor a Hugging Face id")
-        folder = _fetch(name, revision or layout.UPSTREAM_REVISION)
+        folder = _fetch(name, revision or layout.UPSTREAM_REVISION, _SOURCE)
     elif revision is not None:
         raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
     else:
         name = str(folder.absolute())
-    kind = kind_of(folder)
+    kind, _ = identify(folder)
     if kind in ("variant", "official"):
         raise CheckpointError(f"{folder} is merged already; serve it as it is")
     if kind != "upstream":
@@ -57,41 +56,27 @@ def resolve_source(name: str, revision: str | None) -> Source:
     return Source(folder, name, snapshot_revision(folder) or said)
 
 
-def _fetch(repository: str, revision: str) -> Path:
+def resolve_folder(model: str, revision: str | None) -> Path:
+    """The folder of `WORKER_MODEL`; a Hugging Face id is downloaded. Raises `CheckpointError`."""
+    folder = Path(model)
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise CheckpointError(
-            f"fetching {repository} needs huggingface_hub: `pip install huggingface_hub`, "
-            f"or give a folder that holds the checkpoint"
-        ) from error
+        return folder if folder.is_dir() else _fetch(model, revision)
+    except CheckpointError as error:
+        raise CheckpointError(f"WORKER_MODEL: {error}") from error
+
+
+def _fetch(name: str, revision: str | None, only: list[str] | None = None) -> Path:
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(f"{name} is neither a folder nor a Hugging Face id")
+    from huggingface_hub import snapshot_download
+
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FETCHED)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=only))
     # The errors of the hub client have no common base, and differ between its versions.
     except Exception as error:
+        at = f" --revision {revision}" if revision else ""
         raise CheckpointError(
-            f"{repository} at {revision} cannot be fetched: {error}\n"
-            f"On a machine that reaches the hub, run `hf download {repository} --revision {revision} "
-            "--local-dir DIR`; copy DIR to this machine and merge it. "
-            "HF_ENDPOINT sets a mirror, HF_TOKEN a token."
+            f"{name} cannot be fetched: {error}\n"
+            f"On a machine that reaches the hub, run `hf download {name}{at} --local-dir DIR`; copy DIR to "
+            "this machine and name it instead. HF_ENDPOINT sets a mirror, HF_TOKEN a token."
         ) from error
-
-
-def resolve_folder(model: str, revision: str | None) -> Path:
-    """The folder of a model to serve; a Hugging Face id is downloaded.
-
-    Raises `CheckpointError` for a name that can be neither, `OSError` if the hub cannot be reached.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(model, revision=revision))
-    except HFValidationError:
-        raise CheckpointError(
-            f"{model} is neither a folder nor a Hugging Face id; "
-            "set WORKER_MODEL to the folder of a variant, as `merge` writes it"
-        ) from None

@@ -1,16 +1,14 @@
 """Reports what a folder is and whether it can be served, for people and for scripts."""
 
-import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, weights_digest
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, has_weights, read_shards
-from workers.checkpoints.variant import Kind, Variant, kind_of, read_variant
+from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
+from workers.checkpoints.space import Progress, weights_digest
+from workers.checkpoints.variant import Kind, Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {
     "variant": "a merged variant",
@@ -19,92 +17,79 @@ _KINDS: dict[Kind, str] = {
     "incomplete": "an incomplete checkpoint",
     "not a checkpoint": "not a checkpoint of jina-embeddings-v4",
 }
+_DIGEST_STATES = {None: "not compared", True: "matches the weights", False: "DOES NOT MATCH"}
+# Fields of `Variant` in the JSON report.
+_FIELDS = ("task", "dtype", "dimensions", "multivector_dimensions", "source", "revision")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`digest` is the recorded digest, or the computed one if there is none.
+    """`variant` is None for a folder that is no variant; `dtype` is of its weights, None without weights.
 
-    `digest_matches` is None unless both are known. `why_not` is None if the folder can be served.
+    `digest` is the recorded digest, or the computed one if there is none. `digest_matches` is None unless
+    both are known. `why_not` is None if the folder can be served.
     """
 
-    path: str
+    path: Path
     kind: Kind
-    task: str | None
+    variant: Variant | None
     dtype: str | None
-    dimensions: int | None
-    multivector_dimensions: int | None
-    source: str | None
-    revision: str | None
     digest: str | None
     digest_matches: bool | None
-    servable: bool
     why_not: str | None
 
+    @property
+    def servable(self) -> bool:
+        return self.why_not is None
+
     def as_json(self) -> str:
-        """A JSON object with the fields of this class."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """A JSON object; fields of a variant are null for other folders."""
+        fields = {name: getattr(self.variant, name, None) for name in _FIELDS}
+        return json.dumps(
+            {"path": str(self.path), "kind": self.kind}
+            | fields
+            | {"dtype": self.dtype, "digest": self.digest, "digest_matches": self.digest_matches}
+            | {"servable": self.servable, "why_not": self.why_not},
+            indent=2,
+        )
 
     def as_text(self) -> str:
         """Lines for people."""
-        multivector = f"{self.multivector_dimensions} dimensions"
-        if self.multivector_dimensions is None:
-            multivector = "no projector: multi-vectors are refused"
-        digest_state = {None: "not compared", True: "matches the weights", False: "DOES NOT MATCH"}
         lines = [f"{self.path}: {_KINDS[self.kind]}"]
-        if self.dimensions is not None:
+        if variant := self.variant:
+            multivector = f"{variant.multivector_dimensions} dimensions"
+            if variant.multivector_dimensions is None:
+                multivector = "no projector: multi-vectors are refused"
             lines += [
-                f"  task         {self.task or 'unknown: the worker takes it from WORKER_TASK'}",
-                f"  dtype        {self.dtype}, {self.dimensions} dimensions",
+                f"  task         {variant.task or 'unknown: the worker takes it from WORKER_TASK'}",
+                f"  dtype        {self.dtype}, {variant.dimensions} dimensions",
                 f"  multi-vector {multivector}",
-                f"  source       {self.source} (revision {self.revision or 'unknown'})",
+                f"  source       {variant.source} (revision {variant.revision or 'unknown'})",
             ]
         if self.digest is not None:
-            lines.append(f"  digest       {self.digest} ({digest_state[self.digest_matches]})")
+            lines.append(f"  digest       {self.digest} ({_DIGEST_STATES[self.digest_matches]})")
         lines.append("  can be served" if self.servable else f"  cannot be served: {self.why_not}")
         return "\n".join(lines)
 
 
-def verify(path: Path, *, full: bool, progress: Callable[[str, int], Advance]) -> Report:
+def verify(path: Path, *, full: bool, progress: Progress) -> Report:
     """Inspect a folder; with `full` also read its weights. Does not raise for a damaged folder."""
-    variant: Variant | None = None
-    why_not, digest, matches = None, None, None
+    variant, why_not = None, None
+    tensors: list[Tensor] = []
+    computed = None
     try:
         variant = read_variant(path)
-        digest = variant.digest
     except CheckpointError as error:
         why_not = str(error)
     try:
-        if full and has_weights(path):
-            tensors = [tensor for shard in read_shards(path).values() for tensor in shard]
-            advance = progress("reading the weights", sum(tensor.nbytes for tensor in tensors))
-            computed = weights_digest(tensors, advance)
-            matches = None if digest is None else computed == digest
-            digest = digest or computed
+        tensors = read_tensors(path) if has_weights(path) else []
+        computed = weights_digest(tensors, progress) if full and tensors else None
     except CheckpointError as error:
         why_not = why_not or str(error)
+    recorded = variant.digest if variant else None
+    matches = computed == recorded if computed and recorded else None
     if matches is False:
         why_not = f"its weights do not match {layout.VARIANT}; merge again"
-    return Report(
-        path=str(path),
-        kind=kind_of(path),
-        task=variant.task if variant else None,
-        dtype=variant.dtype if variant else _dtype(path),
-        dimensions=variant.dimensions if variant else None,
-        multivector_dimensions=variant.multivector_dimensions if variant else None,
-        source=variant.source if variant else None,
-        revision=variant.revision if variant else None,
-        digest=digest,
-        digest_matches=matches,
-        servable=why_not is None,
-        why_not=why_not,
-    )
-
-
-def _dtype(path: Path) -> str | None:
-    try:
-        shards = read_shards(path) if has_weights(path) else {}
-    except CheckpointError:
-        return None
-    names = {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for shard in shards.values() for tensor in shard}
-    return "/".join(sorted(names)) or None
+    dtypes = {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for tensor in tensors}
+    dtype = variant.dtype if variant else "/".join(sorted(dtypes)) or None
+    return Report(path, identify(path)[0], variant, dtype, recorded or computed, matches, why_not)

@@ -15,20 +15,29 @@ import numpy as np
 from workers.checkpoints import layout
 from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
 from workers.checkpoints.configs import write_small_files
-from workers.checkpoints.digest import Advance, WeightsDigest, files_digest, source_files
-from workers.checkpoints.floats import LARGEST, decode, encode
+from workers.checkpoints.folders import load_json, whole_folder, write_json
 from workers.checkpoints.hub import Source
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, ITEM_BYTES, Tensor, load_json, read_shards
+from workers.checkpoints.shards import (
+    DTYPE_NAMES,
+    ITEM_BYTES,
+    LARGEST,
+    Spec,
+    Tensor,
+    decode,
+    encode,
+    read_shards,
+    write_index,
+    write_shard,
+)
+from workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
 from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
-from workers.checkpoints.writing import ShardWriter, Spec, whole_folder, write_index, write_json
 from workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: a few arrays of 4 MiB each."""
 
-Progress = Callable[[str, int], Advance]
-"""Starts a progress bar with a title and its total in bytes."""
+_PROJECTOR = f"{layout.PROJECTOR}.weight"
 
 
 def merge(
@@ -61,96 +70,80 @@ def merge(
     if not isinstance(layers, int):
         raise CheckpointError(f"{folder / layout.CONFIG} has no num_hidden_layers")
     adapters = read_adapters(folder, base, layers, tasks)
-    files = source_files(folder)
-    total = sum(path.stat().st_size for path in files)
-    digest = files_digest(folder, files, progress("reading the source", total))
-
-    merging = _Merge(source, digest, shards, read_rule(folder), float32)
+    specs = {
+        name: [Spec(tensor.name, "F32" if float32 else tensor.dtype, tensor.shape) for tensor in tensors]
+        for name, tensors in shards.items()
+    }
+    record = _record(source, source_digest(folder, progress), read_rule(folder), specs)
     missing = []
     for task in tasks:
         if (out / task).exists() and not force:
-            merging.check_existing(out / task)
+            _check_existing(out / task, record)
             say(f"{out / task} exists already, with this source and dtype: nothing to do")
         else:
             missing.append(task)
-    _check_space(out, merging.nbytes * len(missing))
+    nbytes = sum(spec.nbytes for shard in specs.values() for spec in shard)
+    _check_space(out, nbytes * len(missing))
     for task in missing:
+        weights = WeightsDigest()
+        advance = progress(f"merging {task}", nbytes)
         with whole_folder(out / task, replace=force) as partial:
-            digest = merging.write(partial, task, adapters[task], progress(f"merging {task}", merging.nbytes))
-        say(f"{out / task}: {merging.nbytes / 1e6:,.1f} MB, digest {digest[:16]}")
+            for name, shard in specs.items():
+                blocks = _shard(shards[name], shard, adapters[task], weights, advance)
+                write_shard(partial / name, shard, blocks)
+            write_index(partial, specs)
+            digest = weights.hexdigest()
+            tied = "lm_head.weight" not in {tensor.name for tensor in base}
+            write_small_files(folder, partial, record.dtype, record.multivector_dimensions, tied=tied)
+            its = msgspec.structs.replace(record, task=task, digest=digest)
+            write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
+        say(f"{out / task}: {nbytes / 1e6:,.1f} MB, digest {digest[:16]}")
 
 
-class _Merge:
-    def __init__(
-        self,
-        source: Source,
-        source_digest: str,
-        shards: Mapping[str, list[Tensor]],
-        rule: Rule,
-        float32: bool,
-    ) -> None:
-        self._source, self._source_digest, self._shards, self._rule = source, source_digest, shards, rule
-        self._specs = {
-            name: [Spec(t.name, "F32" if float32 else t.dtype, t.shape) for t in tensors]
-            for name, tensors in shards.items()
-        }
-        self._by_name = {spec.name: spec for specs in self._specs.values() for spec in specs}
-        self.nbytes = sum(spec.nbytes for spec in self._by_name.values())
-        projector = self._by_name[f"{layout.PROJECTOR}.weight"]
-        self._dtype = DTYPE_NAMES[projector.dtype]
-        self._multivector_dimensions, self._dimensions = projector.shape
+def _record(source: Source, digest: str, rule: Rule, specs: Mapping[str, list[Spec]]) -> Record:
+    """The record of the variants of this merge; task and digest are placeholders."""
+    [projector] = [spec for shard in specs.values() for spec in shard if spec.name == _PROJECTOR]
+    return Record(
+        format=FORMAT,
+        task="retrieval",
+        source=source.name,
+        revision=source.revision,
+        source_digest=digest,
+        digest="",
+        r=rule.r,
+        alpha=rule.lora_alpha,
+        dtype=DTYPE_NAMES[projector.dtype],
+        projector=True,
+        dimensions=projector.shape[1],
+        multivector_dimensions=projector.shape[0],
+    )
 
-    def check_existing(self, folder: Path) -> None:
-        """Raise `CheckpointError` unless `folder` is what this merge would write."""
-        why = ""
-        try:
-            read_variant(folder)
-            record = read_record(folder)
-            if record.source_digest != self._source_digest:
-                why = "was merged from another source"
-            elif record.dtype != self._dtype:
-                why = f"is {record.dtype}, not {self._dtype}"
-        except CheckpointError as error:
-            why = f"is damaged ({error})"
-        if why:
-            raise CheckpointError(f"{folder} exists and {why}. Replace it with --force")
 
-    def write(self, target: Path, task: PoolName, adapters: dict[str, Adapter], advance: Advance) -> str:
-        """Write the files of a variant. Returns the digest of its weights."""
-        digest = WeightsDigest()
-        for name, tensors in self._shards.items():
-            with ShardWriter(target / name, self._specs[name]) as writer:
-                for tensor in tensors:
-                    dtype = self._by_name[tensor.name].dtype
-                    digest.begin(tensor.name, dtype, tensor.shape)
-                    for block in _merged(tensor, adapters.get(tensor.name), dtype):
-                        writer.write(block)
-                        digest.update(block)
-                        advance(len(block))
-        write_index(target, self._specs)
-        write_small_files(
-            self._source.folder,
-            target,
-            dtype=self._dtype,
-            projector=self._multivector_dimensions,
-            tied="lm_head.weight" not in self._by_name,
-        )
-        record = Record(
-            format=FORMAT,
-            task=task,
-            source=self._source.name,
-            revision=self._source.revision,
-            source_digest=self._source_digest,
-            digest=digest.hexdigest(),
-            r=self._rule.r,
-            alpha=self._rule.alpha,
-            dtype=self._dtype,
-            projector=True,
-            dimensions=self._dimensions,
-            multivector_dimensions=self._multivector_dimensions,
-        )
-        write_json(target / layout.VARIANT, msgspec.to_builtins(record))
-        return record.digest
+def _check_existing(folder: Path, wanted: Record) -> None:
+    """Raise `CheckpointError` unless `folder` is what this merge would write."""
+    why = ""
+    try:
+        read_variant(folder)
+        record = read_record(folder)
+        if record.source_digest != wanted.source_digest:
+            why = "was merged from another source"
+        elif record.dtype != wanted.dtype:
+            why = f"is {record.dtype}, not {wanted.dtype}"
+    except CheckpointError as error:
+        why = f"is damaged ({error})"
+    if why:
+        raise CheckpointError(f"{folder} exists and {why}. Replace it with --force")
+
+
+def _shard(
+    tensors: Sequence[Tensor],
+    specs: Sequence[Spec],
+    adapters: Mapping[str, Adapter],
+    digest: WeightsDigest,
+    advance: Advance,
+) -> Iterator[bytes]:
+    for tensor, spec in zip(tensors, specs, strict=True):
+        yield from digest.watch(spec, _merged(tensor, adapters.get(tensor.name), spec.dtype), advance)
 
 
 def _merged(tensor: Tensor, adapter: Adapter | None, dtype: str) -> Iterator[bytes]:
@@ -177,9 +170,7 @@ def _merged(tensor: Tensor, adapter: Adapter | None, dtype: str) -> Iterator[byt
 
 
 def _check_space(out: Path, needed: int) -> None:
-    there = out.absolute()
-    while not there.exists():
-        there = there.parent
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise CheckpointError(

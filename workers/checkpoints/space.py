@@ -1,4 +1,9 @@
-"""Vector space: the identity of a worker's vectors. Does not import torch or vllm.
+"""Identities: digests of weights and of merge sources, and the vector space. Does not import torch or vllm.
+
+The digest of weights is the SHA-256 of one line per tensor, sorted by name: `<name> <dtype> <shape,
+comma-separated> <SHA-256 of its bytes>\\n`. It does not depend on the shards, and covers neither config nor
+tokenizer. The digest of a source is the SHA-256 of `<path> <SHA-256 of the file>\\n` over the files that a
+merge reads.
 
 Only vectors of one space can be compared with each other. A space is a digest over everything that determines
 a vector: weights, dtype, quantization, tokenizer, the configs of model and image processor, and pooling.
@@ -7,13 +12,13 @@ a vector: weights, dtype, quantization, tokenizer, the configs of model and imag
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from workers.checkpoints import layout
-from workers.checkpoints.digest import Advance, files_digest, weights_digest
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import has_weights, load_json, read_shards
+from workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
 
 # Increase it when our own code changes vectors: prompts, pooling, image decoding.
 POOLING = "mean-1"
@@ -22,31 +27,88 @@ POOLING = "mean-1"
 _COSMETIC = frozenset({"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 # Hexadecimal digits; two spaces do not collide by chance.
 _DIGITS = 16
+BLOCK_BYTES = 1 << 24
 
 logger = logging.getLogger(__name__)
 
+Advance = Callable[[int], object]
+"""Called with the number of bytes processed since its last call."""
 
-def log_reading(title: str, nbytes: int) -> Advance:
-    """Log that `nbytes` are going to be read."""
+Progress = Callable[[str, int], Advance]
+"""Starts a progress bar with a title and its total in bytes."""
+
+
+class WeightsDigest:
+    """Digests tensors in any order."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[str, str]] = []
+
+    def watch(self, tensor: Spec | Tensor, blocks: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
+        """Pass on all bytes of a tensor, and add them to the digest."""
+        data = hashlib.sha256()
+        for block in blocks:
+            data.update(block)
+            yield block
+            advance(len(block))
+        shape = ",".join(map(str, tensor.shape))
+        self._lines.append((tensor.name, f"{tensor.name} {tensor.dtype} {shape} {data.hexdigest()}\n"))
+
+    def hexdigest(self) -> str:
+        """The digest of all tensors so far."""
+        return hashlib.sha256("".join(line for _, line in sorted(self._lines)).encode()).hexdigest()
+
+
+def weights_digest(tensors: list[Tensor], progress: Progress) -> str:
+    """The digest of weights on disk, read in blocks."""
+    advance = progress("reading the weights", sum(tensor.nbytes for tensor in tensors))
+    digest = WeightsDigest()
+    for tensor in tensors:
+        for _ in digest.watch(tensor, tensor.blocks(BLOCK_BYTES), advance):
+            pass
+    return digest.hexdigest()
+
+
+def source_digest(folder: Path, progress: Progress) -> str:
+    """The digest of the files of an upstream layout that determine the result of a merge."""
+    names = [
+        layout.CONFIG,
+        layout.PREPROCESSOR,
+        *layout.TOKENIZER_FILES,
+        layout.ADAPTER_CONFIG,
+        layout.ADAPTER_WEIGHTS,
+        *read_shards(folder),
+    ]
+    return files_digest(folder, [name for name in names if (folder / name).exists()], progress)
+
+
+def files_digest(folder: Path, names: list[str], progress: Progress) -> str:
+    """The digest of whole files in a folder."""
+    advance = progress("reading the files", sum((folder / name).stat().st_size for name in names))
+    whole = hashlib.sha256()
+    for name in names:
+        data = hashlib.sha256()
+        with (folder / name).open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                data.update(block)
+                advance(len(block))
+        whole.update(f"{name} {data.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _log_reading(title: str, nbytes: int) -> Advance:
     logger.info("%s (%.1f GB) for the digest of the vector space", title, nbytes / 1e9)
     return lambda done: None
 
 
-def vector_space(
-    folder: Path,
-    weights: str | None,
-    *,
-    dtype: str,
-    quantization: str | None,
-    progress: Callable[[str, int], Advance] = log_reading,
-) -> str:
+def vector_space(folder: Path, weights: str | None, *, dtype: str, quantization: str | None) -> str:
     """The vector space of a served folder: 16 hexadecimal digits.
 
-    `weights` is the digest of the weights from `variant.json`. Without it the weights are read, and
-    `progress` is called with a title and their size. Raises `CheckpointError` for unreadable files.
+    `weights` is the digest of the weights from `variant.json`; without it the weights are read. Raises
+    `CheckpointError` for unreadable files.
     """
     parts = {
-        "weights": weights or _read_weights(folder, progress),
+        "weights": weights or _read_weights(folder),
         "dtype": dtype,
         "quantization": quantization,
         "pooling": POOLING,
@@ -58,15 +120,13 @@ def vector_space(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def _read_weights(folder: Path, progress: Callable[[str, int], Advance]) -> str:
-    title = "reading the weights"
+def _read_weights(folder: Path) -> str:
     if has_weights(folder):
-        tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
-        return weights_digest(tensors, progress(title, sum(tensor.nbytes for tensor in tensors)))
+        return weights_digest(read_tensors(folder), _log_reading)
     # Weights in another format than safetensors.
-    if not (files := sorted(folder.glob("*.bin"))):
+    if not (files := sorted(file.name for file in folder.glob("*.bin"))):
         raise CheckpointError(f"{folder} has no weights; fetch it again")
-    return files_digest(folder, files, progress(title, sum(file.stat().st_size for file in files)))
+    return files_digest(folder, files, _log_reading)
 
 
 def _computing(config: object) -> object:

@@ -8,18 +8,21 @@ from typing import Any, Literal
 import msgspec
 
 from workers.checkpoints import layout
+from workers.checkpoints.folders import load_json
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, load_json, read_shards
+from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from workers.shared.contract import PoolName
 
 FORMAT = 1
 """Version of `variant.json` and of the layout of a variant."""
 
+_EMBEDDING = "embed_tokens.weight"
+
 Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`variant.json`. `digest` is of the merged weights, `source_digest` of the source (`digest.py`).
+    """`variant.json`. `digest` is of the merged weights, `source_digest` of the source (`space.py`).
 
     `source` is the source's folder or Hugging Face id, `revision` its commit if known.
     """
@@ -58,29 +61,36 @@ class Variant:
     positions: int | None
 
 
-def kind_of(path: Path) -> Kind:
-    """What a folder seems to be, by the names of its files. `read_variant` checks it."""
+def identify(path: Path) -> tuple[Kind, str]:
+    """What a folder seems to be by its small files, and why it cannot be served ("" if it seems it can)."""
     if not path.is_dir():
-        return "not a checkpoint"
+        return "not a checkpoint", "is not a folder; use the folder of a variant, as `merge` writes it"
     if layout.is_partial(path.resolve().name):
-        return "incomplete"
+        return "incomplete", "is left from an unfinished merge; merge again"
     if (path / layout.VARIANT).exists():
-        return "variant"
-    if not (path / layout.CONFIG).exists():
-        return "incomplete" if has_weights(path) else "not a checkpoint"
-    if (path / layout.ADAPTER_WEIGHTS).exists():
-        return "upstream" if has_weights(path) else "incomplete"
+        return "variant", ""
+    other = "is not a checkpoint of jina-embeddings-v4; use the folder of a variant, as `merge` writes it"
+    if not (path / layout.CONFIG).exists() and not has_weights(path):
+        return "not a checkpoint", other
     try:
         config = load_json(path / layout.CONFIG)
-        if config.get("model_type") != layout.MODEL_TYPE:
-            return "not a checkpoint"
+        adapters = (path / layout.ADAPTER_WEIGHTS).exists()
+        if not adapters and config.get("model_type") != layout.MODEL_TYPE:
+            return "not a checkpoint", other
         if not has_weights(path):
-            return "incomplete"
-        named = {tensor.name for tensors in read_shards(path).values() for tensor in tensors}
-    except CheckpointError:
-        return "incomplete"
-    # With a projector but without adapters it is the bare base, which would give wrong vectors.
-    return "incomplete" if f"{layout.PROJECTOR}.weight" in named else "official"
+            return "incomplete", "has no weights; fetch or merge it again"
+        if adapters:
+            merge = f"python -m workers.checkpoints merge {path} OUT"
+            return "upstream", f"is not merged; merge it first: `{merge}`, then serve OUT/<task>"
+        names = {tensor.name for tensor in read_tensors(path)}
+    except CheckpointError as error:
+        return "incomplete", f"is incomplete: {error}; fetch or merge it again"
+    if layout.ARCHITECTURE in config.get("architectures", []):
+        return "incomplete", f"has no {layout.VARIANT}; merge again"
+    # The bare base would give wrong vectors.
+    if f"{layout.PROJECTOR}.weight" in names:
+        return "incomplete", f"is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"
+    return "official", ""
 
 
 def read_variant(path: Path) -> Variant:
@@ -89,25 +99,17 @@ def read_variant(path: Path) -> Variant:
     Does not read the weights; `python -m workers.checkpoints verify --full` does. Raises `CheckpointError`
     for a folder that must not be served.
     """
-    kind = kind_of(path)
-    if kind == "not a checkpoint":
-        what = "is not a checkpoint of jina-embeddings-v4" if path.is_dir() else "is not a folder"
-        raise CheckpointError(f"{path} {what}; use the folder of a variant, as `merge` writes it")
-    if kind == "upstream":
-        raise CheckpointError(
-            f"{path} holds a base and adapters that are not merged; merge them first: "
-            f"`python -m workers.checkpoints merge {path} OUT`, then serve OUT/<task>"
-        )
-    if kind == "incomplete" and layout.is_partial(path.resolve().name):
-        raise CheckpointError(f"{path} is left from an unfinished merge; merge again")
-    if kind == "incomplete":
-        raise CheckpointError(f"{path} is incomplete: {_what_is_missing(path)}")
+    kind, why_not = identify(path)
+    if why_not:
+        raise CheckpointError(f"{path} {why_not}")
     config = load_json(path / layout.CONFIG)
-    tensors = {tensor.name: tensor for shard in read_shards(path).values() for tensor in shard}
+    tensors = {tensor.name: tensor for tensor in read_tensors(path)}
     for name in (layout.TOKENIZER, layout.PREPROCESSOR):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
-    embedding = _embedding(path, tensors)
+    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(_EMBEDDING)), None)
+    if embedding is None:
+        raise CheckpointError(f"{path} has no {_EMBEDDING} among its weights; fetch or merge it again")
     if embedding.shape[-1:] != (dimensions,):
         raise CheckpointError(
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
@@ -161,39 +163,20 @@ def _checked_record(
             f"{path / layout.CONFIG} names the architectures {config.get('architectures')} "
             f"instead of {layout.ARCHITECTURE}; merge again"
         )
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    width = record.multivector_dimensions
     expected = {
-        f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
-        f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
+        f"{layout.PROJECTOR}.weight": (width, record.dimensions),
+        f"{layout.PROJECTOR}.bias": (width,),
         embedding.name: (embedding.shape[0], record.dimensions),
     }
     for name, shape in expected.items():
-        if shapes.get(name) != shape:
+        found = tensors[name].shape if name in tensors else None
+        if found != shape:
             raise CheckpointError(
-                f"{name} has the shape {shapes.get(name)} instead of {list(shape)}, which "
-                f"{path / layout.VARIANT} says; merge again"
+                f"{path / layout.VARIANT} says that {name} has the shape {shape}, it is {found}; merge again"
             )
     if DTYPE_NAMES.get(embedding.dtype) != record.dtype:
         raise CheckpointError(
             f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )
     return record
-
-
-def _embedding(path: Path, tensors: dict[str, Tensor]) -> Tensor:
-    for name, tensor in tensors.items():
-        if name.endswith("embed_tokens.weight"):
-            return tensor
-    raise CheckpointError(f"{path} has no token embeddings among its weights; fetch or merge it again")
-
-
-def _what_is_missing(path: Path) -> str:
-    if not (path / layout.CONFIG).exists():
-        return f"it has no {layout.CONFIG}; fetch or merge it again"
-    config = load_json(path / layout.CONFIG)
-    if not has_weights(path):
-        return "it has no weights; fetch or merge it again"
-    if layout.ARCHITECTURE in config.get("architectures", []):
-        return f"it has no {layout.VARIANT}; merge again"
-    read_shards(path)
-    return f"it is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"

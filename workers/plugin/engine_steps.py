@@ -71,11 +71,12 @@ class _Pacer:
         chunked = scheduler.scheduler_config.enable_chunked_prefill
         self._limit = StepLimit(scheduler.max_num_scheduled_tokens) if chunked else None
         # vLLM may schedule a step while the previous one still runs.
-        self._scheduled: deque[float] = deque()
+        self._begun: deque[float] = deque()
         self._done = 0.0
 
     def before(self, scheduler: Any) -> None:
-        """Set the limits of the next step."""
+        """Set the limits of the next step, and note its start."""
+        self._begun.append(time.monotonic())
         if self._limit is None:
             return
         scheduler.max_num_scheduled_tokens = self._limit.tokens
@@ -88,14 +89,10 @@ class _Pacer:
             max(1, self._limit.tokens // shares) if urgent and shares > 1 else 0
         )
 
-    def scheduled(self) -> None:
-        """Note the start of a step."""
-        self._scheduled.append(time.monotonic())
-
     def finished(self, tokens: int) -> None:
-        """Count and measure the oldest scheduled step."""
+        """Count and measure the oldest step that has begun."""
         now = time.monotonic()
-        began = max(self._scheduled.popleft(), self._done)
+        began = max(self._begun.popleft(), self._done)
         self._done = now
         if tokens:
             if self._counter is not None:
@@ -109,11 +106,8 @@ def install(scheduler_class: Any) -> None:
     schedule, update = scheduler_class.schedule, scheduler_class.update_from_output
 
     def paced_schedule(scheduler: Any, *arguments: Any, **options: Any) -> Any:
-        pacer = _pacer_of(scheduler)
-        pacer.before(scheduler)
-        output = schedule(scheduler, *arguments, **options)
-        pacer.scheduled()
-        return output
+        _pacer_of(scheduler).before(scheduler)
+        return schedule(scheduler, *arguments, **options)
 
     def counted_update(scheduler: Any, scheduler_output: Any, *arguments: Any, **options: Any) -> Any:
         _pacer_of(scheduler).finished(scheduler_output.total_num_scheduled_tokens)

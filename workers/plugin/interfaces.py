@@ -1,12 +1,8 @@
 """Private interfaces of vLLM that the worker uses, and the versions they were tested with.
 
-vLLM may change them in any release. Before a new version is allowed in pyproject.toml, the test that calls
-`missing` has to pass with it, and then the tests with a real engine.
+vLLM may change them in any release. Before a new version is allowed in pyproject.toml,
+`tests/unit/workers/test_interfaces.py` has to pass with it, and then the tests with a real engine.
 """
-
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 
 TESTED = ("0.25.1", "0.32.0")
 
@@ -24,7 +20,7 @@ NAMES = {
     "vllm.v1.engine.output_processor": ("OutputProcessor.add_request(queue)", "RequestOutputCollector.put"),
     "vllm.v1.engine.core_client": ("AsyncMPClient.add_request_async", "AsyncMPClient.call_utility_async"),
     "vllm.v1.executor.uniproc_executor": ("UniProcExecutor",),
-    # workers/plugin/add_batch.py: adds a method to the engine, which takes many requests at once.
+    # workers/plugin/__init__.py: adds a method to the engine, which takes many requests at once.
     "vllm.v1.engine": (
         "EngineCoreRequest(request_id,external_req_id,prompt_token_ids,mm_features,sampling_params)",
         "EngineCoreRequest(pooling_params,arrival_time,lora_request,cache_salt,data_parallel_rank,priority)",
@@ -74,36 +70,3 @@ NAMES = {
     ),
 }
 """Module -> `name`, `Class.attribute` or `function(parameter,...)`."""
-
-
-def missing(expected: Mapping[str, Sequence[str]] = NAMES) -> list[str]:
-    """The `expected` names that the installed vLLM lacks. Imports vLLM's engine and model."""
-    return [
-        f"{module}.{name}"
-        for module, names in expected.items()
-        for name in names
-        if not _exists(module, name)
-    ]
-
-
-def _exists(module: str, name: str) -> bool:
-    path, _, parameters = name.removesuffix(")").partition("(")
-    owner, _, attribute = path.partition(".")
-    try:
-        found = getattr(import_module(module), owner)
-        if attribute and not hasattr(found, attribute):
-            # Set in __init__, or declared without a default.
-            return attribute in _declared(found)
-        found = getattr(found, attribute) if attribute else found
-        signature = inspect.signature(found).parameters if parameters else {}
-    except (ImportError, AttributeError):
-        return False
-    return all(parameter in signature for parameter in parameters.split(",") if parameter)
-
-
-def _declared(owner: type) -> Iterator[str]:
-    """Annotations of a class and its bases, and the attributes that their `__init__` sets."""
-    for base in owner.__mro__:
-        yield from vars(base).get("__annotations__", {})
-        code = getattr(vars(base).get("__init__"), "__code__", None)
-        yield from code.co_names if code else ()

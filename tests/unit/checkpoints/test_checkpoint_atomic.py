@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from workers.checkpoints.folders import whole_folder
 from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import kind_of, read_variant
-from workers.checkpoints.writing import whole_folder
+from workers.checkpoints.variant import identify, read_variant
 
 # Reports and waits to be killed.
 STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
 PATCHES = {
-    "in the middle of a shard": "from workers.checkpoints.writing import ShardWriter as W; write = W.write\n"
-    "def stop(self, data):\n    write(self, data[: len(data) // 2]); self._file.flush(); {stop}\n"
-    "W.write = stop",
+    "in the middle of a shard": "from workers.checkpoints import merge\n"
+    "def stop(*_):\n    yield bytes(1 << 20); {stop}\n"
+    "merge._shard = stop",
     "before the rename": "import os\ndef stop(handle): {stop}\nos.fsync = stop",
 }
 
@@ -46,7 +46,7 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     [left] = tmp_path.iterdir()
     assert any(path.stat().st_size for path in left.iterdir())
     assert (left / "variant.json").exists() == (where == "before the rename")
-    assert kind_of(left) == "incomplete"
+    assert identify(left)[0] == "incomplete"
     with pytest.raises(CheckpointError, match="unfinished merge"):
         read_variant(left)
     assert run("verify", left)[0] == 1

@@ -2,41 +2,36 @@
 
 from hashlib import sha256
 
-from workers.checkpoints.digest import WeightsDigest, weights_digest
-from workers.checkpoints.shards import read_shards
-from workers.checkpoints.writing import ShardWriter, Spec, write_index
+import pytest
+
+from workers.checkpoints.shards import Spec, read_tensors, write_index, write_shard
+from workers.checkpoints.space import WeightsDigest, weights_digest
 
 TENSORS = [
     (Spec("b", "F32", (2, 1)), b"12345678"),
     (Spec("a", "BF16", (2,)), b"abcd"),
     (Spec("c", "F16", ()), b"zz"),
 ]
-LINES = (
+DIGEST = sha256(
     f"a BF16 2 {sha256(b'abcd').hexdigest()}\n"
     f"b F32 2,1 {sha256(b'12345678').hexdigest()}\n"
-    f"c F16  {sha256(b'zz').hexdigest()}\n"
-)
+    f"c F16  {sha256(b'zz').hexdigest()}\n".encode()
+).hexdigest()
 
 
-def test_digest_is_as_documented():
-    for tensors in (TENSORS, TENSORS[::-1]):
-        digest = WeightsDigest()
-        for spec, data in tensors:
-            digest.begin(*spec)
-            digest.update(data[:1])
-            digest.update(data[1:])
-        assert digest.hexdigest() == sha256(LINES.encode()).hexdigest()
+@pytest.mark.parametrize("tensors", [TENSORS, TENSORS[::-1]])
+def test_digest_is_as_documented(tensors):
+    digest, done = WeightsDigest(), []
+    for spec, data in tensors:
+        assert b"".join(digest.watch(spec, [data[:1], data[1:]], done.append)) == data
+    assert digest.hexdigest() == DIGEST
+    assert sum(done) == 14
 
 
-def test_digest_ignores_shards(tmp_path):
-    for name, shards in [("one", [TENSORS]), ("three", [[tensor] for tensor in TENSORS])]:
-        folder = tmp_path / name
-        folder.mkdir()
-        files = {f"model-{number}.safetensors": shard for number, shard in enumerate(shards)}
-        for file, shard in files.items():
-            with ShardWriter(folder / file, [spec for spec, _ in shard]) as writer:
-                for _, data in shard:
-                    writer.write(data)
-        write_index(folder, {file: [spec for spec, _ in shard] for file, shard in files.items()})
-        tensors = [tensor for shard in read_shards(folder).values() for tensor in shard]
-        assert weights_digest(tensors, lambda done: None) == sha256(LINES.encode()).hexdigest()
+@pytest.mark.parametrize("shards", [[TENSORS], [[tensor] for tensor in TENSORS]])
+def test_digest_ignores_shards(tmp_path, shards):
+    files = {f"model-{number}.safetensors": shard for number, shard in enumerate(shards)}
+    for file, shard in files.items():
+        write_shard(tmp_path / file, [spec for spec, _ in shard], [data for _, data in shard])
+    write_index(tmp_path, {file: [spec for spec, _ in shard] for file, shard in files.items()})
+    assert weights_digest(read_tensors(tmp_path), lambda *_: lambda _: None) == DIGEST

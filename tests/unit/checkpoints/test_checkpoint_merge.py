@@ -3,11 +3,11 @@
 import json
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from workers.checkpoints import merge
 from workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
@@ -108,16 +108,6 @@ def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
     assert all(torch.equal(found[rename(name)], tensor) for name, tensor in old.items())
 
 
-def test_single_file_source(upstream, run, weights, merged, tmp_path):
-    from safetensors.torch import save_file
-
-    save_file(upstream.base(), upstream.path / "model.safetensors")
-    for file in [*upstream.path.glob("model-*"), upstream.path / "model.safetensors.index.json"]:
-        file.unlink()
-    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
-    assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
-
-
 def test_blocks_do_not_change_weights(data, run, weights, merged, tmp_path, monkeypatch):
     # 256 columns: three rows at a time, and the last block shorter; 640 x 256 is copied in pieces too.
     monkeypatch.setattr(merge, "BLOCK_VALUES", 3 * 256 + 10)
@@ -139,96 +129,81 @@ def test_nested_text_config_merges_alike(upstream, run, tmp_path):
     assert found["text_config"].keys() == text - {"torch_dtype"}
 
 
-def test_config_is_ready_for_vllm(upstream, run, tmp_path):
-    remote = {"AutoModel": "modeling_jina_embeddings_v4.JinaEmbeddingsV4Model"}
-    upstream.change_json("config.json", auto_map=remote)
-    upstream.change_json("preprocessor_config.json", auto_map=remote, max_pixels=12_845_056)
-    upstream.change_json(
-        "tokenizer_config.json", auto_map=remote, processor_class="JinaEmbeddingsV4Processor"
-    )
-    assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
-    config, processor, tokenizer = (
-        json.loads((tmp_path / "code" / name).read_text())
-        for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json")
-    )
-    assert config["architectures"] == [ARCHITECTURE]
-    assert config["model_type"] == "qwen2_5_vl"
-    assert (config["torch_dtype"], config["tie_word_embeddings"]) == ("bfloat16", True)
-    assert config["rope_scaling"]["mrope_section"] == [4, 6, 6]
-    assert (processor["min_pixels"], processor["max_pixels"]) == (3136, 602112)
-    assert processor["processor_class"] == tokenizer["processor_class"] == "Qwen2_5_VLProcessor"
-    assert not any("auto_map" in part for part in (config, processor, tokenizer))
-    assert (tmp_path / "code" / "tokenizer.json").read_bytes() == (
-        upstream.path / "tokenizer.json"
-    ).read_bytes()
-
-
-def test_record_names_the_source(upstream, run, tmp_path):
-    upstream.change_adapter_config(lora_alpha=64)
-    assert run("merge", upstream.path, tmp_path, "--task", "text-matching")[0] == 0
-    variant = read_variant(tmp_path / "text-matching")
-    record = read_record(tmp_path / "text-matching")
-    assert (record.task, record.r, record.alpha) == ("text-matching", 32, 64)
-    assert (variant.dtype, variant.dimensions, variant.multivector_dimensions) == ("bfloat16", 256, 128)
-    assert (variant.source, variant.revision) == (str(upstream.path), None)
-
-
-def test_hub_id_is_fetched_at_revision(data, run, tmp_path, monkeypatch):
-    import huggingface_hub
-
-    asked = []
-
-    def snapshot_download(repository, revision, allow_patterns):
-        asked.append((repository, revision))
-        return shutil.copytree(data, tmp_path / "snapshots" / revision)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out", "--task", "code")[0] == 0
-    revision = "853c867b65b749f3c3c72a06868140d842e04f06"
-    assert asked == [("jinaai/jina-embeddings-v4", revision)]
-    variant = read_variant(tmp_path / "out" / "code")
-    assert (variant.source, variant.revision) == ("jinaai/jina-embeddings-v4", revision)
-
-
-def test_digest_depends_only_on_weights(upstream, run, merged, tmp_path):
-    upstream.change_json("config.json", note="another config")
+def test_single_file_source(upstream, run, merged, tmp_path):
+    save_file(upstream.base(), upstream.path / "model.safetensors")
+    for file in [*upstream.path.glob("model-*"), upstream.path / "model.safetensors.index.json"]:
+        file.unlink()
     assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
     assert len({read_variant(merged / task).digest for task in POOLS}) == 3
 
 
-def test_same_output_is_kept(upstream, run, tmp_path):
-    assert run("merge", upstream.path, tmp_path / "out")[0] == 0
-    before = {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*")}
-    status, out, _ = run("merge", upstream.path, tmp_path / "out")
-    assert status == 0
-    assert out.count("nothing to do") == 3
-    assert {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*")} == before
+def test_config_is_ready_for_vllm(upstream, run, tmp_path):
+    remote = {"AutoModel": "modeling_jina_embeddings_v4.JinaEmbeddingsV4Model"}
+    names = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+    for name in names:
+        upstream.change_json(name, auto_map=remote, processor_class="JinaEmbeddingsV4Processor")
+    upstream.change_json("preprocessor_config.json", max_pixels=12_845_056)
+    assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
+    config, processor, tokenizer = (json.loads((tmp_path / "code" / name).read_text()) for name in names)
+    assert config["architectures"] == [ARCHITECTURE]
+    assert (config["model_type"], config["torch_dtype"]) == ("qwen2_5_vl", "bfloat16")
+    assert config["tie_word_embeddings"]
+    assert config["rope_scaling"]["mrope_section"] == [4, 6, 6]
+    assert (processor["min_pixels"], processor["max_pixels"]) == (3136, 602112)
+    assert processor["processor_class"] == tokenizer["processor_class"] == "Qwen2_5_VLProcessor"
+    assert not any("auto_map" in part for part in (config, processor, tokenizer))
 
 
-@pytest.mark.parametrize("what", ["source", "dtype", "cut short"])
-def test_other_output_needs_force(upstream, run, weights, tmp_path, what):
-    options = ["merge", upstream.path, tmp_path / "out", "--task", "code"]
-    assert run(*options)[0] == 0
-    if what == "source":
-        upstream.change_adapters(
-            lambda tensors: tensors[adapter_key("layers.0.mlp.up_proj", "B", "code")].neg_()
-        )
-    elif what == "dtype":
-        options += ["--dtype", "float32"]
-    else:
-        shard = tmp_path / "out" / "code" / "model-00001-of-00002.safetensors"
-        shard.write_bytes(shard.read_bytes()[:-1])
-    before = read_all(tmp_path / "out")
-    status, _, error = run(*options)
-    assert status == 1
-    assert "--force" in error
-    assert read_all(tmp_path / "out") == before
-    assert run(*options, "--force")[0] == 0
-    assert read_all(tmp_path / "out") != before
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["code"]
-    read_variant(tmp_path / "out" / "code")
+def test_hub_id_is_fetched_and_recorded(upstream, run, tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(repository, revision, allow_patterns):
+        asked.append((repository, revision))
+        return shutil.copytree(upstream.path, tmp_path / "snapshots" / revision)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    upstream.change_adapter_config(lora_alpha=64)
+    assert run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out", "--task", "code")[0] == 0
+    revision = "853c867b65b749f3c3c72a06868140d842e04f06"
+    assert asked == [("jinaai/jina-embeddings-v4", revision)]
+    variant, record = read_variant(tmp_path / "out" / "code"), read_record(tmp_path / "out" / "code")
+    assert (variant.source, variant.revision) == ("jinaai/jina-embeddings-v4", revision)
+    assert (variant.dtype, variant.dimensions, variant.multivector_dimensions) == ("bfloat16", 256, 128)
+    assert (record.task, record.r, record.alpha) == ("code", 32, 64)
 
 
 def read_all(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_same_output_is_kept(data, run, tmp_path):
+    assert run("merge", data, tmp_path)[0] == 0
+    before = read_all(tmp_path)
+    status, out, _ = run("merge", data, tmp_path)
+    assert (status, out.count("nothing to do")) == (0, 3)
+    assert read_all(tmp_path) == before
+
+
+@pytest.mark.parametrize("what", ["source", "dtype", "cut short"])
+def test_other_output_needs_force(upstream, run, tmp_path, what):
+    out = tmp_path / "out"
+    options = ["merge", upstream.path, out, "--task", "code"]
+    assert run(*options)[0] == 0
+    if what == "source":
+        upstream.change_adapters(lambda its: its[adapter_key("layers.0.mlp.up_proj", "B", "code")].neg_())
+    elif what == "dtype":
+        options += ["--dtype", "float32"]
+    else:
+        shard = out / "code" / "model-00001-of-00002.safetensors"
+        shard.write_bytes(shard.read_bytes()[:-1])
+    before = read_all(out)
+    status, _, error = run(*options)
+    assert status == 1
+    assert "--force" in error
+    assert read_all(out) == before
+    assert run(*options, "--force")[0] == 0
+    assert read_all(out) != before
+    assert [path.name for path in out.iterdir()] == ["code"]
+    read_variant(out / "code")

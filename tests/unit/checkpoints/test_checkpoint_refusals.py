@@ -25,25 +25,7 @@ def refused(upstream, run, tmp_path):
 
 UP = adapter_key("layers.1.mlp.up_proj", "A", "code")
 DOWN = adapter_key("layers.0.mlp.down_proj", "B", "retrieval")
-
-
-def test_missing_modules_are_all_named(upstream, refused):
-    keys = [adapter_key(f"layers.{n}.self_attn.q_proj", half, "code") for n in (0, 1) for half in ("A", "B")]
-    upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in keys])
-    error = refused()
-    assert all(f"missing: {key}" in error for key in keys)
-    assert error.count("missing: ") == 4
-
-
-def test_missing_projector_is_named(upstream, refused):
-    keys = [adapter_key("multi_vector_projector", half, "retrieval") for half in ("A", "B")]
-    upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in keys])
-    assert all(f"missing: {key}" in refused() for key in keys)
-
-
-def test_half_adapter_is_named(upstream, refused):
-    upstream.change_adapters(lambda tensors: tensors.pop(UP))
-    assert f"missing, without its other half: {UP}" in refused("--task", "retrieval")
+MISSING = ("layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj", "multi_vector_projector")
 
 
 @pytest.mark.parametrize(
@@ -110,11 +92,6 @@ def test_non_finite_values_are_refused(upstream, refused, value):
     assert "model.layers.1.mlp.up_proj.weight" in refused("--task", "code")
 
 
-def test_base_without_a_module_is_refused(upstream, refused):
-    upstream.change_json("config.json", num_hidden_layers=3)
-    assert "layers.2.self_attn.q_proj" in refused()
-
-
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
 def test_quantized_base_is_refused(upstream, refused, dtype):
     file = upstream.path / "model-00002-of-00002.safetensors"
@@ -143,36 +120,37 @@ def test_damaged_sources_are_refused(upstream, refused, name, how):
     assert name.split("/")[-1] in refused()
 
 
-def test_merged_source_is_refused(merged, run, tmp_path):
-    status, _, error = run("merge", merged / "code", tmp_path / "out")
-    assert status == 1
-    assert "merged already" in error
-
-
 def test_full_disk_is_detected_first(refused, monkeypatch):
     monkeypatch.setattr(merge.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
     assert "MB" in refused()
 
 
-def test_unreachable_hub_says_what_to_do(run, tmp_path, monkeypatch):
-    import huggingface_hub
-
+@pytest.mark.parametrize(
+    ("source", "says"), [("/no/such/folder", "neither"), ("a/b/c", "neither"), ("org/model", "hf download")]
+)
+def test_missing_source_says_what_to_do(run, tmp_path, monkeypatch, source, says):
     def unreachable(*_, **__):
         raise OSError("no route")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    status, _, error = run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out")
-    assert status == 1
-    assert "no route" in error
-    assert "hf download jinaai/jina-embeddings-v4 --revision 853c867b" in error
-
-
-@pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "a/b/c"])
-def test_missing_path_is_not_fetched(run, tmp_path, source):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     status, _, error = run("merge", source, tmp_path / "out")
     assert status == 1
-    assert "neither a folder nor a Hugging Face id" in error
+    assert says in error
 
 
-def test_revision_of_folder_is_refused(refused):
+def test_wrong_kinds_of_source_are_refused(merged, run, refused, tmp_path):
     assert "revision" in refused("--revision", "main")
+    status, _, error = run("merge", merged / "code", tmp_path / "out")
+    assert status == 1
+    assert "merged already" in error
+
+
+def test_missing_keys_are_all_named(upstream, refused):
+    halves = [adapter_key(module, half, "code") for module in MISSING for half in ("A", "B")]
+    upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in (*halves, DOWN)])
+    error = refused()
+    assert all(f"missing: {key}" in error for key in halves)
+    assert f"missing, without its other half: {DOWN}" in error
+    assert error.count("\n  missing") == len(halves) + 1
+    upstream.change_json("config.json", num_hidden_layers=3)
+    assert "layers.2.self_attn.q_proj" in refused()

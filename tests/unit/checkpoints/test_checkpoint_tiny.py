@@ -1,17 +1,14 @@
 """Tiny checkpoints have the upstream layout, real shapes and vectors that differ."""
 
-import hashlib
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from workers.checkpoints.__main__ import main
-from workers.checkpoints.tokenizer import SPECIAL_TOKENS
-from workers.checkpoints.variant import kind_of, read_variant
+from workers.checkpoints.variant import identify, read_variant
 from workers.shared.contract import POOLS
 
 TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
@@ -31,62 +28,47 @@ def variants(tiny, tmp_path_factory):
     return out
 
 
-def digests(folder):
-    return {
-        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def read_all(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_layout_equals_upstream(tiny, data):
+def test_layout_equals_upstream(tiny, data, weights):
     def names(folder):
-        return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        return {name for name in paths if not name.startswith(("reference", "README", "model-"))}
 
-    assert kind_of(tiny) == "upstream"
-    layout = {name for name in names(data) if not name.startswith(("reference", "README", "model-"))}
-    assert {name for name in names(tiny) if not name.startswith("model-")} == layout
+    assert identify(tiny)[0] == "upstream"
+    assert names(tiny) == names(data)
+    assert weights(tiny).keys() == weights(data).keys()
+    assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()
     assert len(list(tiny.glob("model-*.safetensors"))) == 3
     assert sum(path.stat().st_size for path in tiny.rglob("*")) < 100e6
 
 
-def test_tensor_names_equal_upstream(tiny, data, weights):
-    assert weights(tiny).keys() == weights(data).keys()
-    assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()
-
-
-def test_config_has_real_shapes(tiny):
+def test_shapes_are_real(tiny, variants):
     config = json.loads((tiny / "config.json").read_text())
-    assert (config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]) == (
-        2048,
-        16,
-        2,
-    )
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (16, 2)
     assert config["rope_scaling"]["mrope_section"] == [16, 24, 24]
-
-
-def test_variant_has_all_dimensions(variants):
     for task in POOLS:
         variant = read_variant(variants / task)
         assert (variant.dimensions, variant.multivector_dimensions, variant.dtype) == (2048, 128, "bfloat16")
 
 
-def test_seed_determines_the_bytes(tmp_path):
+def test_seed_determines_the_bytes(tmp_path, run):
     for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
-        command = [sys.executable, "-m", "workers.checkpoints", "tiny", "--nano", "--seed", str(seed)]
-        subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
-    first, second, other = (digests(tmp_path / name) for name in "abc")
+        assert run("tiny", "--nano", "--seed", seed, tmp_path / name)[0] == 0
+    first, second, other = (read_all(tmp_path / name) for name in "abc")
     assert first == second
-    changed = {str(path) for path, digest in first.items() if other[path] != digest}
-    assert changed == {str(path) for path in first if path.suffix == ".safetensors"}
+    changed = {path.name for path in first if other[path] != first[path]}
+    assert changed == {path.name for path in first if path.suffix == ".safetensors"}
 
 
-def test_existing_folder_is_kept(tiny, run):
-    before = digests(tiny)
-    status, _, error = run("tiny", tiny, "--nano")
+def test_existing_folder_is_kept(tmp_path, run):
+    (tmp_path / "file").touch()
+    status, _, error = run("tiny", tmp_path, "--nano")
     assert status == 1
     assert "exists" in error
-    assert digests(tiny) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_tokens_are_plausible(tiny):
@@ -104,8 +86,6 @@ def test_tokens_are_plausible(tiny):
 
 @pytest.mark.parametrize("size", ["tiny", "nano"])
 def test_transformers_vectors_differ(variants, tmp_path, size):
-    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
-
     if size == "nano":
         assert main(["tiny", "--nano", str(tmp_path / "nano")]) == 0
         assert main(["merge", str(tmp_path / "nano"), str(tmp_path)]) == 0
@@ -132,25 +112,16 @@ def test_transformers_vectors_differ(variants, tmp_path, size):
 
 
 def test_special_tokens_match_config(tiny, variants):
-    from transformers import AutoConfig, AutoProcessor
-
     config = AutoConfig.from_pretrained(variants / "code")
     processor = AutoProcessor.from_pretrained(variants / "code")
     tokenizer = processor.tokenizer
-    assert [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(
-        range(len(tokenizer) - len(SPECIAL_TOKENS), len(tokenizer))
-    )
+    # As in the published tokenizer, they follow all other ids.
+    special = json.loads((tiny / "added_tokens.json").read_text())
+    assert sorted(special.values()) == list(range(len(tokenizer) - len(special), len(tokenizer)))
+    assert tokenizer.convert_tokens_to_ids(list(special)) == list(special.values())
     assert config.image_token_id == tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert config.vision_start_token_id == tokenizer.convert_tokens_to_ids("<|vision_start|>")
     assert config.vision_end_token_id == tokenizer.convert_tokens_to_ids("<|vision_end|>")
     assert len(tokenizer) <= config.get_text_config().vocab_size
     assert tokenizer.pad_token == "<|endoftext|>"
     assert processor.image_processor.size["longest_edge"] == 602112
-
-
-def test_vllm_reads_the_config(variants):
-    config_module = pytest.importorskip("vllm.transformers_utils.config")
-    config = config_module.get_config(str(variants / "code"), trust_remote_code=False)
-    assert config.architectures == ["TriptychEmbeddings"]
-    assert config_module.uses_mrope(config)
-    assert config.get_text_config().rope_parameters["rope_theta"] == 1e6

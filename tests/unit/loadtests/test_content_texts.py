@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from loadtests.content.corpus import LANGUAGES, NAME, Corpus, made_up_name, probe
-from workers.checkpoints.tokenizer import build_tokenizer
+from workers.checkpoints.tiny import FILES
 
 ROOT = Path(__file__).parents[3]
 EVERY = dict.fromkeys(LANGUAGES, 1.0)
@@ -32,7 +32,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return build_tokenizer()
+    return Tokenizer.from_file(str(FILES / "tokenizer.json"))
 
 
 def texts(corpus: Corpus, count: int, tokens: int) -> list[str]:

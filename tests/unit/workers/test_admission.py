@@ -89,14 +89,6 @@ def test_room_is_reserved_in_order(admission: Admission) -> None:
     refused(admission, "b", 50)
 
 
-def test_used_reservation_is_gone(admission: Admission) -> None:
-    stay = enter(admission, "a", 100)
-    refused(admission, "b", 50)
-    admission.leave(stay)
-    enter(admission, "b", 50)
-    enter(admission, "c", 50)
-
-
 def test_reservation_expires(admission: Admission, clock: Clock) -> None:
     stay = enter(admission, "a", 100)
     seconds = refused(admission, "gone", 50)

@@ -83,22 +83,15 @@ async def test_pair_padding_and_truncation_are_disabled(tmp_path: Path, engine: 
     assert [len(tokens) == CONTEXT for tokens in expected[:2]] == [False, True]
 
 
-async def test_best_window_scores(tmp_path: Path, engine: Engine) -> None:
+@pytest.mark.parametrize(("length", "cut"), [(2 * CONTEXT, None), ((WINDOWS + 1) * CONTEXT, 0)])
+async def test_best_window_scores(tmp_path: Path, engine: Engine, length: int, cut: int | None) -> None:
     write_bert(tmp_path)
-    [vector] = await vectors(tmp_path, "x" * (2 * CONTEXT))
+    [vector] = await vectors(tmp_path, "x" * length)
     count = len(engine.read)
     assert 2 <= count <= WINDOWS
     assert torch.frombuffer(bytearray(vector.data), dtype=torch.float32).tolist() == [count]
-    assert vector.tokens == sum(map(len, engine.read))
-    assert vector.cut is None
-
-
-async def test_windows_are_bounded(tmp_path: Path, engine: Engine) -> None:
-    write_bert(tmp_path)
-    [vector] = await vectors(tmp_path, "x" * (WINDOWS + 1) * CONTEXT)
-    assert vector.cut == 0
-    assert len(engine.read) == WINDOWS
-    assert vector.tokens <= BOUND
+    assert vector.tokens == sum(map(len, engine.read)) <= BOUND
+    assert vector.cut == cut
 
 
 class Counting:
@@ -166,14 +159,6 @@ async def test_only_bert_gets_token_types(
     assert engine.extra == [{"compressed_token_type_ids": begin} if token_types else None]
 
 
-def test_roberta_has_one_token_type(tmp_path: Path) -> None:
-    write_published(tmp_path)
-    tokenizer = WindowTokenizer(Tokenizer.from_file(str(tmp_path / TOKENIZER)), CONTEXT, BOUND)
-    windows = tokenizer.windows("y", "x" * 2 * CONTEXT)
-    assert len(windows.token_ids) > 1
-    assert windows.second_segment is None
-
-
 @pytest.mark.parametrize("positions", [1026, 514])
 def test_roberta_positions_start_after_padding(tmp_path: Path, positions: int) -> None:
     config = published_config() | {"max_position_embeddings": positions}
@@ -195,28 +180,6 @@ def test_published_config_is_rewritten(tmp_path: Path, engine: Engine) -> None:
     gc.collect()
     assert not folder.exists()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_rewritten_config_is_removed_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_published(tmp_path)
-    seen: list[Path] = []
-
-    def fail(args: dict[str, Any]) -> Engine:
-        seen.append(Path(args["hf_config_path"]))
-        assert seen[0].is_dir()
-        raise RuntimeError("no engine")
-
-    monkeypatch.setattr(cross_encoder, "Engine", fail)
-    with pytest.raises(RuntimeError, match="no engine"):
-        CrossEncoder(tmp_path, WorkerSettings(model="m", task="rerank"))
-    gc.collect()
-    assert not seen[0].exists()
-
-
-def test_native_config_is_kept(tmp_path: Path, engine: Engine) -> None:
-    write_bert(tmp_path)
-    CrossEncoder(tmp_path, WorkerSettings(model="m", task="rerank"))
-    assert "hf_config_path" not in engine.args
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import vllm.engine.arg_utils
 from vllm import PoolingParams
 from vllm.utils.system_utils import get_mp_context
 from vllm.v1.engine import EngineCoreRequest
-from vllm.v1.engine.core import EngineCore, EngineCoreProc
+from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from workers.plugin.add_batch import ADD_BATCH, add_batch, install
+from workers.plugin import ADD_BATCH, add_batch
 from workers.vllm_engine import Engine
 
 
@@ -79,10 +79,3 @@ def test_unreadable_request_adds_none() -> None:
     with pytest.raises(Exception, match="array"):
         add_batch(engine, message)
     assert not engine.added
-
-
-def test_install_adds_new_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(EngineCore, ADD_BATCH, raising=False)
-    assert not hasattr(EngineCoreProc, ADD_BATCH)
-    install(EngineCore)
-    assert getattr(EngineCoreProc, ADD_BATCH) is add_batch

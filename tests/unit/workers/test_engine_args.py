@@ -3,14 +3,11 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from vllm.config import CacheConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
-from vllm.v1.worker.utils import request_memory
 
 from tests.integration.conftest import UPSTREAM
 from workers.checkpoints.__main__ import main as checkpoints
@@ -108,13 +105,3 @@ def test_given_cache_size_needs_no_gpu_share(
     args = common_args(WorkerSettings(model="m", **given))
     assert args.get("gpu_memory_utilization") == share
     assert args.get("kv_cache_memory_bytes") == (2 << 30 if given else None)
-
-
-def test_vllm_accepts_that_share_on_full_gpu() -> None:
-    """Other engines use 70 of 80 GB."""
-    snapshot: Any = SimpleNamespace(total_memory=80e9, free_memory=10e9, device_="cuda:0")
-    cache: Any = SimpleNamespace(gpu_memory_utilization=0.01)
-    assert request_memory(snapshot, cache) == 0.8e9
-    cache.gpu_memory_utilization = CacheConfig().gpu_memory_utilization
-    with pytest.raises(ValueError, match="Free memory"):
-        request_memory(snapshot, cache)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from vllm.multimodal.image import normalize_image
 
@@ -41,6 +43,17 @@ def halves(data: bytes) -> tuple[Any, Any]:
 
 def near(colour: tuple[int, int, int], within: int = 12) -> Any:
     return pytest.approx(colour, abs=within)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, packed: bytes, depth: int = 8, kind: int = 2) -> bytes:
+    """A PNG whose pixels need not fit its size."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -79,24 +92,20 @@ def test_alpha_is_dropped(form: str, alpha: int) -> None:
 @pytest.mark.parametrize("colours", [2, 16, 256])
 def test_palette_becomes_rgb(colours: int) -> None:
     image = picture().quantize(colours)
-    assert image.mode == "P"
     assert halves(saved(image, "PNG")) == (near(RED), near(BLUE))
     assert halves(saved(image, "PNG", transparency=0)) == (near(RED), near(BLUE))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1"])
 def test_grey_becomes_rgb(mode: str) -> None:
-    image = Image.new("L", (64, 32), 0)
-    image.paste(255, (32, 0, 64, 32))
+    image = Image.linear_gradient("L").rotate(90).point(lambda value: 255 * (value > 127))
     assert halves(saved(image.convert(mode), "PNG")) == ((0, 0, 0), (255, 255, 255))
 
 
-@pytest.mark.parametrize("grey", [0, 1, 64, 128, 254, 255])
+@pytest.mark.parametrize("grey", [0, 1, 128, 255])
 def test_16_bit_grey_is_scaled(grey: int) -> None:
     pixels = np.full((32, 64), grey << 8 | 0x80, np.uint16)
-    data = saved(Image.fromarray(pixels), "PNG")
-    assert Image.open(io.BytesIO(data)).mode.startswith("I")
-    assert halves(data) == ((grey,) * 3, (grey,) * 3)
+    assert halves(saved(Image.fromarray(pixels), "PNG")) == ((grey,) * 3, (grey,) * 3)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -106,50 +115,34 @@ def test_16_bit_channels_are_scaled(kind: int, channels: int) -> None:
     assert decode_image(data).getpixel((0, 0)) == near((0x43,) * 3, 1)
 
 
-@pytest.mark.parametrize("options", [{}, {"quality": 95}])
-def test_cmyk_becomes_rgb(options: dict[str, Any]) -> None:
-    data = saved(picture("CMYK"), "JPEG", **options)
-    assert Image.open(io.BytesIO(data)).mode == "CMYK"
-    assert halves(data) == (near(RED, 30), near(BLUE, 30))
+def test_cmyk_becomes_rgb() -> None:
+    assert halves(saved(picture("CMYK"), "JPEG", quality=95)) == (near(RED, 30), near(BLUE, 30))
 
 
-def turned(form: str, orientation: int) -> bytes:
-    """A picture with an EXIF orientation."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(
-        form, {}
-    )
-    return saved(picture(), form, exif=exif.tobytes(), **options)
-
-
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_ignored(form: str, orientation: int) -> None:
-    data = turned(form, orientation)
-    assert decode_image(data).size == (64, 32)
-    assert halves(data) == (near(RED), near(BLUE))
-
-
 @pytest.mark.parametrize(
-    "data",
+    ("form", "options"),
     [
-        *(turned(form, 6) for form in ("JPEG", "PNG", "WEBP")),
-        saved(picture(), "WEBP", lossless=True, xmp=XMP),
+        ("JPEG", {"quality": 95, "subsampling": 0, "exif": EXIF.tobytes()}),
+        ("PNG", {"exif": EXIF.tobytes()}),
+        ("WEBP", {"lossless": True, "exif": EXIF.tobytes()}),
+        ("WEBP", {"lossless": True, "xmp": XMP}),
     ],
-    ids=["JPEG", "PNG", "WEBP", "XMP"],
 )
-def test_vllm_does_not_rotate(data: bytes) -> None:
+def test_orientation_is_ignored(form: str, options: dict[str, Any]) -> None:
     """vLLM rotates an image that still has metadata."""
+    data = saved(picture(), form, **options)
+    assert halves(data) == (near(RED), near(BLUE))
     assert normalize_image(Image.open(io.BytesIO(data))).size == (32, 64)
     assert normalize_image(decode_image(data)).size == (64, 32)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (200, 1), (1, 200), (2000, 10), (3, 599)])
+@pytest.mark.parametrize("size", [(1, 1), (200, 1), (3, 599)])
 def test_extreme_sizes_are_taken(form: str, size: tuple[int, int]) -> None:
     assert decode_image(saved(picture(size=size), form)).size == size
 
@@ -158,17 +151,6 @@ def test_extreme_sizes_are_taken(form: str, size: tuple[int, int]) -> None:
 def test_aspect_ratio_is_limited(size: tuple[int, int]) -> None:
     with pytest.raises(ItemError, match=f"{size[0]}x{size[1]}"):
         decode_image(saved(picture(size=size), "PNG"))
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """One chunk of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(width: int, height: int, packed: bytes, depth: int = 8, kind: int = 2) -> bytes:
-    """A PNG whose pixels need not fit its size."""
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [10_001, 13_500, 40_000, 2**31 - 1])
@@ -193,14 +175,19 @@ def test_bomb_in_text_chunk_is_refused() -> None:
         decode_image(whole[:33] + chunk(b"zTXt", b"a\0\0" + bomb) + whole[33:])
 
 
-@pytest.mark.filterwarnings("ignore:Invalid APNG")
-@pytest.mark.parametrize("name", [b"iCCP", b"pHYs", b"gAMA", b"sRGB", b"zTXt", b"iTXt", b"acTL", b"tRNS"])
-@pytest.mark.parametrize("end", [33, -12], ids=["before", "after"])
-@pytest.mark.parametrize("content", [b"", b"\0", b"a\0\1", bytes(26)])
-def test_invalid_chunk_is_skipped_or_refused(name: bytes, end: int, content: bytes) -> None:
-    whole = saved(picture(), "PNG")
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=200, deadline=None)
+@given(
+    form=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]),
+    at=st.integers(0, 400),
+    junk=st.binary(max_size=40)
+    | st.sampled_from([b"iCCP", b"zTXt", b"acTL", b"tRNS"]).map(lambda n: chunk(n, b"a")),
+    lost=st.integers(0, 400),
+)
+def test_broken_file_is_refused_or_decoded(form: str, at: int, junk: bytes, lost: int) -> None:
+    whole = saved(picture(size=(16, 16)), form)
     with suppress(ItemError):
-        assert decode_image(whole[:end] + chunk(name, content) + whole[end:]).size == (64, 32)
+        assert decode_image(whole[:at] + junk + whole[at + lost :]).mode == "RGB"
 
 
 def test_memory_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,25 +200,16 @@ def test_memory_error_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-def test_truncated_file_is_refused_or_decoded(form: str) -> None:
-    noise = Image.effect_noise((64, 64), 80).convert("RGB")
-    data = saved(noise, form)
+def test_truncated_file_is_refused(form: str) -> None:
+    data = saved(Image.effect_noise((64, 64), 80).convert("RGB"), form)
     with pytest.raises(ItemError):
         decode_image(data[: len(data) // 2])
-    for end in range(0, len(data), 41):
-        with suppress(ItemError):
-            assert decode_image(data[:end]).size == (64, 64)
-
-
-@pytest.mark.parametrize("form", ["BMP", "TIFF", "ICO", "PPM", "TGA", "EPS"])
-def test_other_formats_are_refused(form: str) -> None:
-    with pytest.raises(ItemError, match="PNG, JPEG, WEBP, GIF"):
-        decode_image(saved(picture(), form))
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"%PDF-1.7"]
+    "data",
+    [b"", b"%PDF-1.7", *(saved(picture(), form) for form in ("BMP", "TIFF", "ICO", "PPM", "TGA", "EPS"))],
 )
-def test_no_image_is_refused(data: bytes) -> None:
-    with pytest.raises(ItemError):
+def test_other_formats_are_refused(data: bytes) -> None:
+    with pytest.raises(ItemError, match="PNG, JPEG, WEBP, GIF"):
         decode_image(data)

@@ -54,12 +54,13 @@ async def test_items_and_tokens_are_counted() -> None:
         assert await metric(client, "waiting_items") == 0
 
 
-async def test_waiting_and_refused_are_counted() -> None:
+async def test_busy_worker_is_ready_and_counts() -> None:
     service = FakeService()
     service.gate.clear()
     async with client_of(WorkerApp(service, 2)) as client:
         held = asyncio.create_task(client.post(ENCODE_PATH, content=batch("a", "b")))
         await service.waiting.wait()
+        assert (await client.get(READY_PATH)).status_code == 200
         assert (await client.post(ENCODE_PATH, content=batch("c"))).status_code == 503
         assert await metric(client, "waiting_items") == 2
         assert await metric(client, "refused_batches_total", reason="overloaded") == 1
@@ -108,18 +109,6 @@ async def test_span_is_child_of_routers(monkeypatch: pytest.MonkeyPatch) -> None
     assert collector.services == {"triptych-worker"}
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent)
     assert attributes(span)["triptych.pool"] == "retrieval"
-
-
-async def test_busy_worker_is_ready() -> None:
-    service = FakeService()
-    service.gate.clear()
-    async with client_of(WorkerApp(service, 100)) as client:
-        held = asyncio.create_task(client.post(ENCODE_PATH, content=batch("long")))
-        await service.waiting.wait()
-        async with asyncio.timeout(5):
-            assert (await client.get(READY_PATH)).status_code == 200
-        service.gate.set()
-        await held
 
 
 async def test_progress_follows_engine_steps() -> None:
@@ -204,15 +193,11 @@ async def test_reply_is_cut_when_engine_dies(late: bool, caplog: pytest.LogCaptu
 async def test_engine_death_before_first_frame_is_500() -> None:
     service = FakeService()
     service.fails_after, service.dies = 0, True
-    start, _ = await sent(WorkerApp(service, 100), batch("a", "b"))
+    app = WorkerApp(service, 100)
+    start, _ = await sent(app, batch("a", "b"))
     assert start["status"] == 500
     assert (STATE_HEADER.encode(), DEAD.encode()) in start["headers"]
-
-
-async def test_dead_engine_takes_no_batch() -> None:
-    service = FakeService()
-    service.engine.dead = True
-    async with client_of(WorkerApp(service, 100)) as client:
+    async with client_of(app) as client:
         reply = await client.post(ENCODE_PATH, content=batch("a"))
         assert (reply.status_code, reply.headers[STATE_HEADER]) == (503, DRAINING)
         assert (await client.get(LIVE_PATH)).status_code == 503
@@ -229,19 +214,6 @@ async def test_missing_or_wrong_token_is_401(path: str, header: str | None) -> N
             assert TOKEN not in reply.text
 
 
-async def test_liveness_needs_no_token() -> None:
-    async with client_of(WorkerApp(FakeService(), 8, SecretStr(TOKEN))) as client:
-        assert (await client.get(LIVE_PATH)).status_code == 200
-
-
-@pytest.mark.parametrize("token", [None, SecretStr(TOKEN)])
-async def test_right_token_is_served(token: SecretStr | None) -> None:
-    async with client_of(WorkerApp(FakeService(), 8, token)) as client:
-        client.headers["Authorization"] = f"Bearer {TOKEN}"
-        assert (await client.get(READY_PATH)).status_code == 200
-        assert msgspec.json.decode((await client.get(INFO_PATH)).content)["task"] == "retrieval"
-
-
 @pytest.mark.parametrize(
     "token", ["short", "with a space in it all", "ends in a newline\n", "not-ascii-äöüäöüäöü"]
 )
@@ -251,5 +223,11 @@ def test_invalid_token_is_refused_and_hidden(token: str) -> None:
     assert token not in str(caught.value)
 
 
-def test_settings_hide_token() -> None:
-    assert TOKEN not in repr(WorkerSettings(model="m", token=SecretStr(TOKEN)))
+@pytest.mark.parametrize("token", [None, SecretStr(TOKEN)])
+async def test_right_token_is_served(token: SecretStr | None) -> None:
+    assert TOKEN not in repr(WorkerSettings(model="m", token=token))
+    async with client_of(WorkerApp(FakeService(), 8, token)) as client:
+        assert (await client.get(LIVE_PATH)).status_code == 200
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert (await client.get(READY_PATH)).status_code == 200
+        assert msgspec.json.decode((await client.get(INFO_PATH)).content)["task"] == "retrieval"

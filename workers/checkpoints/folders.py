@@ -1,0 +1,79 @@
+"""JSON files, and folders that appear whole or not at all."""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workers.checkpoints import layout
+from workers.checkpoints.layout import CheckpointError
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file. Raises `CheckpointError`."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object, indented."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
+    """A temporary folder that is renamed to `folder` when the block succeeds.
+
+    Locks the parent folder; other processes wait. Removes what killed processes left of `folder`. Syncs
+    everything to disk before renaming. Raises `CheckpointError` if `folder` exists and `replace` is false.
+    """
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)
+        prefix = layout.partial_prefix(folder.name)
+        _remove(folder.parent, prefix)
+        if folder.exists() and not replace:
+            raise CheckpointError(f"{folder} exists already; remove it or choose another name")
+        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        try:
+            yield partial
+            partial.chmod(0o755)
+            for root, _, names in os.walk(partial):
+                for name in (*names, "."):
+                    _sync(Path(root, name))
+            if folder.exists():
+                folder.rename(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+            partial.rename(folder)
+            os.fsync(parent)
+        finally:
+            _remove(folder.parent, prefix)
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: Path, prefix: str) -> None:
+    for left in parent.iterdir():
+        if left.name.startswith(prefix):
+            shutil.rmtree(left)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
