@@ -41,7 +41,7 @@ bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few 
 	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
-	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s tests/fault/test_soak.py
+	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py
 
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))

@@ -12,20 +12,10 @@ import numpy as np
 import pytest
 
 from loadtests.server_processes import Deployment
+from tests.e2e.conftest import POOL
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
-from workers.checkpoints.__main__ import main as checkpoints
 
 REQUESTS_A_SECOND = 40
-POOL = "retrieval"
-
-
-@pytest.fixture(scope="module")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The nano checkpoint's retrieval variant."""
-    folder = tmp_path_factory.mktemp("nano")
-    assert checkpoints(["tiny", "--nano", str(folder / "upstream")]) == 0
-    assert checkpoints(["merge", str(folder / "upstream"), str(folder), "--task", POOL]) == 0
-    return folder / POOL
 
 
 @contextmanager
