@@ -1,0 +1,110 @@
+"""Causes the faults that the router's alerts are for, and sees them in a real Prometheus.
+
+They are the alerts' expressions. promtool tests how long an alert waits (tests/data/alerts_test.yml).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.server_processes import free_port
+from tests.fakes.process import router_process
+from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.worker import FakeWorker, Mode, fake_workers
+from tests.prometheus import Prometheus, alerts, prometheus
+
+ALERTS = alerts()
+Watched = tuple[RunningRouter, FakeWorker, Prometheus]
+
+
+def job(port: int | None) -> dict[str, Any]:
+    return {"job_name": "triptych-router", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+
+
+@asynccontextmanager
+async def watched(folder: Path, **settings: Any) -> AsyncIterator[Watched]:
+    """A router with one worker, and a Prometheus that scrapes the router and finds nothing wrong."""
+    worker = FakeWorker(dimensions=8)
+    async with (
+        fake_workers(worker),
+        running_router(worker, **settings) as router,
+        prometheus(folder, [job(router.client.base_url.port)]) as watching,
+    ):
+        await watching.until("triptych_router_processes")
+        for expression in ALERTS.values():
+            assert not await watching.query(expression)
+        yield router, worker, watching
+
+
+@asynccontextmanager
+async def repeated(ask: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIterator[None]:
+    """Ask again and again during the block, without waiting for replies."""
+
+    async def forever() -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(ask())
+                await asyncio.sleep(0.01)
+
+    asking = asyncio.create_task(forever())
+    try:
+        yield
+    finally:
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+
+
+async def test_lost_worker_alerts_until_it_returns(tmp_path: Path) -> None:
+    async with watched(tmp_path) as (_, worker, watching):
+        await worker.die()
+        for alert in ("TriptychPoolDown", "TriptychReplicaDown"):
+            await watching.until(ALERTS[alert])
+        await worker.start()
+        for alert in ("TriptychPoolDown", "TriptychReplicaDown"):
+            await watching.until(ALERTS[alert], exists=False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "alert"), [("error", "TriptychErrors"), ("flaky", "TriptychRetries")], ids=["errors", "retries"]
+)
+async def test_failing_worker_alerts(tmp_path: Path, mode: Mode, alert: str) -> None:
+    async with watched(tmp_path) as (router, worker, watching):
+        worker.mode = mode
+        async with repeated(lambda: router.post(input=["a text"])):
+            await watching.until(ALERTS[alert])
+
+
+async def test_full_queue_alerts(tmp_path: Path) -> None:
+    sizes = {"max_items": 4, "max_pdf_pages": 4, "queue_items": 4}
+    async with (
+        watched(tmp_path, **sizes) as (router, worker, watching),
+        repeated(lambda: router.post(input=["one", "two", "three", "four"])),
+    ):
+        worker.mode = "held"
+        await watching.until(ALERTS["TriptychQueueFull"])
+
+
+async def test_unreachable_media_alert(tmp_path: Path) -> None:
+    image = {"image": f"http://127.0.0.1:{free_port()}/a.png"}
+    async with (
+        watched(tmp_path, media_allowed_networks=["127.0.0.0/8"]) as (router, _, watching),
+        repeated(lambda: router.post(input=[image])),
+    ):
+        await watching.until(ALERTS["TriptychMediaFailing"])
+
+
+async def test_dead_router_alerts(tmp_path: Path) -> None:
+    worker = FakeWorker()
+    async with (
+        fake_workers(worker),
+        router_process(worker) as router,
+        prometheus(tmp_path, [job(router.client.base_url.port)]) as watching,
+    ):
+        await watching.until("triptych_router_processes")
+        router.process.kill()
+        await watching.until(ALERTS["TriptychRouterDown"])

@@ -1,0 +1,114 @@
+"""Prometheus as a child process, from PATH or from Debian's package, which is unpacked without root."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from loadtests.server_processes import free_port
+from tests.fakes.hang_guard import hang_guard
+
+ROOT = Path(__file__).parents[1]
+MONITORING = ROOT / "deploy" / "monitoring"
+UNPACKED = ROOT / ".triptych" / "prometheus"
+
+
+def tool(name: str) -> str:
+    """Path of `prometheus` or `promtool`. Skips the test where neither is installed nor can be downloaded."""
+    if found := shutil.which(name):
+        return found
+    path = UNPACKED / "usr" / "bin" / name
+    if not path.exists():
+        _download()
+    return str(path)
+
+
+def _download() -> None:
+    UNPACKED.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=UNPACKED.parent) as folder:
+        try:
+            subprocess.run(["apt-get", "download", "prometheus"], cwd=folder, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs prometheus and promtool on PATH, or apt-get to download them")
+        [package] = Path(folder).glob("*.deb")
+        new = Path(folder) / "new"
+        subprocess.run(["dpkg", "-x", package, new], check=True)
+        if not UNPACKED.exists():
+            new.rename(UNPACKED)
+
+
+def alerts() -> dict[str, str]:
+    """The expression of each alert rule."""
+    [group] = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for rule in group["rules"]}
+
+
+def panels() -> dict[str, list[str]]:
+    """The expressions of each panel of the dashboard."""
+    board = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    return {
+        panel["title"]: [target["expr"] for target in panel["targets"]]
+        for panel in board["panels"]
+        if panel["type"] != "row"
+    }
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series that `expression` has now. Fails if it is invalid."""
+        reply = await self._client.get("/api/v1/query", params={"query": expression})
+        assert reply.status_code == 200, f"{expression}: {reply.text}"
+        found: list[dict[str, Any]] = reply.json()["data"]["result"]
+        return found
+
+    async def until(self, expression: str, *, exists: bool = True) -> None:
+        """Wait until `expression` has a series, or with `exists=False` until it has none."""
+        async with hang_guard():
+            while bool(await self.query(expression)) != exists:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, jobs: Sequence[dict[str, Any]]) -> AsyncIterator[Prometheus]:
+    """Prometheus with the scrape configurations `jobs`, which it scrapes five times a second."""
+    config = folder / "prometheus.yml"
+    config.write_text(yaml.safe_dump({"global": {"scrape_interval": "200ms"}, "scrape_configs": list(jobs)}))
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        tool("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            running = Prometheus(client)
+            async with hang_guard():
+                while not await _is_ready(client):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            yield running
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/-/ready")).status_code == 200
+    except httpx.TransportError:
+        return False
