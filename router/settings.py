@@ -72,6 +72,9 @@ class RouterSettings(StrictSettings):
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
     )
     log_format: LogFormat = Field("plain", description="plain, or json for one JSON object a line.")
+    page: bool = Field(
+        True, description="Serve a page at `/` that shows the pools and a playground for the API."
+    )
     model_aliases: dict[str, dict[str, Task]] = Field(
         default_factory=dict,
         description="Other names of the model that clients may send, each with its task names: "

@@ -10,14 +10,15 @@ from pathlib import Path
 from router.access.keys import Key, KeyRing, KeysError, read_keys
 from router.access.limits import Allowance, Memory, Store
 from router.access.limits_file import LimitsFile
+from router.api.pages import PAGE_PATHS
 from router.http import Request
 from router.settings import RouterSettings
 from workers.shared.strict_settings import SettingsError
 
 log = logging.getLogger(__name__)
 
-# Liveness needs no key.
-OPEN_PATHS = frozenset({"/health", "/live"})
+# Liveness needs no key. The page has no data of its own, and asks for a key.
+OPEN_PATHS = frozenset({"/health", "/live", *PAGE_PATHS})
 RELOAD_SECONDS = 1.0
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from router.access.guard import Guard
 from router.api.cors import Cors
-from router.api.docs import PATHS, docs
 from router.api.embeddings import embeddings
 from router.api.models import model, model_list
 from router.api.openapi import openapi
+from router.api.pages import DOCS_PATHS, PAGE_PATHS, static
 from router.api.rerank import rerank
 from router.api.work import seconds_of
 from router.errors import (
@@ -82,7 +82,8 @@ class App:
             "/metrics": {"GET": self._read_metrics},
             "/targets": {"GET": self._targets},
             "/openapi.json": {"GET": self._openapi},
-            **{path: {"GET": self._docs} for path in PATHS},
+            **{path: {"GET": self._static} for path in DOCS_PATHS},
+            **{path: {"GET": self._static} for path in PAGE_PATHS if settings.page},
         }
         # The routes whose requests wait in a queue.
         self._work = {route.encode(): route for route, methods in self.routes.items() if "POST" in methods}
@@ -225,8 +226,8 @@ class App:
     async def _openapi(self, _: Request) -> Reply:
         return json_reply(200, self._document)
 
-    async def _docs(self, request: Request) -> Reply:
-        return await asyncio.to_thread(docs, request.path)
+    async def _static(self, request: Request) -> Reply:
+        return await asyncio.to_thread(static, request.path)
 
 
 def error_reply(error: RouterError, request_id: bytes) -> Reply:

@@ -29,18 +29,24 @@ async def client(workers: Workers) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_every_page_can_be_read(client: httpx.AsyncClient) -> None:
-    pages = ("/v1/models", f"/v1/models/{MODEL}", "/health", "/live", "/ready", "/targets", "/docs")
-    for path in (*pages, "/metrics", "/openapi.json"):
+    pages = ("/", "/v1/models", f"/v1/models/{MODEL}", "/health", "/live", "/ready", "/targets")
+    for path in (*pages, "/metrics", "/docs", "/openapi.json"):
         for method in ("GET", "HEAD"):
             assert (await client.request(method, path)).status_code == 200, path
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embedding", "/v1/embeddings/", "/metricss", "/docs/x", "/v1/models/"]
+    "path", ["/x", "/v1", "/v1/embedding", "/v1/embeddings/", "/metricss", "/docs/x", "/v1/models/"]
 )
 async def test_unknown_path_returns_404(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(path)
     assert (reply.status_code, reply.json()["code"]) == (404, "NOT_FOUND")
+
+
+async def test_page_can_be_switched_off(workers: Workers) -> None:
+    async with client_of_app(workers, page=False) as client:
+        assert (await client.get("/")).status_code == 404
+        assert (await client.get("/docs")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from router.api.app import App
+from router.api.pages import PAGE_PATHS
 from router.api.plan import MODEL
 from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
 from router.errors import all_errors
@@ -61,7 +62,7 @@ async def test_paths_are_those_served(document: dict[str, Any]) -> None:
         (path.replace("/v1/models/", "/v1/models/{id}") if path.endswith("/") else path, method.lower())
         for path, methods in App(settings).routes.items()
         for method in methods
-        if not path.startswith(("/openapi.json", "/docs"))
+        if path not in PAGE_PATHS and not path.startswith(("/openapi.json", "/docs"))
     }
     documented = {(path, method) for path, methods in document["paths"].items() for method in methods}
     assert documented == served
@@ -144,22 +145,23 @@ async def test_examples_run(client: httpx.AsyncClient, document: dict[str, Any])
             check_reply(document, path, "post", reply)
 
 
-async def test_page_loads_only_own_assets(client: httpx.AsyncClient) -> None:
-    page = await client.get("/docs")
-    links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
-    assert len(links) == 4
-    for link in links:
+@pytest.mark.parametrize(("path", "count"), [("/", 2), ("/docs", 4)])
+async def test_page_loads_only_own_assets(client: httpx.AsyncClient, path: str, count: int) -> None:
+    page = await client.get(path)
+    links = re.findall(r'<(?:script|link)[^>]* (?:src|href)="([^"]*)"', page.text)
+    own = [link for link in links if not link.startswith("data:")]
+    assert len(own) == count
+    for link in own:
         asset = await client.get(page.url.join(link))
         assert asset.status_code == 200
         assert asset.headers["x-content-type-options"] == "nosniff"
-    start = await client.get("/docs/start.js")
-    assert '"openapi.json"' in start.text
-    # Inline scripts would not run under the policy.
-    assert re.findall(r"<script(?! src)|<style", page.text) == []
+    # Inline scripts and styles would not run under the policy.
+    assert re.findall(r"<script(?![^>]* src)|<style| style=| on[a-z]+=", page.text) == []
 
 
-async def test_page_has_a_strict_policy(client: httpx.AsyncClient) -> None:
-    policy = (await client.get("/docs")).headers["content-security-policy"]
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_page_has_a_strict_policy(client: httpx.AsyncClient, path: str) -> None:
+    policy = (await client.get(path)).headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
