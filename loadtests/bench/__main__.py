@@ -8,7 +8,6 @@ the same generated checkpoints, with one thread for each engine.
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,19 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from loadtests.bench.measure import FULL, QUICK, Scale
-from loadtests.bench.rows import Result
-from loadtests.bench.sections import latency, mix, overload, recipe, router_alone, throughput
-from loadtests.bench.sections.section import Section, Setup
+from loadtests.bench.measure import Result
+from loadtests.bench.sections import (
+    FULL,
+    QUICK,
+    Scale,
+    Section,
+    Setup,
+    compared,
+    latency,
+    mix,
+    overload,
+    router_alone,
+)
 from loadtests.bench.servers import Servers
 from loadtests.bench.summary import markdown
 from loadtests.provenance import machine, revision
@@ -27,16 +35,16 @@ from loadtests.provenance import machine, revision
 # Neighbours share engines.
 SECTIONS: dict[str, Section] = {
     "router": router_alone.SECTION,
-    "throughput": throughput.SECTION,
+    "throughput": compared.THROUGHPUT,
     "mix": mix.SECTION,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
-    "recipe-nano": recipe.NANO,
-    "recipe-tiny": recipe.TINY,
+    "recipe-nano": compared.AGAINST_RECIPE_NANO,
+    "recipe-tiny": compared.AGAINST_RECIPE_TINY,
 }
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and no three pools")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
@@ -44,14 +52,21 @@ def main() -> int:
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     names = options.only or [name for name, section in SECTIONS.items() if section.quick or not scale.quick]
-    _allow_many_connections()
+    # An open loop beyond the capacity has thousands of connections.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
     options.out.mkdir(parents=True, exist_ok=True)
     run(names, scale, options.out)
-    results = read_results(options.out)
-    report = markdown(results)
+    paths = {name: options.out / f"{name}.json" for name in SECTIONS}
+    report = markdown(
+        {
+            name: msgspec.json.decode(path.read_bytes(), type=Result)
+            for name, path in paths.items()
+            if path.exists()
+        }
+    )
     (options.out / "benchmarks.md").write_text(report)
     print(report)
-    return 0
 
 
 def run(names: Sequence[str], scale: Scale, out: Path) -> None:
@@ -79,23 +94,8 @@ def run(names: Sequence[str], scale: Scale, out: Path) -> None:
             data = msgspec.json.format(msgspec.json.encode(result), indent=1)
             (out / f"{name}.json").write_bytes(data + b"\n")
     finally:
-        servers.stop()
-
-
-def read_results(out: Path) -> dict[str, Result]:
-    """Results by name, also those of earlier runs."""
-    paths = {name: out / f"{name}.json" for name in SECTIONS}
-    return {
-        name: msgspec.json.decode(path.read_bytes(), type=Result)
-        for name, path in paths.items()
-        if path.exists()
-    }
-
-
-def _allow_many_connections() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
+        servers.start(())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

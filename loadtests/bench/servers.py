@@ -1,23 +1,57 @@
 """The servers of a run. Benchmarks that follow each other share engines."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Router, StockServer, Worker
-from workers.shared.contract import POOLS, PoolName
+from loadtests.server_processes import Process, Router, StockServer, Worker, free_port
+from workers.shared.contract import POOLS, READY_PATH, PoolName
 
 Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
 Size = Literal["nano", "tiny"]
+Server = Worker | StockServer
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
 # On a CPU vLLM runs the model in a second process, and both spin for a second after each step. With three of
 # them, two cores do nothing else: 59 replies/s instead of 454. Our workers run the model in one process too.
 ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
+
+
+class StubWorker(Process):
+    """`python -m loadtests.bench.stub`; it answers batches with `status`."""
+
+    def __init__(self, log: Path, status: int = 200) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(["-m", "loadtests.bench.stub", str(port), str(status)], {}, log)
+
+    def wait_until_ready(self) -> "StubWorker":
+        self.wait_ready(self.url + READY_PATH)
+        return self
+
+
+class VllmRouter(Process):
+    """vLLM's router in Rust (PyPI: vllm-router) in front of a stock server, otherwise with its defaults."""
+
+    def __init__(self, log: Path, server: Server) -> None:
+        if importlib.util.find_spec("vllm_router") is None:
+            raise SystemExit("vllm-router is not installed; run `make dev`")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        argv = ["-m", "vllm_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+        argv += ["--worker-urls", server.url, "--policy", "round_robin"]
+        argv += ["--prometheus-port", str(free_port()), "--log-level", "warning"]
+        super().__init__(argv, {}, log)
+
+    def wait_until_ready(self) -> "VllmRouter":
+        self.wait_ready(self.url + "/health")
+        return self
 
 
 class Engine(NamedTuple):
@@ -28,14 +62,18 @@ class Engine(NamedTuple):
     pool: PoolName = "retrieval"
 
 
+Front = TypeVar("Front", Router, StubWorker, VllmRouter)
+
+
 class Servers:
-    """Starts and stops engines. `folder` holds checkpoints, logs and stock copies."""
+    """Starts and stops servers. `folder` holds checkpoints, logs and stock copies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._started: dict[Engine, Worker | StockServer] = {}
+        self._engines: dict[Engine, Server] = {}
+        self._fronts = ExitStack()
 
-    def checkpoint(self, size: Size, pool: PoolName = "retrieval") -> Path:
+    def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
         """A merged variant of a generated checkpoint; made if missing."""
         folder = self.folder / size
         if not (folder / POOLS[-1]).exists():
@@ -48,41 +86,35 @@ class Servers:
         return folder / pool
 
     def start(self, engines: Iterable[Engine]) -> None:
-        """Start the missing ones of `engines`, and stop all others."""
+        """Start the missing ones of `engines`, and stop all other servers."""
+        self._fronts.close()
         wanted = set(engines)
-        for engine in self._started.keys() - wanted:
-            self._started.pop(engine).kill()
-        missing = sorted(wanted - self._started.keys())
+        for engine in self._engines.keys() - wanted:
+            self._engines.pop(engine).kill()
+        missing = sorted(wanted - self._engines.keys())
         for engine in missing:
-            self._started[engine] = self._start(engine)
+            self._engines[engine] = self._start(engine)
         for engine in tqdm(missing, desc="starting engines", unit="engine", leave=False):
-            self._started[engine].wait_until_ready()
+            self._engines[engine].wait_until_ready()
 
-    def worker(self, size: Size = "nano", pool: PoolName = "retrieval") -> Worker:
-        return cast(Worker, self._started[Engine("worker", size, pool)])
+    def engine(self, kind: Kind, size: Size = "nano", pool: PoolName = "retrieval") -> Server:
+        """A running engine."""
+        return self._engines[Engine(kind, size, pool)]
 
-    def stock(
-        self, size: Size = "nano", pool: PoolName = "retrieval", *, one_process: bool = False
-    ) -> StockServer:
-        kind: Kind = "stock in one process" if one_process else "stock"
-        return cast(StockServer, self._started[Engine(kind, size, pool)])
+    def add(self, server: Front) -> Front:
+        """Wait until `server` is ready. It ends with the benchmark."""
+        self._fronts.callback(server.kill)
+        server.wait_until_ready()
+        return server
 
-    def token_level(self, size: Size = "nano") -> StockServer:
-        return cast(StockServer, self._started[Engine("token-level stock", size)])
+    def router(self, *workers: tuple[PoolName, str], **settings: object) -> Router:
+        """Our router in front of workers, given as pool and address."""
+        return self.add(Router(self.log("router"), workers, **settings))
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def router(self, *workers: tuple[PoolName, str], **settings: object) -> Router:
-        """Start our router in front of workers, given as pool and address. The caller stops it."""
-        return Router(self.log("router"), workers, **settings).wait_until_ready()
-
-    def stop(self) -> None:
-        for process in self._started.values():
-            process.kill()
-        self._started.clear()
-
-    def _start(self, engine: Engine) -> Worker | StockServer:
+    def _start(self, engine: Engine) -> Server:
         checkpoint = self.checkpoint(engine.size, engine.pool)
         log = self.log("-".join(engine).replace(" ", "-"))
         if engine.kind == "worker":

@@ -1,15 +1,20 @@
 """The experiments of docs/SCALE.md: each makes jobs, and each job gives one row of a table."""
 
+import gc
+import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from deploy.ray.config import Autoscaling
-from loadtests.bench.markdown import number
+from loadtests.bench.summary import number
 from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
-from loadtests.simulate.simulation import Outcome, Sample, Setup, Simulation, steady
+from loadtests.simulate.simulation import Sample, Setup, Simulation, percentile, steady, uncertainty
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.
@@ -29,51 +34,69 @@ class Result(NamedTuple):
     """A row by column, and the samples of a run with autoscaling."""
 
     row: dict[str, str | float]
-    samples: list[Sample]
+    samples: Sequence[Sample] = ()
 
 
 Job = Callable[[], Result]
 
 
-def load(seed: int, quick: bool) -> Iterator[Job]:
+def load(quick: bool) -> Iterator[Job]:
     """Latency by load, for 1 to 1,000 replicas."""
     for replicas, routers in ROUTERS.items():
         if quick and replicas > 100:
             continue
-        setup = Setup(profile=GPU, lengths=TEXTS, replicas=replicas, routers=routers, seed=seed)
+        setup = Setup(profile=GPU, lengths=TEXTS, replicas=replicas, routers=routers)
         loads = QUICK_LOADS if quick else LOADS_OF_1000 if replicas == 1000 else LOADS
         yield from (partial(_steady, setup, load, quick) for load in loads)
     for replicas in (1, 10):
-        setup = Setup(profile=NANO, lengths=SHORT, replicas=replicas, seed=seed)
+        setup = Setup(profile=NANO, lengths=SHORT, replicas=replicas)
         yield from (partial(_steady, setup, load, quick) for load in (QUICK_LOADS if quick else LOADS))
 
 
-def routers(seed: int, quick: bool) -> Iterator[Job]:
+def routers(quick: bool) -> Iterator[Job]:
     """Latency of 100 replicas by the number of routers and lanes."""
     for lanes in (4,) if quick else (1, 2, 4):
         for count in (1, 4, 16, 64):
-            setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, lanes=lanes, seed=seed)
+            setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, lanes=lanes)
             yield from (partial(_steady, setup, load, quick) for load in (0.5, 0.8))
 
 
-def started(seed: int, quick: bool) -> Iterator[Job]:
+def started(quick: bool) -> Iterator[Job]:
     """The first seconds of routers that start together and have measured no replica."""
     for count in (1, 16, 64):
-        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, seed=seed, learned=False)
-        yield partial(_first_seconds, setup)
+        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, learned=False)
+        yield partial(_row, setup, 0.5, seconds=5.0, warm_up=0.0)
 
 
-def scaling(seed: int, quick: bool) -> Iterator[Job]:
+def scaling(quick: bool) -> Iterator[Job]:
     """Autoscaling while the load changes."""
-    yield from (partial(_scaled, change, seed) for change in (CHANGES[:1] if quick else CHANGES))
+    yield from (partial(_scaled, change) for change in (CHANGES[:1] if quick else CHANGES))
 
 
-EXPERIMENTS: dict[str, tuple[str, Callable[[int, bool], Iterator[Job]]]] = {
+EXPERIMENTS: dict[str, tuple[str, Callable[[bool], Iterator[Job]]]] = {
     "load": ("Load", load),
     "routers": ("Routers and lanes", routers),
     "started": ("All routers start together: the first 5 s", started),
     "scaling": ("Autoscaling", scaling),
 }
+
+
+def run(names: Sequence[str], quick: bool) -> dict[str, list[Result]]:
+    """The results of each experiment. Runs are spread over all cores."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context, initializer=_set_up) as pool:
+        futures = {name: [pool.submit(job) for job in EXPERIMENTS[name][1](quick)] for name in names}
+        with tqdm(total=sum(map(len, futures.values())), unit="run", disable=None) as bar:
+            for future in (future for its in futures.values() for future in its):
+                future.add_done_callback(lambda _: bar.update())
+            return {name: [future.result() for future in its] for name, its in futures.items()}
+
+
+def _set_up() -> None:
+    # Python's defaults spend half of a run on collecting young objects.
+    gc.set_threshold(200_000, 20, 1000)
+    # The router logs each replica that it finds slow, which happens by chance with this many.
+    logging.getLogger("router").setLevel(logging.ERROR)
 
 
 def _steady(setup: Setup, load: float, quick: bool) -> Result:
@@ -82,29 +105,26 @@ def _steady(setup: Setup, load: float, quick: bool) -> Result:
     full_step = profile.seconds + profile.seconds_per_token * profile.step_tokens
     seconds = min(60.0, max((QUICK_REQUESTS if quick else REQUESTS) / rate, 10 * full_step))
     warm_up = 5 * full_step if setup.replicas >= 1000 else max(1.0, 5 * full_step)
-    return Result(_row(setup, load, steady(setup, load, seconds, warm_up)), [])
+    return _row(setup, load, seconds, warm_up)
 
 
-def _first_seconds(setup: Setup) -> Result:
-    return Result(_row(setup, 0.5, steady(setup, 0.5, seconds=5.0, warm_up=0.0)), [])
-
-
-def _row(setup: Setup, load: float, outcome: Outcome) -> dict[str, str | float]:
-    return {
-        "engine": setup.profile.name,
-        "replicas": setup.replicas,
-        "routers": setup.routers,
-        "lanes": setup.lanes,
-        "load": load,
-        "requests/s": load * setup.capacity * setup.replicas,
-        "p50 ms": 1e3 * outcome.percentile(0.5),
-        "p99 ms": 1e3 * outcome.percentile(0.99),
-        "± ms": 1e3 * outcome.uncertainty(0.99),
-        "% busy": 100 * outcome.busy,
-        "inputs a batch": outcome.items_per_batch,
-        "refused": outcome.refused,
-        "requests": outcome.requests,
-    }
+def _row(setup: Setup, load: float, seconds: float, warm_up: float) -> Result:
+    outcome = steady(setup, load, seconds, warm_up)
+    return Result(
+        {
+            "engine": setup.profile.name,
+            "replicas": setup.replicas,
+            "routers": setup.routers,
+            "lanes": setup.lanes,
+            "load": load,
+            "requests/s": load * setup.capacity * setup.replicas,
+            "p50 ms": 1e3 * percentile(outcome.latency, 0.5),
+            "p99 ms": 1e3 * percentile(outcome.latency, 0.99),
+            "± ms": 1e3 * uncertainty(outcome.latency, 0.99),
+            "% busy": 100 * outcome.busy,
+            "requests": outcome.requests,
+        }
+    )
 
 
 # The load over time, in full replicas.
@@ -134,12 +154,11 @@ CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A run with autoscaling: the settings that differ from the others, and a replica's start in seconds."""
 
     curve: str
-    settings: dict[str, float] = field(default_factory=dict)
+    settings: Mapping[str, float] = {}
     start: float = 60.0
 
 
@@ -167,7 +186,7 @@ CHANGES = [
 ]
 
 
-def _scaled(change: Change, seed: int) -> Result:
+def _scaled(change: Change) -> Result:
     shape, peak, seconds = CURVES[change.curve]
     autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | change.settings)
     setup = Setup(
@@ -177,7 +196,6 @@ def _scaled(change: Change, seed: int) -> Result:
         routers=4,
         autoscaling=autoscaling,
         start_seconds=change.start,
-        seed=seed,
     )
     capacity = setup.capacity
     outcome = Simulation(setup, lambda now: capacity * shape(now), capacity * peak, seconds).run()
@@ -187,10 +205,9 @@ def _scaled(change: Change, seed: int) -> Result:
         "changed": ", ".join(f"{name} {number(value)}" for name, value in change.settings.items()),
         "% late": 100 * outcome.late(SLO_SECONDS),
         "% refused": 100 * (outcome.refused + outcome.expired) / max(1, outcome.requests),
-        "p99 s": outcome.percentile(0.99),
+        "p99 s": percentile(outcome.latency, 0.99),
         "most replicas": max(sample.held for sample in outcome.samples),
         "replica hours": outcome.replica_seconds / 3600,
         "full replicas' hours": sum(shape(float(second)) for second in range(int(seconds))) / 3600,
-        "requests": outcome.requests,
     }
     return Result(row, [sample._replace(rate=sample.rate / capacity) for sample in outcome.samples])
