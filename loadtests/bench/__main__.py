@@ -9,31 +9,19 @@ the same generated checkpoints, with one thread for each engine.
 import argparse
 import resource
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from loadtests.bench.measure import Result
-from loadtests.bench.sections import (
-    FULL,
-    QUICK,
-    Scale,
-    Section,
-    Setup,
-    compared,
-    latency,
-    mix,
-    overload,
-    router_alone,
-)
+from loadtests.bench.sections import FULL, QUICK, Setup, compared, latency, mix, overload, router_alone
 from loadtests.bench.servers import Servers
 from loadtests.bench.summary import markdown
 from loadtests.provenance import machine, revision
 
 # Neighbours share engines.
-SECTIONS: dict[str, Section] = {
+SECTIONS = {
     "router": router_alone.SECTION,
     "throughput": compared.THROUGHPUT,
     "mix": mix.SECTION,
@@ -55,46 +43,39 @@ def main() -> None:
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
-    options.out.mkdir(parents=True, exist_ok=True)
-    run(names, scale, options.out)
-    paths = {name: options.out / f"{name}.json" for name in SECTIONS}
-    report = markdown(
-        {
-            name: msgspec.json.decode(path.read_bytes(), type=Result)
-            for name, path in paths.items()
-            if path.exists()
-        }
-    )
+    work = options.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    servers = Servers(work)
+    files = {name: options.out / f"{name}.json" for name in SECTIONS}
+    try:
+        for name in names:
+            result = run(name, Setup(servers, scale))
+            files[name].write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    finally:
+        servers.start(())
+    found = {name: file.read_bytes() for name, file in files.items() if file.exists()}
+    report = markdown({name: msgspec.json.decode(data, type=Result) for name, data in found.items()})
     (options.out / "benchmarks.md").write_text(report)
     print(report)
 
 
-def run(names: Sequence[str], scale: Scale, out: Path) -> None:
-    """Run benchmarks one after another. Each writes its file."""
-    work = out / "work"
-    work.mkdir(exist_ok=True)
-    servers = Servers(work)
-    try:
-        for name in names:
-            section = SECTIONS[name]
-            print(f"{name}: {section.title}", flush=True)
-            servers.start(section.engines)
-            began, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
-            rows = uvloop.run(section.run(Setup(servers, scale)))
-            result = Result(
-                name=name,
-                title=section.title,
-                quick=scale.quick,
-                began=began,
-                seconds=time.monotonic() - clock,
-                machine=machine(),
-                revision=revision(),
-                rows=rows,
-            )
-            data = msgspec.json.format(msgspec.json.encode(result), indent=1)
-            (out / f"{name}.json").write_bytes(data + b"\n")
-    finally:
-        servers.start(())
+def run(name: str, setup: Setup) -> Result:
+    """Start the engines of a benchmark and run it."""
+    section = SECTIONS[name]
+    print(f"{name}: {section.title}", flush=True)
+    setup.servers.start(section.engines)
+    began, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+    rows = uvloop.run(section.run(setup))
+    return Result(
+        name=name,
+        title=section.title,
+        quick=setup.scale.quick,
+        began=began,
+        seconds=time.monotonic() - clock,
+        machine=machine(),
+        revision=revision(),
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -73,7 +73,7 @@ class Connection:
     """A connection to the host of `url`. It carries one request at a time, and opens again when needed."""
 
     def __init__(self, url: str, patience: float = TIMEOUT_SECONDS) -> None:
-        self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
+        self._address = urlsplit(url)
         self._patience = patience
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._idle_since = 0.0
@@ -86,7 +86,8 @@ class Connection:
             if stale or reader.at_eof() or writer.is_closing():
                 self.close()
         if not self._streams:
-            self._streams = await asyncio.open_connection(self._host, self._port, limit=BUFFER_BYTES)
+            host, port = self._address.hostname, self._address.port
+            self._streams = await asyncio.open_connection(host, port, limit=BUFFER_BYTES)
             self._idle_since = time.monotonic()
         return self._streams
 
@@ -114,17 +115,13 @@ class Connection:
         if length := LENGTH.search(head):
             body = await reader.readexactly(int(length[1]))
         else:
-            body = b"".join([chunk async for chunk in _chunks(reader)])
+            body = b""
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readexactly(2)
         if b"\r\nconnection: close" in head:
             self.close()
         return int(head.split(b" ", 2)[1]), body
-
-
-async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        yield await reader.readexactly(size)
-        await reader.readexactly(2)
-    await reader.readexactly(2)
 
 
 async def closed_loop(url: str, requests: Iterable[Request], connections: int) -> Round:

@@ -21,6 +21,8 @@ TOLERANCE = 1e-5
 
 Groups = Mapping[str, Process]
 """Processes by the name under which their CPU time is counted."""
+Sending = Coroutine[Any, Any, Round]
+"""Requests that are ready, and are sent when this is awaited."""
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -111,7 +113,7 @@ class Trial:
     load: str
     system: str
     processes: Groups
-    prepare: Callable[[int, float], Coroutine[Any, Any, Round]]
+    prepare: Callable[[int, float], Sending]
 
 
 async def interleaved(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -16,42 +16,10 @@ from workers.shared.contract import POOLS, READY_PATH, PoolName
 
 Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
 Size = Literal["nano", "tiny"]
-Server = Worker | StockServer
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
 # On a CPU vLLM runs the model in a second process, and both spin for a second after each step. With three of
 # them, two cores do nothing else: 59 replies/s instead of 454. Our workers run the model in one process too.
 ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
-
-
-class StubWorker(Process):
-    """`python -m loadtests.bench.stub`; it answers batches with `status`."""
-
-    def __init__(self, log: Path, status: int = 200) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        super().__init__(["-m", "loadtests.bench.stub", str(port), str(status)], {}, log)
-
-    def wait_until_ready(self) -> "StubWorker":
-        self.wait_ready(self.url + READY_PATH)
-        return self
-
-
-class VllmRouter(Process):
-    """vLLM's router in Rust (PyPI: vllm-router) in front of a stock server, otherwise with its defaults."""
-
-    def __init__(self, log: Path, server: Server) -> None:
-        if importlib.util.find_spec("vllm_router") is None:
-            raise SystemExit("vllm-router is not installed; run `make dev`")
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        argv = ["-m", "vllm_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--worker-urls", server.url, "--policy", "round_robin"]
-        argv += ["--prometheus-port", str(free_port()), "--log-level", "warning"]
-        super().__init__(argv, {}, log)
-
-    def wait_until_ready(self) -> "VllmRouter":
-        self.wait_ready(self.url + "/health")
-        return self
 
 
 class Engine(NamedTuple):
@@ -62,7 +30,21 @@ class Engine(NamedTuple):
     pool: PoolName = "retrieval"
 
 
-Front = TypeVar("Front", Router, StubWorker, VllmRouter)
+class Module(Process):
+    """`python -m argv` with a free port in place of the word PORT. It answers 200 at the path `ready`."""
+
+    def __init__(self, log: Path, ready: str, *argv: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(["-m", *(argument.replace("PORT", str(port)) for argument in argv)], {}, log)
+        self._ready = ready
+
+    def wait_until_ready(self) -> "Module":
+        self.wait_ready(self.url + self._ready)
+        return self
+
+
+Server = Worker | StockServer | Router | Module
 
 
 class Servers:
@@ -70,8 +52,8 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._engines: dict[Engine, Server] = {}
-        self._fronts = ExitStack()
+        self._engines: dict[Engine, Worker | StockServer] = {}
+        self._others = ExitStack()
 
     def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
         """A merged variant of a generated checkpoint; made if missing."""
@@ -87,7 +69,7 @@ class Servers:
 
     def start(self, engines: Iterable[Engine]) -> None:
         """Start the missing ones of `engines`, and stop all other servers."""
-        self._fronts.close()
+        self._others.close()
         wanted = set(engines)
         for engine in self._engines.keys() - wanted:
             self._engines.pop(engine).kill()
@@ -101,22 +83,35 @@ class Servers:
         """A running engine."""
         return self._engines[Engine(kind, size, pool)]
 
-    def add(self, server: Front) -> Front:
-        """Wait until `server` is ready. It ends with the benchmark."""
-        self._fronts.callback(server.kill)
-        server.wait_until_ready()
-        return server
-
     def router(self, *workers: tuple[PoolName, str], **settings: object) -> Router:
-        """Our router in front of workers, given as pool and address."""
-        return self.add(Router(self.log("router"), workers, **settings))
+        """Start our router in front of workers, given as pool and address. It ends with the benchmark."""
+        router = Router(self._log("router"), workers, **settings)
+        self._others.callback(router.kill)
+        return router.wait_until_ready()
 
-    def log(self, name: str) -> Path:
+    def stub(self, status: int = 200) -> Module:
+        """Start a worker that answers batches with `status` at once."""
+        return self._module("stub", READY_PATH, "loadtests.bench.stub", "PORT", str(status))
+
+    def vllm_router(self, server: Server) -> Module:
+        """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
+        if importlib.util.find_spec("vllm_router") is None:
+            raise SystemExit("vllm-router is not installed; run `make dev`")
+        argv = ["--host", "127.0.0.1", "--port", "PORT", "--prometheus-port", str(free_port())]
+        argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
+        return self._module("vllm-router", "/health", "vllm_router.launch_router", *argv)
+
+    def _module(self, name: str, ready: str, *argv: str) -> Module:
+        module = Module(self._log(name), ready, *argv)
+        self._others.callback(module.kill)
+        return module.wait_until_ready()
+
+    def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _start(self, engine: Engine) -> Server:
+    def _start(self, engine: Engine) -> Worker | StockServer:
         checkpoint = self.checkpoint(engine.size, engine.pool)
-        log = self.log("-".join(engine).replace(" ", "-"))
+        log = self._log("-".join(engine).replace(" ", "-"))
         if engine.kind == "worker":
             return Worker(log, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
         copy = self.folder / "stock" / engine.size / engine.pool

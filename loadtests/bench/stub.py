@@ -13,20 +13,10 @@ import numpy as np
 import uvloop
 from aiohttp import web
 
-from workers.shared.contract import (
-    ENCODE_PATH,
-    INFO_PATH,
-    READY_PATH,
-    SPACE_HEADER,
-    Info,
-    Vector,
-    encode_frame,
-    encode_info,
-    space_header,
-)
+from workers.shared import contract
 
 MOST_ITEMS, TOKENS, DIMENSIONS = 1024, 22, 2048
-INFO = Info(
+INFO = contract.Info(
     task="retrieval",
     model="stub",
     space="0" * 16,
@@ -40,31 +30,27 @@ INFO = Info(
 )
 
 
-class Batch(msgspec.Struct):
-    """The part of a request that the stub reads."""
-
-    items: list[msgspec.Raw]
-
-
 def app(status: int) -> web.Application:
     """The worker. It answers batches with `status`."""
-    vector = np.full(DIMENSIONS, DIMENSIONS**-0.5, "<f4").tobytes()
-    frames = [encode_frame(Vector(index, TOKENS, (DIMENSIONS,), vector)) for index in range(MOST_ITEMS)]
-    headers = {SPACE_HEADER: space_header(INFO.task, INFO.space)}
-    batch = msgspec.msgpack.Decoder(Batch)
+    data = np.full(DIMENSIONS, DIMENSIONS**-0.5, "<f4").tobytes()
+    vectors = (contract.Vector(index, TOKENS, (DIMENSIONS,), data) for index in range(MOST_ITEMS))
+    frames = list(map(contract.encode_frame, vectors))
+    headers = {contract.SPACE_HEADER: contract.space_header(INFO.task, INFO.space)}
 
     async def encode(request: web.Request) -> web.Response:
-        count = len(batch.decode(await request.read()).items)
+        count = len(msgspec.msgpack.decode(await request.read())["items"])
         return web.Response(status=status, body=b"".join(frames[:count]), headers=headers)
 
     async def info(request: web.Request) -> web.Response:
-        return web.Response(body=encode_info(INFO))
+        return web.Response(body=contract.encode_info(INFO))
 
     async def ready(request: web.Request) -> web.Response:
         return web.Response()
 
-    made = web.Application(client_max_size=1 << 30)
-    made.add_routes([web.post(ENCODE_PATH, encode), web.get(INFO_PATH, info), web.get(READY_PATH, ready)])
+    made = web.Application()
+    made.router.add_post(contract.ENCODE_PATH, encode)
+    made.router.add_get(contract.INFO_PATH, info)
+    made.router.add_get(contract.READY_PATH, ready)
     return made
 
 

@@ -10,17 +10,8 @@ import orjson
 
 from loadtests.bench.loops import Read, Vector, post
 from loadtests.bench.measure import Groups
-from loadtests.bench.servers import Server, VllmRouter
-from loadtests.server_processes import Router
-from workers.shared.contract import (
-    ENCODE_PATH,
-    EncodeRequest,
-    Failure,
-    FrameReader,
-    Item,
-    Text,
-    encode_request,
-)
+from loadtests.bench.servers import Server
+from workers.shared import contract
 
 Form = Literal["float", "base64"]
 
@@ -45,7 +36,7 @@ def stock(server: Server, form: Form) -> System:
     return System("(a) stock vLLM", {"vLLM": server}, server.url, make, read_embeddings)
 
 
-def stock_routed(router: VllmRouter, server: Server, form: Form) -> System:
+def stock_routed(router: Server, server: Server, form: Form) -> System:
     """The same behind vllm-router."""
     processes = {"vllm-router": router, "vLLM": server}
     make = partial(ask_stock, f"{router.url}/v1/embeddings", form)
@@ -58,7 +49,7 @@ def worker(server: Server) -> System:
     return System("(c) worker", {"worker": server}, server.url, make, read_frames)
 
 
-def routed(router: Router, server: Server, form: Form) -> System:
+def routed(router: Server, server: Server, form: Form) -> System:
     """Our router and worker."""
     processes = {"router": router, "worker": server}
     make = partial(ask_router, router.url, form=form)
@@ -86,8 +77,8 @@ def ask_stock(url: str, form: Form, texts: Sequence[str], **fields: object) -> b
 
 def ask_worker(url: str, texts: Sequence[str]) -> bytes:
     """The request for a worker's `/v1/encode`."""
-    items = [Item(Text(text, "query")) for text in texts]
-    return post(url + ENCODE_PATH, encode_request(EncodeRequest(items)))
+    items = [contract.Item(contract.Text(text, "query")) for text in texts]
+    return post(url + contract.ENCODE_PATH, contract.encode_request(contract.EncodeRequest(items)))
 
 
 def ask_router(
@@ -108,8 +99,9 @@ def read_embeddings(body: bytes) -> list[Vector]:
 
 def read_frames(body: bytes) -> list[Vector]:
     """Vectors in the order of the items. A failed item's vector is empty."""
-    frames = sorted(FrameReader().feed(body), key=lambda frame: frame.index)
-    return [np.frombuffer(b"" if isinstance(frame, Failure) else frame.data, "<f4") for frame in frames]
+    frames = sorted(contract.FrameReader().feed(body), key=lambda frame: frame.index)
+    data = [b"" if isinstance(frame, contract.Failure) else frame.data for frame in frames]
+    return [np.frombuffer(values, "<f4") for values in data]
 
 
 def _array(value: Any) -> Vector:

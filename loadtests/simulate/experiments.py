@@ -4,7 +4,7 @@ import gc
 import logging
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -70,7 +70,7 @@ def started(quick: bool) -> Iterator[Job]:
 
 def scaling(quick: bool) -> Iterator[Job]:
     """Autoscaling while the load changes."""
-    yield from (partial(_scaled, change) for change in (CHANGES[:1] if quick else CHANGES))
+    yield from CHANGES[:1] if quick else CHANGES
 
 
 EXPERIMENTS: dict[str, tuple[str, Callable[[bool], Iterator[Job]]]] = {
@@ -127,82 +127,38 @@ def _row(setup: Setup, load: float, seconds: float, warm_up: float) -> Result:
     )
 
 
-# The load over time, in full replicas.
-def _step(now: float) -> float:
-    return 7.0 if 60 <= now < 480 else 1.4
-
-
-def _ramp(now: float) -> float:
-    return 1.0 + 7.0 * min(1.0, now / 600)
-
-
-def _day(now: float) -> float:
-    return 1.0 + 7.0 * math.sin(math.pi * now / DAY_SECONDS) ** 2
-
-
 def _bursts(now: float) -> float:
     """Two minutes of load in every ten."""
     return 1.0 if 300 <= now % 600 < 420 else 1e-9
 
 
-# The load, its peak, and for how many seconds.
+# The load over time in full replicas, its peak, and for how many seconds.
 CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
-    "step": (_step, 7.0, 900.0),
-    "ramp": (_ramp, 8.0, 900.0),
-    "day in an hour": (_day, 8.0, DAY_SECONDS),
+    "step": (lambda now: 7.0 if 60 <= now < 480 else 1.4, 7.0, 900.0),
+    "ramp": (lambda now: 1.0 + 7.0 * min(1.0, now / 600), 8.0, 900.0),
+    "day in an hour": (lambda now: 1.0 + 7.0 * math.sin(math.pi * now / DAY_SECONDS) ** 2, 8.0, DAY_SECONDS),
     "bursts": (_bursts, 1.0, 1200.0),
 }
 
 
-class Change(NamedTuple):
-    """A run with autoscaling: the settings that differ from the others, and a replica's start in seconds."""
-
-    curve: str
-    settings: Mapping[str, float] = {}
-    start: float = 60.0
-
-
-FROM_ZERO: dict[str, float] = {"min": 0, "to_zero_seconds": 60}
-CHANGES = [
-    Change("step"),
-    Change("step", start=10.0),
-    Change("step", start=180.0),
-    Change("step", {"up_seconds": 0}),
-    Change("step", {"up_seconds": 30}),
-    Change("step", {"down_seconds": 60}),
-    Change("step", {"utilization": 0.5}),
-    Change("step", {"utilization": 0.9}),
-    Change("step", {"backlog_seconds": 10}),
-    Change("step", {"backlog_seconds": 120}),
-    Change("step", {"tokens_per_second": 0.7 * FULL_TOKENS}),
-    Change("step", {"tokens_per_second": 1.4 * FULL_TOKENS}),
-    Change("step", {"tokens_per_second": 2.0 * FULL_TOKENS}),
-    Change("ramp"),
-    Change("day in an hour"),
-    Change("bursts", FROM_ZERO, start=10.0),
-    Change("bursts", FROM_ZERO, start=45.0),
-    Change("bursts", FROM_ZERO, start=120.0),
-    Change("bursts", FROM_ZERO | {"backlog_seconds": 5}, start=45.0),
-]
-
-
-def _scaled(change: Change) -> Result:
-    shape, peak, seconds = CURVES[change.curve]
-    autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | change.settings)
+def _scaled(curve: str, start: float = 60.0, **changed: float) -> Result:
+    """A run with autoscaling: seconds until a replica starts, and the settings that differ from the others."""
+    shape, peak, seconds = CURVES[curve]
+    autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | changed)
     setup = Setup(
         profile=GPU,
         lengths=PAGES,
         replicas=0 if autoscaling.min == 0 else 2,
         routers=4,
         autoscaling=autoscaling,
-        start_seconds=change.start,
+        start_seconds=start,
     )
     capacity = setup.capacity
     outcome = Simulation(setup, lambda now: capacity * shape(now), capacity * peak, seconds).run()
     row: dict[str, str | float] = {
-        "curve": change.curve,
-        "start s": change.start,
-        "changed": ", ".join(f"{name} {number(value)}" for name, value in change.settings.items()),
+        "curve": curve,
+        "start s": start,
+        "changed": ", ".join(f"{name} {number(value)}" for name, value in changed.items()),
         "% late": 100 * outcome.late(SLO_SECONDS),
         "% refused": 100 * (outcome.refused + outcome.expired) / max(1, outcome.requests),
         "p99 s": percentile(outcome.latency, 0.99),
@@ -211,3 +167,28 @@ def _scaled(change: Change) -> Result:
         "full replicas' hours": sum(shape(float(second)) for second in range(int(seconds))) / 3600,
     }
     return Result(row, [sample._replace(rate=sample.rate / capacity) for sample in outcome.samples])
+
+
+STEP = partial(_scaled, "step")
+FROM_ZERO = partial(_scaled, "bursts", min=0, to_zero_seconds=60)
+CHANGES: list[Job] = [
+    STEP,
+    partial(STEP, start=10.0),
+    partial(STEP, start=180.0),
+    partial(STEP, up_seconds=0),
+    partial(STEP, up_seconds=30),
+    partial(STEP, down_seconds=60),
+    partial(STEP, utilization=0.5),
+    partial(STEP, utilization=0.9),
+    partial(STEP, backlog_seconds=10),
+    partial(STEP, backlog_seconds=120),
+    partial(STEP, tokens_per_second=0.7 * FULL_TOKENS),
+    partial(STEP, tokens_per_second=1.4 * FULL_TOKENS),
+    partial(STEP, tokens_per_second=2.0 * FULL_TOKENS),
+    partial(_scaled, "ramp"),
+    partial(_scaled, "day in an hour"),
+    partial(FROM_ZERO, start=10.0),
+    partial(FROM_ZERO, start=45.0),
+    partial(FROM_ZERO, start=120.0),
+    partial(FROM_ZERO, start=45.0, backlog_seconds=5),
+]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from loadtests.bench.measure import Row
 from loadtests.bench.sections.router_alone import ALONE, BUSY, DIRECT, FORMS, THROUGH, measure
-from loadtests.bench.servers import Servers, StubWorker
+from loadtests.bench.servers import Servers
 
 REQUESTS = {BUSY: 100, ALONE: 10}
 
@@ -12,7 +12,7 @@ REQUESTS = {BUSY: 100, ALONE: 10}
 async def measured(folder: Path, status: int, timeout_seconds: float) -> list[Row]:
     servers = Servers(folder)
     try:
-        stub = servers.add(StubWorker(servers.log("stub"), status))
+        stub = servers.stub(status)
         router = servers.router(("retrieval", stub.url), request_timeout_seconds=timeout_seconds)
         return await measure(router, stub, 1, REQUESTS[BUSY], REQUESTS[ALONE])
     finally:

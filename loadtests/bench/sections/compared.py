@@ -1,15 +1,15 @@
 """Items a second of several systems with the same texts: by load, and against the published recipe."""
 
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from loadtests.bench import systems
-from loadtests.bench.loops import Request, Round, closed_loop
-from loadtests.bench.measure import Row, Trial, interleaved
+from loadtests.bench.loops import Request, closed_loop
+from loadtests.bench.measure import Row, Sending, Trial, interleaved
 from loadtests.bench.sections import Section, Setup
-from loadtests.bench.servers import Engine, Size, VllmRouter
+from loadtests.bench.servers import Engine, Size
 from loadtests.bench.systems import System
 from loadtests.bench.texts import Texts
 from workers.checkpoints.variant import read_variant
@@ -48,7 +48,7 @@ async def throughput(setup: Setup) -> list[Row]:
     stock, worker = servers.engine("stock"), servers.engine("worker")
     texts = Texts(servers.checkpoint())
     router = servers.router(("retrieval", worker.url))
-    vllm_router = servers.add(VllmRouter(servers.log("vllm-router"), stock))
+    vllm_router = servers.vllm_router(stock)
     rows = []
     for load in QUICK if scale.quick else (*SHORT.values(), LISTS, LONG, BASE64):
         its = [
@@ -79,7 +79,7 @@ async def recipe(setup: Setup, size: Size, loads: Sequence[Load]) -> list[Row]:
 async def side_by_side(setup: Setup, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
     """One row for each system. All get the same texts."""
 
-    def prepare(system: System, number: int, rate: float) -> Coroutine[Any, Any, Round]:
+    def prepare(system: System, number: int, rate: float) -> Sending:
         # As many requests as take about `seconds` at the last round's rate.
         least = max(3 * load.concurrency, 24 // load.texts)
         enough = math.ceil(rate * setup.scale.seconds / load.texts) + load.concurrency

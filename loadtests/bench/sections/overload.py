@@ -1,15 +1,11 @@
 """Three times the capacity: the share of it that is still served in time, and what happens to the rest."""
 
-from collections.abc import Coroutine
-from typing import Any
-
 from loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from loadtests.bench.measure import Row, Trial, interleaved
+from loadtests.bench.measure import Row, Sending, Trial, interleaved
 from loadtests.bench.sections import Scale, Section, Setup
-from loadtests.bench.servers import Engine
+from loadtests.bench.servers import Engine, Server
 from loadtests.bench.systems import ask_router
 from loadtests.bench.texts import Texts
-from loadtests.server_processes import Process, Router
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.
@@ -33,7 +29,7 @@ async def run(setup: Setup) -> list[Row]:
     return [row for of_size in sizes for row in await interleaved(of_size, setup.scale.rounds)]
 
 
-def trials(tokens: int, router: Router, worker: Process, texts: Texts, scale: Scale) -> list[Trial]:
+def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Scale) -> list[Trial]:
     """The capacity for texts of `tokens` tokens, and the outcome of three times as much."""
     seconds = FILL_SECONDS + scale.seconds * SECONDS_FACTOR
     capacity = 0.0
@@ -51,10 +47,10 @@ def trials(tokens: int, router: Router, worker: Process, texts: Texts, scale: Sc
         capacity = done.items_per_second
         return done
 
-    def closed(number: int, rate: float) -> Coroutine[Any, Any, Round]:
+    def closed(number: int, rate: float) -> Sending:
         return fill(requests(f"capacity {number}", round(rate * scale.seconds * 2) + 4 * CONCURRENCY))
 
-    def open_(number: int, rate: float) -> Coroutine[Any, Any, Round]:
+    def open_(number: int, rate: float) -> Sending:
         moments = poisson(FACTOR * capacity, seconds, number)
         return overload(router.url, requests(f"overload {number}", len(moments)), moments, capacity, seconds)
 
