@@ -1,6 +1,7 @@
 """The targets, as ratios within one run, and whether they hold."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import sub, truediv
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -50,15 +51,17 @@ def verdicts(results: Results) -> Iterator[Verdict]:
 def targets() -> Iterator[Target]:
     """All targets."""
     for load, bound in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items():
-        yield Target(f"(d) / (a), {load}", "least", bound, "x", _ratio("throughput", load, A))
+        yield Target(f"(d) / (a), {load}", "least", bound, "x", _compare("throughput", load, D, A))
     for section, load in RECIPES.items():
-        yield Target(f"(d) / (e) JSON, {load}", "least", 4, "x", _ratio(section, load, E_JSON))
+        yield Target(f"(d) / (e) JSON, {load}", "least", 4, "x", _compare(section, load, D, E_JSON))
     for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG):
-        yield Target(f"(d) / (c), {load}", "least", 0.9, "x", _ratio("throughput", load, C))
-    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, " ms", _added)
-    yield Target("query p99 under bulk / idle", "most", 3, "x", _p99_under_bulk)
+        yield Target(f"(d) / (c), {load}", "least", 0.9, "x", _compare("throughput", load, D, C))
+    added = _compare("router", router_alone.ALONE, router_alone.THROUGH, router_alone.DIRECT, "p50_ms", sub)
+    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, " ms", added)
+    under_bulk = _compare("latency", latency.LOAD, latency.CLASSES, latency.IDLE, "p99_ms")
+    yield Target("query p99 under bulk / idle", "most", 3, "x", under_bulk)
     for load in overload.OVERLOADS.values():
-        goodput, others = _figure(load, overload.GOODPUT, median), _figure(load, overload.OTHER, sum)
+        goodput, others = _overload(load, overload.GOODPUT, median), _overload(load, overload.OTHER, sum)
         yield Target(f"{load}: goodput / capacity", "least", 0.9, "x", goodput)
         yield Target(f"{load}: replies neither in time nor 429", "most", 0, "", others)
     yield Target("router alone, base64, requests per CPU second", "least", 2500, "/s", _per_core)
@@ -73,33 +76,25 @@ def _row(results: Results, section: str, load: str, system: str) -> Row:
     raise LookupError(f"{section}: {load}: {system}")
 
 
-def _ratio(section: str, load: str, other: str) -> Value:
-    """Items a second of our router and worker over those of another system."""
+def _compare(
+    section: str,
+    load: str,
+    one: str,
+    other: str,
+    figure: str = "items_per_second",
+    by: Callable[[float, float], float] = truediv,
+) -> Value:
+    """The median of one system's figure, compared with the other system's."""
 
-    def rate(results: Results, system: str) -> float:
-        return median(_row(results, section, load, system).items_per_second)
+    def middle(results: Results, system: str) -> float:
+        values: list[float] = getattr(_row(results, section, load, system), figure)
+        return median(values)
 
-    return lambda results: rate(results, D) / rate(results, other)
-
-
-def _figure(load: str, name: str, of: Callable[[Sequence[float]], float]) -> Value:
-    return lambda results: of(_row(results, "overload", load, D).figures[name])
-
-
-def _added(results: Results) -> float:
-    direct, through = (
-        median(_row(results, "router", router_alone.ALONE, system).p50_ms)
-        for system in (router_alone.DIRECT, router_alone.THROUGH)
-    )
-    return through - direct
+    return lambda results: by(middle(results, one), middle(results, other))
 
 
-def _p99_under_bulk(results: Results) -> float:
-    idle, bulk = (
-        median(_row(results, "latency", latency.LOAD, system).p99_ms)
-        for system in (latency.IDLE, latency.CLASSES)
-    )
-    return bulk / idle
+def _overload(load: str, figure: str, of: Callable[[Sequence[float]], float]) -> Value:
+    return lambda results: of(_row(results, "overload", load, D).figures[figure])
 
 
 def _per_core(results: Results) -> float:

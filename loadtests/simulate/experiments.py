@@ -142,7 +142,7 @@ CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
 
 
 def _scaled(curve: str, start: float = 60.0, **changed: float) -> Result:
-    """A run with autoscaling: seconds until a replica starts, and the settings that differ from the others."""
+    """A run with autoscaling. Replicas start in `start` seconds; `changed` are settings of this run only."""
     shape, peak, seconds = CURVES[curve]
     autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | changed)
     setup = Setup(
