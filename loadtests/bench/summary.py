@@ -53,7 +53,7 @@ def _section(result: Result) -> list[str]:
     if metered := [row.cpu for row in result.rows if row.cpu]:
         stolen = max(cpu[STOLEN] / cpu[MACHINE] for cpu in metered)
         # Without the whole machine, these are the processes, idle time, and what the hypervisor took.
-        others = max(2 - sum(cpu.values()) / cpu[MACHINE] for cpu in metered)
+        others = max(0.0, *(2 - sum(cpu.values()) / cpu[MACHINE] for cpu in metered))
         lines += ["", f"At most {others:.1%} of the machine's time went to other processes, {stolen:.1%} to"]
         lines[-1] += " other machines on the same host (the worst row)."
     return lines

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from deploy.ray.config import Autoscaling
 from loadtests.bench.summary import number
-from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
-from loadtests.simulate.simulation import Sample, Setup, Simulation, percentile, steady, uncertainty
+from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS, Setup
+from loadtests.simulate.simulation import Sample, Simulation, percentile, steady, uncertainty
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.

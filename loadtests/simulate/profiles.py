@@ -1,10 +1,14 @@
-"""Inputs of the simulation with their sources: step times of engines, and lengths of inputs."""
+"""Inputs of the simulation with their sources: engines, lengths of inputs, and the deployment."""
 
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import NamedTuple
+
+from deploy.ray.config import Autoscaling
+from router.settings import RouterSettings
 
 
 def lognormal(draw: random.Random, sigma: float = 0.15) -> float:
@@ -82,3 +86,32 @@ class Lengths(NamedTuple):
 SHORT = Lengths(((1.0, 20, 0.0),))
 TEXTS = Lengths(((0.3, 18, 0.5), (0.7, 550, 0.8)))
 PAGES = Lengths(((1.0, 1300, 0.4),))
+
+
+def default(name: str) -> int:
+    """The default of a router setting."""
+    return int(RouterSettings.model_fields[name].default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """The deployment. A replica starts in `start_seconds`.
+
+    With `learned` the routers know the pace of the first replicas from earlier batches.
+    """
+
+    profile: Profile
+    lengths: Lengths
+    replicas: int
+    routers: int = 1
+    lanes: int = default("lanes")
+    batch_items: int = default("batch_items")
+    autoscaling: Autoscaling | None = None
+    start_seconds: float = 0.0
+    learned: bool = True
+    seed: int = 1
+
+    @property
+    def capacity(self) -> float:
+        """Requests a second of one replica with full steps."""
+        return self.profile.capacity(self.lengths.mean)

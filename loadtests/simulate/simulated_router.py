@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from deploy.ray.book import RouterReport
 from deploy.ray.pressure import Pressure
-from loadtests.simulate.profiles import Profile
+from loadtests.simulate.profiles import Setup, default
 from loadtests.simulate.simulated_engine import Engine, Events
 from router.errors import RouterError
 from router.items import Batch, Item, Job
@@ -16,7 +16,6 @@ from router.pool.dispatcher import Dispatcher
 from router.pool.observer import PoolObserver
 from router.pool.queue import PoolQueue
 from router.pool.replica import Replica, State
-from router.settings import RouterSettings
 from workers.shared import contract
 
 POOL: contract.PoolName = "retrieval"
@@ -29,33 +28,19 @@ Batches = Iterable[tuple[int, float]]
 """Tokens and seconds of batches."""
 
 
-def default(name: str) -> int:
-    """The default of a router setting."""
-    return int(RouterSettings.model_fields[name].default)
-
-
 class Router:
     """Runs the dispatcher as `router.pool.pool.Pool` does. Calls `ended` once for each request."""
 
-    def __init__(
-        self,
-        name: str,
-        events: Events,
-        profile: Profile,
-        lanes: int,
-        batch_items: int,
-        ended: Callable[[Job], None],
-    ) -> None:
+    def __init__(self, name: str, events: Events, setup: Setup, ended: Callable[[Job], None]) -> None:
         self._name = name
         self._events = events
-        self._half_call = profile.call_seconds / 2
-        self._lanes = lanes
+        self._half_call = setup.profile.call_seconds / 2
+        self._lanes = setup.lanes
         self._ended = ended
         self._queue = PoolQueue(default("queue_tokens"), default("queue_items"))
         # Requests wait for a first replica until their deadline.
-        self._dispatcher = Dispatcher(
-            POOL, [], self._queue, default("batch_tokens"), batch_items, OBSERVER, events.now, math.inf
-        )
+        sizes = default("batch_tokens"), setup.batch_items
+        self._dispatcher = Dispatcher(POOL, [], self._queue, *sizes, OBSERVER, events.now, math.inf)
         self._dispatcher.replicas_changed(events.now)
         self._engines: dict[Replica, Engine] = {}
         # Each router has its own order of replicas, as in the deployment.

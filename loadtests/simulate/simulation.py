@@ -9,41 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from deploy.ray.config import Autoscaling
 from deploy.ray.node_router import LOOK_SECONDS
 from loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
-from loadtests.simulate.profiles import Lengths, Profile
+from loadtests.simulate.profiles import Setup
 from loadtests.simulate.simulated_engine import Engine, Events
-from loadtests.simulate.simulated_router import Router, default
+from loadtests.simulate.simulated_router import Router
 from router.errors import QueueFull
 from router.items import Job
 from router.pool.pace import BATCHES_UNTIL_JUDGED
 
 BLOCKS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """The deployment. A replica starts in `start_seconds`.
-
-    With `learned` the routers know the pace of the first replicas from earlier batches.
-    """
-
-    profile: Profile
-    lengths: Lengths
-    replicas: int
-    routers: int = 1
-    lanes: int = default("lanes")
-    batch_items: int = default("batch_items")
-    autoscaling: Autoscaling | None = None
-    start_seconds: float = 0.0
-    learned: bool = True
-    seed: int = 1
-
-    @property
-    def capacity(self) -> float:
-        """Requests a second of one replica with full steps."""
-        return self.profile.capacity(self.lengths.mean)
 
 
 class Sample(NamedTuple):
@@ -113,8 +88,8 @@ class Simulation:
         self._setup = setup
         self._rate, self._peak, self._seconds, self._warm_up = rate, peak, seconds, warm_up
         self._arrivals, self._service = random.Random(f"{setup.seed} a"), random.Random(f"{setup.seed} s")
-        shared = (self.events, setup.profile, setup.lanes, setup.batch_items, self._ended)
-        self.routers = [Router(f"{setup.seed} {index}", *shared) for index in range(setup.routers)]
+        names = [f"{setup.seed} {index}" for index in range(setup.routers)]
+        self.routers = [Router(name, self.events, setup, self._ended) for name in names]
         # All engines that ever served, those that serve, and those that start.
         self._engines: list[Engine] = []
         self._serving: list[Engine] = []

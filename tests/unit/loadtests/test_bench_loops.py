@@ -13,11 +13,13 @@ Answer = Callable[[int], Awaitable[bytes | None]]
 
 
 @asynccontextmanager
-async def server(answer: Answer) -> AsyncIterator[str]:
+async def server(answer: Answer, opened: list[str] | None = None) -> AsyncIterator[str]:
     count = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
+        if opened is not None:
+            opened.append("connection")
         while not reader.at_eof():
             # Each body is one byte, so that a request ends with it.
             if not (await reader.read(1 << 16)).endswith(b"\r\n\r\n."):
@@ -84,11 +86,13 @@ async def test_failures_make_no_rate() -> None:
 )
 async def test_bodies_are_read_whole(data: bytes) -> None:
     bodies: list[bytes] = []
-    async with server(lambda number: fixed(data)) as url:
+    opened: list[str] = []
+    async with server(lambda number: fixed(data), opened) as url:
         wanted = [each._replace(read=lambda body: bodies.append(body) or []) for each in requests(url, 3)]
         done = await closed_loop(url, wanted, 1)
     assert [each.status for each in done.replies] == [200] * 3
     assert bodies == [b"vector"] * 3
+    assert len(opened) == (3 if b"close" in data else 1)
 
 
 async def test_closed_loop_needs_a_server() -> None:

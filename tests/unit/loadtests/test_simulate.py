@@ -8,10 +8,10 @@ import pytest
 
 from deploy.ray.pressure import Pressure
 from loadtests.simulate.experiments import CURVES
-from loadtests.simulate.profiles import GPU, PAGES, SHORT, TEXTS, Lengths, Profile, lognormal
+from loadtests.simulate.profiles import GPU, PAGES, SHORT, TEXTS, Lengths, Profile, Setup, default, lognormal
 from loadtests.simulate.simulated_engine import Engine, Events
-from loadtests.simulate.simulated_router import POOL, Router, default
-from loadtests.simulate.simulation import Outcome, Setup, Simulation, percentile, steady, uncertainty
+from loadtests.simulate.simulated_router import POOL, Router
+from loadtests.simulate.simulation import Outcome, Simulation, percentile, steady, uncertainty
 
 SECONDS = 0.01
 ONE = Lengths(((1.0, 1, 0.0),))
@@ -91,7 +91,7 @@ def test_routers_order_replicas_differently() -> None:
 
 def test_report_counts_refused_tokens() -> None:
     events, ended = Events(), []
-    router = Router("a", events, GPU, 1, 256, ended.append)
+    router = Router("a", events, Setup(profile=GPU, lengths=TEXTS, replicas=0), ended.append)
     most = default("queue_tokens")
     router.arrive(most)
     router.arrive(100)

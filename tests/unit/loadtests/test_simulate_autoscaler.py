@@ -12,9 +12,9 @@ from deploy.ray.config import Autoscaling
 from deploy.ray.pressure import Pressure
 from loadtests.simulate.autoscaler import Autoscaler
 from loadtests.simulate.experiments import FULL_TOKENS
-from loadtests.simulate.profiles import GPU, PAGES
+from loadtests.simulate.profiles import GPU, PAGES, Setup
 from loadtests.simulate.simulated_router import POOL
-from loadtests.simulate.simulation import Outcome, Setup, Simulation
+from loadtests.simulate.simulation import Outcome, Simulation
 
 DEFAULTS: dict[str, Any] = {"max": 10, "tokens_per_second": 1000, "utilization": 1, "backlog_seconds": 10}
 MANY = Pressure(waiting_tokens=35_000)
