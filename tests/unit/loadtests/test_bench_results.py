@@ -140,11 +140,11 @@ def test_mix_counts_a_load_test() -> None:
 
 def test_cpu_of_ended_children_counts() -> None:
     busy = "import os, time\nwhile time.process_time() < 0.2: pass\n"
-    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])\ninput()\n"
-    process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE)
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])\nprint('ended', flush=True)\ninput()\n"
+    process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        while tree_seconds(process.pid) < 0.2:
-            pass
+        assert process.stdout is not None
+        process.stdout.readline()
         seconds = cpu_seconds({"servers": process.pid})
     finally:
         process.communicate(b"\n")
