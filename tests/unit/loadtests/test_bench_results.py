@@ -140,7 +140,8 @@ def test_mix_counts_a_load_test() -> None:
 
 def test_cpu_of_ended_children_counts() -> None:
     busy = "import os, time\nwhile time.process_time() < 0.2: pass\n"
-    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])\nprint('ended', flush=True)\ninput()\n"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])\n"
+    child += "print('ended', flush=True)\ninput()\n"
     process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
