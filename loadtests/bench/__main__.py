@@ -8,35 +8,31 @@ the same generated checkpoints, with one thread for each engine.
 
 import argparse
 import resource
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import uvloop
 
-from loadtests.bench.measure import FULL, QUICK, Scale
-from loadtests.bench.rows import Result
-from loadtests.bench.sections import latency, mix, overload, recipe, router_alone, throughput
-from loadtests.bench.sections.section import Section, Setup
+from loadtests.bench.measure import Result
+from loadtests.bench.sections import FULL, QUICK, Setup, compared, latency, mix, overload, router_alone
 from loadtests.bench.servers import Servers
 from loadtests.bench.summary import markdown
 from loadtests.provenance import machine, revision
 
 # Neighbours share engines.
-SECTIONS: dict[str, Section] = {
+SECTIONS = {
     "router": router_alone.SECTION,
-    "throughput": throughput.SECTION,
+    "throughput": compared.THROUGHPUT,
     "mix": mix.SECTION,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
-    "recipe-nano": recipe.NANO,
-    "recipe-tiny": recipe.TINY,
+    "recipe-nano": compared.AGAINST_RECIPE_NANO,
+    "recipe-tiny": compared.AGAINST_RECIPE_TINY,
 }
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and no three pools")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
@@ -44,58 +40,43 @@ def main() -> int:
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     names = options.only or [name for name, section in SECTIONS.items() if section.quick or not scale.quick]
-    _allow_many_connections()
-    options.out.mkdir(parents=True, exist_ok=True)
-    run(names, scale, options.out)
-    results = read_results(options.out)
-    report = markdown(results)
-    (options.out / "benchmarks.md").write_text(report)
-    print(report)
-    return 0
-
-
-def run(names: Sequence[str], scale: Scale, out: Path) -> None:
-    """Run benchmarks one after another. Each writes its file."""
-    work = out / "work"
-    work.mkdir(exist_ok=True)
-    servers = Servers(work)
-    try:
-        for name in names:
-            section = SECTIONS[name]
-            print(f"{name}: {section.title}", flush=True)
-            servers.start(section.engines)
-            began, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
-            rows = uvloop.run(section.run(Setup(servers, scale)))
-            result = Result(
-                name=name,
-                title=section.title,
-                quick=scale.quick,
-                began=began,
-                seconds=time.monotonic() - clock,
-                machine=machine(),
-                revision=revision(),
-                rows=rows,
-            )
-            data = msgspec.json.format(msgspec.json.encode(result), indent=1)
-            (out / f"{name}.json").write_bytes(data + b"\n")
-    finally:
-        servers.stop()
-
-
-def read_results(out: Path) -> dict[str, Result]:
-    """Results by name, also those of earlier runs."""
-    paths = {name: out / f"{name}.json" for name in SECTIONS}
-    return {
-        name: msgspec.json.decode(path.read_bytes(), type=Result)
-        for name, path in paths.items()
-        if path.exists()
-    }
-
-
-def _allow_many_connections() -> None:
+    # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
+    work = options.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    servers = Servers(work)
+    files = {name: options.out / f"{name}.json" for name in SECTIONS}
+    try:
+        for name in names:
+            result = run(name, Setup(servers, scale))
+            files[name].write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+    finally:
+        servers.start(())
+    found = {name: file.read_bytes() for name, file in files.items() if file.exists()}
+    report = markdown({name: msgspec.json.decode(data, type=Result) for name, data in found.items()})
+    (options.out / "benchmarks.md").write_text(report)
+    print(report)
+
+
+def run(name: str, setup: Setup) -> Result:
+    """Start the engines of a benchmark and run it."""
+    section = SECTIONS[name]
+    print(f"{name}: {section.title}", flush=True)
+    setup.servers.start(section.engines)
+    began, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+    rows = uvloop.run(section.run(setup))
+    return Result(
+        name=name,
+        title=section.title,
+        quick=setup.scale.quick,
+        began=began,
+        seconds=time.monotonic() - clock,
+        machine=machine(),
+        revision=revision(),
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

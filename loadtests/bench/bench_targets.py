@@ -1,50 +1,71 @@
 """The targets, as ratios within one run, and whether they hold."""
 
-import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import sub, truediv
+from statistics import median
+from typing import Literal, NamedTuple
 
-from loadtests.bench.rows import Result, Row
-from loadtests.bench.sections import latency, overload, recipe, router_alone, throughput
+from loadtests.bench.measure import Result, Row
+from loadtests.bench.sections import compared, latency, overload, router_alone
 
 A, C, D, E_JSON = "(a)", "(c)", "(d)", "(e) token-level output, JSON"
+SHORT = {concurrency: load.name for concurrency, load in compared.SHORT.items()}
+LISTS, LONG = compared.LISTS.name, compared.LONG.name
+RECIPES = {"recipe-tiny": compared.RECIPE_TINY[0].name, "recipe-nano": compared.RECIPE_NANO[1].name}
 Results = Mapping[str, Result]
+Value = Callable[[Results], float]
+"""A measured value. Raises `LookupError` where it was not measured."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """A bound on `value`, which raises `LookupError` where it was not measured."""
+class Target(NamedTuple):
+    """A bound on a value."""
 
     name: str
-    bound: float
     at: Literal["least", "most"]
-    value: Callable[[Results], float]
-    unit: str = "x"
+    bound: float
+    unit: str
+    value: Value
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A target and the measured value."""
+class Verdict(NamedTuple):
+    """A target and the measured value, as text."""
 
     name: str
     target: str
     measured: str
-    holds: bool
+    holds: str
 
 
-def verdicts(results: Results) -> list[Verdict]:
+def verdicts(results: Results) -> Iterator[Verdict]:
     """The targets that were measured."""
-    found = []
-    for target in TARGETS:
+    for name, at, bound, unit, value in targets():
         try:
-            value = target.value(results)
+            measured = value(results)
         except LookupError:
             continue
-        holds = value >= target.bound if target.at == "least" else value <= target.bound
-        bound = f"at {target.at} {target.bound:g}{target.unit}"
-        found.append(Verdict(target.name, bound, f"{value:,.2f}{target.unit}", holds))
-    return found
+        holds = measured >= bound if at == "least" else measured <= bound
+        target = f"at {at} {bound:g}{unit}"
+        yield Verdict(name, target, f"{measured:,.2f}{unit}", "yes" if holds else "**no**")
+
+
+def targets() -> Iterator[Target]:
+    """All targets."""
+    for load, bound in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items():
+        yield Target(f"(d) / (a), {load}", "least", bound, "x", _compare("throughput", load, D, A))
+    for section, load in RECIPES.items():
+        yield Target(f"(d) / (e) JSON, {load}", "least", 4, "x", _compare(section, load, D, E_JSON))
+    for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG):
+        yield Target(f"(d) / (c), {load}", "least", 0.9, "x", _compare("throughput", load, D, C))
+    added = _compare("router", router_alone.ALONE, router_alone.THROUGH, router_alone.DIRECT, "p50_ms", sub)
+    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, " ms", added)
+    under_bulk = _compare("latency", latency.LOAD, latency.CLASSES, latency.IDLE, "p99_ms")
+    yield Target("query p99 under bulk / idle", "most", 3, "x", under_bulk)
+    for load in overload.OVERLOADS.values():
+        goodput, others = _overload(load, overload.GOODPUT, median), _overload(load, overload.OTHER, sum)
+        yield Target(f"{load}: goodput / capacity", "least", 0.9, "x", goodput)
+        yield Target(f"{load}: replies neither in time nor 429", "most", 0, "", others)
+    yield Target("router alone, base64, requests per CPU second", "least", 2500, "/s", _per_core)
+    yield Target("failures and wrong vectors, overload aside", "most", 0, "", _failures)
 
 
 def _row(results: Results, section: str, load: str, system: str) -> Row:
@@ -55,41 +76,30 @@ def _row(results: Results, section: str, load: str, system: str) -> Row:
     raise LookupError(f"{section}: {load}: {system}")
 
 
-def _ratio(section: str, load: str, one: str, other: str) -> Callable[[Results], float]:
-    """Items a second of one system over those of another."""
+def _compare(
+    section: str,
+    load: str,
+    one: str,
+    other: str,
+    figure: str = "items_per_second",
+    by: Callable[[float, float], float] = truediv,
+) -> Value:
+    """The median of one system's figure, compared with the other system's."""
 
-    def rate(results: Results, system: str) -> float:
-        return statistics.median(_row(results, section, load, system).items_per_second)
+    def middle(results: Results, system: str) -> float:
+        values: list[float] = getattr(_row(results, section, load, system), figure)
+        return median(values)
 
-    return lambda results: rate(results, one) / rate(results, other)
-
-
-def _p50(results: Results, system: str) -> float:
-    return statistics.median(_row(results, "router", router_alone.ALONE, system).p50_ms)
+    return lambda results: by(middle(results, one), middle(results, other))
 
 
-def _added_at_one(results: Results) -> float:
-    return _p50(results, router_alone.THROUGH) - _p50(results, router_alone.DIRECT)
+def _overload(load: str, figure: str, of: Callable[[Sequence[float]], float]) -> Value:
+    return lambda results: of(_row(results, "overload", load, D).figures[figure])
 
 
 def _per_core(results: Results) -> float:
-    return 1e3 / _row(results, "router", router_alone.BUSY, router_alone.THROUGH).cpu["router"]
-
-
-def _p99(results: Results, system: str) -> float:
-    return statistics.median(_row(results, "latency", latency.LOAD, system).p99_ms)
-
-
-def _p99_under_bulk(results: Results) -> float:
-    return _p99(results, latency.CLASSES) / _p99(results, latency.IDLE)
-
-
-def _goodput(load: str) -> Callable[[Results], float]:
-    return lambda results: statistics.median(_row(results, "overload", load, D).figures[overload.GOODPUT])
-
-
-def _others(load: str) -> Callable[[Results], float]:
-    return lambda results: sum(_row(results, "overload", load, D).figures[overload.OTHER])
+    row = _row(results, "router", router_alone.BUSY, router_alone.THROUGH)
+    return row.items / row.cpu["router"]
 
 
 def _failures(results: Results) -> float:
@@ -98,35 +108,4 @@ def _failures(results: Results) -> float:
     rows = [row for result in results.values() for row in result.rows if row.load not in refusing]
     if not rows:
         raise LookupError("nothing was measured")
-    return float(sum(sum(row.failures.values()) + row.vectors_wrong for row in rows))
-
-
-SHORT = {concurrency: load.name for concurrency, load in throughput.SHORT.items()}
-LISTS, LONG = throughput.LISTS.name, throughput.LONG.name
-RECIPES = {"recipe-tiny": recipe.TINY_LOADS[0].name, "recipe-nano": recipe.NANO_LOADS[1].name}
-TARGETS = (
-    *(
-        Target(f"(d) / (a), {load}", bound, "least", _ratio("throughput", load, D, A))
-        for load, bound in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items()
-    ),
-    *(
-        Target(f"(d) / (e) JSON, {load}", 4, "least", _ratio(section, load, D, E_JSON))
-        for section, load in RECIPES.items()
-    ),
-    *(
-        Target(f"(d) / (c), {load}", 0.9, "least", _ratio("throughput", load, D, C))
-        for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG)
-    ),
-    Target("router adds to the p50 at concurrency 1", 1.5, "most", _added_at_one, " ms"),
-    Target("query p99 under bulk / idle", 3, "most", _p99_under_bulk),
-    *(
-        Target(f"{load}: goodput / capacity", 0.9, "least", _goodput(load))
-        for load in overload.OVERLOADS.values()
-    ),
-    *(
-        Target(f"{load}: replies neither in time nor 429", 0, "most", _others(load), "")
-        for load in overload.OVERLOADS.values()
-    ),
-    Target("router alone, base64, requests per CPU second", 2500, "least", _per_core, "/s"),
-    Target("failures and wrong vectors, overload aside", 0, "most", _failures, ""),
-)
+    return sum(sum(row.failures.values()) + row.vectors_wrong for row in rows)

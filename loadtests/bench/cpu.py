@@ -1,56 +1,23 @@
-"""CPU time of process trees and of the whole machine."""
+"""CPU time of processes and of the whole machine."""
 
 import contextlib
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import psutil
 
-PROC = Path("/proc")
-_TICKS = os.sysconf("SC_CLK_TCK")
+GENERATOR = "load generator"
+MACHINE, IDLE, STOLEN = "whole machine", "idle", "stolen"
+"""Times of all processors: in all, idle, and taken by the hypervisor."""
 
 
-class Machine(NamedTuple):
-    """CPU seconds of all processors since boot: busy, in all, and taken by the hypervisor."""
-
-    busy: float
-    all: float
-    stolen: float
-
-
-class Spent(NamedTuple):
-    """CPU seconds: of each group, of the whole machine (idle time included), of processes in no group, and
-    taken by the hypervisor."""
-
-    groups: dict[str, float]
-    machine: float
-    elsewhere: float
-    stolen: float
-
-
-class Meter:
-    """Measures groups of process trees, and this process with its ended children as the load generator."""
-
-    GENERATOR = "load generator"
-
-    def __init__(self, groups: Mapping[str, Sequence[int]]) -> None:
-        self._groups = groups
-        self._before = self._now()
-
-    def read(self) -> Spent:
-        """The CPU time since this was made."""
-        (before, before_all), (now, now_all) = self._before, self._now()
-        groups = {name: now[name] - before[name] for name in now}
-        # The readings are not simultaneous, so the difference may be slightly negative.
-        elsewhere = max(0.0, now_all.busy - before_all.busy - sum(groups.values()))
-        return Spent(groups, now_all.all - before_all.all, elsewhere, now_all.stolen - before_all.stolen)
-
-    def _now(self) -> tuple[dict[str, float], Machine]:
-        groups = {name: sum(map(tree_seconds, pids)) for name, pids in self._groups.items()}
-        groups[self.GENERATOR] = sum(psutil.Process().cpu_times()[:4])
-        return groups, machine_seconds()
+def cpu_seconds(groups: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds so far by group (given as a process id), of this process, and of the whole machine."""
+    seconds = {name: tree_seconds(pid) for name, pid in groups.items()}
+    seconds[GENERATOR] = _all(psutil.Process())
+    times = psutil.cpu_times()
+    idle = times.idle + times.iowait
+    busy = times.user + times.nice + times.system + times.irq + times.softirq
+    return seconds | {MACHINE: busy + idle + times.steal, IDLE: idle, STOLEN: times.steal}
 
 
 def tree_seconds(pid: int) -> float:
@@ -60,14 +27,10 @@ def tree_seconds(pid: int) -> float:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                # user, system, and the same of children that have ended.
-                total += sum(process.cpu_times()[:4])
+                total += _all(process)
     return total
 
 
-def machine_seconds(proc: Path = PROC) -> Machine:
-    """CPU seconds of the machine. Raises `OSError` without /proc."""
-    line = (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]
-    user, nice, system, idle, iowait, irq, softirq, stolen = (int(field) / _TICKS for field in line)
-    busy = user + nice + system + irq + softirq
-    return Machine(busy, busy + idle + iowait + stolen, stolen)
+def _all(process: psutil.Process) -> float:
+    """User and system time of a process and of its children that have ended."""
+    return float(sum(process.cpu_times()[:4]))

@@ -1,119 +1,141 @@
 """Measures several systems side by side, in interleaved rounds."""
 
 import asyncio
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from loadtests.bench.cpu import Meter
-from loadtests.bench.loops import Read, Reply, Request, Vector, closed_loop
-from loadtests.bench.rows import Row
-from loadtests.bench.stats import percentile
+from loadtests.bench.cpu import cpu_seconds
+from loadtests.bench.loops import Reply, Round, Vector
 from loadtests.server_processes import Process
 
 # vLLM on a CPU spins for a second after its last step. The next system waits until it has stopped.
 SETTLE_SECONDS = 1.3
 # Largest difference of a value of a unit vector between two systems, in float32.
 TOLERANCE = 1e-5
-# The vectors of one reply in so many are checked.
-SAMPLE = 40
 
-Groups = Mapping[str, Sequence[Process]]
+Groups = Mapping[str, Process]
 """Processes by the name under which their CPU time is counted."""
+Sending = Coroutine[Any, Any, Round]
+"""Requests that are ready, and are sent when this is awaited."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """The number of measured rounds, and about how long each takes."""
+class Row(msgspec.Struct, kw_only=True):
+    """One system under one load. Lists hold a value for each round.
 
-    rounds: int
-    seconds: float
-    quick: bool
-
-
-FULL = Scale(rounds=5, seconds=1.5, quick=False)
-QUICK = Scale(rounds=2, seconds=0.6, quick=True)
-
-
-@dataclass(frozen=True)
-class Way:
-    """One system: its address, its requests (from the texts of one request), and how to read a reply.
-
-    With `read_all` its client has to read every reply to get the vectors.
+    `failures` counts replies by status, 0 if there was no complete reply. `cpu` holds the seconds of
+    `cpu_seconds`. `figures` are values that only some benchmarks have.
     """
 
-    name: str
-    processes: Groups
-    url: str
-    make: Callable[[list[str]], bytes]
-    read: Read
-    read_all: bool = False
+    load: str
+    system: str
+    items_per_second: list[float] = []
+    p50_ms: list[float] = []
+    p99_ms: list[float] = []
+    requests: int = 0
+    items: int = 0
+    failures: dict[str, int] = {}
+    vectors_checked: int = 0
+    vectors_wrong: int = 0
+    cpu: dict[str, float] = {}
+    figures: dict[str, list[float]] = {}
 
+    def add(self, done: Round) -> None:
+        """Add a round. Latency is that of good replies, from the moment they were due.
 
-@dataclass(frozen=True)
-class Load:
-    """Requests of `texts` texts of `tokens` tokens each, over `concurrency` connections."""
+        Replies beside it count as items, because they share the CPU time, and as failures.
+        """
+        if good := [(reply.end - reply.due) * 1e3 for reply in done.replies if reply.good]:
+            for share, times in ((0.5, self.p50_ms), (0.99, self.p99_ms)):
+                times.append(float(np.quantile(good, share, method="inverted_cdf")))
+        self.items_per_second.append(done.items_per_second)
+        self.requests += len(done.replies)
+        for kind, replies in (("", done.replies), ("bulk ", done.beside)):
+            for reply in replies:
+                if reply.good:
+                    self.items += reply.request.items
+                else:
+                    self.fail(f"{kind}{reply.status}")
+        for name, value in done.figures.items():
+            self.figures.setdefault(name, []).append(value)
 
-    name: str
-    concurrency: int
-    tokens: int = 20
-    texts: int = 1
+    def fail(self, kind: str, count: int = 1) -> None:
+        self.failures[kind] = self.failures.get(kind, 0) + count
 
+    def check(self, replies: Sequence[Reply], reference: dict[int, Sequence[Vector]]) -> None:
+        """Count vectors that are not of length 1, or differ from `reference` for the same request.
 
-class Collector:
-    """Adds up the rounds of one system under one load."""
-
-    def __init__(self, load: str, system: str) -> None:
-        self.row = Row(load=load, system=system)
-        self._cpu: dict[str, float] = {}
-        self._all = self._elsewhere = self._stolen = 0.0
-
-    def add(self, replies: Sequence[Reply], items_per_second: float) -> None:
-        """Add a round. Latency is that of good replies, from the moment they were due."""
-        row = self.row
-        good = [(reply.end - reply.due) * 1e3 for reply in replies if reply.good]
-        if good:
-            row.p50_ms.append(percentile(good, 0.5))
-            row.p99_ms.append(percentile(good, 0.99))
-        row.items_per_second.append(items_per_second)
-        row.requests += len(replies)
-        row.items += sum(reply.request.items for reply in replies if reply.good)
+        Adds the vectors of requests that `reference` does not have.
+        """
         for reply in replies:
-            if not reply.good:
-                row.fail(str(reply.status))
-
-    def figure(self, name: str, value: float) -> None:
-        self.row.figures.setdefault(name, []).append(value)
-
-    def check(self, vectors: Mapping[int, list[Vector]], reference: Mapping[int, list[Vector]]) -> None:
-        """Count vectors that are not of length 1, or differ from `reference` for the same request."""
-        for number, own in vectors.items():
-            others = reference.get(number, own)
-            self.row.vectors_checked += len(own)
-            if len(own) != len(others):
-                self.row.vectors_wrong += len(own)
-            else:
-                self.row.vectors_wrong += sum(map(differ, own, others))
+            if own := reply.vectors:
+                others = reference.setdefault(reply.request.number, own)
+                self.vectors_checked += len(own)
+                same = len(own) == len(others)
+                self.vectors_wrong += sum(map(differ, own, others)) if same else len(own)
 
     @contextmanager
     def metered(self, processes: Groups) -> Iterator[None]:
-        """Count the CPU time spent inside for the items added inside."""
-        meter = Meter({name: [process.pid for process in group] for name, group in processes.items()})
+        """Count the CPU time spent inside."""
+        groups = {name: process.pid for name, process in processes.items()}
+        before = cpu_seconds(groups)
         yield
-        spent = meter.read()
-        for name, seconds in spent.groups.items():
-            self._cpu[name] = self._cpu.get(name, 0.0) + seconds
-        self._all, self._elsewhere = self._all + spent.machine, self._elsewhere + spent.elsewhere
-        self._stolen += spent.stolen
-        row = self.row
-        if row.items:
-            row.cpu = {name: seconds / row.items * 1e3 for name, seconds in self._cpu.items()}
-        if self._all:
-            row.elsewhere, row.stolen = self._elsewhere / self._all, self._stolen / self._all
+        for name, seconds in cpu_seconds(groups).items():
+            self.cpu[name] = self.cpu.get(name, 0.0) + seconds - before[name]
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """The JSON file of one benchmark, run once."""
+
+    name: str
+    title: str
+    quick: bool
+    began: str
+    seconds: float
+    machine: str
+    revision: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One system under one load.
+
+    `prepare` makes the requests of a round, from its number and the last round's items a second (0 at
+    first). The coroutine that it returns sends them.
+    """
+
+    load: str
+    system: str
+    processes: Groups
+    prepare: Callable[[int, float], Sending]
+
+
+async def interleaved(
+    trials: Sequence[Trial], rounds: int, settle_seconds: float = SETTLE_SECONDS
+) -> list[Row]:
+    """One row for each trial, from `rounds` rounds after a warm-up."""
+    rows: list[Row] = []
+    rates = [0.0] * len(trials)
+    for number in tqdm(range(rounds + 1), desc=trials[0].load, unit="round", leave=False):
+        if number < 2:
+            # The first round is the warm-up.
+            rows = [Row(load=trial.load, system=trial.system) for trial in trials]
+        reference: dict[int, Sequence[Vector]] = {}
+        for index, (trial, row) in enumerate(zip(trials, rows, strict=True)):
+            load = trial.prepare(number, rates[index])
+            await asyncio.sleep(settle_seconds)
+            with row.metered(trial.processes):
+                done = await load
+            rates[index] = done.items_per_second
+            row.add(done)
+            row.check(done.replies, reference)
+    return rows
 
 
 def differ(one: Vector, other: Vector) -> bool:
@@ -121,43 +143,3 @@ def differ(one: Vector, other: Vector) -> bool:
     if one.shape != other.shape or one.ndim != 1 or not np.isfinite(one).all():
         return True
     return bool(abs(np.linalg.norm(one) - 1) > 1e-3) or not np.abs(one - other).max() < TOLERANCE
-
-
-async def side_by_side(
-    load: Load, ways: Sequence[Way], draw: Callable[[str, int, int], list[str]], scale: Scale
-) -> list[Row]:
-    """One row for each system. All get the same texts."""
-    collectors: list[Collector] = []
-    rates = [0.0] * len(ways)
-    for number in tqdm(range(scale.rounds + 1), desc=load.name, unit="round", leave=False):
-        if number < 2:
-            # The first round is a warm-up.
-            collectors = [Collector(load.name, way.name) for way in ways]
-        reference: dict[int, list[Vector]] = {}
-        for index, (way, collector) in enumerate(zip(ways, collectors, strict=True)):
-            count = _requests(load, rates[index], scale.seconds)
-            texts = draw(f"{load.name} {number}", count * load.texts, load.tokens)
-            requests = [
-                Request(
-                    place,
-                    way.make(texts[place * load.texts : (place + 1) * load.texts]),
-                    load.texts,
-                    keep=way.read_all or place % SAMPLE == 0,
-                )
-                for place in range(count)
-            ]
-            await asyncio.sleep(SETTLE_SECONDS)
-            with collector.metered(way.processes):
-                done = await closed_loop(way.url, requests, load.concurrency, way.read, read_all=way.read_all)
-                collector.add(done.replies, done.items_per_second)
-            rates[index] = done.items_per_second
-            vectors = {place: its for place, its in done.vectors.items() if place % SAMPLE == 0}
-            collector.check(vectors, reference)
-            reference = {**vectors, **reference}
-    return [collector.row for collector in collectors]
-
-
-def _requests(load: Load, rate: float, seconds: float) -> int:
-    """The number of requests that take about `seconds` at the last round's `rate`."""
-    least = max(3 * load.concurrency, 24 // load.texts)
-    return max(least, math.ceil(rate * seconds / load.texts) + load.concurrency) if rate else least

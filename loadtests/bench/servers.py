@@ -1,16 +1,18 @@
 """The servers of a run. Benchmarks that follow each other share engines."""
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
 from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Router, StockServer, Worker
-from workers.shared.contract import POOLS, PoolName
+from loadtests.server_processes import Process, Router, StockServer, Worker, free_port
+from workers.shared.contract import POOLS, READY_PATH, PoolName
 
 Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
 Size = Literal["nano", "tiny"]
@@ -28,14 +30,32 @@ class Engine(NamedTuple):
     pool: PoolName = "retrieval"
 
 
+class Module(Process):
+    """`python -m argv` with a free port in place of the word PORT. It answers 200 at the path `ready`."""
+
+    def __init__(self, log: Path, ready: str, *argv: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(["-m", *(argument.replace("PORT", str(port)) for argument in argv)], {}, log)
+        self._ready = ready
+
+    def wait_until_ready(self) -> "Module":
+        self.wait_ready(self.url + self._ready)
+        return self
+
+
+Server = Worker | StockServer | Router | Module
+
+
 class Servers:
-    """Starts and stops engines. `folder` holds checkpoints, logs and stock copies."""
+    """Starts and stops servers. `folder` holds checkpoints, logs and stock copies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._started: dict[Engine, Worker | StockServer] = {}
+        self._engines: dict[Engine, Worker | StockServer] = {}
+        self._others = ExitStack()
 
-    def checkpoint(self, size: Size, pool: PoolName = "retrieval") -> Path:
+    def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
         """A merged variant of a generated checkpoint; made if missing."""
         folder = self.folder / size
         if not (folder / POOLS[-1]).exists():
@@ -48,43 +68,50 @@ class Servers:
         return folder / pool
 
     def start(self, engines: Iterable[Engine]) -> None:
-        """Start the missing ones of `engines`, and stop all others."""
+        """Start the missing ones of `engines`, and stop all other servers."""
+        self._others.close()
         wanted = set(engines)
-        for engine in self._started.keys() - wanted:
-            self._started.pop(engine).kill()
-        missing = sorted(wanted - self._started.keys())
+        for engine in self._engines.keys() - wanted:
+            self._engines.pop(engine).kill()
+        missing = sorted(wanted - self._engines.keys())
         for engine in missing:
-            self._started[engine] = self._start(engine)
+            self._engines[engine] = self._start(engine)
         for engine in tqdm(missing, desc="starting engines", unit="engine", leave=False):
-            self._started[engine].wait_until_ready()
+            self._engines[engine].wait_until_ready()
 
-    def worker(self, size: Size = "nano", pool: PoolName = "retrieval") -> Worker:
-        return cast(Worker, self._started[Engine("worker", size, pool)])
-
-    def stock(
-        self, size: Size = "nano", pool: PoolName = "retrieval", *, one_process: bool = False
-    ) -> StockServer:
-        kind: Kind = "stock in one process" if one_process else "stock"
-        return cast(StockServer, self._started[Engine(kind, size, pool)])
-
-    def token_level(self, size: Size = "nano") -> StockServer:
-        return cast(StockServer, self._started[Engine("token-level stock", size)])
-
-    def log(self, name: str) -> Path:
-        return self.folder / f"{name}.log"
+    def engine(self, kind: Kind, size: Size = "nano", pool: PoolName = "retrieval") -> Server:
+        """A running engine."""
+        return self._engines[Engine(kind, size, pool)]
 
     def router(self, *workers: tuple[PoolName, str], **settings: object) -> Router:
-        """Start our router in front of workers, given as pool and address. The caller stops it."""
-        return Router(self.log("router"), workers, **settings).wait_until_ready()
+        """Start our router in front of workers, given as pool and address. It ends with the benchmark."""
+        router = Router(self._log("router"), workers, **settings)
+        self._others.callback(router.kill)
+        return router.wait_until_ready()
 
-    def stop(self) -> None:
-        for process in self._started.values():
-            process.kill()
-        self._started.clear()
+    def stub(self, status: int = 200) -> Module:
+        """Start a worker that answers batches with `status` at once."""
+        return self._module("stub", READY_PATH, "loadtests.bench.stub", "PORT", str(status))
+
+    def vllm_router(self, server: Server) -> Module:
+        """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
+        if importlib.util.find_spec("vllm_router") is None:
+            raise SystemExit("vllm-router is not installed; run `make dev`")
+        argv = ["--host", "127.0.0.1", "--port", "PORT", "--prometheus-port", str(free_port())]
+        argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
+        return self._module("vllm-router", "/health", "vllm_router.launch_router", *argv)
+
+    def _module(self, name: str, ready: str, *argv: str) -> Module:
+        module = Module(self._log(name), ready, *argv)
+        self._others.callback(module.kill)
+        return module.wait_until_ready()
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
 
     def _start(self, engine: Engine) -> Worker | StockServer:
         checkpoint = self.checkpoint(engine.size, engine.pool)
-        log = self.log("-".join(engine).replace(" ", "-"))
+        log = self._log("-".join(engine).replace(" ", "-"))
         if engine.kind == "worker":
             return Worker(log, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
         copy = self.folder / "stock" / engine.size / engine.pool

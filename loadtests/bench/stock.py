@@ -3,13 +3,11 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from workers.checkpoints import layout
-
-T = TypeVar("T")
 
 
 def stock_copy(variant: Path, folder: Path) -> Path:
@@ -18,22 +16,20 @@ def stock_copy(variant: Path, folder: Path) -> Path:
     Loads one shard at a time.
     """
     folder.mkdir(parents=True)
-    index_path = variant / layout.INDEX
-    index = json.loads(index_path.read_text()) if index_path.exists() else None
     for path in variant.iterdir():
+        copy = folder / path.name
         if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            save_file(_without_projector(tensors), folder / path.name, {"format": "pt"})
-        elif path.name not in (layout.INDEX, layout.VARIANT, layout.CONFIG):
-            shutil.copy(path, folder / path.name)
-    if index is not None:
-        index["weight_map"] = _without_projector(index["weight_map"])
-        (folder / layout.INDEX).write_text(json.dumps(index))
-    config = json.loads((variant / layout.CONFIG).read_text())
-    config["architectures"] = ["Qwen2_5_VLForConditionalGeneration"]
-    (folder / layout.CONFIG).write_text(json.dumps(config, indent=2))
+            save_file(_without_projector(load_file(path)), copy, {"format": "pt"})
+        elif path.name == layout.INDEX:
+            index = json.loads(path.read_text())
+            copy.write_text(json.dumps(index | {"weight_map": _without_projector(index["weight_map"])}))
+        elif path.name == layout.CONFIG:
+            architectures = {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+            copy.write_text(json.dumps(json.loads(path.read_text()) | architectures, indent=2))
+        elif path.name != layout.VARIANT:
+            shutil.copy(path, copy)
     return folder
 
 
-def _without_projector(named: dict[str, T]) -> dict[str, T]:
+def _without_projector(named: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if not name.startswith(layout.PROJECTOR)}

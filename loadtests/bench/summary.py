@@ -1,25 +1,39 @@
-"""The results as Markdown."""
+"""Results as Markdown."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
-from loadtests.bench.bench_targets import verdicts
-from loadtests.bench.markdown import spread, table
-from loadtests.bench.rows import Result, Row
+from loadtests.bench.bench_targets import Verdict, verdicts
+from loadtests.bench.cpu import IDLE, MACHINE, STOLEN
+from loadtests.bench.measure import Result, Row
 
 COLUMNS = ("system", "items/s", "p50 ms", "p99 ms", "failed", "vectors wrong", "CPU s per 1,000 items")
-STATUSES = {"0": "broken", "200": "200 without a body"}
 
 
 def markdown(results: Mapping[str, Result]) -> str:
     """The targets, then a section for each benchmark."""
-    rows = [
-        (verdict.name, verdict.target, verdict.measured, "yes" if verdict.holds else "**no**")
-        for verdict in verdicts(results)
-    ]
-    lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
+    lines = ["# Benchmarks", "", *table(("", *Verdict._fields[1:]), verdicts(results))]
     for result in results.values():
         lines += ["", *_section(result)]
     return "\n".join(lines) + "\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table. A `|` in a cell is escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def number(value: float) -> str:
+    """Three significant digits; whole numbers from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, with the smallest and the largest value."""
+    if len(values) < 2:
+        return number(values[0]) if values else "none"
+    return f"{number(statistics.median(values))} ({number(min(values))} to {number(max(values))})"
 
 
 def _section(result: Result) -> list[str]:
@@ -36,15 +50,18 @@ def _section(result: Result) -> list[str]:
         figures = [(row.system, name, spread(values)) for row in rows for name, values in row.figures.items()]
         if figures:
             lines += ["", *table(("system", "figure", "value"), figures)]
-    elsewhere = max(row.elsewhere for row in result.rows)
-    stolen = max(row.stolen for row in result.rows)
-    lines += ["", f"At most {elsewhere:.1%} of the machine's time went to other processes, {stolen:.1%} to"]
-    lines[-1] += " other machines on the same host (the worst row)."
+    if metered := [row.cpu for row in result.rows if row.cpu]:
+        stolen = max(cpu[STOLEN] / cpu[MACHINE] for cpu in metered)
+        # Without the whole machine, these are the processes, idle time, and what the hypervisor took.
+        others = max(0.0, *(2 - sum(cpu.values()) / cpu[MACHINE] for cpu in metered))
+        lines += ["", f"At most {others:.1%} of the machine's time went to other processes, {stolen:.1%} to"]
+        lines[-1] += " other machines on the same host (the worst row)."
     return lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    failed = [f"{count:,} x {STATUSES.get(kind, kind)}" for kind, count in row.failures.items()]
+    failed = [f"{count:,} x {'broken' if kind == '0' else kind}" for kind, count in row.failures.items()]
+    cpu = {name: spent for name, spent in row.cpu.items() if name not in (MACHINE, IDLE, STOLEN)}
     return (
         row.system,
         spread(row.items_per_second),
@@ -52,5 +69,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         spread(row.p99_ms),
         f"{', '.join(failed) or 0} of {row.requests:,}",
         f"{row.vectors_wrong} of {row.vectors_checked:,}",
-        ", ".join(f"{name} {seconds:.3g}" for name, seconds in row.cpu.items()),
+        ", ".join(f"{name} {spent / row.items * 1e3:.3g}" for name, spent in cpu.items() if row.items),
     )

@@ -1,160 +1,111 @@
 """The systems that are compared: how each is asked, and how its replies are read."""
 
 import base64
-import importlib.util
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
 
-from loadtests.bench.connection import post
-from loadtests.bench.loops import Read, Vector
-from loadtests.bench.measure import Way
-from loadtests.server_processes import Process, Router, StockServer, Worker, free_port
-from workers.shared.contract import (
-    ENCODE_PATH,
-    EncodeRequest,
-    Failure,
-    FrameReader,
-    Item,
-    Text,
-    encode_request,
-)
+from loadtests.bench.loops import Read, Vector, post
+from loadtests.bench.measure import Groups
+from loadtests.bench.servers import Server
+from workers.shared import contract
 
 Form = Literal["float", "base64"]
-PREFIX = "Query: "
-EMBEDDINGS = "/v1/embeddings"
 
 
-class VllmRouter(Process):
-    """vLLM's router in Rust (PyPI: vllm-router) in front of stock servers, otherwise with its defaults."""
+class System(NamedTuple):
+    """One system: its request for some texts, and how to read a reply.
 
-    def __init__(self, log: Path, servers: Sequence[StockServer]) -> None:
-        if importlib.util.find_spec("vllm_router") is None:
-            raise SystemExit("vllm-router is not installed; run `make dev`")
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        argv = ["-m", "vllm_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
-        argv += ["--worker-urls", *(server.url for server in servers), "--policy", "round_robin"]
-        argv += ["--prometheus-port", str(free_port()), "--log-level", "warning"]
-        super().__init__(argv, {}, log)
+    With `read_all` its client has to read every reply to get the vectors.
+    """
 
-    def wait_until_ready(self) -> "VllmRouter":
-        self.wait_ready(self.url + "/health")
-        return self
+    name: str
+    processes: Groups
+    url: str
+    make: Callable[[Sequence[str]], bytes]
+    read: Read
+    read_all: bool = False
 
 
-def stock(server: StockServer, form: Form = "float") -> Way:
-    """(a) vLLM's OpenAI server; its own pooler takes the mean."""
-    return Way(
-        "(a) stock vLLM",
-        {"vLLM": [server]},
-        server.url,
-        lambda texts: post(server.url + EMBEDDINGS, stock_body(texts, form)),
-        READ[form],
-    )
+def stock(server: Server, form: Form) -> System:
+    """vLLM's OpenAI server; its own pooler takes the mean."""
+    make = partial(ask_stock, f"{server.url}/v1/embeddings", form)
+    return System("(a) stock vLLM", {"vLLM": server}, server.url, make, read_embeddings)
 
 
-def stock_routed(router: VllmRouter, server: StockServer, form: Form = "float") -> Way:
-    """(b) The same behind vllm-router."""
-    return Way(
-        "(b) vllm-router, stock vLLM",
-        {"vllm-router": [router], "vLLM": [server]},
-        router.url,
-        lambda texts: post(router.url + EMBEDDINGS, stock_body(texts, form)),
-        READ[form],
-    )
+def stock_routed(router: Server, server: Server, form: Form) -> System:
+    """The same behind vllm-router."""
+    processes = {"vllm-router": router, "vLLM": server}
+    make = partial(ask_stock, f"{router.url}/v1/embeddings", form)
+    return System("(b) vllm-router, stock vLLM", processes, router.url, make, read_embeddings)
 
 
-def worker(server: Worker) -> Way:
-    """(c) Our worker, asked as the router asks it."""
-    return Way(
-        "(c) worker",
-        {"worker": [server]},
-        server.url,
-        lambda texts: post(server.url + ENCODE_PATH, worker_body(texts)),
-        read_frames,
-    )
+def worker(server: Server) -> System:
+    """Our worker, asked as the router asks it."""
+    make = partial(ask_worker, server.url)
+    return System("(c) worker", {"worker": server}, server.url, make, read_frames)
 
 
-def routed(router: Router, server: Worker, form: Form = "float") -> Way:
-    """(d) Our router and worker."""
-    return Way(
-        "(d) router, worker",
-        {"router": [router], "worker": [server]},
-        router.url,
-        lambda texts: ask_router(router, texts, form),
-        READ[form],
-    )
+def routed(router: Server, server: Server, form: Form) -> System:
+    """Our router and worker."""
+    processes = {"router": router, "worker": server}
+    make = partial(ask_router, router.url, form=form)
+    return System("(d) router, worker", processes, router.url, make, read_embeddings)
 
 
-def recipe(server: StockServer, form: Form, dimensions: int) -> Way:
-    """(e) The published recipe: the server returns every token's hidden state, and the client averages."""
-
-    def make(texts: list[str]) -> bytes:
-        body: dict[str, Any] = {"model": "stock", "input": [PREFIX + text for text in texts]}
-        body |= {"encoding_format": form, "task": "token_embed"}
-        body |= {"use_activation": False, "add_special_tokens": False}
-        return post(server.url + "/pooling", orjson.dumps(body))
+def recipe(server: Server, form: Form, dimensions: int) -> System:
+    """The published recipe: the server returns every token's hidden state, and the client averages."""
 
     def read(body: bytes) -> list[Vector]:
-        means = []
-        for entry in orjson.loads(body)["data"]:
-            if form == "float":
-                states = np.array(entry["data"], np.float32)
-            else:
-                states = np.frombuffer(base64.b64decode(entry["data"]), "<f4").reshape(-1, dimensions)
-            mean = states.mean(axis=0)
-            means.append(mean / np.linalg.norm(mean))
-        return means
+        states = [_array(entry["data"]).reshape(-1, dimensions) for entry in orjson.loads(body)["data"]]
+        means: list[Vector] = [of_tokens.mean(axis=0) for of_tokens in states]
+        return [mean / np.linalg.norm(mean) for mean in means]
 
-    name = {"float": "JSON", "base64": "base64"}[form]
-    return Way(f"(e) token-level output, {name}", {"vLLM": [server]}, server.url, make, read, read_all=True)
+    name = f"(e) token-level output, {'JSON' if form == 'float' else form}"
+    make = partial(ask_stock, f"{server.url}/pooling", form, task="token_embed", use_activation=False)
+    return System(name, {"vLLM": server}, server.url, make, read, read_all=True)
 
 
-def stock_body(texts: Sequence[str], form: Form) -> bytes:
-    """For vLLM's `/v1/embeddings`."""
-    body: dict[str, Any] = {"model": "stock", "input": [PREFIX + text for text in texts]}
-    return orjson.dumps(body | {"encoding_format": form, "add_special_tokens": False})
+def ask_stock(url: str, form: Form, texts: Sequence[str], **fields: object) -> bytes:
+    """The request for vLLM's own server."""
+    body = {"model": "stock", "input": [f"Query: {text}" for text in texts], "encoding_format": form}
+    return post(url, orjson.dumps(body | {"add_special_tokens": False} | fields))
 
 
-def worker_body(texts: Sequence[str]) -> bytes:
-    """For a worker's `/v1/encode`."""
-    return encode_request(EncodeRequest([Item(Text(text, "query")) for text in texts]))
+def ask_worker(url: str, texts: Sequence[str]) -> bytes:
+    """The request for a worker's `/v1/encode`."""
+    items = [contract.Item(contract.Text(text, "query")) for text in texts]
+    return post(url + contract.ENCODE_PATH, contract.encode_request(contract.EncodeRequest(items)))
 
 
 def ask_router(
-    router: Router,
+    url: str,
     texts: Sequence[str],
     form: str = "float",
-    *,
     task: str = "retrieval.query",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
     """The request for our `/v1/embeddings`."""
     body = {"model": "jina-embeddings-v4", "task": task, "input": texts, "embedding_type": form}
-    return post(router.url + EMBEDDINGS, orjson.dumps(body), headers)
+    return post(f"{url}/v1/embeddings", orjson.dumps(body), headers)
 
 
-def read_floats(body: bytes) -> list[Vector]:
-    return [np.array(entry["embedding"], np.float32) for entry in orjson.loads(body)["data"]]
-
-
-def read_base64(body: bytes) -> list[Vector]:
-    return [
-        np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in orjson.loads(body)["data"]
-    ]
+def read_embeddings(body: bytes) -> list[Vector]:
+    return [_array(entry["embedding"]) for entry in orjson.loads(body)["data"]]
 
 
 def read_frames(body: bytes) -> list[Vector]:
     """Vectors in the order of the items. A failed item's vector is empty."""
-    frames = sorted(FrameReader().feed(body), key=lambda frame: frame.index)
-    return [
-        np.empty(0, np.float32) if isinstance(frame, Failure) else np.frombuffer(frame.data, "<f4")
-        for frame in frames
-    ]
+    frames = sorted(contract.FrameReader().feed(body), key=lambda frame: frame.index)
+    data = [b"" if isinstance(frame, contract.Failure) else frame.data for frame in frames]
+    return [np.frombuffer(values, "<f4") for values in data]
 
 
-READ: dict[Form, Read] = {"float": read_floats, "base64": read_base64}
+def _array(value: Any) -> Vector:
+    """Values from base64, or from a list or a list of lists."""
+    if isinstance(value, str):
+        return np.frombuffer(base64.b64decode(value), "<f4")
+    return np.array(value, np.float32)

@@ -14,10 +14,10 @@ class Texts:
     def __init__(self, checkpoint: Path) -> None:
         self._words = single_token_words(Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
 
-    def draw(self, seed: str, count: int, tokens: int) -> list[str]:
-        """`count` texts of `tokens` tokens each."""
+    def lists(self, seed: str, count: int, texts: int, tokens: int) -> list[list[str]]:
+        """`count` lists of `texts` texts of `tokens` tokens each."""
         draw = random.Random(seed)
-        return ["".join(draw.choices(self._words, k=tokens)) for _ in range(count)]
+        return [["".join(draw.choices(self._words, k=tokens)) for _ in range(texts)] for _ in range(count)]
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:

@@ -1,15 +1,20 @@
 """The experiments of docs/SCALE.md: each makes jobs, and each job gives one row of a table."""
 
+import gc
+import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from deploy.ray.config import Autoscaling
-from loadtests.bench.markdown import number
-from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS
-from loadtests.simulate.simulation import Outcome, Sample, Setup, Simulation, steady
+from loadtests.bench.summary import number
+from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS, Setup
+from loadtests.simulate.simulation import Sample, Simulation, percentile, steady, uncertainty
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.
@@ -29,51 +34,69 @@ class Result(NamedTuple):
     """A row by column, and the samples of a run with autoscaling."""
 
     row: dict[str, str | float]
-    samples: list[Sample]
+    samples: Sequence[Sample] = ()
 
 
 Job = Callable[[], Result]
 
 
-def load(seed: int, quick: bool) -> Iterator[Job]:
+def load(quick: bool) -> Iterator[Job]:
     """Latency by load, for 1 to 1,000 replicas."""
     for replicas, routers in ROUTERS.items():
         if quick and replicas > 100:
             continue
-        setup = Setup(profile=GPU, lengths=TEXTS, replicas=replicas, routers=routers, seed=seed)
+        setup = Setup(profile=GPU, lengths=TEXTS, replicas=replicas, routers=routers)
         loads = QUICK_LOADS if quick else LOADS_OF_1000 if replicas == 1000 else LOADS
         yield from (partial(_steady, setup, load, quick) for load in loads)
     for replicas in (1, 10):
-        setup = Setup(profile=NANO, lengths=SHORT, replicas=replicas, seed=seed)
+        setup = Setup(profile=NANO, lengths=SHORT, replicas=replicas)
         yield from (partial(_steady, setup, load, quick) for load in (QUICK_LOADS if quick else LOADS))
 
 
-def routers(seed: int, quick: bool) -> Iterator[Job]:
+def routers(quick: bool) -> Iterator[Job]:
     """Latency of 100 replicas by the number of routers and lanes."""
     for lanes in (4,) if quick else (1, 2, 4):
         for count in (1, 4, 16, 64):
-            setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, lanes=lanes, seed=seed)
+            setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, lanes=lanes)
             yield from (partial(_steady, setup, load, quick) for load in (0.5, 0.8))
 
 
-def started(seed: int, quick: bool) -> Iterator[Job]:
+def started(quick: bool) -> Iterator[Job]:
     """The first seconds of routers that start together and have measured no replica."""
     for count in (1, 16, 64):
-        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, seed=seed, learned=False)
-        yield partial(_first_seconds, setup)
+        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, learned=False)
+        yield partial(_row, setup, 0.5, seconds=5.0, warm_up=0.0)
 
 
-def scaling(seed: int, quick: bool) -> Iterator[Job]:
+def scaling(quick: bool) -> Iterator[Job]:
     """Autoscaling while the load changes."""
-    yield from (partial(_scaled, change, seed) for change in (CHANGES[:1] if quick else CHANGES))
+    yield from CHANGES[:1] if quick else CHANGES
 
 
-EXPERIMENTS: dict[str, tuple[str, Callable[[int, bool], Iterator[Job]]]] = {
+EXPERIMENTS: dict[str, tuple[str, Callable[[bool], Iterator[Job]]]] = {
     "load": ("Load", load),
     "routers": ("Routers and lanes", routers),
     "started": ("All routers start together: the first 5 s", started),
     "scaling": ("Autoscaling", scaling),
 }
+
+
+def run(names: Sequence[str], quick: bool) -> dict[str, list[Result]]:
+    """The results of each experiment. Runs are spread over all cores."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context, initializer=_set_up) as pool:
+        futures = {name: [pool.submit(job) for job in EXPERIMENTS[name][1](quick)] for name in names}
+        with tqdm(total=sum(map(len, futures.values())), unit="run", disable=None) as bar:
+            for future in (future for its in futures.values() for future in its):
+                future.add_done_callback(lambda _: bar.update())
+            return {name: [future.result() for future in its] for name, its in futures.items()}
+
+
+def _set_up() -> None:
+    # Python's defaults spend half of a run on collecting young objects.
+    gc.set_threshold(200_000, 20, 1000)
+    # The router logs each replica that it finds slow, which happens by chance with this many.
+    logging.getLogger("router").setLevel(logging.ERROR)
 
 
 def _steady(setup: Setup, load: float, quick: bool) -> Result:
@@ -82,42 +105,26 @@ def _steady(setup: Setup, load: float, quick: bool) -> Result:
     full_step = profile.seconds + profile.seconds_per_token * profile.step_tokens
     seconds = min(60.0, max((QUICK_REQUESTS if quick else REQUESTS) / rate, 10 * full_step))
     warm_up = 5 * full_step if setup.replicas >= 1000 else max(1.0, 5 * full_step)
-    return Result(_row(setup, load, steady(setup, load, seconds, warm_up)), [])
+    return _row(setup, load, seconds, warm_up)
 
 
-def _first_seconds(setup: Setup) -> Result:
-    return Result(_row(setup, 0.5, steady(setup, 0.5, seconds=5.0, warm_up=0.0)), [])
-
-
-def _row(setup: Setup, load: float, outcome: Outcome) -> dict[str, str | float]:
-    return {
-        "engine": setup.profile.name,
-        "replicas": setup.replicas,
-        "routers": setup.routers,
-        "lanes": setup.lanes,
-        "load": load,
-        "requests/s": load * setup.capacity * setup.replicas,
-        "p50 ms": 1e3 * outcome.percentile(0.5),
-        "p99 ms": 1e3 * outcome.percentile(0.99),
-        "± ms": 1e3 * outcome.uncertainty(0.99),
-        "% busy": 100 * outcome.busy,
-        "inputs a batch": outcome.items_per_batch,
-        "refused": outcome.refused,
-        "requests": outcome.requests,
-    }
-
-
-# The load over time, in full replicas.
-def _step(now: float) -> float:
-    return 7.0 if 60 <= now < 480 else 1.4
-
-
-def _ramp(now: float) -> float:
-    return 1.0 + 7.0 * min(1.0, now / 600)
-
-
-def _day(now: float) -> float:
-    return 1.0 + 7.0 * math.sin(math.pi * now / DAY_SECONDS) ** 2
+def _row(setup: Setup, load: float, seconds: float, warm_up: float) -> Result:
+    outcome = steady(setup, load, seconds, warm_up)
+    return Result(
+        {
+            "engine": setup.profile.name,
+            "replicas": setup.replicas,
+            "routers": setup.routers,
+            "lanes": setup.lanes,
+            "load": load,
+            "requests/s": load * setup.capacity * setup.replicas,
+            "p50 ms": 1e3 * percentile(outcome.latency, 0.5),
+            "p99 ms": 1e3 * percentile(outcome.latency, 0.99),
+            "± ms": 1e3 * uncertainty(outcome.latency, 0.99),
+            "% busy": 100 * outcome.busy,
+            "requests": outcome.requests,
+        }
+    )
 
 
 def _bursts(now: float) -> float:
@@ -125,72 +132,63 @@ def _bursts(now: float) -> float:
     return 1.0 if 300 <= now % 600 < 420 else 1e-9
 
 
-# The load, its peak, and for how many seconds.
+# The load over time in full replicas, its peak, and for how many seconds.
 CURVES: dict[str, tuple[Callable[[float], float], float, float]] = {
-    "step": (_step, 7.0, 900.0),
-    "ramp": (_ramp, 8.0, 900.0),
-    "day in an hour": (_day, 8.0, DAY_SECONDS),
+    "step": (lambda now: 7.0 if 60 <= now < 480 else 1.4, 7.0, 900.0),
+    "ramp": (lambda now: 1.0 + 7.0 * min(1.0, now / 600), 8.0, 900.0),
+    "day in an hour": (lambda now: 1.0 + 7.0 * math.sin(math.pi * now / DAY_SECONDS) ** 2, 8.0, DAY_SECONDS),
     "bursts": (_bursts, 1.0, 1200.0),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A run with autoscaling: the settings that differ from the others, and a replica's start in seconds."""
-
-    curve: str
-    settings: dict[str, float] = field(default_factory=dict)
-    start: float = 60.0
-
-
-FROM_ZERO: dict[str, float] = {"min": 0, "to_zero_seconds": 60}
-CHANGES = [
-    Change("step"),
-    Change("step", start=10.0),
-    Change("step", start=180.0),
-    Change("step", {"up_seconds": 0}),
-    Change("step", {"up_seconds": 30}),
-    Change("step", {"down_seconds": 60}),
-    Change("step", {"utilization": 0.5}),
-    Change("step", {"utilization": 0.9}),
-    Change("step", {"backlog_seconds": 10}),
-    Change("step", {"backlog_seconds": 120}),
-    Change("step", {"tokens_per_second": 0.7 * FULL_TOKENS}),
-    Change("step", {"tokens_per_second": 1.4 * FULL_TOKENS}),
-    Change("step", {"tokens_per_second": 2.0 * FULL_TOKENS}),
-    Change("ramp"),
-    Change("day in an hour"),
-    Change("bursts", FROM_ZERO, start=10.0),
-    Change("bursts", FROM_ZERO, start=45.0),
-    Change("bursts", FROM_ZERO, start=120.0),
-    Change("bursts", FROM_ZERO | {"backlog_seconds": 5}, start=45.0),
-]
-
-
-def _scaled(change: Change, seed: int) -> Result:
-    shape, peak, seconds = CURVES[change.curve]
-    autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | change.settings)
+def _scaled(curve: str, start: float = 60.0, **changed: float) -> Result:
+    """A run with autoscaling. Replicas start in `start` seconds; `changed` are settings of this run only."""
+    shape, peak, seconds = CURVES[curve]
+    autoscaling = Autoscaling(**{"min": 1, "max": 20, "tokens_per_second": FULL_TOKENS} | changed)
     setup = Setup(
         profile=GPU,
         lengths=PAGES,
         replicas=0 if autoscaling.min == 0 else 2,
         routers=4,
         autoscaling=autoscaling,
-        start_seconds=change.start,
-        seed=seed,
+        start_seconds=start,
     )
     capacity = setup.capacity
     outcome = Simulation(setup, lambda now: capacity * shape(now), capacity * peak, seconds).run()
     row: dict[str, str | float] = {
-        "curve": change.curve,
-        "start s": change.start,
-        "changed": ", ".join(f"{name} {number(value)}" for name, value in change.settings.items()),
+        "curve": curve,
+        "start s": start,
+        "changed": ", ".join(f"{name} {number(value)}" for name, value in changed.items()),
         "% late": 100 * outcome.late(SLO_SECONDS),
         "% refused": 100 * (outcome.refused + outcome.expired) / max(1, outcome.requests),
-        "p99 s": outcome.percentile(0.99),
+        "p99 s": percentile(outcome.latency, 0.99),
         "most replicas": max(sample.held for sample in outcome.samples),
         "replica hours": outcome.replica_seconds / 3600,
         "full replicas' hours": sum(shape(float(second)) for second in range(int(seconds))) / 3600,
-        "requests": outcome.requests,
     }
     return Result(row, [sample._replace(rate=sample.rate / capacity) for sample in outcome.samples])
+
+
+STEP = partial(_scaled, "step")
+FROM_ZERO = partial(_scaled, "bursts", min=0, to_zero_seconds=60)
+CHANGES: list[Job] = [
+    STEP,
+    partial(STEP, start=10.0),
+    partial(STEP, start=180.0),
+    partial(STEP, up_seconds=0),
+    partial(STEP, up_seconds=30),
+    partial(STEP, down_seconds=60),
+    partial(STEP, utilization=0.5),
+    partial(STEP, utilization=0.9),
+    partial(STEP, backlog_seconds=10),
+    partial(STEP, backlog_seconds=120),
+    partial(STEP, tokens_per_second=0.7 * FULL_TOKENS),
+    partial(STEP, tokens_per_second=1.4 * FULL_TOKENS),
+    partial(STEP, tokens_per_second=2.0 * FULL_TOKENS),
+    partial(_scaled, "ramp"),
+    partial(_scaled, "day in an hour"),
+    partial(FROM_ZERO, start=10.0),
+    partial(FROM_ZERO, start=45.0),
+    partial(FROM_ZERO, start=120.0),
+    partial(FROM_ZERO, start=45.0, backlog_seconds=5),
+]

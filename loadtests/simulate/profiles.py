@@ -1,31 +1,14 @@
-"""Inputs of the simulation with their sources: step times of engines, and lengths of inputs."""
+"""Inputs of the simulation with their sources: engines, lengths of inputs, and the deployment."""
 
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+from typing import NamedTuple
 
-# Items, tokens of each, milliseconds of a step: docs/PERFORMANCE.md, "The engine's step", "after".
-NANO_STEPS = (
-    (1, 20, 2.9),
-    (8, 20, 3.7),
-    (16, 20, 5.7),
-    (32, 20, 8.8),
-    (64, 20, 14.5),
-    (128, 20, 24.7),
-    (256, 20, 44.9),
-    (4, 512, 12.4),
-    (8, 512, 25.2),
-    (16, 512, 38.0),
-)
-
-# Assumptions: 5.5 GFLOP a token is twice the parameters of the language model without its embeddings; 40 % of
-# the peak is common for long prefills of dense transformers.
-GFLOP_PER_TOKEN = 5.5
-H100_PEAK_TFLOPS = 989.0  # bf16, dense: NVIDIA's data sheet.
-H100_SHARE_OF_PEAK = 0.4
-H100_SECONDS_PER_STEP = 0.015
+from deploy.ray.config import Autoscaling
+from router.settings import RouterSettings
 
 
 def lognormal(draw: random.Random, sigma: float = 0.15) -> float:
@@ -33,8 +16,7 @@ def lognormal(draw: random.Random, sigma: float = 0.15) -> float:
     return math.exp(draw.gauss(0.0, sigma) - sigma**2 / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """An engine: seconds of a step, and the largest step.
 
     `call_seconds` are the time of a batch outside the engine (HTTP, tokenizing, the reply). `noise` draws the
@@ -61,23 +43,19 @@ class Profile:
         return items / (self.seconds + items * (self.seconds_per_item + self.seconds_per_token * mean_tokens))
 
 
-# The line of least squared relative errors through NANO_STEPS. A call is the CPU time of router and front-end
-# for one short text (0.5 and 1.2 ms, docs/PERFORMANCE.md).
+# The line of least squared relative errors through the ten steps of docs/PERFORMANCE.md ("The engine's step",
+# "after"). A call is the CPU time of router and front-end for one short text (0.5 and 1.2 ms, same document).
 NANO = Profile("nano, CPU (measured)", 2.66e-3, 0.0825e-3, 4.59e-6, 1.7e-3)
-GPU = Profile(
-    "H100 (assumed)",
-    H100_SECONDS_PER_STEP,
-    0.0,
-    GFLOP_PER_TOKEN / (1000 * H100_PEAK_TFLOPS * H100_SHARE_OF_PEAK),
-    3e-3,
-)
+
+# Assumptions: 5.5 GFLOP a token is twice the parameters of the language model without its embeddings; 989
+# TFLOP/s is the H100's peak (bf16, dense: NVIDIA's data sheet); 40 % of it is common for long prefills of
+# dense transformers.
+GPU = Profile("H100 (assumed)", 15e-3, 0.0, 5.5 / (1000 * 989.0 * 0.4), 3e-3)
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(NamedTuple):
     """Tokens of inputs. Each kind has a share, a lognormal median and sigma; all are at most `longest`."""
 
-    name: str
     kinds: tuple[tuple[float, float, float], ...]
     longest: int = 4096
 
@@ -90,20 +68,50 @@ class Lengths:
             if point < 0:
                 median, sigma = kind
                 break
-        tokens = median * math.exp(sigma * draw.gauss(0.0, 1.0)) if sigma else median
-        return max(1, min(self.longest, round(tokens)))
+        return self._tokens(median, sigma, draw.gauss(0.0, 1.0) if sigma else 0.0)
 
     @property
     def mean(self) -> float:
         """The mean of `draw`."""
         points = [NormalDist().inv_cdf((index + 0.5) / 2000) for index in range(2000)]
         return sum(
-            share
-            * fmean(max(1, min(self.longest, round(median * math.exp(sigma * point)))) for point in points)
+            share * fmean(self._tokens(median, sigma, point) for point in points)
             for share, median, sigma in self.kinds
         )
 
+    def _tokens(self, median: float, sigma: float, point: float) -> int:
+        return max(1, min(self.longest, round(median * math.exp(sigma * point))))
 
-SHORT = Lengths("20-token texts", ((1.0, 20, 0.0),))
-TEXTS = Lengths("3 queries for 7 passages", ((0.3, 18, 0.5), (0.7, 550, 0.8)))
-PAGES = Lengths("pages as images", ((1.0, 1300, 0.4),))
+
+SHORT = Lengths(((1.0, 20, 0.0),))
+TEXTS = Lengths(((0.3, 18, 0.5), (0.7, 550, 0.8)))
+PAGES = Lengths(((1.0, 1300, 0.4),))
+
+
+def default(name: str) -> int:
+    """The default of a router setting."""
+    return int(RouterSettings.model_fields[name].default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """The deployment. A replica starts in `start_seconds`.
+
+    With `learned` the routers know the pace of the first replicas from earlier batches.
+    """
+
+    profile: Profile
+    lengths: Lengths
+    replicas: int
+    routers: int = 1
+    lanes: int = default("lanes")
+    batch_items: int = default("batch_items")
+    autoscaling: Autoscaling | None = None
+    start_seconds: float = 0.0
+    learned: bool = True
+    seed: int = 1
+
+    @property
+    def capacity(self) -> float:
+        """Requests a second of one replica with full steps."""
+        return self.profile.capacity(self.lengths.mean)

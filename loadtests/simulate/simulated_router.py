@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from deploy.ray.book import RouterReport
 from deploy.ray.pressure import Pressure
-from loadtests.simulate.events import Events
-from loadtests.simulate.profiles import Profile
-from loadtests.simulate.simulated_engine import Engine
+from loadtests.simulate.profiles import Setup, default
+from loadtests.simulate.simulated_engine import Engine, Events
 from router.errors import RouterError
 from router.items import Batch, Item, Job
 from router.observe.metrics import Metrics
@@ -17,50 +16,31 @@ from router.pool.dispatcher import Dispatcher
 from router.pool.observer import PoolObserver
 from router.pool.queue import PoolQueue
 from router.pool.replica import Replica, State
-from router.settings import RouterSettings
 from workers.shared import contract
 
 POOL: contract.PoolName = "retrieval"
 WIRE = contract.Item(contract.Text("", "query"))
 VECTOR = contract.Vector(0, 1, (1,), b"")
 OBSERVER = PoolObserver(Metrics().pool(POOL), None, time.monotonic)
+TIMEOUT_SECONDS = 60.0
 
 Batches = Iterable[tuple[int, float]]
 """Tokens and seconds of batches."""
 
 
-def default(name: str) -> int:
-    """The default of a router setting."""
-    return int(RouterSettings.model_fields[name].default)
-
-
 class Router:
-    """Runs the dispatcher as `router.pool.pool.Pool` does. Calls `ended` once for each request.
+    """Runs the dispatcher as `router.pool.pool.Pool` does. Calls `ended` once for each request."""
 
-    `drained` is called with an engine that was drained and has none of this router's batches left.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        events: Events,
-        profile: Profile,
-        lanes: int,
-        batch_items: int,
-        ended: Callable[[Job], None],
-        drained: Callable[[Engine], None] = lambda engine: None,
-    ) -> None:
+    def __init__(self, name: str, events: Events, setup: Setup, ended: Callable[[Job], None]) -> None:
         self._name = name
         self._events = events
-        self._half_call = profile.call_seconds / 2
-        self._lanes = lanes
+        self._half_call = setup.profile.call_seconds / 2
+        self._lanes = setup.lanes
         self._ended = ended
-        self._drained = drained
         self._queue = PoolQueue(default("queue_tokens"), default("queue_items"))
         # Requests wait for a first replica until their deadline.
-        self._dispatcher = Dispatcher(
-            POOL, [], self._queue, default("batch_tokens"), batch_items, OBSERVER, events.now, math.inf
-        )
+        sizes = default("batch_tokens"), setup.batch_items
+        self._dispatcher = Dispatcher(POOL, [], self._queue, *sizes, OBSERVER, events.now, math.inf)
         self._dispatcher.replicas_changed(events.now)
         self._engines: dict[Replica, Engine] = {}
         # Each router has its own order of replicas, as in the deployment.
@@ -95,17 +75,15 @@ class Router:
 
     def drain(self, engine: Engine) -> None:
         """Give a replica no more batches."""
-        [drained] = [replica for replica in self._dispatcher.replicas if self._engines[replica] is engine]
-        drained.state = State.DRAINING
-        others = [replica for replica in self._dispatcher.replicas if replica is not drained]
+        replicas = self._dispatcher.replicas
+        others = [replica for replica in replicas if self._engines[replica] is not engine]
         self._dispatcher.set_replicas(others, self._events.now)
-        self._forget_if_drained(drained)
 
-    def arrive(self, tokens: int, timeout_seconds: float) -> None:
+    def arrive(self, tokens: int) -> None:
         """Admit or refuse a request of one input."""
         now = self._events.now
         self._arrived_tokens += tokens
-        job = Job([Item(POOL, WIRE, tokens, 0, "input")], now, now + timeout_seconds, self._ended)
+        job = Job([Item(POOL, WIRE, tokens, 0, "input")], now, now + TIMEOUT_SECONDS, self._ended)
         try:
             self._dispatcher.check_room(job.items, now, job.deadline)
         except RouterError as error:
@@ -123,9 +101,9 @@ class Router:
         sent, tokens = self._events.now, replica.tokens_in_flight
 
         def answer() -> None:
-            self._events.at(self._events.now + self._half_call, self._answered, replica, batch, tokens, sent)
+            self._events.after(self._half_call, self._answered, replica, batch, tokens, sent)
 
-        self._events.at(sent + self._half_call, self._engines[replica].give, batch, answer)
+        self._events.after(self._half_call, self._engines[replica].give, batch, answer)
 
     def _answered(self, replica: Replica, batch: Batch, tokens: int, sent: float) -> None:
         now = self._events.now
@@ -133,9 +111,4 @@ class Router:
             self._dispatcher.deliver(batch, item, VECTOR, now)
         self._dispatcher.answered(replica, batch, tokens, sent, now)
         self._dispatcher.ended(replica, batch, now)
-        self._forget_if_drained(replica)
         self._dispatch()
-
-    def _forget_if_drained(self, replica: Replica) -> None:
-        if replica.state is State.DRAINING and not replica.lanes_in_use:
-            self._drained(self._engines.pop(replica))

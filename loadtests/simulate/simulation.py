@@ -7,46 +7,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from deploy.ray.config import Autoscaling
 from deploy.ray.node_router import LOOK_SECONDS
 from loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
-from loadtests.simulate.events import Events
-from loadtests.simulate.profiles import Lengths, Profile
-from loadtests.simulate.simulated_engine import Engine
-from loadtests.simulate.simulated_router import Router, default
+from loadtests.simulate.profiles import Setup
+from loadtests.simulate.simulated_engine import Engine, Events
+from loadtests.simulate.simulated_router import Router
 from router.errors import QueueFull
 from router.items import Job
 from router.pool.pace import BATCHES_UNTIL_JUDGED
 
-TIMEOUT_SECONDS = 60.0
 BLOCKS = 10
-# The 97.5 % quantile of Student's t distribution with BLOCKS - 1 degrees of freedom.
-STUDENT = 2.26
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """The deployment. A replica starts in `start_seconds`.
-
-    With `learned` the routers know the pace of the first replicas from earlier batches.
-    """
-
-    profile: Profile
-    lengths: Lengths
-    replicas: int
-    routers: int = 1
-    lanes: int = default("lanes")
-    batch_items: int = default("batch_items")
-    autoscaling: Autoscaling | None = None
-    start_seconds: float = 0.0
-    learned: bool = True
-    seed: int = 1
-
-    @property
-    def capacity(self) -> float:
-        """Requests a second of one replica with full steps."""
-        return self.profile.capacity(self.lengths.mean)
 
 
 class Sample(NamedTuple):
@@ -60,31 +32,19 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """Requests that arrived after the warm-up. Times in seconds.
+    """Requests that arrived after the warm-up.
 
-    `latency` and `waited` are of served requests, in order of completion. `busy` is the share of the
+    `latency` is that of served requests in seconds, in order of completion. `busy` is the share of the
     replicas' time that their engines spent in steps.
     """
 
     requests: int = 0
-    served: int = 0
     refused: int = 0
     expired: int = 0
-    arrived_at: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
-    waited: list[float] = field(default_factory=list)
     busy: float = 0.0
-    items_per_batch: float = 0.0
     replica_seconds: float = 0.0
     samples: list[Sample] = field(default_factory=list)
-
-    def percentile(self, share: float) -> float:
-        """A percentile of the latency."""
-        return percentile(self.latency, share)
-
-    def uncertainty(self, share: float) -> float:
-        """Half of the 95 % confidence interval of `percentile`."""
-        return uncertainty(self.latency, share)
 
     def late(self, seconds: float) -> float:
         """The share of requests that were not served within `seconds`."""
@@ -106,7 +66,7 @@ def uncertainty(values: Sequence[float], share: float) -> float:
     if len(values) < 10 * BLOCKS:
         return math.nan
     blocks = [np.quantile(block, share) for block in np.array_split(np.asarray(values), BLOCKS)]
-    return float(STUDENT * np.std(blocks, ddof=1) / math.sqrt(BLOCKS))
+    return float(stats.t.ppf(0.975, BLOCKS - 1) * stats.sem(blocks))
 
 
 class Simulation:
@@ -128,25 +88,13 @@ class Simulation:
         self._setup = setup
         self._rate, self._peak, self._seconds, self._warm_up = rate, peak, seconds, warm_up
         self._arrivals, self._service = random.Random(f"{setup.seed} a"), random.Random(f"{setup.seed} s")
-        self.routers = [
-            Router(
-                f"{setup.seed} {index}",
-                self.events,
-                setup.profile,
-                setup.lanes,
-                setup.batch_items,
-                self._ended,
-                self._drained,
-            )
-            for index in range(setup.routers)
-        ]
+        names = [f"{setup.seed} {index}" for index in range(setup.routers)]
+        self.routers = [Router(name, self.events, setup, self._ended) for name in names]
+        # All engines that ever served, those that serve, and those that start.
+        self._engines: list[Engine] = []
         self._serving: list[Engine] = []
-        # The number of routers that still have batches there.
-        self._draining: dict[Engine, int] = {}
-        self._starting = 0
-        self._cancelled = 0
-        self._busy_of_gone = 0.0
-        self._add(setup.replicas, learned=setup.learned)
+        self._starting: list[Engine] = []
+        self._serve([self._engine() for _ in range(setup.replicas)], learned=setup.learned)
         self._autoscaler = Autoscaler(setup.autoscaling) if setup.autoscaling else None
         self._target = setup.replicas
 
@@ -154,17 +102,16 @@ class Simulation:
         outcome, events = self.outcome, self.events
         self._next_arrival()
         if self._autoscaler:
-            events.at(0.0, self._tick)
+            events.after(0.0, self._tick)
             for index, router in enumerate(self.routers):
-                events.at((index + 0.5) * LOOK_SECONDS / len(self.routers), self._report, router)
+                events.after((index + 0.5) * LOOK_SECONDS / len(self.routers), self._report, router)
         events.run(self._warm_up)
-        before, batches = self._busy(), self._batches()
+        before = sum(engine.busy for engine in self._engines)
         events.run(self._seconds)
         if self._autoscaler is None:
             outcome.replica_seconds = len(self._serving) * (self._seconds - self._warm_up)
-        outcome.busy = (self._busy() - before) / max(outcome.replica_seconds, 1e-9)
-        done = self._batches() - batches
-        outcome.items_per_batch = outcome.served / done if done else math.nan
+        busy = sum(engine.busy for engine in self._engines) - before
+        outcome.busy = busy / max(outcome.replica_seconds, 1e-9)
         self._autoscaler = None
         events.run()
         return outcome
@@ -172,12 +119,13 @@ class Simulation:
     def _next_arrival(self) -> None:
         """Thinning: draw arrivals at the peak's rate, and keep a share of them."""
         draw, now = self._arrivals, self.events.now
+        at = now
         while True:
-            now += draw.expovariate(self._peak)
-            if now >= self._seconds:
+            at += draw.expovariate(self._peak)
+            if at >= self._seconds:
                 return
-            if draw.random() * self._peak <= self._rate(now):
-                self.events.at(now, self._arrive)
+            if draw.random() * self._peak <= self._rate(at):
+                self.events.after(at - now, self._arrive)
                 return
 
     def _arrive(self) -> None:
@@ -186,61 +134,61 @@ class Simulation:
         router = self.routers[draw.randrange(len(self.routers))]
         if self.events.now >= self._warm_up:
             self.outcome.requests += 1
-        router.arrive(self._setup.lengths.draw(draw), TIMEOUT_SECONDS)
+        router.arrive(self._setup.lengths.draw(draw))
 
     def _ended(self, job: Job) -> None:
         if job.admitted_at < self._warm_up:
             return
-        outcome = self.outcome
         if isinstance(job.error, QueueFull):
-            outcome.refused += 1
+            self.outcome.refused += 1
         elif job.error is not None:
-            outcome.expired += 1
+            self.outcome.expired += 1
         else:
-            outcome.served += 1
-            outcome.arrived_at.append(job.admitted_at)
-            outcome.latency.append(job.done_at - job.admitted_at)
-            outcome.waited.append(job.started_at - job.admitted_at)
+            self.outcome.latency.append(job.done_at - job.admitted_at)
 
     def _report(self, router: Router) -> None:
         if self._autoscaler is not None:
             self._autoscaler.report(router.report(), self.events.now)
-            self.events.at(self.events.now + LOOK_SECONDS, self._report, router)
+            self.events.after(LOOK_SECONDS, self._report, router)
 
     def _tick(self) -> None:
         """Scale, and take a sample."""
         if self._autoscaler is None:
             return
         now = self.events.now
-        self._scale(self._autoscaler.target(self._target, len(self._serving), now))
-        held = len(self._serving) + self._starting - self._cancelled + len(self._draining)
-        if now >= self._warm_up:
-            self.outcome.replica_seconds += held * DECISION_SECONDS
-            self.outcome.samples.append(Sample(now, self._rate(now), len(self._serving), held))
-        self.events.at(now + DECISION_SECONDS, self._tick)
+        self._target = self._autoscaler.target(self._target, len(self._serving), now)
+        self._scale()
+        held = len(self._serving) + len(self._starting)
+        self.outcome.replica_seconds += held * DECISION_SECONDS
+        self.outcome.samples.append(Sample(now, self._rate(now), len(self._serving), held))
+        self.events.after(DECISION_SECONDS, self._tick)
 
-    def _scale(self, target: int) -> None:
+    def _scale(self) -> None:
         """Start replicas, or stop some. Those that are still starting stop first."""
-        self._target = target
-        there = len(self._serving) + self._starting - self._cancelled
-        for _ in range(target - there):
-            self._starting += 1
-            self.events.at(self.events.now + self._setup.start_seconds, self._started)
-        for _ in range(there - target):
-            if self._starting > self._cancelled:
-                self._cancelled += 1
+        there = len(self._serving) + len(self._starting)
+        for _ in range(self._target - there):
+            engine = self._engine()
+            self._starting.append(engine)
+            self.events.after(self._setup.start_seconds, self._started, engine)
+        for _ in range(there - self._target):
+            if self._starting:
+                self._starting.pop()
             else:
-                self._remove(self._serving.pop())
+                # It finishes its batches. This takes less than a second and is not counted as cost.
+                engine = self._serving.pop()
+                for router in self.routers:
+                    router.drain(engine)
 
-    def _started(self) -> None:
-        self._starting -= 1
-        if self._cancelled:
-            self._cancelled -= 1
-        else:
-            self._add(1)
+    def _engine(self) -> Engine:
+        return Engine(self.events, self._setup.profile, self._service)
 
-    def _add(self, count: int, *, learned: bool = False) -> None:
-        engines = [Engine(self.events, self._setup.profile, self._service) for _ in range(count)]
+    def _started(self, engine: Engine) -> None:
+        if engine in self._starting:
+            self._starting.remove(engine)
+            self._serve([engine])
+
+    def _serve(self, engines: list[Engine], *, learned: bool = False) -> None:
+        self._engines += engines
         self._serving += engines
         for router in self.routers:
             router.add(engines, [list(self._earlier_batches()) for _ in engines] if learned else ())
@@ -250,26 +198,6 @@ class Simulation:
         for _ in range(BATCHES_UNTIL_JUDGED):
             tokens = self._setup.lengths.draw(self._service)
             yield tokens, profile.call_seconds + profile.step(1, tokens, self._service)
-
-    def _remove(self, engine: Engine) -> None:
-        self._draining[engine] = len(self.routers)
-        for router in self.routers:
-            router.drain(engine)
-
-    def _drained(self, engine: Engine) -> None:
-        self._draining[engine] -= 1
-        if not self._draining[engine]:
-            del self._draining[engine]
-            self._busy_of_gone += engine.busy
-
-    def _engines(self) -> list[Engine]:
-        return [*self._serving, *self._draining]
-
-    def _busy(self) -> float:
-        return self._busy_of_gone + sum(engine.busy for engine in self._engines())
-
-    def _batches(self) -> int:
-        return sum(engine.batches for engine in self._engines())
 
 
 def steady(setup: Setup, load: float, seconds: float, warm_up: float) -> Outcome:

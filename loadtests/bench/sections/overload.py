@@ -1,17 +1,11 @@
 """Three times the capacity: the share of it that is still served in time, and what happens to the rest."""
 
-import asyncio
-
-from tqdm import tqdm
-
-from loadtests.bench.loops import Request, closed_loop, open_loop, poisson
-from loadtests.bench.measure import SETTLE_SECONDS, Collector, Groups, Scale
-from loadtests.bench.rows import Row
-from loadtests.bench.sections.section import Section, Setup
-from loadtests.bench.servers import Engine
-from loadtests.bench.systems import ask_router, read_floats
+from loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
+from loadtests.bench.measure import Row, Sending, Trial, interleaved
+from loadtests.bench.sections import Scale, Section, Setup
+from loadtests.bench.servers import Engine, Server
+from loadtests.bench.systems import ask_router
 from loadtests.bench.texts import Texts
-from loadtests.server_processes import Router
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.
@@ -28,65 +22,59 @@ SECONDS_FACTOR, FILL_SECONDS = 3, 1.0
 
 
 async def run(setup: Setup) -> list[Row]:
-    worker = setup.servers.worker()
+    worker = setup.servers.engine("worker")
     router = setup.servers.router(("retrieval", worker.url), **LIMITS)
-    groups: Groups = {"router": [router], "worker": [worker]}
-    texts = Texts(setup.servers.checkpoint("nano"))
-    try:
-        return [row for tokens in SIZES for row in await of_size(tokens, router, groups, texts, setup.scale)]
-    finally:
-        router.kill()
+    texts = Texts(setup.servers.checkpoint())
+    sizes = [trials(tokens, router, worker, texts, setup.scale) for tokens in SIZES]
+    return [row for of_size in sizes for row in await interleaved(of_size, setup.scale.rounds)]
 
 
-async def of_size(tokens: int, router: Router, groups: Groups, texts: Texts, scale: Scale) -> list[Row]:
+def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Scale) -> list[Trial]:
     """The capacity for texts of `tokens` tokens, and the outcome of three times as much."""
-    collectors: list[Collector] = []
     seconds = FILL_SECONDS + scale.seconds * SECONDS_FACTOR
-    rate = 0.0
-    for number in tqdm(range(scale.rounds + 1), desc=OVERLOADS[tokens], unit="round", leave=False):
-        if number < 2:
-            # The first round is a warm-up.
-            collectors = [Collector(CAPACITIES[tokens], SYSTEM), Collector(OVERLOADS[tokens], SYSTEM)]
-        capacity, overload = collectors
-        count = round(rate * scale.seconds * 2) + 4 * CONCURRENCY
-        requests = queries(router, texts.draw(f"capacity {tokens} {number}", count, tokens))
-        await asyncio.sleep(SETTLE_SECONDS)
-        with capacity.metered(groups):
-            done = await closed_loop(router.url, requests, CONCURRENCY, read_floats)
-            capacity.add(done.replies, done.items_per_second)
-        rate = done.items_per_second
-        if number:
-            moments = poisson(FACTOR * rate, seconds, number)
-            requests = queries(router, texts.draw(f"overload {tokens} {number}", len(moments), tokens))
-            await asyncio.sleep(SETTLE_SECONDS)
-            with overload.metered(groups):
-                await one_overload(router, overload, requests, moments, rate, seconds)
-    return [collector.row for collector in collectors]
+    capacity = 0.0
+
+    def requests(seed: str, count: int) -> list[Request]:
+        headers = {"x-request-timeout-seconds": str(DEADLINE_SECONDS)}
+        lists = texts.lists(f"{seed} {tokens}", count, 1, tokens)
+        return [
+            Request(place, ask_router(router.url, its, headers=headers)) for place, its in enumerate(lists)
+        ]
+
+    async def fill(wanted: list[Request]) -> Round:
+        nonlocal capacity
+        done = await closed_loop(router.url, wanted, CONCURRENCY)
+        capacity = done.items_per_second
+        return done
+
+    def closed(number: int, rate: float) -> Sending:
+        return fill(requests(f"capacity {number}", round(rate * scale.seconds * 2) + 4 * CONCURRENCY))
+
+    def open_(number: int, rate: float) -> Sending:
+        moments = poisson(FACTOR * capacity, seconds, number)
+        return overload(router.url, requests(f"overload {number}", len(moments)), moments, capacity, seconds)
+
+    groups = {"router": router, "worker": worker}
+    loads = {CAPACITIES[tokens]: closed, OVERLOADS[tokens]: open_}
+    return [Trial(load, SYSTEM, groups, prepare) for load, prepare in loads.items()]
 
 
-async def one_overload(
-    router: Router,
-    collector: Collector,
-    requests: list[Request],
-    moments: list[float],
-    rate: float,
-    seconds: float,
-) -> None:
-    replies = await open_loop(router.url, requests, moments)
-    begin = min(reply.due for reply in replies)
+async def overload(
+    url: str, requests: list[Request], moments: list[float], capacity: float, seconds: float
+) -> Round:
+    """Replies within the deadline count; their rate is the goodput."""
+    replies = await open_loop(url, requests, moments)
+    begin = replies[0].due
     in_time = [reply for reply in replies if reply.good and reply.end - reply.due <= DEADLINE_SECONDS]
     counted = sum(begin + FILL_SECONDS < reply.end <= begin + seconds for reply in in_time)
     goodput = counted / (seconds - FILL_SECONDS)
     refused = sum(reply.status == 429 for reply in replies)
-    collector.add(replies, goodput)
-    collector.figure(GOODPUT, goodput / rate)
-    collector.figure(REFUSED, refused / len(replies))
-    collector.figure(OTHER, len(replies) - refused - len(in_time))
-
-
-def queries(router: Router, texts: list[str]) -> list[Request]:
-    headers = {"x-request-timeout-seconds": str(DEADLINE_SECONDS)}
-    return [Request(number, ask_router(router, [text], headers=headers)) for number, text in enumerate(texts)]
+    figures = {
+        GOODPUT: goodput / capacity,
+        REFUSED: refused / len(replies),
+        OTHER: len(replies) - refused - len(in_time),
+    }
+    return Round(replies, goodput, figures)
 
 
 SECTION = Section("Overload: three times the capacity, nano variant", (Engine("worker"),), run)

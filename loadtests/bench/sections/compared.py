@@ -1,0 +1,111 @@
+"""Items a second of several systems with the same texts: by load, and against the published recipe."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from loadtests.bench import systems
+from loadtests.bench.loops import Request, closed_loop
+from loadtests.bench.measure import Row, Sending, Trial, interleaved
+from loadtests.bench.sections import Section, Setup
+from loadtests.bench.servers import Engine, Size
+from loadtests.bench.systems import System
+from loadtests.bench.texts import Texts
+from workers.checkpoints.variant import read_variant
+
+# The vectors of one reply in so many are checked.
+SAMPLE = 40
+
+
+class Load(NamedTuple):
+    """Requests of `texts` texts of `tokens` tokens each, over `concurrency` connections."""
+
+    name: str
+    concurrency: int
+    tokens: int = 20
+    texts: int = 1
+    form: systems.Form = "float"
+
+
+SHORT = {
+    concurrency: Load(f"20-token texts, concurrency {concurrency}", concurrency)
+    for concurrency in (1, 16, 64, 256)
+}
+LISTS = Load("32 texts of 20 tokens a request, concurrency 8", 8, texts=32)
+LONG = Load("512-token texts, concurrency 16", 16, tokens=512)
+BASE64 = Load("20-token texts as base64, concurrency 64", 64, form="base64")
+QUICK = (SHORT[1], SHORT[16], SHORT[64], LISTS)
+RECIPE_NANO = (
+    Load("20-token texts against the recipe, concurrency 16", 16),
+    Load("512-token texts against the recipe, concurrency 16", 16, tokens=512),
+)
+RECIPE_TINY = (Load("512-token texts against the recipe, tiny variant, concurrency 4", 4, tokens=512),)
+
+
+async def throughput(setup: Setup) -> list[Row]:
+    servers, scale = setup
+    stock, worker = servers.engine("stock"), servers.engine("worker")
+    texts = Texts(servers.checkpoint())
+    router = servers.router(("retrieval", worker.url))
+    vllm_router = servers.vllm_router(stock)
+    rows = []
+    for load in QUICK if scale.quick else (*SHORT.values(), LISTS, LONG, BASE64):
+        its = [
+            systems.stock(stock, load.form),
+            systems.stock_routed(vllm_router, stock, load.form),
+            systems.worker(worker),
+            systems.routed(router, worker, load.form),
+        ]
+        rows += await side_by_side(setup, load, its, texts)
+    return rows
+
+
+async def recipe(setup: Setup, size: Size, loads: Sequence[Load]) -> list[Row]:
+    servers, _ = setup
+    worker, token_level = servers.engine("worker", size), servers.engine("token-level stock", size)
+    checkpoint = servers.checkpoint(size)
+    dimensions = read_variant(checkpoint).dimensions
+    its = [
+        systems.worker(worker),
+        systems.routed(servers.router(("retrieval", worker.url)), worker, "float"),
+        systems.recipe(token_level, "float", dimensions),
+        systems.recipe(token_level, "base64", dimensions),
+    ]
+    texts = Texts(checkpoint)
+    return [row for load in loads for row in await side_by_side(setup, load, its, texts)]
+
+
+async def side_by_side(setup: Setup, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
+    """One row for each system. All get the same texts."""
+
+    def prepare(system: System, number: int, rate: float) -> Sending:
+        # As many requests as take about `seconds` at the last round's rate.
+        least = max(3 * load.concurrency, 24 // load.texts)
+        enough = math.ceil(rate * setup.scale.seconds / load.texts) + load.concurrency
+        lists = texts.lists(f"{load.name} {number}", max(least, enough), load.texts, load.tokens)
+        requests = [
+            Request(place, system.make(its), load.texts, system.read if reads(system, place) else None)
+            for place, its in enumerate(lists)
+        ]
+        return closed_loop(system.url, requests, load.concurrency)
+
+    def reads(system: System, place: int) -> bool:
+        return system.read_all or place % SAMPLE == 0
+
+    its = [Trial(load.name, one.name, one.processes, partial(prepare, one)) for one in compared]
+    return await interleaved(its, setup.scale.rounds)
+
+
+THROUGHPUT = Section("Throughput, one pool, nano variant", (Engine("stock"), Engine("worker")), throughput)
+AGAINST_RECIPE_NANO = Section(
+    "Against the published recipe, nano variant",
+    (Engine("worker"), Engine("token-level stock")),
+    partial(recipe, size="nano", loads=RECIPE_NANO),
+    quick=False,
+)
+AGAINST_RECIPE_TINY = Section(
+    "Against the published recipe, tiny variant (2,048 dimensions)",
+    (Engine("worker", "tiny"), Engine("token-level stock", "tiny")),
+    partial(recipe, size="tiny", loads=RECIPE_TINY),
+)

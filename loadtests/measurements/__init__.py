@@ -1,1 +1,0 @@
-"""Short scripts for single measurements. The figures are in docs."""
