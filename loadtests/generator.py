@@ -71,7 +71,7 @@ class Generator:
             while True:
                 due = time.monotonic() + BEAT_SECONDS
                 gevent.sleep(BEAT_SECONDS)
-                monitor.beat(time.monotonic(), due)
+                monitor.lag(time.monotonic() - due)
 
         helpers = Group()
         helpers.spawn(beat)

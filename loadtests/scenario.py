@@ -1,22 +1,14 @@
 """Scenarios: what a load is made of, read from TOML files."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from loadtests.content.lengths import Fixed, Lengths, Repeats
 from loadtests.request import Encoding, Kind, Task
+from loadtests.toml_files import read_toml
 
 FOLDER = Path(__file__).with_name("scenarios")
 
@@ -96,16 +88,6 @@ def read_scenario(name: str) -> Scenario:
     Raises `ValueError` that names the file and the field.
     """
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
-    try:
-        return Scenario.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise ValueError(
-            f"scenario {name}: no such file ({error.strerror}), and not one of {', '.join(names())}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, fault['loc'])) or 'scenario'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ValueError(f"{path}: {'; '.join(faults)}") from None
+    if not path.is_file():
+        raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
+    return read_toml(path, Scenario, Flow)
