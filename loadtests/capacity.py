@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from loadtests.results import Capacity, Measured, Probe, Segment
+from loadtests.results import Capacity, Limit, Measured, Probe, Segment
 from loadtests.shapes import Shape
 from loadtests.verdict import Few, Ruling, Verdict
 
@@ -56,7 +56,7 @@ class Search:
     _segments: int = field(default=0, init=False)
     # Requests that a verdict has needed, if more than came in `seconds`.
     _requests: float = field(default=0.0, init=False)
-    # Why the search is over early: the harness, too few replies, or a dead server.
+    # Why the search is over early: "harness", "replies" (too few), or "lost" (the server is dead).
     _over: str = field(default="", init=False)
 
     def shape(self) -> Shape:
@@ -77,6 +77,11 @@ class Search:
             # An unclear rate has not failed.
             above = (rate for rate, verdict in self._verdicts.items() if rate > bad and verdict == "fails")
             bad = min(above, default=None)
+        limited_by: Limit = "server" if bad else "range"
+        if self._over == "harness":
+            limited_by = "harness"
+        elif self._over == "replies":
+            limited_by = "replies"
         return Capacity(
             objective=self.objective,
             rate=good,
@@ -84,15 +89,7 @@ class Search:
             confirmed=confirmed,
             tries=tries,
             probes=self._probes,
-            limited_by=(
-                "harness"
-                if self._over == "harness"
-                else "replies"
-                if self._over == "replies"
-                else "server"
-                if bad
-                else "range"
-            ),
+            limited_by=limited_by,
         )
 
     def _bracket(self) -> tuple[float, float | None]:

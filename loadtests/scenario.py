@@ -29,8 +29,8 @@ class Flow(_Strict):
     """Requests of one kind.
 
     `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
-    without the task's prefix. `images`: share of the inputs that are images. `pause_seconds`: how long a user
-    waits between a reply and the next request. `headers` are sent with every request.
+    without the task's prefix. `images`: share of the inputs that are images. `headers` are sent
+    with every request.
     """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w .-]+$")]
@@ -49,7 +49,6 @@ class Flow(_Strict):
     headers: Mapping[str, str] = {}
     languages: Mapping[str, PositiveFloat] = {}
     repeats: Repeats | None = None
-    pause_seconds: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
