@@ -15,6 +15,8 @@ from pathlib import Path
 
 from loadtests.shapes import LOADS
 
+SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
+
 
 def main() -> int:
     options = parser().parse_args()
@@ -40,17 +42,17 @@ def parser() -> argparse.ArgumentParser:
     join = commands.add_parser("join", help="send load for a run that waits with --join")
     join.add_argument("address", metavar="HOST:PORT", help="where that run waits")
     join.add_argument("--name", help="name of this process in the report (default: the machine's)")
-    compare = commands.add_parser("compare", help="compare runs with the first of them")
+    compare = commands.add_parser("compare", help="compare with the first run; exit code 1 if one is worse")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its run.json")
     compare.add_argument(
         "--tolerance", type=float, default=0.05, help="ignore differences up to this share (0.05)"
     )
     gate = commands.add_parser("gate", help="check a run against objectives; exit code 1 if it fails")
     gate.add_argument("run", type=Path, metavar="RUN")
-    _objectives(gate, required=True)
+    gate.add_argument("--slo", required=True, help=SLO)
     report = commands.add_parser("report", help="write a run's report again")
     report.add_argument("run", type=Path, metavar="RUN")
-    _objectives(report, required=False)
+    report.add_argument("--slo", help=SLO)
     golden = commands.add_parser("golden", help="record golden vectors of a deployment known to be right")
     _target(golden)
     golden.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
@@ -71,11 +73,10 @@ def _run(parser: argparse.ArgumentParser) -> None:
         help="ramp and spike take two loads (--rate 10,200), step any number (default: constant)",
     )
     load.add_argument("--seconds", type=float, help="length of each step (default: 30; soak: 600)")
-    _objectives(parser, required=False)
+    load.add_argument("--slo", help=f"objectives: {SLO}")
 
 
 def _find_capacity(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(baseline=None)
     _target(parser)
     _traffic(parser)
     search = parser.add_argument_group("search")
@@ -133,12 +134,6 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
     out.add_argument("--out", type=Path, help="folder (default: build/loadtests/TIME-SCENARIO-SHAPE)")
     out.add_argument("--metrics", action="append", metavar="URL", help="further metrics pages to read")
-
-
-def _objectives(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    group = parser.add_argument_group("objectives")
-    group.add_argument("--slo", required=required, help='a TOML file, or such as "p99=250ms,failures=0.1%%"')
-    group.add_argument("--baseline", type=Path, metavar="RUN", help="for objectives against another run")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,12 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from loadtests.results import Capacity, Measured, Probe, Segment
+from loadtests.results import Capacity, Limit, Measured, Probe, Segment
 from loadtests.shapes import Shape
-from loadtests.verdict import Few, Verdict
+from loadtests.verdict import Few, Ruling, Verdict
 
-Judge = Callable[[Sequence[Measured]], tuple[Verdict, str]]
-TooFew = Callable[[Sequence[Measured]], Few | None]
+Judge = Callable[[Sequence[Measured]], Ruling]
 Bottleneck = Callable[[Sequence[Measured]], str | None]
-Asking = Generator[Segment, Measured, Probe]
-Bracket = tuple[float, float | None]
-"""A rate that holds (0: none) and the lowest rate above it that does not (None: none)."""
 
 GROWTH = 2.0
 # Tries of a rate that stays unclear.
@@ -24,9 +20,8 @@ PATIENCE = 3
 # A try with too few replies is extended, up to this multiple of `seconds`; `MARGIN` allows for chance.
 LONGEST = 20.0
 MARGIN = 1.1
-# The share of confirmations that must hold; otherwise a lower rate is confirmed, `LOWERINGS` times at most.
-CONFIRMATIONS = 3
-ENOUGH = 2 / 3
+# A rate that fails its confirmations counts as one that fails, this many times at most.
+CONFIRMATIONS, ENOUGH = 3, 2
 LOWERINGS = 4
 SECOND_LOOKS = 2
 SETTLE_SHARE = 0.2
@@ -37,68 +32,56 @@ RECOVERIES = 10
 LEAST_SHARE = 1 / 64
 
 
-def find_capacity(
-    judge: Judge,
-    too_few: TooFew,
-    bottleneck: Bottleneck,
-    *,
-    objective: str,
-    start: float,
-    most: float,
-    precision: float,
-    seconds: float,
-) -> Shape:
-    """The search, as a shape that returns a `Capacity`; rates in requests per second.
+@dataclass(kw_only=True)
+class Search:
+    """The search; rates in requests per second.
 
-    `judge` gives the verdict on all tries of a rate, `too_few` the replies that a verdict lacks, and
-    `bottleneck` the reason why the harness may be the limit. A try lasts `seconds`, or longer if its verdict
-    needs more replies, after a fifth of `seconds` to settle. The result lies within `precision` (a share) of
-    a rate that fails, or is `most`.
+    `judge` rules on all tries of a rate, and `bottleneck` gives the reason why the harness may be the limit.
+    A try lasts `seconds`, or longer if its verdict needs more replies, after a fifth of `seconds` to settle.
+    The result lies within `precision` (a share) of a rate that fails, or is `most`.
 
     Noise misleads in two ways. A rate that fails by chance hides all rates above, so the lowest rate that
     failed is tried again. A rate that holds by chance fails its confirmations, and the search goes lower.
     """
-    return _Search(judge, too_few, bottleneck, objective, start, most, precision, seconds).shape()
 
-
-@dataclass
-class _Search:
     judge: Judge
-    too_few: TooFew
     bottleneck: Bottleneck
     objective: str
     start: float
     most: float
     precision: float
     seconds: float
+    _verdicts: dict[float, Verdict] = field(default_factory=dict, init=False)
     _probes: list[Probe] = field(default_factory=list, init=False)
     _segments: int = field(default=0, init=False)
     # Requests that a verdict has needed, if more than came in `seconds`.
     _requests: float = field(default=0.0, init=False)
-    # Why the search is over early: the harness, too few replies, or a dead server.
-    _harness: str | None = field(default=None, init=False)
-    _undecided: bool = field(default=False, init=False)
-    _lost: bool = field(default=False, init=False)
+    # Why the search is over early: "harness", "replies" (too few), or "lost" (the server is dead).
+    _over: str = field(default="", init=False)
 
     def shape(self) -> Shape:
-        """Double the rate until it fails, bisect, then confirm."""
-        good, bad = yield from self._narrowed(*(yield from self._bracket()))
-        undecided = self._undecided
-        if undecided:
-            # An unclear rate has not failed.
-            bad = self._least_above(good, "fails")
-        confirmed, tries = 0, 0
-        for lowering in range(LOWERINGS):
-            if not good or self._lost:
+        """Double the rate until it fails, bisect, then confirm; returns a `Capacity`."""
+        looks, confirmed, tries = SECOND_LOOKS, 0, 0
+        for _ in range(LOWERINGS):
+            yield from self._narrow(looks)
+            good, _ = self._bracket()
+            if not good or self._over == "lost":
                 break
             confirmed, tries = yield from self._confirm(good)
-            if self._lost or confirmed >= ENOUGH * tries:
+            if self._over == "lost" or confirmed >= ENOUGH:
                 break
-            bad, good = good, good / (1 + self.precision) ** 2**lowering
-        else:
-            held = (probe.rate for probe in self._probes if probe.verdict == "holds")
-            good = max((rate for rate in held if bad is None or rate < bad), default=0.0)
-            confirmed, tries = 0, 0
+            self._verdicts[good] = "fails"
+            looks, confirmed, tries = 0, 0, 0
+        good, bad = self._bracket()
+        if self._over == "replies" and bad is not None and self._verdicts[bad] == "unclear":
+            # An unclear rate has not failed.
+            above = (rate for rate, verdict in self._verdicts.items() if rate > bad and verdict == "fails")
+            bad = min(above, default=None)
+        limited_by: Limit = "server" if bad else "range"
+        if self._over == "harness":
+            limited_by = "harness"
+        elif self._over == "replies":
+            limited_by = "replies"
         return Capacity(
             objective=self.objective,
             rate=good,
@@ -106,84 +89,82 @@ class _Search:
             confirmed=confirmed,
             tries=tries,
             probes=self._probes,
-            limited_by=(
-                "harness" if self._harness else "replies" if undecided else "server" if bad else "range"
-            ),
+            limited_by=limited_by,
         )
 
-    @property
-    def _over(self) -> bool:
-        return self._lost or self._undecided or self._harness is not None
+    def _bracket(self) -> tuple[float, float | None]:
+        """The highest rate that holds below all that do not (0: none), and the lowest that does not."""
+        bad = min((rate for rate, verdict in self._verdicts.items() if verdict != "holds"), default=None)
+        held = (rate for rate in self._verdicts if bad is None or rate < bad)
+        return max(held, default=0.0), bad
 
-    def _bracket(self) -> Generator[Segment, Measured, Bracket]:
-        rate = self.start
-        if (yield from self._holds(rate)):
-            return (yield from self._climbed(rate))
-        while not self._over and rate > self.start * LEAST_SHARE:
-            bad, rate = rate, rate / GROWTH
-            if (yield from self._holds(rate)):
-                return rate, bad
-        return 0.0, rate
+    def _next(self) -> float | None:
+        """The rate to try next; None if the capacity is known well enough."""
+        good, bad = self._bracket()
+        if bad is None:
+            rate = min(good * GROWTH, self.most) if good else self.start
+            return rate if rate > good else None
+        if not good:
+            return bad / GROWTH if bad > self.start * LEAST_SHARE else None
+        return math.sqrt(good * bad) if bad / good > 1 + self.precision else None
 
-    def _climbed(self, good: float) -> Generator[Segment, Measured, Bracket]:
-        while good < self.most:
-            rate = min(good * GROWTH, self.most)
-            if not (yield from self._holds(rate)):
-                return good, rate
-            good = rate
-        return good, None
-
-    def _narrowed(self, good: float, bad: float | None) -> Generator[Segment, Measured, Bracket]:
-        for _ in range(SECOND_LOOKS):
-            good, bad = yield from self._bisected(good, bad)
-            if not good or bad is None or self._over or not (yield from self._holds(bad, patience=1)):
-                return good, bad
-            good, bad = bad, self._least_above(bad, "fails", "unclear")
-            if bad is None:
-                good, bad = yield from self._climbed(good)
-        return (yield from self._bisected(good, bad))
-
-    def _bisected(self, good: float, bad: float | None) -> Generator[Segment, Measured, Bracket]:
-        while good and bad and bad / good > 1 + self.precision and not self._over:
-            rate = (good * bad) ** 0.5
-            good, bad = (rate, bad) if (yield from self._holds(rate)) else (good, rate)
-        return good, bad
-
-    def _least_above(self, rate: float, *verdicts: Verdict) -> float | None:
-        above = (probe.rate for probe in self._probes if probe.rate > rate and probe.verdict in verdicts)
-        return min(above, default=None)
-
-    def _holds(self, rate: float, patience: int = PATIENCE) -> Generator[Segment, Measured, bool]:
-        probe = yield from self._try(f"probe {rate:.4g}/s", rate, patience, self.seconds)
-        if probe.verdict != "holds":
-            yield from self._recover(probe)
-        return probe.verdict == "holds"
+    def _narrow(self, looks: int) -> Generator[Segment, Measured, None]:
+        """Try rates until none is left, with as many second looks at the lowest that failed."""
+        while not self._over:
+            if (rate := self._next()) is not None:
+                yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE, self.seconds)
+                continue
+            good, bad = self._bracket()
+            if not looks or not good or bad is None:
+                break
+            looks -= 1
+            if (yield from self._try(f"probe {bad:.4g}/s", bad, 1, self.seconds)) != "holds":
+                break
 
     def _confirm(self, rate: float) -> Generator[Segment, Measured, tuple[int, int]]:
         held = 0
-        has_held = any(probe.rate == rate and probe.verdict == "holds" for probe in self._probes)
         for number in range(1, CONFIRMATIONS + 1):
             name = f"confirm {number} of {CONFIRMATIONS} at {rate:.4g}/s"
-            probe = yield from self._try(name, rate, 1, self._length(rate))
+            verdict = yield from self._try(name, rate, 1, self._length(rate), confirms=True)
             # A rate that has held with confidence is not given up for an unclear try.
-            has_held = has_held or probe.verdict == "holds"
-            held += probe.verdict == "holds" or (probe.verdict == "unclear" and has_held)
-            if probe.verdict == "fails":
-                yield from self._recover(probe)
-            if self._lost:
+            held += verdict != "fails"
+            if self._over == "lost":
                 return held, number
         return held, CONFIRMATIONS
 
-    def _try(self, name: str, rate: float, patience: int, seconds: float, *, last: bool = False) -> Asking:
-        """Try a rate until the verdict is clear or patience ends. If the harness was in the way, try once
-        more: it may have been late by chance (`last`: this is that try)."""
+    def _try(
+        self, name: str, rate: float, patience: int, seconds: float, *, confirms: bool = False
+    ) -> Generator[Segment, Measured, Verdict]:
+        """Try a rate until the verdict is clear or patience ends.
+
+        If the harness was in the way, try once more: it may have been late by chance.
+        """
+        for attempt in range(2):
+            probe, reason = yield from self._probe(name, rate, patience, seconds)
+            self._probes.append(probe)
+            if probe.verdict == "fails" or (probe.verdict == "unclear" and not confirms) or reason:
+                yield from self._recover(probe)
+            if not reason or self._over:
+                break
+            name = f"again {rate:.4g}/s"
+            if attempt:
+                self._over = "harness"
+        if not confirms:
+            self._verdicts[rate] = probe.verdict
+        return probe.verdict
+
+    def _probe(
+        self, name: str, rate: float, patience: int, seconds: float
+    ) -> Generator[Segment, Measured, tuple[Probe, str | None]]:
+        """One probe, and the reason if the harness was in the way."""
         measured: list[Measured] = []
         first, tries, spent = self._segments, 0, 0.0
         while True:
-            measured.append((yield from self._put_on(name, rate, seconds)))
+            settle = self.seconds * SETTLE_SHARE
+            segment = Segment(name=name, seconds=settle + seconds, settle=settle, rate=(rate, rate))
+            measured.append((yield from self._run(segment)))
             spent += seconds
-            verdict, why = self.judge(measured)
-            few = self.too_few(measured) if verdict == "unclear" else None
+            verdict, why, few = self.judge(measured)
             if few:
                 name = f"{few.needed - few.replies} more replies at {rate:.4g}/s"
                 seconds = self._more(few, spent)
@@ -197,22 +178,9 @@ class _Search:
             name, seconds = f"again {rate:.4g}/s", self._length(rate)
         reason = self.bottleneck(measured) if verdict != "holds" else None
         if few and not reason:
-            self._undecided, why = True, self._advice(few, spent + seconds)
+            self._over, why = "replies", self._advice(few, spent + seconds)
         segments = list(range(first, self._segments))
-        probe = Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why)
-        self._probes.append(probe)
-        if reason and not last:
-            yield from self._recover(probe)
-            if not self._lost:
-                name = f"again {rate:.4g}/s"
-                return (yield from self._try(name, rate, patience, self._length(rate), last=True))
-        self._harness = reason or self._harness
-        return probe
-
-    def _put_on(self, name: str, rate: float, seconds: float) -> Generator[Segment, Measured, Measured]:
-        settle = self.seconds * SETTLE_SHARE
-        segment = Segment(name=name, seconds=settle + seconds, settle=settle, rate=(rate, rate))
-        return (yield from self._run(segment))
+        return Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why), reason
 
     def _length(self, rate: float) -> float:
         """Seconds of a try that, as far as is known, bring enough replies for a verdict."""
@@ -225,8 +193,7 @@ class _Search:
 
     def _advice(self, few: Few, wanted: float) -> str:
         seconds = math.ceil(MARGIN * wanted / LONGEST)
-        failed = any(probe.verdict == "fails" for probe in self._probes)
-        other = "" if failed else " or a higher --start"
+        other = "" if "fails" in self._verdicts.values() else " or a higher --start"
         return f"too few replies ({few.replies} of {few.needed}): give --seconds {seconds}{other}"
 
     def _recover(self, after: Probe) -> Generator[Segment, Measured, None]:
@@ -240,17 +207,17 @@ class _Search:
             rows = list(measured.intervals.values())
             every = [interval for row in rows for interval in row]
             answered += sum(interval.done for interval in every)
-            failed += sum(sum(interval.failures.values()) for interval in every)
+            failed += sum(interval.failed for interval in every)
             if not any(interval.sent for interval in every):
                 # Nothing was due, by chance.
                 continue
             # Slow requests are always in flight, with no backlog.
             in_flight = sum(row[-1].in_flight for row in rows)
-            rested = in_flight <= max(2.0, rate) or self.judge([measured])[0] != "fails"
+            rested = in_flight <= max(2.0, rate) or self.judge([measured]).verdict != "fails"
             if rested and not any(row[-1].failures for row in rows):
                 return
         if failed and not answered:
-            self._lost = True
+            self._over = "lost"
             after.why = f"{after.why}; after it the server did not come back".removeprefix("; ")
 
     def _run(self, segment: Segment) -> Generator[Segment, Measured, Measured]:

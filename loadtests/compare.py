@@ -1,17 +1,18 @@
 """Comparison of runs with the first of them: what differs by more than chance."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates
 from loadtests.confidence import Estimate
 from loadtests.confidence import difference as difference_of
 from loadtests.confidence import ratio as ratio_of
-from loadtests.report import screen
+from loadtests.report import terminal
 from loadtests.results import Measured, Run, failed_checks
 
 Verdict = Literal["better", "worse", "no clear difference"]
+Figure = Callable[[Sequence[Measured], str | None], Estimate | None]
 
 # In an open loop the throughput follows the load, unless the server falls behind by more than this share.
 KEPT_UP = 0.02
@@ -20,8 +21,11 @@ FAILURES = "failures"
 CAPACITY_ERROR = 0.1
 HEAD = ("segment", "flow", "figure", "verdict", "baseline", "now", "ratio (95 % interval)")
 SAME = {"scenario": "scenario", "shape": "shape", "dialect": "dialect", "machine": "machine of the harness"}
-_LIMITS = {"harness": "harness", "range": "range of the search", "replies": "length of the tries"}
-_RATES = {
+LATENCIES: dict[str, Figure] = {
+    "p50": lambda measured, flow: estimates.latency(measured, 0.5, flow),
+    "p99": lambda measured, flow: estimates.latency(measured, 0.99, flow),
+}
+RATES: dict[str, Figure] = {
     "throughput": estimates.throughput,
     "items": estimates.items_per_second,
     "tokens": estimates.tokens_per_second,
@@ -43,12 +47,21 @@ class Line(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`warnings` are reasons to doubt the lines."""
+    """`verdicts`: one word on each run, by its name. `warnings` are reasons to doubt the lines."""
 
     baseline: str
-    summary: str
+    verdicts: dict[str, str]
     lines: list[Line]
     warnings: list[str]
+
+    @property
+    def worse(self) -> bool:
+        """Whether a figure of all flows together is worse, or a run has failed checks."""
+        worse = any(line.verdict == "worse" and not line.flow for line in self.lines)
+        return worse or NO_VERDICT in self.verdicts.values()
+
+
+NO_VERDICT = "no verdict, because checks failed"
 
 
 def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
@@ -61,75 +74,72 @@ def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
         raise ValueError("compare: give at least two runs")
     baseline, *others = runs
     lines: list[Line] = []
-    summary = []
+    verdicts = {}
     for run in others:
         found = list(_lines(baseline, run, tolerance))
         if not found:
             both = f"{_name(run)} and {_name(baseline)}"
             raise ValueError(f"compare: {both} have no segment of the same name and load in common")
         lines += found
-        checked = not failed_checks(run) and not failed_checks(baseline)
-        summary.append(f"{_name(run)}: {_summary(found) if checked else 'no verdict, because checks failed'}")
+        said = {line.verdict for line in found} - {"no clear difference"}
+        verdicts[_name(run)] = " and ".join(sorted(said)) or "no clear difference"
+        if failed_checks(run) or failed_checks(baseline):
+            verdicts[_name(run)] = NO_VERDICT
     warnings = list(dict.fromkeys(warning for run in others for warning in _warnings(baseline, run)))
-    text = "\n".join(summary) + (" (see the warnings)" if warnings else "")
-    return Comparison(_name(baseline), text, lines, warnings)
+    return Comparison(_name(baseline), verdicts, lines, warnings)
 
 
 def render(comparison: Comparison) -> str:
     """The comparison as text for the terminal."""
-    warnings = [f"! {warning}" for warning in comparison.warnings]
-    parts = [comparison.summary, *warnings, f"baseline: {comparison.baseline}"]
+    verdicts = (f"{name}: {verdict}" for name, verdict in comparison.verdicts.items())
+    warnings = (f"! {warning}" for warning in comparison.warnings)
     tables = []
-    for run in dict.fromkeys(line.run for line in comparison.lines):
+    for run in comparison.verdicts:
         rows = [_cells(line) for line in comparison.lines if line.run == run]
-        tables.append(screen.table(run, HEAD, rows, left=4))
+        tables.append(terminal.table(run, HEAD, rows, left=4))
     count = len(comparison.lines)
     end = f"{count} figures were compared. About 1 in 20 of those that do not differ seems to, by chance."
-    return screen.text(*parts, *tables, end)
+    return terminal.text(*verdicts, *warnings, f"baseline: {comparison.baseline}", *tables, end)
 
 
 def _lines(one: Run, other: Run, tolerance: float) -> Iterator[Line]:
     # The segments of two searches are not comparable: each goes its own way.
     if one.capacity and other.capacity:
-        pair = [
+        old, new = (
             Estimate(rate, rate * (1 - CAPACITY_ERROR), rate * (1 + CAPACITY_ERROR))
             for rate in (one.capacity.rate, other.capacity.rate)
-        ]
-        yield _line(other, "", "", "capacity", pair[0], pair[1], tolerance)
+        )
+        yield _line(_name(other), "", "", "capacity", old, new, tolerance)
     if one.capacity or other.capacity:
         return
     before = {_load(measured): measured for measured in one.segments}
     for measured in other.segments:
-        if (old := before.get(_load(measured))) is not None:
-            flows = [None, *old.intervals] if len(old.intervals) > 1 else [None]
+        if (old_segment := before.get(_load(measured))) is not None:
+            flows = [None, *old_segment.intervals] if len(old_segment.intervals) > 1 else [None]
             for flow in flows:
-                yield from _flow_lines(other, old, measured, flow, tolerance)
+                yield from _flow_lines(other, old_segment, measured, flow, tolerance)
 
 
 def _flow_lines(
     run: Run, before: Measured, after: Measured, flow: str | None, tolerance: float
 ) -> Iterator[Line]:
-    name = after.segment.name
-    for share, figure in ((0.5, "p50"), (0.99, "p99")):
-        old, new = (estimates.latency([one], share, flow) for one in (before, after))
-        if old is not None and new is not None:
-            yield _line(run, name, flow or "", figure, old, new, tolerance)
-    if run.loop == "closed" or not all(_keeps_up(one, flow) for one in (before, after)):
-        for figure, rate in _RATES.items():
-            old, new = (rate([one], flow) for one in (before, after))
-            if old.value and new.value:
-                yield _line(run, name, flow or "", figure, old, new, tolerance)
+    place = (_name(run), after.segment.name, flow or "")
+    kept_up = run.loop == "open" and all(_keeps_up(one, flow) for one in (before, after))
+    for name, figure in (LATENCIES if kept_up else LATENCIES | RATES).items():
+        old, new = (figure([one], flow) for one in (before, after))
+        if old and new and old.value and new.value:
+            yield _line(*place, name, old, new, tolerance)
     old, new = (estimates.failure_share([one], flow) for one in (before, after))
     if old.value or new.value:
         change = difference_of(new, old)
         verdict: Verdict = (
             "worse" if change.low > 0 else "better" if change.high < 0 else "no clear difference"
         )
-        yield Line(_name(run), name, flow or "", FAILURES, old, new, change, verdict)
+        yield Line(*place, FAILURES, old, new, change, verdict)
 
 
 def _line(
-    run: Run, segment: str, flow: str, figure: str, old: Estimate, new: Estimate, tolerance: float
+    run: str, segment: str, flow: str, figure: str, old: Estimate, new: Estimate, tolerance: float
 ) -> Line:
     if old.value and new.value:
         ratio = ratio_of(new, old)
@@ -138,9 +148,8 @@ def _line(
         ratio = Estimate(only, only, only)
     verdict: Verdict = "no clear difference"
     if ratio.low > 1 + tolerance or ratio.high < 1 - tolerance:
-        smaller_is_better = figure in ("p50", "p99")
-        verdict = "better" if (ratio.value < 1) == smaller_is_better else "worse"
-    return Line(_name(run), segment, flow, figure, old, new, ratio, verdict)
+        verdict = "better" if (ratio.value < 1) == (figure in LATENCIES) else "worse"
+    return Line(run, segment, flow, figure, old, new, ratio, verdict)
 
 
 def _load(measured: Measured) -> tuple[object, ...]:
@@ -161,8 +170,7 @@ def _warnings(one: Run, other: Run) -> Iterator[str]:
         if count := failed_checks(run):
             yield f"{_name(run)}: {count} checks failed, so its figures do not count"
         if run.capacity and run.capacity.limited_by != "server":
-            limit = _LIMITS[run.capacity.limited_by]
-            yield f"{_name(run)}: the {limit} was the limit, so the capacity is at least this"
+            yield f"{_name(run)}: the search was limited by the {run.capacity.limited_by}, not the server"
         if reason := estimates.bottleneck(run.segments):
             yield f"{_name(run)}: the harness may have been the limit ({reason})"
 
@@ -171,38 +179,14 @@ def _name(run: Run) -> str:
     return f"{run.name} {run.began}"
 
 
-def _summary(lines: Sequence[Line]) -> str:
-    """A verdict on a run, with its largest differences; over all flows where there are several."""
-    told = [line for line in lines if not line.flow and line.verdict != "no clear difference"]
-    verdicts = {line.verdict for line in told}
-    if not told:
-        return "no clear difference"
-    head = "better in some figures, worse in others"
-    if len(verdicts) == 1:
-        head = f"{verdicts.pop()} than the baseline"
-    most = sorted(told, key=_size, reverse=True)[:3]
-    where = (f"{line.figure} of {line.segment}" if line.segment else line.figure for line in most)
-    return "; ".join([head, *(f"{name} {_ratio(line)}" for name, line in zip(where, most, strict=True))])
-
-
-def _size(line: Line) -> float:
-    if line.figure == FAILURES:
-        return abs(line.ratio.value) * 100
-    return abs(math.log(line.ratio.value)) if line.ratio.value else math.inf
-
-
-def _ratio(line: Line) -> str:
-    value, low, high = line.ratio
-    if line.figure == FAILURES:
-        return f"{value * 100:+.2f} points ({low * 100:+.2f} to {high * 100:+.2f})"
-    return f"{value:.2f}x ({low:.2f} to {high:.2f})"
-
-
 def _cells(line: Line) -> tuple[str, ...]:
     form, factor = "{:,.1f}/s", 1.0
-    if line.figure in ("p50", "p99"):
+    value, low, high = line.ratio
+    ratio = f"{value:.2f}x ({low:.2f} to {high:.2f})"
+    if line.figure in LATENCIES:
         form, factor = "{:,.1f} ms", 1e3
     elif line.figure == FAILURES:
         form, factor = "{:.2f} %", 100.0
+        ratio = f"{value * 100:+.2f} points ({low * 100:+.2f} to {high * 100:+.2f})"
     amounts = (form.format(estimate.value * factor) for estimate in (line.baseline, line.other))
-    return (line.segment or "-", line.flow or "all", line.figure, line.verdict, *amounts, _ratio(line))
+    return (line.segment or "-", line.flow or "all", line.figure, line.verdict, *amounts, ratio)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,22 +21,22 @@ FULL, MODEST = 0.9, 0.5
 
 def throughput(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Requests answered without failure, per second."""
-    return _rate(measured, flow, lambda its: its.done)
+    return _rate(measured, flow, "done")
 
 
 def items_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Inputs answered per second."""
-    return _rate(measured, flow, lambda its: its.items)
+    return _rate(measured, flow, "items")
 
 
 def tokens_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Tokens answered per second, as the server counts them."""
-    return _rate(measured, flow, lambda its: its.tokens)
+    return _rate(measured, flow, "tokens")
 
 
 def offered(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
     """Requests due (open loop) or sent (closed loop), per second."""
-    return _rate(measured, flow, _sent, _sent)
+    return _rate(measured, flow, "sent")
 
 
 def latency(
@@ -50,15 +50,14 @@ def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Esti
     """Failures, wrong replies included, as a share of the requests sent; 0 if none was sent."""
     if not sent(measured, flow):
         return Estimate(0.0, 0.0, 1.0)
-    failed = _sums(measured, flow, lambda its: sum(its.failures.values()))
-    return share_of(failed, _sums(measured, flow, _sent))
+    return share_of(_sums(measured, flow, "failed"), _sums(measured, flow, "sent"))
 
 
 def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
     """Replies, whenever their requests were sent, as a share of the requests sent; None if none was sent."""
     if not sent(measured, flow):
         return None
-    return quotient(_sums(measured, flow, lambda its: its.done), _sums(measured, flow, _sent))
+    return quotient(_sums(measured, flow, "done"), _sums(measured, flow, "sent"))
 
 
 def failures(measured: Sequence[Measured], flow: str | None = None) -> dict[str, int]:
@@ -82,7 +81,7 @@ def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
 
 def sent(measured: Sequence[Measured], flow: str | None = None) -> int:
     """Number of requests due (open loop) or sent (closed loop)."""
-    return int(_sums(measured, flow, _sent).sum())
+    return int(_sums(measured, flow, "sent").sum())
 
 
 def times(measured: Sequence[Measured], flow: str | None = None, clock: Clock = "total") -> list[Counts]:
@@ -114,57 +113,29 @@ def bottleneck(measured: Sequence[Measured]) -> str | None:
         allowed = max(LATE_SECONDS, LATE_SHARE * middle.value if middle else 0.0)
         full = one.machine_cpu is not None and one.machine_cpu >= FULL
         for process in one.processes:
+            late = max(process.late, process.lag)
             if process.cpu >= BUSY:
                 return f"{process.name} of the harness used {process.cpu:.0%} of a core"
-            if full and process.cpu < MODEST:
-                continue
-            if process.late > allowed:
-                return f"{process.name} of the harness sent {process.late * 1e3:.0f} ms late (p99)"
-            if process.lag > allowed:
-                return f"{process.name} of the harness ran {process.lag * 1e3:.0f} ms late (p99)"
+            if late > allowed and not (full and process.cpu < MODEST):
+                return f"{process.name} of the harness was {late * 1e3:.0f} ms late (p99)"
     return None
 
 
-def crowded(measured: Sequence[Measured]) -> str | None:
-    """How late the harness was because other processes filled its machine; None if they did not."""
-    found = [
-        (max(process.late, process.lag), one.machine_cpu)
-        for one in measured
-        for process in one.processes
-        if one.machine_cpu is not None and one.machine_cpu >= FULL and process.cpu < BUSY
-    ]
-    if not found:
-        return None
-    late, busy = max(found)
-    return (
-        f"the machine of the harness was {busy:.0%} busy, mostly with other processes: latencies include "
-        f"up to {late * 1e3:.0f} ms (p99) in which the harness waited for a processor"
-    )
+def _sums(measured: Sequence[Measured], flow: str | None, name: str) -> Array:
+    """The sum of an attribute of all flows, for each interval."""
+    rows = counted(measured, flow)
+    return np.array([sum(getattr(one, name) for one in together) for together in rows], float)
 
 
-def _sent(interval: Interval) -> int:
-    return interval.sent
-
-
-def _sums(measured: Sequence[Measured], flow: str | None, count: Callable[[Interval], int]) -> Array:
-    return np.array([sum(map(count, together)) for together in counted(measured, flow)], float)
-
-
-def _rate(
-    measured: Sequence[Measured],
-    flow: str | None,
-    count: Callable[[Interval], int],
-    requests: Callable[[Interval], int] = lambda its: its.done,
-) -> Estimate:
-    """Count per second. With few intervals, `requests` arrive by a Poisson process, each with all its
-    items."""
-    counts = _sums(measured, flow, count)
+def _rate(measured: Sequence[Measured], flow: str | None, name: str) -> Estimate:
+    """Count per second. With few intervals, requests arrive by a Poisson process, each with all its items."""
+    counts = _sums(measured, flow, name)
     seconds = np.array([one.interval for one in measured for _ in counted([one], flow)])
     if not len(counts):
         return Estimate(0.0, 0.0, 0.0)
     found = quotient(counts, seconds)
-    independent = float(_sums(measured, flow, requests).sum())
-    if len(counts) >= FEWEST or not independent:
+    requests = float(_sums(measured, flow, "sent" if name == "sent" else "done").sum())
+    if len(counts) >= FEWEST or not requests:
         return found
-    half = Z * found.value / math.sqrt(independent)
+    half = Z * found.value / math.sqrt(requests)
     return Estimate(found.value, max(0.0, found.value - half), found.value + half)

@@ -71,7 +71,7 @@ class Generator:
             while True:
                 due = time.monotonic() + BEAT_SECONDS
                 gevent.sleep(BEAT_SECONDS)
-                monitor.beat(time.monotonic(), due)
+                monitor.lag(time.monotonic() - due)
 
         helpers = Group()
         helpers.spawn(beat)
@@ -133,9 +133,8 @@ class Generator:
             while (due := self._now()) < start + leaves:
                 request = self._traffic.any()
                 recorder.sent(request.flow, due)
-                good = self._send(request, recorder, due)
-                pause = self._traffic.flows[request.flow].pause_seconds
-                gevent.sleep(max(pause, 0 if good else PAUSE_AFTER_FAILURE))
+                if not self._send(request, recorder, due):
+                    gevent.sleep(PAUSE_AFTER_FAILURE)
 
     def _send(self, request: Request, recorder: Recorder, due: float) -> bool:
         """Send a request, record what became of it, and return whether it was answered well."""

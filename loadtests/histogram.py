@@ -1,6 +1,7 @@
 """Histogram of times with buckets that grow by 2 %: small, mergeable, and exact to 1 %."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 GROWTH = 1.02
@@ -25,11 +26,10 @@ def seconds_of(number: int) -> float:
 
 def merged(many: Iterable[Mapping[int, int]]) -> Counts:
     """The sum of several histograms."""
-    total: Counts = {}
+    total: Counter[int] = Counter()
     for counts in many:
-        for number, count in counts.items():
-            total[number] = total.get(number, 0) + count
-    return total
+        total.update(counts)
+    return dict(total)
 
 
 def quantile(counts: Mapping[int, int], share: float) -> int:

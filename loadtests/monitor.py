@@ -12,7 +12,7 @@ SHARE = 0.99
 
 
 class Monitor:
-    """Observes this process and its machine, from when it is made. Times are of the monotonic clock."""
+    """Observes this process and its machine, from when it is made."""
 
     def __init__(self) -> None:
         self._began, self._cpu = time.monotonic(), time.process_time()
@@ -20,9 +20,9 @@ class Monitor:
         self._lag: Counts = {}
         self._late: Counts = {}
 
-    def beat(self, now: float, due: float) -> None:
-        """The event loop ran at `now` what was due at `due`."""
-        _count(self._lag, now - due)
+    def lag(self, seconds: float) -> None:
+        """The event loop ran something so much later than it was due."""
+        _count(self._lag, seconds)
 
     def late(self, seconds: float) -> None:
         """A request was sent so much later than it was due."""
@@ -32,7 +32,8 @@ class Monitor:
         """The figures so far."""
         seconds = time.monotonic() - self._began
         cpu = (time.process_time() - self._cpu) / seconds if seconds > 0 else 0.0
-        return Process(name=name, cpu=cpu, lag=_high(self._lag), late=_high(self._late))
+        lag, late = (percentile(counts, SHARE) if counts else 0.0 for counts in (self._lag, self._late))
+        return Process(name=name, cpu=cpu, lag=lag, late=late)
 
     def machine_cpu(self) -> float:
         """The share of all processors that was busy, or given to other virtual machines."""
@@ -43,15 +44,10 @@ def busy_share(before: Any, now: Any) -> float:
     """The share of the time between two `psutil.cpu_times()` that processors were not idle."""
     # The kernel counts guests' time in user time too.
     spent = {name: getattr(now, name) - getattr(before, name) for name in now._fields if "guest" not in name}
-    idle = spent["idle"] + spent.get("iowait", 0.0)
     total = sum(spent.values())
-    return 1 - idle / total if total > 0 else 0.0
+    return 1 - (spent["idle"] + spent.get("iowait", 0.0)) / total if total > 0 else 0.0
 
 
 def _count(counts: Counts, seconds: float) -> None:
-    number = bucket(max(0.0, seconds))
+    number = bucket(seconds)
     counts[number] = counts.get(number, 0) + 1
-
-
-def _high(counts: Counts) -> float:
-    return percentile(counts, SHARE) if counts else 0.0

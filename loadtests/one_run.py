@@ -13,7 +13,6 @@ from tqdm import tqdm
 from loadtests.assignment import Load, Plan
 from loadtests.calm import Calm
 from loadtests.conductor import Conductor
-from loadtests.estimates import crowded
 from loadtests.golden import Golden
 from loadtests.histogram import merged, percentile
 from loadtests.provenance import machine, revision
@@ -75,7 +74,6 @@ def run(setup: Setup) -> Run:
         capacity=capacity,
         notes=[
             *(f"{kind}, for example: {detail}" for kind, detail in conductor.examples.items()),
-            *filter(None, [crowded(measured)]),
             *(["stopped by Ctrl-C before its end"] if conductor.stopped else []),
         ],
     )
@@ -183,7 +181,7 @@ def _recent(flows: Collection[Sequence[Interval]], at: float, interval: float) -
     first = max(0, end - math.ceil(RECENT_SECONDS / interval))
     recent = [one for intervals in flows for one in intervals[first:end]]
     done = sum(one.done for one in recent) / ((end - first) * interval)
-    failed = sum(sum(one.failures.values()) for one in recent)
+    failed = sum(one.failed for one in recent)
     counts = merged(one.clocks.get("total", {}) for one in recent)
     p99 = f"p99 {percentile(counts, 0.99) * 1e3:,.0f} ms" if counts else "no reply"
     return f"{done:,.1f} replies/s, {p99}, {failed:,} failed"

@@ -4,7 +4,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import msgspec
 
@@ -34,9 +33,7 @@ class Timeline:
     def __init__(self, segments: Sequence[Segment], interval: float) -> None:
         self.segments = tuple(segments)
         self.interval = interval
-        ends = list(accumulate(segment.seconds for segment in segments))
-        self.begins = (0.0, *ends[:-1])
-        self.seconds = ends[-1]
+        *self.begins, self.seconds = accumulate((segment.seconds for segment in segments), initial=0.0)
 
     def place(self, at: float) -> tuple[int, int] | None:
         """The segment and interval at `at` seconds from the start; None after the end."""
@@ -70,29 +67,27 @@ class Recorder:
     def sent(self, flow: str, due: float) -> None:
         """A request was due."""
         self._in_flight[flow] += 1
-        if interval := self._interval(flow, due):
-            interval.sent += 1
+        self._interval(flow, due).sent += 1
 
     def answered(
         self, flow: str, due: float, ended: float, items: int, tokens: int, clocks: Mapping[Clock, float]
     ) -> None:
         """It was answered well; `clocks` in seconds."""
         self._in_flight[flow] -= 1
-        if interval := self._interval(flow, due):
-            for clock, seconds in clocks.items():
-                counts = interval.clocks.setdefault(clock, {})
-                number = bucket(seconds)
-                counts[number] = counts.get(number, 0) + 1
-        if interval := self._interval(flow, ended):
-            interval.done += 1
-            interval.items += items
-            interval.tokens += tokens
+        times = self._interval(flow, due).clocks
+        for clock, seconds in clocks.items():
+            counts, number = times.setdefault(clock, {}), bucket(seconds)
+            counts[number] = counts.get(number, 0) + 1
+        interval = self._interval(flow, ended)
+        interval.done += 1
+        interval.items += items
+        interval.tokens += tokens
 
     def failed(self, flow: str, due: float, kind: str, example: str) -> None:
         """It failed; `example` says more than `kind`."""
         self._in_flight[flow] -= 1
-        if interval := self._interval(flow, due):
-            interval.failures[kind] = interval.failures.get(kind, 0) + 1
+        failures = self._interval(flow, due).failures
+        failures[kind] = failures.get(kind, 0) + 1
         if kind not in self._known:
             self._known.add(kind)
             self._examples[kind] = example
@@ -100,8 +95,7 @@ class Recorder:
     def tick(self, now: float) -> None:
         """An interval ends: record what is in flight."""
         for flow, count in self._in_flight.items():
-            if interval := self._interval(flow, now):
-                interval.in_flight = count
+            self._interval(flow, now).in_flight = count
 
     def take(self) -> Samples:
         """What is new since the last call."""
@@ -112,14 +106,12 @@ class Recorder:
         self._new, self._examples = {}, {}
         return samples
 
-    def _interval(self, flow: str, at: float) -> Interval | None:
+    def _interval(self, flow: str, at: float) -> Interval:
         place = self._timeline.place(at)
         if place is None:
-            return None
-        key = (*place, flow)
-        if key not in self._new:
-            self._new[key] = Interval(failures={}, clocks={})
-        return self._new[key]
+            # What comes after the end does not count.
+            return Interval(failures={}, clocks={})
+        return self._new.setdefault((*place, flow), Interval(failures={}, clocks={}))
 
 
 class Total:
@@ -138,17 +130,4 @@ class Total:
         self.examples = samples.examples | self.examples
         for noted in samples.noted:
             intervals = self.segments[noted.segment][noted.flow]
-            _add(intervals[min(noted.number, len(intervals) - 1)], noted.interval)
-
-
-def _add(total: Interval, more: Interval) -> None:
-    for name in ("sent", "done", "items", "tokens", "in_flight"):
-        setattr(total, name, getattr(total, name) + getattr(more, name))
-    _add_counts(total.failures, more.failures)
-    for clock, counts in more.clocks.items():
-        _add_counts(total.clocks.setdefault(clock, {}), counts)
-
-
-def _add_counts(total: dict[Any, int], more: Mapping[Any, int]) -> None:
-    for key, count in more.items():
-        total[key] = total.get(key, 0) + count
+            intervals[min(noted.number, len(intervals) - 1)].add(noted.interval)

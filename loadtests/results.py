@@ -1,11 +1,13 @@
 """The shape of run.json: what a run measured. The report, `compare` and `gate` read it."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from loadtests.histogram import Counts
+from loadtests.histogram import Counts, merged
 
 VERSION = 1
 
@@ -39,6 +41,19 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     in_flight: int = 0
     failures: dict[str, int] = {}
     clocks: dict[Clock, Counts] = {}
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    def add(self, more: "Interval") -> None:
+        """Add what was recorded elsewhere for the same flow and time."""
+        for name in ("sent", "done", "items", "tokens", "in_flight"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        for kind, count in more.failures.items():
+            self.failures[kind] = self.failures.get(kind, 0) + count
+        for clock, counts in more.clocks.items():
+            self.clocks[clock] = merged([self.clocks.get(clock, {}), counts])
 
 
 class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -157,32 +172,30 @@ class Run(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
-def failure_counts(run: Run) -> dict[str, dict[str, int]]:
-    """Failures of the whole run, settling included, by kind and flow; the most frequent kind first."""
-    found: dict[str, dict[str, int]] = {}
+def all_intervals(run: Run) -> Iterator[tuple[str, Interval]]:
+    """Every interval of the run with its flow, settling included."""
     for measured in run.segments:
         for flow, intervals in measured.intervals.items():
-            for interval in intervals:
-                for kind, count in interval.failures.items():
-                    by_flow = found.setdefault(kind, {})
-                    by_flow[flow] = by_flow.get(flow, 0) + count
-    return dict(sorted(found.items(), key=lambda pair: -sum(pair[1].values())))
+            yield from ((flow, interval) for interval in intervals)
+
+
+def failure_counts(run: Run) -> dict[str, Counter[str]]:
+    """Failures of the whole run, settling included, by kind and flow; the most frequent kind first."""
+    found: dict[str, Counter[str]] = {}
+    for flow, interval in all_intervals(run):
+        for kind, count in interval.failures.items():
+            found.setdefault(kind, Counter())[flow] += count
+    return dict(sorted(found.items(), key=lambda pair: -pair[1].total()))
 
 
 def wrong(run: Run) -> int:
     """Number of wrong replies in the whole run, settling included."""
-    kinds = failure_counts(run).items()
-    return sum(sum(by_flow.values()) for kind, by_flow in kinds if kind.startswith(WRONG))
+    return sum(by_flow.total() for kind, by_flow in failure_counts(run).items() if kind.startswith(WRONG))
 
 
 def failed_checks(run: Run) -> int:
     """Number of wrong replies, and of complaints about the vectors before the load."""
     return wrong(run) + len(run.golden.complaints)
-
-
-def write(run: Run, path: Path) -> None:
-    """Write the run as JSON."""
-    path.write_bytes(msgspec.json.encode(run) + b"\n")
 
 
 def read(path: Path) -> Run:

@@ -1,22 +1,14 @@
 """Scenarios: what a load is made of, read from TOML files."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from loadtests.content.lengths import Fixed, Lengths, Repeats
 from loadtests.request import Encoding, Kind, Task
+from loadtests.toml_files import read_toml
 
 FOLDER = Path(__file__).with_name("scenarios")
 
@@ -37,8 +29,8 @@ class Flow(_Strict):
     """Requests of one kind.
 
     `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
-    without the task's prefix. `images`: share of the inputs that are images. `pause_seconds`: how long a user
-    waits between a reply and the next request. `headers` are sent with every request.
+    without the task's prefix. `images`: share of the inputs that are images. `headers` are sent
+    with every request.
     """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w .-]+$")]
@@ -57,7 +49,6 @@ class Flow(_Strict):
     headers: Mapping[str, str] = {}
     languages: Mapping[str, PositiveFloat] = {}
     repeats: Repeats | None = None
-    pause_seconds: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -96,16 +87,6 @@ def read_scenario(name: str) -> Scenario:
     Raises `ValueError` that names the file and the field.
     """
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
-    try:
-        return Scenario.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise ValueError(
-            f"scenario {name}: no such file ({error.strerror}), and not one of {', '.join(names())}"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from None
-    except ValidationError as error:
-        faults = (
-            f"{'.'.join(map(str, fault['loc'])) or 'scenario'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ValueError(f"{path}: {'; '.join(faults)}") from None
+    if not path.is_file():
+        raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
+    return read_toml(path, Scenario, Flow)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -123,19 +124,28 @@ class Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-class Worker(Process):
+class Server(Process):
+    """A child process that listens on `port` and answers 200 at `READY` when it is ready."""
+
+    READY = READY_PATH
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path, port: int) -> None:
+        self.port, self.url = port, f"http://{LOOPBACK}:{port}"
+        super().__init__(argv, environment, log)
+
+    def wait_until_ready(self) -> Self:
+        self.wait_ready(self.url + self.READY)
+        return self
+
+
+class Worker(Server):
     """`python -m workers` on a port of its own."""
 
     def __init__(self, log: Path, **settings: object) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        port = free_port()
         named = {f"WORKER_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(self.port), **named}
-        super().__init__(["-m", "workers"], environment, log)
-
-    def wait_until_ready(self) -> "Worker":
-        self.wait_ready(self.url + READY_PATH)
-        return self
+        environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(port), **named}
+        super().__init__(["-m", "workers"], environment, log, port)
 
     def encode(
         self, items: Sequence[Item], priority: int = 0, queries: Sequence[Text | Image] = ()
@@ -150,23 +160,18 @@ class Worker(Process):
         return frames
 
 
-class Router(Process):
+class Router(Server):
     """`python -m router` on a port of its own, in front of workers given as pool and address."""
 
     def __init__(self, log: Path, workers: Sequence[tuple[PoolName, str]], **settings: object) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        port = free_port()
         groups = [
             {"targets": [address.removeprefix("http://")], "labels": {"task": pool}}
             for pool, address in workers
         ]
         environment = {f"ROUTER_{name.upper()}": str(value) for name, value in settings.items()}
-        environment |= {"ROUTER_PORT": str(self.port), "ROUTER_WORKERS": json.dumps(groups)}
-        super().__init__(["-m", "router"], environment, log)
-
-    def wait_until_ready(self) -> "Router":
-        self.wait_ready(self.url + READY_PATH)
-        return self
+        environment |= {"ROUTER_PORT": str(port), "ROUTER_WORKERS": json.dumps(groups)}
+        super().__init__(["-m", "router"], environment, log, port)
 
 
 @contextlib.contextmanager
@@ -182,42 +187,34 @@ def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Work
             worker.kill()
 
 
-class StockServer(Process):
+class StockServer(Server):
     """vLLM's own OpenAI server, serving a folder without our plugin."""
 
+    READY = "/health"
+
     def __init__(self, log: Path, folder: Path, *arguments: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        port = free_port()
         argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-        argv += ["--port", str(self.port), "--host", "127.0.0.1", "--served-model-name", "stock"]
+        argv += ["--port", str(port), "--host", LOOPBACK, "--served-model-name", "stock"]
         argv += ["--runner", "pooling", "--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
         argv += ["--enforce-eager", *arguments]
-        super().__init__(argv, ENGINE_ENVIRONMENT, log)
-
-    def wait_until_ready(self) -> "StockServer":
-        self.wait_ready(self.url + "/health")
-        return self
+        super().__init__(argv, ENGINE_ENVIRONMENT, log, port)
 
 
-class Deployment(Process):
+class Deployment(Server):
     """`python -m deploy local` with at most `MAX_WORKERS` workers; by default the demo."""
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
         # Together, so that the router's port is not one of the workers'.
-        self.port = free_port_run(1 + MAX_WORKERS)
-        self.worker_port = self.port + 1
-        self.url = f"http://127.0.0.1:{self.port}"
+        port = free_port_run(1 + MAX_WORKERS)
+        self.worker_port = port + 1
         self.token = secrets.token_urlsafe()
         own = {
             "WORKER_TOKEN": self.token,
             "DEPLOY_MODEL": "demo",
             "DEPLOY_STATE": str(state),
             "DEPLOY_WORKER_PORT": str(self.worker_port),
-            "ROUTER_PORT": str(self.port),
+            "ROUTER_PORT": str(port),
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        super().__init__(["-m", "deploy", "local"], own | environment, log)
-
-    def wait_until_ready(self) -> "Deployment":
-        self.wait_ready(self.url + READY_PATH)
-        return self
+        super().__init__(["-m", "deploy", "local"], own | environment, log, port)

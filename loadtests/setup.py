@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.assignment import Target
-from loadtests.capacity import find_capacity
+from loadtests.capacity import Search
 from loadtests.crew import Crew, RayCrew, RemoteCrew
 from loadtests.estimates import bottleneck
 from loadtests.objectives import Objectives, read_objectives
 from loadtests.report.words import masked
-from loadtests.results import Measured, Segment
+from loadtests.results import Segment
 from loadtests.scenario import Scenario, read_scenario
 from loadtests.shapes import Loop, Shape, segments_of
 from loadtests.target import find_target, metrics_pages
-from loadtests.verdict import OF_A_RATE, Verdict, holds, too_few
+from loadtests.verdict import OF_A_RATE, holds
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
@@ -129,24 +129,19 @@ def _search(options: argparse.Namespace, objectives: Objectives | None) -> Shape
         raise ValueError(f"--precision {options.precision:g}: a share of the rate, {LEAST_PRECISION:g} to 1")
     if not LEAST_SECONDS <= options.seconds < math.inf:
         raise ValueError(f"--seconds {options.seconds:g}: at least {LEAST_SECONDS:g}")
-    bounds = (getattr(objective, name) for objective in objectives.objective for name in OF_A_RATE)
-    if all(bound is None for bound in bounds):
+    if not any(objective.bounds & set(OF_A_RATE) for objective in objectives.objective):
         raise ValueError(f"--slo {options.slo}: a rate is judged by {', '.join(OF_A_RATE)}; give one of them")
-
-    def judge(measured: Sequence[Measured]) -> tuple[Verdict, str]:
-        return holds(measured, objectives)
-
-    search = find_capacity(
-        judge,
-        lambda measured: too_few(measured, objectives),
-        bottleneck,
+    search = Search(
+        judge=lambda measured: holds(measured, objectives),
+        bottleneck=bottleneck,
         objective=options.slo,
         start=options.start,
         most=options.most,
         precision=options.precision,
         seconds=options.seconds,
     )
-    return Shaped(name="capacity", describe=f"search for the highest rate with {options.slo}", search=search)
+    describe = f"search for the highest rate with {options.slo}"
+    return Shaped(name="capacity", describe=describe, search=search.shape())
 
 
 def _command(options: argparse.Namespace) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates
-from loadtests.objectives import BOUNDS, Objective, Objectives
+from loadtests.objectives import BOUNDS, Objectives
 from loadtests.results import Measured
-from loadtests.slo import Bound, bounded, has_flow, prefix, spaced
+from loadtests.slo import Bound, bounded, has_flow, prefix
 
 # A p99 of fewer replies rests on one or two of them.
 ENOUGH_REPLIES = 200
@@ -25,66 +25,56 @@ class Few(NamedTuple):
     needed: int
 
 
-def holds(measured: Sequence[Measured], objectives: Objectives) -> tuple[Verdict, str]:
-    """The verdict on an open loop's rate, and the reason.
+class Ruling(NamedTuple):
+    """A verdict, its reason, and the replies that a clear one lacks."""
 
-    "unclear": a bound lies within the confidence interval, or a judged flow has too few replies (`too_few`).
-    Objectives apply whatever segments they name. Raises `ValueError` if none of them can judge a rate.
+    verdict: Verdict
+    why: str = ""
+    few: Few | None = None
+
+
+def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
+    """The verdict on an open loop's rate.
+
+    "unclear": a bound lies within the confidence interval, or a judged flow has too few replies. Objectives
+    apply whatever segments they name.
     """
     if count := estimates.wrong(measured):
-        return "fails", f"{count} wrong replies"
+        return Ruling("fails", f"{count} wrong replies")
     answered, offered = estimates.throughput(measured), estimates.offered(measured)
     if answered.high < KEPT_UP * offered.value:
-        return "fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered"
-    judged = [(objective, list(bounded(measured, objective))) for objective in objectives.objective]
-    judged = [(objective, bounds) for objective, bounds in judged if bounds]
-    if not judged:
-        raise ValueError(f"--slo: no objective can judge a rate; give at least one of {', '.join(OF_A_RATE)}")
-    unclear = []
-    for objective, bounds in judged:
+        return Ruling("fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered")
+    unclear: list[str] = []
+    few: list[Few] = []
+    for objective in objectives.objective:
         who = prefix(objective)
-        if not has_flow(measured, objective.flow):
-            return "fails", f"{who}no such flow"
-        if not estimates.sent(measured, objective.flow):
-            unclear.append(f"{who}nothing was due")
+        if not objective.bounds & set(OF_A_RATE):
             continue
-        for bound in bounds:
+        if not has_flow(measured, objective.flow):
+            return Ruling("fails", f"{who}no such flow")
+        for bound in bounded(measured, objective) if estimates.sent(measured, objective.flow) else ():
             verdict, value = _confident(bound)
             if verdict == "fails":
-                return verdict, f"{who}{bound.what} {value}"
+                return Ruling("fails", f"{who}{bound.figure} {value}")
             if verdict == "unclear":
-                unclear.append(f"{who}{bound.what} {value}")
-        if few := _few(measured, objective):
-            unclear.append(f"{who}{few.replies} of {few.needed} replies")
-    return ("unclear", unclear[0]) if unclear else ("holds", "")
-
-
-def too_few(measured: Sequence[Measured], objectives: Objectives) -> Few | None:
-    """The judged flow that lacks the largest share of the replies it needs; None if all have enough."""
-    judged = (
-        objective
-        for objective in objectives.objective
-        if any(getattr(objective, name) is not None for name in OF_A_RATE)
-    )
-    found = [few for few in (_few(measured, objective) for objective in judged) if few]
-    return min(found, key=lambda few: few.replies / few.needed, default=None)
-
-
-def _few(measured: Sequence[Measured], objective: Objective) -> Few | None:
-    needed = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
-    replies = estimates.replies(measured, objective.flow)
-    return Few(replies, needed) if replies < needed else None
+                unclear.append(f"{who}{bound.figure} {value}")
+        needed = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
+        if (replies := estimates.replies(measured, objective.flow)) < needed:
+            few.append(Few(replies, needed))
+            unclear.append(f"{who}{replies} of {needed} replies")
+    if not unclear:
+        return Ruling("holds")
+    least = min(few, key=lambda one: one.replies / one.needed, default=None)
+    return Ruling("unclear", unclear[0], least)
 
 
 def _confident(bound: Bound) -> tuple[Verdict, str]:
     found = bound.found
     if found is None:
         return "fails", "of no reply"
-    value = f"{found.value:.4g}{spaced(bound.unit)}"
     # Only very many requests could prove a small share of failures.
-    high = found.value if bound.what == "failures" else found.high
+    high = found.value if bound.figure == "failures" else found.high
+    low, limit = found.low, bound.bound
     if bound.at == "least":
-        high, low, limit = -found.low, -found.high, -bound.bound
-    else:
-        low, limit = found.low, bound.bound
-    return ("fails" if low > limit else "holds" if high <= limit else "unclear"), value
+        low, high, limit = -high, -low, -limit
+    return ("fails" if low > limit else "holds" if high <= limit else "unclear"), bound.amount(found.value)

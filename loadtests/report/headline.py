@@ -1,14 +1,23 @@
 """The news of a run, most important first: failed checks, judgement, result, doubts about the harness."""
 
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from loadtests import estimates
 from loadtests.objectives import read_objectives
 from loadtests.report.cuts import points
 from loadtests.report.words import duration, estimated, load_of, loads, number, peak, share
-from loadtests.results import WRONG, Capacity, Measured, Run, failed_checks, failure_counts, wrong
-from loadtests.slo import Judgement
+from loadtests.results import (
+    WRONG,
+    Capacity,
+    Measured,
+    Run,
+    all_intervals,
+    failed_checks,
+    failure_counts,
+    wrong,
+)
+from loadtests.slo import Bound, passed
 
 MARK = " †"
 """Follows throughput that does not count because checks failed."""
@@ -38,7 +47,7 @@ class Figure(NamedTuple):
     void: bool = False
 
 
-def banners(run: Run, judgement: Judgement | None) -> list[Banner]:
+def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
     """The news, the most important first."""
     found = [_checks(run), _judged(judgement) if judgement else None, _result(run), _harness(run)]
     return [banner for banner in found if banner is not None]
@@ -84,15 +93,13 @@ def figures(run: Run) -> list[Figure]:
     return found
 
 
-def p99_limit(run: Run, judgement: Judgement | None) -> float | None:
+def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:
     """The tightest bound of the p99 in seconds, from the judgement or the search; None if there is no
     bound."""
-    lines = judgement.lines if judgement else []
-    found = [line.bound.bound for line in lines if line.bound and line.bound.what == "p99"]
+    found = [bound.bound for bound in judgement if bound.figure == "p99"]
     if run.capacity is not None and "=" in run.capacity.objective:
-        with suppress(ValueError):
-            objectives = read_objectives(run.capacity.objective).objective
-            found += [objective.p99_ms for objective in objectives if objective.p99_ms is not None]
+        objectives = read_objectives(run.capacity.objective).objective
+        found += [objective.p99_ms for objective in objectives if objective.p99_ms is not None]
     return min(found) / 1e3 if found else None
 
 
@@ -100,7 +107,7 @@ def _checks(run: Run) -> Banner | None:
     if not failed_checks(run):
         return None
     lines = [
-        f"{kind.removeprefix(WRONG)}: {sum(by_flow.values()):,}"
+        f"{kind.removeprefix(WRONG)}: {by_flow.total():,}"
         for kind, by_flow in failure_counts(run).items()
         if kind.startswith(WRONG)
     ]
@@ -108,21 +115,16 @@ def _checks(run: Run) -> Banner | None:
     lines.append("Throughput below is marked (†): wrong work does not count.")
     what = "the vectors of the deployment are wrong"
     if count := wrong(run):
-        every = (one for measured in run.segments for row in measured.intervals.values() for one in row)
-        good = sum(sum(one.clocks.get("total", {}).values()) for one in every)
+        good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run))
         what = f"{count:,} of {count + good:,} replies were wrong"
     return Banner("bad", f"CHECKS FAILED: {what}", lines)
 
 
-def _judged(judgement: Judgement) -> Banner:
-    lines = [
-        f"{'holds' if line.holds else 'FAILS'}: {line.text}"
-        f"{' (close: within the 95 % interval)' if line.close else ''}"
-        for line in judgement.lines
-    ]
-    if judgement.passed:
+def _judged(judgement: Sequence[Bound]) -> Banner:
+    lines = [f"{'holds' if bound.holds else 'FAILS'}: {bound.text}" for bound in judgement]
+    if passed(judgement):
         return Banner("good", "PASS: every objective is met", lines)
-    failed = sum(not line.holds for line in judgement.lines)
+    failed = sum(not bound.holds for bound in judgement)
     return Banner("bad", f"FAIL: {failed} of {len(lines)} objectives are not met", lines)
 
 

@@ -1,5 +1,7 @@
 """The report as one HTML page without scripts or outside resources."""
 
+from collections.abc import Sequence
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loadtests.report import plots, tables
@@ -7,13 +9,13 @@ from loadtests.report.cuts import points
 from loadtests.report.headline import about_chosen, banners, figures, p99_limit
 from loadtests.report.words import masked
 from loadtests.results import Run
-from loadtests.slo import Judgement
+from loadtests.slo import Bound
 
 # Longer tables are folded.
 MOST_ROWS = 24
 
 
-def render(run: Run, judgement: Judgement | None) -> str:
+def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
     """The page of a run. All text from the run is escaped."""
     environment = Environment(
         loader=PackageLoader("loadtests.report", "."),

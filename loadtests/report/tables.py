@@ -7,7 +7,7 @@ from loadtests import estimates
 from loadtests.report.cuts import latency, mean_time
 from loadtests.report.headline import MARK, chosen
 from loadtests.report.words import NOTHING, duration, estimated, interval, number, share
-from loadtests.results import Clock, Measured, Run, failed_checks, failure_counts
+from loadtests.results import Clock, Measured, Run, all_intervals, failed_checks, failure_counts
 
 ENOUGH_FOR_P999 = 1000
 PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}
@@ -78,9 +78,9 @@ def clocks(run: Run, segments: Iterable[Measured]) -> Table:
 def failures(run: Run) -> Table:
     """Failures of the whole run by kind, settling included."""
     rows = []
-    sent = sum(one.sent for its in run.segments for row in its.intervals.values() for one in row)
+    sent = sum(one.sent for _, one in all_intervals(run))
     for kind, by_flow in failure_counts(run).items():
-        total = sum(by_flow.values())
+        total = by_flow.total()
         flows = ", ".join(f"{flow} {count:,}" for flow, count in by_flow.items())
         rows.append([kind, flows, f"{total:,}", share(total / max(1, sent))])
     return Table("Failures", ["kind", "flows", "requests", "of all"], rows, left=2)

@@ -1,32 +1,64 @@
 """The report as text for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from loadtests.report import screen, tables
+from loadtests.report import tables
 from loadtests.report.headline import MARK, Figure, about_chosen, banners, figures
+from loadtests.report.words import masked
 from loadtests.results import Run
-from loadtests.slo import Judgement
+from loadtests.slo import Bound
+
+# Where the output is no terminal, rich would wrap at 80 columns.
+WIDTH_OF_FILE = 200
 
 
-def render(run: Run, judgement: Judgement | None = None) -> str:
+def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
     """The news of a run, then its tables."""
-    return screen.text(*_parts(run, judgement))
+    return text(*_parts(run, judgement))
 
 
-def _parts(run: Run, judgement: Judgement | None) -> Iterator[Table | str]:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table whose first `left` columns are words."""
+    made = Table(title=_plain(title), title_justify="left", title_style="bold", box=None)
+    for index, name in enumerate(head):
+        made.add_column(_plain(name), justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(_plain(cell)) for cell in row))
+    return made
+
+
+def text(*parts: Table | str) -> str:
+    """The parts one below the other, without a line break at the end."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_OF_FILE)
+    with console.capture() as capture:
+        for part in parts:
+            console.print(Text(_plain(part)) if isinstance(part, str) else part)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
+
+
+def _plain(words: str) -> str:
+    """The words without passwords in URLs and without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in masked(words))
+
+
+def _parts(run: Run, judgement: Sequence[Bound]) -> Iterator[Table | str]:
     for banner in banners(run, judgement):
         yield banner.title
         yield from (f"  {line}" for line in banner.lines)
     if run.capacity is not None:
         key = ", ".join(map(_words, figures(run)))
         yield f"{about_chosen(run).capitalize()}: {key}"
-    for table in tables.brief(run):
+    for one in tables.brief(run):
         yield ""
-        yield screen.table(table.title, table.head, table.rows, table.left)
-        if table.note:
-            yield table.note
+        yield table(one.title, one.head, one.rows, one.left)
+        if one.note:
+            yield one.note
     if run.notes:
         yield "\nNotes"
         yield from (f"  {note}" for note in run.notes)

@@ -50,7 +50,8 @@ def test_latency_difference_is_found(slower: float, verdict: str) -> None:
     found = {line.figure: line for line in comparison.lines}
     assert found["p50"].verdict == found["p99"].verdict == verdict
     assert found["p50"].ratio.low < slower < found["p50"].ratio.high
-    assert verdict in comparison.summary
+    assert comparison.verdicts == {"run at 2": verdict}
+    assert comparison.worse is (verdict == "worse")
     assert f"{found['p50'].ratio.value:.2f}x" in render(comparison)
 
 
@@ -101,7 +102,7 @@ def test_capacities_differ_beyond_the_search_error(before: float, after: float, 
 )
 def test_capacity_not_limited_by_server_is_warned_of(limit: Limit, warned: int) -> None:
     warnings = compare([searched(100), searched(100, limit, seed=2)]).warnings
-    assert ["run at 2: the " in warning for warning in warnings] == [True] * warned
+    assert ["run at 2: the search" in warning for warning in warnings] == [True] * warned
 
 
 @pytest.mark.parametrize("bad", [0, 1])
@@ -109,9 +110,10 @@ def test_failed_checks_give_no_verdict(bad: int) -> None:
     runs = [run(1), run(2, 0.5), run(3, 0.5)]
     runs[bad].segments[0].intervals["query"][0].failures = {"wrong: order": 3}
     comparison = compare(runs)
-    heads = comparison.summary.splitlines()
-    assert "no verdict" in heads[0]
-    assert ("better" in heads[1]) is (bad == 1)
+    first, second = comparison.verdicts.values()
+    assert "no verdict" in first
+    assert (second == "better") is (bad == 1)
+    assert comparison.worse
     assert len(comparison.warnings) == 1
 
 

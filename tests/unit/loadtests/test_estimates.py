@@ -134,8 +134,8 @@ def test_wrong_replies_are_counted() -> None:
     ("cpu", "lag", "late", "machine", "said"),
     [
         (0.95, 0.0, 0.0, 1.0, "used 95% of a core"),
-        (0.3, 0.0, 0.03, 0.5, "sent 30 ms late"),
-        (0.3, 0.03, 0.0, 0.5, "ran 30 ms late"),
+        (0.3, 0.0, 0.03, 0.5, "30 ms late"),
+        (0.3, 0.03, 0.0, 0.5, "30 ms late"),
         (0.3, 0.01, 0.01, 0.5, ""),
         # Others fill the machine.
         (0.3, 0.03, 0.03, 0.99, ""),
@@ -157,11 +157,3 @@ def test_lateness_below_a_fifth_of_latency_is_allowed() -> None:
     one = measured([interval([1.0] * 20)] * 10)
     one.processes = [Process(name="p", cpu=0.1, lag=0.1, late=0.1)]
     assert estimates.bottleneck([one]) is None
-
-
-def test_full_machine_is_reported_with_lateness() -> None:
-    one = measured([interval([0.1] * 20)] * 10)
-    one.processes, one.machine_cpu = [Process(name="p", cpu=0.3, lag=0.01, late=0.04)], 0.99
-    assert "40 ms" in (estimates.crowded([one]) or "")
-    one.machine_cpu = 0.6
-    assert estimates.crowded([one]) is None

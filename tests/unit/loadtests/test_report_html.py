@@ -1,5 +1,6 @@
 import base64
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import msgspec
@@ -18,7 +19,7 @@ SECRET = "hunter2"
 class Page(HTMLParser):
     """The tags, references, headings, figures and words of a page."""
 
-    def __init__(self, run: Run, judgement: slo.Judgement | None = None) -> None:
+    def __init__(self, run: Run, judgement: Sequence[slo.Bound] = ()) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.references: list[str] = []
@@ -79,7 +80,7 @@ def hostile() -> Run:
     return msgspec.convert(document, Run)
 
 
-def judged(*limits: float) -> tuple[Run, slo.Judgement]:
+def judged(*limits: float) -> tuple[Run, list[slo.Bound]]:
     run = build(steps(50, 200))
     return run, slo.judge(run, Objectives(objective=tuple(Objective(p99_ms=limit) for limit in limits)))
 
@@ -117,7 +118,7 @@ def test_six_questions_are_answered_in_order() -> None:
 
 
 def test_colours_exist_in_light_and_dark() -> None:
-    source = html.render(build([constant()]), None)
+    source = html.render(build([constant()]))
     used = set(re.findall(r"var\(--([\w-]+)\)", source))
     for colours in re.findall(r":root \{(.*?)\}", source, re.DOTALL):
         assert used <= set(re.findall(r"--([\w-]+):", colours))
@@ -218,12 +219,12 @@ def test_objective_is_drawn_into_the_latency(objective: str, drawn: bool) -> Non
 def test_long_run_makes_a_small_page() -> None:
     run = build([constant(seconds=600)], flows={f"flow {number}": 1 / 6 for number in range(6)})
     run.series += [msgspec.structs.replace(one, name=f"{one.name} again") for one in run.series[:4] * 8]
-    assert len(html.render(run, None).encode()) < 1_500_000
+    assert len(html.render(run).encode()) < 1_500_000
 
 
 def test_same_run_gives_the_same_page() -> None:
     run = build(steps(50, 200, 400))
-    assert html.render(run, None) == html.render(run, None)
+    assert html.render(run) == html.render(run)
 
 
 def test_run_without_a_reply_is_shown() -> None:

@@ -64,18 +64,9 @@ def test_flow_that_lacks_most_replies_is_named(tmp_path: Path) -> None:
     text = '[[objective]]\nflow = "{}"\n{} = 500\n'
     flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
     judged = objectives("".join(text.format(*pair) for pair in flows), tmp_path)
-    assert verdict.too_few([RARE], judged) == verdict.Few(12, verdict.ENOUGH_REPLIES)
-    assert verdict.too_few([RARE] * 17, judged) is None
-    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies")
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["[[objective]]\ncapacity = 10\n", "[[objective]]\np99_over_idle_p50 = 9\n", "[baseline]\np99 = 2\n"],
-)
-def test_objectives_without_a_bound_of_a_rate_are_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="p99_ms"):
-        verdict.holds([steady()], objectives(text, tmp_path))
+    few = verdict.Few(12, verdict.ENOUGH_REPLIES)
+    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies", few)
+    assert verdict.holds([RARE] * 17, judged).few is None
 
 
 def test_wrong_reply_fails_a_rate() -> None:
