@@ -157,7 +157,8 @@ class Job:
     """The items of one request, admitted together; holds their results in input order.
 
     `finished` is called once: with the last result, or at the first error. `request_id` and `span` identify
-    the request in logs and traces. `deadline` is absolute, on the pool's clock.
+    the request in logs and traces. `deadline` is absolute, on the pool's clock. `key` is the name of the API
+    key, empty without keys.
 
     `spaces` maps each pool to the one vector space of its results; `required` are the spaces that the client
     accepts.
@@ -170,6 +171,7 @@ class Job:
         "error",
         "finished",
         "items",
+        "key",
         "missing",
         "request_id",
         "required",
@@ -188,10 +190,12 @@ class Job:
         request_id: str = "",
         span: "Span | None" = None,
         required: RequiredSpaces | None = None,
+        key: str = "",
     ) -> None:
         if not items:
             raise ValueError("a job without items. This is a bug.")
         self.items = items
+        self.key = key
         self.results: list[contract.Vector | None] = [None] * len(items)
         self.missing = len(items)
         self.admitted_at = now

@@ -6,7 +6,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from router.errors import Internal, QueueFull, TimedOut
 from router.items import Batch, Item, ItemState, Job, Priority
-from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
+from router.pool.line import TRIES_BEFORE_ALONE
+from router.pool.queue import PoolQueue
 from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
 
 MAX_TOKENS = 60
@@ -227,9 +228,7 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
     queue = PoolQueue(10**9, 10**9, bulk_share=share)
     # Enough for all batches.
     enough = len(interactive) * (budget // bulk_cost + 1)
-    admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(enough)])
-    for item in queue.waiting():
-        make_job(item)
+    queue.admit(make_request([bulk_cost] * enough, bulk=True).items, 0.0)
     ahead = 0.0
     for cost in interactive:
         item = make_item(cost)
