@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
+# Larger requests are bulk, whatever the client asks for: four batches would hold up all other queries.
+MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS = 128, 16_384
+
+
 class Priority(IntEnum):
     """Interactive work goes before bulk work, which keeps a guaranteed share."""
 
@@ -27,12 +31,16 @@ class Priority(IntEnum):
 
 
 class ItemState(IntEnum):
-    """Where an item is. DONE is terminal, unless its job starts over in another vector space."""
+    """Where an item is. DROPPED and DONE are terminal, unless its job starts over in another vector space.
+
+    DROPPED items left the queue without a replica, DONE ones were with a replica.
+    """
 
     PLANNED = 0
     WAITING = 1
     IN_FLIGHT = 2
     DONE = 3
+    DROPPED = 4
 
 
 RequiredSpaces = Mapping[str, frozenset[str]]
@@ -79,6 +87,11 @@ class Item:
         """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether a worker has worked on it, or may have."""
+        return self.tries > 0 or self.state in (ItemState.IN_FLIGHT, ItemState.DONE)
+
 
 def queries_of(items: Iterable[Item]) -> list[Query]:
     """The queries of `items`, each once."""
@@ -88,6 +101,13 @@ def queries_of(items: Iterable[Item]) -> list[Query]:
 def cost_of(items: Sequence[Item]) -> int:
     """The cost of `items` with their queries, in tokens."""
     return sum(item.cost for item in items) + sum(query.cost for query in queries_of(items))
+
+
+def bound_priority(items: Sequence[Item], tokens: int) -> None:
+    """Make the `items` of one request, which cost `tokens`, bulk if they are too many to be interactive."""
+    if len(items) > MOST_INTERACTIVE_ITEMS or tokens > MOST_INTERACTIVE_TOKENS:
+        for item in items:
+            item.priority = Priority.BULK
 
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
@@ -256,6 +276,11 @@ class Job:
         self.error = error
         self.done_at = now
         self.finished(self)
+
+    @property
+    def sent_tokens(self) -> int:
+        """The cost of the items that were sent to workers."""
+        return cost_of([item for item in self.items if item.was_sent])
 
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""

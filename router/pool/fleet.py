@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.errors import QueueFull, Unavailable
-from router.items import Item, Job, RequiredSpaces, cost_of
+from router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
 from router.observe.metrics import Metrics
 from router.observe.tracing import Tracing
 from router.pool import call
@@ -191,8 +191,8 @@ class Fleet:
             if not pool.ready and not (pool.holds and not pool.replicas and name in self._may_be_empty)
         }
 
-    def check_any_room(self, deadline: float) -> None:
-        """Raise `QueueFull` when no pool has room for any request with `deadline`.
+    def check_any_room(self, deadline: float, key: str = "") -> None:
+        """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.
 
         Under overload most requests are refused here, before they are read, which costs a part of refusing
         them later.
@@ -200,7 +200,7 @@ class Fleet:
         full: QueueFull | None = None
         for pool in self.pools.values():
             try:
-                pool.check_any_room(deadline)
+                pool.check_any_room(deadline, key)
             except QueueFull as error:
                 full = error
             else:
@@ -218,9 +218,11 @@ class Fleet:
         request_id: str = "",
         span: "Span | None" = None,
         required: RequiredSpaces | None = None,
+        key: str = "",
     ) -> Job:
         """Admit all of `items` to their pools, or none; `finished` is called when the job is closed.
 
+        Items of a request that is too large to be interactive become bulk. `key` is the name of the API key.
         `required` are the vector spaces that the client accepts. Raises `Unavailable` when a pool has no
         ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one serves
         another vector space, `CrashesWorker` for an item that workers died with.
@@ -229,8 +231,12 @@ class Fleet:
         for item in items:
             parts[self._pool(item.pool)].append(item)
         self._requests += 1
+        tokens = 0
         for pool, part in parts.items():
-            pool.requested(cost_of(part))
+            cost = cost_of(part)
+            pool.requested(cost)
+            tokens += cost
+        bound_priority(items, tokens)
 
         def close(job: Job) -> None:
             if job.error is not None:
@@ -238,7 +244,7 @@ class Fleet:
                     pool.forget(part)
             finished()
 
-        job = Job(items, self.clock(), deadline, close, request_id, span, required)
+        job = Job(items, self.clock(), deadline, close, request_id, span, required, key)
         for pool, part in parts.items():
             pool.check_room(part, deadline, job.required_of(pool.name))
         for pool, part in parts.items():

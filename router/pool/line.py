@@ -12,7 +12,6 @@ from itertools import chain
 from math import inf
 
 from router.items import Item, ItemState, Query, size_of
-from router.pool.room import Amount
 
 # In tokens. The next item of a key waits for at most this much of each other key.
 QUANTUM = 1024
@@ -63,20 +62,19 @@ class Line:
             self._end_turn(share)
         return None
 
-    def depth(self, key: str) -> Amount:
+    def depth(self, key: str) -> tuple[int, int]:
         """Waiting items and tokens of `key`."""
         share = self._shares.get(key)
-        return Amount(len(share.items), share.tokens) if share else Amount(0, 0)
+        return (len(share.items), share.tokens) if share else (0, 0)
 
     def ahead(self, key: str, tokens: int) -> int:
         """Most tokens that go before `tokens` more of `key` have gone.
 
         Meanwhile each other key sends as much as `key`, and a quantum.
         """
-        own = self.depth(key).tokens
-        others = len(self._shares) - (key in self._shares)
-        shared = self._returned.tokens + own + others * (own + tokens + QUANTUM)
-        return min(self.tokens, shared)
+        share = self._shares.get(key)
+        own, others = (share.tokens, len(self._shares) - 1) if share else (0, len(self._shares))
+        return min(self.tokens, self._returned.tokens + own + others * (own + tokens + QUANTUM))
 
     def append(self, items: Sequence[Item]) -> None:
         """Add `items` of one job behind the others of its key."""

@@ -101,9 +101,9 @@ class Pool:
         """Raise a `RouterError` unless all of `items` can be admitted together."""
         self._dispatcher.check_room(items, self._clock(), deadline, required)
 
-    def check_any_room(self, deadline: float) -> None:
-        """Raise `QueueFull` when not even the smallest request fits."""
-        self._dispatcher.check_any_room(self._clock(), deadline)
+    def check_any_room(self, deadline: float, key: str = "") -> None:
+        """Raise `QueueFull` when not even the smallest request of `key` fits."""
+        self._dispatcher.check_any_room(self._clock(), deadline, key)
 
     def admit(self, items: Sequence[Item]) -> None:
         """Add `items` to the queue; they are dispatched in the next turn of the event loop.

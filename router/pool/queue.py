@@ -13,7 +13,7 @@ from router.errors import QueueFull
 from router.items import Batch, Item, ItemState, Priority, cost_of
 from router.pool.line import Line
 from router.pool.pace import DrainRate
-from router.pool.room import Amount, Room
+from router.pool.room import Room
 
 BULK_SHARE = 0.2
 # Retry-After is the time in which about half of the tokens ahead are done, within these bounds.
@@ -37,7 +37,7 @@ class PoolQueue:
     """
 
     def __init__(self, max_tokens: int, max_items: int, bulk_share: float = BULK_SHARE) -> None:
-        self._room = Room(max_items, max_tokens)
+        self._room_items, self._room_tokens = Room(max_items), Room(max_tokens)
         self._shares = (1 - bulk_share, bulk_share)
         self._earned = 0.0
         self._interactive, self._bulk = Line(), Line()
@@ -68,10 +68,10 @@ class PoolQueue:
         """The item of a priority that goes next."""
         return self._lines[priority].head()
 
-    def depth(self, priority: Priority) -> Amount:
+    def depth(self, priority: Priority) -> tuple[int, int]:
         """Waiting items and tokens of a priority."""
         line = self._lines[priority]
-        return Amount(line.items, line.tokens)
+        return line.items, line.tokens
 
     def check_room(
         self, items: Sequence[Item], now: float, deadline: float = math.inf, in_flight: int = 0
@@ -82,53 +82,62 @@ class PoolQueue:
         have left the queue and are not done yet.
         """
         priority = max(item.priority for item in items)
-        asked = Amount(len(items), cost_of(items))
-        first = items[0]
-        if refusal := self._refusal(first.pool, first.job.key, priority, asked, now, deadline, in_flight):
+        pool, key = items[0].pool, items[0].job.key
+        tokens = cost_of(items)
+        if refusal := self._refusal(pool, key, priority, len(items), tokens, now, deadline, in_flight):
             raise refusal
 
     def check_any_room(
         self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0, key: str = ""
     ) -> None:
         """Raise `QueueFull` when `check_room` would for any items of `key`."""
-        refusals = [
-            self._refusal(pool, key, priority, Amount(1, 1), now, deadline, in_flight)
-            for priority in Priority
-        ]
-        if (refusal := refusals[0]) and all(refusals):
-            raise refusal
+        interactive, bulk = (
+            self._refusal(pool, key, priority, 1, 1, now, deadline, in_flight) for priority in Priority
+        )
+        if interactive and bulk:
+            raise interactive
 
     def _refusal(
         self,
         pool: str,
         key: str,
         priority: Priority,
-        asked: Amount,
+        items: int,
+        tokens: int,
         now: float,
         deadline: float,
         in_flight: int,
     ) -> QueueFull | None:
-        """Why `asked` of `key` cannot be admitted; None if it can."""
-        if not self.items:
+        """Why `items` with `tokens` of `key` cannot be admitted; None if they can."""
+        waiting, waiting_tokens = self.items, self.tokens
+        if not waiting:
             return None
-        waiting = Amount(self.items, self.tokens)
-        ahead = self._ahead(key, priority, asked.tokens) + in_flight
-        if not self._room.has(waiting, asked):
-            detail, ahead = (
-                f"the queue of the pool {pool} is full: {waiting.items} items wait",
-                waiting.tokens,
-            )
-        elif key and not self._room.has_for_key(waiting, own := self._lines[priority].depth(key), asked):
-            detail = f"the API key has its share of the queue of the pool {pool}: {own.items} items"
+        ahead: float = waiting_tokens
+        if waiting + items > self._room_items.most or waiting_tokens + tokens > self._room_tokens.most:
+            detail = f"the queue of the pool {pool} is full: {waiting} items wait"
+        elif key and not self._has_share(key, priority, items, tokens):
+            detail = f"the API key has its share of the queue of the pool {pool}"
+            ahead = self._ahead(key, priority, tokens)
         else:
             rate = self._rate(now)
-            if rate is None or now + MARGIN * (ahead + asked.tokens) / rate <= deadline:
+            if rate is None:
+                return None
+            ahead = self._ahead(key, priority, tokens) + in_flight
+            if now + MARGIN * (ahead + tokens) / rate <= deadline:
                 return None
             detail = (
-                f"the pool {pool} needs about {(ahead + asked.tokens) / rate:.1f} s for this request and the "
+                f"the pool {pool} needs about {(ahead + tokens) / rate:.1f} s for this request and the "
                 f"ones before it, and the request has {deadline - now:.1f} s"
             )
         return QueueFull(f"{detail}; try again later", retry_after=self._retry_after(ahead, now))
+
+    def _has_share(self, key: str, priority: Priority, items: int, tokens: int) -> bool:
+        """Whether `key` may add `items` with `tokens` to what it has of a priority."""
+        own, own_tokens = self._lines[priority].depth(key)
+        if own + items <= self._room_items.little and own_tokens + tokens <= self._room_tokens.little:
+            return True
+        by_items = self._room_items.is_free_for(own, items, self.items)
+        return by_items and self._room_tokens.is_free_for(own_tokens, tokens, self.tokens)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""
@@ -153,7 +162,7 @@ class PoolQueue:
         for item in items:
             if item.state is ItemState.WAITING:
                 self._lines[item.priority].remove(item)
-                item.state = ItemState.DONE
+                item.state = ItemState.DROPPED
         self._drained.observe(0, now, waiting=bool(self.items))
 
     def take(
