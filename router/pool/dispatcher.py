@@ -239,13 +239,13 @@ class Dispatcher:
         match error:
             case Overloaded():
                 replica.pause(batch.priority, error.seconds, now)
-                self._put_back(batch.unfinished(), error.outcome, now)
             case Draining():
                 replica.draining()
-                self._put_back(batch.unfinished(), error.outcome, now)
             case Rejected():
                 log.error("replica %s rejected a batch: %s. This is a bug.", replica.address, error)
                 self.fail(batch.unfinished(), Internal("a worker rejected the batch"), now)
+                return
+        self._put_back(batch.unfinished(), error.outcome, now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
         """`replica` failed. `put_back_failed` follows, once it is known whether its process died."""

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
 from router.observe.metrics import Metrics
 from router.observe.tracing import Tracing
 from router.pool import call
-from router.pool.discovery import Discovery, source_of
+from router.pool.discovery import Discovery, discovery_of
 from router.pool.dispatcher import RETRY_AFTER
 from router.pool.health import Prober, why_refused
 from router.pool.observer import PoolObserver
@@ -75,12 +75,8 @@ class Fleet:
         if settings.workers:
             # A pool that the settings name without a worker can never have one.
             self.apply(group for group in settings.workers if group.targets)
-        if settings.discovery is not None:
-            token = settings.discovery_token
-            source = source_of(
-                settings.discovery, token.get_secret_value() if token else None, settings.discovery_seconds
-            )
-            self._discovery = Discovery(source, "ROUTER_DISCOVERY", settings.discovery_seconds, self.apply)
+        self._discovery = discovery_of(settings, self.apply)
+        if self._discovery is not None:
             self._discovering = asyncio.get_running_loop().create_task(self._discovery.run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PROBES_SECONDS):
@@ -108,11 +104,7 @@ class Fleet:
     @property
     def targets(self) -> list[tuple[contract.PoolName, str | None, str]]:
         """Pool, version and address of every worker."""
-        return [
-            (name, replica.version, replica.address)
-            for name, pool in self.pools.items()
-            for replica in pool.replicas
-        ]
+        return [(replica.pool, replica.version, replica.address) for replica in self._replicas()]
 
     @property
     def addresses(self) -> dict[contract.PoolName, list[str]]:
@@ -122,15 +114,12 @@ class Fleet:
     @property
     def info(self) -> contract.Info | None:
         """The info of a ready replica; the model is the same in all pools of its variants."""
-        return next(
-            (
-                replica.info
-                for pool in self.pools.values()
-                for replica in pool.replicas
-                if replica.state is State.READY and pool.name != RERANK_POOL
-            ),
-            None,
+        ready = (
+            replica
+            for replica in self._replicas()
+            if replica.state is State.READY and replica.pool != RERANK_POOL
         )
+        return next((replica.info for replica in ready), None)
 
     @property
     def spaces(self) -> dict[contract.PoolName, list[str]]:
@@ -178,9 +167,8 @@ class Fleet:
             for replica in new[name]:
                 self._watch(pool, replica)
         versions = {address: group.labels.version for group in groups for address in group.targets}
-        for pool in self.pools.values():
-            for replica in pool.replicas:
-                replica.version = versions[replica.address]
+        for replica in self._replicas():
+            replica.version = versions[replica.address]
 
     def not_ready(self) -> dict[contract.PoolName, str]:
         """The pools without a ready replica, and why; without those that may be empty until work comes."""
@@ -251,6 +239,9 @@ class Fleet:
             pool.admit(part)
         return job
 
+    def _replicas(self) -> Iterator[Replica]:
+        return (replica for pool in self.pools.values() for replica in pool.replicas)
+
     def _pool(self, name: contract.PoolName) -> Pool:
         try:
             return self.pools[name]
@@ -306,9 +297,8 @@ class Fleet:
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:
         others = [
             other
-            for pool in self.pools.values()
-            for other in pool.replicas
+            for other in self._replicas()
             # Rerankers have no vectors to compare with those of other pools.
-            if pool.name == replica.pool or RERANK_POOL not in (pool.name, replica.pool)
+            if other.pool == replica.pool or RERANK_POOL not in (other.pool, replica.pool)
         ]
         return why_refused(replica, info, others)
