@@ -219,12 +219,10 @@ class Fleet:
         for item in items:
             parts[self._pool(item.pool)].append(item)
         self._requests += 1
-        tokens = 0
-        for pool, part in parts.items():
-            cost = cost_of(part)
+        costs = {pool: cost_of(part) for pool, part in parts.items()}
+        bound_priority(items, sum(costs.values()))
+        for pool, cost in costs.items():
             pool.requested(cost)
-            tokens += cost
-        bound_priority(items, tokens)
 
         def close(job: Job) -> None:
             if job.error is not None:
