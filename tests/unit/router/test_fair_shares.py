@@ -119,6 +119,16 @@ def test_greedy_keys_get_equal_room() -> None:
     assert 0.7 * MAX_ITEMS < waiting.total() < 0.8 * MAX_ITEMS
 
 
+def test_floods_one_after_another_leave_room() -> None:
+    """Each takes a part of what is left, so that little would remain without the kept part."""
+    queue = PoolQueue(10**9, MAX_ITEMS)
+    for number in range(MOST_KEYS):
+        with suppress(QueueFull):
+            while True:
+                admit(queue, make_request([1], key=f"{number}").items)
+    queue.check_room(make_request([1], key="idle").items, 0.0)
+
+
 def test_key_alone_leaves_room() -> None:
     queue = PoolQueue(10**9, 1000)
     with suppress(QueueFull):
