@@ -27,8 +27,13 @@
 `ClientGone` is outside the tree: there is no one to reply to.
 """
 
+import math
+import random
 from collections.abc import Sequence
 from typing import ClassVar, TypedDict
+
+# Retry-After is longer by up to this part of itself, so that refused clients do not come back together.
+JITTER = 0.5
 
 _Header = tuple[bytes, bytes]
 
@@ -45,7 +50,8 @@ class FieldError(TypedDict):
 class RouterError(Exception):
     """An error with an HTTP `status` and a `code` that clients can test.
 
-    `detail` is a sentence for the client; `retry_after`, in seconds, is set when a later try may succeed.
+    `detail` is a sentence for the client; `retry_after`, in seconds, is set when a later try may succeed. Its
+    header has jitter.
     """
 
     status: ClassVar[int]
@@ -59,7 +65,9 @@ class RouterError(Exception):
     @property
     def headers(self) -> list[_Header]:
         """Headers of the reply besides those of every reply."""
-        return [] if self.retry_after is None else [(b"retry-after", b"%d" % self.retry_after)]
+        if self.retry_after is None:
+            return []
+        return [(b"retry-after", b"%d" % with_jitter(self.retry_after, random.random()))]
 
     @property
     def fields(self) -> dict[str, object]:
@@ -247,6 +255,11 @@ class Internal(RouterError):
 
 class ClientGone(Exception):
     """The client has closed its connection."""
+
+
+def with_jitter(seconds: int, chance: float) -> int:
+    """`seconds` and up to `JITTER` of them, by `chance` from 0 to 1 (exclusive), never less."""
+    return seconds + math.floor(chance * (1 + JITTER * seconds))
 
 
 def all_errors(kind: type[RouterError] = RouterError) -> list[type[RouterError]]:

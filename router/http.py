@@ -42,7 +42,7 @@ class Request:
 
     `reply_headers` are added to the reply. `span` is its trace, if there is one. The handler sets
     `queue_seconds` and `inference_seconds`. `cut_off`: its body was not read to the end. `allowance` is what
-    its key may use, None without limits.
+    its key may use, None without limits; `key` is the name of the key, empty without keys.
     """
 
     __slots__ = (
@@ -52,6 +52,7 @@ class Request:
         "headers",
         "id",
         "inference_seconds",
+        "key",
         "method",
         "path",
         "queue_seconds",
@@ -67,6 +68,7 @@ class Request:
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
         self.span: Span | None = None
+        self.key = ""
         self.allowance: Allowance | None = None
         self.cut_off = False
         self.reply_headers: list[Header] = []

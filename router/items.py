@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
+# Larger requests are bulk, whatever the client asks for: four batches would hold up all other queries.
+MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS = 128, 16_384
+
+
 class Priority(IntEnum):
     """Interactive work goes before bulk work, which keeps a guaranteed share."""
 
@@ -27,12 +31,16 @@ class Priority(IntEnum):
 
 
 class ItemState(IntEnum):
-    """Where an item is. DONE is terminal, unless its job starts over in another vector space."""
+    """Where an item is. DROPPED and DONE are terminal, unless its job starts over in another vector space.
+
+    DROPPED items left the queue without a replica, DONE ones were with a replica.
+    """
 
     PLANNED = 0
     WAITING = 1
     IN_FLIGHT = 2
     DONE = 3
+    DROPPED = 4
 
 
 RequiredSpaces = Mapping[str, frozenset[str]]
@@ -79,6 +87,11 @@ class Item:
         """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether a worker has worked on it, or may have."""
+        return self.tries > 0 or self.state in (ItemState.IN_FLIGHT, ItemState.DONE)
+
 
 def queries_of(items: Iterable[Item]) -> list[Query]:
     """The queries of `items`, each once."""
@@ -88,6 +101,13 @@ def queries_of(items: Iterable[Item]) -> list[Query]:
 def cost_of(items: Sequence[Item]) -> int:
     """The cost of `items` with their queries, in tokens."""
     return sum(item.cost for item in items) + sum(query.cost for query in queries_of(items))
+
+
+def bound_priority(items: Sequence[Item], tokens: int) -> None:
+    """Make the `items` of one request, which cost `tokens`, bulk if they are too many to be interactive."""
+    if len(items) > MOST_INTERACTIVE_ITEMS or tokens > MOST_INTERACTIVE_TOKENS:
+        for item in items:
+            item.priority = Priority.BULK
 
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
@@ -157,7 +177,8 @@ class Job:
     """The items of one request, admitted together; holds their results in input order.
 
     `finished` is called once: with the last result, or at the first error. `request_id` and `span` identify
-    the request in logs and traces. `deadline` is absolute, on the pool's clock.
+    the request in logs and traces. `deadline` is absolute, on the pool's clock. `key` is the name of the API
+    key, empty without keys.
 
     `spaces` maps each pool to the one vector space of its results; `required` are the spaces that the client
     accepts.
@@ -170,6 +191,7 @@ class Job:
         "error",
         "finished",
         "items",
+        "key",
         "missing",
         "request_id",
         "required",
@@ -188,10 +210,12 @@ class Job:
         request_id: str = "",
         span: "Span | None" = None,
         required: RequiredSpaces | None = None,
+        key: str = "",
     ) -> None:
         if not items:
             raise ValueError("a job without items. This is a bug.")
         self.items = items
+        self.key = key
         self.results: list[contract.Vector | None] = [None] * len(items)
         self.missing = len(items)
         self.admitted_at = now
@@ -252,6 +276,11 @@ class Job:
         self.error = error
         self.done_at = now
         self.finished(self)
+
+    @property
+    def sent_tokens(self) -> int:
+        """The cost of the items that were sent to workers."""
+        return cost_of([item for item in self.items if item.was_sent])
 
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""

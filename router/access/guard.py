@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from router.access.keys import Key, KeyRing, KeysError, read_keys
@@ -55,14 +56,19 @@ class Guard:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
 
+    def key_of(self, headers: Mapping[bytes, bytes]) -> Key | None:
+        """The key of a request with `headers`; None without keys. Raises `MissingKey` or `InvalidKey`."""
+        return self._ring.find(headers.get(b"authorization")) if self._ring is not None else None
+
     def admit(self, request: Request) -> Allowance | None:
-        """What the key of the request may use; None if there is no limit.
+        """Set the key of the request; returns what it may use, None if there is no limit.
 
         Raises `MissingKey`, `InvalidKey` or `RequestRateExceeded`.
         """
-        if self._ring is None or request.path in OPEN_PATHS:
+        key = None if request.path in OPEN_PATHS else self.key_of(request.headers)
+        if key is None:
             return None
-        key = self._ring.find(request.headers.get(b"authorization"))
+        request.key = key.name
         if key.requests_per_minute is None and key.tokens_per_minute is None:
             return None
         assert self._store is not None

@@ -16,6 +16,7 @@ from router.api.pages import DOCS_PATHS, PAGE_PATHS, static
 from router.api.rerank import rerank
 from router.api.work import seconds_of
 from router.errors import (
+    AuthError,
     ClientGone,
     Internal,
     Invalid,
@@ -114,21 +115,25 @@ class App:
         """The reply to a request that no queue has room for, or None.
 
         Under overload this refuses most requests before their body is read, which saves time for the others.
+        The key comes first, since keys have shares of the queues. Its limits do not: a refused request would
+        only be given back what it took.
         """
         route = self._work.get(path)
         if route is None or method != b"POST":
             return None
         named = dict(headers)
         try:
-            self.fleet.check_any_room(self.fleet.clock() + seconds_of(named, self._settings))
+            key = self.guard.key_of(named)
+            deadline = self.fleet.clock() + seconds_of(named, self._settings)
+            self.fleet.check_any_room(deadline, key.name if key else "")
         except QueueFull as full:
             self._metrics.answered(route, full.status, 0.0)
             self._metrics.rejected(full.code)
             id = id_of(named)
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), [*common, CLOSE] if self.draining else common
-        except Invalid:
-            # The handler replies with the wrong field.
+        except (AuthError, Invalid):
+            # The handler replies with what is wrong.
             pass
         return None
 

@@ -60,7 +60,7 @@ class Work:
 
     async def body(self) -> bytes:
         """The request's body, see `Request.body`. Raises `QueueFull` before it is read."""
-        self._fleet.check_any_room(self._deadline)
+        self._fleet.check_any_room(self._deadline, self._request.key)
         return await self._request.body(self._settings.max_body_bytes, self._left())
 
     async def load(self, items: list[Item]) -> list[Item]:
@@ -97,6 +97,7 @@ class Work:
             request_id=request.id.decode(),
             span=request.span,
             required=self._required,
+            key=request.key,
         )
 
         def end(error: Exception) -> None:
@@ -110,6 +111,8 @@ class Work:
             expiry.cancel()
             # Has an effect only if this task was cancelled: a closed job ignores it.
             end(Unavailable("the router is stopping"))
+            if request.allowance is not None and job.error is not None:
+                request.allowance.used = job.sent_tokens
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at
         vectors = job.vectors()

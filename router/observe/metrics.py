@@ -135,12 +135,8 @@ class PoolMetrics:
     def taken(self, batch: Batch, now: float) -> None:
         """A replica was given `batch`."""
         wait = self._wait[batch.priority]
-        last = None
-        for item in batch.items:
-            # The items of a request are adjacent.
-            if item.job is not last:
-                last = item.job
-                wait.observe(now - last.admitted_at)
+        for job in {item.job for item in batch.items}:
+            wait.observe(now - job.admitted_at)
         self._batch_items.observe(len(batch.items))
         self._batch_tokens.observe(batch.tokens)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from router.pool.targets import DocumentError, TargetGroup, is_url, read_document
+from router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
 
@@ -133,3 +134,12 @@ def source_of(location: str, token: str | None, seconds: float) -> FileSource | 
     if is_url(location):
         return HttpSource(location, token, seconds)
     return FileSource(location)
+
+
+def discovery_of(settings: RouterSettings, apply: Apply) -> Discovery | None:
+    """The discovery that `settings` name, None if they list the workers themselves."""
+    if settings.discovery is None:
+        return None
+    token = settings.discovery_token.get_secret_value() if settings.discovery_token else None
+    source = source_of(settings.discovery, token, settings.discovery_seconds)
+    return Discovery(source, "ROUTER_DISCOVERY", settings.discovery_seconds, apply)

@@ -109,13 +109,17 @@ class Dispatcher:
             raise self.unavailable(now)
         if required and (spaces := self.spaces) and required.isdisjoint(spaces):
             raise self._mismatch(spaces)
-        self._suspects.check(items, now)
         self.queue.check_room(items, now, deadline, self._tokens_in_flight())
+        # The costlier check comes last: it hashes the items.
+        self._suspects.check(items, now)
 
-    def check_any_room(self, now: float, deadline: float) -> None:
-        """Raise `QueueFull` when not even the smallest request fits. `check_room` says if none is ready."""
+    def check_any_room(self, now: float, deadline: float, key: str = "") -> None:
+        """Raise `QueueFull` when not even the smallest request of `key` fits.
+
+        `check_room` says if no replica is ready.
+        """
         if self.ready(now) or self.holds:
-            self.queue.check_any_room(self.name, now, deadline, self._tokens_in_flight())
+            self.queue.check_any_room(self.name, now, deadline, self._tokens_in_flight(), key)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` to the queue."""
@@ -235,13 +239,13 @@ class Dispatcher:
         match error:
             case Overloaded():
                 replica.pause(batch.priority, error.seconds, now)
-                self._put_back(batch.unfinished(), error.outcome, now)
             case Draining():
                 replica.draining()
-                self._put_back(batch.unfinished(), error.outcome, now)
             case Rejected():
                 log.error("replica %s rejected a batch: %s. This is a bug.", replica.address, error)
                 self.fail(batch.unfinished(), Internal("a worker rejected the batch"), now)
+                return
+        self._put_back(batch.unfinished(), error.outcome, now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
         """`replica` failed. `put_back_failed` follows, once it is known whether its process died."""
@@ -338,16 +342,15 @@ class Dispatcher:
 
     def _put_back(self, items: Sequence[Item], kind: str, now: float) -> None:
         """Return those of `items` that are still in a batch to the queue, if any replica may serve them."""
-        holds = self.holds
-        if not self.up and not holds:
-            self.fail(items, self.unavailable(now), now)
         wanted = []
         for item in items:
             if item.batch is not None:
                 item.batch.remove(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
-        self._keep_spaces(wanted, now)
-        if holds:
-            self.hold.begin(wanted, now)
         self._observer.put_back(wanted, kind)
+        if self.holds:
+            self.hold.begin(wanted, now)
+        elif not self.up:
+            self.fail(wanted, self.unavailable(now), now)
+        self._keep_spaces(wanted, now)

@@ -5,16 +5,16 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from router.errors import QueueFull, Unavailable
-from router.items import Item, Job, RequiredSpaces, cost_of
+from router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
 from router.observe.metrics import Metrics
 from router.observe.tracing import Tracing
 from router.pool import call
-from router.pool.discovery import Discovery, source_of
+from router.pool.discovery import Discovery, discovery_of
 from router.pool.dispatcher import RETRY_AFTER
 from router.pool.health import Prober, why_refused
 from router.pool.observer import PoolObserver
@@ -75,12 +75,8 @@ class Fleet:
         if settings.workers:
             # A pool that the settings name without a worker can never have one.
             self.apply(group for group in settings.workers if group.targets)
-        if settings.discovery is not None:
-            token = settings.discovery_token
-            source = source_of(
-                settings.discovery, token.get_secret_value() if token else None, settings.discovery_seconds
-            )
-            self._discovery = Discovery(source, "ROUTER_DISCOVERY", settings.discovery_seconds, self.apply)
+        self._discovery = discovery_of(settings, self.apply)
+        if self._discovery is not None:
             self._discovering = asyncio.get_running_loop().create_task(self._discovery.run())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PROBES_SECONDS):
@@ -108,11 +104,7 @@ class Fleet:
     @property
     def targets(self) -> list[tuple[contract.PoolName, str | None, str]]:
         """Pool, version and address of every worker."""
-        return [
-            (name, replica.version, replica.address)
-            for name, pool in self.pools.items()
-            for replica in pool.replicas
-        ]
+        return [(replica.pool, replica.version, replica.address) for replica in self._replicas()]
 
     @property
     def addresses(self) -> dict[contract.PoolName, list[str]]:
@@ -122,15 +114,12 @@ class Fleet:
     @property
     def info(self) -> contract.Info | None:
         """The info of a ready replica; the model is the same in all pools of its variants."""
-        return next(
-            (
-                replica.info
-                for pool in self.pools.values()
-                for replica in pool.replicas
-                if replica.state is State.READY and pool.name != RERANK_POOL
-            ),
-            None,
+        ready = (
+            replica
+            for replica in self._replicas()
+            if replica.state is State.READY and replica.pool != RERANK_POOL
         )
+        return next((replica.info for replica in ready), None)
 
     @property
     def spaces(self) -> dict[contract.PoolName, list[str]]:
@@ -178,9 +167,8 @@ class Fleet:
             for replica in new[name]:
                 self._watch(pool, replica)
         versions = {address: group.labels.version for group in groups for address in group.targets}
-        for pool in self.pools.values():
-            for replica in pool.replicas:
-                replica.version = versions[replica.address]
+        for replica in self._replicas():
+            replica.version = versions[replica.address]
 
     def not_ready(self) -> dict[contract.PoolName, str]:
         """The pools without a ready replica, and why; without those that may be empty until work comes."""
@@ -191,8 +179,8 @@ class Fleet:
             if not pool.ready and not (pool.holds and not pool.replicas and name in self._may_be_empty)
         }
 
-    def check_any_room(self, deadline: float) -> None:
-        """Raise `QueueFull` when no pool has room for any request with `deadline`.
+    def check_any_room(self, deadline: float, key: str = "") -> None:
+        """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.
 
         Under overload most requests are refused here, before they are read, which costs a part of refusing
         them later.
@@ -200,7 +188,7 @@ class Fleet:
         full: QueueFull | None = None
         for pool in self.pools.values():
             try:
-                pool.check_any_room(deadline)
+                pool.check_any_room(deadline, key)
             except QueueFull as error:
                 full = error
             else:
@@ -218,9 +206,11 @@ class Fleet:
         request_id: str = "",
         span: "Span | None" = None,
         required: RequiredSpaces | None = None,
+        key: str = "",
     ) -> Job:
         """Admit all of `items` to their pools, or none; `finished` is called when the job is closed.
 
+        Items of a request that is too large to be interactive become bulk. `key` is the name of the API key.
         `required` are the vector spaces that the client accepts. Raises `Unavailable` when a pool has no
         ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one serves
         another vector space, `CrashesWorker` for an item that workers died with.
@@ -229,8 +219,10 @@ class Fleet:
         for item in items:
             parts[self._pool(item.pool)].append(item)
         self._requests += 1
-        for pool, part in parts.items():
-            pool.requested(cost_of(part))
+        costs = {pool: cost_of(part) for pool, part in parts.items()}
+        bound_priority(items, sum(costs.values()))
+        for pool, cost in costs.items():
+            pool.requested(cost)
 
         def close(job: Job) -> None:
             if job.error is not None:
@@ -238,12 +230,15 @@ class Fleet:
                     pool.forget(part)
             finished()
 
-        job = Job(items, self.clock(), deadline, close, request_id, span, required)
+        job = Job(items, self.clock(), deadline, close, request_id, span, required, key)
         for pool, part in parts.items():
             pool.check_room(part, deadline, job.required_of(pool.name))
         for pool, part in parts.items():
             pool.admit(part)
         return job
+
+    def _replicas(self) -> Iterator[Replica]:
+        return (replica for pool in self.pools.values() for replica in pool.replicas)
 
     def _pool(self, name: contract.PoolName) -> Pool:
         try:
@@ -300,9 +295,8 @@ class Fleet:
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:
         others = [
             other
-            for pool in self.pools.values()
-            for other in pool.replicas
+            for other in self._replicas()
             # Rerankers have no vectors to compare with those of other pools.
-            if pool.name == replica.pool or RERANK_POOL not in (pool.name, replica.pool)
+            if other.pool == replica.pool or RERANK_POOL not in (other.pool, replica.pool)
         ]
         return why_refused(replica, info, others)

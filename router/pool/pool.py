@@ -51,7 +51,7 @@ class Pool:
         self._dispatcher = Dispatcher(
             name, replicas, queue, batch_tokens, batch_items, self._observer, clock(), hold_seconds
         )
-        self._tasks: dict[Batch, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -64,7 +64,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """Number of batches in flight."""
-        return len(self._tasks)
+        return len(self._dispatcher.in_flight)
 
     @property
     def ready(self) -> bool:
@@ -101,9 +101,9 @@ class Pool:
         """Raise a `RouterError` unless all of `items` can be admitted together."""
         self._dispatcher.check_room(items, self._clock(), deadline, required)
 
-    def check_any_room(self, deadline: float) -> None:
-        """Raise `QueueFull` when not even the smallest request fits."""
-        self._dispatcher.check_any_room(self._clock(), deadline)
+    def check_any_room(self, deadline: float, key: str = "") -> None:
+        """Raise `QueueFull` when not even the smallest request of `key` fits."""
+        self._dispatcher.check_any_room(self._clock(), deadline, key)
 
     def admit(self, items: Sequence[Item]) -> None:
         """Add `items` to the queue; they are dispatched in the next turn of the event loop.
@@ -151,7 +151,7 @@ class Pool:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._tasks.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -183,12 +183,12 @@ class Pool:
 
     def _start(self, replica: Replica, batch: Batch) -> None:
         task = asyncio.get_running_loop().create_task(self._run(replica, batch))
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._ended(replica, batch))
         batch.abort = task.cancel
-        self._tasks[batch] = task
+        self._tasks.add(task)
 
     def _ended(self, replica: Replica, batch: Batch) -> None:
-        del self._tasks[batch]
         self._dispatcher.ended(replica, batch, self._clock())
         self.dispatch()
 

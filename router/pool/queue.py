@@ -1,28 +1,25 @@
-"""The waiting items of one pool, and which of them go next (pure: times are arguments).
+"""The waiting items of one pool: which requests are admitted, and which items go next (pure).
 
 Each priority has its own line. Interactive items go first. While bulk items wait too, they earn a share of
-what interactive items take; once they have earned a whole batch, that batch goes first.
+what interactive items take; once they have earned a whole batch, that batch goes first. In each line and in
+the room for waiting items, API keys have fair shares.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from router.errors import QueueFull
-from router.items import Batch, Item, ItemState, Priority, Query, cost_of, size_of
+from router.items import Batch, Item, ItemState, Priority, cost_of
+from router.pool.line import Line
 from router.pool.pace import DrainRate
+from router.pool.room import Room
 
 BULK_SHARE = 0.2
-# Retry-After is the time in which about half of the queue drains, within these bounds.
+# Retry-After is the time in which about half of the tokens ahead are done, within these bounds.
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
 # Admission assumes that the queue may drain this much slower than measured.
 MARGIN = 2.0
-# An item that has failed this often is sent alone, so that it cannot fail others with it.
-TRIES_BEFORE_ALONE = 2
-# An image costs tokens by its pixels, whatever its bytes. Workers refuse batches over 256 MiB, and writing a
-# large one delays other requests.
-MAX_BATCH_BYTES = 32 << 20
 
 
 class Taken(NamedTuple):
@@ -40,11 +37,10 @@ class PoolQueue:
     """
 
     def __init__(self, max_tokens: int, max_items: int, bulk_share: float = BULK_SHARE) -> None:
-        self._max_tokens = max_tokens
-        self._max_items = max_items
+        self._room_items, self._room_tokens = Room(max_items), Room(max_tokens)
         self._shares = (1 - bulk_share, bulk_share)
         self._earned = 0.0
-        self._interactive, self._bulk = _Line(), _Line()
+        self._interactive, self._bulk = Line(), Line()
         # By priority.
         self._lines = (self._interactive, self._bulk)
         self._drained = DrainRate()
@@ -53,7 +49,7 @@ class PoolQueue:
     @property
     def items(self) -> int:
         """Number of waiting items."""
-        return len(self._interactive.items) + len(self._bulk.items)
+        return self._interactive.items + self._bulk.items
 
     @property
     def tokens(self) -> int:
@@ -62,20 +58,20 @@ class PoolQueue:
 
     def next_priority(self, max_tokens: int, *, bulk_allowed: bool = True) -> Priority | None:
         """Priority of the next batch of up to `max_tokens`, or None if nothing can be dispatched."""
-        bulk_waits = bulk_allowed and bool(self._bulk.items)
+        bulk_waits = bulk_allowed and self._bulk.items > 0
         bulk_is_due = bulk_waits and self._earned >= min(max_tokens, self._bulk.tokens)
         if self._interactive.items and not bulk_is_due:
             return Priority.INTERACTIVE
         return Priority.BULK if bulk_waits else None
 
     def head(self, priority: Priority) -> Item | None:
-        """The first waiting item of a priority."""
-        return next(iter(self._lines[priority].items), None)
+        """The item of a priority that goes next."""
+        return self._lines[priority].head()
 
     def depth(self, priority: Priority) -> tuple[int, int]:
         """Waiting items and tokens of a priority."""
         line = self._lines[priority]
-        return len(line.items), line.tokens
+        return line.items, line.tokens
 
     def check_room(
         self, items: Sequence[Item], now: float, deadline: float = math.inf, in_flight: int = 0
@@ -85,35 +81,71 @@ class PoolQueue:
         Items that would only time out would take the place of items that can be served. `in_flight` tokens
         have left the queue and are not done yet.
         """
-        ahead = self._ahead(max(item.priority for item in items)) + in_flight
-        self._check(items[0].pool, len(items), cost_of(items), ahead, now, deadline)
+        priority = max(item.priority for item in items)
+        pool, key = items[0].pool, items[0].job.key
+        tokens = cost_of(items)
+        if refusal := self._refusal(pool, key, priority, len(items), tokens, now, deadline, in_flight):
+            raise refusal
 
-    def check_any_room(self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0) -> None:
-        """Raise `QueueFull` when `check_room` would for any items."""
-        ahead = min(self._ahead(Priority.INTERACTIVE), self._ahead(Priority.BULK)) + in_flight
-        self._check(pool, 1, 1, ahead, now, deadline)
+    def check_any_room(
+        self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0, key: str = ""
+    ) -> None:
+        """Raise `QueueFull` when `check_room` would for any items of `key`."""
+        interactive, bulk = (
+            self._refusal(pool, key, priority, 1, 1, now, deadline, in_flight) for priority in Priority
+        )
+        if interactive and bulk:
+            raise interactive
 
-    def _check(self, pool: str, items: int, tokens: int, ahead: float, now: float, deadline: float) -> None:
-        if not self.items:
-            return
-        if self.items + items > self._max_items or self.tokens + tokens > self._max_tokens:
-            raise QueueFull(
-                f"the queue of the pool {pool} is full: {self.items} items wait; try again later",
-                retry_after=self._retry_after(now),
-            )
-        rate = self._rate(now)
-        if rate is not None and now + MARGIN * (ahead + tokens) / rate > deadline:
-            raise QueueFull(
+    def _refusal(
+        self,
+        pool: str,
+        key: str,
+        priority: Priority,
+        items: int,
+        tokens: int,
+        now: float,
+        deadline: float,
+        in_flight: int,
+    ) -> QueueFull | None:
+        """Why `items` with `tokens` of `key` cannot be admitted; None if they can."""
+        waiting, waiting_tokens = self.items, self.tokens
+        if not waiting:
+            return None
+        ahead: float = waiting_tokens
+        if waiting + items > self._room_items.most or waiting_tokens + tokens > self._room_tokens.most:
+            detail = f"the queue of the pool {pool} is full: {waiting} items wait"
+        elif key and not self._has_share(key, priority, items, tokens):
+            detail = f"the API key has its share of the queue of the pool {pool}"
+            ahead = self._ahead(key, priority, tokens)
+        else:
+            rate = self._rate(now)
+            if rate is None:
+                return None
+            ahead = self._ahead(key, priority, tokens) + in_flight
+            if now + MARGIN * (ahead + tokens) / rate <= deadline:
+                return None
+            detail = (
                 f"the pool {pool} needs about {(ahead + tokens) / rate:.1f} s for this request and the "
-                f"ones before it, and the request has {deadline - now:.1f} s; try again later",
-                retry_after=self._retry_after(now),
+                f"ones before it, and the request has {deadline - now:.1f} s"
             )
+        return QueueFull(f"{detail}; try again later", retry_after=self._retry_after(ahead, now))
+
+    def _has_share(self, key: str, priority: Priority, items: int, tokens: int) -> bool:
+        """Whether `key` may add `items` with `tokens` to what it has of a priority."""
+        own, own_tokens = self._lines[priority].depth(key)
+        if own + items <= self._room_items.little and own_tokens + tokens <= self._room_tokens.little:
+            return True
+        by_items = self._room_items.is_free_for(own, items, self.items)
+        return by_items and self._room_tokens.is_free_for(own_tokens, tokens, self.tokens)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
-        """Add `items`, for which `check_room` has found room."""
-        for item in items:
-            item.state = ItemState.WAITING
-            self._lines[item.priority].append(item)
+        """Add `items` of one job, for which `check_room` has found room."""
+        bulk = [item for item in items if item.priority]
+        if len(bulk) < len(items):
+            self._interactive.append([item for item in items if not item.priority] if bulk else items)
+        if bulk:
+            self._bulk.append(bulk)
         self._drained.observe(0, now, waiting=True)
 
     def drained(self, item: Item, now: float) -> None:
@@ -121,17 +153,16 @@ class PoolQueue:
         self._drained.observe(item.cost, now, waiting=bool(self.items))
 
     def put_back(self, items: Sequence[Item]) -> None:
-        """Return items in flight to the head of their line, in their order. They were admitted before."""
+        """Return items in flight to the head of their line, in their order. They need no room."""
         for item in reversed(items):
-            item.state = ItemState.WAITING
-            self._lines[item.priority].prepend(item)
+            self._lines[item.priority].put_back(item)
 
     def cancel(self, items: Iterable[Item], now: float) -> None:
         """Remove those of `items` that wait here."""
         for item in items:
             if item.state is ItemState.WAITING:
                 self._lines[item.priority].remove(item)
-                item.state = ItemState.DONE
+                item.state = ItemState.DROPPED
         self._drained.observe(0, now, waiting=bool(self.items))
 
     def take(
@@ -153,32 +184,9 @@ class PoolQueue:
         before. Items whose job does not accept `space` are skipped, and suspects unless the replica is
         `idle`.
         """
-        line = self._lines[priority]
-        items: list[Item] = []
-        expired: list[Item] = []
-        queries: set[Query] = set()
-        tokens = size = 0
-        for item in line.items:
-            if item.job.deadline <= now:
-                expired.append(item)
-                continue
-            if untried and item.failed_before:
-                continue
-            if (item.deaths and not idle) or not item.job.accepts(item.pool, space):
-                continue
-            alone = item.deaths > 0 or item.tries >= TRIES_BEFORE_ALONE
-            tokens += item.cost
-            size += size_of(item.wire.content)
-            if item.query is not None and item.query not in queries:
-                queries.add(item.query)
-                size += size_of(item.query.content)
-            if items and (alone or tokens > max_tokens or size > MAX_BATCH_BYTES or len(items) == max_items):
-                break
-            items.append(item)
-            if alone:
-                break
-        for item in items:
-            line.remove(item)
+        items, expired = self._lines[priority].take(
+            max_tokens, max_items, now, untried=untried, space=space, idle=idle
+        )
         self.cancel(expired, now)
         batch = Batch(items) if items else None
         self._account(priority, batch.tokens if batch else 0)
@@ -186,7 +194,7 @@ class PoolQueue:
 
     def waiting(self) -> list[Item]:
         """All waiting items."""
-        return [item for line in self._lines for item in line.items]
+        return [item for line in self._lines for item in line]
 
     def forget_rate(self) -> None:
         """No replica is up: the drain rate is unknown until `measure_rate`."""
@@ -199,22 +207,22 @@ class PoolQueue:
             self._drained = DrainRate()
             self._drained.observe(0, now, waiting=bool(self.items))
 
-    def _ahead(self, priority: Priority) -> float:
-        """Tokens that are done before a new item of a priority gets its turn.
+    def _ahead(self, key: str, priority: Priority, tokens: int) -> float:
+        """Most tokens that are done before `tokens` more of `key` and a priority are begun.
 
         A priority has its guaranteed share, and what the other one leaves.
         """
-        return min(self.tokens, self._lines[priority].tokens / self._shares[priority])
+        return min(self.tokens, self._lines[priority].ahead(key, tokens) / self._shares[priority])
 
     def _rate(self, now: float) -> float | None:
         """Drain rate in tokens a second; None while unknown."""
         return None if self._rate_unknown else self._drained.per_second(now)
 
-    def _retry_after(self, now: float) -> int:
+    def _retry_after(self, ahead: float, now: float) -> int:
         rate = self._rate(now)
         if rate is None:
             return SHORTEST_RETRY_SECONDS
-        seconds = self.tokens / 2 / rate
+        seconds = ahead / 2 / rate
         return math.ceil(min(max(seconds, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS))
 
     def _account(self, priority: Priority, tokens: int) -> None:
@@ -226,25 +234,3 @@ class PoolQueue:
             self._earned -= tokens
         if not self._bulk.items:
             self._earned = 0.0
-
-
-class _Line:
-    """Items in order, with removal anywhere in constant time, and the sum of their costs."""
-
-    __slots__ = ("items", "tokens")
-
-    def __init__(self) -> None:
-        self.items: OrderedDict[Item, None] = OrderedDict()
-        self.tokens = 0
-
-    def append(self, item: Item) -> None:
-        self.items[item] = None
-        self.tokens += item.cost
-
-    def prepend(self, item: Item) -> None:
-        self.append(item)
-        self.items.move_to_end(item, last=False)
-
-    def remove(self, item: Item) -> None:
-        del self.items[item]
-        self.tokens -= item.cost

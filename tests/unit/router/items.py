@@ -25,10 +25,11 @@ def make_request(
     now: float = 0.0,
     deadline: float = NEVER,
     finished: Callable[[Job], None] = lambda _: None,
+    key: str = "",
 ) -> Job:
     """A request of one item for each cost."""
     items = [make_item(cost, index, bulk=bulk) for index, cost in enumerate(costs)]
-    return Job(items, now, deadline, finished)
+    return Job(items, now, deadline, finished, key=key)
 
 
 def vector(item: Item, number: int = 0) -> contract.Vector:

@@ -4,10 +4,21 @@ import inspect
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router import errors
 from router.api.app import error_reply
-from router.errors import FieldError, Invalid, MethodNotAllowed, QueueFull, RouterError, all_errors, shorten
+from router.errors import (
+    FieldError,
+    Invalid,
+    MethodNotAllowed,
+    QueueFull,
+    RouterError,
+    all_errors,
+    shorten,
+    with_jitter,
+)
 
 # API.md, as far as this version goes, and the two that any HTTP server has.
 STATUS = {
@@ -71,7 +82,7 @@ def test_errors_have_one_shape(kind: type[RouterError]) -> None:
 
 def test_retry_after_is_a_header() -> None:
     headers = dict(error_reply(QueueFull("full", retry_after=3), REQUEST_ID).headers)
-    assert headers[b"retry-after"] == b"3"
+    assert int(headers[b"retry-after"]) in (3, 4)
     assert b"retry-after" not in dict(error_reply(make(Invalid), REQUEST_ID).headers)
 
 
@@ -112,3 +123,13 @@ def test_any_value_can_be_reported() -> None:
     """JSON knows integers and floats that the encoder does not."""
     for value in (10**400, float("nan"), float("inf"), {"k" * 10**4: 1}, [[]] * 10**4, "\0\x7f"):
         error_reply(Invalid.field("body -> x", "is wrong", "t", value), REQUEST_ID)
+
+
+@given(st.integers(1, 3600), st.floats(0, 1, exclude_max=True))
+def test_jitter_only_adds(seconds: int, chance: float) -> None:
+    assert seconds <= with_jitter(seconds, chance) <= 1.5 * seconds + 1
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 10])
+def test_jitter_spreads_clients(seconds: int) -> None:
+    assert len({with_jitter(seconds, chance / 100) for chance in range(100)}) > seconds / 2

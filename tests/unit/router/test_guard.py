@@ -93,7 +93,7 @@ async def test_requests_are_limited() -> None:
         replies = [await client.post("/v1/embeddings", json={"input": "a"}, headers=BEARER) for _ in range(3)]
         assert [reply.status_code for reply in replies] == [200, 200, 429]
         assert replies[2].json()["code"] == "RATE_REQUEST_LIMIT_EXCEEDED"
-        assert 0 < int(replies[2].headers["retry-after"]) <= 30
+        assert 0 < int(replies[2].headers["retry-after"]) <= 45
         assert [limits_of(reply)["remaining-requests"] for reply in replies] == ["1", "0", "0"]
         assert limits_of(replies[2])["limit-requests"] == "2"
         assert limits_of(replies[2])["reset-requests"].endswith("s")

@@ -4,8 +4,9 @@ import pytest
 
 from router.errors import QueueFull
 from router.items import Item, ItemState, Job, Priority, Query
-from router.pool import queue as queue_module
-from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
+from router.pool import line
+from router.pool.line import TRIES_BEFORE_ALONE
+from router.pool.queue import PoolQueue
 from tests.unit.router.items import admit, make_request, ranked, take_next, vector
 from workers.shared import contract
 
@@ -24,7 +25,7 @@ def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000, now: 
 
 def test_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images cost tokens by their pixels, not by their bytes."""
-    monkeypatch.setattr(queue_module, "MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(line, "MAX_BATCH_BYTES", 100)
     request = make_request([1] * 5)
     for item, size in zip(request.items, [60, 40, 1, 200, 1], strict=True):
         item.wire = contract.Item(contract.Image(bytes(size)))
@@ -49,7 +50,7 @@ def test_query_is_sent_once_per_batch() -> None:
 
 
 def test_query_bytes_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_module, "MAX_BATCH_BYTES", 100)
+    monkeypatch.setattr(line, "MAX_BATCH_BYTES", 100)
     request = make_request([1] * 30)
     ranked(Query(contract.Image(bytes(90)), 16), request.items)
     queue = queue_of(request)

@@ -1,12 +1,15 @@
 """Properties of the queue: no item is lost, duplicated, reordered or left behind."""
 
+from collections.abc import Sequence
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from router.errors import Internal, QueueFull, TimedOut
 from router.items import Batch, Item, ItemState, Job, Priority
-from router.pool.queue import TRIES_BEFORE_ALONE, PoolQueue
+from router.pool.line import TRIES_BEFORE_ALONE
+from router.pool.queue import PoolQueue
 from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
 
 MAX_TOKENS = 60
@@ -19,6 +22,7 @@ costs = st.integers(1, 30)
 class Traffic(RuleBasedStateMachine):
     """A queue and its batches, against a model of plain lists."""
 
+    keys: Sequence[str] = ("",)
     batches = Bundle("batches")
     requests = Bundle("requests")
 
@@ -39,10 +43,16 @@ class Traffic(RuleBasedStateMachine):
         costs=st.lists(costs, min_size=1, max_size=6),
         bulk=st.booleans(),
         seconds=st.integers(1, 20) | st.just(NEVER),
+        number=st.integers(0, 2),
     )
-    def ask(self, costs: list[int], bulk: bool, seconds: float) -> object:
+    def ask(self, costs: list[int], bulk: bool, seconds: float, number: int) -> object:
         request = make_request(
-            costs, bulk=bulk, now=self.now, deadline=self.now + seconds, finished=self.close
+            costs,
+            bulk=bulk,
+            now=self.now,
+            deadline=self.now + seconds,
+            finished=self.close,
+            key=self.keys[number % len(self.keys)],
         )
         waiting, tokens = self.queue.items, self.queue.tokens
         fits = waiting + len(costs) <= MAX_ITEMS and tokens + sum(costs) <= MAX_TOKENS
@@ -50,7 +60,7 @@ class Traffic(RuleBasedStateMachine):
             admit(self.queue, request.items, self.now)
         except QueueFull:
             assert waiting > 0
-            assert not fits
+            assert not fits or self.keys[0]
             assert (self.queue.items, self.queue.tokens) == (waiting, tokens)
             return multiple()
         assert fits or waiting == 0
@@ -82,9 +92,11 @@ class Traffic(RuleBasedStateMachine):
         return batch
 
     def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
-        """A batch is the longest head of its line that fits."""
+        """A batch has the first items of each key; of one key, as many as fit."""
         fresh = [item for item in line if item.job.deadline > self.now]
-        assert batch.items == fresh[: len(batch.items)]
+        for key in self.keys:
+            taken = [item for item in batch.items if item.job.key == key]
+            assert taken == [item for item in fresh if item.job.key == key][: len(taken)]
         assert {item.priority for item in batch.items} == {batch.priority}
         assert batch.tokens == sum(item.cost for item in batch.items)
         if len(batch.items) > 1:
@@ -92,7 +104,7 @@ class Traffic(RuleBasedStateMachine):
             assert len(batch.items) <= items
             assert all(item.tries < TRIES_BEFORE_ALONE for item in batch.items)
         following = fresh[len(batch.items) :]
-        if following and batch.items[0].tries < TRIES_BEFORE_ALONE:
+        if following and len(self.keys) == 1 and batch.items[0].tries < TRIES_BEFORE_ALONE:
             assert (
                 batch.tokens + following[0].cost > tokens
                 or len(batch.items) == items
@@ -151,7 +163,10 @@ class Traffic(RuleBasedStateMachine):
 
     @invariant()
     def queue_equals_the_model(self) -> None:
-        assert self.queue.waiting() == [*self.lines[False], *self.lines[True]]
+        waiting = self.queue.waiting()
+        for key in self.keys:
+            modelled = [item for line in self.lines.values() for item in line if item.job.key == key]
+            assert [item for item in waiting if item.job.key == key] == modelled
         for bulk, line in self.lines.items():
             assert self.queue.depth(Priority(bulk)) == (len(line), sum(item.cost for item in line))
         assert self.queue.items == sum(map(len, self.lines.values()))
@@ -201,7 +216,14 @@ class Traffic(RuleBasedStateMachine):
                 assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
 
 
+class SharedTraffic(Traffic):
+    """The same with three API keys: the order holds within a key."""
+
+    keys = ("a", "b", "c")
+
+
 TestTraffic = Traffic.TestCase
+TestSharedTraffic = SharedTraffic.TestCase
 
 
 @given(st.lists(costs, min_size=1, max_size=30), st.randoms(use_true_random=False))
@@ -227,9 +249,7 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
     queue = PoolQueue(10**9, 10**9, bulk_share=share)
     # Enough for all batches.
     enough = len(interactive) * (budget // bulk_cost + 1)
-    admit(queue, [make_item(bulk_cost, number, bulk=True) for number in range(enough)])
-    for item in queue.waiting():
-        make_job(item)
+    queue.admit(make_request([bulk_cost] * enough, bulk=True).items, 0.0)
     ahead = 0.0
     for cost in interactive:
         item = make_item(cost)

@@ -1,0 +1,27 @@
+"""How API keys share the room of a queue (pure).
+
+They share by dynamic thresholds (Choudhury and Hahne, 1998): a key may add work while it has less than
+`THRESHOLD` times the free room. So all keys that ask for more get equal parts, and some room stays free for
+the next one. A part of the room is kept for keys with little in the queue, however full the rest is.
+"""
+
+# Alone, a key gets two thirds of the shared room; each of three keys gets two sevenths.
+THRESHOLD = 2
+# The part of the room that is kept, and the part that counts as little: 78 items and 3,906 tokens by default.
+KEPT, LITTLE = 1 / 8, 1 / 256
+
+
+class Room:
+    """Most items, or most tokens, that may wait."""
+
+    __slots__ = ("_shared", "little", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.little = max(1.0, LITTLE * most)
+        self._shared = (1 - KEPT) * most
+
+    def is_free_for(self, own: int, asked: int, waiting: int) -> bool:
+        """Whether a key that has `own` of all that is `waiting` may add `asked` to its share."""
+        free = self._shared - waiting
+        return asked <= free and own < THRESHOLD * free

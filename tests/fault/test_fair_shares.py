@@ -1,0 +1,108 @@
+"""API keys share a pool: one that floods it neither shuts out nor delays another."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.router import RunningRouter, eventually, one_worker
+
+FLOODS = 30
+QUERIES = 25
+TEXTS = [f"text {index}" for index in range(512)]
+
+
+def key(name: str, **limits: int) -> dict[str, Any]:
+    """The entry of a key whose secret is its name."""
+    return {"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), **limits}
+
+
+def of(name: str, **headers: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}", **headers}
+
+
+async def flood(router: RunningRouter, refused: asyncio.Event) -> None:
+    """Ask without end, at once again after a refusal."""
+    headers = of("greedy", **{"x-priority": "interactive"})
+    while True:
+        reply = await router.post(headers, input=TEXTS, embedding_type="base64", dimensions=64)
+        if reply.status_code == 429:
+            refused.set()
+
+
+@pytest.mark.parametrize("same_class", [True, False])
+async def test_flood_does_not_shut_out_another_key(same_class: bool) -> None:
+    headers = of("modest", **{"x-priority": "bulk" if same_class else "interactive"})
+    keys = [key("greedy"), key("modest")]
+    async with one_worker("slow", api_keys=keys, queue_items=4096) as (router, worker):
+        worker.delay = 0.01
+        refused = asyncio.Event()
+        floods = [asyncio.create_task(flood(router, refused)) for _ in range(FLOODS)]
+        await refused.wait()
+        replies = [await router.ask([f"query {number}"], headers=headers) for number in range(QUERIES)]
+        for task in floods:
+            task.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+        assert [reply.status_code for reply in replies] == [200] * QUERIES
+        # The flood is bulk, whatever it asks for.
+        assert {item.priority for item in worker.batches if len(item.items) > 100} <= {1}
+        await router.until_idle()
+
+
+async def test_refused_flood_is_told_its_share() -> None:
+    settings = {"api_keys": [key("greedy"), key("modest")], "queue_items": 512, "lanes": 1, "batch_items": 1}
+    async with one_worker("held", **settings) as (router, worker):
+        asked = [asyncio.create_task(router.ask(["first"], headers=of("greedy")))]
+        await worker.until_batches(1)
+        pool = router.fleet.pools["retrieval"]
+        for number in range(3):
+            asked.append(
+                asyncio.create_task(
+                    router.ask([f"{number} {index}" for index in range(100)], headers=of("greedy"))
+                )
+            )
+        await eventually(lambda: pool.queue.items == 300)
+        # Unread: even a single item of this key is refused, and one of another key is not.
+        reply = await router.ask(["more"], headers=of("greedy"))
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        assert "share" in reply.json()["detail"]
+        asked.append(asyncio.create_task(router.ask(["modest"], headers=of("modest"))))
+        await eventually(lambda: pool.queue.items == 301)
+        assert (await router.ask(["unknown"], headers=of("unknown"))).status_code == 401
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()
+
+
+def remaining(reply: httpx.Response) -> int:
+    return int(reply.headers["x-ratelimit-remaining-tokens"])
+
+
+async def test_failed_request_pays_for_what_workers_did() -> None:
+    async with one_worker(api_keys=[key("one", tokens_per_minute=20_000)]) as (router, _):
+        # The last input fails inside the worker, after the others were encoded.
+        texts = ["word " * 200] * 9 + ["!token_limit"]
+        reply = await router.ask(texts, headers=of("one"))
+        assert reply.status_code == 400
+        assert remaining(reply) <= 20_000 - 9 * 200
+        spent = 20_000 - remaining(reply)
+        for _ in range(20_000 // spent + 1):
+            reply = await router.ask(texts, headers=of("one"))
+        assert (reply.status_code, reply.json()["code"]) == (429, "RATE_TOKEN_LIMIT_EXCEEDED")
+        await router.until_idle()
+
+
+async def test_request_that_never_ran_pays_no_tokens() -> None:
+    settings = {"api_keys": [key("one", tokens_per_minute=20_000)], "lanes": 1}
+    async with one_worker("held", **settings) as (router, worker):
+        first = asyncio.create_task(router.ask(["first"], headers=of("one")))
+        await worker.until_batches(1)
+        headers = of("one", **{"x-request-timeout-seconds": "0.05"})
+        reply = await router.ask(["late " * 1000], headers=headers)
+        assert reply.status_code == 504
+        assert remaining(reply) >= 19_990
+        worker.gate.set()
+        assert (await first).status_code == 200
+        await router.until_idle()
