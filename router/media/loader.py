@@ -12,7 +12,7 @@ from router.errors import ClientGone, MediaUnreachable, TooLarge
 from router.http import Request
 from router.items import Item
 from router.media.fetch import Fetcher
-from router.media.formats import Media, check_image, check_pdf, image_tokens
+from router.media.formats import Media, check_image, check_pdf
 from router.media.pdf import PdfRenderer
 from router.observe.metrics import Metrics
 from router.settings import RouterSettings
@@ -101,12 +101,12 @@ class MediaLoader:
             with self._timed("fetch"):
                 data = await self.fetcher.fetch(data, limit, field)
             budget.take(len(data), field)
-            (check_pdf if is_pdf else check_image)(data, field)
         images = [data]
         if is_pdf:
+            check_pdf(data, field)
             with self._timed("render"):
                 images = await self._renderer.render(data, settings.max_pdf_pages, field)
-        return [_Loaded(Image(image), image_tokens(image)) for image in images]
+        return [_Loaded(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
