@@ -85,9 +85,13 @@ class RouterSettings(StrictSettings):
     max_pdf_bytes: int = Field(8 << 20, ge=1024, description="Largest PDF, in bytes of its file.")
     max_pdf_pages: int = Field(100, ge=1, description="Most pages of a PDF; each becomes an image.")
     pdf_processes: int = Field(
-        2,
+        3,
         ge=1,
-        description="PDFs that a router process renders at a time, each in its own process.",
+        description="PDFs that a router process renders at a time, each in its own process. With API keys, "
+        "one key uses all but one of them.",
+    )
+    pdf_timeout_seconds: float = Field(
+        30.0, gt=0, description="Timeout of rendering one PDF, all its pages. A page has 10 seconds."
     )
     media_fetch: bool = Field(
         True, description="Fetch images and PDFs from http(s) addresses that clients send."

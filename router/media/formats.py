@@ -13,9 +13,9 @@ MAX_IMAGE_TOKENS = 768
 # The tokens of the prompt around each image.
 PROMPT_TOKENS = 12
 
-# Blocks of a GIF, or segments of a JPEG, that are searched for the image's size. Some files have tens of
-# kilobytes of text before it; megabytes of empty blocks would take seconds.
-_MAX_BLOCKS = 1000
+# Blocks of a GIF, or segments of a JPEG, that are searched for the size of the image. Some files have tens of
+# kilobytes of text before it. Megabytes of empty blocks would take seconds.
+_MAX_BLOCKS = 320
 
 # The workers refuse larger images too. A few kilobytes of file can claim to be larger.
 MAX_IMAGE_PIXELS = 100_000_000
