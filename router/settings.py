@@ -104,6 +104,11 @@ class RouterSettings(StrictSettings):
         description='Networks that media may be fetched from besides public addresses: ["10.1.0.0/16"]. '
         "Clients can then reach every port there.",
     )
+    trust_traceparent: bool = Field(
+        False,
+        description="Trace the requests whose `traceparent` says sampled. Otherwise only OTEL_TRACES_SAMPLER "
+        "decides, and clients cannot force traces. Their trace ids are used either way.",
+    )
     request_timeout_seconds: float = Field(
         60.0,
         gt=0,
