@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 
+from router.serving.dumpable import hide_memory
 from router.serving.listening import listen
 from router.serving.processes import Processes
 from router.serving.server import Server, set_up_logging
@@ -13,6 +14,7 @@ from workers.shared.strict_settings import SettingsError, read_settings
 
 def main() -> int:
     """Serve. Returns the exit status: 78 (EX_CONFIG) for a wrong setting."""
+    hide_memory()
     try:
         settings = read_settings(RouterSettings)
         server = Server(settings) if settings.processes == 1 else None

@@ -88,9 +88,13 @@ class RouterSettings(StrictSettings):
     max_pdf_bytes: int = Field(8 << 20, ge=1024, description="Largest PDF, in bytes of its file.")
     max_pdf_pages: int = Field(100, ge=1, description="Most pages of a PDF; each becomes an image.")
     pdf_processes: int = Field(
-        2,
+        3,
         ge=1,
-        description="PDFs that a router process renders at a time, each in its own process.",
+        description="PDFs that a router process renders at a time, each in its own process. With API keys, "
+        "one key uses all but one of them.",
+    )
+    pdf_timeout_seconds: float = Field(
+        30.0, gt=0, description="Timeout of rendering one PDF, all its pages. A page has 10 seconds."
     )
     media_fetch: bool = Field(
         True, description="Fetch images and PDFs from http(s) addresses that clients send."
@@ -102,6 +106,11 @@ class RouterSettings(StrictSettings):
         (),
         description='Networks that media may be fetched from besides public addresses: ["10.1.0.0/16"]. '
         "Clients can then reach every port there.",
+    )
+    trust_traceparent: bool = Field(
+        False,
+        description="Trace the requests whose `traceparent` says sampled. Otherwise only OTEL_TRACES_SAMPLER "
+        "decides, and clients cannot force traces. Their trace ids are used either way.",
     )
     request_timeout_seconds: float = Field(
         60.0,

@@ -23,7 +23,6 @@ from router.media.formats import (
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
     Media,
-    image_tokens,
     is_image_uri,
     is_remote,
     read_image,
@@ -199,8 +198,8 @@ def plan_content(
     image = image.strip()
     if is_remote(image) and not isinstance(source, BytesItem):
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
-    data = read_image(image, limits.max_image_bytes, field)
-    return contract.Image(data), image_tokens(data), None, field
+    data, tokens = read_image(image, limits.max_image_bytes, field)
+    return contract.Image(data), tokens, None, field
 
 
 def _text_tokens(text: str) -> int:

@@ -5,13 +5,13 @@
 - Redirects are followed here, and each target is checked like the first URL.
 - No cookies, proxies or credentials are sent, and nothing is decompressed.
 - Errors for clients contain no addresses, and do not tell a private host from one that does not exist.
+- Clients share the slots fairly. No client, host or name server can block the others.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from ipaddress import ip_address
 from weakref import WeakValueDictionary
 
@@ -21,29 +21,26 @@ from yarl import URL
 
 from router.errors import MediaUnreachable, TooLarge
 from router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
+from router.media.response_guard import guard_responses
+from router.media.slots import FairSlots
 
 log = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 3
 CONNECT_SECONDS = 5.0
-# Concurrent fetches of this process, and from one host: a slow host cannot block the others.
-MAX_FETCHES = 64
+# Concurrent fetches of this process, of one client, and of one client from one host: a slow host cannot block
+# the others.
+MAX_FETCHES = 96
+MAX_FETCHES_PER_CLIENT = 64
 MAX_FETCHES_PER_HOST = 16
-# Threads for DNS, apart from the event loop's own, so that a slow name server blocks nothing else.
-LOOKUP_THREADS = 16
+# For one name server, and how often each is asked.
+LOOKUP_SECONDS = 2.0
+LOOKUP_TRIES = 2
 CHUNK_BYTES = 64 << 10
 HEADERS = {"User-Agent": "triptych", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 _CANNOT_CONNECT = "cannot connect to the server"
 _REDIRECTS = (301, 302, 303, 307, 308)
-
-# Resolves a host and a port, with the result of `socket.getaddrinfo`. Blocks.
-Lookup = Callable[[str, int], Sequence[tuple[int, int, int, str, tuple[object, ...]]]]
-
-
-def system_lookup(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[object, ...]]]:
-    """The system's resolver."""
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class Fetcher:
@@ -52,22 +49,26 @@ class Fetcher:
     `seconds` is the timeout of one fetch with its redirects. It starts when the fetch has its slot.
     """
 
-    def __init__(self, networks: Sequence[IPNetwork], seconds: float, lookup: Lookup = system_lookup) -> None:
+    def __init__(
+        self, networks: Sequence[IPNetwork], seconds: float, resolver: AbstractResolver | None = None
+    ) -> None:
         self._networks = tuple(networks)
         self._seconds = seconds
-        self._lookup = lookup
-        # The slots of each host. A semaphore exists as long as a fetch holds or awaits it.
-        self.hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._resolver = resolver
+        self._slots = FairSlots(MAX_FETCHES, MAX_FETCHES_PER_CLIENT)
+        # The slots of each client and host. A semaphore exists as long as a fetch holds or awaits it.
+        self.hosts: WeakValueDictionary[tuple[bytes, str], asyncio.Semaphore] = WeakValueDictionary()
 
     async def __aenter__(self) -> "Fetcher":
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        resolver = self._resolver or aiohttp.AsyncResolver(timeout=LOOKUP_SECONDS, tries=LOOKUP_TRIES)
         connector = aiohttp.TCPConnector(
-            resolver=PublicResolver(self._networks, self._lookup),
+            resolver=PublicResolver(self._networks, resolver),
             use_dns_cache=False,
             # Slots are limited here, so that waiting for one does not count for the timeout.
             limit=0,
             socket_factory=self._socket,
         )
+        guard_responses(connector, asyncio.get_running_loop())
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -81,13 +82,13 @@ class Fetcher:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, max_bytes: int, field: str) -> bytes:
-        """Fetch `url`. Raises `MediaUnreachable` or `TooLarge`, which name `field`."""
+    async def fetch(self, url: str, max_bytes: int, field: str, client: bytes = b"") -> bytes:
+        """Fetch `url` for `client`. Raises `MediaUnreachable` or `TooLarge`, which name `field`."""
         try:
             checked = check_url(url, self._networks)
             host = (checked.raw_host or "").lower()
-            slots = self.hosts.setdefault(host, asyncio.Semaphore(MAX_FETCHES_PER_HOST))
-            async with slots, self._slots, asyncio.timeout(self._seconds):
+            of_host = self.hosts.setdefault((client, host), asyncio.Semaphore(MAX_FETCHES_PER_HOST))
+            async with of_host, self._slots.slot(client), asyncio.timeout(self._seconds):
                 return await self._follow(checked, max_bytes, field)
         except aiohttp.ServerTimeoutError:
             reason = _CANNOT_CONNECT
@@ -123,39 +124,26 @@ class Fetcher:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves hosts to their allowed addresses only."""
+    """Passes on the allowed addresses of another resolver."""
 
-    def __init__(self, networks: Sequence[IPNetwork], lookup: Lookup) -> None:
+    def __init__(self, networks: Sequence[IPNetwork], resolver: AbstractResolver) -> None:
         self._networks = networks
-        self._lookup = lookup
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="media-lookup")
+        self._resolver = resolver
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, self._lookup, host, port)
+            found = await self._resolver.resolve(host, port, family)
         except (OSError, UnicodeError):
             found = []
-        allowed = [
-            ResolveResult(
-                hostname=host,
-                host=str(sockaddr[0]),
-                port=port,
-                family=its_family,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for its_family, _, protocol, _, sockaddr in found
-            if is_allowed(ip_address(str(sockaddr[0])), self._networks)
-        ]
+        allowed = [result for result in found if is_allowed(ip_address(result["host"]), self._networks)]
         if not allowed:
             raise _NotPublic
         return allowed
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._resolver.close()
 
 
 class _NotPublic(OSError):

@@ -1,8 +1,9 @@
 """Images and PDFs in requests: decode base64 and data URIs, detect the format, read the size in pixels."""
 
-import binascii
 import re
 from typing import Literal, NamedTuple
+
+from pybase64 import b64decode
 
 from router.errors import MediaInvalid, TooLarge
 
@@ -12,20 +13,24 @@ MAX_IMAGE_TOKENS = 768
 # The tokens of the prompt around each image.
 PROMPT_TOKENS = 12
 
-# Blocks of a GIF that are searched for its first frame. Some files have tens of kilobytes of text before it;
-# megabytes of empty comments would block the event loop.
-_GIF_BLOCKS = 1000
+# Blocks of a GIF, or segments of a JPEG, that are searched for the size of the image. Some files have tens of
+# kilobytes of text before it. Megabytes of empty blocks would take seconds.
+_MAX_BLOCKS = 320
 
 # The workers refuse larger images too. A few kilobytes of file can claim to be larger.
 MAX_IMAGE_PIXELS = 100_000_000
 
-_IMAGE_URI = re.compile(r"data:image/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
 # For unknown files, browsers and mail programs write no type, or application/octet-stream.
-_ANY_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII)
+_URI = re.compile(
+    r"data:(image/[\w.+-]+|[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII
+)
+# Characters of a data URI before its data: a type, and sometimes a file's name.
+_MAX_URI_HEAD = 4096
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 # PDF readers accept other bytes before the header, up to this many.
 _PDF_HEADER_WITHIN = 1024
-_TO_STANDARD_ALPHABET = str.maketrans("-_", "+/")
+_TO_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE = b" \t\n\v\f\r"
 
 
 class Media(NamedTuple):
@@ -37,7 +42,8 @@ class Media(NamedTuple):
 
 def is_image_uri(value: str) -> bool:
     """Whether a string is a `data:image/...;base64,` URI."""
-    return value[:5].lower() == "data:" and _IMAGE_URI.match(value) is not None
+    match = _URI.match(value, 0, _MAX_URI_HEAD)
+    return match is not None and (match[1] or "")[:6].lower() == "image/"
 
 
 def is_remote(value: str) -> bool:
@@ -45,14 +51,13 @@ def is_remote(value: str) -> bool:
     return value[:8].lower().startswith(("http://", "https://"))
 
 
-def read_image(value: str, max_bytes: int, field: str) -> bytes:
-    """Decode an image from base64 or from a data URI of any type; its pixels are not decoded.
+def read_image(value: str, max_bytes: int, field: str) -> tuple[bytes, int]:
+    """Decode an image from base64 or from a data URI of any type. Returns the file and its estimated tokens.
 
-    Raises `TooLarge` before decoding, and `MediaInvalid` if it is neither form or not a valid image.
+    Raises `TooLarge`, and `MediaInvalid` if it is neither form or not a valid image.
     """
     data = _read_base64(value, "data:image/...;base64,", max_bytes, f"{field}: the image")
-    check_image(data, field)
-    return data
+    return data, check_image(data, field)
 
 
 def read_pdf(value: str, max_bytes: int, field: str) -> bytes:
@@ -62,8 +67,11 @@ def read_pdf(value: str, max_bytes: int, field: str) -> bytes:
     return data
 
 
-def check_image(data: bytes, field: str) -> None:
-    """Raise `MediaInvalid` unless `data` starts as an image of a known format and of an allowed size."""
+def check_image(data: bytes, field: str) -> int:
+    """The estimated tokens of an image, the maximum if its size is unknown. Its pixels are not decoded.
+
+    Raises `MediaInvalid` unless `data` starts as an image of a known format and of an allowed size.
+    """
     if not data.startswith(_SIGNATURES) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         raise MediaInvalid(f"{field}: not a PNG, JPEG, WebP or GIF image")
     width, height = _pixel_size(data)
@@ -71,6 +79,9 @@ def check_image(data: bytes, field: str) -> None:
         raise MediaInvalid(
             f"{field}: the image has {width}x{height} pixels; at most {MAX_IMAGE_PIXELS:,} are allowed"
         )
+    if width <= 0 or height <= 0:
+        return MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    return min(MAX_IMAGE_TOKENS, max(4, width * height // PIXELS_PER_TOKEN)) + PROMPT_TOKENS
 
 
 def check_pdf(data: bytes, field: str) -> None:
@@ -81,38 +92,26 @@ def check_pdf(data: bytes, field: str) -> None:
 
 def _read_base64(value: str, wanted: str, max_bytes: int, what: str) -> bytes:
     """Decode base64; line breaks, the URL-safe alphabet and missing padding are allowed."""
-    match = _ANY_URI.match(value) if value[:5].lower() == "data:" else None
-    encoded = value[match.end() :] if match else value
-    if _decoded_size(encoded) > max_bytes:
-        encoded = "".join(encoded.split())
-        if (size := _decoded_size(encoded)) > max_bytes:
-            raise TooLarge(f"{what} has {size} bytes; at most {max_bytes} are allowed")
+    match = _URI.match(value, 0, _MAX_URI_HEAD)
+    start = match.end() if match else 0
+    too_large = TooLarge(f"{what} has more than {max_bytes} bytes")
+    # At most every second character is white space.
+    if (len(value) - start) * 3 // 4 > 2 * max_bytes + 4:
+        raise too_large
+    encoded = value[start:]
     try:
-        return binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError as error:
-        reason = str(error).lower()
-    # Known clients do not send these forms, but `base64` and `btoa` write them.
-    encoded = "".join(encoded.split()).translate(_TO_STANDARD_ALPHABET)
-    if not encoded.endswith("="):
-        encoded += "=" * (-len(encoded) % 4)
-    try:
-        return binascii.a2b_base64(encoded, strict_mode=True)
+        try:
+            data = b64decode(encoded, validate=True)
+        except ValueError:
+            # Known clients do not send these forms, but `base64` and `btoa` write them.
+            tidy = encoded.encode("ascii").translate(_TO_STANDARD_ALPHABET, _WHITE_SPACE)
+            padding = b"" if tidy.endswith(b"=") else b"=" * (-len(tidy) % 4)
+            data = b64decode(tidy + padding, validate=True)
     except ValueError:
-        raise MediaInvalid(
-            f"{what} is neither an http(s) URL, base64 nor a {wanted} URI ({reason})"
-        ) from None
-
-
-def _decoded_size(encoded: str) -> int:
-    return len(encoded) * 3 // 4 - encoded.endswith("=") - encoded.endswith("==")
-
-
-def image_tokens(data: bytes) -> int:
-    """Estimated tokens of an image; the maximum if its size is unknown."""
-    width, height = _pixel_size(data)
-    if width <= 0 or height <= 0:
-        return MAX_IMAGE_TOKENS + PROMPT_TOKENS
-    return min(MAX_IMAGE_TOKENS, max(4, width * height // PIXELS_PER_TOKEN)) + PROMPT_TOKENS
+        raise MediaInvalid(f"{what} is neither an http(s) URL, base64 nor a {wanted} URI") from None
+    if len(data) > max_bytes:
+        raise too_large
+    return data
 
 
 def _pixel_size(data: bytes) -> tuple[int, int]:
@@ -149,7 +148,7 @@ def _gif_frame(data: bytes) -> int | None:
     flags = data[10] if len(data) > 10 else 0
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     in_extension = False
-    for _ in range(_GIF_BLOCKS):
+    for _ in range(_MAX_BLOCKS):
         first = data[at : at + 1]
         if in_extension:
             # A block's length, then its data; an empty block is the last.
@@ -170,7 +169,9 @@ def _two_shorts(data: bytes, at: int) -> tuple[int, int]:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Size in the frame header (SOF0..SOF15 without DHT, JPG and DAC), after other segments."""
     at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
+    for _ in range(_MAX_BLOCKS):
+        if at + 9 >= len(data) or data[at] != 0xFF:
+            break
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")

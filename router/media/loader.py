@@ -12,7 +12,7 @@ from router.errors import ClientGone, MediaUnreachable, TooLarge
 from router.http import Request
 from router.items import Item
 from router.media.fetch import Fetcher
-from router.media.formats import Media, check_image, check_pdf, image_tokens
+from router.media.formats import Media, check_image, check_pdf
 from router.media.pdf import PdfRenderer
 from router.observe.metrics import Metrics
 from router.settings import RouterSettings
@@ -31,7 +31,11 @@ class MediaLoader:
         self._settings = settings
         self._metrics = metrics
         self.fetcher = Fetcher(settings.media_allowed_networks, settings.media_timeout_seconds)
-        self._renderer = PdfRenderer(settings.pdf_processes)
+        # One process is left for the other keys.
+        per_key = max(1, settings.pdf_processes - settings.guarded)
+        self._renderer = PdfRenderer(
+            settings.pdf_processes, per_key, document_seconds=settings.pdf_timeout_seconds
+        )
 
     async def __aenter__(self) -> "MediaLoader":
         await self.fetcher.__aenter__()
@@ -49,7 +53,7 @@ class MediaLoader:
         """
         if all(item.media is None for item in items):
             return items
-        task = asyncio.ensure_future(self._load(items))
+        task = asyncio.ensure_future(self._load(items, self._client(request)))
         gone = False
 
         def leave() -> None:
@@ -65,14 +69,19 @@ class MediaLoader:
                 raise ClientGone from None
             raise
 
-    async def _load(self, items: Sequence[Item]) -> list[Item]:
+    def _client(self, request: Request) -> bytes:
+        """The API key that shares are counted for. Without keys all requests are of one client."""
+        words = request.headers.get(b"authorization", b"").split()
+        return words[-1] if words and self._settings.guarded else b""
+
+    async def _load(self, items: Sequence[Item], client: bytes) -> list[Item]:
         budget = _Budget(self._settings.max_body_bytes)
         fields: dict[Media, str] = {}
         for item in items:
             if item.media is not None:
                 fields.setdefault(item.media, item.field)
         tasks = {
-            media: asyncio.ensure_future(self._load_one(media, field, budget))
+            media: asyncio.ensure_future(self._load_one(media, field, budget, client))
             for media, field in fields.items()
         }
         try:
@@ -90,7 +99,7 @@ class MediaLoader:
                 complete += _completed(item, tasks[item.media].result(), len(complete))
         return complete
 
-    async def _load_one(self, media: Media, field: str, budget: "_Budget") -> list[_Loaded]:
+    async def _load_one(self, media: Media, field: str, budget: "_Budget", client: bytes) -> list[_Loaded]:
         settings = self._settings
         is_pdf = media.kind == "pdf"
         data = media.source
@@ -99,14 +108,14 @@ class MediaLoader:
                 raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self.fetcher.fetch(data, limit, field)
+                data = await self.fetcher.fetch(data, limit, field, client)
             budget.take(len(data), field)
-            (check_pdf if is_pdf else check_image)(data, field)
         images = [data]
         if is_pdf:
+            check_pdf(data, field)
             with self._timed("render"):
-                images = await self._renderer.render(data, settings.max_pdf_pages, field)
-        return [_Loaded(Image(image), image_tokens(image)) for image in images]
+                images = await self._renderer.render(data, settings.max_pdf_pages, field, client)
+        return [_Loaded(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

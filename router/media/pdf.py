@@ -19,6 +19,7 @@ from router.media.pdf_process import (
     decode_message,
     encode,
 )
+from router.media.slots import FairSlots
 from router.pool.dispatcher import RETRY_AFTER
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ COMMAND = (sys.executable, "-m", "router.media.pdf_process")
 # Timeouts to start a process, and to open a document or render its next page.
 START_SECONDS = 20.0
 PAGE_SECONDS = 10.0
+# For all pages of a document.
+DOCUMENT_SECONDS = 30.0
 # Then the process is replaced, so that leaks do not add up.
 DOCUMENTS_PER_PROCESS = 200
 # Variables for the processes; the router's secrets are left out.
@@ -36,33 +39,38 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "
 class PdfRenderer:
     """A pool of at most `processes` processes, which start when needed. `idle` are those without a job.
 
-    A process that crashes, exceeds a timeout or loses its client is killed.
+    One client uses at most `per_client` of them, all by default; clients that wait take turns. A process that
+    crashes, exceeds a timeout or loses its client is killed.
     """
 
     def __init__(
         self,
         processes: int,
+        per_client: int | None = None,
         page_seconds: float = PAGE_SECONDS,
+        document_seconds: float = DOCUMENT_SECONDS,
         command: Sequence[str] = COMMAND,
         documents: int = DOCUMENTS_PER_PROCESS,
     ) -> None:
-        self._slots = asyncio.Semaphore(processes)
+        self._slots = FairSlots(processes, per_client or processes)
         self._page_seconds = page_seconds
+        self._document_seconds = document_seconds
         self._command = tuple(command)
         self._documents = documents
         self.idle: list[PdfProcess] = []
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def render(self, data: bytes, max_pages: int, field: str) -> list[bytes]:
-        """Each page as a PNG, in order.
+    async def render(self, data: bytes, max_pages: int, field: str, client: bytes = b"") -> list[bytes]:
+        """Each page as a PNG, in order, for `client`.
 
         Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` if no process can be started.
         """
-        async with self._slots:
+        async with self._slots.slot(client):
             process = self._take_idle() or PdfProcess(await self._start())
             sound = False
             try:
-                pages = await process.render(Job(data, max_pages), self._page_seconds)
+                async with asyncio.timeout(self._document_seconds):
+                    pages = await process.render(Job(data, max_pages), self._page_seconds)
                 sound = True
             except _Refused as refusal:
                 sound = True
@@ -70,8 +78,9 @@ class PdfRenderer:
                     raise TooLarge(f"{field}: {refusal.fault.message}") from None
                 raise MediaInvalid(f"{field}: {refusal.fault.message}") from None
             except TimeoutError:
-                log.warning("a page of a PDF took more than %g seconds: process killed", self._page_seconds)
-                raise MediaInvalid(f"{field}: a page of the PDF takes too long to render") from None
+                limits = f"{self._page_seconds:g} s for a page, {self._document_seconds:g} s for all"
+                log.warning("a PDF took too long (%s): process killed", limits)
+                raise MediaInvalid(f"{field}: the PDF takes too long to render ({limits})") from None
             except (EOFError, OSError, ValueError) as error:
                 log.warning("a PDF of %d bytes crashed its process: %r", len(data), error)
                 raise MediaInvalid(f"{field}: the PDF cannot be rendered") from None
@@ -112,8 +121,11 @@ class PdfRenderer:
             raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
         try:
             async with asyncio.timeout(START_SECONDS):
-                if not isinstance(await receive(process), Ready):
+                ready = await receive(process)
+                if not isinstance(ready, Ready):
                     raise ValueError("its first message is not Ready")
+                if ready.lacking:
+                    log.warning("PDFs are rendered with less isolation: no %s here", ready.lacking)
         except BaseException as error:
             self._end(process)
             if isinstance(error, TimeoutError | EOFError | OSError | ValueError):

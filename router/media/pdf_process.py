@@ -1,7 +1,7 @@
 """Process that renders PDFs (`python -m router.media.pdf_process`): jobs on stdin, pages on stdout.
 
 Each message follows its length. pdfium is not thread-safe and parses untrusted files, so it has a process
-with limits on memory and time. The router imports only the messages.
+without files and network (`sandbox.py`). The router imports only the messages.
 """
 
 import io
@@ -10,18 +10,17 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 import msgspec
 
 from router.media.formats import MAX_IMAGE_TOKENS, PIXELS_PER_TOKEN
+from router.media.sandbox import confine
 
 LENGTH_BYTES = 4
 # More than the pixels of an uncompressed page.
 MAX_MESSAGE_BYTES = 4 << 20
 
-MAX_MEMORY_BYTES = 2 << 30
 # CPU time for one document, in case the router dies and cannot kill the process.
 MAX_CPU_SECONDS = 600
 
@@ -38,7 +37,9 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The process has started."""
+    """The process has started. `lacking` names what the system cannot confine it with."""
+
+    lacking: str = ""
 
 
 class Page(msgspec.Struct, frozen=True, tag="page"):
@@ -85,16 +86,25 @@ def main() -> None:
     import pypdfium2
     import pypdfium2.raw
 
-    _bound(resource.RLIMIT_AS, MAX_MEMORY_BYTES)
-    _bound(resource.RLIMIT_CORE, 0)
-    # Output of libraries must not mix with the messages.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _send(output, Ready())
+    # Libraries must write neither between the messages nor into the router's log.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    # Imports all that rendering needs, while there are files.
+    blank = pypdfium2.PdfDocument.new()
+    blank.new_page(72, 72)
+    _page(pypdfium2, blank, 0)
+    lacking = confine()
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    _send(output, Ready(lacking))
     while head := sys.stdin.buffer.read(LENGTH_BYTES):
         job = decode_job(sys.stdin.buffer.read(int.from_bytes(head, "little")))
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _bound(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + MAX_CPU_SECONDS)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        seconds = int(used.ru_utime + used.ru_stime) + MAX_CPU_SECONDS
+        soft = seconds if hard == resource.RLIM_INFINITY else min(seconds, hard)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
         for message in _render(pypdfium2, job):
             _send(output, message)
 
@@ -155,13 +165,6 @@ def _page(pdfium: Any, document: Any, index: int) -> Page:
 
 class _NoPage(Exception):
     """A page that cannot be rendered."""
-
-
-def _bound(kind: int, limit: int) -> None:
-    """Lower a limit of this process, if the system has it."""
-    _, hard = resource.getrlimit(kind)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _send(output: BinaryIO, message: Message) -> None:

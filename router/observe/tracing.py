@@ -19,14 +19,22 @@ class Tracing:
     """Makes the spans of one router."""
 
     @classmethod
-    def configured(cls) -> "Tracing | None":
-        """Tracing as the environment configures it, or None."""
-        otel = Otel.configured("router")
-        return cls(otel) if otel else None
+    def configured(cls, trust_traceparent: bool = False) -> "Tracing | None":
+        """Tracing as the environment configures it, or None.
 
-    def __init__(self, otel: Otel) -> None:
+        Unless `trust_traceparent`, a caller's `traceparent` gives the trace id, but does not decide whether
+        the request is sampled.
+        """
+        otel = Otel.configured("router")
+        return cls(otel, trust_traceparent) if otel else None
+
+    def __init__(self, otel: Otel, trust_traceparent: bool = False) -> None:
         self.close = otel.close
         self._tracer = otel.tracer
+        if not trust_traceparent:
+            from router.observe.sampling import sample_unforced
+
+            sample_unforced(self._tracer)
         self._propagator = otel.propagator
         self._otel = otel.api
         self._parent = otel.parent

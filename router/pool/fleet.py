@@ -57,7 +57,7 @@ class Fleet:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.clock = clock
         self.metrics = Metrics()
-        self.tracing = Tracing.configured()
+        self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
         self._make_client = make_client
         self._watched: dict[Replica, _Watched] = {}

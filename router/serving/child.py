@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from router.serving.dumpable import hide_memory
 from router.serving.server import Server, set_up_logging
 from router.settings import RouterSettings
 from workers.shared.parent_death import die_with_parent
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve on the listening sockets FD, inherited from the process PARENT, while it lives."""
     parent, *descriptors = map(int, arguments)
     die_with_parent(parent)
+    hide_memory()
     try:
         settings = read_settings(RouterSettings)
         server = Server(settings)

@@ -123,7 +123,7 @@ def test_all_containers_run_one_image() -> None:
     (name,) = {pod.container["image"] for pod in PODS}
     assert f"-t {name} " in DOCKERFILE.read_text()
     assert not name.endswith(":latest")
-    versions = re.findall(r"FROM python:(\d+)\.(\d+)-slim", DOCKERFILE.read_text())
+    versions = re.findall(r"BASE=python:(\d+)\.(\d+)-slim", DOCKERFILE.read_text())
     assert len(set(versions)) == 1
     assert all(OLDEST <= (int(major), int(minor)) <= NEWEST for major, minor in versions)
 

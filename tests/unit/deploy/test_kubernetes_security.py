@@ -1,7 +1,9 @@
 """The Kubernetes manifests are closed to the outside."""
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import pytest
 import ray
 
 from tests.unit.deploy.manifests import (
@@ -83,6 +85,50 @@ def test_pods_are_confined(pod: Pod) -> None:
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert own["allowPrivilegeEscalation"] is False
     assert own["capabilities"] == {"drop": ["ALL"]}
+    assert own["readOnlyRootFilesystem"] is True
+    volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
+    writable = {
+        mount["mountPath"]: volumes[mount["name"]]
+        for mount in pod.container["volumeMounts"]
+        if not mount.get("readOnly")
+    }
+    assert "/tmp" in writable
+    assert all("emptyDir" in volume for volume in writable.values())
     assert f"USER {security['runAsUser']}:{security['runAsGroup']}" in DOCKERFILE.read_text()
     # Kubernetes' own variables would be read as settings.
     assert pod.spec["enableServiceLinks"] is False
+
+
+def test_code_is_not_writable() -> None:
+    copies = [line for line in DOCKERFILE.read_text().splitlines() if line.startswith("COPY --from")]
+    assert copies == ["COPY --from=build /app /app"]
+
+
+@each_manifest
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        *[(address, True) for address in ("93.184.215.14", "2606:2800:21f::1")],
+        *[(address, False) for address in ("10.96.0.1", "172.20.0.1", "192.168.1.1", "100.64.0.1")],
+        *[(address, False) for address in ("169.254.169.254", "168.63.129.16", "fd00:ec2::254", "fe80::1")],
+    ],
+)
+def test_routers_reach_public_addresses_only(manifest: Path, address: str, reached: bool) -> None:
+    [pod] = [pod for pod in PODS if pod.manifest == manifest and "router" in pod.name]
+    rules = [
+        rule
+        for policy in of_kind(manifest, "NetworkPolicy")
+        if policy["spec"]["podSelector"]["matchLabels"].items() <= pod.labels.items()
+        for rule in policy["spec"].get("egress", ())
+    ]
+    assert rules
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+
+    def inside(network: str) -> bool:
+        return ip_address(address) in ip_network(network)
+
+    allowed = [
+        block for block in blocks if inside(block["cidr"]) and not any(map(inside, block.get("except", ())))
+    ]
+    assert bool(allowed) == reached
+    assert all("to" in rule for rule in rules)

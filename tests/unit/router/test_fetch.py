@@ -1,23 +1,30 @@
 """Fetching over real sockets: limits, redirects, SSRF, and fairness between hosts."""
 
 import asyncio
+import contextlib
 import gzip
 import shutil
 import socket
 import ssl
 import subprocess
-import threading
-from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from router.errors import MediaUnreachable, TooLarge
 from router.media import fetch
 from router.media.addresses import NOT_PUBLIC
-from router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_HOST, MAX_REDIRECTS, Fetcher, PublicResolver
+from router.media.fetch import (
+    MAX_FETCHES_PER_CLIENT,
+    MAX_FETCHES_PER_HOST,
+    MAX_REDIRECTS,
+    Fetcher,
+    PublicResolver,
+)
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 
@@ -25,19 +32,27 @@ LOOPBACK = (ip_network("127.0.0.1/32"),)
 LIMIT = 200_000
 
 
-def resolves_to(*addresses: str) -> tuple[fetch.Lookup, list[str]]:
-    """A resolver that returns the next of `addresses` each time, and the hosts it was asked for."""
-    asked: list[str] = []
+class Names(AbstractResolver):
+    """Returns the next of `addresses` each time, and records the hosts that it was asked for."""
 
-    def lookup(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[object, ...]]]:
-        address = addresses[min(len(asked), len(addresses) - 1)]
-        asked.append(host)
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if not self.addresses:
+            raise OSError(None, "unknown")
+        addresses = self.addresses[min(len(self.asked), len(self.addresses) - 1)]
+        self.asked.append(host)
         return [
-            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (part, port))
-            for part in address.split(",")
+            ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+            for address in addresses.split(",")
         ]
 
-    return lookup, asked
+    async def close(self) -> None:
+        pass
 
 
 async def failure(fetcher: Fetcher, url: str) -> str:
@@ -62,8 +77,8 @@ async def test_request_has_no_cookie_or_proxy(monkeypatch: pytest.MonkeyPatch) -
         return response
 
     # A name, since aiohttp stores no cookies for IP addresses.
-    lookup, _ = resolves_to("127.0.0.1")
-    async with site(sets_a_cookie) as server, site(hangs) as proxy, Fetcher(LOOPBACK, 5, lookup) as fetcher:
+    names = Names("127.0.0.1")
+    async with site(sets_a_cookie) as server, site(hangs) as proxy, Fetcher(LOOPBACK, 5, names) as fetcher:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.delenv("no_proxy", raising=False)
@@ -87,27 +102,22 @@ async def test_this_machine_is_refused() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254"])
 async def test_name_of_private_address_is_refused(address: str) -> None:
-    lookup, asked = resolves_to(address)
-    async with Fetcher((), 5, lookup) as fetcher:
+    names = Names(address)
+    async with Fetcher((), 5, names) as fetcher:
         assert await failure(fetcher, "http://intranet.example:1/") == NOT_PUBLIC
-        assert asked == ["intranet.example"]
+        assert names.asked == ["intranet.example"]
 
 
 async def test_private_names_are_not_leaked() -> None:
-    def unknown(host: str, port: int) -> Any:
-        raise socket.gaierror(socket.EAI_NONAME, "unknown")
-
-    lookup, _ = resolves_to("10.0.0.1")
-    async with Fetcher((), 5, lookup) as inside, Fetcher((), 5, unknown) as nowhere:
+    async with Fetcher((), 5, Names("10.0.0.1")) as inside, Fetcher((), 5, Names()) as nowhere:
         assert await failure(inside, "http://a.example/") == await failure(nowhere, "http://a.example/")
 
 
 async def test_only_allowed_addresses_are_used() -> None:
-    lookup, _ = resolves_to("10.0.0.1,127.0.0.1,169.254.169.254")
-    resolver = PublicResolver(LOOPBACK, lookup)
+    names = Names("10.0.0.1,127.0.0.1,169.254.169.254")
+    resolver = PublicResolver(LOOPBACK, names)
     assert [entry["host"] for entry in await resolver.resolve("a.example", 80)] == ["127.0.0.1"]
-    await resolver.close()
-    async with site(says()) as server, Fetcher(LOOPBACK, 5, lookup) as fetcher:
+    async with site(says()) as server, Fetcher(LOOPBACK, 5, names) as fetcher:
         url = server.url.replace("127.0.0.1", "a.example")
         assert await fetcher.fetch(url, LIMIT, "f") == b"media"
 
@@ -115,14 +125,14 @@ async def test_only_allowed_addresses_are_used() -> None:
 async def test_dns_rebinding_is_refused() -> None:
     """A second lookup for the same connection would lead to the secret."""
     async with site(says(b"secret"), "127.0.0.2") as secret, site(says(b"public"), "127.0.0.1") as public:
-        lookup, asked = resolves_to("127.0.0.1", "127.0.0.2")
-        async with Fetcher(LOOPBACK, 5, lookup) as fetcher:
+        names = Names("127.0.0.1", "127.0.0.2")
+        async with Fetcher(LOOPBACK, 5, names) as fetcher:
             url = public.url.replace("127.0.0.1", "a.example")
             assert await fetcher.fetch(url, LIMIT, "f") == b"public"
-            assert asked == ["a.example"]
+            assert names.asked == ["a.example"]
             # A new connection resolves the name again.
             assert await failure(fetcher, secret.url.replace("127.0.0.2", "a.example")) == NOT_PUBLIC
-            assert len(asked) == 2
+            assert len(names.asked) == 2
         assert not secret.requests
 
 
@@ -165,14 +175,13 @@ async def test_redirect_is_followed(status: int) -> None:
 async def test_redirect_target_is_checked(location: str) -> None:
     async with site(says(b"secret"), "127.0.0.2") as secret:
         port = secret.url.rpartition(":")[2]
-        lookup, _ = resolves_to("127.0.0.2")
 
         async def redirects(request: web.Request) -> web.Response:
             own_port = request.host.rpartition(":")[2]
             target = location.format(port=port, own=request.host, own_port=own_port)
             return web.Response(status=302, headers={"Location": target})
 
-        async with site(redirects) as server, Fetcher(LOOPBACK, 5, lookup) as fetcher:
+        async with site(redirects) as server, Fetcher(LOOPBACK, 5, Names("127.0.0.2")) as fetcher:
             assert "127.0.0.2" not in await failure(fetcher, server.url)
             assert len(server.requests) == 1
         assert not secret.requests
@@ -257,22 +266,44 @@ async def test_slow_server_times_out(sends: str) -> None:
         assert await failure(fetcher, server.url) == "it took more than 0.1 seconds"
 
 
-async def test_slow_dns_blocks_no_other_host() -> None:
-    release = threading.Event()
-    asked = threading.Event()
+class NameServer(asyncio.DatagramProtocol):
+    """Resolves quick.example to 127.0.0.1, and ignores all other questions."""
 
-    def slow(host: str, port: int) -> Any:
-        asked.set()
-        release.wait(20)
-        raise socket.gaierror
+    def __init__(self) -> None:
+        self.asked: set[bytes] = set()
 
-    async with site(says()) as server, Fetcher(LOOPBACK, 20, slow) as fetcher:
-        waiting = asyncio.create_task(failure(fetcher, "http://slow.example/"))
-        await asyncio.to_thread(asked.wait, 20)
-        assert await fetcher.fetch(server.url, LIMIT, "f") == b"media"
-        assert not waiting.done()
-        release.set()
-        assert await waiting == NOT_PUBLIC
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        question = data[12 : data.index(b"\0", 12) + 5]
+        self.asked.add(question)
+        if question.startswith(b"\5quick"):
+            header = data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
+            is_a = question[-4:-2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if is_a else b""
+            self.transport.sendto((header if is_a else header[:6] + bytes(6)) + question + answer, address)
+
+
+async def test_slow_names_block_no_others() -> None:
+    loop = asyncio.get_running_loop()
+    transport, names = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    resolver = aiohttp.AsyncResolver(nameservers=["127.0.0.1"], udp_port=port, timeout=30)
+    slow = [f"http://slow-{number}.example/" for number in range(48)]
+    try:
+        async with site(says()) as server, Fetcher(LOOPBACK, 30, resolver) as fetcher:
+            waiting = [asyncio.create_task(fetcher.fetch(url, LIMIT, "f")) for url in slow]
+            await eventually(lambda: len(names.asked) >= len(slow))
+            url = server.url.replace("127.0.0.1", "quick.example")
+            assert await fetcher.fetch(url, LIMIT, "f") == b"media"
+            assert not any(task.done() for task in waiting)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(task.cancelled() for task in waiting)
+    finally:
+        transport.close()
 
 
 async def test_closed_port_is_reported() -> None:
@@ -291,8 +322,9 @@ async def test_closed_port_is_reported() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 10_000 + b"\r\n",
     ],
-    ids=["nothing", "ssh", "half", "half a chunk", "negative", "endless header"],
+    ids=["nothing", "ssh", "half", "half a chunk", "negative", "endless header", "endless headers"],
 )
 async def test_invalid_response_is_reported(answer: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,8 +350,8 @@ async def test_certificate_is_verified(
     if trusted:
         trusting = ssl.create_default_context(cafile=certificate)
         monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
-    lookup, _ = resolves_to("127.0.0.1")
-    async with site(says(), ssl_context=context) as server, Fetcher(LOOPBACK, 5, lookup) as fetcher:
+    names = Names("127.0.0.1")
+    async with site(says(), ssl_context=context) as server, Fetcher(LOOPBACK, 5, names) as fetcher:
         url = f"https://{host}:{server.url.rpartition(':')[2]}/"
         if trusted and host == "a.example":
             assert await fetcher.fetch(url, LIMIT, "f") == b"media"
@@ -348,7 +380,10 @@ async def test_slow_host_does_not_block_others(monkeypatch: pytest.MonkeyPatch) 
     clock = loop.time
     both = (ip_network("127.0.0.0/30"),)
     async with site(hangs) as slow, site(says(), "127.0.0.2") as quick, Fetcher(both, 30) as fetcher:
-        tasks = [asyncio.create_task(fetcher.fetch(slow.url, LIMIT, "f")) for _ in range(4 * MAX_FETCHES)]
+        tasks = [
+            asyncio.create_task(fetcher.fetch(slow.url, LIMIT, "f"))
+            for _ in range(4 * MAX_FETCHES_PER_CLIENT)
+        ]
         await slow.until_requests(MAX_FETCHES_PER_HOST)
         assert await fetcher.fetch(quick.url, LIMIT, "f") == b"media"
         assert len(slow.requests) == MAX_FETCHES_PER_HOST
@@ -368,6 +403,29 @@ async def test_slow_host_does_not_block_others(monkeypatch: pytest.MonkeyPatch) 
         for task in again:
             task.cancel()
         await asyncio.gather(*again, return_exceptions=True)
+
+
+async def test_busy_client_does_not_block_others() -> None:
+    """One client wants all slots, on as many hosts as it needs for that."""
+    both = (ip_network("127.0.0.0/8"),)
+    async with contextlib.AsyncExitStack() as stack:
+        hosts = [await stack.enter_async_context(site(hangs, f"127.0.1.{n}")) for n in range(1, 9)]
+        quick = await stack.enter_async_context(site(says()))
+        fetcher = await stack.enter_async_context(Fetcher(both, 30))
+        greedy = [
+            asyncio.create_task(fetcher.fetch(host.url, LIMIT, "f", b"greedy"))
+            for host in hosts
+            for _ in range(MAX_FETCHES_PER_HOST)
+        ]
+        await eventually(lambda: sum(len(host.requests) for host in hosts) >= MAX_FETCHES_PER_CLIENT)
+        assert await fetcher.fetch(quick.url, LIMIT, "f", b"other") == b"media"
+        # A host is limited for each client apart.
+        other = asyncio.create_task(fetcher.fetch(hosts[0].url, LIMIT, "f", b"other"))
+        await hosts[0].until_requests(MAX_FETCHES_PER_HOST + 1)
+        for task in (*greedy, other):
+            task.cancel()
+        await asyncio.gather(*greedy, other, return_exceptions=True)
+        assert sum(len(host.requests) for host in hosts) == MAX_FETCHES_PER_CLIENT + 1
 
 
 async def test_cancelled_fetch_closes_its_connection() -> None:

@@ -11,7 +11,7 @@ from router.media.formats import (
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
-    image_tokens,
+    check_image,
     is_remote,
     read_image,
     read_pdf,
@@ -48,9 +48,9 @@ assert {"+", "/", "="} <= set(IMAGE)
     ],
 )
 def test_base64_forms_are_accepted(value: str) -> None:
-    assert read_image(value, 1000, "f") == PNG
+    assert read_image(value, 1000, "f")[0] == PNG
     # Line breaks do not count for the limit.
-    assert read_image(value, len(PNG), "f") == PNG
+    assert read_image(value, len(PNG), "f")[0] == PNG
     with pytest.raises(TooLarge, match=r"^f: the image"):
         read_image(value, len(PNG) - 1, "f")
 
@@ -133,24 +133,35 @@ def claims(kind: str, width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["png", "gif", "jpeg", "webp"])
 def test_pixel_bomb_is_refused(kind: str) -> None:
     fits, bomb = claims(kind, 10_000, 10_000), claims(kind, 10_001, 10_000)
-    assert read_image(base64.b64encode(fits).decode(), 1000, "f") == fits
+    assert read_image(base64.b64encode(fits).decode(), 1000, "f")[0] == fits
     with pytest.raises(MediaInvalid, match=r"^f: the image has 10001x10000 pixels"):
         read_image(base64.b64encode(bomb).decode(), 1000, "f")
+
+
+def test_image_cost_follows_its_size() -> None:
+    def png(width: int, height: int) -> bytes:
+        return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+
+    assert check_image(PNG, "f") == 2 * 3 + PROMPT_TOKENS
+    assert check_image(png(1, 1), "f") == 4 + PROMPT_TOKENS
+    assert check_image(png(10_000, 10_000), "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    for unreadable in (PNG[:8], png(0, 5), b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\xff\xff", b"GIF89a"):
+        assert check_image(unreadable, "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
 
 
 @pytest.mark.parametrize("colours", [False, True])
 @pytest.mark.parametrize("before", [b"", b"!\xf9\4\0\0\0\0\0", b"!\xfe" + b"\3,,," * 300 + b"\0!\xff\0"])
 def test_gif_size_includes_first_frame(before: bytes, colours: bool) -> None:
     large = gif((1, 1), (9900, 9900), before, colours)
-    assert image_tokens(large) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
-    assert image_tokens(gif((56, 84), (1, 1), before, colours)) == 2 * 3 + PROMPT_TOKENS
-    assert image_tokens(gif((1, 1), (56, 84), before, colours)) == 2 * 3 + PROMPT_TOKENS
+    assert check_image(large, "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert check_image(gif((56, 84), (1, 1), before, colours), "f") == 2 * 3 + PROMPT_TOKENS
+    assert check_image(gif((1, 1), (56, 84), before, colours), "f") == 2 * 3 + PROMPT_TOKENS
 
 
 @pytest.mark.parametrize("before", [b"!\xfe" + b"\1," * 100_000 + b"\0", b"!\xfe\xff", b"?", b";"])
 def test_unreadable_gif_costs_the_most(before: bytes) -> None:
-    assert image_tokens(gif((1, 1), (1, 1), before)) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
-    assert image_tokens(gif((1, 1), (1, 1))[:-5]) == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert check_image(gif((1, 1), (1, 1), before), "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    assert check_image(gif((1, 1), (1, 1))[:-5], "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
 
 
 def test_gif_size_is_as_pillows() -> None:
@@ -158,8 +169,8 @@ def test_gif_size_is_as_pillows() -> None:
     frames = [Pillow.effect_noise((60, 90), 50) for _ in range(2)]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], comment=b"words " * 999)
     data = buffer.getvalue()
-    assert image_tokens(data) == 60 * 90 // 784 + PROMPT_TOKENS
+    assert check_image(data, "f") == 60 * 90 // 784 + PROMPT_TOKENS
     small = bytearray(data)
     small[6:10] = bytes((1, 0, 1, 0))
-    assert image_tokens(bytes(small)) == 60 * 90 // 784 + PROMPT_TOKENS
+    assert check_image(bytes(small), "f") == 60 * 90 // 784 + PROMPT_TOKENS
     assert Pillow.open(io.BytesIO(small)).size == (60, 90)

@@ -23,12 +23,12 @@ from router.media import pdf
 from router.media.pdf import PdfRenderer
 from router.media.pdf_process import (
     MAX_CPU_SECONDS,
-    MAX_MEMORY_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_PIXELS,
     Message,
     page_size,
 )
+from router.media.sandbox import MAX_MEMORY_BYTES
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -172,7 +172,7 @@ async def test_slow_page_kills_its_process() -> None:
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
-async def test_timeout_is_for_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     clock, receive = loop.time, pdf.receive
     passed = 0.0
@@ -188,8 +188,13 @@ async def test_timeout_is_for_each_page(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(loop, "time", lambda: clock() + passed)
     monkeypatch.setattr(pdf, "receive", slowly)
-    async with renderer(1, page_seconds=10, command=[sys.executable, "-c", PAGES]) as rendering:
+    command = [sys.executable, "-c", PAGES]
+    async with renderer(1, page_seconds=10, document_seconds=60, command=command) as rendering:
         assert await rendering.render(b"", 4, "f") == [b"page"] * 4
+    async with renderer(1, page_seconds=10, document_seconds=15, command=command) as rendering:
+        with pytest.raises(MediaInvalid, match=r"^f: .*too long.* 15 s for all"):
+            await rendering.render(b"", 4, "f")
+        assert not rendering.idle
 
 
 _SPEAK = """

@@ -1,0 +1,103 @@
+"""Media that would block others: hostile files, and keys that want all fetches or all renderers."""
+
+import asyncio
+import base64
+import hashlib
+import json
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_CLIENT, MAX_FETCHES_PER_HOST
+from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fakes.site import hangs, says, site
+from tests.fault.test_media import pdf, png, refused
+from tests.unit.router.test_pdf import endless_pdf
+
+KEYS = {
+    name: {"authorization": f"Bearer triptych_{name}", "x-request-timeout-seconds": "60"}
+    for name in ("greedy", "other")
+}
+GUARDED: dict[str, Any] = {
+    "api_keys": [
+        {"name": name, "sha256": hashlib.sha256(headers["authorization"][7:].encode()).hexdigest()}
+        for name, headers in KEYS.items()
+    ],
+    "media_allowed_networks": ["127.0.0.0/8"],
+}
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+async def post(router: RunningRouter, key: str, **body: Any) -> httpx.Response:
+    return await router.post(headers=KEYS[key], **body)
+
+
+async def leave(tasks: list["asyncio.Task[httpx.Response]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_key_cannot_hold_all_renderers() -> None:
+    async with one_worker(pdf_processes=2, pdf_timeout_seconds=600.0, **GUARDED) as (router, _):
+        greedy = [
+            asyncio.create_task(post(router, "greedy", input={"pdf": encoded(endless_pdf())}))
+            for _ in range(4)
+        ]
+        for _ in range(2):
+            reply = await post(router, "other", input={"pdf": encoded(pdf("red", "blue"))})
+            assert reply.status_code == 200
+            assert len(reply.json()["data"]) == 2
+        assert not any(task.done() for task in greedy)
+        await leave(greedy)
+
+
+async def test_key_cannot_hold_all_fetches() -> None:
+    async with one_worker(media_timeout_seconds=600.0, **GUARDED) as (router, _), AsyncExitStack() as stack:
+        hosts = [
+            await stack.enter_async_context(site(hangs, f"127.0.1.{number}"))
+            for number in range(1, MAX_FETCHES // MAX_FETCHES_PER_HOST + 1)
+        ]
+        quick = await stack.enter_async_context(site(says(png())))
+        urls = [f"{host.url}/{number}" for host in hosts for number in range(MAX_FETCHES_PER_HOST)]
+        greedy = asyncio.create_task(post(router, "greedy", input=[{"image": url} for url in urls]))
+        await eventually(lambda: sum(len(host.requests) for host in hosts) >= MAX_FETCHES_PER_CLIENT)
+        assert (await post(router, "other", input={"image": quick.url})).status_code == 200
+        assert not greedy.done()
+        await leave([greedy])
+
+
+async def test_document_has_a_time_budget() -> None:
+    async with one_worker(pdf_timeout_seconds=0.5) as (router, _):
+        reply = await router.post(input={"pdf": encoded(endless_pdf())})
+        assert refused(reply)[:2] == (400, "INPUT_MEDIA_INVALID")
+        assert "0.5 s for all" in refused(reply)[2]
+
+
+SIZE = 2 << 20
+UNKNOWN = b"\xff\xd8\xff\xe0\0\2" + b"\xff\xe0\0\2" * (SIZE // 4)
+BODIES: dict[str, tuple[Any, int]] = {
+    "jpeg of empty segments": ({"image": encoded(UNKNOWN)}, 200),
+    "gif of empty blocks": ({"image": encoded(b"GIF89a" + bytes(7) + b"!\xfe" + b"\1," * (SIZE // 2))}, 200),
+    "uri of parameters": ("data:image/png" + ";a=" * SIZE, 200),
+    "uri of type": ("data:image/" + "a" * SIZE, 200),
+    "image uri of parameters": ({"image": "data:image/png" + ";a=" * SIZE}, 400),
+    "spaces": ({"image": "A " * SIZE}, 400),
+    "pdf without a header": ({"pdf": encoded(bytes(SIZE))}, 400),
+    "pdf of nothing": ({"pdf": encoded(b"%PDF-1.7\n" + bytes(SIZE))}, 400),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+async def test_hostile_body_is_answered(kind: str) -> None:
+    value, status = BODIES[kind]
+    async with one_worker() as (router, _):
+        reply = await router.post(input=value)
+        assert reply.status_code == status, json.dumps(reply.json())[:300]
+        assert (await router.ask(["a"])).status_code == 200
+        await router.until_idle()

@@ -1,0 +1,127 @@
+"""Separation: what a process that renders PDFs, or another of the same user, can reach."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.media.pdf import PdfRenderer
+from router.media.sandbox import FONTS
+from tests.unit.router.test_pdf import coloured_pdf
+
+_ATTEMPTS = """
+import json, os, socket, sys
+from pathlib import Path
+from router.media.sandbox import confine
+
+def outcome(attempt):
+    try:
+        attempt()
+    except OSError as error:
+        return error.strerror
+    return "allowed"
+
+parent, file, font_folders = os.getppid(), sys.argv[1], sys.argv[2:]
+attempts = {
+    "read a file": lambda: open(file),
+    "write a file": lambda: open(file, "a"),
+    "create a file": lambda: open("/tmp/of-the-sandbox", "w"),
+    "run a program": lambda: os.execv(sys.executable, [sys.executable, "--version"]),
+    "list a folder": lambda: os.listdir("/"),
+    "read secrets of the router": lambda: open(f"/proc/{parent}/environ"),
+    "signal the router": lambda: os.kill(parent, 0),
+    "open a TCP socket": lambda: socket.socket(),
+    "open a UDP socket": lambda: socket.socket(type=socket.SOCK_DGRAM),
+    "open a Unix socket": lambda: socket.socket(socket.AF_UNIX),
+    "fork": lambda: os.fork() or os._exit(0),
+    "read fonts": lambda: [os.listdir(folder) for folder in font_folders],
+}
+lacking = confine()
+print(json.dumps([lacking, {name: outcome(attempt) for name, attempt in attempts.items()}]))
+"""
+
+
+def outcomes(tmp_path: Path) -> dict[str, str]:
+    """What a confined process could do with a file that everyone may read and write, and the rest."""
+    file = tmp_path / "file"
+    file.touch()
+    file.chmod(0o666)
+    folders = filter(os.path.isdir, FONTS)
+    command = [sys.executable, "-c", _ATTEMPTS, str(file), *folders]
+    lacking, results = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    if lacking:
+        pytest.skip(f"no {lacking} here")
+    found: dict[str, str] = results
+    return found
+
+
+def test_confined_process_reaches_nothing(tmp_path: Path) -> None:
+    results = outcomes(tmp_path)
+    assert results.pop("read fonts") == "allowed"
+    assert "allowed" not in results.values(), results
+
+
+async def test_renderer_is_confined() -> None:
+    rendering = PdfRenderer(1)
+    try:
+        await rendering.render(coloured_pdf(1), 1, "f")
+        folder = Path(f"/proc/{rendering.idle[0].process.pid}")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        assert status["Seccomp"].strip() == "2"
+        assert status["NoNewPrivs"].strip() == "1"
+        assert int(status["Uid"].split()[0]) != 0
+        opened = sorted(os.readlink(path).partition(":")[0] for path in (folder / "fd").iterdir())
+        assert opened == ["/dev/null", "/dev/null", "pipe", "pipe"]
+    finally:
+        await rendering.close()
+
+
+async def test_weak_isolation_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    program = "import sys; from router.media.pdf_process import *; "
+    program += "sys.stdout.buffer.write(encode(Ready('Landlock')))"
+    rendering = PdfRenderer(1, command=[sys.executable, "-c", program])
+    with pytest.raises(Exception, match="f: "):
+        await rendering.render(coloured_pdf(1), 1, "f")
+    await rendering.close()
+    assert "no Landlock" in caplog.text
+
+
+_SAME_USER = """
+import ctypes, os, sys
+from pathlib import Path
+from router.serving.dumpable import hide_memory
+
+if os.getuid() == 0:
+    os.setuid(65534)
+    # A process that changes its user is hidden by the kernel.
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+ready, leave = os.pipe(), os.pipe()
+if not (child := os.fork()):
+    if sys.argv[1] == "hidden":
+        hide_memory()
+    # Metrics of the process read these.
+    Path("/proc/self/stat").read_text(), os.listdir("/proc/self/fd"), Path("/proc/self/limits").read_text()
+    os.write(ready[1], b"!")
+    os.read(leave[0], 1)
+    os._exit(0)
+assert os.read(ready[0], 1)
+try:
+    print("readable" if Path(f"/proc/{child}/environ").read_bytes() else "empty")
+except PermissionError:
+    print("hidden")
+os.write(leave[1], b"!")
+"""
+
+
+@pytest.mark.parametrize(("how", "seen"), [("hidden", "hidden"), ("as it is", "readable")])
+async def test_same_user_cannot_read_secrets(how: str, seen: str) -> None:
+    process: Any = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _SAME_USER, how, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert output.decode().strip() == seen
