@@ -36,7 +36,9 @@ ENGINE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-START_SECONDS = 300
+# Guards against a hang; a loaded machine needs minutes.
+START_SECONDS = 900
+STOP_SECONDS = 300
 # Below the kernel's ports for outgoing connections (net.ipv4.ip_local_port_range): an engine listens only
 # after loading, and a connection could have taken its port by then.
 PORTS = range(10_000, 32_768)
@@ -99,7 +101,7 @@ class Process:
         """The exit code; None while the process runs."""
         return self._process.poll()
 
-    def wait(self, timeout: float | None = 60) -> int:
+    def wait(self, timeout: float | None = STOP_SECONDS) -> int:
         """Wait for the end of the process; return its exit code."""
         return self._process.wait(timeout)
 
@@ -108,7 +110,7 @@ class Process:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(60)
+            return self._process.wait(STOP_SECONDS)
         finally:
             self.kill()
 

@@ -1,7 +1,8 @@
-"""Settings for all tests: the hypothesis profile and garbage collection."""
+"""Settings for all tests: the hypothesis profile, garbage collection, and what runs in one process."""
 
 import gc
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline, because the time of an example depends on the machine. The examples are the same in every run,
@@ -14,6 +15,21 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("triptych")
+
+
+# These folders share engines, so pytest-xdist runs their tests in one process, one folder after the other.
+SHARE_A_PROCESS = {"integration": "engines", "e2e": "engines", "cluster": "cluster"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = [item.path.parent for item in items]
+    place = {folder: number for number, folder in enumerate(dict.fromkeys(folders))}
+    # Tests that end a worker come last in their folder, so that they need no engine of their own.
+    items.sort(key=lambda item: (place[item.path.parent], item.get_closest_marker("ends_worker") is not None))
+    for item in items:
+        if group := SHARE_A_PROCESS.get(item.path.parent.name):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:

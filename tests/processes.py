@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.fakes.hang_guard import GUARD_SECONDS
+
 
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
@@ -43,7 +45,7 @@ def pidfds_of(pids: Iterable[int]) -> list[int]:
     return pidfds
 
 
-def wait_gone(pidfds: list[int], seconds: float = 60) -> bool:
+def wait_gone(pidfds: list[int], seconds: float = GUARD_SECONDS) -> bool:
     """Whether every process has ended within that time."""
     left = set(pidfds)
     poll = select.poll()
