@@ -7,6 +7,8 @@ SCENARIO ?= interactive
 RATE ?= 20
 VENV := .venv/bin/python
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# Tests outside of tests/unit mostly wait, so there are more processes than cores.
+WAITING := --numprocesses 4 --dist loadgroup
 LOADTEST = --scenario $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 help: ## list the targets
@@ -23,7 +25,7 @@ check: lint ## check style and types, and run the unit tests
 	@$(VENV) -m pytest $(PARALLEL) tests/unit
 
 test: check ## the same, then every other test, with real engines
-	@$(VENV) -m pytest --ignore tests/unit
+	@$(VENV) -m pytest $(WAITING) --ignore tests/unit
 
 test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too
 	@$(VENV) -m pytest -m "long or not long" tests/cluster

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import httpx
 import pytest
 
 from router.items import Priority
@@ -11,6 +12,7 @@ from router.pool import replica as replica_module
 from router.pool.breaker import FAILURES_UNTIL_OPEN
 from router.pool.dispatcher import MAX_RETRIES
 from router.pool.replica import State
+from tests.fakes.clock import skip
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
 from workers.shared.contract import ROUTER_HEADER
@@ -32,12 +34,8 @@ FAILING: list[Mode] = [
     "wrong index",
 ]
 WRONG_VECTORS: list[Mode] = ["wrong dimension", "wrong length", "not finite", "not normalised"]
-SILENT: list[Mode] = ["hanging", "hanging in the body"]
-
-
-def patience(mode: Mode) -> dict[str, float]:
-    """The worker timeout for a silent mode: short for the test, long enough for a good worker."""
-    return {"worker_timeout_seconds": 1.0} if mode in SILENT else {}
+# The default of the setting.
+WORKER_TIMEOUT_SECONDS = 30.0
 
 
 def attempts(*workers: FakeWorker) -> Counter[str]:
@@ -45,19 +43,36 @@ def attempts(*workers: FakeWorker) -> Counter[str]:
     return Counter(item.content.text for worker in workers for item in worker.items)  # type: ignore[union-attr]
 
 
-async def ask_many(router: RunningRouter, name: str = "") -> set[int]:
+async def answers(router: RunningRouter, bad: FakeWorker, *requests: list[str]) -> list[httpx.Response]:
+    """Replies to concurrent requests. The worker timeout ends when only batches of `bad` are left."""
+    asked = asyncio.gather(*map(router.ask, requests))
+
+    def only_silence_is_left() -> bool:
+        lanes = sum(replica.lanes_in_use for replica in router.fleet.pools["retrieval"].replicas)
+        return asked.done() or (0 < lanes == bad.active)
+
+    while not asked.done():
+        await eventually(only_silence_is_left)
+        left = bad.left + bad.active
+        while not asked.done() and bad.left < left:
+            skip(WORKER_TIMEOUT_SECONDS)
+            await asyncio.sleep(0.01)
+    return await asked
+
+
+async def ask_many(router: RunningRouter, bad: FakeWorker, name: str = "") -> set[int]:
     """The statuses of 20 concurrent requests of four texts."""
     texts = [[f"{name} {number} {index}" for index in range(4)] for number in range(20)]
-    return {reply.status_code for reply in await asyncio.gather(*map(router.ask, texts))}
+    return {reply.status_code for reply in await answers(router, bad, *texts)}
 
 
 @pytest.mark.parametrize("mode", [*FAILING, "flaky", "same index twice"])
 async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
     bad, good = FakeWorker(), FakeWorker()
     bad.mode = mode
-    async with fake_workers(bad, good), running_router(bad, good, **patience(mode)) as router:
+    async with fake_workers(bad, good), running_router(bad, good, request_timeout_seconds=3600) as router:
         for turn in range(3):
-            assert await ask_many(router, f"turn {turn}") == {200}
+            assert await ask_many(router, bad, f"turn {turn}") == {200}
         assert bad.batches, "the failing replica got no batch"
         assert max(attempts(bad, good).values()) <= 1 + MAX_RETRIES
         await router.until_idle()
@@ -66,11 +81,12 @@ async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
 async def test_failing_only_replica_returns_500(mode: Mode) -> None:
     """But a failure that passes is retried."""
-    async with one_worker(**patience(mode)) as (router, worker):
+    async with one_worker(request_timeout_seconds=3600) as (router, worker):
         worker.script.extend([mode] * MAX_RETRIES)
-        assert (await router.ask(["a"])).status_code == 200
+        [reply] = await answers(router, worker, ["a"])
+        assert reply.status_code == 200
         worker.mode = mode
-        reply = await router.ask(["b"])
+        [reply] = await answers(router, worker, ["b"])
         assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
         assert attempts(worker) == {"a": 1 + MAX_RETRIES, "b": 1 + MAX_RETRIES}
         await router.until_idle()
@@ -117,7 +133,7 @@ async def test_refusing_replica_causes_no_errors(mode: Mode) -> None:
     busy.mode = mode
     async with fake_workers(busy, good), running_router(busy, good) as router:
         for _ in range(3):
-            assert await ask_many(router) == {200}
+            assert await ask_many(router, busy) == {200}
         assert busy.batches
         await router.until_idle()
 
@@ -134,8 +150,11 @@ async def test_overload_uses_no_tries() -> None:
 
 
 async def test_overload_until_the_deadline_returns_504() -> None:
-    async with one_worker("overloaded", request_timeout_seconds=0.5) as (router, _):
-        reply = await router.ask(["a"])
+    async with one_worker("overloaded") as (router, worker):
+        asked = asyncio.create_task(router.ask(["a"]))
+        await worker.until_batches(1)
+        skip(60)
+        reply = await asked
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         await router.until_idle()
 

@@ -86,8 +86,7 @@ async def test_killed_parent_ends_its_children() -> None:
         assert wait_gone(pidfds)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(("victim", "how"), [(0, signal.SIGKILL), (1, signal.SIGTERM)])
 async def test_ended_child_is_replaced(victim: int, how: signal.Signals) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
