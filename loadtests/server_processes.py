@@ -88,13 +88,15 @@ class Process:
         Raises `RuntimeError` with the end of the log if the process ends or takes over `START_SECONDS`.
         """
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(url, timeout=30).status_code == 200:
-                    return
-            time.sleep(0.1)
+        # One client for all questions: each new one loads the certificate authorities.
+        with httpx.Client(timeout=30) as client:
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(url).status_code == 200:
+                        return
+                time.sleep(0.1)
         raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
 
     def poll(self) -> int | None:

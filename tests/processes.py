@@ -11,17 +11,12 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
     found, queue = [], [pid]
     while queue:
-        below = children.get(queue.pop(), [])
+        below = []
+        for children in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                below += [int(child) for child in children.read_text().split()]
         found += below
         queue += below
     return found

@@ -50,7 +50,7 @@ def has_loop(pid: int) -> bool:
 async def ask_on_new_connection(router: Process, text: str) -> httpx.Response:
     """Ask on a new connection."""
     async with httpx.AsyncClient(
-        base_url=router.client.base_url, trust_env=False, timeout=GUARD_SECONDS
+        base_url=router.client.base_url, trust_env=False, timeout=GUARD_SECONDS, verify=False
     ) as client:
         return await client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
 
