@@ -17,8 +17,8 @@ settings.register_profile(
 settings.load_profile("triptych")
 
 
-# These folders share engines, so pytest-xdist runs their tests in one process, one folder after the other.
-SHARE_A_PROCESS = {"integration": "engines", "e2e": "engines", "cluster": "cluster"}
+# Memory holds the engines of one folder, so pytest-xdist runs all of these tests in one process.
+WITH_ENGINES = ("cluster", "e2e", "integration")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,8 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Tests that end a worker come last in their folder, so that they need no engine of their own.
     items.sort(key=lambda item: (place[item.path.parent], item.get_closest_marker("ends_worker") is not None))
     for item in items:
-        if group := SHARE_A_PROCESS.get(item.path.parent.name):
-            item.add_marker(pytest.mark.xdist_group(group))
+        if item.path.parent.name in WITH_ENGINES:
+            item.add_marker(pytest.mark.xdist_group("engines"))
 
 
 def pytest_collection_finish() -> None:

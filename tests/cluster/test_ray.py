@@ -150,30 +150,6 @@ async def test_a_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
     other.check(deployment.right)
 
 
-@pytest.mark.long
-async def test_a_pool_scales_up(deployment: Deployment) -> None:
-    body = {"task": "code.passage", "input": ["def f(x): return x " * 90] * 64}
-    replies: list[int] = []
-    async with (
-        deployment.load() as other,
-        httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as client,
-    ):
-        right = await vectors(deployment.url, "code.query")
-        growing = asyncio.create_task(deployment.until_replicas("code", 2))
-
-        async def keep_busy() -> None:
-            while not growing.done():
-                replies.append((await client.post(f"{deployment.url}/v1/embeddings", json=body)).status_code)
-
-        async with Load(deployment.url, "code.query") as load:
-            await asyncio.gather(keep_busy(), keep_busy(), growing)
-        load.check(right)
-        assert set(replies) == {200}
-        status = await deployment.until_replicas("code", 0)
-        assert len(status.pools["retrieval"].replicas) == 2
-    other.check(deployment.right)
-
-
 async def test_an_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     new = deployment.variants["new"]
     # A checkpoint of another task would give wrong vectors.

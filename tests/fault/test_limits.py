@@ -5,7 +5,6 @@ import base64
 
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.clock import skip
 from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -90,30 +89,6 @@ async def test_full_pool_refuses_the_whole_request() -> None:
         code.gate.set()
         assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
         await router.until_idle()
-
-
-async def test_no_ready_worker_returns_503() -> None:
-    worker = FakeWorker()
-    await worker.start()
-    await worker.die()
-    async with running_router(worker, wait=False) as router:
-        reply = await router.ask(["a"])
-        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert int(reply.headers["retry-after"]) > 0
-        assert (await router.client.get("/health")).status_code == 200
-        assert (await router.client.get("/ready")).status_code == 503
-        async with fake_workers(worker):
-            await router.until_state(worker, State.READY)
-            assert (await router.client.get("/ready")).status_code == 200
-            assert (await router.ask(["a"])).status_code == 200
-
-
-async def test_unserved_pool_returns_503() -> None:
-    worker = FakeWorker("retrieval")
-    async with fake_workers(worker), running_router(worker) as router:
-        reply = await router.post(input=["a"], task="code.query")
-        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert "code" in reply.json()["detail"]
 
 
 async def test_large_images_arrive_whole() -> None:
