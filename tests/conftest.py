@@ -21,15 +21,20 @@ settings.load_profile("triptych")
 WITH_ENGINES = ("cluster", "e2e", "integration")
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.parent.name in WITH_ENGINES:
+        item.add_marker(pytest.mark.xdist_group("engines"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = [item.path.parent for item in items]
-    place = {folder: number for number, folder in enumerate(dict.fromkeys(folders))}
     # Tests that end a worker come last in their folder, so that they need no engine of their own.
-    items.sort(key=lambda item: (place[item.path.parent], item.get_closest_marker("ends_worker") is not None))
-    for item in items:
-        if item.path.parent.name in WITH_ENGINES:
-            item.add_marker(pytest.mark.xdist_group("engines"))
+    folders = list(dict.fromkeys(item.path.parent for item in items))
+    items.sort(
+        key=lambda item: (
+            folders.index(item.path.parent),
+            item.get_closest_marker("ends_worker") is not None,
+        )
+    )
 
 
 def pytest_collection_finish() -> None:
