@@ -1,4 +1,4 @@
-"""Settings for all tests: the hypothesis profile, garbage collection, and what runs in one process."""
+"""Settings for all tests: the hypothesis profile, garbage collection, and the order of tests."""
 
 import gc
 
@@ -15,15 +15,6 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("triptych")
-
-
-# Memory holds the engines of one folder, so pytest-xdist runs all of these tests in one process.
-WITH_ENGINES = ("cluster", "e2e", "integration")
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.parent.name in WITH_ENGINES:
-        item.add_marker(pytest.mark.xdist_group("engines"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
