@@ -7,6 +7,8 @@ SCENARIO ?= interactive
 RATE ?= 20
 VENV := .venv/bin/python
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
+# These tests mostly wait, so there are more processes than cores.
+WAITING := --numprocesses 3 --dist worksteal
 LOADTEST = --scenario $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 help: ## list the targets
@@ -23,7 +25,14 @@ check: lint ## check style and types, and run the unit tests
 	@$(VENV) -m pytest $(PARALLEL) tests/unit
 
 test: check ## the same, then every other test, with real engines
-	@$(VENV) -m pytest --ignore tests/unit
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-fault test-engines
+
+test-fault:
+	@$(VENV) -m pytest $(WAITING) tests/fault
+
+# In one process, because memory holds the engines of one folder.
+test-engines:
+	@$(VENV) -m pytest tests/integration tests/e2e tests/cluster
 
 test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too
 	@$(VENV) -m pytest -m "long or not long" tests/cluster
@@ -71,4 +80,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean

@@ -37,7 +37,9 @@ ENGINE_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-START_SECONDS = 300
+# Guards against a hang; a loaded machine needs minutes.
+START_SECONDS = 900
+STOP_SECONDS = 300
 # Below the kernel's ports for outgoing connections (net.ipv4.ip_local_port_range): an engine listens only
 # after loading, and a connection could have taken its port by then.
 PORTS = range(10_000, 32_768)
@@ -87,20 +89,22 @@ class Process:
         Raises `RuntimeError` with the end of the log if the process ends or takes over `START_SECONDS`.
         """
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(url, timeout=30).status_code == 200:
-                    return
-            time.sleep(0.1)
+        # One client for all questions: each new one loads the certificate authorities.
+        with httpx.Client(timeout=30) as client:
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(url).status_code == 200:
+                        return
+                time.sleep(0.1)
         raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
 
     def poll(self) -> int | None:
         """The exit code; None while the process runs."""
         return self._process.poll()
 
-    def wait(self, timeout: float | None = 60) -> int:
+    def wait(self, timeout: float | None = STOP_SECONDS) -> int:
         """Wait for the end of the process; return its exit code."""
         return self._process.wait(timeout)
 
@@ -109,7 +113,7 @@ class Process:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(60)
+            return self._process.wait(STOP_SECONDS)
         finally:
             self.kill()
 

@@ -1,7 +1,8 @@
-"""Settings for all tests: the hypothesis profile and garbage collection."""
+"""Settings for all tests: the hypothesis profile, garbage collection, and the order of tests."""
 
 import gc
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline, because the time of an example depends on the machine. The examples are the same in every run,
@@ -14,6 +15,17 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("triptych")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Tests that end a worker come last in their folder, so that they need no engine of their own.
+    folders = list(dict.fromkeys(item.path.parent for item in items))
+    items.sort(
+        key=lambda item: (
+            folders.index(item.path.parent),
+            item.get_closest_marker("ends_worker") is not None,
+        )
+    )
 
 
 def pytest_collection_finish() -> None:

@@ -17,6 +17,9 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+# The models are so small that more threads only wait for each other.
+torch.set_num_threads(1)
+
 Score = Callable[[str, str], float]
 TEXTS = ["The river begins in the mountains.", "A recipe for bread.", "Rivers of the north, to the sea."]
 

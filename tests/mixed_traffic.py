@@ -29,9 +29,9 @@ class Kind:
     accept: str = "application/json"
 
 
-def kinds(pool: str, longest: int) -> list[Kind]:
-    """Kinds for the tasks of `pool`; the longest text has `longest` words."""
-    passage, query = ("retrieval.passage", "retrieval.query") if pool == "retrieval" else (pool, pool)
+def kinds(longest: int) -> list[Kind]:
+    """Kinds for the retrieval pool; the longest text has `longest` words."""
+    passage, query = "retrieval.passage", "retrieval.query"
     texts = [f"passage {number} about the weather of the coming week" for number in range(500)]
     images = [_image(colour, "PNG") for colour in ("red", "green", "blue")]
     return [

@@ -6,20 +6,17 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.fakes.hang_guard import GUARD_SECONDS
+
 
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
     found, queue = [], [pid]
     while queue:
-        below = children.get(queue.pop(), [])
+        below = []
+        for children in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                below += [int(child) for child in children.read_text().split()]
         found += below
         queue += below
     return found
@@ -43,7 +40,7 @@ def pidfds_of(pids: Iterable[int]) -> list[int]:
     return pidfds
 
 
-def wait_gone(pidfds: list[int], seconds: float = 60) -> bool:
+def wait_gone(pidfds: list[int], seconds: float = GUARD_SECONDS) -> bool:
     """Whether every process has ended within that time."""
     left = set(pidfds)
     poll = select.poll()

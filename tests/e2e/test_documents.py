@@ -61,11 +61,3 @@ def test_each_page_of_a_pdf_is_an_image_of_its_own(api: httpx.Client) -> None:
     assert len(pages) == 3
     assert cosine(pages[0], pages[2]) > 0.99999
     assert cosine(pages[0], pages[1]) < 0.9999
-
-
-def test_a_matrix_has_the_vectors_of_the_json_reply(api: httpx.Client) -> None:
-    body = {"input": CHUNKS, "task": "retrieval.passage", "dimensions": 128}
-    reply = api.post("/v1/embeddings", json=body, headers={"accept": "application/x-npy"})
-    matrix = np.load(io.BytesIO(reply.content))
-    for row, vector in zip(matrix, embed(api, **body), strict=True):
-        assert cosine(row, vector) > 0.99999

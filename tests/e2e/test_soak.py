@@ -8,15 +8,13 @@ import os
 import signal
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
 
 from loadtests.server_processes import Deployment
-from tests.e2e.conftest import POOL
-from tests.e2e.test_faults import deployments, wait_for_workers, worker_pids
+from tests.e2e.test_faults import serves_retrieval, until_all_workers_are_ready, workers_of
 from tests.fakes.hostile_clients import misbehave
 from tests.mixed_traffic import Traffic, kinds
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
@@ -25,7 +23,8 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = 1
 REQUESTS_A_SECOND = 8
 HOSTILE_CLIENTS = 20
-LONGEST_TEXT = 4000
+# Words; the deployment's context is 2,048 tokens.
+LONGEST_TEXT = 900
 STOPPED_SECONDS = 10.0
 # Allowed growth between the first and the last third: fragments of the allocator, connections to new workers.
 RSS_SHARE, DESCRIPTORS = 0.10, 30
@@ -53,50 +52,47 @@ def thirds(samples: list[int]) -> tuple[float, float]:
 
 
 async def disturb(deployment: Deployment) -> None:
-    """Kill one worker, wait for its successor, stop another for a while; about once a minute each."""
+    """Kill one worker of a pool, wait for its successor, stop another for a while, and so on."""
     while True:
-        victim, *_ = worker_pids(deployment)
+        await until_all_workers_are_ready(deployment)
+        victim, survivor = filter(serves_retrieval, workers_of(deployment))
         [pidfd] = pidfds_of([victim])
         os.kill(victim, signal.SIGKILL)
         assert await asyncio.to_thread(wait_gone, [pidfd])
-        await wait_for_workers(deployment, 2)
-        stopped = worker_pids(deployment)[-1]
-        os.kill(stopped, signal.SIGSTOP)
+        await until_all_workers_are_ready(deployment)
+        os.kill(survivor, signal.SIGSTOP)
         await asyncio.sleep(STOPPED_SECONDS)
         with suppress(ProcessLookupError):
-            os.kill(stopped, signal.SIGCONT)
-        await wait_for_workers(deployment, 2)
+            os.kill(survivor, signal.SIGCONT)
 
 
 @pytest.mark.long
-async def test_mixed_traffic_survives_faults(variant: Path, tmp_path: Path) -> None:
-    with deployments(variant, tmp_path, 2) as [deployment]:
-        await wait_for_workers(deployment, 2)
-        [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m router ")]
-        watch = Watch(router)
-        traffic = Traffic(deployment.url, kinds(POOL, LONGEST_TEXT), SEED)
-        await traffic.learn()
-        disturbing = [
-            asyncio.create_task(misbehave("127.0.0.1", deployment.port, HOSTILE_CLIENTS, SEED)),
-            asyncio.create_task(disturb(deployment)),
-            asyncio.create_task(watch.run()),
-        ]
-        await traffic.run(SECONDS, REQUESTS_A_SECOND)
-        for task in disturbing:
-            assert not task.done(), task.exception()
-            task.cancel()
-        await asyncio.gather(*disturbing, return_exceptions=True)
-        await traffic.close()
-        statuses = Counter(status for _, status in traffic.outcomes.elements())
-        (first, last), (few, many) = thirds(watch.resident), thirds(watch.descriptors)
-        print(
-            f"{dict(statuses)}; resident {first / 2**20:.0f} then {last / 2**20:.0f} MiB, at most "
-            f"{max(watch.resident) / 2**20:.0f}; descriptors {few:.0f} then {many:.0f}"
-        )
-        print(
-            {f"{kind} {status}": count for (kind, status), count in traffic.outcomes.items() if status != 200}
-        )
-        assert traffic.wrong == []
-        assert set(statuses) <= {200, 429}, traffic.outcomes
-        assert last <= first * (1 + RSS_SHARE)
-        assert many <= few + DESCRIPTORS
+@pytest.mark.ends_worker
+async def test_mixed_traffic_survives_faults(deployment: Deployment) -> None:
+    await until_all_workers_are_ready(deployment)
+    [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m router ")]
+    watch = Watch(router)
+    traffic = Traffic(deployment.url, kinds(LONGEST_TEXT), SEED)
+    await traffic.learn()
+    disturbing = [
+        asyncio.create_task(misbehave("127.0.0.1", deployment.port, HOSTILE_CLIENTS, SEED)),
+        asyncio.create_task(disturb(deployment)),
+        asyncio.create_task(watch.run()),
+    ]
+    await traffic.run(SECONDS, REQUESTS_A_SECOND)
+    for task in disturbing:
+        assert not task.done(), task.exception()
+        task.cancel()
+    await asyncio.gather(*disturbing, return_exceptions=True)
+    await traffic.close()
+    statuses = Counter(status for _, status in traffic.outcomes.elements())
+    (first, last), (few, many) = thirds(watch.resident), thirds(watch.descriptors)
+    print(
+        f"{dict(statuses)}; resident {first / 2**20:.0f} then {last / 2**20:.0f} MiB, at most "
+        f"{max(watch.resident) / 2**20:.0f}; descriptors {few:.0f} then {many:.0f}"
+    )
+    print({outcome: count for outcome, count in traffic.outcomes.items() if outcome[1] != 200})
+    assert traffic.wrong == []
+    assert set(statuses) <= {200, 429}, traffic.outcomes
+    assert last <= first * (1 + RSS_SHARE)
+    assert many <= few + DESCRIPTORS

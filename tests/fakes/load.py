@@ -18,14 +18,15 @@ class Asked(Protocol):
 
 
 class OpenLoop:
-    """Sends a request of `size` texts every 2 ms until `stop`.
+    """Sends a request of `size` texts after each pause until `stop`.
 
     It pauses while `MOST_OPEN` requests have no reply, so that a slow machine builds no backlog.
     """
 
-    def __init__(self, router: Asked, size: int = 1) -> None:
+    def __init__(self, router: Asked, size: int = 1, pause_seconds: float = 0.002) -> None:
         self._router = router
         self._size = size
+        self._pause_seconds = pause_seconds
         self._sent: list[asyncio.Task[httpx.Response]] = []
         self._done = 0
         self._more = asyncio.create_task(self._send())
@@ -37,7 +38,7 @@ class OpenLoop:
             task = asyncio.create_task(self._router.ask(texts))
             task.add_done_callback(self._count)
             self._sent.append(task)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self._pause_seconds)
 
     async def answered(self, count: int) -> None:
         """Wait for `count` more replies."""

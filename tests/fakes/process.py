@@ -81,12 +81,13 @@ async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator
 
 async def until_refused(url: str) -> None:
     """Wait until connections are refused."""
-    async with hang_guard():
+    new_connections = httpx.Limits(max_keepalive_connections=0)
+    async with hang_guard(), httpx.AsyncClient(trust_env=False, limits=new_connections) as client:
         while True:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                try:
-                    await client.get(f"{url}/live")
-                except httpx.ConnectError:
-                    return
-                except httpx.TransportError:
-                    pass
+            try:
+                await client.get(f"{url}/live")
+            except httpx.ConnectError:
+                return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.01)

@@ -144,7 +144,7 @@ def done_batches(folder: Path, out: str) -> set[int]:
 def test_killed_runs_repeat_no_batch(tmp_path: Path, out: str) -> None:
     finished: set[int] = set()
     total = 0
-    for turn, at in enumerate((1, 2, 7, 5, 9)):
+    for turn, at in enumerate((1, 7, 5)):
         killed = embed(tmp_path, out, at=at, after=bool(turn % 2))
         assert killed.status == -signal.SIGKILL, killed.words
         assert not (tmp_path / out).exists()
@@ -156,7 +156,7 @@ def test_killed_runs_repeat_no_batch(tmp_path: Path, out: str) -> None:
     assert last.status == 0, last.words
     assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
     # Each killed run loses only the batches in flight.
-    assert total + len(last.requested) <= BATCHES + 5 * 4
+    assert total + len(last.requested) <= BATCHES + 3 * 4
     if out == "out.npy":
         found = np.load(tmp_path / out)
     else:

@@ -97,16 +97,6 @@ async def test_removed_pool_refuses_waiting_items(
         assert (await router.ask(["d"])).status_code == 200
 
 
-async def test_added_pool_serves(path: Path) -> None:
-    first, second = FakeWorker("code"), FakeWorker()
-    document = Document(path)
-    async with fake_workers(first, second), discovering(document, first) as router:
-        assert (await router.ask(["a"])).status_code == 503
-        document.name(first, second)
-        await router.until_state(second, State.READY)
-        assert (await router.ask(["a"])).status_code == 200
-
-
 async def test_address_moves_to_another_pool(path: Path) -> None:
     worker = FakeWorker()
     document = Document(path)

@@ -11,6 +11,7 @@ import httpx
 from deploy.common.process_guard import Guard
 from deploy.local.output import Output
 from deploy.local.supervisor import Spec, Supervisor
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.process import ROOT, until_refused
 from tests.fakes.router import check, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -55,7 +56,7 @@ async def test_accepted_requests_are_finished() -> None:
         )
         running = asyncio.create_task(supervisor.run())
         try:
-            async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            async with hang_guard(), httpx.AsyncClient(trust_env=False, timeout=GUARD_SECONDS) as client:
                 await ready.wait()
                 # Without the guard and the processes of the test runner.
                 router_pid, worker_pid = (supervisor.children[name].pid for name in ("router", "code-0"))

@@ -96,16 +96,6 @@ async def test_duplicate_url_is_fetched_once() -> None:
         assert set(sent_to(worker)) == {png(colour) for colour in wanted}
 
 
-async def test_fetched_and_sent_image_embed_the_same() -> None:
-    async with one_worker(**OPEN) as (router, _), site(says(png("green"))) as server:
-        reply = await router.post(
-            input=[{"image": server.url}, {"image": base64.b64encode(png("green")).decode()}], dimensions=8
-        )
-        first, second = (entry["embedding"] for entry in reply.json()["data"])
-        assert first == second
-        assert len(first) == 8
-
-
 @pytest.mark.parametrize("form", ["address", "base64", "data URI", "in a list"])
 async def test_pdf_pages_are_items_in_order(form: str) -> None:
     document = pdf("red", "green", "blue")

@@ -11,6 +11,7 @@ from router.pool import replica as replica_module
 from router.pool.breaker import FAILURES_UNTIL_OPEN
 from router.pool.dispatcher import MAX_RETRIES
 from router.pool.replica import State
+from tests.fakes.clock import skip
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
 from workers.shared.contract import ROUTER_HEADER
@@ -36,8 +37,8 @@ SILENT: list[Mode] = ["hanging", "hanging in the body"]
 
 
 def patience(mode: Mode) -> dict[str, float]:
-    """The worker timeout for a silent mode: short for the test, long enough for a good worker."""
-    return {"worker_timeout_seconds": 1.0} if mode in SILENT else {}
+    """The worker timeout for a silent mode: short for the test, long enough for a good worker under load."""
+    return {"worker_timeout_seconds": 3.0} if mode in SILENT else {}
 
 
 def attempts(*workers: FakeWorker) -> Counter[str]:
@@ -134,8 +135,11 @@ async def test_overload_uses_no_tries() -> None:
 
 
 async def test_overload_until_the_deadline_returns_504() -> None:
-    async with one_worker("overloaded", request_timeout_seconds=0.5) as (router, _):
-        reply = await router.ask(["a"])
+    async with one_worker("overloaded") as (router, worker):
+        asked = asyncio.create_task(router.ask(["a"]))
+        await worker.until_batches(1)
+        skip(60)
+        reply = await asked
         assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
         await router.until_idle()
 

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from loadtests.bench.stock import stock_copy
 from loadtests.server_processes import Worker, workers
+from workers.checkpoints import layout
 from workers.checkpoints.__main__ import main as checkpoints
 from workers.shared.contract import POOLS
 
@@ -17,21 +20,48 @@ UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 BATCH_TOKENS = 512
 
 
+# For `code`: a batch of some hundred items takes many steps.
+ITEMS_PER_STEP = 4
+
+
 @pytest.fixture(scope="package")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fixture merged for all three tasks, written in float32."""
+    """The fixture merged for all three tasks: `code` in its own bfloat16, the others in float32."""
     folder = tmp_path_factory.mktemp("variants")
-    assert checkpoints(["merge", str(UPSTREAM), str(folder), "--dtype", "float32"]) == 0
+    for pool in POOLS:
+        dtype = "source" if pool == "code" else "float32"
+        assert checkpoints(["merge", str(UPSTREAM), str(folder), "--task", pool, "--dtype", dtype]) == 0
     return folder
 
 
 # Not for the session: other tests need the memory of these engines.
 @pytest.fixture(scope="package")
 def pools(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worker]]:
-    """A worker for each pool."""
-    settings = [{"model": variants / pool, "task": pool, "batch_tokens": BATCH_TOKENS} for pool in POOLS]
+    """A worker for each pool, which compute in float32."""
+    settings: list[dict[str, Any]] = [
+        {
+            "model": variants / pool,
+            "task": pool,
+            "dtype": "float32",
+            "batch_tokens": BATCH_TOKENS,
+            "kv_cache_gib": 0.5,
+        }
+        for pool in POOLS
+    ]
+    settings[POOLS.index("code")]["batch_items"] = ITEMS_PER_STEP
     with workers(tmp_path_factory.mktemp("workers"), *settings) as started:
         yield dict(zip(POOLS, started, strict=True))
+
+
+@pytest.fixture(scope="package")
+def official(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker on `code` in the layout of `jina-embeddings-v4-vllm-*` folders, with their max_pixels."""
+    folder = stock_copy(variants / "code", tmp_path_factory.mktemp("official") / "code")
+    processor = json.loads((folder / layout.PREPROCESSOR).read_text())
+    (folder / layout.PREPROCESSOR).write_text(json.dumps(processor | {"max_pixels": 12_845_056}))
+    settings = {"model": folder, "task": "code", "dtype": "float32", "kv_cache_gib": 0.5}
+    with workers(tmp_path_factory.mktemp("official-worker"), settings) as [worker]:
+        yield worker
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,18 @@
-"""What one engine does first, and that it lets go of what nobody waits for."""
+"""Which requests the engine works on first, and that it drops those of a caller that has left.
+
+The engine is paused while requests are sent, so that their order does not depend on the machine.
+"""
 
 import asyncio
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from loadtests.server_processes import Worker, workers
+from loadtests.server_processes import Worker
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.integration.conftest import BATCH_TOKENS, ITEMS_PER_STEP
+from tests.integration.engine_pause import PREPARED, count, engine_pid, paused, until_counted
 from workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
@@ -21,104 +25,103 @@ from workers.shared.contract import (
     encode_request,
 )
 
-BULK = 300
-# Of these, many steps: the engine has most of the batch still before it when the first vectors come.
-ITEMS_A_STEP = 4
-# Whatever else the machine does may decide which comes first, or how long it takes, but not each time.
-ATTEMPTS = 3
+# So many steps that the engine is still at work when it is paused.
+BULK = 1500
+QUERIES = 5
+STEPS = "triptych_worker_engine_steps_total"
 
 
-@pytest.fixture(scope="module")
-def worker(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    its = {"model": variants / "code", "batch_items": ITEMS_A_STEP}
-    with workers(tmp_path_factory.mktemp("order"), its) as [worker]:
-        yield worker
+@pytest.fixture
+def engine(pools: dict[str, Worker]) -> int:
+    return engine_pid(pools["code"])
+
+
+@pytest.fixture
+async def client(pools: dict[str, Worker]) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=pools["code"].url, timeout=GUARD_SECONDS) as client:
+        yield client
 
 
 def bulk(count: int) -> bytes:
-    texts = [Text(f"{number} of a long corpus that is being read", "passage") for number in range(count)]
+    texts = [Text(f"{number} of a long corpus", "passage") for number in range(count)]
     return encode_request(EncodeRequest([Item(text) for text in texts], priority=1))
 
 
 def query() -> bytes:
-    return encode_request(EncodeRequest([Item(Text("what is wanted now", "query"))], priority=0))
+    return encode_request(EncodeRequest([Item(Text("an urgent query", "query"))], priority=0))
 
 
-async def overtake(worker: Worker) -> tuple[int, list[Frame]]:
-    """How many bulk vectors had come when a query sent after the first of them was answered; all of them."""
-    async with httpx.AsyncClient(timeout=120) as client:
-        request = client.build_request("POST", worker.url + ENCODE_PATH, content=bulk(BULK))
-        reply = await client.send(request, stream=True)
-        reader = FrameReader()
-        chunks = reply.aiter_raw()
-        frames = list(reader.feed(await anext(chunks)))
+async def begun(client: httpx.AsyncClient, body: bytes) -> tuple[httpx.Response, AsyncIterator[bytes]]:
+    """The reply to a batch after its first chunk, and all of its chunks."""
+    reply = await client.send(client.build_request("POST", ENCODE_PATH, content=body), stream=True)
+    chunks = reply.aiter_raw()
+    first = await anext(chunks)
 
-        async def rest() -> None:
-            async for chunk in chunks:
-                frames.extend(reader.feed(chunk))
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
 
-        reading = asyncio.create_task(rest())
-        answer = await client.post(worker.url + ENCODE_PATH, content=query())
-        before = len(frames)
-        [frame] = FrameReader().feed(answer.content)
-        assert isinstance(frame, Vector)
-        await reading
-        await reply.aclose()
-    return before, frames
+    return reply, whole()
 
 
-def test_a_query_overtakes_the_bulk_that_is_in_the_engine(worker: Worker) -> None:
-    for _ in range(ATTEMPTS):
-        before, frames = asyncio.run(overtake(worker))
-        assert len(frames) == BULK
-        if before < BULK / 2:
-            break
+async def given(client: httpx.AsyncClient, body: bytes) -> "asyncio.Task[httpx.Response]":
+    """The reply to a batch that the worker has given to its engine."""
+    batches = await count(client, PREPARED)
+    asked = asyncio.create_task(client.post(ENCODE_PATH, content=body))
+    await until_counted(client, batches + 1, PREPARED)
+    return asked
+
+
+async def test_a_query_overtakes_bulk_in_the_engine(client: httpx.AsyncClient, engine: int) -> None:
+    reply, chunks = await begun(client, bulk(BULK))
+    with paused(engine):
+        asked = await given(client, query())
+    frames: list[Frame] = []
+    reader = FrameReader()
+
+    async def read() -> None:
+        async for chunk in chunks:
+            frames.extend(reader.feed(chunk))
+
+    reading = asyncio.create_task(read())
+    [answer] = FrameReader().feed((await asked).content)
+    before = len(frames)
+    await reading
+    await reply.aclose()
+    assert isinstance(answer, Vector)
+    assert len(frames) == BULK
     assert before < BULK / 2
 
 
-async def leave(worker: Worker) -> float:
-    """Seconds for a bulk item that comes after a bulk batch whose caller left, per second for a batch."""
-    async with httpx.AsyncClient(base_url=worker.url, timeout=120) as client:
-
-        async def seconds(body: bytes) -> float:
-            begin = time.perf_counter()
-            (await client.post(ENCODE_PATH, content=body)).raise_for_status()
-            return time.perf_counter() - begin
-
-        await seconds(bulk(BULK))
-        whole = await seconds(bulk(BULK))
-        async with client.stream("POST", ENCODE_PATH, content=bulk(BULK)) as reply:
-            await anext(reply.aiter_raw())
-        return await seconds(bulk(1)) / whole
-
-
-def test_the_engine_drops_what_a_caller_that_left_had_asked_for(worker: Worker) -> None:
-    for _ in range(ATTEMPTS):
-        share = asyncio.run(leave(worker))
-        if share < 0.5:
-            break
-    # Behind the whole batch it would take about as long as that.
-    assert share < 0.5
-
-
-async def beside_a_long_text(worker: Worker, priority: int) -> tuple[int, list[Frame]]:
-    """How many queries, one after another, were answered while the engine read a long text; its frames."""
-    long = Item(Text("the lighthouse keeper writes " * 3000, "passage"), truncate=True)
-    body = encode_request(EncodeRequest([long], priority=priority))
-    async with httpx.AsyncClient(base_url=worker.url, timeout=120) as client:
-        reading = asyncio.create_task(client.post(ENCODE_PATH, content=body))
-        queries = 0
-        while not reading.done():
-            (await client.post(ENCODE_PATH, content=query())).raise_for_status()
-            assert (await client.get(READY_PATH)).status_code == 200
-            queries += not reading.done()
-        return queries, list(FrameReader().feed(reading.result().content))
+async def test_the_engine_drops_the_batch_of_a_caller_that_left(
+    client: httpx.AsyncClient, engine: int
+) -> None:
+    abandoned = {"name": "triptych_worker_items_total", "outcome": "abandoned"}
+    before = await count(client, **abandoned)
+    reply, _ = await begun(client, bulk(BULK))
+    with paused(engine):
+        steps = await count(client, STEPS)
+        await reply.aclose()
+        await until_counted(client, before + 1, **abandoned)
+    (await client.post(ENCODE_PATH, content=bulk(1))).raise_for_status()
+    assert await count(client, STEPS) - steps < BULK / ITEMS_PER_STEP / 2
 
 
 @pytest.mark.parametrize("priority", [0, 1])
-def test_queries_are_answered_while_a_long_text_is_read(worker: Worker, priority: int) -> None:
-    queries, [frame] = asyncio.run(beside_a_long_text(worker, priority))
+async def test_queries_are_answered_while_a_long_text_is_read(
+    client: httpx.AsyncClient, engine: int, priority: int
+) -> None:
+    long = Item(Text("the lighthouse keeper writes " * 3000, "passage"), truncate=True)
+    steps = await count(client, STEPS)
+    reading = await given(client, encode_request(EncodeRequest([long], priority=priority)))
+    await until_counted(client, steps + 1, STEPS)
+    with paused(engine):
+        queries = [await given(client, query()) for _ in range(QUERIES)]
+        assert (await client.get(READY_PATH)).status_code == 200
+    for asked in queries:
+        (await asked).raise_for_status()
+    assert not reading.done(), "the queries waited for the long text"
+    [frame] = FrameReader().feed((await reading).content)
     assert isinstance(frame, Vector)
-    assert frame.tokens > 8192, "it fits into one step, so this has shown nothing"
-    # In one step of 8,192 tokens, and all others after it, there is time for one or two.
-    assert queries >= 5
+    assert frame.tokens > 16 * BATCH_TOKENS, "it fits into too few steps, so this has shown nothing"

@@ -1,15 +1,16 @@
 """Late chunking: the vectors of a document's parts, pooled from one forward pass over all of it."""
 
-import base64
+from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
+from transformers import AutoModel
 
 from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import StockServer, Worker
+from loadtests.server_processes import Worker
 from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
 from workers.chunks import join, spans_of
@@ -28,49 +29,36 @@ def worker(pools: dict[str, Worker]) -> Worker:
 
 
 @pytest.fixture(scope="module")
-def token_states(variants: Path, tmp_path_factory: pytest.TempPathFactory):
-    """What stock vLLM gives for every token of a text: [tokens, h]."""
-    folder = tmp_path_factory.mktemp("stock")
-    server = StockServer(
-        folder / "log",
-        stock_copy(variants / "retrieval", folder / "model"),
-        *("--dtype", "float32", "--max-model-len", "8192"),
-        *("--pooler-config", '{"task": "token_embed", "use_activation": false}'),
-    )
+def token_states(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[int]], Array]:
+    """The last hidden states of transformers for token ids: [tokens, h]."""
+    folder = stock_copy(variants / "retrieval", tmp_path_factory.mktemp("stock") / "model")
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def states(text: str) -> Array:
-        body = {"model": "stock", "input": text, "task": "token_embed", "encoding_format": "base64"}
-        body |= {"use_activation": False, "add_special_tokens": False}
-        reply = httpx.post(server.url + "/pooling", json=body, timeout=120).raise_for_status()
-        data = base64.b64decode(reply.json()["data"][0]["data"])
-        return np.frombuffer(data, "<f4").reshape(-1, 256)
+    def states(token_ids: list[int]) -> Array:
+        with torch.inference_mode():
+            return model(input_ids=torch.tensor([token_ids])).last_hidden_state[0].numpy()
 
-    try:
-        server.wait_until_ready()
-        yield states
-    finally:
-        server.kill()
+    return states
 
 
-def pooled_by_hand(states: Array, chunks: tuple[str, ...]) -> Array:
+def pooled_by_hand(token_states: Callable[[list[int]], Array], chunks: tuple[str, ...]) -> Array:
     text, starts = join("Passage: ", chunks)
-    tokenizer = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
-    offsets = tokenizer.encode(text, add_special_tokens=False).offsets
-    assert len(offsets) == len(states)
-    spans = spans_of([start for start, _ in offsets], starts, len(states))
+    encoded = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")).encode(text, add_special_tokens=False)
+    spans = spans_of([start for start, _ in encoded.offsets], starts, len(encoded.ids))
+    states = token_states(encoded.ids)
     means = np.array([states[start:end].mean(axis=0) for start, end in spans])
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("times", [1, 80])
-def test_parts_equal_the_same_forward_pass_pooled_by_hand(worker: Worker, token_states, times: int) -> None:
+def test_parts_equal_the_same_forward_pass_pooled_by_hand(
+    worker: Worker, token_states: Callable[[list[int]], Array], times: int
+) -> None:
     chunks = tuple(f"{number}: {chunk}" for number in range(times) for chunk in CHUNKS)
     [frame] = worker.encode([Item(Document(chunks, "passage"))])
-    states = token_states(join("Passage: ", chunks)[0])
-    assert frame.tokens == len(states)
     if times > 1:
         assert frame.tokens > 3 * BATCH_TOKENS, "prefilled in several chunks"
-    assert cosine(array_of(frame), pooled_by_hand(states, chunks)) > 0.99999
+    assert cosine(array_of(frame), pooled_by_hand(token_states, chunks)) > 0.99999
 
 
 def test_context_changes_a_parts_vector(worker: Worker) -> None:

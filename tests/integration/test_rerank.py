@@ -4,17 +4,20 @@ from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
-from loadtests.server_processes import Worker, workers
-from tests.cross_encoders import CONTEXT, Score, write_bert, write_published
+from loadtests.server_processes import Router, Worker, workers
+from tests.cross_encoders import CONTEXT, TEXTS, Score, write_bert, write_published
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.vectors import array_of
 from workers.shared.contract import Failure, Image, Item, Text, Vector
 
 Writer = Callable[[Path], Score]
 
 WRITERS: tuple[Writer, ...] = (write_published, write_bert)
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 QUERY = Text("where does the river begin", "query")
 DOCUMENTS = [
     "The river begins in the mountains.",
@@ -147,3 +150,27 @@ def test_a_cross_encoder_refuses_an_image_alone(
     assert isinstance(image, Failure)
     assert image.code == "unsupported"
     assert isinstance(good, Vector)
+
+
+def test_the_router_ranks_with_a_cross_encoder(
+    cross_encoders: dict[Writer, tuple[Worker, Score]], tmp_path: Path
+) -> None:
+    worker, score = cross_encoders[write_published]
+    router = Router(tmp_path / "log", [("rerank", worker.url)])
+    body = {"model": "jina-reranker-v2-base-multilingual", "query": QUERY.text, "top_n": 2}
+    try:
+        with httpx.Client(base_url=router.wait_until_ready().url, timeout=GUARD_SECONDS) as client:
+            reply = client.post("/v1/rerank", json=body | {"documents": TEXTS})
+            refused = client.post("/v1/rerank", json=body | {"documents": [TEXTS[0], {"image": PIXEL}]})
+    finally:
+        router.kill()
+    assert reply.status_code == 200, reply.text
+    scores = [score(QUERY.text, text) for text in TEXTS]
+    best = sorted(range(len(TEXTS)), key=lambda index: -scores[index])[:2]
+    results = reply.json()["results"]
+    assert [result["index"] for result in results] == best
+    for result in results:
+        assert result["relevance_score"] == pytest.approx(scores[result["index"]], abs=1e-4)
+        assert result["document"] == {"text": TEXTS[result["index"]]}
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["field"] == "body -> documents -> 1 -> image"

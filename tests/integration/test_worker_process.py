@@ -1,17 +1,17 @@
 """A worker as a process: what it refuses to start on, how it ends, and what it leaves behind."""
 
-import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Worker, workers
-from tests.processes import descendants, name_of, pidfds_of, wait_gone
+from loadtests.server_processes import Worker
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.integration.engine_pause import engine_pid
+from tests.processes import descendants, pidfds_of, wait_gone
 from workers.shared.contract import (
     ENCODE_PATH,
     LIVE_PATH,
@@ -23,6 +23,9 @@ from workers.shared.contract import (
     Vector,
     encode_request,
 )
+
+# In so few items a step that the engine is still at work when the first vectors come.
+MANY = 1000
 
 
 def test_a_variant_of_another_task_is_refused(variants: Path, tmp_path: Path) -> None:
@@ -57,17 +60,9 @@ def test_an_unknown_setting_is_refused(variants: Path, tmp_path: Path) -> None:
     assert "WORKER_BATCH_TOKEN" in worker.tail()
 
 
-@pytest.fixture(scope="module")
-def fresh(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Worker]]:
-    """Workers for a test to end, started together since two cores start two in the time of one."""
-    its = {"model": variants / "code", "log_format": "json", "batch_items": 4, "kv_cache_gib": 0.5}
-    hasty = its | {"stall_seconds": 3}
-    with workers(tmp_path_factory.mktemp("fresh"), its, its, its, hasty) as started:
-        yield iter(started)
-
-
-def test_no_engine_outlives_a_worker_that_is_killed(fresh: Iterator[Worker]) -> None:
-    worker = next(fresh)
+@pytest.mark.ends_worker
+def test_no_engine_outlives_a_worker_that_is_killed(pools: dict[str, Worker]) -> None:
+    worker = pools["retrieval"]
     below = pidfds_of(descendants(worker.pid))
     assert len(below) >= 2, "the engine runs in processes of its own"
     os.kill(worker.pid, signal.SIGKILL)
@@ -75,32 +70,31 @@ def test_no_engine_outlives_a_worker_that_is_killed(fresh: Iterator[Worker]) -> 
     worker.wait()
 
 
-def test_an_engine_that_dies_ends_its_replies_and_its_worker(fresh: Iterator[Worker]) -> None:
-    worker = next(fresh)
-    body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(300)]))
-    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+@pytest.mark.ends_worker
+def test_an_engine_that_dies_ends_its_replies_and_its_worker(pools: dict[str, Worker]) -> None:
+    worker = pools["code"]
+    body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(MANY)]))
+    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
         chunks = reply.iter_raw()
         received = [next(chunks)]
-        for pid in descendants(worker.pid):
-            if "EngineCore" in name_of(pid):
-                os.kill(pid, signal.SIGKILL)
+        os.kill(engine_pid(worker), signal.SIGKILL)
         with pytest.raises(httpx.RemoteProtocolError):
             received += chunks
     frames = list(FrameReader().feed(b"".join(received)))
-    assert 0 < len(frames) < 300
+    assert 0 < len(frames) < MANY
     assert all(isinstance(frame, Vector) for frame in frames)
     assert worker.wait() == 1
-    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
-    assert any("the engine has died" in line["message"] for line in lines if line["logger"] == "workers")
+    assert "the engine has died; ending this worker" in worker.log.read_text()
 
 
+@pytest.mark.ends_worker
 def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
-    fresh: Iterator[Worker],
+    pools: dict[str, Worker],
 ) -> None:
-    worker = next(fresh)
-    items = [Item(Text(f"{number} " + "a long way to go " * 200, "query")) for number in range(40)]
+    worker = pools["text-matching"]
+    items = [Item(Text(f"{number} " + "a long way to go " * 50, "query")) for number in range(40)]
     body = encode_request(EncodeRequest(items))
-    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=120) as reply:
+    with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
         chunks = reply.iter_raw()
         received = [next(chunks)]
         assert httpx.get(worker.url + LIVE_PATH).status_code == 200
@@ -112,16 +106,14 @@ def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
     assert worker.wait() == 0
 
 
-def test_an_engine_that_hangs_ends_its_worker_and_goes_with_it(fresh: Iterator[Worker]) -> None:
-    worker = next(fresh)
-    below = pidfds_of(descendants(worker.pid))
-    for pid in descendants(worker.pid):
-        if "EngineCore" in name_of(pid):
-            os.kill(pid, signal.SIGSTOP)
-    assert httpx.get(worker.url + READY_PATH).status_code == 200, "without work it lacks nothing"
+@pytest.mark.ends_worker
+def test_an_engine_that_hangs_ends_its_worker_and_goes_with_it(official: Worker) -> None:
+    below = pidfds_of(descendants(official.pid))
+    os.kill(engine_pid(official), signal.SIGSTOP)
+    assert httpx.get(official.url + READY_PATH).status_code == 200, "without work it lacks nothing"
     body = encode_request(EncodeRequest([Item(Text("a text", "query"))]))
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.post(worker.url + ENCODE_PATH, content=body, timeout=120)
-    assert worker.wait() == 1
+        httpx.post(official.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS)
+    assert official.wait() == 1
     assert wait_gone(below)
-    assert "makes no step for 3 s" in worker.tail()
+    assert "makes no step for" in official.log.read_text()
