@@ -253,6 +253,15 @@ class Job:
         self.done_at = now
         self.finished(self)
 
+    def release(self) -> None:
+        """Drop the items and results of a closed job.
+
+        Each item refers to its job, so they would stay in memory until the next garbage collection.
+        """
+        self.items = ()
+        self.results = []
+        self.finished = _nothing
+
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""
         if self.error is not None:
@@ -261,3 +270,7 @@ class Job:
         if len(vectors) != len(self.items):
             raise RuntimeError("a job was read before all its results were in. This is a bug.")
         return vectors
+
+
+def _nothing(_: Job) -> None:
+    """A released job has no one to tell."""

@@ -1,12 +1,14 @@
 """`POST /v1/embeddings`."""
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from router.api.accept import prefers
 from router.api.plan import plan
 from router.api.reply_bodies import embeddings_body, npy_body
 from router.api.schema import EmbeddingRequest, parse_request
-from router.api.work import Work, taking_turns, tokens_of
+from router.api.work import Work, tokens_of, whole
 from router.errors import Invalid
 from router.http import Header, Reply, Request
 from router.media.loader import MediaLoader
@@ -23,20 +25,36 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     work = Work(request, fleet, media, settings)
     wanted = parse_request(await work.body(), settings.model_aliases, settings.max_items)
     npy = _wants_npy(request, wanted)
-    items = await work.load(plan(wanted, work.limits, work.priority))
-    vectors = await work.vectors(items)
+    form, multivector = wanted.embedding_type or "float", bool(wanted.return_multivector)
+    dtype = wanted.embed_dtype or "float32"
+    planned = plan(wanted, work.limits, work.priority)
+    # The items have its texts; images in base64 need not stay.
+    del wanted
+    vectors = await work.vectors(await work.load(planned))
     headers = _cut_header(vectors)
-    started = time.perf_counter()
     if npy:
         tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
-        reply = npy_body(vectors, wanted.embed_dtype or "float32")
+        started = time.perf_counter()
+        reply = npy_body(vectors, dtype)
         fleet.metrics.encoded("npy", time.perf_counter() - started)
         return Reply(200, reply, NPY.encode(), tuple(headers))
-    form = wanted.embedding_type or "float"
-    reply = await taking_turns(embeddings_body(vectors, form, bool(wanted.return_multivector)))
-    fleet.metrics.encoded(form, time.perf_counter() - started)
-    return Reply(200, reply, headers=tuple(headers))
+    pieces = _timed(embeddings_body(vectors, form, multivector), partial(fleet.metrics.encoded, form))
+    body = await whole(pieces, stream=multivector and request.http_version != "1.0")
+    return Reply(200, body, headers=tuple(headers))
+
+
+def _timed(pieces: Iterator[bytes], done: Callable[[float], None]) -> Iterator[bytes]:
+    """The same pieces; `done` gets the seconds that it took to make them all."""
+    seconds = 0.0
+    while True:
+        started = time.perf_counter()
+        piece = next(pieces, None)
+        seconds += time.perf_counter() - started
+        if piece is None:
+            break
+        yield piece
+    done(seconds)
 
 
 def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:

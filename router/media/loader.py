@@ -14,6 +14,7 @@ from router.items import Item
 from router.media.fetch import Fetcher
 from router.media.formats import Media, check_image, check_pdf, image_tokens
 from router.media.pdf import PdfRenderer
+from router.memory import Reservation
 from router.observe.metrics import Metrics
 from router.settings import RouterSettings
 from workers.shared.contract import Image
@@ -49,7 +50,7 @@ class MediaLoader:
         """
         if all(item.media is None for item in items):
             return items
-        task = asyncio.ensure_future(self._load(items))
+        task = asyncio.ensure_future(self._load(items, request.memory))
         gone = False
 
         def leave() -> None:
@@ -65,8 +66,8 @@ class MediaLoader:
                 raise ClientGone from None
             raise
 
-    async def _load(self, items: Sequence[Item]) -> list[Item]:
-        budget = _Budget(self._settings.max_body_bytes)
+    async def _load(self, items: Sequence[Item], memory: Reservation) -> list[Item]:
+        budget = _Budget(self._settings.max_body_bytes, memory)
         fields: dict[Media, str] = {}
         for item in items:
             if item.media is not None:
@@ -122,11 +123,13 @@ class MediaLoader:
 class _Budget:
     """Limit of all bytes fetched for one request: the limit of its own body."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, memory: Reservation) -> None:
+        self._memory = memory
         self._max_bytes = max_bytes
         self._taken = 0
 
     def take(self, size: int, field: str) -> None:
+        self._memory.grow(size)
         self._taken += size
         if self._taken > self._max_bytes:
             raise TooLarge(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import time
@@ -38,6 +39,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, settings: RouterSettings) -> None:
+        raise_descriptor_limit()
         self._app = App(settings)
         super().__init__(
             uvicorn.Config(
@@ -93,6 +95,12 @@ class Server(uvicorn.Server):
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
         await super().shutdown(sockets)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_up_logging(settings: RouterSettings) -> None:
