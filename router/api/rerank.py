@@ -93,12 +93,17 @@ class RerankRequest(BaseModel):
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
-    wanted = parse_rerank(await work.body(), settings.max_items)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
-    limits = work.limits
-    if pool == LATE_INTERACTION_POOL:
-        task_of_model(wanted.model, limits.aliases)
-    asked, *documents = await work.load(plan_rerank(wanted, limits, pool, work.priority))
+
+    def parse(body: bytes) -> tuple[RerankRequest, list[Item]]:
+        wanted = parse_rerank(body, settings.max_items)
+        limits = work.limits
+        if pool == LATE_INTERACTION_POOL:
+            task_of_model(wanted.model, limits.aliases)
+        return wanted, plan_rerank(wanted, limits, pool, work.priority)
+
+    wanted, items = await work.read(parse)
+    asked, *documents = await work.load(items)
     assert not isinstance(asked.wire.content, contract.Document)
     query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
     for index, item in enumerate(documents):

@@ -6,10 +6,12 @@ import re
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import get_args
+from typing import TypeVar, get_args
 
+from router.api.body import LARGE_BYTES
 from router.api.plan import Limits
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.http import Header, Request
@@ -27,13 +29,17 @@ BYTES_PER_VALUE = 16
 # The inputs of a smaller body are not measured; they count as its bytes.
 SMALL_BODY_BYTES = 64 << 10
 
+Result = TypeVar("Result")
+
+_PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
+
 # Comma-separated vector spaces, each alone or as pool=space.
 _ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 
 class Work:
-    """One request for vectors or a ranking. Call `body`, then `load` the planned items, then `vectors`.
+    """One request for vectors or a ranking. Call `read`, then `load` the planned items, then `vectors`.
 
     All steps end by one deadline, which starts here. Raises `Invalid` for wrong headers.
     """
@@ -61,10 +67,20 @@ class Work:
             settings.model_aliases,
         )
 
-    async def body(self) -> bytes:
-        """The request's body, see `Request.body`. Raises `QueueFull` before it is read."""
+    async def read(self, parse: Callable[[bytes], Result]) -> Result:
+        """What `parse` makes of the request's body, see `Request.body`. Raises `QueueFull` before it is read.
+
+        A large body is parsed in a thread. One at a time, since they hold the interpreter for most of it.
+        """
         self._fleet.check_any_room(self._deadline)
-        return await self._request.body(self._settings.max_body_bytes, self._left())
+        body = await self._request.body(self._settings.max_body_bytes, self._left())
+        if len(body) <= LARGE_BYTES:
+            return parse(body)
+        try:
+            async with asyncio.timeout(self._left()):
+                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body)
+        except TimeoutError:
+            raise self._timed_out() from None
 
     async def load(self, items: list[Item]) -> list[Item]:
         """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
