@@ -7,6 +7,7 @@ when one ends, which removes its gauges.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from router.pool.breaker import BreakerState
 from router.pool.fleet import Fleet
 from router.pool.replica import State
 from router.serving.connections import Connections
+from workers.shared import logs
+
+log = logging.getLogger(__name__)
 
 SET_SECONDS = 1.0
 
@@ -33,6 +37,7 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "processes": ((), "Router processes that are added up here."),
     "resident_memory_bytes": ((), "Memory of the router processes; shared pages count for each."),
     "requests_in_flight": ((), "Requests without a reply."),
+    "dropped_log_lines": ((), "Log lines that were dropped because nobody read them."),
     "connections": ((), "Open connections of clients."),
     "reserved_memory_bytes": ((), "Memory that requests hold, estimated: bodies, media, items, replies."),
     "memory_budget_bytes": ((), "Most memory that requests may hold together."),
@@ -57,6 +62,7 @@ def read(
     yield "processes", (), 1
     yield "resident_memory_bytes", (), _resident_bytes()
     yield "requests_in_flight", (), requests
+    yield "dropped_log_lines", (), logs.dropped_lines
     yield "connections", (), connections
     yield "reserved_memory_bytes", (), budget.used
     yield "memory_budget_bytes", (), budget.limit
@@ -129,8 +135,15 @@ class Gauges:
             (gauge.labels(*labels) if labels else gauge).set(value)
 
     async def _keep_set(self) -> None:
+        failed = False
         while True:
-            self._set(self.requests)
+            try:
+                self._set(self.requests)
+                failed = False
+            except Exception:
+                if not failed:
+                    log.exception("cannot set the gauges; trying again every %g s", SET_SECONDS)
+                failed = True
             await asyncio.sleep(SET_SECONDS)
 
 

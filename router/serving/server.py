@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from router.api.app import App
+from router.observe.shared_files import reserve_shared_files
 from router.serving.listening import copy_of, take_no_more
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
@@ -40,6 +41,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: RouterSettings) -> None:
         raise_descriptor_limit()
+        reserve_shared_files()
         self._app = App(settings)
         super().__init__(
             uvicorn.Config(
