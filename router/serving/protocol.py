@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from router.api.cors import Cors
 from router.errors import Unavailable
 from router.http import Header, Reply, error_body, json_reply, new_id
+from router.memory import RETRY_SECONDS
 from router.serving.connections import Connections
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
@@ -84,7 +85,8 @@ class Protocol(HttpToolsProtocol):
         if self._connections is None or self._connections.add(self):
             self._await_head(HEAD_SECONDS)
         else:
-            self._refuse(503, Unavailable.code, "too many connections")
+            error = Unavailable("too many connections", retry_after=RETRY_SECONDS)
+            self._refuse(error.status, error.code, error.detail, error.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
@@ -199,7 +201,7 @@ class Protocol(HttpToolsProtocol):
         else:
             self.shutdown()
 
-    def _refuse(self, status: int, code: str, detail: str) -> None:
+    def _refuse(self, status: int, code: str, detail: str, headers: Sequence[Header] = ()) -> None:
         """Send an error and close the connection. While a reply is being sent, only close it afterwards."""
         if self.transport.is_closing():
             return
@@ -215,7 +217,7 @@ class Protocol(HttpToolsProtocol):
         reply = json_reply(status, error_body(status, code, detail, request_id))
         # Only the headers that have arrived.
         cors = self._cors.headers(dict(self.headers or ()))
-        self._answer(reply, [(b"x-request-id", request_id), *cors], last=True)
+        self._answer(reply, [(b"x-request-id", request_id), *headers, *cors], last=True)
 
     def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
         """Send `reply` with `headers` besides its own, and close the connection after the `last` one."""
