@@ -44,7 +44,7 @@ USES = {
         *("connection_made", "connection_lost", "data_received", "resume_writing"),
         *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
     ),
-    "cycle": ("disconnected", "message_event", "response_complete", "response_started"),
+    "cycle": ("response_complete", "response_started"),
     "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
 }
 """Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
@@ -202,17 +202,16 @@ class Protocol(HttpToolsProtocol):
             self.shutdown()
 
     def _refuse(self, status: int, code: str, detail: str, headers: Sequence[Header] = ()) -> None:
-        """Send an error and close the connection. While a reply is being sent, only close it afterwards."""
+        """Send an error and close the connection; a request whose body is broken ends.
+
+        While another request is being answered, only close the connection afterwards.
+        """
         if self.transport.is_closing():
             return
         self._broken = True
-        if self._busy:
-            if not self._in_body or self.pipeline or self.cycle.response_started:
-                self.shutdown()
-                return
-            # The rest of the body can no longer be found, so the request ends here.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._busy and (not self._in_body or self.pipeline or self.cycle.response_started):
+            self.shutdown()
+            return
         request_id = new_id()
         reply = json_reply(status, error_body(status, code, detail, request_id))
         # Only the headers that have arrived.

