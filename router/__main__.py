@@ -17,11 +17,11 @@ def main() -> int:
     hide_memory()
     try:
         settings = read_settings(RouterSettings)
+        set_up_logging(settings)
         server = Server(settings) if settings.processes == 1 else None
     except SettingsError as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
-    set_up_logging(settings)
     try:
         sockets = listen(settings.host, settings.port)
     except OSError as error:

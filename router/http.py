@@ -1,8 +1,11 @@
 """HTTP on top of ASGI: a request and its body, a reply, a client that disconnects."""
 
 import asyncio
+import io
 import random
 import re
+import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +14,8 @@ import orjson
 
 from router.access.limits import Allowance
 from router.content_encoding import decoder_for
-from router.errors import ClientGone, InputError, TimedOut, TooLarge
+from router.errors import ClientGone, InputError, QueueFull, TimedOut, TooLarge
+from router.memory import Budget, Reservation
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -29,10 +33,14 @@ _REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
 
 
 class Reply(NamedTuple):
-    """A reply, without the headers that every reply has."""
+    """A reply, without the headers that every reply has.
+
+    A large body comes in pieces, each freed when it has been sent. A deque has them all, and an iterator
+    makes each when it is needed, so that the reply has no `Content-Length`.
+    """
 
     status: int
-    body: bytes
+    body: bytes | deque[bytes] | Iterator[bytes]
     content_type: bytes = b"application/json"
     headers: tuple[Header, ...] = ()
 
@@ -42,7 +50,8 @@ class Request:
 
     `reply_headers` are added to the reply. `span` is its trace, if there is one. The handler sets
     `queue_seconds` and `inference_seconds`. `cut_off`: its body was not read to the end. `allowance` is what
-    its key may use, None without limits; `key` is the name of the key, empty without keys.
+    its key may use, None without limits; `key` is the name of the key, empty without keys. `memory` counts
+    the bytes that it holds, body included.
     """
 
     __slots__ = (
@@ -50,9 +59,11 @@ class Request:
         "allowance",
         "cut_off",
         "headers",
+        "http_version",
         "id",
         "inference_seconds",
         "key",
+        "memory",
         "method",
         "path",
         "queue_seconds",
@@ -60,7 +71,9 @@ class Request:
         "span",
     )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, budget: Budget | None = None) -> None:
+        self.memory = Reservation(budget or Budget(sys.maxsize))
+        self.http_version: str = scope.get("http_version", "1.1")
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers = _joined(scope["headers"])
@@ -82,8 +95,9 @@ class Request:
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
 
-        Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `TimedOut` when it has not
-        arrived within `seconds`, `ClientGone` when the client disconnects first.
+        Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `QueueFull` when there is no
+        memory for it, `TimedOut` when it has not arrived within `seconds`, `ClientGone` when the client
+        disconnects first.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -97,15 +111,15 @@ class Request:
         if declared.isdigit() and int(declared) > limit + DISCARD_BYTES:
             raise _too_large(limit)
         decoder = decoder_for(self.headers.get(b"content-encoding", b""))
-        chunks: list[bytes] = []
+        buffer = io.BytesIO()
         received = size = 0
-        failure: InputError | None = None
+        failure: InputError | QueueFull | None = None
         more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            chunk = message.get("body", b"")
+            chunk: bytes = message.get("body", b"")
             more = message.get("more_body", False)
             received += len(chunk)
             if received > limit + DISCARD_BYTES:
@@ -113,21 +127,27 @@ class Request:
             if failure is not None:
                 continue
             try:
+                if received == len(chunk) <= limit and not (more or decoder):
+                    self.memory.grow(received)
+                    return chunk
                 for piece in decoder.feed(chunk) if decoder else (chunk,):
                     size += len(piece)
                     if size > limit:
                         raise _too_large(limit)
-                    chunks.append(piece)
+                    self.memory.grow(len(piece))
+                    buffer.write(piece)
                     if decoder:
                         await asyncio.sleep(0)
                 if decoder and not more:
                     decoder.finish()
-            except InputError as error:
+            except (InputError, QueueFull) as error:
                 failure = error
-                chunks.clear()
+                buffer = io.BytesIO()
+                self.memory.release()
         if failure is not None:
             raise failure
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # Not a copy: `BytesIO` hands its buffer over.
+        return buffer.getvalue()
 
     @contextmanager
     def watched(self, gone: Callable[[], None]) -> Iterator[None]:
@@ -177,21 +197,49 @@ def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[s
     return {"detail": detail, "code": code, "request_id": request_id.decode(), "error": error}
 
 
-async def send_reply(send: Send, reply: Reply, headers: list[Header]) -> None:
-    """Send `reply`, with `headers` besides its own."""
+async def send_reply(send: Send, request: Request, reply: Reply, headers: list[Header]) -> None:
+    """Send `reply` to `request`, with `headers` besides its own.
+
+    Raises `ClientGone` when the client disconnects before a body in pieces is sent.
+    """
+    body = reply.body
+    length: list[Header] = []
+    if isinstance(body, bytes):
+        length = [(b"content-length", b"%d" % len(body))]
+    elif isinstance(body, deque):
+        length = [(b"content-length", b"%d" % sum(map(len, body)))]
     await send(
         {
             "type": "http.response.start",
             "status": reply.status,
-            "headers": [
-                (b"content-type", reply.content_type),
-                (b"content-length", str(len(reply.body)).encode()),
-                *reply.headers,
-                *headers,
-            ],
+            "headers": [(b"content-type", reply.content_type), *length, *reply.headers, *headers],
         }
     )
-    await send({"type": "http.response.body", "body": reply.body})
+    if not isinstance(body, bytes):
+        await _send_pieces(send, request, body)
+        body = b""
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_pieces(send: Send, request: Request, body: deque[bytes] | Iterator[bytes]) -> None:
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+
+    with request.watched(leave):
+        for piece in _popped(body) if isinstance(body, deque) else body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # `send` does not wait while the client keeps up, and others need a turn.
+            await asyncio.sleep(0)
+            if gone:
+                raise ClientGone
+
+
+def _popped(pieces: deque[bytes]) -> Iterator[bytes]:
+    while pieces:
+        yield pieces.popleft()
 
 
 def _error_type(status: int) -> str:

@@ -282,6 +282,15 @@ class Job:
         """The cost of the items that were sent to workers."""
         return cost_of([item for item in self.items if item.was_sent])
 
+    def release(self) -> None:
+        """Drop the items and results of a closed job.
+
+        Each item refers to its job, so they would stay in memory until the next garbage collection.
+        """
+        self.items = ()
+        self.results = []
+        self.finished = _nothing
+
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""
         if self.error is not None:
@@ -290,3 +299,7 @@ class Job:
         if len(vectors) != len(self.items):
             raise RuntimeError("a job was read before all its results were in. This is a bug.")
         return vectors
+
+
+def _nothing(_: Job) -> None:
+    """A released job has no one to tell."""

@@ -82,6 +82,31 @@ class RouterSettings(StrictSettings):
     )
     max_items: int = Field(512, ge=1, description="Most inputs in a request.")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body, in bytes.")
+    memory_bytes: int | None = Field(
+        None,
+        ge=1 << 20,
+        description="Most memory, estimated, that the requests of one router process hold together: bodies, "
+        "media, waiting items, replies; past it 429. By default a quarter of the machine's or container's "
+        "memory, divided by ROUTER_PROCESSES, and at least 256 MiB.",
+    )
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        description="Most open connections of one router process; more are closed at once with a 503. A "
+        "tenth of the process's file descriptors stays free for other uses, whatever this says.",
+    )
+    max_connections_per_client: int = Field(
+        5_000,
+        ge=1,
+        description="Most open connections from one address to one router process. A load balancer in front "
+        "is one address.",
+    )
+    min_bytes_per_second: int = Field(
+        1_000,
+        ge=0,
+        description="Connections on which a body or a reply moves slower than this, on average over 20 "
+        "seconds, are closed. 0 keeps them.",
+    )
     max_image_bytes: int = Field(
         8 << 20, ge=1024, description="Largest image, in bytes of its file (base64 decoded)."
     )
@@ -116,6 +141,9 @@ class RouterSettings(StrictSettings):
         60.0,
         gt=0,
         description="Timeout of a request, unless it sends x-request-timeout-seconds.",
+    )
+    max_request_timeout_seconds: float = Field(
+        3600.0, gt=0, description="Longest timeout that a request may ask for."
     )
     keep_alive_seconds: int = Field(
         75,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -44,7 +45,10 @@ class Guard:
         try:
             self._store = LimitsFile(settings.limits_file) if settings.limits_file else Memory()
         except OSError as error:
-            raise SettingsError(f"ROUTER_LIMITS_FILE: {error}") from None
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise SettingsError(f"ROUTER_LIMITS_FILE: {error}") from None
+            log.error("ROUTER_LIMITS_FILE: %s: this process counts the limits of keys by itself", error)
+            self._store = Memory()
 
     async def __aenter__(self) -> "Guard":
         if self._path is not None:

@@ -1,6 +1,7 @@
 """Rate limits shared by the router processes on one machine, in a memory-mapped file.
 
-A file lock (`lockf`) makes changes atomic; the kernel releases it when its process ends. Times are of the
+The file's space is reserved first, because writing a mapped file on a full disk ends the process (SIGBUS). A
+file lock (`lockf`) makes changes atomic; the kernel releases it when its process ends. Times are of the
 monotonic clock, which restarts with each boot, so a file from an earlier boot is reset.
 """
 
@@ -47,15 +48,26 @@ class LimitsFile:
                 raise OSError(f"{path} is not a limits file; name one that does not exist")
             if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != boot:
                 os.truncate(self._file, 0)
-                os.truncate(self._file, size_wanted)
+                self._reserve(size_wanted)
                 os.pwrite(self._file, boot, _BOOT)
                 os.pwrite(self._file, _MAGIC, 0)
+            else:
+                self._reserve(size_wanted)
             self._map = mmap.mmap(self._file, size_wanted)
         except OSError:
             os.close(self._file)
             raise
         fcntl.lockf(self._file, fcntl.LOCK_UN)
         self._offsets: dict[bytes, int] = {}
+
+    def _reserve(self, size: int) -> None:
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except OSError:
+            # What is there of a new file must not be taken for one of another kind.
+            if os.pread(self._file, len(_MAGIC), 0) != _MAGIC:
+                os.truncate(self._file, 0)
+            raise
 
     def close(self) -> None:
         """Close the file."""

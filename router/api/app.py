@@ -39,11 +39,13 @@ from router.http import (
     send_reply,
 )
 from router.media.loader import MediaLoader
+from router.memory import Budget, default_budget
 from router.observe.gauges import Gauges
 from router.observe.metrics import CONTENT_TYPE
 from router.pool.dispatcher import RETRY_AFTER
 from router.pool.fleet import Fleet
 from router.pool.targets import document_of
+from router.serving.connections import Connections
 from router.settings import RouterSettings
 from workers.shared import logs
 
@@ -67,8 +69,15 @@ class App:
         self.cors = Cors(settings.cors_origins)
         self.guard = Guard(settings)
         self.media = MediaLoader(settings, self.fleet.metrics)
-        self._gauges = Gauges(self.fleet)
+        self.budget = Budget(settings.memory_bytes or default_budget(settings.processes))
         self._metrics = self.fleet.metrics
+        self.connections = Connections(
+            settings.max_connections,
+            settings.max_connections_per_client,
+            settings.min_bytes_per_second,
+            self._metrics,
+        )
+        self._gauges = Gauges(self.fleet, self.budget, self.connections)
         self._tracing = self.fleet.tracing
         self._settings = settings
         work: dict[str, Any] = {"fleet": self.fleet, "media": self.media, "settings": settings}
@@ -92,13 +101,13 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
         if scope["type"] == "http":
-            await self._http(Request(scope, receive), send)
+            await self._http(Request(scope, receive, self.budget), send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.guard, self.fleet, self.media, self._gauges:
+        async with self.guard, self.fleet, self.media, self._gauges, self.connections:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         if self._tracing:
@@ -158,10 +167,11 @@ class App:
                 now = time.monotonic()
                 request.allowance.settle(now, refused=status == 429)
                 headers += request.allowance.headers(now)
-            await send_reply(send, reply, headers)
+            await send_reply(send, request, reply, headers)
         except ClientGone:
-            pass
+            status, reason = CLIENT_GONE_STATUS, "CLIENT_GONE"
         finally:
+            request.memory.release()
             self._gauges.requests -= 1
             self._metrics.answered(route, status, time.perf_counter() - started)
             if reason:
@@ -183,7 +193,8 @@ class App:
             # The server cancels the requests that are open when its shutdown timeout ends.
             error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
         except RouterError as expected:
-            error = expected
+            # Its traceback would keep the request's body until the next garbage collection.
+            error = expected.with_traceback(None)
         except Exception:
             log.exception("unexpected error in a request. This is a bug.")
             error = Internal("the router failed")

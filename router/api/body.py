@@ -1,18 +1,18 @@
 """JSON request bodies: limit the number of values, parse, validate, and list all wrong fields."""
 
-import json
-import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from router.api.bounds import MaxItems, check_values
+from router.api.large_json import read_large, without_lone_surrogates
 from router.errors import FieldError, Invalid, shorten
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
+# A larger body is read in steps, in a thread. A smaller one takes up to a few milliseconds.
+LARGE_BYTES = 256 << 10
 _BOM = b"\xef\xbb\xbf"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
@@ -23,34 +23,35 @@ def parse_body(model: type[_Body], body: bytes, context: MaxItems) -> _Body:
     RFC 8259 (section 8.1) allows.
     """
     body = body.removeprefix(_BOM)
-    check_values(body, context.max_items)
     try:
+        if len(body) > LARGE_BYTES:
+            return model.model_validate(_large(body, context.max_items), context=context)
+        check_values(body, context.max_items)
         try:
             return model.model_validate_json(body, context=context)
         except ValidationError as error:
-            mended = _without_lone_surrogates(body) if _has_bad_escape(error) else None
-            if mended is None:
+            if not _has_bad_escape(error):
                 raise
+            try:
+                mended = without_lone_surrogates(body)
+            except ValueError:
+                raise error from None
             return model.model_validate_json(mended, context=context)
     except ValidationError as error:
         raise Invalid(_field_errors(error)) from None
+
+
+def _large(body: bytes, max_items: int) -> object:
+    try:
+        return read_large(body, max_items)
+    except ValueError as error:
+        raise Invalid.field("body", f"Invalid JSON: {error}", "json_invalid") from None
 
 
 def _has_bad_escape(error: ValidationError) -> bool:
     """Whether the parser stopped at a surrogate escape. `json_invalid` is always the only error."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return first["type"] == "json_invalid" and "hex escape" in first["msg"]
-
-
-def _without_lone_surrogates(body: bytes) -> str | None:
-    """Replace lone surrogates with U+FFFD. Returns None if `body` has other errors too.
-
-    `json` accepts lone surrogates and joins pairs, so all surrogates in its output are lone.
-    """
-    try:
-        return _SURROGATE.sub("\ufffd", json.dumps(json.loads(body.decode()), ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _field_errors(error: ValidationError) -> list[FieldError]:

@@ -1,14 +1,18 @@
 """`POST /v1/embeddings`."""
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, NamedTuple
 
 from router.api.accept import prefers
 from router.api.plan import plan
 from router.api.reply_bodies import embeddings_body, npy_body
-from router.api.schema import EmbeddingRequest, parse_request
-from router.api.work import Work, taking_turns, tokens_of
+from router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
+from router.api.work import Work, tokens_of, whole
 from router.errors import Invalid
 from router.http import Header, Reply, Request
+from router.items import Item
 from router.media.loader import MediaLoader
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
@@ -18,29 +22,54 @@ NPY = "application/x-npy"
 JSON = "application/json"
 
 
+class _Form(NamedTuple):
+    """The form of the reply; `npy` is the type of a matrix, None for JSON."""
+
+    npy: Literal["float32", "float16"] | None
+    type: EmbeddingType
+    multivector: bool
+
+
 async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
-    wanted = parse_request(await work.body(), settings.model_aliases, settings.max_items)
-    npy = _wants_npy(request, wanted)
-    items = await work.load(plan(wanted, work.limits, work.priority))
-    vectors = await work.vectors(items)
+
+    def parse(body: bytes) -> tuple[_Form, list[Item]]:
+        wanted = parse_request(body, settings.model_aliases, settings.max_items)
+        return _form(request, wanted), plan(wanted, work.limits, work.priority)
+
+    form, items = await work.read(parse)
+    vectors = await work.vectors(await work.load(items))
+    del items
     headers = _cut_header(vectors)
-    started = time.perf_counter()
-    if npy:
+    if form.npy:
         tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
-        reply = npy_body(vectors, wanted.embed_dtype or "float32")
+        started = time.perf_counter()
+        reply = npy_body(vectors, form.npy)
         fleet.metrics.encoded("npy", time.perf_counter() - started)
         return Reply(200, reply, NPY.encode(), tuple(headers))
-    form = wanted.embedding_type or "float"
-    reply = await taking_turns(embeddings_body(vectors, form, bool(wanted.return_multivector)))
-    fleet.metrics.encoded(form, time.perf_counter() - started)
-    return Reply(200, reply, headers=tuple(headers))
+    pieces = embeddings_body(vectors, form.type, form.multivector)
+    pieces = _timed(pieces, partial(fleet.metrics.encoded, form.type))
+    body = await whole(pieces, stream=form.multivector and request.http_version != "1.0")
+    return Reply(200, body, headers=tuple(headers))
 
 
-def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:
-    """Whether the reply is to be a matrix; raises `Invalid` where it cannot be one."""
+def _timed(pieces: Iterator[bytes], done: Callable[[float], None]) -> Iterator[bytes]:
+    """The same pieces; `done` gets the seconds that it took to make them all."""
+    seconds = 0.0
+    while True:
+        started = time.perf_counter()
+        piece = next(pieces, None)
+        seconds += time.perf_counter() - started
+        if piece is None:
+            break
+        yield piece
+    done(seconds)
+
+
+def _form(request: Request, wanted: EmbeddingRequest) -> _Form:
+    """The form of the reply. Raises `Invalid` if the reply cannot be a matrix."""
     npy = prefers(request.header("accept"), NPY, JSON)
     if npy and wanted.return_multivector:
         raise Invalid.field(
@@ -53,7 +82,8 @@ def _wants_npy(request: Request, wanted: EmbeddingRequest) -> bool:
             "conflict",
             wanted.embed_dtype,
         )
-    return npy
+    dtype = wanted.embed_dtype or "float32"
+    return _Form(dtype if npy else None, wanted.embedding_type or "float", bool(wanted.return_multivector))
 
 
 def _cut_header(vectors: list[Vector]) -> list[Header]:

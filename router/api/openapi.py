@@ -50,7 +50,6 @@ class WorkHeaders(BaseModel):
         60,
         alias="x-request-timeout-seconds",
         gt=0,
-        le=3600,
         description="Seconds after which the request fails with 504.",
     )
     spaces: str = Field(
@@ -156,7 +155,8 @@ def _rerank(settings: RouterSettings) -> Json:
 
 def _work(path: str, request: type[BaseModel], reply: Json, settings: RouterSettings) -> Json:
     """Parameters, body and responses of a request that is queued for a pool."""
-    defaults = {"x-request-timeout-seconds": {"default": settings.request_timeout_seconds}}
+    seconds = {"default": settings.request_timeout_seconds, "maximum": settings.max_request_timeout_seconds}
+    defaults = {"x-request-timeout-seconds": seconds}
     parameters = [
         {"name": name, "in": "header", **field, "schema": field["schema"] | defaults.get(name, {})}
         for name, field in _fields(WorkHeaders).items()

@@ -5,7 +5,7 @@ Vectors stay buffers: numpy views them, and orjson or base64 writes them. Nothin
 
 import binascii
 import io
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,56 +16,70 @@ from router.api.plan import MODEL
 from router.api.schema import EmbeddingType
 from workers.shared.contract import Vector
 
-# Encoding so many as JSON floats takes about three milliseconds.
-VALUES_AT_A_TIME = 1 << 15
+# Size of the pieces of a large body. Encoding that much as JSON floats takes about three milliseconds.
+PIECE_BYTES = 256 << 10
+# Rows of a multi-vector that are encoded in one step.
+_ROWS = 128
 
 _Floats = npt.NDArray[np.float32]
 
 
-def embeddings_body(
-    vectors: Sequence[Vector], form: EmbeddingType, multivector: bool
-) -> Generator[None, None, bytes]:
-    """The JSON of a reply to `/v1/embeddings`: one entry for each input, in order.
+def embeddings_body(vectors: list[Vector], form: EmbeddingType, multivector: bool) -> Iterator[bytes]:
+    """The JSON of a reply to `/v1/embeddings`, in pieces: one entry for each input, in order.
 
-    The vector [chunks, d] of a document gives one entry for each chunk. Yields after about `VALUES_AT_A_TIME`
-    values, so that a large reply does not block the event loop.
+    The vector [chunks, d] of a document gives one entry for each chunk. Empties `vectors`, so that each can
+    be freed when it is encoded.
     """
-    encode = _ENCODERS[form]
-    tokens = count = values = 0
-    parts: list[bytes] = []
-    data: list[dict[str, Any]] = []
-    for vector in vectors:
-        if values > VALUES_AT_A_TIME:
-            parts.append(_entries(data))
-            data, values = [], 0
-            yield
-        tokens += vector.tokens
-        rows = np.frombuffer(vector.data, np.float32).reshape(-1, vector.shape[-1])
-        values += rows.size
-        if multivector:
-            embeddings = [encode(row) for row in rows]
-            entry = {"object": "embeddings", "index": count, "embeddings": embeddings}
-            if vector.tokenized is not None:
-                entry["tokenized_input"] = vector.tokenized
-            data.append(entry)
-            count += 1
-        else:
-            data += [
-                {"object": "embedding", "index": index, "embedding": encode(row)}
-                for index, row in enumerate(rows, count)
-            ]
-            count += len(rows)
-    head = {
-        "model": MODEL,
-        "object": "list",
-        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
-    }
-    return b'%s,"data":[%s]}' % (orjson.dumps(head)[:-1], b",".join([*parts, _entries(data)]))
+    tokens = sum(vector.tokens for vector in vectors)
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    head = orjson.dumps({"model": MODEL, "object": "list", "usage": usage})
+    entries = (_multivectors if multivector else _single_vectors)(vectors, _ENCODERS[form])
+    return in_pieces(b'%s,"data":[' % head[:-1], entries, b"]}")
 
 
-def _entries(data: list[dict[str, Any]]) -> bytes:
-    """The elements of a JSON array, without its brackets."""
-    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+def in_pieces(head: bytes, parts: Iterator[bytes], tail: bytes) -> Iterator[bytes]:
+    """Join `head`, `parts` and `tail` into pieces of about `PIECE_BYTES`."""
+    waiting = [head]
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    waiting.append(tail)
+    yield b"".join(waiting)
+
+
+def _single_vectors(vectors: list[Vector], encode: "_Encoder") -> Iterator[bytes]:
+    index = 0
+    for rows, _ in _emptied(vectors):
+        for row in rows:
+            comma = b"," if index else b""
+            yield b'%b{"object":"embedding","index":%d,"embedding":%b}' % (comma, index, _json(encode(row)))
+            index += 1
+
+
+def _multivectors(vectors: list[Vector], encode: "_Encoder") -> Iterator[bytes]:
+    for index, (rows, vector) in enumerate(_emptied(vectors)):
+        yield b'%b{"object":"embeddings","index":%d,"embeddings":[' % (b"," if index else b"", index)
+        for at in range(0, len(rows), _ROWS):
+            embeddings = [encode(row) for row in rows[at : at + _ROWS]]
+            yield (b"," if at else b"") + _json(embeddings)[1:-1]
+        yield b"]" if vector.tokenized is None else b'],"tokenized_input":%b' % _json(vector.tokenized)
+        yield b"}"
+
+
+def _emptied(vectors: list[Vector]) -> Iterator[tuple[_Floats, Vector]]:
+    """Each vector as a matrix of rows, taken out of the list."""
+    vectors.reverse()
+    while vectors:
+        vector = vectors.pop()
+        yield np.frombuffer(vector.data, np.float32).reshape(-1, vector.shape[-1]), vector
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def npy_body(vectors: Sequence[Vector], dtype: Literal["float32", "float16"]) -> bytes:
@@ -94,7 +108,8 @@ def _binary(values: _Floats) -> npt.NDArray[np.int8]:
     return (_ubinary(values) ^ 0x80).view(np.int8)
 
 
-_ENCODERS: dict[EmbeddingType, Callable[[_Floats], Any]] = {
+_Encoder = Callable[[_Floats], Any]
+_ENCODERS: dict[EmbeddingType, _Encoder] = {
     "float": _float,
     "base64": _base64,
     "ubinary": _ubinary,

@@ -5,6 +5,7 @@ interaction. Either way each document is an item, scored against the query insid
 """
 
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from router.api.body import parse_body
 from router.api.bounds import MaxItems, not_too_many
 from router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
+from router.api.reply_bodies import PIECE_BYTES, in_pieces
 from router.api.schema import ImageItem, TextItem, one_form_of, whole_number
-from router.api.work import Work, tokens_of
+from router.api.work import Work, tokens_of, whole
 from router.http import Reply, Request
 from router.items import Item, Priority, Query
 from router.media.loader import MediaLoader
@@ -91,12 +93,17 @@ class RerankRequest(BaseModel):
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
-    wanted = parse_rerank(await work.body(), settings.max_items)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
-    limits = work.limits
-    if pool == LATE_INTERACTION_POOL:
-        task_of_model(wanted.model, limits.aliases)
-    asked, *documents = await work.load(plan_rerank(wanted, limits, pool, work.priority))
+
+    def parse(body: bytes) -> tuple[RerankRequest, list[Item]]:
+        wanted = parse_rerank(body, settings.max_items)
+        limits = work.limits
+        if pool == LATE_INTERACTION_POOL:
+            task_of_model(wanted.model, limits.aliases)
+        return wanted, plan_rerank(wanted, limits, pool, work.priority)
+
+    wanted, items = await work.read(parse)
+    asked, *documents = await work.load(items)
     assert not isinstance(asked.wire.content, contract.Document)
     query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
     for index, item in enumerate(documents):
@@ -104,7 +111,7 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
         item.query = query
     vectors = await work.vectors(documents)
     encoding = time.perf_counter()
-    body = rerank_body(wanted, vectors)
+    body = await whole(rerank_body(wanted, vectors))
     fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
     return Reply(200, body)
 
@@ -149,20 +156,33 @@ def _source(ranked: str | RankedText | RankedImage) -> Source:
             return ImageItem(image=ranked.image)
 
 
-def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> bytes:
-    """The JSON of a reply: the best first, of equals the one that came first."""
+def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> Iterator[bytes]:
+    """The JSON of a reply, in pieces: the best first, of equals the one that came first."""
     values = [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
     order = sorted(range(len(values)), key=lambda index: -values[index])[: wanted.top_n]
-    results: list[dict[str, Any]] = []
-    for index in order:
-        result: dict[str, Any] = {"index": index, "relevance_score": values[index]}
-        if wanted.return_documents is not False:
-            result["document"] = _echo(wanted.documents[index])
-        results.append(result)
     tokens = tokens_of(scores)
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    return orjson.dumps({"model": wanted.model or MODEL, "usage": usage, "results": results})
+    head = orjson.dumps({"model": wanted.model or MODEL, "usage": usage})
+    return in_pieces(b'%b,"results":[' % head[:-1], _results(wanted, values, order), b"]}")
 
 
-def _echo(document: str | RankedText | RankedImage) -> dict[str, str]:
-    return {"text": document} if isinstance(document, str) else document.model_dump()
+def _results(wanted: RerankRequest, values: list[float], order: list[int]) -> Iterator[bytes]:
+    comma = b""
+    for index in order:
+        yield comma + orjson.dumps({"index": index, "relevance_score": values[index]})[:-1]
+        if wanted.return_documents is not False:
+            yield b',"document":'
+            yield from _echo(wanted.documents[index])
+        yield b"}"
+        comma = b","
+
+
+def _echo(document: str | RankedText | RankedImage) -> Iterator[bytes]:
+    """The JSON of a document; a large one in steps."""
+    name, value = (
+        ("text", document) if isinstance(document, str) else next(iter(document.model_dump().items()))
+    )
+    yield f'{{"{name}":"'.encode()
+    for at in range(0, len(value), PIECE_BYTES):
+        yield orjson.dumps(value[at : at + PIECE_BYTES])[1:-1]
+    yield b'"}'

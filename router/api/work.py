@@ -3,26 +3,35 @@
 import asyncio
 import math
 import re
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar, get_args
 
+from router.api.body import LARGE_BYTES
 from router.api.plan import Limits
 from router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from router.http import Header, Request
-from router.items import Item, Priority, RequiredSpaces, cost_of
+from router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
 from router.media.loader import MediaLoader
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
 from workers.shared import contract
-from workers.shared.contract import SPACE_HEADER, PoolName, Vector
+from workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
 
-LONGEST_TIMEOUT_SECONDS = 3600.0
 # Assumed of the served model until a worker has been probed.
-DIMENSIONS, MAX_TOKENS = 2048, 32_768
+DIMENSIONS, MULTIVECTOR_DIMENSIONS, MAX_TOKENS = 2048, 128, 32_768
+# Of a vector and its JSON.
+BYTES_PER_VALUE = 16
+# The inputs of a smaller body are not measured; they count as its bytes.
+SMALL_BODY_BYTES = 64 << 10
 
 Result = TypeVar("Result")
+
+_PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
 # Comma-separated vector spaces, each alone or as pool=space.
 _ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
@@ -30,7 +39,7 @@ SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 
 class Work:
-    """One request for vectors or a ranking. Call `body`, then `load` the planned items, then `vectors`.
+    """One request for vectors or a ranking. Call `read`, then `load` the planned items, then `vectors`.
 
     All steps end by one deadline, which starts here. Raises `Invalid` for wrong headers.
     """
@@ -58,10 +67,20 @@ class Work:
             settings.model_aliases,
         )
 
-    async def body(self) -> bytes:
-        """The request's body, see `Request.body`. Raises `QueueFull` before it is read."""
+    async def read(self, parse: Callable[[bytes], Result]) -> Result:
+        """What `parse` makes of the request's body, see `Request.body`. Raises `QueueFull` before it is read.
+
+        A large body is parsed in a thread. One at a time, since they hold the interpreter for most of it.
+        """
         self._fleet.check_any_room(self._deadline, self._request.key)
-        return await self._request.body(self._settings.max_body_bytes, self._left())
+        body = await self._request.body(self._settings.max_body_bytes, self._left())
+        if len(body) <= LARGE_BYTES:
+            return parse(body)
+        try:
+            async with asyncio.timeout(self._left()):
+                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body)
+        except TimeoutError:
+            raise self._timed_out() from None
 
     async def load(self, items: list[Item]) -> list[Item]:
         """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
@@ -84,6 +103,11 @@ class Work:
         loop = asyncio.get_running_loop()
         clock = self._fleet.clock
         request = self._request
+        memory = request.memory
+        if memory.held > SMALL_BODY_BYTES:
+            memory.resize(content_bytes(items))
+        inputs = memory.held
+        memory.grow(reply_bytes(items, self._fleet.info))
         done: asyncio.Future[None] = loop.create_future()
 
         def finished() -> None:
@@ -115,7 +139,12 @@ class Work:
                 request.allowance.used = job.sent_tokens
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at
-        vectors = job.vectors()
+        try:
+            vectors = job.vectors()
+        finally:
+            job.release()
+        if items[0].wire.multivector:
+            memory.exceed(inputs + sum(len(vector.data) for vector in vectors))
         if request.allowance is not None:
             request.allowance.used = tokens_of(vectors)
         request.reply_headers.append(space_header(job.spaces))
@@ -181,22 +210,58 @@ def seconds_of(headers: Mapping[bytes, bytes], settings: RouterSettings) -> floa
         seconds = float(header)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:
+    longest = settings.max_request_timeout_seconds
+    if not 0 < seconds <= longest:
         raise Invalid.field(
             "header -> x-request-timeout-seconds",
-            f"write a number of seconds over 0 and up to {LONGEST_TIMEOUT_SECONDS:g}",
+            f"write a number of seconds over 0 and up to {longest:g}",
             "timeout",
             header.decode("latin-1"),
         )
     return seconds
 
 
-async def taking_turns(steps: Generator[None, None, Result]) -> Result:
-    """The result of `steps`; other tasks may run between two steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+async def whole(pieces: Iterator[bytes], *, stream: bool = False) -> bytes | deque[bytes] | Iterator[bytes]:
+    """The body of a reply. Other tasks may run between two pieces.
+
+    A body of one piece is that piece. With `stream`, others are made while they are sent.
+    """
+    first = next(pieces)
+    second = next(pieces, None)
+    if second is None:
+        return first
+    if stream:
+        return chain((first, second), pieces)
+    all_pieces = deque((first, second))
+    for piece in pieces:
+        all_pieces.append(piece)
         await asyncio.sleep(0)
+    return all_pieces
+
+
+def content_bytes(items: Sequence[Item]) -> int:
+    """Memory of the inputs, twice: they are copied when they are sent to a worker."""
+    contents: list[Text | Image | Document] = [item.wire.content for item in items]
+    contents += [query.content for query in queries_of(items)]
+    size = 0
+    for content in contents:
+        match content:
+            case Text():
+                size += sys.getsizeof(content.text)
+            case Image():
+                size += len(content.data)
+            case Document():
+                size += sum(map(sys.getsizeof, content.chunks))
+    return 2 * size
+
+
+def reply_bytes(items: Sequence[Item], info: Info | None) -> int:
+    """Memory that the results of `items` will need. All have the same options."""
+    first = items[0].wire
+    if first.multivector:
+        # In float32; the reply is streamed.
+        return cost_of(items) * 4 * ((info and info.multivector_dimensions) or MULTIVECTOR_DIMENSIONS)
+    if items[0].query is not None:
+        return 0
+    rows = len(first.content.chunks) if isinstance(first.content, Document) else len(items)
+    return rows * (first.dimensions or (info.dimensions if info else DIMENSIONS)) * BYTES_PER_VALUE

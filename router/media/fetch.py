@@ -57,7 +57,7 @@ class Fetcher:
         self._resolver = resolver
         self._slots = FairSlots(MAX_FETCHES, MAX_FETCHES_PER_CLIENT)
         # The slots of each client and host. A semaphore exists as long as a fetch holds or awaits it.
-        self.hosts: WeakValueDictionary[tuple[bytes, str], asyncio.Semaphore] = WeakValueDictionary()
+        self.hosts: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
 
     async def __aenter__(self) -> "Fetcher":
         resolver = self._resolver or aiohttp.AsyncResolver(timeout=LOOKUP_SECONDS, tries=LOOKUP_TRIES)
@@ -82,7 +82,7 @@ class Fetcher:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, max_bytes: int, field: str, client: bytes = b"") -> bytes:
+    async def fetch(self, url: str, max_bytes: int, field: str, client: str = "") -> bytes:
         """Fetch `url` for `client`. Raises `MediaUnreachable` or `TooLarge`, which name `field`."""
         try:
             checked = check_url(url, self._networks)

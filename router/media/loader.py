@@ -14,6 +14,7 @@ from router.items import Item
 from router.media.fetch import Fetcher
 from router.media.formats import Media, check_image, check_pdf
 from router.media.pdf import PdfRenderer
+from router.memory import Reservation
 from router.observe.metrics import Metrics
 from router.settings import RouterSettings
 from workers.shared.contract import Image
@@ -53,7 +54,7 @@ class MediaLoader:
         """
         if all(item.media is None for item in items):
             return items
-        task = asyncio.ensure_future(self._load(items, self._client(request)))
+        task = asyncio.ensure_future(self._load(items, request))
         gone = False
 
         def leave() -> None:
@@ -69,19 +70,14 @@ class MediaLoader:
                 raise ClientGone from None
             raise
 
-    def _client(self, request: Request) -> bytes:
-        """The API key that shares are counted for. Without keys all requests are of one client."""
-        words = request.headers.get(b"authorization", b"").split()
-        return words[-1] if words and self._settings.guarded else b""
-
-    async def _load(self, items: Sequence[Item], client: bytes) -> list[Item]:
-        budget = _Budget(self._settings.max_body_bytes)
+    async def _load(self, items: Sequence[Item], request: Request) -> list[Item]:
+        budget = _Budget(self._settings.max_body_bytes, request.memory)
         fields: dict[Media, str] = {}
         for item in items:
             if item.media is not None:
                 fields.setdefault(item.media, item.field)
         tasks = {
-            media: asyncio.ensure_future(self._load_one(media, field, budget, client))
+            media: asyncio.ensure_future(self._load_one(media, field, budget, request.key))
             for media, field in fields.items()
         }
         try:
@@ -99,7 +95,7 @@ class MediaLoader:
                 complete += _completed(item, tasks[item.media].result(), len(complete))
         return complete
 
-    async def _load_one(self, media: Media, field: str, budget: "_Budget", client: bytes) -> list[_Loaded]:
+    async def _load_one(self, media: Media, field: str, budget: "_Budget", client: str) -> list[_Loaded]:
         settings = self._settings
         is_pdf = media.kind == "pdf"
         data = media.source
@@ -131,11 +127,13 @@ class MediaLoader:
 class _Budget:
     """Limit of all bytes fetched for one request: the limit of its own body."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, memory: Reservation) -> None:
+        self._memory = memory
         self._max_bytes = max_bytes
         self._taken = 0
 
     def take(self, size: int, field: str) -> None:
+        self._memory.grow(size)
         self._taken += size
         if self._taken > self._max_bytes:
             raise TooLarge(

@@ -60,7 +60,7 @@ class PdfRenderer:
         self.idle: list[PdfProcess] = []
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def render(self, data: bytes, max_pages: int, field: str, client: bytes = b"") -> list[bytes]:
+    async def render(self, data: bytes, max_pages: int, field: str, client: str = "") -> list[bytes]:
         """Each page as a PNG, in order, for `client`.
 
         Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` if no process can be started.

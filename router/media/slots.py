@@ -15,12 +15,12 @@ class FairSlots:
     def __init__(self, total: int, per_client: int) -> None:
         self._free = total
         self._per_client = per_client
-        self._held: Counter[bytes] = Counter()
+        self._held: Counter[str] = Counter()
         # The client whose turn is next comes first.
-        self._waiting: dict[bytes, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def slot(self, client: bytes) -> AsyncIterator[None]:
+    async def slot(self, client: str) -> AsyncIterator[None]:
         """Hold a slot. Waits for the client's turn."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(turn)
@@ -52,7 +52,7 @@ class FairSlots:
                 self._held[client] += 1
                 turn.set_result(None)
 
-    def _forget(self, client: bytes, turn: "asyncio.Future[None]") -> None:
+    def _forget(self, client: str, turn: "asyncio.Future[None]") -> None:
         self._waiting[client].remove(turn)
         if not self._waiting[client]:
             del self._waiting[client]

@@ -7,6 +7,7 @@ when one ends, which removes its gauges.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from router.items import Priority
+from router.memory import Budget
 from router.observe.metrics import SHARED_FOLDER
 from router.pool.breaker import BreakerState
 from router.pool.fleet import Fleet
 from router.pool.replica import State
+from router.serving.connections import Connections
+from workers.shared import logs
+
+log = logging.getLogger(__name__)
 
 SET_SECONDS = 1.0
 
@@ -31,6 +37,10 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "processes": ((), "Router processes that are added up here."),
     "resident_memory_bytes": ((), "Memory of the router processes; shared pages count for each."),
     "requests_in_flight": ((), "Requests without a reply."),
+    "dropped_log_lines": ((), "Log lines that were dropped because nobody read them."),
+    "connections": ((), "Open connections of clients."),
+    "reserved_memory_bytes": ((), "Memory that requests hold, estimated: bodies, media, items, replies."),
+    "memory_budget_bytes": ((), "Most memory that requests may hold together."),
     "queue_items": (_POOL, "Items waiting."),
     "queue_tokens": (_POOL, "Tokens waiting, estimated."),
     "replica_batches_in_flight": (_REPLICA, "Batches, each in a lane, that a replica has."),
@@ -45,11 +55,17 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def read(fleet: Fleet, requests: int) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def read(
+    fleet: Fleet, budget: Budget, connections: int, requests: int
+) -> Iterator[tuple[str, tuple[str, ...], float]]:
     """Name, label values and value of each gauge at this moment."""
     yield "processes", (), 1
     yield "resident_memory_bytes", (), _resident_bytes()
     yield "requests_in_flight", (), requests
+    yield "dropped_log_lines", (), logs.dropped_lines
+    yield "connections", (), connections
+    yield "reserved_memory_bytes", (), budget.used
+    yield "memory_budget_bytes", (), budget.limit
     for name, pool in fleet.pools.items():
         for priority in Priority:
             items, tokens = pool.queue.depth(priority)
@@ -79,8 +95,10 @@ def make_gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
 class Gauges:
     """The gauges of one application, and the page of all its metrics. Used as an async context."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, budget: Budget, connections: Connections) -> None:
         self.requests = 0
+        self._budget = budget
+        self._connections = connections
         self._fleet = fleet
         self._gauges = make_gauges(fleet.metrics.registry)
         self._folder = os.environ.get(SHARED_FOLDER)
@@ -112,13 +130,20 @@ class Gauges:
         return await asyncio.to_thread(generate_latest, _Current(counted, pools))
 
     def _set(self, requests: int) -> None:
-        for name, labels, value in read(self._fleet, requests):
+        for name, labels, value in read(self._fleet, self._budget, self._connections.number, requests):
             gauge = self._gauges[name]
             (gauge.labels(*labels) if labels else gauge).set(value)
 
     async def _keep_set(self) -> None:
+        failed = False
         while True:
-            self._set(self.requests)
+            try:
+                self._set(self.requests)
+                failed = False
+            except Exception:
+                if not failed:
+                    log.exception("cannot set the gauges; trying again every %g s", SET_SECONDS)
+                failed = True
             await asyncio.sleep(SET_SECONDS)
 
 

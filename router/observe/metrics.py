@@ -34,6 +34,11 @@ class Metrics:
             "Requests that ended in an error, by its code; CLIENT_GONE if the client left.",
             ("reason",),
         )
+        self.closed_connections = self._counter(
+            "closed_connections_total",
+            "Connections that the router closed: too_many, too_many_of_client, too_slow.",
+            ("reason",),
+        )
         self.encode = self._histogram(
             "encode_duration_seconds", "Time to encode a reply.", ("form",), QUICK_SECONDS
         )
@@ -94,6 +99,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """A request ended in an error with code `reason`."""
         self.rejections.labels(reason).inc()
+
+    def closed(self, reason: str) -> None:
+        """A connection was closed because of its limits."""
+        self.closed_connections.labels(reason).inc()
 
     def encoded(self, form: str, seconds: float) -> None:
         """A reply was encoded."""

@@ -8,6 +8,7 @@ CallFailed
 │   ├── SpaceChanged         the worker serves another vector space than at the last probe
 │   └── TokenRefused         the worker answers 401
 ├── Overloaded               the replica has enough work and took nothing of the batch
+│   └── OutOfDescriptors     the router can open no more connections
 ├── Draining                 the replica is stopping and took nothing of the batch
 └── Rejected                 the replica calls the batch invalid; another try cannot help
 """
@@ -22,7 +23,14 @@ from yarl import URL
 
 from router.items import Batch, Item
 from router.pool.replica import Replica
-from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, WorkerReply, was_refused, was_sent
+from router.pool.transport import (
+    TRANSPORT_ERRORS,
+    WorkerClient,
+    WorkerReply,
+    is_out_of_descriptors,
+    was_refused,
+    was_sent,
+)
 from workers.shared import contract
 
 # A reply with all its frames has to end within this time.
@@ -86,6 +94,12 @@ class Overloaded(CallFailed):
         self.seconds = seconds
 
 
+class OutOfDescriptors(Overloaded):
+    """The router can open no more connections. The batch waits, as for a replica that is overloaded."""
+
+    outcome = "out_of_descriptors"
+
+
 class Draining(CallFailed):
     """The replica is stopping and took nothing of the batch."""
 
@@ -107,6 +121,8 @@ async def encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: 
     try:
         await _encode(client, replica, batch, deliver)
     except TRANSPORT_ERRORS as error:
+        if is_out_of_descriptors(error):
+            raise OutOfDescriptors from error
         kind = ConnectionRefused if was_refused(error) else ConnectionLost
         failure = kind(f"{type(error).__name__} {error}".strip())
         failure.perhaps_dead = was_sent(error)

@@ -9,7 +9,7 @@ from yarl import URL
 
 from router.pool.call import TokenRefused
 from router.pool.replica import UP, Replica, State
-from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, was_refused
+from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
 from workers.shared import contract
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ class Prober:
             self._refuse(str(error))
             return
         except (*TRANSPORT_ERRORS, _NotReady) as error:
+            if is_out_of_descriptors(error):
+                return
             self._silences += 1
             known_gone = was_refused(error) or isinstance(error, _NotReady)
             if known_gone or replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:

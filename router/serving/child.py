@@ -19,11 +19,11 @@ def main(arguments: Sequence[str]) -> int:
     hide_memory()
     try:
         settings = read_settings(RouterSettings)
+        set_up_logging(settings)
         server = Server(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
-    set_up_logging(settings)
     server.run([socket.socket(fileno=descriptor) for descriptor in descriptors])
     return 0
 

@@ -64,7 +64,12 @@ class Processes:
             # nohup ignores SIGHUP.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop)
-        with tempfile.TemporaryDirectory(prefix="triptych-router-") as shared:
+        with contextlib.ExitStack() as stack:
+            shared = None
+            try:
+                shared = stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-router-"))
+            except OSError as error:
+                log.error("no temporary folder (%s): the processes share no metrics and no limits", error)
             codes = await asyncio.gather(*(self._keep(shared) for _ in range(self._count)))
         return max(codes)
 
@@ -87,7 +92,7 @@ class Processes:
         for listener in self._sockets:
             listener.close()
 
-    async def _keep(self, shared: str) -> int:
+    async def _keep(self, shared: str | None) -> int:
         """Keep one child running. Returns its exit status when it is not restarted."""
         failed = 0
         while not self._stopping.is_set():
@@ -106,7 +111,8 @@ class Processes:
                     code = await child.wait()
                 self._children.discard(child)
                 folder = os.environ.get(SHARED_FOLDER, shared)
-                mark_process_dead(child.pid, folder)  # type: ignore[no-untyped-call]
+                if folder is not None:
+                    mark_process_dead(child.pid, folder)  # type: ignore[no-untyped-call]
                 what = f"router process {child.pid} ended with code {code}"
                 if self._stopping.is_set():
                     # SIGTERM: it was still starting and had no handler.
@@ -122,7 +128,7 @@ class Processes:
                     await self._stopping.wait()
         return 0
 
-    async def _start(self, shared: str) -> Process:
+    async def _start(self, shared: str | None) -> Process:
         descriptors = [listener.fileno() for listener in self._sockets]
         child = await asyncio.create_subprocess_exec(
             *self._command,
@@ -139,6 +145,8 @@ class Processes:
         return child
 
 
-def _shared(folder: str) -> dict[str, str]:
+def _shared(folder: str | None) -> dict[str, str]:
     """Where the children share metrics and limits; the operator's own settings override these."""
+    if folder is None:
+        return {}
     return {SHARED_FOLDER: folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}

@@ -13,7 +13,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.api.cors import Cors
+from router.errors import Unavailable
 from router.http import Header, Reply, error_body, json_reply, new_id
+from router.memory import RETRY_SECONDS
+from router.serving.connections import Connections
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -26,12 +29,22 @@ TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header]]
 
 USES = {
     "protocol": (
-        *("config", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser"),
+        *(
+            "client",
+            "config",
+            "cycle",
+            "expect_100_continue",
+            "flow",
+            "headers",
+            "loop",
+            "parser",
+            "pipeline",
+        ),
         *("timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
-        *("connection_made", "connection_lost", "data_received"),
+        *("connection_made", "connection_lost", "data_received", "resume_writing"),
         *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
     ),
-    "cycle": ("response_complete",),
+    "cycle": ("response_complete", "response_started"),
     "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
 }
 """Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
@@ -46,27 +59,63 @@ class Protocol(HttpToolsProtocol):
     - An upgrade to another protocol is ignored (RFC 9110, 7.8). Java's HTTP client and `curl --http2` ask for
       `h2c` on each new connection, and uvicorn would take the body for the beginning of that protocol
       (https://github.com/Kludex/uvicorn/issues/2722).
+    - A body that is malformed is refused at once; the application sees a client that disconnects.
+    - The application's `connections` limit the number of connections and close slow ones.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = False
+        self._in_body = False
         self._begins = False
+        self._broken = False
         self._head_bytes = 0
+        self._received = 0
+        self._sends = 0
+        self.address = ""
         self._late: asyncio.TimerHandle | None = None
         self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
         self._turned_away = False
         self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
+        self._connections: Connections | None = getattr(self.config.app, "connections", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head(HEAD_SECONDS)
+        self.address = self.client[0] if self.client else ""
+        if self._connections is None or self._connections.add(self):
+            self._await_head(HEAD_SECONDS)
+        else:
+            error = Unavailable("too many connections", retry_after=RETRY_SECONDS)
+            self._refuse(error.status, error.code, error.detail, error.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
+        if self._connections is not None:
+            self._connections.remove(self)
         super().connection_lost(exc)
 
+    def resume_writing(self) -> None:
+        self._sends += 1
+        super().resume_writing()
+
+    def progress(self) -> tuple[object, int] | None:
+        """See `Connection`."""
+        if unsent := self.transport.get_write_buffer_size():
+            # While writing is paused, the buffer only shrinks.
+            return ("reply", id(self.cycle), self._sends), -unsent
+        if self._in_body and not self.flow.read_paused:
+            return "body", self._received
+        return None
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
+        if self._broken:
+            # Reading goes on only to notice that the client disconnects.
+            return
+        self._received += len(data)
         self._unset_keepalive_if_required()
         self._begins = False
         try:
@@ -96,6 +145,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._in_body = True
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
@@ -113,6 +163,7 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         if self._turned_away:
             self._turned_away = False
         elif not self.parser.should_upgrade():
@@ -150,22 +201,27 @@ class Protocol(HttpToolsProtocol):
         else:
             self.shutdown()
 
-    def _refuse(self, status: int, code: str, detail: str) -> None:
-        """Send an error and close the connection. While a reply is being sent, only close it afterwards."""
+    def _refuse(self, status: int, code: str, detail: str, headers: Sequence[Header] = ()) -> None:
+        """Send an error and close the connection; a request whose body is broken ends.
+
+        While another request is being answered, only close the connection afterwards.
+        """
         if self.transport.is_closing():
             return
-        self.flow.pause_reading()
-        if not self._busy:
-            request_id = new_id()
-            reply = json_reply(status, error_body(status, code, detail, request_id))
-            # Only the headers that have arrived.
-            cors = self._cors.headers(dict(self.headers or ()))
-            self._answer(reply, [(b"x-request-id", request_id), *cors], last=True)
-        else:
+        self._broken = True
+        if self._busy and (not self._in_body or self.pipeline or self.cycle.response_started):
             self.shutdown()
+            return
+        request_id = new_id()
+        reply = json_reply(status, error_body(status, code, detail, request_id))
+        # Only the headers that have arrived.
+        cors = self._cors.headers(dict(self.headers or ()))
+        self._answer(reply, [(b"x-request-id", request_id), *headers, *cors], last=True)
 
     def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
         """Send `reply` with `headers` besides its own, and close the connection after the `last` one."""
+        # Errors are never so large that they come in pieces.
+        assert isinstance(reply.body, bytes)
         lines = [
             b"HTTP/1.1 %d %b" % (reply.status, http.HTTPStatus(reply.status).phrase.encode()),
             b"content-type: %b" % reply.content_type,
@@ -175,4 +231,4 @@ class Protocol(HttpToolsProtocol):
         ]
         self.transport.write(b"\r\n".join([*lines, b"", reply.body]))
         if last:
-            self.shutdown()
+            self.transport.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from router.api.app import App
+from router.observe.shared_files import reserve_shared_files
 from router.serving.listening import copy_of, take_no_more
 from router.serving.protocol import Protocol
 from router.settings import RouterSettings
@@ -38,6 +40,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, settings: RouterSettings) -> None:
+        raise_descriptor_limit()
+        reserve_shared_files()
         self._app = App(settings)
         super().__init__(
             uvicorn.Config(
@@ -93,6 +97,12 @@ class Server(uvicorn.Server):
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
         await super().shutdown(sockets)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_up_logging(settings: RouterSettings) -> None:

@@ -14,7 +14,7 @@ import uvloop
 
 from router.errors import all_errors
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from workers.shared import contract
 
@@ -31,8 +31,12 @@ class Target:
         self.loop = loop
 
     def until_idle(self) -> None:
-        """Wait until nothing waits or is in flight; fails when something was left behind."""
-        asyncio.run_coroutine_threadsafe(self._router.until_idle(), self.loop).result(GUARD_SECONDS)
+        """Wait until nothing waits, is in flight or holds memory; fails when something was left behind."""
+        asyncio.run_coroutine_threadsafe(self._until_idle(), self.loop).result(GUARD_SECONDS)
+
+    async def _until_idle(self) -> None:
+        await self._router.until_idle()
+        await eventually(lambda: self._router.app.budget.used == 0)
 
 
 @contextmanager

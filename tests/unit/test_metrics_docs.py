@@ -34,9 +34,9 @@ def described(metric: Metric, labels: tuple[str, ...]) -> tuple[str, tuple[str, 
 def registered(registry: object) -> Described:
     collectors = registry._collector_to_names  # type: ignore[attr-defined]
     return dict(
-        described(metric, collector._labelnames)
+        described(metric, getattr(collector, "_labelnames", ()))
         for collector in collectors
-        for metric in collector.describe()
+        for metric in getattr(collector, "describe", collector.collect)()
     )
 
 

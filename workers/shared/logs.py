@@ -6,6 +6,8 @@ Imports only the standard library, because the router uses it.
 import json
 import logging
 import os
+import select
+import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -22,6 +24,10 @@ requests: ContextVar[tuple[str, ...]] = ContextVar("requests", default=())
 """The ids of the requests that the current task works for, added to its log lines."""
 
 
+dropped_lines = 0
+"""Lines that this process has dropped, see `Handler`."""
+
+
 def some(ids: Iterable[str]) -> tuple[str, ...]:
     """The first `MOST_REQUESTS` distinct ids, and `...` if there are more."""
     found: dict[str, None] = {}
@@ -35,7 +41,7 @@ def some(ids: Iterable[str]) -> tuple[str, ...]:
 
 def configure(form: LogFormat, level: str, *, processes: bool = False) -> None:
     """Log to stderr from `level` on. With `processes`, plain lines have the process id."""
-    handler = logging.StreamHandler()
+    handler = Handler(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if form == "json" else PlainFormatter(processes=processes))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -52,6 +58,46 @@ def configure_in_engine() -> None:
     """Apply `configure_engine` inside a process of vLLM."""
     if level := os.environ.get(ENGINE_LOGS_JSON):
         configure("json", level)
+
+
+class Handler(logging.Handler):
+    """Writes lines to a file descriptor, and drops those that would have to wait.
+
+    Nobody may be reading the pipe. Once it is full, a write would block the process. When it has room again,
+    a line says how many were dropped.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record`, or count it as dropped."""
+        global dropped_lines
+        if self._dropped:
+            text = f"{self._dropped} log lines were dropped, because nobody read them"
+            about = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
+            if self._write(logging.makeLogRecord(about)):
+                self._dropped = 0
+        if self._dropped or not self._write(record):
+            self._dropped += 1
+            dropped_lines += 1
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        """Whether all of `record` was written."""
+        data = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        try:
+            # A pipe that is ready takes this much without blocking.
+            for at in range(0, len(data), select.PIPE_BUF):
+                if not self._poll.poll(0):
+                    return False
+                os.write(self._descriptor, data[at : at + select.PIPE_BUF])
+        except OSError:
+            return False
+        return True
 
 
 class PlainFormatter(logging.Formatter):

@@ -145,7 +145,8 @@ async def test_bomb_takes_little_memory() -> None:
         try:
             with pytest.raises(TooLarge):
                 await of(pieces, "gzip").body(limit, 20)
-            assert tracemalloc.get_traced_memory()[1] < limit + 4 * OUTPUT_BYTES
+            # A growing buffer has an eighth to spare.
+            assert tracemalloc.get_traced_memory()[1] < limit * 9 // 8 + 4 * OUTPUT_BYTES
         finally:
             tracemalloc.stop()
 

@@ -82,7 +82,7 @@ def test_errors_have_one_shape(kind: type[RouterError]) -> None:
 
 def test_retry_after_is_a_header() -> None:
     headers = dict(error_reply(QueueFull("full", retry_after=3), REQUEST_ID).headers)
-    assert int(headers[b"retry-after"]) in (3, 4)
+    assert int(headers[b"retry-after"]) in range(3, 6)
     assert b"retry-after" not in dict(error_reply(make(Invalid), REQUEST_ID).headers)
 
 

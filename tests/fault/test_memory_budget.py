@@ -1,0 +1,195 @@
+"""Bounded memory, connections and rates: greedy, stalled, silent and broken clients."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+from router.serving import connections
+from tests.fakes.hang_guard import hang_guard
+from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fault.test_slow_clients import LARGE, body_of_the_reply, connected, posted
+
+MIB = 1 << 20
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
+MULTI = {"return_multivector": True}
+LONG = "word " * 4000
+
+
+@pytest.fixture
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.2)
+
+
+async def until_nothing_is_held(router: RunningRouter) -> None:
+    await router.until_idle()
+    await eventually(lambda: router.app.budget.used == 0)
+
+
+async def counted(router: RunningRouter, reason: str) -> bool:
+    page = (await router.client.get("/metrics")).text
+    return f'closed_connections_total{{reason="{reason}"}} 1.0' in page
+
+
+@pytest.mark.parametrize("mode", ["healthy", "error", "rejecting"])
+@pytest.mark.parametrize("wish", [{}, MULTI, {"dimensions": 128}, {"input": 5}])
+async def test_every_reply_releases_its_memory(mode: str, wish: dict[str, object]) -> None:
+    async with one_worker(mode) as (router, _):  # type: ignore[arg-type]
+        await router.post(**{"input": ["a", LONG], **wish})  # type: ignore[arg-type]
+        await until_nothing_is_held(router)
+
+
+async def test_stalled_bodies_are_within_the_budget() -> None:
+    async with one_worker(memory_bytes=4 * MIB) as (router, _), hang_guard():
+        async with connected(router) as (_, one), connected(router) as (_, two):
+            for writer in (one, two):
+                writer.write(HEAD + b"content-length: 4000000\r\n\r\n" + b" " * 2_000_000)
+            await eventually(lambda: router.app.budget.used == 4_000_000)
+            reply = await router.ask(["a" * MIB])
+            assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+            assert int(reply.headers["retry-after"]) > 0
+            assert (await router.ask(["small"])).status_code == 200
+        await until_nothing_is_held(router)
+        assert (await router.ask(["a" * 10_000])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"input": ["a" * 3 * MIB]}, {"input": [LONG] * 40, **MULTI}, {"input": ["a"] * 300}]
+)
+async def test_request_beyond_the_budget_returns_413(body: dict[str, object]) -> None:
+    async with one_worker(memory_bytes=4 * MIB) as (router, worker):
+        reply = await router.post(**body)  # type: ignore[arg-type]
+        assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
+        assert not worker.batches
+        await until_nothing_is_held(router)
+
+
+async def test_waiting_items_and_replies_are_counted() -> None:
+    async with one_worker("held", memory_bytes=4 * MIB, lanes=1) as (router, worker):
+        asked = asyncio.create_task(router.ask(["held"] * 100))
+        await worker.until_batches(1)
+        reply = await router.ask(["second"] * 100)
+        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+        worker.gate.set()
+        assert (await asked).status_code == 200
+        await until_nothing_is_held(router)
+
+
+async def test_large_multivectors_are_streamed() -> None:
+    async with one_worker() as (router, _):
+        large = await router.post(input=[LONG, "small"], **MULTI)
+        assert large.headers["transfer-encoding"] == "chunked"
+        data = large.json()["data"]
+        assert [len(entry["embeddings"]) for entry in data] == [5001, 2]
+        small = await router.post(input=["small"], **MULTI)
+        assert int(small.headers["content-length"]) == len(small.content)
+        assert small.json()["data"][0]["embeddings"] == data[1]["embeddings"]
+        assert small.headers.keys() - {"content-length"} == large.headers.keys() - {"transfer-encoding"}
+        await until_nothing_is_held(router)
+
+
+async def test_http_1_0_gets_a_length() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        body = orjson.dumps({"input": [LONG], "task": "retrieval.query", **MULTI})
+        head = HEAD.replace(b"1.1", b"1.0")
+        writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        [entry] = orjson.loads(await body_of_the_reply(reader))["data"]
+        assert len(entry["embeddings"]) == 5001
+
+
+@asynccontextmanager
+async def reading_nothing(router: RunningRouter, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    """A client whose reply has begun."""
+    async with connected(router) as (reader, writer):
+        writer.write(request)
+        assert await reader.read(1) == b"H"
+        yield reader
+
+
+def multi() -> bytes:
+    body = orjson.dumps({"input": [LONG] * 10, "task": "retrieval.query", **MULTI})
+    return HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.parametrize("request_of", [multi, lambda: posted(LARGE)])
+@pytest.mark.usefixtures("quick_checks")
+async def test_client_that_never_reads_is_closed(request_of: Callable[[], bytes]) -> None:
+    async with one_worker() as (router, _), hang_guard():
+        async with reading_nothing(router, request_of()):
+            await until_nothing_is_held(router)
+            assert await counted(router, "too_slow")
+        assert (await router.ask(["other"])).status_code == 200
+
+
+async def test_leaving_during_a_stream_frees_it() -> None:
+    async with one_worker() as (router, _), hang_guard():
+        async with reading_nothing(router, multi()):
+            assert router.app.budget.used > 0
+        await until_nothing_is_held(router)
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
+@pytest.mark.usefixtures("quick_checks")
+async def test_stalled_body_is_closed(framing: bytes) -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(HEAD + framing + b"\r\n\r\n5\r\n")
+        assert await reader.read() == b""
+        assert await counted(router, "too_slow")
+        await until_nothing_is_held(router)
+
+
+@pytest.mark.usefixtures("quick_checks")
+async def test_waiting_for_a_worker_is_not_slow() -> None:
+    async with one_worker("held") as (router, worker), connected(router) as (reader, writer), hang_guard():
+        writer.write(posted(["a"]))
+        await worker.until_batches(1)
+        async with connected(router) as (stalled, stalled_writer):
+            stalled_writer.write(HEAD + b"content-length: 100\r\n\r\n{")
+            assert await stalled.read() == b""
+        worker.gate.set()
+        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_client"])
+async def test_connection_over_the_limit_gets_503(limit: str) -> None:
+    # The test's client has one.
+    async with one_worker(**{limit: 2}) as (router, _), hang_guard():
+        async with connected(router), connected(router) as (reader, _):
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        await eventually(lambda: router.app.connections.number == 1)
+        async with connected(router) as (reader, writer):
+            writer.write(posted(["a"]))
+            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+
+
+BROKEN = HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nnot a size\r\n"
+
+
+async def until_answered(reader: asyncio.StreamReader) -> None:
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+
+async def until_left(_: asyncio.StreamReader) -> None:
+    """The client leaves without reading."""
+
+
+@pytest.mark.parametrize("then", [until_answered, until_left])
+async def test_broken_chunk_ends_the_request(then: Callable[[asyncio.StreamReader], Awaitable[None]]) -> None:
+    async with one_worker() as (router, worker), hang_guard():
+        async with connected(router) as (reader, writer):
+            writer.write(BROKEN)
+            await then(reader)
+        await until_nothing_is_held(router)
+        assert not worker.batches
+
+
+async def test_leaving_after_garbage_is_noticed() -> None:
+    async with one_worker("held") as (router, worker), hang_guard():
+        async with connected(router) as (_, writer):
+            writer.write(posted(["a"]) + b"garbage\r\n\r\n")
+            await worker.until_batches(1)
+        await worker.until_left(1)
+        await until_nothing_is_held(router)

@@ -1,0 +1,57 @@
+"""A router without free file descriptors blames no worker."""
+
+import errno
+import os
+import resource
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from router.serving.server import raise_descriptor_limit
+from tests.unit.router.apps import Answer, Workers, client_of_app
+
+
+class Exhausted(Workers):
+    """The first calls find no free descriptor."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self._error = error
+        self.left = 3
+
+    @asynccontextmanager
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        if self.left:
+            self.left -= 1
+            raise self._error
+        async with super().post(url, body, headers) as reply:
+            yield reply
+
+
+def connector_error() -> aiohttp.ClientConnectorError:
+    return aiohttp.ClientConnectorError(None, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENFILE, "no file"), connector_error()])
+async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
+    workers = Exhausted(error)
+    async with client_of_app(workers) as client:
+        reply = await client.post("/v1/embeddings", json={"input": "a"})
+        assert (reply.status_code, workers.left) == (200, 0)
+        page = (await client.get("/metrics")).text
+        assert 'outcome="out_of_descriptors",pool="text-matching"} 3.0' in page
+        assert 'replica="matching:1",state="ready"} 1.0' in page
+        assert 'replica="matching:1",state="closed"} 1.0' in page
+
+
+def test_descriptor_limit_is_raised() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,104 @@
+"""A full disk ends no process: metrics and limits are kept in memory, and the log says so."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import httpx
+import prometheus_client.values
+import pytest
+
+from router.access.limits import Memory
+from router.access.limits_file import LimitsFile
+from router.api.app import App
+from router.observe import gauges, shared_files
+from router.observe.metrics import SHARED_FOLDER
+from router.observe.shared_files import FILE_BYTES, reserve_shared_files
+from router.serving.processes import Processes
+from router.settings import RouterSettings
+from tests.fakes.router import eventually
+from tests.unit.router.apps import Workers, client_of_app
+
+WORKERS = [{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_limits_are_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "limits"
+    keys = [{"name": "a", "sha256": "0" * 64}]
+    app = App(RouterSettings(workers=WORKERS, api_keys=keys, limits_file=path))  # type: ignore[arg-type]
+    assert isinstance(app.guard._store, Memory)
+    assert caplog.text.count("ROUTER_LIMITS_FILE") == 1
+
+
+def test_limits_file_is_usable_once_there_is_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"):
+            LimitsFile(tmp_path / "limits")
+    LimitsFile(tmp_path / "limits").close()
+    assert allocated(tmp_path / "limits") >= (tmp_path / "limits").stat().st_size
+
+
+def allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def test_metrics_files_are_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
+    reserve_shared_files()
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3
+    assert all(allocated(path) >= FILE_BYTES for path in files)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_metrics_are_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", None)
+    reserve_shared_files()
+    assert SHARED_FOLDER not in os.environ
+    assert prometheus_client.values.ValueClass is prometheus_client.values.MutexValue
+    assert list(tmp_path.iterdir()) == []
+    assert [record.name for record in caplog.records] == [shared_files.__name__]
+
+
+async def test_processes_start_without_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", fail)
+    assert await Processes(1, [], command=["sh", "-c", "exit 78"]).run() == os.EX_CONFIG
+
+
+async def test_gauges_survive_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
+    monkeypatch.setattr(gauges, "SET_SECONDS", 0.001)
+    reads = 0
+    read = gauges.read
+
+    def flaky(*arguments: object) -> object:
+        nonlocal reads
+        reads += 1
+        if reads < 3:
+            raise OSError(errno.ENOSPC, "full")
+        return read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gauges, "read", flaky)
+    async with client_of_app(Workers()) as client:
+        assert isinstance(client, httpx.AsyncClient)
+        app = client._transport.app  # type: ignore[attr-defined]
+        async with app._gauges:
+            await eventually(lambda: reads > 3)
+            await asyncio.sleep(0)

@@ -1,0 +1,193 @@
+"""Large bodies: read as small ones are, in short steps, and without holding the event loop."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic_core import from_json
+
+from router.api import body as body_module
+from router.api import large_json
+from router.api.body import LARGE_BYTES
+from router.api.large_json import read, read_large
+from router.api.schema import parse_request
+from router.errors import Invalid
+from tests.unit.router.apps import Workers, client_of_app
+
+MIB = 1 << 20
+MOST = 60 * MIB
+MANY = 10_000
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ["\\" * 9, '"' * 9, "漢字" * 9, "\U0001f600" * 9, '\\"' * 9, "long string 0"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@pytest.fixture
+def tiny_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_json, "PIECE_BYTES", 7)
+    monkeypatch.setattr(large_json, "LONG_STRING_BYTES", 5)
+
+
+@given(values, st.booleans())
+@pytest.mark.usefixtures("tiny_pieces")
+def test_large_json_is_read_as_json(value: Any, ascii_only: bool) -> None:
+    found = read_large(json.dumps(value, ensure_ascii=ascii_only).encode(), MANY)
+    assert json.dumps(without_keys(found)) == json.dumps(without_keys(value))
+
+
+def without_keys(value: Any) -> Any:
+    """Long keys, which no field has, are not read."""
+    match value:
+        case list():
+            return [without_keys(part) for part in value]
+        case dict():
+            return [without_keys(part) for part in value.values()]
+    return value
+
+
+@given(st.text(st.sampled_from('\\"ud83dDe00 n{}[]:,a漢'), max_size=40))
+@example('"' + r"\ud83d\ude00" * 5 + '"')
+@example('"' + r"\\ud83d\ude00" * 5 + '"')
+@example('"aaaaaaaaaaaaa\\')
+@pytest.mark.usefixtures("tiny_pieces")
+def test_any_text_is_read_alike_or_refused(data: str) -> None:
+    assert outcome(lambda: read_large(data.encode(), MANY)) == outcome(lambda: read(data.encode()))
+
+
+@given(st.binary(max_size=40))
+@pytest.mark.usefixtures("tiny_pieces")
+def test_any_bytes_are_read_alike_or_refused(data: bytes) -> None:
+    data = b'["' + data
+    assert outcome(lambda: read_large(data, MANY)) == outcome(lambda: read(data))
+
+
+def outcome(parse: Callable[[], Any]) -> Any:
+    try:
+        return without_keys(parse())
+    except ValueError:
+        return "refused"
+
+
+def padded(value: str) -> bytes:
+    return b'{"input": %b, "user": "%b"}' % (value.encode(), b"x" * LARGE_BYTES)
+
+
+@pytest.mark.parametrize(
+    "value", ['"a"', '["a", {"text": "b"}]', "5", '[{"image": 5}]', '[["a"]]', r'"\ud83d"', '{"pdf": 1}', "["]
+)
+def test_size_does_not_change_the_result(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed() -> Any:
+        try:
+            return parse_request(padded(value)).input
+        except Invalid as error:
+            return [(fault["field"], fault["type"]) for fault in error.errors]
+
+    large = parsed()
+    monkeypatch.setattr(body_module, "LARGE_BYTES", MOST)
+    assert large == parsed()
+
+
+@pytest.mark.parametrize(
+    ("filler", "size"),
+    [
+        *((filler, size) for filler in (b'"a",', b"[],", b"1,") for size in (1, 4, 20)),
+        (b" ", 20),
+        (b'"' + b"a" * 300 + b'",', 20),
+    ],
+)
+def test_too_many_values_are_refused(filler: bytes, size: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_request(b'{"input": "a", "x": [%b1]}' % (filler * (size * MIB // len(filler))))
+    assert [error["type"] for error in caught.value.errors] == ["too_long"]
+
+
+def string(unit: bytes) -> bytes:
+    return b'{"input": "%b"}' % (unit * (MOST // len(unit)))
+
+
+def listed(part: bytes, count: int = 500) -> bytes:
+    return b'{"input": [%b]}' % b",".join([part] * count)
+
+
+BODIES: dict[str, Callable[[], bytes]] = {
+    "one text": lambda: string(b"a"),
+    "non-ASCII": lambda: string("漢".encode()),
+    "escapes": lambda: string(rb"\n"),
+    "unicode escapes": lambda: string(rb"\u00e9"),
+    "lone surrogates": lambda: string(rb"\ud800"),
+    "a lone surrogate at the end": lambda: string(b"a")[:-2] + rb'\ud800"}',
+    "escaped quotes": lambda: string(rb"\",\""),
+    "many texts": lambda: listed(b'"%b"' % (b"a" * (MOST // 500))),
+    "wrong items": lambda: listed(b'{"%b": 1}' % (b"k" * (MOST // 500))),
+    "images": lambda: listed(b'{"image": "%b"}' % (b"A" * (10 * MIB)), 6),
+    "images with line breaks": lambda: listed(b'{"image": "%b"}' % (b"AAAA\\n" * (2 * MIB - 9)), 5),
+    "a number": lambda: b'{"input": "a", "x": 0.%b}' % (b"1" * MOST),
+    "spaces": lambda: b'{"input": "a"%b}' % (b" " * MOST),
+    "commas": lambda: b'{"input": [%b]}' % (b"," * MOST),
+    "quotes": lambda: b'{"input": [%b]}' % (b'"",' * (MOST // 3)),
+    "brackets": lambda: b"[" * MOST,
+    "late chunking": lambda: string(b"a b ")[:-1] + b', "late_chunking": true}',
+    "not JSON": lambda: b"\xff" * MOST,
+}
+
+
+class Turns:
+    """The longest turn of the event loop, in CPU time of the process, which other processes do not change."""
+
+    longest = 0.0
+
+    async def count(self) -> None:
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.process_time()
+            self.longest = max(self.longest, now - last)
+            last = now
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[Turns]:
+    turns = Turns()
+    counting = asyncio.create_task(turns.count())
+    await asyncio.sleep(0)
+    yield turns
+    # The last turn counts too.
+    await asyncio.sleep(0)
+    counting.cancel()
+
+
+@pytest.fixture(scope="module")
+def parse_at_once() -> float:
+    """CPU seconds of parsing a text of 60 MiB at once."""
+    data = string(b"a")
+    started = time.process_time()
+    from_json(data)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str, parse_at_once: float) -> None:
+    workers = Workers()
+    workers.dead = {"text-matching"}
+    body = BODIES[kind]()
+    if coding == "gzip":
+        body = gzip.compress(body, 1)
+    async with client_of_app(workers) as client, counted_turns() as turns:
+        reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
+    assert reply.status_code in (400, 413, 422, 503)
+    print(f"{kind}, {coding}: {turns.longest * 1e3:.0f} ms, at once {parse_at_once * 1e3:.0f} ms")
+    assert turns.longest < parse_at_once * 4

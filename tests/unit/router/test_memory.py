@@ -1,0 +1,127 @@
+"""The byte budget, and the limits of connections: decisions without I/O."""
+
+import resource
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.errors import QueueFull, TooLarge
+from router.memory import Budget, Reservation, default_budget
+from router.observe.metrics import Metrics
+from router.serving.connections import GRACE_SECONDS, Connections
+
+steps = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.sampled_from(["resize", "grow", "exceed", "release"]), st.integers(0, 150)
+    )
+)
+
+
+@given(steps)
+def test_budget_is_sum_of_reservations(steps: Sequence[tuple[int, str, int]]) -> None:
+    budget = Budget(100)
+    held = [Reservation(budget) for _ in range(4)]
+    for index, name, size in steps:
+        one = held[index]
+        before, used = one.held, budget.used
+        try:
+            one.release() if name == "release" else getattr(one, name)(size)
+        except (QueueFull, TooLarge) as error:
+            wanted = size + (before if name == "grow" else 0)
+            assert isinstance(error, TooLarge) == (wanted > budget.limit)  # noqa: PT017
+            assert used - before + wanted > budget.limit
+            assert (one.held, budget.used) == (before, used)
+        else:
+            grew = one.held > before
+            assert not grew or name == "exceed" or budget.used <= budget.limit
+        assert budget.used == sum(one.held for one in held)
+    for one in held:
+        one.release()
+    assert budget.used == 0
+
+
+def test_default_budget_is_divided() -> None:
+    assert default_budget(1) >= default_budget(4) >= default_budget(1000) == 256 << 20
+
+
+class Client:
+    """A connection whose client owes `moved` bytes so far."""
+
+    def __init__(self, address: str = "a") -> None:
+        self.address = address
+        self.phase: object = "body"
+        self.moved: int | None = 0
+        self.aborted = False
+
+    def progress(self) -> tuple[object, int] | None:
+        return None if self.moved is None else (self.phase, self.moved)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def connections(most: int = 100, per_client: int = 100, rate: int = 10) -> Connections:
+    return Connections(most, per_client, rate, Metrics())
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=80))
+def test_slow_connection_is_closed(moves: list[int]) -> None:
+    """Closed when no window of 20 seconds, begun after the last enough bytes, moves 200 bytes."""
+    all_open, client = connections(rate=10), Client()
+    all_open.add(client)
+    since = start = total = 0
+    expected = False
+    for second, moved in enumerate([0, *moves]):
+        total += moved
+        client.moved = total
+        if total - start >= 10 * GRACE_SECONDS:
+            since, start = second, total
+        expected = expected or second - since >= GRACE_SECONDS
+        all_open.close_slow(float(second))
+        assert client.aborted == expected
+        if expected:
+            return
+
+
+@pytest.mark.parametrize("change", ["idle", "next request"])
+def test_new_phase_restarts_the_time(change: str) -> None:
+    all_open, client = connections(), Client()
+    all_open.add(client)
+    for second in range(15):
+        all_open.close_slow(float(second))
+    if change == "idle":
+        client.moved = None
+        all_open.close_slow(15.0)
+        client.moved = 0
+    else:
+        client.phase = "reply"
+    for second in range(16, 35):
+        all_open.close_slow(float(second))
+    assert not client.aborted
+    all_open.close_slow(100.0)
+    assert client.aborted
+
+
+def test_connections_are_limited() -> None:
+    all_open = connections(most=3, per_client=2)
+    first, *rest = [Client("a"), Client("a"), Client("b"), Client("b")]
+    assert [all_open.add(client) for client in (first, *rest)] == [True, True, True, False]
+    all_open.remove(rest[-1])
+    all_open.remove(first)
+    # Removed once, also if the connection is lost twice.
+    all_open.remove(first)
+    assert all_open.add(Client("b"))
+    assert not all_open.add(Client("b"))
+
+
+def test_one_client_is_limited() -> None:
+    all_open = connections(per_client=1)
+    assert [all_open.add(Client(address)) for address in "aab"] == [True, False, True]
+
+
+def test_descriptors_limit_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
+    all_open = connections()
+    assert [all_open.add(Client()) for _ in range(10)] == [True] * 9 + [False]
