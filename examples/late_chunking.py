@@ -3,7 +3,8 @@
     python examples/late_chunking.py
 
 In the document, later sentences say "it" and "the city". A plain chunk has lost what they refer to. Late
-chunking reads the document in one pass, so each part knows its context.
+chunking reads the document in one pass, so each part knows what comes before it. The first part is the same
+in both, because the model reads from left to right.
 """
 
 import os
