@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loadtests.histogram import Counts, merged, percentile
 from loadtests.results import Clock, Interval, Run, read
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.process import ROOT
 
 
@@ -73,7 +74,7 @@ class Loadtest:
     async def _read(self, until: str | None) -> None:
         assert self.process.stdout is not None
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(GUARD_SECONDS):
                 while line := (await self.process.stdout.readline()).decode():
                     self._output += line
                     if until is not None and until in line:
