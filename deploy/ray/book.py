@@ -70,7 +70,7 @@ class Book:
         self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
-        """A worker or a router is about to stop: nobody must use the worker or wait for the router."""
+        """A worker or a router is about to stop: forget it."""
         self._members.pop(id, None)
         self._routers.pop(id, None)
 

@@ -46,7 +46,7 @@ class Row(msgspec.Struct, kw_only=True):
     figures: dict[str, list[float]] = {}
 
     def add(self, done: Round) -> None:
-        """Add a round. Latency is that of good replies, from the moment they were due.
+        """Add a round. Latency counts good replies, from the moment they were due.
 
         Replies beside it count as items, because they share the CPU time, and as failures.
         """

@@ -106,7 +106,7 @@ Lengths = Annotated[
 
 
 class Repeats(_Distribution):
-    """Inputs that come again: of `distinct` ones, that of rank r is as frequent as r^-`zipf`."""
+    """Repeated inputs: of `distinct` inputs, the one of rank r has frequency r^-`zipf`."""
 
     distinct: PositiveInt
     zipf: Above0 = 1.0

@@ -17,8 +17,7 @@ MOST_MOMENTS = 240
 
 
 class Point(NamedTuple):
-    """All that was measured under one load, in requests per second or users. `verdict` is that of a
-    search."""
+    """Measurements under one load, in requests per second or users. A search adds its `verdict`."""
 
     label: str
     load: float

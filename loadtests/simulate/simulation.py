@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 class Outcome:
     """Requests that arrived after the warm-up.
 
-    `latency` is that of served requests in seconds, in order of completion. `busy` is the share of the
+    `latency` has the seconds of served requests, in order of completion. `busy` is the share of the
     replicas' time that their engines spent in steps.
     """
 

@@ -73,7 +73,7 @@ class Limits:
 
 
 def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
-    """One item for each input, in order; `priority` overrides that of each.
+    """One item for each input, in order; `priority` replaces the priority of each.
 
     `router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 

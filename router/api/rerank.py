@@ -134,7 +134,7 @@ def plan_rerank(
     items = []
     for index, (field, source, role) in enumerate(sources):
         content, cost, wanted_media, field = plan_content(_source(source), role, field, limits)
-        # What is too long is cut: a ranking of 99 documents is better than none of 100.
+        # Long documents are cut: ranking 99 whole documents and a cut one is better than refusing all.
         wire = contract.Item(content, truncate=True)
         item = Item(pool, wire, min(cost, limits.max_tokens), index, field, media=wanted_media)
         item.priority = priority or Priority.INTERACTIVE

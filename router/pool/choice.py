@@ -30,7 +30,7 @@ NOTHING = Dispatched(None, None, [])
 class Choice:
     """Takes batches for the replicas of one pool out of its queue.
 
-    `last_pace` is that of the replica that last finished a batch: the default for unmeasured ones.
+    `last_pace` is the pace of the replica that last finished a batch, used for unmeasured replicas.
     `spares_until` is when a replica that is spared for a suspect takes other work again.
     """
 

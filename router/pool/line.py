@@ -2,8 +2,8 @@
 
 API keys share by deficit round robin (Shreedhar and Varghese, 1996), counted in tokens. In its turn a key
 sends what its credit pays for. A key without enough credit for its next item gets `QUANTUM` more, and the
-next key has its turn. A key that waits alone is not limited, so without API keys the order is that of
-arrival. Items that come back from a replica go before all others.
+next key has its turn. A key that waits alone is not limited, so without API keys items go in order
+of arrival. Items that come back from a replica go before all others.
 """
 
 from collections import OrderedDict

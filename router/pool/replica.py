@@ -42,7 +42,7 @@ class Replica:
     """One worker at its address; `lanes` is the number of batches that it may have in flight.
 
     `changed` is called after a change of state. `successes` counts batches. `quarantined` is set while it
-    has a suspect item. `version` is that of its label in the discovery document. Times are arguments.
+    has a suspect item. `version` is its label in the discovery document. Times are arguments.
     """
 
     def __init__(self, address: str, pool: contract.PoolName, lanes: int) -> None:

@@ -126,7 +126,7 @@ async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
             raise Refused(f"the server named no vector space when this run started; {job.start_over}")
         return
     if not spaces or not all(spaces.values()):
-        # A pool has no worker now, perhaps that of this run. Embedding a text waits until it has.
+        # A pool has no worker now, perhaps the pool of this run. Embedding a text waits for one.
         await client.embed("a text", task=job.task, priority="bulk")
         spaces = await _spaces(client)
     journal.begin(",".join(f"{pool}={served[0]}" for pool, served in spaces.items() if served) or None)
