@@ -77,7 +77,7 @@ class MediaLoader:
             if item.media is not None:
                 fields.setdefault(item.media, item.field)
         tasks = {
-            media: asyncio.ensure_future(self._load_one(media, field, budget, request.key))
+            media: asyncio.ensure_future(self._load_one(media, field, budget, request))
             for media, field in fields.items()
         }
         try:
@@ -95,7 +95,7 @@ class MediaLoader:
                 complete += _completed(item, tasks[item.media].result(), len(complete))
         return complete
 
-    async def _load_one(self, media: Media, field: str, budget: "_Budget", client: str) -> list[_Loaded]:
+    async def _load_one(self, media: Media, field: str, budget: "_Budget", request: Request) -> list[_Loaded]:
         settings = self._settings
         is_pdf = media.kind == "pdf"
         data = media.source
@@ -104,13 +104,15 @@ class MediaLoader:
                 raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self.fetcher.fetch(data, limit, field, client)
+                data = await self.fetcher.fetch(data, limit, field, request.key)
             budget.take(len(data), field)
         images = [data]
         if is_pdf:
             check_pdf(data, field)
             with self._timed("render"):
-                images = await self._renderer.render(data, settings.max_pdf_pages, field, client)
+                images = await self._renderer.render(
+                    data, settings.max_pdf_pages, field, request.key, request.memory
+                )
         return [_Loaded(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager

@@ -1,6 +1,7 @@
 """Bounded memory, connections and rates: greedy, stalled, silent and broken clients."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from router.serving import connections
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fault.test_slow_clients import LARGE, body_of_the_reply, connected, posted
+from tests.unit.router.test_pdf import coloured_pdf
 
 MIB = 1 << 20
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
@@ -62,6 +64,15 @@ async def test_stalled_bodies_are_within_the_budget() -> None:
 async def test_request_beyond_the_budget_returns_413(body: dict[str, object]) -> None:
     async with one_worker(memory_bytes=4 * MIB) as (router, worker):
         reply = await router.post(**body)  # type: ignore[arg-type]
+        assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
+        assert not worker.batches
+        await until_nothing_is_held(router)
+
+
+async def test_pages_of_a_small_pdf_are_counted() -> None:
+    async with one_worker(memory_bytes=MIB) as (router, worker):
+        pdf = base64.b64encode(coloured_pdf(100)).decode()
+        reply = await router.post(input={"pdf": pdf}, dimensions=128)
         assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
         assert not worker.batches
         await until_nothing_is_held(router)
