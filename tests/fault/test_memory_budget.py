@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
+from router.items import Item, Job
 from router.serving import connections
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
@@ -42,6 +44,25 @@ async def test_every_reply_releases_its_memory(mode: str, wish: dict[str, object
     async with one_worker(mode) as (router, _):  # type: ignore[arg-type]
         await router.post(**{"input": ["a", LONG], **wish})  # type: ignore[arg-type]
         await until_nothing_is_held(router)
+
+
+def items_in_memory() -> int:
+    return sum(isinstance(each, Item | Job) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("space", ["0" * 16, "other"])
+async def test_items_are_freed_at_once(space: str) -> None:
+    """Reference cycles would keep them until the next garbage collection."""
+    async with one_worker() as (router, _):
+        gc.collect()
+        gc.disable()
+        try:
+            before = items_in_memory()
+            await router.post({"x-require-vector-space": space}, input=["a", LONG])
+            await until_nothing_is_held(router)
+            assert items_in_memory() == before
+        finally:
+            gc.enable()
 
 
 async def test_stalled_bodies_are_within_the_budget() -> None:
