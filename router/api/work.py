@@ -54,31 +54,21 @@ class Work:
         self._media = media
         self._settings = settings
 
-    @property
-    def limits(self) -> Limits:
-        """What the request must stay within."""
-        info, settings = self._fleet.info, self._settings
-        return Limits(
-            settings.max_items,
-            settings.max_image_bytes,
-            settings.max_pdf_bytes,
-            info.dimensions if info else DIMENSIONS,
-            info.max_tokens if info else MAX_TOKENS,
-            settings.model_aliases,
-        )
+    async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
+        """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
 
-    async def read(self, parse: Callable[[bytes], Result]) -> Result:
-        """What `parse` makes of the request's body, see `Request.body`. Raises `QueueFull` before it is read.
-
-        A large body is parsed in a thread. One at a time, since they hold the interpreter for most of it.
+        Raises `QueueFull` before the body is read. A large body is parsed in a thread. One at a time, since
+        they hold the interpreter for most of it.
         """
         self._fleet.check_any_room(self._deadline, self._request.key)
         body = await self._request.body(self._settings.max_body_bytes, self._left())
+        # Read here, since the fleet belongs to the event loop.
+        limits = self._limits()
         if len(body) <= LARGE_BYTES:
-            return parse(body)
+            return parse(body, limits)
         try:
             async with asyncio.timeout(self._left()):
-                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body)
+                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
         except TimeoutError:
             raise self._timed_out() from None
 
@@ -149,6 +139,17 @@ class Work:
             request.allowance.used = tokens_of(vectors)
         request.reply_headers.append(space_header(job.spaces))
         return vectors
+
+    def _limits(self) -> Limits:
+        info, settings = self._fleet.info, self._settings
+        return Limits(
+            settings.max_items,
+            settings.max_image_bytes,
+            settings.max_pdf_bytes,
+            info.dimensions if info else DIMENSIONS,
+            info.max_tokens if info else MAX_TOKENS,
+            settings.model_aliases,
+        )
 
     def _timed_out(self) -> TimedOut:
         return TimedOut(f"not done within {self._seconds:g} seconds")
