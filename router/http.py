@@ -95,6 +95,11 @@ class Request:
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1").strip()
 
+    @property
+    def takes_stream(self) -> bool:
+        """Whether its reply may have no length. HTTP/1.0 has no chunks."""
+        return self.http_version != "1.0"
+
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
 

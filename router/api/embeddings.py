@@ -51,7 +51,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         return Reply(200, reply, NPY.encode(), tuple(headers))
     pieces = embeddings_body(vectors, form.type, form.multivector)
     pieces = _timed(pieces, partial(fleet.metrics.encoded, form.type))
-    body = await whole(pieces, stream=form.multivector and request.http_version != "1.0")
+    body = await whole(pieces, stream=form.multivector and request.takes_stream)
     return Reply(200, body, headers=tuple(headers))
 
 

@@ -132,6 +132,18 @@ async def test_http_1_0_gets_a_length() -> None:
         assert len(entry["embeddings"]) == 5001
 
 
+async def test_http_1_0_counts_the_whole_reply() -> None:
+    async with one_worker(memory_bytes=4 * MIB) as (router, worker), hang_guard():
+        assert (await router.post(input=[LONG], **MULTI)).status_code == 200
+        async with connected(router) as (reader, writer):
+            body = orjson.dumps({"input": [LONG], "task": "retrieval.query", **MULTI})
+            head = HEAD.replace(b"1.1", b"1.0")
+            writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            assert b" 413 " in await reader.readline()
+        assert len(worker.batches) == 1
+        await until_nothing_is_held(router)
+
+
 @asynccontextmanager
 async def reading_nothing(router: RunningRouter, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
     """A client whose reply has begun."""
