@@ -19,11 +19,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from router.errors import MediaUnreachable, TooLarge
+from router.errors import MediaUnreachable, TooLarge, Unavailable
 from router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
 from router.media.response_guard import guard_responses
 from router.media.slots import FairSlots
 from router.memory import Reservation
+from router.pool.dispatcher import RETRY_AFTER
+from router.pool.transport import is_out_of_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,8 @@ class Fetcher:
     ) -> bytes:
         """Fetch `url` for `client`; `memory` grows as its bytes arrive.
 
-        Raises `MediaUnreachable` or `TooLarge`, which name `field`, and what `Reservation.grow` raises.
+        Raises `MediaUnreachable` or `TooLarge`, which name `field`; `Unavailable` without a free descriptor;
+        and what `Reservation.grow` raises.
         """
         try:
             checked = check_url(url, self._networks)
@@ -103,6 +106,8 @@ class Fetcher:
         except (Refused, _Failed) as error:
             reason = str(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if is_out_of_descriptors(error):
+                raise Unavailable("no file descriptor is free to fetch it", retry_after=RETRY_AFTER) from None
             log.info("fetching media failed: %r", error)
             reason = _reason(error)
         raise MediaUnreachable(f"{field}: cannot be fetched: {reason}") from None
