@@ -19,7 +19,7 @@
     │   └── Invalid              fields break the schema; each one is named
     ├── NotFound                 no such path
     ├── MethodNotAllowed         the path takes other methods
-    ├── QueueFull                the pool's queue has no room for the request
+    ├── QueueFull                no room for the request in the pool's queue or in memory
     ├── Unavailable              no replica of the pool can take the work now
     ├── TimedOut                 the request's deadline has passed
     └── Internal                 the router or a replica failed, and retries did not help
@@ -226,7 +226,7 @@ class MethodNotAllowed(RouterError):
 
 
 class QueueFull(RouterError):
-    """The pool's queue has no room for the whole request."""
+    """There is no room for the whole request in the pool's queue, or in the router's memory."""
 
     status = 429
     code = "QUEUE_FULL"

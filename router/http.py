@@ -29,6 +29,9 @@ Header = tuple[bytes, bytes]
 # A client that is still sending does not read its 413. So up to this much is read and discarded first.
 DISCARD_BYTES = 64 << 20
 
+# Servers hold this much of a reply without waiting for the client.
+UNSENT_BYTES = 64 << 10
+
 _REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
 
 
@@ -91,6 +94,11 @@ class Request:
         """The value of a header, None if it was not sent."""
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1").strip()
+
+    @property
+    def takes_stream(self) -> bool:
+        """Whether its reply may have no length. HTTP/1.0 has no chunks."""
+        return self.http_version != "1.0"
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
@@ -198,7 +206,7 @@ def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[s
 
 
 async def send_reply(send: Send, request: Request, reply: Reply, headers: list[Header]) -> None:
-    """Send `reply` to `request`, with `headers` besides its own.
+    """Send `reply` to `request`, with `headers` besides its own. Ends when the client has read nearly all.
 
     Raises `ClientGone` when the client disconnects before a body in pieces is sent.
     """
@@ -217,6 +225,10 @@ async def send_reply(send: Send, request: Request, reply: Reply, headers: list[H
     )
     if not isinstance(body, bytes):
         await _send_pieces(send, request, body)
+        body = b""
+    elif len(body) > UNSENT_BYTES:
+        # The last message waits until this one is sent.
+        await send({"type": "http.response.body", "body": body, "more_body": True})
         body = b""
     await send({"type": "http.response.body", "body": body})
 

@@ -283,7 +283,7 @@ class Job:
         return cost_of([item for item in self.items if item.was_sent])
 
     def release(self) -> None:
-        """Drop the items and results of a closed job.
+        """Drop the items and results of a job that is closed or was not admitted.
 
         Each item refers to its job, so they would stay in memory until the next garbage collection.
         """

@@ -1,10 +1,15 @@
-"""A budget of bytes for everything that the requests of one process hold: bodies, media, items, replies."""
+"""A budget of bytes for everything that the requests of one process hold: bodies, media, items, replies.
+
+API keys share it as they share the room of a queue.
+"""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from router.errors import QueueFull, TooLarge
+from router.pool.room import Room
 
 RETRY_SECONDS = 1
 # Of the memory of the machine or container; copies, the event loop and the allocator need the rest.
@@ -13,23 +18,29 @@ LEAST_BYTES = 256 << 20
 
 
 class Budget:
-    """At most `limit` bytes, in the reservations of all requests together."""
+    """At most `limit` bytes, in the reservations of all requests together, and of each API key."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("by_key", "limit", "room", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.room = Room(limit)
+        self.by_key: Counter[str] = Counter()
 
 
 class Reservation:
-    """The bytes that one request holds. It grows and shrinks with the request, and ends with `release`."""
+    """The bytes that one request holds. It grows and shrinks with the request, and ends with `release`.
 
-    __slots__ = ("_budget", "held")
+    `key` is the name of its API key, empty without keys. It is set before the first byte is held.
+    """
+
+    __slots__ = ("_budget", "held", "key")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.held = 0
+        self.key = ""
 
     def resize(self, size: int) -> None:
         """Hold `size` bytes.
@@ -38,20 +49,27 @@ class Reservation:
         it. Then the reservation is unchanged.
         """
         budget = self._budget
-        used = budget.used + size - self.held
-        if used > budget.limit and size > self.held:
+        others = budget.used - self.held
+        if size > self.held:
             if size > budget.limit:
                 raise TooLarge(
                     f"the request and its reply need about {size} bytes of memory, and the router has "
                     f"{budget.limit}; send fewer or smaller inputs per request"
                 )
-            raise QueueFull(
-                f"the requests in progress hold {budget.used} of {budget.limit} bytes of memory; "
-                "try again later",
-                retry_after=RETRY_SECONDS,
-            )
-        budget.used = used
-        self.held = size
+            if others + size > budget.limit:
+                raise QueueFull(
+                    f"the requests in progress hold {budget.used} of {budget.limit} bytes of memory; "
+                    "try again later",
+                    retry_after=RETRY_SECONDS,
+                )
+            own = budget.by_key[self.key] - self.held
+            # A request alone may have all.
+            if self.key and others and not budget.room.has_share(own, size, others):
+                raise QueueFull(
+                    "the API key has its share of the router's memory; try again later",
+                    retry_after=RETRY_SECONDS,
+                )
+        self.exceed(size)
 
     def grow(self, size: int) -> None:
         """Hold `size` bytes more, see `resize`."""
@@ -59,13 +77,16 @@ class Reservation:
 
     def exceed(self, size: int) -> None:
         """Hold `size` bytes that exist already, even beyond the budget."""
-        self._budget.used += size - self.held
+        budget = self._budget
+        budget.used += size - self.held
+        budget.by_key[self.key] += size - self.held
+        if not budget.by_key[self.key]:
+            del budget.by_key[self.key]
         self.held = size
 
     def release(self) -> None:
         """Hold nothing."""
-        self._budget.used -= self.held
-        self.held = 0
+        self.exceed(0)
 
 
 def default_budget(processes: int) -> int:

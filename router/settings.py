@@ -48,8 +48,8 @@ class RouterSettings(StrictSettings):
     worker_token: Token | None = Field(None, description="The workers' WORKER_TOKEN.")
     api_keys: Keys = Field(
         (),
-        description="API keys; every request except /health and /live must send one. Only their "
-        'hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
+        description="API keys; every request must send one, except /health, /live and the page at /. Only "
+        'their hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
         '"tokens_per_minute": 1000000}], as `python -m router.access.keys alice` prints them; the limits are '
         "optional, and a hash alone is accepted.",
     )

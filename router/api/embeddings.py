@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from router.api.accept import prefers
-from router.api.plan import plan
+from router.api.plan import Limits, plan
 from router.api.reply_bodies import embeddings_body, npy_body
 from router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
 from router.api.work import Work, tokens_of, whole
@@ -34,9 +34,9 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
 
-    def parse(body: bytes) -> tuple[_Form, list[Item]]:
+    def parse(body: bytes, limits: Limits) -> tuple[_Form, list[Item]]:
         wanted = parse_request(body, settings.model_aliases, settings.max_items)
-        return _form(request, wanted), plan(wanted, work.limits, work.priority)
+        return _form(request, wanted), plan(wanted, limits, work.priority)
 
     form, items = await work.read(parse)
     vectors = await work.vectors(await work.load(items))
@@ -51,7 +51,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         return Reply(200, reply, NPY.encode(), tuple(headers))
     pieces = embeddings_body(vectors, form.type, form.multivector)
     pieces = _timed(pieces, partial(fleet.metrics.encoded, form.type))
-    body = await whole(pieces, stream=form.multivector and request.http_version != "1.0")
+    body = await whole(pieces, stream=form.multivector and request.takes_stream)
     return Reply(200, body, headers=tuple(headers))
 
 

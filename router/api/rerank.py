@@ -95,9 +95,8 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
     work = Work(request, fleet, media, settings)
     pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
 
-    def parse(body: bytes) -> tuple[RerankRequest, list[Item]]:
+    def parse(body: bytes, limits: Limits) -> tuple[RerankRequest, list[Item]]:
         wanted = parse_rerank(body, settings.max_items)
-        limits = work.limits
         if pool == LATE_INTERACTION_POOL:
             task_of_model(wanted.model, limits.aliases)
         return wanted, plan_rerank(wanted, limits, pool, work.priority)

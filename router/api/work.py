@@ -24,8 +24,8 @@ from workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolNam
 
 # Assumed of the served model until a worker has been probed.
 DIMENSIONS, MULTIVECTOR_DIMENSIONS, MAX_TOKENS = 2048, 128, 32_768
-# Of a vector and its JSON.
-BYTES_PER_VALUE = 16
+# Of a vector in float32, and with its JSON.
+VECTOR_BYTES, REPLY_BYTES = 4, 16
 # The inputs of a smaller body are not measured; they count as its bytes.
 SMALL_BODY_BYTES = 64 << 10
 
@@ -54,31 +54,21 @@ class Work:
         self._media = media
         self._settings = settings
 
-    @property
-    def limits(self) -> Limits:
-        """What the request must stay within."""
-        info, settings = self._fleet.info, self._settings
-        return Limits(
-            settings.max_items,
-            settings.max_image_bytes,
-            settings.max_pdf_bytes,
-            info.dimensions if info else DIMENSIONS,
-            info.max_tokens if info else MAX_TOKENS,
-            settings.model_aliases,
-        )
+    async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
+        """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
 
-    async def read(self, parse: Callable[[bytes], Result]) -> Result:
-        """What `parse` makes of the request's body, see `Request.body`. Raises `QueueFull` before it is read.
-
-        A large body is parsed in a thread. One at a time, since they hold the interpreter for most of it.
+        Raises `QueueFull` before the body is read. A large body is parsed in a thread. One at a time, since
+        they hold the interpreter for most of it.
         """
         self._fleet.check_any_room(self._deadline, self._request.key)
         body = await self._request.body(self._settings.max_body_bytes, self._left())
+        # Read here, since the fleet belongs to the event loop.
+        limits = self._limits()
         if len(body) <= LARGE_BYTES:
-            return parse(body)
+            return parse(body, limits)
         try:
             async with asyncio.timeout(self._left()):
-                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body)
+                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
         except TimeoutError:
             raise self._timed_out() from None
 
@@ -107,7 +97,7 @@ class Work:
         if memory.held > SMALL_BODY_BYTES:
             memory.resize(content_bytes(items))
         inputs = memory.held
-        memory.grow(reply_bytes(items, self._fleet.info))
+        memory.grow(reply_bytes(items, self._fleet.info, stream=request.takes_stream))
         done: asyncio.Future[None] = loop.create_future()
 
         def finished() -> None:
@@ -144,11 +134,23 @@ class Work:
         finally:
             job.release()
         if items[0].wire.multivector:
-            memory.exceed(inputs + sum(len(vector.data) for vector in vectors))
+            values = sum(len(vector.data) for vector in vectors) // VECTOR_BYTES
+            memory.exceed(inputs + values * (VECTOR_BYTES if request.takes_stream else REPLY_BYTES))
         if request.allowance is not None:
             request.allowance.used = tokens_of(vectors)
         request.reply_headers.append(space_header(job.spaces))
         return vectors
+
+    def _limits(self) -> Limits:
+        info, settings = self._fleet.info, self._settings
+        return Limits(
+            settings.max_items,
+            settings.max_image_bytes,
+            settings.max_pdf_bytes,
+            info.dimensions if info else DIMENSIONS,
+            info.max_tokens if info else MAX_TOKENS,
+            settings.model_aliases,
+        )
 
     def _timed_out(self) -> TimedOut:
         return TimedOut(f"not done within {self._seconds:g} seconds")
@@ -255,13 +257,16 @@ def content_bytes(items: Sequence[Item]) -> int:
     return 2 * size
 
 
-def reply_bytes(items: Sequence[Item], info: Info | None) -> int:
-    """Memory that the results of `items` will need. All have the same options."""
+def reply_bytes(items: Sequence[Item], info: Info | None, *, stream: bool) -> int:
+    """Memory that the results of `items` will need. All have the same options.
+
+    With `stream`, multi-vectors become JSON while they are sent.
+    """
     first = items[0].wire
     if first.multivector:
-        # In float32; the reply is streamed.
-        return cost_of(items) * 4 * ((info and info.multivector_dimensions) or MULTIVECTOR_DIMENSIONS)
+        values = cost_of(items) * ((info and info.multivector_dimensions) or MULTIVECTOR_DIMENSIONS)
+        return values * (VECTOR_BYTES if stream else REPLY_BYTES)
     if items[0].query is not None:
         return 0
     rows = len(first.content.chunks) if isinstance(first.content, Document) else len(items)
-    return rows * (first.dimensions or (info.dimensions if info else DIMENSIONS)) * BYTES_PER_VALUE
+    return rows * (first.dimensions or (info.dimensions if info else DIMENSIONS)) * REPLY_BYTES

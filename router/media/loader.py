@@ -14,7 +14,6 @@ from router.items import Item
 from router.media.fetch import Fetcher
 from router.media.formats import Media, check_image, check_pdf
 from router.media.pdf import PdfRenderer
-from router.memory import Reservation
 from router.observe.metrics import Metrics
 from router.settings import RouterSettings
 from workers.shared.contract import Image
@@ -71,13 +70,13 @@ class MediaLoader:
             raise
 
     async def _load(self, items: Sequence[Item], request: Request) -> list[Item]:
-        budget = _Budget(self._settings.max_body_bytes, request.memory)
+        fetched = _Fetched(self._settings.max_body_bytes)
         fields: dict[Media, str] = {}
         for item in items:
             if item.media is not None:
                 fields.setdefault(item.media, item.field)
         tasks = {
-            media: asyncio.ensure_future(self._load_one(media, field, budget, request.key))
+            media: asyncio.ensure_future(self._load_one(media, field, fetched, request))
             for media, field in fields.items()
         }
         try:
@@ -95,7 +94,9 @@ class MediaLoader:
                 complete += _completed(item, tasks[item.media].result(), len(complete))
         return complete
 
-    async def _load_one(self, media: Media, field: str, budget: "_Budget", client: str) -> list[_Loaded]:
+    async def _load_one(
+        self, media: Media, field: str, fetched: "_Fetched", request: Request
+    ) -> list[_Loaded]:
         settings = self._settings
         is_pdf = media.kind == "pdf"
         data = media.source
@@ -104,13 +105,15 @@ class MediaLoader:
                 raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self.fetcher.fetch(data, limit, field, client)
-            budget.take(len(data), field)
+                data = await self.fetcher.fetch(data, limit, field, request.key, request.memory)
+            fetched.add(len(data), field)
         images = [data]
         if is_pdf:
             check_pdf(data, field)
             with self._timed("render"):
-                images = await self._renderer.render(data, settings.max_pdf_pages, field, client)
+                images = await self._renderer.render(
+                    data, settings.max_pdf_pages, field, request.key, request.memory
+                )
         return [_Loaded(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager
@@ -124,18 +127,16 @@ class MediaLoader:
             self._metrics.loaded(step, outcome, time.perf_counter() - started)
 
 
-class _Budget:
-    """Limit of all bytes fetched for one request: the limit of its own body."""
+class _Fetched:
+    """Bytes fetched for one request; at most as many as its own body may have."""
 
-    def __init__(self, max_bytes: int, memory: Reservation) -> None:
-        self._memory = memory
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._taken = 0
+        self._bytes = 0
 
-    def take(self, size: int, field: str) -> None:
-        self._memory.grow(size)
-        self._taken += size
-        if self._taken > self._max_bytes:
+    def add(self, size: int, field: str) -> None:
+        self._bytes += size
+        if self._bytes > self._max_bytes:
             raise TooLarge(
                 f"{field}: the files fetched for the request have more than {self._max_bytes} bytes"
             )

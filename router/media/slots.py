@@ -42,8 +42,9 @@ class FairSlots:
         for client in list(self._waiting):
             if not self._free:
                 return
-            if self._held[client] < self._per_client:
-                turn = self._waiting[client][0]
+            # A waiter that is cancelled is forgotten only when its task runs.
+            turn = next((turn for turn in self._waiting[client] if not turn.cancelled()), None)
+            if turn is not None and self._held[client] < self._per_client:
                 self._forget(client, turn)
                 # The client goes to the end of the line.
                 if client in self._waiting:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from router.errors import QueueFull, Unavailable
+from router.errors import QueueFull, RouterError, Unavailable
 from router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
 from router.observe.metrics import Metrics
 from router.observe.tracing import Tracing
@@ -231,8 +231,12 @@ class Fleet:
             finished()
 
         job = Job(items, self.clock(), deadline, close, request_id, span, required, key)
-        for pool, part in parts.items():
-            pool.check_room(part, deadline, job.required_of(pool.name))
+        try:
+            for pool, part in parts.items():
+                pool.check_room(part, deadline, job.required_of(pool.name))
+        except RouterError:
+            job.release()
+            raise
         for pool, part in parts.items():
             pool.admit(part)
         return job

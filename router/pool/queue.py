@@ -134,10 +134,8 @@ class PoolQueue:
     def _has_share(self, key: str, priority: Priority, items: int, tokens: int) -> bool:
         """Whether `key` may add `items` with `tokens` to what it has of a priority."""
         own, own_tokens = self._lines[priority].depth(key)
-        if own + items <= self._room_items.little and own_tokens + tokens <= self._room_tokens.little:
-            return True
-        by_items = self._room_items.is_free_for(own, items, self.items)
-        return by_items and self._room_tokens.is_free_for(own_tokens, tokens, self.tokens)
+        by_items = self._room_items.has_share(own, items, self.items)
+        return by_items and self._room_tokens.has_share(own_tokens, tokens, self.tokens)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""

@@ -1,8 +1,8 @@
-"""How API keys share the room of a queue (pure).
+"""How API keys share a room: of a queue, or in the memory of a process (pure).
 
 They share by dynamic thresholds (Choudhury and Hahne, 1998): a key may add work while it has less than
 `THRESHOLD` times the free room. So all keys that ask for more get equal parts, and some room stays free for
-the next one. A part of the room is kept for keys with little in the queue, however full the rest is.
+the next one. A part of the room is kept for keys with little in it, however full the rest is.
 """
 
 # Alone, a key gets two thirds of the shared room; each of three keys gets two sevenths.
@@ -12,16 +12,16 @@ KEPT, LITTLE = 1 / 8, 1 / 256
 
 
 class Room:
-    """Most items, or most tokens, that may wait."""
+    """Most items or tokens that may wait, or most bytes that may be held."""
 
-    __slots__ = ("_shared", "little", "most")
+    __slots__ = ("_little", "_shared", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.little = max(1.0, LITTLE * most)
+        self._little = max(1.0, LITTLE * most)
         self._shared = (1 - KEPT) * most
 
-    def is_free_for(self, own: int, asked: int, waiting: int) -> bool:
-        """Whether a key that has `own` of all that is `waiting` may add `asked` to its share."""
-        free = self._shared - waiting
-        return asked <= free and own < THRESHOLD * free
+    def has_share(self, own: int, asked: int, taken: int) -> bool:
+        """Whether a key that has `own` of all that is `taken` may add `asked`."""
+        free = self._shared - taken
+        return own + asked <= self._little or (asked <= free and own < THRESHOLD * free)

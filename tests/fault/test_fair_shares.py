@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fault.test_slow_clients import connected
 
 FLOODS = 30
 QUERIES = 25
@@ -106,3 +108,17 @@ async def test_request_that_never_ran_pays_no_tokens() -> None:
         worker.gate.set()
         assert (await first).status_code == 200
         await router.until_idle()
+
+
+async def test_stalled_bodies_leave_memory_to_another_key() -> None:
+    keys = [key("greedy"), key("modest")]
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer greedy\r\n"
+    async with one_worker(api_keys=keys, memory_bytes=4 << 20) as (router, _), AsyncExitStack() as stack:
+        for _ in range(10):
+            _, writer = await stack.enter_async_context(connected(router))
+            writer.write(head + b"content-length: 500000\r\n\r\n" + b" " * 400_000)
+        await eventually(lambda: router.app.budget.used > 2_000_000)
+        refused = await router.post(of("greedy"), input=["a" * 500_000])
+        assert (refused.status_code, refused.json()["code"]) == (429, "QUEUE_FULL")
+        reply = await router.ask(["a" * 300_000], headers=of("modest"), truncate=True)
+        assert reply.status_code == 200

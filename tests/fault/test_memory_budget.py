@@ -1,16 +1,20 @@
 """Bounded memory, connections and rates: greedy, stalled, silent and broken clients."""
 
 import asyncio
+import base64
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
+from router.items import Item, Job
 from router.serving import connections
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fault.test_slow_clients import LARGE, body_of_the_reply, connected, posted
+from tests.unit.router.test_pdf import coloured_pdf
 
 MIB = 1 << 20
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
@@ -42,6 +46,25 @@ async def test_every_reply_releases_its_memory(mode: str, wish: dict[str, object
         await until_nothing_is_held(router)
 
 
+def items_in_memory() -> int:
+    return sum(isinstance(each, Item | Job) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("space", ["0" * 16, "other"])
+async def test_items_are_freed_at_once(space: str) -> None:
+    """Reference cycles would keep them until the next garbage collection."""
+    async with one_worker() as (router, _):
+        gc.collect()
+        gc.disable()
+        try:
+            before = items_in_memory()
+            await router.post({"x-require-vector-space": space}, input=["a", LONG])
+            await until_nothing_is_held(router)
+            assert items_in_memory() == before
+        finally:
+            gc.enable()
+
+
 async def test_stalled_bodies_are_within_the_budget() -> None:
     async with one_worker(memory_bytes=4 * MIB) as (router, _), hang_guard():
         async with connected(router) as (_, one), connected(router) as (_, two):
@@ -62,6 +85,15 @@ async def test_stalled_bodies_are_within_the_budget() -> None:
 async def test_request_beyond_the_budget_returns_413(body: dict[str, object]) -> None:
     async with one_worker(memory_bytes=4 * MIB) as (router, worker):
         reply = await router.post(**body)  # type: ignore[arg-type]
+        assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
+        assert not worker.batches
+        await until_nothing_is_held(router)
+
+
+async def test_pages_of_a_small_pdf_are_counted() -> None:
+    async with one_worker(memory_bytes=MIB) as (router, worker):
+        pdf = base64.b64encode(coloured_pdf(100)).decode()
+        reply = await router.post(input={"pdf": pdf}, dimensions=128)
         assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
         assert not worker.batches
         await until_nothing_is_held(router)
@@ -98,6 +130,18 @@ async def test_http_1_0_gets_a_length() -> None:
         writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
         [entry] = orjson.loads(await body_of_the_reply(reader))["data"]
         assert len(entry["embeddings"]) == 5001
+
+
+async def test_http_1_0_counts_the_whole_reply() -> None:
+    async with one_worker(memory_bytes=4 * MIB) as (router, worker), hang_guard():
+        assert (await router.post(input=[LONG], **MULTI)).status_code == 200
+        async with connected(router) as (reader, writer):
+            body = orjson.dumps({"input": [LONG], "task": "retrieval.query", **MULTI})
+            head = HEAD.replace(b"1.1", b"1.0")
+            writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            assert b" 413 " in await reader.readline()
+        assert len(worker.batches) == 1
+        await until_nothing_is_held(router)
 
 
 @asynccontextmanager

@@ -56,6 +56,14 @@ def test_closed_pipe_drops_lines() -> None:
     assert logs.dropped_lines == before + 1
 
 
+def test_wrong_log_call_raises_nothing(pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logger_to(pipe[1], logs.PlainFormatter())
+    logger.warning("%d", "not a number")
+    assert "not a number" in capsys.readouterr().err
+    logger.warning("after")
+    assert os.read(pipe[0], 1 << 16).endswith(b"after\n")
+
+
 def test_lines_are_whole_and_in_order(pipe: tuple[int, int]) -> None:
     logger = logger_to(pipe[1], logs.PlainFormatter())
     for number in range(3):

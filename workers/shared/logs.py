@@ -80,15 +80,21 @@ class Handler(logging.Handler):
         if self._dropped:
             text = f"{self._dropped} log lines were dropped, because nobody read them"
             about = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
-            if self._write(logging.makeLogRecord(about)):
+            if self._write(self.format(logging.makeLogRecord(about))):
                 self._dropped = 0
-        if self._dropped or not self._write(record):
+        try:
+            line = self.format(record)
+        except Exception:
+            # A wrong call, such as "%d" of a text. As in `logging`, it is reported and does not raise.
+            self.handleError(record)
+            return
+        if self._dropped or not self._write(line):
             self._dropped += 1
             dropped_lines += 1
 
-    def _write(self, record: logging.LogRecord) -> bool:
-        """Whether all of `record` was written."""
-        data = f"{self.format(record)}\n".encode(errors="backslashreplace")
+    def _write(self, line: str) -> bool:
+        """Whether all of `line` was written."""
+        data = f"{line}\n".encode(errors="backslashreplace")
         try:
             # A pipe that is ready takes this much without blocking.
             for at in range(0, len(data), select.PIPE_BUF):

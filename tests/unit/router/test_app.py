@@ -1,5 +1,6 @@
 """Paths, methods, and the headers of every reply."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ import pytest
 
 from router.api.plan import MODEL, MODELS
 from router.api.schema import TASKS
+from router.http import UNSENT_BYTES, Message, Reply, Request, send_reply
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
@@ -236,3 +238,28 @@ async def test_invalid_priority_is_refused(client: httpx.AsyncClient) -> None:
     reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={"x-priority": "high"})
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "header -> x-priority"
+
+
+@pytest.mark.parametrize("size", [UNSENT_BYTES + 1, 4 << 20])
+async def test_reply_ends_when_it_is_read(size: int) -> None:
+    """Until then its memory is counted. Servers wait before a write while the one before is unsent."""
+    is_read = asyncio.Event()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        if any(earlier.get("body") for earlier in sent):
+            await is_read.wait()
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read before")
+
+    request = Request({"method": "POST", "path": "/", "headers": []}, receive)
+    sending = asyncio.create_task(send_reply(send, request, Reply(200, bytes(size)), []))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not sending.done()
+    is_read.set()
+    await sending
+    assert b"".join(message.get("body", b"") for message in sent) == bytes(size)
+    assert [message.get("more_body", False) for message in sent[1:]] == [True, False]

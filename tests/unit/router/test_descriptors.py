@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from router.media import fetch
 from router.serving.server import raise_descriptor_limit
 from tests.unit.router.apps import Answer, Workers, client_of_app
 
@@ -45,6 +46,18 @@ async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
         assert 'outcome="out_of_descriptors",pool="text-matching"} 3.0' in page
         assert 'replica="matching:1",state="ready"} 1.0' in page
         assert 'replica="matching:1",state="closed"} 1.0' in page
+
+
+async def test_exhaustion_is_no_fault_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> bool:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    # Where the socket is made.
+    monkeypatch.setattr(fetch, "is_allowed", exhausted)
+    async with client_of_app(Workers()) as client:
+        reply = await client.post("/v1/embeddings", json={"input": {"image": "http://1.1.1.1/a.png"}})
+        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert int(reply.headers["retry-after"]) > 0
 
 
 def test_descriptor_limit_is_raised() -> None:

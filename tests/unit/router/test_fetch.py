@@ -25,6 +25,7 @@ from router.media.fetch import (
     Fetcher,
     PublicResolver,
 )
+from router.memory import Budget, Reservation
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 
@@ -221,6 +222,22 @@ async def test_size_limit_is_exact(declared: bool) -> None:
         assert len(await fetcher.fetch(f"{server.url}/{LIMIT}", LIMIT, "f")) == LIMIT
         with pytest.raises(TooLarge, match=f"^here: .*{LIMIT}"):
             await fetcher.fetch(f"{server.url}/{LIMIT + 1}", LIMIT, "here")
+
+
+async def test_bytes_are_counted_as_they_arrive() -> None:
+    memory = Reservation(Budget(LIMIT))
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(bytes(1000))
+        return await hangs(request)
+
+    async with site(handler) as server, Fetcher(LOOPBACK, 10) as fetcher:
+        task = asyncio.create_task(fetcher.fetch(server.url, LIMIT, "f", memory=memory))
+        await eventually(lambda: memory.held == 1000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("declared", [True, False])

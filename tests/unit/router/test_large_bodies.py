@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from router.api.body import LARGE_BYTES
 from router.api.large_json import read, read_large
 from router.api.schema import parse_request
 from router.errors import Invalid
+from router.pool.fleet import Fleet
 from tests.unit.router.apps import Workers, client_of_app
 
 MIB = 1 << 20
@@ -191,3 +193,12 @@ async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str, parse
     assert reply.status_code in (400, 413, 422, 503)
     print(f"{kind}, {coding}: {turns.longest * 1e3:.0f} ms, at once {parse_at_once * 1e3:.0f} ms")
     assert turns.longest < parse_at_once * 4
+
+
+async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+    monkeypatch.setattr(Fleet, "info", property(lambda _: threads.add(threading.get_ident())))
+    async with client_of_app(Workers()) as client:
+        for path in ("embeddings", "rerank"):
+            await client.post(f"/v1/{path}", content=padded('"a"'))
+    assert threads == {threading.get_ident()}

@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,27 @@ def test_budget_is_sum_of_reservations(steps: Sequence[tuple[int, str, int]]) ->
     for one in held:
         one.release()
     assert budget.used == 0
+
+
+def test_key_leaves_memory_for_others() -> None:
+    budget = Budget(1 << 20)
+
+    def reserve(key: str, size: int) -> Reservation:
+        one = Reservation(budget)
+        one.key = key
+        one.grow(size)
+        return one
+
+    held = []
+    with suppress(QueueFull):
+        while True:
+            held.append(reserve("greedy", 10_000))
+    assert budget.limit / 2 < budget.used < budget.limit * 2 / 3
+    held.append(reserve("other", 200_000))
+    for one in held:
+        one.release()
+    assert not budget.by_key
+    reserve("alone", budget.limit)
 
 
 def test_default_budget_is_divided() -> None:

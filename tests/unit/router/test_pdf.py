@@ -29,6 +29,7 @@ from router.media.pdf_process import (
     page_size,
 )
 from router.media.sandbox import MAX_MEMORY_BYTES
+from router.memory import Budget, Reservation
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -170,6 +171,17 @@ async def test_slow_page_kills_its_process() -> None:
             await rendering.render(endless_pdf(), 1, "f")
         assert not rendering.idle
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
+
+
+async def test_each_page_is_counted() -> None:
+    memory = Reservation(Budget(50_000))
+    async with renderer(1) as rendering:
+        with pytest.raises(TooLarge, match="memory"):
+            await rendering.render(coloured_pdf(100), 100, "f", memory=memory)
+        assert 40_000 < memory.held <= 50_000
+        memory.release()
+        [page] = await rendering.render(coloured_pdf(1), 1, "f", memory=memory)
+        assert memory.held == len(page)
 
 
 async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) -> None:

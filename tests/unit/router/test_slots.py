@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.media.slots import FairSlots
@@ -34,12 +34,16 @@ async def settle() -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["join", "leave", "cancel", "join and cancel"]), st.integers(0, 20)),
+    st.tuples(
+        st.sampled_from(["join", "leave", "cancel", "join and cancel", "cancel all of a client"]),
+        st.integers(0, 20),
+    ),
     max_size=40,
 )
 
 
 @given(steps)
+@example([("join", 0)] * 4 + [("cancel all of a client", 0)])
 def test_no_slot_is_lost_or_left_free(plan: list[tuple[str, int]]) -> None:
     asyncio.run(_follow(plan))
 
@@ -50,6 +54,13 @@ async def _follow(plan: list[tuple[str, int]]) -> None:
     for action, number in plan:
         if action.startswith("join"):
             holders.append(Holder(slots, "abc"[number % 3]))
+        elif action == "cancel all of a client":
+            # As when a request ends while some of its fetches wait for a slot.
+            client = "abc"[number % 3]
+            for holder in holders:
+                if holder.client == client:
+                    holder.task.cancel()
+            holders = [holder for holder in holders if holder.client != client]
         elif holders:
             holder = holders.pop(number % len(holders))
             holder.leave.set()
