@@ -1,5 +1,6 @@
 """The byte budget, and the limits of connections: decisions without I/O."""
 
+import asyncio
 import resource
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import QueueFull, TooLarge
+from router.http import LARGE_REPLY_BYTES as LARGE
+from router.http import Message, Reply, Request, send_reply
 from router.memory import Budget, Reservation, default_budget
 from router.observe.metrics import Metrics
 from router.serving.connections import GRACE_SECONDS, Connections
@@ -125,3 +128,23 @@ def test_descriptors_limit_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
     all_open = connections()
     assert [all_open.add(Client()) for _ in range(10)] == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(LARGE, [(LARGE, 0)]), (LARGE + 1, [(LARGE + 1,) * 2, (0, LARGE + 1)])]
+)
+async def test_large_reply_is_held_until_read(size: int, expected: list[tuple[int, int]]) -> None:
+    """`send` waits before the last message while the client has not read the one before."""
+    budget = Budget(1 << 30)
+    bodies: list[tuple[int, int]] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append((len(message["body"]), budget.used))
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await send_reply(send, Request(scope, receive, budget), Reply(200, bytes(size)), [])
+    assert bodies == expected
