@@ -1,10 +1,12 @@
 """A budget of bytes for everything that the requests of one process hold: bodies, media, items, replies."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from router.errors import QueueFull, TooLarge
+from router.pool.room import Room
 
 RETRY_SECONDS = 1
 # Of the memory of the machine or container; copies, the event loop and the allocator need the rest.
@@ -12,24 +14,52 @@ SHARE_OF_MEMORY = 4
 LEAST_BYTES = 256 << 20
 
 
-class Budget:
-    """At most `limit` bytes, in the reservations of all requests together."""
+Hold = Callable[[int], object]
+"""Counts so many bytes more, or raises an error."""
 
-    __slots__ = ("limit", "used")
+
+def unlimited(_: int) -> None:
+    """A `Hold` without a limit."""
+
+
+class Budget:
+    """At most `limit` bytes, in the reservations of all requests together. API keys have fair shares."""
+
+    __slots__ = ("_of_keys", "_room", "limit", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._of_keys: Counter[str] = Counter()
+        self._room = Room(limit)
+
+    def has_share(self, key: str, held: int, more: int) -> bool:
+        """Whether a request of `key` that has `held` may have `more`. Without keys always."""
+        own = self._of_keys[key]
+        if not key or own + more <= self._room.little:
+            return True
+        return self._room.is_free_for(own - held, more, self.used)
+
+    def add(self, key: str, size: int) -> None:
+        """Count `size` bytes more, or less, for `key`."""
+        self.used += size
+        self._of_keys[key] += size
+        if not self._of_keys[key]:
+            del self._of_keys[key]
 
 
 class Reservation:
-    """The bytes that one request holds. It grows and shrinks with the request, and ends with `release`."""
+    """The bytes that one request holds. It grows and shrinks with the request, and ends with `release`.
 
-    __slots__ = ("_budget", "held")
+    `key` is the name of its API key, set before it holds anything; empty without keys.
+    """
+
+    __slots__ = ("_budget", "held", "key")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.held = 0
+        self.key = ""
 
     def resize(self, size: int) -> None:
         """Hold `size` bytes.
@@ -50,8 +80,12 @@ class Reservation:
                 "try again later",
                 retry_after=RETRY_SECONDS,
             )
-        budget.used = used
-        self.held = size
+        if size > self.held and not budget.has_share(self.key, self.held, size - self.held):
+            raise QueueFull(
+                "the requests of the API key hold its share of the memory; try again later",
+                retry_after=RETRY_SECONDS,
+            )
+        self.exceed(size)
 
     def grow(self, size: int) -> None:
         """Hold `size` bytes more, see `resize`."""
@@ -59,13 +93,12 @@ class Reservation:
 
     def exceed(self, size: int) -> None:
         """Hold `size` bytes that exist already, even beyond the budget."""
-        self._budget.used += size - self.held
+        self._budget.add(self.key, size - self.held)
         self.held = size
 
     def release(self) -> None:
         """Hold nothing."""
-        self._budget.used -= self.held
-        self.held = 0
+        self.exceed(0)
 
 
 def default_budget(processes: int) -> int:

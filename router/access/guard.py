@@ -72,7 +72,7 @@ class Guard:
         key = None if request.path in OPEN_PATHS else self.key_of(request.headers)
         if key is None:
             return None
-        request.key = key.name
+        request.key = request.memory.key = key.name
         if key.requests_per_minute is None and key.tokens_per_minute is None:
             return None
         assert self._store is not None

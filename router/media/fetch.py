@@ -23,6 +23,7 @@ from router.errors import MediaUnreachable, TooLarge
 from router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
 from router.media.response_guard import guard_responses
 from router.media.slots import FairSlots
+from router.memory import Hold, unlimited
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +83,19 @@ class Fetcher:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, max_bytes: int, field: str, client: str = "") -> bytes:
-        """Fetch `url` for `client`. Raises `MediaUnreachable` or `TooLarge`, which name `field`."""
+    async def fetch(
+        self, url: str, max_bytes: int, field: str, client: str = "", hold: Hold = unlimited
+    ) -> bytes:
+        """Fetch `url` for `client`; `hold` is told the size of each piece before it is kept.
+
+        Raises `MediaUnreachable` or `TooLarge`, which name `field`, and what `hold` raises.
+        """
         try:
             checked = check_url(url, self._networks)
             host = (checked.raw_host or "").lower()
             of_host = self.hosts.setdefault((client, host), asyncio.Semaphore(MAX_FETCHES_PER_HOST))
             async with of_host, self._slots.slot(client), asyncio.timeout(self._seconds):
-                return await self._follow(checked, max_bytes, field)
+                return await self._follow(checked, max_bytes, field, hold)
         except aiohttp.ServerTimeoutError:
             reason = _CANNOT_CONNECT
         except TimeoutError:
@@ -101,11 +107,11 @@ class Fetcher:
             reason = _reason(error)
         raise MediaUnreachable(f"{field}: cannot be fetched: {reason}") from None
 
-    async def _follow(self, url: URL, max_bytes: int, field: str) -> bytes:
+    async def _follow(self, url: URL, max_bytes: int, field: str, hold: Hold) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status not in _REDIRECTS or "location" not in response.headers:
-                    return await _read(response, max_bytes, field)
+                    return await _read(response, max_bytes, field, hold)
                 target = response.headers["location"]
                 # The body is not read, so the connection cannot be reused.
                 response.close()
@@ -154,7 +160,7 @@ class _Failed(Exception):
     """A fetch failed; the message is for the client."""
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int, field: str) -> bytes:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int, field: str, hold: Hold) -> bytes:
     """The body; raises `TooLarge` after `max_bytes`."""
     too_large = TooLarge(f"{field}: the file at the URL has more than {max_bytes} bytes")
     if response.status != 200:
@@ -165,6 +171,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, field: str) ->
         raise too_large
     data = bytearray()
     async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        hold(len(chunk))
         data += chunk
         if len(data) > max_bytes:
             raise too_large

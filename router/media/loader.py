@@ -104,13 +104,13 @@ class MediaLoader:
                 raise MediaUnreachable(f"{field}: fetching URLs is turned off; send base64")
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
-                data = await self.fetcher.fetch(data, limit, field, client)
+                data = await self.fetcher.fetch(data, limit, field, client, budget.hold)
             budget.take(len(data), field)
         images = [data]
         if is_pdf:
             check_pdf(data, field)
             with self._timed("render"):
-                images = await self._renderer.render(data, settings.max_pdf_pages, field, client)
+                images = await self._renderer.render(data, settings.max_pdf_pages, field, client, budget.hold)
         return [_Loaded(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager
@@ -125,15 +125,17 @@ class MediaLoader:
 
 
 class _Budget:
-    """Limit of all bytes fetched for one request: the limit of its own body."""
+    """Limit of all bytes fetched for one request: the limit of its own body.
+
+    `hold` counts bytes in the memory of the request.
+    """
 
     def __init__(self, max_bytes: int, memory: Reservation) -> None:
-        self._memory = memory
+        self.hold = memory.grow
         self._max_bytes = max_bytes
         self._taken = 0
 
     def take(self, size: int, field: str) -> None:
-        self._memory.grow(size)
         self._taken += size
         if self._taken > self._max_bytes:
             raise TooLarge(

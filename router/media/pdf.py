@@ -20,6 +20,7 @@ from router.media.pdf_process import (
     encode,
 )
 from router.media.slots import FairSlots
+from router.memory import Hold, unlimited
 from router.pool.dispatcher import RETRY_AFTER
 
 log = logging.getLogger(__name__)
@@ -60,17 +61,20 @@ class PdfRenderer:
         self.idle: list[PdfProcess] = []
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def render(self, data: bytes, max_pages: int, field: str, client: str = "") -> list[bytes]:
-        """Each page as a PNG, in order, for `client`.
+    async def render(
+        self, data: bytes, max_pages: int, field: str, client: str = "", hold: Hold = unlimited
+    ) -> list[bytes]:
+        """Each page as a PNG, in order, for `client`; `hold` is told the size of each page before it is kept.
 
-        Raises `MediaInvalid`, `TooLarge` over `max_pages`, or `Unavailable` if no process can be started.
+        Raises `MediaInvalid`, `TooLarge` over `max_pages`, `Unavailable` if no process can be started, and
+        what `hold` raises.
         """
         async with self._slots.slot(client):
             process = self._take_idle() or PdfProcess(await self._start())
             sound = False
             try:
                 async with asyncio.timeout(self._document_seconds):
-                    pages = await process.render(Job(data, max_pages), self._page_seconds)
+                    pages = await process.render(Job(data, max_pages), self._page_seconds, hold)
                 sound = True
             except _Refused as refusal:
                 sound = True
@@ -149,7 +153,7 @@ class PdfProcess:
         self.process = process
         self.documents = 0
 
-    async def render(self, job: Job, page_seconds: float) -> list[bytes]:
+    async def render(self, job: Job, page_seconds: float, hold: Hold) -> list[bytes]:
         """Raises `_Refused` for a bad document, and other errors if the process fails."""
         self.documents += 1
         pages: list[bytes] = []
@@ -160,6 +164,7 @@ class PdfProcess:
             while True:
                 match await receive(self.process):
                     case Page(data) if len(pages) < job.max_pages:
+                        hold(len(data))
                         pages.append(data)
                         clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
                     case Done():

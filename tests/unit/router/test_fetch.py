@@ -66,7 +66,10 @@ async def failure(fetcher: Fetcher, url: str) -> str:
 async def test_url_is_fetched_as_written() -> None:
     body = bytes(range(256)) * 500
     async with site(says(body)) as server, Fetcher(LOOPBACK, 10) as fetcher:
-        assert await fetcher.fetch(f"{server.url}/a%2Fb.png?b=%2F&c=+%20{{}}", LIMIT, "f") == body
+        held: list[int] = []
+        url = f"{server.url}/a%2Fb.png?b=%2F&c=+%20{{}}"
+        assert await fetcher.fetch(url, LIMIT, "f", hold=held.append) == body
+        assert sum(held) == len(body)
         assert server.requests[0].raw_path == "/a%2Fb.png?b=%2F&c=+%20{}"
 
 

@@ -1,6 +1,7 @@
 """The byte budget, and the limits of connections: decisions without I/O."""
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import Sequence
 
@@ -148,3 +149,26 @@ async def test_large_reply_is_held_until_read(size: int, expected: list[tuple[in
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     await send_reply(send, Request(scope, receive, budget), Reply(200, bytes(size)), [])
     assert bodies == expected
+
+
+def test_key_that_holds_much_leaves_room_for_others() -> None:
+    budget = Budget(100 << 20)
+    held = [Reservation(budget) for _ in range(200)]
+    for one in held:
+        one.key = "greedy"
+        with contextlib.suppress(QueueFull):
+            one.grow(1 << 20)
+    assert 50 << 20 < budget.used < 70 << 20
+    other = Reservation(budget)
+    other.key = "other"
+    other.grow(20 << 20)
+    for one in (*held, other):
+        one.release()
+    assert budget.used == 0
+
+
+def test_requests_without_keys_share_all_memory() -> None:
+    budget = Budget(100)
+    for _ in range(10):
+        Reservation(budget).grow(10)
+    assert budget.used == 100

@@ -172,6 +172,13 @@ async def test_slow_page_kills_its_process() -> None:
         assert len(await rendering.render(coloured_pdf(1), 1, "f")) == 1
 
 
+async def test_memory_of_pages_is_held() -> None:
+    held: list[int] = []
+    async with renderer(1) as rendering:
+        pages = await rendering.render(coloured_pdf(3), 3, "f", hold=held.append)
+    assert held == [len(page) for page in pages]
+
+
 async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     clock, receive = loop.time, pdf.receive
