@@ -5,7 +5,7 @@ import io
 import random
 import re
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,9 +28,9 @@ Header = tuple[bytes, bytes]
 
 # A client that is still sending does not read its 413. So up to this much is read and discarded first.
 DISCARD_BYTES = 64 << 20
-
-# Servers hold this much of a reply without waiting for the client.
-UNSENT_BYTES = 64 << 10
+# asyncio's high-water mark: a server holds so much of a reply without waiting for the client. A larger reply
+# is counted, and its request ends when the client has read most of it.
+LARGE_REPLY_BYTES = 64 << 10
 
 _REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
 
@@ -188,10 +188,12 @@ def new_id() -> bytes:
 def _joined(headers: Sequence[Header]) -> dict[bytes, bytes]:
     """Headers by name; repeated headers become a list of values (RFC 9110, 5.3)."""
     joined = dict(headers)
-    if len(joined) < len(headers):
-        for name in joined:
-            joined[name] = b", ".join(value for other, value in headers if other == name)
-    return joined
+    if len(joined) == len(headers):
+        return joined
+    values: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for name, value in headers:
+        values[name].append(value)
+    return {name: b", ".join(parts) for name, parts in values.items()}
 
 
 def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -> Reply:
@@ -211,6 +213,9 @@ async def send_reply(send: Send, request: Request, reply: Reply, headers: list[H
     Raises `ClientGone` when the client disconnects before a body in pieces is sent.
     """
     body = reply.body
+    if isinstance(body, bytes) and len(body) > LARGE_REPLY_BYTES:
+        request.memory.exceed(max(request.memory.held, len(body)))
+        body = deque((body,))
     length: list[Header] = []
     if isinstance(body, bytes):
         length = [(b"content-length", b"%d" % len(body))]
@@ -225,10 +230,6 @@ async def send_reply(send: Send, request: Request, reply: Reply, headers: list[H
     )
     if not isinstance(body, bytes):
         await _send_pieces(send, request, body)
-        body = b""
-    elif len(body) > UNSENT_BYTES:
-        # The last message waits until this one is sent.
-        await send({"type": "http.response.body", "body": body, "more_body": True})
         body = b""
     await send({"type": "http.response.body", "body": body})
 

@@ -5,6 +5,7 @@ imported. Other packages do not fit: swagger-ui-bundle stops at 4.15, which cann
 drf-spectacular-sidecar and swagger-ui-py unpack to 10 and 25 MB; Scalar's script alone has 4.9 MB.
 """
 
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -38,8 +39,9 @@ _SWAGGER_PATHS = {
 DOCS_PATHS = (*_DOCS_PATHS, *_SWAGGER_PATHS)
 
 
+@cache
 def static(path: str) -> Reply:
-    """The file at `path`, one of `PAGE_PATHS` or `DOCS_PATHS`. Blocks while it reads."""
+    """The file at `path`, one of `PAGE_PATHS` or `DOCS_PATHS`. It is read once, which blocks."""
     file = _file(path)
     return Reply(200, file.read_bytes(), _TYPES[file.suffix], _HEADERS)
 

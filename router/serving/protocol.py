@@ -6,6 +6,7 @@ This file holds everything that uses uvicorn's private interfaces, besides the o
 
 import asyncio
 import http
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,12 @@ from router.serving.connections import Connections
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
+# Apache allows 100 header fields, Node 2,000. Each takes some hundred bytes, however short it is.
+MAX_FIELDS = 256
+# Requests on one connection that wait for the one before them. Hardly any client sends two.
+MAX_PIPELINED = 32
+# Parsing that takes longer lets the other connections have their turn first.
+TURN_SECONDS = 0.005
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
 
@@ -42,7 +49,7 @@ USES = {
         ),
         *("timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
         *("connection_made", "connection_lost", "data_received", "resume_writing"),
-        *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
+        *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
     ),
     "cycle": ("response_complete", "response_started"),
     "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
@@ -50,12 +57,24 @@ USES = {
 """Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
 
 
+_HEAD_TOO_LARGE = (
+    431,
+    "HTTP_HEAD_TOO_LARGE",
+    f"the headers are over {MAX_HEAD_BYTES} bytes or {MAX_FIELDS} fields",
+)
+
+
+class _Excess(Exception):
+    """A request is over a limit. The arguments are those of `Protocol._refuse`."""
+
+
 class Protocol(HttpToolsProtocol):
     """Handles what comes before the application, and so before API keys.
 
     - `turn_away`: under overload, the application refuses a request by its head, before the body is read.
     - A head (request line and headers) that is too long or too slow is refused and its connection closed.
-      uvicorn has no limit for either.
+      uvicorn has no limit for either. Trailers count as part of the head, and are ignored.
+    - A connection with too many pipelined requests is closed when those that wait are answered.
     - An upgrade to another protocol is ignored (RFC 9110, 7.8). Java's HTTP client and `curl --http2` ask for
       `h2c` on each new connection, and uvicorn would take the body for the beginning of that protocol
       (https://github.com/Kludex/uvicorn/issues/2722).
@@ -67,9 +86,10 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head = False
         self._in_body = False
-        self._begins = False
+        self._advanced = False
         self._broken = False
-        self._head_bytes = 0
+        self._unfinished_bytes = 0
+        self._fields = self._field_bytes = 0
         self._received = 0
         self._sends = 0
         self.address = ""
@@ -117,19 +137,27 @@ class Protocol(HttpToolsProtocol):
             return
         self._received += len(data)
         self._unset_keepalive_if_required()
-        self._begins = False
+        self._advanced = False
+        started = time.perf_counter()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._stay(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError as error:
-            self._refuse(400, "HTTP_INVALID", f"invalid HTTP request: {error}")
+            if isinstance(error.__context__, _Excess):
+                self._refuse(*error.__context__.args)
+            else:
+                self._refuse(400, "HTTP_INVALID", f"invalid HTTP request: {error}")
             return
-        if self._in_head and not self._begins:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, "HTTP_HEAD_TOO_LARGE", f"the headers are over {MAX_HEAD_BYTES} bytes")
+        self._unfinished_bytes = 0 if self._advanced else self._unfinished_bytes + len(data)
+        if self._unfinished_bytes > MAX_HEAD_BYTES:
+            self._refuse(*_HEAD_TOO_LARGE)
+            return
+        if time.perf_counter() - started > TURN_SECONDS and not self.flow.read_paused:
+            # Else libuv would go on with up to 32 more pieces.
+            self.flow.pause_reading()
+            self.loop.call_soon(self._resume_reading)
         if self._late is None and self._in_head:
             self._await_head(HEAD_SECONDS)
         elif self._late is None and not self._busy:
@@ -140,16 +168,27 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         # The time for a head starts with its first byte.
         self._await_head_no_more()
-        self._in_head = self._begins = True
-        self._head_bytes = 0
+        self._in_head = self._advanced = True
+        self._fields = self._field_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._field_bytes += len(name) + len(value)
+        if self._fields > MAX_FIELDS or self._field_bytes > MAX_HEAD_BYTES:
+            raise _Excess(*_HEAD_TOO_LARGE)
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _Excess(400, "HTTP_INVALID", f"over {MAX_PIPELINED} pipelined requests")
         self._in_head = False
         self._in_body = True
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
-        if self._turn_away is not None and not self._busy and not self.expect_100_continue:
+        refusable = not (self._busy or self.expect_100_continue or self.flow.write_paused)
+        if self._turn_away is not None and refusable:
             path = self.url.partition(b"?")[0]
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
@@ -159,6 +198,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._advanced = True
         if not self._turned_away and not self.parser.should_upgrade():
             super().on_body(body)
 
@@ -173,6 +213,10 @@ class Protocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         """Whether the application is answering a request."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _stay(self, rest: bytes) -> None:
         """Parse a request with `Upgrade` again, without that header, and then the `rest`."""

@@ -9,7 +9,7 @@ import pytest
 
 from router.api.plan import MODEL, MODELS
 from router.api.schema import TASKS
-from router.http import UNSENT_BYTES, Message, Reply, Request, send_reply
+from router.http import LARGE_REPLY_BYTES, Message, Reply, Request, send_reply
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
@@ -240,7 +240,7 @@ async def test_invalid_priority_is_refused(client: httpx.AsyncClient) -> None:
     assert reply.json()["errors"][0]["field"] == "header -> x-priority"
 
 
-@pytest.mark.parametrize("size", [UNSENT_BYTES + 1, 4 << 20])
+@pytest.mark.parametrize("size", [LARGE_REPLY_BYTES + 1, 4 << 20])
 async def test_reply_ends_when_it_is_read(size: int) -> None:
     """Until then its memory is counted. Servers wait before a write while the one before is unsent."""
     is_read = asyncio.Event()

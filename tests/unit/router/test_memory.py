@@ -1,5 +1,7 @@
 """The byte budget, and the limits of connections: decisions without I/O."""
 
+import asyncio
+import contextlib
 import resource
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import QueueFull, TooLarge
+from router.http import LARGE_REPLY_BYTES as LARGE
+from router.http import Message, Reply, Request, send_reply
 from router.memory import Budget, Reservation, default_budget
 from router.observe.metrics import Metrics
 from router.serving.connections import GRACE_SECONDS, Connections
@@ -147,3 +151,46 @@ def test_descriptors_limit_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
     all_open = connections()
     assert [all_open.add(Client()) for _ in range(10)] == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(LARGE, [(LARGE, 0)]), (LARGE + 1, [(LARGE + 1,) * 2, (0, LARGE + 1)])]
+)
+async def test_large_reply_is_held_until_read(size: int, expected: list[tuple[int, int]]) -> None:
+    """`send` waits before the last message while the client has not read the one before."""
+    budget = Budget(1 << 30)
+    bodies: list[tuple[int, int]] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append((len(message["body"]), budget.used))
+
+    async def receive() -> Message:
+        return await asyncio.Future()
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    await send_reply(send, Request(scope, receive, budget), Reply(200, bytes(size)), [])
+    assert bodies == expected
+
+
+def test_key_that_holds_much_leaves_room_for_others() -> None:
+    budget = Budget(100 << 20)
+    held = [Reservation(budget) for _ in range(200)]
+    for one in held:
+        one.key = "greedy"
+        with contextlib.suppress(QueueFull):
+            one.grow(1 << 20)
+    assert 50 << 20 < budget.used < 70 << 20
+    other = Reservation(budget)
+    other.key = "other"
+    other.grow(20 << 20)
+    for one in (*held, other):
+        one.release()
+    assert budget.used == 0
+
+
+def test_requests_without_keys_share_all_memory() -> None:
+    budget = Budget(100)
+    for _ in range(10):
+        Reservation(budget).grow(10)
+    assert budget.used == 100
