@@ -19,6 +19,7 @@ from router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
 from router.media.loader import MediaLoader
 from router.pool.fleet import Fleet
 from router.settings import RouterSettings
+from router.slots import FairSlots
 from workers.shared import contract
 from workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
 
@@ -31,7 +32,9 @@ SMALL_BODY_BYTES = 64 << 10
 
 Result = TypeVar("Result")
 
+# Large bodies are parsed one at a time, since that holds the interpreter for most of it. Keys take turns.
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
+_PARSER_SLOT = FairSlots(1, 1)
 
 # Comma-separated vector spaces, each alone or as pool=space.
 _ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
@@ -57,8 +60,7 @@ class Work:
     async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
         """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
 
-        Raises `QueueFull` before the body is read. A large body is parsed in a thread. One at a time, since
-        they hold the interpreter for most of it.
+        Raises `QueueFull` before the body is read. A large body is parsed in a thread.
         """
         self._fleet.check_any_room(self._deadline, self._request.key)
         body = await self._request.body(self._settings.max_body_bytes, self._left())
@@ -67,7 +69,7 @@ class Work:
         if len(body) <= LARGE_BYTES:
             return parse(body, limits)
         try:
-            async with asyncio.timeout(self._left()):
+            async with asyncio.timeout(self._left()), _PARSER_SLOT.slot(self._request.key):
                 return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
         except TimeoutError:
             raise self._timed_out() from None

@@ -22,10 +22,10 @@ from yarl import URL
 from router.errors import MediaUnreachable, TooLarge, Unavailable
 from router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
 from router.media.response_guard import guard_responses
-from router.media.slots import FairSlots
 from router.memory import Reservation
 from router.pool.dispatcher import RETRY_AFTER
 from router.pool.transport import is_out_of_descriptors
+from router.slots import FairSlots
 
 log = logging.getLogger(__name__)
 

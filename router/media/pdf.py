@@ -19,9 +19,9 @@ from router.media.pdf_process import (
     decode_message,
     encode,
 )
-from router.media.slots import FairSlots
 from router.memory import Reservation
 from router.pool.dispatcher import RETRY_AFTER
+from router.slots import FairSlots
 
 log = logging.getLogger(__name__)
 

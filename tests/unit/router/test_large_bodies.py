@@ -19,8 +19,14 @@ from router.api import large_json
 from router.api.body import LARGE_BYTES
 from router.api.large_json import read, read_large
 from router.api.schema import parse_request
+from router.api.work import Work
 from router.errors import Invalid
+from router.http import Message, Request
+from router.media.loader import MediaLoader
 from router.pool.fleet import Fleet
+from router.settings import RouterSettings
+from tests.fakes.router import workers_setting
+from tests.fakes.worker import FakeWorker
 from tests.unit.router.apps import Workers, client_of_app
 
 MIB = 1 << 20
@@ -202,3 +208,23 @@ async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) 
         for path in ("embeddings", "rerank"):
             await client.post(f"/v1/{path}", content=padded('"a"'))
     assert threads == {threading.get_ident()}
+
+
+async def test_keys_take_turns_at_the_parser() -> None:
+    """Key a sends three bodies before key b sends one."""
+    body = b" " * (LARGE_BYTES + 1)
+    settings = RouterSettings(workers=workers_setting([FakeWorker(port=1)]))  # type: ignore[arg-type]
+    fleet = Fleet(settings)
+    order: list[str] = []
+
+    async def read_one(key: str) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body}
+
+        request = Request({"method": "POST", "path": "/", "headers": []}, receive)
+        request.key = key
+        work = Work(request, fleet, MediaLoader(settings, fleet.metrics), settings)
+        await work.read(lambda *_: order.append(key))
+
+    await asyncio.gather(*map(read_one, "aaab"))
+    assert order == ["a", "a", "b", "a"]
