@@ -4,7 +4,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.api.bounds import LEAST_VALUES, VALUES_PER_ITEM, check_values
@@ -85,6 +85,7 @@ def _values(value: object) -> int:
 
 
 @given(st.lists(_json, min_size=1, max_size=20))
+@example([{"a": ",", "b": ",", "c": ",", "d": ","}] * 20)
 def test_count_is_exact(values: list[object]) -> None:
     each = _values(values)
     times = LEAST_VALUES // each
