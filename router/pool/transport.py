@@ -78,7 +78,10 @@ class AiohttpClient:
         if token:
             headers["authorization"] = f"Bearer {token.get_secret_value()}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            # Names of workers are resolved by the system; aiohttp would choose aiodns where it is installed.
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -103,8 +106,11 @@ class AiohttpClient:
 
 
 def was_sent(error: BaseException) -> bool:
-    """Whether there was a connection, so that the worker may have received the request."""
-    return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    """Whether the worker may have received the whole request."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return False
+    # Without a number, the connection was closing when the body was to be written.
+    return not isinstance(error, aiohttp.ClientOSError) or error.errno is not None
 
 
 def was_refused(error: BaseException) -> bool:
