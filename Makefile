@@ -25,7 +25,7 @@ check: lint ## check style and types, and run the unit tests
 	@$(VENV) -m pytest $(PARALLEL) tests/unit
 
 test: check ## the same, then every other test, with real engines
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-fault test-engines
+	@$(MAKE) --no-print-directory --jobs 2 test-fault test-engines
 
 test-fault:
 	@$(VENV) -m pytest $(WAITING) tests/fault
