@@ -1,10 +1,14 @@
 """Looking at process trees, and waiting for processes by event."""
 
+import asyncio
 import os
 import select
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
+
+import psutil
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 
@@ -54,3 +58,26 @@ def wait_gone(pidfds: list[int], seconds: float = GUARD_SECONDS) -> bool:
             poll.unregister(pidfd)
             left.discard(pidfd)
     return True
+
+
+class Watch:
+    """Memory and descriptors of a process, sampled again and again."""
+
+    def __init__(self, pid: int, every_seconds: float) -> None:
+        self._process = psutil.Process(pid)
+        self._every_seconds = every_seconds
+        self.resident: list[int] = []
+        self.descriptors: list[int] = []
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        while True:
+            self.resident.append(self._process.memory_info().rss)
+            self.descriptors.append(self._process.num_fds())
+            await asyncio.sleep(self._every_seconds)
+
+
+def thirds(samples: list[int]) -> tuple[float, float]:
+    """The medians of the first and the last third."""
+    third = max(1, len(samples) // 3)
+    return median(samples[:third]), median(samples[-third:])

@@ -8,16 +8,14 @@ import os
 import signal
 from collections import Counter
 from contextlib import suppress
-from statistics import median
 
-import psutil
 import pytest
 
 from loadtests.server_processes import Deployment
 from tests.e2e.test_faults import serves_retrieval, until_all_workers_are_ready, workers_of
 from tests.fakes.hostile_clients import misbehave
 from tests.mixed_traffic import Traffic, kinds
-from tests.processes import descendants, name_of, pidfds_of, wait_gone
+from tests.processes import Watch, descendants, name_of, pidfds_of, thirds, wait_gone
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = 1
@@ -28,27 +26,6 @@ LONGEST_TEXT = 900
 STOPPED_SECONDS = 10.0
 # Allowed growth between the first and the last third: fragments of the allocator, connections to new workers.
 RSS_SHARE, DESCRIPTORS = 0.10, 30
-
-
-class Watch:
-    """Memory and descriptors of a process, sampled once a second."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self.resident: list[int] = []
-        self.descriptors: list[int] = []
-
-    async def run(self) -> None:
-        while True:
-            self.resident.append(self._process.memory_info().rss)
-            self.descriptors.append(self._process.num_fds())
-            await asyncio.sleep(1)
-
-
-def thirds(samples: list[int]) -> tuple[float, float]:
-    """The medians of the first and the last third."""
-    third = max(1, len(samples) // 3)
-    return median(samples[:third]), median(samples[-third:])
 
 
 async def disturb(deployment: Deployment) -> None:
@@ -71,7 +48,7 @@ async def disturb(deployment: Deployment) -> None:
 async def test_mixed_traffic_survives_faults(deployment: Deployment) -> None:
     await until_all_workers_are_ready(deployment)
     [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m router ")]
-    watch = Watch(router)
+    watch = Watch(router, 1.0)
     traffic = Traffic(deployment.url, kinds(LONGEST_TEXT), SEED)
     await traffic.learn()
     disturbing = [

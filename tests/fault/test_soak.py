@@ -9,21 +9,22 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from statistics import median
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
+from tests.processes import Watch, thirds
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 SEED = 1
 WARM_UP_SECONDS = 4.0
 EVERY_SECONDS = 0.005
+SAMPLE_SECONDS = 0.05
 ALLOWED = {200, 429, 500, 503, 504}
 # Allowed growth: the allocator in the first minutes, and connections to restarted workers.
 RSS_SHARE, RSS_BYTES, DESCRIPTORS = 0.10, 8 << 20, 12
@@ -123,15 +124,6 @@ async def meanwhile(endless: Coroutine[None, None, None]) -> AsyncIterator[None]
             await task
 
 
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of the process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 async def gauges(router: Process) -> float:
     """The sum of `GAUGES`."""
     families = text_string_to_metric_families((await router.client.get("/metrics")).text)
@@ -146,12 +138,6 @@ async def until_idle(router: Process) -> None:
             await asyncio.sleep(0.05)
 
 
-async def watch(pid: int, sizes: list[int]) -> None:
-    while True:
-        sizes.append(resident(pid))
-        await asyncio.sleep(0.05)
-
-
 async def test_router_survives_faults_without_leaks() -> None:
     workers = [FakeWorker(dimensions=64, seed=number) for number in range(2)]
     settings = {
@@ -161,19 +147,18 @@ async def test_router_survives_faults_without_leaks() -> None:
     }
     async with fake_workers(*workers), router_process(*workers, **settings) as router:
         await router.until_it_answers("/ready")
-        pid = router.process.pid
+        watched = psutil.Process(router.process.pid)
+        watch = Watch(router.process.pid, SAMPLE_SECONDS)
         clients = Clients(router, SEED)
-        sizes: list[int] = []
         async with meanwhile(misbehave(workers, SEED)):
             await clients.run(WARM_UP_SECONDS)
             await until_idle(router)
-            before = descriptors(pid)
-            async with meanwhile(watch(pid, sizes)):
+            before = watched.num_fds()
+            async with meanwhile(watch.run()):
                 await clients.run(SECONDS)
         await until_idle(router)
-        after = descriptors(pid)
-        third = len(sizes) // 3
-        first, last = median(sizes[:third]), median(sizes[-third:])
+        after = watched.num_fds()
+        first, last = thirds(watch.resident)
         print(
             f"{dict(clients.outcomes)}, {clients.left} left; descriptors {before} and {after}; "
             f"resident {first / 2**20:.1f} and {last / 2**20:.1f} MiB"
