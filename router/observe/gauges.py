@@ -37,7 +37,7 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "processes": ((), "Router processes that are added up here."),
     "resident_memory_bytes": ((), "Memory of the router processes; shared pages count for each."),
     "requests_in_flight": ((), "Requests without a reply."),
-    "dropped_log_lines": ((), "Log lines that were dropped because nobody read them."),
+    "dropped_log_lines": ((), "Log lines that were dropped because the pipe was full."),
     "connections": ((), "Open connections of clients."),
     "reserved_memory_bytes": ((), "Memory that requests hold, estimated: bodies, media, items, replies."),
     "memory_budget_bytes": ((), "Most memory that requests may hold together."),

@@ -1,4 +1,4 @@
-"""A log that nobody reads loses lines and blocks nothing."""
+"""A log whose pipe is full loses lines and blocks nothing."""
 
 import contextlib
 import json

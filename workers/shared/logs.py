@@ -78,7 +78,7 @@ class Handler(logging.Handler):
         """Write `record`, or count it as dropped."""
         global dropped_lines
         if self._dropped:
-            text = f"{self._dropped} log lines were dropped, because nobody read them"
+            text = f"{self._dropped} log lines were dropped, because the pipe was full"
             about = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
             if self._write(self.format(logging.makeLogRecord(about))):
                 self._dropped = 0
