@@ -8,13 +8,13 @@ USAGE = "usage: python -m deploy local|ray [--help]"
 def main() -> int:
     match sys.argv[1:]:
         case ["local", *arguments]:
-            from deploy.local import cli
+            from triptych.deploy.local import cli
 
             return cli.main(arguments)
         case ["ray", *arguments]:
             # Ray takes seconds to import, and is an extra.
             try:
-                from deploy.ray import command as ray_command
+                from triptych.deploy.ray import command as ray_command
             except ModuleNotFoundError as error:
                 if error.name != "ray":
                     raise

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode
 
-from deploy.settings import DeploySettings
-from router.settings import RouterSettings
-from workers.settings import WorkerSettings
+from triptych.deploy.settings import DeploySettings
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
 
 # Settings that a deployment sets itself are listed too, for starting a worker by hand.
 CLASSES: tuple[type[BaseSettings], ...] = (DeploySettings, RouterSettings, WorkerSettings)

@@ -210,7 +210,7 @@ class Installation:
             # Python reads these files in order of name; this one comes after the project's, which it needs.
             code = "import sysconfig; print(sysconfig.get_path('purelib'))"
             hook = Path(self.run([self.python, "-c", code]).strip()) / "triptych-torchvision.pth"
-            hook.write_text("import workers.torchvision_ops; workers.torchvision_ops.install()\n")
+            hook.write_text("import triptych.workers.torchvision_ops as hook; hook.install()\n")
         code = "import torch, torchvision; print(torch.version.cuda or '')"
         cuda = self.run([self.python, "-c", code]).splitlines()[-1].strip()
         if engine == "cpu" and cuda:

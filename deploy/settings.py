@@ -10,8 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from workers.shared.contract import POOLS, PoolName
-from workers.shared.strict_settings import StrictSettings
+from triptych.workers.shared.contract import POOLS, PoolName
+from triptych.workers.shared.strict_settings import StrictSettings
 
 
 def _split(value: Any) -> Any:

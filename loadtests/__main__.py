@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from loadtests.shapes import LOADS
+from triptych.loadtests.shapes import LOADS
 
 SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
@@ -24,7 +24,7 @@ def main() -> int:
     if options.command in ("run", "find-capacity", "join") and not importlib.util.find_spec("locust"):
         print("loadtests: locust is not installed; run `make loadtest-venv`", file=sys.stderr)
         return 2
-    from loadtests import commands
+    from triptych.loadtests import commands
 
     return commands.main(options)
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
-from loadtests.results import Segment
+from triptych.loadtests.results import Segment
 
 Arrivals = Literal["poisson", "constant"]
 

@@ -2,11 +2,11 @@
 
 import msgspec
 
-from loadtests.arrivals import Arrivals
-from loadtests.dialects import Dialect
-from loadtests.recording import Samples
-from loadtests.results import Process, Segment
-from loadtests.shapes import Loop
+from triptych.loadtests.arrivals import Arrivals
+from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.recording import Samples
+from triptych.loadtests.results import Process, Segment
+from triptych.loadtests.shapes import Loop
 
 
 class HarnessFailed(Exception):

@@ -8,15 +8,15 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from loadtests.assignment import Target
-from loadtests.checks import Checker
-from loadtests.content.corpus import NAME, probe
-from loadtests.dialects import Reply, Unreadable
-from loadtests.golden import Golden
-from loadtests.request import TASKS, Request, Task
-from loadtests.results import Idle
-from loadtests.scenario import Scenario
-from loadtests.traffic import Traffic
+from triptych.loadtests.assignment import Target
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.content.corpus import NAME, probe
+from triptych.loadtests.dialects import Reply, Unreadable
+from triptych.loadtests.golden import Golden
+from triptych.loadtests.request import TASKS, Request, Task
+from triptych.loadtests.results import Idle
+from triptych.loadtests.scenario import Scenario
+from triptych.loadtests.traffic import Traffic
 
 # Length of the texts that lengths are calibrated by.
 PROBE_UNITS = 150

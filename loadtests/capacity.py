@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from loadtests.results import Capacity, Limit, Measured, Probe, Segment
-from loadtests.shapes import Shape
-from loadtests.verdict import Few, Ruling, Verdict
+from triptych.loadtests.results import Capacity, Limit, Measured, Probe, Segment
+from triptych.loadtests.shapes import Shape
+from triptych.loadtests.verdict import Few, Ruling, Verdict
 
 Judge = Callable[[Sequence[Measured]], Ruling]
 Bottleneck = Callable[[Sequence[Measured]], str | None]

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.dialects import Reply
-from loadtests.golden import SAME, Golden
-from loadtests.request import Request, Task
-from loadtests.results import WRONG
+from triptych.loadtests.dialects import Reply
+from triptych.loadtests.golden import SAME, Golden
+from triptych.loadtests.request import Request, Task
+from triptych.loadtests.results import WRONG
 
 # For a float32 vector that was normalised in bfloat16.
 NORM_TOLERANCE = 1e-2

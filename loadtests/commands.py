@@ -13,22 +13,22 @@ from pathlib import Path
 
 import msgspec
 
-from loadtests import compare, results, slo
-from loadtests.assignment import HarnessFailed
-from loadtests.calm import Calm, Unusable
-from loadtests.objectives import Objectives, read_objectives
-from loadtests.report.words import masked
-from loadtests.results import Capacity, Run
-from loadtests.scenario import names, read_scenario
-from loadtests.target import find_target
+from triptych.loadtests import compare, results, slo
+from triptych.loadtests.assignment import HarnessFailed
+from triptych.loadtests.calm import Calm, Unusable
+from triptych.loadtests.objectives import Objectives, read_objectives
+from triptych.loadtests.report.words import masked
+from triptych.loadtests.results import Capacity, Run
+from triptych.loadtests.scenario import names, read_scenario
+from triptych.loadtests.target import find_target
 
 PASSED, FAILED, NO_RESULT = 0, 1, 2
 
 
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
-    from loadtests.one_run import run
-    from loadtests.setup import run_name, setup
+    from triptych.loadtests.one_run import run
+    from triptych.loadtests.setup import run_name, setup
 
     with ExitStack() as stack:
         plan = setup(options, stack)
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def join(options: argparse.Namespace) -> int:
-    from loadtests.join import join
+    from triptych.loadtests.join import join
 
     join(options.address, options.name)
     return PASSED
@@ -129,7 +129,7 @@ def _found(capacity: Capacity | None) -> int:
 def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
     """Write the page, print the table, and return the exit code."""
     # Importing it takes half a second.
-    from loadtests.report import html, terminal
+    from triptych.loadtests.report import html, terminal
 
     judgement = slo.judge(finished, objectives) if objectives else []
     (out / "report.html").write_text(html.render(finished, judgement))

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from loadtests import estimates
-from loadtests.confidence import Estimate
-from loadtests.confidence import difference as difference_of
-from loadtests.confidence import ratio as ratio_of
-from loadtests.report import terminal
-from loadtests.results import Measured, Run, failed_checks
+from triptych.loadtests import estimates
+from triptych.loadtests.confidence import Estimate
+from triptych.loadtests.confidence import difference as difference_of
+from triptych.loadtests.confidence import ratio as ratio_of
+from triptych.loadtests.report import terminal
+from triptych.loadtests.results import Measured, Run, failed_checks
 
 Verdict = Literal["better", "worse", "no clear difference"]
 Figure = Callable[[Sequence[Measured], str | None], Estimate | None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from loadtests.assignment import (
+from triptych.loadtests.assignment import (
     Broken,
     Done,
     HarnessFailed,
@@ -21,10 +21,10 @@ from loadtests.assignment import (
     Sampled,
     ToConductor,
 )
-from loadtests.channel import Channel
-from loadtests.recording import Timeline, Total, interval_for
-from loadtests.results import Capacity, Measured, Segment
-from loadtests.shapes import Shape, until
+from triptych.loadtests.channel import Channel
+from triptych.loadtests.recording import Timeline, Total, interval_for
+from triptych.loadtests.results import Capacity, Measured, Segment
+from triptych.loadtests.shapes import Shape, until
 
 # From sending a load to its start: ample time for the message to arrive.
 DELAY_SECONDS = 0.3

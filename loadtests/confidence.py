@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from loadtests.histogram import GROWTH, Counts, merged, quantile, seconds_of
-from loadtests.histogram import percentile as percentile_of
+from triptych.loadtests.histogram import GROWTH, Counts, merged, quantile, seconds_of
+from triptych.loadtests.histogram import percentile as percentile_of
 
 Z = 1.96
 """97.5 % quantile of the normal distribution."""

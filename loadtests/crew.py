@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from loadtests.assignment import HarnessFailed
-from loadtests.server_processes import LOOPBACK, Process
+from triptych.loadtests.assignment import HarnessFailed
+from triptych.loadtests.server_processes import LOOPBACK, Process
 
 
 class Crew:
@@ -23,7 +23,7 @@ class Crew:
     def commands(self, port: int) -> list[list[str]]:
         """Arguments of Python for each process to start on this machine."""
         return [
-            ["-m", "loadtests", "join", f"{self.bind}:{port}", "--name", f"process {number + 1}"]
+            ["-m", "triptych.loadtests", "join", f"{self.bind}:{port}", "--name", f"process {number + 1}"]
             for number in range(self.size)
         ]
 
@@ -57,4 +57,4 @@ class RayCrew(Crew):
         self._arguments = ["--ray", address, "--size", str(size), "--cpus", str(cpus)]
 
     def commands(self, port: int) -> list[list[str]]:
-        return [["-m", "loadtests.ray_tasks", f"{self.bind}:{port}", *self._arguments]]
+        return [["-m", "triptych.loadtests.ray_tasks", f"{self.bind}:{port}", *self._arguments]]

@@ -11,8 +11,8 @@ import orjson
 import pybase64
 from numpy.typing import NDArray
 
-from loadtests.request import TASKS, Input, Request, Task
-from loadtests.results import Clock
+from triptych.loadtests.request import TASKS, Input, Request, Task
+from triptych.loadtests.results import Clock
 
 Vector = NDArray[np.float32]
 NAMES = ("jina", "openai", "vllm")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtests.confidence import FEWEST, Array, Z, percentile, quotient, share_of
-from loadtests.confidence import Estimate as Estimate
-from loadtests.histogram import Counts, merged
-from loadtests.results import WRONG, Clock, Interval, Measured
+from triptych.loadtests.confidence import FEWEST, Array, Z, percentile, quotient, share_of
+from triptych.loadtests.confidence import Estimate as Estimate
+from triptych.loadtests.histogram import Counts, merged
+from triptych.loadtests.results import WRONG, Clock, Interval, Measured
 
 # The harness counts as the bottleneck above these: CPU of one process, and lateness in seconds or as a share
 # of the median latency.

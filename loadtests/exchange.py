@@ -13,10 +13,10 @@ from geventhttpclient.client import HTTPClientPool
 from locust.contrib.fasthttp import FastHttpSession, LocustBadStatusCode, insecure_ssl_context_factory
 from locust.event import EventHook
 
-from loadtests.checks import Checker
-from loadtests.dialects import Dialect, Unreadable, clocks
-from loadtests.request import Request
-from loadtests.results import WRONG, Clock
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import Dialect, Unreadable, clocks
+from triptych.loadtests.request import Request
+from triptych.loadtests.results import WRONG, Clock
 
 # A reply of 2,048 dimensions fits, instead of ten reads.
 BLOCK_BYTES = 1 << 16

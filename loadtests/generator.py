@@ -13,17 +13,17 @@ from itertools import count
 import gevent
 from gevent.pool import Group
 
-from loadtests.arrivals import due_times, presence
-from loadtests.assignment import Done, Load, Plan
-from loadtests.checks import Checker
-from loadtests.exchange import Outcome, connection_pool, exchange, new_session
-from loadtests.golden import GOLDEN_TEXTS, Golden
-from loadtests.monitor import Monitor
-from loadtests.recording import Recorder, Samples, Timeline
-from loadtests.request import Request
-from loadtests.results import UNSENT, Segment
-from loadtests.scenario import Scenario
-from loadtests.traffic import Traffic
+from triptych.loadtests.arrivals import due_times, presence
+from triptych.loadtests.assignment import Done, Load, Plan
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.exchange import Outcome, connection_pool, exchange, new_session
+from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
+from triptych.loadtests.monitor import Monitor
+from triptych.loadtests.recording import Recorder, Samples, Timeline
+from triptych.loadtests.request import Request
+from triptych.loadtests.results import UNSENT, Segment
+from triptych.loadtests.scenario import Scenario
+from triptych.loadtests.traffic import Traffic
 
 log = logging.getLogger(__name__)
 

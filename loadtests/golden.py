@@ -11,8 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.dialects import Reply, Vector, pool_of
-from loadtests.request import TASKS, Request, Task
+from triptych.loadtests.dialects import Reply, Vector, pool_of
+from triptych.loadtests.request import TASKS, Request, Task
 
 COMMON = (
     "The ferry leaves at seven and takes about forty minutes.",

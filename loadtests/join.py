@@ -11,9 +11,18 @@ import traceback
 
 import gevent
 
-from loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Prepared, Sampled, ToProcess
-from loadtests.channel import Channel
-from loadtests.generator import Generator
+from triptych.loadtests.assignment import (
+    Broken,
+    HarnessFailed,
+    Joined,
+    Load,
+    Plan,
+    Prepared,
+    Sampled,
+    ToProcess,
+)
+from triptych.loadtests.channel import Channel
+from triptych.loadtests.generator import Generator
 
 log = logging.getLogger(__name__)
 

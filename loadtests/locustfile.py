@@ -21,14 +21,14 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtests.assignment import Target
-from loadtests.calm import Calm, Unusable
-from loadtests.checks import Checker
-from loadtests.dialects import NAMES, Dialect
-from loadtests.exchange import exchange
-from loadtests.golden import GOLDEN_TEXTS, Golden
-from loadtests.scenario import Scenario, names, read_scenario
-from loadtests.traffic import Traffic
+from triptych.loadtests.assignment import Target
+from triptych.loadtests.calm import Calm, Unusable
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import NAMES, Dialect
+from triptych.loadtests.exchange import exchange
+from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
+from triptych.loadtests.scenario import Scenario, names, read_scenario
+from triptych.loadtests.traffic import Traffic
 
 # As many processes never send the same text.
 MAX_PROCESSES = 1000

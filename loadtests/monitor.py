@@ -5,8 +5,8 @@ from typing import Any
 
 import psutil
 
-from loadtests.histogram import Counts, bucket, percentile
-from loadtests.results import Process
+from triptych.loadtests.histogram import Counts, bucket, percentile
+from triptych.loadtests.results import Process
 
 SHARE = 0.99
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
-from loadtests.toml_files import faults, read_toml
+from triptych.loadtests.toml_files import faults, read_toml
 
 _SHORT = {
     **{(name, "ms"): (f"{name}_ms", 1.0) for name in ("p50", "p90", "p99", "p999")},

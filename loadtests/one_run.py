@@ -10,19 +10,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import httpx
 from tqdm import tqdm
 
-from loadtests.assignment import Load, Plan
-from loadtests.calm import Calm
-from loadtests.conductor import Conductor
-from loadtests.golden import Golden
-from loadtests.histogram import merged, percentile
-from loadtests.provenance import machine, revision
-from loadtests.recording import Total
-from loadtests.report.words import masked
-from loadtests.results import Golden as GoldenResult
-from loadtests.results import Idle, Interval, Measured, Run
-from loadtests.scrape import Scraper
-from loadtests.setup import Setup, run_name
-from loadtests.traffic import Traffic
+from triptych.loadtests.assignment import Load, Plan
+from triptych.loadtests.calm import Calm
+from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.golden import Golden
+from triptych.loadtests.histogram import merged, percentile
+from triptych.loadtests.provenance import machine, revision
+from triptych.loadtests.recording import Total
+from triptych.loadtests.report.words import masked
+from triptych.loadtests.results import Golden as GoldenResult
+from triptych.loadtests.results import Idle, Interval, Measured, Run
+from triptych.loadtests.scrape import Scraper
+from triptych.loadtests.setup import Setup, run_name
+from triptych.loadtests.traffic import Traffic
 
 SCRAPE_SECONDS = 1.0
 RECENT_SECONDS = 5.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from loadtests.server_processes import Process
+from triptych.loadtests.server_processes import Process
 
 
 def main() -> int:
@@ -42,7 +42,8 @@ def main() -> int:
 def join(address: str, name: str) -> tuple[int, str]:
     """Run one process until its run ends; return its exit code and the end of its output."""
     with tempfile.TemporaryDirectory() as folder:
-        process = Process(["-m", "loadtests", "join", address, "--name", name], {}, Path(folder) / "log")
+        command = ["-m", "triptych.loadtests", "join", address, "--name", name]
+        process = Process(command, {}, Path(folder) / "log")
         try:
             return process.wait(timeout=None), process.tail()
         finally:

@@ -7,8 +7,8 @@ from itertools import accumulate
 
 import msgspec
 
-from loadtests.histogram import bucket
-from loadtests.results import Clock, Interval, Segment
+from triptych.loadtests.histogram import bucket
+from triptych.loadtests.results import Clock, Interval, Segment
 
 
 class Noted(msgspec.Struct, array_like=True):

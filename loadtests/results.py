@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.histogram import Counts, merged
+from triptych.loadtests.histogram import Counts, merged
 
 VERSION = 1
 

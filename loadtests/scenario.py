@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from loadtests.content.lengths import Fixed, Lengths, Repeats
-from loadtests.request import Encoding, Kind, Task
-from loadtests.toml_files import read_toml
+from triptych.loadtests.content.lengths import Fixed, Lengths, Repeats
+from triptych.loadtests.request import Encoding, Kind, Task
+from triptych.loadtests.toml_files import read_toml
 
 FOLDER = Path(__file__).with_name("scenarios")
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.results import Series
+from triptych.loadtests.results import Series
 
 MOST_POINTS = 600
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import httpx
 
-from workers.shared.contract import (
+from triptych.workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,
     EncodeRequest,
@@ -28,7 +28,7 @@ from workers.shared.contract import (
     Text,
     encode_request,
 )
-from workers.shared.parent_death import die_with_parent
+from triptych.workers.shared.parent_death import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
 ENGINE_ENVIRONMENT = {
@@ -149,7 +149,7 @@ class Worker(Server):
         port = free_port()
         named = {f"WORKER_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(port), **named}
-        super().__init__(["-m", "workers"], environment, log, port)
+        super().__init__(["-m", "triptych.workers"], environment, log, port)
 
     def encode(
         self, items: Sequence[Item], priority: int = 0, queries: Sequence[Text | Image] = ()
@@ -175,7 +175,7 @@ class Router(Server):
         ]
         environment = {f"ROUTER_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"ROUTER_PORT": str(port), "ROUTER_WORKERS": json.dumps(groups)}
-        super().__init__(["-m", "router"], environment, log, port)
+        super().__init__(["-m", "triptych.router"], environment, log, port)
 
 
 @contextlib.contextmanager
@@ -221,4 +221,4 @@ class Deployment(Server):
             "ROUTER_PORT": str(port),
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        super().__init__(["-m", "deploy", "local"], own | environment, log, port)
+        super().__init__(["-m", "triptych.deploy", "local"], own | environment, log, port)

@@ -10,17 +10,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.assignment import Target
-from loadtests.capacity import Search
-from loadtests.crew import Crew, RayCrew, RemoteCrew
-from loadtests.estimates import bottleneck
-from loadtests.objectives import Objectives, read_objectives
-from loadtests.report.words import masked
-from loadtests.results import Segment
-from loadtests.scenario import Scenario, read_scenario
-from loadtests.shapes import Loop, Shape, segments_of
-from loadtests.target import find_target, metrics_pages
-from loadtests.verdict import OF_A_RATE, holds
+from triptych.loadtests.assignment import Target
+from triptych.loadtests.capacity import Search
+from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
+from triptych.loadtests.estimates import bottleneck
+from triptych.loadtests.objectives import Objectives, read_objectives
+from triptych.loadtests.report.words import masked
+from triptych.loadtests.results import Segment
+from triptych.loadtests.scenario import Scenario, read_scenario
+from triptych.loadtests.shapes import Loop, Shape, segments_of
+from triptych.loadtests.target import find_target, metrics_pages
+from triptych.loadtests.verdict import OF_A_RATE, holds
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
@@ -146,7 +146,7 @@ def _search(options: argparse.Namespace, objectives: Objectives | None) -> Shape
 
 def _command(options: argparse.Namespace) -> str:
     """The command as it was typed, without secrets."""
-    line = shlex.join(["python", "-m", "loadtests", *sys.argv[1:]])
+    line = shlex.join(["python", "-m", "triptych.loadtests", *sys.argv[1:]])
     for secret in (options.key, options.worker_token):
         line = line.replace(secret, "***") if secret else line
     return masked(line)

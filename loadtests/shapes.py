@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from loadtests.results import Capacity, Measured, Segment
+from triptych.loadtests.results import Capacity, Measured, Segment
 
 Loop = Literal["open", "closed"]
 Shape = Generator[Segment, Measured, Capacity | None]

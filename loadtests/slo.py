@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from loadtests import estimates
-from loadtests.confidence import Estimate
-from loadtests.objectives import Objective, Objectives
-from loadtests.results import Clock, Measured, Run, failed_checks
+from triptych.loadtests import estimates
+from triptych.loadtests.confidence import Estimate
+from triptych.loadtests.objectives import Objective, Objectives
+from triptych.loadtests.results import Clock, Measured, Run, failed_checks
 
 _LATENCIES: dict[str, tuple[float, Clock]] = {
     "p50_ms": (0.5, "total"),

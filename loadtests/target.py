@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 
-from loadtests.assignment import Target
-from loadtests.calm import Unusable
-from loadtests.scrape import discover
-from loadtests.server_processes import Deployment
-from workers.shared.contract import POOLS
+from triptych.loadtests.assignment import Target
+from triptych.loadtests.calm import Unusable
+from triptych.loadtests.scrape import discover
+from triptych.loadtests.server_processes import Deployment
+from triptych.workers.shared.contract import POOLS
 
 HERE = "http://127.0.0.1:8080"
 

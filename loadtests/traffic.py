@@ -4,11 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from loadtests.content.corpus import Corpus
-from loadtests.content.lengths import draw_rank
-from loadtests.content.pictures import image
-from loadtests.request import Input, Request, Task
-from loadtests.scenario import Flow, Scenario
+from triptych.loadtests.content.corpus import Corpus
+from triptych.loadtests.content.lengths import draw_rank
+from triptych.loadtests.content.pictures import image
+from triptych.loadtests.request import Input, Request, Task
+from triptych.loadtests.scenario import Flow, Scenario
 
 Calibration = Mapping[str, float]
 """Tokens of a unit of text, by language."""

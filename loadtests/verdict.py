@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from loadtests import estimates
-from loadtests.objectives import BOUNDS, Objectives
-from loadtests.results import Measured
-from loadtests.slo import Bound, bounded, has_flow, prefix
+from triptych.loadtests import estimates
+from triptych.loadtests.objectives import BOUNDS, Objectives
+from triptych.loadtests.results import Measured
+from triptych.loadtests.slo import Bound, bounded, has_flow, prefix
 
 # A p99 of fewer replies rests on one or two of them.
 ENOUGH_REPLIES = 200

@@ -4,12 +4,12 @@ import asyncio
 import os
 import sys
 
-from router.serving.dumpable import hide_memory
-from router.serving.listening import listen
-from router.serving.processes import Processes
-from router.serving.server import Server, set_up_logging
-from router.settings import RouterSettings
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.router.serving.dumpable import hide_memory
+from triptych.router.serving.listening import listen
+from triptych.router.serving.processes import Processes
+from triptych.router.serving.server import Server, set_up_logging
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
-from router.errors import Invalid, UnsupportedEncoding
+from triptych.router.errors import Invalid, UnsupportedEncoding
 
 # Limits of one step. A step takes well under a millisecond, and a body that grows a thousandfold is refused
 # before it takes memory.

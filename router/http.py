@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from router.access.limits import Allowance
-from router.content_encoding import decoder_for
-from router.errors import ClientGone, InputError, QueueFull, TimedOut, TooLarge
-from router.memory import Budget, Reservation
+from triptych.router.access.limits import Allowance
+from triptych.router.content_encoding import decoder_for
+from triptych.router.errors import ClientGone, InputError, QueueFull, TimedOut, TooLarge
+from triptych.router.memory import Budget, Reservation
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

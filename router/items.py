@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from router.media.formats import Media
-from workers.shared import contract
+from triptych.router.media.formats import Media
+from triptych.workers.shared import contract
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -6,12 +6,12 @@ from typing import Self
 from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from router.access.keys import Keys
-from router.api.cors import Origins
-from router.api.schema import Task
-from router.pool.targets import TargetGroups, is_url
-from workers.shared.logs import LogFormat
-from workers.shared.strict_settings import StrictSettings, Token
+from triptych.router.access.keys import Keys
+from triptych.router.api.cors import Origins
+from triptych.router.api.schema import Task
+from triptych.router.pool.targets import TargetGroups, is_url
+from triptych.workers.shared.logs import LogFormat
+from triptych.workers.shared.strict_settings import StrictSettings, Token
 
 
 class RouterSettings(StrictSettings):

@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from loadtests.server_processes import free_port
 from tests.fakes.hang_guard import hang_guard
+from triptych.loadtests.server_processes import free_port
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "deploy" / "monitoring"

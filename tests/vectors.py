@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.shared.contract import Frame, Vector
+from triptych.workers.shared.contract import Frame, Vector
 
 Array = NDArray[np.float32]
 

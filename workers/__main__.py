@@ -11,23 +11,23 @@ from types import FrameType
 import uvicorn
 import uvloop
 
-from workers.asgi import WorkerApp
-from workers.canary import Drift
-from workers.checkpoints.hub import resolve_folder
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import Variant, read_variant
-from workers.cross_encoder import CrossEncoder
-from workers.embedding import Embedder, load_embedder
-from workers.settings import WorkerSettings
-from workers.shared import logs
-from workers.shared.contract import PoolName
-from workers.shared.strict_settings import SettingsError, read_settings
-from workers.watchdog import Watchdog
+from triptych.workers.asgi import WorkerApp
+from triptych.workers.canary import Drift
+from triptych.workers.checkpoints.hub import resolve_folder
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.variant import Variant, read_variant
+from triptych.workers.cross_encoder import CrossEncoder
+from triptych.workers.embedding import Embedder, load_embedder
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared import logs
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
+from triptych.workers.watchdog import Watchdog
 
 # How long a worker that is out of service stays up, so that its metrics can be read.
 OUT_OF_SERVICE_SECONDS = 30.0
 
-logger = logging.getLogger("workers")
+logger = logging.getLogger("triptych.workers")
 
 
 class Server(uvicorn.Server):

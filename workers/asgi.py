@@ -1,4 +1,4 @@
-"""The worker's ASGI app: the endpoints of `workers.shared.contract`."""
+"""The worker's ASGI app: the endpoints of `triptych.workers.shared.contract`."""
 
 import asyncio
 import hmac
@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
-from workers.admission import Admission, Stay
-from workers.canary import Canaries
-from workers.encoding import BatchFailed, Service, encode_batch
-from workers.shared import logs
-from workers.shared.contract import (
+from triptych.workers.admission import Admission, Stay
+from triptych.workers.canary import Canaries
+from triptych.workers.encoding import BatchFailed, Service, encode_batch
+from triptych.workers.shared import logs
+from triptych.workers.shared.contract import (
     DRAINING,
     ENCODE_PATH,
     INFO_PATH,
@@ -33,8 +33,8 @@ from workers.shared.contract import (
     encode_info,
     space_header,
 )
-from workers.shared.otel import Otel
-from workers.worker_metrics import CONTENT_TYPE, WorkerMetrics
+from triptych.workers.shared.otel import Otel
+from triptych.workers.worker_metrics import CONTENT_TYPE, WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

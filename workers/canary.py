@@ -13,10 +13,10 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.encoding import Service
-from workers.item_error import ItemError
-from workers.shared.contract import EncodeRequest
-from workers.worker_metrics import WorkerMetrics
+from triptych.workers.encoding import Service
+from triptych.workers.item_error import ItemError
+from triptych.workers.shared.contract import EncodeRequest
+from triptych.workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 

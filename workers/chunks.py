@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
-from workers.item_error import ItemError
-from workers.plugin.pooling_spec import Span
+from triptych.workers.item_error import ItemError
+from triptych.workers.plugin.pooling_spec import Span
 
 
 def join(prefix: str, chunks: Sequence[str]) -> tuple[str, list[int]]:

@@ -16,16 +16,16 @@ from typing import ClassVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from workers.checkpoints.layout import TOKENIZER, CheckpointError
-from workers.checkpoints.space import vector_space
-from workers.cross_encoder_config import config_folder, read_config
-from workers.encoding import Job
-from workers.engine_args import cross_encoder_args, tolerance_of
-from workers.item_error import ItemError
-from workers.settings import WorkerSettings
-from workers.shared.contract import EncodeRequest, Info, Item, Text, Vector
-from workers.vllm_engine import Engine, WrongVectorError, versions
-from workers.windows import Windows, WindowTokenizer
+from triptych.workers.checkpoints.layout import TOKENIZER, CheckpointError
+from triptych.workers.checkpoints.space import vector_space
+from triptych.workers.cross_encoder_config import config_folder, read_config
+from triptych.workers.encoding import Job
+from triptych.workers.engine_args import cross_encoder_args, tolerance_of
+from triptych.workers.item_error import ItemError
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import EncodeRequest, Info, Item, Text, Vector
+from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.windows import Windows, WindowTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _DOCUMENTS = {
 
 
 class CrossEncoder:
-    """The service of a cross-encoder (`workers.encoding.Service`); scores texts against texts.
+    """The service of a cross-encoder (`triptych.workers.encoding.Service`); scores texts against texts.
 
     Reads a document in windows of the context, up to `WORKER_MAX_TOKENS` in all, as the router counts it. The
     best window's score is the document's. Raises `CheckpointError` if the folder holds no cross-encoder.

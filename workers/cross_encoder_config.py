@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from workers.checkpoints.layout import CONFIG, CheckpointError
+from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 
 MODEL_TYPES = {
     "BertForSequenceClassification": "bert",

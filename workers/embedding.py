@@ -11,17 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from workers.checkpoints.layout import TOKENIZER
-from workers.checkpoints.space import vector_space
-from workers.checkpoints.variant import Variant
-from workers.encoding import Job
-from workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
-from workers.item_error import ItemError
-from workers.pixels import ImageDecoder, striped_png
-from workers.prompts import Prompt, Prompter
-from workers.settings import WorkerSettings
-from workers.shared.contract import Document, EncodeRequest, Image, Info, Item, PoolName, Text, Vector
-from workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.checkpoints.layout import TOKENIZER
+from triptych.workers.checkpoints.space import vector_space
+from triptych.workers.checkpoints.variant import Variant
+from triptych.workers.encoding import Job
+from triptych.workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
+from triptych.workers.item_error import ItemError
+from triptych.workers.pixels import ImageDecoder, striped_png
+from triptych.workers.prompts import Prompt, Prompter
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import (
+    Document,
+    EncodeRequest,
+    Image,
+    Info,
+    Item,
+    PoolName,
+    Text,
+    Vector,
+)
+from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _SHORT = Text("probe", "query")
@@ -63,7 +72,7 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
 
 
 class Embedder:
-    """The service of a merged variant (`workers.encoding.Service`)."""
+    """The service of a merged variant (`triptych.workers.encoding.Service`)."""
 
     def __init__(self, engine: Engine, prompter: Prompter, info: Info, tolerance: float) -> None:
         self.engine = engine

@@ -5,9 +5,9 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from workers.item_error import ItemError
-from workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
-from workers.worker_metrics import WorkerMetrics
+from triptych.workers.item_error import ItemError
+from triptych.workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
+from triptych.workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class BatchFailed(Exception):
 
 
 class EngineStatus(Protocol):
-    """Liveness and progress of an engine (`workers.vllm_engine.Engine`)."""
+    """Liveness and progress of an engine (`triptych.workers.vllm_engine.Engine`)."""
 
     @property
     def dead(self) -> bool: ...

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS
-from workers.checkpoints.variant import Variant
-from workers.settings import WorkerSettings
+from triptych.workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS
+from triptych.workers.checkpoints.variant import Variant
+from triptych.workers.settings import WorkerSettings
 
 # So little of a GPU's memory is free wherever an engine can start at all.
 _MINIMAL_UTILIZATION = 0.01

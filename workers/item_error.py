@@ -1,6 +1,6 @@
 """The error of one item; it does not affect the other items of the batch."""
 
-from workers.shared.contract import Failure, FailureCode
+from triptych.workers.shared.contract import Failure, FailureCode
 
 
 class ItemError(Exception):

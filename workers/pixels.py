@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from workers.item_error import ItemError
+from triptych.workers.item_error import ItemError
 
 PillowImage: TypeAlias = Pillow.Image
 

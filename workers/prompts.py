@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
-from workers.chunks import join, spans_of
-from workers.item_error import ItemError
-from workers.plugin.pooling_spec import PoolingSpec
-from workers.shared.contract import Document, Image, Item, Text
+from triptych.workers.chunks import join, spans_of
+from triptych.workers.item_error import ItemError
+from triptych.workers.plugin.pooling_spec import PoolingSpec
+from triptych.workers.shared.contract import Document, Image, Item, Text
 
 logger = logging.getLogger(__name__)
 

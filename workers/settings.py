@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from workers.shared.contract import PoolName
-from workers.shared.logs import LogFormat
-from workers.shared.strict_settings import StrictSettings, Token
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.logs import LogFormat
+from triptych.workers.shared.strict_settings import StrictSettings, Token
 
 # Engine arguments of vLLM that WORKER_ENGINE_ARGS may not set, and the setting to use instead if there is
 # one.

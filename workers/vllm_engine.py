@@ -1,4 +1,4 @@
-"""vLLM's asynchronous engine. Its private interfaces are listed in `workers.plugin.interfaces`."""
+"""vLLM's asynchronous engine. Its private interfaces are listed in `triptych.workers.plugin.interfaces`."""
 
 import asyncio
 import itertools
@@ -8,8 +8,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
 
-from workers.plugin import ADD_BATCH, DIE_WITH_WORKER
-from workers.plugin.engine_steps import STEPS_FILE, StepCounter
+from triptych.workers.plugin import ADD_BATCH, DIE_WITH_WORKER
+from triptych.workers.plugin.engine_steps import STEPS_FILE, StepCounter
 
 if TYPE_CHECKING:
     from vllm.tasks import PoolingTask

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from workers.encoding import EngineStatus
+from triptych.workers.encoding import EngineStatus
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
-from deploy.common.process_guard import Guard
-from workers.shared.parent_death import die_with_parent
+from triptych.deploy.common.process_guard import Guard
+from triptych.workers.shared.parent_death import die_with_parent
 
 TAIL_LINES = 30
 # Longer lines are split, so that a child cannot fill our memory with one line.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from router.access.keys import make_key
+from triptych.router.access.keys import make_key
 
 # vLLM and its imports log much that an operator cannot act on.
 QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "PYTHONWARNINGS": "ignore::FutureWarning"}

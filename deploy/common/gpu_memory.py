@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.common.environments import GPU_SHARE
-from workers.checkpoints.layout import UPSTREAM_ID
-from workers.settings import WorkerSettings
+from triptych.deploy.common.environments import GPU_SHARE
+from triptych.workers.checkpoints.layout import UPSTREAM_ID
+from triptych.workers.settings import WorkerSettings
 
 GIB = 2**30
 UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import re
 
-from deploy.install import NoAnswer, ask_driver
+from triptych.deploy.install import NoAnswer, ask_driver
 
 
 def usable_gpus() -> tuple[str, ...]:

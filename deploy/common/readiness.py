@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import httpx
 
-from workers.shared.contract import LIVE_PATH, READY_PATH
+from triptych.workers.shared.contract import LIVE_PATH, READY_PATH
 
 # Routers and workers answer /ready at once. On Ray a hanging worker fails three probes, 2 s apart, before
 # Serve replaces it: after about 21 s.

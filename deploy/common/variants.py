@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.settings import DeploySettings
-from workers.checkpoints.layout import UPSTREAM_ID, VARIANT
-from workers.shared.contract import PoolName
+from triptych.deploy.settings import DeploySettings
+from triptych.workers.checkpoints.layout import UPSTREAM_ID, VARIANT
+from triptych.workers.shared.contract import PoolName
 
 DEMO = "demo"
 DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
@@ -65,7 +65,7 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
 
 
 def _checkpoints(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "workers.checkpoints", *arguments)
+    return (sys.executable, "-m", "triptych.workers.checkpoints", *arguments)
 
 
 def _slug(source: str) -> str:

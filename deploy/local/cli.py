@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 from dotenv import load_dotenv
 
-from deploy.common import machine, variants
-from deploy.common.child_process import ChildProcess
-from deploy.common.process_guard import Guard
-from deploy.common.readiness import why_taken
-from deploy.common.variants import DEMO_WARNING, Models
-from deploy.install import NoAnswer
-from deploy.local.memory_check import check_memory
-from deploy.local.output import Output
-from deploy.local.specs import PlanError, plan_router, plan_workers, with_token
-from deploy.local.supervisor import GaveUp, Spec, Supervisor
-from deploy.settings import DeploySettings
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.deploy.common import machine, variants
+from triptych.deploy.common.child_process import ChildProcess
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.common.readiness import why_taken
+from triptych.deploy.common.variants import DEMO_WARNING, Models
+from triptych.deploy.install import NoAnswer
+from triptych.deploy.local.memory_check import check_memory
+from triptych.deploy.local.output import Output
+from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
+from triptych.deploy.settings import DeploySettings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
 READY = """

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from deploy.common.gpu_memory import verdict, weights_gib
-from deploy.common.variants import Models
-from deploy.local.specs import PlanError
-from deploy.local.supervisor import Spec
-from workers.settings import WorkerSettings
-from workers.shared.contract import PoolName
-from workers.shared.strict_settings import read_settings
+from triptych.deploy.common.gpu_memory import verdict, weights_gib
+from triptych.deploy.common.variants import Models
+from triptych.deploy.local.specs import PlanError
+from triptych.deploy.local.supervisor import Spec
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.strict_settings import read_settings
 
 
 def check_memory(

@@ -6,15 +6,15 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from deploy.common.environments import QUIET, gpu_share_env, with_own_key
-from deploy.common.readiness import reachable
-from deploy.common.variants import Models
-from deploy.local.supervisor import Spec
-from deploy.settings import DeploySettings
-from router.pool.targets import document_of
-from router.settings import RouterSettings
-from workers.shared.contract import PoolName
-from workers.shared.strict_settings import read_settings
+from triptych.deploy.common.environments import QUIET, gpu_share_env, with_own_key
+from triptych.deploy.common.readiness import reachable
+from triptych.deploy.common.variants import Models
+from triptych.deploy.local.supervisor import Spec
+from triptych.deploy.settings import DeploySettings
+from triptych.router.pool.targets import document_of
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.strict_settings import read_settings
 
 # Settings that differ for each process, and the setting to use instead. They are refused in the environment.
 OURS = {
@@ -78,7 +78,7 @@ def plan_workers(
             env = _cpu_env(max(1, cores // len(pools)), models.demo)
         spec = Spec(
             name=f"{pool}-{seen[pool]}",
-            argv=(sys.executable, "-m", "workers"),
+            argv=(sys.executable, "-m", "triptych.workers"),
             env={**QUIET, **env, **environ, **own},
             host=reachable(environ.get("WORKER_HOST", WORKER_HOST)),
             port=port,
@@ -106,7 +106,7 @@ def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, 
     env, key = with_own_key({**environ, "ROUTER_WORKERS": json.dumps(document)}, "deploy.local")
     return Spec(
         name="router",
-        argv=(sys.executable, "-m", "router"),
+        argv=(sys.executable, "-m", "triptych.router"),
         env=env,
         host=reachable(settings.host),
         port=settings.port,

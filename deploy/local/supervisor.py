@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from deploy.common.child_process import ChildProcess
-from deploy.common.process_guard import Guard
-from deploy.common.readiness import is_live, is_ready
-from deploy.local.output import Output
+from triptych.deploy.common.child_process import ChildProcess
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.common.readiness import is_live, is_ready
+from triptych.deploy.local.output import Output
 
 REPORT_SECONDS = 15.0
 # How long a child may leave GET /live unanswered. A working event loop does not pause this long, neither for

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, get_args
 
-from deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
-from router.pool.targets import document_of
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
+from triptych.router.pool.targets import document_of
+from triptych.workers.shared.contract import PoolName
 
 # A lease ends after this long without renewal.
 LEASE_SECONDS = 10.0

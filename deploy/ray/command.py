@@ -13,14 +13,14 @@ from typing import Any
 import ray
 import yaml
 
-from deploy.common.gpu_memory import weights_gib
-from deploy.common.variants import DEMO_WARNING
-from deploy.ray import demo, fit_check
-from deploy.ray.config import ClusterConfig, ConfigError, read_config
-from deploy.ray.nodes import Node, NodesError, nodes_of_cluster, parse_nodes
-from deploy.ray.running import Failed, connect, look, scaled, start, stop, stop_removed, wait
-from deploy.ray.serve_app import serve_document
-from deploy.ray.status import render
+from triptych.deploy.common.gpu_memory import weights_gib
+from triptych.deploy.common.variants import DEMO_WARNING
+from triptych.deploy.ray import demo, fit_check
+from triptych.deploy.ray.config import ClusterConfig, ConfigError, read_config
+from triptych.deploy.ray.nodes import Node, NodesError, nodes_of_cluster, parse_nodes
+from triptych.deploy.ray.running import Failed, connect, look, scaled, start, stop, stop_removed, wait
+from triptych.deploy.ray.serve_app import serve_document
+from triptych.deploy.ray.status import render
 
 TRY_IT = """
 {notice}This Ray ends with this command: Ctrl-C. From another terminal:

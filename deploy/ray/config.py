@@ -16,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from router.settings import RouterSettings
-from workers.settings import WorkerSettings
-from workers.shared.contract import PoolName
-from workers.shared.strict_settings import StrictSettings
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.strict_settings import StrictSettings
 
 # No environment variable begins with this: the settings of other processes are not read from ours.
 NO_PREFIX = "="
@@ -60,7 +60,7 @@ class _Strict(BaseModel):
 
 
 class Autoscaling(_Strict):
-    """Replicas by load: the tokens that arrive and wait in all routers. See `deploy.ray.pressure`."""
+    """Replicas by load: the tokens that arrive and wait in all routers. See `pressure.py`."""
 
     min: int = Field(1, ge=0, description="Fewest replicas; at 0 the routers hold the first requests.")
     max: int = Field(ge=1, description="Most replicas.")

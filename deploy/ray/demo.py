@@ -5,11 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from deploy.common import machine
-from deploy.common.variants import DEMO, choose
-from deploy.install import NoAnswer
-from deploy.ray.config import ClusterConfig, ConfigError, parse_config
-from deploy.settings import DeploySettings
+from triptych.deploy.common import machine
+from triptych.deploy.common.variants import DEMO, choose
+from triptych.deploy.install import NoAnswer
+from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config
+from triptych.deploy.settings import DeploySettings
 
 CONFIG = Path(__file__).parent / "examples" / "demo.yaml"
 # Part of a GPU for each replica: three pools, the second replica of code, and one more in an upgrade.

@@ -16,8 +16,8 @@ import ray
 import ray.exceptions
 import ray.util
 
-from deploy.ray.book import Book
-from deploy.ray.ray_private import HEAD_RESOURCE, store_once
+from triptych.deploy.ray.book import Book
+from triptych.deploy.ray.ray_private import HEAD_RESOURCE, store_once
 
 log = logging.getLogger("ray.serve")
 

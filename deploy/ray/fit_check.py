@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.common.gpu_memory import verdict
-from deploy.ray.config import ClusterConfig, Pool
-from deploy.ray.nodes import Node
-from deploy.ray.ray_private import labels_match
-from deploy.ray.text_table import table
-from workers.shared.contract import PoolName
+from triptych.deploy.common.gpu_memory import verdict
+from triptych.deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray.nodes import Node
+from triptych.deploy.ray.ray_private import labels_match
+from triptych.deploy.ray.text_table import table
+from triptych.workers.shared.contract import PoolName
 
 ROUTERS = "routers"
 # Sums of GPU parts such as 0.33 are not exact.

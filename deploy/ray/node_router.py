@@ -18,15 +18,15 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
-from deploy.common.child_process import ChildProcess, StartFailed
-from deploy.common.environments import settings_env, with_own_key
-from deploy.common.process_guard import Guard
-from deploy.common.readiness import is_live, reachable, why_taken
-from deploy.ray.book import Groups, RouterReport
-from deploy.ray.config import Routers
-from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
-from deploy.ray.pressure import Pressure
-from workers.shared.contract import PoolName
+from triptych.deploy.common.child_process import ChildProcess, StartFailed
+from triptych.deploy.common.environments import settings_env, with_own_key
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.common.readiness import is_live, reachable, why_taken
+from triptych.deploy.ray.book import Groups, RouterReport
+from triptych.deploy.ray.config import Routers
+from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
+from triptych.deploy.ray.pressure import Pressure
+from triptych.workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 
@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.5
 ROUTER_LOOK_SECONDS = 0.25
 START_SECONDS = 60.0
 LIVE_SECONDS = 5.0
-ROUTER = (sys.executable, "-m", "router")
+ROUTER = (sys.executable, "-m", "triptych.router")
 
 
 class NodeRouter:

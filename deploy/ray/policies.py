@@ -10,10 +10,10 @@ from typing import Any
 import ray
 from ray.serve.config import AutoscalingContext
 
-from deploy.ray.directory import find_directory
-from deploy.ray.pressure import FromNone, Pressure, replicas_for
-from deploy.ray.ray_private import labels_match
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.directory import find_directory
+from triptych.deploy.ray.pressure import FromNone, Pressure, replicas_for
+from triptych.deploy.ray.ray_private import labels_match
+from triptych.workers.shared.contract import PoolName
 
 ASK_SECONDS = 1.0
 # The call is repeated when there is no result for this long.

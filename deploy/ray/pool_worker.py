@@ -10,21 +10,21 @@ from typing import Any
 import ray
 from ray import serve
 
-from deploy.common.child_process import ChildProcess
-from deploy.common.environments import QUIET, gpu_share_env, settings_env
-from deploy.common.process_guard import Guard
-from deploy.common.readiness import is_ready
-from deploy.ray.book import Member
-from deploy.ray.config import ClusterConfig, Pool
-from deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
-from deploy.ray.locks import gpus_locked, take_port
-from workers.shared.contract import PoolName
+from triptych.deploy.common.child_process import ChildProcess
+from triptych.deploy.common.environments import QUIET, gpu_share_env, settings_env
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.common.readiness import is_ready
+from triptych.deploy.ray.book import Member
+from triptych.deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray.directory import DirectoryClient, DirectoryLost, node_address, repeat, shared_token
+from triptych.deploy.ray.locks import gpus_locked, take_port
+from triptych.workers.shared.contract import PoolName
 
 log = logging.getLogger("ray.serve")
 
 BEAT_SECONDS = 2.0
 ASK_SECONDS = 0.5
-WORKER = (sys.executable, "-m", "workers")
+WORKER = (sys.executable, "-m", "triptych.workers")
 # How long a new replica waits until the routers use it, and a leaving one until they do not. A router that
 # does not answer must not stop a rollout.
 ROUTERS_SECONDS = 15.0

@@ -12,13 +12,13 @@ import ray.exceptions
 from ray import serve
 from ray.serve.config import ProxyLocation
 
-from deploy.ray.book import Overview
-from deploy.ray.config import ClusterConfig, ConfigError, parse_config
-from deploy.ray.directory import NAMESPACE, find_directory
-from deploy.ray.ray_private import delete_application, start_ray
-from deploy.ray.serve_app import applications
-from deploy.ray.status import Status, read_status
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.book import Overview
+from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config
+from triptych.deploy.ray.directory import NAMESPACE, find_directory
+from triptych.deploy.ray.ray_private import delete_application, start_ray
+from triptych.deploy.ray.serve_app import applications
+from triptych.deploy.ray.status import Status, read_status
+from triptych.workers.shared.contract import PoolName
 
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer; an actor that is starting takes a while.

@@ -12,12 +12,12 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
-from deploy.ray.node_router import START_SECONDS, NodeRouter
-from deploy.ray.policies import NodesPolicy, PressurePolicy
-from deploy.ray.pool_worker import ROUTERS_SECONDS, PoolWorker
-from deploy.ray.ray_private import with_version
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.config import Autoscaling, ClusterConfig, Pool, Routers
+from triptych.deploy.ray.node_router import START_SECONDS, NodeRouter
+from triptych.deploy.ray.policies import NodesPolicy, PressurePolicy
+from triptych.deploy.ray.pool_worker import ROUTERS_SECONDS, PoolWorker
+from triptych.deploy.ray.ray_private import with_version
+from triptych.workers.shared.contract import PoolName
 
 HEALTH_PERIOD_SECONDS = 2.0
 HEALTH_TIMEOUT_SECONDS = 30.0

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deploy.ray.book import Overview
-from deploy.ray.config import Autoscaling, ClusterConfig
-from deploy.ray.pressure import Pressure
-from deploy.ray.text_table import table
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.book import Overview
+from triptych.deploy.ray.config import Autoscaling, ClusterConfig
+from triptych.deploy.ray.pressure import Pressure
+from triptych.deploy.ray.text_table import table
+from triptych.workers.shared.contract import PoolName
 
 RUNNING = "RUNNING"
 FAILED = "DEPLOY_FAILED"

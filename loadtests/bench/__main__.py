@@ -14,11 +14,20 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from loadtests.bench.measure import Result
-from loadtests.bench.sections import FULL, QUICK, Setup, compared, latency, mix, overload, router_alone
-from loadtests.bench.servers import Servers
-from loadtests.bench.summary import markdown
-from loadtests.provenance import machine, revision
+from triptych.loadtests.bench.measure import Result
+from triptych.loadtests.bench.sections import (
+    FULL,
+    QUICK,
+    Setup,
+    compared,
+    latency,
+    mix,
+    overload,
+    router_alone,
+)
+from triptych.loadtests.bench.servers import Servers
+from triptych.loadtests.bench.summary import markdown
+from triptych.loadtests.provenance import machine, revision
 
 # Neighbours share engines.
 SECTIONS = {

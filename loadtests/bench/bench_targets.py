@@ -5,8 +5,8 @@ from operator import sub, truediv
 from statistics import median
 from typing import Literal, NamedTuple
 
-from loadtests.bench.measure import Result, Row
-from loadtests.bench.sections import compared, latency, overload, router_alone
+from triptych.loadtests.bench.measure import Result, Row
+from triptych.loadtests.bench.sections import compared, latency, overload, router_alone
 
 A, C, D, E_JSON = "(a)", "(c)", "(d)", "(e) token-level output, JSON"
 SHORT = {concurrency: load.name for concurrency, load in compared.SHORT.items()}

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.arrivals import due_times
-from loadtests.results import Segment
+from triptych.loadtests.arrivals import due_times
+from triptych.loadtests.results import Segment
 
 Vector = NDArray[np.float32]
 Read = Callable[[bytes], list[Vector]]

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from loadtests.bench.cpu import cpu_seconds
-from loadtests.bench.loops import Reply, Round, Vector
-from loadtests.server_processes import Process
+from triptych.loadtests.bench.cpu import cpu_seconds
+from triptych.loadtests.bench.loops import Reply, Round, Vector
+from triptych.loadtests.server_processes import Process
 
 # vLLM on a CPU spins for a second after its last step. The next system waits until it has stopped.
 SETTLE_SECONDS = 1.3

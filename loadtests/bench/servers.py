@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
-from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Process, Router, StockServer, Worker, free_port
-from workers.shared.contract import POOLS, READY_PATH, PoolName
+from triptych.loadtests.bench.stock import stock_copy
+from triptych.loadtests.server_processes import Process, Router, StockServer, Worker, free_port
+from triptych.workers.shared.contract import POOLS, READY_PATH, PoolName
 
 Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
 Size = Literal["nano", "tiny"]
@@ -59,7 +59,7 @@ class Servers:
         """A merged variant of a generated checkpoint; made if missing."""
         folder = self.folder / size
         if not (folder / POOLS[-1]).exists():
-            tool = [sys.executable, "-m", "workers.checkpoints"]
+            tool = [sys.executable, "-m", "triptych.workers.checkpoints"]
             flags = ["--nano"] if size == "nano" else []
             if not (folder / "upstream").exists():
                 subprocess.run([*tool, "tiny", *flags, str(folder / "upstream")], check=True)
@@ -91,7 +91,7 @@ class Servers:
 
     def stub(self, status: int = 200) -> Module:
         """Start a worker that answers batches with `status` at once."""
-        return self._module("stub", READY_PATH, "loadtests.bench.stub", "PORT", str(status))
+        return self._module("stub", READY_PATH, "triptych.loadtests.bench.stub", "PORT", str(status))
 
     def vllm_router(self, server: Server) -> Module:
         """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""

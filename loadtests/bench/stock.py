@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints import layout
+from triptych.workers.checkpoints import layout
 
 
 def stock_copy(variant: Path, folder: Path) -> Path:

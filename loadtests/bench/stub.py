@@ -13,7 +13,7 @@ import numpy as np
 import uvloop
 from aiohttp import web
 
-from workers.shared import contract
+from triptych.workers.shared import contract
 
 MOST_ITEMS, TOKENS, DIMENSIONS = 1024, 22, 2048
 INFO = contract.Info(

@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from loadtests.bench.bench_targets import Verdict, verdicts
-from loadtests.bench.cpu import IDLE, MACHINE, STOLEN
-from loadtests.bench.measure import Result, Row
+from triptych.loadtests.bench.bench_targets import Verdict, verdicts
+from triptych.loadtests.bench.cpu import IDLE, MACHINE, STOLEN
+from triptych.loadtests.bench.measure import Result, Row
 
 COLUMNS = ("system", "items/s", "p50 ms", "p99 ms", "failed", "vectors wrong", "CPU s per 1,000 items")
 

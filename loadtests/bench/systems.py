@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import orjson
 
-from loadtests.bench.loops import Read, Vector, post
-from loadtests.bench.measure import Groups
-from loadtests.bench.servers import Server
-from workers.shared import contract
+from triptych.loadtests.bench.loops import Read, Vector, post
+from triptych.loadtests.bench.measure import Groups
+from triptych.loadtests.bench.servers import Server
+from triptych.workers.shared import contract
 
 Form = Literal["float", "base64"]
 

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from loadtests import estimates
-from loadtests.histogram import mean, merged, percentile
-from loadtests.report.words import load_of, loads
-from loadtests.results import Clock, Measured, Run, Segment
+from triptych.loadtests import estimates
+from triptych.loadtests.histogram import mean, merged, percentile
+from triptych.loadtests.report.words import load_of, loads
+from triptych.loadtests.results import Clock, Measured, Run, Segment
 
 RAMP_PARTS = 12
 MOST_MOMENTS = 240

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from loadtests.report.words import masked, number
-from loadtests.results import Run
+from triptych.loadtests.report.words import masked, number
+from triptych.loadtests.results import Run
 
 Column = NDArray[np.float64]
 

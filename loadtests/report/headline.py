@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from loadtests import estimates
-from loadtests.objectives import read_objectives
-from loadtests.report.cuts import points
-from loadtests.report.words import duration, estimated, load_of, loads, number, peak, share
-from loadtests.results import (
+from triptych.loadtests import estimates
+from triptych.loadtests.objectives import read_objectives
+from triptych.loadtests.report.cuts import points
+from triptych.loadtests.report.words import duration, estimated, load_of, loads, number, peak, share
+from triptych.loadtests.results import (
     WRONG,
     Capacity,
     Measured,
@@ -17,7 +17,7 @@ from loadtests.results import (
     failure_counts,
     wrong,
 )
-from loadtests.slo import Bound, passed
+from triptych.loadtests.slo import Bound, passed
 
 MARK = " †"
 """Follows throughput that does not count because checks failed."""

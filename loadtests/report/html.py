@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from loadtests.report import plots, tables
-from loadtests.report.cuts import points
-from loadtests.report.headline import about_chosen, banners, figures, p99_limit
-from loadtests.report.words import masked
-from loadtests.results import Run
-from loadtests.slo import Bound
+from triptych.loadtests.report import plots, tables
+from triptych.loadtests.report.cuts import points
+from triptych.loadtests.report.headline import about_chosen, banners, figures, p99_limit
+from triptych.loadtests.report.words import masked
+from triptych.loadtests.results import Run
+from triptych.loadtests.slo import Bound
 
 # Longer tables are folded.
 MOST_ROWS = 24
@@ -18,7 +18,7 @@ MOST_ROWS = 24
 def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
     """The page of a run. All text from the run is escaped."""
     environment = Environment(
-        loader=PackageLoader("loadtests.report", "."),
+        loader=PackageLoader("triptych.loadtests.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

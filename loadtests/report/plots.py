@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from loadtests import estimates
-from loadtests.report import figures as draw
-from loadtests.report import tables
-from loadtests.report.cuts import Moment, Point, latency, moments
-from loadtests.report.figures import Chart, Column
-from loadtests.report.words import duration, loads
-from loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
+from triptych.loadtests import estimates
+from triptych.loadtests.report import figures as draw
+from triptych.loadtests.report import tables
+from triptych.loadtests.report.cuts import Moment, Point, latency, moments
+from triptych.loadtests.report.figures import Chart, Column
+from triptych.loadtests.report.words import duration, loads
+from triptych.loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
 
 # Fewer loads make no curve.
 LEAST_POINTS = 3

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from loadtests import estimates
-from loadtests.report.cuts import latency, mean_time
-from loadtests.report.headline import MARK, chosen
-from loadtests.report.words import NOTHING, duration, estimated, interval, number, share
-from loadtests.results import Clock, Measured, Run, all_intervals, failed_checks, failure_counts
+from triptych.loadtests import estimates
+from triptych.loadtests.report.cuts import latency, mean_time
+from triptych.loadtests.report.headline import MARK, chosen
+from triptych.loadtests.report.words import NOTHING, duration, estimated, interval, number, share
+from triptych.loadtests.results import Clock, Measured, Run, all_intervals, failed_checks, failure_counts
 
 ENOUGH_FOR_P999 = 1000
 PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}

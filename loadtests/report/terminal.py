@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.report import tables
-from loadtests.report.headline import MARK, Figure, about_chosen, banners, figures
-from loadtests.report.words import masked
-from loadtests.results import Run
-from loadtests.slo import Bound
+from triptych.loadtests.report import tables
+from triptych.loadtests.report.headline import MARK, Figure, about_chosen, banners, figures
+from triptych.loadtests.report.words import masked
+from triptych.loadtests.results import Run
+from triptych.loadtests.slo import Bound
 
 # Where the output is no terminal, rich would wrap at 80 columns.
 WIDTH_OF_FILE = 200

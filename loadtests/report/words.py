@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-from loadtests.confidence import Estimate
-from loadtests.results import Measured, Segment
+from triptych.loadtests.confidence import Estimate
+from triptych.loadtests.results import Measured, Segment
 
 NOTHING = "-"
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)

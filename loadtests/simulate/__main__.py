@@ -8,9 +8,9 @@ Writes simulate.md and scale-autoscaling.svg. Each run gives the same numbers.
 import argparse
 from pathlib import Path
 
-from loadtests.bench.summary import number, table
-from loadtests.simulate.experiments import EXPERIMENTS, run
-from loadtests.simulate.scaling_plot import draw
+from triptych.loadtests.bench.summary import number, table
+from triptych.loadtests.simulate.experiments import EXPERIMENTS, run
+from triptych.loadtests.simulate.scaling_plot import draw
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig
 
-from deploy.ray.book import LEARNING_SECONDS, Book, RouterReport
-from deploy.ray.config import Autoscaling
-from deploy.ray.policies import ASK_SECONDS
-from deploy.ray.pressure import FromNone, replicas_for
-from loadtests.simulate.simulated_router import POOL
+from triptych.deploy.ray.book import LEARNING_SECONDS, Book, RouterReport
+from triptych.deploy.ray.config import Autoscaling
+from triptych.deploy.ray.policies import ASK_SECONDS
+from triptych.deploy.ray.pressure import FromNone, replicas_for
+from triptych.loadtests.simulate.simulated_router import POOL
 
 # Serve decides ten times a second, but the policy reads the pressure less often.
 DECISION_SECONDS = ASK_SECONDS

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from deploy.ray.config import Autoscaling
-from loadtests.bench.summary import number
-from loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS, Setup
-from loadtests.simulate.simulation import Sample, Simulation, percentile, steady, uncertainty
+from triptych.deploy.ray.config import Autoscaling
+from triptych.loadtests.bench.summary import number
+from triptych.loadtests.simulate.profiles import GPU, NANO, PAGES, SHORT, TEXTS, Setup
+from triptych.loadtests.simulate.simulation import Sample, Simulation, percentile, steady, uncertainty
 
 SLO_SECONDS = 1.0
 # A run lasts until about so many requests have come, but at least ten steps and at most a minute.
@@ -96,7 +96,7 @@ def _set_up() -> None:
     # Python's defaults spend half of a run on collecting young objects.
     gc.set_threshold(200_000, 20, 1000)
     # The router logs each replica that it finds slow, which happens by chance with this many.
-    logging.getLogger("router").setLevel(logging.ERROR)
+    logging.getLogger("triptych.router").setLevel(logging.ERROR)
 
 
 def _steady(setup: Setup, load: float, quick: bool) -> Result:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from deploy.ray.config import Autoscaling
-from router.settings import RouterSettings
+from triptych.deploy.ray.config import Autoscaling
+from triptych.router.settings import RouterSettings
 
 
 def lognormal(draw: random.Random, sigma: float = 0.15) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from loadtests.simulate.experiments import Result
+from triptych.loadtests.simulate.experiments import Result
 
 STYLE: Any = {
     "axes.spines.top": False,

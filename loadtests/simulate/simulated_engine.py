@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from loadtests.simulate.profiles import Profile
-from router.items import Batch
+from triptych.loadtests.simulate.profiles import Profile
+from triptych.router.items import Batch
 
 
 class Events:

@@ -5,18 +5,18 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from deploy.ray.book import RouterReport
-from deploy.ray.pressure import Pressure
-from loadtests.simulate.profiles import Setup, default
-from loadtests.simulate.simulated_engine import Engine, Events
-from router.errors import RouterError
-from router.items import Batch, Item, Job
-from router.observe.metrics import Metrics
-from router.pool.dispatcher import Dispatcher
-from router.pool.observer import PoolObserver
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica, State
-from workers.shared import contract
+from triptych.deploy.ray.book import RouterReport
+from triptych.deploy.ray.pressure import Pressure
+from triptych.loadtests.simulate.profiles import Setup, default
+from triptych.loadtests.simulate.simulated_engine import Engine, Events
+from triptych.router.errors import RouterError
+from triptych.router.items import Batch, Item, Job
+from triptych.router.observe.metrics import Metrics
+from triptych.router.pool.dispatcher import Dispatcher
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica, State
+from triptych.workers.shared import contract
 
 POOL: contract.PoolName = "retrieval"
 WIRE = contract.Item(contract.Text("", "query"))
@@ -29,7 +29,7 @@ Batches = Iterable[tuple[int, float]]
 
 
 class Router:
-    """Runs the dispatcher as `router.pool.pool.Pool` does. Calls `ended` once for each request."""
+    """Runs the dispatcher as `triptych.router.pool.pool.Pool` does. Calls `ended` once for each request."""
 
     def __init__(self, name: str, events: Events, setup: Setup, ended: Callable[[Job], None]) -> None:
         self._name = name
@@ -53,7 +53,7 @@ class Router:
         return [self._engines[replica] for replica in self._dispatcher.replicas]
 
     def report(self) -> RouterReport:
-        """The report that `deploy.ray.router` would send to the directory."""
+        """The report that `triptych.deploy.ray.router` would send to the directory."""
         running = sum(batch.tokens for batch in self._dispatcher.in_flight)
         pressures = {POOL: Pressure(self._queue.tokens, running)}
         return RouterReport(

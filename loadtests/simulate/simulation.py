@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from deploy.ray.node_router import LOOK_SECONDS
-from loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
-from loadtests.simulate.profiles import Setup
-from loadtests.simulate.simulated_engine import Engine, Events
-from loadtests.simulate.simulated_router import Router
-from router.errors import QueueFull
-from router.items import Job
-from router.pool.pace import BATCHES_UNTIL_JUDGED
+from triptych.deploy.ray.node_router import LOOK_SECONDS
+from triptych.loadtests.simulate.autoscaler import DECISION_SECONDS, Autoscaler
+from triptych.loadtests.simulate.profiles import Setup
+from triptych.loadtests.simulate.simulated_engine import Engine, Events
+from triptych.loadtests.simulate.simulated_router import Router
+from triptych.router.errors import QueueFull
+from triptych.router.items import Job
+from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
 
 BLOCKS = 10
 

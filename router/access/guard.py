@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from router.access.keys import Key, KeyRing, KeysError, read_keys
-from router.access.limits import Allowance, Memory, Store
-from router.access.limits_file import LimitsFile
-from router.api.pages import PAGE_PATHS
-from router.http import Request
-from router.settings import RouterSettings
-from workers.shared.strict_settings import SettingsError
+from triptych.router.access.keys import Key, KeyRing, KeysError, read_keys
+from triptych.router.access.limits import Allowance, Memory, Store
+from triptych.router.access.limits_file import LimitsFile
+from triptych.router.api.pages import PAGE_PATHS
+from triptych.router.http import Request
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import SettingsError
 
 log = logging.getLogger(__name__)
 

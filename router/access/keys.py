@@ -26,7 +26,7 @@ from pydantic import (
     ValidationError,
 )
 
-from router.errors import InvalidKey, MissingKey
+from triptych.router.errors import InvalidKey, MissingKey
 
 PREFIX = "triptych_"
 _HASH = re.compile("[0-9a-fA-F]{64}")

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from router.access.keys import Key
-from router.errors import RequestRateExceeded, TokenRateExceeded
+from triptych.router.access.keys import Key
+from triptych.router.errors import RequestRateExceeded, TokenRateExceeded
 
 WINDOW_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from router.access.limits import Levels
+from triptych.router.access.limits import Levels
 
 # More than all keys in use, since old ones are kept for a while.
 CAPACITY = 16_384

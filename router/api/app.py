@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-from router.access.guard import Guard
-from router.api.cors import Cors
-from router.api.embeddings import embeddings
-from router.api.models import model, model_list
-from router.api.openapi import openapi
-from router.api.pages import DOCS_PATHS, PAGE_PATHS, static
-from router.api.rerank import rerank
-from router.api.work import seconds_of
-from router.errors import (
+from triptych.router.access.guard import Guard
+from triptych.router.api.cors import Cors
+from triptych.router.api.embeddings import embeddings
+from triptych.router.api.models import model, model_list
+from triptych.router.api.openapi import openapi
+from triptych.router.api.pages import DOCS_PATHS, PAGE_PATHS, static
+from triptych.router.api.rerank import rerank
+from triptych.router.api.work import seconds_of
+from triptych.router.errors import (
     AuthError,
     ClientGone,
     Internal,
@@ -26,7 +26,7 @@ from router.errors import (
     RouterError,
     Unavailable,
 )
-from router.http import (
+from triptych.router.http import (
     Header,
     Receive,
     Reply,
@@ -38,16 +38,16 @@ from router.http import (
     json_reply,
     send_reply,
 )
-from router.media.loader import MediaLoader
-from router.memory import Budget, default_budget
-from router.observe.gauges import Gauges
-from router.observe.metrics import CONTENT_TYPE
-from router.pool.dispatcher import RETRY_AFTER
-from router.pool.fleet import Fleet
-from router.pool.targets import document_of
-from router.serving.connections import Connections
-from router.settings import RouterSettings
-from workers.shared import logs
+from triptych.router.media.loader import MediaLoader
+from triptych.router.memory import Budget, default_budget
+from triptych.router.observe.gauges import Gauges
+from triptych.router.observe.metrics import CONTENT_TYPE
+from triptych.router.pool.dispatcher import RETRY_AFTER
+from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.targets import document_of
+from triptych.router.serving.connections import Connections
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import logs
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from router.api.bounds import MaxItems, check_values
-from router.api.large_json import read_large, without_lone_surrogates
-from router.errors import FieldError, Invalid, shorten
+from triptych.router.api.bounds import MaxItems, check_values
+from triptych.router.api.large_json import read_large, without_lone_surrogates
+from triptych.router.errors import FieldError, Invalid, shorten
 
 _Body = TypeVar("_Body", bound=BaseModel)
 

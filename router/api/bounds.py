@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from router.errors import Invalid
+from triptych.router.errors import Invalid
 
 # Far more than the largest valid request needs, however its items are written.
 VALUES_PER_ITEM = 32

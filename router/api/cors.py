@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 from yarl import URL
 
-from router.http import Header, Reply, Request
+from triptych.router.http import Header, Reply, Request
 
 ANY = "*"
 # Browsers cache a preflight this long; Chromium's limit is two hours.

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
-from router.api.accept import prefers
-from router.api.plan import Limits, plan
-from router.api.reply_bodies import embeddings_body, npy_body
-from router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
-from router.api.work import Work, tokens_of, whole
-from router.errors import Invalid
-from router.http import Header, Reply, Request
-from router.items import Item
-from router.media.loader import MediaLoader
-from router.pool.fleet import Fleet
-from router.settings import RouterSettings
-from workers.shared.contract import Vector
+from triptych.router.api.accept import prefers
+from triptych.router.api.plan import Limits, plan
+from triptych.router.api.reply_bodies import embeddings_body, npy_body
+from triptych.router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
+from triptych.router.api.work import Work, tokens_of, whole
+from triptych.router.errors import Invalid
+from triptych.router.http import Header, Reply, Request
+from triptych.router.items import Item
+from triptych.router.media.loader import MediaLoader
+from triptych.router.pool.fleet import Fleet
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.contract import Vector
 
 NPY = "application/x-npy"
 JSON = "application/json"

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from router.api.bounds import check_values, most_values
-from router.errors import Invalid
+from triptych.router.api.bounds import check_values, most_values
+from triptych.router.errors import Invalid
 
 # Decoding a piece takes a few milliseconds.
 PIECE_BYTES = 256 << 10

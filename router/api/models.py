@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from router.api.plan import MODEL, MODELS, ROUTES, models
-from router.api.schema import Aliases
-from router.errors import NotFound
-from router.pool.fleet import Fleet
+from triptych.router.api.plan import MODEL, MODELS, ROUTES, models
+from triptych.router.api.schema import Aliases
+from triptych.router.errors import NotFound
+from triptych.router.pool.fleet import Fleet
 
 
 def model_list(fleet: Fleet) -> dict[str, Any]:

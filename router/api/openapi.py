@@ -6,11 +6,11 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core.core_schema import TaggedUnionSchema
 
-from router.access.guard import OPEN_PATHS
-from router.api.embeddings import NPY
-from router.api.examples import EXAMPLES
-from router.api.plan import MODEL
-from router.api.reply_models import (
+from triptych.router.access.guard import OPEN_PATHS
+from triptych.router.api.embeddings import NPY
+from triptych.router.api.examples import EXAMPLES
+from triptych.router.api.plan import MODEL
+from triptych.router.api.reply_models import (
     ChallengeHeaders,
     CommonHeaders,
     EmbeddingHeaders,
@@ -25,11 +25,11 @@ from router.api.reply_models import (
     Status,
     Targets,
 )
-from router.api.rerank import RerankRequest
-from router.api.schema import EmbeddingRequest, PdfAmongOthers
-from router.api.work import SPACES_PATTERN
-from router.errors import Invalid, RateExceeded, all_errors
-from router.settings import RouterSettings
+from triptych.router.api.rerank import RerankRequest
+from triptych.router.api.schema import EmbeddingRequest, PdfAmongOthers
+from triptych.router.api.work import SPACES_PATTERN
+from triptych.router.errors import Invalid, RateExceeded, all_errors
+from triptych.router.settings import RouterSettings
 
 VERSION = "0.1.0"
 

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
-from router.http import Header, Reply
+from triptych.router.http import Header, Reply
 
 # Styles and images of the pages are their own, or data: URIs.
 _POLICY = (

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.api.schema import (
+from triptych.router.api.schema import (
     NO_ALIASES,
     TASKS,
     Aliases,
@@ -17,9 +17,9 @@ from router.api.schema import (
     TextItem,
     UrlItem,
 )
-from router.errors import Invalid, ModelNotFound
-from router.items import Item, Priority
-from router.media.formats import (
+from triptych.router.errors import Invalid, ModelNotFound
+from triptych.router.items import Item, Priority
+from triptych.router.media.formats import (
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
     Media,
@@ -28,7 +28,7 @@ from router.media.formats import (
     read_image,
     read_pdf,
 )
-from workers.shared import contract
+from triptych.workers.shared import contract
 
 MODEL = "jina-embeddings-v4"
 MODELS = (MODEL, f"jinaai/{MODEL}")
@@ -75,7 +75,7 @@ class Limits:
 def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
     """One item for each input, in order; `priority` replaces the priority of each.
 
-    `router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
+    `triptych.router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from router.api.plan import MODEL
-from router.api.schema import EmbeddingType
-from workers.shared.contract import Vector
+from triptych.router.api.plan import MODEL
+from triptych.router.api.schema import EmbeddingType
+from triptych.workers.shared.contract import Vector
 
 # Size of the pieces of a large body. Encoding that much as JSON floats takes about three milliseconds.
 PIECE_BYTES = 256 << 10

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from router.api.plan import MODEL
-from workers.shared.contract import PoolName
+from triptych.router.api.plan import MODEL
+from triptych.workers.shared.contract import PoolName
 
 Spaces = dict[str, list[str]]
 _SPACES = "Vector spaces by pool: one for each, or two during an upgrade."

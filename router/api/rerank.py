@@ -12,18 +12,18 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from router.api.body import parse_body
-from router.api.bounds import MaxItems, not_too_many
-from router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
-from router.api.reply_bodies import PIECE_BYTES, in_pieces
-from router.api.schema import ImageItem, TextItem, one_form_of, whole_number
-from router.api.work import Work, tokens_of, whole
-from router.http import Reply, Request
-from router.items import Item, Priority, Query
-from router.media.loader import MediaLoader
-from router.pool.fleet import RERANK_POOL, Fleet
-from router.settings import RouterSettings
-from workers.shared import contract
+from triptych.router.api.body import parse_body
+from triptych.router.api.bounds import MaxItems, not_too_many
+from triptych.router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
+from triptych.router.api.reply_bodies import PIECE_BYTES, in_pieces
+from triptych.router.api.schema import ImageItem, TextItem, one_form_of, whole_number
+from triptych.router.api.work import Work, tokens_of, whole
+from triptych.router.http import Reply, Request
+from triptych.router.items import Item, Priority, Query
+from triptych.router.media.loader import MediaLoader
+from triptych.router.pool.fleet import RERANK_POOL, Fleet
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import contract
 
 LATE_INTERACTION_POOL: contract.PoolName = "retrieval"
 

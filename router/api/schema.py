@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from router.api.body import parse_body
-from router.api.bounds import MaxItems, not_too_many
+from triptych.router.api.body import parse_body
+from triptych.router.api.bounds import MaxItems, not_too_many
 
 Task = Literal["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"]
 TASKS: tuple[Task, ...] = get_args(Task)

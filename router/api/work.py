@@ -11,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TypeVar, get_args
 
-from router.api.body import LARGE_BYTES
-from router.api.plan import Limits
-from router.errors import ClientGone, Invalid, TimedOut, Unavailable
-from router.http import Header, Request
-from router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
-from router.media.loader import MediaLoader
-from router.pool.fleet import Fleet
-from router.settings import RouterSettings
-from router.slots import FairSlots
-from workers.shared import contract
-from workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
+from triptych.router.api.body import LARGE_BYTES
+from triptych.router.api.plan import Limits
+from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
+from triptych.router.http import Header, Request
+from triptych.router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
+from triptych.router.media.loader import MediaLoader
+from triptych.router.pool.fleet import Fleet
+from triptych.router.settings import RouterSettings
+from triptych.router.slots import FairSlots
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
 
 # Assumed of the served model until a worker has been probed.
 DIMENSIONS, MULTIVECTOR_DIMENSIONS, MAX_TOKENS = 2048, 128, 32_768

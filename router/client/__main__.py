@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from router.client.bulk.job import Job
-from router.client.bulk.problems import Refused, RowFailed
-from router.client.errors import SpaceMismatch, TriptychError
-from router.client.requests import MAX_ITEMS
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.problems import Refused, RowFailed
+from triptych.router.client.errors import SpaceMismatch, TriptychError
+from triptych.router.client.requests import MAX_ITEMS
 
 URL = "http://127.0.0.1:8080"
 # Not an option, because every user of the machine could see it in the list of processes.
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from router.api.schema import TASKS
+    from triptych.router.api.schema import TASKS
 
     def between(low: int, high: int | None = None) -> Callable[[str], int]:
         def number(text: str) -> int:
@@ -97,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _embed(options: argparse.Namespace) -> int:
-    from router.client.asynchronous import AsyncClient
-    from router.client.bulk.progress import Bar
-    from router.client.bulk.run import run
+    from triptych.router.client.asynchronous import AsyncClient
+    from triptych.router.client.bulk.progress import Bar
+    from triptych.router.client.bulk.run import run
 
     job = Job(
         source=options.source,
@@ -141,8 +141,8 @@ def _embed(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from router.client.synchronous import Client
-    from router.client.verify import verify
+    from triptych.router.client.synchronous import Client
+    from triptych.router.client.verify import verify
 
     with Client(options.url, os.environ.get(KEY_VARIABLE), max_wait=20) as client:
         passes, report = verify(client)

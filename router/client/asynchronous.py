@@ -7,11 +7,11 @@ from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from router.client import replies
-from router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
-from router.client.errors import TriptychError
-from router.client.replies import Floats, OneSpace, RankedDocument, Readiness
-from router.client.requests import (
+from triptych.router.client import replies
+from triptych.router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
+from triptych.router.client.errors import TriptychError
+from triptych.router.client.replies import Floats, OneSpace, RankedDocument, Readiness
+from triptych.router.client.requests import (
     MODELS,
     READY,
     Call,
@@ -24,7 +24,7 @@ from router.client.requests import (
     parts,
     rerank_call,
 )
-from router.client.retries import Clock
+from triptych.router.client.retries import Clock
 
 CONCURRENCY = 8
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from router.client.errors import ConnectionLost, ReplyInvalid
-from router.client.retries import Clock, Retries
+from triptych.router.client.errors import ConnectionLost, ReplyInvalid
+from triptych.router.client.retries import Clock, Retries
 
 TIMEOUT_SECONDS = 60.0
 RETRIES = 5

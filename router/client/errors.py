@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router.errors import FieldError
+    from triptych.router.errors import FieldError
 
 
 class TriptychError(Exception):

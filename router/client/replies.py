@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from router.client.errors import ReplyInvalid, error_class
-from router.client.requests import Item
+from triptych.router.client.errors import ReplyInvalid, error_class
+from triptych.router.client.requests import Item
 
 Floats = npt.NDArray[np.float32]
 

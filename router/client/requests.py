@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import orjson
 
-from router.client.images import Image
-from router.client.surrogates import without_lone_surrogates
+from triptych.router.client.images import Image
+from triptych.router.client.surrogates import without_lone_surrogates
 
 if TYPE_CHECKING:
-    from router.api.schema import Task
+    from triptych.router.api.schema import Task
 
 # Most inputs of one request. Longer lists are sent as several requests.
 MAX_ITEMS = 512

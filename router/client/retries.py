@@ -6,7 +6,7 @@ import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from router.client.errors import ConnectionLost, StatusError, TriptychError
+from triptych.router.client.errors import ConnectionLost, StatusError, TriptychError
 
 # A retry after a 500 is useless: the server has already tried elsewhere.
 AGAIN = (429, 503, 504)

@@ -6,11 +6,11 @@ from typing import Self, Unpack
 
 import httpx
 
-from router.client import replies
-from router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
-from router.client.errors import TriptychError
-from router.client.replies import Floats, OneSpace, RankedDocument, Readiness
-from router.client.requests import (
+from triptych.router.client import replies
+from triptych.router.client.core import MAX_WAIT_SECONDS, RETRIES, TIMEOUT_SECONDS, Core, failures
+from triptych.router.client.errors import TriptychError
+from triptych.router.client.replies import Floats, OneSpace, RankedDocument, Readiness
+from triptych.router.client.requests import (
     MODELS,
     READY,
     Call,
@@ -22,7 +22,7 @@ from router.client.requests import (
     parts,
     rerank_call,
 )
-from router.client.retries import Clock
+from triptych.router.client.retries import Clock
 
 
 class Client:
@@ -34,7 +34,7 @@ class Client:
     max_wait: seconds after which no retry starts.
     transport: replaces the network, for tests.
 
-    Every method raises the errors in `router.client.errors`.
+    Every method raises the errors in `triptych.router.client.errors`.
     """
 
     def __init__(

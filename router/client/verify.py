@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from router.client.replies import Floats
-from router.client.synchronous import Client
+from triptych.router.client.replies import Floats
+from triptych.router.client.synchronous import Client
 
 TEXTS = {
     "en": "A beautiful sunset over the beach",

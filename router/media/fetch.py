@@ -19,13 +19,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from router.errors import MediaUnreachable, TooLarge, Unavailable
-from router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
-from router.media.response_guard import guard_responses
-from router.memory import Reservation
-from router.pool.dispatcher import RETRY_AFTER
-from router.pool.transport import is_out_of_descriptors
-from router.slots import FairSlots
+from triptych.router.errors import MediaUnreachable, TooLarge, Unavailable
+from triptych.router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
+from triptych.router.media.response_guard import guard_responses
+from triptych.router.memory import Reservation
+from triptych.router.pool.dispatcher import RETRY_AFTER
+from triptych.router.pool.transport import is_out_of_descriptors
+from triptych.router.slots import FairSlots
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pybase64 import b64decode
 
-from router.errors import MediaInvalid, TooLarge
+from triptych.router.errors import MediaInvalid, TooLarge
 
 # The model resizes an image to at most 602,112 pixels and reads 28 by 28 pixels as a token.
 PIXELS_PER_TOKEN = 28 * 28

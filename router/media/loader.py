@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.errors import ClientGone, MediaUnreachable, TooLarge
-from router.http import Request
-from router.items import Item
-from router.media.fetch import Fetcher
-from router.media.formats import Media, check_image, check_pdf
-from router.media.pdf import PdfRenderer
-from router.observe.metrics import Metrics
-from router.settings import RouterSettings
-from workers.shared.contract import Image
+from triptych.router.errors import ClientGone, MediaUnreachable, TooLarge
+from triptych.router.http import Request
+from triptych.router.items import Item
+from triptych.router.media.fetch import Fetcher
+from triptych.router.media.formats import Media, check_image, check_pdf
+from triptych.router.media.pdf import PdfRenderer
+from triptych.router.observe.metrics import Metrics
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.contract import Image
 
 
 class _Loaded(NamedTuple):

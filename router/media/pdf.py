@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from router.errors import Internal, MediaInvalid, TooLarge, Unavailable
-from router.media.pdf_process import (
+from triptych.router.errors import Internal, MediaInvalid, TooLarge, Unavailable
+from triptych.router.media.pdf_process import (
     LENGTH_BYTES,
     MAX_MESSAGE_BYTES,
     Done,
@@ -19,13 +19,13 @@ from router.media.pdf_process import (
     decode_message,
     encode,
 )
-from router.memory import Reservation
-from router.pool.dispatcher import RETRY_AFTER
-from router.slots import FairSlots
+from triptych.router.memory import Reservation
+from triptych.router.pool.dispatcher import RETRY_AFTER
+from triptych.router.slots import FairSlots
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "router.media.pdf_process")
+COMMAND = (sys.executable, "-m", "triptych.router.media.pdf_process")
 # Timeouts to start a process, and to open a document or render its next page.
 START_SECONDS = 20.0
 PAGE_SECONDS = 10.0

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from router.media.formats import MAX_IMAGE_TOKENS, PIXELS_PER_TOKEN
-from router.media.sandbox import confine
+from triptych.router.media.formats import MAX_IMAGE_TOKENS, PIXELS_PER_TOKEN
+from triptych.router.media.sandbox import confine
 
 LENGTH_BYTES = 4
 # More than the pixels of an uncompressed page.

@@ -16,14 +16,14 @@ from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from router.items import Priority
-from router.memory import Budget
-from router.observe.metrics import SHARED_FOLDER
-from router.pool.breaker import BreakerState
-from router.pool.fleet import Fleet
-from router.pool.replica import State
-from router.serving.connections import Connections
-from workers.shared import logs
+from triptych.router.items import Priority
+from triptych.router.memory import Budget
+from triptych.router.observe.metrics import SHARED_FOLDER
+from triptych.router.pool.breaker import BreakerState
+from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.replica import State
+from triptych.router.serving.connections import Connections
+from triptych.workers.shared import logs
 
 log = logging.getLogger(__name__)
 

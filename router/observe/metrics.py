@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from router.items import Batch, Item, Priority
-from workers.shared import contract
+from triptych.router.items import Batch, Item, Priority
+from triptych.workers.shared import contract
 
 # Turns on prometheus-client's multi-process mode: a folder that all routers on one port share. It must be set
 # before prometheus_client is imported.

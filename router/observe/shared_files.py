@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prometheus_client import values
 
-from router.observe.metrics import SHARED_FOLDER
+from triptych.router.observe.metrics import SHARED_FOLDER
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from router.http import Request
-from router.items import Batch, Item, Job
-from workers.shared.otel import Otel
+from triptych.router.http import Request
+from triptych.router.items import Batch, Item, Job
+from triptych.workers.shared.otel import Otel
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -32,7 +32,7 @@ class Tracing:
         self.close = otel.close
         self._tracer = otel.tracer
         if not trust_traceparent:
-            from router.observe.sampling import sample_unforced
+            from triptych.router.observe.sampling import sample_unforced
 
             sample_unforced(self._tracer)
         self._propagator = otel.propagator

@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 from yarl import URL
 
-from router.items import Batch, Item
-from router.pool.replica import Replica
-from router.pool.transport import (
+from triptych.router.items import Batch, Item
+from triptych.router.pool.replica import Replica
+from triptych.router.pool.transport import (
     TRANSPORT_ERRORS,
     WorkerClient,
     WorkerReply,
@@ -31,7 +31,7 @@ from router.pool.transport import (
     was_refused,
     was_sent,
 )
-from workers.shared import contract
+from triptych.workers.shared import contract
 
 # A reply with all its frames has to end within this time.
 END_SECONDS = 2.0

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from router.items import Batch, Item, Priority
-from router.pool.pace import Pace
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
+from triptych.router.items import Batch, Item, Priority
+from triptych.router.pool.pace import Pace
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
 
 # A replica is spared for this long so that it becomes idle for a suspect; then it serves others as long.
 SPARE_SECONDS = 1.0

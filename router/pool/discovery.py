@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from router.pool.targets import DocumentError, TargetGroup, is_url, read_document
-from router.settings import RouterSettings
+from triptych.router.pool.targets import DocumentError, TargetGroup, is_url, read_document
+from triptych.router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import logging
 import math
 from collections.abc import Sequence
 
-from router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
-from router.items import Batch, Item, ItemState, Priority
-from router.pool.call import (
+from triptych.router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
+from triptych.router.items import Batch, Item, ItemState, Priority
+from triptych.router.pool.call import (
     CallFailed,
     ConnectionLost,
     ConnectionRefused,
@@ -21,15 +21,15 @@ from router.pool.call import (
     SpaceChanged,
     TokenRefused,
 )
-from router.pool.choice import Choice
-from router.pool.failures import client_error
-from router.pool.hold import Hold
-from router.pool.observer import PoolObserver
-from router.pool.queue import PoolQueue
-from router.pool.replica import UP, Replica, State
-from router.pool.retry_budget import RetryBudget
-from router.pool.suspects import Suspects
-from workers.shared import contract
+from triptych.router.pool.choice import Choice
+from triptych.router.pool.failures import client_error
+from triptych.router.pool.hold import Hold
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import UP, Replica, State
+from triptych.router.pool.retry_budget import RetryBudget
+from triptych.router.pool.suspects import Suspects
+from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 

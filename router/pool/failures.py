@@ -1,8 +1,8 @@
 """From a worker's word on an item that failed to the error that its client reads."""
 
-from router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
-from router.items import Item
-from workers.shared import contract
+from triptych.router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
+from triptych.router.items import Item
+from triptych.workers.shared import contract
 
 
 def client_error(item: Item, failure: contract.Failure) -> RouterError:

@@ -9,22 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from router.errors import QueueFull, RouterError, Unavailable
-from router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
-from router.observe.metrics import Metrics
-from router.observe.tracing import Tracing
-from router.pool import call
-from router.pool.discovery import Discovery, discovery_of
-from router.pool.dispatcher import RETRY_AFTER
-from router.pool.health import Prober, why_refused
-from router.pool.observer import PoolObserver
-from router.pool.pool import Pool
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica, State
-from router.pool.targets import TargetGroup, change
-from router.pool.transport import AiohttpClient, WorkerClient
-from router.settings import RouterSettings
-from workers.shared import contract
+from triptych.router.errors import QueueFull, RouterError, Unavailable
+from triptych.router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
+from triptych.router.observe.metrics import Metrics
+from triptych.router.observe.tracing import Tracing
+from triptych.router.pool import call
+from triptych.router.pool.discovery import Discovery, discovery_of
+from triptych.router.pool.dispatcher import RETRY_AFTER
+from triptych.router.pool.health import Prober, why_refused
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.pool import Pool
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica, State
+from triptych.router.pool.targets import TargetGroup, change
+from triptych.router.pool.transport import AiohttpClient, WorkerClient
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import contract
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 import msgspec
 from yarl import URL
 
-from router.pool.call import TokenRefused
-from router.pool.replica import UP, Replica, State
-from router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
-from workers.shared import contract
+from triptych.router.pool.call import TokenRefused
+from triptych.router.pool.replica import UP, Replica, State
+from triptych.router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
+from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 

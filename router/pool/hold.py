@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import takewhile
 
-from router.items import Item, Job
+from triptych.router.items import Item, Job
 
 
 class Hold:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import inf
 
-from router.items import Item, ItemState, Query, size_of
+from triptych.router.items import Item, ItemState, Query, size_of
 
 # In tokens. The next item of a key waits for at most this much of each other key.
 QUANTUM = 1024

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from router.items import Batch, Item
-from router.observe.metrics import PoolMetrics
-from router.observe.tracing import Tracing
-from router.pool.call import CallFailed
-from router.pool.replica import Replica
-from workers.shared import contract, logs
+from triptych.router.items import Batch, Item
+from triptych.router.observe.metrics import PoolMetrics
+from triptych.router.observe.tracing import Tracing
+from triptych.router.pool.call import CallFailed
+from triptych.router.pool.replica import Replica
+from triptych.workers.shared import contract, logs
 
 
 class PoolObserver:

@@ -6,15 +6,15 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from router.errors import Internal, Unavailable
-from router.items import Batch, Item, ItemState
-from router.observe.metrics import Metrics
-from router.pool.call import CallFailed, Deliver, ReplicaFailed
-from router.pool.dispatcher import Dispatcher
-from router.pool.observer import PoolObserver
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
-from workers.shared import contract
+from triptych.router.errors import Internal, Unavailable
+from triptych.router.items import Batch, Item, ItemState
+from triptych.router.observe.metrics import Metrics
+from triptych.router.pool.call import CallFailed, Deliver, ReplicaFailed
+from triptych.router.pool.dispatcher import Dispatcher
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
+from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Pool:
 
     No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
     admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
-    (`router.pool.call.encode`).
+    (`triptych.router.pool.call.encode`).
     """
 
     def __init__(

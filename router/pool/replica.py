@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 
-from router.items import Batch, Priority
-from router.pool.breaker import Breaker, BreakerState
-from router.pool.pace import Pace
-from workers.shared import contract
+from triptych.router.items import Batch, Priority
+from triptych.router.pool.breaker import Breaker, BreakerState
+from triptych.router.pool.pace import Pace
+from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from router.errors import CrashesWorker
-from router.items import Item
+from triptych.router.errors import CrashesWorker
+from triptych.router.items import Item
 
 DEATHS_UNTIL_REFUSED = 2
 REMEMBERED_SECONDS = 600.0

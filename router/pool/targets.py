@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from workers.shared.contract import PoolName
+from triptych.workers.shared.contract import PoolName
 
 HIGHEST_PORT = 65_535
 

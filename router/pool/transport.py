@@ -14,7 +14,7 @@ import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
-from workers.shared import contract
+from triptych.workers.shared import contract
 
 # Shorter than the workers' own, so that no call uses a connection that is just being closed.
 KEEPALIVE_SECONDS = 2.0

@@ -5,11 +5,11 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from router.serving.dumpable import hide_memory
-from router.serving.server import Server, set_up_logging
-from router.settings import RouterSettings
-from workers.shared.parent_death import die_with_parent
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.router.serving.dumpable import hide_memory
+from triptych.router.serving.server import Server, set_up_logging
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.parent_death import die_with_parent
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 
 def main(arguments: Sequence[str]) -> int:

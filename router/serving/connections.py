@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Protocol
 
-from router.observe.metrics import Metrics
+from triptych.router.observe.metrics import Metrics
 
 CHECK_SECONDS = 1.0
 # A body or a reply must move at the minimum rate on average over this time.

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from router.observe.metrics import SHARED_FOLDER
-from router.serving.listening import take_no_more
+from triptych.router.observe.metrics import SHARED_FOLDER
+from triptych.router.serving.listening import take_no_more
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Processes:
         count: int,
         sockets: Sequence[socket.socket],
         notice_seconds: float = 0.0,
-        command: Sequence[str] = (sys.executable, "-m", "router.serving.child"),
+        command: Sequence[str] = (sys.executable, "-m", "triptych.router.serving.child"),
     ) -> None:
         self._count = count
         self._sockets = sockets

@@ -13,11 +13,11 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.api.cors import Cors
-from router.errors import Unavailable
-from router.http import Header, Reply, error_body, json_reply, new_id
-from router.memory import RETRY_SECONDS
-from router.serving.connections import Connections
+from triptych.router.api.cors import Cors
+from triptych.router.errors import Unavailable
+from triptych.router.http import Header, Reply, error_body, json_reply, new_id
+from triptych.router.memory import RETRY_SECONDS
+from triptych.router.serving.connections import Connections
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10

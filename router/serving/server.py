@@ -10,12 +10,12 @@ from types import FrameType
 
 import uvicorn
 
-from router.api.app import App
-from router.observe.shared_files import reserve_shared_files
-from router.serving.listening import copy_of, take_no_more
-from router.serving.protocol import Protocol
-from router.settings import RouterSettings
-from workers.shared import logs
+from triptych.router.api.app import App
+from triptych.router.observe.shared_files import reserve_shared_files
+from triptych.router.serving.listening import copy_of, take_no_more
+from triptych.router.serving.protocol import Protocol
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import logs
 
 # Connections that may wait to be accepted; net.core.somaxconn also limits them. A connection over the limit
 # retries after one second and then after two more, so waiting is better.

@@ -8,7 +8,7 @@ import pytest_asyncio
 import ray
 
 from tests.cluster.raylets import RayCluster, cluster_of
-from workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.__main__ import main as checkpoints
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ import ray
 import ray.exceptions
 from ray._raylet import Config
 
-from deploy.ray.config import read_config
-from deploy.ray.directory import NAMESPACE
-from deploy.ray.running import look
-from deploy.ray.status import Status, render
-from loadtests.server_processes import free_port
+from triptych.deploy.ray.config import read_config
+from triptych.deploy.ray.directory import NAMESPACE
+from triptych.deploy.ray.running import look
+from triptych.deploy.ray.status import Status, render
+from triptych.loadtests.server_processes import free_port
 
 ROOT = Path(__file__).parents[2]
 # Only a hang takes so long.

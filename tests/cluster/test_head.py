@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.ray.book import LEASE_SECONDS
 from tests.cluster.load import Load, vectors
 from tests.cluster.raylets import cluster_of
+from triptych.deploy.ray.book import LEASE_SECONDS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 

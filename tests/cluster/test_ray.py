@@ -15,11 +15,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from deploy.ray.status import Status
 from tests.cluster.load import Load, vectors
 from tests.cluster.raylets import START_SECONDS, RayCluster, processes, workers_of
 from tests.fakes.hang_guard import GUARD_SECONDS
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.status import Status
+from triptych.workers.shared.contract import PoolName
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

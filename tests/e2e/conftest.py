@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.server_processes import Deployment
+from triptych.loadtests.server_processes import Deployment
 
 # A text of the full context would take a CPU minutes.
 MAX_TOKENS = 2048

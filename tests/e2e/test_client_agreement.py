@@ -15,10 +15,10 @@ import pytest
 import requests
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 
-from loadtests.server_processes import Deployment
-from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
+from triptych.loadtests.server_processes import Deployment
+from triptych.router.api.plan import MODEL
 
 TEXT = "Swifts sleep while they fly."
 TASK = "retrieval.passage"

@@ -13,9 +13,9 @@ import pytest
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 from PIL import Image
 
-from loadtests.server_processes import Deployment
 from tests.e2e.test_requests import data_uri, embed, png
 from tests.vectors import Array, cosine
+from triptych.loadtests.server_processes import Deployment
 
 DOCUMENTS = [
     "Rye bread keeps for a week.",

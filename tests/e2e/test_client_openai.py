@@ -9,10 +9,10 @@ import numpy as np
 import openai
 import pytest
 
-from loadtests.server_processes import Deployment
-from router.api.plan import MODEL
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
+from triptych.loadtests.server_processes import Deployment
+from triptych.router.api.plan import MODEL
 
 TEXTS = ["The quick brown fox", "sorted(xs, key=len)"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import requests
 
-from loadtests.server_processes import Deployment
 from tests.e2e.conftest import MAX_TOKENS
 from tests.e2e.test_requests import embed
 from tests.vectors import Array, cosine
+from triptych.loadtests.server_processes import Deployment
 
 README = Path(__file__).parents[2] / "README.md"
 ADDRESS = "http://127.0.0.1:8080"

@@ -5,7 +5,7 @@ import requests
 from qdrant_client import QdrantClient
 from qdrant_client.models import Batch, Distance, VectorParams
 
-from loadtests.server_processes import Deployment
+from triptych.loadtests.server_processes import Deployment
 
 DIMENSIONS = 1024
 TEXTS = ["Your text goes here", "More than one may be sent", "And a third, about something else"]

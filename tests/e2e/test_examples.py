@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from loadtests.server_processes import Deployment
+from triptych.loadtests.server_processes import Deployment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,11 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
-from loadtests.server_processes import Deployment
 from tests.e2e.conftest import POOLS
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import eventually
 from tests.processes import descendants, name_of, pidfds_of, wait_gone
+from triptych.loadtests.server_processes import Deployment
 
 CLIENTS = 3
 TEXTS = [f"text {number}" for number in range(20)]

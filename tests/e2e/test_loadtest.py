@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtests import results
-from loadtests.results import Run
-from loadtests.server_processes import Deployment
 from tests.fakes.hang_guard import GUARD_SECONDS
+from triptych.loadtests import results
+from triptych.loadtests.results import Run
+from triptych.loadtests.server_processes import Deployment
 
 
 def failures(run: Run) -> set[str]:
@@ -24,8 +24,9 @@ def failures(run: Run) -> set[str]:
 
 def test_a_day_s_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path) -> None:
     """No objective depends on the speed of the machine."""
-    command = [sys.executable, "-m", "loadtests", "run", "--url", deployment.url, "--scenario", "mix"]
+    command = [sys.executable, "-m", "triptych.loadtests", "run", "--url", deployment.url]
     command += [
+        *("--scenario", "mix"),
         "--users",
         "3",
         "--seconds",

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 from PIL import Image
 
-from loadtests.server_processes import Deployment
 from tests.prometheus import alerts, panels, prometheus
+from triptych.loadtests.server_processes import Deployment
 
 GPU_PANELS = {"Utilization", "Memory used", "Power"}
 INTERVAL = "10s"

@@ -11,11 +11,11 @@ from contextlib import suppress
 
 import pytest
 
-from loadtests.server_processes import Deployment
 from tests.e2e.test_faults import serves_retrieval, until_all_workers_are_ready, workers_of
 from tests.fakes.hostile_clients import misbehave
 from tests.mixed_traffic import Traffic, kinds
 from tests.processes import Watch, descendants, name_of, pidfds_of, thirds, wait_gone
+from triptych.loadtests.server_processes import Deployment
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = 1

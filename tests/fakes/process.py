@@ -29,7 +29,7 @@ class Process:
     async def start(self) -> None:
         """Start it without waiting."""
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "router", env=os.environ | self._environment, cwd=ROOT
+            sys.executable, "-m", "triptych.router", env=os.environ | self._environment, cwd=ROOT
         )
 
     async def answers(self, path: str) -> bool:

@@ -10,14 +10,14 @@ import httpx
 import numpy as np
 import uvicorn
 
-from router.api.app import App
-from router.pool.fleet import Fleet
-from router.pool.replica import Replica, State
-from router.serving.protocol import Protocol
-from router.settings import RouterSettings
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
-from workers.shared import contract
+from triptych.router.api.app import App
+from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.replica import Replica, State
+from triptych.router.serving.protocol import Protocol
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import contract
 
 
 class _Server(uvicorn.Server):

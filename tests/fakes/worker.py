@@ -21,8 +21,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.fakes.hang_guard import hang_guard
-from workers.admission import Admission, Stay
-from workers.shared import contract
+from triptych.workers.admission import Admission, Stay
+from triptych.workers.shared import contract
 
 Mode = Literal[
     "healthy",

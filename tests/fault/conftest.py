@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from router.pool import health
+from triptych.router.pool import health
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import httpx
 import numpy as np
 import uvloop
 
-from router.errors import all_errors
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.shared import contract
+from triptych.router.errors import all_errors
+from triptych.workers.shared import contract
 
 MAX_ITEMS = 32
 DIMENSIONS = 64

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.histogram import Counts, merged, percentile
-from loadtests.results import Clock, Interval, Run, read
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.process import ROOT
+from triptych.loadtests.histogram import Counts, merged, percentile
+from triptych.loadtests.results import Clock, Interval, Run, read
 
 
 @dataclass
@@ -89,7 +89,7 @@ async def started(folder: Path, command: str, url: str, *arguments: str) -> Asyn
     """`python -m loadtests COMMAND --url URL ...`, with its output in `folder`."""
     out = folder / "run"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loadtests", command, "--url", url, "--out", str(out), *arguments),
+        *(sys.executable, "-m", "triptych.loadtests", command, "--url", url, "--out", str(out), *arguments),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -106,7 +106,7 @@ async def started(folder: Path, command: str, url: str, *arguments: str) -> Asyn
 async def joined(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process that joins the run at `port` of this machine."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loadtests", "join", f"127.0.0.1:{port}"), cwd=ROOT
+        *(sys.executable, "-m", "triptych.loadtests", "join", f"127.0.0.1:{port}"), cwd=ROOT
     )
     try:
         yield process

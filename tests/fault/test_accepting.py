@@ -6,12 +6,12 @@ import socket
 import pytest
 import uvloop
 
-from router.serving import server as server_module
-from router.serving.listening import copy_of, listen
-from router.serving.server import ACCEPTS, Server
-from router.settings import RouterSettings
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import eventually
+from triptych.router.serving import server as server_module
+from triptych.router.serving.listening import copy_of, listen
+from triptych.router.serving.server import ACCEPTS, Server
+from triptych.router.settings import RouterSettings
 
 CONNECTIONS = 100
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from loadtests.server_processes import free_port
 from tests.fakes.process import router_process
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
 from tests.prometheus import Prometheus, alerts, prometheus
+from triptych.loadtests.server_processes import free_port
 
 ALERTS = alerts()
 Watched = tuple[RunningRouter, FakeWorker, Prometheus]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from loadtests.bench.measure import Row
-from loadtests.bench.sections.router_alone import ALONE, BUSY, DIRECT, FORMS, THROUGH, measure
-from loadtests.bench.servers import Servers
+from triptych.loadtests.bench.measure import Row
+from triptych.loadtests.bench.sections.router_alone import ALONE, BUSY, DIRECT, FORMS, THROUGH, measure
+from triptych.loadtests.bench.servers import Servers
 
 REQUESTS = {BUSY: 100, ALONE: 10}
 

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from router.pool import breaker
-from router.pool.breaker import BreakerState
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.pool import breaker
+from triptych.router.pool.breaker import BreakerState
 
 
 def state(router: RunningRouter, worker: FakeWorker) -> BreakerState:

@@ -119,7 +119,7 @@ def embed(
     """
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(TEXTS))
-    command = [sys.executable, "-m", "router.client", "embed", str(corpus), str(folder / out)]
+    command = [sys.executable, "-m", "triptych.router.client", "embed", str(corpus), str(folder / out)]
     with serving(at, after, how) as server:
         options = ["--url", server.url, "--batch", str(BATCH), "--concurrency", "3", "--dimensions", "16"]
         options += more

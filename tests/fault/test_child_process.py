@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.common.child_process import ChildProcess, StartFailed
-from deploy.common.process_guard import Guard
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
+from triptych.deploy.common.child_process import ChildProcess, StartFailed
+from triptych.deploy.common.process_guard import Guard
 
 # Ignores SIGTERM, starts a child, and writes both process IDs to a file.
 STUBBORN = (
@@ -27,8 +27,8 @@ STUBBORN = (
 )
 PARENT = (
     "import asyncio, os, sys\n"
-    "from deploy.common.child_process import ChildProcess\n"
-    "from deploy.common.process_guard import Guard\n"
+    "from triptych.deploy.common.child_process import ChildProcess\n"
+    "from triptych.deploy.common.process_guard import Guard\n"
     "async def main():\n"
     "    ChildProcess(sys.argv[1:], os.environ, Guard(), death_signal=False)\n"
     "    await asyncio.sleep(1000)\n"

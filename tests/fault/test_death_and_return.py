@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import check, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.pool.replica import State
 
 
 @pytest.mark.parametrize("size", [1, 40])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from router.pool.discovery import Discovery, source_of
-from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
+from triptych.router.pool.discovery import Discovery, source_of
+from triptych.router.pool.replica import State
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fault.fuzzing import (
     DIMENSIONS,
@@ -21,6 +20,7 @@ from tests.fault.fuzzing import (
     check_reply,
     running_target,
 )
+from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
 
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

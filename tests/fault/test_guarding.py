@@ -11,13 +11,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from router.__main__ import main
-from router.access import guard
-from router.pool.replica import State
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import router_process
 from tests.fakes.router import check, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.__main__ import main
+from triptych.router.access import guard
+from triptych.router.pool.replica import State
 
 KEY = "triptych_a-key-that-no-output-may-hold"
 TOKEN = "a-token-that-no-output-may-hold"

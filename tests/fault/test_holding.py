@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
+from triptych.router.pool.replica import State
 
 LONG = 60.0
 

@@ -7,17 +7,17 @@ import httpx
 import numpy as np
 import pytest
 
-from loadtests.checks import Checker
-from loadtests.content.pictures import image
-from loadtests.dialects import Dialect, Reply, Unreadable, clocks
-from loadtests.golden import GOLDEN_TEXTS, Golden
-from loadtests.request import TASKS, Encoding, Request, Task
-from loadtests.results import WRONG
-from router.api import work
-from router.api.plan import ROUTES
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
-from workers.shared.contract import POOLS, Document, Image, Item, Text
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.content.pictures import image
+from triptych.loadtests.dialects import Dialect, Reply, Unreadable, clocks
+from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
+from triptych.loadtests.request import TASKS, Encoding, Request, Task
+from triptych.loadtests.results import WRONG
+from triptych.router.api import work
+from triptych.router.api.plan import ROUTES
+from triptych.workers.shared.contract import POOLS, Document, Image, Item, Text
 
 DIMENSIONS = 256
 PICTURES = [image("seed", 1, 56, 56, "png"), image("seed", 2, 56, 56, "jpeg")]

@@ -8,13 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtests.results import WRONG
-from loadtests.server_processes import free_port
-from router.api import work
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
-from workers.shared.contract import POOLS
+from triptych.loadtests.results import WRONG
+from triptych.loadtests.server_processes import free_port
+from triptych.router.api import work
+from triptych.workers.shared.contract import POOLS
 
 TEXTS = """
 about = "Texts for every pool."
@@ -149,7 +149,7 @@ async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
 
 
 def _half_a_second() -> int:
-    from loadtests.histogram import bucket
+    from triptych.loadtests.histogram import bucket
 
     return bucket(0.45)
 

@@ -8,14 +8,14 @@ import sys
 
 import httpx
 
-from deploy.common.process_guard import Guard
-from deploy.local.output import Output
-from deploy.local.supervisor import Spec, Supervisor
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.process import ROOT, until_refused
 from tests.fakes.router import check, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.processes import descendants, wait_gone
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.local.output import Output
+from triptych.deploy.local.supervisor import Spec, Supervisor
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ async def test_accepted_requests_are_finished() -> None:
     async with fake_workers(holding):
         router = Spec(
             name="router",
-            argv=(sys.executable, "-m", "router"),
+            argv=(sys.executable, "-m", "triptych.router"),
             env={
                 **environment,
                 "ROUTER_PORT": str(port),

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.process import ROOT
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.shared.contract import POOLS
+from triptych.workers.shared.contract import POOLS
 
 
 async def locust(
@@ -74,7 +74,8 @@ async def test_locust_names_wrong_vectors(tmp_path: Path) -> None:
     async with fake_workers(*workers), running_router(*workers) as router:
         url, golden = str(router.client.base_url), tmp_path / "golden.npz"
         recorder = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "loadtests", "golden", "--url", url, "--out", str(golden)), cwd=ROOT
+            *(sys.executable, "-m", "triptych.loadtests", "golden", "--url", url, "--out", str(golden)),
+            cwd=ROOT,
         )
         assert await recorder.wait() == 0
         workers[0].vectors_of = "code"

@@ -15,7 +15,7 @@ from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
 from tests.fakes.worker import FakeWorker
-from workers.shared import contract
+from triptych.workers.shared import contract
 
 OPEN = {"media_allowed_networks": ["127.0.0.1/32"]}
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
-from router.items import Item, Job
-from router.serving import connections
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fault.test_slow_clients import LARGE, body_of_the_reply, connected, posted
 from tests.unit.router.test_pdf import coloured_pdf
+from triptych.router.items import Item, Job
+from triptych.router.serving import connections
 
 MIB = 1 << 20
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"

@@ -5,16 +5,16 @@ from collections import Counter
 
 import pytest
 
-from router.items import Priority
-from router.pool import call
-from router.pool import replica as replica_module
-from router.pool.breaker import FAILURES_UNTIL_OPEN
-from router.pool.dispatcher import MAX_RETRIES
-from router.pool.replica import State
 from tests.fakes.clock import skip
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, Mode, fake_workers
-from workers.shared.contract import ROUTER_HEADER
+from triptych.router.items import Priority
+from triptych.router.pool import call
+from triptych.router.pool import replica as replica_module
+from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
+from triptych.router.pool.dispatcher import MAX_RETRIES
+from triptych.router.pool.replica import State
+from triptych.workers.shared.contract import ROUTER_HEADER
 
 # Failures that are retried.
 FAILING: list[Mode] = [

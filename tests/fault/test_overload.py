@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from router.pool import breaker, dispatcher, retry_budget
-from router.pool.dispatcher import MAX_RETRIES
-from router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.pool import breaker, dispatcher, retry_budget
+from triptych.router.pool.dispatcher import MAX_RETRIES
+from triptych.router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 
 BULK = {"x-priority": "bulk"}
 

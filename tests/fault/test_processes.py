@@ -12,13 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.serving import processes
-from router.serving.processes import Processes
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.processes import descendants, wait_gone
+from triptych.router.serving import processes
+from triptych.router.serving.processes import Processes
 
 
 @asynccontextmanager

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
-from workers.admission import Admission
+from triptych.router.pool.replica import State
+from triptych.workers.admission import Admission
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

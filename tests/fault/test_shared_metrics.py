@@ -14,20 +14,20 @@ import psutil
 import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
-from router.observe.metrics import SHARED_FOLDER
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.unit.router.test_metrics import Page, parse, value
+from triptych.router.observe.metrics import SHARED_FOLDER
 
 ROOT = Path(__file__).parents[2]
 
 # Listens on the shared port, and on one of its own, which it prints.
 PROGRAM = """
 import socket, sys, uvicorn
-from router.api.app import App
-from router.settings import RouterSettings
-from workers.shared.strict_settings import read_settings
+from triptych.router.api.app import App
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import read_settings
 
 own = socket.create_server(("127.0.0.1", 0))
 shared = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=True)

@@ -12,7 +12,7 @@ from tests.fakes.load import OpenLoop
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.shared.contract import Text
+from triptych.workers.shared.contract import Text
 
 
 async def test_drain_timeout_returns_503() -> None:

@@ -13,7 +13,7 @@ from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
 from tests.unit.router.test_metrics import value
-from workers.shared.contract import REQUESTS_HEADER
+from triptych.workers.shared.contract import REQUESTS_HEADER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -126,7 +126,7 @@ async def test_failing_collector_affects_no_request(how: str) -> None:
 
 
 async def test_opentelemetry_is_imported_on_demand() -> None:
-    program = "import sys, router.__main__; from router.observe.tracing import Tracing; "
+    program = "import sys, triptych.router.__main__; from triptych.router.observe.tracing import Tracing; "
     program += "assert Tracing.configured() is None; print(any('opentelemetry' in n for n in sys.modules))"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers, vector_of
 from tests.fault.documents import Document, discovering
-from workers.shared import contract
+from triptych.router.pool.replica import State
+from triptych.workers.shared import contract
 
 OLD, NEW = "a" * 16, "b" * 16
 

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from router.pool.replica import State
 from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.pool.replica import State
 
 
 async def test_worker_of_another_task_is_refused() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Worker, workers
-from workers.checkpoints import layout
-from workers.checkpoints.__main__ import main as checkpoints
-from workers.shared.contract import POOLS
+from triptych.loadtests.bench.stock import stock_copy
+from triptych.loadtests.server_processes import Worker, workers
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.shared.contract import POOLS
 
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 # Far below the longest reference text (2,991 tokens), so that it is prefilled in several chunks.

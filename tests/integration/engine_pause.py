@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import httpx
 
-from loadtests.server_processes import Worker
 from tests.fakes.hang_guard import hang_guard
 from tests.processes import descendants, name_of
 from tests.unit.router.test_metrics import parse, value
-from workers.shared.contract import LIVE_PATH, METRICS_PATH
+from triptych.loadtests.server_processes import Worker
+from triptych.workers.shared.contract import LIVE_PATH, METRICS_PATH
 
 PREPARED = "triptych_worker_prepare_duration_seconds_count"
 

@@ -9,12 +9,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Worker
 from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
-from workers.chunks import join, spans_of
-from workers.shared.contract import Document, Failure, Image, Item, Text, Vector
+from triptych.loadtests.bench.stock import stock_copy
+from triptych.loadtests.server_processes import Worker
+from triptych.workers.chunks import join, spans_of
+from triptych.workers.shared.contract import Document, Failure, Image, Item, Text, Vector
 
 CHUNKS = (
     "Berlin is the capital of Germany.",

@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from loadtests.server_processes import Worker
 from tests.integration.conftest import UPSTREAM
 from tests.vectors import array_of, cosine
-from workers.prompts import Prompt, Prompter
-from workers.shared.contract import POOLS, Failure, Image, Item, Text
+from triptych.loadtests.server_processes import Worker
+from triptych.workers.prompts import Prompt, Prompter
+from triptych.workers.shared.contract import POOLS, Failure, Image, Item, Text
 
 Reference = dict[str, NDArray[np.float32]]
 ROLES = ("query", "passage")

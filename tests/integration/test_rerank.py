@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from loadtests.server_processes import Router, Worker, workers
 from tests.cross_encoders import CONTEXT, TEXTS, Score, write_bert, write_published
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.vectors import array_of
-from workers.shared.contract import Failure, Image, Item, Text, Vector
+from triptych.loadtests.server_processes import Router, Worker, workers
+from triptych.workers.shared.contract import Failure, Image, Item, Text, Vector
 
 Writer = Callable[[Path], Score]
 

@@ -2,9 +2,9 @@
 
 import httpx
 
-from loadtests.server_processes import Worker
 from tests.unit.router.test_metrics import Page, parse, value
-from workers.shared.contract import METRICS_PATH, Item, Text, Vector
+from triptych.loadtests.server_processes import Worker
+from triptych.workers.shared.contract import METRICS_PATH, Item, Text, Vector
 
 
 def read(worker: Worker) -> Page:

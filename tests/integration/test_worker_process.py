@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.bench.stock import stock_copy
-from loadtests.server_processes import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.engine_pause import engine_pid
 from tests.processes import descendants, pidfds_of, wait_gone
-from workers.shared.contract import (
+from triptych.loadtests.bench.stock import stock_copy
+from triptych.loadtests.server_processes import Worker
+from triptych.workers.shared.contract import (
     ENCODE_PATH,
     LIVE_PATH,
     READY_PATH,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.shared import logs
+from triptych.workers.shared import logs
 
 
 @pytest.fixture

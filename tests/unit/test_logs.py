@@ -12,8 +12,8 @@ import pytest
 
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from workers.shared import logs
-from workers.shared.contract import REQUESTS_HEADER
+from triptych.workers.shared import logs
+from triptych.workers.shared.contract import REQUESTS_HEADER
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -108,7 +108,7 @@ async def test_a_bug_is_logged_with_its_request(lines: Lines, monkeypatch: pytes
 
 def test_a_process_of_the_engine_logs_as_its_worker_does() -> None:
     program = (
-        "import logging; from workers.shared import logs; logs.configure_engine('json');"
+        "import logging; from triptych.workers.shared import logs; logs.configure_engine('json');"
         "logs.configure_in_engine(); logging.getLogger('vllm.x').info('loaded')"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}

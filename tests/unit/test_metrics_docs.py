@@ -5,9 +5,9 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from router.observe.gauges import make_gauges
-from router.observe.metrics import Metrics
-from workers.worker_metrics import WorkerMetrics
+from triptych.router.observe.gauges import make_gauges
+from triptych.router.observe.metrics import Metrics
+from triptych.workers.worker_metrics import WorkerMetrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "METRICS.md"
 ROW = re.compile(r"^\| `(triptych_\w+)` \| (\w+) \| (.*?) \|", re.MULTILINE)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from workers.checkpoints import layout
-from workers.checkpoints.space import Advance
-from workers.shared.contract import POOLS
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.space import Advance
+from triptych.workers.shared.contract import POOLS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tiny(options: argparse.Namespace) -> int:
-    from workers.checkpoints.tiny import NANO, TINY, write_tiny
+    from triptych.workers.checkpoints.tiny import NANO, TINY, write_tiny
 
     write_tiny(options.out, NANO if options.nano else TINY, options.seed, progress=_bar)
     print(f"{options.out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors have no meaning")
@@ -62,8 +62,8 @@ def _tiny(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from workers.checkpoints.hub import resolve_source
-    from workers.checkpoints.merge import merge
+    from triptych.workers.checkpoints.hub import resolve_source
+    from triptych.workers.checkpoints.merge import merge
 
     merge(
         resolve_source(options.source, options.revision),
@@ -78,7 +78,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from workers.checkpoints.inspection import verify
+    from triptych.workers.checkpoints.inspection import verify
 
     report = verify(options.folder, full=options.full, progress=_bar)
     print(report.as_json() if options.json else report.as_text())

@@ -12,11 +12,11 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
-from workers.shared.contract import POOLS, PoolName
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
+from triptych.workers.shared.contract import POOLS, PoolName
 
 # Adapter settings that would need another merge, and their neutral values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json, write_json
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json, write_json
 
 # Remote code, the dtype of the source, and settings of upstream's code that vLLM would misread or ignore.
 _DROPPED = (

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workers.checkpoints import layout
-from workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.layout import CheckpointError
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import identify, snapshot_revision
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.variant import identify, snapshot_revision
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a merge reads.

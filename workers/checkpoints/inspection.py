@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.checkpoints import layout
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
-from workers.checkpoints.space import Progress, weights_digest
-from workers.checkpoints.variant import Kind, Variant, identify, read_variant
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
+from triptych.workers.checkpoints.space import Progress, weights_digest
+from triptych.workers.checkpoints.variant import Kind, Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {
     "variant": "a merged variant",

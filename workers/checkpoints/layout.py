@@ -9,7 +9,7 @@ styles.
 import re
 from typing import Literal
 
-from workers.shared.contract import PoolName
+from triptych.workers.shared.contract import PoolName
 
 ARCHITECTURE = "TriptychEmbeddings"
 """The architecture in a variant's config. The vLLM plugin registers its model under this name."""

@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from workers.checkpoints import layout
-from workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
-from workers.checkpoints.configs import write_small_files
-from workers.checkpoints.folders import load_json, whole_folder, write_json
-from workers.checkpoints.hub import Source
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import (
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
+from triptych.workers.checkpoints.configs import write_small_files
+from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
+from triptych.workers.checkpoints.hub import Source
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
     LARGEST,
@@ -30,9 +30,9 @@ from workers.checkpoints.shards import (
     write_index,
     write_shard,
 )
-from workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
-from workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
-from workers.shared.contract import PoolName
+from triptych.workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
+from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
+from triptych.workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: a few arrays of 4 MiB each."""

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json, write_json
-from workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json, write_json
+from triptych.workers.checkpoints.layout import CheckpointError
 
 ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}

@@ -15,10 +15,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
 
 # Increase it when our own code changes vectors: prompts, pooling, image decoding.
 POOLING = "mean-1"

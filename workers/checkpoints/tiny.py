@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json, whole_folder, write_json
-from workers.checkpoints.shards import Spec, encode, write_index, write_shard
-from workers.checkpoints.space import Advance
-from workers.shared.contract import POOLS
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
+from triptych.workers.checkpoints.shards import Spec, encode, write_index, write_shard
+from triptych.workers.checkpoints.space import Advance
+from triptych.workers.shared.contract import POOLS
 
 FILES = Path(__file__).with_name("tiny_files")
 TINY = "config.json"

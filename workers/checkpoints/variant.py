@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from workers.checkpoints import layout
-from workers.checkpoints.folders import load_json
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
-from workers.shared.contract import PoolName
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
+from triptych.workers.shared.contract import PoolName
 
 FORMAT = 1
 """Version of `variant.json` and of the layout of a variant."""

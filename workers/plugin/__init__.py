@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from workers.checkpoints.layout import ARCHITECTURE
-from workers.plugin import engine_steps
-from workers.shared.logs import configure_in_engine
-from workers.shared.parent_death import die_with_parent
+from triptych.workers.checkpoints.layout import ARCHITECTURE
+from triptych.workers.plugin import engine_steps
+from triptych.workers.shared.logs import configure_in_engine
+from triptych.workers.shared.parent_death import die_with_parent
 
 # Environment variable set by the worker; without it, vLLM in the same environment stays unchanged.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
@@ -21,13 +21,13 @@ ADD_BATCH = "add_triptych_batch"
 def register() -> None:
     """Register the model with vLLM, and patch the engine. vLLM calls this once in each process.
 
-    vLLM does not call it again in a forked process, so `workers.vllm_engine` makes vLLM spawn its processes.
+    vLLM does not call it again in a forked process, so `workers/vllm_engine.py` makes it spawn processes.
     """
     from vllm import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         # By name: importing the model would initialize CUDA in processes that must not do so.
-        ModelRegistry.register_model(ARCHITECTURE, "workers.plugin.model:TriptychEmbeddings")
+        ModelRegistry.register_model(ARCHITECTURE, "triptych.workers.plugin.model:TriptychEmbeddings")
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
         # A worker killed with -9 cannot stop its engine, which would keep the GPU.
         die_with_parent()

@@ -13,7 +13,7 @@ from vllm.model_executor.models.qwen2_5_vl import (
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from workers.plugin.pooler import SpanPooler
+from triptych.workers.plugin.pooler import SpanPooler
 
 
 @MULTIMODAL_REGISTRY.register_processor(

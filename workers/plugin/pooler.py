@@ -17,7 +17,7 @@ from vllm.model_executor.layers.pooler.abstract import Pooler
 from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
 
-from workers.plugin.pooling_spec import PoolingSpec
+from triptych.workers.plugin.pooling_spec import PoolingSpec
 
 
 class SpanPooler(Pooler):

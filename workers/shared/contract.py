@@ -150,7 +150,7 @@ Frame = Vector | Failure
 class Info(msgspec.Struct, frozen=True):
     """What a worker serves.
 
-    `space` identifies the vector space (`workers.checkpoints.space`), `instance` the worker process.
+    `space` identifies the vector space (`triptych.workers.checkpoints.space`), `instance` the worker process.
     `dimensions` is the length of an uncut vector. `multivector_dimensions` is None without a projector,
     `revision` if unknown. `max_tokens` is the longest input, `batch_tokens` the largest engine step.
     """

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from loadtests.bench.measure import Row
-from loadtests.bench.servers import Engine, Servers
+from triptych.loadtests.bench.measure import Row
+from triptych.loadtests.bench.servers import Engine, Servers
 
 
 class Scale(NamedTuple):

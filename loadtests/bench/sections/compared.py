@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from loadtests.bench import systems
-from loadtests.bench.loops import Request, closed_loop
-from loadtests.bench.measure import Row, Sending, Trial, interleaved
-from loadtests.bench.sections import Section, Setup
-from loadtests.bench.servers import Engine, Size
-from loadtests.bench.systems import System
-from loadtests.bench.texts import Texts
-from workers.checkpoints.variant import read_variant
+from triptych.loadtests.bench import systems
+from triptych.loadtests.bench.loops import Request, closed_loop
+from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.servers import Engine, Size
+from triptych.loadtests.bench.systems import System
+from triptych.loadtests.bench.texts import Texts
+from triptych.workers.checkpoints.variant import read_variant
 
 # The vectors of one reply in so many are checked.
 SAMPLE = 40

@@ -4,12 +4,12 @@ import asyncio
 from functools import partial
 from itertools import takewhile
 
-from loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from loadtests.bench.measure import Row, Sending, Trial, interleaved
-from loadtests.bench.sections import Section, Setup
-from loadtests.bench.servers import Engine
-from loadtests.bench.systems import ask_router
-from loadtests.bench.texts import Texts
+from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
+from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.servers import Engine
+from triptych.loadtests.bench.systems import ask_router
+from triptych.loadtests.bench.texts import Texts
 
 QUERIES_PER_SECOND = 30
 BULK_TEXTS, BULK_TOKENS, BULK_CONNECTIONS = 128, 100, 8

@@ -9,12 +9,12 @@ import sys
 
 from tqdm import tqdm
 
-from loadtests import estimates, results
-from loadtests.bench.measure import Row
-from loadtests.bench.sections import Section, Setup
-from loadtests.bench.servers import Engine
-from loadtests.results import WRONG, Measured
-from workers.shared.contract import POOLS
+from triptych.loadtests import estimates, results
+from triptych.loadtests.bench.measure import Row
+from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.servers import Engine
+from triptych.loadtests.results import WRONG, Measured
+from triptych.workers.shared.contract import POOLS
 
 LOADS = {
     "scenario common, 16 users": "--users=16",
@@ -35,7 +35,7 @@ async def run(setup: Setup) -> list[Row]:
     for number in tqdm(range(min(ROUNDS, scale.rounds)), desc="mix", unit="round", leave=False):
         for (load, system), row in rows.items():
             out = servers.folder / "mix" / f"{load} {system} {number + 1}".replace(" ", "-").replace("/", "-")
-            command = [sys.executable, "-m", "loadtests", "run", *systems[system], LOADS[load]]
+            command = [sys.executable, "-m", "triptych.loadtests", "run", *systems[system], LOADS[load]]
             command += ["--scenario=common", f"--seconds={scale.seconds * SECONDS_FACTOR}", f"--out={out}"]
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
             # 1: some replies were wrong. The row says how many.

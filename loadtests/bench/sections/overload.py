@@ -1,11 +1,11 @@
 """Three times the capacity: the share of it that is still served in time, and what happens to the rest."""
 
-from loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from loadtests.bench.measure import Row, Sending, Trial, interleaved
-from loadtests.bench.sections import Scale, Section, Setup
-from loadtests.bench.servers import Engine, Server
-from loadtests.bench.systems import ask_router
-from loadtests.bench.texts import Texts
+from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
+from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Scale, Section, Setup
+from triptych.loadtests.bench.servers import Engine, Server
+from triptych.loadtests.bench.systems import ask_router
+from triptych.loadtests.bench.texts import Texts
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-from loadtests.bench.loops import Request, closed_loop
-from loadtests.bench.measure import Row, Sending, Trial, interleaved
-from loadtests.bench.sections import Section, Setup
-from loadtests.bench.servers import Server
-from loadtests.bench.systems import ask_router, ask_worker
+from triptych.loadtests.bench.loops import Request, closed_loop
+from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.servers import Server
+from triptych.loadtests.bench.systems import ask_router, ask_worker
 
 FORMS = ("float", "base64", "binary", "npy")
 CONCURRENCY = 64

@@ -351,7 +351,7 @@ function showCode(path, body) {
   // JSON of texts and objects alone is Python too.
   const given = Object.entries(body).filter(([name]) => ["input", "query", "documents"].includes(name));
   const lines = given.map(([name, value]) => `${name} = ${shortened(value)}`).join("\n");
-  $("python").textContent = `${key ? "import os\n\n" : ""}from router.client import Client\n\n${lines}\n`
+  $("python").textContent = `${key ? "import os\n\n" : ""}from triptych.router.client import Client\n\n${lines}\n`
     + `with Client("${base}"${secret}) as client:\n    ${clientCall(path, body)}`;
 }
 

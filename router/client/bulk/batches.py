@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from router.client.bulk.journal import Failures
-from router.client.bulk.problems import BadRow, RowFailed
-from router.client.bulk.source import Row
-from router.client.errors import (
+from triptych.router.client.bulk.journal import Failures
+from triptych.router.client.bulk.problems import BadRow, RowFailed
+from triptych.router.client.bulk.source import Row
+from triptych.router.client.errors import (
     CrashesWorker,
     Invalid,
     MediaInvalid,
@@ -18,7 +18,7 @@ from router.client.errors import (
     TokenLimitExceeded,
     TooLarge,
 )
-from router.client.replies import Floats
+from triptych.router.client.replies import Floats
 
 Embed = Callable[[list[str | dict[str, Any]]], Awaitable[Floats]]
 _Numbered = Sequence[tuple[int, str | dict[str, Any]]]

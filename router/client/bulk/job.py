@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from router.client.bulk.problems import Refused
+from triptych.router.client.bulk.problems import Refused
 
 if TYPE_CHECKING:
-    from router.api.schema import Task
+    from triptych.router.api.schema import Task
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Job:
             raise Refused(f"{self.out.parent} is not a folder")
         if self.out.suffix == ".parquet":
             # Raises now, not at the end, if pyarrow is missing.
-            from router.client.bulk import parquet  # noqa: F401
+            from triptych.router.client.bulk import parquet  # noqa: F401
         elif self.id is not None:
             raise Refused("a .npy file cannot hold ids; write a .parquet file")
         # With a journal, it may come from a run that crashed just before its end.

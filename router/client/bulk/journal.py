@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from router.client.bulk.problems import Refused
+from triptych.router.client.bulk.problems import Refused
 
 Failures = dict[int, str]
 SPACE = "vector_space"

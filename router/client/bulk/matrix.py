@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from router.client.bulk.problems import Refused
+from triptych.router.client.bulk.problems import Refused
 
 Array = npt.NDArray[Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from router.client.bulk.matrix import Matrix
-from router.client.bulk.problems import BadRow, Refused, missing, no_column
+from triptych.router.client.bulk.matrix import Matrix
+from triptych.router.client.bulk.problems import BadRow, Refused, missing, no_column
 
 try:
     import pyarrow as pa

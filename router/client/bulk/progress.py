@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from router.client.bulk.problems import missing
+from triptych.router.client.bulk.problems import missing
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from router.client.asynchronous import AsyncClient
-from router.client.bulk import source
-from router.client.bulk.batches import embed_batch
-from router.client.bulk.job import Job
-from router.client.bulk.journal import Failures, Journal
-from router.client.bulk.matrix import Matrix
-from router.client.bulk.problems import BadRow, Refused, RowFailed
-from router.client.bulk.source import Row
-from router.client.bulk.store import Store
-from router.client.errors import ReplyInvalid
-from router.client.replies import Floats
+from triptych.router.client.asynchronous import AsyncClient
+from triptych.router.client.bulk import source
+from triptych.router.client.bulk.batches import embed_batch
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.journal import Failures, Journal
+from triptych.router.client.bulk.matrix import Matrix
+from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
+from triptych.router.client.bulk.source import Row
+from triptych.router.client.bulk.store import Store
+from triptych.router.client.errors import ReplyInvalid
+from triptych.router.client.replies import Floats
 
 Connect = Callable[[], AsyncClient]
 Progress = Callable[[int, int, int], None]
@@ -158,7 +158,7 @@ def _finish(job: Job, rows: int, journal: Journal) -> None:
     with Matrix.open(job.partial) as matrix:
         matrix.blank(sorted(failures))
         if job.out.suffix == ".parquet":
-            from router.client.bulk import parquet
+            from triptych.router.client.bulk import parquet
 
             whole = job.beside("whole")
             ids = source.values(job.source, job.id) if job.id is not None else None

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from router.client.bulk.problems import BadRow, Refused, no_column
-from router.client.surrogates import without_lone_surrogates
+from triptych.router.client.bulk.problems import BadRow, Refused, no_column
+from triptych.router.client.surrogates import without_lone_surrogates
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -36,7 +36,7 @@ def values(path: Path, column: str) -> Iterator[Any]:
         case ".csv":
             return _csv(path, column)
         case ".parquet":
-            from router.client.bulk import parquet
+            from triptych.router.client.bulk import parquet
 
             return parquet.values(path, column)
         case _:

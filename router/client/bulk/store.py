@@ -5,10 +5,10 @@ from typing import Self
 
 import numpy as np
 
-from router.client.bulk.job import Job
-from router.client.bulk.journal import Failures, Journal
-from router.client.bulk.matrix import Matrix
-from router.client.replies import Floats
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.journal import Failures, Journal
+from triptych.router.client.bulk.matrix import Matrix
+from triptych.router.client.replies import Floats
 
 
 class Store:

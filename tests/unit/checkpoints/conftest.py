@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints.__main__ import main
-from workers.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX
+from triptych.workers.checkpoints.__main__ import main
+from triptych.workers.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX
 
 DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
 

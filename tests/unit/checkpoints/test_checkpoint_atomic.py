@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from workers.checkpoints.folders import whole_folder
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import identify, read_variant
+from triptych.workers.checkpoints.folders import whole_folder
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.variant import identify, read_variant
 
 # Reports and waits to be killed.
 STOP = "import sys, threading; print('here', flush=True); threading.Event().wait()"
 PATCHES = {
-    "in the middle of a shard": "from workers.checkpoints import merge\n"
+    "in the middle of a shard": "from triptych.workers.checkpoints import merge\n"
     "def stop(*_):\n    yield bytes(1 << 20); {stop}\n"
     "merge._shard = stop",
     "before the rename": "import os\ndef stop(handle): {stop}\nos.fsync = stop",
@@ -27,7 +27,7 @@ PATCHES = {
 def stopped_merge(data: Path, out: Path, where: str):
     code = (
         PATCHES[where].format(stop=STOP)
-        + "\nfrom workers.checkpoints.__main__ import main\n"
+        + "\nfrom triptych.workers.checkpoints.__main__ import main\n"
         + f"main(['merge', {str(data)!r}, {str(out)!r}, '--task', 'code', '--force'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -76,7 +76,7 @@ def test_killed_replacement_keeps_the_old(data, run, merged, tmp_path, where):
 
 def test_second_merge_waits(data, run, tmp_path):
     with stopped_merge(data, tmp_path, "before the rename"):
-        command = [sys.executable, "-m", "workers.checkpoints", "merge", str(data), str(tmp_path)]
+        command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(data), str(tmp_path)]
         second = subprocess.Popen(
             [*command, "--task", "code"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

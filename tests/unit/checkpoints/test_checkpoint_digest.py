@@ -4,8 +4,8 @@ from hashlib import sha256
 
 import pytest
 
-from workers.checkpoints.shards import Spec, read_tensors, write_index, write_shard
-from workers.checkpoints.space import WeightsDigest, weights_digest
+from triptych.workers.checkpoints.shards import Spec, read_tensors, write_index, write_shard
+from triptych.workers.checkpoints.space import WeightsDigest, weights_digest
 
 TENSORS = [
     (Spec("b", "F32", (2, 1)), b"12345678"),

@@ -9,10 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from workers.checkpoints import merge
-from workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
-from workers.checkpoints.variant import read_record, read_variant
-from workers.shared.contract import POOLS
+from triptych.workers.checkpoints import merge
+from triptych.workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
+from triptych.workers.checkpoints.variant import read_record, read_variant
+from triptych.workers.shared.contract import POOLS
 
 LAYERS = 2
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints import merge
-from workers.checkpoints.layout import adapter_key
+from triptych.workers.checkpoints import merge
+from triptych.workers.checkpoints.layout import adapter_key
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from workers.checkpoints import layout
-from workers.checkpoints.space import vector_space
-from workers.checkpoints.variant import read_variant
-from workers.shared.contract import POOLS
+from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.space import vector_space
+from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.shared.contract import POOLS
 
 
 def space_of(folder, dtype="float32", quantization=None):

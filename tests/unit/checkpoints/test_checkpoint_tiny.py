@@ -7,9 +7,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from workers.checkpoints.__main__ import main
-from workers.checkpoints.variant import identify, read_variant
-from workers.shared.contract import POOLS
+from triptych.workers.checkpoints.__main__ import main
+from triptych.workers.checkpoints.variant import identify, read_variant
+from triptych.workers.shared.contract import POOLS
 
 TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
 

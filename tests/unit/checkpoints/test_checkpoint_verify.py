@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import read_variant
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.variant import read_variant
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_text_report(variant, official, run):
 
 def test_read_variant_imports_no_torch(merged):
     code = (
-        "import sys; from pathlib import Path; from workers.checkpoints.variant import read_variant;"
+        "import sys; from pathlib import Path; from triptych.workers.checkpoints.variant import read_variant;"
         f"read_variant(Path({str(merged / 'code')!r}));"
         "print([name for name in ('torch', 'vllm', 'transformers') if name in sys.modules])"
     )

@@ -5,10 +5,10 @@ from typing import Any
 
 import httpx
 
-from router.client.bulk.job import Job
-from router.client.bulk.run import Outcome, run
 from tests.unit.client.fakes import Deployment, FakeClock, refusal
 from tests.unit.client.test_bulk_source import write
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.run import Outcome, run
 
 TEXTS = [f"row {number}" for number in range(41)]
 # A text that `Strict` refuses, with every request that contains it.

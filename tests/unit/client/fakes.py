@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from router.client import AsyncClient, Client
-from router.client.replies import Floats
-from router.client.retries import Clock
+from triptych.router.client import AsyncClient, Client
+from triptych.router.client.replies import Floats
+from triptych.router.client.retries import Clock
 
 URL = "http://deployment"
 

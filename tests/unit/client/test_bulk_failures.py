@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from pyarrow import parquet as pq
 
-from router.client.bulk.job import Job
-from router.client.bulk.problems import Refused, RowFailed
 from tests.unit.client.bulk import LONG, TEXTS, Strict, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.problems import Refused, RowFailed
 
 BAD = [*TEXTS[:6], f"{LONG} 6", *TEXTS[7:10], f"{LONG} 10", *TEXTS[11:]]
 

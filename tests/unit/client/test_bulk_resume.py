@@ -10,12 +10,12 @@ import httpx
 import numpy as np
 import pytest
 
-from router.client.bulk.job import Job
-from router.client.bulk.problems import Refused
-from router.client.errors import Internal, Invalid, SpaceMismatch
 from tests.unit.client.bulk import LONG, TEXTS, Strict, batches_of, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal, reply_to
 from tests.unit.client.test_bulk_source import write
+from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.problems import Refused
+from triptych.router.client.errors import Internal, Invalid, SpaceMismatch
 
 
 class Crash(Exception):

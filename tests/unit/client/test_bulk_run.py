@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pyarrow import parquet as pq
 
-from router.client.bulk.run import Outcome
-from router.client.errors import ConnectionLost
 from tests.unit.client.bulk import TEXTS, do, job
 from tests.unit.client.fakes import Deployment, matrix_of
+from triptych.router.client.bulk.run import Outcome
+from triptych.router.client.errors import ConnectionLost
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv", "parquet"])
@@ -58,7 +58,7 @@ def test_float16_and_ids(tmp_path: Path) -> None:
 
 
 def test_row_groups_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 4)
+    monkeypatch.setattr("triptych.router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 4)
     wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")
     do(wanted, Deployment())
     file = pq.ParquetFile(wanted.out)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from router.client.bulk import source
-from router.client.bulk.problems import Refused
-from router.client.bulk.source import BadRow
+from triptych.router.client.bulk import source
+from triptych.router.client.bulk.problems import Refused
+from triptych.router.client.bulk.source import BadRow
 
 TEXTS = ["plain", "", 'with "quotes", commas', "Zürich 海滩 \u2028 one line", " spaces "]
 

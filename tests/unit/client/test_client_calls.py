@@ -13,10 +13,10 @@ import httpx
 import numpy as np
 import pytest
 
-from router.client import AsyncClient, Client, Image, requests
-from router.client.errors import ReplyInvalid, TooLarge
-from router.settings import RouterSettings
 from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
+from triptych.router.client import AsyncClient, Client, Image, requests
+from triptych.router.client.errors import ReplyInvalid, TooLarge
+from triptych.router.settings import RouterSettings
 
 Call = Callable[..., Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from router.client import AsyncClient
-from router.client import __main__ as command
 from tests.unit.client.fakes import Deployment, refusal
+from triptych.router.client import AsyncClient
+from triptych.router.client import __main__ as command
 
 ROOT = Path(__file__).parents[3]
 CLIENT = ROOT / "router" / "client"
@@ -23,7 +23,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     def client(url: str, key: str | None, **options: Any) -> AsyncClient:
         return deployment.async_client(**options)
 
-    monkeypatch.setattr("router.client.asynchronous.AsyncClient", client)
+    monkeypatch.setattr("triptych.router.client.asynchronous.AsyncClient", client)
     return deployment
 
 
@@ -89,7 +89,7 @@ def test_missing_extra_is_named(tmp_path: Path, package: str) -> None:
     (tmp_path / "in.txt").write_text("one\n")
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"
-        "from router.client.__main__ import main; sys.exit(main())"
+        "from triptych.router.client.__main__ import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "embed", str(tmp_path / "in.txt"), str(tmp_path / "out.parquet")],
@@ -114,24 +114,30 @@ def names_in(path: Path) -> set[str]:
 
 def test_client_and_router_do_not_mix() -> None:
     for path in CLIENT.rglob("*.py"):
-        house = {name for name in names_in(path) if name.split(".")[0] in ("router", "workers", "deploy")}
-        own = {name for name in house if name == "router" or name.startswith("router.client")}
-        shared = {name for name in house if name.startswith(("router.api.schema", "router.errors"))}
+        house = {name for name in names_in(path) if name.startswith("triptych")}
+        own = {
+            name for name in house if name == "triptych.router" or name.startswith("triptych.router.client")
+        }
+        shared = {
+            name
+            for name in house
+            if name.startswith(("triptych.router.api.schema", "triptych.router.errors"))
+        }
         assert house == own | shared, path
     for path in (ROOT / "router").rglob("*.py"):
         if not path.is_relative_to(CLIENT):
-            assert not [name for name in names_in(path) if name.startswith("router.client")], path
+            assert not [name for name in names_in(path) if name.startswith("triptych.router.client")], path
 
 
 def test_client_imports_nothing_of_server() -> None:
     program = (
-        "import sys; before = set(sys.modules); import router.client\n"
+        "import sys; before = set(sys.modules); import triptych.router.client\n"
         "new = set(sys.modules) - before\n"
-        "print(*sorted(n for n in new if n.startswith(('router', 'workers')) and 'client' not in n))\n"
+        "print(*sorted(n for n in new if n.startswith('triptych.') and 'client' not in n))\n"
         "heavy = {'pydantic', 'uvicorn', 'aiohttp', 'pyarrow', 'tqdm'}\n"
         "print(*sorted({n.split('.')[0] for n in new} & heavy))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
     )
-    assert done.stdout.split() == ["router"]
+    assert done.stdout.split() == ["triptych.router"]

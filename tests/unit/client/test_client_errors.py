@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from router.client import errors
-from router.client.errors import (
+from tests.unit.client.fakes import Deployment, FakeClock, refusal
+from triptych.router.client import errors
+from triptych.router.client.errors import (
     BY_CODE,
     AuthError,
     Busy,
@@ -21,9 +22,8 @@ from router.client.errors import (
     TriptychError,
     Unavailable,
 )
-from router.client.retries import seconds_to_wait
-from router.errors import all_errors
-from tests.unit.client.fakes import Deployment, FakeClock, refusal
+from triptych.router.client.retries import seconds_to_wait
+from triptych.router.errors import all_errors
 
 # The table of errors in docs/API.md.
 STATUS = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from router.client import AsyncClient, Client, Image
-from router.client.errors import Invalid, TokenLimitExceeded
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from triptych.router.client import AsyncClient, Client, Image
+from triptych.router.client.errors import Invalid, TokenLimitExceeded
 
 TEXTS = [f"text {number}" for number in range(600)]
 

@@ -4,11 +4,11 @@ import httpx
 import numpy as np
 import pytest
 
-from router.client import __main__ as command
-from router.client import verify
-from router.client.replies import Floats
-from router.client.verify import DIMENSIONS, PUBLISHED, TEXTS
 from tests.unit.client.fakes import Deployment, base64_of
+from triptych.router.client import __main__ as command
+from triptych.router.client import verify
+from triptych.router.client.replies import Floats
+from triptych.router.client.verify import DIMENSIONS, PUBLISHED, TEXTS
 
 
 def vectors_with(cosines: dict[tuple[str, str], float]) -> Floats:
@@ -89,6 +89,8 @@ def test_verify_exit_status(
     by: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.9611 - by}))
-    monkeypatch.setattr("router.client.synchronous.Client", lambda *_, **options: crafted.client(**options))
+    monkeypatch.setattr(
+        "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
+    )
     assert command.main(["verify"]) == status
     assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out

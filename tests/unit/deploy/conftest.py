@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.common.process_guard import Guard
-from deploy.local.supervisor import GaveUp
 from tests.unit.deploy.fakes import Fakes, Run
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.local.supervisor import GaveUp
 
 
 @pytest.fixture

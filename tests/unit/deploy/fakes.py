@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from deploy.local.output import Output
-from deploy.local.supervisor import Spec, Supervisor
-from loadtests.server_processes import free_port
+from triptych.deploy.local.output import Output
+from triptych.deploy.local.supervisor import Spec, Supervisor
+from triptych.loadtests.server_processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
 PATIENCE = 20.0

@@ -11,10 +11,6 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
-from deploy.install import NEWEST, OLDEST
-from deploy.ray.config import ClusterConfig, parse_config
-from deploy.ray.ray_private import labels_match
-from router.settings import RouterSettings
 from tests.unit.deploy.manifests import (
     CLUSTERS,
     CONFIG,
@@ -26,7 +22,11 @@ from tests.unit.deploy.manifests import (
     each_cluster,
     ray_commands,
 )
-from workers.settings import WorkerSettings
+from triptych.deploy.install import NEWEST, OLDEST
+from triptych.deploy.ray.config import ClusterConfig, parse_config
+from triptych.deploy.ray.ray_private import labels_match
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
 
 EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deploy.common.gpu_memory import UPSTREAM_GIB, engine_share, verdict, weights_gib
-from workers.settings import WorkerSettings
+from triptych.deploy.common.gpu_memory import UPSTREAM_GIB, engine_share, verdict, weights_gib
+from triptych.workers.settings import WorkerSettings
 
 
 @pytest.fixture(autouse=True)

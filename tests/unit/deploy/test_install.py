@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import install
-from deploy.install import TORCH_CPU, TORCH_CPU_INDEX, TORCHVISION, Failed, Installation
+from triptych.deploy import install
+from triptych.deploy.install import TORCH_CPU, TORCH_CPU_INDEX, TORCHVISION, Failed, Installation
 
 
 class Commands:
@@ -143,7 +143,7 @@ def test_extra_is_added_without_reinstall(set_up: SetUp) -> None:
 
 
 def test_dev_contains_the_other_extras() -> None:
-    project = Path(install.__file__).parents[1] / "pyproject.toml"
+    project = Path(install.__file__).resolve().parents[1] / "pyproject.toml"
     [listed] = [
         line
         for line in tomllib.loads(project.read_text())["project"]["optional-dependencies"]["dev"]

@@ -11,11 +11,6 @@ import yaml
 from ray.scripts.scripts import cli
 from ray.serve._private.constants import REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
 
-from deploy.common.readiness import REPLY_SECONDS
-from deploy.ray.config import read_config
-from deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, serve_document
-from router.pool.targets import read_document
-from router.settings import RouterSettings
 from tests.unit.deploy.manifests import (
     CLUSTERS,
     CONFIG,
@@ -34,7 +29,12 @@ from tests.unit.deploy.manifests import (
     ray_service,
     serve_config,
 )
-from workers.settings import WorkerSettings
+from triptych.deploy.common.readiness import REPLY_SECONDS
+from triptych.deploy.ray.config import read_config
+from triptych.deploy.ray.serve_app import HEALTH_PERIOD_SECONDS, serve_document
+from triptych.router.pool.targets import read_document
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
 
 # Time beyond a process's drain time, for the end of an engine or a slow node.
 MARGIN_SECONDS = 15
@@ -214,7 +214,11 @@ def test_a_hanging_replica_ends_in_30_s() -> None:
 def settings_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> RouterSettings | WorkerSettings:
     for name, value in environment(pod).items():
         monkeypatch.setenv(name, value)
-    return RouterSettings() if pod.container["command"] == ["python", "-m", "router"] else WorkerSettings()
+    return (
+        RouterSettings()
+        if pod.container["command"] == ["python", "-m", "triptych.router"]
+        else WorkerSettings()
+    )
 
 
 PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.common import machine
-from deploy.local.cli import main, make_plan
-from deploy.local.specs import PlanError
-from loadtests.server_processes import free_port
-from workers.shared.strict_settings import SettingsError
+from triptych.deploy.common import machine
+from triptych.deploy.local.cli import main, make_plan
+from triptych.deploy.local.specs import PlanError
+from triptych.loadtests.server_processes import free_port
+from triptych.workers.shared.strict_settings import SettingsError
 
 
 @pytest.fixture(autouse=True)

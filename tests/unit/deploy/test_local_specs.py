@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from deploy.common.variants import Models
-from deploy.local.specs import PlanError, plan_router, plan_workers, with_token
-from deploy.local.supervisor import Spec
-from deploy.settings import DeploySettings
-from router.access.keys import KeyRing, read_keys
-from workers.shared.contract import POOLS
+from triptych.deploy.common.variants import Models
+from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from triptych.deploy.local.supervisor import Spec
+from triptych.deploy.settings import DeploySettings
+from triptych.router.access.keys import KeyRing, read_keys
+from triptych.workers.shared.contract import POOLS
 
 MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=True)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from router.observe.gauges import make_gauges
-from router.observe.metrics import Metrics
 from tests.prometheus import MONITORING, ROOT, alerts, panels, tool
-from workers.worker_metrics import WorkerMetrics
+from triptych.router.observe.gauges import make_gauges
+from triptych.router.observe.metrics import Metrics
+from triptych.workers.worker_metrics import WorkerMetrics
 
 ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
 CASES = ROOT / "tests" / "data" / "alerts_test.yml"

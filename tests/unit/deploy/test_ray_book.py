@@ -2,9 +2,9 @@
 
 import pytest
 
-from deploy.ray.book import LEARNING_SECONDS, LEASE_SECONDS, Book, Member, RouterReport
-from deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure, replicas_for
-from workers.shared.contract import PoolName
+from triptych.deploy.ray.book import LEARNING_SECONDS, LEASE_SECONDS, Book, Member, RouterReport
+from triptych.deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure, replicas_for
+from triptych.workers.shared.contract import PoolName
 
 NOW = 100.0
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from deploy.common.environments import settings_env
-from deploy.ray.config import ConfigError, parse_config, read_config
-from deploy.ray.pool_worker import worker_environment
-from workers.settings import WorkerSettings
+from triptych.deploy.common.environments import settings_env
+from triptych.deploy.ray.config import ConfigError, parse_config, read_config
+from triptych.deploy.ray.pool_worker import worker_environment
+from triptych.workers.settings import WorkerSettings
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.install import NoAnswer
-from deploy.ray import demo
-from deploy.ray.config import ConfigError
+from triptych.deploy.install import NoAnswer
+from triptych.deploy.ray import demo
+from triptych.deploy.ray.config import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
+from triptych.deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
 def actor(answer: Callable[[str], str]) -> Any:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.ray.config import ClusterConfig, parse_config
-from deploy.ray.fit_check import Fit, check_fit, render
-from deploy.ray.nodes import parse_nodes
+from triptych.deploy.ray.config import ClusterConfig, parse_config
+from triptych.deploy.ray.fit_check import Fit, check_fit, render
+from triptych.deploy.ray.nodes import parse_nodes
 
 GPU = "gpus=1,gpu_memory=80"
 SOME = {"min": 1, "max": 3, "tokens_per_second": 9}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ray.locks import gpus_locked, take_port
+from triptych.deploy.ray.locks import gpus_locked, take_port
 
 
 @pytest.fixture(autouse=True)

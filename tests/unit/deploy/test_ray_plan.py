@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.ray import command
-from deploy.ray.nodes import NodesError, nodes_of_cluster, parse_nodes
+from triptych.deploy.ray import command
+from triptych.deploy.ray.nodes import NodesError, nodes_of_cluster, parse_nodes
 
 ROOT = Path(__file__).parents[3]
 GPUS = "2xcpus=8,gpus=1,gpu_memory=80"

@@ -8,7 +8,7 @@ import ray
 from ray import serve
 from ray._private import utils
 
-from deploy.ray import ray_private
+from triptych.deploy.ray import ray_private
 
 
 def test_the_private_interfaces_exist() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from deploy.common.environments import settings_env, with_own_key
-from deploy.ray import directory
-from deploy.ray.node_router import read_metrics, write_workers
-from deploy.ray.pressure import Pressure
-from deploy.ray.ray_private import HEAD_RESOURCE
-from router.access.keys import KeyRing, read_keys
+from triptych.deploy.common.environments import settings_env, with_own_key
+from triptych.deploy.ray import directory
+from triptych.deploy.ray.node_router import read_metrics, write_workers
+from triptych.deploy.ray.pressure import Pressure
+from triptych.deploy.ray.ray_private import HEAD_RESOURCE
+from triptych.router.access.keys import KeyRing, read_keys
 
 
 def written(folder: Path, router: str = "r1", **pools: bool) -> Any:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from deploy.ray import running
-from deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray import running
+from triptych.deploy.ray.config import ClusterConfig, Pool
 
 CONFIG = ClusterConfig(pools={"code": Pool(model="/variants/code")})
 ALL = ["triptych-routers", "triptych-retrieval", "triptych-code"]

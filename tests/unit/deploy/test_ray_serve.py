@@ -11,10 +11,10 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
-from deploy.ray import policies, serve_app
-from deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
-from deploy.ray.pressure import Pressure
-from deploy.ray.running import scaled
+from triptych.deploy.ray import policies, serve_app
+from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
+from triptych.deploy.ray.pressure import Pressure
+from triptych.deploy.ray.running import scaled
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "ray" / "examples"
 

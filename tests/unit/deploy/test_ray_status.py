@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from deploy.ray.book import Member, Overview, RouterReport
-from deploy.ray.config import ClusterConfig, Pool
-from deploy.ray.status import SILENT, Status, read_status, render
+from triptych.deploy.ray.book import Member, Overview, RouterReport
+from triptych.deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray.status import SILENT, Status, read_status, render
 
 CONFIG = ClusterConfig(pools={"code": Pool(model="/variants/code", replicas=1)})
 NODES = [{"NodeID": "n1", "NodeManagerAddress": "10.0.0.1", "Alive": True}]

@@ -13,16 +13,16 @@ from signal import SIGTERM
 import pytest
 from ray._private import services, utils
 
-from deploy.ray import command, running
-from deploy.ray.config import ClusterConfig, Pool, Routers
+from triptych.deploy.ray import command, running
+from triptych.deploy.ray.config import ClusterConfig, Pool, Routers
 
 # Runs the command without a cluster. Each step prints its name, and a step named in argv waits for a line.
 DRIVER = """
 import signal, sys
 import ray._private.utils
 from types import SimpleNamespace
-from deploy.ray import command, running
-from deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray import command, running
+from triptych.deploy.ray.config import ClusterConfig, Pool
 
 def step(name, result=None):
     def run(*_, **__):

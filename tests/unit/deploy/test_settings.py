@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deploy.env_example import CLASSES, render
-from deploy.settings import DeploySettings
+from triptych.deploy.env_example import CLASSES, render
+from triptych.deploy.settings import DeploySettings
 
 ROOT = Path(__file__).parents[3]
 

@@ -16,9 +16,9 @@ from tests.unit.deploy.fakes import Fakes, until, wait_gone
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
-from deploy.common.process_guard import Guard
-from deploy.local.output import Output
-from deploy.local.supervisor import Supervisor
+from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.local.output import Output
+from triptych.deploy.local.supervisor import Supervisor
 
 async def main(specs, report):
     guard = Guard()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.supervisor import GaveUp
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
+from triptych.deploy.local.supervisor import GaveUp
 
 
 async def test_workers_of_one_gate_take_turns(start, fakes: Fakes) -> None:

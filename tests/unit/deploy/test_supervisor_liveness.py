@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.supervisor import LIVE_QUESTIONS
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
+from triptych.deploy.local.supervisor import LIVE_QUESTIONS
 
 QUICK = {"live_seconds": 1.0}
 

@@ -3,8 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
-from deploy.common.variants import choose
-from deploy.settings import DeploySettings
+from triptych.deploy.common.variants import choose
+from triptych.deploy.settings import DeploySettings
 
 
 def made(folder: Path) -> None:

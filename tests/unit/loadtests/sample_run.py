@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from loadtests.histogram import GROWTH, LEAST_SECONDS, Counts, bucket, merged
-from loadtests.results import (
+from triptych.loadtests.histogram import GROWTH, LEAST_SECONDS, Counts, bucket, merged
+from triptych.loadtests.results import (
     Capacity,
     Clock,
     Golden,

@@ -5,8 +5,8 @@ from itertools import chain, pairwise
 
 import pytest
 
-from loadtests.arrivals import Arrivals, due_times, presence
-from loadtests.results import Segment
+from triptych.loadtests.arrivals import Arrivals, due_times, presence
+from triptych.loadtests.results import Segment
 
 
 def times(

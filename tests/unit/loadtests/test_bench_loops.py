@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from loadtests.bench.loops import BROKEN, Request, closed_loop, open_loop, poisson, post
+from triptych.loadtests.bench.loops import BROKEN, Request, closed_loop, open_loop, poisson, post
 
 Answer = Callable[[int], Awaitable[bytes | None]]
 """The reply to the n-th request. None drops the connection."""

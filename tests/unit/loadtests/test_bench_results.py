@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.bench.bench_targets import Verdict, verdicts
-from loadtests.bench.cpu import GENERATOR, MACHINE, cpu_seconds, tree_seconds
-from loadtests.bench.loops import Reply, Request, Round, Vector
-from loadtests.bench.measure import Result, Row, Trial, differ, interleaved
-from loadtests.bench.sections import compared, mix, overload
-from loadtests.bench.summary import markdown, number, spread, table
 from tests.unit.loadtests import sample_run
+from triptych.loadtests.bench.bench_targets import Verdict, verdicts
+from triptych.loadtests.bench.cpu import GENERATOR, MACHINE, cpu_seconds, tree_seconds
+from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
+from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
+from triptych.loadtests.bench.sections import compared, mix, overload
+from triptych.loadtests.bench.summary import markdown, number, spread, table
 
 LOAD = compared.SHORT[64].name
 RATIO = "(d) / (a), 20-token texts, concurrency 64"

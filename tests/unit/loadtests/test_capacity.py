@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from loadtests.capacity import Search
-from loadtests.histogram import bucket
-from loadtests.objectives import read_objectives
-from loadtests.results import Capacity, Interval, Measured, Segment
-from loadtests.verdict import ENOUGH_REPLIES, Few, Ruling, Verdict, holds
+from triptych.loadtests.capacity import Search
+from triptych.loadtests.histogram import bucket
+from triptych.loadtests.objectives import read_objectives
+from triptych.loadtests.results import Capacity, Interval, Measured, Segment
+from triptych.loadtests.verdict import ENOUGH_REPLIES, Few, Ruling, Verdict, holds
 
 SERVED_A_SECOND = 200.0
 # The p99 of an M/M/1 queue is ln(100) / (served - arriving); the objective is 100 ms.

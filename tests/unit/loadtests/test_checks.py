@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.checks import Checker
-from loadtests.dialects import Reply, Vector
-from loadtests.golden import GOLDEN_TEXTS, Golden
-from loadtests.request import Request, Task
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import Reply, Vector
+from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
+from triptych.loadtests.request import Request, Task
 
 DIMENSIONS = 32
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from loadtests import commands
-from loadtests.__main__ import parser
-from loadtests.results import Capacity, Limit, Run
 from tests.unit.loadtests import sample_run
+from triptych.loadtests import commands
+from triptych.loadtests.__main__ import parser
+from triptych.loadtests.results import Capacity, Limit, Run
 
 
 def stopped() -> Run:
@@ -37,7 +37,7 @@ def test_exit_code_of_a_search(
     finished: Run, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real one imports locust.
-    monkeypatch.setitem(sys.modules, "loadtests.one_run", SimpleNamespace(run=lambda *_: finished))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "triptych.loadtests.one_run", SimpleNamespace(run=lambda *_: finished))  # type: ignore[arg-type]
     options = ["find-capacity", "--url", "http://127.0.0.1:1", "--out", str(tmp_path)]
     assert commands.main(parser().parse_args(options)) == code
     assert (tmp_path / "report.html").exists()

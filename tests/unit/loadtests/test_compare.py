@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from loadtests.compare import compare, render
-from loadtests.results import Capacity, Interval, Limit, Process, Run
 from tests.unit.loadtests.sample_run import interval, measured, run_of
+from triptych.loadtests.compare import compare, render
+from triptych.loadtests.results import Capacity, Interval, Limit, Process, Run
 
 SAME = "no clear difference"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loadtests import conductor as module
-from loadtests.assignment import (
+from triptych.loadtests import conductor as module
+from triptych.loadtests.assignment import (
     Broken,
     Done,
     HarnessFailed,
@@ -20,11 +20,11 @@ from loadtests.assignment import (
     Target,
     ToProcess,
 )
-from loadtests.channel import Channel
-from loadtests.conductor import Conductor
-from loadtests.recording import Noted, Samples
-from loadtests.results import Capacity, Interval, Measured, Process, Segment
-from loadtests.shapes import Shape
+from triptych.loadtests.channel import Channel
+from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.recording import Noted, Samples
+from triptych.loadtests.results import Capacity, Interval, Measured, Process, Segment
+from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
 STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from loadtests.confidence import Estimate, difference, quotient, ratio
+from triptych.loadtests.confidence import Estimate, difference, quotient, ratio
 
 
 def test_interval_of_ratio_covers_the_truth() -> None:

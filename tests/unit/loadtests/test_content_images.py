@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from loadtests.content.pictures import Form, image
+from triptych.loadtests.content.pictures import Form, image
 
 FORMS: tuple[Form, ...] = ("jpeg", "png")
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from loadtests.content.lengths import Choice, Fixed, Lengths, Lognormal, Repeats, Uniform, draw_rank
+from triptych.loadtests.content.lengths import Choice, Fixed, Lengths, Lognormal, Repeats, Uniform, draw_rank
 
 ADAPTER: TypeAdapter[Lengths] = TypeAdapter(Lengths)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from loadtests.content.corpus import LANGUAGES, NAME, Corpus, made_up_name, probe
-from workers.checkpoints.tiny import FILES
+from triptych.loadtests.content.corpus import LANGUAGES, NAME, Corpus, made_up_name, probe
+from triptych.workers.checkpoints.tiny import FILES
 
 ROOT = Path(__file__).parents[3]
 EVERY = dict.fromkeys(LANGUAGES, 1.0)
@@ -65,8 +65,8 @@ def test_texts_depend_on_the_seed_alone() -> None:
 def test_every_process_makes_the_same_texts() -> None:
     program = """
 import random
-from loadtests.content.corpus import LANGUAGES, Corpus
-from loadtests.content.pictures import image
+from triptych.loadtests.content.corpus import LANGUAGES, Corpus
+from triptych.loadtests.content.pictures import image
 corpus, draw = Corpus("seed", dict.fromkeys(LANGUAGES, 1.0)), random.Random("a")
 print([corpus.text(draw, serial, 80) for serial in range(200)], image("seed", 5, 64, 64, "png"))
 """

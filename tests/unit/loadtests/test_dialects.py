@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, clocks, pool_of
-from loadtests.request import TASKS, Encoding, Request
-from router.api.plan import ROUTES
-from workers import prompts
+from triptych.loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, clocks, pool_of
+from triptych.loadtests.request import TASKS, Encoding, Request
+from triptych.router.api.plan import ROUTES
+from triptych.workers import prompts
 
 HERE = "http://127.0.0.1:8080"
 PNG, JPEG = b"\x89PNG\r\n\x1a\n and more", b"\xff\xd8\xff and more"

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from loadtests import estimates
-from loadtests.results import Interval, Measured, Process
 from tests.unit.loadtests.sample_run import interval, measured
+from triptych.loadtests import estimates
+from triptych.loadtests.results import Interval, Measured, Process
 
 
 def drawn(seed: int, count: int = 60, correlated: bool = False) -> Measured:

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtests.assignment import Load
-from loadtests.results import UNSENT, Segment
 from tests.unit.loadtests.apart import apart
 from tests.unit.loadtests.test_conductor import plan
+from triptych.loadtests.assignment import Load
+from triptych.loadtests.results import UNSENT, Segment
 
 
 def load_of(segment: Segment, number: int = 1, interval: float = 0.25) -> Load:
@@ -23,8 +23,8 @@ def load_of(segment: Segment, number: int = 1, interval: float = 0.25) -> Load:
 
 @apart
 def test_outcomes_of_servers_that_do_not_answer() -> None:
-    from loadtests.exchange import exchange
-    from loadtests.generator import Generator
+    from triptych.loadtests.exchange import exchange
+    from triptych.loadtests.generator import Generator
 
     with socket.socket() as silent, socket.socket() as absent:
         for taken in (silent, absent):
@@ -43,8 +43,8 @@ def test_outcomes_of_servers_that_do_not_answer() -> None:
 def test_late_generator_still_sends_up_to_in_flight() -> None:
     import gevent
 
-    from loadtests import generator as module
-    from loadtests.exchange import Outcome
+    from triptych.loadtests import generator as module
+    from triptych.loadtests.exchange import Outcome
 
     its = module.Generator(plan(in_flight=5), "process 1")
     made = its._traffic.any
@@ -80,8 +80,8 @@ def test_late_generator_still_sends_up_to_in_flight() -> None:
 
 @apart
 def test_same_seed_gives_the_same_arrivals_and_each_load_others() -> None:
-    from loadtests import generator as module
-    from loadtests.exchange import Outcome
+    from triptych.loadtests import generator as module
+    from triptych.loadtests.exchange import Outcome
 
     module.exchange = lambda *_: Outcome(ended=time.monotonic())  # type: ignore[assignment]
 
@@ -104,8 +104,8 @@ def test_same_seed_gives_the_same_arrivals_and_each_load_others() -> None:
 def test_closed_loop_has_as_many_open_as_users() -> None:
     import gevent
 
-    from loadtests import generator as module
-    from loadtests.exchange import Outcome
+    from triptych.loadtests import generator as module
+    from triptych.loadtests.exchange import Outcome
 
     open_, most = 0, 0
 
@@ -130,8 +130,8 @@ def test_certificates_are_checked_unless_insecure() -> None:
     import gevent.ssl
     from gevent.pywsgi import WSGIServer
 
-    from loadtests.exchange import exchange
-    from loadtests.generator import Generator
+    from triptych.loadtests.exchange import exchange
+    from triptych.loadtests.generator import Generator
 
     def reply(_: object, start: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
         start("200 OK", [("Content-Type", "application/json")])

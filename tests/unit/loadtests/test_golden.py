@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests import golden as module
-from loadtests.dialects import Reply, Vector
-from loadtests.golden import COMMON, GOLDEN_TEXTS, SAME, Golden
-from loadtests.request import TASKS, Task
+from triptych.loadtests import golden as module
+from triptych.loadtests.dialects import Reply, Vector
+from triptych.loadtests.golden import COMMON, GOLDEN_TEXTS, SAME, Golden
+from triptych.loadtests.request import TASKS, Task
 
 DIMENSIONS = 32
 Answer = Callable[[Task, str], Vector]

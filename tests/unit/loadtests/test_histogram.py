@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests import histogram
+from triptych.loadtests import histogram
 
 TIMES = st.lists(st.floats(2e-5, 500), min_size=1, max_size=300)
 

@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import pytest
 
-from loadtests.monitor import Monitor, busy_share
+from triptych.loadtests.monitor import Monitor, busy_share
 
 Times = namedtuple("Times", ("user", "system", "idle", "iowait", "steal", "guest"))
 

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from loadtests.histogram import bucket
-from loadtests.recording import Recorder, Samples, Timeline, Total, interval_for
-from loadtests.results import Interval, Segment
+from triptych.loadtests.histogram import bucket
+from triptych.loadtests.recording import Recorder, Samples, Timeline, Total, interval_for
+from triptych.loadtests.results import Interval, Segment
 
 SEGMENTS = [Segment(name="a", seconds=2.0, rate=(1, 1)), Segment(name="b", seconds=1.5, rate=(2, 2))]
 

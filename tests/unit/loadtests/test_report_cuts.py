@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from loadtests import estimates
-from loadtests.report import tables
-from loadtests.report.cuts import latency, mean_time, moments, points
-from loadtests.report.words import duration, masked, number, share
-from loadtests.results import Segment
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
+from triptych.loadtests import estimates
+from triptych.loadtests.report import tables
+from triptych.loadtests.report.cuts import latency, mean_time, moments, points
+from triptych.loadtests.report.words import duration, masked, number, share
+from triptych.loadtests.results import Segment
 
 
 @pytest.mark.parametrize("seconds", [60.0, 60.3, 59.9, 7.0])

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from loadtests import slo
-from loadtests.objectives import Objective, Objectives
-from loadtests.report import html
-from loadtests.results import Golden, Run, Segment
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
+from triptych.loadtests import slo
+from triptych.loadtests.objectives import Objective, Objectives
+from triptych.loadtests.report import html
+from triptych.loadtests.results import Golden, Run, Segment
 
 HOSTILE = '"><script>alert("$x_1$")</script>'
 SECRET = "hunter2"

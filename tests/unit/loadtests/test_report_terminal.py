@@ -1,7 +1,7 @@
 import pytest
 
-from loadtests.report import terminal
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
+from triptych.loadtests.report import terminal
 
 
 @pytest.fixture(autouse=True)

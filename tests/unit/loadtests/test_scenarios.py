@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.dialects import Dialect
-from loadtests.golden import GOLDEN_TEXTS
-from loadtests.request import Request
-from loadtests.scenario import Scenario, names, read_scenario
-from loadtests.traffic import Traffic
+from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.golden import GOLDEN_TEXTS
+from triptych.loadtests.request import Request
+from triptych.loadtests.scenario import Scenario, names, read_scenario
+from triptych.loadtests.traffic import Traffic
 
 
 def requests(scenario: Scenario, count: int, seed: str = "a", **options: object) -> list[Request]:

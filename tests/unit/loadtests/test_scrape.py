@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from loadtests.results import Series
-from loadtests.scrape import DRAWN, MOST_POINTS, Scraper, discover, parse
+from triptych.loadtests.results import Series
+from triptych.loadtests.scrape import DRAWN, MOST_POINTS, Scraper, discover, parse
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "METRICS.md"
 WAITING = "vllm:num_requests_waiting"

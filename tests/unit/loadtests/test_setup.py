@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from loadtests.__main__ import main, parser
-from loadtests.results import Segment
-from loadtests.setup import Setup, setup
 from tests.unit.loadtests.test_estimates import interval, measured
+from triptych.loadtests.__main__ import main, parser
+from triptych.loadtests.results import Segment
+from triptych.loadtests.setup import Setup, setup
 
 TARGET = ("--url", "http://127.0.0.1:1")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from loadtests.results import Segment
-from loadtests.shapes import segments_of, until
+from triptych.loadtests.results import Segment
+from triptych.loadtests.shapes import segments_of, until
 
 
 def loads(segments: list[Segment]) -> list[tuple[object, ...]]:

@@ -6,12 +6,22 @@ from collections.abc import Callable
 
 import pytest
 
-from deploy.ray.pressure import Pressure
-from loadtests.simulate.experiments import CURVES
-from loadtests.simulate.profiles import GPU, PAGES, SHORT, TEXTS, Lengths, Profile, Setup, default, lognormal
-from loadtests.simulate.simulated_engine import Engine, Events
-from loadtests.simulate.simulated_router import POOL, Router
-from loadtests.simulate.simulation import Outcome, Simulation, percentile, steady, uncertainty
+from triptych.deploy.ray.pressure import Pressure
+from triptych.loadtests.simulate.experiments import CURVES
+from triptych.loadtests.simulate.profiles import (
+    GPU,
+    PAGES,
+    SHORT,
+    TEXTS,
+    Lengths,
+    Profile,
+    Setup,
+    default,
+    lognormal,
+)
+from triptych.loadtests.simulate.simulated_engine import Engine, Events
+from triptych.loadtests.simulate.simulated_router import POOL, Router
+from triptych.loadtests.simulate.simulation import Outcome, Simulation, percentile, steady, uncertainty
 
 SECONDS = 0.01
 ONE = Lengths(((1.0, 1, 0.0),))

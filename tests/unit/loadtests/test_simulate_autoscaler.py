@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("ray.serve")
 
-from deploy.ray.book import RouterReport
-from deploy.ray.config import Autoscaling
-from deploy.ray.pressure import Pressure
-from loadtests.simulate.autoscaler import Autoscaler
-from loadtests.simulate.experiments import FULL_TOKENS
-from loadtests.simulate.profiles import GPU, PAGES, Setup
-from loadtests.simulate.simulated_router import POOL
-from loadtests.simulate.simulation import Outcome, Simulation
+from triptych.deploy.ray.book import RouterReport
+from triptych.deploy.ray.config import Autoscaling
+from triptych.deploy.ray.pressure import Pressure
+from triptych.loadtests.simulate.autoscaler import Autoscaler
+from triptych.loadtests.simulate.experiments import FULL_TOKENS
+from triptych.loadtests.simulate.profiles import GPU, PAGES, Setup
+from triptych.loadtests.simulate.simulated_router import POOL
+from triptych.loadtests.simulate.simulation import Outcome, Simulation
 
 DEFAULTS: dict[str, Any] = {"max": 10, "tokens_per_second": 1000, "utilization": 1, "backlog_seconds": 10}
 MANY = Pressure(waiting_tokens=35_000)

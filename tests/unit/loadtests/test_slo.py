@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import slo
-from loadtests.objectives import Objectives, read_objectives
-from loadtests.report.headline import p99_limit
-from loadtests.results import Capacity, Measured
 from tests.unit.loadtests.sample_run import interval, measured, run_of, steady
+from triptych.loadtests import slo
+from triptych.loadtests.objectives import Objectives, read_objectives
+from triptych.loadtests.report.headline import p99_limit
+from triptych.loadtests.results import Capacity, Measured
 
 
 def objectives(text: str, tmp_path: Path) -> Objectives:

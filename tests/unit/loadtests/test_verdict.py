@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import verdict
-from loadtests.objectives import read_objectives
-from loadtests.results import Measured
 from tests.unit.loadtests.sample_run import interval, measured, steady
 from tests.unit.loadtests.test_slo import bounded, objectives
+from triptych.loadtests import verdict
+from triptych.loadtests.objectives import read_objectives
+from triptych.loadtests.results import Measured
 
 RARE = measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12, idle=[interval()] * 12)
 

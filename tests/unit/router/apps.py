@@ -9,13 +9,13 @@ import httpx
 import msgspec
 from yarl import URL
 
-from router.api.app import App
-from router.pool.fleet import Fleet
-from router.pool.replica import State
-from router.settings import RouterSettings
 from tests.fakes.router import eventually
 from tests.fakes.worker import query_of, vector_of
-from workers.shared import contract
+from triptych.router.api.app import App
+from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.replica import State
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared import contract
 
 ADDRESSES: dict[str, contract.PoolName] = {
     "retrieval:1": "retrieval",

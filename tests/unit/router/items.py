@@ -4,10 +4,10 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.items import Batch, Item, Job, Priority, Query
-from router.pool.call import Deliver
-from router.pool.queue import PoolQueue, Taken
-from workers.shared import contract
+from triptych.router.items import Batch, Item, Job, Priority, Query
+from triptych.router.pool.call import Deliver
+from triptych.router.pool.queue import PoolQueue, Taken
+from triptych.workers.shared import contract
 
 NEVER = float("inf")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.api.accept import prefers
+from triptych.router.api.accept import prefers
 
 NPY, JSON = "application/x-npy", "application/json"
 

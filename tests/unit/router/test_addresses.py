@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.media.addresses import MAX_URL_CHARACTERS, Refused, check_url, is_allowed
+from triptych.router.media.addresses import MAX_URL_CHARACTERS, Refused, check_url, is_allowed
 
 PRIVATE = {
     "this host": "0.0.0.0 0.1.2.3 :: ::1 127.0.0.1 127.255.255.254",

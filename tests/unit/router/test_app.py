@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from router.api.plan import MODEL, MODELS
-from router.api.schema import TASKS
-from router.http import LARGE_REPLY_BYTES, Message, Reply, Request, send_reply
-from router.pool.fleet import Fleet
-from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
+from triptych.router.api.plan import MODEL, MODELS
+from triptych.router.api.schema import TASKS
+from triptych.router.http import LARGE_REPLY_BYTES, Message, Reply, Request, send_reply
+from triptych.router.pool.fleet import Fleet
+from triptych.router.settings import RouterSettings
 
 TIMES = ("x-total-time", "x-queue-time", "x-inference-time", "x-router-overhead")
 LIMIT = 2000
@@ -219,7 +219,7 @@ async def test_unexpected_error_hides_details(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("router.api.app.model_list", broken)
+    monkeypatch.setattr("triptych.router.api.app.model_list", broken)
     reply = await client.get("/v1/models")
     assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in reply.text

@@ -2,9 +2,9 @@
 
 import pytest
 
-from router.api.rerank import parse_rerank
-from router.api.schema import TextItem, parse_request
-from router.errors import Invalid
+from triptych.router.api.rerank import parse_rerank
+from triptych.router.api.schema import TextItem, parse_request
+from triptych.router.errors import Invalid
 
 LONE = [
     (rb"half \ud83d emoji", "half \ufffd emoji"),

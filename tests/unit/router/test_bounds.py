@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.api.bounds import LEAST_VALUES, VALUES_PER_ITEM, check_values
-from router.api.rerank import parse_rerank
-from router.api.schema import parse_request
-from router.errors import Invalid
+from triptych.router.api.bounds import LEAST_VALUES, VALUES_PER_ITEM, check_values
+from triptych.router.api.rerank import parse_rerank
+from triptych.router.api.schema import parse_request
+from triptych.router.errors import Invalid
 
 MAX_ITEMS = 64
 MANY = VALUES_PER_ITEM * MAX_ITEMS

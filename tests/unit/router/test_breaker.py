@@ -1,6 +1,6 @@
 """The circuit breaker of a replica."""
 
-from router.pool.breaker import (
+from triptych.router.pool.breaker import (
     FAILURES_UNTIL_OPEN,
     LONGEST_OPEN_SECONDS,
     OPEN_SECONDS,

@@ -3,12 +3,19 @@
 import msgspec
 import pytest
 
-from router.items import Item, Job
-from router.pool.choice import SMALLEST_SHARE_TOKENS, SPARE_SECONDS, Choice, Dispatched, share_of, takes_bulk
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, admit, make_item
+from triptych.router.items import Item, Job
+from triptych.router.pool.choice import (
+    SMALLEST_SHARE_TOKENS,
+    SPARE_SECONDS,
+    Choice,
+    Dispatched,
+    share_of,
+    takes_bulk,
+)
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
 
 FIXED, PER_TOKEN = 0.01, 20e-6
 NEARLY_FREE = FIXED / PER_TOKEN

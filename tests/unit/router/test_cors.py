@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from router.api.cors import EXPOSED
-from router.settings import RouterSettings
 from tests.unit.router.apps import Workers, client_of_app
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.router.api.cors import EXPOSED
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ORIGIN, OTHER = "https://app.example.org", "https://evil.example.org"
 KEY = "triptych_" + "k" * 32

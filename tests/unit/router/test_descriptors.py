@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from router.media import fetch
-from router.serving.server import raise_descriptor_limit
 from tests.unit.router.apps import Answer, Workers, client_of_app
+from triptych.router.media import fetch
+from triptych.router.serving.server import raise_descriptor_limit
 
 
 class Exhausted(Workers):

@@ -5,16 +5,16 @@ from math import inf
 
 import pytest
 
-from router.errors import Unavailable
-from router.items import Job
-from router.observe.metrics import Metrics
-from router.pool.call import ConnectionRefused
-from router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
-from router.pool.observer import PoolObserver
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica, State
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request, vector
+from triptych.router.errors import Unavailable
+from triptych.router.items import Job
+from triptych.router.observe.metrics import Metrics
+from triptych.router.pool.call import ConnectionRefused
+from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica, State
 
 HOLD_SECONDS = 10.0
 

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from router.api.app import App
-from router.api.pages import PAGE_PATHS
-from router.api.plan import MODEL
-from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
-from router.errors import all_errors
-from router.settings import RouterSettings
 from tests.unit.router.apps import Workers, client_of_app
+from triptych.router.api.app import App
+from triptych.router.api.pages import PAGE_PATHS
+from triptych.router.api.plan import MODEL
+from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
+from triptych.router.errors import all_errors
+from triptych.router.settings import RouterSettings
 
 KEYS = [hashlib.sha256(b"a").hexdigest()]
 BEARER = {"authorization": "Bearer a"}

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 import httpx
 import pytest
 
-from router.content_encoding import INPUT_BYTES, OUTPUT_BYTES, decoder_for
-from router.errors import Invalid, TooLarge
-from router.http import Message, Request
 from tests.unit.router.apps import Workers
-from workers.shared.contract import Text
+from triptych.router.content_encoding import INPUT_BYTES, OUTPUT_BYTES, decoder_for
+from triptych.router.errors import Invalid, TooLarge
+from triptych.router.http import Message, Request
+from triptych.workers.shared.contract import Text
 
 BODY = b'{"input": ["%s", "two"]}' % b"".join(b"%d and " % number for number in range(50))
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import errors
-from router.api.app import error_reply
-from router.errors import (
+from triptych.router import errors
+from triptych.router.api.app import error_reply
+from triptych.router.errors import (
     FieldError,
     Invalid,
     MethodNotAllowed,

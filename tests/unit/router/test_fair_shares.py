@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.errors import QueueFull
-from router.items import MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS, Priority, bound_priority
-from router.pool.dispatcher import MAX_RETRIES
-from router.pool.line import QUANTUM
-from router.pool.queue import MARGIN, PoolQueue
 from tests.unit.router.items import admit, make_request, take_next
+from triptych.router.errors import QueueFull
+from triptych.router.items import MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS, Priority, bound_priority
+from triptych.router.pool.dispatcher import MAX_RETRIES
+from triptych.router.pool.line import QUANTUM
+from triptych.router.pool.queue import MARGIN, PoolQueue
 
 BATCH_TOKENS = 2000
 TRIES = MAX_RETRIES + 1

@@ -15,19 +15,19 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from router.errors import MediaUnreachable, TooLarge
-from router.media import fetch
-from router.media.addresses import NOT_PUBLIC
-from router.media.fetch import (
+from tests.fakes.router import eventually
+from tests.fakes.site import hangs, says, site
+from triptych.router.errors import MediaUnreachable, TooLarge
+from triptych.router.media import fetch
+from triptych.router.media.addresses import NOT_PUBLIC
+from triptych.router.media.fetch import (
     MAX_FETCHES_PER_CLIENT,
     MAX_FETCHES_PER_HOST,
     MAX_REDIRECTS,
     Fetcher,
     PublicResolver,
 )
-from router.memory import Budget, Reservation
-from tests.fakes.router import eventually
-from tests.fakes.site import hangs, says, site
+from triptych.router.memory import Budget, Reservation
 
 LOOPBACK = (ip_network("127.0.0.1/32"),)
 LIMIT = 200_000

@@ -9,16 +9,16 @@ import httpx
 import prometheus_client.values
 import pytest
 
-from router.access.limits import Memory
-from router.access.limits_file import LimitsFile
-from router.api.app import App
-from router.observe import gauges, shared_files
-from router.observe.metrics import SHARED_FOLDER
-from router.observe.shared_files import FILE_BYTES, reserve_shared_files
-from router.serving.processes import Processes
-from router.settings import RouterSettings
 from tests.fakes.router import eventually
 from tests.unit.router.apps import Workers, client_of_app
+from triptych.router.access.limits import Memory
+from triptych.router.access.limits_file import LimitsFile
+from triptych.router.api.app import App
+from triptych.router.observe import gauges, shared_files
+from triptych.router.observe.metrics import SHARED_FOLDER
+from triptych.router.observe.shared_files import FILE_BYTES, reserve_shared_files
+from triptych.router.serving.processes import Processes
+from triptych.router.settings import RouterSettings
 
 WORKERS = [{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]
 

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from router.access.guard import OPEN_PATHS, Guard
-from router.api.app import App
-from router.errors import AuthError, RateExceeded
-from router.http import Request
-from router.settings import RouterSettings
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
-from workers.shared.strict_settings import SettingsError
+from triptych.router.access.guard import OPEN_PATHS, Guard
+from triptych.router.api.app import App
+from triptych.router.errors import AuthError, RateExceeded
+from triptych.router.http import Request
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import SettingsError
 
 SECRET = "triptych_one-of-the-keys-that-no-output-may-hold"
 BEARER = {"Authorization": f"Bearer {SECRET}"}

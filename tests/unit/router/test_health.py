@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
-from router.pool.health import SILENCES_UNTIL_DOWN, Prober
-from router.pool.replica import Replica, State
-from router.pool.transport import WorkerReply
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
+from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober
+from triptych.router.pool.replica import Replica, State
+from triptych.router.pool.transport import WorkerReply
 
 
 class Silent:

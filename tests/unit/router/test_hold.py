@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.errors import Internal, QueueFull, TimedOut, Unavailable
-from router.items import Job
-from router.observe.metrics import Metrics
-from router.pool import breaker
-from router.pool import replica as replica_module
-from router.pool.dispatcher import Dispatcher
-from router.pool.hold import Hold
-from router.pool.observer import PoolObserver
-from router.pool.pool import Pool
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import encode, make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, has_its_own_results
+from triptych.router.errors import Internal, QueueFull, TimedOut, Unavailable
+from triptych.router.items import Job
+from triptych.router.observe.metrics import Metrics
+from triptych.router.pool import breaker
+from triptych.router.pool import replica as replica_module
+from triptych.router.pool.dispatcher import Dispatcher
+from triptych.router.pool.hold import Hold
+from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.pool import Pool
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
 
 SECONDS = 0.01
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.errors import MediaInvalid, TooLarge
-from router.media.formats import (
+from triptych.router.errors import MediaInvalid, TooLarge
+from triptych.router.media.formats import (
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
     check_image,

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from router.access import keys
-from router.access.keys import KeyRing, KeysError, main, make_key, read_keys
-from router.errors import InvalidKey, MissingKey
+from triptych.router.access import keys
+from triptych.router.access.keys import KeyRing, KeysError, main, make_key, read_keys
+from triptych.router.errors import InvalidKey, MissingKey
 
 SECRET = "triptych_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.worker import vector_of
 from tests.unit.router.apps import Workers
-from workers.shared.contract import Document, Item, Text
+from triptych.workers.shared.contract import Document, Item, Text
 
 PARTS = ("Berlin is the capital.", "It has parks.", "It has lakes.")
 

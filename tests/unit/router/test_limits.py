@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.access.keys import Key
-from router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
-from router.access.limits_file import LimitsFile
-from router.errors import RateExceeded, RequestRateExceeded, TokenRateExceeded
+from triptych.router.access.keys import Key
+from triptych.router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
+from triptych.router.access.limits_file import LimitsFile
+from triptych.router.errors import RateExceeded, RequestRateExceeded, TokenRateExceeded
 
 NOW = 1_000_000.0
 

@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image as Pillow
 
-from router.errors import MediaInvalid, TooLarge
-from router.media.formats import (
+from triptych.router.errors import MediaInvalid, TooLarge
+from triptych.router.media.formats import (
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_TOKENS,
     PROMPT_TOKENS,
@@ -16,7 +16,7 @@ from router.media.formats import (
     read_image,
     read_pdf,
 )
-from workers.pixels import MAX_PIXELS
+from triptych.workers.pixels import MAX_PIXELS
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import QueueFull, TooLarge
-from router.http import LARGE_REPLY_BYTES as LARGE
-from router.http import Message, Reply, Request, send_reply
-from router.memory import Budget, Reservation, default_budget
-from router.observe.metrics import Metrics
-from router.serving.connections import GRACE_SECONDS, Connections
+from triptych.router.errors import QueueFull, TooLarge
+from triptych.router.http import LARGE_REPLY_BYTES as LARGE
+from triptych.router.http import Message, Reply, Request, send_reply
+from triptych.router.memory import Budget, Reservation, default_budget
+from triptych.router.observe.metrics import Metrics
+from triptych.router.serving.connections import GRACE_SECONDS, Connections
 
 steps = st.lists(
     st.tuples(

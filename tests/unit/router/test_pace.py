@@ -2,7 +2,14 @@
 
 import pytest
 
-from router.pool.pace import BATCHES_UNTIL_JUDGED, SLOW, SLOW_NO_MORE, TOKENS_OF_A_CALL, DrainRate, Pace
+from triptych.router.pool.pace import (
+    BATCHES_UNTIL_JUDGED,
+    SLOW,
+    SLOW_NO_MORE,
+    TOKENS_OF_A_CALL,
+    DrainRate,
+    Pace,
+)
 
 
 def pace_of(seconds_per_token: float, batches: int = BATCHES_UNTIL_JUDGED) -> Pace:

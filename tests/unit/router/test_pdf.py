@@ -18,18 +18,18 @@ import httpx
 import pytest
 from PIL import Image
 
-from router.errors import Internal, MediaInvalid, TooLarge
-from router.media import pdf
-from router.media.pdf import PdfRenderer
-from router.media.pdf_process import (
+from triptych.router.errors import Internal, MediaInvalid, TooLarge
+from triptych.router.media import pdf
+from triptych.router.media.pdf import PdfRenderer
+from triptych.router.media.pdf_process import (
     MAX_CPU_SECONDS,
     MAX_MESSAGE_BYTES,
     MAX_PIXELS,
     Message,
     page_size,
 )
-from router.media.sandbox import MAX_MEMORY_BYTES
-from router.memory import Budget, Reservation
+from triptych.router.media.sandbox import MAX_MEMORY_BYTES
+from triptych.router.memory import Budget, Reservation
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -211,7 +211,7 @@ async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) ->
 
 _SPEAK = """
 import sys, time
-from router.media.pdf_process import *
+from triptych.router.media.pdf_process import *
 def say(message): sys.stdout.buffer.write(encode(message)); sys.stdout.buffer.flush()
 say(Ready())
 size = int.from_bytes(sys.stdin.buffer.read(4), "little"); sys.stdin.buffer.read(size)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from router.api.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, models, plan
-from router.api.rerank import parse_rerank, plan_rerank
-from router.api.schema import TASKS, parse_request
-from router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
-from router.items import Item, Priority
-from router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
-from workers.shared import contract
-from workers.shared.contract import Image, Text
+from triptych.router.api.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, models, plan
+from triptych.router.api.rerank import parse_rerank, plan_rerank
+from triptych.router.api.schema import TASKS, parse_request
+from triptych.router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
+from triptych.router.items import Item, Priority
+from triptych.router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
+from triptych.workers.shared import contract
+from triptych.workers.shared.contract import Image, Text
 
 LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768)
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to_bytes(4, "big")

@@ -7,18 +7,18 @@ from typing import Protocol
 
 import pytest
 
-from router.errors import TimedOut
-from router.items import Batch, Item, Job
-from router.pool.breaker import FAILURES_UNTIL_OPEN
-from router.pool.call import Deliver, ReplicaFailed
-from router.pool.pace import BATCHES_UNTIL_JUDGED
-from router.pool.pool import Clock, Pool
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica
-from router.pool.retry_budget import SMALLEST_CAPACITY
 from tests.unit.router.apps import info
 from tests.unit.router.items import encode, make_request, vector
-from workers.shared import contract
+from triptych.router.errors import TimedOut
+from triptych.router.items import Batch, Item, Job
+from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
+from triptych.router.pool.call import Deliver, ReplicaFailed
+from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
+from triptych.router.pool.pool import Clock, Pool
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
+from triptych.router.pool.retry_budget import SMALLEST_CAPACITY
+from triptych.workers.shared import contract
 
 
 class Hand:

@@ -10,19 +10,19 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.errors import CrashesWorker, Internal, TimedOut, Unavailable
-from router.items import Batch, Item, Job
-from router.pool import breaker
-from router.pool import replica as replica_module
-from router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
-from router.pool.dispatcher import MAX_RETRIES
-from router.pool.pool import Pool
-from router.pool.queue import PoolQueue
-from router.pool.replica import Replica, State
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request
-from workers.shared import contract
+from triptych.router.errors import CrashesWorker, Internal, TimedOut, Unavailable
+from triptych.router.items import Batch, Item, Job
+from triptych.router.pool import breaker
+from triptych.router.pool import replica as replica_module
+from triptych.router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
+from triptych.router.pool.dispatcher import MAX_RETRIES
+from triptych.router.pool.pool import Pool
+from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica, State
+from triptych.workers.shared import contract
 
 OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
 # Outcomes that use no try.

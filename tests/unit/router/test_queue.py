@@ -2,13 +2,13 @@
 
 import pytest
 
-from router.errors import QueueFull
-from router.items import Item, ItemState, Job, Priority, Query
-from router.pool import line
-from router.pool.line import TRIES_BEFORE_ALONE
-from router.pool.queue import PoolQueue
 from tests.unit.router.items import admit, make_request, ranked, take_next, vector
-from workers.shared import contract
+from triptych.router.errors import QueueFull
+from triptych.router.items import Item, ItemState, Job, Priority, Query
+from triptych.router.pool import line
+from triptych.router.pool.line import TRIES_BEFORE_ALONE
+from triptych.router.pool.queue import PoolQueue
+from triptych.workers.shared import contract
 
 
 def queue_of(*jobs: Job, max_tokens: int = 1000, max_items: int = 1000) -> PoolQueue:

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from router.errors import Internal, QueueFull, TimedOut
-from router.items import Batch, Item, ItemState, Job, Priority
-from router.pool.line import TRIES_BEFORE_ALONE
-from router.pool.queue import PoolQueue
 from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
+from triptych.router.errors import Internal, QueueFull, TimedOut
+from triptych.router.items import Batch, Item, ItemState, Job, Priority
+from triptych.router.pool.line import TRIES_BEFORE_ALONE
+from triptych.router.pool.queue import PoolQueue
 
 MAX_TOKENS = 60
 MAX_ITEMS = 12

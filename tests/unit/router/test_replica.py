@@ -2,10 +2,10 @@
 
 import pytest
 
-from router.items import Batch, Priority
-from router.pool.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request
+from triptych.router.items import Batch, Priority
+from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, PAUSE_SECONDS, Replica
 
 
 @pytest.fixture

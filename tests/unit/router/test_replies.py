@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.api.reply_bodies import PIECE_BYTES, embeddings_body
-from router.api.schema import EmbeddingType
-from workers.shared.contract import Vector
+from triptych.router.api.reply_bodies import PIECE_BYTES, embeddings_body
+from triptych.router.api.schema import EmbeddingType
+from triptych.workers.shared.contract import Vector
 
 FORMS: tuple[EmbeddingType, ...] = get_args(EmbeddingType)
 VALUES = [0.5, -0.25, 0.0, 1e-7, -1.0, 3.0, -0.0, 0.125, -2.0, 7.0]

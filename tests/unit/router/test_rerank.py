@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.router import running_router
 from tests.fakes.worker import FakeWorker, fake_workers, vector_of
 from tests.unit.router.apps import Workers
-from workers.shared.contract import Item, Text
+from triptych.workers.shared.contract import Item, Text
 
 QUERY = "which one"
 DOCUMENTS = ["first", {"text": "second"}, "third", "fourth"]

@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
-from router.media.fetch import Fetcher
-from router.media.response_guard import FRAMING_BYTES, STEP_BYTES
 from tests.fakes.site import site
 from tests.unit.router.test_fetch import LIMIT, LOOPBACK
+from triptych.router.media.fetch import Fetcher
+from triptych.router.media.response_guard import FRAMING_BYTES, STEP_BYTES
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FLOODS = {

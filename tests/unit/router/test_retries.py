@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.pool.retry_budget import FLOOR_PER_SECOND, SHARE_OF_TRAFFIC, SMALLEST_CAPACITY, RetryBudget
+from triptych.router.pool.retry_budget import (
+    FLOOR_PER_SECOND,
+    SHARE_OF_TRAFFIC,
+    SMALLEST_CAPACITY,
+    RetryBudget,
+)
 
 
 def spent(budget: RetryBudget, now: float = 0.0) -> int:

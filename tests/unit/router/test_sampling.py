@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from router.http import Request
-from router.observe.tracing import Tracing
-from workers.shared.otel import Otel
+from triptych.router.http import Request
+from triptych.router.observe.tracing import Tracing
+from triptych.workers.shared.otel import Otel
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 # Ratio samplers of OpenTelemetry sample the trace ids whose last half is small.

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from router.media.pdf import PdfRenderer
-from router.media.sandbox import FONTS
 from tests.unit.router.test_pdf import coloured_pdf
+from triptych.router.media.pdf import PdfRenderer
+from triptych.router.media.sandbox import FONTS
 
 _ATTEMPTS = """
 import json, os, socket, sys
 from pathlib import Path
-from router.media.sandbox import confine
+from triptych.router.media.sandbox import confine
 
 def outcome(attempt):
     try:
@@ -82,7 +82,7 @@ async def test_renderer_is_confined() -> None:
 
 
 async def test_weak_isolation_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    program = "import sys; from router.media.pdf_process import *; "
+    program = "import sys; from triptych.router.media.pdf_process import *; "
     program += "sys.stdout.buffer.write(encode(Ready('Landlock')))"
     rendering = PdfRenderer(1, command=[sys.executable, "-c", program])
     with pytest.raises(Exception, match="f: "):
@@ -94,7 +94,7 @@ async def test_weak_isolation_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 _SAME_USER = """
 import ctypes, os, sys
 from pathlib import Path
-from router.serving.dumpable import hide_memory
+from triptych.router.serving.dumpable import hide_memory
 
 if os.getuid() == 0:
     os.setuid(65534)

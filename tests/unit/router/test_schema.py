@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from router.api.schema import TASKS, EmbeddingRequest, EmbeddingType, parse_request
-from router.errors import Invalid
+from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType, parse_request
+from triptych.router.errors import Invalid
 
 IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 URI = f"data:image/png;base64,{IMAGE}"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from router.serving.server import Server
-from router.settings import RouterSettings
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.router.serving.server import Server
+from triptych.router.settings import RouterSettings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 WORKERS = [{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]
 

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.slots import FairSlots
+from triptych.router.slots import FairSlots
 
 TOTAL, PER_CLIENT = 3, 2
 

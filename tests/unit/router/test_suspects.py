@@ -2,9 +2,9 @@
 
 import pytest
 
-from router.errors import CrashesWorker
-from router.pool.suspects import DEATHS_UNTIL_REFUSED, REMEMBERED_SECONDS, Suspects
 from tests.unit.router.items import make_item
+from triptych.router.errors import CrashesWorker
+from triptych.router.pool.suspects import DEATHS_UNTIL_REFUSED, REMEMBERED_SECONDS, Suspects
 
 
 @pytest.fixture

@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.pool.targets import DocumentError, Labels, TargetGroup, change, document_of, read_document
-from workers.shared.contract import PoolName
+from triptych.router.pool.targets import (
+    DocumentError,
+    Labels,
+    TargetGroup,
+    change,
+    document_of,
+    read_document,
+)
+from triptych.workers.shared.contract import PoolName
 
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 

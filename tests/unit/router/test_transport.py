@@ -5,7 +5,7 @@ import errno
 import aiohttp
 import pytest
 
-from router.pool.transport import was_sent
+from triptych.router.pool.transport import was_sent
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from router.serving.protocol import USES
+from triptych.router.serving.protocol import USES
 
 
 async def test_used_attributes_exist() -> None:

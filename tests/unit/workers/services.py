@@ -10,10 +10,10 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.worker import FakeWorker, vector_of
-from workers.asgi import WorkerApp
-from workers.encoding import Job
-from workers.item_error import ItemError
-from workers.shared.contract import METRICS_PATH, EncodeRequest, Item, Text, Vector, encode_request
+from triptych.workers.asgi import WorkerApp
+from triptych.workers.encoding import Job
+from triptych.workers.item_error import ItemError
+from triptych.workers.shared.contract import METRICS_PATH, EncodeRequest, Item, Text, Vector, encode_request
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.admission import (
+from triptych.workers.admission import (
     ALONE_SECONDS,
     EARLY,
     GRACE_SECONDS,

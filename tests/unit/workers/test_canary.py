@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.workers.services import FakeService, batch, client_of, metric
-from workers.asgi import WorkerApp
-from workers.canary import Canaries, Drift
-from workers.shared.contract import (
+from triptych.workers.asgi import WorkerApp
+from triptych.workers.canary import Canaries, Drift
+from triptych.workers.shared.contract import (
     DRAINING,
     ENCODE_PATH,
     LIVE_PATH,

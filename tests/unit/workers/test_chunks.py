@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
-from workers.chunks import join, spans_of
-from workers.item_error import ItemError
+from triptych.workers.chunks import join, spans_of
+from triptych.workers.item_error import ItemError
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 PREFIX = "Passage: "

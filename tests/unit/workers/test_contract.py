@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from workers.shared.contract import EncodeRequest, Item, Text, decode_request, encode_request
+from triptych.workers.shared.contract import EncodeRequest, Item, Text, decode_request, encode_request
 
 QUERY, DOCUMENT = Text("a query", "query"), Text("a document", "passage")
 

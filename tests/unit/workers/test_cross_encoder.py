@@ -14,14 +14,14 @@ from transformers import CONFIG_MAPPING
 from vllm.model_executor.models.registry import _SEQUENCE_CLASSIFICATION_MODELS
 
 from tests.cross_encoders import CONTEXT, published_config, write_bert, write_published
-from workers import cross_encoder
-from workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
-from workers.cross_encoder import CrossEncoder
-from workers.cross_encoder_config import MODEL_TYPES, read_config
-from workers.item_error import ItemError
-from workers.settings import WorkerSettings
-from workers.shared.contract import EncodeRequest, Item, Text, Vector
-from workers.windows import WindowTokenizer
+from triptych.workers import cross_encoder
+from triptych.workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
+from triptych.workers.cross_encoder import CrossEncoder
+from triptych.workers.cross_encoder_config import MODEL_TYPES, read_config
+from triptych.workers.item_error import ItemError
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import EncodeRequest, Item, Text, Vector
+from triptych.workers.windows import WindowTokenizer
 
 BOUND = 1024
 """WORKER_MAX_TOKENS"""

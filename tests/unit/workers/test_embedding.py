@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 
 from tests.fakes.worker import FakeWorker
 from tests.integration.conftest import UPSTREAM
-from workers.embedding import Embedder, max_sim
-from workers.item_error import ItemError
-from workers.pixels import striped_png
-from workers.prompts import Prompter
-from workers.shared.contract import EncodeRequest, Image, Item, Text, Vector
-from workers.vllm_engine import WrongVectorError
+from triptych.workers.embedding import Embedder, max_sim
+from triptych.workers.item_error import ItemError
+from triptych.workers.pixels import striped_png
+from triptych.workers.prompts import Prompter
+from triptych.workers.shared.contract import EncodeRequest, Image, Item, Text, Vector
+from triptych.workers.vllm_engine import WrongVectorError
 
 DIMENSIONS = 4
 

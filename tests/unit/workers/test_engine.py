@@ -11,8 +11,8 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-from workers.plugin import ADD_BATCH, add_batch
-from workers.vllm_engine import Engine
+from triptych.workers.plugin import ADD_BATCH, add_batch
+from triptych.workers.vllm_engine import Engine
 
 
 @pytest.mark.parametrize("given", [None, "fork"])

@@ -10,13 +10,13 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
 from tests.integration.conftest import UPSTREAM
-from workers.checkpoints.__main__ import main as checkpoints
-from workers.checkpoints.hub import resolve_folder
-from workers.checkpoints.layout import CheckpointError
-from workers.checkpoints.variant import Variant, read_variant
-from workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
-from workers.settings import WorkerSettings
-from workers.shared.strict_settings import SettingsError, read_settings
+from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.hub import resolve_folder
+from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.variant import Variant, read_variant
+from triptych.workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
 

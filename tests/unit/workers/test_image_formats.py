@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from vllm.multimodal.image import normalize_image
 
-from workers import pixels
-from workers.item_error import ItemError
-from workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, decode_image
+from triptych.workers import pixels
+from triptych.workers.item_error import ItemError
+from triptych.workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, decode_image
 
 RED, GREEN, BLUE = (250, 10, 20), (5, 240, 15), (10, 20, 230)
 

@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
-from workers.item_error import ItemError
-from workers.pixels import ImageDecoder
+from triptych.workers.item_error import ItemError
+from triptych.workers.pixels import ImageDecoder
 
 
 def png(width: int, height: int) -> bytes:

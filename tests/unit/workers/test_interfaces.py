@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from workers.plugin.interfaces import NAMES
+from triptych.workers.plugin.interfaces import NAMES
 
 
 def exists(module: str, name: str) -> bool:

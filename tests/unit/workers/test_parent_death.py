@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 CHILD = (
-    "from workers.shared.parent_death import die_with_parent; import sys, time; die_with_parent({parent});"
-    "print('waiting', flush=True); time.sleep(1000)"
+    "from triptych.workers.shared.parent_death import die_with_parent; import sys, time; "
+    "die_with_parent({parent}); print('waiting', flush=True); time.sleep(1000)"
 )
 PARENT = (
     "import os, subprocess, sys; code = sys.argv[1].format(parent=os.getpid());"

@@ -15,9 +15,9 @@ from vllm import PoolingParams
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
-from workers.plugin.model import TriptychEmbeddings
-from workers.plugin.pooler import SpanPooler
-from workers.plugin.pooling_spec import PoolingSpec
+from triptych.workers.plugin.model import TriptychEmbeddings
+from triptych.workers.plugin.pooler import SpanPooler
+from triptych.workers.plugin.pooling_spec import PoolingSpec
 
 HIDDEN, PROJECTED = 12, 5
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tests.integration.conftest import UPSTREAM
-from workers.chunks import join, spans_of
-from workers.item_error import ItemError
-from workers.plugin.pooling_spec import PoolingSpec
-from workers.prompts import PREFIXES, Prompt, Prompter
-from workers.shared.contract import Document, Item, Text
+from triptych.workers.chunks import join, spans_of
+from triptych.workers.item_error import ItemError
+from triptych.workers.plugin.pooling_spec import PoolingSpec
+from triptych.workers.prompts import PREFIXES, Prompt, Prompter
+from triptych.workers.shared.contract import Document, Item, Text
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 MAX_TOKENS = 50

@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.plugin.engine_steps import MIN_TOKENS, STEP_SECONDS, STEPS_FILE, StepCounter, StepLimit, install
+from triptych.workers.plugin.engine_steps import (
+    MIN_TOKENS,
+    STEP_SECONDS,
+    STEPS_FILE,
+    StepCounter,
+    StepLimit,
+    install,
+)
 
 
 def test_counter_is_shared_between_processes() -> None:
     counter = StepCounter()
-    code = "import sys; from workers.plugin.engine_steps import StepCounter; StepCounter(sys.argv[1]).add()"
+    code = "import sys; from triptych.workers.plugin.engine_steps import StepCounter; "
+    code += "StepCounter(sys.argv[1]).add()"
     for count in (1, 2):
         subprocess.run([sys.executable, "-c", code, counter.path], check=True)
         assert counter.steps == count

@@ -44,7 +44,7 @@ def python(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-HOOKED = "import workers.torchvision_ops as hook; hook.install(); "
+HOOKED = "import triptych.workers.torchvision_ops as hook; hook.install(); "
 
 
 def test_without_the_hook_the_import_fails(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_with_the_hook_it_works(tmp_path: Path, has_ops: bool) -> None:
     assert done.returncode == 0, done.stderr
     # Declared only where they are missing, and out of the way afterwards.
     assert done.stdout.startswith("0 " if has_ops else "1 ")
-    assert "workers.torchvision_ops" not in done.stdout
+    assert "triptych.workers.torchvision_ops" not in done.stdout
 
 
 def test_it_imports_nothing_until_torchvision_is_needed() -> None:

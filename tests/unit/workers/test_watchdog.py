@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.unit.workers.services import FakeEngine
-from workers.watchdog import Watchdog
+from triptych.workers.watchdog import Watchdog
 
 
 async def ends(engine: FakeEngine, each_check: Callable[[], None] = lambda: None) -> bool:

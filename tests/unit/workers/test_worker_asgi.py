@@ -13,10 +13,10 @@ from pydantic import SecretStr, ValidationError
 from tests.fakes.collector import attributes, collecting
 from tests.fakes.worker import vector_of
 from tests.unit.workers.services import FakeService, batch, client_of, metric
-from workers.asgi import WorkerApp
-from workers.encoding import encode_batch
-from workers.settings import WorkerSettings
-from workers.shared.contract import (
+from triptych.workers.asgi import WorkerApp
+from triptych.workers.encoding import encode_batch
+from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import (
     DEAD,
     DRAINING,
     ENCODE_PATH,
