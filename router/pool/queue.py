@@ -91,11 +91,9 @@ class PoolQueue:
         self, pool: str, now: float, deadline: float = math.inf, in_flight: int = 0, key: str = ""
     ) -> None:
         """Raise `QueueFull` when `check_room` would for any items of `key`."""
-        interactive, bulk = (
-            self._refusal(pool, key, priority, 1, 1, now, deadline, in_flight) for priority in Priority
-        )
-        if interactive and bulk:
-            raise interactive
+        refusal = self._refusal(pool, key, Priority.INTERACTIVE, 1, 1, now, deadline, in_flight)
+        if refusal and self._refusal(pool, key, Priority.BULK, 1, 1, now, deadline, in_flight):
+            raise refusal
 
     def _refusal(
         self,

@@ -8,7 +8,7 @@ import asyncio
 import http
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -50,6 +50,7 @@ USES = {
         *("timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
         *("connection_made", "connection_lost", "data_received", "resume_writing"),
         *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
+        "on_response_complete",
     ),
     "cycle": ("response_complete", "response_started"),
     "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
@@ -66,6 +67,40 @@ _HEAD_TOO_LARGE = (
 
 class _Excess(Exception):
     """A request is over a limit. The arguments are those of `Protocol._refuse`."""
+
+
+class _JoinedHead:
+    """A transport that sends the head of a reply together with the beginning of its body.
+
+    uvicorn writes them apart, and each write is a system call and a packet.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` now, or with the next piece if it is a head. `100 Continue` has no body."""
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data))
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head without a body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Close the connection once everything is sent."""
+        self.flush()
+        self._transport.close()
 
 
 class Protocol(HttpToolsProtocol):
@@ -100,7 +135,7 @@ class Protocol(HttpToolsProtocol):
         self._connections: Connections | None = getattr(self.config.app, "connections", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _JoinedHead(transport)))
         self.address = self.client[0] if self.client else ""
         if self._connections is None or self._connections.add(self):
             self._await_head(HEAD_SECONDS)
@@ -209,6 +244,10 @@ class Protocol(HttpToolsProtocol):
         elif not self.parser.should_upgrade():
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        cast(_JoinedHead, self.transport).flush()
+        super().on_response_complete()
+
     @property
     def _busy(self) -> bool:
         """Whether the application is answering a request."""
@@ -273,6 +312,6 @@ class Protocol(HttpToolsProtocol):
             *(b"%b: %b" % header for header in (*reply.headers, *headers)),
             *([b"connection: close"] if last else []),
         ]
-        self.transport.write(b"\r\n".join([*lines, b"", reply.body]))
+        self.transport.writelines((b"\r\n".join([*lines, b"", b""]), reply.body))
         if last:
             self.transport.close()

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 import pydantic_settings
@@ -54,12 +55,13 @@ def read_settings(settings: type[Settings], **given: Any) -> Settings:
         return settings(**given)
     except ValidationError as error:
         prefix = settings.model_config["env_prefix"]
-        # Without a `loc`, the message names the settings itself.
-        lines = [
-            (f"{prefix}{str(fault['loc'][0]).upper()}: " if fault["loc"] else "")
-            + fault["msg"].removeprefix("Value error, ")
-            for fault in error.errors()
-        ]
+        lines = [_line(prefix, fault["loc"], fault["msg"]) for fault in error.errors()]
         raise SettingsError("\n".join(lines)) from None
     except pydantic_settings.SettingsError as error:
         raise SettingsError(f"{error}; write it as JSON") from None
+
+
+def _line(prefix: str, place: Sequence[str | int], message: str) -> str:
+    """One error; without a place, its message names the setting itself."""
+    names = [f"{prefix}{place[0]}".upper(), *map(str, place[1:])] if place else []
+    return ": ".join([*([" -> ".join(names)] if names else []), message.removeprefix("Value error, ")])
