@@ -51,6 +51,17 @@ async def test_upgrade_request_is_ignored(upgrade: bytes, cut: str) -> None:
         assert [len(batch.items) for batch in worker.batches] == [1, 1]
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["kept open", "closed"])
+async def test_reply_without_a_body_is_sent(last: bool) -> None:
+    close = b"connection: close\r\n" if last else b""
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(b"HEAD /live HTTP/1.1\r\nhost: x\r\n%b\r\n" % close)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        if last:
+            assert await reader.read() == b""
+
+
 async def test_upgrade_in_a_pipeline_is_ignored() -> None:
     async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(posted(["one"]) + wanting(H2C, ["two", "two"]) + posted(["three"] * 3))
