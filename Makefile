@@ -52,6 +52,10 @@ bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few 
 soak: dev ## serve among faults for minutes, and see that nothing grows
 	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py
 
+check-vllm: dev ## check that vLLM VERSION=0.33.0 has the private names that workers use; needs no GPU
+	@$(VENV) -m uv pip install --no-deps --target build/vllm-$(VERSION) vllm==$(VERSION)
+	@PYTHONPATH=build/vllm-$(VERSION) $(VENV) -m pytest tests/unit/workers/test_interfaces.py
+
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
 
@@ -80,4 +84,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean

@@ -1,7 +1,7 @@
 """Private interfaces of vLLM that the worker uses, and the versions they were tested with.
 
-vLLM may change them in any release. Before a new version is allowed in pyproject.toml,
-`tests/unit/workers/test_interfaces.py` has to pass with it, and then the tests with a real engine.
+vLLM may change them in any release. Before a new version is allowed in pyproject.toml, `make check-vllm
+VERSION=...` has to pass, and then the tests with a real engine. The names also exist in 0.33.0.
 """
 
 TESTED = ("0.25.1", "0.32.0")
