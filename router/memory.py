@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from triptych.router.errors import QueueFull, TooLarge
-from triptych.router.pool.room import Room
+from triptych.router.room import Room
 
 RETRY_SECONDS = 1
 # Of the memory of the machine or container; copies, the event loop and the allocator need the rest.

@@ -34,6 +34,44 @@ class Share:
         self.tokens = 0
 
 
+class _Filling:
+    """A batch that is being filled; `full` once an item did not fit, or has to go alone."""
+
+    __slots__ = ("_bytes", "_max_items", "_max_tokens", "_queries", "_tokens", "full", "items")
+
+    def __init__(self, max_tokens: int, max_items: int) -> None:
+        self.items: list[Item] = []
+        self.full = False
+        self._max_tokens = max_tokens
+        self._max_items = max_items
+        self._queries: set[Query] = set()
+        self._tokens = self._bytes = 0
+
+    def charge(self, item: Item) -> int:
+        """Tokens that a key pays for `item`; the documents of a query pay for it once in a batch."""
+        query = self._new_query(item)
+        return item.cost + (query.cost if query else 0)
+
+    def add(self, item: Item) -> bool:
+        """Whether `item` fits; then it is added."""
+        alone = item.deaths > 0 or item.tries >= TRIES_BEFORE_ALONE
+        query = self._new_query(item)
+        tokens = self._tokens + item.cost
+        size = self._bytes + size_of(item.wire.content) + (size_of(query.content) if query else 0)
+        too_much = tokens > self._max_tokens or size > MAX_BATCH_BYTES or len(self.items) == self._max_items
+        if self.items and (alone or too_much):
+            self.full = True
+            return False
+        self._tokens, self._bytes, self.full = tokens, size, alone
+        if query:
+            self._queries.add(query)
+        self.items.append(item)
+        return True
+
+    def _new_query(self, item: Item) -> Query | None:
+        return None if item.query in self._queries else item.query
+
+
 class Line:
     """The waiting items of one priority. `items` and `tokens` count them."""
 
@@ -112,61 +150,42 @@ class Line:
         self, max_tokens: int, max_items: int, now: float, *, untried: bool, space: str, idle: bool
     ) -> tuple[list[Item], list[Item]]:
         """Remove the items of the next batch, see `PoolQueue.take`; also returns those that have expired."""
-        items: list[Item] = []
+        batch = _Filling(max_tokens, max_items)
         expired: list[Item] = []
-        queries: set[Query] = set()
-        tokens = size = 0
-        full = False
         # Shares whose other items cannot go now.
         passed: list[Share] = []
         share: Share | None = self._returned if self._returned.items else self._in_turn()
-        while share is not None and not full:
-            first = len(items)
+        while share is not None and not batch.full:
+            first = len(batch.items)
             credit = share.credit if len(self._shares) > 1 else inf
             turn_ends = False
             for item in share.items:
-                job = item.job
-                if job.deadline <= now:
+                if item.job.deadline <= now:
                     expired.append(item)
                     continue
                 if untried and item.failed_before:
                     continue
-                if (item.deaths and not idle) or not job.accepts(item.pool, space):
+                if (item.deaths and not idle) or not item.job.accepts(item.pool, space):
                     continue
-                charge, query = item.cost, item.query
-                if query is not None and query not in queries:
-                    charge += query.cost
-                if charge > credit:
-                    turn_ends = True
+                charge = batch.charge(item)
+                turn_ends = charge > credit
+                if turn_ends or not batch.add(item):
                     break
-                alone = item.deaths > 0 or item.tries >= TRIES_BEFORE_ALONE
-                tokens += item.cost
-                size += size_of(item.wire.content)
-                if query is not None and query not in queries:
-                    queries.add(query)
-                    size += size_of(query.content)
-                if items and (
-                    alone or tokens > max_tokens or size > MAX_BATCH_BYTES or len(items) == max_items
-                ):
-                    full = True
-                    break
-                items.append(item)
                 credit -= charge
-                if alone:
-                    full = True
+                if batch.full:
                     break
             if credit < inf:
                 share.credit = credit
-            self._remove(share, items[first:])
+            self._remove(share, batch.items[first:])
             if turn_ends:
                 self._end_turn(share)
-            elif not full and share.items and share is not self._returned:
+            elif not batch.full and share.items and share is not self._returned:
                 passed.append(self._shares.pop(share.key))
             share = self._in_turn()
         for share in reversed(passed):
             self._shares[share.key] = share
             self._shares.move_to_end(share.key, last=False)
-        return items, expired
+        return batch.items, expired
 
     def _in_turn(self) -> Share | None:
         return next(iter(self._shares.values())) if self._shares else None

@@ -13,7 +13,7 @@ from triptych.router.errors import QueueFull
 from triptych.router.items import Batch, Item, ItemState, Priority, cost_of
 from triptych.router.pool.line import Line
 from triptych.router.pool.pace import DrainRate
-from triptych.router.pool.room import Room
+from triptych.router.room import Room
 
 BULK_SHARE = 0.2
 # Retry-After is the time in which about half of the tokens ahead are done, within these bounds.
