@@ -80,8 +80,14 @@ loadtest-venv: ## the same, with what load tests need
 dev: ## the same, with what tests and checks need, Ray and load tests included
 	@$(PYTHON) deploy/install.py --engine $(ENGINE) --dev
 
+chart: dev ## write the chart's schema and deploy/kubernetes/plain.yaml
+	@$(VENV) -m deploy.kubernetes.generate
+
+locks: dev ## resolve the images' dependencies again; UPGRADE=--upgrade: to the newest versions
+	@deploy/docker/lock.sh
+
 clean: ## remove .venv, caches and the demo's checkpoints, not merged variants of real weights
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks

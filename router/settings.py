@@ -39,9 +39,12 @@ class RouterSettings(StrictSettings):
         description="Instead of ROUTER_WORKERS: a file with such a document, or an http(s) address that "
         "serves it. It is read again and again; if it is broken or unreachable, the last good workers stay. "
         "A group without targets is a pool without replicas; with the label `min_replicas` "
-        '"0" such a pool counts as ready.',
+        '"0" such a pool counts as ready. The label `srv` is a DNS name whose SRV records list the group\'s '
+        "workers.",
     )
-    discovery_seconds: float = Field(5.0, gt=0, description="Time between two reads of ROUTER_DISCOVERY.")
+    discovery_seconds: float = Field(
+        5.0, gt=0, description="Time between two reads of ROUTER_DISCOVERY, and of its SRV records."
+    )
     discovery_token: SecretStr | None = Field(
         None, description="Bearer token for the http(s) address in ROUTER_DISCOVERY."
     )

@@ -1,4 +1,4 @@
-"""Discovery: reads the document that lists the workers, from a file or a URL, again and again."""
+"""Discovery: reads the document that lists the workers, from a file or a URL, and DNS, again and again."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import DocumentError, TargetGroup, is_url, read_document
 from triptych.router.settings import RouterSettings
 
@@ -82,19 +83,30 @@ class HttpSource:
 
 
 class Discovery:
-    """Calls `apply` with the workers that `source` lists, after every successful read.
+    """Calls `apply` with the workers that `source` lists and DNS names, whenever they have changed.
 
-    If the source or its document is broken, the last good workers stay. `trouble` is the error, None if
-    there is none; `looked` is set after the first read.
+    If the source, its document or DNS is broken, the last good workers stay. `trouble` is the error, None
+    if there is none; `looked` is set after the first read.
     """
 
-    def __init__(self, source: FileSource | HttpSource, name: str, seconds: float, apply: Apply) -> None:
+    def __init__(
+        self,
+        source: FileSource | HttpSource,
+        name: str,
+        seconds: float,
+        apply: Apply,
+        records: SrvRecords | None = None,
+    ) -> None:
         self.trouble: str | None = "not read yet"
         self.looked = asyncio.Event()
         self._source = source
         self._name = name
         self._seconds = seconds
         self._apply = apply
+        self._records = records or SrvRecords()
+        self._unreadable: str | None = None
+        self._groups: tuple[TargetGroup, ...] = ()
+        self._applied: tuple[TargetGroup, ...] = ()
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -108,25 +120,33 @@ class Discovery:
                 await asyncio.sleep(self._seconds)
         finally:
             await self._source.close()
+            await self._records.close()
 
     async def look(self) -> None:
         """Read once."""
+        await self._read()
+        groups, unresolved = await self._records.add_to(self._groups)
+        self._report(self._unreadable or unresolved)
+        if groups != self._applied:
+            self._applied = groups
+            self._apply(groups)
+
+    async def _read(self) -> None:
         try:
             data = await self._source.look()
-            if data is None:
-                # A broken document that has not changed is still broken.
-                return
-            groups = read_document(data)
+            # A broken document that has not changed is still broken.
+            if data is not None:
+                self._groups = read_document(data)
+                self._unreadable = None
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DocumentError) as error:
-            trouble = str(error) or type(error).__name__
-            if trouble != self.trouble:
-                log.error("%s cannot be used, the known workers stay: %s", self._name, trouble)
-            self.trouble = trouble
-            return
-        if self.trouble is not None:
+            self._unreadable = str(error) or type(error).__name__
+
+    def _report(self, trouble: str | None) -> None:
+        if trouble is not None and trouble != self.trouble:
+            log.error("%s cannot be used, the known workers stay: %s", self._name, trouble)
+        elif trouble is None and self.trouble is not None:
             log.info("%s is read", self._name)
-        self.trouble = None
-        self._apply(groups)
+        self.trouble = trouble
 
 
 def source_of(location: str, token: str | None, seconds: float) -> FileSource | HttpSource:

@@ -34,6 +34,8 @@ class Labels(BaseModel):
     # Two versions in one pool declare an upgrade: it may serve two vector spaces.
     version: str | None = None
     min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None
+    # Further replicas are those that the SRV records of this name list.
+    srv: Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)+\.?$")] | None = None
 
 
 class TargetGroup(BaseModel):
@@ -49,6 +51,8 @@ _EXAMPLE = '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]'
 
 
 def _some_worker(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
+    if any(group.labels.srv for group in groups):
+        raise ValueError("the label srv is for a document that ROUTER_DISCOVERY names")
     if not any(group.targets for group in groups):
         raise ValueError(f"name at least one worker, such as {_EXAMPLE}")
     return groups
@@ -61,7 +65,7 @@ def _some_pool(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
 
 
 def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
-    counts = Counter(target for group in groups for target in group.targets)
+    counts = Counter(name for group in groups for name in (*group.targets, group.labels.srv) if name)
     if twice := [target for target, count in counts.items() if count > 1]:
         raise ValueError(f"an address may be listed once, for one pool; listed twice: {', '.join(twice)}")
     return groups

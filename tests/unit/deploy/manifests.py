@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[3]
 CLUSTERS = sorted((ROOT / "deploy/ray/clusters").glob("*.yaml"))
 MANIFESTS = [ROOT / "deploy/kubernetes/plain.yaml", ROOT / "deploy/kubernetes/rayservice.yaml"]
 CONFIG = ROOT / "deploy/kubernetes/rayservice.config.yaml"
-DOCKERFILE = ROOT / "deploy/kubernetes/Dockerfile"
+DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
 PAGE = ROOT / "docs/CLUSTER.md"
+KUBERNETES_PAGE = ROOT / "docs/KUBERNETES.md"
 TOKEN = "0123456789abcdef"
 
 

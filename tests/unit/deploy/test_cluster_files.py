@@ -15,6 +15,7 @@ from tests.unit.deploy.manifests import (
     CLUSTERS,
     CONFIG,
     DOCKERFILE,
+    KUBERNETES_PAGE,
     MANIFESTS,
     PAGE,
     PODS,
@@ -28,7 +29,7 @@ from triptych.deploy.ray.ray_private import labels_match
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
 
-EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE]
+EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE, KUBERNETES_PAGE]
 
 
 def start_commands(cluster: dict[str, Any]) -> list[str]:
@@ -119,15 +120,18 @@ def test_ray_ports_are_not_ours(cluster: Path) -> None:
         assert not set(range(int(low), int(high) + 1)) & (ours | ports - {int(low), int(high)})
 
 
-def test_all_containers_run_one_image() -> None:
-    (name,) = {pod.container["image"] for pod in PODS}
-    assert f"-t {name} " in DOCKERFILE.read_text()
-    assert not name.endswith(":latest")
-    versions = re.findall(r"BASE=python:(\d+)\.(\d+)-slim", DOCKERFILE.read_text())
-    assert len(set(versions)) == 1
-    assert all(OLDEST <= (int(major), int(minor)) <= NEWEST for major, minor in versions)
+def test_images_are_built_here() -> None:
+    parts = {pod.container["image"] for pod in PODS}
+    targets = re.findall(r"^FROM .* AS (.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    for image in parts:
+        (part,) = re.findall(r"registry\.example/triptych-(.*):0\.1\.0", image)
+        assert part in targets
+    assert len(parts) == 3
+    base = r"BASE=python:(\d+)\.(\d+)-slim@sha256:[0-9a-f]{64}\n"
+    ((major, minor),) = re.findall(base, DOCKERFILE.read_text())
+    assert OLDEST <= (int(major), int(minor)) <= NEWEST
 
 
-@pytest.mark.parametrize("path", [*CLUSTERS, DOCKERFILE], ids=lambda path: path.name)
-def test_nodes_install_engine_and_ray(path: Path) -> None:
-    assert re.findall(r"deploy/install\.py (.*)", path.read_text()) == ["--engine gpu --ray"]
+@each_cluster
+def test_nodes_install_engine_and_ray(cluster: Path) -> None:
+    assert re.findall(r"deploy/install\.py (.*)", cluster.read_text()) == ["--engine gpu --ray"]

@@ -1,26 +1,62 @@
-"""The lock of the image against the dependencies that it locks."""
+"""The locks of the images against the dependencies that they lock."""
 
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
+from triptych.deploy import install
+
 ROOT = Path(__file__).parents[3]
-LOCK = (ROOT / "deploy" / "kubernetes" / "requirements.lock").read_text()
-PINNED = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;]+)", LOCK, re.MULTILINE))
+DOCKER = ROOT / "deploy" / "docker"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {
+    "router": ["tracing"],
+    "worker-cpu": ["cpu", "workers"],
+    "worker-gpu": ["gpu", "workers"],
+    "ray": ["gpu", "ray", "workers"],
+}
+# Their CPU builds are in torch-cpu.lock.
+TORCH = ("torch", "torchvision")
 
 
-def test_lock_satisfies_the_dependencies() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["gpu"], *extras["ray"], *extras["workers"]]
+def pinned(lock: str) -> dict[str, str]:
+    text = (DOCKER / f"{lock}.lock").read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_satisfies_the_dependencies(lock: str) -> None:
+    pins = pinned(lock)
+    if lock == "worker-cpu":
+        assert not pins.keys() & TORCH
+        pins |= pinned("torch-cpu")
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *(one for extra in LOCKS[lock] for one in extras[extra])]
     for requirement in map(Requirement, wanted):
         if requirement.name != "triptych":
-            version = PINNED[requirement.name.lower().replace("_", "-")]
+            version = pins[requirement.name.lower().replace("_", "-")]
             assert requirement.specifier.contains(version), requirement
 
 
-def test_every_pin_has_a_hash() -> None:
-    pins = re.findall(r"^[a-z0-9._-]+==.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+", LOCK, re.MULTILINE)
-    assert len(pins) == len(PINNED) > 100
+@pytest.mark.parametrize("lock", [*LOCKS, "torch-cpu"])
+def test_every_pin_has_a_hash(lock: str) -> None:
+    text = (DOCKER / f"{lock}.lock").read_text()
+    pins = re.findall(r"^[a-z0-9._-]+==.*(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+", text, re.MULTILINE)
+    assert len(pins) == len(pinned(lock)) > 1
+
+
+def test_the_router_image_has_no_engine() -> None:
+    assert not pinned("router").keys() & {"torch", "vllm", "ray", "transformers"}
+
+
+def test_torch_is_the_one_that_install_takes() -> None:
+    lock = (DOCKER / "torch-cpu.lock").read_text()
+    assert pinned("torch-cpu") == {
+        "torch": install.TORCH_CPU.partition("==")[2],
+        "torchvision": install.TORCHVISION.partition("==")[2] + "+cpu",
+    }
+    assert f"--index-url {install.TORCH_CPU_INDEX}\n" in lock
+    assert set((DOCKER / "not-from-pypi.txt").read_text().split()) == {*TORCH, *install.CUDA_ONLY}

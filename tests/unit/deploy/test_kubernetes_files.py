@@ -119,21 +119,22 @@ def test_routers_know_every_worker() -> None:
     plain = ROOT / "deploy/kubernetes/plain.yaml"
     (config_map,) = of_kind(plain, "ConfigMap")
     services = {service["metadata"]["name"]: service["spec"] for service in of_kind(plain, "Service")}
-    told = {
-        (target, group.labels.task)
-        for group in read_document(config_map["data"]["workers.json"].encode())
-        for target in group.targets
-    }
+    groups = read_document(config_map["data"]["workers.json"].encode())
+    told = {(group.labels.srv, group.labels.task) for group in groups}
     there = set()
     for workers in of_kind(plain, "StatefulSet"):
         name, spec = workers["metadata"]["name"], workers["spec"]
         service = services[spec["serviceName"]]
         assert service["clusterIP"] == "None"
-        assert service["selector"] == spec["template"]["metadata"]["labels"]
+        # SRV records name the pods of a headless Service, ready or not, by the name of its port.
+        assert service["publishNotReadyAddresses"] is True
+        (port,) = service["ports"]
+        assert service["selector"].items() <= spec["template"]["metadata"]["labels"].items()
         (container,) = spec["template"]["spec"]["containers"]
-        port = container["ports"][0]["containerPort"]
+        assert port["targetPort"] == container["ports"][0]["name"]
         task = next(variable["value"] for variable in container["env"] if variable["name"] == "WORKER_TASK")
-        there |= {(f"{name}-{i}.{spec['serviceName']}:{port}", task) for i in range(spec["replicas"])}
+        assert spec["serviceName"] == name
+        there.add((f"_{port['name']}._tcp.{name}.triptych.svc.cluster.local", task))
     assert told == there
 
 
@@ -214,11 +215,7 @@ def test_a_hanging_replica_ends_in_30_s() -> None:
 def settings_of(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> RouterSettings | WorkerSettings:
     for name, value in environment(pod).items():
         monkeypatch.setenv(name, value)
-    return (
-        RouterSettings()
-        if pod.container["command"] == ["python", "-m", "triptych.router"]
-        else WorkerSettings()
-    )
+    return RouterSettings() if pod.labels["app.kubernetes.io/component"] == "router" else WorkerSettings()
 
 
 PLAIN_PODS = [pod for pod in PODS if pod.manifest.stem == "plain"]

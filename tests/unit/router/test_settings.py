@@ -63,6 +63,7 @@ def test_workers_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
         ([{"targets": ["127.0.0.1"], "labels": {"task": "code"}}], "ROUTER_WORKERS -> 0 -> targets -> 0"),
         ([{"targets": ["http://127.0.0.1:1"], "labels": {"task": "code"}}], "pattern"),
         ([{"target": ["127.0.0.1:1"], "labels": {"task": "code"}}], "not permitted"),
+        ([{"targets": [], "labels": {"task": "code", "srv": "_http._tcp.a.b"}}], "ROUTER_DISCOVERY"),
         ([*WORKERS, *WORKERS], "listed twice: 127.0.0.1:8101"),
         ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "for one pool"),
     ],

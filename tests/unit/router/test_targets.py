@@ -80,6 +80,7 @@ def test_versions_are_separate_groups() -> None:
 
 
 GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'
+RECORDS = '{"targets": [], "labels": {"task": "code", "srv": "_http._tcp.code.example"}}'
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,8 @@ GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'
         (f'[{GOOD}, {{"targets": ["b:1"], "labels": {{"task": "music"}}}}]', "1 -> labels -> task"),
         (f'[{GOOD}, {{"targets": ["b:1"]}}]', "1 -> labels -> Field required"),
         (f"[{GOOD}, {GOOD}]", "listed twice: a:1"),
+        (f"[{RECORDS}, {RECORDS}]", "listed twice: _http._tcp.code.example"),
+        ('[{"targets": [], "labels": {"task": "code", "srv": "code:8101"}}]', "labels -> srv"),
         *(
             (f'[{GOOD}, {{"targets": ["{target}"], "labels": {{"task": "code"}}}}]', "1 -> targets -> 0")
             for target in (

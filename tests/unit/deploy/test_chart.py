@@ -1,0 +1,302 @@
+"""The Helm chart, rendered by the real helm: valid objects for each example, and refused values."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.prometheus import MONITORING
+from triptych.deploy.kubernetes import generate
+from triptych.deploy.kubernetes.helm import CHART, NoHelm, Refused, helm, template
+from triptych.router.observe.gauges import make_gauges
+from triptych.router.observe.metrics import Metrics
+from triptych.router.pool.targets import read_document
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
+
+EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+
+# Fields of KEDA 2.18 (apis/keda/v1alpha1/scaledobject_types.go) and of the Prometheus Operator 0.86
+# (pkg/apis/monitoring/v1/podmonitor_types.go, prometheusrule_types.go).
+FIELDS = {
+    "ScaledObject": """scaleTargetRef pollingInterval initialCooldownPeriod cooldownPeriod idleReplicaCount
+        minReplicaCount maxReplicaCount advanced triggers fallback""",
+    "trigger": "type name useCachedMetrics metadata authenticationRef metricType",
+    "PodMonitor": """jobLabel podTargetLabels podMetricsEndpoints selector namespaceSelector sampleLimit
+        attachMetadata""",
+    "endpoint": "port portNumber path scheme interval scrapeTimeout honorLabels authorization relabelings",
+    "PrometheusRule": "groups",
+}
+CUSTOM = ("ScaledObject", "PodMonitor", "PrometheusRule")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _needs_helm() -> None:
+    try:
+        helm("version")
+    except NoHelm as error:
+        pytest.skip(str(error))
+
+
+def rendered(*arguments: str | Path) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(template(*arguments)) if one]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def with_values(path: Path, values: dict[str, Any]) -> list[str | Path]:
+    path.write_text(yaml.safe_dump(values))
+    return ["--values", path]
+
+
+def fields(of: str) -> set[str]:
+    return {*FIELDS[of].split()}
+
+
+def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    specs = [one["spec"]["template"]["spec"] for one in objects if "template" in one.get("spec", {})]
+    return [container for spec in specs for container in spec.get("initContainers", []) + spec["containers"]]
+
+
+def test_plain_yaml_and_schema_are_generated() -> None:
+    # If this fails, run `make chart`.
+    assert generate.SCHEMA.read_text() == generate.schema()
+    assert generate.PLAIN.read_text() == generate.plain()
+
+
+def test_helm_accepts_the_chart() -> None:
+    helm("lint", "--strict", CHART)
+
+
+@each_example
+def test_objects_are_valid(example: Path) -> None:
+    version = kubernetes_validate.latest_version()
+    for document in rendered("--values", example):
+        if document["kind"] not in CUSTOM:
+            kubernetes_validate.validate(document, version, strict=True)
+            continue
+        assert set(document["spec"]) <= fields(document["kind"])
+        for trigger in document["spec"].get("triggers", ()):
+            assert set(trigger) <= fields("trigger")
+            # KEDA refuses numbers here.
+            assert all(isinstance(value, str) for value in trigger["metadata"].values())
+        for endpoint in document["spec"].get("podMetricsEndpoints", ()):
+            assert set(endpoint) <= fields("endpoint")
+
+
+@each_example
+def test_containers_are_confined_and_bounded(example: Path) -> None:
+    found = containers(rendered("--values", example))
+    assert len(found) >= 5
+    for container in found:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert "memory" in container["resources"]["limits"]
+        assert "cpu" in container["resources"]["requests"]
+
+
+@each_example
+def test_processes_accept_their_settings(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = rendered("--values", example)
+    for one in of_kind(objects, "Deployment") + of_kind(objects, "StatefulSet"):
+        [container] = one["spec"]["template"]["spec"]["containers"]
+        with monkeypatch.context() as patch:
+            for variable in container["env"]:
+                patch.setenv(variable["name"], variable.get("value", "0123456789abcdef"))
+            RouterSettings() if one["kind"] == "Deployment" else WorkerSettings()
+
+
+@each_example
+def test_routers_find_every_group(example: Path) -> None:
+    objects = rendered("--values", example)
+    [config_map] = [one for one in of_kind(objects, "ConfigMap") if "workers.json" in one["data"]]
+    told = {group.labels.srv for group in read_document(config_map["data"]["workers.json"].encode())}
+    names = {one["metadata"]["name"] for one in of_kind(objects, "StatefulSet")}
+    assert told == {f"_http._tcp.{name}.triptych.svc.cluster.local" for name in names}
+
+
+def test_alert_rules_are_those_of_prometheus() -> None:
+    objects = rendered("--set", "monitoring.enabled=true,monitoring.dashboard=true")
+    [rule] = of_kind(objects, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((MONITORING / "alerts.yml").read_text())
+    jobs = {
+        relabeling["replacement"]
+        for monitor in of_kind(objects, "PodMonitor")
+        for relabeling in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]
+        if relabeling["targetLabel"] == "job"
+    }
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+    assert jobs == {job["job_name"] for job in scraped}
+    [board] = [one for one in of_kind(objects, "ConfigMap") if "triptych.json" in one["data"]]
+    assert board["data"]["triptych.json"] == (MONITORING / "grafana-dashboard.json").read_text()
+
+
+SCALED = {"scaling": {"min": 0, "max": 4, "tokensPerSecond": 1000}}
+KEDA = {"prometheus": "http://prometheus:9090"}
+
+
+def test_a_scaled_pool_follows_its_pressure(tmp_path: Path) -> None:
+    values = {"pools": {"code": SCALED}, "keda": KEDA}
+    objects = rendered(*with_values(tmp_path / "values.yaml", values))
+    [scaled] = of_kind(objects, "ScaledObject")
+    sets = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "StatefulSet")}
+    # Otherwise every `helm upgrade` would reset it.
+    assert "replicas" not in sets[scaled["spec"]["scaleTargetRef"]["name"]]
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["threshold"] == "700"
+    registry = Metrics().registry
+    make_gauges(registry)
+    known = {metric.name for metric in registry.collect()}
+    for name in ("triptych_router_requested_tokens", "triptych_router_queue_tokens"):
+        assert name in known
+        assert name in trigger["metadata"]["query"]
+    # With no worker, the routers hold what asks for the first one.
+    [config_map] = of_kind(objects, "ConfigMap")
+    groups = read_document(config_map["data"]["workers.json"].encode())
+    assert {group.labels.task: group.labels.min_replicas for group in groups}["code"] == "0"
+    [router] = of_kind(objects, "Deployment")
+    env = {
+        one["name"]: one.get("value") for one in router["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert float(env["ROUTER_HOLD_SECONDS"]) > 0
+
+
+def test_a_second_group_of_a_pool(tmp_path: Path) -> None:
+    pools = {
+        "code": {"version": "1"},
+        "v5-small.code": {"pool": "code", "version": "2", "model": "/models/new", "gpus": 2},
+    }
+    objects = rendered(*with_values(tmp_path / "values.yaml", {"pools": pools}))
+    workers = {one["metadata"]["name"]: one for one in of_kind(objects, "StatefulSet")}
+    # Kubernetes' names cannot have dots.
+    spec = workers["triptych-v5-small-code"]["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert env["WORKER_TASK"] == "code"
+    assert env["WORKER_MODEL"] == "/models/new"
+    assert env["WORKER_TENSOR_PARALLEL"] == "2"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    [config_map] = of_kind(objects, "ConfigMap")
+    groups = read_document(config_map["data"]["workers.json"].encode())
+    versions = [group.labels.version for group in groups if group.labels.task == "code"]
+    assert sorted(version for version in versions if version) == ["1", "2"]
+
+
+def test_pools_on_cpus_have_their_image() -> None:
+    objects = rendered("--values", CHART / "examples" / "demo.yaml")
+    images = {container["image"] for container in containers(objects)}
+    assert not any("gpu" in image for image in images)
+    assert "nvidia" not in json.dumps(of_kind(objects, "StatefulSet"))
+
+
+def test_keys_close_the_router() -> None:
+    objects = rendered("--set", "router.apiKeysSecret=keys")
+    [router] = of_kind(objects, "Deployment")
+    [container] = router["spec"]["template"]["spec"]["containers"]
+    [path] = [one["value"] for one in container["env"] if one["name"] == "ROUTER_API_KEYS_FILE"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == str(Path(path).parent)]
+    assert mount["readOnly"] is True
+    # The kubelet has no key, and /ready needs one.
+    assert container["readinessProbe"]["httpGet"]["path"] == "/live"
+
+
+def egress(objects: list[dict[str, Any]], name: str) -> str:
+    [policy] = [one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == name]
+    return json.dumps(policy["spec"]["egress"])
+
+
+def test_egress_follows_what_is_fetched() -> None:
+    closed = rendered("--set", "router.settings.media_fetch=false")
+    assert "ipBlock" not in egress(closed, "triptych-router")
+    assert "ipBlock" not in egress(closed, "triptych-workers")
+    fetching = rendered("--set", "pools.code.model=jinaai/jina-embeddings-v4-vllm-code")
+    assert "ipBlock" in egress(fetching, "triptych-router")
+    assert "ipBlock" in egress(fetching, "triptych-workers")
+
+
+def test_weights_are_merged_once(tmp_path: Path) -> None:
+    objects = rendered("--values", CHART / "examples" / "demo.yaml")
+    [job] = of_kind(objects, "Job")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    calls = tmp_path / "calls"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    python.chmod(0o755)
+    command = [part.replace("/models", str(tmp_path / "models")) for part in container["command"]]
+    (tmp_path / "models" / "code").mkdir(parents=True)
+    (tmp_path / "models" / "code" / "variant.json").touch()
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, check=True, env=path)
+    _, merge = calls.read_text().splitlines()
+    assert merge.endswith("--task retrieval --task text-matching")
+    for pool in ("retrieval", "text-matching"):
+        (tmp_path / "models" / pool).mkdir()
+        (tmp_path / "models" / pool / "variant.json").touch()
+    calls.unlink()
+    subprocess.run(command, check=True, env=path)
+    assert not calls.exists()
+
+
+def test_another_source_is_another_job() -> None:
+    sources = ("demo", "/models/upstream")
+    names = {
+        of_kind(rendered("--set", f"weights.enabled=true,weights.source={source}"), "Job")[0]["metadata"][
+            "name"
+        ]
+        for source in sources
+    }
+    assert len(names) == 2
+
+
+def test_helm_test_asks_every_pool() -> None:
+    [pod] = [
+        one for one in yaml.safe_load_all(helm("template", "triptych", CHART)) if one and one["kind"] == "Pod"
+    ]
+    [container] = pod["spec"]["containers"]
+    script, *tasks = container["args"]
+    compile(script, "embed", "exec")
+    assert tasks == ["code.query", "retrieval.query", "text-matching"]
+    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_secrets_are_generated_on_request() -> None:
+    assert not of_kind(rendered(), "Secret")
+    [secret] = of_kind(rendered("--set", "workerToken.create=true"), "Secret")
+    assert len(secret["data"]["worker_token"]) >= 16
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"pools": {"code": {"replica": 2}}}, ["'/pools/code'", "'replica' not allowed"]),
+        ({"pools": {"code": {"replicas": "two"}}}, ["'/pools/code/replicas'", "want integer"]),
+        ({"pools": {"codes": {}}}, ["'/pools/codes'", "'pool'"]),
+        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'retrieval', 'text-matching', 'code'"]),
+        ({"pools": {"code": {"settings": {"dtyp": "auto"}}}}, ["'/pools/code/settings'", "'dtyp'"]),
+        ({"pools": {"code": {"settings": {"dtype": "int8"}}}}, ["/settings/dtype'", "'bfloat16'"]),
+        ({"pools": {"code": {"settings": {"port": 1}}}}, ["'/pools/code/settings'", "'port' not allowed"]),
+        ({"pools": {"code": {"scaling": {"min": 1}}}}, ["'/pools/code/scaling'", "'max', 'tokensPerSecond'"]),
+        ({"pools": {"code": {"gpus": -1}}}, ["'/pools/code/gpus'", "minimum"]),
+        ({"pools": {"code": SCALED}}, ["keda.prometheus", "http://", "pools.code.scaling"]),
+        ({"pools": {"a.b": {"pool": "code"}, "a-b": {"pool": "code"}}}, ["a.b", "a-b", "rename"]),
+        ({"router": {"settings": {"lane": 4}}}, ["'/router/settings'", "'lane' not allowed"]),
+        ({"router": {"settings": {"lanes": 0}}}, ["'/router/settings/lanes'", "want 1"]),
+        ({"router": {"replicas": {"min": 9}}}, ["router.replicas", "min (9)", "max (8)"]),
+        ({"weights": {"source": "v4"}}, ["'/weights/source'", "demo|"]),
+        ({"models": {"accessModes": ["RWX"]}}, ["'/models/accessModes/0'", "'ReadWriteMany'"]),
+        ({"routers": {}}, ["'routers' not allowed"]),
+    ],
+)
+def test_wrong_values_are_refused(tmp_path: Path, values: dict[str, Any], says: list[str]) -> None:
+    with pytest.raises(Refused) as refused:
+        template(*with_values(tmp_path / "values.yaml", values))
+    for part in says:
+        assert part in str(refused.value)
