@@ -90,13 +90,16 @@ def read_document(data: bytes) -> tuple[TargetGroup, ...]:
 
 
 def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dict[str, Any]]:
-    """The document that lists workers (pool, version, address), with a group per pool and version."""
+    """The document that lists workers (pool, version, address), with a group per pool and version.
+
+    The groups are in the order of their first workers.
+    """
     groups: dict[tuple[PoolName, str], list[str]] = {}
     for pool, version, address in workers:
         groups.setdefault((pool, version or ""), []).append(address)
     return [
         {"targets": targets, "labels": {"task": pool} | ({"version": version} if version else {})}
-        for (pool, version), targets in sorted(groups.items())
+        for (pool, version), targets in groups.items()
     ]
 
 

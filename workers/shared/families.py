@@ -45,8 +45,7 @@ class Family:
     trained for; `multivector` is the length of a token's vector, None without multi-vectors. `positions` is
     the longest input in tokens. `special_tokens`: the tokenizer's own post-processing applies (BOS, EOS).
     `causal`: attention only looks back, so that a prompt may be prefilled in chunks. `rerank` is the adapter
-    that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
-    compare multi-vectors. `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
+    that scores XX `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
     `architecture` is the model class that the vLLM plugin registers, None where vLLM's own is used.
     """
 
@@ -67,6 +66,7 @@ class Family:
     late_chunking: bool = False
     rerank: str | None = None
     cross_encoder: bool = False
+    any_name: bool = False
     layout: str | None = None
     architecture: str | None = None
 
@@ -86,6 +86,16 @@ class Family:
     def pools(self) -> tuple[str, ...]:
         """The pools of `adapters`, in the same order."""
         return tuple(map(self.pool, self.adapters))
+
+    @cached_property
+    def routes(self) -> Mapping[str | None, tuple[str, Role]]:
+        """Pool and role of each task; of None for a request without a task."""
+        made: dict[str | None, tuple[str, Role]] = {
+            task: (self.pool(route.adapter), route.role) for task, route in self.tasks.items()
+        }
+        if self.default is not None:
+            made[None] = (self.pool(self.default.adapter), self.default.role)
+        return made
 
     @property
     def default_task(self) -> str | None:
@@ -197,6 +207,7 @@ RERANKER_V2 = Family(
     causal=False,
     rerank="",
     cross_encoder=True,
+    any_name=True,
     layout="cross-encoder",
 )
 
