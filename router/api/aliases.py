@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,12 +16,22 @@ class Alias(BaseModel):
     model.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     model: str = V4.name
     task: str | None = None
     tasks: Mapping[str, str] = Field(default_factory=dict)
     dimensions: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_strays(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (strays := set(data) - set(cls.model_fields)):
+            known = ", ".join(cls.model_fields)
+            raise ValueError(
+                f"an alias has {known}, not {', '.join(sorted(strays))}; tasks maps names of tasks"
+            )
+        return data
 
     @model_validator(mode="after")
     def _check(self) -> Self:
