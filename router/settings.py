@@ -1,5 +1,6 @@
 """The router's settings."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -7,8 +8,8 @@ from pydantic import Field, IPvAnyNetwork, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from triptych.router.access.keys import Keys
+from triptych.router.api.aliases import OLD_MODELS, Alias, Aliases
 from triptych.router.api.cors import Origins
-from triptych.router.api.schema import Task
 from triptych.router.pool.targets import TargetGroups, is_url
 from triptych.workers.shared.logs import LogFormat
 from triptych.workers.shared.strict_settings import StrictSettings, Token
@@ -32,7 +33,8 @@ class RouterSettings(StrictSettings):
         validate_default=False,
         description="The workers, as a Prometheus http_sd document: "
         '[{"targets": ["127.0.0.1:8101"], "labels": {"task": "retrieval"}}]. '
-        "The label `task` is retrieval, text-matching or code. This or ROUTER_DISCOVERY is required.",
+        "The label `task` is the pool: retrieval, text-matching, code, or one of another model, such as "
+        "v3.base. This or ROUTER_DISCOVERY is required.",
     )
     discovery: str | None = Field(
         None,
@@ -78,10 +80,19 @@ class RouterSettings(StrictSettings):
     page: bool = Field(
         True, description="Serve a page at `/` that shows the pools and a playground for the API."
     )
-    model_aliases: dict[str, dict[str, Task]] = Field(
+    model_aliases: dict[str, Alias] = Field(
         default_factory=dict,
-        description="Other names of the model that clients may send, each with its task names: "
-        '{"jina-embeddings-v3": {"classification": "text-matching"}}.',
+        description="Other names for models: "
+        '{"my-model": {"model": "jina-embeddings-v4", "task": "retrieval.passage", "dimensions": 512, '
+        '"tasks": {"search": "retrieval.query"}}}. All four are optional: the model (jina-embeddings-v4), '
+        "the task and dimensions of requests that name none, and other names for tasks. A deployed model "
+        "goes before an alias of the same name.",
+    )
+    old_model_names: bool = Field(
+        False,
+        description="Accept the names of v2 and v3 models as aliases of jina-embeddings-v4, with the number "
+        "of values that their clients expect: 1024 for v3, 768 for v2-base, 512 for v2-small. The vectors "
+        "are those of v4, so they cannot be compared with stored ones of the old models.",
     )
     max_items: int = Field(512, ge=1, description="Most inputs in a request.")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="Largest request body, in bytes.")
@@ -196,6 +207,11 @@ class RouterSettings(StrictSettings):
         if self.discovery_token and not (self.discovery and is_url(self.discovery)):
             raise ValueError("ROUTER_DISCOVERY_TOKEN is for an http(s) address in ROUTER_DISCOVERY")
         return self
+
+    @cached_property
+    def aliases(self) -> Aliases:
+        """The operator's aliases, and the names of old models if they are accepted."""
+        return {**(OLD_MODELS if self.old_model_names else {}), **self.model_aliases}
 
     @property
     def guarded(self) -> bool:

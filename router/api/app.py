@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from triptych.router.access.guard import Guard
@@ -114,10 +114,6 @@ class App:
             await self._tracing.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    @cached_property
-    def _document(self) -> dict[str, Any]:
-        return openapi(self._settings)
-
     def turn_away(
         self, method: bytes, path: bytes, headers: Sequence[Header]
     ) -> tuple[Reply, list[Header]] | None:
@@ -220,7 +216,7 @@ class App:
 
     async def _model(self, request: Request) -> Reply:
         name = request.path.removeprefix(MODEL_PATH)
-        return json_reply(200, model(name, self.fleet, self._settings.model_aliases))
+        return json_reply(200, model(name, self.fleet, self._settings.aliases))
 
     async def _live(self, _: Request) -> Reply:
         return json_reply(200, {"status": "ok"})
@@ -240,7 +236,7 @@ class App:
         return json_reply(200, document_of(self.fleet.targets))
 
     async def _openapi(self, _: Request) -> Reply:
-        return json_reply(200, self._document)
+        return json_reply(200, openapi(self._settings, self.fleet.served))
 
     async def _static(self, request: Request) -> Reply:
         return await asyncio.to_thread(static, request.path)

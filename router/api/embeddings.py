@@ -17,6 +17,7 @@ from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.contract import Vector
+from triptych.workers.shared.families import BY_POOL
 
 NPY = "application/x-npy"
 JSON = "application/json"
@@ -35,10 +36,11 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     work = Work(request, fleet, media, settings)
 
     def parse(body: bytes, limits: Limits) -> tuple[_Form, list[Item]]:
-        wanted = parse_request(body, settings.model_aliases, settings.max_items)
+        wanted = parse_request(body, limits.catalog, settings.max_items)
         return _form(request, wanted), plan(wanted, limits, work.priority)
 
     form, items = await work.read(parse)
+    model = BY_POOL[items[0].pool].name
     vectors = await work.vectors(await work.load(items))
     del items
     headers = _cut_header(vectors)
@@ -49,7 +51,7 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         reply = npy_body(vectors, form.npy)
         fleet.metrics.encoded("npy", time.perf_counter() - started)
         return Reply(200, reply, NPY.encode(), tuple(headers))
-    pieces = embeddings_body(vectors, form.type, form.multivector)
+    pieces = embeddings_body(vectors, form.type, form.multivector, model)
     pieces = _timed(pieces, partial(fleet.metrics.encoded, form.type))
     body = await whole(pieces, stream=form.multivector and request.takes_stream)
     return Reply(200, body, headers=tuple(headers))

@@ -1,5 +1,6 @@
 """The OpenAPI document, generated from the models that validate requests and from those of the replies."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -9,7 +10,6 @@ from pydantic_core.core_schema import TaggedUnionSchema
 from triptych.router.access.guard import OPEN_PATHS
 from triptych.router.api.embeddings import NPY
 from triptych.router.api.examples import EXAMPLES
-from triptych.router.api.plan import MODEL
 from triptych.router.api.reply_models import (
     ChallengeHeaders,
     CommonHeaders,
@@ -26,10 +26,12 @@ from triptych.router.api.reply_models import (
     Targets,
 )
 from triptych.router.api.rerank import RerankRequest
-from triptych.router.api.schema import EmbeddingRequest, PdfAmongOthers
+from triptych.router.api.schema import ITEMS, EmbeddingRequest, PdfAmongOthers
 from triptych.router.api.work import SPACES_PATTERN
 from triptych.router.errors import Invalid, RateExceeded, all_errors
+from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
+from triptych.workers.shared.families import V4, Family
 
 VERSION = "0.1.0"
 
@@ -72,34 +74,36 @@ class _AnyOf(GenerateJsonSchema):
         return {"anyOf" if key == "oneOf" else key: value for key, value in union.items()}
 
 
-def openapi(settings: RouterSettings) -> Json:
-    """The document. Limits and defaults in it are those of `settings`."""
+def openapi(settings: RouterSettings, served: Mapping[Family, Served]) -> Json:
+    """The document. Limits and defaults in it are those of `settings`, tasks and sizes those of `served`."""
+    models = list(served.values()) or [Served(V4)]
+    names = ", ".join(its.family.name for its in models)
     document: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "Triptych",
             "version": VERSION,
-            "description": f"Embeddings by {MODEL}: texts and images, for retrieval, text matching and code.",
+            "description": f"Embeddings and rankings by {names}.",
         },
         "paths": {
             "/v1/embeddings": {"post": _embeddings(settings)},
             "/v1/rerank": {"post": _rerank(settings)},
             "/v1/models": {"get": _get("The served models", ModelList)},
-            "/v1/models/{id}": {"get": _model()},
+            "/v1/models/{id}": {"get": _model(models[0].family.name)},
             "/health": {"get": _get("Liveness: the process answers", Status)},
             "/live": {"get": _get("The same as /health", Status)},
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
             "/targets": {"get": _targets()},
         },
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(models)},
     }
     if settings.guarded:
         _require_key(document)
     return document
 
 
-def _schemas() -> Json:
+def _schemas(models: Sequence[Served]) -> Json:
     requests = (EmbeddingRequest, RerankRequest)
     replies = (EmbeddingReply, RerankReply, Error, ModelList, ModelEntry, Status, Readiness, Targets)
     _, schemas = models_json_schema(
@@ -110,7 +114,19 @@ def _schemas() -> Json:
     definitions: Json = schemas["$defs"]
     # No request can hold it: it exists for the error that it raises.
     del definitions[PdfAmongOthers.__name__]
+    tasks = dict.fromkeys(task for its in models for task in (*its.family.tasks, *its.family.other_tasks))
+    for model in (EmbeddingRequest, *ITEMS):
+        _first_form(definitions, model, "task")["enum"] = list(tasks)
+    _first_form(definitions, EmbeddingRequest, "dimensions")["maximum"] = max(
+        its.dimensions for its in models
+    )
     return definitions
+
+
+def _first_form(definitions: Json, model: type[BaseModel], field: str) -> Json:
+    """The schema of a field that may also be null."""
+    forms: list[Json] = definitions[model.__name__]["properties"][field]["anyOf"]
+    return forms[0]
 
 
 def _require_key(document: Json) -> None:
@@ -174,9 +190,9 @@ def _get(summary: str, reply: type[BaseModel]) -> Json:
     return {"summary": summary, "responses": {"200": _reply(summary, reply)}}
 
 
-def _model() -> Json:
+def _model(name: str) -> Json:
     operation = _get("One model", ModelEntry)
-    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": MODEL}
+    id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": name}
     operation["parameters"] = [id]
     operation["responses"]["404"] = _error(404)
     return operation

@@ -1,23 +1,20 @@
 """Planning: the items of a request, each with pool, role, priority and cost (pure)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from triptych.router.api.catalog import Catalog
 from triptych.router.api.schema import (
-    NO_ALIASES,
-    TASKS,
-    Aliases,
     BytesItem,
     EmbeddingRequest,
     ImageItem,
     PdfAmongOthers,
     PdfItem,
-    Task,
     TextItem,
     UrlItem,
 )
-from triptych.router.errors import Invalid, ModelNotFound
+from triptych.router.errors import Invalid
 from triptych.router.items import Item, Priority
 from triptych.router.media.formats import (
     MAX_IMAGE_TOKENS,
@@ -29,20 +26,7 @@ from triptych.router.media.formats import (
     read_pdf,
 )
 from triptych.workers.shared import contract
-
-MODEL = "jina-embeddings-v4"
-MODELS = (MODEL, f"jinaai/{MODEL}")
-DEFAULT_TASK: Task = "text-matching"
-
-# Pool and role of each task; the model's own code encodes text-matching as queries [M1].
-ROUTES: dict[Task, tuple[contract.PoolName, contract.Role]] = {
-    "text-matching": ("text-matching", "query"),
-    "retrieval.query": ("retrieval", "query"),
-    "retrieval.passage": ("retrieval", "passage"),
-    "code.query": ("code", "query"),
-    "code.passage": ("code", "passage"),
-}
-QUERIES: frozenset[Task] = frozenset({"retrieval.query", "code.query"})
+from triptych.workers.shared.families import Family
 
 # Larger requests are indexing: bulk, except for their queries.
 SMALL_ITEMS = 32
@@ -62,34 +46,30 @@ Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem | PdfAmongOt
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a request. `dimensions` and `max_tokens` are those of the served model."""
+    """What a request may ask for: sizes, and models."""
 
     max_items: int
     max_image_bytes: int
     max_pdf_bytes: int
-    dimensions: int
-    max_tokens: int
-    aliases: Aliases = field(default_factory=lambda: NO_ALIASES)
+    catalog: Catalog
 
 
 def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
-    """One item for each input, in order; `priority` replaces the priority of each.
+    """One item for each input, in order, all for pools of one family; `priority` replaces that of each.
 
     `triptych.router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """
-    model_task = task_of_model(request.model, limits.aliases)
-    task = request.task or model_task or DEFAULT_TASK
-    if request.dimensions is not None and request.dimensions > limits.dimensions:
-        raise Invalid.field(
-            "body -> dimensions",
-            f"the served model has {limits.dimensions} dimensions",
-            "less_than_equal",
-            request.dimensions,
-        )
+    choice = limits.catalog.embedding(request.model)
+    family, max_tokens = choice.family, choice.served.max_tokens
+    _check_options(request, family)
+    task = request.task or choice.task or family.default_task
+    dimensions = request.dimensions
+    if dimensions is None and not request.return_multivector:
+        dimensions = choice.dimensions
     options: dict[str, Any] = {
-        "dimensions": request.dimensions,
+        "dimensions": dimensions,
         "multivector": bool(request.return_multivector),
         "normalized": request.normalized is not False,
         "truncate": bool(request.truncate),
@@ -103,29 +83,50 @@ def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = 
     listed = isinstance(request.input, list)
     paths = [f"body -> input -> {index}" if listed else "body -> input" for index in range(len(inputs))]
     if request.late_chunking:
-        document = _document(inputs, paths, task, options, limits)
-        _set_priorities([document], [task in QUERIES], priority)
+        document = _document(inputs, paths, task, options, family, max_tokens)
+        _set_priorities([document], [_is_query(task)], priority)
         return [document]
+    routes = family.routes
     items: list[Item] = []
     queries: list[bool] = []
     for index, (source, path) in enumerate(zip(inputs, paths, strict=True)):
         own_task = task if isinstance(source, str) else source.task or task
-        pool, role = ROUTES[own_task]
-        content, cost, media, field = plan_content(source, role, path, limits)
+        pool, role = routes[own_task]
+        content, cost, media, field = plan_content(source, role, path, limits, family)
         wire = contract.Item(content, **options)
-        items.append(Item(pool, wire, min(cost, limits.max_tokens), index, field, media=media))
-        queries.append(own_task in QUERIES)
+        items.append(Item(pool, wire, min(cost, max_tokens), index, field, media=media))
+        queries.append(_is_query(own_task))
     _set_priorities(items, queries, priority)
     return items
 
 
-def models() -> list[str]:
-    """Every model name that a request may send, aliases excepted."""
-    return [*MODELS, *(f"{name}:{task}" for name in MODELS for task in TASKS)]
+def _check_options(request: EmbeddingRequest, family: Family) -> None:
+    """Raise `Invalid` for what the model cannot do."""
+    if request.late_chunking and not family.late_chunking:
+        raise Invalid.field(
+            "body -> late_chunking", f"{family.name} has no late chunking", "unsupported", True
+        )
+    if request.return_multivector and family.multivector is None:
+        raise Invalid.field(
+            "body -> return_multivector", f"{family.name} has no multi-vectors", "unsupported", True
+        )
+    if request.prompt_name is not None and request.task is None:
+        raise Invalid.field(
+            "body -> prompt_name", "is used together with a task", "conflict", request.prompt_name
+        )
+
+
+def _is_query(task: str | None) -> bool:
+    return task is not None and task.endswith(".query")
 
 
 def _document(
-    inputs: Sequence[Source], paths: Sequence[str], task: Task, options: dict[str, Any], limits: Limits
+    inputs: Sequence[Source],
+    paths: Sequence[str],
+    task: str | None,
+    options: dict[str, Any],
+    family: Family,
+    max_tokens: int,
 ) -> Item:
     """All inputs as the chunks of one document, a single item; `paths` name them in errors."""
     chunks = []
@@ -149,23 +150,10 @@ def _document(
             message = "with late_chunking an input must not be empty or white space"
             raise Invalid.field(text_path, message, "too_short", text)
         chunks.append(text)
-    pool, role = ROUTES[task]
+    pool, role = family.routes[task]
     wire = contract.Item(contract.Document(tuple(chunks), role), **options)
     cost = sum(_text_tokens(chunk) for chunk in chunks)
-    return Item(pool, wire, min(cost, limits.max_tokens), 0, "body -> input")
-
-
-def task_of_model(model: str | None, aliases: Aliases) -> Task | None:
-    """The task in the name of the model, if there is one. Raises `ModelNotFound`."""
-    if model is None or model in aliases:
-        return None
-    name, _, suffix = model.partition(":")
-    if name in MODELS and (model == name or suffix in TASKS):
-        return next((task for task in TASKS if task == suffix), None)
-    raise ModelNotFound(
-        f"no model {model[:100]!r}; the models are {', '.join([*MODELS, *aliases])}; the first two also take "
-        f"a suffix :<task> ({', '.join(TASKS)})"
-    )
+    return Item(pool, wire, min(cost, max_tokens), 0, "body -> input")
 
 
 def plan_content(
@@ -173,23 +161,24 @@ def plan_content(
     role: contract.Role,
     field: str,
     limits: Limits,
+    family: Family,
 ) -> tuple[contract.Text | contract.Image, int, Media | None, str]:
     """Content for the worker, estimated cost in tokens, media to load, and field of one input."""
     match source:
         case str() if is_image_uri(source):
-            image = source
+            image, field = source, _image_field(family, field)
         case str():
             return contract.Text(source, role), _text_tokens(source), None, field
         case TextItem():
             return contract.Text(source.text, role), _text_tokens(source.text), None, field
         case ImageItem():
-            image, field = source.image, f"{field} -> image"
+            image, field = source.image, _image_field(family, field, "image")
         case UrlItem():
-            image, field = source.url, f"{field} -> url"
+            image, field = source.url, _image_field(family, field, "url")
         case BytesItem():
-            image, field = source.bytes, f"{field} -> bytes"
+            image, field = source.bytes, _image_field(family, field, "bytes")
         case PdfItem():
-            field = f"{field} -> pdf"
+            field = _image_field(family, field, "pdf")
             pdf = source.pdf.strip()
             file = pdf if is_remote(pdf) else read_pdf(pdf, limits.max_pdf_bytes, field)
             return _NOT_LOADED, PDF_TOKENS, Media("pdf", file), field
@@ -200,6 +189,14 @@ def plan_content(
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
     data, tokens = read_image(image, limits.max_image_bytes, field)
     return contract.Image(data), tokens, None, field
+
+
+def _image_field(family: Family, *path: str) -> str:
+    """The field of an image or a PDF. Raises `Invalid` if the model takes texts only."""
+    field = " -> ".join(path)
+    if not family.images:
+        raise Invalid.field(field, f"{family.name} takes texts only", "unsupported")
+    return field
 
 
 def _text_tokens(text: str) -> int:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from triptych.router.api.plan import MODEL
 from triptych.router.api.schema import EmbeddingType
 from triptych.workers.shared.contract import Vector
 
@@ -24,7 +23,9 @@ _ROWS = 128
 _Floats = npt.NDArray[np.float32]
 
 
-def embeddings_body(vectors: list[Vector], form: EmbeddingType, multivector: bool) -> Iterator[bytes]:
+def embeddings_body(
+    vectors: list[Vector], form: EmbeddingType, multivector: bool, model: str
+) -> Iterator[bytes]:
     """The JSON of a reply to `/v1/embeddings`, in pieces: one entry for each input, in order.
 
     The vector [chunks, d] of a document gives one entry for each chunk. Empties `vectors`, so that each can
@@ -32,7 +33,7 @@ def embeddings_body(vectors: list[Vector], form: EmbeddingType, multivector: boo
     """
     tokens = sum(vector.tokens for vector in vectors)
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    head = orjson.dumps({"model": MODEL, "object": "list", "usage": usage})
+    head = orjson.dumps({"model": model, "object": "list", "usage": usage})
     entries = (_multivectors if multivector else _single_vectors)(vectors, _ENCODERS[form])
     return in_pieces(b'%s,"data":[' % head[:-1], entries, b"]}")
 

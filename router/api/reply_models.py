@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from triptych.router.api.plan import MODEL
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import V4
 
 Spaces = dict[str, list[str]]
 _SPACES = "Vector spaces by pool: one for each, or two during an upgrade."
@@ -40,7 +40,7 @@ class MultiEmbedding(BaseModel):
 class EmbeddingReply(BaseModel):
     """One entry for each input, in order."""
 
-    model: str = Field(examples=[MODEL])
+    model: str = Field(examples=[V4.name])
     object: Literal["list"]
     usage: Usage
     data: list[Embedding | MultiEmbedding]
@@ -97,7 +97,10 @@ class Error(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """A served model. `dimensions` and `max_tokens` are null while no worker is ready."""
+    """A served model. `dimensions` and `max_tokens` are null while no worker is ready.
+
+    A reranker has no tasks and no dimensions.
+    """
 
     id: str
     object: Literal["model"]
@@ -105,6 +108,7 @@ class ModelEntry(BaseModel):
     owned_by: str
     tasks: list[str]
     dimensions: int | None
+    matryoshka_dimensions: list[int] = Field(description="Shorter lengths that the model was trained for.")
     max_tokens: int | None
     vector_spaces: Spaces = Field(description=_SPACES)
 

@@ -1,7 +1,7 @@
 """`POST /v1/rerank`: documents ordered by how well they answer a query.
 
-The `rerank` pool (cross-encoders) scores them if there is one, otherwise the retrieval pool by late
-interaction. Either way each document is an item, scored against the query inside the worker.
+The model chooses: a cross-encoder, or late interaction over the multi-vectors of the retrieval pool. Either
+way each document is an item, scored against the query inside the worker.
 """
 
 import time
@@ -14,19 +14,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from triptych.router.api.body import parse_body
 from triptych.router.api.bounds import MaxItems, not_too_many
-from triptych.router.api.plan import MODEL, Limits, Source, plan_content, task_of_model
+from triptych.router.api.catalog import Choice
+from triptych.router.api.plan import Limits, Source, plan_content
 from triptych.router.api.reply_bodies import PIECE_BYTES, in_pieces
 from triptych.router.api.schema import ImageItem, TextItem, one_form_of, whole_number
 from triptych.router.api.work import Work, tokens_of, whole
 from triptych.router.http import Reply, Request
 from triptych.router.items import Item, Priority, Query
 from triptych.router.media.loader import MediaLoader
-from triptych.router.pool.fleet import RERANK_POOL, Fleet
+from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
-
-LATE_INTERACTION_POOL: contract.PoolName = "retrieval"
-
 
 _FORMS = ("text", "image")
 
@@ -76,7 +75,8 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(
         None,
-        description="The served model when left out. Where a cross-encoder is configured, any name is taken.",
+        description="The model that ranks: a reranker, or jina-embeddings-v4 by late interaction. By default "
+        "a reranker, if one is deployed. The pool `rerank` may serve any cross-encoder and takes any name.",
     )
     query: Ranked = Field(description="A string, or a text or image item.")
     documents: Annotated[list[Ranked], BeforeValidator(not_too_many)] = Field(
@@ -93,24 +93,22 @@ class RerankRequest(BaseModel):
 async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
-    pool = RERANK_POOL if RERANK_POOL in fleet.pools else LATE_INTERACTION_POOL
 
-    def parse(body: bytes, limits: Limits) -> tuple[RerankRequest, list[Item]]:
+    def parse(body: bytes, limits: Limits) -> tuple[RerankRequest, Choice, list[Item]]:
         wanted = parse_rerank(body, settings.max_items)
-        if pool == LATE_INTERACTION_POOL:
-            task_of_model(wanted.model, limits.aliases)
-        return wanted, plan_rerank(wanted, limits, pool, work.priority)
+        choice = limits.catalog.ranking(wanted.model)
+        return wanted, choice, plan_rerank(wanted, limits, choice.served, work.priority)
 
-    wanted, items = await work.read(parse)
+    wanted, choice, items = await work.read(parse)
     asked, *documents = await work.load(items)
     assert not isinstance(asked.wire.content, contract.Document)
-    query = Query(asked.wire.content, asked.cost if pool == LATE_INTERACTION_POOL else 0)
+    query = Query(asked.wire.content, 0 if choice.family.cross_encoder else asked.cost)
     for index, item in enumerate(documents):
         item.index = index
         item.query = query
     vectors = await work.vectors(documents)
     encoding = time.perf_counter()
-    body = await whole(rerank_body(wanted, vectors))
+    body = await whole(rerank_body(wanted, choice.model, vectors))
     fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
     return Reply(200, body)
 
@@ -121,7 +119,7 @@ def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
 
 
 def plan_rerank(
-    wanted: RerankRequest, limits: Limits, pool: contract.PoolName, priority: Priority | None
+    wanted: RerankRequest, limits: Limits, served: Served, priority: Priority | None
 ) -> list[Item]:
     """The query and then each document as items whose media may still have to be loaded.
 
@@ -130,18 +128,21 @@ def plan_rerank(
     sources: list[tuple[str, Ranked, contract.Role]] = [("body -> query", wanted.query, "query")]
     for index, document in enumerate(wanted.documents):
         sources.append((f"body -> documents -> {index}", document, "passage"))
+    family = served.family
+    assert family.rerank is not None
+    pool = family.pool(family.rerank)
     items = []
     for index, (field, source, role) in enumerate(sources):
-        content, cost, wanted_media, field = plan_content(_source(source), role, field, limits)
+        content, cost, wanted_media, field = plan_content(_source(source), role, field, limits, family)
         # Long documents are cut: ranking 99 whole documents and a cut one is better than refusing all.
         wire = contract.Item(content, truncate=True)
-        item = Item(pool, wire, min(cost, limits.max_tokens), index, field, media=wanted_media)
+        item = Item(pool, wire, min(cost, served.max_tokens), index, field, media=wanted_media)
         item.priority = priority or Priority.INTERACTIVE
         items.append(item)
-    if pool == RERANK_POOL:
-        # A cross-encoder reads it with every document.
+    if family.cross_encoder:
+        # It reads the query with every document.
         for item in items[1:]:
-            item.cost = min(item.cost + items[0].cost, limits.max_tokens)
+            item.cost = min(item.cost + items[0].cost, served.max_tokens)
     return items
 
 
@@ -155,13 +156,13 @@ def _source(ranked: str | RankedText | RankedImage) -> Source:
             return ImageItem(image=ranked.image)
 
 
-def rerank_body(wanted: RerankRequest, scores: list[contract.Vector]) -> Iterator[bytes]:
+def rerank_body(wanted: RerankRequest, model: str, scores: list[contract.Vector]) -> Iterator[bytes]:
     """The JSON of a reply, in pieces: the best first, of equals the one that came first."""
     values = [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
     order = sorted(range(len(values)), key=lambda index: -values[index])[: wanted.top_n]
     tokens = tokens_of(scores)
     usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    head = orjson.dumps({"model": wanted.model or MODEL, "usage": usage})
+    head = orjson.dumps({"model": model, "usage": usage})
     return in_pieces(b'%b,"results":[' % head[:-1], _results(wanted, values, order), b"]}")
 
 

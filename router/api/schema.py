@@ -5,10 +5,9 @@ and not one for each form. Tags of branches begin with `|`, which no field does,
 paths.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,51 +17,84 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from triptych.router.api.body import parse_body
 from triptych.router.api.bounds import MaxItems, not_too_many
+from triptych.router.api.catalog import Catalog, Choice
 
-Task = Literal["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"]
-TASKS: tuple[Task, ...] = get_args(Task)
+PromptName = Literal["query", "passage", "document"]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 
 _FORMS = ("text", "image", "url", "bytes", "pdf")
 _RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "..."} (exactly one of them)'
 
 
-Aliases = Mapping[str, Mapping[str, Task]]
-"""The operator's other names for the model, each with its own names for tasks."""
-NO_ALIASES: Aliases = MappingProxyType({})
-
-
 @dataclass(slots=True)
 class _Context(MaxItems):
-    """Aliases for one request; `tasks` are those of the alias in its `model` field."""
+    """Validation of one request: the models it may name, the one it has chosen, and its `prompt_name`."""
 
-    aliases: Aliases
-    tasks: Mapping[str, Task]
+    catalog: Catalog
+    choice: Choice
+    role: str | None = None
 
 
-def _note_alias(value: str | None, info: ValidationInfo) -> str | None:
-    if info.context is not None and value is not None:
-        info.context.tasks = info.context.aliases.get(value, {})
+def _context_of(info: ValidationInfo) -> _Context:
+    assert isinstance(info.context, _Context)
+    return info.context
+
+
+def _choose(value: str | None, info: ValidationInfo) -> str | None:
+    context = _context_of(info)
+    context.choice = context.catalog.embedding(value)
     return value
 
 
-def _known_task(value: object, info: ValidationInfo) -> object:
-    if info.context is not None and isinstance(value, str):
-        return info.context.tasks.get(value, value)
+def _note_role(value: PromptName | None, info: ValidationInfo) -> PromptName | None:
+    # The models' own code says `passage` (v4) or `document` (v5).
+    _context_of(info).role = "passage" if value == "document" else value
     return value
 
 
-AnyTask = Annotated[Task, BeforeValidator(_known_task)]
+def _known_task(value: object, info: ValidationInfo) -> str:
+    """The task by its own name. The model's other names for it, and an alias's, are accepted."""
+    choice, role = _context_of(info).choice, _context_of(info).role
+    family = choice.family
+    if isinstance(value, str):
+        task = choice.tasks.get(value) or family.other_tasks.get(value, value)
+        if role is not None and f"{task}.{role}" in family.tasks:
+            return f"{task}.{role}"
+        if task in family.tasks:
+            if role not in (None, family.tasks[task].role):
+                raise PydanticCustomError("conflict", "cannot be used together with this prompt_name")
+            return task
+    raise PydanticKnownError("literal_error", {"expected": _either(family.tasks)})
+
+
+def _either(tasks: Iterable[str]) -> str:
+    *first, last = map(repr, tasks)
+    return f"{', '.join(first)} or {last}"
+
+
+def _served_dimensions(value: int | None, info: ValidationInfo) -> int | None:
+    served = _context_of(info).choice.served
+    if value is not None and value > served.dimensions:
+        raise PydanticCustomError(
+            "less_than_equal",
+            "{model} has {dimensions} dimensions",
+            {"model": served.family.name, "dimensions": served.dimensions},
+        )
+    return value
+
+
+AnyTask = Annotated[str, PlainValidator(_known_task, json_schema_input_type=str)]
 
 
 def whole_number(value: object) -> object:
@@ -128,6 +160,10 @@ class PdfItem(_Item):
     """A PDF, the only input of its request. Each page becomes an image."""
 
     pdf: str = Field(description="A PDF: an http(s) URL, base64, or a `data:application/pdf;base64,` URI.")
+
+
+ITEMS = (TextItem, ImageItem, UrlItem, BytesItem, PdfItem)
+"""The forms of an input that is an object."""
 
 
 class PdfAmongOthers(_Item):
@@ -198,11 +234,16 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    # First, since an alias decides what the names of tasks mean.
-    model: Annotated[str | None, AfterValidator(_note_alias)] = Field(
+    # First, since these decide which tasks there are and what their names mean.
+    model: Annotated[str | None, AfterValidator(_choose)] = Field(
         None,
-        description="`jina-embeddings-v4`, `jinaai/jina-embeddings-v4`, or one of them followed by `:<task>` "
-        "for clients that cannot send a task. By default the served model.",
+        description="A name that `/v1/models` lists, also after `jinaai/`, or one of these followed by "
+        "`:<task>` for clients that cannot send a task. By default the first model that is served.",
+    )
+    prompt_name: Annotated[PromptName | None, AfterValidator(_note_role)] = Field(
+        None,
+        description="With the tasks `retrieval` and `code`, as the models' own code takes them: `query` or "
+        "`passage` (also `document`).",
     )
     input: Annotated[Input, BeforeValidator(not_too_many)] = Field(
         description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
@@ -211,7 +252,8 @@ class EmbeddingRequest(BaseModel):
     task: AnyTask | None = Field(
         None,
         validation_alias=AliasChoices("task", "task_type"),
-        description="What the vectors are for; by default `text-matching`. Alias: `task_type`.",
+        description="What the vectors are for; the tasks and the default depend on the model. Alias: "
+        "`task_type`.",
     )
     embedding_type: Annotated[EmbeddingType | None, BeforeValidator(_unwrap_one)] = Field(
         None,
@@ -224,8 +266,9 @@ class EmbeddingRequest(BaseModel):
     )
     dimensions: Annotated[
         int | None,
-        Field(ge=1, le=2048),
+        Field(ge=1),
         BeforeValidator(whole_number),
+        AfterValidator(_served_dimensions),
     ] = Field(
         None,
         validation_alias=AliasChoices("dimensions", "output_dimensionality", "output_dimension"),
@@ -278,6 +321,7 @@ class EmbeddingRequest(BaseModel):
         return value
 
 
-def parse_request(body: bytes, aliases: Aliases = NO_ALIASES, max_items: int = 512) -> EmbeddingRequest:
-    """Parse a request. Raises `Invalid` with all wrong fields."""
-    return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", aliases, {}))
+def parse_request(body: bytes, catalog: Catalog, max_items: int = 512) -> EmbeddingRequest:
+    """Parse a request. Raises `ModelNotFound`, or `Invalid` with all wrong fields."""
+    context = _Context(max_items, "inputs", catalog, catalog.embedding(None))
+    return parse_body(EmbeddingRequest, body, context)

@@ -9,22 +9,23 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from triptych.router.api.body import LARGE_BYTES
+from triptych.router.api.catalog import Catalog
 from triptych.router.api.plan import Limits
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from triptych.router.http import Header, Request
 from triptych.router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
 from triptych.workers.shared import contract
-from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
+from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, PoolName, Text, Vector
+from triptych.workers.shared.families import BY_POOL
 
-# Assumed of the served model until a worker has been probed.
-DIMENSIONS, MULTIVECTOR_DIMENSIONS, MAX_TOKENS = 2048, 128, 32_768
 # Of a vector in float32, and with its JSON.
 VECTOR_BYTES, REPLY_BYTES = 4, 16
 # The inputs of a smaller body are not measured; they count as its bytes.
@@ -37,7 +38,7 @@ _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 _PARSER_SLOT = FairSlots(1, 1)
 
 # Comma-separated vector spaces, each alone or as pool=space.
-_ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
+_ONE_SPACE = rf"(?:(?:{'|'.join(map(re.escape, BY_POOL))})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 
@@ -99,7 +100,7 @@ class Work:
         if memory.held > SMALL_BODY_BYTES:
             memory.resize(content_bytes(items))
         inputs = memory.held
-        memory.grow(reply_bytes(items, self._fleet.info, stream=request.takes_stream))
+        memory.grow(reply_bytes(items, self._served_by(items[0].pool), stream=request.takes_stream))
         done: asyncio.Future[None] = loop.create_future()
 
         def finished() -> None:
@@ -144,15 +145,17 @@ class Work:
         return vectors
 
     def _limits(self) -> Limits:
-        info, settings = self._fleet.info, self._settings
+        settings = self._settings
         return Limits(
             settings.max_items,
             settings.max_image_bytes,
             settings.max_pdf_bytes,
-            info.dimensions if info else DIMENSIONS,
-            info.max_tokens if info else MAX_TOKENS,
-            settings.model_aliases,
+            Catalog(self._fleet.served, settings.aliases),
         )
+
+    def _served_by(self, pool: PoolName) -> Served:
+        family = BY_POOL[pool]
+        return self._fleet.served.get(family) or Served(family)
 
     def _timed_out(self) -> TimedOut:
         return TimedOut(f"not done within {self._seconds:g} seconds")
@@ -259,16 +262,16 @@ def content_bytes(items: Sequence[Item]) -> int:
     return 2 * size
 
 
-def reply_bytes(items: Sequence[Item], info: Info | None, *, stream: bool) -> int:
+def reply_bytes(items: Sequence[Item], served: Served, *, stream: bool) -> int:
     """Memory that the results of `items` will need. All have the same options.
 
     With `stream`, multi-vectors become JSON while they are sent.
     """
     first = items[0].wire
     if first.multivector:
-        values = cost_of(items) * ((info and info.multivector_dimensions) or MULTIVECTOR_DIMENSIONS)
+        values = cost_of(items) * served.multivector_dimensions
         return values * (VECTOR_BYTES if stream else REPLY_BYTES)
     if items[0].query is not None:
         return 0
     rows = len(first.content.chunks) if isinstance(first.content, Document) else len(items)
-    return rows * (first.dimensions or (info.dimensions if info else DIMENSIONS)) * REPLY_BYTES
+    return rows * (first.dimensions or served.dimensions) * REPLY_BYTES

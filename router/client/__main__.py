@@ -17,7 +17,7 @@ from pathlib import Path
 from triptych.router.client.bulk.job import Job
 from triptych.router.client.bulk.problems import Refused, RowFailed
 from triptych.router.client.errors import SpaceMismatch, TriptychError
-from triptych.router.client.requests import MAX_ITEMS
+from triptych.router.client.requests import MAX_ITEMS, TASKS
 
 URL = "http://127.0.0.1:8080"
 # Not an option, because every user of the machine could see it in the list of processes.
@@ -46,8 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from triptych.router.api.schema import TASKS
-
     def between(low: int, high: int | None = None) -> Callable[[str], int]:
         def number(text: str) -> int:
             value = int(text)
@@ -76,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("out", metavar="OUT", type=Path, help=".npy, or .parquet with row numbers")
     add("--column", default="text", help="field or column to embed (default text)")
     add("--id", metavar="COLUMN", help="field or column to copy into a .parquet OUT as `id`")
+    add("--model", help="model (default: the first one that is served)")
     add("--task", choices=TASKS, default="retrieval.passage", help="default retrieval.passage")
     add("--dimensions", type=between(1, 2048), metavar="N", help="values per vector (default: all)")
     add("--truncate", action="store_true", help="truncate texts that are too long instead of refusing them")
@@ -106,6 +105,7 @@ def _embed(options: argparse.Namespace) -> int:
         out=options.out,
         column=options.column,
         id=options.id,
+        model=options.model,
         task=options.task,
         dimensions=options.dimensions,
         truncate=options.truncate or None,

@@ -76,10 +76,10 @@ class AsyncClient:
         return [matrix for found in await self._each(one, parts(inputs)) for matrix in found]
 
     async def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None
+        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Like `Client.rerank`: best first."""
-        return replies.ranked(await self._send(rerank_call(query, documents, top_n)), documents)
+        return replies.ranked(await self._send(rerank_call(query, documents, top_n, model)), documents)
 
     async def models(self) -> list[str]:
         """Names of the served models."""

@@ -1,15 +1,12 @@
 """Builds requests from arguments (no I/O, except reading image files)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import orjson
 
 from triptych.router.client.images import Image
 from triptych.router.client.surrogates import without_lone_surrogates
-
-if TYPE_CHECKING:
-    from triptych.router.api.schema import Task
 
 # Most inputs of one request. Longer lists are sent as several requests.
 MAX_ITEMS = 512
@@ -19,14 +16,28 @@ MAX_BYTES = 48 << 20
 Item = str | Image | Mapping[str, Any]
 """One input: a text, an image, or an item of the API, such as `{"text": ..., "task": ...}`."""
 Inputs = Item | Iterable[Item]
+Task = Literal[
+    "text-matching",
+    "retrieval.query",
+    "retrieval.passage",
+    "code.query",
+    "code.passage",
+    "classification",
+    "clustering",
+    "separation",
+]
+"""The tasks of all models; each model has some of them."""
+TASKS: tuple[Task, ...] = get_args(Task)
 Priority = Literal["interactive", "bulk"]
 
 
 class MultiOptions(TypedDict, total=False):
     """Options of `embed_multi`. The server has the defaults."""
 
-    task: "Task | None"
-    """The task; text-matching by default."""
+    model: str | None
+    """The model; by default the first one that is served."""
+    task: Task | None
+    """The task; the default depends on the model (jina-embeddings-v4: text-matching)."""
     truncate: bool | None
     """Truncate a text that is longer than the context, instead of refusing it."""
     priority: Priority | None
@@ -39,7 +50,7 @@ class EmbedOptions(MultiOptions, total=False):
     """Options of `embed`. The server has the defaults."""
 
     dimensions: int | None
-    """Values per vector, 1 to 2048 (the default). A shorter vector is truncated and normalized again."""
+    """Values per vector; by default all. A shorter vector is truncated and normalized again."""
     normalized: bool | None
     """Vectors of length 1 (the default), or the unnormalized mean (False)."""
     late_chunking: bool | None
@@ -124,7 +135,8 @@ def _part(content: Item | list[Item], items: Sequence[Item]) -> Part:
 def embed_call(
     part: Part,
     *,
-    task: "Task | None" = None,
+    model: str | None = None,
+    task: Task | None = None,
     dimensions: int | None = None,
     truncate: bool | None = None,
     normalized: bool | None = None,
@@ -138,6 +150,7 @@ def embed_call(
     fields = {
         "input": [_wire(item) for item in content] if isinstance(content, list) else _wire(content),
         "embedding_type": "base64",
+        "model": model,
         "task": task,
         "dimensions": dimensions,
         "truncate": truncate,
@@ -150,11 +163,14 @@ def embed_call(
     return Call("POST", "/v1/embeddings", _json(fields), sent)
 
 
-def rerank_call(query: Item, documents: Sequence[Item], top_n: int | None = None) -> Call:
+def rerank_call(
+    query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
+) -> Call:
     """`POST /v1/rerank`. The reply leaves out the documents, since the caller has them."""
     if not documents:
         raise ValueError("documents is empty")
     fields = {
+        "model": model,
         "query": _wire(query),
         "documents": [_wire(document) for document in documents],
         "top_n": top_n,

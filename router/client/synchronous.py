@@ -79,10 +79,10 @@ class Client:
         return found
 
     def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None
+        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Rank documents by how well they answer `query`, best first; all, or the best `top_n`."""
-        return replies.ranked(self._send(rerank_call(query, documents, top_n)), documents)
+        return replies.ranked(self._send(rerank_call(query, documents, top_n, model)), documents)
 
     def models(self) -> list[str]:
         """Names of the served models."""

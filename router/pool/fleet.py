@@ -20,11 +20,13 @@ from triptych.router.pool.health import Prober, why_refused
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica, State
+from triptych.router.pool.replica import Replica
+from triptych.router.pool.served import Served, served_by
 from triptych.router.pool.targets import TargetGroup, change
 from triptych.router.pool.transport import AiohttpClient, WorkerClient
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
+from triptych.workers.shared.families import BY_POOL, Family
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
 FIRST_PROBES_SECONDS = 2.0
-RERANK_POOL: contract.PoolName = "rerank"
 
 
 class _Watched(NamedTuple):
@@ -112,14 +113,9 @@ class Fleet:
         return {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}
 
     @property
-    def info(self) -> contract.Info | None:
-        """The info of a ready replica; the model is the same in all pools of its variants."""
-        ready = (
-            replica
-            for replica in self._replicas()
-            if replica.state is State.READY and replica.pool != RERANK_POOL
-        )
-        return next((replica.info for replica in ready), None)
+    def served(self) -> dict[Family, Served]:
+        """The families of the pools; the family of the first pool comes first."""
+        return served_by(self.pools.values())
 
     @property
     def spaces(self) -> dict[contract.PoolName, list[str]]:
@@ -166,6 +162,8 @@ class Fleet:
             pool.set_replicas([replica for replica in (*pool.replicas, *new[name]) if replica not in gone])
             for replica in new[name]:
                 self._watch(pool, replica)
+        # In the order of the document: the first pool's model is the default.
+        self.pools = {name: self.pools[name] for name in named}
         versions = {address: group.labels.version for group in groups for address in group.targets}
         for replica in self._replicas():
             replica.version = versions[replica.address]
@@ -300,7 +298,7 @@ class Fleet:
         others = [
             other
             for other in self._replicas()
-            # Rerankers have no vectors to compare with those of other pools.
-            if other.pool == replica.pool or RERANK_POOL not in (other.pool, replica.pool)
+            # Vectors of different models cannot be compared, and rerankers have none.
+            if BY_POOL[other.pool] is BY_POOL[replica.pool]
         ]
         return why_refused(replica, info, others)

@@ -8,6 +8,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import Pool
 
 HIGHEST_PORT = 65_535
 
@@ -30,7 +31,7 @@ class Labels(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: PoolName
+    task: Pool
     # Two versions in one pool declare an upgrade: it may serve two vector spaces.
     version: str | None = None
     min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None
@@ -93,13 +94,16 @@ def read_document(data: bytes) -> tuple[TargetGroup, ...]:
 
 
 def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dict[str, Any]]:
-    """The document that lists workers (pool, version, address), with a group per pool and version."""
+    """The document that lists workers (pool, version, address), with a group per pool and version.
+
+    The groups are in the order of their first workers.
+    """
     groups: dict[tuple[PoolName, str], list[str]] = {}
     for pool, version, address in workers:
         groups.setdefault((pool, version or ""), []).append(address)
     return [
         {"targets": targets, "labels": {"task": pool} | ({"version": version} if version else {})}
-        for (pool, version), targets in sorted(groups.items())
+        for (pool, version), targets in groups.items()
     ]
 
 

@@ -18,7 +18,7 @@ from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
 from triptych.loadtests.server_processes import Deployment
-from triptych.router.api.plan import MODEL
+from triptych.workers.shared.families import V4
 
 TEXT = "Swifts sleep while they fly."
 TASK = "retrieval.passage"
@@ -27,19 +27,19 @@ TASK = "retrieval.passage"
 def chroma(url: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        function = JinaEmbeddingFunction(api_key="any", model_name=MODEL, task=TASK)
+        function = JinaEmbeddingFunction(api_key="any", model_name=V4.name, task=TASK)
     function._api_url = url
     return function([TEXT])[0]
 
 
 def qdrant_guide(url: str) -> Any:
-    body = {"input": [TEXT], "model": MODEL, "dimensions": 1024, "task_type": TASK}
+    body = {"input": [TEXT], "model": V4.name, "dimensions": 1024, "task_type": TASK}
     return requests.post(url, json=body, timeout=60).json()["data"][0]["embedding"]
 
 
 def openai_sdk(url: str) -> Any:
     with openai.OpenAI(base_url=url.removesuffix("/embeddings"), api_key="any") as client:
-        reply = client.embeddings.create(model=MODEL, input=TEXT, extra_body={"task": TASK})
+        reply = client.embeddings.create(model=V4.name, input=TEXT, extra_body={"task": TASK})
     return reply.data[0].embedding
 
 
@@ -63,13 +63,13 @@ CLIENTS: dict[str, Callable[[str], Any]] = {
     "qdrant guide": qdrant_guide,
     "openai": openai_sdk,
     "curl": curl,
-    "langchain": _body(input=[TEXT], model=f"{MODEL}:{TASK}"),
-    "llama-index": _body(input=[TEXT], model=MODEL, encoding_type="float", task=TASK),
-    "haystack": _body(input=[TEXT], model=MODEL, task=TASK, late_chunking=False),
-    "litellm": _body(input=[{"text": TEXT}], model=f"jinaai/{MODEL}:{TASK}"),
-    "weaviate": _body(input=[TEXT], model=f"{MODEL}:{TASK}", dimensions=256),
-    "elasticsearch": _body(input=[TEXT], model=MODEL, task=TASK, embedding_type="float"),
-    "agno": _body(input=TEXT, model=MODEL, task=TASK, embedding_type="float", user="somebody"),
+    "langchain": _body(input=[TEXT], model=f"{V4.name}:{TASK}"),
+    "llama-index": _body(input=[TEXT], model=V4.name, encoding_type="float", task=TASK),
+    "haystack": _body(input=[TEXT], model=V4.name, task=TASK, late_chunking=False),
+    "litellm": _body(input=[{"text": TEXT}], model=f"jinaai/{V4.name}:{TASK}"),
+    "weaviate": _body(input=[TEXT], model=f"{V4.name}:{TASK}", dimensions=256),
+    "elasticsearch": _body(input=[TEXT], model=V4.name, task=TASK, embedding_type="float"),
+    "agno": _body(input=TEXT, model=V4.name, task=TASK, embedding_type="float", user="somebody"),
     "one part": _body(input=[TEXT], task=TASK, late_chunking=True),
 }
 

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.test_requests import embed
 from tests.vectors import cosine
 from triptych.loadtests.server_processes import Deployment
-from triptych.router.api.plan import MODEL
+from triptych.workers.shared.families import V4
 
 TEXTS = ["The quick brown fox", "sorted(xs, key=len)"]
 
@@ -41,8 +41,8 @@ def as_sent(fields: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_the_sdk_reads_the_vectors(client: openai.OpenAI, api: httpx.Client, fields: dict[str, Any]) -> None:
-    reply = client.embeddings.create(model=MODEL, input=TEXTS, **fields)
-    assert reply.model == MODEL
+    reply = client.embeddings.create(model=V4.name, input=TEXTS, **fields)
+    assert reply.model == V4.name
     assert reply.usage.prompt_tokens == reply.usage.total_tokens > 0
     assert [entry.index for entry in reply.data] == [0, 1]
     for entry, right in zip(reply.data, embed(api, input=TEXTS, **as_sent(fields)), strict=True):
@@ -53,31 +53,31 @@ def test_the_sdk_reads_the_vectors(client: openai.OpenAI, api: httpx.Client, fie
 async def test_the_asynchronous_sdk_reads_the_same(
     deployment: Deployment, client: openai.OpenAI, fields: dict[str, Any]
 ) -> None:
-    synchronous = client.embeddings.create(model=MODEL, input=TEXTS, **fields)
+    synchronous = client.embeddings.create(model=V4.name, input=TEXTS, **fields)
     async with openai.AsyncOpenAI(base_url=f"{deployment.url}/v1", api_key="any", max_retries=0) as other:
-        reply = await other.embeddings.create(model=MODEL, input=TEXTS, **fields)
+        reply = await other.embeddings.create(model=V4.name, input=TEXTS, **fields)
     for one, its in zip(reply.data, synchronous.data, strict=True):
         assert cosine(np.array(one.embedding, np.float32), np.array(its.embedding, np.float32)) > 0.99999
 
 
 def test_what_the_sdk_asks_for_by_default_is_base64(client: openai.OpenAI) -> None:
-    raw = client.embeddings.with_raw_response.create(model=MODEL, input="a text", dimensions=64)
+    raw = client.embeddings.with_raw_response.create(model=V4.name, input="a text", dimensions=64)
     assert json.loads(raw.http_response.request.content)["encoding_format"] == "base64"
     assert isinstance(raw.http_response.json()["data"][0]["embedding"], str)
     assert len(raw.parse().data[0].embedding) == 64
 
 
 def test_a_task_may_stand_in_the_models_name(client: openai.OpenAI) -> None:
-    named = client.embeddings.create(model=f"{MODEL}:code.passage", input=TEXTS[1]).data[0].embedding
-    given = client.embeddings.create(model=MODEL, input=TEXTS[1], extra_body={"task": "code.passage"})
+    named = client.embeddings.create(model=f"{V4.name}:code.passage", input=TEXTS[1]).data[0].embedding
+    given = client.embeddings.create(model=V4.name, input=TEXTS[1], extra_body={"task": "code.passage"})
     assert np.dot(named, given.data[0].embedding) > 0.99999
-    default = client.embeddings.create(model=MODEL, input=TEXTS[1]).data[0].embedding
+    default = client.embeddings.create(model=V4.name, input=TEXTS[1]).data[0].embedding
     assert np.dot(named, default) < 0.9999
 
 
 def test_the_models_are_listed_and_found(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
-    assert client.models.retrieve(MODEL).object == "model"
+    assert [model.id for model in client.models.list()] == [V4.name]
+    assert client.models.retrieve(V4.name).object == "model"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_models_are_listed_and_found(client: openai.OpenAI) -> None:
     [
         ({"dimensions": 5000}, openai.UnprocessableEntityError, "VALIDATION_ERROR", "body -> dimensions"),
         ({"input": [1, 2, 3]}, openai.UnprocessableEntityError, "VALIDATION_ERROR", "token ids"),
-        ({"model": "text-embedding-3-small"}, openai.BadRequestError, "INPUT_MODEL_NOT_FOUND", MODEL),
+        ({"model": "text-embedding-3-small"}, openai.BadRequestError, "INPUT_MODEL_NOT_FOUND", V4.name),
     ],
     ids=["dimensions", "token ids", "model"],
 )
@@ -93,7 +93,7 @@ def test_errors_are_the_sdks_own(
     client: openai.OpenAI, fields: dict[str, Any], kind: type[openai.APIStatusError], code: str, names: str
 ) -> None:
     with pytest.raises(kind) as wrong:
-        client.embeddings.create(**{"model": MODEL, "input": "a text", **fields})
+        client.embeddings.create(**{"model": V4.name, "input": "a text", **fields})
     assert wrong.value.code == code
     assert wrong.value.request_id == wrong.value.response.json()["request_id"]
     assert names in wrong.value.message

@@ -20,7 +20,8 @@ from tests.fault.fuzzing import (
     check_reply,
     running_target,
 )
-from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
+from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
+from triptych.workers.shared.families import V4
 
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -74,7 +75,7 @@ media = st.one_of(
     st.sampled_from(["data:image/png,", "data:,", "http://127.0.0.1:1/x", "https://", "file:///etc/passwd"]),
     st.text(max_size=12),
 )
-tasks = st.sampled_from([*TASKS, "retrieval", "", None, 5])
+tasks = st.sampled_from([*V4.tasks, "retrieval", "", None, 5])
 items = st.one_of(
     st.text(max_size=30),
     st.fixed_dictionaries({"text": st.text(max_size=30)}, optional={"task": tasks}),
@@ -180,7 +181,7 @@ def test_any_rerank_body_gets_a_valid_reply(client: httpx.Client, body: object, 
 
 
 text_items = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
-own_tasks = st.sampled_from(TASKS)
+own_tasks = st.sampled_from(V4.tasks)
 any_items = st.one_of(
     text_items,
     st.fixed_dictionaries({"text": st.text(max_size=30), "task": own_tasks}),
@@ -188,7 +189,7 @@ any_items = st.one_of(
     st.just("data:image/gif;base64," + base64.b64encode(GIF).decode()),
 )
 common: dict[str, st.SearchStrategy[Any]] = {
-    "model": st.sampled_from([*(f"jinaai/jina-embeddings-v4:{task}" for task in TASKS), None]),
+    "model": st.sampled_from([*(f"jinaai/jina-embeddings-v4:{task}" for task in V4.tasks), None]),
     "task": own_tasks | st.none(),
     "encoding_format": st.sampled_from(get_args(EmbeddingType)),
     "truncation": st.booleans(),

@@ -16,8 +16,8 @@ from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.request import TASKS, Encoding, Request, Task
 from triptych.loadtests.results import WRONG
 from triptych.router.api import work
-from triptych.router.api.plan import ROUTES
 from triptych.workers.shared.contract import POOLS, Document, Image, Item, Text
+from triptych.workers.shared.families import V4
 
 DIMENSIONS = 256
 PICTURES = [image("seed", 1, 56, 56, "png"), image("seed", 2, 56, 56, "jpeg")]
@@ -86,7 +86,7 @@ def right(pool: str, item: Item) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("task", TASKS)
 async def test_texts_of_every_task(task: Task, encoding: Encoding) -> None:
     workers = pools()
-    pool, role = ROUTES[task]
+    pool, role = V4.routes[task]
     async with fake_workers(*workers), running_router(*workers) as router:
         for dimensions in (None, 64):
             request = asked(task=task, encoding=encoding, dimensions=dimensions)

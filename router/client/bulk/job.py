@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from triptych.router.client.bulk.problems import Refused
-
-if TYPE_CHECKING:
-    from triptych.router.api.schema import Task
+from triptych.router.client.requests import Task
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,8 @@ class Job:
     out: Path
     column: str = "text"
     id: str | None = None
-    task: "Task | None" = None
+    model: str | None = None
+    task: Task | None = None
     dimensions: int | None = None
     truncate: bool | None = None
     batch: int = 256
@@ -51,7 +50,7 @@ class Job:
 
     def about(self, digest: str, rows: int) -> dict[str, Any]:
         """Everything that must not change when a run continues."""
-        names = ("column", "id", "task", "dimensions", "truncate", "batch", "dtype")
+        names = ("column", "id", "model", "task", "dimensions", "truncate", "batch", "dtype")
         return {"input": digest, "rows": rows} | {name: getattr(self, name) for name in names}
 
     def count(self, batches: set[int], rows: int) -> int:

@@ -89,6 +89,7 @@ async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, pr
             async def embed(items: list[str | dict[str, Any]]) -> Floats:
                 return await client.embed(
                     items,
+                    model=job.model,
                     task=job.task,
                     dimensions=job.dimensions,
                     truncate=job.truncate,
@@ -127,7 +128,7 @@ async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
         return
     if not spaces or not all(spaces.values()):
         # A pool has no worker now, perhaps the pool of this run. Embedding a text waits for one.
-        await client.embed("a text", task=job.task, priority="bulk")
+        await client.embed("a text", model=job.model, task=job.task, priority="bulk")
         spaces = await _spaces(client)
     journal.begin(",".join(f"{pool}={served[0]}" for pool, served in spaces.items() if served) or None)
 

@@ -16,7 +16,9 @@ import pytest
 from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
 from triptych.router.client import AsyncClient, Client, Image, requests
 from triptych.router.client.errors import ReplyInvalid, TooLarge
+from triptych.router.client.requests import TASKS
 from triptych.router.settings import RouterSettings
+from triptych.workers.shared.families import FAMILIES
 
 Call = Callable[..., Any]
 
@@ -326,3 +328,7 @@ def test_mixed_vector_spaces_are_refused(multi: bool) -> None:
         (client.embed_multi if multi else client.embed)(texts)
     with Deployment().client() as client:
         assert len(client.embed(texts)) == len(texts)
+
+
+def test_tasks_are_those_of_all_models() -> None:
+    assert set(TASKS) == {task for family in FAMILIES for task in family.tasks}

@@ -7,7 +7,10 @@ import pytest
 
 from tests.unit.router.apps import Workers, client_of_app
 
-ALIASES = {"jina-embeddings-v3": {"classification": "text-matching", "separation": "code.query"}, "old": {}}
+ALIASES = {
+    "jina-embeddings-v3": {"tasks": {"classification": "text-matching", "separation": "code.query"}},
+    "old": {},
+}
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.unit.router.catalogs import parse_request
 from triptych.router.api.rerank import parse_rerank
-from triptych.router.api.schema import TextItem, parse_request
+from triptych.router.api.schema import TextItem
 from triptych.router.errors import Invalid
 
 LONE = [

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.unit.router.catalogs import parse_request
 from triptych.router.api.bounds import LEAST_VALUES, VALUES_PER_ITEM, check_values
 from triptych.router.api.rerank import parse_rerank
-from triptych.router.api.schema import parse_request
 from triptych.router.errors import Invalid
 
 MAX_ITEMS = 64

@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 from tests.unit.router.apps import Workers, client_of_app
 from triptych.router.api.app import App
 from triptych.router.api.pages import PAGE_PATHS
-from triptych.router.api.plan import MODEL
-from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType
+from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
 from triptych.router.errors import all_errors
 from triptych.router.settings import RouterSettings
+from triptych.workers.shared.families import V4
 
 KEYS = [hashlib.sha256(b"a").hexdigest()]
 BEARER = {"authorization": "Bearer a"}
@@ -73,7 +73,7 @@ async def test_request_fields_are_documented(document: dict[str, Any]) -> None:
     assert set(schema["properties"]) == set(EmbeddingRequest.model_fields)
     assert schema["required"] == ["input"]
     text = json.dumps(schema)
-    assert all(f'"{value}"' in text for value in (*TASKS, *get_args(EmbeddingType)))
+    assert all(f'"{value}"' in text for value in (*V4.tasks, *get_args(EmbeddingType)))
     for field in ("task", "embedding_type", "dimensions", "truncate"):
         choices = EmbeddingRequest.model_fields[field].validation_alias.choices  # type: ignore[union-attr]
         described = schema["properties"][field]["description"]
@@ -127,7 +127,7 @@ async def test_work_replies_fit(client: httpx.AsyncClient, document: dict[str, A
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/models/x", f"/v1/models/{MODEL}", "/ready", "/live", "/targets"]
+    "path", ["/v1/models", "/v1/models/x", f"/v1/models/{V4.name}", "/ready", "/live", "/targets"]
 )
 async def test_other_replies_fit(client: httpx.AsyncClient, document: dict[str, Any], path: str) -> None:
     entry = "/v1/models/{id}" if path.startswith("/v1/models/") else path

@@ -17,11 +17,11 @@ from pydantic_core import from_json
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
 from tests.unit.router.apps import Workers, client_of_app
+from tests.unit.router.catalogs import parse_request
 from triptych.router.api import body as body_module
 from triptych.router.api import large_json
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.large_json import read, read_large
-from triptych.router.api.schema import parse_request
 from triptych.router.api.work import Work
 from triptych.router.errors import Invalid
 from triptych.router.http import Message, Request
@@ -204,7 +204,7 @@ async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str, parse
 
 async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set()
-    monkeypatch.setattr(Fleet, "info", property(lambda _: threads.add(threading.get_ident())))
+    monkeypatch.setattr(Fleet, "served", property(lambda _: threads.add(threading.get_ident()) or {}))
     async with client_of_app(Workers()) as client:
         for path in ("embeddings", "rerank"):
             await client.post(f"/v1/{path}", content=padded('"a"'))

@@ -1,21 +1,25 @@
 """Planning: the pool, role, priority, cost and content of each item of a request."""
 
 import base64
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
-from triptych.router.api.plan import MODELS, PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, models, plan
+from tests.unit.router.catalogs import V4_ONLY, catalog, parse_request
+from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, plan
 from triptych.router.api.rerank import parse_rerank, plan_rerank
-from triptych.router.api.schema import TASKS, parse_request
 from triptych.router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
 from triptych.router.items import Item, Priority
 from triptych.router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
+from triptych.router.pool.served import Served
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import Image, Text
+from triptych.workers.shared.families import V4
 
-LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768)
+LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, catalog=V4_ONLY)
+MODELS = [*V4.names, *(f"{name}:{task}" for name in V4.names for task in V4.tasks)]
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to_bytes(4, "big")
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
@@ -31,7 +35,7 @@ ROUTES = {
 
 
 def planned(limits: Limits = LIMITS, priority: Priority | None = None, **fields: Any) -> list[Item]:
-    return plan(parse_request(json.dumps(fields).encode()), limits, priority)
+    return plan(parse_request(json.dumps(fields).encode(), limits.catalog), limits, priority)
 
 
 def route(item: Item) -> tuple[str, str]:
@@ -40,7 +44,7 @@ def route(item: Item) -> tuple[str, str]:
 
 
 def test_every_task_has_a_route() -> None:
-    assert set(TASKS) == set(ROUTES)
+    assert set(V4.tasks) == set(ROUTES)
 
 
 @pytest.mark.parametrize("task", ROUTES)
@@ -55,7 +59,7 @@ def test_item_task_overrides_the_request() -> None:
     assert [route(item) for item in items] == [("retrieval", "passage"), ("code", "query")]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", V4.names)
 @pytest.mark.parametrize("task", ROUTES)
 def test_model_name_may_carry_the_task(name: str, task: str) -> None:
     [item] = planned(input="a", model=f"{name}:{task}")
@@ -67,7 +71,7 @@ def test_task_field_overrides_the_model_name() -> None:
     assert route(item) == ("retrieval", "passage")
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", MODELS)
 def test_every_listed_model_is_accepted(name: str) -> None:
     planned(input="a", model=name)
 
@@ -89,7 +93,7 @@ def test_every_listed_model_is_accepted(name: str) -> None:
 def test_unknown_model_is_refused(name: str, extra: dict[str, str]) -> None:
     with pytest.raises(ModelNotFound) as caught:
         planned(input="a", model=name, **extra)
-    for known in MODELS:
+    for known in V4.names:
         assert known in caught.value.detail
 
 
@@ -120,7 +124,7 @@ def test_items_have_index_and_field() -> None:
 
 
 def test_too_many_dimensions_are_refused() -> None:
-    served = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, dimensions=64, max_tokens=32_768)
+    served = dataclasses.replace(LIMITS, catalog=catalog(dataclasses.replace(V4, dimensions=64)))
     assert planned(served, input="a", dimensions=64)[0].wire.dimensions == 64
     with pytest.raises(Invalid, match="64") as caught:
         planned(served, input="a", dimensions=65)
@@ -160,7 +164,7 @@ def test_leading_space_before_image_is_skipped(form: str, before: str, value: st
     [item] = planned(input={form: f"{before}{value}"})
     assert item.wire.content == Image(PNG)
     ranked = {"query": {"image": f"{before}{value}"}, "documents": ["a"]}
-    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, "retrieval", None)
+    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, Served(V4), None)
     assert query.wire.content == Image(PNG)
 
 
@@ -218,9 +222,7 @@ def test_invalid_image_names_its_field(form: str, value: str) -> None:
 @pytest.mark.parametrize("as_uri", [True, False])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_image_size_is_bounded(padding: int, as_uri: bool) -> None:
-    limits = Limits(
-        max_items=64, max_image_bytes=90 + padding, max_pdf_bytes=200, dimensions=2048, max_tokens=32_768
-    )
+    limits = dataclasses.replace(LIMITS, max_image_bytes=90 + padding)
 
     def sent(size: int) -> dict[str, str]:
         data = base64.b64encode(PNG + bytes(size - len(PNG))).decode()
@@ -290,7 +292,7 @@ def test_text_cost_grows_up_to_the_context() -> None:
     costs = [planned(input="a" * size)[0].cost for size in (0, 40, 400, 10_000_000)]
     assert costs == sorted(costs)
     assert costs[0] >= 1
-    assert costs[-1] == LIMITS.max_tokens
+    assert costs[-1] == V4.positions
     assert planned(input="\N{CJK UNIFIED IDEOGRAPH-6D77}" * 400)[0].cost > costs[2]
 
 
@@ -302,12 +304,12 @@ MANY = ["a"] * (SMALL_ITEMS + 1)
 LONG = "a" * 4 * (SMALL_TOKENS + 1)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", V4.tasks)
 def test_small_request_is_interactive(task: str) -> None:
     assert priorities(input=["a"] * SMALL_ITEMS, task=task) == [False] * SMALL_ITEMS
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", V4.tasks)
 @pytest.mark.parametrize("large", [MANY, [LONG]], ids=["many", "long"])
 def test_large_request_is_bulk_except_queries(task: str, large: list[str]) -> None:
     is_query = task in ("retrieval.query", "code.query")

@@ -31,7 +31,7 @@ def rows(matrix: list[list[float]], tokens: int = 5) -> Vector:
 
 
 def reply(vectors: list[Vector], form: EmbeddingType = "float", multivector: bool = False) -> dict[str, Any]:
-    return json.loads(b"".join(embeddings_body(vectors, form, multivector)))
+    return json.loads(b"".join(embeddings_body(vectors, form, multivector, "some-model")))
 
 
 def embedding(values: list[float], form: EmbeddingType) -> Any:
@@ -47,7 +47,7 @@ def bits(values: list[float]) -> list[int]:
 
 def test_reply_shape() -> None:
     body = reply([dense(VALUES, tokens=4), dense(VALUES, tokens=11)])
-    assert body["model"] == "jina-embeddings-v4"
+    assert body["model"] == "some-model"
     assert body["object"] == "list"
     assert body["usage"] == {"total_tokens": 15, "prompt_tokens": 15}
     assert set(body) == {"model", "object", "usage", "data"}
@@ -110,20 +110,20 @@ def test_large_reply_comes_in_pieces(multivector: bool) -> None:
     values = np.arange(2048, dtype=np.float32)
     shape = (16, 128) if multivector else (2048,)
     vectors = [Vector(number, 1, shape, (values + number).tobytes()) for number in range(100)]
-    pieces = list(embeddings_body(vectors.copy(), "float", multivector))
+    pieces = list(embeddings_body(vectors.copy(), "float", multivector, "some-model"))
     assert len(pieces) > 2
     assert max(map(len, pieces)) < 2 * PIECE_BYTES
     data = json.loads(b"".join(pieces))["data"]
     assert [entry["index"] for entry in data] == list(range(100))
     if not multivector:
         assert [entry["embedding"][1] for entry in data] == [1.0 + number for number in range(100)]
-    assert len(list(embeddings_body(vectors[:1], "float", multivector))) == 1
+    assert len(list(embeddings_body(vectors[:1], "float", multivector, "some-model"))) == 1
 
 
 def test_large_document_comes_in_pieces() -> None:
     """One item may have hundreds of vectors."""
     for multivector in (False, True):
         document = rows([[0.5] * 128] * 4000)
-        pieces = list(embeddings_body([document], "float", multivector))
+        pieces = list(embeddings_body([document], "float", multivector, "some-model"))
         assert max(map(len, pieces)) < 2 * PIECE_BYTES
         assert len(pieces) > 4

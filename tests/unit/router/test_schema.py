@@ -6,8 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
-from triptych.router.api.schema import TASKS, EmbeddingRequest, EmbeddingType, parse_request
+from tests.unit.router.catalogs import parse_request
+from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
 from triptych.router.errors import Invalid
+from triptych.workers.shared.families import V4
 
 IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 URI = f"data:image/png;base64,{IMAGE}"
@@ -202,7 +204,7 @@ def test_null_means_default() -> None:
     assert absent == null
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", V4.tasks)
 def test_every_task_is_accepted(task: str) -> None:
     request = parse(input=[{"text": "a", "task": task}], task=task)
     assert request.task == task

@@ -150,3 +150,19 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize(("given", "seconds"), [({}, 75), ({"keep_alive_seconds": 30}, 30)])
 def test_keep_alive_is_the_settings(given: dict[str, Any], seconds: int) -> None:
     assert Server(RouterSettings(**given)).config.timeout_keep_alive == seconds
+
+
+def test_aliases_name_what_they_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_MODEL_ALIASES", '{"old": {"separation": "code.query"}}')
+    said = refusal()
+    assert said.startswith("ROUTER_MODEL_ALIASES: ")
+    assert "tasks maps names of tasks" in said
+    assert "separation" in said
+
+
+def test_own_alias_goes_before_an_old_name() -> None:
+    given: dict[str, Any] = {"model_aliases": {"jina-embeddings-v3": {"dimensions": 64}}}
+    assert RouterSettings(**given).aliases.keys() == {"jina-embeddings-v3"}
+    both = RouterSettings(old_model_names=True, **given).aliases
+    assert both["jina-embeddings-v3"].dimensions == 64
+    assert both["jina-embeddings-v2-base-en"].dimensions == 768

@@ -1,0 +1,45 @@
+"""The families that the workers serve, with the sizes that the workers report (pure)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from triptych.router.pool.pool import Pool
+from triptych.router.pool.replica import State
+from triptych.workers.shared.contract import Info
+from triptych.workers.shared.families import BY_POOL, Family
+
+
+class Served(NamedTuple):
+    """A family, and the info of a ready worker of it; the published sizes count until there is one.
+
+    The model is the same in all pools of a family.
+    """
+
+    family: Family
+    info: Info | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """The length of an uncut vector."""
+        return self.info.dimensions if self.info else self.family.dimensions
+
+    @property
+    def multivector_dimensions(self) -> int:
+        """The length of a token's vector; 0 without multi-vectors."""
+        return (self.info and self.info.multivector_dimensions) or self.family.multivector or 0
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest input."""
+        return self.info.max_tokens if self.info else self.family.positions
+
+
+def served_by(pools: Iterable[Pool]) -> dict[Family, Served]:
+    """The families of `pools`, in the order of their first pools."""
+    found: dict[Family, Served] = {}
+    for pool in pools:
+        family = BY_POOL[pool.name]
+        if family not in found or found[family].info is None:
+            ready = (replica.info for replica in pool.replicas if replica.state is State.READY)
+            found[family] = Served(family, next(ready, None))
+    return found
