@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from triptych.workers.shared.contract import POOLS, PoolName
+from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.families import ServablePool
 from triptych.workers.shared.strict_settings import StrictSettings
 
 
@@ -34,12 +35,15 @@ def _pairs(value: Any, default: str = "") -> Any:
     return pairs
 
 
+_counts = partial(_pairs, default="1")
+
+
 class DeploySettings(StrictSettings):
     """What runs on this machine: pools, workers, GPUs and where the checkpoints come from."""
 
     model_config = SettingsConfigDict(env_prefix="DEPLOY_")
 
-    pools: Annotated[dict[PoolName, int], NoDecode, BeforeValidator(partial(_pairs, default="1"))] = Field(
+    pools: Annotated[dict[ServablePool, int], NoDecode, BeforeValidator(_counts)] = Field(
         dict.fromkeys(POOLS, 1),
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
         "for retrieval and one for code. The pool rerank, of a cross-encoder, has to be named here and in "
@@ -56,7 +60,7 @@ class DeploySettings(StrictSettings):
         "variant per pool; or `demo`, tiny random checkpoints. Default: jinaai/jina-embeddings-v4 on an "
         "NVIDIA GPU, otherwise `demo`.",
     )
-    variants: Annotated[dict[PoolName, str], NoDecode, BeforeValidator(_pairs)] = Field(
+    variants: Annotated[dict[ServablePool, str], NoDecode, BeforeValidator(_pairs)] = Field(
         {},
         description="Pools whose variant is ready, a folder or a Hugging Face id, so that nothing is merged "
         "for them: `retrieval=jinaai/jina-embeddings-v4-vllm-retrieval,code=/models/code`.",

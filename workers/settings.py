@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import ServablePool
 from triptych.workers.shared.logs import LogFormat
 from triptych.workers.shared.strict_settings import StrictSettings, Token
 
@@ -69,7 +69,7 @@ class WorkerSettings(StrictSettings):
         description="Folder or Hugging Face id of a merged variant; for the task rerank, of a cross-encoder."
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
-    task: PoolName | None = Field(
+    task: ServablePool | None = Field(
         None,
         description="The pool: retrieval, text-matching, code or rerank. Required if the folder does not say "
         "(official -vllm- checkpoints); must agree with the folder if it does.",

@@ -7,11 +7,12 @@ then it names no worker at all, because a list of some workers would be taken fo
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar
 
 from triptych.deploy.ray.pressure import AVERAGED_SECONDS, Flow, Pressure
 from triptych.router.pool.targets import document_of
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL
 
 # A lease ends after this long without renewal.
 LEASE_SECONDS = 10.0
@@ -110,7 +111,7 @@ class Book:
 
     def overview(self, now: float) -> Overview:
         """All workers and routers, and the load of each pool if known."""
-        pressures = {pool: self.pressure(pool, now) for pool in get_args(PoolName)}
+        pressures = {pool: self.pressure(pool, now) for pool in BY_POOL}
         known = {pool: pressure for pool, pressure in pressures.items() if pressure is not None}
         return Overview(self.members(now), self.routers(now), known)
 

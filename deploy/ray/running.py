@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -19,6 +19,7 @@ from triptych.deploy.ray.ray_private import delete_application, start_ray
 from triptych.deploy.ray.serve_app import applications
 from triptych.deploy.ray.status import Status, read_status
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL
 
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer; an actor that is starting takes a while.
@@ -66,7 +67,7 @@ def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> Non
 
 def stop_removed(config: ClusterConfig, seconds: float) -> None:
     """Stop the pools that the configuration no longer names. Raises `Failed` when one is left in the end."""
-    removed = [f"{config.name}-{name}" for name in get_args(PoolName) if name not in config.pools]
+    removed = [f"{config.name}-{name}" for name in BY_POOL if name not in config.pools]
     _check_stopped(_stop(removed, seconds))
 
 
@@ -115,7 +116,7 @@ def stop(config: ClusterConfig, seconds: float) -> None:
     Raises `Failed` when applications are left after `seconds`; Serve goes on stopping all of them.
     """
     routers = f"{config.name}-routers"
-    pools = [f"{config.name}-{name}" for name in get_args(PoolName)]
+    pools = [f"{config.name}-{name}" for name in BY_POOL]
     others = set(serve.status().applications) - {routers, *pools}
     # The routers first: they need the workers to finish the requests that they have accepted.
     _check_stopped(_stop([routers], seconds) + _stop(pools, seconds))

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.plan import Limits
@@ -22,6 +22,7 @@ from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, Info, PoolName, Text, Vector
+from triptych.workers.shared.families import BY_POOL
 
 # Assumed of the served model until a worker has been probed.
 DIMENSIONS, MULTIVECTOR_DIMENSIONS, MAX_TOKENS = 2048, 128, 32_768
@@ -37,7 +38,7 @@ _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 _PARSER_SLOT = FairSlots(1, 1)
 
 # Comma-separated vector spaces, each alone or as pool=space.
-_ONE_SPACE = rf"(?:(?:{'|'.join(get_args(PoolName))})=)?[0-9A-Za-z_]+"
+_ONE_SPACE = rf"(?:(?:{'|'.join(map(re.escape, BY_POOL))})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 

@@ -8,6 +8,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import Pool
 
 HIGHEST_PORT = 65_535
 
@@ -30,7 +31,7 @@ class Labels(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: PoolName
+    task: Pool
     # Two versions in one pool declare an upgrade: it may serve two vector spaces.
     version: str | None = None
     min_replicas: Annotated[str, Field(pattern=r"^\d+$")] | None = None

@@ -45,11 +45,15 @@ DRAINING = "draining"
 DEAD = "dead"
 WRONG = "wrong"
 
-PoolName = Literal["retrieval", "text-matching", "code", "rerank"]
-POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
-"""The pools of merged variants. The pool `rerank` serves a cross-encoder."""
+PoolName = str
+"""The name of a pool, such as `retrieval` or `v3.base`; `triptych.workers.shared.families` checks it."""
 
-Role = Literal["query", "passage"]
+POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
+"""The pools of jina-embeddings-v4."""
+
+Role = Literal["query", "passage", "plain"]
+"""What a text is; chooses its prefix. A `plain` text has no prefix in any family."""
+
 FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
 

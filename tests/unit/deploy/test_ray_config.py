@@ -22,7 +22,7 @@ def pools(**its: Any) -> dict[str, Any]:
     [
         ({}, "pools: Field required"),
         ({"pools": {}}, "pools: "),
-        ({"pools": {"text": {"model": "m"}}}, "'retrieval', 'text-matching', 'code' or 'rerank'"),
+        ({"pools": {"text": {"model": "m"}}}, "no pool 'text'; the pools are 'text-matching', 'retr"),
         (pools(replica=1), "pools.code.replica: Extra inputs"),
         (pools(replicas=0), "replicas.number: Input should be greater than or equal to 1"),
         (pools(replicas={"min": 3, "max": 2, "tokens_per_second": 1}), r"min \(3\) is over max \(2\)"),

@@ -29,7 +29,8 @@ def test_lists_and_pairs_are_read(monkeypatch: pytest.MonkeyPatch, name: str, te
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("DEPLOY_POOLS", "retrieval,reranking", "'retrieval', 'text-matching', 'code' or 'rerank'"),
+        ("DEPLOY_POOLS", "retrieval,reranking", "no pool 'reranking'; the pools are 'text-matching', "),
+        ("DEPLOY_POOLS", "retrieval,rerank-m0", "workers cannot serve jina-reranker-m0; the pools are"),
         ("DEPLOY_POOLS", "retrieval,rerank", "name the cross-encoder"),
         ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
         ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
