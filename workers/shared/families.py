@@ -145,6 +145,8 @@ V5_SMALL = Family(
     prefixes=_V5_PREFIXES,
     pooling="last",
     special_tokens=True,
+    layout="v5",
+    architecture="TriptychQwen3",
 )
 
 V5_NANO = Family(
@@ -160,6 +162,8 @@ V5_NANO = Family(
     pooling="last",
     special_tokens=True,
     causal=False,
+    layout="v5",
+    architecture="TriptychEuroBert",
 )
 
 V3 = Family(
@@ -186,6 +190,8 @@ V3 = Family(
     special_tokens=True,
     causal=False,
     late_chunking=True,
+    layout="v3",
+    architecture="TriptychXlmRoberta",
 )
 
 RERANKER_V2 = Family(
