@@ -78,8 +78,8 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
     task = variant.task or settings.task
     if task is None:
         raise CheckpointError(
-            f"{variant.path} does not say which task it was merged for; "
-            "set WORKER_TASK to retrieval, text-matching or code"
+            f"{variant.path} does not say which pool it was merged for; "
+            f"set WORKER_TASK to one of {', '.join(variant.family.pools)}"
         )
     if settings.task not in (None, task):
         raise CheckpointError(

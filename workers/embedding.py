@@ -30,8 +30,10 @@ from triptych.workers.shared.contract import (
     Text,
     Vector,
 )
+from triptych.workers.shared.families import BY_POOL
 from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
 
+_NO_MULTIVECTORS = "{} has no multi-vectors"
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _SHORT = Text("probe", "query")
 _WORDS = "the lighthouse keeper wrote down each ship that passed and the colour of the evening sea "
@@ -53,9 +55,15 @@ class Encoded:
 def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
     """Start the engine of a variant."""
     dtype, max_tokens = dtype_of(variant, settings), context_of(variant, settings)
-    space = vector_space(variant.path, variant.digest, dtype=dtype, quantization=settings.quantization)
+    space = vector_space(
+        variant.path,
+        variant.digest,
+        dtype=dtype,
+        quantization=settings.quantization,
+        pooling=variant.family.pooling,
+    )
     engine = Engine(engine_args(variant, settings))
-    prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens)
+    prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
     info = Info(
         task=task,
         model=variant.source,
@@ -78,6 +86,7 @@ class Embedder:
         self.engine = engine
         self.info = info
         self.tolerance = tolerance
+        self._family = BY_POOL[info.task]
         self._prompter = prompter
         self._decoder = ImageDecoder()
         self._plain = engine.params("embed")
@@ -89,8 +98,9 @@ class Embedder:
         contents: dict[str, Text | Image] = {
             "short text": _SHORT,
             "long text": Text(long, "passage"),
-            "image": Image(striped_png()),
         }
+        if self._family.images:
+            contents["image"] = Image(striped_png())
         return {name: EncodeRequest([Item(content, truncate=True)]) for name, content in contents.items()}
 
     async def warm_up(self) -> None:
@@ -125,7 +135,9 @@ class Embedder:
         if isinstance(prompt, ItemError):
             return prompt
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
-            return ItemError("unsupported", _NO_PROJECTOR)
+            family = self._family
+            why = _NO_PROJECTOR if family.multivector else _NO_MULTIVECTORS.format(family.name)
+            return ItemError("unsupported", why)
         if item.against is None:
             return lambda: self._vector(index, item, prompt, priority)
         query = queries[item.against]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from triptych.workers.checkpoints.layout import ARCHITECTURE, MAX_PIXELS, MIN_PIXELS
+from triptych.workers.checkpoints.layout import MAX_PIXELS, MIN_PIXELS
 from triptych.workers.checkpoints.variant import Variant
 from triptych.workers.settings import WorkerSettings
 
@@ -15,27 +15,39 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
     """The arguments for a variant."""
     from vllm.config import PoolerConfig
 
+    family = variant.family
+    # Before 0.32, vLLM reserves a token for an answer when it continues a chunked prompt. A prompt of exactly
+    # `max_model_len` tokens would never finish.
+    max_model_len = context_of(variant, settings) + 1
     args: dict[str, Any] = {
         "model": str(variant.path),
-        "served_model_name": "jina-embeddings-v4",
+        "served_model_name": family.name,
         "convert": "none",
         # LAST only tells vLLM that chunked prefill is safe. The plugin does the pooling.
         "pooler_config": PoolerConfig(task="embed", seq_pooling_type="LAST"),
         "hf_overrides": {
-            "architectures": [ARCHITECTURE],
+            "architectures": [family.architecture],
             "multi_vector_dimensions": variant.multivector_dimensions or 0,
+            "span_pooling": family.pooling,
         },
         "dtype": dtype_of(variant, settings),
-        # Before 0.32, vLLM reserves a token for an answer when it continues a chunked prompt. A prompt of
-        # exactly `max_model_len` tokens would never finish.
-        "max_model_len": context_of(variant, settings) + 1,
-        "enable_chunked_prefill": True,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
-        # Official -vllm- folders have other bounds than the model's own code.
-        "mm_processor_kwargs": {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS},
-        # Images seldom repeat, and the cache would hash all pixels of each.
-        "mm_processor_cache_gb": 0,
+        "max_model_len": max_model_len,
+        "enable_chunked_prefill": family.causal,
     }
+    if not family.causal:
+        # Attention looks both ways, so a step has to hold the longest input.
+        args["max_num_batched_tokens"] = max(settings.batch_tokens, max_model_len)
+    if family.images:
+        args |= {
+            "limit_mm_per_prompt": {"image": 1, "video": 0},
+            # Official -vllm- folders have other bounds than the model's own code.
+            "mm_processor_kwargs": {"min_pixels": MIN_PIXELS, "max_pixels": MAX_PIXELS},
+            # Images seldom repeat, and the cache would hash all pixels of each.
+            "mm_processor_cache_gb": 0,
+        }
+    else:
+        # It gets token ids.
+        args["skip_tokenizer_init"] = True
     return common_args(settings) | args | settings.engine_args
 
 

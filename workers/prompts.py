@@ -1,27 +1,28 @@
 """Prompts: token ids of an item, prefix included, and the tokens to pool.
 
-The prompts are the model's own (`modeling_jina_embeddings_v4.py`): `Query: ` or `Passage: ` before a text,
-without BOS and EOS; one fixed prompt around an image, pooled from vision_start to vision_end inclusive.
+The prompts are the model's own: a prefix for the role before a text, and around both the tokenizer's special
+tokens if the model was trained with them. An image has one fixed prompt (`modeling_jina_embeddings_v4.py`),
+pooled from vision_start to vision_end inclusive.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
 from triptych.workers.chunks import join, spans_of
 from triptych.workers.item_error import ItemError
-from triptych.workers.plugin.pooling_spec import PoolingSpec
-from triptych.workers.shared.contract import Document, Image, Item, Text
+from triptych.workers.plugin.pooling_spec import PoolingSpec, Span
+from triptych.workers.shared.contract import Document, Image, Item, Role, Text
+from triptych.workers.shared.families import V4, Family
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = {"query": "Query: ", "passage": "Passage: "}
 IMAGE_PROMPT = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|>\n"
 
 # Below this many characters, tokenizing takes less time than a thread switch.
@@ -55,10 +56,10 @@ class _Reading(NamedTuple):
     chunk_starts: list[int]
 
     @classmethod
-    def of(cls, content: Text | Document) -> "_Reading":
+    def of(cls, content: Text | Document, prefixes: Mapping[Role, str]) -> "_Reading":
         if isinstance(content, Text):
-            return cls(PREFIXES[content.role], content.text, [])
-        return cls("", *join(PREFIXES[content.role], content.chunks))
+            return cls(prefixes[content.role], content.text, [])
+        return cls("", *join(prefixes[content.role], content.chunks))
 
     def beginning(self, characters: int) -> str:
         # The prefix is added here: adding it to 60 MB would block the event loop.
@@ -68,24 +69,29 @@ class _Reading(NamedTuple):
 class Prompter:
     """Tokenizes batches of items without blocking the event loop.
 
-    Disables the padding and truncation of `tokenizer`. Raises `ValueError` if it lacks the model's special
-    tokens.
+    Disables the padding and truncation of `tokenizer`. Raises `ValueError` if it lacks the tokens of the
+    model's image prompt.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, family: Family = V4) -> None:
         # The tokenizer's file may hold values for training.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._family = family
         self._max_tokens = max_tokens
+        self._before, self._after = _special_ids(tokenizer) if family.special_tokens else ([], [])
+        # Special tokens are kept when a text is cut.
+        self._room = max_tokens - len(self._before) - len(self._after)
         self._enough_tokens = max_tokens + _MARGIN_TOKENS
         self._long = max_tokens * _LONG_CHARACTERS
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="prompts")
         # One batch at a time, because a long text takes much memory, and for seconds.
         self._long_thread = ThreadPoolExecutor(1, thread_name_prefix="long-prompts")
-        self._image_ids: list[int] = self._encode([IMAGE_PROMPT])[0].ids
-        start, end = (self._position(token) for token in ("<|vision_start|>", "<|vision_end|>"))
-        self._image_span = (start, end + 1 - len(self._image_ids))
+        if family.images:
+            self._image_ids: list[int] = self._encode([IMAGE_PROMPT])[0].ids
+            start, end = (self._position(token) for token in ("<|vision_start|>", "<|vision_end|>"))
+            self._image_span = (start, end + 1 - len(self._image_ids))
 
     async def prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
         """One prompt, or its error, for each item."""
@@ -107,14 +113,20 @@ class Prompter:
             made += self._text_prompts([item for item, _ in group])
         text_prompts = iter(made)
         return [
-            Prompt(self._image_ids, item.content.data, _pooling(item, self._image_span))
-            if isinstance(item.content, Image)
-            else next(text_prompts)
+            self._image_prompt(item, item.content) if isinstance(item.content, Image) else next(text_prompts)
             for item in items
         ]
 
+    def _image_prompt(self, item: Item, image: Image) -> Prompt | ItemError:
+        if not self._family.images:
+            return ItemError("unsupported", f"{self._family.name} does not read images")
+        return Prompt(self._image_ids, image.data, _pooling(item, self._image_span))
+
     def _text_prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
-        readings = [_Reading.of(item.content) for item in items if not isinstance(item.content, Image)]
+        prefixes = self._family.prefixes
+        readings = [
+            _Reading.of(item.content, prefixes) for item in items if not isinstance(item.content, Image)
+        ]
         try:
             encodings = self._encode_beginnings(readings)
         except Exception as error:
@@ -126,7 +138,7 @@ class Prompter:
         return list(map(self._text_prompt, items, readings, encodings))
 
     def _text_prompt(self, item: Item, reading: _Reading, encoding: Encoding) -> Prompt | ItemError:
-        over = len(encoding) > self._max_tokens
+        over = len(encoding) > self._room
         if over and not item.truncate:
             return ItemError(
                 "token_limit",
@@ -135,14 +147,24 @@ class Prompter:
             )
         spans = []
         if reading.chunk_starts:
+            if not self._family.late_chunking:
+                return ItemError("unsupported", f"{self._family.name} has no late chunking")
             starts = [start for start, _ in encoding.offsets]
             try:
-                spans = spans_of(starts, reading.chunk_starts, self._max_tokens)
+                spans = self._around(spans_of(starts, reading.chunk_starts, self._room))
             except ItemError as error:
                 return error
         # `spans_of` refuses chunks behind the limit, so only the last one can be cut.
         cut = max(0, len(spans) - 1) if over else None
-        return Prompt(encoding.ids[: self._max_tokens], None, _pooling(item, *spans), cut)
+        token_ids = [*self._before, *encoding.ids[: self._room], *self._after]
+        return Prompt(token_ids, None, _pooling(item, *spans), cut)
+
+    def _around(self, spans: list[Span]) -> list[Span]:
+        """Spans of a text as spans of its prompt: the first and last include the special tokens."""
+        before = len(self._before)
+        (start, _), (_, end) = spans[0], spans[-1]
+        edges = [start, *(start + before for start, _ in spans[1:]), end + before + len(self._after)]
+        return list(pairwise(edges))
 
     def _encode_beginnings(self, readings: Sequence[_Reading]) -> list[Encoding]:
         """Tokenize texts; of a long one at least so much that `_enough_tokens` are known.
@@ -168,6 +190,15 @@ class Prompter:
         if token_id is None or token_id not in self._image_ids:
             raise ValueError(f"the tokenizer has no token {token}: it is not one of jina-embeddings-v4")
         return self._image_ids.index(token_id)
+
+
+def _special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The token ids that the tokenizer adds before and after a text."""
+    encoding = tokenizer.encode("a")
+    first, end = (
+        mask.index(0) for mask in (encoding.special_tokens_mask, encoding.special_tokens_mask[::-1])
+    )
+    return encoding.ids[:first], encoding.ids[len(encoding.ids) - end :]
 
 
 def _characters(item: Item) -> int:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from triptych.deploy.common.environments import GPU_SHARE
-from triptych.workers.checkpoints.layout import UPSTREAM_ID
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.families import V4
 
 GIB = 2**30
-UPSTREAM = re.escape(UPSTREAM_ID) + "(-vllm-.+)?"
+UPSTREAM = re.escape(V4.names[1]) + "(-vllm-.+)?"
 # 3.75 billion parameters (model card) of two bytes, with the adapters merged.
 UPSTREAM_GIB = 3.75e9 * 2 / GIB
 # Keys and values of one token in bfloat16: 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).

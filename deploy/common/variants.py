@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triptych.deploy.settings import DeploySettings
-from triptych.workers.checkpoints.layout import UPSTREAM_ID, VARIANT
+from triptych.workers.checkpoints.layout import VARIANT
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import V4
 
 DEMO = "demo"
 DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
@@ -43,7 +44,7 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
     to_merge = [pool for pool in settings.pools if pool not in folders]
     if not to_merge:
         return Models(folders, (), demo=False)
-    source = settings.model or (UPSTREAM_ID if has_gpu else DEMO)
+    source = settings.model or (V4.names[1] if has_gpu else DEMO)
     steps: list[Step] = []
     if source == DEMO:
         upstream, variants = str(settings.state / DEMO / "upstream"), settings.state / DEMO / "variants"

@@ -7,8 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints.layouts import MERGED
 from triptych.workers.checkpoints.space import Advance
-from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.families import BY_NAME
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,21 +29,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    tiny = commands.add_parser("tiny", help="write a random checkpoint in the upstream layout")
+    tiny = commands.add_parser("tiny", help="write a random checkpoint in the layout of a published model")
     tiny.add_argument("out", type=Path, metavar="OUT")
-    tiny.add_argument("--nano", action="store_true", help="hidden size 64, one layer, for benchmarks")
+    tiny.add_argument("--model", choices=[family.name for family in MERGED], default=MERGED[0].name)
+    tiny.add_argument(
+        "--nano", action="store_true", help="hidden size 64, one layer, for benchmarks; only v4"
+    )
     tiny.add_argument("--seed", type=int, default=0)
     tiny.set_defaults(run=_tiny)
 
-    merge = commands.add_parser("merge", help="merge adapters into the base, one variant per task")
-    merge.add_argument("source", metavar="SRC", help="a folder in the upstream layout, or a Hugging Face id")
-    merge.add_argument("out", type=Path, metavar="OUT", help="variants are written to OUT/<task>")
-    merge.add_argument("--task", choices=POOLS, action="append", help="only this task; may be repeated")
+    merge = commands.add_parser("merge", help="merge adapters into the base, one variant per pool")
+    merge.add_argument(
+        "source", metavar="SRC", help="a base with its adapters: a folder, or a Hugging Face id"
+    )
+    merge.add_argument("out", type=Path, metavar="OUT", help="variants are written to OUT/<pool>")
+    pools = [pool for family in MERGED for pool in family.pools]
+    merge.add_argument("--task", choices=pools, action="append", help="only this pool; may be repeated")
     merge.add_argument("--dtype", choices=("source", "float32"), default="source")
     merge.add_argument("--force", action="store_true", help="replace existing folders")
-    merge.add_argument(
-        "--revision", help=f"revision of the Hugging Face id; default {layout.UPSTREAM_REVISION}"
-    )
+    merge.add_argument("--revision", help="revision of the Hugging Face id")
     merge.set_defaults(run=_merge)
 
     verify = commands.add_parser("verify", help="report what a folder is and whether it can be served")
@@ -56,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 def _tiny(options: argparse.Namespace) -> int:
     from triptych.workers.checkpoints.tiny import NANO, TINY, write_tiny
 
-    write_tiny(options.out, NANO if options.nano else TINY, options.seed, progress=_bar)
-    print(f"{options.out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors have no meaning")
+    size = NANO if options.nano else TINY
+    write_tiny(BY_NAME[options.model], options.out, size, options.seed, progress=_bar)
+    print(f"{options.out}: random weights in the layout of {options.model}; its vectors have no meaning")
     return 0
 
 
@@ -68,7 +74,7 @@ def _merge(options: argparse.Namespace) -> int:
     merge(
         resolve_source(options.source, options.revision),
         options.out,
-        list(dict.fromkeys(options.task or POOLS)),
+        list(dict.fromkeys(options.task or ())),
         float32=options.dtype == "float32",
         force=options.force,
         say=print,

@@ -1,22 +1,23 @@
-"""Reads the adapter file, and checks its modules and shapes against the base.
+"""LoRA adapters as PEFT saves them: reads a file, and checks its modules and shapes against the base.
 
 Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 """
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
-from triptych.workers.shared.contract import POOLS, PoolName
+
+Half = Literal["A", "B"]
+HALVES: tuple[Half, ...] = ("A", "B")
 
 # Adapter settings that would need another merge, and their neutral values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -34,8 +35,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
-    """The adapter of one module: W + scale * B A, with A [r, in] and B [out, r]."""
+class Low:
+    """What an adapter adds to one weight: W + scale * B A, with A [r, in] and B [out, r]."""
 
     a: Tensor
     b: Tensor
@@ -45,6 +46,14 @@ class Adapter:
         """A [r, in] and B [out, r] in float32."""
         a, b = (decode(half.read(), half.dtype).reshape(half.shape) for half in (self.a, self.b))
         return a, b
+
+
+class Adapter(NamedTuple):
+    """One adapter: rank, alpha, and what it adds to each weight. Empty for the base alone."""
+
+    r: int
+    alpha: float
+    added: Mapping[str, Low]
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -65,9 +74,8 @@ class Rule(msgspec.Struct, frozen=True):
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def read_rule(folder: Path) -> Rule:
-    """Read the rule of an upstream layout. Raises `CheckpointError` for settings that cannot be merged."""
-    path = folder / layout.ADAPTER_CONFIG
+def read_rule(path: Path) -> Rule:
+    """Read an `adapter_config.json`. Raises `CheckpointError` for settings that cannot be merged."""
     config = load_json(path)
     strange = {
         key: config[key] for key, neutral in _NEUTRAL.items() if config.get(key, neutral[0]) not in neutral
@@ -81,56 +89,68 @@ def read_rule(folder: Path) -> Rule:
         raise CheckpointError(f"{path} is invalid: {error}") from error
 
 
-def read_adapters(
-    folder: Path, base: Iterable[Tensor], layers: int, tasks: Sequence[PoolName]
-) -> dict[PoolName, dict[str, Adapter]]:
-    """Read the adapters of `tasks`: task -> name of a base tensor -> its adapter.
+def adapter_key(module: str, half: Half, suffix: str = "") -> str:
+    """The key of one half of a module's adapter. `suffix` is `.<adapter>` if a file holds several."""
+    return f"base_model.model.{module}.lora_{half}{suffix}.weight"
 
-    Each key of the file, also of other tasks, must be known and fit the base. Each of `tasks` must have an
-    adapter for every module of every layer and for the projector. Raises `CheckpointError`, which names every
-    key that is missing, unexpected, without its other half or of the wrong shape.
+
+def read_adapters(
+    path: Path,
+    rule: Rule,
+    modules: Mapping[str, Tensor],
+    suffixes: Mapping[str, str],
+    wanted: Sequence[str],
+) -> dict[str, Adapter]:
+    """Read the adapters `wanted` of one file: name -> adapter.
+
+    `modules` maps each module that an adapter changes, as PEFT names it, to its weight in the base.
+    `suffixes` maps all adapters of the file to the suffix of their keys. Each key of the file must be known
+    and fit the base. Each of `wanted` must have both halves for every module. Raises `CheckpointError`, which
+    names every key that is missing, unexpected, without its other half or of the wrong shape.
     """
-    rule = read_rule(folder)
-    weights = {module: tensor for tensor in base if (module := layout.module_of(tensor.name))}
-    modules = layout.adapted_modules(layers)
-    lacking = [module for module in modules if module not in weights]
-    if lacking:
-        raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
-    held = {tensor.name: tensor for tensor in read_header(folder / layout.ADAPTER_WEIGHTS)}
+    held = {tensor.name: tensor for tensor in read_header(path)}
     unknown = set(held)
     problems: list[str] = []
-    for task in POOLS:
-        for module in modules:
-            keys = [layout.adapter_key(module, half, task) for half in layout.HALVES]
+    for name, suffix in suffixes.items():
+        for module, weight in modules.items():
+            keys = [adapter_key(module, half, suffix) for half in HALVES]
             found = unknown.intersection(keys)
             unknown -= found
-            if found or task in tasks:
+            if found or name in wanted:
                 alone = ", without its other half" if found else ""
                 problems += [f"missing{alone}: {key}" for key in keys if key not in found]
-            rank, weight = rule.rank(module), weights[module].shape
-            for key, shape in zip(keys, ((rank, *weight[1:]), (*weight[:1], rank)), strict=True):
+            rank = rule.rank(module)
+            for key, shape in zip(keys, ((rank, *weight.shape[1:]), (*weight.shape[:1], rank)), strict=True):
                 if key in found:
-                    problems += _misfits(held[key], shape)
+                    problems += misfits(held[key], shape)
     problems += [f"unexpected: {key}" for key in sorted(unknown)]
-    if problems:
-        lines = "\n  ".join(problems)
-        raise CheckpointError(
-            f"{folder / layout.ADAPTER_WEIGHTS} does not fit its base, nothing was merged:\n  {lines}"
-        )
+    refuse(path, problems)
     return {
-        task: {
-            weights[module].name: Adapter(
-                held[layout.adapter_key(module, "A", task)],
-                held[layout.adapter_key(module, "B", task)],
-                rule.scale(module),
-            )
-            for module in modules
-        }
-        for task in tasks
+        name: Adapter(
+            rule.r,
+            rule.lora_alpha,
+            {
+                weight.name: Low(
+                    held[adapter_key(module, "A", suffixes[name])],
+                    held[adapter_key(module, "B", suffixes[name])],
+                    rule.scale(module),
+                )
+                for module, weight in modules.items()
+            },
+        )
+        for name in wanted
     }
 
 
-def _misfits(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+def refuse(path: Path, problems: Sequence[str]) -> None:
+    """Raise `CheckpointError` if there are problems."""
+    if problems:
+        lines = "\n  ".join(problems)
+        raise CheckpointError(f"{path} does not fit its base, nothing was merged:\n  {lines}")
+
+
+def misfits(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+    """What is wrong with half of an adapter that should have `shape`."""
     if tensor.shape != shape:
         yield f"wrong shape: {tensor.name} is {list(tensor.shape)}, should be {list(shape)}"
     if tensor.dtype not in ITEM_BYTES:
@@ -142,8 +162,7 @@ _Value = TypeVar("_Value", int, float)
 
 def _matching(patterns: Mapping[str, _Value], module: str, otherwise: _Value) -> _Value:
     # A pattern matches the end of a module's name, after a dot.
-    name = module if module == layout.PROJECTOR else f"model.language_model.{module}"
     for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", name):
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
             return value
     return otherwise

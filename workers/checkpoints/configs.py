@@ -1,11 +1,14 @@
 """Writes the small files of a variant: everything that vLLM reads except the weights."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json, write_json
+from triptych.workers.checkpoints.layouts import layout_of
+from triptych.workers.shared.families import Family
 
 # Remote code, the dtype of the source, and settings of upstream's code that vLLM would misread or ignore.
 _DROPPED = (
@@ -20,37 +23,33 @@ _DROPPED = (
 )
 
 
-def write_small_files(source: Path, target: Path, dtype: str, projector: int, *, tied: bool) -> None:
-    """Write config, processor config and tokenizer of a variant.
+def write_small_files(
+    family: Family, source: Path, target: Path, dtype: str, weights: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Write config, tokenizer and, for a model that reads images, processor config of a variant.
 
-    `dtype` is the weights' dtype, `projector` the length of a token vector. `tied` is true if the weights
-    have no `lm_head`, because the token embeddings are also the output head.
+    `dtype` is the weights' dtype, `weights` are their shapes by name.
     """
-    config = _without(load_json(source / layout.CONFIG), _DROPPED)
+    original = load_json(source / layout.CONFIG)
+    config = _without(original, _DROPPED)
     for part in ("text_config", "vision_config"):
         if isinstance(config.get(part), dict):
             config[part] = _without(config[part], _DROPPED)
-    config |= {
-        "architectures": [layout.ARCHITECTURE],
-        "model_type": layout.MODEL_TYPE,
-        "multi_vector_projector_dim": projector,
-        "tie_word_embeddings": tied,
-        "torch_dtype": dtype,
-    }
-    write_json(target / layout.CONFIG, config)
-
-    processor = _without(load_json(source / layout.PREPROCESSOR), ("auto_map", "size"))
-    processor |= {
-        "min_pixels": layout.MIN_PIXELS,
-        "max_pixels": layout.MAX_PIXELS,
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen2_5_VLProcessor",
-    }
-    write_json(target / layout.PREPROCESSOR, processor)
+    config |= {"architectures": [family.architecture], "torch_dtype": dtype}
+    write_json(target / layout.CONFIG, config | layout_of(family).changes(family, original, weights))
 
     tokenizer = _without(load_json(source / layout.TOKENIZER_CONFIG), ("auto_map",))
-    if "processor_class" in tokenizer:
-        tokenizer["processor_class"] = "Qwen2_5_VLProcessor"
+    if family.images:
+        processor = _without(load_json(source / layout.PREPROCESSOR), ("auto_map", "size"))
+        processor |= {
+            "min_pixels": layout.MIN_PIXELS,
+            "max_pixels": layout.MAX_PIXELS,
+            "image_processor_type": "Qwen2VLImageProcessorFast",
+            "processor_class": "Qwen2_5_VLProcessor",
+        }
+        write_json(target / layout.PREPROCESSOR, processor)
+        if "processor_class" in tokenizer:
+            tokenizer["processor_class"] = "Qwen2_5_VLProcessor"
     write_json(target / layout.TOKENIZER_CONFIG, tokenizer)
     for name in layout.TOKENIZER_FILES:
         if name != layout.TOKENIZER_CONFIG and (source / name).exists():

@@ -7,53 +7,56 @@ from pathlib import Path
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.variant import identify, snapshot_revision
+from triptych.workers.checkpoints.variant import identify, snapshot_revision, source_family
+from triptych.workers.shared.families import Family
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# What a merge reads.
+# What a merge reads, of any layout.
 _SOURCE = [
     layout.CONFIG,
     layout.INDEX,
     "model*.safetensors",
     layout.PREPROCESSOR,
     *layout.TOKENIZER_FILES,
-    layout.ADAPTER_CONFIG,
-    layout.ADAPTER_WEIGHTS,
+    "adapters/*",
 ]
+PINNED = {
+    "jinaai/jina-embeddings-v4": "853c867b65b749f3c3c72a06868140d842e04f06",
+    "jinaai/jina-embeddings-v5-text-nano": "8a7f00aac812071b69403df470f1038ec85f8925",
+}
+"""The revisions that were looked at, by Hugging Face id; other ids give their newest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An upstream layout on disk. `name` is what the user asked for, `revision` its commit if known."""
+    """A base with adapters on disk. `name` is what the user asked for, `revision` its commit if known."""
 
     folder: Path
+    family: Family
     name: str
     revision: str | None
 
 
 def resolve_source(name: str, revision: str | None) -> Source:
-    """The source of a merge: a folder, or a Hugging Face id, which is fetched (about 8 GB).
+    """The source of a merge: a folder, or a Hugging Face id, which is fetched (1 to 8 GB).
 
-    `revision` is a commit, tag or branch on the hub, by default `UPSTREAM_REVISION`. Raises `CheckpointError`
-    if there is no upstream layout.
+    `revision` is a commit, tag or branch on the hub, by default the one in `PINNED`. Raises `CheckpointError`
+    if it is no base with adapters.
     """
     folder = Path(name)
     if not folder.exists():
-        folder = _fetch(name, revision or layout.UPSTREAM_REVISION, _SOURCE)
+        folder = _fetch(name, revision or PINNED.get(name), _SOURCE)
     elif revision is not None:
         raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
     else:
         name = str(folder.absolute())
-    kind, _ = identify(folder)
+    kind, why_not = identify(folder)
     if kind in ("variant", "official"):
         raise CheckpointError(f"{folder} is merged already; serve it as it is")
     if kind != "upstream":
-        raise CheckpointError(
-            f"{folder} is not in the layout of {layout.UPSTREAM_ID} ({kind}): {layout.CONFIG}, "
-            f"{layout.INDEX} with its shards, {layout.ADAPTER_WEIGHTS} and {layout.ADAPTER_CONFIG} are needed"
-        )
+        raise CheckpointError(f"{folder} {why_not}")
     said = load_json(folder / layout.CONFIG).get("_commit_hash")
-    return Source(folder, name, snapshot_revision(folder) or said)
+    return Source(folder, source_family(folder), name, snapshot_revision(folder) or said)
 
 
 def resolve_folder(model: str, revision: str | None) -> Path:

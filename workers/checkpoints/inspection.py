@@ -6,16 +6,17 @@ from pathlib import Path
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.layouts.unmerged import Kind
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.checkpoints.space import Progress, weights_digest
-from triptych.workers.checkpoints.variant import Kind, Variant, identify, read_variant
+from triptych.workers.checkpoints.variant import Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {
     "variant": "a merged variant",
     "official": "a merged checkpoint without variant.json, like the official jina-embeddings-v4-vllm-*",
     "upstream": "a base and adapters, not merged",
     "incomplete": "an incomplete checkpoint",
-    "not a checkpoint": "not a checkpoint of jina-embeddings-v4",
+    "not a checkpoint": "not a checkpoint of a known model",
 }
 _DIGEST_STATES = {None: "not compared", True: "matches the weights", False: "DOES NOT MATCH"}
 # Fields of `Variant` in the JSON report.

@@ -1,4 +1,4 @@
-"""Merges adapters into the base: W + scale * B A for every adapted weight, one variant per task.
+"""Merges adapters into the base: W + scale * B A for every adapted weight, one variant per pool.
 
 Weights are streamed in blocks of rows, so memory does not grow with the checkpoint. Products are float32 and
 may differ in the last bit between machines, and with them, rarely, the digest.
@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 
 from triptych.workers.checkpoints import layout
-from triptych.workers.checkpoints.adapters import Adapter, Rule, read_adapters, read_rule
+from triptych.workers.checkpoints.adapters import Adapter, Low
 from triptych.workers.checkpoints.configs import write_small_files
-from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
+from triptych.workers.checkpoints.folders import whole_folder, write_json
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.layouts import layout_of
+from triptych.workers.checkpoints.layouts.unmerged import Weight
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
@@ -26,96 +28,95 @@ from triptych.workers.checkpoints.shards import (
     Tensor,
     decode,
     encode,
-    read_shards,
     write_index,
     write_shard,
 )
 from triptych.workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
-from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant, text_config
+from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant
 from triptych.workers.shared.contract import PoolName
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: a few arrays of 4 MiB each."""
 
-_PROJECTOR = f"{layout.PROJECTOR}.weight"
-
 
 def merge(
     source: Source,
     out: Path,
-    tasks: Sequence[PoolName],
+    pools: Sequence[PoolName],
     *,
     float32: bool,
     force: bool,
     say: Callable[[str], object],
     progress: Progress,
 ) -> None:
-    """Write `out/<task>` for each task, in the source's dtype or in float32.
+    """Write `out/<pool>` for each pool, by default all of the model's, in the source's dtype or in float32.
 
     Keeps an existing variant of the same source and dtype; replaces any other folder only with `force`.
     Raises `CheckpointError`, before it writes anything, if the source is damaged, an adapter does not fit, or
     a folder exists.
     """
-    folder = source.folder
-    shards = read_shards(folder)
-    base = [tensor for tensors in shards.values() for tensor in tensors]
-    if f"{layout.PROJECTOR}.bias" not in {tensor.name for tensor in base}:
-        raise CheckpointError(f"the base in {folder} has no {layout.PROJECTOR}.bias; fetch it again")
-    strange = [tensor.name for tensor in base if tensor.dtype not in ITEM_BYTES]
+    folder, family = source.folder, source.family
+    pools = pools or family.pools
+    strange = [pool for pool in pools if pool not in family.pools]
     if strange:
         raise CheckpointError(
-            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
+            f"{folder} holds {family.name}, which has no {', '.join(strange)}; its pools are "
+            f"{', '.join(family.pools)}"
         )
-    layers = text_config(load_json(folder / layout.CONFIG)).get("num_hidden_layers")
-    if not isinstance(layers, int):
-        raise CheckpointError(f"{folder / layout.CONFIG} has no num_hidden_layers")
-    adapters = read_adapters(folder, base, layers, tasks)
+    shards, adapters = layout_of(family).read(family, folder, [family.adapter(pool) for pool in pools])
     specs = {
-        name: [Spec(tensor.name, "F32" if float32 else tensor.dtype, tensor.shape) for tensor in tensors]
-        for name, tensors in shards.items()
+        name: [
+            Spec(weight.name, "F32" if float32 else weight.tensor.dtype, weight.tensor.shape)
+            for weight in weights
+        ]
+        for name, weights in shards.items()
     }
-    record = _record(source, source_digest(folder, progress), read_rule(folder), specs)
+    shapes = {spec.name: spec.shape for shard in specs.values() for spec in shard}
+    record = _record(source, source_digest(family, folder, progress), specs)
     missing = []
-    for task in tasks:
-        if (out / task).exists() and not force:
-            _check_existing(out / task, record)
-            say(f"{out / task} exists already, with this source and dtype: nothing to do")
+    for pool in pools:
+        if (out / pool).exists() and not force:
+            _check_existing(out / pool, record)
+            say(f"{out / pool} exists already, with this source and dtype: nothing to do")
         else:
-            missing.append(task)
+            missing.append(pool)
     nbytes = sum(spec.nbytes for shard in specs.values() for spec in shard)
     _check_space(out, nbytes * len(missing))
-    for task in missing:
-        weights = WeightsDigest()
-        advance = progress(f"merging {task}", nbytes)
-        with whole_folder(out / task, replace=force) as partial:
+    for pool in missing:
+        adapter = adapters[family.adapter(pool)]
+        digest = WeightsDigest()
+        advance = progress(f"merging {pool}", nbytes)
+        with whole_folder(out / pool, replace=force) as partial:
             for name, shard in specs.items():
-                blocks = _shard(shards[name], shard, adapters[task], weights, advance)
-                write_shard(partial / name, shard, blocks)
+                write_shard(partial / name, shard, _shard(shards[name], shard, adapter, digest, advance))
             write_index(partial, specs)
-            digest = weights.hexdigest()
-            tied = "lm_head.weight" not in {tensor.name for tensor in base}
-            write_small_files(folder, partial, record.dtype, record.multivector_dimensions, tied=tied)
-            its = msgspec.structs.replace(record, task=task, digest=digest)
+            write_small_files(family, folder, partial, record.dtype, shapes)
+            its = msgspec.structs.replace(
+                record, task=pool, digest=digest.hexdigest(), r=adapter.r, alpha=adapter.alpha
+            )
             write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
-        say(f"{out / task}: {nbytes / 1e6:,.1f} MB, digest {digest[:16]}")
+        say(f"{out / pool}: {nbytes / 1e6:,.1f} MB, digest {its.digest[:16]}")
 
 
-def _record(source: Source, digest: str, rule: Rule, specs: Mapping[str, list[Spec]]) -> Record:
-    """The record of the variants of this merge; task and digest are placeholders."""
-    [projector] = [spec for shard in specs.values() for spec in shard if spec.name == _PROJECTOR]
+def _record(source: Source, digest: str, specs: Mapping[str, list[Spec]]) -> Record:
+    """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
+    tensors = {spec.name: spec for shard in specs.values() for spec in shard}
+    end = layout_of(source.family).EMBEDDING
+    embedding = next(spec for name, spec in tensors.items() if name.endswith(end))
+    projector = tensors.get(f"{layout.PROJECTOR}.weight")
     return Record(
         format=FORMAT,
-        task="retrieval",
+        task="",
         source=source.name,
         revision=source.revision,
         source_digest=digest,
         digest="",
-        r=rule.r,
-        alpha=rule.lora_alpha,
-        dtype=DTYPE_NAMES[projector.dtype],
-        projector=True,
-        dimensions=projector.shape[1],
-        multivector_dimensions=projector.shape[0],
+        r=0,
+        alpha=0,
+        dtype=DTYPE_NAMES[embedding.dtype],
+        projector=projector is not None,
+        dimensions=embedding.shape[1],
+        multivector_dimensions=projector.shape[0] if projector else 0,
     )
 
 
@@ -136,31 +137,31 @@ def _check_existing(folder: Path, wanted: Record) -> None:
 
 
 def _shard(
-    tensors: Sequence[Tensor],
+    weights: Sequence[Weight],
     specs: Sequence[Spec],
-    adapters: Mapping[str, Adapter],
+    adapter: Adapter,
     digest: WeightsDigest,
     advance: Advance,
 ) -> Iterator[bytes]:
-    for tensor, spec in zip(tensors, specs, strict=True):
-        yield from digest.watch(spec, _merged(tensor, adapters.get(tensor.name), spec.dtype), advance)
+    for (_, tensor), spec in zip(weights, specs, strict=True):
+        yield from digest.watch(spec, _merged(tensor, adapter.added.get(tensor.name), spec.dtype), advance)
 
 
-def _merged(tensor: Tensor, adapter: Adapter | None, dtype: str) -> Iterator[bytes]:
+def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:
     """The merged bytes of a tensor, in blocks."""
     item = ITEM_BYTES[tensor.dtype]
-    if adapter is None:
+    if low is None:
         for block in tensor.blocks(BLOCK_VALUES * item):
             yield block if dtype == tensor.dtype else encode(decode(block, tensor.dtype), dtype)
         return
-    a, b = adapter.factors()
+    a, b = low.factors()
     columns = tensor.shape[1]
     rows = max(1, BLOCK_VALUES // columns)
     row = 0
     for block in tensor.blocks(rows * columns * item):
         values = decode(block, tensor.dtype).reshape(-1, columns)
         change = b[row : row + rows] @ a
-        change *= np.float32(adapter.scale)
+        change *= np.float32(low.scale)
         values += change
         # `not <=` also catches NaN.
         if not float(np.abs(values).max()) <= LARGEST[dtype]:

@@ -18,10 +18,12 @@ from pathlib import Path
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.layouts import layout_of
 from triptych.workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
+from triptych.workers.shared.families import Family
 
 # Increase it when our own code changes vectors: prompts, pooling, image decoding.
-POOLING = "mean-1"
+POOLING_VERSION = 1
 
 # Config keys that do not affect vectors.
 _COSMETIC = frozenset({"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
@@ -69,14 +71,13 @@ def weights_digest(tensors: list[Tensor], progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def source_digest(folder: Path, progress: Progress) -> str:
-    """The digest of the files of an upstream layout that determine the result of a merge."""
+def source_digest(family: Family, folder: Path, progress: Progress) -> str:
+    """The digest of the files of a source that determine the result of a merge."""
     names = [
         layout.CONFIG,
         layout.PREPROCESSOR,
         *layout.TOKENIZER_FILES,
-        layout.ADAPTER_CONFIG,
-        layout.ADAPTER_WEIGHTS,
+        *layout_of(family).files(family),
         *read_shards(folder),
     ]
     return files_digest(folder, [name for name in names if (folder / name).exists()], progress)
@@ -101,7 +102,9 @@ def _log_reading(title: str, nbytes: int) -> Advance:
     return lambda done: None
 
 
-def vector_space(folder: Path, weights: str | None, *, dtype: str, quantization: str | None) -> str:
+def vector_space(
+    folder: Path, weights: str | None, *, dtype: str, quantization: str | None, pooling: str = "mean"
+) -> str:
     """The vector space of a served folder: 16 hexadecimal digits.
 
     `weights` is the digest of the weights from `variant.json`; without it the weights are read. Raises
@@ -111,7 +114,7 @@ def vector_space(folder: Path, weights: str | None, *, dtype: str, quantization:
         "weights": weights or _read_weights(folder),
         "dtype": dtype,
         "quantization": quantization,
-        "pooling": POOLING,
+        "pooling": f"{pooling}-{POOLING_VERSION}",
         layout.TOKENIZER: hashlib.sha256((folder / layout.TOKENIZER).read_bytes()).hexdigest(),
         layout.CONFIG: _computing(load_json(folder / layout.CONFIG)),
     }

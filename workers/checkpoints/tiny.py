@@ -1,64 +1,82 @@
-"""Writes random checkpoints in the upstream layout, for demos, tests and benchmarks.
+"""Writes random checkpoints in the layouts of the published models, for demos, tests and benchmarks.
 
-Their small files are in `tiny_files/`. The tokenizer there is a byte-level BPE like Qwen2's, trained on a
-little text in many languages and some code.
+Their small files are in `tiny_files/<model>/`. The tokenizer of v4 is a byte-level BPE like Qwen2's, trained
+on a little text in many languages and some code. Other models have it too, with the changes in their folder.
+v3 has its own, a Unigram like XLM-RoBERTa's, trained on words of many languages.
 """
 
+import json
 import math
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
+from triptych.workers.checkpoints.layouts import layout_of
 from triptych.workers.checkpoints.shards import Spec, encode, write_index, write_shard
 from triptych.workers.checkpoints.space import Advance
-from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.families import V4, Family
 
 FILES = Path(__file__).with_name("tiny_files")
 TINY = "config.json"
-"""The real hidden size, heads and mrope: 2048 dimensions, 128-d multi-vectors, about 75 MB."""
+"""The real hidden size and heads; v4 also has the real mrope and 128-d multi-vectors: about 75 MB."""
 NANO = "config.nano.json"
-"""The least arithmetic that the architecture allows."""
+"""The least arithmetic that the architecture allows; only for v4."""
 
 DTYPE = "BF16"
-SHARDS = 3
 
 
-def write_tiny(out: Path, config_file: str, seed: int, *, progress: Callable[[str, int], Advance]) -> None:
+def write_tiny(
+    family: Family, out: Path, config_file: str, seed: int, *, progress: Callable[[str, int], Advance]
+) -> None:
     """Write a checkpoint to `out`; deterministic in `config_file` (`TINY` or `NANO`) and seed.
 
-    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists.
+    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists or if
+    there is no such size.
     """
-    config = load_json(FILES / config_file)
-    rank = load_json(FILES / layout.ADAPTER_CONFIG)["r"]
-    base = [Spec(name, DTYPE, shape) for name, shape in _base(config)]
-    adapters = [Spec(name, DTYPE, shape) for name, shape in _adapters(config, rank)]
-    per_shard = -(-len(base) // SHARDS)
-    shards = {
-        f"model-{number + 1:05}-of-{SHARDS:05}.safetensors": base[number * per_shard :][:per_shard]
-        for number in range(SHARDS)
+    small = FILES / family.name
+    config = load_json(small / config_file)
+    files = {
+        name: [Spec(tensor, DTYPE, shape) for tensor, shape in shapes]
+        for name, shapes in layout_of(family).tiny(family, config).items()
     }
-    advance = progress("writing random weights", sum(spec.nbytes for spec in base + adapters))
+    total = sum(spec.nbytes for specs in files.values() for spec in specs)
+    advance = progress("writing random weights", total)
     with whole_folder(out, replace=False) as partial:
-        ignored = shutil.ignore_patterns(TINY, NANO)
-        shutil.copytree(FILES, partial, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(small, partial, ignore=shutil.ignore_patterns(TINY, NANO), dirs_exist_ok=True)
         write_json(partial / layout.CONFIG, config)
-        Tokenizer.from_file(str(FILES / layout.TOKENIZER)).model.save(str(partial))
-        for name, specs in {**shards, layout.ADAPTER_WEIGHTS: adapters}.items():
-            write_shard(partial / name, specs, _values(specs, seed, advance))
-        write_index(partial, shards)
+        _write_tokenizer(small, partial)
+        for name, specs in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            # Adapters in files of their own have the same names.
+            salt = name if Path(name).parent.name not in ("", "adapters") else ""
+            write_shard(partial / name, specs, _values(specs, salt, seed, advance))
+        if layout.SINGLE not in files:
+            write_index(partial, {name: specs for name, specs in files.items() if "/" not in name})
 
 
-def _values(specs: Iterable[Spec], seed: int, advance: Advance) -> Iterator[bytes]:
+def _write_tokenizer(small: Path, out: Path) -> None:
+    """Write v4's tokenizer with the changes in `small`, and the files in which Qwen2 repeats a BPE."""
+    shared = FILES / V4.name / layout.TOKENIZER
+    changes = small / layout.TOKENIZER
+    if changes != shared:
+        merged = load_json(shared) | (load_json(changes) if changes.exists() else {})
+        (out / layout.TOKENIZER).write_text(json.dumps(merged, ensure_ascii=False))
+    model = Tokenizer.from_file(str(out / layout.TOKENIZER)).model
+    if isinstance(model, models.BPE):
+        model.save(str(out))
+
+
+def _values(specs: Iterable[Spec], salt: str, seed: int, advance: Advance) -> Iterator[bytes]:
     for spec in specs:
         # Seeded by name, so that a tensor does not depend on other tensors.
-        rng = np.random.default_rng([seed, zlib.crc32(spec.name.encode())])
+        rng = np.random.default_rng([seed, zlib.crc32((salt + spec.name).encode())])
         values = rng.standard_normal(spec.shape, np.float32) * np.float32(_deviation(spec))
         if _is_norm(spec.name):
             values += 1
@@ -73,75 +91,11 @@ def _deviation(spec: Spec) -> float:
         return 0.1
     # Linear layers keep a vector's norm. Embeddings of half of it let the layers influence the result, and
     # adapters that add half of it make the vectors of the tasks clearly different.
-    if "embed_tokens" in spec.name:
+    if re.search("embed_tokens|_embeddings", spec.name):
         return 0.5
-    return (0.5 if ".lora_B." in spec.name else 1.0) / math.sqrt(math.prod(spec.shape[1:]))
+    inputs = spec.shape[-1] if "lora_" in spec.name else math.prod(spec.shape[1:])
+    return (0.5 if ".lora_B" in spec.name else 1.0) / math.sqrt(inputs)
 
 
 def _is_norm(name: str) -> bool:
-    return "norm" in name or "ln_q" in name
-
-
-Shapes = Iterator[tuple[str, tuple[int, ...]]]
-"""Names of tensors and their shapes."""
-
-
-def _linear(name: str, outputs: int, inputs: int, *, bias: bool = True) -> Shapes:
-    yield f"{name}.weight", (outputs, inputs)
-    if bias:
-        yield f"{name}.bias", (outputs,)
-
-
-def _modules(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Module -> (outputs, inputs), for the modules of a layer that adapters change."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-    outputs = (hidden, keys, keys, hidden, inner, inner, hidden)
-    inputs = (hidden, hidden, hidden, hidden, hidden, hidden, inner)
-    return dict(zip(layout.MODULES, zip(outputs, inputs, strict=True), strict=True))
-
-
-def _base(config: dict[str, Any]) -> Shapes:
-    hidden = config["hidden_size"]
-    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
-    for layer in range(config["num_hidden_layers"]):
-        name = f"model.layers.{layer}"
-        yield f"{name}.input_layernorm.weight", (hidden,)
-        yield f"{name}.post_attention_layernorm.weight", (hidden,)
-        for module, (outputs, inputs) in _modules(config).items():
-            # In Qwen2 only queries, keys and values have a bias.
-            bias = module.startswith("self_attn") and not module.endswith("o_proj")
-            yield from _linear(f"{name}.{module}", outputs, inputs, bias=bias)
-    yield "model.norm.weight", (hidden,)
-    yield from _linear(layout.PROJECTOR, layout.PROJECTOR_DIMENSIONS, hidden)
-    yield from _vision(config["vision_config"])
-
-
-def _vision(config: dict[str, Any]) -> Shapes:
-    hidden, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
-    yield (
-        "visual.patch_embed.proj.weight",
-        (hidden, config["in_channels"], config["temporal_patch_size"], patch, patch),
-    )
-    for block in range(config["depth"]):
-        name = f"visual.blocks.{block}"
-        yield f"{name}.norm1.weight", (hidden,)
-        yield f"{name}.norm2.weight", (hidden,)
-        yield from _linear(f"{name}.attn.qkv", 3 * hidden, hidden)
-        yield from _linear(f"{name}.attn.proj", hidden, hidden)
-        yield from _linear(f"{name}.mlp.gate_proj", inner, hidden)
-        yield from _linear(f"{name}.mlp.up_proj", inner, hidden)
-        yield from _linear(f"{name}.mlp.down_proj", hidden, inner)
-    merged = hidden * config["spatial_merge_size"] ** 2
-    yield "visual.merger.ln_q.weight", (hidden,)
-    yield from _linear("visual.merger.mlp.0", merged, merged)
-    yield from _linear("visual.merger.mlp.2", config["out_hidden_size"], merged)
-
-
-def _adapters(config: dict[str, Any], rank: int) -> Shapes:
-    layer = _modules(config) | {layout.PROJECTOR: (layout.PROJECTOR_DIMENSIONS, config["hidden_size"])}
-    for module in layout.adapted_modules(config["num_hidden_layers"]):
-        outputs, inputs = layer[module.split(".", 2)[-1]]
-        for task in POOLS:
-            yield layout.adapter_key(module, "A", task), (rank, inputs)
-            yield layout.adapter_key(module, "B", task), (outputs, rank)
+    return re.search("norm|ln_q|emb_ln", name) is not None

@@ -3,22 +3,21 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
+from triptych.workers.checkpoints.layouts import MERGED, layout_of, recognize
+from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL, Family
 
 FORMAT = 1
 """Version of `variant.json` and of the layout of a variant."""
-
-_EMBEDDING = "embed_tokens.weight"
-
-Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,12 +44,13 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Variant:
     """A folder that can be served.
 
-    `task` and `digest` are None without a `variant.json`, as in the official `jina-embeddings-v4-vllm-*`;
-    `multivector_dimensions` is None without a projector. `positions` is the model's maximum number of tokens,
-    None if its config does not say.
+    `task` (the pool) and `digest` are None without a `variant.json`, as in the official
+    `jina-embeddings-v4-vllm-*`; `multivector_dimensions` is None without a projector. `positions` is one more
+    than the longest input in tokens, None if its config does not say.
     """
 
     path: Path
+    family: Family
     task: PoolName | None
     source: str
     revision: str | None
@@ -69,28 +69,33 @@ def identify(path: Path) -> tuple[Kind, str]:
         return "incomplete", "is left from an unfinished merge; merge again"
     if (path / layout.VARIANT).exists():
         return "variant", ""
-    other = "is not a checkpoint of jina-embeddings-v4; use the folder of a variant, as `merge` writes it"
-    if not (path / layout.CONFIG).exists() and not has_weights(path):
-        return "not a checkpoint", other
     try:
-        config = load_json(path / layout.CONFIG)
-        adapters = (path / layout.ADAPTER_WEIGHTS).exists()
-        if not adapters and config.get("model_type") != layout.MODEL_TYPE:
-            return "not a checkpoint", other
-        if not has_weights(path):
-            return "incomplete", "has no weights; fetch or merge it again"
-        if adapters:
-            merge = f"python -m workers.checkpoints merge {path} OUT"
-            return "upstream", f"is not merged; merge it first: `{merge}`, then serve OUT/<task>"
-        names = {tensor.name for tensor in read_tensors(path)}
+        kind, why_not = _recognize(path)[1:]
     except CheckpointError as error:
         return "incomplete", f"is incomplete: {error}; fetch or merge it again"
-    if layout.ARCHITECTURE in config.get("architectures", []):
-        return "incomplete", f"has no {layout.VARIANT}; merge again"
-    # The bare base would give wrong vectors.
-    if f"{layout.PROJECTOR}.weight" in names:
-        return "incomplete", f"is the base without {layout.ADAPTER_WEIGHTS}; fetch it again and merge it"
-    return "official", ""
+    if kind == "upstream":
+        merge = f"python -m workers.checkpoints merge {path} OUT"
+        return kind, f"is not merged; merge it first: `{merge}`, then serve one of the folders in OUT"
+    return kind, why_not
+
+
+def source_family(path: Path) -> Family:
+    """The family of a folder that is not merged. Raises `CheckpointError`."""
+    family, kind, _ = _recognize(path)
+    if family is None or kind != "upstream":
+        raise CheckpointError(f"{path} is not a base with adapters")
+    return family
+
+
+def _recognize(path: Path) -> tuple[Family | None, Kind, str]:
+    other = f"is not a checkpoint of {', '.join(family.name for family in MERGED)}"
+    if not (path / layout.CONFIG).exists() and not has_weights(path):
+        return None, "not a checkpoint", other
+    names = {tensor.name for tensor in read_tensors(path)} if has_weights(path) else set()
+    found = recognize(path, load_json(path / layout.CONFIG), names)
+    if found is None:
+        return None, "not a checkpoint", other
+    return found if names else (found[0], "incomplete", "has no weights; fetch or merge it again")
 
 
 def read_variant(path: Path) -> Variant:
@@ -102,29 +107,35 @@ def read_variant(path: Path) -> Variant:
     kind, why_not = identify(path)
     if why_not:
         raise CheckpointError(f"{path} {why_not}")
+    record = read_record(path) if kind == "variant" else None
+    family = BY_POOL[record.task] if record else _recognize(path)[0]
+    assert family is not None
     config = load_json(path / layout.CONFIG)
     tensors = {tensor.name: tensor for tensor in read_tensors(path)}
-    for name in (layout.TOKENIZER, layout.PREPROCESSOR):
+    for name in (layout.TOKENIZER, *([layout.PREPROCESSOR] if family.images else [])):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
-    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(_EMBEDDING)), None)
+    end = layout_of(family).EMBEDDING
+    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(end)), None)
     if embedding is None:
-        raise CheckpointError(f"{path} has no {_EMBEDDING} among its weights; fetch or merge it again")
+        raise CheckpointError(f"{path} has no {end} among its weights; fetch or merge it again")
     if embedding.shape[-1:] != (dimensions,):
         raise CheckpointError(
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
             f"but {embedding.name} has the shape {list(embedding.shape)}"
         )
-    record = _checked_record(path, config, tensors, embedding) if kind == "variant" else None
+    if record:
+        _check_record(path, record, family, config, tensors, embedding)
     return Variant(
         path=path,
+        family=family,
         task=record.task if record else None,
         source=record.source if record else str(path),
         revision=record.revision if record else snapshot_revision(path),
         digest=record.digest if record else None,
         dtype=DTYPE_NAMES.get(embedding.dtype, embedding.dtype),
         dimensions=embedding.shape[-1],
-        multivector_dimensions=record.multivector_dimensions if record else None,
+        multivector_dimensions=(record.multivector_dimensions or None) if record else None,
         positions=text_config(config).get("max_position_embeddings"),
     )
 
@@ -136,14 +147,14 @@ def read_record(path: Path) -> Record:
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{file} has format {values.get('format')} instead of {FORMAT}; merge again")
     try:
-        return msgspec.convert(values, Record)
+        record = msgspec.convert(values, Record)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{file} is invalid: {error}; merge again") from error
-
-
-def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the text model: at the top level in older configs, under `text_config` in newer ones."""
-    return {**config, **(config.get("text_config") or {})}
+    if record.task not in {pool for family in MERGED for pool in family.pools}:
+        raise CheckpointError(
+            f"{file} names {record.task}, which is no pool of a merged variant; merge again"
+        )
+    return record
 
 
 def snapshot_revision(path: Path) -> str | None:
@@ -153,22 +164,27 @@ def snapshot_revision(path: Path) -> str | None:
     return folder.name if known else None
 
 
-def _checked_record(
-    path: Path, config: dict[str, Any], tensors: dict[str, Tensor], embedding: Tensor
-) -> Record:
-    """Read `variant.json`, and check it against config and weights. Raises `CheckpointError`."""
-    record = read_record(path)
-    if config.get("architectures") != [layout.ARCHITECTURE]:
+def _check_record(
+    path: Path,
+    record: Record,
+    family: Family,
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    embedding: Tensor,
+) -> None:
+    """Check `variant.json` against config and weights. Raises `CheckpointError`."""
+    if config.get("architectures") != [family.architecture]:
         raise CheckpointError(
             f"{path / layout.CONFIG} names the architectures {config.get('architectures')} "
-            f"instead of {layout.ARCHITECTURE}; merge again"
+            f"instead of {family.architecture}; merge again"
         )
-    width = record.multivector_dimensions
-    expected = {
-        f"{layout.PROJECTOR}.weight": (width, record.dimensions),
-        f"{layout.PROJECTOR}.bias": (width,),
-        embedding.name: (embedding.shape[0], record.dimensions),
-    }
+    expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], record.dimensions)}
+    if family.multivector:
+        width = record.multivector_dimensions
+        expected |= {
+            f"{layout.PROJECTOR}.weight": (width, record.dimensions),
+            f"{layout.PROJECTOR}.bias": (width,),
+        }
     for name, shape in expected.items():
         found = tensors[name].shape if name in tensors else None
         if found != shape:
@@ -179,4 +195,3 @@ def _checked_record(
         raise CheckpointError(
             f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )
-    return record

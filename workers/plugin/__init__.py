@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from triptych.workers.checkpoints.layout import ARCHITECTURE
 from triptych.workers.plugin import engine_steps
 from triptych.workers.shared.logs import configure_in_engine
 from triptych.workers.shared.parent_death import die_with_parent
@@ -14,20 +13,27 @@ from triptych.workers.shared.parent_death import die_with_parent
 # Environment variable set by the worker; without it, vLLM in the same environment stays unchanged.
 DIE_WITH_WORKER = "TRIPTYCH_DIE_WITH_WORKER"
 
+MODELS = {
+    "TriptychEmbeddings": "triptych.workers.plugin.model:TriptychEmbeddings",
+    "TriptychQwen3": "triptych.workers.plugin.text_models:TriptychQwen3",
+    "TriptychEuroBert": "triptych.workers.plugin.text_models:TriptychEuroBert",
+    "TriptychXlmRoberta": "triptych.workers.plugin.text_models:TriptychXlmRoberta",
+}
+"""`Family.architecture` -> the model's class, by name: importing it would initialize CUDA."""
+
 ADD_BATCH = "add_triptych_batch"
 """Engine method that takes many requests in one message, for `EngineCoreClient.call_utility_async`."""
 
 
 def register() -> None:
-    """Register the model with vLLM, and patch the engine. vLLM calls this once in each process.
+    """Register the models with vLLM, and patch the engine. vLLM calls this once in each process.
 
     vLLM does not call it again in a forked process, so `workers/vllm_engine.py` makes it spawn processes.
     """
     from vllm import ModelRegistry
 
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        # By name: importing the model would initialize CUDA in processes that must not do so.
-        ModelRegistry.register_model(ARCHITECTURE, "triptych.workers.plugin.model:TriptychEmbeddings")
+    for architecture in MODELS.keys() - ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(architecture, MODELS[architecture])
     if multiprocessing.parent_process() is not None and DIE_WITH_WORKER in os.environ:
         # A worker killed with -9 cannot stop its engine, which would keep the GPU.
         die_with_parent()

@@ -60,7 +60,16 @@ NAMES = {
         "Qwen2_5_VLProcessingInfo",
         "Qwen2_5_VLDummyInputsBuilder",
     ),
-    "vllm.model_executor.models.utils": ("WeightsMapper(orig_to_new_prefix)",),
+    # workers/plugin/text_models.py: the backbones of v5 and v3.
+    "vllm.model_executor.models.qwen3": ("Qwen3ForCausalLM(vllm_config,prefix)",),
+    "vllm.model_executor.models.llama": ("LlamaForCausalLM(vllm_config,prefix)",),
+    "vllm.model_executor.models.bert_with_rope": (
+        "BertWithRope(vllm_config,prefix)",
+        "BertWithRope.forward(input_ids,positions,intermediate_tensors,inputs_embeds)",
+        "BertWithRope.load_weights(weights)",
+        "JinaRobertaModel.hf_to_vllm_mapper",
+    ),
+    "vllm.model_executor.models.utils": ("WeightsMapper(orig_to_new_prefix)", "maybe_prefix(prefix,name)"),
     # Environment variables that the worker sets.
     "vllm.envs": (
         "VLLM_WORKER_MULTIPROC_METHOD",

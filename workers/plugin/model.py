@@ -35,11 +35,7 @@ class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        config = vllm_config.model_config.hf_config
-        self.pooler = SpanPooler(
-            hidden_size=vllm_config.model_config.get_hidden_size(),
-            multi_vector_dimensions=config.multi_vector_dimensions,
-        )
+        self.pooler = SpanPooler.of(vllm_config)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[Any]

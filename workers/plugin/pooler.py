@@ -1,5 +1,7 @@
 """Pooling inside the engine: means over token spans, and projected token vectors.
 
+Pooling the last token is the mean over a span of one.
+
 `PoolingParams.extra_kwargs` of a request holds its `PoolingSpec`; a plain text has none. A step in which
 every prompt is a whole plain text takes a fast path without a loop over requests. A prompt that is prefilled
 in several chunks keeps its partial sums (or projected tokens) in vLLM's per-request `PoolingStates`, which
@@ -13,11 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from vllm.config import VllmConfig
 from vllm.model_executor.layers.pooler.abstract import Pooler
 from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
 
-from triptych.workers.plugin.pooling_spec import PoolingSpec
+from triptych.workers.plugin.pooling_spec import Pooling, PoolingSpec
 
 
 class SpanPooler(Pooler):
@@ -27,13 +30,22 @@ class SpanPooler(Pooler):
     multi-vectors; always float32. vLLM ignores the entry of a request that is not finished in this step.
     """
 
-    def __init__(self, hidden_size: int, multi_vector_dimensions: int) -> None:
+    def __init__(self, hidden_size: int, multi_vector_dimensions: int = 0, pooling: Pooling = "mean") -> None:
         super().__init__()
+        self.pooling = pooling
         # In float32: the weights are small, and the vectors stay as exact as the input.
         self.projector = (
             nn.Linear(hidden_size, multi_vector_dimensions, dtype=torch.float32)
             if multi_vector_dimensions
             else None
+        )
+
+    @classmethod
+    def of(cls, vllm_config: VllmConfig) -> "SpanPooler":
+        """The pooler of a variant, whose config has the settings in `workers/engine_args.py`."""
+        model = vllm_config.model_config
+        return cls(
+            model.get_hidden_size(), model.hf_config.multi_vector_dimensions, model.hf_config.span_pooling
         )
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
@@ -45,15 +57,21 @@ class SpanPooler(Pooler):
         cursor = pooling_metadata.get_pooling_cursor()
         wanted = [params.extra_kwargs for params in pooling_metadata.pooling_params]
         if not cursor.is_partial_prefill() and not any(wanted):
-            rows = torch.arange(len(hidden_states), device=hidden_states.device)
-            means = _segments(hidden_states, rows, cursor.prompt_lens_cpu, "mean")
-            return functional.normalize(means, dim=-1)
+            return functional.normalize(self._plain(hidden_states, cursor.prompt_lens_cpu), dim=-1)
         windows = _windows(pooling_metadata)
         specs = [PoolingSpec.from_kwargs(kwargs) for kwargs in wanted]
         outputs: list[torch.Tensor | None] = [None] * len(specs)
         self._pool_means(hidden_states, windows, specs, outputs)
         self._project_tokens(hidden_states, windows, specs, outputs)
         return outputs
+
+    def _plain(self, hidden_states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The vectors [prompts, h] of whole prompts without a spec."""
+        if self.pooling == "last":
+            rows = torch.cumsum(lengths, dim=0) - 1
+            return hidden_states[rows.to(hidden_states.device)].float()
+        rows = torch.arange(len(hidden_states), device=hidden_states.device)
+        return _segments(hidden_states, rows, lengths, "mean")
 
     def _pool_means(
         self,
@@ -69,7 +87,7 @@ class SpanPooler(Pooler):
         for request, (window, spec) in enumerate(zip(windows, specs, strict=True)):
             if spec.multivector:
                 continue
-            spans = spec.resolve(window.prompt_length)
+            spans = spec.resolve(window.prompt_length, self.pooling)
             places[request] = range(len(pieces), len(pieces) + len(spans))
             pieces += [window.rows_of(span) for span in spans]
             lengths += [end - start for start, end in spans]

@@ -1,17 +1,18 @@
 """Pooling request of one prompt: written by the worker, read by the pooler inside the engine."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 Span = tuple[int, int]
+Pooling = Literal["mean", "last"]
 
 
 class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """`spans` are [start, end) in token positions; negative positions count from the end of the prompt.
 
-    Each span gives one mean; no spans mean the whole prompt. `dimensions` cuts each mean before it is
-    normalized. `multivector` gives one projected, normalized vector per token instead.
+    Each span gives one mean; without spans, the model's own pooling applies. `dimensions` cuts each mean
+    before it is normalized. `multivector` gives one projected, normalized vector per token instead.
     """
 
     spans: tuple[Span, ...] = ()
@@ -28,10 +29,10 @@ class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         """The inverse of `to_kwargs`."""
         return msgspec.convert(kwargs, cls) if kwargs else _PLAIN
 
-    def resolve(self, prompt_length: int) -> list[Span]:
-        """The spans as positions in a prompt of that length."""
+    def resolve(self, prompt_length: int, pooling: Pooling) -> list[Span]:
+        """The spans as positions in a prompt of that length; without any, the span of the model's pooling."""
         if not self.spans:
-            return [(0, prompt_length)]
+            return [(prompt_length - 1 if pooling == "last" else 0, prompt_length)]
         return [
             (start if start >= 0 else prompt_length + start, end if end >= 0 else prompt_length + end)
             for start, end in self.spans

@@ -45,7 +45,8 @@ class Family:
     trained for; `multivector` is the length of a token's vector, None without multi-vectors. `positions` is
     the longest input in tokens. `special_tokens`: the tokenizer's own post-processing applies (BOS, EOS).
     `causal`: attention only looks back, so that a prompt may be prefilled in chunks. `rerank` is the adapter
-    that scores XX `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
+    that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
+    compare multi-vectors. `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
     `architecture` is the model class that the vLLM plugin registers, None where vLLM's own is used.
     """
 
@@ -155,6 +156,8 @@ V5_SMALL = Family(
     prefixes=_V5_PREFIXES,
     pooling="last",
     special_tokens=True,
+    layout="v5",
+    architecture="TriptychQwen3",
 )
 
 V5_NANO = Family(
@@ -170,6 +173,8 @@ V5_NANO = Family(
     pooling="last",
     special_tokens=True,
     causal=False,
+    layout="v5",
+    architecture="TriptychEuroBert",
 )
 
 V3 = Family(
@@ -196,6 +201,8 @@ V3 = Family(
     special_tokens=True,
     causal=False,
     late_chunking=True,
+    layout="v3",
+    architecture="TriptychXlmRoberta",
 )
 
 RERANKER_V2 = Family(

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from triptych.workers.checkpoints.__main__ import main
-from triptych.workers.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX
+from triptych.workers.checkpoints.layout import INDEX
+from triptych.workers.checkpoints.layouts.v4 import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
 

@@ -10,22 +10,24 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from triptych.workers.checkpoints import merge
-from triptych.workers.checkpoints.layout import ARCHITECTURE, adapted_modules, adapter_key
+from triptych.workers.checkpoints.adapters import adapter_key
+from triptych.workers.checkpoints.layouts.v4 import adapted_modules
 from triptych.workers.checkpoints.variant import read_record, read_variant
 from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.families import V4
 
 LAYERS = 2
 
 
 def base_name(module):
-    return f"{module}.weight" if module == "multi_vector_projector" else f"model.{module}.weight"
+    return f"{module.replace('.language_model', '')}.weight"
 
 
 def expected(upstream, task, scale=lambda module: 1.0):
     base, adapters = upstream.base(), upstream.adapters()
     for module in adapted_modules(LAYERS):
-        a = adapters[adapter_key(module, "A", task)].double()
-        b = adapters[adapter_key(module, "B", task)].double()
+        a = adapters[adapter_key(module, "A", f".{task}")].double()
+        b = adapters[adapter_key(module, "B", f".{task}")].double()
         base[base_name(module)] = base[base_name(module)].double() + scale(module) * torch.matmul(b, a)
     return base
 
@@ -74,11 +76,11 @@ def test_shards_are_kept(data, merged):
 
 
 def test_rslora_and_patterns_set_scale(upstream, run, weights, tmp_path):
-    module = "layers.1.mlp.up_proj"
+    module = "model.language_model.layers.1.mlp.up_proj"
 
     def halve(tensors):
         for task in POOLS:
-            a, b = adapter_key(module, "A", task), adapter_key(module, "B", task)
+            a, b = adapter_key(module, "A", f".{task}"), adapter_key(module, "B", f".{task}")
             tensors[a], tensors[b] = tensors[a][:16].contiguous(), tensors[b][:, :16].contiguous()
 
     upstream.change_adapters(halve)
@@ -146,7 +148,7 @@ def test_config_is_ready_for_vllm(upstream, run, tmp_path):
     upstream.change_json("preprocessor_config.json", max_pixels=12_845_056)
     assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
     config, processor, tokenizer = (json.loads((tmp_path / "code" / name).read_text()) for name in names)
-    assert config["architectures"] == [ARCHITECTURE]
+    assert config["architectures"] == [V4.architecture]
     assert (config["model_type"], config["torch_dtype"]) == ("qwen2_5_vl", "bfloat16")
     assert config["tie_word_embeddings"]
     assert config["rope_scaling"]["mrope_section"] == [4, 6, 6]
@@ -192,7 +194,9 @@ def test_other_output_needs_force(upstream, run, tmp_path, what):
     options = ["merge", upstream.path, out, "--task", "code"]
     assert run(*options)[0] == 0
     if what == "source":
-        upstream.change_adapters(lambda its: its[adapter_key("layers.0.mlp.up_proj", "B", "code")].neg_())
+        upstream.change_adapters(
+            lambda its: its[adapter_key("model.language_model.layers.0.mlp.up_proj", "B", ".code")].neg_()
+        )
     elif what == "dtype":
         options += ["--dtype", "float32"]
     else:

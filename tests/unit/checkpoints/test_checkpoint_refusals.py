@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from triptych.workers.checkpoints import merge
-from triptych.workers.checkpoints.layout import adapter_key
+from triptych.workers.checkpoints.adapters import adapter_key
 
 
 @pytest.fixture
@@ -23,9 +23,13 @@ def refused(upstream, run, tmp_path):
     return refused
 
 
-UP = adapter_key("layers.1.mlp.up_proj", "A", "code")
-DOWN = adapter_key("layers.0.mlp.down_proj", "B", "retrieval")
-MISSING = ("layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj", "multi_vector_projector")
+UP = adapter_key("model.language_model.layers.1.mlp.up_proj", "A", ".code")
+DOWN = adapter_key("model.language_model.layers.0.mlp.down_proj", "B", ".retrieval")
+MISSING = (
+    "model.language_model.layers.0.self_attn.q_proj",
+    "model.language_model.layers.1.self_attn.q_proj",
+    "multi_vector_projector",
+)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_wrong_kinds_of_source_are_refused(merged, run, refused, tmp_path):
 
 
 def test_missing_keys_are_all_named(upstream, refused):
-    halves = [adapter_key(module, half, "code") for module in MISSING for half in ("A", "B")]
+    halves = [adapter_key(module, half, ".code") for module in MISSING for half in ("A", "B")]
     upstream.change_adapters(lambda tensors: [tensors.pop(key) for key in (*halves, DOWN)])
     error = refused()
     assert all(f"missing: {key}" in error for key in halves)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from triptych.loadtests.content.corpus import LANGUAGES, NAME, Corpus, made_up_name, probe
 from triptych.workers.checkpoints.tiny import FILES
+from triptych.workers.shared.families import V4
 
 ROOT = Path(__file__).parents[3]
 EVERY = dict.fromkeys(LANGUAGES, 1.0)
@@ -32,7 +33,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(FILES / "tokenizer.json"))
+    return Tokenizer.from_file(str(FILES / V4.name / "tokenizer.json"))
 
 
 def texts(corpus: Corpus, count: int, tokens: int) -> list[str]:

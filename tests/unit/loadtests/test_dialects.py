@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from triptych.loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, clocks, pool_of
 from triptych.loadtests.request import TASKS, Encoding, Request
-from triptych.workers import prompts
 from triptych.workers.shared.families import V4
 
 HERE = "http://127.0.0.1:8080"
@@ -85,7 +84,7 @@ def test_openai_and_vllm_bodies() -> None:
 def test_prefixes_and_pools_match_the_service(task: Any) -> None:
     pool, role = V4.routes[task]
     assert pool_of(task) == pool
-    assert PREFIXES[task] == prompts.PREFIXES[role]
+    assert PREFIXES[task] == V4.prefixes[role]
 
 
 def test_headers_carry_the_key() -> None:

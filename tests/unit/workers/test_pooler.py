@@ -36,10 +36,10 @@ class Request:
         return len(self.states)
 
 
-@pytest.fixture(scope="module")
-def pooler() -> SpanPooler:
+@pytest.fixture(scope="module", params=["mean", "last"])
+def pooler(request: pytest.FixtureRequest) -> SpanPooler:
     torch.manual_seed(0)
-    return SpanPooler(HIDDEN, PROJECTED)
+    return SpanPooler(HIDDEN, PROJECTED, request.param)
 
 
 def step(pooler: SpanPooler, requests: list[Request], chunks: list[int]) -> list[torch.Tensor | None]:
@@ -77,7 +77,8 @@ def expected(pooler: SpanPooler, request: Request) -> np.ndarray:
         bias = pooler.projector.bias.detach().double().numpy()
         vectors = states @ weight.T + bias
         return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    means = [states[start:end].mean(axis=0) for start, end in spec.spans or ((0, request.length),)]
+    own = (request.length - 1 if pooler.pooling == "last" else 0, request.length)
+    means = [states[start:end].mean(axis=0) for start, end in spec.spans or (own,)]
     vectors = np.array(means)[:, : spec.dimensions]
     if spec.normalized:
         vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from tests.integration.conftest import UPSTREAM
+from triptych.workers.checkpoints.tiny import FILES
 from triptych.workers.chunks import join, spans_of
 from triptych.workers.item_error import ItemError
 from triptych.workers.plugin.pooling_spec import PoolingSpec
-from triptych.workers.prompts import PREFIXES, Prompt, Prompter
-from triptych.workers.shared.contract import Document, Item, Text
+from triptych.workers.prompts import Prompt, Prompter
+from triptych.workers.shared.contract import Document, Image, Item, Role, Text
+from triptych.workers.shared.families import V3, V4, V5_NANO, Family
 
 TOKENIZER = Tokenizer.from_file(str(UPSTREAM / "tokenizer.json"))
 MAX_TOKENS = 50
@@ -47,7 +50,7 @@ def whole(item: Item) -> Prompt | str:
     content = item.content
     assert isinstance(content, Text | Document)
     chunks = (content.text,) if isinstance(content, Text) else content.chunks
-    text, starts = join(PREFIXES[content.role], chunks)
+    text, starts = join(V4.prefixes[content.role], chunks)
     encoding = TOKENIZER.encode(text, add_special_tokens=False)
     over = len(encoding.ids) > MAX_TOKENS
     if over and not item.truncate:
@@ -117,3 +120,61 @@ async def test_file_padding_and_truncation_are_disabled() -> None:
     items = [Item(Text("a", "query")), Item(Text("a long text of many more words than eight", "query"))]
     found = await Prompter(Tokenizer.from_str(trained.to_str()), 100).prompts(items)
     assert found == await prompts(*items, max_tokens=100)
+
+
+def tokenizer_of(family: Family) -> Tokenizer:
+    """The tokenizer of a tiny checkpoint with special tokens."""
+    tokenizer = Tokenizer.from_file(str(FILES / V3.name / "tokenizer.json"))
+    if family is not V3:
+        tokenizer = Tokenizer.from_str(TOKENIZER.to_str())
+        ends = [(token, tokenizer.token_to_id(token)) for token in ("<|im_start|>", "<|endoftext|>")]
+        tokenizer.post_processor = TemplateProcessing("<|im_start|> $A <|endoftext|>", special_tokens=ends)
+    return tokenizer
+
+
+with_special_tokens = pytest.mark.parametrize("family", [V3, V5_NANO], ids=lambda family: family.key)
+
+
+@with_special_tokens
+@pytest.mark.parametrize("role", ["query", "passage"])
+@pytest.mark.parametrize("text", ["", "Ships at sea.", "the lighthouse keeper " * 100])
+async def test_cut_prompt_keeps_special_tokens(family: Family, role: Role, text: str) -> None:
+    """As transformers truncates."""
+    tokenizer = tokenizer_of(family)
+    expected = tokenizer_of(family)
+    expected.enable_truncation(MAX_TOKENS)
+    [prompt] = await Prompter(tokenizer, MAX_TOKENS, family).prompts([Item(Text(text, role), truncate=True)])
+    assert isinstance(prompt, Prompt)
+    assert prompt.token_ids == expected.encode(family.prefixes[role] + text).ids
+    assert (prompt.cut is None) == (len(prompt.token_ids) < MAX_TOKENS)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_special_tokens_count_against_limit(over: int) -> None:
+    tokenizer = tokenizer_of(V3)
+    text = "the lighthouse keeper"
+    tokens = len(tokenizer.encode(text).ids)
+    [prompt] = await Prompter(tokenizer, tokens - over, V3).prompts([Item(Text(text, "plain"))])
+    assert isinstance(prompt, ItemError if over else Prompt)
+
+
+async def test_chunks_at_the_ends_include_special_tokens() -> None:
+    """A document of one chunk has the vector of its text."""
+    tokenizer = tokenizer_of(V3)
+    chunks = ("the lighthouse", "keeper wrote", "down each ship")
+    ends = [len(tokenizer.encode(" ".join(chunks[:count])).ids) - 1 for count in (1, 2, 3)]
+    prompter = Prompter(tokenizer, MAX_TOKENS, V3)
+    [several, one] = await prompter.prompts([Item(Document(its, "plain")) for its in (chunks, chunks[:1])])
+    assert isinstance(several, Prompt)
+    assert isinstance(one, Prompt)
+    assert several.pooling.spans == ((0, ends[0]), (ends[0], ends[1]), (ends[1], ends[2] + 1))
+    assert one.pooling.spans == ((0, len(one.token_ids)),)
+
+
+async def test_what_a_model_cannot_read_is_refused() -> None:
+    items = [Item(Image(b"x")), Item(Document(("a", "b"), "passage")), Item(Text("a", "passage"))]
+    image, document, text = await Prompter(tokenizer_of(V5_NANO), MAX_TOKENS, V5_NANO).prompts(items)
+    assert isinstance(image, ItemError)
+    assert isinstance(document, ItemError)
+    assert image.code == document.code == "unsupported"
+    assert isinstance(text, Prompt)

@@ -1,0 +1,250 @@
+"""The layouts of v5 and v3: merged weights by definition, and refusals that name keys and shapes."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from triptych.workers.checkpoints.__main__ import main
+from triptych.workers.checkpoints.layouts import MERGED
+from triptych.workers.checkpoints.variant import identify, read_record, read_variant
+from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
+
+Tensors = dict[str, torch.Tensor]
+FAMILIES = (V5_SMALL, V5_NANO, V3)
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
+BASE = "model.safetensors"
+RETRIEVAL = "adapters/retrieval/adapter_model.safetensors"
+UP = "base_model.model.layers.1.mlp.up_proj.lora_A.weight"
+QKV = "roberta.encoder.layers.1.mixer.Wqkv.parametrizations.weight"
+WORDS = "roberta.embeddings.word_embeddings.parametrizations.weight"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
+    """A tiny checkpoint of each family; read-only."""
+    folder = tmp_path_factory.mktemp("sources")
+    for family in FAMILIES:
+        assert main(["tiny", str(folder / family.key), "--model", family.name]) == 0
+    return {family: folder / family.key for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def merged(sources: dict[Family, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All variants of all families in float32; read-only."""
+    out = tmp_path_factory.mktemp("merged")
+    for source in sources.values():
+        assert main(["merge", str(source), str(out), "--dtype", "float32"]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(sources: dict[Family, Path], tmp_path: Path) -> Callable[[Family], Path]:
+    """A copy of a tiny checkpoint that a test may modify."""
+    return lambda family: Path(shutil.copytree(sources[family], tmp_path / "source"))
+
+
+@pytest.fixture
+def refused(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Merges, checks that nothing was written, and returns the error."""
+
+    def refused(source: Path, *options: str) -> str:
+        status, _, error = run("merge", source, tmp_path / "out", *options)
+        assert status == 1
+        assert not (tmp_path / "out").exists()
+        return error
+
+    return refused
+
+
+def change(file: Path, edit: Callable[[Tensors], object]) -> None:
+    tensors = load_file(file)
+    edit(tensors)
+    save_file(tensors, file)
+
+
+def expected(family: Family, source: Path, adapter: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The variant's weights by definition, in float64."""
+    base = {name: tensor.double() for name, tensor in load_file(source / BASE).items()}
+    if family is not V3:
+        halves = load_file(source / "adapters" / adapter / "adapter_model.safetensors")
+        for name, weight in base.items():
+            key = f"base_model.model.{name.removesuffix('.weight')}.lora_{{}}.weight"
+            if key.format("A") in halves:
+                weight = weight + halves[key.format("B")].double() @ halves[key.format("A")].double()
+            yield f"model.{name}", weight
+        return
+    config = json.loads((source / "config.json").read_text())
+    for name, weight in base.items():
+        if ".lora_" in name:
+            continue
+        if name.endswith(".original") and adapter != "base":
+            number = [task.replace(".", "-") for task in config["lora_adaptations"]].index(adapter)
+            a, b = (base[name.replace("original", f"0.lora_{half}")][number] for half in "AB")
+            weight = weight + (a @ b if "embeddings" in name else b @ a) / 4
+        yield name.replace(".parametrizations.weight.original", ".weight"), weight
+
+
+@every_family
+def test_weights_are_base_plus_scaled_product(
+    family: Family, sources: dict[Family, Path], merged: Path, weights: Callable[[Path], Tensors]
+) -> None:
+    for adapter in family.adapters:
+        found = weights(merged / family.pool(adapter))
+        wanted = dict(expected(family, sources[family], adapter))
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            torch.testing.assert_close(found[name].double(), tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@every_family
+def test_variants_can_be_served(
+    family: Family, merged: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    digests = set()
+    for pool in family.pools:
+        variant = read_variant(merged / pool)
+        assert (variant.family, variant.task, variant.dimensions) == (family, pool, family.dimensions)
+        assert variant.multivector_dimensions is None
+        assert variant.positions == family.positions + 1
+        digests.add(variant.digest)
+        assert run("verify", merged / pool, "--full")[0] == 0
+    assert len(digests) == len(family.pools)
+
+
+@every_family
+def test_record_says_rank_and_alpha(family: Family, merged: Path) -> None:
+    record = read_record(merged / family.pools[0])
+    assert (record.r, record.alpha) == ((4, 1) if family is V3 else (32, 32))
+    assert not record.projector
+
+
+@every_family
+def test_sources_are_recognized(family: Family, sources: dict[Family, Path]) -> None:
+    kind, why_not = identify(sources[family])
+    assert kind == "upstream"
+    assert "merge it first" in why_not
+
+
+def test_only_the_asked_pools_are_merged(
+    sources: dict[Family, Path], tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+
+    assert run("merge", sources[V3], tmp_path, "--task", "v3.base", "--task", "v3.separation")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v3.base", "v3.separation"]
+
+
+def test_pool_of_another_model_is_refused(sources: dict[Family, Path], refused: Callable[..., str]) -> None:
+    error = refused(sources[V3], "--task", "code")
+    assert "jina-embeddings-v3, which has no code" in error
+    assert "v3.text-matching" in error
+
+
+def test_head_and_prefix_of_v5_do_not_matter(
+    copy: Callable[[Family], Path],
+    merged: Path,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    source = copy(V5_SMALL)
+    named = {f"model.{name}": tensor for name, tensor in load_file(source / BASE).items()}
+    save_file(named | {"lm_head.weight": torch.ones(4, 4)}, source / BASE)
+    pool = "v5-small.clustering"
+    assert run("merge", source, tmp_path / "out", "--task", pool, "--dtype", "float32")[0] == 0
+    assert read_variant(tmp_path / "out" / pool).digest == read_variant(merged / pool).digest
+
+
+def test_unused_pooler_of_v3_is_left_out(
+    copy: Callable[[Family], Path],
+    merged: Path,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    source = copy(V3)
+    change(source / BASE, lambda its: its.update({"roberta.pooler.dense.bias": torch.ones(4)}))
+    assert run("merge", source, tmp_path / "out", "--task", "v3.base", "--dtype", "float32")[0] == 0
+    assert read_variant(tmp_path / "out" / "v3.base").digest == read_variant(merged / "v3.base").digest
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "edit", "says"),
+    [
+        (V5_SMALL, RETRIEVAL, lambda its: its.pop(UP), f"missing, without its other half: {UP}"),
+        (
+            V5_SMALL,
+            RETRIEVAL,
+            lambda its: its.update({UP: torch.zeros(16, 1024)}),
+            f"{UP} is [16, 1024], should be [32, 1024]",
+        ),
+        (V5_NANO, RETRIEVAL, lambda its: its.update(odd=torch.zeros(1)), "unexpected: odd"),
+        (V5_NANO, BASE, lambda its: its.pop("layers.1.mlp.up_proj.weight"), "layers.1.mlp.up_proj.weight"),
+        (V5_NANO, BASE, lambda its: its.pop("norm.weight"), "norm.weight"),
+        (V3, BASE, lambda its: its.pop(f"{QKV}.0.lora_A"), f"missing: {QKV}.0.lora_A"),
+        (V3, BASE, lambda its: its.pop(f"{QKV}.original"), f"{QKV}.original"),
+        (
+            V3,
+            BASE,
+            lambda its: its.update({f"{WORDS}.0.lora_A": torch.zeros(4, 2048, 4)}),
+            f"{WORDS}.0.lora_A is [4, 2048, 4], should be [5, 2048, 4]",
+        ),
+        (
+            V3,
+            BASE,
+            lambda its: its.update({f"{QKV}.1.lora_A": torch.zeros(1)}),
+            f"unexpected: {QKV}.1.lora_A",
+        ),
+        (V3, BASE, lambda its: its.update(odd=torch.zeros(1, dtype=torch.int8)), "quantized"),
+    ],
+)
+def test_damaged_sources_are_refused(
+    family: Family,
+    file: str,
+    edit: Callable[[Tensors], object],
+    says: str,
+    copy: Callable[[Family], Path],
+    refused: Callable[..., str],
+) -> None:
+    source = copy(family)
+    change(source / file, edit)
+    assert says in refused(source)
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "says"),
+    [
+        (V3, {"lora_adaptations": ["separation"] * 5}, "retrieval-query"),
+        (V3, {"lora_rank": None}, "lora_rank"),
+        (V5_SMALL, {"num_hidden_layers": 3}, "layers.2.self_attn.q_proj"),
+        (V5_SMALL, {"num_hidden_layers": None}, "num_hidden_layers"),
+    ],
+)
+def test_config_that_does_not_fit_is_refused(
+    family: Family,
+    values: dict[str, object],
+    says: str,
+    copy: Callable[[Family], Path],
+    refused: Callable[..., str],
+) -> None:
+    file = copy(family) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    assert says in refused(file.parent)
+
+
+@every_family
+def test_configs_are_ready_for_vllm(family: Family, merged: Path) -> None:
+    config = json.loads((merged / family.pools[0] / "config.json").read_text())
+    assert config["architectures"] == [family.architecture]
+    assert config["is_causal"] == family.causal
+    assert config["torch_dtype"] == "float32"
+    assert "auto_map" not in config
+    assert config["model_type"] in {"qwen3", "llama", "xlm-roberta"}
+
+
+def test_vllm_knows_every_architecture() -> None:
+    from triptych.workers.plugin import MODELS
+
+    assert {family.architecture for family in MERGED} == MODELS.keys()

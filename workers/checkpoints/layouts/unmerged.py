@@ -1,0 +1,118 @@
+"""What a checkpoint layout has to say: how a folder is recognized, read, merged and imitated."""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from triptych.workers.checkpoints.adapters import Adapter
+from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
+from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor
+from triptych.workers.shared.families import Family
+
+Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
+
+Shapes = Iterable[tuple[str, tuple[int, ...]]]
+"""Names of tensors and their shapes."""
+
+DECODER_MODULES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+"""The linear modules of a layer of Qwen and Llama; adapters change all of them."""
+
+
+class Weight(NamedTuple):
+    """A weight of the variant, and the tensor of the source that it comes from."""
+
+    name: str
+    tensor: Tensor
+
+
+class Unmerged(NamedTuple):
+    """A base and its adapters: file -> its weights, and adapter -> what it adds to which tensors."""
+
+    shards: Mapping[str, Sequence[Weight]]
+    adapters: Mapping[str, Adapter]
+
+
+class Layout(Protocol):
+    """A module of this package. Errors are `CheckpointError`; they name files, keys and shapes."""
+
+    EMBEDDING: str
+    """The end of the name of the token embeddings in a variant."""
+
+    def kind(
+        self, family: Family, folder: Path, config: dict[str, Any], names: Container[str]
+    ) -> tuple[Kind, str] | None:
+        """What a folder without `variant.json` is, and why it cannot be served; None for another model.
+
+        `names` are those of its tensors.
+        """
+
+    def files(self, family: Family) -> Sequence[str]:
+        """The files that a merge reads besides config, tokenizer and the base's weights."""
+
+    def read(self, family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
+        """Read the headers of the base and of the adapters `wanted`, and check that they fit."""
+
+    def changes(
+        self, family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Any]:
+        """The settings of a variant's config that differ from the source's `config`.
+
+        `weights` are the shapes of the variant's weights by name.
+        """
+
+    def tiny(self, family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+        """File -> its tensors, for a random checkpoint."""
+
+
+def refuse_lacking(folder: Path, names: Iterable[str], held: Container[str]) -> None:
+    """Raise `CheckpointError` if the base lacks one of `names`."""
+    lacking = [name for name in names if name not in held]
+    if lacking:
+        raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
+
+
+def refuse_quantized(folder: Path, base: Iterable[Tensor]) -> None:
+    """Raise `CheckpointError` for weights that cannot be merged."""
+    strange = [tensor.name for tensor in base if tensor.dtype not in ITEM_BYTES]
+    if strange:
+        raise CheckpointError(
+            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
+        )
+
+
+def layers_of(folder: Path, config: dict[str, Any]) -> int:
+    """`num_hidden_layers` of a config. Raises `CheckpointError` without it."""
+    layers = text_config(config).get("num_hidden_layers")
+    if not isinstance(layers, int):
+        raise CheckpointError(f"{folder / CONFIG} has no num_hidden_layers")
+    return layers
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the text model: at the top level in older configs, under `text_config` in newer ones."""
+    return {**config, **(config.get("text_config") or {})}
+
+
+def decoder_sizes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """The modules of a layer: name -> (outputs, inputs)."""
+    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head = config.get("head_dim") or hidden // heads
+    queries, keys = head * heads, head * config["num_key_value_heads"]
+    outputs = (queries, keys, keys, hidden, inner, inner, hidden)
+    inputs = (hidden, hidden, hidden, queries, hidden, hidden, inner)
+    return dict(zip(DECODER_MODULES, zip(outputs, inputs, strict=True), strict=True))
+
+
+def linear(name: str, outputs: int, *inputs: int, bias: bool = True) -> Shapes:
+    """The tensors of a linear layer; of a norm without `inputs`."""
+    yield f"{name}.weight", (outputs, *inputs)
+    if bias:
+        yield f"{name}.bias", (outputs,)

@@ -1,0 +1,164 @@
+"""The layout of jinaai/jina-embeddings-v3: XLM-RoBERTa with rotary positions, adapters inside the base.
+
+An adapted weight `X.weight` is three tensors: `X.parametrizations.weight.original` [out, in], and the halves
+of all adapters, stacked: `X.parametrizations.weight.0.lora_A` [adapters, r, in] and `.lora_B` [adapters, out,
+r]. For an embedding, the names of the halves are exchanged: `lora_A` [adapters, out, r] and `lora_B`
+[adapters, r, in]. The config names the adapters in the order of the stack (`lora_adaptations`). The module
+`roberta.pooler` is not used for embeddings. Names and shapes: `modeling_lora.py` of
+jinaai/xlm-roberta-flash-implementation.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from triptych.workers.checkpoints.adapters import Adapter, Low, misfits, refuse
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CONFIG, SINGLE, CheckpointError
+from triptych.workers.checkpoints.layouts.unmerged import (
+    Kind,
+    Shapes,
+    Unmerged,
+    Weight,
+    layers_of,
+    linear,
+    refuse_lacking,
+    refuse_quantized,
+)
+from triptych.workers.checkpoints.shards import Tensor, read_shards
+from triptych.workers.shared.families import Family
+
+EMBEDDING = "word_embeddings.weight"
+ADAPTATIONS = "lora_adaptations"
+BASE = "base"
+"""The pool of the base alone."""
+
+_ORIGINAL = ".parametrizations.weight.original"
+_STACKED = ".parametrizations.weight.0.lora_"
+_UNUSED = "roberta.pooler."
+_EMBEDDINGS = ("roberta.embeddings.word_embeddings", "roberta.embeddings.token_type_embeddings")
+_MODULES = ("mixer.Wqkv", "mixer.out_proj", "mlp.fc1", "mlp.fc2")
+# XLM-RoBERTa counts positions from the padding token's id plus one. With rotary positions that is only a gap
+# between the setting and the longest input.
+_GAP = 2
+
+
+def kind(
+    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
+) -> tuple[Kind, str] | None:
+    if ADAPTATIONS not in config or config.get("position_embedding_type") != "rotary":
+        return None
+    return "upstream", ""
+
+
+def files(family: Family) -> Sequence[str]:
+    return ()
+
+
+def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
+    config = load_json(folder / CONFIG)
+    shards = {
+        file: [tensor for tensor in tensors if not tensor.name.startswith(_UNUSED)]
+        for file, tensors in read_shards(folder).items()
+    }
+    held = {tensor.name: tensor for tensors in shards.values() for tensor in tensors}
+    refuse_quantized(folder, held.values())
+    modules = adapted_modules(layers_of(folder, config))
+    refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
+    stack, rank, alpha = _stack(folder, config)
+    problems: list[str] = []
+    known = set()
+    for module in modules:
+        for key, shape in _halves(module, held[module + _ORIGINAL].shape, len(stack), rank).items():
+            known.add(key)
+            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
+    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
+    refuse(folder / CONFIG, problems)
+    adapters = {}
+    for adapter in wanted:
+        added = {}
+        if adapter != BASE:
+            if adapter not in stack:
+                raise CheckpointError(f"{folder / CONFIG} has no {adapter} in {ADAPTATIONS}; fetch it again")
+            number = stack.index(adapter)
+            for module in modules:
+                original = held[module + _ORIGINAL]
+                halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
+                a, b = halves[::-1] if module in _EMBEDDINGS else halves
+                added[original.name] = Low(a, b, alpha / rank)
+        adapters[adapter] = Adapter(rank, alpha, added)
+    kept = {
+        file: [
+            Weight(tensor.name.replace(_ORIGINAL, ".weight"), tensor)
+            for tensor in tensors
+            if _STACKED not in tensor.name
+        ]
+        for file, tensors in shards.items()
+    }
+    return Unmerged(kept, adapters)
+
+
+def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    return {
+        "model_type": "xlm-roberta",
+        "is_causal": family.causal,
+        # One more than the longest input, as in all variants.
+        "max_position_embeddings": config["max_position_embeddings"] - _GAP + 1,
+    }
+
+
+def adapted_modules(layers: int) -> list[str]:
+    """All modules that an adapter changes in a model of `layers` layers."""
+    return [*_EMBEDDINGS] + [
+        f"roberta.encoder.layers.{layer}.{module}" for layer in range(layers) for module in _MODULES
+    ]
+
+
+def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]:
+    """The adapters in the order of the stack, as the pools name them, and their rank and alpha."""
+    names, rank, alpha = (config.get(key) for key in (ADAPTATIONS, "lora_rank", "lora_alpha"))
+    if not isinstance(names, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
+        raise CheckpointError(
+            f"{folder / CONFIG} needs {ADAPTATIONS}, lora_rank and lora_alpha; fetch it again"
+        )
+    return [str(name).replace(".", "-") for name in names], rank, alpha
+
+
+def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> dict[str, tuple[int, ...]]:
+    """The keys of `lora_A` and `lora_B` of a module, and their shapes for a weight of `shape`."""
+    outputs, inputs = shape
+    shapes = [(adapters, rank, inputs), (adapters, outputs, rank)]
+    if module in _EMBEDDINGS:
+        shapes.reverse()
+    return dict(zip((f"{module}{_STACKED}A", f"{module}{_STACKED}B"), shapes, strict=True))
+
+
+def _part(stacked: Tensor, number: int) -> Tensor:
+    """One adapter's part of a stacked tensor."""
+    nbytes = stacked.nbytes // stacked.shape[0]
+    return replace(stacked, shape=stacked.shape[1:], begin=stacked.begin + number * nbytes, nbytes=nbytes)
+
+
+def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+    return {SINGLE: _base(config)}
+
+
+def _base(config: dict[str, Any]) -> Shapes:
+    hidden, inner, rows = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    for embedding, count in zip(_EMBEDDINGS, (rows, config["type_vocab_size"]), strict=True):
+        yield from _adapted(config, embedding, count, hidden)
+    yield from linear("roberta.emb_ln", hidden)
+    sizes = ((3 * hidden, hidden), (hidden, hidden), (inner, hidden), (hidden, inner))
+    for layer in range(config["num_hidden_layers"]):
+        name = f"roberta.encoder.layers.{layer}"
+        for module, (outputs, inputs) in zip(_MODULES, sizes, strict=True):
+            yield from _adapted(config, f"{name}.{module}", outputs, inputs)
+            yield f"{name}.{module}.bias", (outputs,)
+        yield from linear(f"{name}.norm1", hidden)
+        yield from linear(f"{name}.norm2", hidden)
+
+
+def _adapted(config: dict[str, Any], module: str, outputs: int, inputs: int) -> Shapes:
+    yield module + _ORIGINAL, (outputs, inputs)
+    yield from _halves(module, (outputs, inputs), len(config[ADAPTATIONS]), config["lora_rank"]).items()

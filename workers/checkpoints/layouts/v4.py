@@ -1,0 +1,165 @@
+"""The layout of jinaai/jina-embeddings-v4: Qwen2.5-VL, and one adapter file for all tasks.
+
+The base has the old Qwen2.5-VL names (`model.layers.N...`, `visual...`, `multi_vector_projector...`); the
+keys of the adapters use the new ones (`model.language_model.layers.N...`). A variant keeps the base's names;
+vLLM reads both styles.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from triptych.workers.checkpoints.adapters import adapter_key, read_adapters, read_rule
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layout import CONFIG, PROJECTOR
+from triptych.workers.checkpoints.layouts.unmerged import (
+    DECODER_MODULES,
+    Kind,
+    Shapes,
+    Unmerged,
+    Weight,
+    decoder_sizes,
+    layers_of,
+    linear,
+    refuse_lacking,
+    refuse_quantized,
+)
+from triptych.workers.checkpoints.shards import read_shards
+from triptych.workers.shared.families import Family
+
+EMBEDDING = "embed_tokens.weight"
+MODEL_TYPE = "qwen2_5_vl"
+ADAPTER_CONFIG = "adapters/adapter_config.json"
+ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
+
+PROJECTOR_DIMENSIONS = 128
+# Of a tiny checkpoint.
+RANK, SHARDS = 32, 3
+# In this order, so that the new style is tried first.
+_PREFIXES = ("model.language_model.", "model.")
+
+
+def adapted_modules(layers: int) -> list[str]:
+    """All modules that an adapter changes in a backbone of `layers` layers, with the adapter file's names."""
+    return [
+        f"{_PREFIXES[0]}layers.{layer}.{module}" for layer in range(layers) for module in DECODER_MODULES
+    ] + [PROJECTOR]
+
+
+def module_of(tensor: str) -> str | None:
+    """The adapted module of a base weight in either style of names, or None.
+
+    `model.layers.0.mlp.up_proj.weight` and `model.language_model.layers.0.mlp.up_proj.weight` both give
+    `model.language_model.layers.0.mlp.up_proj`.
+    """
+    name, _, kind = tensor.rpartition(".")
+    if kind != "weight":
+        return None
+    if name == PROJECTOR:
+        return name
+    for prefix in _PREFIXES:
+        if name.startswith(prefix + "layers."):
+            module = name.removeprefix(prefix)
+            return _PREFIXES[0] + module if module.split(".", 2)[-1] in DECODER_MODULES else None
+    return None
+
+
+def kind(
+    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
+) -> tuple[Kind, str] | None:
+    if (folder / ADAPTER_WEIGHTS).exists():
+        return "upstream", ""
+    if config.get("model_type") != MODEL_TYPE:
+        return None
+    # The bare base would give wrong vectors.
+    if f"{PROJECTOR}.weight" in names:
+        return "incomplete", f"is the base without {ADAPTER_WEIGHTS}; fetch it again and merge it"
+    return "official", ""
+
+
+def files(family: Family) -> Sequence[str]:
+    return ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+
+def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
+    shards = read_shards(folder)
+    base = [tensor for tensors in shards.values() for tensor in tensors]
+    refuse_lacking(folder, [f"{PROJECTOR}.bias"], {tensor.name for tensor in base})
+    refuse_quantized(folder, base)
+    weights = {module: tensor for tensor in base if (module := module_of(tensor.name))}
+    modules = adapted_modules(layers_of(folder, load_json(folder / CONFIG)))
+    refuse_lacking(folder, modules, weights)
+    adapters = read_adapters(
+        folder / ADAPTER_WEIGHTS,
+        read_rule(folder / ADAPTER_CONFIG),
+        {module: weights[module] for module in modules},
+        {adapter: f".{adapter}" for adapter in family.adapters},
+        wanted,
+    )
+    kept = {file: [Weight(tensor.name, tensor) for tensor in tensors] for file, tensors in shards.items()}
+    return Unmerged(kept, adapters)
+
+
+def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    return {
+        "model_type": MODEL_TYPE,
+        "multi_vector_projector_dim": weights[f"{PROJECTOR}.weight"][0],
+        # Without `lm_head`, the token embeddings are also the output head.
+        "tie_word_embeddings": "lm_head.weight" not in weights,
+    }
+
+
+def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+    base = list(_base(config))
+    per_shard = -(-len(base) // SHARDS)
+    shards: dict[str, Shapes] = {
+        f"model-{number + 1:05}-of-{SHARDS:05}.safetensors": base[number * per_shard :][:per_shard]
+        for number in range(SHARDS)
+    }
+    return shards | {ADAPTER_WEIGHTS: _adapters(family, config)}
+
+
+def _base(config: dict[str, Any]) -> Shapes:
+    hidden = config["hidden_size"]
+    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
+    for layer in range(config["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        yield f"{name}.input_layernorm.weight", (hidden,)
+        yield f"{name}.post_attention_layernorm.weight", (hidden,)
+        for module, (outputs, inputs) in decoder_sizes(config).items():
+            # In Qwen2 only queries, keys and values have a bias.
+            bias = module.startswith("self_attn") and not module.endswith("o_proj")
+            yield from linear(f"{name}.{module}", outputs, inputs, bias=bias)
+    yield "model.norm.weight", (hidden,)
+    yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, hidden)
+    yield from _vision(config["vision_config"])
+
+
+def _vision(config: dict[str, Any]) -> Shapes:
+    hidden, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
+    yield (
+        "visual.patch_embed.proj.weight",
+        (hidden, config["in_channels"], config["temporal_patch_size"], patch, patch),
+    )
+    for block in range(config["depth"]):
+        name = f"visual.blocks.{block}"
+        yield f"{name}.norm1.weight", (hidden,)
+        yield f"{name}.norm2.weight", (hidden,)
+        yield from linear(f"{name}.attn.qkv", 3 * hidden, hidden)
+        yield from linear(f"{name}.attn.proj", hidden, hidden)
+        yield from linear(f"{name}.mlp.gate_proj", inner, hidden)
+        yield from linear(f"{name}.mlp.up_proj", inner, hidden)
+        yield from linear(f"{name}.mlp.down_proj", hidden, inner)
+    merged = hidden * config["spatial_merge_size"] ** 2
+    yield "visual.merger.ln_q.weight", (hidden,)
+    yield from linear("visual.merger.mlp.0", merged, merged)
+    yield from linear("visual.merger.mlp.2", config["out_hidden_size"], merged)
+
+
+def _adapters(family: Family, config: dict[str, Any]) -> Shapes:
+    layer = decoder_sizes(config) | {PROJECTOR: (PROJECTOR_DIMENSIONS, config["hidden_size"])}
+    for module in adapted_modules(config["num_hidden_layers"]):
+        outputs, inputs = layer[module.removeprefix(_PREFIXES[0]).split(".", 2)[-1]]
+        for adapter in family.adapters:
+            yield adapter_key(module, "A", f".{adapter}"), (RANK, inputs)
+            yield adapter_key(module, "B", f".{adapter}"), (outputs, RANK)
