@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from triptych.loadtests.content.lengths import Fixed, Lengths, Repeats
+from triptych.loadtests.content.lengths import Lengths
 from triptych.loadtests.request import Encoding, Kind, Task
 from triptych.loadtests.toml_files import read_toml
 
@@ -20,8 +20,8 @@ class _Strict(BaseModel):
 class Picture(_Strict):
     """An image in pixels."""
 
-    width: Lengths = Fixed(value=448)
-    height: Lengths = Fixed(value=448)
+    width: Lengths = 448
+    height: Lengths = 448
     form: Literal["jpeg", "png"] = "jpeg"
 
 
@@ -37,9 +37,9 @@ class Flow(_Strict):
     weight: PositiveFloat = 1.0
     kind: Kind = "embed"
     task: Task
-    tokens: Lengths = Fixed(value=20)
-    inputs: Lengths = Fixed(value=1)
-    query_tokens: Lengths = Fixed(value=12)
+    tokens: Lengths = 20
+    inputs: Lengths = 1
+    query_tokens: Lengths = 12
     images: Annotated[float, Field(ge=0, le=1)] = 0.0
     picture: Picture = Picture()
     encoding: Encoding = "base64"
@@ -48,7 +48,6 @@ class Flow(_Strict):
     late_chunking: bool = False
     headers: Mapping[str, str] = {}
     languages: Mapping[str, PositiveFloat] = {}
-    repeats: Repeats | None = None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
