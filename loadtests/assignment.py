@@ -1,4 +1,4 @@
-"""Messages between the conductor of a run and the processes that send its load."""
+"""Messages between the conductor of a run and the processes that send its load: MessagePack over ZeroMQ."""
 
 import msgspec
 
@@ -58,18 +58,21 @@ class Load(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     delay: float
 
 
+class Refused(msgspec.Struct, tag=True):
+    """The run has all its processes."""
+
+
 class Joined(msgspec.Struct, tag=True):
     """A process is there; `name` is for the report."""
 
     name: str
 
 
-class Prepared(msgspec.Struct, tag=True):
-    """A process has read its plan and made its texts."""
-
-
 class Sampled(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message. Sent every second, also as a sign of life."""
+    """What a process recorded since its last such message.
+
+    Sent every second, also as a sign of life. The first says that the process is ready.
+    """
 
     samples: Samples
 
@@ -91,5 +94,5 @@ class Broken(msgspec.Struct, tag=True):
     traceback: str
 
 
-ToProcess = Plan | Load
-ToConductor = Joined | Prepared | Sampled | Done | Broken
+ToProcess = Plan | Load | Refused
+ToConductor = Joined | Sampled | Done | Broken
