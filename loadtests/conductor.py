@@ -30,7 +30,7 @@ SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
 POLL_MILLISECONDS = 500
 
-Watch = Callable[[Total, Load, float], None]
+Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
 
 
@@ -110,7 +110,7 @@ class Conductor:
                         done[sender] = report
                 if time.monotonic() >= shown:
                     shown = time.monotonic() + 1
-                    watch(total, load, time.monotonic() - begin)
+                    watch(total, time.monotonic() - begin)
         except KeyboardInterrupt:
             self.stopped = True
             segments = until(time.monotonic() - begin, segments)

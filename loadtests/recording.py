@@ -118,6 +118,7 @@ class Total:
     """The sum of all processes' records: by segment and flow, a row of intervals."""
 
     def __init__(self, timeline: Timeline, flows: Sequence[str]) -> None:
+        self.timeline = timeline
         self.examples: dict[str, str] = {}
         counts = [-int(-segment.seconds // timeline.interval) for segment in timeline.segments]
         self.segments: list[dict[str, list[Interval]]] = [

@@ -7,7 +7,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from triptych.loadtests.report import plots, tables
 from triptych.loadtests.report.cuts import points
 from triptych.loadtests.report.headline import about_chosen, banners, figures, p99_limit
-from triptych.loadtests.report.words import masked
 from triptych.loadtests.results import Run
 from triptych.loadtests.slo import Bound
 
@@ -24,7 +23,6 @@ def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["masked"] = masked
     loads = points(run)
     return environment.get_template("page.html.j2").render(
         run=run,

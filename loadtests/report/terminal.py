@@ -8,7 +8,6 @@ from rich.text import Text
 
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.headline import MARK, Figure, about_chosen, banners, figures
-from triptych.loadtests.report.words import masked
 from triptych.loadtests.results import Run
 from triptych.loadtests.slo import Bound
 
@@ -43,8 +42,8 @@ def text(*parts: Table | str) -> str:
 
 
 def _plain(words: str) -> str:
-    """The words without passwords in URLs and without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in masked(words))
+    """The words without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in words)
 
 
 def _parts(run: Run, judgement: Sequence[Bound]) -> Iterator[Table | str]:

@@ -1,18 +1,11 @@
 """Numbers, times and loads as text."""
 
-import re
 from collections.abc import Callable
 
 from triptych.loadtests.confidence import Estimate
 from triptych.loadtests.results import Measured, Segment
 
 NOTHING = "-"
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
-
-
-def masked(text: str) -> str:
-    """The text with user names and passwords in URLs replaced by ***."""
-    return _USERINFO.sub(r"\1***@", text)
 
 
 def duration(seconds: float) -> str:

@@ -104,23 +104,6 @@ def test_each_pool_has_its_address() -> None:
         assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
 
 
-def test_userinfo_becomes_basic_authentication() -> None:
-    target = {"code": "https://me:p%40ss@code.example:444/api/v1", "": "http://[::1]:8080"}
-    for name in ("jina", "openai", "vllm"):
-        both = Dialect(name, target, model="m", key=None)
-        call = both.encode(asked(task="code.query"))
-        assert call.url == "https://code.example:444/api/v1/embeddings"
-        assert call.headers["Authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
-        other = both.encode(asked())
-        assert (other.url, other.headers.get("Authorization")) == ("http://[::1]:8080/v1/embeddings", None)
-
-
-def test_key_and_password_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match=r"https://\*\*\*@code.example") as refused:
-        Dialect("jina", {"": "https://me:s3cret@code.example/v1"}, model="m", key="s3cret")
-    assert "s3cret" not in str(refused.value)
-
-
 def test_missing_pool_and_unknown_dialect() -> None:
     with pytest.raises(ValueError, match="no address for text-matching, code"):
         Dialect("vllm", {"retrieval": HERE}, model="m", key=None)

@@ -8,7 +8,7 @@ from tests.unit.loadtests.sample_run import build, constant, searched, steps
 from triptych.loadtests import estimates
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.cuts import latency, mean_time, moments, points
-from triptych.loadtests.report.words import duration, masked, number, share
+from triptych.loadtests.report.words import duration, number, share
 from triptych.loadtests.results import Segment
 
 
@@ -99,7 +99,3 @@ def test_large_numbers_are_in_thousands(value: float, said: str) -> None:
 
 def test_tiny_share_is_not_zero() -> None:
     assert [share(value) for value in (0, 1e-6, 0.5)] == ["0 %", "0.0001 %", "50 %"]
-
-
-def test_credentials_in_urls_are_masked() -> None:
-    assert masked("http://a:b@c@host:1/p and https://host/a@b") == "http://***@host:1/p and https://host/a@b"

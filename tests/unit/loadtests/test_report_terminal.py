@@ -45,9 +45,9 @@ def test_clocks_and_failures_are_shown() -> None:
         assert said in text
 
 
-def test_control_characters_and_passwords_are_removed() -> None:
+def test_control_characters_are_removed() -> None:
     run = build([constant()])
-    run.notes = ["HTTP 500, for example: \x1b[2Jgone\nnext https://me:hunter2@example.org [red]x"]
+    run.notes = ["HTTP 500, for example: \x1b[2Jgone\nnext [red]x"]
     text = terminal.render(run)
     assert "\x1b" not in text
-    assert "gone next https://***@example.org [red]x" in text
+    assert "gone next [red]x" in text
