@@ -10,7 +10,7 @@ import orjson
 
 from triptych.loadtests.bench.loops import Read, Vector, post
 from triptych.loadtests.bench.measure import Groups
-from triptych.loadtests.bench.servers import Server
+from triptych.loadtests.server_processes import Server
 from triptych.workers.shared import contract
 
 Form = Literal["float", "base64"]

@@ -3,9 +3,10 @@
 from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
 from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Scale, Section, Setup
-from triptych.loadtests.bench.servers import Engine, Server
+from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.server_processes import Server
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.

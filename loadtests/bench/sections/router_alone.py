@@ -6,8 +6,8 @@ from functools import partial
 from triptych.loadtests.bench.loops import Request, closed_loop
 from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Section, Setup
-from triptych.loadtests.bench.servers import Server
 from triptych.loadtests.bench.systems import ask_router, ask_worker
+from triptych.loadtests.server_processes import Server
 
 FORMS = ("float", "base64", "binary", "npy")
 CONCURRENCY = 64
