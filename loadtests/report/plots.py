@@ -58,7 +58,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
         pieces = [(point.load, point.measured) for point in points]
     else:
         seen = moments(run, MOST_FLOW_MOMENTS)
-        pieces = [(moment.at, [moment.measured] if moment.measured else []) for moment in seen]
+        pieces = [(moment.at, moment.measured) for moment in seen]
     where = np.array([at for at, _ in pieces])
     found = {
         flow: [np.array([latency(its, part, flow=flow) for _, its in pieces]) for part in (0.5, 0.99)]
@@ -152,9 +152,7 @@ def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
         ("router", 0.5, draw.TEAL, "--", "p50, server's clock"),
     ]
     for clock, part, colour, style, label in lines:
-        column = np.array(
-            [latency([one.measured], part, clock) if one.measured else math.nan for one in seen]
-        )
+        column = np.array([latency(one.measured, part, clock) for one in seen])
         if np.isfinite(column).any():
             axes.plot(at, column, color=colour, ls=style, lw=1.3, label=label)
             drawn.append(column)
@@ -192,8 +190,12 @@ def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) 
 
 
 def _in_flight_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    rows = [one.measured.intervals.values() if one.measured else () for one in seen]
-    column = [sum(row[-1].in_flight for row in its if row) if its else math.nan for its in rows]
+    column = [
+        sum(row[-1].in_flight for one in moment.measured for row in one.intervals.values() if row)
+        if moment.measured
+        else math.nan
+        for moment in seen
+    ]
     axes = draw.new_axes()
     axes.plot([one.at for one in seen], column, color=draw.ACCENT, lw=1.2)
     draw.time_axis(axes, run)
@@ -222,10 +224,8 @@ def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
 
 
 def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> tuple[Column, Column]:
-    rates = [
-        sum(sum(map(count, row)) for row in estimates.counted([one.measured])) / one.measured.segment.seconds
-        if one.measured
-        else math.nan
-        for one in seen
-    ]
-    return np.array([one.at for one in seen]), np.array(rates)
+    def rate(one: Measured) -> float:
+        return sum(sum(map(count, row)) for row in estimates.counted([one])) / one.segment.seconds
+
+    column = [sum(map(rate, moment.measured)) if moment.measured else math.nan for moment in seen]
+    return np.array([moment.at for moment in seen]), np.array(column)
