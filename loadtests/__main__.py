@@ -98,7 +98,7 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("requests")
     what.add_argument("--scenario", default="interactive", help="see `scenarios`, or a file (interactive)")
     what.add_argument("--seed", help="the same seed gives the same requests (default: random)")
-    what.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="open loop only")
+    what.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="(poisson)")
     what.add_argument("--in-flight", type=int, default=2000, help="most open requests of a process (2000)")
     what.add_argument("--golden", type=Path, metavar="FILE.npz", help="compare with these golden vectors")
     who = parser.add_argument_group("processes")
@@ -115,13 +115,7 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
 
 def _load(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
-    loop = load.add_mutually_exclusive_group()
-    loop.add_argument(
-        "--rate", type=several(number(0)), help="requests a second, sent when due (open loop; default: 20)"
-    )
-    loop.add_argument(
-        "--users", type=several(whole), help="users who each wait for their reply (closed loop)"
-    )
+    load.add_argument("--rate", type=rates, default=[20.0], help="requests a second, sent when due (20)")
     load.add_argument(
         "--shape",
         choices=LOADS,
@@ -171,9 +165,9 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def several(read: Callable[[str], float]) -> Callable[[str], list[float]]:
-    """Reads numbers separated by commas."""
-    return lambda text: [read(part) for part in text.split(",")]
+def rates(text: str) -> list[float]:
+    """Reads rates separated by commas."""
+    return [number(0)(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from triptych.loadtests.arrivals import Arrivals
 from triptych.loadtests.dialects import Dialect
 from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
-from triptych.loadtests.shapes import Loop
 
 
 class HarnessFailed(Exception):
@@ -40,7 +39,6 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     target: Target
     scenario: str
     seed: str
-    loop: Loop
     arrivals: Arrivals
     in_flight: int
     calibration: dict[str, float]

@@ -17,13 +17,12 @@ from triptych.loadtests.objectives import Objectives, read_objectives
 from triptych.loadtests.results import Segment
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Pages
-from triptych.loadtests.shapes import Loop, Shape, segments_of
+from triptych.loadtests.shapes import Shape, segments_of
 from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.verdict import OF_A_RATE, holds
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
-DEFAULT_RATE = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,6 @@ class Shaped:
 
     name: str
     describe: str
-    loop: Loop = "open"
     segments: Sequence[Segment] = ()
     search: Shape | None = None
 
@@ -88,16 +86,12 @@ def _crew(options: argparse.Namespace) -> Crew:
 
 
 def _shape(options: argparse.Namespace) -> Shaped:
-    loads = options.users or options.rate or [DEFAULT_RATE]
-    loop: Loop = "closed" if options.users else "open"
-    unit = "users" if options.users else "requests/s"
     joint = ", " if options.shape == "step" else " to "
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     return Shaped(
         name=options.shape,
-        describe=f"{options.shape}, {joint.join(f'{load:g}' for load in loads)} {unit}",
-        loop=loop,
-        segments=segments_of(options.shape, loop, loads, seconds),
+        describe=f"{options.shape}, {joint.join(f'{rate:g}' for rate in options.rate)} requests/s",
+        segments=segments_of(options.shape, options.rate, seconds),
     )
 
 

@@ -14,12 +14,9 @@ from triptych.loadtests.bench.stock import stock_copy
 from triptych.loadtests.server_processes import Router, Server, StockServer, Worker, free_port
 from triptych.workers.shared.contract import POOLS, PoolName
 
-Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
+Kind = Literal["worker", "stock", "token-level stock"]
 Size = Literal["nano", "tiny"]
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
-# On a CPU vLLM runs the model in a second process, and both spin for a second after each step. With three of
-# them, two cores do nothing else: 59 replies/s instead of 454. Our workers run the model in one process too.
-ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 
 
 class Engine(NamedTuple):
@@ -105,5 +102,4 @@ class Servers:
         if engine.kind == "token-level stock":
             pooler = '{"task": "token_embed", "use_activation": false}'
         arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
-        arguments += ONE_PROCESS if engine.kind == "stock in one process" else ()
         return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))

@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych.loadtests import estimates
 from triptych.loadtests.histogram import mean, merged, percentile
-from triptych.loadtests.report.words import load_of, loads
+from triptych.loadtests.report.words import load_of
 from triptych.loadtests.results import Clock, Measured, Run, Segment
 
 RAMP_PARTS = 12
@@ -17,7 +17,7 @@ MOST_MOMENTS = 240
 
 
 class Point(NamedTuple):
-    """Measurements under one load, in requests per second or users. A search adds its `verdict`."""
+    """Measurements under one load, in requests per second. A search adds its `verdict`."""
 
     label: str
     load: float
@@ -47,10 +47,10 @@ def points(run: Run) -> list[Point]:
         ]
     found: dict[float, Point] = {}
     for measured in run.segments:
-        low, high, _ = loads(measured.segment)
+        low, high = measured.segment.rate
         settled = math.ceil(measured.segment.settle / measured.interval - 1e-9)
         for part in [measured] if low == high else _pieces(measured, settled, RAMP_PARTS):
-            load = sum(loads(part.segment)[:2]) / 2
+            load = sum(part.segment.rate) / 2
             found.setdefault(load, Point(load_of(part.segment), load, [])).measured.append(part)
     return [found[load] for load in sorted(found)]
 
@@ -90,18 +90,14 @@ def _pieces(measured: Measured, first: int, count: int) -> Iterator[Measured]:
     There are fewer segments if there are fewer whole intervals. A rest joins the last one.
     """
     whole = max(first + 1, math.floor(measured.segment.seconds / measured.interval + 1e-9))
-    low, high, unit = loads(measured.segment)
+    low, high = measured.segment.rate
     for numbers in np.array_split(np.arange(first, whole), max(1, min(count, whole - first))):
         begin, end = int(numbers[0]), int(numbers[-1]) + 1
         last = end == whole
         start = begin * measured.interval
         stop = measured.segment.seconds if last else end * measured.interval
         load = low + (high - low) * (start + stop) / 2 / measured.segment.seconds
-        segment = Segment(name=measured.segment.name, seconds=stop - start)
-        if unit == "users":
-            segment.users = (round(load), round(load))
-        else:
-            segment.rate = (load, load)
+        segment = Segment(name=measured.segment.name, seconds=stop - start, rate=(load, load))
         intervals = {flow: row[begin : None if last else end] for flow, row in measured.intervals.items()}
         yield msgspec.structs.replace(
             measured, segment=segment, began=measured.began + start, intervals=intervals

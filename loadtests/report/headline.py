@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.report.cuts import points
-from triptych.loadtests.report.words import duration, estimated, load_of, loads, number, peak
+from triptych.loadtests.report.words import duration, estimated, load_of, number
 from triptych.loadtests.results import (
     WRONG,
     Capacity,
@@ -55,7 +55,7 @@ def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
 def chosen(run: Run) -> list[Measured]:
     """The segments of the key figures: those at the capacity, or at the highest load."""
     if run.capacity is None:
-        return [max(run.segments, key=peak)]
+        return [max(run.segments, key=lambda one: max(one.segment.rate))]
     held = [point for point in points(run) if point.verdict == "holds"]
     at = [point for point in held if point.load == run.capacity.rate] or held[-1:] or points(run)[:1]
     return [measured for point in at for measured in point.measured]
@@ -64,7 +64,7 @@ def chosen(run: Run) -> list[Measured]:
 def about(run: Run, measured: Sequence[Measured]) -> str:
     """The load of some segments, in words."""
     segment = measured[0].segment
-    low, high, _ = loads(segment)
+    low, high = segment.rate
     if run.capacity is not None:
         what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
         return f"At {what}, {load_of(segment)}"

@@ -10,7 +10,7 @@ from triptych.loadtests.report import figures as draw
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.cuts import Moment, Point, latency, moments
 from triptych.loadtests.report.figures import Chart, Column
-from triptych.loadtests.report.words import duration, loads
+from triptych.loadtests.report.words import duration
 from triptych.loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
 
 # Fewer loads make no curve.
@@ -26,7 +26,7 @@ def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Char
     s."""
     if len(points) < LEAST_POINTS:
         return []
-    return [_latency_by_load(run, points, limit), _answered_by_load(run, points)]
+    return [_latency_by_load(run, points, limit), _answered_by_load(points)]
 
 
 def over_time(run: Run) -> list[Chart]:
@@ -74,7 +74,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
             axes.set_xlim(left=0)
         else:
             draw.time_axis(axes, run)
-        charts.append(draw.finish(axes, flow, loads(run.segments[0].segment)[2] if curve else ""))
+        charts.append(draw.finish(axes, flow, "requests/s" if curve else ""))
     return charts
 
 
@@ -124,21 +124,19 @@ def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> 
     if run.capacity is not None:
         note = "Filled: holds. Hollow: does not. Dotted: the rate that holds."
         axes.axvline(run.capacity.rate, color=draw.INK, lw=1, ls=":")
-    return draw.finish(axes, "Latency against load", loads(run.segments[0].segment)[2], note)
+    return draw.finish(axes, "Latency against load", "requests/s", note)
 
 
-def _answered_by_load(run: Run, points: Sequence[Point]) -> Chart:
-    where = np.array([point.load for point in points])
+def _answered_by_load(points: Sequence[Point]) -> Chart:
+    where = np.array([estimates.offered(point.measured).value for point in points])
     answered = np.array([estimates.throughput(point.measured).value for point in points])
     axes = draw.new_axes()
-    if run.loop == "open":
-        where = np.array([estimates.offered(point.measured).value for point in points])
-        axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
+    axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
     order = np.argsort(where)
     axes.plot(where[order], answered[order], "o-", color=draw.ACCENT, lw=2, ms=4.5, label="answered well")
     axes.set_xlim(left=0)
     draw.amount_axis(axes)
-    return draw.finish(axes, "Answered against load", loads(run.segments[0].segment)[2])
+    return draw.finish(axes, "Answered against load", "requests/s")
 
 
 def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
@@ -164,7 +162,7 @@ def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
 def _load_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
     axes = draw.new_axes()
     at, sent = _per_second(seen, lambda one: one.sent)
-    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due" if run.loop == "open" else "sent")
+    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due")
     axes.plot(*_per_second(seen, lambda one: one.done), color=draw.ACCENT, label="answered well")
     draw.time_axis(axes, run)
     draw.amount_axis(axes)

@@ -46,7 +46,7 @@ def brief(run: Run) -> list[Table]:
 def loads(run: Run, segments: Iterable[Measured]) -> Table:
     """One row for each segment and flow."""
     mark = MARK if failed_checks(run) else ""
-    head = ["segment", "flow", "due/s" if run.loop == "open" else "sent/s"]
+    head = ["segment", "flow", "due/s"]
     head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}"]
     head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
     rows = []
@@ -111,7 +111,7 @@ def setup(run: Run) -> dict[str, str]:
     found = {
         "command": run.command,
         "scenario": f"{run.scenario}: {run.about}" if run.about else run.scenario,
-        "load": f"{run.shape}, {run.loop} loop",
+        "load": run.shape,
         "target": ", ".join(f"{pool}: {url}" if pool else url for pool, url in run.target.items()),
         "dialect": run.dialect,
         "golden vectors": f"{run.golden.source} ({run.golden.compared:,} compared)",

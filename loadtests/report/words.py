@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from triptych.loadtests.confidence import Estimate
-from triptych.loadtests.results import Measured, Segment
+from triptych.loadtests.results import Segment
 
 NOTHING = "-"
 
@@ -42,23 +42,9 @@ def interval(estimate: Estimate | None, write: Callable[[float], str]) -> str:
 
 
 def load_of(segment: Segment) -> str:
-    """For example "200 requests/s", "10 to 200 requests/s" or "8 users"."""
-    low, high, unit = loads(segment)
-    return f"{number(low)} {unit}" if low == high else f"{number(low)} to {number(high)} {unit}"
-
-
-def loads(segment: Segment) -> tuple[float, float, str]:
-    """The load at the start and at the end, and its unit."""
-    if segment.rate is not None:
-        return (*segment.rate, "requests/s")
-    if segment.users is None:
-        raise ValueError(f"segment {segment.name} has neither a rate nor users. This is a bug.")
-    return (*segment.users, "users")
-
-
-def peak(measured: Measured) -> float:
-    """The highest load of a segment, in requests per second or users."""
-    return max(loads(measured.segment)[:2])
+    """For example "200 requests/s" or "10 to 200 requests/s"."""
+    low, high = segment.rate
+    return f"{number(low)} requests/s" if low == high else f"{number(low)} to {number(high)} requests/s"
 
 
 def _three(value: float) -> str:

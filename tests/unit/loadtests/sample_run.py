@@ -74,7 +74,6 @@ def build(
         scenario="mix",
         about="What a search product does in a day, at once.",
         shape=f"{len(segments)} segments",
-        loop="open",
         dialect="jina",
         target={"": "http://127.0.0.1:8080"},
         seed="8f2a",
@@ -157,7 +156,7 @@ def run_of(*segments: Measured) -> Run:
 
 def _rates(segment: Segment) -> list[float]:
     """The rate of each second."""
-    low, high = segment.rate or segment.users or (0.0, 0.0)
+    low, high = segment.rate
     count = math.ceil(segment.seconds)
     return [low + (high - low) * (number + 0.5) / count for number in range(count)]
 

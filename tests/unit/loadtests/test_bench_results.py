@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.loadtests import sample_run
 from triptych.loadtests.bench import bench_targets
 from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_seconds
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
 from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
-from triptych.loadtests.bench.sections import compared, mix, overload
+from triptych.loadtests.bench.sections import compared, overload
 from triptych.loadtests.bench.summary import markdown, number, spread, table
 from triptych.loadtests.slo import Bound
 
@@ -127,17 +126,6 @@ async def test_vectors_are_compared_by_request() -> None:
     assert [each.vectors_wrong for each in rows] == [2, 2, 2]
     assert [each.items_per_second for each in rows] == [[1.0, 1.0]] * 3
     assert rows[0].cpu[GENERATOR] >= 0
-
-
-def test_mix_counts_a_load_test() -> None:
-    run = sample_run.build([sample_run.constant(rate=200, seconds=20)], failures={"wrong: order": 0.1})
-    counted = row("(d)", load="mix")
-    mix.add(counted, run.segments[0])
-    [rate] = counted.items_per_second
-    assert rate > 200, "items, not requests"
-    assert counted.p50_ms[0] < counted.p99_ms[0]
-    assert counted.vectors_wrong > 0
-    assert counted.failures == {}
 
 
 def test_cpu_of_ended_children_counts() -> None:

@@ -39,7 +39,6 @@ def plan(**fields: object) -> Plan:
         "target": target,
         "scenario": '{"about": "x", "flows": [{"name": "query", "task": "retrieval.query"}]}',
         "seed": "seed",
-        "loop": "open",
         "arrivals": "constant",
         "in_flight": 10,
         "calibration": {},

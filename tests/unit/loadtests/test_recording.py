@@ -91,4 +91,4 @@ def test_intervals_are_independent() -> None:
     [([4.0], 0.25), ([10.0], 0.5), ([60.0], 1.0), ([3600.0], 6.0), ([30.0, 4.0], 0.25)],
 )
 def test_interval_length(seconds: list[float], interval: float) -> None:
-    assert interval_for(Segment(name="x", seconds=its) for its in seconds) == interval
+    assert interval_for(Segment(name="x", seconds=its, rate=(1, 1)) for its in seconds) == interval

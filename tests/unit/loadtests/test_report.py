@@ -59,7 +59,7 @@ def hostile() -> Run:
     )
     document = msgspec.to_builtins(run)
     for name, value in document.items():
-        if isinstance(value, str) and name != "loop":
+        if isinstance(value, str):
             document[name] = HOSTILE
     document |= {"target": {HOSTILE: HOSTILE}, "notes": [HOSTILE]}
     document["golden"] = {"source": HOSTILE, "compared": 1, "complaints": [HOSTILE]}
@@ -193,14 +193,6 @@ def test_run_without_a_reply_is_shown() -> None:
     words = Page(run).words
     assert "p99 -" in words
     assert "connection refused" in words
-
-
-def test_closed_loop_counts_users() -> None:
-    run = build([Segment(name=f"{n} users", seconds=20.0, settle=2.0, users=(n, n)) for n in (2, 4, 8)])
-    run.loop = "closed"
-    page = Page(run)
-    assert "At 8 users: p50" in page.words
-    assert all("all that was due" not in svg for svg in page.drawn)
 
 
 def test_terminal_has_a_row_for_each_segment_and_flow() -> None:

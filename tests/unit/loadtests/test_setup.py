@@ -35,13 +35,6 @@ def segments(*words: str) -> list[Segment]:
 def test_rates_make_segments(words: tuple[str, ...], loads: list[tuple[float, float]]) -> None:
     found = segments(*words)
     assert [segment.rate for segment in found] == loads
-    assert all(segment.users is None for segment in found)
-
-
-def test_users_make_a_closed_loop() -> None:
-    assert [segment.users for segment in segments("--shape", "step", "--users", "1,16")] == [(1, 1), (16, 16)]
-    assert made("--users", "4").shaped.loop == "closed"
-    assert made().shaped.loop == "open"
 
 
 def test_soak_is_longer_by_default() -> None:
@@ -52,10 +45,9 @@ def test_soak_is_longer_by_default() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--rate", "5", "--users", "5"), "not allowed with"),
         (("--rate", "fast"), "--rate: fast"),
         (("--rate", "1,nan"), "--rate: nan"),
-        (("--users", "1.5"), "--users: 1.5: give a whole number"),
+        (("--processes", "1.5"), "--processes: 1.5: give a whole number"),
         (("--seconds", "0"), "--seconds: 0"),
         (("--seconds", "inf"), "--seconds: inf"),
         (("--processes", "0"), "--processes: 0"),
