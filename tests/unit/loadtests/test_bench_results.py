@@ -13,7 +13,7 @@ from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_se
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
 from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
 from triptych.loadtests.bench.sections import compared, overload
-from triptych.loadtests.bench.summary import markdown, number, spread, table
+from triptych.loadtests.bench.summary import markdown, number, spread
 from triptych.loadtests.slo import Bound
 
 LOAD = compared.SHORT[64].name
@@ -149,7 +149,3 @@ def test_numbers_have_three_digits() -> None:
     values = (0.012345, 1.2345, 12.345, 123.45, 12345.6)
     assert [number(value) for value in values] == ["0.0123", "1.23", "12.3", "123", "12,346"]
     assert [spread(its) for its in ([], [5], [5, 1, 2])] == ["none", "5", "2 (1 to 5)"]
-
-
-def test_table_escapes_its_cells() -> None:
-    assert table(("a",), [("x|y",)]) == ["| a |", "| --- |", "| x\\|y |"]

@@ -63,15 +63,6 @@ def test_throughput_counts_unless_it_follows_the_load() -> None:
     assert verdicts([run(1, answered=0.5), run(2)])["throughput"] == "better"
 
 
-def test_items_and_tokens_are_compared() -> None:
-    runs = [run(1, answered=0.5), run(2, answered=0.5)]
-    for its, items in zip(runs, (10, 30), strict=True):
-        for one in its.segments[0].intervals["query"]:
-            one.items, one.tokens = items, 100
-    found = verdicts(runs)
-    assert (found["items"], found["tokens"]) == ("better", SAME)
-
-
 @pytest.mark.parametrize(("before", "after", "verdict"), [(0, 5, "worse"), (5, 0, "better"), (5, 5, SAME)])
 def test_failure_shares_are_compared(before: int, after: int, verdict: str) -> None:
     assert verdicts([run(1, failures=before), run(2, failures=after)])["failures"] == verdict
@@ -137,8 +128,3 @@ def test_runs_without_common_segment_are_refused(field: str) -> None:
     for runs in ([run(1), other], [run(1), run(3), other]):
         with pytest.raises(ValueError, match=r"run at 2 and run at 1 .* in common"):
             compare(runs)
-
-
-def test_one_run_is_refused() -> None:
-    with pytest.raises(ValueError, match="two runs"):
-        compare([run(1)])

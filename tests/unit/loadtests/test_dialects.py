@@ -88,19 +88,13 @@ def test_prefixes_and_pools_match_the_service(task: Any) -> None:
     assert PREFIXES[task] == prompts.PREFIXES[role]
 
 
-def test_headers_carry_the_key() -> None:
-    request = asked(headers={"x-priority": "bulk"})
-    json = {"Content-Type": "application/json", "x-priority": "bulk"}
-    for name in ("jina", "openai", "vllm"):
-        assert spoken(name).encode(request).headers == json
-        assert spoken(name, "secret").encode(request).headers == json | {"Authorization": "Bearer secret"}
-
-
 def test_each_pool_has_its_address() -> None:
     target = {"code": "https://code.example/api/", "": "http://all.example"}
     for name in ("jina", "openai", "vllm"):
-        both = Dialect(name, target, model="m", key=None)
-        assert both.encode(asked(task="code.passage")).url == "https://code.example/api/v1/embeddings"
+        both = Dialect(name, target, model="m", key="secret")
+        call = both.encode(asked(task="code.passage", headers={"x-priority": "bulk"}))
+        assert call.url == "https://code.example/api/v1/embeddings"
+        assert (call.headers["Authorization"], call.headers["x-priority"]) == ("Bearer secret", "bulk")
         assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
 
 
@@ -129,20 +123,6 @@ def test_unsupported_request_has_a_reason(name: str, fields: dict[str, Any], rea
     assert reason in (spoken(name).unsupported(asked(**fields)) or "")
 
 
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("openai", {"dimensions": 64, "encoding": "float"}),
-        ("vllm", {"dimensions": 64}),
-        ("jina", {"kind": "rerank"}),
-        ("jina", {"multivector": True, "inputs": [PNG]}),
-        ("jina", {"late_chunking": True, "dimensions": 64}),
-    ],
-)
-def test_supported_request_has_no_reason(name: str, fields: dict[str, Any]) -> None:
-    assert spoken(name).unsupported(asked(**fields)) is None
-
-
 @given(
     vectors=array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
         lambda shape: arrays(np.float32, shape, elements=st.floats(-1, 1, width=32))
@@ -165,12 +145,6 @@ def test_vectors_are_read_exactly(vectors: Vector, encoding: Encoding, name: str
     for read, right in zip(reply.vectors, rights, strict=True):
         assert read.dtype == np.float32
         np.testing.assert_array_equal(read, right)
-
-
-def test_scores_keep_the_order_of_the_reply() -> None:
-    ranked = [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": -1}]
-    reply = spoken().decode(asked(kind="rerank"), orjson.dumps({"results": ranked, "usage": {}}))
-    assert (reply.indexes, reply.scores, reply.vectors) == ([1, 0], [0.75, -1.0], [])
 
 
 GOOD = {"index": 0, "embedding": "AACAPw=="}

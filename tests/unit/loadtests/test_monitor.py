@@ -36,14 +36,6 @@ def test_lag_is_how_late_the_loop_ran() -> None:
     assert process.late == 0.0
 
 
-def test_early_is_not_late() -> None:
-    monitor = Monitor()
-    monitor.lag(-0.1)
-    monitor.late(-0.1)
-    process = monitor.read("process 1")
-    assert max(process.lag, process.late) < 1e-4
-
-
 def test_busy_share_counts_stolen_time_and_not_guests_twice() -> None:
     before, now = Times(1000, 1000, 5000, 0, 0, 0), Times(1012, 1008, 5060, 10, 10, 7)
     assert busy_share(before, now) == pytest.approx(30 / 100)

@@ -37,11 +37,6 @@ def test_rates_make_segments(words: tuple[str, ...], loads: list[tuple[float, fl
     assert [segment.rate for segment in found] == loads
 
 
-def test_soak_is_longer_by_default() -> None:
-    assert segments("--shape", "soak")[0].seconds > 10 * segments("--shape", "constant")[0].seconds
-    assert segments("--shape", "soak", "--seconds", "5")[0].seconds == 5
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
