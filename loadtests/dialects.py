@@ -123,6 +123,8 @@ class Dialect:
         """Why a server of this dialect cannot answer `request`; None if it can."""
         images = any(isinstance(content, bytes) for content in request.inputs)
         if self.name == "jina":
+            if request.kind == "rerank" and (request.multivector or request.late_chunking):
+                return "rerank returns scores: neither multivector nor late_chunking"
             if request.multivector and (request.dimensions or request.late_chunking):
                 return "multivector goes with neither dimensions nor late_chunking"
             return "late_chunking takes texts only" if request.late_chunking and images else None

@@ -49,16 +49,6 @@ class Flow(_Strict):
     headers: Mapping[str, str] = {}
     languages: Mapping[str, PositiveFloat] = {}
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.kind == "rerank" and (self.multivector or self.late_chunking):
-            raise ValueError("kind rerank returns scores: omit multivector and late_chunking")
-        if self.late_chunking and self.images:
-            raise ValueError("late_chunking takes texts only: omit images")
-        if self.late_chunking and self.multivector:
-            raise ValueError("late_chunking returns one vector per input: omit multivector")
-        return self
-
 
 class Scenario(_Strict):
     """Flows, and the languages of their texts by weight."""
@@ -88,4 +78,4 @@ def read_scenario(name: str) -> Scenario:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
-    return read_toml(path, Scenario, Flow)
+    return read_toml(path, Scenario)

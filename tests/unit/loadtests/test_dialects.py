@@ -117,6 +117,7 @@ def test_missing_pool_and_unknown_dialect() -> None:
         ("jina", {"multivector": True, "dimensions": 64}, "dimensions"),
         ("jina", {"multivector": True, "late_chunking": True}, "late_chunking"),
         ("jina", {"late_chunking": True, "inputs": ["a", PNG]}, "late_chunking"),
+        ("jina", {"kind": "rerank", "multivector": True}, "scores"),
     ],
 )
 def test_unsupported_request_has_a_reason(name: str, fields: dict[str, Any], reason: str) -> None:
