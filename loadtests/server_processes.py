@@ -36,12 +36,7 @@ LOOPBACK = "127.0.0.1"
 MAX_WORKERS = 8
 
 
-def free_port(host: str = LOOPBACK, ports: range = PORTS) -> int:
-    """A free port of `ports`."""
-    return free_port_run(1, host, ports)
-
-
-def free_port_run(count: int, host: str = LOOPBACK, ports: range = PORTS) -> int:
+def free_port(host: str = LOOPBACK, ports: range = PORTS, count: int = 1) -> int:
     """The first of `count` consecutive free ports of `ports`."""
     while True:
         first = random.choice(range(ports.start, ports.stop - count))
@@ -186,7 +181,7 @@ class Deployment(Server):
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
         # Together, so that the router's port is not one of the workers'.
-        port = free_port_run(1 + MAX_WORKERS)
+        port = free_port(count=1 + MAX_WORKERS)
         self.worker_port = port + 1
         self.token = secrets.token_urlsafe()
         own = {

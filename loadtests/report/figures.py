@@ -108,10 +108,3 @@ def amount_axis(axes: Axes) -> None:
     """Amounts from 0 on."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: number(value))
-
-
-def with_gaps(at: list[float], values: list[float]) -> tuple[Column, Column]:
-    """A line with a gap wherever values are missing for three times their usual distance."""
-    steps = np.diff(at)
-    gaps = np.flatnonzero(steps > 3 * np.median(steps)) + 1 if len(steps) else np.array([], int)
-    return np.insert(np.array(at), gaps, math.nan), np.insert(np.array(values), gaps, math.nan)

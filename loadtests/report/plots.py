@@ -206,9 +206,8 @@ def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
     axes, columns = draw.new_axes(), []
     # In their own order, so that colours agree between panels.
     for line in (line for line in lines if line in highest):
-        at, values = draw.with_gaps(line.at, line.values)
-        axes.plot(at, values, lw=1.3, label=line.name)
-        columns.append(values)
+        axes.plot(line.at, line.values, lw=1.3, label=line.name)
+        columns.append(np.array(line.values))
     draw.time_axis(axes, run)
     if unit == "s":
         draw.latency_axis(axes, columns)
