@@ -184,16 +184,6 @@ def test_perfect_server_is_limited_by_the_range() -> None:
     assert server.rates("confirm") == [100.0] * 3
 
 
-def test_every_failed_try_is_followed_by_recovery() -> None:
-    server = Scripted(below(50))
-    capacity = search(server, server.judge, start=640.0)
-    names = [segment.name for segment in server.segments]
-    failed = {index for probe in capacity.probes if probe.verdict == "fails" for index in probe.segments}
-    assert failed == {index - 1 for index, name in enumerate(names) if name == "recover"}
-    # A tenth of the lowest rate so far.
-    assert server.rates("recover")[:6] == pytest.approx([64.0, 32.0, 16.0, 8.0, 4.0, 4.0])
-
-
 def test_recovery_waits_for_the_backlog() -> None:
     server, backlog = Scripted(below(50)), [900, 300, 40, 1]
 
@@ -279,19 +269,6 @@ def test_rate_that_failed_by_chance_is_tried_again(by_chance: float) -> None:
     assert (tried[by_chance], tried[160.0]) == (2, 1)
     assert capacity.fails_at is not None
     assert capacity.rate <= 137 < capacity.fails_at <= capacity.rate * 1.05
-
-
-def test_unclear_confirms_only_a_rate_that_held() -> None:
-    def blurred(rate: float) -> Verdict:
-        if rate == 40.0:
-            return "fails" if server.now("confirm") else "holds"
-        return "unclear" if rate > 37 else "holds"
-
-    server = Scripted(blurred)
-    assert search(server, server.judge, most=40.0).rate <= 37
-
-    calm = Scripted(lambda _: "unclear" if calm.now("confirm") else "holds")
-    assert search(calm, calm.judge, most=40.0).rate == 40.0
 
 
 def test_dead_server_ends_the_search() -> None:

@@ -53,10 +53,6 @@ def test_latency_difference_is_found(slower: float, verdict: str) -> None:
     assert f"{found['p50'].ratio.value:.2f}x" in render(comparison)
 
 
-def test_difference_within_tolerance_is_none() -> None:
-    assert verdicts([run(1), run(2, 1.5)], tolerance=1.0)["p50"] == SAME
-
-
 def test_throughput_counts_unless_it_follows_the_load() -> None:
     assert "throughput" not in verdicts([run(1), run(2)])
     assert verdicts([run(1), run(2, answered=0.5)])["throughput"] == "worse"

@@ -24,8 +24,7 @@ from triptych.loadtests.assignment import (
 )
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.recording import Noted, Samples
-from triptych.loadtests.results import Capacity, Interval, Measured, Process, Segment
-from triptych.loadtests.shapes import Shape
+from triptych.loadtests.results import Interval, Process, Segment
 
 LOCAL = "127.0.0.1"
 STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
@@ -115,31 +114,6 @@ def test_records_of_all_processes_add_up() -> None:
         assert conductor.examples.keys() == {"HTTP 500"}
 
 
-def test_search_ends_with_what_the_shape_returns() -> None:
-    found = Capacity(objective="o", rate=5, fails_at=None, confirmed=0, tries=0, probes=[])
-    seen: list[Measured] = []
-
-    def shape() -> Shape:
-        seen.append((yield STEADY))
-        seen.append((yield STEADY))
-        return found
-
-    with gathered(answer) as (conductor, _):
-        measured, capacity = conductor.search(shape(), lambda *_: None)
-    assert capacity is found
-    assert measured == seen
-    assert measured[0].began == 0.0 < measured[1].began
-
-
-def test_ctrl_c_keeps_what_was_measured() -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with gathered(silent) as (conductor, _):
-        conductor.run([STEADY], interrupt)
-        assert conductor.stopped
-
-
 def test_broken_process_fails_the_run() -> None:
     with gathered(answer, fail) as (conductor, _), pytest.raises(HarnessFailed, match="it broke"):
         conductor.run([STEADY], lambda *_: None)
@@ -175,16 +149,6 @@ def test_strangers_do_not_join() -> None:
             member = Member(conductor.port, "process 0", answer)
             conductor.gather(plan(), ["query"])
     assert isinstance(member.plan, Plan)
-    conductor.close()
-
-
-def test_dead_child_ends_the_wait() -> None:
-    def dead() -> None:
-        raise HarnessFailed("it ended with 1")
-
-    conductor = Conductor(LOCAL, 0, 1, dead)
-    with pytest.raises(HarnessFailed, match="ended with 1"):
-        conductor.gather(plan(), ["query"])
     conductor.close()
 
 

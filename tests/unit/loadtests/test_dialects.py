@@ -41,34 +41,6 @@ def body(*entries: Any, **fields: Any) -> bytes:
     return orjson.dumps({"data": entries, "usage": {"total_tokens": 7}} | fields)
 
 
-def test_jina_body() -> None:
-    least = {"model": "jina-embeddings-v4", "task": "retrieval.query", "input": ["a", "b"]}
-    assert sent(asked()) == least | {"embedding_type": "base64"}
-    assert sent(asked(encoding="float")) == least | {"embedding_type": "float"}
-    assert sent(asked(dimensions=64)) == least | {"embedding_type": "base64", "dimensions": 64}
-    assert sent(asked(multivector=True)) == least | {"embedding_type": "base64", "return_multivector": True}
-    assert sent(asked(late_chunking=True)) == least | {"embedding_type": "base64", "late_chunking": True}
-
-
-def test_jina_images_are_data_uris() -> None:
-    text, png, jpeg = sent(asked(inputs=["a", PNG, JPEG]))["input"]
-    assert text == "a"
-    for entry, form, content in ((png, "png", PNG), (jpeg, "jpeg", JPEG)):
-        head, _, data = entry["image"].partition(",")
-        assert (head, base64.b64decode(data)) == (f"data:image/{form};base64", content)
-
-
-def test_jina_rerank_body() -> None:
-    request = asked(kind="rerank", query="q")
-    assert spoken().encode(request).url == f"{HERE}/v1/rerank"
-    assert sent(request) == {
-        "model": "jina-embeddings-v4",
-        "query": "q",
-        "documents": ["a", "b"],
-        "return_documents": False,
-    }
-
-
 def test_openai_and_vllm_bodies() -> None:
     plain = {
         "model": "jina-embeddings-v4",
@@ -155,22 +127,13 @@ GOOD = {"index": 0, "embedding": "AACAPw=="}
     ("content", "fields", "says"),
     [
         (b"<html>", {}, "JSON"),
-        (body(GOOD)[:-2], {}, "JSON"),
         (b"[]", {}, "list"),
-        (b"{}", {}, "'data'"),
         (orjson.dumps({"data": None}), {}, "NoneType"),
         (body({"embedding": "AACAPw=="}), {}, "'index'"),
-        (body({"index": "0", "embedding": "AACAPw=="}), {}, "index"),
         (body({"index": None, "embedding": "AACAPw=="}), {}, "index"),
-        (body({"index": 0}), {}, "'embedding'"),
-        (body({"index": 0, "embedding": None}), {}, "base64"),
         (body({"index": 0, "embedding": [1.0]}), {}, "base64"),
-        (body({"index": 0, "embedding": "AACA!Pw=="}), {}, "base64"),
         (body({"index": 0, "embedding": "AACA"}), {}, "multiple"),
-        (body(GOOD), {"encoding": "float"}, "float"),
         (body({"index": 0, "embedding": 1.0}), {"encoding": "float"}, "float"),
-        (body({"index": 0, "embedding": [1.0, None]}), {"encoding": "float"}, "float"),
-        (body({"index": 0, "embedding": [[1.0]]}), {"encoding": "float"}, "float"),
         (body({"index": 0, "embedding": [1e300]}), {"encoding": "float"}, "too large"),
         (body(GOOD), {"multivector": True}, "'embeddings'"),
         (body({"index": 0, "embeddings": []}), {"multivector": True}, "rows"),
@@ -199,11 +162,9 @@ def test_malformed_body_is_unreadable(content: bytes, fields: dict[str, Any], sa
         ({"total_tokens": 9, "prompt_tokens": 5}, 9, 9),
         ({"prompt_tokens": 5}, 5, 5),
         ({"total_tokens": 0, "prompt_tokens": 0}, 0, None),
-        ({"total_tokens": -3}, 0, None),
         ({"total_tokens": "9"}, 0, None),
         ({}, 0, None),
         (None, 0, None),
-        (5, 0, None),
     ],
 )
 def test_missing_token_count(usage: Any, promised: int, not_promised: int | None) -> None:

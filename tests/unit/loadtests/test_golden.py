@@ -54,24 +54,6 @@ def alike(answer: Answer, share: float) -> Answer:
 RIGHT = instead()
 
 
-def test_each_task_is_asked_one_text_at_a_time() -> None:
-    requests = Golden.requests()
-    assert {request.task for request in requests} == set(TASKS)
-    assert all(len(request.inputs) == 1 for request in requests)
-    for request in requests:
-        assert request.inputs == [GOLDEN_TEXTS[request.task][request.golden[0]]]
-    for texts in GOLDEN_TEXTS.values():
-        assert texts[: len(COMMON)] == COMMON
-        assert len(set(texts)) == len(texts)
-
-
-def test_learned_vectors_are_unit_vectors_in_order() -> None:
-    golden = asked(lambda task, text: 3 * vector_of(task, text))
-    for task, texts in GOLDEN_TEXTS.items():
-        rights = np.stack([vector_of(task, text) for text in texts])
-        np.testing.assert_allclose(golden.vectors[task], rights, atol=1e-6)
-
-
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_zero_or_infinite_vector_is_refused(bad: float) -> None:
     with (

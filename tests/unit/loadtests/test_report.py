@@ -97,13 +97,6 @@ def test_six_questions_are_answered_in_order() -> None:
     assert sorted(said, key=words.index) == said
 
 
-def test_colours_exist_in_light_and_dark() -> None:
-    source = html.render(build([constant()]))
-    used = set(re.findall(r"var\(--([\w-]+)\)", source))
-    for colours in re.findall(r":root \{(.*?)\}", source, re.DOTALL):
-        assert used <= set(re.findall(r"--([\w-]+):", colours))
-
-
 def test_judgement_is_shown_line_by_line() -> None:
     passed, failed = Page(*judged(1000)), Page(*judged(1000, 1))
     assert passed.banners == ["good", "plain"]
@@ -180,11 +173,6 @@ def test_long_run_makes_a_small_page() -> None:
     assert len(html.render(run).encode()) < 1_500_000
 
 
-def test_same_run_gives_the_same_page() -> None:
-    run = build(steps(50, 200, 400))
-    assert html.render(run) == html.render(run)
-
-
 def test_run_without_a_reply_is_shown() -> None:
     run = build([constant(seconds=20)])
     for one in (one for its in run.segments for row in its.intervals.values() for one in row):
@@ -232,15 +220,6 @@ def test_pause_between_segments_is_a_gap() -> None:
     gaps = [not moment.measured for moment in moments(build(steps(50, 100), gap=10.0))]
     assert sum(gaps) == 1
     assert all(moment.measured for moment in moments(build(steps(50, 100))))
-
-
-def test_points_are_ordered_by_load() -> None:
-    found = [(point.load, point.verdict) for point in points(searched())]
-    assert found[-3:] == [(412, "holds"), (440, "fails"), (800, "fails")]
-    assert [(point.load, len(point.measured)) for point in points(build(steps(50, 100, 50)))] == [
-        (50, 2),
-        (100, 1),
-    ]
 
 
 def test_ramp_is_cut_into_rising_loads() -> None:

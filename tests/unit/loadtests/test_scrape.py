@@ -53,12 +53,6 @@ def test_unreadable_values_leave_a_gap() -> None:
     assert (found["queue"].at, found["queue"].values) == ([0.0, 3.0], [2.0, 4.0])
 
 
-def test_gauge_is_summed_over_other_labels() -> None:
-    name = "triptych_router_replica_batches_in_flight"
-    page = f'{name}{{pool="code",replica="a"}} 2\n{name}{{pool="code",replica="b"}} 1\n'
-    assert series(page)["in flight"].values == [3.0]
-
-
 def test_counter_becomes_a_rate() -> None:
     found = series(*tokens(100, 500, 500), times=[0, 2, 3])["served"]
     assert (found.name, found.unit) == ("tokens, code", "tokens/s")
@@ -84,23 +78,12 @@ def test_zero_series_are_left_out_except_queues() -> None:
     assert list(series(page, page)) == ["queue"]
 
 
-def test_several_pages_are_named() -> None:
-    scraper = Scraper({"router": ("", None), "worker code 10.0.0.1:8101": ("", None)})
-    scraper.add(0.0, "triptych_worker_waiting_items 3\n", "worker code 10.0.0.1:8101")
-    assert [one.name for one in scraper.series()] == ["waiting, worker code 10.0.0.1:8101"]
-
-
 def test_long_series_are_averaged() -> None:
     count = 2 * MOST_POINTS - 1
     found = series(*(f"{WAITING} {at % 2 * 2}\n" for at in range(count)))["queue"]
     assert len(found.at) == len(found.values) == MOST_POINTS
     assert (found.at[:2], found.values[:2]) == ([0.5, 2.5], [1.0, 1.0])
     assert (found.at[-1], found.values[-1]) == (count - 1.0, 0.0)
-
-
-def test_memory_is_in_mebibytes() -> None:
-    found = series(f"triptych_worker_resident_memory_bytes {300 * 2**20}\n")["memory"]
-    assert (found.unit, found.values) == ("MiB", [300])
 
 
 def test_drawn_metrics_are_documented() -> None:

@@ -83,22 +83,6 @@ def test_invalid_address_is_refused(url: str) -> None:
     assert "s3cret" not in str(refused.value)
 
 
-def test_target_is_one_address_or_one_per_pool() -> None:
-    assert made().target.addresses == {"": "http://127.0.0.1:1"}
-    urls = ("--url", "code=http://a:1", "--url", "retrieval=http://b:2", "--url", "text-matching=http://c:3")
-    found = made("--dialect", "vllm", target=urls)
-    assert found.target.addresses == {
-        "code": "http://a:1",
-        "retrieval": "http://b:2",
-        "text-matching": "http://c:3",
-    }
-    assert found.pages == {
-        "server code": ("http://a:1/metrics", None),
-        "server retrieval": ("http://b:2/metrics", None),
-        "server text-matching": ("http://c:3/metrics", None),
-    }
-
-
 def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["run", *TARGET, "--key", "s3cret-key", "--worker-token=s3cret-token", "--rate", "5"]
     monkeypatch.setattr("sys.argv", ["loadtests", *words])

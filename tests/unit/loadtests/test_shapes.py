@@ -35,12 +35,6 @@ def test_wrong_number_of_loads_is_refused() -> None:
         segments_of("ramp", [5.0], 10.0)
 
 
-@pytest.mark.parametrize(("seconds", "settle"), [(10.0, 2.0), (25.0, 5.0), (3600.0, 5.0)])
-def test_settling_is_a_fifth_up_to_five_seconds(seconds: float, settle: float) -> None:
-    [segment] = segments_of("constant", [1.0], seconds)
-    assert segment.settle == pytest.approx(settle)
-
-
 def test_stopped_ramp_ends_at_its_current_load() -> None:
     [ramp] = until(150.0, segments_of("ramp", [10.0, 200.0], 300.0))
     assert (ramp.seconds, ramp.rate) == (150.0, (10.0, 105.0))

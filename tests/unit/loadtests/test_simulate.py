@@ -86,12 +86,6 @@ def test_seed_decides_the_numbers() -> None:
     assert numbers(1) != numbers(2)
 
 
-def test_routers_order_replicas_differently() -> None:
-    setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=16)
-    simulation = Simulation(setup, lambda now: 0.0, 1.0, 1.0)
-    assert len({router.engines[0] for router in simulation.routers}) > 10
-
-
 def test_report_counts_refused_tokens() -> None:
     events, ended = Events(), []
     router = Router("a", events, Setup(profile=GPU, lengths=TEXTS, replicas=0), ended.append)
