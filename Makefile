@@ -40,8 +40,11 @@ test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long
 ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
 	@$(VENV) -m deploy ray up --local
 
-loadtest: loadtest-venv ## load the running deployment, or a demo; SCENARIO=mix RATE=20 (or USERS=8) SECONDS=60 URL=...
-	@$(VENV) -m loadtests run $(LOADTEST) $(if $(USERS),--users $(USERS),--rate $(RATE))
+loadtest: loadtest-venv ## load the running deployment, or a demo; SCENARIO=mix RATE=20 SECONDS=60 URL=...
+	@$(VENV) -m loadtests run $(LOADTEST) --rate $(RATE)
+
+locust: loadtest-venv ## load a running deployment with locust's web page; URL=... ARGS="--tags mix"
+	@$(VENV) -m locust -f loadtests/locustfile.py --host $(or $(URL),http://127.0.0.1:8080) $(ARGS)
 
 capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms,failures=0.1%
 	@$(VENV) -m loadtests find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
@@ -90,4 +93,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust

@@ -8,9 +8,10 @@ python -m loadtests --help                                    list the other com
 """
 
 import argparse
-import importlib.util
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from triptych.loadtests.shapes import LOADS
@@ -20,13 +21,13 @@ SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
 def main() -> int:
     options = parser().parse_args()
-    # Only processes that send load import locust.
-    if options.command in ("run", "find-capacity", "join") and not importlib.util.find_spec("locust"):
-        print("loadtests: locust is not installed; run `make loadtest-venv`", file=sys.stderr)
-        return 2
-    from triptych.loadtests import commands
+    try:
+        from triptych.loadtests import commands
 
-    return commands.main(options)
+        return commands.main(options)
+    except ModuleNotFoundError as error:
+        print(f"loadtests: {error.name} is not installed; run `make loadtest-venv`", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,10 +36,14 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m loadtests", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _run(commands.add_parser("run", help="send one load and report"))
-    _find_capacity(
-        commands.add_parser("find-capacity", help="search for the highest rate that meets an objective")
-    )
+    run = commands.add_parser("run", help="send one load and report")
+    _target(run)
+    _traffic(run)
+    _load(run)
+    search = commands.add_parser("find-capacity", help="search for the highest rate that meets an objective")
+    _target(search)
+    _traffic(search)
+    _search(search)
     join = commands.add_parser("join", help="send load for a run that waits with --join")
     join.add_argument("address", metavar="HOST:PORT", help="where that run waits")
     join.add_argument("--name", help="name of this process in the report (default: the machine's)")
@@ -58,37 +63,6 @@ def parser() -> argparse.ArgumentParser:
     golden.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     commands.add_parser("scenarios", help="list the scenarios")
     return parser
-
-
-def _run(parser: argparse.ArgumentParser) -> None:
-    _target(parser)
-    _traffic(parser)
-    load = parser.add_argument_group("load")
-    load.add_argument("--rate", help="requests a second, sent when due (open loop; default: 20)")
-    load.add_argument("--users", help="users who each wait for their reply (closed loop)")
-    load.add_argument(
-        "--shape",
-        choices=LOADS,
-        default="constant",
-        help="ramp and spike take two loads (--rate 10,200), step any number (default: constant)",
-    )
-    load.add_argument("--seconds", type=float, help="length of each step (default: 30; soak: 600)")
-    load.add_argument("--slo", help=f"objectives: {SLO}")
-
-
-def _find_capacity(parser: argparse.ArgumentParser) -> None:
-    _target(parser)
-    _traffic(parser)
-    search = parser.add_argument_group("search")
-    search.add_argument(
-        "--slo",
-        default="p99=500ms,failures=0.1%",
-        help="the objective, short or as a file (default: p99=500ms,failures=0.1%%)",
-    )
-    search.add_argument("--start", type=float, default=10, help="first rate, requests/s (default: 10)")
-    search.add_argument("--most", type=float, default=10_000, help="highest rate to try (default: 10,000)")
-    search.add_argument("--precision", type=float, default=0.05, help="share of the rate (default: 0.05)")
-    search.add_argument("--seconds", type=float, default=15, help="length of a try (default: 15)")
 
 
 def _target(parser: argparse.ArgumentParser) -> None:
@@ -115,25 +89,85 @@ def _target(parser: argparse.ArgumentParser) -> None:
         help="read the workers' metrics too (default: $WORKER_TOKEN)",
     )
     target.add_argument("--insecure", action="store_true", help="accept any certificate")
-    target.add_argument("--timeout", type=float, default=60, help="fail requests after this silence (60 s)")
+    target.add_argument(
+        "--timeout", type=number(0.001), default=60, help="fail requests after this silence (60 s)"
+    )
 
 
 def _traffic(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("requests")
     what.add_argument("--scenario", default="interactive", help="see `scenarios`, or a file (interactive)")
     what.add_argument("--seed", help="the same seed gives the same requests (default: random)")
-    what.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="open loop only")
+    what.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="(poisson)")
     what.add_argument("--in-flight", type=int, default=2000, help="most open requests of a process (2000)")
     what.add_argument("--golden", type=Path, metavar="FILE.npz", help="compare with these golden vectors")
     who = parser.add_argument_group("processes")
-    who.add_argument("--processes", type=int, default=1, help="how many processes send the load (1)")
-    who.add_argument("--join", metavar="ADDRESS:PORT", help="wait here for processes on other machines")
-    who.add_argument("--ray", metavar="ADDRESS", help="run them as tasks of this Ray cluster, or auto")
+    who.add_argument("--processes", type=whole, default=1, help="how many processes send the load (1)")
+    where = who.add_mutually_exclusive_group()
+    where.add_argument("--join", metavar="ADDRESS:PORT", help="wait here for processes on other machines")
+    where.add_argument("--ray", metavar="ADDRESS", help="run them as tasks of this Ray cluster, or auto")
     who.add_argument("--ray-cpus", type=float, default=1, help="CPUs for each task (default: 1)")
     who.add_argument("--bind", default="127.0.0.1", help="with --ray: this machine's address there")
     out = parser.add_argument_group("results")
     out.add_argument("--out", type=Path, help="folder (default: build/loadtests/TIME-SCENARIO-SHAPE)")
     out.add_argument("--metrics", action="append", metavar="URL", help="further metrics pages to read")
+
+
+def _load(parser: argparse.ArgumentParser) -> None:
+    load = parser.add_argument_group("load")
+    load.add_argument("--rate", type=rates, default=[20.0], help="requests a second, sent when due (20)")
+    load.add_argument(
+        "--shape",
+        choices=LOADS,
+        default="constant",
+        help="ramp and spike take two loads (--rate 10,200), step any number (default: constant)",
+    )
+    load.add_argument("--seconds", type=number(0.1), help="length of each step (default: 30; soak: 600)")
+    load.add_argument("--slo", help=f"objectives: {SLO}")
+
+
+def _search(parser: argparse.ArgumentParser) -> None:
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--slo",
+        default="p99=500ms,failures=0.1%",
+        help="the objective, short or as a file (default: p99=500ms,failures=0.1%%)",
+    )
+    rate = number(0.001)
+    search.add_argument("--start", type=rate, default=10, help="first rate, requests/s (default: 10)")
+    search.add_argument("--most", type=rate, default=10_000, help="highest rate to try (default: 10,000)")
+    # Smaller differences are chance.
+    search.add_argument(
+        "--precision", type=number(0.001, 1), default=0.05, help="share of the rate (default: 0.05)"
+    )
+    search.add_argument("--seconds", type=number(1), default=15, help="length of a try (default: 15)")
+
+
+def number(least: float, most: float = 1e9) -> Callable[[str], float]:
+    """Reads a number within bounds."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: give a number from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+def whole(text: str) -> int:
+    """Reads a whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number above 0")
+    return int(text)
+
+
+def rates(text: str) -> list[float]:
+    """Reads rates separated by commas."""
+    return [number(0)(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""When requests are due in an open loop, and when users are there in a closed loop (pure)."""
+"""When requests are due (pure)."""
 
 import math
 import random
@@ -16,10 +16,7 @@ def due_times(
     """Seconds since the segment's start at which one of several processes has requests due.
 
     `poisson`: independent arrivals, as of many users. `constant`: evenly spaced; the processes take turns.
-    Raises `ValueError` for a segment without a rate.
     """
-    if segment.rate is None:
-        raise ValueError(f"segment {segment.name} has no rate")
     low, high = segment.rate
     count = 0.0 if arrivals == "poisson" else process / processes - 1
     while True:
@@ -28,20 +25,6 @@ def due_times(
         if at is None:
             return
         yield at
-
-
-def presence(segment: Segment, user: int) -> tuple[float, float]:
-    """From when to when user number `user` is there, in seconds since the segment's start; equal if never.
-
-    The number of users goes from the first to the second of `segment.users` in a straight line.
-    """
-    low, high = segment.users or (0, 0)
-    if user < min(low, high):
-        return 0.0, segment.seconds
-    if user >= max(low, high):
-        return 0.0, 0.0
-    crossing = (user + 0.5 - low) / (high - low) * segment.seconds
-    return (crossing, segment.seconds) if high > low else (0.0, crossing)
 
 
 def _time_of(count: float, low: float, high: float, seconds: float) -> float | None:

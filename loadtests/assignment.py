@@ -1,4 +1,4 @@
-"""Messages between the conductor of a run and the processes that send its load."""
+"""Messages between the conductor of a run and the processes that send its load: MessagePack over ZeroMQ."""
 
 import msgspec
 
@@ -6,7 +6,6 @@ from triptych.loadtests.arrivals import Arrivals
 from triptych.loadtests.dialects import Dialect
 from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
-from triptych.loadtests.shapes import Loop
 
 
 class HarnessFailed(Exception):
@@ -40,7 +39,6 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     target: Target
     scenario: str
     seed: str
-    loop: Loop
     arrivals: Arrivals
     in_flight: int
     calibration: dict[str, float]
@@ -58,18 +56,21 @@ class Load(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     delay: float
 
 
+class Refused(msgspec.Struct, tag=True):
+    """The run has all its processes."""
+
+
 class Joined(msgspec.Struct, tag=True):
     """A process is there; `name` is for the report."""
 
     name: str
 
 
-class Prepared(msgspec.Struct, tag=True):
-    """A process has read its plan and made its texts."""
-
-
 class Sampled(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message. Sent every second, also as a sign of life."""
+    """What a process recorded since its last such message.
+
+    Sent every second, also as a sign of life. The first says that the process is ready.
+    """
 
     samples: Samples
 
@@ -91,5 +92,5 @@ class Broken(msgspec.Struct, tag=True):
     traceback: str
 
 
-ToProcess = Plan | Load
-ToConductor = Joined | Prepared | Sampled | Done | Broken
+ToProcess = Plan | Load | Refused
+ToConductor = Joined | Sampled | Done | Broken

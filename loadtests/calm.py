@@ -53,20 +53,19 @@ class Calm:
     def ask(self, request: Request) -> Asked:
         """Send one request. Raises `Unusable` if it is not answered well."""
         call = self._dialect.encode(request)
-        url = httpx.URL(call.url).copy_with(userinfo=b"", query=None)
         begin = time.monotonic()
         try:
             response = self._client.post(call.url, content=call.body, headers=call.headers)
         except httpx.HTTPError as error:
-            raise Unusable(f"{url} does not answer: {error or type(error).__name__}") from None
+            raise Unusable(f"{call.url} does not answer: {error or type(error).__name__}") from None
         seconds = time.monotonic() - begin
         if response.status_code != 200:
-            answer = f"{url} answers {response.status_code} to a request of flow {request.flow}"
+            answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow}"
             raise Unusable(f"{answer}: {response.text[:300]}")
         try:
             return Asked(self._dialect.decode(request, response.content), seconds)
         except Unreadable as error:
-            raise Unusable(f"{url}: {error}") from None
+            raise Unusable(f"{call.url}: {error}") from None
 
     def calibrate(self, scenario: Scenario) -> dict[str, float]:
         """How many tokens a unit of text has in each language, as the server counts; empty if it does not."""

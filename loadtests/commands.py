@@ -17,7 +17,6 @@ from triptych.loadtests import compare, results, slo
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
-from triptych.loadtests.report.words import masked
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
@@ -28,12 +27,12 @@ PASSED, FAILED, NO_RESULT = 0, 1, 2
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
     from triptych.loadtests.one_run import run
-    from triptych.loadtests.setup import run_name, setup
+    from triptych.loadtests.setup import setup
 
     with ExitStack() as stack:
         plan = setup(options, stack)
         finished = run(plan)
-    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{run_name(plan)}"
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.name}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_bytes(msgspec.json.encode(finished) + b"\n")
     if options.command == "find-capacity":
@@ -73,7 +72,7 @@ def golden(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         target, _ = find_target(options, stack)
         found = stack.enter_context(contextlib.closing(Calm(target))).golden()
-    addresses = ", ".join(sorted(map(masked, target.addresses.values())))
+    addresses = ", ".join(sorted(target.addresses.values()))
     found.source = f"{addresses}, {time.strftime('%Y-%m-%d')}"
     complaints = found.complaints()
     for complaint in complaints:

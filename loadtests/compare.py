@@ -14,7 +14,7 @@ from triptych.loadtests.results import Measured, Run, failed_checks
 Verdict = Literal["better", "worse", "no clear difference"]
 Figure = Callable[[Sequence[Measured], str | None], Estimate | None]
 
-# In an open loop the throughput follows the load, unless the server falls behind by more than this share.
+# The throughput follows the load, unless the server falls behind by more than this share.
 KEPT_UP = 0.02
 FAILURES = "failures"
 # Error of a search's result, from simulations with tries of 15 s.
@@ -124,7 +124,7 @@ def _flow_lines(
     run: Run, before: Measured, after: Measured, flow: str | None, tolerance: float
 ) -> Iterator[Line]:
     place = (_name(run), after.segment.name, flow or "")
-    kept_up = run.loop == "open" and all(_keeps_up(one, flow) for one in (before, after))
+    kept_up = all(_keeps_up(one, flow) for one in (before, after))
     for name, figure in (LATENCIES if kept_up else LATENCIES | RATES).items():
         old, new = (figure([one], flow) for one in (before, after))
         if old and new and old.value and new.value:
@@ -153,7 +153,7 @@ def _line(
 
 
 def _load(measured: Measured) -> tuple[object, ...]:
-    return measured.segment.name, measured.segment.rate, measured.segment.users
+    return measured.segment.name, measured.segment.rate
 
 
 def _keeps_up(measured: Measured, flow: str | None) -> bool:

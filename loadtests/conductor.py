@@ -1,14 +1,12 @@
 """Leads the processes that send the load through the segments of a shape, and adds up what they record."""
 
-import contextlib
-import queue
-import socket
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import zmq
 
 from triptych.loadtests.assignment import (
     Broken,
@@ -17,11 +15,10 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
-    Prepared,
+    Refused,
     Sampled,
     ToConductor,
 )
-from triptych.loadtests.channel import Channel
 from triptych.loadtests.recording import Timeline, Total, interval_for
 from triptych.loadtests.results import Capacity, Measured, Segment
 from triptych.loadtests.shapes import Shape, until
@@ -31,15 +28,17 @@ DELAY_SECONDS = 0.3
 JOIN_SECONDS = 120.0
 SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
+POLL_MILLISECONDS = 500
 
-Watch = Callable[[Total, Load, float], None]
+Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
 
 
 @dataclass
 class _Member:
     name: str
-    channel: Channel[ToConductor]
+    # Infinite until it is ready.
+    heard: float = math.inf
 
 
 class Conductor:
@@ -51,14 +50,16 @@ class Conductor:
 
     def __init__(self, host: str, port: int, size: int, alive: Callable[[], None]) -> None:
         self._size, self._alive = size, alive
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.IPV6, 1)
+        self._socket.setsockopt(zmq.LINGER, 0)
         try:
-            self._listener = socket.create_server((host.strip("[]"), port), family=family)
-        except OSError as error:
+            self._socket.bind(f"tcp://{host}:{port or '*'}")
+        except zmq.ZMQError as error:
+            self._socket.close()
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
-        self.port: int = self._listener.getsockname()[1]
-        self._members: list[_Member] = []
-        self._inbox: queue.Queue[tuple[_Member, ToConductor | str]] = queue.Queue()
+        self.port = int(self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+        self._members: dict[bytes, _Member] = {}
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -70,30 +71,17 @@ class Conductor:
         """Since the first load started; 0 before."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
-    def gather(self, plan: Plan, flows: Sequence[str]) -> None:
+    def gather(self, plan: Plan, flows: Sequence[str], wait_seconds: float = JOIN_SECONDS) -> None:
         """Wait until all processes have joined and prepared `plan`. Raises `HarnessFailed`."""
         self._plan, self._flows = plan, flows
-        deadline = time.monotonic() + JOIN_SECONDS
-        self._listener.settimeout(0.2)
+        messages = self._messages(time.monotonic() + wait_seconds)
         while len(self._members) < self._size:
-            self._alive()
-            if time.monotonic() > deadline:
-                raise HarnessFailed(f"{len(self._members)} of {self._size} processes joined")
-            try:
-                connection, _ = self._listener.accept()
-                self._welcome(Channel[ToConductor](connection, ToConductor))
-            except TimeoutError:
-                continue
-        self._listener.settimeout(None)
-        threading.Thread(target=self._refuse, daemon=True).start()
-        for number, member in enumerate(self._members):
-            member.channel.send(msgspec.structs.replace(plan, process=number, processes=self._size))
-            threading.Thread(target=self._listen, args=(member,), daemon=True).start()
-        prepared = 0
-        for _, message in self._messages(deadline + JOIN_SECONDS):
-            prepared += isinstance(message, Prepared)
-            if prepared == self._size:
-                return
+            next(messages)
+        for number, sender in enumerate(self._members):
+            self._send(sender, msgspec.structs.replace(plan, process=number, processes=self._size))
+        messages = self._messages(time.monotonic() + wait_seconds)
+        while any(member.heard == math.inf for member in self._members.values()):
+            next(messages)
 
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
@@ -108,29 +96,25 @@ class Conductor:
         begin = time.monotonic() + DELAY_SECONDS
         if self._begin is None:
             self._begin = begin
-        done: dict[int, Done] = {}
+        done: dict[bytes, Done] = {}
         shown = begin
         try:
             for member in self._members:
-                member.channel.send(load)
-            for member, message in self._messages(
-                begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS
-            ):
-                if isinstance(message, Sampled):
-                    total.add(message.samples)
-                elif isinstance(message, Done):
-                    done[id(member)] = message
-                    if len(done) == self._size:
-                        break
+                self._send(member, load)
+            messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
+            while len(done) < self._size:
+                match next(messages):
+                    case (_, Sampled(samples)):
+                        total.add(samples)
+                    case (sender, Done() as report):
+                        done[sender] = report
                 if time.monotonic() >= shown:
                     shown = time.monotonic() + 1
-                    watch(total, load, time.monotonic() - begin)
+                    watch(total, time.monotonic() - begin)
         except KeyboardInterrupt:
             self.stopped = True
             segments = until(time.monotonic() - begin, segments)
             done = {}
-        except OSError as error:
-            raise HarnessFailed(f"lost a process: {error}") from None
         reports = sorted(done.values(), key=lambda one: one.processes[0].name)
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
@@ -160,58 +144,40 @@ class Conductor:
             return measured, finished.value
 
     def close(self) -> None:
-        """End all processes, whatever they are doing."""
-        with contextlib.suppress(OSError):
-            # This wakes `_refuse`.
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for member in self._members:
-            member.channel.close()
+        """End all processes, whatever they are doing: they notice that the connection is closed."""
+        self._socket.close()
 
-    def _welcome(self, channel: Channel[ToConductor]) -> None:
-        try:
-            joined = channel.receive(SILENT_SECONDS)
-        except (EOFError, OSError, msgspec.DecodeError):
-            return
-        if isinstance(joined, Joined):
-            self._members.append(_Member(joined.name, channel))
+    def _send(self, receiver: bytes, message: msgspec.Struct) -> None:
+        self._socket.send_multipart([receiver, msgspec.msgpack.encode(message)])
 
-    def _refuse(self) -> None:
-        """Turn further processes away, until `close`. Runs in a thread."""
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                connection.close()
-
-    def _listen(self, member: _Member) -> None:
-        """Put what `member` sends into the inbox, and in the end why there is no more. Runs in a thread."""
-        timeout = JOIN_SECONDS
-        try:
-            while True:
-                message = member.channel.receive(timeout)
-                # From then on it sends something every second.
-                timeout = SILENT_SECONDS
-                self._inbox.put((member, message))
-        except TimeoutError:
-            self._inbox.put((member, f"{member.name} sent nothing for {timeout:g} s"))
-        except (EOFError, OSError, msgspec.DecodeError) as error:
-            self._inbox.put((member, f"{member.name} is gone: {error}"))
-
-    def _messages(self, deadline: float) -> Iterator[tuple[_Member, ToConductor | None]]:
-        """Messages as they come, and None when there is none for a while.
+    def _messages(self, deadline: float) -> Iterator[tuple[bytes, ToConductor] | None]:
+        """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.
         """
         while time.monotonic() < deadline:
             self._alive()
-            try:
-                member, message = self._inbox.get(timeout=0.5)
-            except queue.Empty:
-                yield self._members[0], None
-                continue
-            if isinstance(message, str):
-                raise HarnessFailed(message)
-            if isinstance(message, Broken):
-                raise HarnessFailed(f"{member.name} failed:\n{message.traceback}")
-            yield member, message
-        raise HarnessFailed(f"waited too long for {self._size} processes")
+            yield self._receive() if self._socket.poll(POLL_MILLISECONDS) else None
+            for member in self._members.values():
+                if time.monotonic() - member.heard > SILENT_SECONDS:
+                    raise HarnessFailed(f"{member.name} sent nothing for {SILENT_SECONDS:g} s")
+        raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")
+
+    def _receive(self) -> tuple[bytes, ToConductor] | None:
+        """The next message of a process that belongs to the run. Others join, or are refused."""
+        try:
+            sender, data = self._socket.recv_multipart()
+            message = msgspec.msgpack.decode(data, type=ToConductor)
+        except (ValueError, msgspec.DecodeError):
+            return None
+        if isinstance(message, Joined) and len(self._members) < self._size:
+            self._members[sender] = _Member(message.name)
+        member = self._members.get(sender)
+        if member is None:
+            self._send(sender, Refused())
+            return None
+        if isinstance(message, Broken):
+            raise HarnessFailed(f"{member.name} failed:\n{message.traceback}")
+        if isinstance(message, Sampled):
+            member.heard = time.monotonic()
+        return sender, message

@@ -1,7 +1,9 @@
 """Where the processes that send the load come from: this machine, other machines, or a Ray cluster."""
 
+import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.server_processes import LOOPBACK, Process
@@ -17,15 +19,9 @@ class Crew:
 
     def start(self, port: int) -> None:
         """Start the processes; the conductor listens on `port`."""
-        for number, argv in enumerate(self.commands(port)):
-            self._started.append(Process(argv, {}, Path(self._folder.name) / f"{number}.log"))
-
-    def commands(self, port: int) -> list[list[str]]:
-        """Arguments of Python for each process to start on this machine."""
-        return [
-            ["-m", "triptych.loadtests", "join", f"{self.bind}:{port}", "--name", f"process {number + 1}"]
-            for number in range(self.size)
-        ]
+        for number in range(self.size):
+            log = Path(self._folder.name) / f"{number}.log"
+            self._started.append(joining(f"{self.bind}:{port}", f"process {number + 1}", log))
 
     def check(self) -> None:
         """Raise `HarnessFailed` if a process has ended."""
@@ -43,18 +39,60 @@ class Crew:
 class RemoteCrew(Crew):
     """Processes that the user starts with `python -m loadtests join HOST:PORT`."""
 
-    def commands(self, port: int) -> list[list[str]]:
-        host = "THIS-MACHINE" if self.bind in ("0.0.0.0", "::") else self.bind
+    def start(self, port: int) -> None:
+        host = "THIS-MACHINE" if self.bind in ("0.0.0.0", "[::]") else self.bind
         print(f"waiting for {self.size} of: python -m loadtests join {host}:{port}", flush=True)
-        return []
 
 
 class RayCrew(Crew):
-    """Tasks of the Ray cluster at `address`, with `cpus` of a node each."""
+    """Tasks of the Ray cluster at `address`, spread over the nodes, with `cpus` of a node each.
+
+    The nodes need this project with its extra `loadtest`.
+    """
 
     def __init__(self, size: int, address: str, cpus: float, bind: str) -> None:
         super().__init__(size, bind)
-        self._arguments = ["--ray", address, "--size", str(size), "--cpus", str(cpus)]
+        self._address, self._cpus = address, cpus
+        self._tasks: list[Any] = []
 
-    def commands(self, port: int) -> list[list[str]]:
-        return [["-m", "triptych.loadtests.ray_tasks", f"{self.bind}:{port}", *self._arguments]]
+    def start(self, port: int) -> None:
+        import ray
+
+        ray.init(address=self._address, log_to_driver=False, logging_level=logging.WARNING)
+        remote: Any = ray.remote(join_from_task)
+        task = remote.options(num_cpus=self._cpus, scheduling_strategy="SPREAD", max_retries=0)
+        address = f"{self.bind}:{port}"
+        self._tasks = [task.remote(address, f"Ray task {number + 1}") for number in range(self.size)]
+
+    def check(self) -> None:
+        import ray
+
+        ended, _ = ray.wait(self._tasks, num_returns=1, timeout=0)
+        if ended:
+            raise HarnessFailed(f"a Ray task ended: {ray.get(ended[0])}")
+
+    def stop(self) -> None:
+        import ray
+
+        # Each ends by itself when the conductor has closed.
+        ray.wait(self._tasks, num_returns=len(self._tasks), timeout=10)
+        ray.shutdown()
+        super().stop()
+
+
+def joining(address: str, name: str, log: Path) -> Process:
+    """A process that joins the conductor at `address`."""
+    return Process(["-m", "triptych.loadtests", "join", address, "--name", name], {}, log)
+
+
+def join_from_task(address: str, name: str) -> str:
+    """Run one process until its run ends; return its exit code and the end of its output.
+
+    It is a child, because locust would patch the sockets of Ray's own process.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        process = joining(address, name, Path(folder) / "log")
+        try:
+            return f"exit code {process.wait(timeout=None)}\n{process.tail()}"
+        finally:
+            process.kill()

@@ -4,7 +4,6 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -66,8 +65,7 @@ def pool_of(task: Task) -> str:
 class Dialect:
     """One of `NAMES`, for servers at `addresses`: by pool, or "" for all.
 
-    An address may have a path, and a name and password for Basic authentication. Raises `ValueError` for an
-    unknown dialect, a pool without an address, or a password beside `key`.
+    Raises `ValueError` for an unknown dialect, and for a pool without an address.
 
     Servers of `openai` and `vllm` have one variant each. vLLM takes `dimensions` only for models that are
     declared as made for it (`is_matryoshka`), and does not know the projector that gives multi-vectors.
@@ -80,18 +78,22 @@ class Dialect:
         if missing := [pool for pool in pools if not addresses.keys() & {pool, ""}]:
             raise ValueError(f"no address for {', '.join(missing)}: give one for each pool, or one for all")
         self.name, self._model = name, model
-        self._places = {
-            task: _place(addresses.get(pool_of(task), addresses.get("", "")), key) for task in TASKS
+        # Without the /v1 that OpenAI's clients expect.
+        self._addresses = {
+            pool: (addresses.get(pool) or addresses[""]).rstrip("/").removesuffix("/v1") for pool in pools
         }
+        self._headers = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
 
     def encode(self, request: Request) -> Call:
         """What to send for a request that `unsupported` accepts."""
         path, body = self._jina(request) if self.name == "jina" else self._openai(request)
         if request.dimensions:
             body["dimensions"] = request.dimensions
-        address, headers = self._places[request.task]
         body["model"] = self._model
-        return Call(address + path, orjson.dumps(body), {**headers, **request.headers})
+        url = self._addresses[pool_of(request.task)] + path
+        return Call(url, orjson.dumps(body), self._headers | request.headers)
 
     def decode(self, request: Request, body: bytes) -> Reply:
         """Read the body of a reply with status 200. Raises `Unreadable`."""
@@ -121,6 +123,8 @@ class Dialect:
         """Why a server of this dialect cannot answer `request`; None if it can."""
         images = any(isinstance(content, bytes) for content in request.inputs)
         if self.name == "jina":
+            if request.kind == "rerank" and (request.multivector or request.late_chunking):
+                return "rerank returns scores: neither multivector nor late_chunking"
             if request.multivector and (request.dimensions or request.late_chunking):
                 return "multivector goes with neither dimensions nor late_chunking"
             return "late_chunking takes texts only" if request.late_chunking and images else None
@@ -169,28 +173,6 @@ def clocks(headers: Mapping[str, str]) -> dict[Clock, float]:
         if math.isfinite(seconds) and seconds >= 0:
             found[clock] = seconds
     return found
-
-
-class _Place(NamedTuple):
-    address: str
-    headers: dict[str, str]
-
-
-def _place(address: str, key: str | None) -> _Place:
-    """Where to send requests: without the /v1 that OpenAI's clients expect, credentials as a header."""
-    scheme, separator, rest = address.rstrip("/").removesuffix("/v1").partition("://")
-    host, slash, path = rest.partition("/")
-    userinfo, _, host = host.rpartition("@")
-    headers = {"Content-Type": "application/json"}
-    if userinfo and key:
-        raise ValueError(f"{scheme}://***@{host}: give either a key or a name and password")
-    if userinfo:
-        name, _, password = userinfo.partition(":")
-        pair = f"{unquote(name)}:{unquote(password)}".encode()
-        headers["Authorization"] = f"Basic {pybase64.b64encode_as_string(pair)}"
-    elif key:
-        headers["Authorization"] = f"Bearer {key}"
-    return _Place(f"{scheme}{separator}{host}{slash}{path}", headers)
 
 
 def _input(content: Input) -> str | dict[str, str]:

@@ -35,7 +35,7 @@ def tokens_per_second(measured: Sequence[Measured], flow: str | None = None) -> 
 
 
 def offered(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Requests due (open loop) or sent (closed loop), per second."""
+    """Requests due per second."""
     return _rate(measured, flow, "sent")
 
 
@@ -80,7 +80,7 @@ def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
 
 
 def sent(measured: Sequence[Measured], flow: str | None = None) -> int:
-    """Number of requests due (open loop) or sent (closed loop)."""
+    """Number of requests due."""
     return int(_sums(measured, flow, "sent").sum())
 
 

@@ -1,4 +1,4 @@
-"""Sends the load of one process: requests in an open or closed loop, replies checked and recorded.
+"""Sends the load of one process: requests when they are due, replies checked and recorded.
 
 Importing it imports locust, which patches sockets and clocks of the whole process.
 """
@@ -13,7 +13,7 @@ from itertools import count
 import gevent
 from gevent.pool import Group
 
-from triptych.loadtests.arrivals import due_times, presence
+from triptych.loadtests.arrivals import due_times
 from triptych.loadtests.assignment import Done, Load, Plan
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.exchange import Outcome, connection_pool, exchange, new_session
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.05
 # With 0, gevent would return to the same greenlet up to fifty times before it looks at sockets and timers.
 NEXT_ROUND = 1e-7
-# So that a closed loop does not hammer a server that refuses.
-PAUSE_AFTER_FAILURE = 0.1
 
 
 class Generator:
@@ -76,19 +74,14 @@ class Generator:
         helpers = Group()
         helpers.spawn(beat)
         helpers.spawn(_every, load.interval, begin, lambda: recorder.tick(self._now()))
-        if self._plan.loop == "closed":
-            users = max(max(segment.users or (0, 0)) for segment in load.segments)
-            for user in range(self._plan.process, users, self._plan.processes):
-                sending.spawn(self._closed_loop, timeline, user, recorder)
         processes, machine_cpu = [], []
         try:
             for start, segment in zip(timeline.begins, load.segments, strict=True):
                 _sleep_until(begin + start)
                 monitor = Monitor()
-                if self._plan.loop == "open":
-                    # The tries of a search are loads of their own, and have to differ by chance.
-                    draw = random.Random(f"{self._plan.seed} {load.number} {self._plan.process} {start}")
-                    self._open_loop(segment, start, draw, recorder, sending, monitor)
+                # The tries of a search are loads of their own, and have to differ by chance.
+                draw = random.Random(f"{self._plan.seed} {load.number} {self._plan.process} {start}")
+                self._open_loop(segment, start, draw, recorder, sending, monitor)
                 _sleep_until(begin + start + segment.seconds)
                 processes.append(monitor.read(self._name))
                 machine_cpu.append(monitor.machine_cpu())
@@ -125,19 +118,8 @@ class Generator:
                 monitor.late(self._now() - start - due)
                 sending.spawn(self._send, request, recorder, start + due)
 
-    def _closed_loop(self, timeline: Timeline, user: int, recorder: Recorder) -> None:
-        """One user, who sends the next request after the reply to the one before."""
-        for start, segment in zip(timeline.begins, timeline.segments, strict=True):
-            arrives, leaves = presence(segment, user)
-            _sleep_until(self._begin + start + arrives)
-            while (due := self._now()) < start + leaves:
-                request = self._traffic.any()
-                recorder.sent(request.flow, due)
-                if not self._send(request, recorder, due):
-                    gevent.sleep(PAUSE_AFTER_FAILURE)
-
-    def _send(self, request: Request, recorder: Recorder, due: float) -> bool:
-        """Send a request, record what became of it, and return whether it was answered well."""
+    def _send(self, request: Request, recorder: Recorder, due: float) -> None:
+        """Send a request, and record what became of it."""
         started = self._now()
         try:
             outcome = exchange(self._session, self._dialect, self._checker, request, request.flow)
@@ -149,11 +131,10 @@ class Generator:
             outcome = Outcome("harness failed", repr(error))
         if outcome.kind:
             recorder.failed(request.flow, due, outcome.kind, outcome.detail)
-            return False
+            return
         ended = outcome.ended - self._begin
         times = outcome.clocks | {"total": ended - due, "service": ended - started}
         recorder.answered(request.flow, due, ended, len(request.inputs), outcome.tokens, times)
-        return True
 
     def _now(self) -> float:
         return time.monotonic() - self._begin

@@ -19,6 +19,12 @@ def bucket(seconds: float) -> int:
     return math.ceil(math.log(seconds / LEAST_SECONDS) / _LOG_GROWTH)
 
 
+def add(counts: Counts, seconds: float) -> None:
+    """Count a time."""
+    number = bucket(seconds)
+    counts[number] = counts.get(number, 0) + 1
+
+
 def seconds_of(number: int) -> float:
     """The middle of a bucket, in seconds."""
     return LEAST_SECONDS * GROWTH ** (number - 0.5) if number else LEAST_SECONDS

@@ -2,30 +2,27 @@
 
 import contextlib
 import io
-import math
-import threading
+import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
-import httpx
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Load, Plan
+from triptych.loadtests.assignment import Plan
 from triptych.loadtests.calm import Calm
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.provenance import machine, revision
 from triptych.loadtests.recording import Total
-from triptych.loadtests.report.words import masked
 from triptych.loadtests.results import Golden as GoldenResult
-from triptych.loadtests.results import Idle, Interval, Measured, Run
+from triptych.loadtests.results import Idle, Measured, Run, Segment
 from triptych.loadtests.scrape import Scraper
-from triptych.loadtests.setup import Setup, run_name
+from triptych.loadtests.setup import Setup
 from triptych.loadtests.traffic import Traffic
 
-SCRAPE_SECONDS = 1.0
-RECENT_SECONDS = 5.0
+# Intervals that the status line covers.
+RECENT = 5
 
 
 def run(setup: Setup) -> Run:
@@ -33,17 +30,17 @@ def run(setup: Setup) -> Run:
     began = time.strftime("%Y-%m-%d %H:%M:%S %z")
     plan, idle, golden = _ask_before(setup)
     shaped, crew = setup.shaped, setup.crew
-    scraper = Scraper({name: url for name, (url, _) in setup.pages.items()})
+    scraper = Scraper(setup.pages)
     conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
     capacity = None
     try:
         crew.start(conductor.port)
         conductor.gather(plan, [flow.name for flow in setup.scenario.flows])
+        measured: Sequence[Measured]
         with (
-            _scraping(scraper, setup.pages, conductor, verify=setup.target.verify),
-            _Progress(shaped.describe) as progress,
+            scraper.reading(lambda: conductor.seconds, verify=setup.target.verify),
+            contextlib.closing(_Progress()) as progress,
         ):
-            measured: Sequence[Measured]
             if shaped.search:
                 measured, capacity = conductor.search(shaped.search, progress.watch)
             else:
@@ -54,14 +51,13 @@ def run(setup: Setup) -> Run:
         conductor.close()
         crew.stop()
     return Run(
-        name=run_name(setup),
+        name=setup.name,
         command=setup.command,
         scenario=setup.options.scenario,
         about=setup.scenario.about,
         shape=shaped.describe,
-        loop=shaped.loop,
         dialect=setup.target.dialect,
-        target={pool: masked(url) for pool, url in setup.target.addresses.items()},
+        target=setup.target.addresses,
         seed=setup.seed,
         began=began,
         seconds=seconds,
@@ -99,7 +95,6 @@ def _ask_before(setup: Setup) -> tuple[Plan, dict[str, Idle], GoldenResult]:
         target=setup.target,
         scenario=scenario.model_dump_json(),
         seed=setup.seed,
-        loop=setup.shaped.loop,
         arrivals=options.arrivals,
         in_flight=options.in_flight,
         calibration=calibration,
@@ -108,80 +103,32 @@ def _ask_before(setup: Setup) -> tuple[Plan, dict[str, Idle], GoldenResult]:
     return plan, idle, GoldenResult(source=golden.source, compared=0, complaints=complaints)
 
 
-@contextlib.contextmanager
-def _scraping(
-    scraper: Scraper,
-    pages: Mapping[str, tuple[str, str | None]],
-    conductor: Conductor,
-    *,
-    verify: bool,
-) -> Iterator[None]:
-    """Read each page about every second, in threads; a page that does not answer leaves a gap."""
-    ended = threading.Event()
-
-    def scrape(name: str, url: str, key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(timeout=5, verify=verify, trust_env=False, headers=headers) as client:
-            while not ended.is_set():
-                with contextlib.suppress(httpx.HTTPError):
-                    reply = client.get(url)
-                    if reply.status_code == 200:
-                        scraper.add(conductor.seconds, reply.text, name)
-                ended.wait(SCRAPE_SECONDS)
-
-    readers = [
-        threading.Thread(target=scrape, args=(name, *page), daemon=True) for name, page in pages.items()
-    ]
-    for reader in readers:
-        reader.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for reader in readers:
-            reader.join()
-
-
 class _Progress:
-    """Shows how a run goes: a status line on a terminal, otherwise a line for each segment."""
+    """Shows how a run goes: a line for each segment, and on a terminal a status line."""
 
-    def __init__(self, describe: str) -> None:
-        self._bar = tqdm(desc=describe, bar_format="{desc}: {postfix}", disable=None)
-        self._shown = (0, 0)
+    def __init__(self) -> None:
+        self._bar = tqdm(bar_format="{desc}", disable=None)
+        self._shown: Segment | None = None
 
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def watch(self, total: Total, load: Load, at: float) -> None:
+    def watch(self, total: Total, at: float) -> None:
         """Show the last few seconds before `at`, which is since the load's start."""
-        if at < 0:
+        timeline = total.timeline
+        place = timeline.place(at)
+        if at < 0 or place is None:
             return
-        number, start = 0, 0.0
-        for number, segment in enumerate(load.segments):  # noqa: B007
-            if at < start + segment.seconds:
-                break
-            start += segment.seconds
-        if self._bar.disable:
-            if (load.number, number) != self._shown:
-                self._shown = load.number, number
-                print(f"load begins: {segment.name}, {segment.seconds:g} s", flush=True)
-            return
-        recent = _recent(total.segments[number].values(), at - start, load.interval)
-        self._bar.set_postfix_str(f"{segment.name}, {at - start:.0f} of {segment.seconds:g} s: {recent}")
+        number, last = place
+        segment = timeline.segments[number]
+        if segment is not self._shown:
+            self._shown = segment
+            self._bar.write(f"load begins: {segment.name}, {segment.seconds:g} s")
+            sys.stdout.flush()
+        first = max(0, last - RECENT)
+        recent = [one for row in total.segments[number].values() for one in row[first:last]]
+        counts = merged(one.clocks.get("total", {}) for one in recent)
+        p99 = f"p99 {percentile(counts, 0.99) * 1e3:,.0f} ms" if counts else "no reply yet"
+        rate = sum(one.done for one in recent) / max(1, last - first) / timeline.interval
+        failed = sum(one.failed for one in recent)
+        self._bar.set_description_str(f"{segment.name}: {rate:,.1f} replies/s, {p99}, {failed:,} failed")
 
-
-def _recent(flows: Collection[Sequence[Interval]], at: float, interval: float) -> str:
-    """Rate, p99 and failures of the last few seconds, without the newest, which are not in yet."""
-    end = int((at - 1) / interval)
-    if end < 1:
-        return "..."
-    first = max(0, end - math.ceil(RECENT_SECONDS / interval))
-    recent = [one for intervals in flows for one in intervals[first:end]]
-    done = sum(one.done for one in recent) / ((end - first) * interval)
-    failed = sum(one.failed for one in recent)
-    counts = merged(one.clocks.get("total", {}) for one in recent)
-    p99 = f"p99 {percentile(counts, 0.99) * 1e3:,.0f} ms" if counts else "no reply"
-    return f"{done:,.1f} replies/s, {p99}, {failed:,} failed"
+    def close(self) -> None:
+        self._bar.close()

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import msgspec
 
-from triptych.loadtests.histogram import bucket
+from triptych.loadtests.histogram import add
 from triptych.loadtests.results import Clock, Interval, Segment
 
 
@@ -76,8 +76,7 @@ class Recorder:
         self._in_flight[flow] -= 1
         times = self._interval(flow, due).clocks
         for clock, seconds in clocks.items():
-            counts, number = times.setdefault(clock, {}), bucket(seconds)
-            counts[number] = counts.get(number, 0) + 1
+            add(times.setdefault(clock, {}), seconds)
         interval = self._interval(flow, ended)
         interval.done += 1
         interval.items += items
@@ -118,6 +117,7 @@ class Total:
     """The sum of all processes' records: by segment and flow, a row of intervals."""
 
     def __init__(self, timeline: Timeline, flows: Sequence[str]) -> None:
+        self.timeline = timeline
         self.examples: dict[str, str] = {}
         counts = [-int(-segment.seconds // timeline.interval) for segment in timeline.segments]
         self.segments: list[dict[str, list[Interval]]] = [

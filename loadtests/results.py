@@ -9,12 +9,12 @@ import msgspec
 
 from triptych.loadtests.histogram import Counts, merged
 
-VERSION = 1
+VERSION = 2
 
 Clock = Literal["total", "service", "router", "queue", "inference", "overhead"]
-"""`total` runs from the moment a request was due (open loop) or sent (closed loop) until the reply was in;
-`service` from the moment it was sent. The others come from the server's timing headers: `router` is its whole
-time, of which `queue`, `inference` and `overhead` are parts."""
+"""`total` runs from the moment a request was due until the reply was in; `service` from the moment it was
+sent. The others come from the server's timing headers: `router` is its whole time, of which `queue`,
+`inference` and `overhead` are parts."""
 
 Limit = Literal["server", "harness", "range", "replies"]
 """What kept a search from a higher rate. `range`: the highest rate allowed was tried. `replies`: one try, as
@@ -29,7 +29,7 @@ UNSENT = "not sent"
 class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One flow in one interval of time.
 
-    `sent` counts requests due in it (closed loop: sent in it). `clocks` (times of good replies) and
+    `sent` counts requests due in it. `clocks` (times of good replies) and
     `failures` (by kind) belong to these requests, whenever they ended. `done`, `items` and `tokens` count
     good replies that came in it, whenever they were sent. `in_flight` requests had no reply at its end.
     """
@@ -57,7 +57,7 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a run under one load: requests per second (open loop) or users (closed loop).
+    """A part of a run under one load, in requests per second.
 
     The load changes linearly from the first value to the second. The first `settle` of `seconds` do not
     count.
@@ -66,13 +66,12 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str
     seconds: float
     settle: float = 0.0
-    rate: tuple[float, float] | None = None
-    users: tuple[int, int] | None = None
+    rate: tuple[float, float]
 
 
 class Process(msgspec.Struct, kw_only=True):
     """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
-    event loop ran (`lag`) and how late it sent requests (`late`, 0 in a closed loop)."""
+    event loop ran (`lag`) and how late it sent requests (`late`)."""
 
     name: str
     cpu: float
@@ -156,7 +155,6 @@ class Run(msgspec.Struct, kw_only=True):
     scenario: str
     about: str
     shape: str
-    loop: Literal["open", "closed"]
     dialect: str
     target: dict[str, str]
     seed: str

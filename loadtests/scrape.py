@@ -1,18 +1,23 @@
 """Time series of the server's own metrics, from pages in Prometheus' text format."""
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import httpx
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from triptych.loadtests.results import Series
 
 MOST_POINTS = 600
+SCRAPE_SECONDS = 1.0
 
-Labels = tuple[tuple[str, str], ...]
-Page = dict[str, dict[Labels, float]]
-"""Values by sample name and labels."""
+Pages = Mapping[str, tuple[str, str | None]]
+"""Metrics pages by name: the address and the bearer token."""
 
 
 class Drawn(NamedTuple):
@@ -56,46 +61,69 @@ DRAWN = (
     Drawn("memory", "resident", "MiB", "now", "triptych_router_resident_memory_bytes", scale=MIB),
     Drawn("memory", "resident", "MiB", "now", "triptych_worker_resident_memory_bytes", scale=MIB),
 )
-_WANTED = tuple({sample for drawn in DRAWN for sample in drawn.samples})
-
-
-def parse(text: str) -> Page:
-    """The samples that `DRAWN` needs. NaN is left out; a page that cannot be read is empty."""
-    page: Page = {}
-    # Only the wanted lines: pages come every second for hours.
-    lines = "\n".join(line for line in text.splitlines() if line.startswith(_WANTED))
-    try:
-        for family in text_string_to_metric_families(lines + "\n"):
-            for sample in family.samples:
-                if sample.name in _WANTED and math.isfinite(sample.value):
-                    labels = tuple(sorted(sample.labels.items()))
-                    page.setdefault(sample.name, {})[labels] = sample.value
-    except ValueError:
-        return {}
-    return page
+_WANTED = {sample: drawn for drawn in DRAWN for sample in drawn.samples}
 
 
 class Scraper:
-    """Collects the pages of several sources. The keys of `sources` name them in the series."""
+    """Reads `pages` about every second, and collects the metrics of `DRAWN`."""
 
-    def __init__(self, sources: Mapping[str, Any]) -> None:
-        self._pages: dict[str, list[tuple[float, Page]]] = {source: [] for source in sources}
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        # Times and values of each metric's samples, by page and labels.
+        self._seen: dict[tuple[str, Drawn, str], list[tuple[float, list[float]]]] = {}
 
-    def add(self, at: float, text: str, source: str) -> None:
+    @contextlib.contextmanager
+    def reading(self, clock: Callable[[], float], *, verify: bool) -> Iterator[None]:
+        """Read in threads. A page that does not answer leaves a gap. `clock`: seconds of the run."""
+        ended = threading.Event()
+
+        def read(name: str, url: str, key: str | None) -> None:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            with httpx.Client(timeout=5, verify=verify, trust_env=False, headers=headers) as client:
+                while not ended.is_set():
+                    with contextlib.suppress(httpx.HTTPError):
+                        reply = client.get(url)
+                        if reply.status_code == 200:
+                            self.add(clock(), reply.text, name)
+                    ended.wait(SCRAPE_SECONDS)
+
+        readers = [
+            threading.Thread(target=read, args=(name, *page), daemon=True)
+            for name, page in self._pages.items()
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for reader in readers:
+                reader.join()
+
+    def add(self, at: float, text: str, page: str) -> None:
         """Add a page read `at` seconds after the start of the run."""
-        self._pages[source].append((at, parse(text)))
+        for (drawn, label), values in _sums(text).items():
+            self._seen.setdefault((page, drawn, label), []).append((at, values))
 
     def series(self) -> list[Series]:
         """Series of all that was not always 0, and of queues."""
         found = []
-        for source, pages in self._pages.items():
-            suffix = source if len(self._pages) > 1 else ""
-            for drawn in DRAWN:
-                found += [
-                    _thinned(one)
-                    for one in _drawn(suffix, pages, drawn)
-                    if any(one.values) or (drawn.panel == "queue" and one.values)
-                ]
+        order = list(self._pages)
+        for page, drawn, label in sorted(
+            self._seen, key=lambda key: (order.index(key[0]), DRAWN.index(key[1]), key[2])
+        ):
+            at, values = _points(drawn, self._seen[page, drawn, label])
+            if values.any() or (drawn.panel == "queue" and len(values)):
+                parts = (drawn.name, label, page if len(self._pages) > 1 else "")
+                found.append(
+                    Series(
+                        panel=drawn.panel,
+                        name=", ".join(filter(None, parts)),
+                        unit=drawn.unit,
+                        at=_thinned(at),
+                        values=_thinned(values / drawn.scale),
+                    )
+                )
         return found
 
 
@@ -109,57 +137,41 @@ def discover(document: Any) -> dict[str, str]:
     }
 
 
-def _drawn(suffix: str, pages: Sequence[tuple[float, Page]], drawn: Drawn) -> list[Series]:
-    found: dict[str, Series] = {}
-    before: tuple[float, dict[str, list[float]]] | None = None
-    for at, page in pages:
-        now = _grouped(page, drawn)
-        shown: Iterator[tuple[str, float]] = iter(())
-        if drawn.kind == "now":
-            shown = ((label, value) for label, [value] in now.items())
-        elif before is not None and at > before[0]:
-            shown = _growth(drawn, before[1], now, at - before[0])
-        before = at, now
-        for label, value in shown:
-            name = ", ".join(part for part in (drawn.name, label, suffix) if part)
-            one = found.setdefault(
-                label, Series(panel=drawn.panel, name=name, unit=drawn.unit, at=[], values=[])
-            )
-            one.at.append(at)
-            one.values.append(value / drawn.scale)
-    return list(found.values())
+def _sums(text: str) -> dict[tuple[Drawn, str], list[float]]:
+    """Each drawn metric's samples on a page, summed by the labels that tell series apart.
+
+    NaN is left out. A page that cannot be read is empty.
+    """
+    # Only the wanted lines: pages come every second for hours.
+    lines = "\n".join(line for line in text.splitlines() if line.startswith(tuple(_WANTED)))
+    found: dict[tuple[Drawn, str], list[float]] = {}
+    with contextlib.suppress(ValueError):
+        for family in text_string_to_metric_families(lines + "\n"):
+            for sample in family.samples:
+                drawn = _WANTED.get(sample.name)
+                if drawn and math.isfinite(sample.value):
+                    label = ", ".join(sample.labels[name] for name in drawn.by if name in sample.labels)
+                    sums = found.setdefault((drawn, label), [0.0] * len(drawn.samples))
+                    sums[drawn.samples.index(sample.name)] += sample.value
+    return found
 
 
-def _grouped(page: Page, drawn: Drawn) -> dict[str, list[float]]:
-    """The sum of each of the metric's samples, by the labels that tell series apart."""
-    grouped: dict[str, list[float]] = {}
-    for place, name in enumerate(drawn.samples):
-        for labels, value in page.get(name, {}).items():
-            label = ", ".join(text for wanted in drawn.by for key, text in labels if key == wanted)
-            grouped.setdefault(label, [0.0] * len(drawn.samples))[place] += value
-    return grouped
+def _points(drawn: Drawn, seen: list[tuple[float, list[float]]]) -> tuple[NDArray[np.float64], ...]:
+    """Times and values of a series."""
+    at, values = np.array([at for at, _ in seen]), np.array([its for _, its in seen])
+    if drawn.kind == "now":
+        return at, values[:, 0]
+    grown = np.diff(values, axis=0)
+    # A server that has restarted counts from 0.
+    restarted = (grown < 0).any(axis=1)
+    grown[restarted] = values[1:][restarted]
+    if drawn.kind == "rate":
+        return at[1:], grown[:, 0] / np.diff(at)
+    new = grown[:, 1] > 0
+    return at[1:][new], grown[new, 0] / grown[new, 1]
 
 
-def _growth(
-    drawn: Drawn, before: Mapping[str, list[float]], now: Mapping[str, list[float]], seconds: float
-) -> Iterator[tuple[str, float]]:
-    for label, values in now.items():
-        old = before.get(label, [0.0] * len(values))
-        # The server has restarted and counts from 0.
-        if any(value < was for value, was in zip(values, old, strict=True)):
-            old = [0.0] * len(values)
-        grown = [value - was for value, was in zip(values, old, strict=True)]
-        if drawn.kind == "rate":
-            yield label, grown[0] / seconds
-        elif grown[1]:
-            yield label, grown[0] / grown[1]
-
-
-def _thinned(one: Series) -> Series:
-    """At most `MOST_POINTS` points, each the mean of its neighbours."""
-    step = math.ceil(len(one.at) / MOST_POINTS)
-    one.at, one.values = (
-        [sum(part) / len(part) for part in (column[at : at + step] for at in range(0, len(column), step))]
-        for column in (one.at, one.values)
-    )
-    return one
+def _thinned(column: NDArray[np.float64]) -> list[float]:
+    """At most `MOST_POINTS` values, each the mean of its neighbours."""
+    step = math.ceil(len(column) / MOST_POINTS)
+    return [float(column[begin : begin + step].mean()) for begin in range(0, len(column), step or 1)]

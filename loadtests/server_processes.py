@@ -10,24 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import httpx
 
-from triptych.workers.shared.contract import (
-    ENCODE_PATH,
-    READY_PATH,
-    EncodeRequest,
-    Frame,
-    FrameReader,
-    Image,
-    Item,
-    PoolName,
-    Text,
-    encode_request,
-)
+from triptych.workers.shared.contract import READY_PATH, PoolName
 from triptych.workers.shared.parent_death import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
@@ -47,12 +36,7 @@ LOOPBACK = "127.0.0.1"
 MAX_WORKERS = 8
 
 
-def free_port(host: str = LOOPBACK, ports: range = PORTS) -> int:
-    """A free port of `ports`."""
-    return free_port_run(1, host, ports)
-
-
-def free_port_run(count: int, host: str = LOOPBACK, ports: range = PORTS) -> int:
+def free_port(host: str = LOOPBACK, ports: range = PORTS, count: int = 1) -> int:
     """The first of `count` consecutive free ports of `ports`."""
     while True:
         first = random.choice(range(ports.start, ports.stop - count))
@@ -129,16 +113,21 @@ class Process:
 
 
 class Server(Process):
-    """A child process that listens on `port` and answers 200 at `READY` when it is ready."""
+    """`python -m ARGV` on a `port`, which answers 200 at the path `ready` when it is ready."""
 
-    READY = READY_PATH
-
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path, port: int) -> None:
-        self.port, self.url = port, f"http://{LOOPBACK}:{port}"
-        super().__init__(argv, environment, log)
+    def __init__(
+        self,
+        log: Path,
+        *argv: str,
+        port: int,
+        environment: Mapping[str, str] | None = None,
+        ready: str = READY_PATH,
+    ) -> None:
+        self.port, self.url, self._ready = port, f"http://{LOOPBACK}:{port}", ready
+        super().__init__(["-m", *argv], environment or {}, log)
 
     def wait_until_ready(self) -> Self:
-        self.wait_ready(self.url + self.READY)
+        self.wait_ready(self.url + self._ready)
         return self
 
 
@@ -149,19 +138,7 @@ class Worker(Server):
         port = free_port()
         named = {f"WORKER_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(port), **named}
-        super().__init__(["-m", "triptych.workers"], environment, log, port)
-
-    def encode(
-        self, items: Sequence[Item], priority: int = 0, queries: Sequence[Text | Image] = ()
-    ) -> list[Frame]:
-        """Encode items; one frame each, in their order."""
-        body = encode_request(EncodeRequest(list(items), priority, list(queries)))
-        reply = httpx.post(self.url + ENCODE_PATH, content=body, timeout=300)
-        reply.raise_for_status()
-        frames = sorted(FrameReader().feed(reply.content), key=lambda frame: frame.index)
-        if [frame.index for frame in frames] != list(range(len(items))):
-            raise RuntimeError(f"{len(items)} items, but frames {[frame.index for frame in frames]}")
-        return frames
+        super().__init__(log, "triptych.workers", port=port, environment=environment)
 
 
 class Router(Server):
@@ -175,34 +152,28 @@ class Router(Server):
         ]
         environment = {f"ROUTER_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"ROUTER_PORT": str(port), "ROUTER_WORKERS": json.dumps(groups)}
-        super().__init__(["-m", "triptych.router"], environment, log, port)
-
-
-@contextlib.contextmanager
-def workers(folder: Path, *settings: Mapping[str, object]) -> Iterator[list[Worker]]:
-    """Workers, started together and all ready; stopped at the end."""
-    started: list[Worker] = []
-    try:
-        for number, its in enumerate(settings):
-            started.append(Worker(folder / f"worker-{number}.log", **its))
-        yield [worker.wait_until_ready() for worker in started]
-    finally:
-        for worker in started:
-            worker.kill()
+        super().__init__(log, "triptych.router", port=port, environment=environment)
 
 
 class StockServer(Server):
     """vLLM's own OpenAI server, serving a folder without our plugin."""
 
-    READY = "/health"
-
     def __init__(self, log: Path, folder: Path, *arguments: str) -> None:
         port = free_port()
-        argv = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-        argv += ["--port", str(port), "--host", LOOPBACK, "--served-model-name", "stock"]
+        argv = [
+            "--model",
+            str(folder),
+            "--port",
+            str(port),
+            "--host",
+            LOOPBACK,
+            "--served-model-name",
+            "stock",
+        ]
         argv += ["--runner", "pooling", "--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
         argv += ["--enforce-eager", *arguments]
-        super().__init__(argv, ENGINE_ENVIRONMENT, log, port)
+        module = "vllm.entrypoints.openai.api_server"
+        super().__init__(log, module, *argv, port=port, environment=ENGINE_ENVIRONMENT, ready="/health")
 
 
 class Deployment(Server):
@@ -210,7 +181,7 @@ class Deployment(Server):
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
         # Together, so that the router's port is not one of the workers'.
-        port = free_port_run(1 + MAX_WORKERS)
+        port = free_port(count=1 + MAX_WORKERS)
         self.worker_port = port + 1
         self.token = secrets.token_urlsafe()
         own = {
@@ -221,4 +192,4 @@ class Deployment(Server):
             "ROUTER_PORT": str(port),
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        super().__init__(["-m", "triptych.deploy", "local"], own | environment, log, port)
+        super().__init__(log, "triptych.deploy", "local", port=port, environment=own | environment)

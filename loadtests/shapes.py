@@ -1,13 +1,11 @@
 """Shapes of a load over time, as a sequence of segments (pure)."""
 
 from collections.abc import Generator, Sequence
-from typing import Literal
 
 import msgspec
 
 from triptych.loadtests.results import Capacity, Measured, Segment
 
-Loop = Literal["open", "closed"]
 Shape = Generator[Segment, Measured, Capacity | None]
 """A shape that depends on what was measured: yields a segment and is sent its result."""
 
@@ -16,7 +14,7 @@ LOADS: dict[str, int | None] = {"constant": 1, "ramp": 2, "step": None, "spike":
 SETTLE_SECONDS, SETTLE_SHARE = 5.0, 0.2
 
 
-def segments_of(shape: str, loop: Loop, loads: Sequence[float], seconds: float) -> list[Segment]:
+def segments_of(shape: str, loads: Sequence[float], seconds: float) -> list[Segment]:
     """The segments of one of `LOADS`, of `seconds` each. Raises `ValueError` for a wrong number of loads."""
     wanted = LOADS[shape] or len(loads)
     if len(loads) != wanted:
@@ -24,12 +22,11 @@ def segments_of(shape: str, loop: Loop, loads: Sequence[float], seconds: float) 
         raise ValueError(f"--shape {shape} takes {wanted} loads, such as --rate {example}")
     first, last = loads[0], loads[-1]
     settle = min(SETTLE_SECONDS, SETTLE_SHARE * seconds)
-    unit = "/s" if loop == "open" else " users"
     parts = {
         "constant": [("steady", first, first, settle)],
         "soak": [("soak", first, first, settle)],
         "ramp": [("ramp", first, last, 0.0)],
-        "step": [(f"{load:g}{unit}", load, load, settle) for load in loads],
+        "step": [(f"{load:g}/s", load, load, settle) for load in loads],
         # How the load changes is the question, so only the first part settles.
         "spike": [
             ("before", first, first, settle),
@@ -42,8 +39,7 @@ def segments_of(shape: str, loop: Loop, loads: Sequence[float], seconds: float) 
             name=name,
             seconds=seconds,
             settle=settles,
-            rate=(low, high) if loop == "open" else None,
-            users=(round(low), round(high)) if loop == "closed" else None,
+            rate=(low, high),
         )
         for name, low, high, settles in parts
     ]
@@ -63,12 +59,6 @@ def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
 def _cut(segment: Segment, at: float) -> Segment:
     if at >= segment.seconds:
         return segment
-    cut = msgspec.structs.replace(segment, seconds=at)
-    part = at / segment.seconds
-    if segment.rate is not None:
-        low, high = segment.rate
-        cut.rate = low, low + part * (high - low)
-    if segment.users is not None:
-        few, many = segment.users
-        cut.users = few, round(few + part * (many - few))
-    return cut
+    low, high = segment.rate
+    rate = low, low + at / segment.seconds * (high - low)
+    return msgspec.structs.replace(segment, seconds=at, rate=rate)

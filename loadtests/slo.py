@@ -42,12 +42,17 @@ class Bound(NamedTuple):
         return found is not None and found.low != found.high and found.low <= self.bound <= found.high
 
     @property
+    def measured(self) -> str:
+        """The value with its interval."""
+        if self.found is None:
+            return "nothing was measured"
+        value, low, high = self.found
+        return self.amount(value) + (f" ({low:.4g} to {high:.4g})" if low != high else "")
+
+    @property
     def text(self) -> str:
-        found, limit = "nothing was measured", f"at {self.at} {self.amount(self.bound)}"
-        if self.found is not None:
-            value, low, high = self.found
-            found = self.amount(value) + (f" ({low:.4g} to {high:.4g})" if low != high else "")
-        return f"{self.where}{self.figure}: {found}, {limit}{', close' if self.close else ''}"
+        limit = f"at {self.at} {self.amount(self.bound)}{', close' if self.close else ''}"
+        return f"{self.where}{self.figure}: {self.measured}, {limit}"
 
     def amount(self, value: float) -> str:
         """A value with the unit."""

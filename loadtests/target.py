@@ -1,15 +1,16 @@
 """Finds what is tested and its metrics, or starts a demo to test."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from triptych.loadtests.assignment import Target
 from triptych.loadtests.calm import Unusable
-from triptych.loadtests.scrape import discover
+from triptych.loadtests.scrape import Pages, discover
 from triptych.loadtests.server_processes import Deployment
 from triptych.workers.shared.contract import POOLS
 
@@ -51,10 +52,18 @@ def _addresses(given: Sequence[str]) -> dict[str, str]:
             pool, url = "", text
         elif pool not in POOLS:
             raise ValueError(f"--url {text}: unknown pool {pool}; one of {', '.join(POOLS)}")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--url {text}: an address starts with http:// or https://")
-        addresses[pool] = url
+        addresses[pool] = _checked("--url", url)
     return addresses
+
+
+def _checked(option: str, url: str) -> str:
+    """The address, which the report shows. Raises `ValueError` if it is none, or holds a password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{option} {url}: an address starts with http:// or https://")
+    if parts.username is not None:
+        raise ValueError(f"{option}: the address of {parts.hostname} holds a name or password; use --key")
+    return url
 
 
 def _demo(stack: ExitStack) -> Deployment:
@@ -72,10 +81,8 @@ def _demo(stack: ExitStack) -> Deployment:
     return demo
 
 
-def metrics_pages(
-    options: argparse.Namespace, target: Target, token: str | None
-) -> Mapping[str, tuple[str, str | None]]:
-    """Metrics pages to read during a run: by name, the address and the bearer token."""
+def metrics_pages(options: argparse.Namespace, target: Target, token: str | None) -> Pages:
+    """Metrics pages to read during a run. Raises `ValueError`."""
     label = "router" if target.dialect == "jina" else "server"
     pages: dict[str, tuple[str, str | None]] = {
         f"{label} {pool}".strip(): (f"{url.rstrip('/')}/metrics", target.key)
@@ -84,7 +91,9 @@ def metrics_pages(
     if target.dialect == "jina" and token:
         for address in target.addresses.values():
             pages |= {name: (url, token) for name, url in _workers(address, target).items()}
-    return pages | {f"page {number}": (url, None) for number, url in enumerate(options.metrics or (), 1)}
+    for number, url in enumerate(options.metrics or (), 1):
+        pages[f"page {number}"] = _checked("--metrics", url), None
+    return pages
 
 
 def _workers(address: str, target: Target) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from triptych.loadtests.content.corpus import Corpus
-from triptych.loadtests.content.lengths import draw_rank
+from triptych.loadtests.content.lengths import Lengths, draw_length
 from triptych.loadtests.content.pictures import image
 from triptych.loadtests.request import Input, Request, Task
 from triptych.loadtests.scenario import Flow, Scenario
@@ -39,8 +39,9 @@ class Traffic:
         self._draw = random.Random(f"{seed} {process}")
         self._weights = list(accumulate(flow.weight for flow in scenario.flows))
         self._golden, self._golden_share = golden or {}, 1 / golden_every
-        self._ranks = {flow.name: flow.repeats.cumulative() for flow in scenario.flows if flow.repeats}
-        self._corpora = {flow.name: corpus_of(flow, scenario, seed) for flow in scenario.flows}
+        self._corpora = {
+            flow.name: Corpus(seed, flow.languages or scenario.languages) for flow in scenario.flows
+        }
         for corpus in self._corpora.values():
             corpus.calibrate(calibration or {})
 
@@ -51,11 +52,8 @@ class Traffic:
 
     def of(self, flow: Flow) -> Request:
         """The next request of `flow`."""
-        inputs = [self._input(flow) for _ in range(flow.inputs.draw(self._draw))]
-        query = ""
-        if flow.kind == "rerank":
-            draw, serial = self._next(flow)
-            query = self._corpora[flow.name].text(draw, serial, flow.query_tokens.draw(draw))
+        inputs = [self._input(flow) for _ in range(draw_length(flow.inputs, self._draw))]
+        query = self._text(flow, flow.query_tokens) if flow.kind == "rerank" else ""
         golden = self._put_golden(flow, inputs)
         return Request(
             flow=flow.name,
@@ -72,19 +70,20 @@ class Traffic:
         )
 
     def _input(self, flow: Flow) -> Input:
-        draw, serial = self._next(flow)
-        if flow.images and draw.random() < flow.images:
-            width, height = flow.picture.width.draw(draw), flow.picture.height.draw(draw)
-            return image(self._seed, serial, width, height, flow.picture.form)
-        return self._corpora[flow.name].text(draw, serial, flow.tokens.draw(draw))
+        if flow.images and self._draw.random() < flow.images:
+            picture = flow.picture
+            width, height = (draw_length(side, self._draw) for side in (picture.width, picture.height))
+            return image(self._seed, self._next_serial(), width, height, picture.form)
+        return self._text(flow, flow.tokens)
 
-    def _next(self, flow: Flow) -> tuple[random.Random, int]:
-        """The serial of the next input and what to draw it from, the same again for a repeated serial."""
-        if ranks := self._ranks.get(flow.name):
-            serial = draw_rank(ranks, self._draw)
-            return random.Random(f"{self._seed} {flow.name} {serial}"), serial
+    def _text(self, flow: Flow, tokens: Lengths) -> str:
+        serial = self._next_serial()
+        return self._corpora[flow.name].text(self._draw, serial, draw_length(tokens, self._draw))
+
+    def _next_serial(self) -> int:
+        """The number of the next input, which no other process uses."""
         self._serial += self._step
-        return self._draw, self._serial
+        return self._serial
 
     def _put_golden(self, flow: Flow, inputs: list[Input]) -> dict[int, int]:
         texts = self._golden.get(flow.task, ())
@@ -94,9 +93,3 @@ class Traffic:
         place, number = self._draw.randrange(len(inputs)), self._draw.randrange(len(texts))
         inputs[place] = texts[number]
         return {place: number}
-
-
-def corpus_of(flow: Flow, scenario: Scenario, seed: str) -> Corpus:
-    """The texts of `flow`, in its own languages or those of the scenario."""
-    # Texts that repeat have names of their own.
-    return Corpus(f"{seed} {flow.name}" if flow.repeats else seed, flow.languages or scenario.languages)

@@ -34,7 +34,7 @@ class Ruling(NamedTuple):
 
 
 def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
-    """The verdict on an open loop's rate.
+    """The verdict on a rate.
 
     "unclear": a bound lies within the confidence interval, or a judged flow has too few replies. Objectives
     apply whatever segments they name.

@@ -21,7 +21,6 @@ from triptych.loadtests.bench.sections import (
     Setup,
     compared,
     latency,
-    mix,
     overload,
     router_alone,
 )
@@ -33,7 +32,6 @@ from triptych.loadtests.provenance import machine, revision
 SECTIONS = {
     "router": router_alone.SECTION,
     "throughput": compared.THROUGHPUT,
-    "mix": mix.SECTION,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
     "recipe-nano": compared.AGAINST_RECIPE_NANO,

@@ -1,5 +1,6 @@
 """The targets, as ratios within one run, and whether they hold."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import sub, truediv
 from statistics import median
@@ -7,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench.measure import Result, Row
 from triptych.loadtests.bench.sections import compared, latency, overload, router_alone
+from triptych.loadtests.confidence import Estimate
+from triptych.loadtests.slo import Bound
 
 A, C, D, E_JSON = "(a)", "(c)", "(d)", "(e) token-level output, JSON"
 SHORT = {concurrency: load.name for concurrency, load in compared.SHORT.items()}
@@ -27,25 +30,12 @@ class Target(NamedTuple):
     value: Value
 
 
-class Verdict(NamedTuple):
-    """A target and the measured value, as text."""
-
-    name: str
-    target: str
-    measured: str
-    holds: str
-
-
-def verdicts(results: Results) -> Iterator[Verdict]:
+def judged(results: Results) -> Iterator[Bound]:
     """The targets that were measured."""
     for name, at, bound, unit, value in targets():
-        try:
-            measured = value(results)
-        except LookupError:
-            continue
-        holds = measured >= bound if at == "least" else measured <= bound
-        target = f"at {at} {bound:g}{unit}"
-        yield Verdict(name, target, f"{measured:,.2f}{unit}", "yes" if holds else "**no**")
+        with contextlib.suppress(LookupError):
+            found = value(results)
+            yield Bound(name, Estimate(found, found, found), bound, at, unit)
 
 
 def targets() -> Iterator[Target]:
@@ -57,7 +47,7 @@ def targets() -> Iterator[Target]:
     for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG):
         yield Target(f"(d) / (c), {load}", "least", 0.9, "x", _compare("throughput", load, D, C))
     added = _compare("router", router_alone.ALONE, router_alone.THROUGH, router_alone.DIRECT, "p50_ms", sub)
-    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, " ms", added)
+    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, "ms", added)
     under_bulk = _compare("latency", latency.LOAD, latency.CLASSES, latency.IDLE, "p99_ms")
     yield Target("query p99 under bulk / idle", "most", 3, "x", under_bulk)
     for load in overload.OVERLOADS.values():

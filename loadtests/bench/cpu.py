@@ -5,19 +5,19 @@ from collections.abc import Mapping
 
 import psutil
 
-GENERATOR = "load generator"
-MACHINE, IDLE, STOLEN = "whole machine", "idle", "stolen"
-"""Times of all processors: in all, idle, and taken by the hypervisor."""
+GENERATOR, OTHERS = "load generator", "other programs"
 
 
 def cpu_seconds(groups: Mapping[str, int]) -> dict[str, float]:
-    """CPU seconds so far by group (given as a process id), of this process, and of the whole machine."""
+    """CPU seconds so far by group (given as a process id), of this process, and of all other programs.
+
+    Time that the hypervisor took counts as that of other programs.
+    """
     seconds = {name: tree_seconds(pid) for name, pid in groups.items()}
     seconds[GENERATOR] = _all(psutil.Process())
     times = psutil.cpu_times()
-    idle = times.idle + times.iowait
-    busy = times.user + times.nice + times.system + times.irq + times.softirq
-    return seconds | {MACHINE: busy + idle + times.steal, IDLE: idle, STOLEN: times.steal}
+    busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+    return seconds | {OTHERS: busy - sum(seconds.values())}
 
 
 def tree_seconds(pid: int) -> float:

@@ -11,15 +11,12 @@ from typing import Literal, NamedTuple
 from tqdm import tqdm
 
 from triptych.loadtests.bench.stock import stock_copy
-from triptych.loadtests.server_processes import Process, Router, StockServer, Worker, free_port
-from triptych.workers.shared.contract import POOLS, READY_PATH, PoolName
+from triptych.loadtests.server_processes import Router, Server, StockServer, Worker, free_port
+from triptych.workers.shared.contract import POOLS, PoolName
 
-Kind = Literal["worker", "stock", "stock in one process", "token-level stock"]
+Kind = Literal["worker", "stock", "token-level stock"]
 Size = Literal["nano", "tiny"]
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
-# On a CPU vLLM runs the model in a second process, and both spin for a second after each step. With three of
-# them, two cores do nothing else: 59 replies/s instead of 454. Our workers run the model in one process too.
-ONE_PROCESS = ("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor")
 
 
 class Engine(NamedTuple):
@@ -30,29 +27,12 @@ class Engine(NamedTuple):
     pool: PoolName = "retrieval"
 
 
-class Module(Process):
-    """`python -m argv` with a free port in place of the word PORT. It answers 200 at the path `ready`."""
-
-    def __init__(self, log: Path, ready: str, *argv: str) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        super().__init__(["-m", *(argument.replace("PORT", str(port)) for argument in argv)], {}, log)
-        self._ready = ready
-
-    def wait_until_ready(self) -> "Module":
-        self.wait_ready(self.url + self._ready)
-        return self
-
-
-Server = Worker | StockServer | Router | Module
-
-
 class Servers:
     """Starts and stops servers. `folder` holds checkpoints, logs and stock copies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._engines: dict[Engine, Worker | StockServer] = {}
+        self._engines: dict[Engine, Server] = {}
         self._others = ExitStack()
 
     def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
@@ -83,33 +63,34 @@ class Servers:
         """A running engine."""
         return self._engines[Engine(kind, size, pool)]
 
-    def router(self, *workers: tuple[PoolName, str], **settings: object) -> Router:
+    def router(self, *workers: tuple[PoolName, str], **settings: object) -> Server:
         """Start our router in front of workers, given as pool and address. It ends with the benchmark."""
-        router = Router(self._log("router"), workers, **settings)
-        self._others.callback(router.kill)
-        return router.wait_until_ready()
+        return self._other(Router(self._log("router"), workers, **settings))
 
-    def stub(self, status: int = 200) -> Module:
+    def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
-        return self._module("stub", READY_PATH, "triptych.loadtests.bench.stub", "PORT", str(status))
+        port = free_port()
+        argv = ("triptych.loadtests.bench.stub", str(port), str(status))
+        return self._other(Server(self._log("stub"), *argv, port=port))
 
-    def vllm_router(self, server: Server) -> Module:
+    def vllm_router(self, server: Server) -> Server:
         """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
         if importlib.util.find_spec("vllm_router") is None:
             raise SystemExit("vllm-router is not installed; run `make dev`")
-        argv = ["--host", "127.0.0.1", "--port", "PORT", "--prometheus-port", str(free_port())]
+        port = free_port()
+        argv = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
         argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
-        return self._module("vllm-router", "/health", "vllm_router.launch_router", *argv)
+        module = "vllm_router.launch_router"
+        return self._other(Server(self._log("vllm-router"), module, *argv, port=port, ready="/health"))
 
-    def _module(self, name: str, ready: str, *argv: str) -> Module:
-        module = Module(self._log(name), ready, *argv)
-        self._others.callback(module.kill)
-        return module.wait_until_ready()
+    def _other(self, server: Server) -> Server:
+        self._others.callback(server.kill)
+        return server.wait_until_ready()
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _start(self, engine: Engine) -> Worker | StockServer:
+    def _start(self, engine: Engine) -> Server:
         checkpoint = self.checkpoint(engine.size, engine.pool)
         log = self._log("-".join(engine).replace(" ", "-"))
         if engine.kind == "worker":
@@ -121,5 +102,4 @@ class Servers:
         if engine.kind == "token-level stock":
             pooler = '{"task": "token_embed", "use_activation": false}'
         arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
-        arguments += ONE_PROCESS if engine.kind == "stock in one process" else ()
         return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))

@@ -3,8 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from triptych.loadtests.bench.bench_targets import Verdict, verdicts
-from triptych.loadtests.bench.cpu import IDLE, MACHINE, STOLEN
+from triptych.loadtests.bench.bench_targets import judged
 from triptych.loadtests.bench.measure import Result, Row
 
 COLUMNS = ("system", "items/s", "p50 ms", "p99 ms", "failed", "vectors wrong", "CPU s per 1,000 items")
@@ -12,7 +11,11 @@ COLUMNS = ("system", "items/s", "p50 ms", "p99 ms", "failed", "vectors wrong", "
 
 def markdown(results: Mapping[str, Result]) -> str:
     """The targets, then a section for each benchmark."""
-    lines = ["# Benchmarks", "", *table(("", *Verdict._fields[1:]), verdicts(results))]
+    rows = [
+        (one.figure, f"at {one.at} {one.amount(one.bound)}", one.measured, "yes" if one.holds else "**no**")
+        for one in judged(results)
+    ]
+    lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
     for result in results.values():
         lines += ["", *_section(result)]
     return "\n".join(lines) + "\n"
@@ -50,18 +53,11 @@ def _section(result: Result) -> list[str]:
         figures = [(row.system, name, spread(values)) for row in rows for name, values in row.figures.items()]
         if figures:
             lines += ["", *table(("system", "figure", "value"), figures)]
-    if metered := [row.cpu for row in result.rows if row.cpu]:
-        stolen = max(cpu[STOLEN] / cpu[MACHINE] for cpu in metered)
-        # Without the whole machine, these are the processes, idle time, and what the hypervisor took.
-        others = max(0.0, *(2 - sum(cpu.values()) / cpu[MACHINE] for cpu in metered))
-        lines += ["", f"At most {others:.1%} of the machine's time went to other processes, {stolen:.1%} to"]
-        lines[-1] += " other machines on the same host (the worst row)."
     return lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     failed = [f"{count:,} x {'broken' if kind == '0' else kind}" for kind, count in row.failures.items()]
-    cpu = {name: spent for name, spent in row.cpu.items() if name not in (MACHINE, IDLE, STOLEN)}
     return (
         row.system,
         spread(row.items_per_second),
@@ -69,5 +65,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         spread(row.p99_ms),
         f"{', '.join(failed) or 0} of {row.requests:,}",
         f"{row.vectors_wrong} of {row.vectors_checked:,}",
-        ", ".join(f"{name} {spent / row.items * 1e3:.3g}" for name, spent in cpu.items() if row.items),
+        ", ".join(f"{name} {spent / row.items * 1e3:.3g}" for name, spent in row.cpu.items() if row.items),
     )

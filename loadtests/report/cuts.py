@@ -1,15 +1,15 @@
 """A run cut into pieces for the report: by load, and by time."""
 
 import math
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from triptych.loadtests import estimates
 from triptych.loadtests.histogram import mean, merged, percentile
-from triptych.loadtests.report.words import load_of, loads
+from triptych.loadtests.report.words import load_of
 from triptych.loadtests.results import Clock, Measured, Run, Segment
 
 RAMP_PARTS = 12
@@ -17,7 +17,7 @@ MOST_MOMENTS = 240
 
 
 class Point(NamedTuple):
-    """Measurements under one load, in requests per second or users. A search adds its `verdict`."""
+    """Measurements under one load, in requests per second. A search adds its `verdict`."""
 
     label: str
     load: float
@@ -26,10 +26,10 @@ class Point(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A short piece of a run around `at` seconds after its start; `measured` is None in a pause."""
+    """A short piece of a run around `at` seconds after its start; `measured` is empty in a pause."""
 
     at: float
-    measured: Measured | None
+    measured: list[Measured]
 
 
 def points(run: Run) -> list[Point]:
@@ -47,27 +47,26 @@ def points(run: Run) -> list[Point]:
         ]
     found: dict[float, Point] = {}
     for measured in run.segments:
-        low, high, _ = loads(measured.segment)
-        for part in [measured] if low == high else _ramp(measured):
-            load = sum(loads(part.segment)[:2]) / 2
+        low, high = measured.segment.rate
+        settled = math.ceil(measured.segment.settle / measured.interval - 1e-9)
+        for part in [measured] if low == high else _pieces(measured, settled, RAMP_PARTS):
+            load = sum(part.segment.rate) / 2
             found.setdefault(load, Point(load_of(part.segment), load, [])).measured.append(part)
     return [found[load] for load in sorted(found)]
 
 
 def moments(run: Run, most: int = MOST_MOMENTS) -> list[Moment]:
     """The run in about `most` pieces in order of time, settling included."""
-    together = max(1, math.ceil(sum(map(_length, run.segments)) / most))
+    seconds = sum(measured.segment.seconds for measured in run.segments)
     found: list[Moment] = []
     end = math.inf
     for measured in run.segments:
         if measured.began - end > measured.interval:
-            found.append(Moment(end, None))
+            found.append(Moment(end, []))
         end = measured.began + measured.segment.seconds
-        # A rest joins the last piece.
-        pieces = max(1, math.floor(measured.segment.seconds / (together * measured.interval) + 1e-9))
-        edges = [*(number * together for number in range(pieces)), _length(measured)]
-        for piece in (_cut(measured, first, last) for first, last in pairwise(edges)):
-            found.append(Moment(piece.began + piece.segment.seconds / 2, piece))
+        count = math.floor(most * measured.segment.seconds / seconds)
+        for piece in _pieces(measured, 0, count):
+            found.append(Moment(piece.began + piece.segment.seconds / 2, [piece]))
     return found
 
 
@@ -85,29 +84,21 @@ def mean_time(measured: Iterable[Measured], clock: Clock) -> float | None:
     return mean(counts) if counts else None
 
 
-def _length(measured: Measured) -> int:
-    return max(map(len, measured.intervals.values()), default=0)
+def _pieces(measured: Measured, first: int, count: int) -> Iterator[Measured]:
+    """The intervals from `first` on, in `count` segments of their own with the load in their middle.
 
-
-def _ramp(measured: Measured) -> list[Measured]:
-    whole = int(measured.segment.seconds / measured.interval + 1e-9)
-    settled = math.ceil(measured.segment.settle / measured.interval - 1e-9)
-    parts = min(RAMP_PARTS, max(1, whole - settled))
-    edges = (settled + round((whole - settled) * number / parts) for number in range(parts + 1))
-    return [_cut(measured, first, last) for first, last in pairwise(edges)]
-
-
-def _cut(measured: Measured, first: int, last: int) -> Measured:
-    """Some intervals as a segment of their own, with the load in their middle."""
-    start, end = first * measured.interval, min(last * measured.interval, measured.segment.seconds)
-    low, high, unit = loads(measured.segment)
-    load = low + (high - low) * (start + end) / 2 / measured.segment.seconds
-    segment = Segment(name=measured.segment.name, seconds=end - start)
-    if unit == "users":
-        segment.users = (round(load), round(load))
-    else:
-        segment.rate = (load, load)
-    intervals = {flow: row[first:last] for flow, row in measured.intervals.items()}
-    return msgspec.structs.replace(
-        measured, segment=segment, began=measured.began + start, intervals=intervals
-    )
+    There are fewer segments if there are fewer whole intervals. A rest joins the last one.
+    """
+    whole = max(first + 1, math.floor(measured.segment.seconds / measured.interval + 1e-9))
+    low, high = measured.segment.rate
+    for numbers in np.array_split(np.arange(first, whole), max(1, min(count, whole - first))):
+        begin, end = int(numbers[0]), int(numbers[-1]) + 1
+        last = end == whole
+        start = begin * measured.interval
+        stop = measured.segment.seconds if last else end * measured.interval
+        load = low + (high - low) * (start + stop) / 2 / measured.segment.seconds
+        segment = Segment(name=measured.segment.name, seconds=stop - start, rate=(load, load))
+        intervals = {flow: row[begin : None if last else end] for flow, row in measured.intervals.items()}
+        yield msgspec.structs.replace(
+            measured, segment=segment, began=measured.began + start, intervals=intervals
+        )

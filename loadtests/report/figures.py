@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from triptych.loadtests.report.words import masked, number
+from triptych.loadtests.report.words import number
 from triptych.loadtests.results import Run
 
 Column = NDArray[np.float64]
@@ -70,7 +70,7 @@ def finish(axes: Axes, title: str, unit: str = "", note: str = "") -> Chart:
     handles, labels = axes.get_legend_handles_labels()
     with matplotlib.rc_context(STYLE):
         if labels:
-            figure.legend(handles, map(masked, labels), loc="outside upper left", ncols=LEGEND_COLUMNS)
+            figure.legend(handles, labels, loc="outside upper left", ncols=LEGEND_COLUMNS)
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
     return Chart(title, unit, image, note)
@@ -108,10 +108,3 @@ def amount_axis(axes: Axes) -> None:
     """Amounts from 0 on."""
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: number(value))
-
-
-def with_gaps(at: list[float], values: list[float]) -> tuple[Column, Column]:
-    """A line with a gap wherever values are missing for three times their usual distance."""
-    steps = np.diff(at)
-    gaps = np.flatnonzero(steps > 3 * np.median(steps)) + 1 if len(steps) else np.array([], int)
-    return np.insert(np.array(at), gaps, math.nan), np.insert(np.array(values), gaps, math.nan)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.report.cuts import points
-from triptych.loadtests.report.words import duration, estimated, load_of, loads, number, peak, share
+from triptych.loadtests.report.words import duration, estimated, load_of, number
 from triptych.loadtests.results import (
     WRONG,
     Capacity,
@@ -43,7 +43,6 @@ class Figure(NamedTuple):
 
     name: str
     value: str
-    unit: str
     void: bool = False
 
 
@@ -56,41 +55,41 @@ def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
 def chosen(run: Run) -> list[Measured]:
     """The segments of the key figures: those at the capacity, or at the highest load."""
     if run.capacity is None:
-        return [max(run.segments, key=peak)]
+        return [max(run.segments, key=lambda one: max(one.segment.rate))]
     held = [point for point in points(run) if point.verdict == "holds"]
     at = [point for point in held if point.load == run.capacity.rate] or held[-1:] or points(run)[:1]
     return [measured for point in at for measured in point.measured]
 
 
-def about_chosen(run: Run) -> str:
-    """The load of the key figures, in words."""
-    segment = chosen(run)[0].segment
-    load, (low, high, _) = load_of(segment), loads(segment)
+def about(run: Run, measured: Sequence[Measured]) -> str:
+    """The load of some segments, in words."""
+    segment = measured[0].segment
+    low, high = segment.rate
     if run.capacity is not None:
-        return f"at the rate that holds, {load}" if run.capacity.rate else f"at the lowest rate tried, {load}"
-    if len(run.segments) > 1:
-        return f"at the highest load, {load}"
-    return f"at {load}" if low == high else f"from {load}"
+        what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
+        return f"At {what}, {load_of(segment)}"
+    return f"{'At' if low == high else 'From'} {load_of(segment)}"
 
 
-def figures(run: Run) -> list[Figure]:
-    """The key figures."""
-    measured, void = chosen(run), bool(failed_checks(run))
-    rates = {
-        "answered": (estimates.throughput(measured), "requests/s"),
-        "items": (estimates.items_per_second(measured), "items/s"),
-        "tokens": (estimates.tokens_per_second(measured), "tokens/s"),
-    }
-    found = [Figure(name, number(rate.value), unit, void) for name, (rate, unit) in rates.items()]
-    texts = {
-        "p50": estimated(estimates.latency(measured, 0.5), duration),
-        "p99": estimated(estimates.latency(measured, 0.99), duration),
-        "failed": share(estimates.failure_share(measured).value),
-    }
-    for name, text in texts.items():
-        value, _, unit = text.partition(" ")
-        found.append(Figure(name, value, unit))
-    return found
+def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
+    """The key figures of some segments."""
+    void = bool(failed_checks(run))
+    items, tokens = estimates.items_per_second(measured), estimates.tokens_per_second(measured)
+    failed, sent = sum(estimates.failures(measured).values()), estimates.sent(measured)
+    return [
+        Figure("p50", estimated(estimates.latency(measured, 0.5), duration)),
+        Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
+        Figure("failed", f"{failed:,} of {sent:,}"),
+        Figure("answered", f"{number(estimates.throughput(measured).value)} /s", void),
+        Figure("inputs", f"{number(items.value)} /s", void),
+        Figure("tokens", f"{number(tokens.value)} /s", void),
+    ]
+
+
+def sentence(run: Run, measured: Sequence[Measured]) -> str:
+    """The same as a sentence."""
+    words = (f"{one.name} {one.value}{MARK if one.void else ''}" for one in figures(run, measured))
+    return f"{about(run, measured)}: {', '.join(words)}"
 
 
 def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:
@@ -130,27 +129,13 @@ def _judged(judgement: Sequence[Bound]) -> Banner:
 
 def _result(run: Run) -> Banner:
     if run.capacity is not None:
-        return _capacity(run.capacity)
-    mark = MARK if failed_checks(run) else ""
-    sentences = {measured.segment.name: _sentence(measured, mark) for measured in run.segments}
-    title = sentences[max(run.segments, key=peak).segment.name]
-    few = 1 < len(sentences) <= MOST_SENTENCES
-    return Banner("plain", title, [f"{name}: {text}" for name, text in sentences.items()] if few else [])
+        return _capacity(run, run.capacity)
+    few = 1 < len(run.segments) <= MOST_SENTENCES
+    lines = [f"{one.segment.name}: {sentence(run, [one])}" for one in run.segments] if few else []
+    return Banner("plain", sentence(run, chosen(run)), lines)
 
 
-def _sentence(measured: Measured, mark: str) -> str:
-    low, high, _ = loads(measured.segment)
-    p50, p99 = (estimated(estimates.latency([measured], part), duration) for part in (0.5, 0.99))
-    failed = sum(estimates.failures([measured]).values())
-    items = number(estimates.items_per_second([measured]).value)
-    tokens = number(estimates.tokens_per_second([measured]).value)
-    return (
-        f"{'At' if low == high else 'From'} {load_of(measured.segment)}: p50 {p50}, p99 {p99}, "
-        f"{failed:,} of {estimates.sent([measured]):,} failed, {items} items/s{mark}, {tokens} tokens/s{mark}"
-    )
-
-
-def _capacity(capacity: Capacity) -> Banner:
+def _capacity(run: Run, capacity: Capacity) -> Banner:
     lines = [f"probe at {number(probe.rate)}/s: {probe.why}" for probe in capacity.probes if probe.why]
     if not capacity.rate and capacity.limited_by == "replies":
         last = capacity.probes[-1]
@@ -165,7 +150,8 @@ def _capacity(capacity: Capacity) -> Banner:
         f"Holds {number(capacity.rate)} requests/s{bracket} with {capacity.objective}; "
         f"confirmed {capacity.confirmed} of {capacity.tries}; {LIMITS[capacity.limited_by]}"
     )
-    return Banner("plain" if capacity.limited_by == "server" else "warning", title, [])
+    tone: Literal["plain", "warning"] = "plain" if capacity.limited_by == "server" else "warning"
+    return Banner(tone, title, [sentence(run, chosen(run))])
 
 
 def _harness(run: Run) -> Banner | None:

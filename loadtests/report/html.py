@@ -6,8 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from triptych.loadtests.report import plots, tables
 from triptych.loadtests.report.cuts import points
-from triptych.loadtests.report.headline import about_chosen, banners, figures, p99_limit
-from triptych.loadtests.report.words import masked
+from triptych.loadtests.report.headline import about, banners, chosen, figures, p99_limit
 from triptych.loadtests.results import Run
 from triptych.loadtests.slo import Bound
 
@@ -24,14 +23,13 @@ def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["masked"] = masked
     loads = points(run)
     return environment.get_template("page.html.j2").render(
         run=run,
         title=f"{run.name}: load test of {', '.join(run.target.values())}",
         banners=banners(run, judgement),
-        figures=figures(run),
-        about=about_chosen(run).capitalize(),
+        figures=figures(run, chosen(run)),
+        about=about(run, chosen(run)),
         by_load=plots.by_load(run, loads, p99_limit(run, judgement)),
         over_time=plots.over_time(run),
         of_server=plots.of_server(run),

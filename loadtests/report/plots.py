@@ -10,7 +10,7 @@ from triptych.loadtests.report import figures as draw
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.cuts import Moment, Point, latency, moments
 from triptych.loadtests.report.figures import Chart, Column
-from triptych.loadtests.report.words import duration, loads
+from triptych.loadtests.report.words import duration
 from triptych.loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
 
 # Fewer loads make no curve.
@@ -26,7 +26,7 @@ def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Char
     s."""
     if len(points) < LEAST_POINTS:
         return []
-    return [_latency_by_load(run, points, limit), _answered_by_load(run, points)]
+    return [_latency_by_load(run, points, limit), _answered_by_load(points)]
 
 
 def over_time(run: Run) -> list[Chart]:
@@ -58,7 +58,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
         pieces = [(point.load, point.measured) for point in points]
     else:
         seen = moments(run, MOST_FLOW_MOMENTS)
-        pieces = [(moment.at, [moment.measured] if moment.measured else []) for moment in seen]
+        pieces = [(moment.at, moment.measured) for moment in seen]
     where = np.array([at for at, _ in pieces])
     found = {
         flow: [np.array([latency(its, part, flow=flow) for _, its in pieces]) for part in (0.5, 0.99)]
@@ -74,7 +74,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
             axes.set_xlim(left=0)
         else:
             draw.time_axis(axes, run)
-        charts.append(draw.finish(axes, flow, loads(run.segments[0].segment)[2] if curve else ""))
+        charts.append(draw.finish(axes, flow, "requests/s" if curve else ""))
     return charts
 
 
@@ -124,21 +124,19 @@ def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> 
     if run.capacity is not None:
         note = "Filled: holds. Hollow: does not. Dotted: the rate that holds."
         axes.axvline(run.capacity.rate, color=draw.INK, lw=1, ls=":")
-    return draw.finish(axes, "Latency against load", loads(run.segments[0].segment)[2], note)
+    return draw.finish(axes, "Latency against load", "requests/s", note)
 
 
-def _answered_by_load(run: Run, points: Sequence[Point]) -> Chart:
-    where = np.array([point.load for point in points])
+def _answered_by_load(points: Sequence[Point]) -> Chart:
+    where = np.array([estimates.offered(point.measured).value for point in points])
     answered = np.array([estimates.throughput(point.measured).value for point in points])
     axes = draw.new_axes()
-    if run.loop == "open":
-        where = np.array([estimates.offered(point.measured).value for point in points])
-        axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
+    axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
     order = np.argsort(where)
     axes.plot(where[order], answered[order], "o-", color=draw.ACCENT, lw=2, ms=4.5, label="answered well")
     axes.set_xlim(left=0)
     draw.amount_axis(axes)
-    return draw.finish(axes, "Answered against load", loads(run.segments[0].segment)[2])
+    return draw.finish(axes, "Answered against load", "requests/s")
 
 
 def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
@@ -152,9 +150,7 @@ def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
         ("router", 0.5, draw.TEAL, "--", "p50, server's clock"),
     ]
     for clock, part, colour, style, label in lines:
-        column = np.array(
-            [latency([one.measured], part, clock) if one.measured else math.nan for one in seen]
-        )
+        column = np.array([latency(one.measured, part, clock) for one in seen])
         if np.isfinite(column).any():
             axes.plot(at, column, color=colour, ls=style, lw=1.3, label=label)
             drawn.append(column)
@@ -166,7 +162,7 @@ def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
 def _load_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
     axes = draw.new_axes()
     at, sent = _per_second(seen, lambda one: one.sent)
-    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due" if run.loop == "open" else "sent")
+    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due")
     axes.plot(*_per_second(seen, lambda one: one.done), color=draw.ACCENT, label="answered well")
     draw.time_axis(axes, run)
     draw.amount_axis(axes)
@@ -192,8 +188,12 @@ def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) 
 
 
 def _in_flight_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    rows = [one.measured.intervals.values() if one.measured else () for one in seen]
-    column = [sum(row[-1].in_flight for row in its if row) if its else math.nan for its in rows]
+    column = [
+        sum(row[-1].in_flight for one in moment.measured for row in one.intervals.values() if row)
+        if moment.measured
+        else math.nan
+        for moment in seen
+    ]
     axes = draw.new_axes()
     axes.plot([one.at for one in seen], column, color=draw.ACCENT, lw=1.2)
     draw.time_axis(axes, run)
@@ -206,9 +206,8 @@ def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
     axes, columns = draw.new_axes(), []
     # In their own order, so that colours agree between panels.
     for line in (line for line in lines if line in highest):
-        at, values = draw.with_gaps(line.at, line.values)
-        axes.plot(at, values, lw=1.3, label=line.name)
-        columns.append(values)
+        axes.plot(line.at, line.values, lw=1.3, label=line.name)
+        columns.append(np.array(line.values))
     draw.time_axis(axes, run)
     if unit == "s":
         draw.latency_axis(axes, columns)
@@ -222,10 +221,8 @@ def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
 
 
 def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> tuple[Column, Column]:
-    rates = [
-        sum(sum(map(count, row)) for row in estimates.counted([one.measured])) / one.measured.segment.seconds
-        if one.measured
-        else math.nan
-        for one in seen
-    ]
-    return np.array([one.at for one in seen]), np.array(rates)
+    def rate(one: Measured) -> float:
+        return sum(sum(map(count, row)) for row in estimates.counted([one])) / one.segment.seconds
+
+    column = [sum(map(rate, moment.measured)) if moment.measured else math.nan for moment in seen]
+    return np.array([moment.at for moment in seen]), np.array(column)

@@ -32,21 +32,21 @@ class Table(NamedTuple):
 
 def every(run: Run) -> list[Table]:
     """All tables of the page."""
-    found = [loads(run, run.segments), probes(run), failures(run), clocks(run, run.segments), idle(run)]
+    found = [loads(run, run.segments), probes(run), failures(run), idle(run)]
     return [table for table in [*found, harness(run)] if table.rows]
 
 
 def brief(run: Run) -> list[Table]:
     """The tables of the terminal; after a search only its result."""
     shown = run.segments if run.capacity is None else chosen(run)
-    found = [loads(run, shown), probes(run), clocks(run, shown), failures(run)]
+    found = [loads(run, shown), probes(run), failures(run)]
     return [table for table in found if table.rows]
 
 
 def loads(run: Run, segments: Iterable[Measured]) -> Table:
     """One row for each segment and flow."""
     mark = MARK if failed_checks(run) else ""
-    head = ["segment", "flow", "due/s" if run.loop == "open" else "sent/s"]
+    head = ["segment", "flow", "due/s"]
     head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}"]
     head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
     rows = []
@@ -60,19 +60,6 @@ def loads(run: Run, segments: Iterable[Measured]) -> Table:
             cells = [*(number(rate.value) for rate in rates), *times, _p999([one], flow), failed]
             rows.append([one.segment.name, flow or "all", *cells])
     return Table("Loads", head, rows, left=2)
-
-
-def clocks(run: Run, segments: Iterable[Measured]) -> Table:
-    """Latency by the client's clocks and by the server's."""
-    names: tuple[Clock, ...] = ("total", "service", "router")
-    rows = [
-        [one.segment.name, *(_time(latency([one], part, clock)) for clock in names for part in (0.5, 0.99))]
-        for one in segments
-    ]
-    head = ["segment", *(f"{clock} {part}" for clock in names for part in ("p50", "p99"))]
-    begin = "was due" if run.loop == "open" else "was sent"
-    note = f"total: since the request {begin}. service: since it was sent. router: by the server's clock."
-    return Table("Clocks", head, rows, note=note)
 
 
 def failures(run: Run) -> Table:
@@ -124,7 +111,7 @@ def setup(run: Run) -> dict[str, str]:
     found = {
         "command": run.command,
         "scenario": f"{run.scenario}: {run.about}" if run.about else run.scenario,
-        "load": f"{run.shape}, {run.loop} loop",
+        "load": run.shape,
         "target": ", ".join(f"{pool}: {url}" if pool else url for pool, url in run.target.items()),
         "dialect": run.dialect,
         "golden vectors": f"{run.golden.source} ({run.golden.compared:,} compared)",

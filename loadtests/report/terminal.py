@@ -7,8 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from triptych.loadtests.report import tables
-from triptych.loadtests.report.headline import MARK, Figure, about_chosen, banners, figures
-from triptych.loadtests.report.words import masked
+from triptych.loadtests.report.headline import banners
 from triptych.loadtests.results import Run
 from triptych.loadtests.slo import Bound
 
@@ -43,17 +42,14 @@ def text(*parts: Table | str) -> str:
 
 
 def _plain(words: str) -> str:
-    """The words without passwords in URLs and without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in masked(words))
+    """The words without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in words)
 
 
 def _parts(run: Run, judgement: Sequence[Bound]) -> Iterator[Table | str]:
     for banner in banners(run, judgement):
         yield banner.title
         yield from (f"  {line}" for line in banner.lines)
-    if run.capacity is not None:
-        key = ", ".join(map(_words, figures(run)))
-        yield f"{about_chosen(run).capitalize()}: {key}"
     for one in tables.brief(run):
         yield ""
         yield table(one.title, one.head, one.rows, one.left)
@@ -62,9 +58,3 @@ def _parts(run: Run, judgement: Sequence[Bound]) -> Iterator[Table | str]:
     if run.notes:
         yield "\nNotes"
         yield from (f"  {note}" for note in run.notes)
-
-
-def _words(one: Figure) -> str:
-    # A rate's unit says what it counts.
-    words = [one.value, one.unit] if one.unit.endswith("/s") else [one.name, one.value, one.unit]
-    return " ".join(words) + (MARK if one.void else "")

@@ -1,38 +1,28 @@
 """Numbers, times and loads as text."""
 
-import re
 from collections.abc import Callable
 
+from matplotlib.ticker import EngFormatter
+
 from triptych.loadtests.confidence import Estimate
-from triptych.loadtests.results import Measured, Segment
+from triptych.loadtests.results import Segment
 
 NOTHING = "-"
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/?#\s]*@", re.IGNORECASE)
-
-
-def masked(text: str) -> str:
-    """The text with user names and passwords in URLs replaced by ***."""
-    return _USERINFO.sub(r"\1***@", text)
 
 
 def duration(seconds: float) -> str:
     """Three digits, in µs, ms or s."""
-    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
-        if seconds < 0.9995 / factor * 1e3:
-            return f"{_three(seconds * factor)} {unit}"
-    return f"{_three(seconds)} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else EngFormatter("s")(float(f"{seconds:.3g}"))
 
 
 def number(value: float) -> str:
-    """Three digits; from 10,000 on in thousands (k) or millions (M)."""
-    if value < 9_999.5:
-        return _three(value)
-    return f"{_three(value / 1e3)}k" if value < 999.5e3 else f"{_three(value / 1e6)}M"
+    """Three digits; from 1,000 on in thousands (k) or millions (M)."""
+    return EngFormatter(sep="")(float(f"{value:.3g}"))
 
 
 def share(value: float) -> str:
     """A share (0 to 1) in per cent."""
-    return f"{_three(100 * value)} %"
+    return f"{100 * value:.3g} %"
 
 
 def estimated(estimate: Estimate | None, write: Callable[[float], str]) -> str:
@@ -49,24 +39,6 @@ def interval(estimate: Estimate | None, write: Callable[[float], str]) -> str:
 
 
 def load_of(segment: Segment) -> str:
-    """For example "200 requests/s", "10 to 200 requests/s" or "8 users"."""
-    low, high, unit = loads(segment)
-    return f"{number(low)} {unit}" if low == high else f"{number(low)} to {number(high)} {unit}"
-
-
-def loads(segment: Segment) -> tuple[float, float, str]:
-    """The load at the start and at the end, and its unit."""
-    if segment.rate is not None:
-        return (*segment.rate, "requests/s")
-    if segment.users is None:
-        raise ValueError(f"segment {segment.name} has neither a rate nor users. This is a bug.")
-    return (*segment.users, "users")
-
-
-def peak(measured: Measured) -> float:
-    """The highest load of a segment, in requests per second or users."""
-    return max(loads(measured.segment)[:2])
-
-
-def _three(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 99.95 or not value else f"{value:.3g}"
+    """For example "200 requests/s" or "10 to 200 requests/s"."""
+    low, high = segment.rate
+    return f"{number(low)} requests/s" if low == high else f"{number(low)} to {number(high)} requests/s"

@@ -64,7 +64,7 @@ def routers(quick: bool) -> Iterator[Job]:
 def started(quick: bool) -> Iterator[Job]:
     """The first seconds of routers that start together and have measured no replica."""
     for count in (1, 16, 64):
-        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count, learned=False)
+        setup = Setup(profile=GPU, lengths=TEXTS, replicas=100, routers=count)
         yield partial(_row, setup, 0.5, seconds=5.0, warm_up=0.0)
 
 

@@ -95,10 +95,7 @@ def default(name: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The deployment. A replica starts in `start_seconds`.
-
-    With `learned` the routers know the pace of the first replicas from earlier batches.
-    """
+    """The deployment. A replica starts in `start_seconds`."""
 
     profile: Profile
     lengths: Lengths
@@ -108,7 +105,6 @@ class Setup:
     batch_items: int = default("batch_items")
     autoscaling: Autoscaling | None = None
     start_seconds: float = 0.0
-    learned: bool = True
     seed: int = 1
 
     @property

@@ -1,24 +1,12 @@
 """The figure of docs/SCALE.md, as SVG."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from triptych.loadtests.report.figures import STYLE
 from triptych.loadtests.simulate.experiments import Result
-
-STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "font.size": 9,
-    # The same data gives the same file.
-    "svg.hashsalt": "triptych",
-    "svg.fonttype": "none",
-}
 
 
 def draw(results: list[Result], path: Path) -> None:

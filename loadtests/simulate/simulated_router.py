@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from triptych.deploy.ray.book import RouterReport
 from triptych.deploy.ray.pressure import Pressure
@@ -23,9 +23,6 @@ WIRE = contract.Item(contract.Text("", "query"))
 VECTOR = contract.Vector(0, 1, (1,), b"")
 OBSERVER = PoolObserver(Metrics().pool(POOL), None, time.monotonic)
 TIMEOUT_SECONDS = 60.0
-
-Batches = Iterable[tuple[int, float]]
-"""Tokens and seconds of batches."""
 
 
 class Router:
@@ -60,14 +57,12 @@ class Router:
             self._name, "", self._name, pressures=pressures, arrived={POOL: self._arrived_tokens}
         )
 
-    def add(self, engines: Sequence[Engine], learned: Sequence[Batches] = ()) -> None:
-        """Add replicas. `learned` has earlier batches of each of them."""
+    def add(self, engines: Sequence[Engine]) -> None:
+        """Add replicas."""
         replicas = list(self._dispatcher.replicas)
-        for index, engine in enumerate(engines):
+        for engine in engines:
             replica = Replica(f"{len(self._engines)}", POOL, self._lanes)
             replica.state = State.READY
-            for tokens, seconds in learned[index] if learned else ():
-                replica.pace.observe(tokens, seconds)
             self._engines[replica] = engine
             replicas.insert(self._order.randint(0, len(replicas)), replica)
         self._dispatcher.set_replicas(replicas, self._events.now)

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from triptych.loadtests.simulate.simulated_engine import Engine, Events
 from triptych.loadtests.simulate.simulated_router import Router
 from triptych.router.errors import QueueFull
 from triptych.router.items import Job
-from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
 
 BLOCKS = 10
 
@@ -94,7 +93,7 @@ class Simulation:
         self._engines: list[Engine] = []
         self._serving: list[Engine] = []
         self._starting: list[Engine] = []
-        self._serve([self._engine() for _ in range(setup.replicas)], learned=setup.learned)
+        self._serve([self._engine() for _ in range(setup.replicas)])
         self._autoscaler = Autoscaler(setup.autoscaling) if setup.autoscaling else None
         self._target = setup.replicas
 
@@ -187,17 +186,11 @@ class Simulation:
             self._starting.remove(engine)
             self._serve([engine])
 
-    def _serve(self, engines: list[Engine], *, learned: bool = False) -> None:
+    def _serve(self, engines: list[Engine]) -> None:
         self._engines += engines
         self._serving += engines
         for router in self.routers:
-            router.add(engines, [list(self._earlier_batches()) for _ in engines] if learned else ())
-
-    def _earlier_batches(self) -> Iterator[tuple[int, float]]:
-        profile = self._setup.profile
-        for _ in range(BATCHES_UNTIL_JUDGED):
-            tokens = self._setup.lengths.draw(self._service)
-            yield tokens, profile.call_seconds + profile.step(1, tokens, self._service)
+            router.add(engines)
 
 
 def steady(setup: Setup, load: float, seconds: float, warm_up: float) -> Outcome:

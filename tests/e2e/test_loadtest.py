@@ -26,17 +26,8 @@ def test_a_day_s_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path
     """No objective depends on the speed of the machine."""
     command = [sys.executable, "-m", "triptych.loadtests", "run", "--url", deployment.url]
     command += [
-        *("--scenario", "mix"),
-        "--users",
-        "3",
-        "--seconds",
-        "10",
-        "--seed",
-        "ci",
-        "--slo",
-        "failures=0%",
-        "--out",
-        str(tmp_path),
+        *("--scenario", "mix", "--rate", "2", "--seconds", "10", "--seed", "ci"),
+        *("--slo", "failures=0%", "--out", str(tmp_path)),
     ]
     environment = os.environ | {"WORKER_TOKEN": deployment.token}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GUARD_SECONDS)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.engine_workers import Worker, workers
 from triptych.loadtests.bench.stock import stock_copy
-from triptych.loadtests.server_processes import Worker, workers
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.__main__ import main as checkpoints
 from triptych.workers.shared.contract import POOLS

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import httpx
 
+from tests.engine_workers import Worker
 from tests.fakes.hang_guard import hang_guard
 from tests.processes import descendants, name_of
 from tests.unit.router.test_metrics import parse, value
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import LIVE_PATH, METRICS_PATH
 
 PREPARED = "triptych_worker_prepare_duration_seconds_count"

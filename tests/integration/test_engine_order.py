@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.conftest import BATCH_TOKENS, ITEMS_PER_STEP
 from tests.integration.engine_pause import PREPARED, count, engine_pid, paused, until_counted
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import (
     ENCODE_PATH,
     READY_PATH,

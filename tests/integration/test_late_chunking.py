@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
+from tests.engine_workers import Worker
 from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
 from triptych.loadtests.bench.stock import stock_copy
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.chunks import join, spans_of
 from triptych.workers.shared.contract import Document, Failure, Image, Item, Text, Vector
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from tests.engine_workers import Worker
 from tests.integration.conftest import BATCH_TOKENS
 from tests.vectors import Array, array_of, cosine
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import (
     ENCODE_PATH,
     INFO_PATH,

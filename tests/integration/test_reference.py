@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tests.engine_workers import Worker
 from tests.integration.conftest import UPSTREAM
 from tests.vectors import array_of, cosine
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.prompts import Prompt, Prompter
 from triptych.workers.shared.contract import POOLS, Failure, Image, Item, Text
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tests.cross_encoders import CONTEXT, TEXTS, Score, write_bert, write_published
+from tests.engine_workers import Worker, workers
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.vectors import array_of
-from triptych.loadtests.server_processes import Router, Worker, workers
+from triptych.loadtests.server_processes import Router
 from triptych.workers.shared.contract import Failure, Image, Item, Text, Vector
 
 Writer = Callable[[Path], Score]

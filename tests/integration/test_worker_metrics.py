@@ -2,8 +2,8 @@
 
 import httpx
 
+from tests.engine_workers import Worker
 from tests.unit.router.test_metrics import Page, parse, value
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import METRICS_PATH, Item, Text, Vector
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.engine_pause import engine_pid
 from tests.processes import descendants, pidfds_of, wait_gone
 from triptych.loadtests.bench.stock import stock_copy
-from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import (
     ENCODE_PATH,
     LIVE_PATH,

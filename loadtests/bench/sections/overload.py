@@ -3,9 +3,10 @@
 from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
 from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Scale, Section, Setup
-from triptych.loadtests.bench.servers import Engine, Server
+from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.server_processes import Server
 
 CONCURRENCY, FACTOR = 64, 3
 # With 512 tokens the engine is the limit. With 20 the router's own core cannot take in all requests.
@@ -43,7 +44,7 @@ def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Sca
 
     async def fill(wanted: list[Request]) -> Round:
         nonlocal capacity
-        done = await closed_loop(router.url, wanted, CONCURRENCY)
+        done = await closed_loop(wanted, CONCURRENCY)
         capacity = done.items_per_second
         return done
 
@@ -52,18 +53,16 @@ def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Sca
 
     def open_(number: int, rate: float) -> Sending:
         moments = poisson(FACTOR * capacity, seconds, number)
-        return overload(router.url, requests(f"overload {number}", len(moments)), moments, capacity, seconds)
+        return overload(requests(f"overload {number}", len(moments)), moments, capacity, seconds)
 
     groups = {"router": router, "worker": worker}
     loads = {CAPACITIES[tokens]: closed, OVERLOADS[tokens]: open_}
     return [Trial(load, SYSTEM, groups, prepare) for load, prepare in loads.items()]
 
 
-async def overload(
-    url: str, requests: list[Request], moments: list[float], capacity: float, seconds: float
-) -> Round:
+async def overload(requests: list[Request], moments: list[float], capacity: float, seconds: float) -> Round:
     """Replies within the deadline count; their rate is the goodput."""
-    replies = await open_loop(url, requests, moments)
+    replies = await open_loop(requests, moments)
     begin = replies[0].due
     in_time = [reply for reply in replies if reply.good and reply.end - reply.due <= DEADLINE_SECONDS]
     counted = sum(begin + FILL_SECONDS < reply.end <= begin + seconds for reply in in_time)

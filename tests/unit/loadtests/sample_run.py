@@ -1,12 +1,11 @@
-"""Sample runs: of a simulated queue, and made of single intervals."""
+"""Sample runs: of a pretended server, and made of single intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from triptych.loadtests.histogram import GROWTH, LEAST_SECONDS, Counts, bucket, merged
+from triptych.loadtests.histogram import bucket, merged
 from triptych.loadtests.results import (
     Capacity,
     Clock,
@@ -24,7 +23,8 @@ from triptych.loadtests.results import (
 # Requests a second that the pretended server can do.
 LIMIT = 430.0
 FLOWS: dict[str, float] = {"query": 0.7, "indexing": 0.3}
-"""Shares of the requests. One of `indexing` has 16 inputs, and is slower."""
+"""Shares of the requests. One of `indexing` has 16 inputs."""
+PARTS: dict[Clock, float] = {"overhead": 0.001, "queue": 0.002, "inference": 0.01}
 OBJECTIVE = "p99=250ms,failures=0.1%"
 
 
@@ -40,25 +40,40 @@ def build(
     segments: Sequence[Segment],
     *,
     flows: Mapping[str, float] = FLOWS,
-    interval: float = 1.0,
     failures: Mapping[str, float] | None = None,
     gap: float = 0.0,
     cpu: float = 0.3,
-    seed: int = 1,
 ) -> Run:
     """`failures` are kinds and the share of requests that each takes; `gap` seconds pass between segments."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(1)
     measured, began = [], 0.0
     for segment in segments:
-        measured.append(_measured(draw, segment, began, flows, interval, failures or {}, cpu))
+        intervals = {
+            flow: [
+                _interval(draw, flow, rate * part, rate / LIMIT, failures or {}) for rate in _rates(segment)
+            ]
+            for flow, part in flows.items()
+        }
+        process = Process(name="here", cpu=cpu, lag=0.0006, late=0.0009)
+        measured.append(
+            Measured(
+                segment=segment,
+                began=began,
+                interval=1.0,
+                intervals=intervals,
+                processes=[process],
+                machine_cpu=0.55,
+            )
+        )
         began += segment.seconds + gap
+    at = [float(second) for second in range(int(began))]
+    panels = (("queue", "items"), ("batch", "items a batch"), ("engine", "s"), ("served", "tokens/s"))
     return Run(
         name="sample",
         command="python -m loadtests run --scenario mix --rate 200",
         scenario="mix",
         about="What a search product does in a day, at once.",
         shape=f"{len(segments)} segments",
-        loop="open",
         dialect="jina",
         target={"": "http://127.0.0.1:8080"},
         seed="8f2a",
@@ -69,18 +84,21 @@ def build(
         golden=Golden(source="the deployment itself, before the load", compared=512),
         idle={flow: Idle(requests=20, p50=0.011, p99=0.016, tokens=20.0) for flow in flows},
         segments=measured,
-        series=_series(draw, began),
+        series=[
+            Series(panel=panel, name=pool, unit=unit, at=at, values=[second % 7 for second in at])
+            for panel, unit in panels
+            for pool in ("retrieval", "code")
+        ],
     )
 
 
-def searched(gap: float = 1.0) -> Run:
+def searched() -> Run:
     """A search that finds that 412 requests a second hold, and 440 do not."""
-    probes = [(50, "holds"), (100, "holds"), (200, "holds"), (400, "holds"), (800, "fails"), (440, "fails")]
-    probes += [(412, "holds")]
+    rates = [50, 100, 200, 400, 800, 440, 412]
     segments = [
-        Segment(name=f"probe {rate}/s", seconds=18.0, settle=3.0, rate=(rate, rate)) for rate, _ in probes
+        Segment(name=f"probe {rate}/s", seconds=18.0, settle=3.0, rate=(rate, rate)) for rate in rates
     ]
-    run = build(segments, gap=gap)
+    run = build(segments, gap=1.0)
     run.capacity = Capacity(
         objective=OBJECTIVE,
         rate=412.0,
@@ -88,8 +106,8 @@ def searched(gap: float = 1.0) -> Run:
         confirmed=3,
         tries=3,
         probes=[
-            Probe(rate=rate, verdict="holds" if verdict == "holds" else "fails", segments=[number])
-            for number, (rate, verdict) in enumerate(probes)
+            Probe(rate=rate, verdict="holds" if rate <= 412 else "fails", segments=[number])
+            for number, rate in enumerate(rates)
         ],
     )
     return run
@@ -136,105 +154,30 @@ def run_of(*segments: Measured) -> Run:
     return run
 
 
-def _measured(
-    draw: np.random.Generator,
-    segment: Segment,
-    began: float,
-    flows: Mapping[str, float],
-    interval: float,
-    failures: Mapping[str, float],
-    cpu: float,
-) -> Measured:
-    count = math.ceil(segment.seconds / interval)
-    low, high = segment.rate or segment.users or (0.0, 0.0)
-    backlog = 0.0
-    intervals: dict[str, list[Interval]] = {flow: [] for flow in flows}
-    for number in range(count):
-        load = low + (high - low) * (number + 0.5) / count
-        rate = load if segment.rate else min(LIMIT, load / 0.03)
-        backlog = max(0.0, backlog + (rate - LIMIT) * interval)
-        for flow, part in flows.items():
-            sent = int(draw.poisson(rate * part * interval))
-            answered = round(min(rate, LIMIT) * part * interval)
-            intervals[flow].append(_interval(draw, flow, sent, answered, rate, backlog, failures))
-    return Measured(
-        segment=segment,
-        began=began,
-        interval=interval,
-        intervals=intervals,
-        processes=[Process(name="here", cpu=cpu, lag=0.0006, late=0.0009)],
-        machine_cpu=0.55,
-    )
+def _rates(segment: Segment) -> list[float]:
+    """The rate of each second."""
+    low, high = segment.rate
+    count = math.ceil(segment.seconds)
+    return [low + (high - low) * (number + 0.5) / count for number in range(count)]
 
 
 def _interval(
-    draw: np.random.Generator,
-    flow: str,
-    sent: int,
-    answered: int,
-    rate: float,
-    backlog: float,
-    failures: Mapping[str, float],
+    draw: np.random.Generator, flow: str, rate: float, busy: float, failures: Mapping[str, float]
 ) -> Interval:
-    failed = {kind: int(draw.binomial(sent, share)) for kind, share in failures.items()}
+    sent = int(draw.poisson(rate))
+    failed = {kind: count for kind, share in failures.items() if (count := int(draw.binomial(sent, share)))}
     good = max(0, sent - sum(failed.values()))
-    busy = min(0.98, rate / LIMIT)
+    parts = {clock: mean * (1 + busy) * draw.lognormal(0, 0.3, good) for clock, mean in PARTS.items()}
+    router = sum(parts.values(), np.zeros(good))
+    times = parts | {"router": router, "service": router + 0.0015, "total": router + 0.002}
+    done = round(good * min(1.0, 1 / busy)) if busy else 0
     items = 16 if flow.startswith("indexing") else 1
-    inference = (0.008 + 0.002 * items) * draw.lognormal(0, 0.15, good)
-    queue = draw.exponential(0.0015 * busy / (1 - busy) + 1e-4, good) + backlog / LIMIT
-    overhead = 0.0008 * draw.lognormal(0, 0.3, good)
-    router = inference + queue + overhead
-    service = router + 0.0015 * draw.lognormal(0, 0.4, good)
-    total = service + 0.0004 * draw.lognormal(0, 0.5, good)
-    clocks: dict[Clock, Counts] = {
-        "total": _counts(total),
-        "service": _counts(service),
-        "router": _counts(router),
-        "queue": _counts(queue),
-        "inference": _counts(inference),
-        "overhead": _counts(overhead),
-    }
-    done = max(0, answered - sum(failed.values()))
     return Interval(
         sent=sent,
         done=done,
         items=done * items,
-        tokens=done * items * (120 if items > 1 else 20),
-        in_flight=round(rate * 0.02 + backlog),
-        failures={kind: count for kind, count in failed.items() if count},
-        clocks=clocks,
+        tokens=done * items * 20,
+        in_flight=round(rate * 0.02),
+        failures=failed,
+        clocks={clock: merged({bucket(float(one)): 1} for one in its) for clock, its in times.items()},
     )
-
-
-def _counts(seconds: np.ndarray) -> Counts:
-    numbers = np.ceil(np.log(np.maximum(seconds, LEAST_SECONDS) / LEAST_SECONDS) / math.log(GROWTH))
-    return {
-        int(number): int(count) for number, count in zip(*np.unique(numbers, return_counts=True), strict=True)
-    }
-
-
-def _series(draw: np.random.Generator, seconds: float) -> list[Series]:
-    at = [float(second) for second in np.linspace(0.5, seconds - 0.5, min(600, int(seconds)))]
-    wanted = [
-        ("queue", "retrieval, interactive", "items", 12.0),
-        ("queue", "retrieval, bulk", "items", 60.0),
-        ("queue", "code, interactive", "items", 5.0),
-        ("batch", "retrieval", "items a batch", 14.0),
-        ("batch", "code", "items a batch", 3.0),
-        ("engine", "retrieval", "s", 0.014),
-        ("served", "retrieval", "tokens/s", 64_000.0),
-        ("cpu", "router", "cores", 0.8),
-        ("cpu", "worker 10.0.0.7:8101", "cores", 1.0),
-    ]
-    return [
-        Series(panel=panel, name=name, unit=unit, at=at, values=_walk(draw, len(at), middle))
-        for panel, name, unit, middle in wanted
-    ]
-
-
-def _walk(draw: np.random.Generator, count: int, middle: float) -> list[float]:
-    values = [middle]
-    for step in draw.normal(0, 0.08 * middle, max(0, count - 1)):
-        values.append(max(0.0, values[-1] + float(step) + 0.1 * (middle - values[-1])))
-    assert all(math.isfinite(before + after) for before, after in pairwise(values))
-    return values[:count]

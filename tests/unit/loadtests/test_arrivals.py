@@ -1,11 +1,11 @@
-"""When requests are due in an open loop, and when users are there in a closed one."""
+"""When requests are due."""
 
 import random
 from itertools import chain, pairwise
 
 import pytest
 
-from triptych.loadtests.arrivals import Arrivals, due_times, presence
+from triptych.loadtests.arrivals import Arrivals, due_times
 from triptych.loadtests.results import Segment
 
 
@@ -55,18 +55,3 @@ def test_poisson_gaps_are_exponential() -> None:
 def test_rate_zero_has_nothing_due() -> None:
     assert times(0, 0, 10) == [[]]
     assert times(0, 0, 10, "poisson") == [[]]
-
-
-def test_users_have_no_due_times() -> None:
-    with pytest.raises(ValueError, match="no rate"):
-        next(due_times(Segment(name="x", seconds=1, users=(1, 1)), "constant", 0, 1, random.Random()))
-
-
-@pytest.mark.parametrize(("low", "high"), [(10, 100), (100, 10), (5, 5), (0, 8)])
-def test_users_follow_the_ramp(low: int, high: int) -> None:
-    segment = Segment(name="x", seconds=20, users=(low, high))
-    spans = [presence(segment, user) for user in range(120)]
-    for at in (0.0, 5.0, 10.0, 19.999):
-        present = sum(begin <= at < end for begin, end in spans)
-        assert present == pytest.approx(low + (high - low) * at / 20, abs=1)
-    assert all(begin == end for begin, end in spans[max(low, high) :])

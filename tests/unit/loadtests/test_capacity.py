@@ -21,7 +21,6 @@ Server = Callable[[Segment], Measured]
 
 
 def rate_of(segment: Segment) -> float:
-    assert segment.rate is not None
     return segment.rate[0]
 
 
@@ -32,24 +31,20 @@ def measured(segment: Segment, intervals: list[Interval], interval: float = 0.5)
 
 
 class Queue:
-    """An M/M/1 queue. About every `stalls` seconds it stops for one second. With `sick`, a backlog of a
-    second makes it four times slower until it was idle for `sick` seconds."""
+    """An M/M/1 queue. About every `stalls` seconds it stops for one second."""
 
     INTERVAL = 0.5
 
-    def __init__(
-        self, seed: int, *, served: float = SERVED_A_SECOND, stalls: float = math.inf, sick: float = 0.0
-    ) -> None:
-        self._random, self._served, self._stalls, self._sick = random.Random(seed), served, stalls, sick
+    def __init__(self, seed: int, *, stalls: float = math.inf) -> None:
+        self._random, self._stalls = random.Random(seed), stalls
         self._now = self._free = 0.0
-        self._well = True
-        self.segments: list[Segment] = []
 
     def __call__(self, segment: Segment) -> Measured:
         intervals = [Interval() for _ in range(round(segment.seconds / self.INTERVAL))]
         end, at, ends = self._now + segment.seconds, self._now, []
         while (at := at + self._random.expovariate(rate_of(segment))) < end:
-            self._free = max(self._free, at) + self._service(at, rate_of(segment))
+            stalled = self._random.random() < 1 / (rate_of(segment) * self._stalls)
+            self._free = max(self._free, at) + self._random.expovariate(SERVED_A_SECOND) + stalled
             ends.append(self._free)
             interval = intervals[int((at - self._now) / self.INTERVAL)]
             interval.sent += 1
@@ -61,16 +56,7 @@ class Queue:
             else:
                 intervals[-1].in_flight += 1
         self._now = max(end, self._free)
-        self.segments.append(segment)
         return measured(segment, intervals)
-
-    def _service(self, at: float, rate: float) -> float:
-        if self._sick and self._free > at + 1.0:
-            self._well = False
-        elif at - self._free > self._sick:
-            self._well = True
-        stalled = self._random.random() < 1 / (rate * self._stalls)
-        return self._random.expovariate(self._served * (1.0 if self._well else 0.25)) + stalled
 
 
 class Scripted:
@@ -156,9 +142,9 @@ def search(
     return capacity
 
 
-def found_by_objective(server: Queue, text: str = "p99=100ms", **options: float) -> Capacity:
-    objectives = read_objectives(text)
-    return search(server, lambda pooled: holds(pooled, objectives), **options)  # type: ignore[arg-type]
+def found_by_objective(server: Queue, start: float = 20.0, seconds: float = 30.0) -> Capacity:
+    objectives = read_objectives("p99=100ms")
+    return search(server, lambda pooled: holds(pooled, objectives), start=start, seconds=seconds)
 
 
 def below(limit: float) -> Callable[[float], Verdict]:
@@ -180,18 +166,6 @@ def test_stalls_do_not_hide_the_capacity(seed: int) -> None:
     assert found_by_objective(Queue(seed, stalls=330.0), seconds=15.0).rate == pytest.approx(TRUTH, rel=0.12)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_slow_recovery_does_not_hide_the_capacity(seed: int) -> None:
-    assert found_by_objective(Queue(seed, sick=1.0)).rate == pytest.approx(TRUTH, rel=0.12)
-
-
-def test_capacity_of_slow_queue_is_found() -> None:
-    capacity = found_by_objective(Queue(2, served=3.0), "p99=5s", start=10.0, seconds=15.0)
-    # 3 - ln(100) / 5, from a few hundred correlated replies.
-    assert capacity.rate == pytest.approx(2.08, rel=0.25)
-    assert capacity.limited_by == "server"
-
-
 def test_result_is_within_precision_of_failure() -> None:
     server = Scripted(below(137))
     capacity = search(server, server.judge)
@@ -201,14 +175,6 @@ def test_result_is_within_precision_of_failure() -> None:
     assert {(one.seconds, one.settle) for one in server.segments if one.name != "recover"} == {(36.0, 6.0)}
 
 
-def test_failing_server_has_no_capacity() -> None:
-    server = Scripted(below(0))
-    capacity = search(server, server.judge, start=64.0)
-    assert (capacity.rate, capacity.confirmed, capacity.tries) == (0.0, 0, 0)
-    assert capacity.fails_at == min(server.rates("probe")) == 1.0
-    assert len(capacity.probes) == 7
-
-
 def test_perfect_server_is_limited_by_the_range() -> None:
     server = Scripted(below(math.inf))
     # A busy harness does not matter while the objective holds.
@@ -216,26 +182,6 @@ def test_perfect_server_is_limited_by_the_range() -> None:
     assert (capacity.rate, capacity.fails_at, capacity.limited_by) == (100.0, None, "range")
     assert server.rates("probe") == [30.0, 60.0, 100.0]
     assert server.rates("confirm") == [100.0] * 3
-
-
-def test_probes_name_their_segments() -> None:
-    server = Queue(1)
-    capacity = found_by_objective(server)
-    for probe in capacity.probes:
-        assert {rate_of(server.segments[index]) for index in probe.segments} == {probe.rate}
-    named = [index for probe in capacity.probes for index in probe.segments]
-    assert named == sorted(set(named))
-    assert {one.name for index, one in enumerate(server.segments) if index not in named} == {"recover"}
-
-
-def test_every_failed_try_is_followed_by_recovery() -> None:
-    server = Scripted(below(50))
-    capacity = search(server, server.judge, start=640.0)
-    names = [segment.name for segment in server.segments]
-    failed = {index for probe in capacity.probes if probe.verdict == "fails" for index in probe.segments}
-    assert failed == {index - 1 for index, name in enumerate(names) if name == "recover"}
-    # A tenth of the lowest rate so far.
-    assert server.rates("recover")[:6] == pytest.approx([64.0, 32.0, 16.0, 8.0, 4.0, 4.0])
 
 
 def test_recovery_waits_for_the_backlog() -> None:
@@ -264,19 +210,6 @@ def test_harness_limit_ends_the_search() -> None:
     assert [probe.why for probe in capacity.probes if probe.verdict == "fails"] == ["process 1 was busy"] * 2
 
 
-def test_harness_late_once_is_forgiven() -> None:
-    late, server = iter(["process 1 was late"]), Scripted(below(50))
-
-    def judge(pooled: Sequence[Measured]) -> Ruling:
-        return Ruling("fails", "said so") if server.now("probe 40/s") else server.judge(pooled)
-
-    capacity = search(server, judge, bottleneck=lambda _: next(late, None))
-    assert capacity.limited_by == "server"
-    assert 50 / 1.05 <= capacity.rate <= 50
-    tries = [(probe.verdict, probe.why) for probe in capacity.probes if probe.rate == 40.0]
-    assert tries == [("fails", "process 1 was late"), ("holds", "said so")]
-
-
 def test_unclear_rate_is_judged_by_three_tries() -> None:
     server = Scripted(lambda rate: "unclear" if rate >= 80 else "holds")
     capacity = search(server, server.judge, most=80.0)
@@ -288,7 +221,7 @@ def test_unclear_rate_is_judged_by_three_tries() -> None:
     assert capacity.rate < 80.0 == capacity.fails_at
 
 
-@pytest.mark.parametrize(("rate", "share"), [(2.7, 1.0), (1.5, 1.0), (25.0, 0.1)])
+@pytest.mark.parametrize(("rate", "share"), [(1.5, 1.0), (25.0, 0.1)])
 def test_tries_last_until_there_are_enough_replies(rate: float, share: float) -> None:
     server = Slow(rate, share)
     capacity = server.found()
@@ -310,13 +243,6 @@ def test_too_slow_server_has_no_result() -> None:
     assert (capacity.probes[-1].rate, capacity.probes[-1].verdict) == (0.3125, "unclear")
     assert "(5 of 200): give --seconds 37" in capacity.probes[-1].why
     assert Slow(0.4).found(37.0).rate == pytest.approx(0.4, rel=0.05)
-
-
-def test_too_low_start_has_no_result() -> None:
-    capacity = Slow(1000.0, 0.0).found()
-    assert (capacity.rate, capacity.fails_at, capacity.limited_by) == (0.0, None, "replies")
-    [only] = capacity.probes
-    assert "give --seconds 27 or a higher --start" in only.why
 
 
 def test_rate_that_held_by_chance_is_not_confirmed() -> None:
@@ -345,46 +271,14 @@ def test_rate_that_failed_by_chance_is_tried_again(by_chance: float) -> None:
     assert capacity.rate <= 137 < capacity.fails_at <= capacity.rate * 1.05
 
 
-def test_unclear_confirms_only_a_rate_that_held() -> None:
-    def blurred(rate: float) -> Verdict:
-        if rate == 40.0:
-            return "fails" if server.now("confirm") else "holds"
-        return "unclear" if rate > 37 else "holds"
-
-    server = Scripted(blurred)
-    assert search(server, server.judge, most=40.0).rate <= 37
-
-    calm = Scripted(lambda _: "unclear" if calm.now("confirm") else "holds")
-    assert search(calm, calm.judge, most=40.0).rate == 40.0
-
-
-def test_result_may_stay_unconfirmed() -> None:
-    server = Scripted(lambda rate: "fails" if rate > 100 or server.now("confirm") else "holds")
-    capacity = search(server, server.judge)
-    confirming = server.rates("confirm")
-    assert capacity.fails_at == min(confirming)
-    assert capacity.rate == max(rate for rate in server.rates("probe") if rate < min(confirming))
-    assert (capacity.confirmed, capacity.tries) == (0, 0)
-    assert len(set(confirming)) == 4
-
-
-@pytest.mark.parametrize("seldom", [False, True])
-def test_dead_server_ends_the_search(seldom: bool) -> None:
+def test_dead_server_ends_the_search() -> None:
     def deadly(rate: float) -> Verdict:
         server.dead = server.dead or rate > 2
         return "fails" if server.dead else "holds"
 
-    def answer(segment: Segment) -> Measured:
-        one = server(segment)
-        # A recovery in which nothing was due proves nothing.
-        if seldom and segment.name == "recover" and len(server.rates("recover")) % 3:
-            one.intervals["query"] = [Interval()]
-        return one
-
     server = Scripted(deadly)
-    capacity = search(answer, server.judge, start=2.0)
-    assert (capacity.rate, capacity.fails_at) == (2.0, 4.0)
-    assert (capacity.confirmed, capacity.tries) == (0, 0)
+    capacity = search(server, server.judge, start=2.0)
+    assert (capacity.rate, capacity.fails_at, capacity.tries) == (2.0, 4.0, 0)
     assert "did not come back" in capacity.probes[-1].why
     assert len(server.rates("recover")) == 10
 

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from triptych.loadtests.confidence import Estimate, difference, quotient, ratio
+from triptych.loadtests.confidence import Estimate, quotient, ratio
 
 
 def test_interval_of_ratio_covers_the_truth() -> None:
@@ -25,11 +25,6 @@ def test_ratio_combines_matching_bounds() -> None:
     below = ratio(Estimate(2.0, 2.0, 2.0), Estimate(1.0, 1.0, 4.0))
     assert below == pytest.approx((2.0, 0.5, 2.0))
     assert ratio(Estimate(1.0, 0.0, 2.0), Estimate(1.0, 0.0, 2.0)) == (1.0, 0.0, math.inf)
-
-
-def test_difference_combines_matching_bounds() -> None:
-    found = difference(Estimate(0.5, 0.1, 0.8), Estimate(0.3, 0.1, 0.6))
-    assert found == pytest.approx((0.2, 0.2 - 0.5, 0.2 + math.hypot(0.3, 0.2)))
 
 
 def test_correlated_intervals_widen_the_bounds() -> None:

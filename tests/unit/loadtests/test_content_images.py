@@ -28,11 +28,6 @@ def test_images_are_unique(form: Form) -> None:
     assert len(pixels) == 300
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_image_depends_on_the_seed_alone(form: Form) -> None:
-    assert image("a", 7, 56, 56, form) == image("a", 7, 56, 56, form) != image("b", 7, 56, 56, form)
-
-
 @pytest.mark.parametrize(("form", "least", "most"), [("jpeg", 0.8, 2.5), ("png", 10, 20)])
 def test_bits_per_pixel_of_a_photograph(form: Form, least: float, most: float) -> None:
     sizes = [len(image("seed", serial, 448, 448, form)) * 8 / 448**2 for serial in range(10)]

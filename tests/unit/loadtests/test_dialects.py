@@ -40,34 +40,6 @@ def body(*entries: Any, **fields: Any) -> bytes:
     return orjson.dumps({"data": entries, "usage": {"total_tokens": 7}} | fields)
 
 
-def test_jina_body() -> None:
-    least = {"model": "jina-embeddings-v4", "task": "retrieval.query", "input": ["a", "b"]}
-    assert sent(asked()) == least | {"embedding_type": "base64"}
-    assert sent(asked(encoding="float")) == least | {"embedding_type": "float"}
-    assert sent(asked(dimensions=64)) == least | {"embedding_type": "base64", "dimensions": 64}
-    assert sent(asked(multivector=True)) == least | {"embedding_type": "base64", "return_multivector": True}
-    assert sent(asked(late_chunking=True)) == least | {"embedding_type": "base64", "late_chunking": True}
-
-
-def test_jina_images_are_data_uris() -> None:
-    text, png, jpeg = sent(asked(inputs=["a", PNG, JPEG]))["input"]
-    assert text == "a"
-    for entry, form, content in ((png, "png", PNG), (jpeg, "jpeg", JPEG)):
-        head, _, data = entry["image"].partition(",")
-        assert (head, base64.b64decode(data)) == (f"data:image/{form};base64", content)
-
-
-def test_jina_rerank_body() -> None:
-    request = asked(kind="rerank", query="q")
-    assert spoken().encode(request).url == f"{HERE}/v1/rerank"
-    assert sent(request) == {
-        "model": "jina-embeddings-v4",
-        "query": "q",
-        "documents": ["a", "b"],
-        "return_documents": False,
-    }
-
-
 def test_openai_and_vllm_bodies() -> None:
     plain = {
         "model": "jina-embeddings-v4",
@@ -87,37 +59,14 @@ def test_prefixes_and_pools_match_the_service(task: Any) -> None:
     assert PREFIXES[task] == V4.prefixes[role]
 
 
-def test_headers_carry_the_key() -> None:
-    request = asked(headers={"x-priority": "bulk"})
-    json = {"Content-Type": "application/json", "x-priority": "bulk"}
-    for name in ("jina", "openai", "vllm"):
-        assert spoken(name).encode(request).headers == json
-        assert spoken(name, "secret").encode(request).headers == json | {"Authorization": "Bearer secret"}
-
-
 def test_each_pool_has_its_address() -> None:
     target = {"code": "https://code.example/api/", "": "http://all.example"}
     for name in ("jina", "openai", "vllm"):
-        both = Dialect(name, target, model="m", key=None)
-        assert both.encode(asked(task="code.passage")).url == "https://code.example/api/v1/embeddings"
+        both = Dialect(name, target, model="m", key="secret")
+        call = both.encode(asked(task="code.passage", headers={"x-priority": "bulk"}))
+        assert call.url == "https://code.example/api/v1/embeddings"
+        assert (call.headers["Authorization"], call.headers["x-priority"]) == ("Bearer secret", "bulk")
         assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
-
-
-def test_userinfo_becomes_basic_authentication() -> None:
-    target = {"code": "https://me:p%40ss@code.example:444/api/v1", "": "http://[::1]:8080"}
-    for name in ("jina", "openai", "vllm"):
-        both = Dialect(name, target, model="m", key=None)
-        call = both.encode(asked(task="code.query"))
-        assert call.url == "https://code.example:444/api/v1/embeddings"
-        assert call.headers["Authorization"] == f"Basic {base64.b64encode(b'me:p@ss').decode()}"
-        other = both.encode(asked())
-        assert (other.url, other.headers.get("Authorization")) == ("http://[::1]:8080/v1/embeddings", None)
-
-
-def test_key_and_password_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match=r"https://\*\*\*@code.example") as refused:
-        Dialect("jina", {"": "https://me:s3cret@code.example/v1"}, model="m", key="s3cret")
-    assert "s3cret" not in str(refused.value)
 
 
 def test_missing_pool_and_unknown_dialect() -> None:
@@ -139,24 +88,11 @@ def test_missing_pool_and_unknown_dialect() -> None:
         ("jina", {"multivector": True, "dimensions": 64}, "dimensions"),
         ("jina", {"multivector": True, "late_chunking": True}, "late_chunking"),
         ("jina", {"late_chunking": True, "inputs": ["a", PNG]}, "late_chunking"),
+        ("jina", {"kind": "rerank", "multivector": True}, "scores"),
     ],
 )
 def test_unsupported_request_has_a_reason(name: str, fields: dict[str, Any], reason: str) -> None:
     assert reason in (spoken(name).unsupported(asked(**fields)) or "")
-
-
-@pytest.mark.parametrize(
-    ("name", "fields"),
-    [
-        ("openai", {"dimensions": 64, "encoding": "float"}),
-        ("vllm", {"dimensions": 64}),
-        ("jina", {"kind": "rerank"}),
-        ("jina", {"multivector": True, "inputs": [PNG]}),
-        ("jina", {"late_chunking": True, "dimensions": 64}),
-    ],
-)
-def test_supported_request_has_no_reason(name: str, fields: dict[str, Any]) -> None:
-    assert spoken(name).unsupported(asked(**fields)) is None
 
 
 @given(
@@ -183,12 +119,6 @@ def test_vectors_are_read_exactly(vectors: Vector, encoding: Encoding, name: str
         np.testing.assert_array_equal(read, right)
 
 
-def test_scores_keep_the_order_of_the_reply() -> None:
-    ranked = [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": -1}]
-    reply = spoken().decode(asked(kind="rerank"), orjson.dumps({"results": ranked, "usage": {}}))
-    assert (reply.indexes, reply.scores, reply.vectors) == ([1, 0], [0.75, -1.0], [])
-
-
 GOOD = {"index": 0, "embedding": "AACAPw=="}
 
 
@@ -196,22 +126,13 @@ GOOD = {"index": 0, "embedding": "AACAPw=="}
     ("content", "fields", "says"),
     [
         (b"<html>", {}, "JSON"),
-        (body(GOOD)[:-2], {}, "JSON"),
         (b"[]", {}, "list"),
-        (b"{}", {}, "'data'"),
         (orjson.dumps({"data": None}), {}, "NoneType"),
         (body({"embedding": "AACAPw=="}), {}, "'index'"),
-        (body({"index": "0", "embedding": "AACAPw=="}), {}, "index"),
         (body({"index": None, "embedding": "AACAPw=="}), {}, "index"),
-        (body({"index": 0}), {}, "'embedding'"),
-        (body({"index": 0, "embedding": None}), {}, "base64"),
         (body({"index": 0, "embedding": [1.0]}), {}, "base64"),
-        (body({"index": 0, "embedding": "AACA!Pw=="}), {}, "base64"),
         (body({"index": 0, "embedding": "AACA"}), {}, "multiple"),
-        (body(GOOD), {"encoding": "float"}, "float"),
         (body({"index": 0, "embedding": 1.0}), {"encoding": "float"}, "float"),
-        (body({"index": 0, "embedding": [1.0, None]}), {"encoding": "float"}, "float"),
-        (body({"index": 0, "embedding": [[1.0]]}), {"encoding": "float"}, "float"),
         (body({"index": 0, "embedding": [1e300]}), {"encoding": "float"}, "too large"),
         (body(GOOD), {"multivector": True}, "'embeddings'"),
         (body({"index": 0, "embeddings": []}), {"multivector": True}, "rows"),
@@ -240,11 +161,9 @@ def test_malformed_body_is_unreadable(content: bytes, fields: dict[str, Any], sa
         ({"total_tokens": 9, "prompt_tokens": 5}, 9, 9),
         ({"prompt_tokens": 5}, 5, 5),
         ({"total_tokens": 0, "prompt_tokens": 0}, 0, None),
-        ({"total_tokens": -3}, 0, None),
         ({"total_tokens": "9"}, 0, None),
         ({}, 0, None),
         (None, 0, None),
-        (5, 0, None),
     ],
 )
 def test_missing_token_count(usage: Any, promised: int, not_promised: int | None) -> None:

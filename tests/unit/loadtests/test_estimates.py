@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.loadtests.sample_run import interval, measured
 from triptych.loadtests import estimates
-from triptych.loadtests.results import Interval, Measured, Process
+from triptych.loadtests.results import Measured, Process
 
 
 def drawn(seed: int, count: int = 60, correlated: bool = False) -> Measured:
@@ -54,15 +54,6 @@ def test_flows_count_alone_and_together() -> None:
     assert estimates.latency([one], 0.5, "absent") is None
 
 
-def test_several_segments_are_pooled() -> None:
-    slow, fast = measured([interval([1.0] * 10)] * 5), measured([interval([0.1] * 90)] * 5)
-    assert estimates.throughput([slow, fast]).value == 50
-    for share, seconds in ((0.9, 0.1), (0.91, 1.0)):
-        found = estimates.latency([slow, fast], share)
-        assert found is not None
-        assert found.value == pytest.approx(seconds, rel=0.01)
-
-
 # Where one slow second makes the next ones slow too, a minute is short.
 @pytest.mark.parametrize(("correlated", "least"), [(False, 0.93), (True, 0.88)])
 def test_interval_of_percentile_covers_the_truth(correlated: bool, least: float) -> None:
@@ -73,14 +64,6 @@ def test_interval_of_percentile_covers_the_truth(correlated: bool, least: float)
         assert found is not None
         held += found.low <= truth <= found.high
     assert held / 100 >= least
-
-
-def test_correlated_seconds_widen_the_interval() -> None:
-    def width(correlated: bool) -> float:
-        found = [estimates.latency([drawn(seed, correlated=correlated)], 0.9) for seed in range(20)]
-        return sum(math.log(its.high / its.low) for its in found if its)
-
-    assert width(True) > 1.4 * width(False)
 
 
 @pytest.mark.parametrize("count", [12, 40])
@@ -103,31 +86,12 @@ def test_few_intervals_use_independent_replies() -> None:
     assert (rate.low, rate.high) == pytest.approx((80.4, 119.6))
 
 
-def test_items_are_as_uncertain_as_their_requests() -> None:
-    few = [measured([interval(done=25, items=400, tokens=8000)] * 4)]
-    requests = estimates.throughput(few)
-    for rate in (estimates.items_per_second(few), estimates.tokens_per_second(few)):
-        assert rate.low / rate.value == pytest.approx(requests.low / requests.value)
-
-
 def test_no_failure_of_few_requests_proves_little() -> None:
     few = estimates.failure_share([measured([interval([0.1] * 10)] * 3)])
     many = estimates.failure_share([measured([interval([0.1] * 1000)] * 30)])
     assert few.value == many.value == 0
     assert few.high > 0.1 > 0.001 > many.high
     assert estimates.failure_share([measured([interval(sent=0)])]) == (0, 0, 1)
-
-
-def test_answered_share_needs_requests() -> None:
-    assert estimates.answered_share([measured([interval()])]) is None
-    half = estimates.answered_share([measured([interval([0.1] * 5, sent=10)] * 12)])
-    assert half is not None
-    assert half.value == 0.5
-
-
-def test_wrong_replies_are_counted() -> None:
-    its = Interval(sent=10, failures={"wrong: order": 2, "HTTP 503": 3})
-    assert estimates.wrong([measured([its])]) == 2
 
 
 @pytest.mark.parametrize(
@@ -151,9 +115,3 @@ def test_busy_or_late_harness_is_a_bottleneck(
     found = estimates.bottleneck([one])
     assert said in (found or "")
     assert bool(found) is bool(said)
-
-
-def test_lateness_below_a_fifth_of_latency_is_allowed() -> None:
-    one = measured([interval([1.0] * 20)] * 10)
-    one.processes = [Process(name="p", cpu=0.1, lag=0.1, late=0.1)]
-    assert estimates.bottleneck([one]) is None

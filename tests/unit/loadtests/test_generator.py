@@ -100,30 +100,6 @@ def test_same_seed_gives_the_same_arrivals_and_each_load_others() -> None:
     assert found[0][0] != found[0][1]
 
 
-@apart
-def test_closed_loop_has_as_many_open_as_users() -> None:
-    import gevent
-
-    from triptych.loadtests import generator as module
-    from triptych.loadtests.exchange import Outcome
-
-    open_, most = 0, 0
-
-    def exchange(*_: object) -> Outcome:
-        nonlocal open_, most
-        open_ += 1
-        most = max(most, open_)
-        gevent.sleep(0.02)
-        open_ -= 1
-        return Outcome(ended=time.monotonic())
-
-    module.exchange = exchange  # type: ignore[assignment]
-    its = module.Generator(plan(loop="closed", process=1, processes=2), "process 2")
-    its.run(load_of(Segment(name="steady", seconds=0.3, users=(7, 7))))
-    # Of users 0 to 6 the second of two processes has 1, 3 and 5.
-    assert most == 3
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @apart
 def test_certificates_are_checked_unless_insecure() -> None:

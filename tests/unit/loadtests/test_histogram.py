@@ -28,10 +28,6 @@ def test_merged_parts_equal_the_whole(one: list[float], other: list[float]) -> N
     assert histogram.merged([counted(one), counted(other)]) == counted(one + other)
 
 
-def test_tiny_times_share_the_first_bucket() -> None:
-    assert histogram.percentile({histogram.bucket(0.0): 1}, 0.5) == histogram.LEAST_SECONDS
-
-
 @pytest.mark.parametrize("figure", [histogram.mean, lambda counts: histogram.percentile(counts, 0.5)])
 def test_empty_histogram_is_refused(figure: object) -> None:
     with pytest.raises(ValueError, match="nothing was counted"):

@@ -7,7 +7,7 @@ from triptych.loadtests.shapes import segments_of, until
 
 
 def loads(segments: list[Segment]) -> list[tuple[object, ...]]:
-    return [(one.name, one.settle, *(one.rate or one.users or ())) for one in segments]
+    return [(one.name, one.settle, *one.rate) for one in segments]
 
 
 @pytest.mark.parametrize(
@@ -25,36 +25,23 @@ def loads(segments: list[Segment]) -> list[tuple[object, ...]]:
     ],
 )
 def test_shape_has_its_segments(shape: str, given: list[float], expected: object) -> None:
-    found = segments_of(shape, "open", given, 30.0)
+    found = segments_of(shape, given, 30.0)
     assert loads(found) == expected
     assert {one.seconds for one in found} == {30.0}
 
 
-def test_closed_loop_loads_are_users() -> None:
-    [segment] = segments_of("step", "closed", [8.0], 600.0)
-    assert (segment.name, segment.users, segment.rate) == ("8 users", (8, 8), None)
-
-
 def test_wrong_number_of_loads_is_refused() -> None:
     with pytest.raises(ValueError, match="takes 2 loads"):
-        segments_of("ramp", "open", [5.0], 10.0)
-
-
-@pytest.mark.parametrize(("seconds", "settle"), [(10.0, 2.0), (25.0, 5.0), (3600.0, 5.0)])
-def test_settling_is_a_fifth_up_to_five_seconds(seconds: float, settle: float) -> None:
-    [segment] = segments_of("constant", "open", [1.0], seconds)
-    assert segment.settle == pytest.approx(settle)
+        segments_of("ramp", [5.0], 10.0)
 
 
 def test_stopped_ramp_ends_at_its_current_load() -> None:
-    [ramp] = until(150.0, segments_of("ramp", "open", [10.0, 200.0], 300.0))
+    [ramp] = until(150.0, segments_of("ramp", [10.0, 200.0], 300.0))
     assert (ramp.seconds, ramp.rate) == (150.0, (10.0, 105.0))
-    [fewer] = until(30.0, segments_of("ramp", "closed", [100.0, 10.0], 90.0))
-    assert (fewer.seconds, fewer.users) == (30.0, (100, 70))
 
 
 def test_stopped_steps_keep_what_had_started() -> None:
-    steps = segments_of("step", "open", [20.0, 40.0, 80.0], 30.0)
+    steps = segments_of("step", [20.0, 40.0, 80.0], 30.0)
     assert [(one.name, one.seconds) for one in until(45.0, steps)] == [("20/s", 30.0), ("40/s", 15.0)]
     assert until(60.0, steps) == steps[:2]
     assert until(-0.1, steps) == []

@@ -46,18 +46,6 @@ def test_scaling_down_and_to_zero_have_own_delays() -> None:
     assert targets[-1] == 0
 
 
-def test_pool_grows_from_zero_at_once_and_then_by_delay() -> None:
-    autoscaler = Autoscaler(Autoscaling(**DEFAULTS, min=0, up_seconds=10))
-    assert told(autoscaler, MANY, 12, target=0, running=0) == [1] * 10 + [4] * 2
-    # While it starts it never shrinks.
-    assert told(autoscaler, Pressure(), 20, target=4, running=0) == [4] * 20
-
-
-def test_target_stays_without_reports() -> None:
-    autoscaler = Autoscaler(Autoscaling(max=10, tokens_per_second=1000, down_seconds=0))
-    assert autoscaler.target(5, 5, 0.0) == 5
-
-
 def scaled(
     load: Callable[[float], float],
     peak: float,
@@ -95,28 +83,3 @@ def test_no_request_is_lost_while_scaling(min: int) -> None:
     assert all(sample.held >= sample.serving for sample in outcome.samples)
     # From zero, the first request waits for a replica.
     assert 10.0 * (min == 0) < outcome.latency[0] < 10.0 * (min == 0) + 2.5
-
-
-def test_cancelled_starts_never_serve() -> None:
-    outcome = scaled(
-        lambda now: 3.0 if 5 <= now < 10 or now >= 70 else 0.03,
-        3.0,
-        130.0,
-        start_seconds=40,
-        up_seconds=0,
-        down_seconds=10,
-    )
-    before = outcome.samples[:70]
-    assert max(sample.held for sample in before) == 4
-    assert max(sample.serving for sample in before) == before[-1].held == 1
-    assert outcome.samples[-1].serving >= 3
-
-
-def test_slower_starts_make_more_late() -> None:
-    assert jump(2.0, 1).late(1.0) < jump(30.0, 1).late(1.0)
-
-
-def test_jump_beyond_the_queues_asks_for_enough() -> None:
-    outcome = scaled(lambda now: 7.0, 7.0, 50.0, start_seconds=60, max=20, up_seconds=30)
-    assert outcome.refused > outcome.requests / 4
-    assert outcome.samples[-1].held >= 10, "7 replicas at a utilization of 0.7"

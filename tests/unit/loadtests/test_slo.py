@@ -7,7 +7,6 @@ import pytest
 from tests.unit.loadtests.sample_run import interval, measured, run_of, steady
 from triptych.loadtests import slo
 from triptych.loadtests.objectives import Objectives, read_objectives
-from triptych.loadtests.report.headline import p99_limit
 from triptych.loadtests.results import Capacity, Measured
 
 
@@ -55,14 +54,6 @@ def test_each_bound_can_pass_and_fail(bound: str, kept: float, missed: float, tm
         assert ("PASS" if passes else "FAIL") in slo.render(judgement)
 
 
-def test_other_clocks_have_their_own_bounds(tmp_path: Path) -> None:
-    one, judged = steady(), bounded("router_p99_ms = 1", tmp_path)
-    for its in one.intervals["query"]:
-        its.clocks["router"] = {1: 1}
-    assert slo.passed(slo.judge(run_of(one), judged))
-    assert not slo.passed(slo.judge(run_of(steady()), judged))
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -97,12 +88,6 @@ def test_failed_checks_never_pass(tmp_path: Path) -> None:
     assert not slo.passed(slo.judge(run, judged))
 
 
-@pytest.mark.parametrize(("bound", "close"), [(101, True), (1000, False)])
-def test_bound_within_interval_is_close(bound: float, close: bool, tmp_path: Path) -> None:
-    judged = slo.judge(run_of(steady()), bounded(f"p50_ms = {bound}", tmp_path))
-    assert [one.close for one in judged] == [False, close]
-
-
 def test_search_is_judged_by_its_confirmations(tmp_path: Path) -> None:
     run = run_of(
         named(steady(10.0), "probe 90/s", 90.0),
@@ -118,31 +103,20 @@ def test_search_is_judged_by_its_confirmations(tmp_path: Path) -> None:
     assert not slo.passed(slo.judge(run, judged))
 
 
-@pytest.mark.parametrize(("bound", "line"), [("p99_ms", 0.25), ("service_p99_ms", None), ("p50_ms", None)])
-def test_report_draws_the_p99_bound(bound: str, line: float | None, tmp_path: Path) -> None:
-    run = run_of(steady())
-    assert p99_limit(run, slo.judge(run, bounded(f"{bound} = 250", tmp_path))) == line
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[objective]]\np98_ms = 3\n", "p98_ms: unknown field.* flow, segments, p50_ms"),
+        ("[[objective]]\np98_ms = 3\n", "objective.0.p98_ms: Extra inputs"),
         ("[[objective]]\np99_ms = -3\n", "p99_ms"),
         ('[[objective]]\nflow = "query"\n', "at least one of p50_ms"),
         ("", "objective: Field required"),
-        ("[[objectives]]\np99_ms = 3\n", "objectives: unknown field.* are objective"),
+        ("[[objectives]]\np99_ms = 3\n", "objectives: Extra inputs"),
         ("p99 = ", "TOML"),
     ],
 )
 def test_bad_file_is_refused_with_the_fault(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"(?s)slo\.toml.*{said}"):
         objectives(text, tmp_path)
-
-
-def test_missing_file_is_named() -> None:
-    with pytest.raises(ValueError, match=r"absent\.toml"):
-        read_objectives("absent.toml")
 
 
 def test_short_text_is_read() -> None:

@@ -56,10 +56,6 @@ def test_every_bound_of_a_rate_counts(one: Measured, text: str, found: str, tmp_
     assert verdict.holds([one], bounded(text, tmp_path))[0] == found
 
 
-def test_pooled_tries_can_hold_a_p999() -> None:
-    assert verdict.holds([steady(0.1)] * 5, read_objectives("p999=500ms"))[0] == "holds"
-
-
 def test_flow_that_lacks_most_replies_is_named(tmp_path: Path) -> None:
     text = '[[objective]]\nflow = "{}"\n{} = 500\n'
     flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
