@@ -6,6 +6,7 @@ SECONDS :=
 SCENARIO ?= interactive
 RATE ?= 20
 VENV := .venv/bin/python
+TRIPTYCH := .venv/bin/triptych
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # These tests mostly wait, so there are more processes than cores.
 WAITING := --numprocesses 3 --dist worksteal
@@ -19,7 +20,7 @@ help: ## list the targets
 	@echo "  SECONDS=300         how long make soak and make loadtest take"
 
 serve: venv ## serve on this machine until Ctrl-C
-	@$(VENV) -m deploy local
+	@$(TRIPTYCH) serve
 
 check: lint ## check style and types, and run the unit tests
 	@$(VENV) -m pytest $(PARALLEL) tests/unit
@@ -38,22 +39,22 @@ test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long
 	@$(VENV) -m pytest -m "long or not long" tests/cluster
 
 ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
-	@$(VENV) -m deploy ray up --local
+	@$(TRIPTYCH) ray up --local
 
 loadtest: loadtest-venv ## load the running deployment, or a demo; SCENARIO=mix RATE=20 (or USERS=8) SECONDS=60 URL=...
-	@$(VENV) -m loadtests run $(LOADTEST) $(if $(USERS),--users $(USERS),--rate $(RATE))
+	@$(TRIPTYCH) loadtest run $(LOADTEST) $(if $(USERS),--users $(USERS),--rate $(RATE))
 
 capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms,failures=0.1%
-	@$(VENV) -m loadtests find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
+	@$(TRIPTYCH) loadtest find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
 
 bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
-	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
+	@$(TRIPTYCH) bench $(if $(QUICK),--quick)
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
 	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py
 
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
-	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
+	@$(TRIPTYCH) verify $(if $(URL),--url $(URL))
 
 lint: dev ## check style and types
 	@$(VENV) -m ruff check

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from triptych.loadtests.shapes import LOADS
@@ -18,8 +19,8 @@ from triptych.loadtests.shapes import LOADS
 SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
 
-def main() -> int:
-    options = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     # Only processes that send load import locust.
     if options.command in ("run", "find-capacity", "join") and not importlib.util.find_spec("locust"):
         print("loadtests: locust is not installed; run `make loadtest-venv`", file=sys.stderr)

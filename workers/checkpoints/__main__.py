@@ -1,88 +1,129 @@
-"""`python -m workers.checkpoints`: the commands tiny, merge and verify."""
+"""`triptych tiny`, `triptych merge`, and `triptych verify` for a folder."""
 
-import argparse
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
+import click
+import msgspec
 from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.space import Advance
-from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.contract import POOLS, PoolName
+
+FOLDER = click.Path(path_type=Path)
+P = ParamSpec("P")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Exit status: 0 success, 1 refused with the reason on stderr, or not servable."""
-    options = _parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except (layout.CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return status
+def _explained(command: Callable[P, None]) -> Callable[P, None]:
+    """Have `command` exit with 1 and a message if it raises `CheckpointError` or `OSError`."""
+
+    @functools.wraps(command)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (layout.CheckpointError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+    return explained
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m workers.checkpoints", description="Make, merge and verify checkpoints."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    tiny = commands.add_parser("tiny", help="write a random checkpoint in the upstream layout")
-    tiny.add_argument("out", type=Path, metavar="OUT")
-    tiny.add_argument("--nano", action="store_true", help="hidden size 64, one layer, for benchmarks")
-    tiny.add_argument("--seed", type=int, default=0)
-    tiny.set_defaults(run=_tiny)
-
-    merge = commands.add_parser("merge", help="merge adapters into the base, one variant per task")
-    merge.add_argument("source", metavar="SRC", help="a folder in the upstream layout, or a Hugging Face id")
-    merge.add_argument("out", type=Path, metavar="OUT", help="variants are written to OUT/<task>")
-    merge.add_argument("--task", choices=POOLS, action="append", help="only this task; may be repeated")
-    merge.add_argument("--dtype", choices=("source", "float32"), default="source")
-    merge.add_argument("--force", action="store_true", help="replace existing folders")
-    merge.add_argument(
-        "--revision", help=f"revision of the Hugging Face id; default {layout.UPSTREAM_REVISION}"
-    )
-    merge.set_defaults(run=_merge)
-
-    verify = commands.add_parser("verify", help="report what a folder is and whether it can be served")
-    verify.add_argument("folder", type=Path, metavar="DIR")
-    verify.add_argument("--json", action="store_true")
-    verify.add_argument("--full", action="store_true", help="read the weights and compare their digest")
-    verify.set_defaults(run=_verify)
-    return parser
+@click.group()
+def cli() -> None:
+    """Make, merge and verify checkpoints."""
 
 
-def _tiny(options: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("out", type=FOLDER)
+@click.option("--nano", is_flag=True, help="Hidden size 64 and one layer, for benchmarks.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other weights.")
+@_explained
+def tiny(out: Path, nano: bool, seed: int) -> None:
+    """Write a small random checkpoint to OUT, in the layout of the real one.
+
+    \b
+    Example:
+      triptych tiny /tmp/tiny && triptych merge /tmp/tiny /tmp/variants
+    """
     from triptych.workers.checkpoints.tiny import NANO, TINY, write_tiny
 
-    write_tiny(options.out, NANO if options.nano else TINY, options.seed, progress=_bar)
-    print(f"{options.out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors have no meaning")
-    return 0
+    write_tiny(out, NANO if nano else TINY, seed, progress=_bar)
+    click.echo(f"{out}: random weights in the layout of {layout.UPSTREAM_ID}; its vectors have no meaning")
 
 
-def _merge(options: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--task", "tasks", type=click.Choice(POOLS), multiple=True, help="Only this task; may be repeated."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["source", "float32"]),
+    default="source",
+    show_default=True,
+    help="Dtype of the variants.",
+)
+@click.option("--force", is_flag=True, help="Replace existing folders.")
+@click.option("--revision", help="Revision of the Hugging Face id.", show_default=layout.UPSTREAM_REVISION)
+@click.option("--json", "as_json", is_flag=True, help="Print the variants as JSON.")
+@_explained
+def merge(
+    source: str,
+    out: Path,
+    tasks: Sequence[PoolName],
+    dtype: str,
+    force: bool,
+    revision: str | None,
+    as_json: bool,
+) -> None:
+    """Merge adapters into the base weights, into one variant for each task.
+
+    SRC is a folder in the layout of jina-embeddings-v4, or a Hugging Face id. The variants are written to
+    OUT/<task>.
+
+    \b
+    Examples:
+      triptych merge jinaai/jina-embeddings-v4 /models/jina-embeddings-v4
+      triptych merge ./checkpoint ./variants --task code --dtype float32
+    """
     from triptych.workers.checkpoints.hub import resolve_source
     from triptych.workers.checkpoints.merge import merge
+    from triptych.workers.checkpoints.variant import read_record
 
+    wanted = list(dict.fromkeys(tasks or POOLS))
     merge(
-        resolve_source(options.source, options.revision),
-        options.out,
-        list(dict.fromkeys(options.task or POOLS)),
-        float32=options.dtype == "float32",
-        force=options.force,
-        say=print,
+        resolve_source(source, revision),
+        out,
+        wanted,
+        float32=dtype == "float32",
+        force=force,
+        say=functools.partial(click.echo, err=as_json),
         progress=_bar,
     )
-    return 0
+    if as_json:
+        records = [
+            {"path": str(out / task)} | msgspec.to_builtins(read_record(out / task)) for task in wanted
+        ]
+        click.echo(msgspec.json.format(msgspec.json.encode(records)))
 
 
-def _verify(options: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--full", is_flag=True, help="Read the weights too, and compare their digest.")
+@_explained
+def verify(folder: Path, as_json: bool, full: bool) -> None:
+    """Print what FOLDER is and whether it can be served."""
     from triptych.workers.checkpoints.inspection import verify
 
-    report = verify(options.folder, full=options.full, progress=_bar)
-    print(report.as_json() if options.json else report.as_text())
-    return 0 if report.servable else 1
+    report = verify(folder, full=full, progress=_bar)
+    click.echo(report.as_json() if as_json else report.as_text())
+    if not report.servable:
+        sys.exit(1)
 
 
 def _bar(title: str, nbytes: int) -> Advance:
@@ -97,4 +138,4 @@ def _bar(title: str, nbytes: int) -> Advance:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli(prog_name="python -m workers.checkpoints")

@@ -80,7 +80,7 @@ def identify(path: Path) -> tuple[Kind, str]:
         if not has_weights(path):
             return "incomplete", "has no weights; fetch or merge it again"
         if adapters:
-            merge = f"python -m workers.checkpoints merge {path} OUT"
+            merge = f"triptych merge {path} OUT"
             return "upstream", f"is not merged; merge it first: `{merge}`, then serve OUT/<task>"
         names = {tensor.name for tensor in read_tensors(path)}
     except CheckpointError as error:
@@ -96,7 +96,7 @@ def identify(path: Path) -> tuple[Kind, str]:
 def read_variant(path: Path) -> Variant:
     """Check a merged checkpoint by its small files and the headers of its shards.
 
-    Does not read the weights; `python -m workers.checkpoints verify --full` does. Raises `CheckpointError`
+    Does not read the weights; `triptych verify --full` does. Raises `CheckpointError`
     for a folder that must not be served.
     """
     kind, why_not = identify(path)

@@ -4,6 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.exit_status import exit_status
 from tests.unit.client.fakes import Deployment, base64_of
 from triptych.router.client import __main__ as command
 from triptych.router.client import verify
@@ -39,7 +40,8 @@ class Crafted(Deployment):
 
 def result(matrix: Floats) -> tuple[bool, str]:
     with Crafted(matrix).client() as client:
-        return verify.verify(client)
+        rows = verify.measure(client)
+    return verify.passes(rows), verify.report(rows)
 
 
 def test_published_cosines_pass() -> None:
@@ -92,5 +94,5 @@ def test_verify_exit_status(
     monkeypatch.setattr(
         "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
     )
-    assert command.main(["verify"]) == status
+    assert exit_status(command.verify) == status
     assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out
