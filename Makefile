@@ -56,6 +56,10 @@ soak: dev ## serve among faults for minutes, and see that nothing grows
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
 	@$(TRIPTYCH) verify $(if $(URL),--url $(URL))
 
+wheel: dev ## build dist/*.whl, and install and try it with each Python found
+	@$(VENV) -m uv build --wheel
+	@$(VENV) -m pytest -m "long or not long" tests/unit/test_wheel.py
+
 lint: dev ## check style and types
 	@$(VENV) -m ruff check
 	@$(VENV) -m ruff format --check
@@ -81,4 +85,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak verify lint format venv ray loadtest-venv dev clean
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak verify wheel lint format venv ray loadtest-venv dev clean
