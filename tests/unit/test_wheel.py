@@ -53,16 +53,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_wheel(name: str) -> bool:
-    """Whether a file of the checkout belongs into the wheel.
+    """Whether a file of the checkout belongs into the wheel: all code, and the data that code reads.
 
-    Folders of deploy/ without Python, such as manifests, are for a checkout only.
+    Of the data of deploy/, that is Ray's; manifests and images are for a checkout.
     """
-    top, *rest = Path(name).parts
+    path = Path(name)
+    top, *rest = path.parts
     if top == "triptych":
         return not (ROOT / name).is_symlink()
-    return top in FOLDERS and (
-        top != "deploy" or len(rest) == 1 or (ROOT / top / rest[0] / "__init__.py").exists()
-    )
+    return top in FOLDERS and (path.suffix == ".py" or top != "deploy" or rest[0] == "ray")
 
 
 def test_wheel_holds_all_code_and_data(wheel: Path) -> None:
