@@ -1,5 +1,7 @@
 """`verify` passes on the published cosines and explains other ones."""
 
+import json
+
 import httpx
 import numpy as np
 import pytest
@@ -96,3 +98,14 @@ def test_verify_exit_status(
     )
     assert exit_status(command.verify) == status
     assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out
+
+
+def test_verify_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.95}))
+    monkeypatch.setattr(
+        "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
+    )
+    assert exit_status(command.verify, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["passes"] is False
+    assert {row["pair"]: round(row["found"], 4) for row in found["pairs"]}["en-fr"] == 0.95
