@@ -6,6 +6,7 @@ SECONDS :=
 SCENARIO ?= interactive
 RATE ?= 20
 VENV := .venv/bin/python
+TRIPTYCH := .venv/bin/triptych
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # These tests mostly wait, so there are more processes than cores.
 WAITING := --numprocesses 3 --dist worksteal
@@ -19,7 +20,7 @@ help: ## list the targets
 	@echo "  SECONDS=300         how long make soak and make loadtest take"
 
 serve: venv ## serve on this machine until Ctrl-C
-	@$(VENV) -m deploy local
+	@$(TRIPTYCH) serve
 
 check: lint ## check style and types, and run the unit tests
 	@$(VENV) -m pytest $(PARALLEL) tests/unit
@@ -38,19 +39,19 @@ test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long
 	@$(VENV) -m pytest -m "long or not long" tests/cluster
 
 ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
-	@$(VENV) -m deploy ray up --local
+	@$(TRIPTYCH) ray up --local
 
 loadtest: loadtest-venv ## load the running deployment, or a demo; SCENARIO=mix RATE=20 SECONDS=60 URL=...
-	@$(VENV) -m loadtests run $(LOADTEST) --rate $(RATE)
+	@$(TRIPTYCH) loadtest run $(LOADTEST) --rate $(RATE)
 
 locust: loadtest-venv ## load a running deployment with locust's web page; URL=... ARGS="--tags mix"
 	@$(VENV) -m locust -f loadtests/locustfile.py --host $(or $(URL),http://127.0.0.1:8080) $(ARGS)
 
 capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms,failures=0.1%
-	@$(VENV) -m loadtests find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
+	@$(TRIPTYCH) loadtest find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
 
 bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
-	@$(VENV) -m loadtests.bench $(if $(QUICK),--quick)
+	@$(TRIPTYCH) bench $(if $(QUICK),--quick)
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
 	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py
@@ -60,7 +61,11 @@ check-vllm: dev ## check that vLLM VERSION=0.33.0 has the private names that wor
 	@PYTHONPATH=build/vllm-$(VERSION) $(VENV) -m pytest tests/unit/workers/test_interfaces.py
 
 verify: venv ## compare the running deployment's vectors with those published (needs the real weights)
-	@$(VENV) -m router.client verify $(if $(URL),--url $(URL))
+	@$(TRIPTYCH) verify $(if $(URL),--url $(URL))
+
+wheel: dev ## build dist/*.whl, and install and try it with each Python found
+	@$(VENV) -m uv build --wheel
+	@$(VENV) -m pytest -m "long or not long" tests/unit/test_wheel.py
 
 lint: dev ## check style and types
 	@$(VENV) -m ruff check
@@ -93,4 +98,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust wheel

@@ -1,30 +1,21 @@
-"""`python -m deploy WAY ...`: the ways to run a deployment."""
+"""`python -m deploy local` and `python -m deploy ray`, in a checkout: `triptych serve` and `triptych ray`."""
 
 import sys
 
-USAGE = "usage: python -m deploy local|ray [--help]"
 
-
-def main() -> int:
+def main() -> None:
     match sys.argv[1:]:
-        case ["local", *arguments]:
-            from triptych.deploy.local import cli
+        case ["local"]:
+            from triptych.deploy.local.cli import main as serve
 
-            return cli.main(arguments)
+            sys.exit(serve())
         case ["ray", *arguments]:
-            # Ray takes seconds to import, and is an extra.
-            try:
-                from triptych.deploy.ray import command as ray_command
-            except ModuleNotFoundError as error:
-                if error.name != "ray":
-                    raise
-                print("Ray is not installed here: .venv/bin/pip install -e '.[ray]'", file=sys.stderr)
-                return 1
-            return ray_command.main(arguments)
+            from triptych.deploy.ray.__main__ import cli
+
+            cli(arguments, prog_name="triptych ray")
         case _:
-            print(USAGE, file=sys.stderr)
-            return 2
+            sys.exit("usage: python -m deploy local|ray ...")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,7 +9,7 @@ in both, because the model reads from left to right.
 
 import os
 
-from triptych.router.client import Client
+from triptych import Client
 
 URL = os.environ.get("TRIPTYCH_URL", "http://127.0.0.1:8080")
 QUERY = "How many people live in Berlin?"

@@ -13,7 +13,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
 
-from triptych.router.client import Client, Image
+from triptych import Client, Image
 
 URL = os.environ.get("TRIPTYCH_URL", "http://127.0.0.1:8080")
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif"}

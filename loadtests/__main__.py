@@ -11,7 +11,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from triptych.loadtests.shapes import LOADS
@@ -19,8 +19,8 @@ from triptych.loadtests.shapes import LOADS
 SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
 
-def main() -> int:
-    options = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     try:
         from triptych.loadtests import commands
 

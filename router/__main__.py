@@ -1,4 +1,4 @@
-"""`python -m router`: reads the settings and serves until a signal."""
+"""`triptych router`: reads the settings and serves until a signal."""
 
 import asyncio
 import os

@@ -55,7 +55,7 @@ class RouterSettings(StrictSettings):
         (),
         description="API keys; every request must send one, except /health, /live and the page at /. Only "
         'their hashes: [{"name": "alice", "sha256": "<64 hexadecimal digits>", "requests_per_minute": 600, '
-        '"tokens_per_minute": 1000000}], as `python -m router.access.keys alice` prints them; the limits are '
+        '"tokens_per_minute": 1000000}], as `triptych keys alice` prints them; the limits are '
         "optional, and a hash alone is accepted.",
     )
     api_keys_file: Path | None = Field(

@@ -1,1 +1,21 @@
-"""The import package: links to the folders beside it, so that an installed wheel takes one name only."""
+"""The import package, the one name that an installed wheel takes. In a checkout it links to the folders.
+
+    from triptych import Client
+
+The client is imported on first use, so that servers and commands do not load it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triptych.router.client import AsyncClient, Client, Image
+
+__all__ = ["AsyncClient", "Client", "Image"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from triptych.router import client
+
+    return getattr(client, name)

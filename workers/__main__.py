@@ -1,4 +1,4 @@
-"""`python -m workers`: serves one engine on one port, until SIGTERM."""
+"""`triptych worker`: serves one engine on one port, until SIGTERM."""
 
 import asyncio
 import gc

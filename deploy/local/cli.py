@@ -1,12 +1,12 @@
-"""`python -m deploy local`: reads the settings, then runs a router and its workers until stopped."""
+"""`triptych serve`: reads the settings, then runs a router and its workers until stopped."""
 
-import argparse
 import asyncio
+import importlib.util
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dotenv import load_dotenv
@@ -22,6 +22,7 @@ from triptych.deploy.local.output import Output
 from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
@@ -45,9 +46,8 @@ class Plan(NamedTuple):
     workers: list[Spec]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Serve until stopped. Exit code: 0, 78 for a wrong setting, 1 for another reason not to start."""
-    _parser().parse_args(arguments)
     # Into the environment, because the router and the workers inherit it.
     load_dotenv(ENV_FILE)
     try:
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str]) -> int:
 def make_plan() -> Plan:
     """Read the settings and look at the machine. Raises `SettingsError` or `PlanError`."""
     settings = read_settings(DeploySettings)
+    if importlib.util.find_spec("vllm") is None:
+        raise PlanError("vLLM is not installed here: pip install 'triptych[gpu]' or 'triptych[cpu]'")
+    # The workers would refuse wrong settings too, but only after their checkpoints are made.
+    read_settings(WorkerSettings, model="")
     try:
         usable = machine.usable_gpus()
     except NoAnswer as error:
@@ -133,17 +137,3 @@ def _on_signals(stop: Callable[[], None]) -> None:
         # nohup has SIGHUP ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, stop)
-
-
-def _parser() -> argparse.ArgumentParser:
-    settings = "\n".join(
-        f"  DEPLOY_{name.upper()}\n      {field.description}"
-        for name, field in DeploySettings.model_fields.items()
-    )
-    return argparse.ArgumentParser(
-        prog="python -m deploy local",
-        description="Run a router and its workers on this machine until Ctrl-C.",
-        epilog=f"settings, from the environment or {ENV_FILE}:\n{settings}\n\n"
-        "The router and the workers get ROUTER_* and WORKER_*; .env.example lists all settings.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )

@@ -1,14 +1,11 @@
-"""`python -m deploy ray ...`: plan, start, watch, scale and stop a deployment on a Ray cluster."""
+"""What `triptych ray` runs, one function for each command. They return exit codes."""
 
-import argparse
 import dataclasses
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 import yaml
@@ -16,62 +13,40 @@ import yaml
 from triptych.deploy.common.gpu_memory import weights_gib
 from triptych.deploy.common.variants import DEMO_WARNING
 from triptych.deploy.ray import demo, fit_check
-from triptych.deploy.ray.config import ClusterConfig, ConfigError, read_config
-from triptych.deploy.ray.nodes import Node, NodesError, nodes_of_cluster, parse_nodes
-from triptych.deploy.ray.running import Failed, connect, look, scaled, start, stop, stop_removed, wait
+from triptych.deploy.ray.config import ClusterConfig, read_config
+from triptych.deploy.ray.nodes import Node, nodes_of_cluster, parse_nodes
+from triptych.deploy.ray.running import connect, look, scaled, start, stop, stop_removed, wait
 from triptych.deploy.ray.serve_app import serve_document
 from triptych.deploy.ray.status import render
 
 TRY_IT = """
 {notice}This Ray ends with this command: Ctrl-C. From another terminal:
-  .venv/bin/python -m deploy ray status
+  triptych ray status
   curl {url}/v1/embeddings -H 'Content-Type: application/json' \\
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--address": {"help": "the cluster, HOST:6379; default: RAY_ADDRESS, this machine's"},
-    "--json": {"action": "store_true", "help": "print JSON"},
-    "--local": {"action": "store_true", "help": "start a Ray here, until Ctrl-C"},
-    "--timeout": {"type": float, "default": 3600, "help": "longest wait in seconds, default 3600"},
-}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command. Exit code: 0, 78 for a wrong configuration, 1 for another failure."""
-    options = _parser().parse_args(arguments)
-    try:
-        code: int = options.run(options)
-        return code
-    except (ConfigError, NodesError) as error:
-        print(error, file=sys.stderr)
-        return os.EX_CONFIG
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Check whether the deployment fits on the nodes; nothing is started."""
-    config = read_config(options.config or demo.CONFIG)
+def plan(config_file: Path | None, nodes: Sequence[str], address: str | None, as_json: bool) -> int:
+    """Print whether the deployment fits on `nodes`, by default the cluster's."""
+    config = read_config(config_file or demo.CONFIG)
     weights = {name: weights_gib(pool.model) for name, pool in config.pools.items()}
-    found = fit_check.check_fit(config, _nodes(options), weights)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else fit_check.render(found))
+    found = fit_check.check_fit(config, _nodes(nodes, address), weights)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else fit_check.render(found))
     return 0 if found.fits else 1
 
 
-def up(options: argparse.Namespace) -> int:
+def up(config_file: Path | None, address: str | None, timeout: float) -> int:
     """Start the deployment, or update a running one to the configuration."""
-    if options.local:
-        return up_here(options)
-    config = _config(options)
-    connect(options.address)
+    config = _config(config_file)
+    connect(address)
     start(config)
-    stop_removed(config, options.timeout)
-    return _wait(config, options)
+    stop_removed(config, timeout)
+    return _wait(config, timeout)
 
 
-def up_here(options: argparse.Namespace) -> int:
+def up_here(config_file: Path | None, timeout: float) -> int:
     """Start Ray on this machine, on loopback, and the deployment, until a signal stops them.
 
     A second signal stops them at once.
@@ -81,19 +56,19 @@ def up_here(options: argparse.Namespace) -> int:
     config = None
     try:
         _interrupt_on(signals)
-        config = on_loopback(_config(options))
+        config = on_loopback(_config(config_file))
         _connect_here(signals)
         start(config)
-        seen = wait(config, options.timeout)
+        seen = wait(config, timeout)
         print(render(seen))
         if ready := seen.settled:
-            notice = "" if options.config else f"{DEMO_WARNING}\n"
+            notice = "" if config_file else f"{DEMO_WARNING}\n"
             print(TRY_IT.format(url=seen.routers[0], notice=notice), flush=True)
             signal.pause()
     except KeyboardInterrupt:
         ready = True
     finally:
-        _stop_here(config, signals, options.timeout)
+        _stop_here(config, signals, timeout)
     return 0 if ready else 1
 
 
@@ -153,81 +128,50 @@ def _interrupt_on(signals: Sequence[signal.Signals]) -> None:
         signal.signal(number, interrupt)
 
 
-def status(options: argparse.Namespace) -> int:
+def status(config_file: Path | None, address: str | None, as_json: bool) -> int:
     """Print pools, replicas, routers, nodes and load."""
-    config = _config(options)
-    connect(options.address)
+    config = _config(config_file)
+    connect(address)
     seen = look(config)
-    print(json.dumps(dataclasses.asdict(seen), indent=2) if options.json else render(seen))
+    print(json.dumps(dataclasses.asdict(seen), indent=2) if as_json else render(seen))
     return 0 if seen.healthy else 1
 
 
-def scale(options: argparse.Namespace) -> int:
+def scale(config_file: Path | None, replicas: dict[str, int], address: str | None, timeout: float) -> int:
     """Change the number of replicas of pools, until the next `up`."""
-    config = scaled(_config(options), dict(options.pool))
-    connect(options.address)
-    start(config, [name for name, _ in options.pool])
-    return _wait(config, options)
+    config = scaled(_config(config_file), replicas)
+    connect(address)
+    start(config, [name for name in config.pools if name in replicas])
+    return _wait(config, timeout)
 
 
-def down(options: argparse.Namespace) -> int:
+def down(config_file: Path | None, address: str | None, timeout: float) -> int:
     """Stop the deployment after it has finished the accepted requests. Other applications stay."""
-    config = _config(options)
-    connect(options.address)
-    stop(config, options.timeout)
+    config = _config(config_file)
+    connect(address)
+    stop(config, timeout)
     return 0
 
 
-def print_yaml(options: argparse.Namespace) -> int:
+def print_yaml(config_file: Path | None) -> int:
     """Print the deployment as a document for `serve deploy`."""
-    print(yaml.safe_dump(serve_document(_config(options)), sort_keys=False), end="")
+    print(yaml.safe_dump(serve_document(_config(config_file)), sort_keys=False), end="")
     return 0
 
 
-def _wait(config: ClusterConfig, options: argparse.Namespace) -> int:
-    seen = wait(config, options.timeout)
+def _wait(config: ClusterConfig, timeout: float) -> int:
+    seen = wait(config, timeout)
     print(render(seen))
     return 0 if seen.settled else 1
 
 
-def _config(options: argparse.Namespace) -> ClusterConfig:
-    return demo.make() if options.config is None else read_config(options.config)
+def _config(file: Path | None) -> ClusterConfig:
+    return demo.make() if file is None else read_config(file)
 
 
-def _nodes(options: argparse.Namespace) -> list[Node]:
+def _nodes(nodes: Sequence[str], address: str | None) -> list[Node]:
     """The nodes of the command line, else those of the cluster."""
-    if options.nodes is not None:
-        return parse_nodes(options.nodes)
-    connect(options.address)
+    if nodes:
+        return parse_nodes(nodes)
+    connect(address)
     return nodes_of_cluster(ray.nodes())  # type: ignore[no-untyped-call]
-
-
-def _pool_number(text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    try:
-        return name, int(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: write POOL=NUMBER, such as code=3") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deploy ray", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run: Any, *options: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=run.__doc__.split("\n")[0], description=run.__doc__)
-        added.set_defaults(run=run)
-        added.add_argument("--config", type=Path, help="YAML file of the deployment; default: the demo")
-        for option in options:
-            added.add_argument(option, **OPTIONS[option])
-        return added
-
-    words = "such as 2xcpus=16,gpus=1,gpu_memory=80; default: the cluster's"
-    command("plan", plan, "--address", "--json").add_argument("--nodes", nargs="+", help=words)
-    command("up", up, "--address", "--timeout", "--local")
-    command("status", status, "--address", "--json")
-    added = command("scale", scale, "--address", "--timeout")
-    added.add_argument("pool", nargs="+", type=_pool_number, metavar="POOL=NUMBER")
-    command("down", down, "--address", "--timeout")
-    command("yaml", print_yaml)
-    return parser

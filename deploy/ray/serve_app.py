@@ -1,7 +1,7 @@
 """The Ray Serve applications of a deployment: one for each pool and one for the routers.
 
 So each pool is upgraded and scaled, and fails, by itself. Serve imports `pool` and `routers` for the document
-that `python -m deploy ray yaml` prints.
+that `triptych ray yaml` prints.
 """
 
 import hashlib

@@ -9,6 +9,7 @@ the same generated checkpoints, with one thread for each engine.
 import argparse
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,12 +40,12 @@ SECTIONS = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and no three pools")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="default: %(default)s")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     scale = QUICK if options.quick else FULL
     names = options.only or [name for name, section in SECTIONS.items() if section.quick or not scale.quick]
     # An open loop beyond the capacity has thousands of connections.

@@ -1,20 +1,19 @@
-"""API keys: their format, how to make one (`python -m router.access.keys NAME`), and their lookup.
+"""API keys: their format, how to make one (`triptych keys NAME`), and their lookup.
 
 Only the SHA-256 of a key is stored. A fast hash is enough, since keys have 256 random bits and cannot be
 guessed as passwords can.
 """
 
-import argparse
 import hashlib
 import hmac
 import json
 import re
 import secrets
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import click
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -61,7 +60,7 @@ def _named(entry: Any) -> Any:
         return entry
     if not _HASH.fullmatch(entry):
         raise ValueError(
-            "give the SHA-256 of a key (64 hexadecimal digits), not the key; see python -m router.access.keys"
+            "give the SHA-256 of a key (64 hexadecimal digits), not the key; see `triptych keys`"
         )
     return {"name": f"key-{entry[:8].lower()}", "sha256": entry}
 
@@ -136,24 +135,29 @@ def make_key(name: str, **limits: int | None) -> tuple[str, dict[str, Any]]:
     return key, entry.model_dump(exclude_none=True)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make a key and print it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m router.access.keys",
-        description="Make an API key. It is printed once and not stored. Add its entry, which holds only its "
-        "hash, to the list in ROUTER_API_KEYS_FILE (or ROUTER_API_KEYS).",
-    )
-    parser.add_argument("name", help="name of its owner: letters, digits and _ . @ -")
-    parser.add_argument("--requests-per-minute", type=int)
-    parser.add_argument("--tokens-per-minute", type=int)
-    given = vars(parser.parse_args(arguments))
+@click.command()
+@click.argument("name")
+@click.option("--requests-per-minute", type=int, metavar="N", help="Limit of requests.  [default: none]")
+@click.option("--tokens-per-minute", type=int, metavar="N", help="Limit of tokens.  [default: none]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def keys(name: str, as_json: bool, **limits: int | None) -> None:
+    """Make an API key for NAME: letters, digits and _ . @ -
+
+    The key is printed once and not stored. Add its entry, which holds only its hash, to the list in
+    ROUTER_API_KEYS_FILE (or ROUTER_API_KEYS).
+
+    \b
+    Examples:
+      triptych keys alice
+      triptych keys batch-jobs --requests-per-minute 600 --tokens-per-minute 1000000 --json
+    """
     try:
-        key, entry = make_key(**given)
+        key, entry = make_key(name, **limits)
     except ValidationError as error:
-        parser.error("; ".join(map(_fault, error.errors())))
-    print(f"key    {key}\nentry  {json.dumps(entry)}")
-    return 0
+        raise click.UsageError("; ".join(map(_fault, error.errors()))) from None
+    as_text = f"key    {key}\nentry  {json.dumps(entry)}"
+    click.echo(json.dumps({"key": key, "entry": entry}, indent=2) if as_json else as_text)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    keys(prog_name="triptych keys")

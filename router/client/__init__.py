@@ -1,6 +1,6 @@
 """The Python client for a running deployment.
 
-    from triptych.router.client import Client
+    from triptych import Client
 
     with Client("http://127.0.0.1:8080") as client:
         vectors = client.embed(["a text", "another"], task="retrieval.passage")  # float32 [2, 2048]

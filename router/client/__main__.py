@@ -1,18 +1,17 @@
-"""`python -m router.client`: commands for a running deployment.
-
-    embed IN OUT   embed a whole file; after a stop, the same command continues
-    verify         compare the deployment's vectors with published cosines
+"""`triptych embed`, and `triptych verify` for a deployment.
 
 Exit status: 0 done; 1 an error on the way, or cosines that differ; 2 not possible as asked; 3 done, but rows
 failed; 130 stopped with Ctrl-C.
 """
 
-import argparse
+import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
+
+import click
 
 from triptych.router.client.bulk.job import Job
 from triptych.router.client.bulk.problems import Refused, RowFailed
@@ -25,104 +24,106 @@ KEY_VARIABLE = "TRIPTYCH_API_KEY"
 FAILED, REFUSED, ROWS_FAILED, STOPPED = 1, 2, 3, 130
 CONTINUES = "The same command continues"
 
+url = click.option("--url", default=URL, show_default=True, help="Address of the deployment.")
+epilog = f"An API key is read from the environment variable {KEY_VARIABLE}."
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status."""
-    options = _parser().parse_args(arguments)
+
+@click.group()
+def cli() -> None:
+    """Use a running deployment."""
+
+
+@cli.command(epilog=epilog)
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@url
+@click.option("--column", default="text", show_default=True, help="Field or column to embed.")
+@click.option("--id", metavar="COLUMN", help="Field or column to copy into a .parquet OUT as `id`.")
+@click.option("--model", help="Model to embed with.  [default: the first one that is served]")
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    default="retrieval.passage",
+    show_default=True,
+    help="What the vectors are for.",
+)
+@click.option(
+    "--dimensions", type=click.IntRange(1, 2048), metavar="N", help="Values per vector.  [default: all]"
+)
+@click.option("--truncate", is_flag=True, help="Truncate texts that are too long instead of refusing them.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Dtype of OUT.",
+)
+@click.option(
+    "--batch", type=click.IntRange(1, MAX_ITEMS), default=256, show_default=True, help="Rows per request."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Concurrent requests."
+)
+@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds per request.")
+@click.option(
+    "--max-wait",
+    type=float,
+    default=600,
+    show_default=True,
+    help="Seconds to wait for a server that is busy or down.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a row that cannot be embedded: stop, or list it in OUT.failed.jsonl.",
+)
+def embed(**options: Any) -> None:
+    """Embed a whole file; after a stop, the same command continues.
+
+    IN is .jsonl, .csv, .parquet, or text with one input per line. OUT is .npy with one row per input, or
+    .parquet with row numbers.
+
+    \b
+    Examples:
+      triptych embed corpus.jsonl vectors.npy --task retrieval.passage
+      triptych embed corpus.csv vectors.parquet --column body --id key --dimensions 512
+    """
     try:
-        return _embed(options) if options.command == "embed" else _verify(options)
+        _embed(**options)
     except Refused as error:
-        return _say(f"error: {error}", REFUSED)
+        _exit(f"error: {error}", REFUSED)
     except RowFailed as error:
         advice = "--on-error skip makes such rows NaN; --truncate truncates texts that are too long."
-        return _say(f"error: {error}\nFinished batches are kept. {advice}", FAILED)
+        _exit(f"error: {error}\nFinished batches are kept. {advice}", FAILED)
     except (TriptychError, OSError) as error:
-        kept = f"\nFinished batches are kept. {CONTINUES}." if options.command == "embed" else ""
-        return _say(f"error: {error}{kept}", FAILED)
+        _exit(f"error: {error}\nFinished batches are kept. {CONTINUES}.", FAILED)
     except ValueError as error:
-        return _say(f"error: {error}", REFUSED)
+        _exit(f"error: {error}", REFUSED)
     except KeyboardInterrupt:
-        return _say(f"stopped; {CONTINUES}", STOPPED)
+        _exit(f"stopped; {CONTINUES}", STOPPED)
 
 
-def _parser() -> argparse.ArgumentParser:
-    def between(low: int, high: int | None = None) -> Callable[[str], int]:
-        def number(text: str) -> int:
-            value = int(text)
-            if value < low or (high is not None and value > high):
-                raise argparse.ArgumentTypeError(
-                    f"must be a number from {low}{'' if high is None else f' to {high}'}, not {text}"
-                )
-            return value
-
-        return number
-
-    parser = argparse.ArgumentParser(
-        prog="python -m router.client", epilog=f"An API key is read from {KEY_VARIABLE}."
-    )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--url", default=URL, help=f"address of the deployment (default {URL})")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "verify", parents=[common], help="compare the deployment's vectors with published cosines"
-    )
-    embed = commands.add_parser(
-        "embed", parents=[common], help="embed a whole file; after a stop, the same command continues"
-    )
-    add = embed.add_argument
-    add("source", metavar="IN", type=Path, help=".jsonl, .csv, .parquet, or text with one input per line")
-    add("out", metavar="OUT", type=Path, help=".npy, or .parquet with row numbers")
-    add("--column", default="text", help="field or column to embed (default text)")
-    add("--id", metavar="COLUMN", help="field or column to copy into a .parquet OUT as `id`")
-    add("--model", help="model (default: the first one that is served)")
-    add("--task", choices=TASKS, default="retrieval.passage", help="default retrieval.passage")
-    add("--dimensions", type=between(1, 2048), metavar="N", help="values per vector (default: all)")
-    add("--truncate", action="store_true", help="truncate texts that are too long instead of refusing them")
-    add("--dtype", choices=("float32", "float16"), default="float32", help="default float32")
-    add(
-        "--batch",
-        type=between(1, MAX_ITEMS),
-        default=256,
-        metavar="N",
-        help="rows per request (default 256)",
-    )
-    add("--concurrency", type=between(1), default=8, metavar="N", help="concurrent requests (default 8)")
-    add("--timeout", type=float, default=300.0, metavar="S", help="seconds per request (default 300)")
-    add("--max-wait", type=float, default=600.0, metavar="S",
-        help="seconds to wait for a server that is busy or down (default 600)")  # fmt: skip
-    add("--on-error", choices=("stop", "skip"), default="stop",
-        help="at a row that cannot be embedded: stop (default), or list it in OUT.failed.jsonl")  # fmt: skip
-    return parser
-
-
-def _embed(options: argparse.Namespace) -> int:
+def _embed(
+    source: Path,
+    out: Path,
+    url: str,
+    truncate: bool,
+    on_error: str,
+    timeout: float,
+    max_wait: float,
+    **options: Any,
+) -> None:
     from triptych.router.client.asynchronous import AsyncClient
     from triptych.router.client.bulk.progress import Bar
     from triptych.router.client.bulk.run import run
 
-    job = Job(
-        source=options.source,
-        out=options.out,
-        column=options.column,
-        id=options.id,
-        model=options.model,
-        task=options.task,
-        dimensions=options.dimensions,
-        truncate=options.truncate or None,
-        batch=options.batch,
-        dtype=options.dtype,
-        concurrency=options.concurrency,
-        skip=options.on_error == "skip",
-    )
+    job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
 
     def connect() -> AsyncClient:
-        return AsyncClient(
-            options.url,
-            os.environ.get(KEY_VARIABLE),
-            timeout=options.timeout,
-            retries=sys.maxsize,
-            max_wait=options.max_wait,
-        )
+        key = os.environ.get(KEY_VARIABLE)
+        return AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait)
 
     started = time.monotonic()
     try:
@@ -130,30 +131,41 @@ def _embed(options: argparse.Namespace) -> int:
             done = run(job, connect, bar.progress)
     except SpaceMismatch as error:
         advice = f"The server has other weights than before. Serve the same again, or {job.start_over}"
-        return _say(f"error: {error}\n{advice}", REFUSED)
+        _exit(f"error: {error}\n{advice}", REFUSED)
     seconds = time.monotonic() - started
     now = done.rows - done.earlier
-    _say(f"{done.rows} rows in {job.out}: {now} now, in {seconds:.1f} s ({now / seconds:.1f} items/s)", 0)
+    said = f"{done.rows} rows in {job.out}: {now} now, in {seconds:.1f} s ({now / seconds:.1f} items/s)"
+    click.echo(said, err=True)
     if done.failures:
         count, where = len(done.failures), job.beside("failed.jsonl")
-        return _say(f"{count} of them failed and are NaN; {where} lists them with reasons", ROWS_FAILED)
-    return 0
+        _exit(f"{count} of them failed and are NaN; {where} lists them with reasons", ROWS_FAILED)
 
 
-def _verify(options: argparse.Namespace) -> int:
+@cli.command(epilog=epilog)
+@url
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(url: str, as_json: bool) -> None:
+    """Compare a deployment's vectors with published cosines."""
     from triptych.router.client.synchronous import Client
-    from triptych.router.client.verify import verify
+    from triptych.router.client.verify import measure, passes, report
 
-    with Client(options.url, os.environ.get(KEY_VARIABLE), max_wait=20) as client:
-        passes, report = verify(client)
-    print(report)
-    return 0 if passes else FAILED
+    try:
+        with Client(url, os.environ.get(KEY_VARIABLE), max_wait=20) as client:
+            rows = measure(client)
+    except (TriptychError, OSError) as error:
+        _exit(f"error: {error}", FAILED)
+    except ValueError as error:
+        _exit(f"error: {error}", REFUSED)
+    document = {"passes": passes(rows), "pairs": [row._asdict() for row in rows]}
+    click.echo(json.dumps(document, indent=2) if as_json else report(rows))
+    if not passes(rows):
+        sys.exit(FAILED)
 
 
-def _say(text: str, status: int) -> int:
-    print(text, file=sys.stderr)
-    return status
+def _exit(text: str, status: int) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli(prog_name="python -m router.client")

@@ -85,8 +85,12 @@ def report(rows: list[Row]) -> str:
     return "\n".join([*lines, "", verdict])
 
 
-def verify(client: Client) -> tuple[bool, str]:
-    """Embed the published texts. Returns whether they pass, and a report. Raises like `Client.embed`."""
+def passes(rows: list[Row]) -> bool:
+    """Whether all differences are within the tolerance."""
+    return all(row.passes for row in rows)
+
+
+def measure(client: Client) -> list[Row]:
+    """Embed the published texts and compare. Raises like `Client.embed`."""
     matrix = client.embed(TEXTS.values(), task=TASK, dimensions=DIMENSIONS)
-    rows = compare(dict(zip(TEXTS, matrix, strict=True)))
-    return all(row.passes for row in rows), report(rows)
+    return compare(dict(zip(TEXTS, matrix, strict=True)))

@@ -77,7 +77,7 @@ class Node:
 
 
 class RayCluster:
-    """A head without CPUs and two nodes; `python -m deploy ray` runs on it."""
+    """A head without CPUs and two nodes; `triptych ray` runs on it."""
 
     def __init__(self, folder: Path) -> None:
         # Paths of sockets must be short.
@@ -149,7 +149,7 @@ class RayCluster:
         return path
 
     async def deploy(self, command: str, config: Path, *arguments: str) -> tuple[int, str]:
-        """Run `python -m deploy ray COMMAND --config ...`; returns its exit code and its output."""
+        """Run `triptych ray COMMAND --config ...`; returns its exit code and its output."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -1,4 +1,4 @@
-"""The demo as a newcomer starts it: `python -m deploy local`, once for all tests here."""
+"""The demo as a newcomer starts it: `triptych serve`, once for all tests here."""
 
 from collections.abc import Iterator
 from pathlib import Path

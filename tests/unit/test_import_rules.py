@@ -134,6 +134,18 @@ def test_imports_go_one_way(folder: str) -> None:
     assert wrong == set()
 
 
+def test_packages_do_not_import_the_command_line() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for folder in HOUSE
+        if folder != "tests"
+        for path in modules(folder)
+        for name in imports_of(path)
+        if inside(name, "command_line") or inside(name, "__main__")
+    }
+    assert wrong == set()
+
+
 def test_router_takes_only_the_shared_package_of_workers() -> None:
     wrong = {
         f"{path.name} imports {name}"

@@ -1,94 +1,145 @@
-"""`python -m workers.checkpoints`: the commands tiny, merge and verify."""
+"""`triptych tiny`, `triptych merge`, and `triptych verify` for a folder."""
 
-import argparse
+import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
+import click
+import msgspec
 from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layouts import MERGED
 from triptych.workers.checkpoints.space import Advance
+from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_NAME
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Exit status: 0 success, 1 refused with the reason on stderr, or not servable."""
-    options = _parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except (layout.CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return status
+FOLDER = click.Path(path_type=Path)
+P = ParamSpec("P")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m workers.checkpoints", description="Make, merge and verify checkpoints."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _explained(command: Callable[P, None]) -> Callable[P, None]:
+    """Have `command` exit with 1 and a message if it raises `CheckpointError` or `OSError`."""
 
-    tiny = commands.add_parser("tiny", help="write a random checkpoint in the layout of a published model")
-    tiny.add_argument("out", type=Path, metavar="OUT")
-    tiny.add_argument("--model", choices=[family.name for family in MERGED], default=MERGED[0].name)
-    tiny.add_argument(
-        "--nano", action="store_true", help="hidden size 64, one layer, for benchmarks; only v4"
-    )
-    tiny.add_argument("--seed", type=int, default=0)
-    tiny.set_defaults(run=_tiny)
+    @functools.wraps(command)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (layout.CheckpointError, OSError) as error:
+            raise click.ClickException(str(error)) from None
 
-    merge = commands.add_parser("merge", help="merge adapters into the base, one variant per pool")
-    merge.add_argument(
-        "source", metavar="SRC", help="a base with its adapters: a folder, or a Hugging Face id"
-    )
-    merge.add_argument("out", type=Path, metavar="OUT", help="variants are written to OUT/<pool>")
-    pools = [pool for family in MERGED for pool in family.pools]
-    merge.add_argument("--task", choices=pools, action="append", help="only this pool; may be repeated")
-    merge.add_argument("--dtype", choices=("source", "float32"), default="source")
-    merge.add_argument("--force", action="store_true", help="replace existing folders")
-    merge.add_argument("--revision", help="revision of the Hugging Face id")
-    merge.set_defaults(run=_merge)
-
-    verify = commands.add_parser("verify", help="report what a folder is and whether it can be served")
-    verify.add_argument("folder", type=Path, metavar="DIR")
-    verify.add_argument("--json", action="store_true")
-    verify.add_argument("--full", action="store_true", help="read the weights and compare their digest")
-    verify.set_defaults(run=_verify)
-    return parser
+    return explained
 
 
-def _tiny(options: argparse.Namespace) -> int:
+@click.group()
+def cli() -> None:
+    """Make, merge and verify checkpoints."""
+
+
+@cli.command()
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--model",
+    type=click.Choice([family.name for family in MERGED]),
+    default=MERGED[0].name,
+    show_default=True,
+    help="The published model whose layout it has.",
+)
+@click.option("--nano", is_flag=True, help="Hidden size 64 and one layer, for benchmarks; only v4.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other weights.")
+@_explained
+def tiny(out: Path, model: str, nano: bool, seed: int) -> None:
+    """Write a small random checkpoint to OUT, in the layout of a published model.
+
+    \b
+    Example:
+      triptych tiny /tmp/tiny && triptych merge /tmp/tiny /tmp/variants
+    """
     from triptych.workers.checkpoints.tiny import NANO, TINY, write_tiny
 
-    size = NANO if options.nano else TINY
-    write_tiny(BY_NAME[options.model], options.out, size, options.seed, progress=_bar)
-    print(f"{options.out}: random weights in the layout of {options.model}; its vectors have no meaning")
-    return 0
+    family, size = BY_NAME[model], NANO if nano else TINY
+    write_tiny(family, out, size, seed, progress=_bar)
+    click.echo(f"{out}: random weights in the layout of {model}; its vectors have no meaning")
 
 
-def _merge(options: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("source", metavar="SRC")
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--pool",
+    "--task",
+    "pools",
+    type=click.Choice([pool for family in MERGED for pool in family.pools]),
+    multiple=True,
+    help="Only this pool; may be repeated.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["source", "float32"]),
+    default="source",
+    show_default=True,
+    help="Dtype of the variants.",
+)
+@click.option("--force", is_flag=True, help="Replace existing folders.")
+@click.option("--revision", help="Revision of the Hugging Face id.  [default: the one that was tested]")
+@click.option("--json", "as_json", is_flag=True, help="Print the variants as JSON.")
+@_explained
+def merge(
+    source: str,
+    out: Path,
+    pools: Sequence[PoolName],
+    dtype: str,
+    force: bool,
+    revision: str | None,
+    as_json: bool,
+) -> None:
+    """Merge adapters into the base weights, into one variant for each pool.
+
+    SRC is a base with its adapters: a folder as the model is published, or a Hugging Face id. The variants
+    are written to OUT/<pool>.
+
+    \b
+    Examples:
+      triptych merge jinaai/jina-embeddings-v4 /models/jina-embeddings-v4
+      triptych merge ./checkpoint ./variants --pool code --dtype float32
+    """
     from triptych.workers.checkpoints.hub import resolve_source
     from triptych.workers.checkpoints.merge import merge
+    from triptych.workers.checkpoints.variant import read_record
 
+    resolved = resolve_source(source, revision)
+    wanted = list(dict.fromkeys(pools or resolved.family.pools))
     merge(
-        resolve_source(options.source, options.revision),
-        options.out,
-        list(dict.fromkeys(options.task or ())),
-        float32=options.dtype == "float32",
-        force=options.force,
-        say=print,
+        resolved,
+        out,
+        wanted,
+        float32=dtype == "float32",
+        force=force,
+        say=functools.partial(click.echo, err=as_json),
         progress=_bar,
     )
-    return 0
+    if as_json:
+        records = [
+            {"path": str(out / pool)} | msgspec.to_builtins(read_record(out / pool)) for pool in wanted
+        ]
+        click.echo(msgspec.json.format(msgspec.json.encode(records)))
 
 
-def _verify(options: argparse.Namespace) -> int:
+@cli.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--full", is_flag=True, help="Read the weights too, and compare their digest.")
+@_explained
+def verify(folder: Path, as_json: bool, full: bool) -> None:
+    """Print what FOLDER is and whether it can be served."""
     from triptych.workers.checkpoints.inspection import verify
 
-    report = verify(options.folder, full=options.full, progress=_bar)
-    print(report.as_json() if options.json else report.as_text())
-    return 0 if report.servable else 1
+    report = verify(folder, full=full, progress=_bar)
+    click.echo(report.as_json() if as_json else report.as_text())
+    if not report.servable:
+        sys.exit(1)
 
 
 def _bar(title: str, nbytes: int) -> Advance:
@@ -103,4 +154,4 @@ def _bar(title: str, nbytes: int) -> Advance:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli(prog_name="python -m workers.checkpoints")

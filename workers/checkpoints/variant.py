@@ -74,7 +74,7 @@ def identify(path: Path) -> tuple[Kind, str]:
     except CheckpointError as error:
         return "incomplete", f"is incomplete: {error}; fetch or merge it again"
     if kind == "upstream":
-        merge = f"python -m workers.checkpoints merge {path} OUT"
+        merge = f"triptych merge {path} OUT"
         return kind, f"is not merged; merge it first: `{merge}`, then serve one of the folders in OUT"
     return kind, why_not
 
@@ -101,7 +101,7 @@ def _recognize(path: Path) -> tuple[Family | None, Kind, str]:
 def read_variant(path: Path) -> Variant:
     """Check a merged checkpoint by its small files and the headers of its shards.
 
-    Does not read the weights; `python -m workers.checkpoints verify --full` does. Raises `CheckpointError`
+    Does not read the weights; `triptych verify --full` does. Raises `CheckpointError`
     for a folder that must not be served.
     """
     kind, why_not = identify(path)

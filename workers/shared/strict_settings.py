@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 import pydantic_settings
@@ -28,7 +29,15 @@ class StrictSettings(BaseSettings):
         known = {f"{prefix}{name}".upper() for name in cls.model_fields}
         ours = {name for name in os.environ if name.upper().startswith(prefix)}
         if strays := sorted(name for name in ours if name.upper() not in known):
-            raise ValueError(f"no such setting: {', '.join(strays)}; there are {', '.join(sorted(known))}")
+            close = [
+                f"{prefix}{near.upper()}"
+                for name in strays
+                for near in get_close_matches(name[len(prefix) :].lower(), cls.model_fields, 1)
+            ]
+            meant = f"did you mean {', '.join(close)}? " if close else ""
+            raise ValueError(
+                f"no such setting: {', '.join(strays)}; {meant}There are {', '.join(sorted(known))}"
+            )
         return data
 
 

@@ -1,12 +1,9 @@
 """A progress bar with rows, rows per second and time left. Silent if stderr is not a terminal."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
-from triptych.router.client.bulk.problems import missing
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from tqdm import tqdm
 
 
 class Bar:
@@ -19,7 +16,9 @@ class Bar:
         """Add progress: all rows, rows done before this run, rows just done."""
         if self._bar is None:
             # Rows of earlier runs do not count for the speed.
-            self._bar = _tqdm(total=rows, initial=earlier)
+            self._bar = tqdm(
+                total=rows, initial=earlier, unit="items", unit_scale=True, smoothing=0.1, disable=None
+            )
         self._bar.update(now)
 
     def __enter__(self) -> Self:
@@ -30,11 +29,3 @@ class Bar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def _tqdm(total: int, initial: int) -> "tqdm[NoReturn]":
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        raise missing("tqdm") from None
-    return tqdm(total=total, initial=initial, unit="items", unit_scale=True, smoothing=0.1, disable=None)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from triptych.workers.checkpoints.__main__ import main
+from tests.exit_status import exit_status
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import INDEX
 from triptych.workers.checkpoints.layouts.v4 import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -57,11 +58,11 @@ def upstream(tmp_path: Path) -> Upstream:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs `python -m workers.checkpoints ...`; returns status, stdout and stderr."""
+    """Runs a command for checkpoints; returns status, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
+        status = exit_status(cli, *arguments)
         return status, *capsys.readouterr()
 
     return run
@@ -71,7 +72,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture checkpoint merged into float32; read-only."""
     out = tmp_path_factory.mktemp("merged")
-    assert main(["merge", str(DATA), str(out), "--dtype", "float32"]) == 0
+    assert exit_status(cli, "merge", DATA, out, "--dtype", "float32") == 0
     return out
 
 

@@ -27,8 +27,8 @@ PATCHES = {
 def stopped_merge(data: Path, out: Path, where: str):
     code = (
         PATCHES[where].format(stop=STOP)
-        + "\nfrom triptych.workers.checkpoints.__main__ import main\n"
-        + f"main(['merge', {str(data)!r}, {str(out)!r}, '--task', 'code', '--force'])"
+        + "\nfrom triptych.workers.checkpoints.__main__ import cli\n"
+        + f"cli(['merge', {str(data)!r}, {str(out)!r}, '--task', 'code', '--force'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

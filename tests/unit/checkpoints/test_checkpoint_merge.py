@@ -211,3 +211,12 @@ def test_other_output_needs_force(upstream, run, tmp_path, what):
     assert read_all(out) != before
     assert [path.name for path in out.iterdir()] == ["code"]
     read_variant(out / "code")
+
+
+def test_variants_as_json(run, data, merged, tmp_path):
+    status, out, err = run("merge", data, tmp_path, "--task", "code", "--dtype", "float32", "--json")
+    assert status == 0
+    [variant] = json.loads(out)
+    assert variant["path"] == str(tmp_path / "code")
+    assert variant["digest"] == json.loads((merged / "code" / "variant.json").read_text())["digest"]
+    assert "code: " in err

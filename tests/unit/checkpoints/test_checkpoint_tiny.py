@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from triptych.workers.checkpoints.__main__ import main
+from tests.exit_status import exit_status
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.variant import identify, read_variant
 from triptych.workers.shared.contract import POOLS
 
@@ -17,14 +18,14 @@ TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的�
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "upstream"
-    assert main(["tiny", str(out)]) == 0
+    assert exit_status(cli, "tiny", str(out)) == 0
     return out
 
 
 @pytest.fixture(scope="module")
 def variants(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("variants")
-    assert main(["merge", str(tiny), str(out)]) == 0
+    assert exit_status(cli, "merge", str(tiny), str(out)) == 0
     return out
 
 
@@ -87,8 +88,8 @@ def test_tokens_are_plausible(tiny):
 @pytest.mark.parametrize("size", ["tiny", "nano"])
 def test_transformers_vectors_differ(variants, tmp_path, size):
     if size == "nano":
-        assert main(["tiny", "--nano", str(tmp_path / "nano")]) == 0
-        assert main(["merge", str(tmp_path / "nano"), str(tmp_path)]) == 0
+        assert exit_status(cli, "tiny", "--nano", str(tmp_path / "nano")) == 0
+        assert exit_status(cli, "merge", str(tmp_path / "nano"), str(tmp_path)) == 0
         variants = tmp_path
     vectors = {}
     for task in POOLS:

@@ -1,9 +1,12 @@
 """`verify` passes on the published cosines and explains other ones."""
 
+import json
+
 import httpx
 import numpy as np
 import pytest
 
+from tests.exit_status import exit_status
 from tests.unit.client.fakes import Deployment, base64_of
 from triptych.router.client import __main__ as command
 from triptych.router.client import verify
@@ -39,7 +42,8 @@ class Crafted(Deployment):
 
 def result(matrix: Floats) -> tuple[bool, str]:
     with Crafted(matrix).client() as client:
-        return verify.verify(client)
+        rows = verify.measure(client)
+    return verify.passes(rows), verify.report(rows)
 
 
 def test_published_cosines_pass() -> None:
@@ -92,5 +96,16 @@ def test_verify_exit_status(
     monkeypatch.setattr(
         "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
     )
-    assert command.main(["verify"]) == status
+    assert exit_status(command.verify) == status
     assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out
+
+
+def test_verify_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.95}))
+    monkeypatch.setattr(
+        "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
+    )
+    assert exit_status(command.verify, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["passes"] is False
+    assert {row["pair"]: round(row["found"], 4) for row in found["pairs"]}["en-fr"] == 0.95

@@ -1,7 +1,8 @@
-"""`python -m deploy local` refuses wrong settings before it starts anything."""
+"""`triptych serve` refuses wrong settings before it starts anything."""
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_port_in_use_is_refused(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv(setting, str(port))
-        assert main([]) == os.EX_CONFIG
+        assert main() == os.EX_CONFIG
     said = capsys.readouterr().err
     assert f"127.0.0.1:{port}" in said
     assert setting in said
@@ -35,7 +36,14 @@ def test_a_port_in_use_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("DEPLOY_POOLS", "nonsense"), ("ROUTER_PORT", "nonsense"), ("DEPLOY_TYPO", "1"), ("DEPLOY_GPUS", "0")],
+    [
+        ("DEPLOY_POOLS", "nonsense"),
+        ("ROUTER_PORT", "nonsense"),
+        ("DEPLOY_TYPO", "1"),
+        ("DEPLOY_GPUS", "0"),
+        ("WORKER_TENSOR_PARALLEL", "nonsense"),
+        ("WORKER_TYPO", "1"),
+    ],
 )
 @pytest.mark.parametrize("file", [False, True], ids=["environment", "file"])
 def test_a_wrong_setting_is_named(
@@ -47,7 +55,7 @@ def test_a_wrong_setting_is_named(
         Path(".env").write_text(f"{name}={value}\n")
     else:
         os.environ[name] = value
-    assert main([]) == os.EX_CONFIG
+    assert main() == os.EX_CONFIG
     assert name in capsys.readouterr().err
 
 
@@ -115,7 +123,7 @@ def test_too_little_gpu_memory_is_refused(
         make_plan()
 
 
-def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "DEPLOY_POOLS" in capsys.readouterr().out
+def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(PlanError, match=r"pip install 'triptych\[gpu\]' or 'triptych\[cpu\]'"):
+        make_plan()

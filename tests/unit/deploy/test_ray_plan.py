@@ -1,4 +1,4 @@
-"""`python -m deploy ray plan`, and the nodes it gets."""
+"""`triptych ray plan`, and the nodes it gets."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.exit_status import exit_status
 from triptych.deploy.ray import command
+from triptych.deploy.ray.__main__ import cli
 from triptych.deploy.ray.nodes import NodesError, nodes_of_cluster, parse_nodes
 
 ROOT = Path(__file__).parents[3]
@@ -33,8 +35,8 @@ def test_exit_code_says_whether_it_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], replicas: int, code: int
 ) -> None:
     config = written(tmp_path, code={"gpus": 0.5, "replicas": replicas})
-    assert command.main(["plan", "--config", config, "--nodes", GPUS]) == code
-    assert command.main(["plan", "--config", config, "--nodes", GPUS, "--json"]) == code
+    assert exit_status(cli, "plan", "--config", config, "--nodes", GPUS) == code
+    assert exit_status(cli, "plan", "--config", config, "--nodes", GPUS, "--json") == code
     out = capsys.readouterr().out
     found = json.loads(out[out.index("\n{") :])
     assert found["fits"] == (code == 0)
@@ -46,13 +48,13 @@ def test_the_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(command.ray, "init", lambda address, **_: asked.append(address))
     monkeypatch.setattr(command.ray, "nodes", lambda: [row(Resources={"CPU": 4.0})])
     config = written(tmp_path, code={"replicas": 5})
-    assert command.main(["plan", "--config", config, "--address", "10.0.0.1:6379"]) == 1
+    assert exit_status(cli, "plan", "--config", config, "--address", "10.0.0.1:6379") == 1
     assert asked == ["10.0.0.1:6379"]
 
 
 def test_the_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.demo, "make", lambda: pytest.fail("the demo was made"))
-    assert command.main(["plan", "--nodes", "cpus=8"]) == 0
+    assert exit_status(cli, "plan", "--nodes", "cpus=8") == 0
 
 
 def test_the_guide_shows_real_output(
@@ -62,8 +64,8 @@ def test_the_guide_shows_real_output(
     # As on a machine without /models.
     monkeypatch.setattr(command, "weights_gib", lambda _: None)
     guide = (ROOT / "docs" / "CLUSTER.md").read_text()
-    called, _, rest = guide.partition("    $ python -m deploy ray ")[2].partition("\n")
-    command.main(called.split())
+    called, _, rest = guide.partition("    $ triptych ray ")[2].partition("\n")
+    assert exit_status(cli, *called.split()) == 1
     assert rest.startswith(textwrap.indent(capsys.readouterr().out, "    "))
 
 
@@ -90,7 +92,7 @@ def test_nodes_of_the_command_line() -> None:
 def test_a_wrong_node_is_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NodesError, match=named):
         parse_nodes(words)
-    assert command.main(["plan", "--nodes", *words]) == os.EX_CONFIG
+    assert exit_status(cli, "plan", *(f"--nodes={word}" for word in words)) == os.EX_CONFIG
     assert named in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""`python -m deploy ray up --local` stops in order on signals, with exit code 0."""
+"""`triptych ray up --local` stops in order on signals, with exit code 0."""
 
 import asyncio
 import os
@@ -22,6 +22,7 @@ import signal, sys
 import ray._private.utils
 from types import SimpleNamespace
 from triptych.deploy.ray import command, running
+from triptych.deploy.ray.__main__ import cli
 from triptych.deploy.ray.config import ClusterConfig, Pool
 
 def step(name, result=None):
@@ -46,7 +47,7 @@ command.start, command.stop = step("start"), step("stop")
 command.wait = step("wait", SimpleNamespace(settled=True, routers=["http://router"]))
 command.render = lambda _: "all runs"
 command.ray.shutdown = step("shutdown")
-sys.exit(command.main(["up", "--local"]))
+cli(["up", "--local"])
 """
 STEPS = ("make", "connect", "connected", "start", "wait", "stopping", "stop", "stopping at once", "shutdown")
 SERVING = "From another terminal:"

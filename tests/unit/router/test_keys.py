@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from tests.exit_status import exit_status
 from triptych.router.access import keys
-from triptych.router.access.keys import KeyRing, KeysError, main, make_key, read_keys
+from triptych.router.access.keys import KeyRing, KeysError, make_key, read_keys
 from triptych.router.errors import InvalidKey, MissingKey
 
 SECRET = "triptych_abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
@@ -60,7 +61,7 @@ def test_digest_compare_is_constant_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_command_prints_key_and_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["alice", "--tokens-per-minute", "500"]) == 0
+    assert exit_status(keys.keys, "alice", "--tokens-per-minute", "500") == 0
     [(_, key), (_, entry)] = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert key not in entry
     found = ring(json.loads(entry)).find(f"Bearer {key}".encode())
@@ -69,8 +70,7 @@ def test_command_prints_key_and_entry(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_command_refuses_invalid_name(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["al ice"])
+    assert exit_status(keys.keys, "al ice") == 2
     assert "name" in capsys.readouterr().err
 
 

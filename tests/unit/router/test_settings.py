@@ -42,6 +42,14 @@ def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) 
     assert "ROUTER_PORT" in refusal(), "it says which there are"
 
 
+def test_nearest_setting_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTER_PROT", "5")
+    assert "did you mean ROUTER_PORT?" in refusal()
+    monkeypatch.delenv("ROUTER_PROT")
+    monkeypatch.setenv("ROUTER_XYZ", "5")
+    assert "did you mean" not in refusal()
+
+
 def test_other_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKER_PORT", "1")
     monkeypatch.setenv("PORT", "1")

@@ -1,0 +1,174 @@
+"""The command `triptych`: what its commands import, and how it refuses wrong arguments."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from tests.exit_status import exit_status
+from triptych import __main__ as command
+from triptych.command_line import Lazy, load
+from triptych.deploy.settings import DeploySettings
+from triptych.router.api.schema import TASKS
+from triptych.router.client.__main__ import TASKS as TASKS_OF_CLIENT
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
+
+SETTINGS = {"serve": DeploySettings, "router": RouterSettings, "worker": WorkerSettings}
+PASSED_ON = {"loadtest": "loadtests.__main__:main", "bench": "loadtests.bench.__main__:main"}
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below `group`, with its name in words."""
+    for name, found in group.commands.items():
+        real = load(found.target) if isinstance(found, Lazy) else found
+        yield (*names, name), real
+        if isinstance(real, click.Group):
+            yield from commands(real, *names, name)
+
+
+ALL = dict(commands(command.cli))
+
+
+def run(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """`triptych` in a process of its own, where the packages `without` are not installed."""
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({without!r})\nfrom triptych.__main__ import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("name", [(), *(name for name in ALL if name[0] not in PASSED_ON)], ids=" ".join)
+def test_help_needs_no_engine(name: tuple[str, ...]) -> None:
+    done = run(*name, "--help", without=("torch", "vllm", "ray", "locust", "transformers"))
+    assert done.returncode == 0, done.stderr
+    assert "Usage: triptych" in done.stdout
+
+
+def test_list_of_commands_needs_only_click() -> None:
+    done = run("--help", without=("httpx", "numpy", "pydantic", "msgspec", "tqdm"))
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in command.cli.commands)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name[0] not in PASSED_ON], ids=" ".join)
+def test_help_has_an_example(name: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(command.cli, *name, "--help") == 0
+    assert f"    triptych {' '.join(name)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extras"),
+    [
+        ("router", "aiohttp", "'triptych[router]'"),
+        ("keys alice", "pydantic", "'triptych[router]'"),
+        ("worker --model x", "tokenizers", "'triptych[cpu]' or pip install 'triptych[gpu]'"),
+        ("serve", "pydantic_settings", "'triptych[cpu]' or pip install 'triptych[gpu]'"),
+        ("merge in out", "safetensors", "'triptych[workers]'"),
+        ("ray plan", "ray", "'triptych[ray]'"),
+        ("loadtest scenarios", "msgspec", "'triptych[loadtest]'"),
+        ("bench", "msgspec", "'triptych[bench]'"),
+    ],
+)
+def test_missing_extra_is_named(arguments: str, package: str, extras: str) -> None:
+    done = run(*arguments.split(), without=(package,))
+    assert done.returncode == 1
+    said = f"Error: this needs {package}, which is not installed: pip install {extras}\n"
+    assert done.stderr == said
+
+
+def test_a_missing_module_of_ours_is_a_bug() -> None:
+    done = run("keys", "alice", without=("triptych.router.errors",))
+    assert "ModuleNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_but_secrets_is_an_option(name: str) -> None:
+    settings = SETTINGS[name]
+    options = {parameter.opts[-1] for parameter in ALL[name,].get_params(click.Context(ALL[name,]))}
+    secrets = {name for name, field in settings.model_fields.items() if "token" in name and name != "tokens"}
+    secrets -= {"batch_tokens", "queue_tokens", "max_tokens"}
+    expected = {f"--{field.replace('_', '-')}" for field in settings.model_fields if field not in secrets}
+    assert options == expected | {"--help"}
+
+
+def test_options_set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"ROUTER_HOST": "::1", "ROUTER_PORT": "1"})
+    seen: dict[str, str] = {}
+    monkeypatch.setattr("triptych.router.__main__.main", lambda: seen.update(os.environ))
+    assert exit_status(command.cli, "router", "--port", "9", "--max-items=5") == 0
+    assert seen == {"ROUTER_HOST": "::1", "ROUTER_PORT": "9", "ROUTER_MAX_ITEMS": "5"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ("serv", 2, "serve"),
+        ("router --prot 1", 2, "--port"),
+        ("router --port nonsense", os.EX_CONFIG, "ROUTER_PORT"),
+        ("serve --pools nonsense", os.EX_CONFIG, "DEPLOY_POOLS"),
+        ("worker --model x --dtype nonsense", os.EX_CONFIG, "WORKER_DTYPE"),
+        ("embed in out --task code", 2, "code.query"),
+        ("merge in out --task nonsense", 2, "text-matching"),
+        ("verify --full", 2, "FOLDER"),
+        ("verify folder --url http://x", 2, "--url"),
+        ("ray scale code", 2, "POOL=NUMBER"),
+        ("ray plan --config missing.yaml", 2, "missing.yaml"),
+        ("ray up --local --address x", 2, "--address"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: str, status: int, said: str) -> None:
+    done = run(*arguments.split())
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def complete(*words: str) -> set[str]:
+    shell = ShellComplete(command.cli, {}, "triptych", "_TRIPTYCH_COMPLETE")
+    return {item.value for item in shell.get_completions(list(words[:-1]), words[-1])}
+
+
+def test_shell_completion() -> None:
+    assert complete("") == set(command.cli.commands)
+    assert complete("router", "--po") == {"--port"}
+    assert complete("ray", "st") == {"status"}
+    assert complete("merge", "--dtype", "f") == {"float32"}
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_arguments_are_passed_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(f"triptych.{PASSED_ON[name].replace(':', '.')}", seen.append)
+    assert exit_status(command.cli, name, "run", "--help", "--rate", "5", "x") == 0
+    assert [list(arguments) for arguments in seen] == [["run", "--help", "--rate", "5", "x"]]
+
+
+def test_tasks_of_embed_are_those_of_the_api() -> None:
+    assert TASKS_OF_CLIENT == TASKS
+
+
+def test_keys_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(command.cli, "keys", "alice", "--tokens-per-minute", "5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["key"].startswith("triptych_")
+    assert found["entry"]["tokens_per_minute"] == 5
+
+
+def test_package_imports_the_client_on_use() -> None:
+    program = (
+        "import sys, triptych\n"
+        "assert not {'httpx', 'numpy', 'triptych.router'} & set(sys.modules)\n"
+        "from triptych import AsyncClient, Client, Image\n"
+        "assert not {'pydantic', 'aiohttp', 'uvicorn'} & set(sys.modules)\n"
+        "try:\n    triptych.Nothing\nexcept AttributeError as error:\n    assert 'Nothing' in str(error)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
