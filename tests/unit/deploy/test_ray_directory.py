@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
@@ -33,7 +34,7 @@ async def test_a_search_that_hangs_is_given_up(search_seconds: float, searches: 
 
     def find(name: str) -> Any:
         begun.append(name)
-        back.wait(30)
+        back.wait(GUARD_SECONDS)
         return actor(lambda method: f"its {method}")
 
     client = DirectoryClient("mine", find, search_seconds)

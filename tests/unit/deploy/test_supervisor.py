@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 from triptych.deploy.local.supervisor import GaveUp
 
@@ -165,7 +166,7 @@ async def test_a_second_stop_kills_at_once(start, fakes: Fakes) -> None:
     run.supervisor.stop()
     await until(lambda: "router term" in fakes.events())
     run.supervisor.stop()
-    async with asyncio.timeout(20):
+    async with hang_guard():
         await run.task
 
 

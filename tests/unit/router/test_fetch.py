@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 from triptych.router.errors import MediaUnreachable, TooLarge
@@ -255,7 +256,7 @@ async def test_endless_body_is_not_read(declared: bool) -> None:
         with pytest.raises(TooLarge):
             await fetcher.fetch(server.url, LIMIT, "f")
         if declared:
-            async with asyncio.timeout(5):
+            async with hang_guard():
                 await server.left.wait()
 
 
@@ -450,5 +451,5 @@ async def test_cancelled_fetch_closes_its_connection() -> None:
         task = asyncio.create_task(fetcher.fetch(server.url, LIMIT, "f"))
         await server.until_requests(1)
         task.cancel()
-        async with asyncio.timeout(5):
+        async with hang_guard():
             await server.left.wait()
