@@ -109,7 +109,7 @@ async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts:
     assert done.failures("code") == {}
 
 
-@pytest.mark.parametrize("mode", ["error", "overloaded", "hanging"])
+@pytest.mark.parametrize("mode", ["error", "hanging"])
 async def test_failures_are_counted_by_kind(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,14 +161,14 @@ async def test_slow_server_fails_its_objective(tmp_path: Path) -> None:
         async with started(tmp_path, "run", address(router), *arguments) as running:
             await running.loads()
             worker.mode, worker.delay = "slow", 0.2
-            quick = len(worker.items)
+            quick = len(worker.company)
             done = await running.finished()
     assert done.code == 1, done.output
     assert "FAIL" in done.output
     assert done.failures() == {}
     assert done.count("done") > 0
-    # Four users, each waiting for a fifth of a second: 20 requests a second at most.
-    assert 0 < len(worker.items) - quick <= 64
+    # A user waits for each reply.
+    assert 0 < max(worker.company[quick:]) <= 4
 
 
 async def test_capacity_is_at_most_the_servers(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ async def test_joined_processes_end_with_the_run(tmp_path: Path, load: str) -> N
             running.process.send_signal(signal.SIGINT)
             done = await running.finished()
         # A request may take a minute.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             assert await process.wait() == 0
     assert "stopped by Ctrl-C" in done.output
 
