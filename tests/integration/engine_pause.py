@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import httpx
 
 from tests.fakes.hang_guard import hang_guard
+from tests.metrics import parse, value
 from tests.processes import descendants, name_of
-from tests.unit.router.test_metrics import parse, value
 from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import LIVE_PATH, METRICS_PATH
 

@@ -2,7 +2,7 @@
 
 import httpx
 
-from tests.unit.router.test_metrics import Page, parse, value
+from tests.metrics import Page, parse, value
 from triptych.loadtests.server_processes import Worker
 from triptych.workers.shared.contract import METRICS_PATH, Item, Text, Vector
 
