@@ -119,7 +119,7 @@ def test_no_import_circles() -> None:
     assert circle(imports) == []
 
 
-def test_a_circle_of_imports_is_found() -> None:
+def test_circle_of_imports_is_found() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 

@@ -68,7 +68,7 @@ def test_import_works_with_the_hook(tmp_path: Path, has_ops: bool) -> None:
     assert "triptych.workers.torchvision_ops" not in said
 
 
-def test_it_imports_nothing_until_torchvision_is_needed() -> None:
+def test_hook_imports_nothing_early() -> None:
     done = python(
         HOOKED + "import sys; print(*sorted(set(sys.modules) & {'torch', 'torchvision', 'numpy', 're'}))"
     )
