@@ -22,21 +22,26 @@ help: ## list the targets
 serve: venv ## serve on this machine until Ctrl-C
 	@$(TRIPTYCH) serve
 
-check: lint ## check style and types, and run the unit tests
-	@$(VENV) -m pytest $(PARALLEL) tests/unit
+check: ## check style and types, and run the unit tests
+	@$(MAKE) --no-print-directory --jobs 2 lint test-unit
 
 test: check ## the same, then every other test, with real engines
 	@$(MAKE) --no-print-directory --jobs 2 test-fault test-engines
 
+test-unit: dev
+	@$(VENV) -m pytest $(PARALLEL) tests/unit
+
+# Then the cluster, which has few engines.
 test-fault:
 	@$(VENV) -m pytest $(WAITING) tests/fault
+	@$(VENV) -m pytest tests/cluster
 
 # In one process, because memory holds the engines of one folder.
 test-engines:
-	@$(VENV) -m pytest tests/integration tests/e2e tests/cluster
+	@$(VENV) -m pytest tests/integration tests/e2e
 
-test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too
-	@$(VENV) -m pytest -m "long or not long" tests/cluster
+test-cluster: dev ## run the tests on a Ray cluster of several raylets, the long ones too, with real engines
+	@REAL_ENGINES=1 $(VENV) -m pytest -m "long or not long" tests/cluster
 
 ray-up: ray ## serve the demo on a Ray that is started here, until Ctrl-C
 	@$(TRIPTYCH) ray up --local
@@ -98,4 +103,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust wheel
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust wheel test-unit

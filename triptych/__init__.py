@@ -5,15 +5,15 @@
 The client is imported on first use, so that servers and commands do not load it.
 """
 
-from typing import TYPE_CHECKING, Any
-
+# As `typing.TYPE_CHECKING`, without the import: every process of the environment imports this package at start.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from triptych.router.client import AsyncClient, Client, Image
 
 __all__ = ["AsyncClient", "Client", "Image"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from triptych.router import client

@@ -32,6 +32,10 @@ START_TRIES = 5
 # Below the ports that Ray chooses from (10002 to 19999) and those of the kernel.
 GCS_PORTS = range(6000, 9900)
 OTHER_PORTS = range(20_000, 32_000)
+SMALL = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+# A stand-in for vLLM, whose engines take half a minute to start; `make test-cluster` has REAL_ENGINES.
+STAND_IN = {"PYTHONPATH": f"{ROOT / 'tests' / 'fakes' / 'engine'}:{ROOT}"}
+QUICK = SMALL if os.environ.get("REAL_ENGINES") else STAND_IN
 # Every call needs the token, as on a real cluster.
 AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
@@ -128,7 +132,7 @@ class RayCluster:
         small = {
             "cpus": 0.5,
             "worker": {"batch_tokens": 1024, "kv_cache_gib": 0.5, "max_tokens": 2048},
-            "env": {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+            "env": SMALL,
             "start_seconds": START_SECONDS,
         }
         first = random.randrange(20_000, 31_000)
@@ -220,7 +224,7 @@ def cmdline(process: psutil.Process) -> str:
 
 
 def workers_of(replica: psutil.Process) -> list[psutil.Process]:
-    """The children of a replica: the worker, its engine, the guard."""
+    """The processes below a replica: the worker, its engine if it is a real one, the guard."""
     return replica.children(recursive=True)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.cluster.load import Load, vectors
-from tests.cluster.raylets import cluster_of
+from tests.cluster.raylets import QUICK, cluster_of
 from triptych.deploy.ray.book import LEASE_SECONDS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
@@ -17,8 +17,8 @@ async def test_nodes_serve_without_the_head(tmp_path: Path, variants: dict[str, 
     with cluster_of(tmp_path) as cluster:
         await cluster.start()
         model = str(variants["old"] / "retrieval")
-        pools = {"retrieval": {"model": model, "replicas": 2, "replicas_per_node": 1}}
-        await cluster.up(cluster.config("deployment", pools))
+        pool = {"model": model, "replicas": 2, "replicas_per_node": 1, "env": QUICK}
+        await cluster.up(cluster.config("deployment", {"retrieval": pool}))
         url = f"http://127.0.0.3:{cluster.router_port}"
         right = await vectors(url, "retrieval.query")
         async with Load(url, "retrieval.query") as load:

@@ -23,4 +23,4 @@ async def test_load_from_ray_tasks(cluster: RayCluster, tmp_path: Path) -> None:
     [measured] = done.run.segments
     assert [process.name for process in measured.processes] == ["Ray task 1", "Ray task 2"]
     # Ray ends the processes of finished tasks some time later.
-    await eventually(lambda: processes("loadtests join") == [])
+    await eventually(lambda: processes("triptych.loadtests join") == [])

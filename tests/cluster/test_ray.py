@@ -1,7 +1,7 @@
 """A deployment on a cluster of three raylets: started, damaged, scaled and upgraded under load.
 
-The tests share one deployment and run in the order of the file, because engines start slowly. Only
-`make test-cluster` runs those marked `long`.
+The tests share one deployment and run in the order of the file. Only `make test-cluster` runs those marked
+`long`, and has real engines for both pools; otherwise only `code` has.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.load import Load, vectors
-from tests.cluster.raylets import START_SECONDS, RayCluster, processes, workers_of
+from tests.cluster.raylets import QUICK, START_SECONDS, RayCluster, processes, workers_of
 from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray.status import Status
 from triptych.workers.shared.contract import PoolName
@@ -40,6 +40,7 @@ class Deployment:
             "replicas": 2,
             "replicas_per_node": 2,
             "surge_percent": 50,
+            "env": QUICK,
         }
         self.code: dict[str, Any] = {
             "model": str(variants["old"] / "code"),
@@ -99,7 +100,7 @@ async def test_up_serves_on_every_node(deployment: Deployment) -> None:
     assert pids("ray::ServeReplica:triptych-") == before, "the same configuration changes nothing"
 
 
-async def test_a_dead_replica_is_replaced(deployment: Deployment) -> None:
+async def test_dead_replica_is_replaced(deployment: Deployment) -> None:
     replica = processes(RETRIEVAL)[0]
     below = workers_of(replica)
     assert len(below) >= 2
@@ -113,10 +114,10 @@ async def test_a_dead_replica_is_replaced(deployment: Deployment) -> None:
 
 
 @pytest.mark.long
-async def test_a_dead_worker_ends_its_replica(deployment: Deployment) -> None:
+async def test_dead_worker_ends_its_replica(deployment: Deployment) -> None:
     replica = processes(RETRIEVAL)[0]
     async with deployment.load() as load:
-        [worker] = [process for process in workers_of(replica) if "workers" in process.cmdline()]
+        [worker] = [process for process in workers_of(replica) if "triptych.workers" in process.cmdline()]
         worker.kill()
         await deployment.cluster.until(deployment.config, lambda status: replica.pid not in pids(RETRIEVAL))
         await deployment.until_replicas("retrieval", 2)
@@ -138,7 +139,7 @@ async def test_controller_and_directory_die(deployment: Deployment) -> None:
     load.check(deployment.right)
 
 
-async def test_a_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
+async def test_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
     async with deployment.load() as other:
         # The router holds this request until a replica has started.
         right = await vectors(deployment.url, "code.query")
@@ -150,7 +151,7 @@ async def test_a_pool_scales_from_and_to_zero(deployment: Deployment) -> None:
     other.check(deployment.right)
 
 
-async def test_an_upgrade_and_a_failed_one(deployment: Deployment) -> None:
+async def test_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     new = deployment.variants["new"]
     # A checkpoint of another task would give wrong vectors.
     deployment.retrieval |= {"model": str(new / "code")}
@@ -183,7 +184,7 @@ async def test_scaling_fails_no_request(deployment: Deployment) -> None:
 
 
 @pytest.mark.long
-async def test_a_node_dies(deployment: Deployment) -> None:
+async def test_node_dies(deployment: Deployment) -> None:
     status = await deployment.until_replicas("retrieval", 2)
     last = deployment.cluster.nodes[-1]
     assert any(replica.node == last.address for replica in status.pools["retrieval"].replicas)

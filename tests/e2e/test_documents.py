@@ -30,7 +30,7 @@ def multi_vectors(api: httpx.Client, task: str, inputs: list[object]) -> list[Ar
     return embed(api, input=inputs, task=task, return_multivector=True)
 
 
-def test_late_chunking_reads_the_parts_in_context(api: httpx.Client) -> None:
+def test_late_chunking_reads_parts_in_context(api: httpx.Client) -> None:
     together = embed(api, input=CHUNKS, task="retrieval.passage", late_chunking=True)
     apart = embed(api, input=CHUNKS, task="retrieval.passage")
     assert len(together) == len(CHUNKS)
@@ -40,7 +40,7 @@ def test_late_chunking_reads_the_parts_in_context(api: httpx.Client) -> None:
         assert cosine(in_context, alone) < 0.99
 
 
-def test_rerank_is_late_interaction_over_the_multi_vectors(api: httpx.Client) -> None:
+def test_rerank_is_late_interaction(api: httpx.Client) -> None:
     documents = [*CHUNKS, {"image": data_uri(IMAGES[0])}]
     reply = api.post("/v1/rerank", json={"query": QUERY, "documents": documents})
     assert reply.status_code == 200, reply.text
@@ -56,7 +56,7 @@ def test_rerank_is_late_interaction_over_the_multi_vectors(api: httpx.Client) ->
     assert results[0]["document"].keys() <= {"text", "image"}
 
 
-def test_each_page_of_a_pdf_is_an_image_of_its_own(api: httpx.Client) -> None:
+def test_each_pdf_page_is_an_image(api: httpx.Client) -> None:
     pages = embed(api, input={"pdf": pdf("one", "two", "one")}, task="retrieval.passage")
     assert len(pages) == 3
     assert cosine(pages[0], pages[2]) > 0.99999

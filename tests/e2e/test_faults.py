@@ -20,7 +20,7 @@ TEXTS = [f"text {number}" for number in range(20)]
 
 
 def workers_of(deployment: Deployment) -> set[int]:
-    return {pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m workers ")}
+    return {pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m triptych.workers ")}
 
 
 def serves_retrieval(pid: int) -> bool:
@@ -47,7 +47,7 @@ async def embed(client: httpx.AsyncClient, text: str) -> np.ndarray:
 
 
 @pytest.mark.ends_worker
-async def test_no_client_sees_a_worker_that_is_killed_under_load(deployment: Deployment) -> None:
+async def test_killed_worker_fails_no_request(deployment: Deployment) -> None:
     """Clients ask one text after another until the worker is back."""
     async with httpx.AsyncClient(base_url=deployment.url, timeout=GUARD_SECONDS) as client:
         expected = [await embed(client, text) for text in TEXTS]
@@ -77,10 +77,10 @@ async def test_no_client_sees_a_worker_that_is_killed_under_load(deployment: Dep
 
 
 @pytest.mark.ends_worker
-def test_nothing_outlives_a_deployment_that_is_stopped(deployment: Deployment) -> None:
+def test_stopped_deployment_leaves_nothing(deployment: Deployment) -> None:
     below = descendants(deployment.pid)
     names = [name_of(pid) for pid in below]
-    for expected in ("-m router", "-m workers", "EngineCore"):
+    for expected in ("-m triptych.router", "-m triptych.workers", "EngineCore"):
         assert any(expected in name for name in names), names
     pidfds = pidfds_of(below)
     os.kill(deployment.pid, signal.SIGINT)
@@ -88,9 +88,7 @@ def test_nothing_outlives_a_deployment_that_is_stopped(deployment: Deployment) -
     assert deployment.wait() == 0
 
 
-async def test_nothing_outlives_a_deployment_that_is_killed(
-    deployment: Deployment, state: Path, tmp_path: Path
-) -> None:
+async def test_killed_deployment_leaves_nothing(deployment: Deployment, state: Path, tmp_path: Path) -> None:
     """While its engine starts, with the checkpoints of the other deployment."""
     starting = Deployment(tmp_path / "log", state, DEPLOY_POOLS="retrieval")
     try:

@@ -10,6 +10,35 @@ from triptych.loadtests import results
 from triptych.loadtests.results import Run
 from triptych.loadtests.server_processes import Deployment
 
+# Every kind of input, in requests that a CPU answers within a second.
+SCENARIO = """
+about = "Texts, code, images and documents."
+languages = { en = 2, zh = 1 }
+[[flows]]
+name = "query"
+weight = 6
+task = "retrieval.query"
+[[flows]]
+name = "code"
+task = "code.passage"
+languages = { code = 1 }
+inputs = 4
+[[flows]]
+name = "pair"
+task = "text-matching"
+inputs = 2
+[[flows]]
+name = "document"
+task = "retrieval.passage"
+late_chunking = true
+inputs = 4
+[[flows]]
+name = "image"
+task = "retrieval.passage"
+images = 1.0
+picture = { width = 112, height = 112 }
+"""
+
 
 def failures(run: Run) -> set[str]:
     """The kinds of them."""
@@ -22,13 +51,13 @@ def failures(run: Run) -> set[str]:
     }
 
 
-def test_a_day_s_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path) -> None:
+def test_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path) -> None:
     """No objective depends on the speed of the machine."""
+    scenario = tmp_path / "mix.toml"
+    scenario.write_text(SCENARIO)
     command = [sys.executable, "-m", "triptych.loadtests", "run", "--url", deployment.url]
-    command += [
-        *("--scenario", "mix", "--rate", "2", "--seconds", "10", "--seed", "ci"),
-        *("--slo", "failures=0%", "--out", str(tmp_path)),
-    ]
+    command += ["--scenario", str(scenario), "--rate", "2", "--seconds", "5", "--seed", "ci"]
+    command += ["--slo", "failures=0%", "--out", str(tmp_path)]
     environment = os.environ | {"WORKER_TOKEN": deployment.token}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GUARD_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr

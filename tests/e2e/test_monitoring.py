@@ -26,7 +26,7 @@ def requests() -> list[dict[str, object]]:
     return [{"input": [text, image], "task": task} for task in tasks for text in ("a", "some text")]
 
 
-async def test_every_panel_has_data_and_nothing_alerts(deployment: Deployment, tmp_path: Path) -> None:
+async def test_panels_have_data_and_nothing_alerts(deployment: Deployment, tmp_path: Path) -> None:
     jobs = [
         {
             "job_name": "triptych-router",

@@ -51,7 +51,7 @@ def embed(api: httpx.Client, **body: Any) -> list[Array]:
     return [np.array(item.get("embedding", item.get("embeddings")), np.float32) for item in data]
 
 
-def test_the_model_cards_request(api: httpx.Client) -> None:
+def test_model_cards_request(api: httpx.Client) -> None:
     inputs = [{"text": text} for text in SENTENCES] + [{"image": data_uri(image)} for image in IMAGES]
     reply = api.post(
         "/v1/embeddings", json={"model": "jina-embeddings-v4", "task": "text-matching", "input": inputs}
@@ -69,7 +69,7 @@ def test_the_model_cards_request(api: httpx.Client) -> None:
     assert alike.max() < 0.9999
 
 
-def test_every_task_gives_the_vector_of_its_pool_and_role(api: httpx.Client) -> None:
+def test_task_selects_pool_and_role(api: httpx.Client) -> None:
     vectors = {task: embed(api, input="one text", task=task)[0] for task in TASKS}
     for task, vector in vectors.items():
         for other, its in vectors.items():
@@ -77,7 +77,7 @@ def test_every_task_gives_the_vector_of_its_pool_and_role(api: httpx.Client) -> 
                 assert cosine(vector, its) < 0.9999, (task, other)
 
 
-def test_items_with_tasks_of_their_own_come_back_in_order(api: httpx.Client) -> None:
+def test_items_with_own_tasks_keep_their_order(api: httpx.Client) -> None:
     inputs: list[dict[str, str]] = []
     alone = []
     for number, task in enumerate(TASKS * 4):
@@ -91,7 +91,7 @@ def test_items_with_tasks_of_their_own_come_back_in_order(api: httpx.Client) -> 
         assert cosine(vector, its) > 0.99999
 
 
-def test_multi_vectors_have_one_unit_row_for_each_token(api: httpx.Client) -> None:
+def test_multi_vectors_have_a_unit_row_per_token(api: httpx.Client) -> None:
     reply = api.post("/v1/embeddings", json={"input": ["some tokens"], "return_multivector": True})
     [item] = reply.json()["data"]
     rows = np.array(item["embeddings"], np.float32)
@@ -100,7 +100,7 @@ def test_multi_vectors_have_one_unit_row_for_each_token(api: httpx.Client) -> No
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
 
 
-def test_a_text_over_the_context_is_refused_or_cut(api: httpx.Client) -> None:
+def test_text_over_the_context_is_refused_or_cut(api: httpx.Client) -> None:
     text = "too long to read " * MAX_TOKENS
     refused = api.post("/v1/embeddings", json={"input": ["fine", text]})
     assert refused.status_code == 400
@@ -111,7 +111,7 @@ def test_a_text_over_the_context_is_refused_or_cut(api: httpx.Client) -> None:
     assert cut.json()["usage"]["prompt_tokens"] == MAX_TOKENS
 
 
-def test_a_bad_image_is_named_and_costs_its_request_only(api: httpx.Client) -> None:
+def test_bad_image_fails_its_request_only(api: httpx.Client) -> None:
     bad = data_uri(IMAGES[0][: len(IMAGES[0]) // 2])
     reply = api.post("/v1/embeddings", json={"input": ["fine", {"image": bad}]})
     assert reply.status_code == 400

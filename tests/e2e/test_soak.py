@@ -47,7 +47,7 @@ async def disturb(deployment: Deployment) -> None:
 @pytest.mark.ends_worker
 async def test_mixed_traffic_survives_faults(deployment: Deployment) -> None:
     await until_all_workers_are_ready(deployment)
-    [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m router ")]
+    [router] = [pid for pid in descendants(deployment.pid) if name_of(pid).endswith("-m triptych.router ")]
     watch = Watch(router, 1.0)
     traffic = Traffic(deployment.url, kinds(LONGEST_TEXT), SEED)
     await traffic.learn()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet as pq
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.unit.client.fakes import matrix_of, reply_to
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,7 @@ def embed(
                 command + options, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env={**os.environ, "NO_PROXY": "*"},
             )  # fmt: skip
-        _, words = server.client.communicate(timeout=120)
+        _, words = server.client.communicate(timeout=GUARD_SECONDS)
     return Ended(server.client.returncode, words, server.asked)
 
 

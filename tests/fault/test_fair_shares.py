@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.fakes.router import RunningRouter, eventually, one_worker
-from tests.fault.test_slow_clients import connected
+from tests.fault.connections import connected
 
 FLOODS = 30
 QUERIES = 25

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker
-from tests.fault.test_slow_clients import body_of_the_reply, connected, posted
+from tests.fault.connections import body_of_the_reply, connected, posted
 from triptych.router.serving import protocol
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"

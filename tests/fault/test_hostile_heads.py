@@ -10,8 +10,8 @@ import pytest
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker
+from tests.fault.connections import connected, posted
 from tests.fault.test_heads import LIVE, full, refused
-from tests.fault.test_slow_clients import connected, posted
 from triptych.router.serving import protocol
 
 CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"

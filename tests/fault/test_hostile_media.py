@@ -13,7 +13,7 @@ import pytest
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
 from tests.fault.test_media import pdf, png, refused
-from tests.unit.router.test_pdf import endless_pdf
+from tests.unit.router.pdfs import endless_pdf
 from triptych.router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_CLIENT, MAX_FETCHES_PER_HOST
 
 KEYS = {

@@ -109,7 +109,7 @@ async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts:
     assert done.failures("code") == {}
 
 
-@pytest.mark.parametrize("mode", ["error", "overloaded", "hanging"])
+@pytest.mark.parametrize("mode", ["error", "hanging"])
 async def test_failures_are_counted_by_kind(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +228,7 @@ async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
             running.process.send_signal(signal.SIGINT)
             done = await running.finished()
         # A request may take a minute.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             assert await process.wait() == 0
     assert "stopped by Ctrl-C" in done.output
 

@@ -28,7 +28,7 @@ async def locust(
     )
     ended = asyncio.ensure_future(process.communicate())
     try:
-        await eventually(lambda: ended.done() or until(), 120)
+        await eventually(lambda: ended.done() or until())
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
         output, _ = await ended

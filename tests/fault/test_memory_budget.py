@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
-from tests.fault.test_slow_clients import LARGE, body_of_the_reply, connected, posted
-from tests.unit.router.test_pdf import coloured_pdf
+from tests.fault.connections import LARGE, body_of_the_reply, connected, posted
+from tests.unit.router.pdfs import coloured_pdf
 from triptych.router.items import Item, Job
 from triptych.router.serving import connections
 

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
-from tests.unit.router.test_metrics import Page, parse, value
+from tests.metrics import Page, parse, value
 from triptych.router.observe.metrics import SHARED_FOLDER
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
-from tests.unit.router.test_metrics import value
+from tests.metrics import value
 from triptych.workers.shared.contract import REQUESTS_HEADER
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

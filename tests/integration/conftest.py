@@ -1,7 +1,7 @@
-"""The three pools as real engines on the upstream fixture, started once for all tests here."""
+"""The three pools and two cross-encoders as real engines, started once for all tests here."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.cross_encoders import Score, write_bert, write_published
 from tests.engine_workers import Worker, workers
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.workers.checkpoints import layout
@@ -18,10 +19,13 @@ from triptych.workers.shared.contract import POOLS
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
 # Far below the longest reference text (2,991 tokens), so that it is prefilled in several chunks.
 BATCH_TOKENS = 512
-
-
 # For `code`: a batch of some hundred items takes many steps.
 ITEMS_PER_STEP = 4
+MAX_TOKENS = 20 * BATCH_TOKENS
+# Its variant has the layout of `jina-embeddings-v4-vllm-*` folders, without a projector for multi-vectors.
+OFFICIAL = "text-matching"
+
+CrossEncoders = dict[Callable[[Path], Score], tuple[Worker, Score]]
 
 
 @pytest.fixture(scope="package")
@@ -37,31 +41,44 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Not for the session: other tests need the memory of these engines.
 @pytest.fixture(scope="package")
 def pools(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Worker]]:
-    """A worker for each pool, which compute in float32."""
-    settings: list[dict[str, Any]] = [
-        {
-            "model": variants / pool,
-            "task": pool,
-            "dtype": "float32",
-            "batch_tokens": BATCH_TOKENS,
-            "kv_cache_gib": 0.5,
-        }
-        for pool in POOLS
-    ]
-    settings[POOLS.index("code")]["batch_items"] = ITEMS_PER_STEP
-    with workers(tmp_path_factory.mktemp("workers"), *settings) as started:
-        yield dict(zip(POOLS, started, strict=True))
+    """A worker for each pool."""
+    settings = {pool: settings_of(pool, variants / pool) for pool in POOLS}
+    settings[OFFICIAL]["model"] = official_copy(
+        variants / OFFICIAL, tmp_path_factory.mktemp("official") / OFFICIAL
+    )
+    settings["code"]["batch_items"] = ITEMS_PER_STEP
+    with workers(tmp_path_factory.mktemp("workers"), *settings.values()) as started:
+        yield dict(zip(settings, started, strict=True))
 
 
 @pytest.fixture(scope="package")
-def official(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A worker on `code` in the layout of `jina-embeddings-v4-vllm-*` folders, with their max_pixels."""
-    folder = stock_copy(variants / "code", tmp_path_factory.mktemp("official") / "code")
+def cross_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrossEncoders]:
+    """A worker for each kind of cross-encoder, and its scores in transformers."""
+    folder = tmp_path_factory.mktemp("cross-encoders")
+    scores = {write: write(folder / write.__name__) for write in (write_published, write_bert)}
+    settings = [settings_of("rerank", folder / write.__name__) for write in scores]
+    with workers(folder, *settings) as started:
+        yield dict(zip(scores, zip(started, scores.values(), strict=True), strict=True))
+
+
+def settings_of(pool: str, model: Path) -> dict[str, Any]:
+    """The settings of a worker that computes in float32."""
+    return {
+        "model": model,
+        "task": pool,
+        "dtype": "float32",
+        "batch_tokens": BATCH_TOKENS,
+        "kv_cache_gib": 0.5,
+        "max_tokens": MAX_TOKENS,
+    }
+
+
+def official_copy(variant: Path, folder: Path) -> Path:
+    """Copy a variant into the layout of official folders, with their max_pixels."""
+    stock_copy(variant, folder)
     processor = json.loads((folder / layout.PREPROCESSOR).read_text())
     (folder / layout.PREPROCESSOR).write_text(json.dumps(processor | {"max_pixels": 12_845_056}))
-    settings = {"model": folder, "task": "code", "dtype": "float32", "kv_cache_gib": 0.5}
-    with workers(tmp_path_factory.mktemp("official-worker"), settings) as [worker]:
-        yield worker
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import httpx
 
 from tests.engine_workers import Worker
 from tests.fakes.hang_guard import hang_guard
+from tests.metrics import parse, value
 from tests.processes import descendants, name_of
-from tests.unit.router.test_metrics import parse, value
 from triptych.workers.shared.contract import LIVE_PATH, METRICS_PATH
 
 PREPARED = "triptych_worker_prepare_duration_seconds_count"

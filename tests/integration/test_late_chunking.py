@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from tests.engine_workers import Worker
-from tests.integration.conftest import BATCH_TOKENS, UPSTREAM
+from tests.integration.conftest import BATCH_TOKENS, MAX_TOKENS, UPSTREAM
 from tests.vectors import Array, array_of, cosine
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.workers.chunks import join, spans_of
@@ -51,7 +51,7 @@ def pooled_by_hand(token_states: Callable[[list[int]], Array], chunks: tuple[str
 
 
 @pytest.mark.parametrize("times", [1, 80])
-def test_parts_equal_the_same_forward_pass_pooled_by_hand(
+def test_parts_equal_pooling_by_hand(
     worker: Worker, token_states: Callable[[list[int]], Array], times: int
 ) -> None:
     chunks = tuple(f"{number}: {chunk}" for number in range(times) for chunk in CHUNKS)
@@ -79,13 +79,13 @@ def test_dimensions_and_norm_hold_for_each_part(worker: Worker) -> None:
     np.testing.assert_allclose(array_of(cut), expected, atol=1e-5)
 
 
-def test_a_document_of_one_part_is_that_text(worker: Worker) -> None:
+def test_document_of_one_part_is_that_text(worker: Worker) -> None:
     [document, text] = worker.encode([Item(Document(CHUNKS[:1], "query")), Item(Text(CHUNKS[0], "query"))])
     assert document.shape == (1, 256)
     assert cosine(array_of(document)[0], array_of(text)) > 0.999999
 
 
-def test_an_empty_part_fails_its_document_alone(worker: Worker) -> None:
+def test_empty_part_fails_its_document_alone(worker: Worker) -> None:
     bad, good = worker.encode([Item(Document(("One.", ""), "passage")), Item(Document(CHUNKS, "passage"))])
     assert isinstance(bad, Failure)
     assert bad.code == "invalid"
@@ -93,8 +93,8 @@ def test_an_empty_part_fails_its_document_alone(worker: Worker) -> None:
     assert isinstance(good, Vector)
 
 
-def test_a_document_over_the_context_is_refused_or_says_what_was_cut(worker: Worker) -> None:
-    long = ("a short beginning", "and then on " * 32_768)
+def test_document_over_the_context_is_refused_or_cut(worker: Worker) -> None:
+    long = ("a short beginning", "and then on " * MAX_TOKENS)
     refused, cut, impossible = worker.encode(
         [
             Item(Document(long, "passage")),
@@ -106,7 +106,7 @@ def test_a_document_over_the_context_is_refused_or_says_what_was_cut(worker: Wor
     assert refused.code == "token_limit"
     assert isinstance(cut, Vector)
     assert cut.cut == 1
-    assert cut.tokens == 32_768
+    assert cut.tokens == MAX_TOKENS
     assert isinstance(impossible, Failure)
     assert impossible.code == "token_limit"
     assert "chunk 2 begins at token" in impossible.message

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.engine_workers import Worker
-from tests.integration.conftest import BATCH_TOKENS
+from tests.integration.conftest import BATCH_TOKENS, MAX_TOKENS, OFFICIAL
 from tests.vectors import Array, array_of, cosine
 from triptych.workers.shared.contract import (
     ENCODE_PATH,
@@ -73,9 +73,7 @@ def every_kind(texts: list[str], images: list[bytes]) -> list[Item]:
     return items
 
 
-def test_a_vector_does_not_depend_on_its_company(
-    worker: Worker, texts: list[str], images: list[bytes]
-) -> None:
+def test_vector_is_independent_of_its_batch(worker: Worker, texts: list[str], images: list[bytes]) -> None:
     items = every_kind(texts, images)
     alone = [one(worker, item) for item in items]
     for seed in (1, 2):
@@ -88,13 +86,13 @@ def test_a_vector_does_not_depend_on_its_company(
             np.testing.assert_allclose(np.linalg.norm(vector), np.linalg.norm(alone[place]), rtol=1e-4)
 
 
-def test_the_longest_text_is_prefilled_in_several_chunks(worker: Worker, texts: list[str]) -> None:
+def test_longest_text_takes_several_chunks(worker: Worker, texts: list[str]) -> None:
     """Holds the tests above to what they claim."""
     [frame] = worker.encode([Item(Text(texts[-1], "query"))])
     assert frame.tokens > 3 * BATCH_TOKENS
 
 
-def test_the_pools_give_different_vectors(pools: dict[str, Worker]) -> None:
+def test_pools_give_different_vectors(pools: dict[str, Worker]) -> None:
     item = Item(Text("the same text in every pool", "query"))
     vectors = [one(pools[pool], item) for pool in POOLS]
     for number, vector in enumerate(vectors):
@@ -107,11 +105,11 @@ def test_roles_give_different_vectors(worker: Worker) -> None:
     assert cosine(query, passage) < 0.9999
 
 
-def test_an_empty_text_is_its_prefix(worker: Worker) -> None:
+def test_empty_text_is_its_prefix(worker: Worker) -> None:
     assert np.isfinite(one(worker, Item(Text("", "query")))).all()
 
 
-def test_special_tokens_in_a_text_harm_nobody(worker: Worker) -> None:
+def test_special_tokens_in_a_text_are_harmless(worker: Worker) -> None:
     hostile = [
         "<|image_pad|>",
         "<|vision_start|><|image_pad|><|vision_end|>",
@@ -126,19 +124,18 @@ def test_special_tokens_in_a_text_harm_nobody(worker: Worker) -> None:
     assert cosine(array_of(frames[-1]), before) > 0.999999
 
 
-def test_a_text_over_the_context_fails_alone_or_is_cut(worker: Worker) -> None:
-    limit = decode_info(httpx.get(worker.url + INFO_PATH).content).max_tokens
-    text = "over and " * limit
+def test_text_over_the_context_is_refused_or_cut(worker: Worker) -> None:
+    text = "over and " * MAX_TOKENS
     good = Item(Text("well within", "query"))
     refused, fine, cut = worker.encode(
         [Item(Text(text, "query")), good, Item(Text(text, "query"), truncate=True, dimensions=8)]
     )
     assert isinstance(refused, Failure)
     assert refused.code == "token_limit"
-    assert str(limit) in refused.message
+    assert str(MAX_TOKENS) in refused.message
     assert isinstance(fine, Vector)
     assert isinstance(cut, Vector)
-    assert cut.tokens == limit
+    assert cut.tokens == MAX_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -149,7 +146,7 @@ def test_a_text_over_the_context_fails_alone_or_is_cut(worker: Worker) -> None:
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "is not a"),
     ],
 )
-def test_a_bad_image_fails_alone(worker: Worker, images: list[bytes], data: bytes, reason: str) -> None:
+def test_bad_image_fails_alone(worker: Worker, images: list[bytes], data: bytes, reason: str) -> None:
     first, bad, last = worker.encode([Item(Image(images[0])), Item(Image(data)), Item(Text("fine", "query"))])
     assert isinstance(first, Vector)
     assert isinstance(last, Vector)
@@ -158,7 +155,7 @@ def test_a_bad_image_fails_alone(worker: Worker, images: list[bytes], data: byte
     assert reason in bad.message
 
 
-def test_a_cut_image_fails_alone(worker: Worker, images: list[bytes]) -> None:
+def test_cut_image_fails_alone(worker: Worker, images: list[bytes]) -> None:
     whole = images[-1]
     good, bad = worker.encode([Item(Image(whole)), Item(Image(whole[: len(whole) // 2]))])
     assert isinstance(good, Vector)
@@ -166,16 +163,16 @@ def test_a_cut_image_fails_alone(worker: Worker, images: list[bytes]) -> None:
     assert bad.code == "media_invalid"
 
 
-def test_an_empty_batch_has_an_empty_reply(worker: Worker) -> None:
+def test_empty_batch_has_an_empty_reply(worker: Worker) -> None:
     assert worker.encode([]) == []
 
 
-def test_a_body_that_is_no_batch_is_refused(worker: Worker) -> None:
+def test_body_that_is_no_batch_is_refused(worker: Worker) -> None:
     reply = httpx.post(worker.url + ENCODE_PATH, content=b"\xc1 nonsense")
     assert reply.status_code == 400
 
 
-def test_a_caller_that_leaves_does_not_disturb_the_next(worker: Worker, texts: list[str]) -> None:
+def test_leaving_caller_disturbs_no_other(worker: Worker, texts: list[str]) -> None:
     body = encode_request(EncodeRequest([Item(Text(texts[-1] + str(n), "query")) for n in range(8)]))
     with httpx.stream("POST", worker.url + ENCODE_PATH, content=body) as reply:
         assert reply.status_code == 200
@@ -187,7 +184,8 @@ def test_info_says_what_is_served(pools: dict[str, Worker], pool: str) -> None:
     info = decode_info(httpx.get(pools[pool].url + INFO_PATH).content)
     assert info.task == pool
     assert info.dimensions == FULL
-    assert info.multivector_dimensions == 128
+    assert info.multivector_dimensions == (None if pool == OFFICIAL else 128)
+    assert info.max_tokens == MAX_TOKENS
     assert info.batch_tokens == BATCH_TOKENS
     assert info.space
     assert {"torch", "transformers"} <= info.versions.keys()

@@ -1,6 +1,5 @@
 """Scores of documents against a query: late interaction in the worker of a variant, and a cross-encoder."""
 
-from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
 
@@ -9,15 +8,13 @@ import numpy as np
 import pytest
 
 from tests.cross_encoders import CONTEXT, TEXTS, Score, write_bert, write_published
-from tests.engine_workers import Worker, workers
+from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.integration.conftest import CrossEncoders
 from tests.vectors import array_of
 from triptych.loadtests.server_processes import Router
 from triptych.workers.shared.contract import Failure, Image, Item, Text, Vector
 
-Writer = Callable[[Path], Score]
-
-WRITERS: tuple[Writer, ...] = (write_published, write_bert)
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 QUERY = Text("where does the river begin", "query")
 DOCUMENTS = [
@@ -33,7 +30,7 @@ def worker(pools: dict[str, Worker]) -> Worker:
     return pools["retrieval"]
 
 
-def test_a_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[bytes]) -> None:
+def test_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[bytes]) -> None:
     contents = [*(Text(text, "passage") for text in DOCUMENTS), Image(images[0])]
     vectors = worker.encode([Item(content, multivector=True) for content in [QUERY, *contents]])
     query, *documents = map(array_of, vectors)
@@ -57,7 +54,7 @@ def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
     assert abs(mixed[0][0] - mixed[2][0]) > 1e-4
 
 
-def test_a_text_has_the_best_score_against_itself(worker: Worker) -> None:
+def test_text_has_the_best_score_against_itself(worker: Worker) -> None:
     itself = Text("one and the same", "query")
     same, different = worker.encode(
         [Item(itself, against=0), Item(Text("other", "query"), against=0)], queries=[itself]
@@ -66,7 +63,7 @@ def test_a_text_has_the_best_score_against_itself(worker: Worker) -> None:
     assert array_of(different)[0] < 0.999
 
 
-def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
+def test_bad_query_fails_its_own_items_only(worker: Worker) -> None:
     bad, good = worker.encode(
         [Item(Text("a", "passage"), against=place) for place in (0, 1)], queries=[Image(b"nothing"), QUERY]
     )
@@ -76,29 +73,12 @@ def test_a_bad_query_fails_its_own_items_only(worker: Worker) -> None:
     assert isinstance(good, Vector)
 
 
-@pytest.fixture(scope="module")
-def cross_encoders(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[Writer, tuple[Worker, Score]]]:
-    """One of each kind, started together since two cores start two in the time of one."""
-    folder = tmp_path_factory.mktemp("cross-encoders")
-    scores = {write: write(folder / write.__name__) for write in WRITERS}
-    settings = [
-        {"model": folder / write.__name__, "task": "rerank", "dtype": "float32", "kv_cache_gib": 0.5}
-        for write in WRITERS
-    ]
-    with workers(folder, *settings) as started:
-        yield {write: (worker, scores[write]) for write, worker in zip(WRITERS, started, strict=True)}
-
-
-@pytest.fixture(params=WRITERS)
-def cross_encoder(
-    request: pytest.FixtureRequest, cross_encoders: dict[Writer, tuple[Worker, Score]]
-) -> tuple[Worker, Score]:
+@pytest.fixture(params=[write_published, write_bert])
+def cross_encoder(request: pytest.FixtureRequest, cross_encoders: CrossEncoders) -> tuple[Worker, Score]:
     return cross_encoders[request.param]
 
 
-def test_a_cross_encoder_gives_the_scores_of_transformers(
+def test_scores_equal_those_of_transformers(
     cross_encoder: tuple[Worker, Score],
 ) -> None:
     worker, score = cross_encoder
@@ -110,7 +90,7 @@ def test_a_cross_encoder_gives_the_scores_of_transformers(
     assert [frame.cut for frame in frames if isinstance(frame, Vector)] == [None] * len(DOCUMENTS)
 
 
-def test_a_pair_of_exactly_the_context_is_one_window(cross_encoder: tuple[Worker, Score]) -> None:
+def test_pair_of_the_whole_context_is_one_window(cross_encoder: tuple[Worker, Score]) -> None:
     worker, score = cross_encoder
     # Each letter x is a token.
     texts = ["x" * length for length in range(CONTEXT)]
@@ -123,7 +103,7 @@ def test_a_pair_of_exactly_the_context_is_one_window(cross_encoder: tuple[Worker
     np.testing.assert_allclose(found, [score(QUERY.text, text) for text in texts], atol=1e-5)
 
 
-def test_the_best_window_of_a_long_document_counts(cross_encoder: tuple[Worker, Score]) -> None:
+def test_best_window_of_a_long_document_counts(cross_encoder: tuple[Worker, Score]) -> None:
     worker, score = cross_encoder
     pairs = [(one * 20, other) for one, other in permutations(filter(None, DOCUMENTS), 2)]
     filler, passage = max(
@@ -135,16 +115,14 @@ def test_the_best_window_of_a_long_document_counts(cross_encoder: tuple[Worker, 
     assert followed == pytest.approx(score(QUERY.text, filler + passage), abs=1e-5)
 
 
-def test_a_cross_encoder_cuts_a_query_at_half_of_the_context(cross_encoder: tuple[Worker, Score]) -> None:
+def test_query_is_cut_at_half_of_the_context(cross_encoder: tuple[Worker, Score]) -> None:
     worker, score = cross_encoder
     query = "why " * 400
     [frame] = worker.encode([Item(Text(DOCUMENTS[0], "passage"), against=0)], queries=[Text(query, "query")])
     assert float(array_of(frame)[0]) == pytest.approx(score(query, DOCUMENTS[0]), abs=1e-5)
 
 
-def test_a_cross_encoder_refuses_an_image_alone(
-    cross_encoder: tuple[Worker, Score], images: list[bytes]
-) -> None:
+def test_image_is_refused_alone(cross_encoder: tuple[Worker, Score], images: list[bytes]) -> None:
     worker, _ = cross_encoder
     items = [Item(Image(images[0]), against=0), Item(Text(DOCUMENTS[0], "passage"), against=0)]
     image, good = worker.encode(items, queries=[QUERY])
@@ -153,9 +131,7 @@ def test_a_cross_encoder_refuses_an_image_alone(
     assert isinstance(good, Vector)
 
 
-def test_the_router_ranks_with_a_cross_encoder(
-    cross_encoders: dict[Writer, tuple[Worker, Score]], tmp_path: Path
-) -> None:
+def test_router_ranks_with_a_cross_encoder(cross_encoders: CrossEncoders, tmp_path: Path) -> None:
     worker, score = cross_encoders[write_published]
     router = Router(tmp_path / "log", [("rerank", worker.url)])
     body = {"model": "jina-reranker-v2-base-multilingual", "query": QUERY.text, "top_n": 2}

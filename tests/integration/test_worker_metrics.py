@@ -3,7 +3,7 @@
 import httpx
 
 from tests.engine_workers import Worker
-from tests.unit.router.test_metrics import Page, parse, value
+from tests.metrics import Page, parse, value
 from triptych.workers.shared.contract import METRICS_PATH, Item, Text, Vector
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.cross_encoders import write_bert
 from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.integration.conftest import OFFICIAL, CrossEncoders
 from tests.integration.engine_pause import engine_pid
 from tests.processes import descendants, pidfds_of, wait_gone
 from triptych.loadtests.bench.stock import stock_copy
@@ -28,40 +30,29 @@ from triptych.workers.shared.contract import (
 MANY = 1000
 
 
-def test_a_variant_of_another_task_is_refused(variants: Path, tmp_path: Path) -> None:
-    worker = Worker(tmp_path / "log", model=variants / "code", task="retrieval")
-    assert worker.wait() == os.EX_CONFIG
-    assert "was merged for code, WORKER_TASK says retrieval" in worker.tail()
-
-
-def test_a_folder_that_does_not_say_its_task_needs_the_setting(variants: Path, tmp_path: Path) -> None:
-    folder = stock_copy(variants / "code", tmp_path / "official")
-    worker = Worker(tmp_path / "log", model=folder)
-    assert worker.wait() == os.EX_CONFIG
-    assert "WORKER_TASK" in worker.tail()
-
-
-def test_a_folder_that_cannot_be_served_is_refused_with_advice(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "settings", "said"),
+    [
+        ("code", {"task": "retrieval"}, "was merged for code, WORKER_TASK says retrieval"),
+        ("code", {"batch_tokens": "many"}, "WORKER_BATCH_TOKENS"),
+        ("code", {"batch_token": "512"}, "WORKER_BATCH_TOKEN"),
+        ("official", {}, "WORKER_TASK"),
+        ("empty", {"task": "code"}, "is not a checkpoint"),
+    ],
+)
+def test_wrong_model_or_setting_is_refused(
+    variants: Path, tmp_path: Path, folder: str, settings: dict[str, str], said: str
+) -> None:
+    stock_copy(variants / "code", tmp_path / "official")
     (tmp_path / "empty").mkdir()
-    worker = Worker(tmp_path / "log", model=tmp_path / "empty", task="code")
+    model = variants / folder if folder == "code" else tmp_path / folder
+    worker = Worker(tmp_path / "log", model=model, **settings)
     assert worker.wait() == os.EX_CONFIG
-    assert "is not a checkpoint" in worker.tail()
-
-
-def test_a_wrong_setting_is_named(variants: Path, tmp_path: Path) -> None:
-    worker = Worker(tmp_path / "log", model=variants / "code", batch_tokens="many")
-    assert worker.wait() == os.EX_CONFIG
-    assert "WORKER_BATCH_TOKENS" in worker.tail()
-
-
-def test_an_unknown_setting_is_refused(variants: Path, tmp_path: Path) -> None:
-    worker = Worker(tmp_path / "log", model=variants / "code", batch_token="512")
-    assert worker.wait() == os.EX_CONFIG
-    assert "WORKER_BATCH_TOKEN" in worker.tail()
+    assert said in worker.tail()
 
 
 @pytest.mark.ends_worker
-def test_no_engine_outlives_a_worker_that_is_killed(pools: dict[str, Worker]) -> None:
+def test_killed_worker_leaves_no_engine(pools: dict[str, Worker]) -> None:
     worker = pools["retrieval"]
     below = pidfds_of(descendants(worker.pid))
     assert len(below) >= 2, "the engine runs in processes of its own"
@@ -71,7 +62,7 @@ def test_no_engine_outlives_a_worker_that_is_killed(pools: dict[str, Worker]) ->
 
 
 @pytest.mark.ends_worker
-def test_an_engine_that_dies_ends_its_replies_and_its_worker(pools: dict[str, Worker]) -> None:
+def test_dead_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
     worker = pools["code"]
     body = encode_request(EncodeRequest([Item(Text(f"text {number}", "query")) for number in range(MANY)]))
     with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
@@ -88,12 +79,12 @@ def test_an_engine_that_dies_ends_its_replies_and_its_worker(pools: dict[str, Wo
 
 
 @pytest.mark.ends_worker
-def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
-    pools: dict[str, Worker],
+def test_sigterm_finishes_accepted_work(
+    cross_encoders: CrossEncoders,
 ) -> None:
-    worker = pools["text-matching"]
-    items = [Item(Text(f"{number} " + "a long way to go " * 50, "query")) for number in range(40)]
-    body = encode_request(EncodeRequest(items))
+    worker, _ = cross_encoders[write_bert]
+    items = [Item(Text(f"{number} " + "a long way " * 50, "passage"), against=0) for number in range(40)]
+    body = encode_request(EncodeRequest(items, queries=[Text("a query", "query")]))
     with httpx.stream("POST", worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS) as reply:
         chunks = reply.iter_raw()
         received = [next(chunks)]
@@ -107,13 +98,14 @@ def test_a_worker_at_work_is_live_and_finishes_on_sigterm_what_it_has_accepted(
 
 
 @pytest.mark.ends_worker
-def test_an_engine_that_hangs_ends_its_worker_and_goes_with_it(official: Worker) -> None:
-    below = pidfds_of(descendants(official.pid))
-    os.kill(engine_pid(official), signal.SIGSTOP)
-    assert httpx.get(official.url + READY_PATH).status_code == 200, "without work it lacks nothing"
+def test_hanging_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
+    worker = pools[OFFICIAL]
+    below = pidfds_of(descendants(worker.pid))
+    os.kill(engine_pid(worker), signal.SIGSTOP)
+    assert httpx.get(worker.url + READY_PATH).status_code == 200, "without work it lacks nothing"
     body = encode_request(EncodeRequest([Item(Text("a text", "query"))]))
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.post(official.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS)
-    assert official.wait() == 1
+        httpx.post(worker.url + ENCODE_PATH, content=body, timeout=GUARD_SECONDS)
+    assert worker.wait() == 1
     assert wait_gone(below)
-    assert "makes no step for" in official.log.read_text()
+    assert "makes no step for" in worker.log.read_text()

@@ -40,7 +40,7 @@ def lines() -> Iterator[Lines]:
     root.removeHandler(handler)
 
 
-def test_a_line_without_a_request_names_none(lines: Lines) -> None:
+def test_line_without_a_request(lines: Lines) -> None:
     logging.getLogger("router.x").warning("three of %d", 4)
     assert lines.plain[0].endswith(" WARNING router.x: three of 4")
     assert str(lines.json[0].pop("time")).endswith("+00:00")
@@ -49,7 +49,7 @@ def test_a_line_without_a_request_names_none(lines: Lines) -> None:
     ]
 
 
-async def test_tasks_do_not_mix_their_requests_up(lines: Lines) -> None:
+async def test_tasks_keep_their_own_requests(lines: Lines) -> None:
     async def work(request: str) -> None:
         logs.requests.set((request,))
         await asyncio.sleep(0)
@@ -66,7 +66,7 @@ def test_many_requests_are_cut_to_a_few() -> None:
     assert logs.some("abcdeff") == ("a", "b", "c", "d", "e", "...")
 
 
-def test_a_traceback_stays_in_its_object(lines: Lines) -> None:
+def test_traceback_stays_in_its_object(lines: Lines) -> None:
     try:
         raise ValueError("broken")
     except ValueError:
@@ -74,7 +74,7 @@ def test_a_traceback_stays_in_its_object(lines: Lines) -> None:
     assert "ValueError: broken" in str(lines.json[0]["exception"])
 
 
-async def test_a_failed_batch_names_the_requests_that_it_was_of(lines: Lines) -> None:
+async def test_failed_batch_names_its_requests(lines: Lines) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker, lanes=1) as router:
         worker.mode = "held"
@@ -95,7 +95,7 @@ async def test_a_failed_batch_names_the_requests_that_it_was_of(lines: Lines) ->
         assert worker.headers[1][REQUESTS_HEADER] in (f"{ONE},{TWO}", f"{TWO},{ONE}")
 
 
-async def test_a_bug_is_logged_with_its_request(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_is_logged_with_its_request(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = FakeWorker()
     async with fake_workers(worker), running_router(worker) as router:
         monkeypatch.setattr(router.fleet, "not_ready", lambda: 1 / 0)
@@ -106,7 +106,7 @@ async def test_a_bug_is_logged_with_its_request(lines: Lines, monkeypatch: pytes
     assert "ZeroDivisionError" in str(bug["exception"])
 
 
-def test_a_process_of_the_engine_logs_as_its_worker_does() -> None:
+def test_engine_logs_like_its_worker() -> None:
     program = (
         "import logging; from triptych.workers.shared import logs; logs.configure_engine('json');"
         "logs.configure_in_engine(); logging.getLogger('vllm.x').info('loaded')"

@@ -46,11 +46,11 @@ def test_router_metrics_are_documented() -> None:
     assert documented("router") == registered(registry)
 
 
-def test_every_metric_of_a_worker_is_documented_and_no_other() -> None:
+def test_worker_metrics_are_documented() -> None:
     assert documented("worker") == registered(WorkerMetrics(lambda: 0, lambda: 0)._registry)
 
 
-def test_names_are_as_prometheus_would_have_them() -> None:
+def test_names_follow_prometheus_conventions() -> None:
     for name, (kind, _) in (documented("router") | documented("worker")).items():
         assert NAME.fullmatch(name)
         assert (kind == "counter") == name.endswith("_total")

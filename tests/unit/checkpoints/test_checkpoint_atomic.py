@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.workers.checkpoints.folders import whole_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
@@ -82,7 +83,7 @@ def test_second_merge_waits(data, run, tmp_path):
         )
         waits_for_a_lock(second)
         assert [path.name.startswith(".code.partial-") for path in tmp_path.iterdir()] == [True]
-    _, error = second.communicate(timeout=60)
+    _, error = second.communicate(timeout=GUARD_SECONDS)
     assert second.returncode == 0, error
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
 
@@ -106,7 +107,7 @@ def test_failure_leaves_nothing(tmp_path):
 
 
 def waits_for_a_lock(process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + GUARD_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]

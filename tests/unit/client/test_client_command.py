@@ -91,7 +91,7 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "embed", str(tmp_path / "in.txt"), str(tmp_path / "out.parquet")],
-        capture_output=True, text=True, timeout=60, cwd=ROOT,
+        capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr == "error: this needs pyarrow, which is not installed: pip install 'triptych[bulk]'\n"
@@ -134,6 +134,6 @@ def test_client_imports_nothing_of_server() -> None:
         "print(*sorted({n.split('.')[0] for n in new} & heavy))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.split() == ["triptych.router"]

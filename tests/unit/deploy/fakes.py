@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from triptych.deploy.local.output import Output
 from triptych.deploy.local.supervisor import Spec, Supervisor
 from triptych.loadtests.server_processes import free_port
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
-PATIENCE = 20.0
 
 
 class Fakes:
@@ -75,7 +75,7 @@ class Run:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until `condition` holds; the test fails when that takes too long."""
-    async with asyncio.timeout(PATIENCE):
+    async with hang_guard():
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -86,4 +86,4 @@ def wait_gone(pids: list[int]) -> list[int]:
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             running.append(psutil.Process(pid))
-    return [process.pid for process in psutil.wait_procs(running, PATIENCE)[1]]
+    return [process.pid for process in psutil.wait_procs(running, GUARD_SECONDS)[1]]

@@ -138,7 +138,7 @@ def test_routers_know_every_worker() -> None:
     assert told == there
 
 
-def test_an_upgrade_keeps_serving() -> None:
+def test_upgrade_keeps_serving() -> None:
     plain = ROOT / "deploy/kubernetes/plain.yaml"
     assert all(workers["spec"]["replicas"] >= 2 for workers in of_kind(plain, "StatefulSet"))
     (routers,) = of_kind(plain, "Deployment")
@@ -195,7 +195,7 @@ def test_every_pod_has_probes(pod: Pod) -> None:
         assert [probe["httpGet"]["path"] for probe in probes] == ["/live"] * 3
 
 
-def test_a_worker_may_start_long_but_not_hang() -> None:
+def test_worker_may_start_long_but_not_hang() -> None:
     for pod in PODS:
         if pod.labels["app.kubernetes.io/component"] == "worker":
             start, live = pod.container["startupProbe"], pod.container["livenessProbe"]
@@ -205,7 +205,7 @@ def test_a_worker_may_start_long_but_not_hang() -> None:
             assert 15 <= silent <= period + silent + live["terminationGracePeriodSeconds"] <= 30
 
 
-def test_a_hanging_replica_ends_in_30_s() -> None:
+def test_hanging_replica_ends_in_30_s() -> None:
     failures = REPLICA_HEALTH_CHECK_UNHEALTHY_THRESHOLD
     assert failures * (HEALTH_PERIOD_SECONDS + REPLY_SECONDS) + HEALTH_PERIOD_SECONDS <= 30
     # Without it a worker first has its drain time.

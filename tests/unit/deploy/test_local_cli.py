@@ -20,7 +20,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["ROUTER_PORT", "DEPLOY_WORKER_PORT"])
-def test_a_port_in_use_is_refused(
+def test_port_in_use_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
 ) -> None:
     monkeypatch.setenv("ROUTER_PORT", str(free_port()))
@@ -46,7 +46,7 @@ def test_a_port_in_use_is_refused(
     ],
 )
 @pytest.mark.parametrize("file", [False, True], ids=["environment", "file"])
-def test_a_wrong_setting_is_named(
+def test_wrong_setting_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, file: bool
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())  # what the file sets shall not outlive the test
@@ -69,7 +69,7 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
 
 
-def test_a_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     smi(tmp_path, monkeypatch, "echo 'Failed to initialize NVML'; exit 18")
     with pytest.raises(PlanError, match="Failed to initialize NVML"):
         make_plan()

@@ -62,7 +62,7 @@ def test_workers_share_gpus(gpus: str, devices: str, share: str | None) -> None:
 
 
 @pytest.mark.parametrize("gpus", [("0", "1"), ("0", "1", "2")])
-def test_a_pool_is_spread_over_gpus(gpus: tuple[str, ...]) -> None:
+def test_pool_is_spread_over_gpus(gpus: tuple[str, ...]) -> None:
     workers = plan(gpus=gpus, pools=dict.fromkeys(POOLS, len(gpus)))
     for pool in POOLS:
         assert {spec.gate for spec in workers if spec.env["WORKER_TASK"] == pool} == set(gpus)
@@ -87,7 +87,7 @@ def plan_all(environ: dict[str, str], **settings: Any) -> tuple[Spec, list[Spec]
     return plan_router(pairs, environ), [spec for _, spec in pairs]
 
 
-def test_the_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_PORT", "8088")
     router, _ = plan_all({}, pools={"retrieval": 2, "code": 1})
     assert json.loads(router.env["ROUTER_WORKERS"]) == [
@@ -98,7 +98,7 @@ def test_the_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("port", "said"), [("8102", "one of the workers' ports"), ("0", "random port")])
-def test_a_wrong_router_port_is_refused(monkeypatch: pytest.MonkeyPatch, port: str, said: str) -> None:
+def test_wrong_router_port_is_refused(monkeypatch: pytest.MonkeyPatch, port: str, said: str) -> None:
     monkeypatch.setenv("ROUTER_PORT", port)
     with pytest.raises(PlanError, match=f"ROUTER_PORT.*{said}"):
         plan_all({})
@@ -117,7 +117,7 @@ def test_each_start_has_a_new_token() -> None:
 
 
 @pytest.mark.parametrize("name", ["ROUTER_WORKER_TOKEN", "WORKER_TOKEN"])
-def test_an_operators_token_is_kept(name: str) -> None:
+def test_operators_token_is_kept(name: str) -> None:
     environ = with_token({name: "the-operators-own-token"})
     assert {environ["ROUTER_WORKER_TOKEN"], environ["WORKER_TOKEN"]} == {"the-operators-own-token"}
 
@@ -128,7 +128,7 @@ def test_different_tokens_are_refused() -> None:
     assert "token" not in str(caught.value).replace("ROUTER_WORKER_TOKEN", "").replace("WORKER_TOKEN", "")
 
 
-def test_a_local_router_gets_our_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_router_gets_our_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_all({})[0].token is None
     monkeypatch.setenv("ROUTER_API_KEYS", json.dumps([hashlib.sha256(b"operators").hexdigest()]))
     router, _ = plan_all(dict(os.environ))

@@ -17,7 +17,7 @@ def old_book() -> Book:
     return Book(NOW - LEARNING_SECONDS)
 
 
-def test_the_document_lists_workers_by_pool() -> None:
+def test_document_lists_workers_by_pool() -> None:
     book = old_book()
     for one in (member("b"), member("a"), member("c", "code")):
         book.beat(one, NOW)
@@ -27,7 +27,7 @@ def test_the_document_lists_workers_by_pool() -> None:
     ]
 
 
-def test_a_new_book_waits_for_a_lease() -> None:
+def test_new_book_waits_for_a_lease() -> None:
     book = Book(NOW)
     book.beat(member("a"), NOW)
     assert book.document(NOW + LEARNING_SECONDS - 0.01) is None
@@ -81,7 +81,7 @@ def test_flow_counts_new_tokens_only() -> None:
     assert pressure.tokens_per_second == pytest.approx(150, rel=0.15)
 
 
-def test_a_router_restart_keeps_the_flow() -> None:
+def test_router_restart_keeps_the_flow() -> None:
     book = old_book()
     book.report(reporting("r", 1000), NOW)
     book.report(reporting("r", 1100), NOW + 1)
@@ -115,7 +115,7 @@ def test_demand_has_arrivals_and_backlog() -> None:
     assert Pressure(tokens_per_second=SMALLEST_FLOW / 2).demand(30) == 0
 
 
-def test_a_flow_is_a_moving_average() -> None:
+def test_flow_is_a_moving_average() -> None:
     flow = Flow()
     for step in range(600):
         flow.observe(10, step / 10)

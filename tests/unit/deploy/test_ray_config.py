@@ -62,7 +62,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cluster", "demo"])
-def test_the_examples_are_valid(name: str) -> None:
+def test_examples_are_valid(name: str) -> None:
     assert read_config(EXAMPLES / f"{name}.yaml").pools
 
 
@@ -93,7 +93,7 @@ def test_precedence_of_the_environment() -> None:
     assert "ROUTER_PORT" not in env
 
 
-def test_a_configured_memory_share_stays() -> None:
+def test_configured_memory_share_stays() -> None:
     pool = parse_config(pools(gpus=0.5, worker={"gpu_memory_utilization": 0.3})).pools["code"]
     env = worker_environment(pool, "code", "h", 1, "t", {})
     assert env["WORKER_GPU_MEMORY_UTILIZATION"] == "0.3"

@@ -21,7 +21,7 @@ def _made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["POOLS", "VARIANTS", "MODEL", "WORKER_PORT", "TYPO"])
-def test_the_demo_ignores_deploy_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+def test_demo_ignores_deploy_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.setenv(f"DEPLOY_{name}", "other")
     assert {name: pool.model for name, pool in demo.make().pools.items()} == {
         pool: str(tmp_path / ".triptych/demo/variants" / pool)
@@ -40,7 +40,7 @@ def test_demo_engines_share_a_gpu(
     assert sum(pool.gpus * pool.most for pool in pools) + max(pool.gpus for pool in pools) <= 1
 
 
-def test_a_failing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise NoAnswer("`nvidia-smi -L` fails: version mismatch")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray.directory import Directory, DirectoryClient, DirectoryLost
 
 
@@ -27,13 +28,13 @@ def actor(answer: Callable[[str], str]) -> Any:
 
 
 @pytest.mark.parametrize(("search_seconds", "searches"), [(60, 1), (0, 3)])
-async def test_a_search_that_hangs_is_given_up(search_seconds: float, searches: int) -> None:
+async def test_search_that_hangs_is_given_up(search_seconds: float, searches: int) -> None:
     back = threading.Event()
     begun: list[str] = []
 
     def find(name: str) -> Any:
         begun.append(name)
-        back.wait(30)
+        back.wait(GUARD_SECONDS)
         return actor(lambda method: f"its {method}")
 
     client = DirectoryClient("mine", find, search_seconds)
@@ -46,7 +47,7 @@ async def test_a_search_that_hangs_is_given_up(search_seconds: float, searches: 
     assert await client.ask("look", seconds=30) == "its look"
 
 
-async def test_a_lost_actor_is_searched_again() -> None:
+async def test_lost_actor_is_searched_again() -> None:
     def gone(method: str) -> str:
         raise ValueError("the actor died")
 
@@ -66,7 +67,7 @@ async def test_a_lost_actor_is_searched_again() -> None:
     assert answers == ["members"] * 3
 
 
-def test_the_actor_asks_the_book() -> None:
+def test_actor_asks_the_book() -> None:
     directory = Directory()
     assert directory.ask("pressure", "code") is None
     assert directory.ask("served_by_all", "10.0.0.1:8101")

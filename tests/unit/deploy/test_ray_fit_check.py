@@ -45,7 +45,7 @@ def test_all_replicas_and_routers_fit() -> None:
         (f"cpus=2,{GPU} cpus=1", {"cpus": 4, "gpus": 1}, "CPU"),
     ],
 )
-def test_a_replica_too_large_for_any_node(node: str, needed: dict[str, Any], lacks: str) -> None:
+def test_replica_too_large_for_any_node(node: str, needed: dict[str, Any], lacks: str) -> None:
     found = check(node, retrieval=needed)
     assert not found.fits
     assert found.pools["retrieval"].fewest_fit == 0
@@ -98,7 +98,7 @@ def test_how_many_routers_fit(routers: dict[str, Any], wanted: int, fit: int) ->
     assert (found.routers, found.routers_fit, found.fits) == (wanted, fit, wanted == fit)
 
 
-def test_the_most_replicas_and_an_upgrade_need_not_fit() -> None:
+def test_autoscaling_and_upgrades_need_not_fit() -> None:
     found = check("cpus=4", retrieval={"replicas": SOME}, code={"replicas": SOME, "surge_percent": 100})
     assert (found.fits, found.warnings) == (True, [])
     assert sum(its.most_fit for its in found.pools.values()) == 4

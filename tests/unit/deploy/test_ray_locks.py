@@ -15,7 +15,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
 
 
-def test_a_port_is_given_once() -> None:
+def test_port_is_given_once() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,7 +28,7 @@ def test_a_port_is_given_once() -> None:
     assert take_port("127.0.0.1", one)[0] == port
 
 
-def test_a_port_in_use_is_skipped() -> None:
+def test_port_in_use_is_skipped() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(OSError, match="is free"):
             take_port("127.0.0.1", [listener.getsockname()[1]])

@@ -43,7 +43,7 @@ def test_exit_code_says_whether_it_fits(
     assert found["pools"]["code"]["fewest_fit"] == min(replicas, 4)
 
 
-def test_the_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(command.ray, "init", lambda address, **_: asked.append(address))
     monkeypatch.setattr(command.ray, "nodes", lambda: [row(Resources={"CPU": 4.0})])
@@ -52,14 +52,12 @@ def test_the_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: p
     assert asked == ["10.0.0.1:6379"]
 
 
-def test_the_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.demo, "make", lambda: pytest.fail("the demo was made"))
     assert exit_status(cli, "plan", "--nodes", "cpus=8") == 0
 
 
-def test_the_guide_shows_real_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_guide_shows_real_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     # As on a machine without /models.
     monkeypatch.setattr(command, "weights_gib", lambda _: None)
@@ -89,7 +87,7 @@ def test_nodes_of_the_command_line() -> None:
         (["cpus=-1"], "cpus"),
     ],
 )
-def test_a_wrong_node_is_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_node_is_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NodesError, match=named):
         parse_nodes(words)
     assert exit_status(cli, "plan", *(f"--nodes={word}" for word in words)) == os.EX_CONFIG

@@ -11,7 +11,7 @@ from ray._private import utils
 from triptych.deploy.ray import ray_private
 
 
-def test_the_private_interfaces_exist() -> None:
+def test_private_interfaces_exist() -> None:
     # Importing the file has found the others.
     assert callable(utils.set_sigterm_handler)
     assert "_node_ip_address" in inspect.getsource(ray.init)

@@ -62,7 +62,7 @@ def test_serve_options_of_a_pool() -> None:
     assert serve_app.pool_options(config(tensor_parallel=4), "code")["ray_actor_options"]["num_gpus"] == 4
 
 
-def test_the_example_document_is_current() -> None:
+def test_example_document_is_current() -> None:
     committed = yaml.safe_load((EXAMPLES / "serve.yaml").read_text())
     assert committed == serve_app.serve_document(read_config(EXAMPLES / "cluster.yaml"))
     ServeDeploySchema.model_validate(committed)
@@ -134,7 +134,7 @@ def test_unknown_load_scales_nothing(book: Book, clock: SimpleNamespace) -> None
     assert policy(context(7)) == (7, {})
 
 
-def test_a_cold_start_is_steady(book: Book, clock: SimpleNamespace) -> None:
+def test_cold_start_is_steady(book: Book, clock: SimpleNamespace) -> None:
     policy = policy_of_a_pool()
     # Called as by Serve, which applies no delay while no replica runs.
     serve = _apply_autoscaling_config(lambda its: policy(its))
@@ -150,7 +150,7 @@ def test_a_cold_start_is_steady(book: Book, clock: SimpleNamespace) -> None:
     assert targets == [0, *[1] * 15, *[4] * 4]
 
 
-def test_the_policy_asks_again(book: Book, clock: SimpleNamespace) -> None:
+def test_policy_asks_again(book: Book, clock: SimpleNamespace) -> None:
     policy = policy_of_a_pool()
     policy(context(2))
     book.asked[-1].set_exception(RuntimeError("the actor died"))

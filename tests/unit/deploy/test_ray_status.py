@@ -28,7 +28,7 @@ def seen(overview: Overview | None = KNOWN, pool: Any = None, routers: Any = Non
     return read_status(CONFIG, applications, overview, NODES)
 
 
-def test_a_running_deployment_is_settled() -> None:
+def test_running_deployment_is_settled() -> None:
     status = seen()
     assert (status.settled, status.healthy, status.line) == (True, True, "code 1/1; routers 1")
 
@@ -43,11 +43,11 @@ def test_a_running_deployment_is_settled() -> None:
     ],
     ids=["a pool starts", "a replica stops", "the routers start", "no router has reported"],
 )
-def test_a_changing_deployment_is_not_settled(status: Status) -> None:
+def test_changing_deployment_is_not_settled(status: Status) -> None:
     assert not status.settled
 
 
-def test_a_silent_directory_is_reported() -> None:
+def test_silent_directory_is_reported() -> None:
     status = seen(None)
     assert not status.settled
     assert not status.healthy

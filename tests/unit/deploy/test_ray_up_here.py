@@ -1,118 +1,127 @@
 """`triptych ray up --local` stops in order on signals, with exit code 0."""
 
-import asyncio
 import os
 import pty
 import signal
 import subprocess
 import sys
-from asyncio.subprocess import PIPE
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGTERM
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray._private import services, utils
 
-from triptych.deploy.ray import command, running
-from triptych.deploy.ray.config import ClusterConfig, Pool, Routers
-
-# Runs the command without a cluster. Each step prints its name, and a step named in argv waits for a line.
-DRIVER = """
-import signal, sys
-import ray._private.utils
-from types import SimpleNamespace
+from tests.exit_status import exit_status
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray import command, running
 from triptych.deploy.ray.__main__ import cli
-from triptych.deploy.ray.config import ClusterConfig, Pool
+from triptych.deploy.ray.config import ClusterConfig, Pool, Routers
 
-def step(name, result=None):
-    def run(*_, **__):
-        print(name, flush=True)
-        if name in sys.argv:
-            sys.stdin.readline()
-        return result
-    return run
-
-def init(*_, **__):
-    # As Ray does.
-    ray._private.utils.set_sigterm_handler(lambda number, _: sys.exit(number))
-    step("connect")()
-    print("connected", flush=True)
-    command.ray.is_initialized = lambda: True
-
-command.ray.is_initialized = lambda: False
-running.ray.init = init
-command.demo.make = step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
-command.start, command.stop = step("start"), step("stop")
-command.wait = step("wait", SimpleNamespace(settled=True, routers=["http://router"]))
-command.render = lambda _: "all runs"
-command.ray.shutdown = step("shutdown")
-cli(["up", "--local"])
-"""
-STEPS = ("make", "connect", "connected", "start", "wait", "stopping", "stop", "stopping at once", "shutdown")
-SERVING = "From another terminal:"
+ROOT = Path(__file__).parents[3]
+BEGUN = ["make", "connect", "connected", "start", "wait", "serve"]
+STOPPED = ["stop", "shutdown"]
 
 
-BEGUN = ["make", "connect", "connected", "start", "wait"]
-STOPPED = ["stopping", "stop", "shutdown"]
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """Restores the handlers of signals."""
+    handlers = {number: signal.getsignal(number) for number in command.STOP_SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
+def up_local(steps: list[str], signals: dict[str, signal.Signals], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command without a cluster. Each step adds its name, and raises its signal, if any."""
+
+    def step(name: str, result: object = None) -> Callable[..., Any]:
+        def run(*_: object, **__: object) -> object:
+            steps.append(name)
+            if name in signals:
+                signal.raise_signal(signals[name])
+            return result
+
+        return run
+
+    def init(*_: object, **__: object) -> None:
+        # As Ray does.
+        utils.set_sigterm_handler(lambda number, _: sys.exit(number))
+        step("connect")()
+        steps.append("connected")
+        monkeypatch.setattr(command.ray, "is_initialized", lambda: True)
+
+    monkeypatch.setattr(command.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(running.ray, "init", init)
+    monkeypatch.setattr(command.ray, "shutdown", step("shutdown"))
+    monkeypatch.setattr(
+        command.demo, "make", step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
+    )
+    for name in ("start", "stop"):
+        monkeypatch.setattr(command, name, step(name))
+    seen = SimpleNamespace(settled=True, routers=["http://router"])
+    monkeypatch.setattr(command, "wait", step("wait", seen))
+    monkeypatch.setattr(command, "render", lambda _: "all runs")
+    monkeypatch.setattr(command.signal, "pause", step("serve"))
+    return int(str(exit_status(cli, "up", "--local")))
+
+
+@pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize(
     ("signals", "steps"),
     [
-        *(([(SERVING, number)], [*BEGUN, *STOPPED]) for number in command.STOP_SIGNALS),
-        ([("make", SIGTERM)], ["make", "stopping", "shutdown"]),
+        *(({"serve": number}, [*BEGUN, *STOPPED]) for number in command.STOP_SIGNALS),
+        ({"make": SIGTERM}, ["make", "shutdown"]),
         # Ray is not interrupted while it starts, because it would leave processes.
-        *(([("connect", number)], [*BEGUN[:3], *STOPPED]) for number in command.STOP_SIGNALS),
-        ([("start", SIGTERM)], [*BEGUN[:4], *STOPPED]),
-        ([(SERVING, SIGTERM), ("stop", SIGTERM)], [*BEGUN, *STOPPED[:2], "stopping at once", "shutdown"]),
+        *(({"connect": number}, [*BEGUN[:3], *STOPPED]) for number in command.STOP_SIGNALS),
+        ({"start": SIGTERM}, [*BEGUN[:4], *STOPPED]),
+        ({"serve": SIGTERM, "stop": SIGTERM}, [*BEGUN, *STOPPED]),
     ],
 )
-async def test_signals_end_it_in_order(signals: list[tuple[str, signal.Signals]], steps: list[str]) -> None:
-    left = list(signals)
-    driver = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", DRIVER),
-        *(at for at, _ in signals),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    assert driver.stderr is not None
-    seen = []
-    try:
-        async with asyncio.timeout(60):
-            async for line in driver.stdout:
-                said = line.decode().strip()
-                if left and said.endswith(left[0][0]):
-                    at, number = left.pop(0)
-                    driver.send_signal(number)
-                    if at in STEPS:
-                        driver.stdin.write(b"\n")
-                if said in STEPS:
-                    seen.append(said)
-            assert (await driver.stderr.read()).decode() == ""
-            assert await driver.wait() == 0
-    finally:
-        if driver.returncode is None:
-            driver.kill()
+def test_signals_end_it_in_order(
+    signals: dict[str, signal.Signals],
+    steps: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[str] = []
+    assert up_local(seen, signals, monkeypatch) == 0
     assert seen == steps
+    out = capsys.readouterr().out
+    assert "stopping" in out
+    assert ("stopping at once" in out) == ("stop" in signals)
 
 
-def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
+# The same in a process of its own, with a file for the output after the terminal is closed.
+DRIVER = """
+import signal, sys
+import pytest
+from tests.unit.deploy.test_ray_up_here import up_local
+
+class Log(list):
+    pause = signal.pause
+
+    def append(self, name):
+        print(name, file=open(sys.argv[1], "a"), flush=True)
+        if name == "serve":
+            Log.pause()
+
+sys.exit(up_local(Log(), {}, pytest.MonkeyPatch()))
+"""
+
+
+def test_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    # The output after the terminal is closed.
-    noting = DRIVER.replace(
-        "print(name, flush=True)", f"print(name, file=open({str(log)!r}, 'a'), flush=True)"
-    )
     leader, terminal = pty.openpty()
     driver = subprocess.Popen(
         # Its own controlling terminal, as in a shell.
-        ["setsid", "--ctty", sys.executable, "-c", noting],
+        ["setsid", "--ctty", sys.executable, "-c", DRIVER, str(log)],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
+        cwd=ROOT,
     )
     os.close(terminal)
     seen = b""
@@ -120,8 +129,8 @@ def test_a_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
     while b"]}'" not in seen:
         seen += os.read(leader, 4096)
     os.close(leader)
-    assert driver.wait(60) == 0
-    assert log.read_text().split() == ["make", "connect", "start", "wait", "stop", "shutdown"]
+    assert driver.wait(GUARD_SECONDS) == 0
+    assert log.read_text().split() == [*BEGUN, *STOPPED]
 
 
 @pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])

@@ -35,9 +35,7 @@ asyncio.run(main(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]))
 
 
 @pytest.mark.parametrize("guard_dies_first", [False, True], ids=["guarded", "guard killed first"])
-async def test_a_killed_supervisor_leaves_nothing(
-    fakes: Fakes, tmp_path: Path, guard_dies_first: bool
-) -> None:
+async def test_killed_supervisor_leaves_nothing(fakes: Fakes, tmp_path: Path, guard_dies_first: bool) -> None:
     grandchild, report, specs = tmp_path / "grandchild", tmp_path / "report", tmp_path / "specs"
     options = {} if guard_dies_first else {"grandchild": str(grandchild)}
     specs.write_bytes(pickle.dumps([fakes.spec("router"), fakes.spec("a", **options), fakes.spec("b")]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from tests.unit.deploy.fakes import Fakes, until, wait_gone
 from triptych.deploy.local.supervisor import GaveUp
 
@@ -31,7 +32,7 @@ async def test_others_start_together(start, fakes: Fakes, tmp_path: Path) -> Non
     await run.ready()
 
 
-async def test_a_death_opens_the_gate(start, fakes: Fakes) -> None:
+async def test_death_opens_the_gate(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", gate="0", exit_code=1), fakes.spec("b", gate="0")])
     await until(lambda: "b ready" in fakes.events() or run.task.done())
     with pytest.raises(GaveUp):
@@ -51,7 +52,7 @@ async def test_lines_carry_the_name_of_the_child(start, fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize("name", ["router", "a"])
-async def test_a_killed_child_is_restarted(start, fakes: Fakes, tmp_path: Path, name: str) -> None:
+async def test_killed_child_is_restarted(start, fakes: Fakes, tmp_path: Path, name: str) -> None:
     grandchild = tmp_path / "grandchild"
     options = {name: {"grandchild": str(grandchild)}}
     router, worker = (fakes.spec(its, **options.get(its, {})) for its in ("router", "a"))
@@ -73,9 +74,7 @@ async def test_a_killed_child_is_restarted(start, fakes: Fakes, tmp_path: Path, 
         (os.EX_CONFIG, "cannot work with its settings", []),
     ],
 )
-async def test_a_failing_start_ends_it(
-    start, fakes: Fakes, code: int, said: str, delays: list[float]
-) -> None:
+async def test_failing_start_ends_it(start, fakes: Fakes, code: int, said: str, delays: list[float]) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", exit_code=code, lines=["no such weights"])])
     with pytest.raises(GaveUp, match=f"a {said}") as reason:
         await run.task
@@ -101,7 +100,7 @@ async def test_restarts_back_off(start, fakes: Fakes, served: int, delays: list[
 
 
 @pytest.mark.parametrize("code", [1, os.EX_CONFIG])
-async def test_a_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: Path, code: int) -> None:
+async def test_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: Path, code: int) -> None:
     gone = tmp_path / "gone"
     run = start(fakes.spec("router"), [fakes.spec("a", exit_code=code, exit_file=str(gone)), fakes.spec("b")])
     await run.ready()
@@ -114,7 +113,7 @@ async def test_a_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: 
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
 
-async def test_a_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> None:
     a, link = fakes.spec("a"), tmp_path / "python"
     target = a.argv[0]
     link.symlink_to(target)
@@ -138,7 +137,7 @@ async def test_failed_forks_end_a_start(start, fakes: Fakes) -> None:
     assert run.delays == [1, 2]
 
 
-async def test_the_router_stops_before_workers(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_router_stops_before_workers(start, fakes: Fakes, tmp_path: Path) -> None:
     grandchild = tmp_path / "grandchild"
     workers = [fakes.spec("a", grandchild=str(grandchild)), fakes.spec("b")]
     run = start(fakes.spec("router", linger=0.2), workers)
@@ -151,7 +150,7 @@ async def test_the_router_stops_before_workers(start, fakes: Fakes, tmp_path: Pa
     assert await asyncio.to_thread(wait_gone, [*pids, int(grandchild.read_text())]) == []
 
 
-async def test_a_slow_child_is_killed_at_the_end(start, fakes: Fakes) -> None:
+async def test_slow_child_is_killed_at_the_end(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", stubborn=True)], stop_seconds=0.5)
     await run.ready()
     await run.stop()
@@ -159,17 +158,17 @@ async def test_a_slow_child_is_killed_at_the_end(start, fakes: Fakes) -> None:
     assert "a exit" not in fakes.events()
 
 
-async def test_a_second_stop_kills_at_once(start, fakes: Fakes) -> None:
+async def test_second_stop_kills_at_once(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router", stubborn=True), [fakes.spec("a", stubborn=True)], stop_seconds=300)
     await run.ready()
     run.supervisor.stop()
     await until(lambda: "router term" in fakes.events())
     run.supervisor.stop()
-    async with asyncio.timeout(20):
+    async with hang_guard():
         await run.task
 
 
-async def test_a_stop_during_the_start(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_stop_during_the_start(start, fakes: Fakes, tmp_path: Path) -> None:
     never = str(tmp_path / "never")
     run = start(
         fakes.spec("router"), [fakes.spec("a", gate="0", ready_file=never), fakes.spec("b", gate="0")]

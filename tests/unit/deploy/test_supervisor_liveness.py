@@ -15,7 +15,7 @@ QUICK = {"live_seconds": 1.0}
 
 
 @pytest.mark.parametrize("name", ["router", "a"])
-async def test_a_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> None:
+async def test_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a")], **QUICK)
     await run.ready()
     await until(lambda: f"{name} live" in fakes.events())
@@ -27,7 +27,7 @@ async def test_a_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> N
     assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
 
 
-async def test_a_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_path: Path) -> None:
     dead = tmp_path / "dead"
     run = start(fakes.spec("router"), [fakes.spec("a", dead_file=str(dead))], **QUICK)
     await run.ready()
@@ -39,7 +39,7 @@ async def test_a_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_p
     assert fakes.events().count("a dead") >= LIVE_QUESTIONS - 1
 
 
-async def test_a_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Path) -> None:
     # A router is not ready while one pool is down.
     run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")], **QUICK)
     await until(lambda: fakes.events().count("router live") > LIVE_QUESTIONS + 1)
@@ -48,7 +48,7 @@ async def test_a_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Pa
     await until(lambda: fakes.events().count("router start") == 2)
 
 
-async def test_a_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Path) -> None:
+async def test_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Path) -> None:
     stall = tmp_path / "stall"
     run = start(fakes.spec("router"), [fakes.spec("a", stall_file=str(stall))], **QUICK)
     await run.ready()
@@ -63,7 +63,7 @@ async def test_a_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: 
     assert fakes.events().count("a start") == 1
 
 
-async def test_a_draining_router_is_not_killed(start, fakes: Fakes) -> None:
+async def test_draining_router_is_not_killed(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")], **QUICK)
     await run.ready()
     await until(lambda: "router live" in fakes.events())

@@ -12,7 +12,7 @@ def made(folder: Path) -> None:
     (folder / "variant.json").touch()
 
 
-def test_the_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
+def test_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
     settings = DeploySettings(state=tmp_path)
     models = choose(settings, has_gpu=False)
     assert models.demo
@@ -28,7 +28,7 @@ def test_the_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
     assert choose(settings, has_gpu=False).steps == ()
 
 
-def test_the_published_model_needs_a_gpu() -> None:
+def test_published_model_needs_a_gpu() -> None:
     models = choose(DeploySettings(), has_gpu=True)
     assert not models.demo
     [merge] = models.steps

@@ -65,6 +65,6 @@ async def silences_until_down(*, batches_between: bool) -> int:
 
 
 @pytest.mark.parametrize("batches_between", [False, True])
-async def test_only_consecutive_silences_take_a_replica_down(batches_between: bool) -> None:
+async def test_only_consecutive_silences_count(batches_between: bool) -> None:
     probes = (5 if batches_between else 1) * SILENCES_UNTIL_DOWN
     assert await silences_until_down(batches_between=batches_between) == probes

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -152,6 +153,10 @@ BODIES: dict[str, Callable[[], bytes]] = {
 }
 
 
+# The longest turn of the event loop, as a multiple of `seconds_at_once`, and tries to stay below it.
+MOST_AT_ONCE, TRIES = 4, 5
+
+
 class Turns:
     """The longest turn of the event loop, in CPU time of the process, which other processes do not change."""
 
@@ -177,8 +182,7 @@ async def counted_turns() -> AsyncIterator[Turns]:
     counting.cancel()
 
 
-@pytest.fixture(scope="module")
-def parse_at_once() -> float:
+def seconds_at_once() -> float:
     """CPU seconds of parsing a text of 60 MiB at once."""
     data = string(b"a")
     started = time.process_time()
@@ -188,18 +192,21 @@ def parse_at_once() -> float:
 
 @pytest.mark.parametrize("kind", BODIES)
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
-async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str, parse_at_once: float) -> None:
+async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str) -> None:
     workers = Workers()
     workers.dead = {"text-matching"}
     body = BODIES[kind]()
     if coding == "gzip":
         body = gzip.compress(body, 1)
-    async with client_of_app(workers) as client, counted_turns() as turns:
-        reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
-    assert reply.status_code in (400, 413, 422, 503)
-    print(f"{kind}, {coding}: {turns.longest * 1e3:.0f} ms, at once {parse_at_once * 1e3:.0f} ms")
-    # Usually below 2; memory that another process fills at the same time was seen to make it 9.
-    assert turns.longest < parse_at_once * 20
+    ratios: list[float] = []
+    # Usually below 2. Other processes that fill the memory meanwhile can make one try slow, but not each.
+    while min(ratios, default=math.inf) >= MOST_AT_ONCE and len(ratios) < TRIES:
+        at_once = seconds_at_once()
+        async with client_of_app(workers) as client, counted_turns() as turns:
+            reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
+        assert reply.status_code in (400, 413, 422, 503)
+        ratios.append(turns.longest / at_once)
+    assert min(ratios) < MOST_AT_ONCE, ratios
 
 
 async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:

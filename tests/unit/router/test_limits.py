@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.router.access.keys import Key
 from triptych.router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
 from triptych.router.access.limits_file import LimitsFile
@@ -185,7 +186,7 @@ def test_reset_is_formatted_as_openais(seconds: float, text: str) -> None:
 def _take_all(path: Path, start: Barrier, taken: "multiprocessing.Queue[int]") -> None:
     store = LimitsFile(path)
     served = 0
-    start.wait(60)
+    start.wait(GUARD_SECONDS)
     for _ in range(10_000):
         try:
             Allowance(key(requests=20_000), store, NOW)
@@ -202,7 +203,7 @@ def test_processes_share_limits(tmp_path: Path) -> None:
     processes = [context.Process(target=_take_all, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
-    counts = [taken.get(timeout=60) for _ in processes]
+    counts = [taken.get(timeout=GUARD_SECONDS) for _ in processes]
     for process in processes:
         process.join()
     assert sum(counts) == 20_000

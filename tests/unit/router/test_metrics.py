@@ -1,24 +1,11 @@
 """`/metrics` after known requests."""
 
-from collections.abc import Mapping
-
 import httpx
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from tests.metrics import Page, parse, value
 from tests.unit.router.apps import Workers
-
-Page = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def parse(text: str) -> Page:
-    """The values of a page by name and labels. Fails for an invalid page."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
 
 
 async def read(client: httpx.AsyncClient) -> Page:
@@ -26,10 +13,6 @@ async def read(client: httpx.AsyncClient) -> Page:
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
     return parse(reply.text)
-
-
-def value(page: Page, name: str, **labels: str) -> float:
-    return page.get((name, frozenset(labels.items())), 0)
 
 
 async def test_request_is_counted(client: httpx.AsyncClient) -> None:

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
 from tests.fakes.site import site
-from tests.unit.router.test_fetch import LIMIT, LOOPBACK
+from tests.unit.router.fetching import LIMIT, LOOPBACK
 from triptych.router.media.fetch import Fetcher
 from triptych.router.media.response_guard import FRAMING_BYTES, STEP_BYTES
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router.test_pdf import coloured_pdf
+from tests.unit.router.pdfs import coloured_pdf
 from triptych.router.media.pdf import PdfRenderer
 from triptych.router.media.sandbox import FONTS
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.canary import Canaries, Drift
@@ -37,7 +38,7 @@ async def app(service: FakeService) -> WorkerApp:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with hang_guard():
         while not holds():  # noqa: ASYNC110 (a service has no event for its steps)
             await asyncio.sleep(0)
 
@@ -47,7 +48,7 @@ async def test_drift_takes_worker_out_of_service(service: FakeService, app: Work
     async with client_of(app) as client:
         assert (await client.get(READY_PATH)).status_code == 200
         service.drift = 0.1
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, GUARD_SECONDS)
         assert (await client.get(READY_PATH)).status_code == 503
         assert (await client.get(LIVE_PATH)).status_code == 200
         refused = await client.post(ENCODE_PATH, content=batch("a"))
@@ -88,7 +89,7 @@ async def test_failed_item_wakes_canaries(service: FakeService, app: WorkerApp) 
         assert (await client.get(READY_PATH)).status_code == 200
         service.fails_after = 0
         await client.post(ENCODE_PATH, content=batch("a"))
-        await asyncio.wait_for(watching, 10)
+        await asyncio.wait_for(watching, GUARD_SECONDS)
         assert (await client.get(READY_PATH)).status_code == 503
 
 

@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 
+from tests.fakes.hang_guard import hang_guard
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder
 
@@ -64,7 +65,7 @@ async def test_failed_and_cancelled_free_their_pixels() -> None:
     for task in waiting[::2]:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with hang_guard():
         await holder.hold(whole)
 
 

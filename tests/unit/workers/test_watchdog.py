@@ -2,47 +2,57 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 
 import pytest
 
-from tests.unit.workers.services import FakeEngine
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.workers.watchdog import Watchdog
 
+MAX_CHECKS = 100
 
-async def ends(engine: FakeEngine, each_check: Callable[[], None] = lambda: None) -> bool:
-    """Whether a watchdog of 20 checks ends the worker within 60."""
-    ended = threading.Event()
-    watchdog = Watchdog(engine, 0.1, ended.set, 0.005)
+
+class WatchedEngine:
+    """An engine that counts the checks; if it `works`, it makes a step before each."""
+
+    def __init__(self, busy: bool, works: bool = False) -> None:
+        self.busy = busy
+        self.checks = threading.Semaphore(0)
+        self._works = works
+        self._steps = 0
+
+    @property
+    def steps(self) -> int:
+        self.checks.release()
+        self._steps += self._works
+        return self._steps
+
+
+def watchdog_of(engine: WatchedEngine, ended: threading.Event) -> Watchdog:
+    watchdog = Watchdog(engine, MAX_CHECKS / 1000, ended.set, check_seconds=1 / 1000)
     watchdog.start(asyncio.get_running_loop())
-    try:
-        for _ in range(60):
-            each_check()
-            if await asyncio.to_thread(ended.wait, 0.005):
-                return True
-        return False
-    finally:
-        watchdog.close()
+    return watchdog
 
 
-@pytest.mark.parametrize(("busy", "stuck"), [(True, True), (False, False)])
-async def test_engine_without_steps_is_stuck_if_busy(busy: bool, stuck: bool) -> None:
-    assert await ends(FakeEngine(busy=busy)) == stuck
+async def test_busy_engine_without_steps_ends_worker() -> None:
+    ended = threading.Event()
+    watchdog = watchdog_of(WatchedEngine(busy=True), ended)
+    assert await asyncio.to_thread(ended.wait, GUARD_SECONDS)
+    watchdog.close()
 
 
-async def test_busy_engine_with_steps_lives() -> None:
-    engine = FakeEngine(busy=True)
-
-    def step() -> None:
-        engine.steps += 1
-
-    assert not await ends(engine, step)
+@pytest.mark.parametrize("engine", [WatchedEngine(busy=False), WatchedEngine(busy=True, works=True)])
+async def test_idle_or_working_engine_lives(engine: WatchedEngine) -> None:
+    ended = threading.Event()
+    watchdog = watchdog_of(engine, ended)
+    for _ in range(3 * MAX_CHECKS):
+        assert await asyncio.to_thread(engine.checks.acquire, timeout=GUARD_SECONDS)
+    assert not ended.is_set()
+    watchdog.close()
 
 
 async def test_stuck_event_loop_ends_worker() -> None:
     ended = threading.Event()
-    watchdog = Watchdog(FakeEngine(), 0.1, ended.set, 0.005)
-    watchdog.start(asyncio.get_running_loop())
+    watchdog = watchdog_of(WatchedEngine(busy=False), ended)
     # Blocks the event loop.
-    assert ended.wait(10)
+    assert ended.wait(GUARD_SECONDS)
     watchdog.close()

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from tests.fakes.collector import attributes, collecting
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.worker import vector_of
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
@@ -127,7 +128,7 @@ async def test_progress_follows_engine_steps() -> None:
     reader = FrameReader()
     for _ in range(2):
         service.engine.steps += 1
-        async with asyncio.timeout(5):
+        async with hang_guard():
             assert list(reader.feed(await sent.get())) == []
     service.gate.set()
     await reading
@@ -170,7 +171,7 @@ async def sent(
         if replied is not None and message["type"] == "http.response.body":
             replied.set()
 
-    async with asyncio.timeout(5):
+    async with hang_guard():
         await app({"type": "http", "method": "POST", "path": ENCODE_PATH, "headers": []}, receive, send)
     return messages
 
