@@ -5,7 +5,7 @@
 The client is imported on first use, so that servers and commands do not load it.
 """
 
-# As `typing.TYPE_CHECKING`, without the import: every process of the environment imports this package at start.
+# As `typing.TYPE_CHECKING`, without its import: every process of the environment imports this package.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from triptych.router.client import AsyncClient, Client, Image
