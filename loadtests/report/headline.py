@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.report.cuts import points
-from triptych.loadtests.report.words import duration, estimated, load_of, number
+from triptych.loadtests.report.words import duration, estimated, load_of, number, share
 from triptych.loadtests.results import (
     WRONG,
     Capacity,
@@ -75,11 +75,10 @@ def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
     """The key figures of some segments."""
     void = bool(failed_checks(run))
     items, tokens = estimates.items_per_second(measured), estimates.tokens_per_second(measured)
-    failed, sent = sum(estimates.failures(measured).values()), estimates.sent(measured)
     return [
         Figure("p50", estimated(estimates.latency(measured, 0.5), duration)),
         Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
-        Figure("failed", f"{failed:,} of {sent:,}"),
+        Figure("failed", share(estimates.failure_share(measured).value)),
         Figure("answered", f"{number(estimates.throughput(measured).value)} /s", void),
         Figure("inputs", f"{number(items.value)} /s", void),
         Figure("tokens", f"{number(tokens.value)} /s", void),
