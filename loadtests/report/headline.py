@@ -80,7 +80,7 @@ def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
         Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
         Figure("failed", share(estimates.failure_share(measured).value)),
         Figure("answered", f"{number(estimates.throughput(measured).value)} /s", void),
-        Figure("inputs", f"{number(items.value)} /s", void),
+        Figure("items", f"{number(items.value)} /s", void),
         Figure("tokens", f"{number(tokens.value)} /s", void),
     ]
 

@@ -1,7 +1,8 @@
 """The figures of a run: by load, over time, of the server, by flow, and where the time goes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,15 @@ MOST_FLOW_MOMENTS = 120
 BAR_HEIGHT = 0.32
 
 
+class Line(NamedTuple):
+    """Values over time, and how matplotlib draws them."""
+
+    label: str
+    at: Column
+    values: Column
+    style: Mapping[str, Any] = {}
+
+
 def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Chart]:
     """Latency and answered requests against the load; nothing below three loads. `limit`: of the p99, in
     s."""
@@ -32,10 +42,26 @@ def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Char
 def over_time(run: Run) -> list[Chart]:
     """Latency, load, failures and requests in flight."""
     seen = moments(run)
-    charts = [_latency_over_time(run, seen), _load_over_time(run, seen), _in_flight_over_time(run, seen)]
+    at = np.array([moment.at for moment in seen])
+    # The server's clock is often so near that a solid line would hide the other.
+    times: list[tuple[str, Clock, float, dict[str, str]]] = [
+        ("p99", "total", 0.99, {"color": draw.ACCENT}),
+        ("p50", "total", 0.5, {"color": draw.SOFT}),
+        ("p99, server's clock", "router", 0.99, {"color": draw.ORANGE, "ls": "--"}),
+        ("p50, server's clock", "router", 0.5, {"color": draw.TEAL, "ls": "--"}),
+    ]
+    latencies = [
+        Line(label, at, np.array([latency(moment.measured, part, clock) for moment in seen]), style)
+        for label, clock, part, style in times
+    ]
+    load = [
+        Line("due", at, _per_second(seen, lambda one: one.sent), {"color": draw.INK}),
+        Line("answered well", at, _per_second(seen, lambda one: one.done), {"color": draw.ACCENT}),
+    ]
+    charts = [_lines(run, "Latency", "s", latencies), _lines(run, "Load", "requests/s", load)]
     if kinds := list(failure_counts(run)):
-        charts.insert(2, _failures_over_time(run, seen, kinds))
-    return charts
+        charts.append(_failures_over_time(run, seen, kinds))
+    return [*charts, _lines(run, "In flight", "requests", [Line("", at, _in_flight(seen))])]
 
 
 def of_server(run: Run) -> list[Chart]:
@@ -44,7 +70,16 @@ def of_server(run: Run) -> list[Chart]:
     for series in run.series:
         if series.at:
             panels.setdefault((series.panel, series.unit), []).append(series)
-    return [_panel(run, panel, unit, lines) for (panel, unit), lines in panels.items()]
+    charts = []
+    for (panel, unit), every in panels.items():
+        highest = sorted(every, key=lambda series: -max(series.values))[:MOST_LINES]
+        # In their own order, so that colours agree between panels.
+        shown = [series for series in every if series in highest]
+        lines = [Line(series.name, np.array(series.at), np.array(series.values)) for series in shown]
+        hidden = len(every) - len(shown)
+        note = f"{hidden} lower lines are not drawn." if hidden else ""
+        charts.append(_lines(run, panel.capitalize(), unit, lines, note))
+    return charts
 
 
 def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
@@ -139,34 +174,18 @@ def _answered_by_load(points: Sequence[Point]) -> Chart:
     return draw.finish(axes, "Answered against load", "requests/s")
 
 
-def _latency_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    axes, drawn = draw.new_axes(), []
-    at = np.array([moment.at for moment in seen])
-    # The server's clock is often so near that a solid line would hide the other.
-    lines: list[tuple[Clock, float, str, str, str]] = [
-        ("total", 0.99, draw.ACCENT, "-", "p99"),
-        ("total", 0.5, draw.SOFT, "-", "p50"),
-        ("router", 0.99, draw.ORANGE, "--", "p99, server's clock"),
-        ("router", 0.5, draw.TEAL, "--", "p50, server's clock"),
-    ]
-    for clock, part, colour, style, label in lines:
-        column = np.array([latency(one.measured, part, clock) for one in seen])
-        if np.isfinite(column).any():
-            axes.plot(at, column, color=colour, ls=style, lw=1.3, label=label)
-            drawn.append(column)
-    draw.latency_axis(axes, drawn)
-    draw.time_axis(axes, run)
-    return draw.finish(axes, "Latency")
-
-
-def _load_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
+def _lines(run: Run, title: str, unit: str, lines: Sequence[Line], note: str = "") -> Chart:
+    """Lines over the time of the run. Those without a value are left out."""
     axes = draw.new_axes()
-    at, sent = _per_second(seen, lambda one: one.sent)
-    axes.plot(at, sent, color=draw.INK, lw=1.2, label="due")
-    axes.plot(*_per_second(seen, lambda one: one.done), color=draw.ACCENT, label="answered well")
+    shown = [line for line in lines if np.isfinite(line.values).any()]
+    for line in shown:
+        axes.plot(line.at, line.values, lw=1.3, label=line.label, **line.style)
     draw.time_axis(axes, run)
-    draw.amount_axis(axes)
-    return draw.finish(axes, "Load", "requests/s")
+    if unit == "s":
+        draw.latency_axis(axes, [line.values for line in shown])
+    else:
+        draw.amount_axis(axes)
+    return draw.finish(axes, title, "" if unit == "s" else unit, note)
 
 
 def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) -> Chart:
@@ -177,52 +196,25 @@ def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) 
         groups.append(rest)
     columns = []
     for group in groups:
-        at, column = _per_second(seen, lambda one: sum(one.failures.get(kind, 0) for kind in group))  # noqa: B023
+        column = _per_second(seen, lambda one: sum(one.failures.get(kind, 0) for kind in group))  # noqa: B023
         columns.append(np.nan_to_num(column))
     axes = draw.new_axes()
     labels = [group[0] if len(group) == 1 else f"{len(group)} other kinds" for group in groups]
-    axes.stackplot(at, *columns, labels=labels, colors=draw.REDS, lw=0)
+    axes.stackplot([moment.at for moment in seen], *columns, labels=labels, colors=draw.REDS, lw=0)
     draw.time_axis(axes, run)
     draw.amount_axis(axes)
     return draw.finish(axes, "Failures", "requests/s")
 
 
-def _in_flight_over_time(run: Run, seen: Sequence[Moment]) -> Chart:
-    column = [
-        sum(row[-1].in_flight for one in moment.measured for row in one.intervals.values() if row)
-        if moment.measured
-        else math.nan
-        for moment in seen
-    ]
-    axes = draw.new_axes()
-    axes.plot([one.at for one in seen], column, color=draw.ACCENT, lw=1.2)
-    draw.time_axis(axes, run)
-    draw.amount_axis(axes)
-    return draw.finish(axes, "In flight", "requests")
+def _in_flight(seen: Sequence[Moment]) -> Column:
+    def last(one: Measured) -> int:
+        return sum(row[-1].in_flight for row in one.intervals.values() if row)
+
+    return np.array([sum(map(last, moment.measured)) if moment.measured else math.nan for moment in seen])
 
 
-def _panel(run: Run, panel: str, unit: str, lines: list[Series]) -> Chart:
-    highest = sorted(lines, key=lambda line: -max(line.values))[:MOST_LINES]
-    axes, columns = draw.new_axes(), []
-    # In their own order, so that colours agree between panels.
-    for line in (line for line in lines if line in highest):
-        axes.plot(line.at, line.values, lw=1.3, label=line.name)
-        columns.append(np.array(line.values))
-    draw.time_axis(axes, run)
-    if unit == "s":
-        draw.latency_axis(axes, columns)
-    else:
-        draw.amount_axis(axes)
-    hidden = len(lines) - len(highest)
-    note = f"{hidden} lower lines are not drawn." if hidden else ""
-    return draw.finish(
-        axes, panel.upper() if panel == "cpu" else panel.capitalize(), "" if unit == "s" else unit, note
-    )
-
-
-def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> tuple[Column, Column]:
+def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> Column:
     def rate(one: Measured) -> float:
         return sum(sum(map(count, row)) for row in estimates.counted([one])) / one.segment.seconds
 
-    column = [sum(map(rate, moment.measured)) if moment.measured else math.nan for moment in seen]
-    return np.array([moment.at for moment in seen]), np.array(column)
+    return np.array([sum(map(rate, moment.measured)) if moment.measured else math.nan for moment in seen])
