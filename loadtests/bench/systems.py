@@ -8,14 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import orjson
 
-from triptych.loadtests.bench.loops import Read, Vector
+from triptych.loadtests.bench.loops import Read, Vector, post
 from triptych.loadtests.bench.measure import Groups
-from triptych.loadtests.dialects import Call
 from triptych.loadtests.server_processes import Server
 from triptych.workers.shared import contract
 
 Form = Literal["float", "base64"]
-JSON = {"Content-Type": "application/json"}
 
 
 class System(NamedTuple):
@@ -26,7 +24,8 @@ class System(NamedTuple):
 
     name: str
     processes: Groups
-    make: Callable[[Sequence[str]], Call]
+    url: str
+    make: Callable[[Sequence[str]], bytes]
     read: Read
     read_all: bool = False
 
@@ -34,27 +33,27 @@ class System(NamedTuple):
 def stock(server: Server, form: Form) -> System:
     """vLLM's OpenAI server; its own pooler takes the mean."""
     make = partial(ask_stock, f"{server.url}/v1/embeddings", form)
-    return System("(a) stock vLLM", {"vLLM": server}, make, read_embeddings)
+    return System("(a) stock vLLM", {"vLLM": server}, server.url, make, read_embeddings)
 
 
 def stock_routed(router: Server, server: Server, form: Form) -> System:
     """The same behind vllm-router."""
     processes = {"vllm-router": router, "vLLM": server}
     make = partial(ask_stock, f"{router.url}/v1/embeddings", form)
-    return System("(b) vllm-router, stock vLLM", processes, make, read_embeddings)
+    return System("(b) vllm-router, stock vLLM", processes, router.url, make, read_embeddings)
 
 
 def worker(server: Server) -> System:
     """Our worker, asked as the router asks it."""
     make = partial(ask_worker, server.url)
-    return System("(c) worker", {"worker": server}, make, read_frames)
+    return System("(c) worker", {"worker": server}, server.url, make, read_frames)
 
 
 def routed(router: Server, server: Server, form: Form) -> System:
     """Our router and worker."""
     processes = {"router": router, "worker": server}
     make = partial(ask_router, router.url, form=form)
-    return System("(d) router, worker", processes, make, read_embeddings)
+    return System("(d) router, worker", processes, router.url, make, read_embeddings)
 
 
 def recipe(server: Server, form: Form, dimensions: int) -> System:
@@ -67,19 +66,19 @@ def recipe(server: Server, form: Form, dimensions: int) -> System:
 
     name = f"(e) token-level output, {'JSON' if form == 'float' else form}"
     make = partial(ask_stock, f"{server.url}/pooling", form, task="token_embed", use_activation=False)
-    return System(name, {"vLLM": server}, make, read, read_all=True)
+    return System(name, {"vLLM": server}, server.url, make, read, read_all=True)
 
 
-def ask_stock(url: str, form: Form, texts: Sequence[str], **fields: object) -> Call:
+def ask_stock(url: str, form: Form, texts: Sequence[str], **fields: object) -> bytes:
     """The request for vLLM's own server."""
     body = {"model": "stock", "input": [f"Query: {text}" for text in texts], "encoding_format": form}
-    return Call(url, orjson.dumps(body | {"add_special_tokens": False} | fields), JSON)
+    return post(url, orjson.dumps(body | {"add_special_tokens": False} | fields))
 
 
-def ask_worker(url: str, texts: Sequence[str]) -> Call:
+def ask_worker(url: str, texts: Sequence[str]) -> bytes:
     """The request for a worker's `/v1/encode`."""
     items = [contract.Item(contract.Text(text, "query")) for text in texts]
-    return Call(url + contract.ENCODE_PATH, contract.encode_request(contract.EncodeRequest(items)), {})
+    return post(url + contract.ENCODE_PATH, contract.encode_request(contract.EncodeRequest(items)))
 
 
 def ask_router(
@@ -88,10 +87,10 @@ def ask_router(
     form: str = "float",
     task: str = "retrieval.query",
     headers: Mapping[str, str] | None = None,
-) -> Call:
+) -> bytes:
     """The request for our `/v1/embeddings`."""
     body = {"model": "jina-embeddings-v4", "task": task, "input": texts, "embedding_type": form}
-    return Call(f"{url}/v1/embeddings", orjson.dumps(body), {**JSON, **(headers or {})})
+    return post(f"{url}/v1/embeddings", orjson.dumps(body), headers)
 
 
 def read_embeddings(body: bytes) -> list[Vector]:

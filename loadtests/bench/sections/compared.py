@@ -88,7 +88,7 @@ async def side_by_side(setup: Setup, load: Load, compared: Sequence[System], tex
             Request(place, system.make(its), load.texts, system.read if reads(system, place) else None)
             for place, its in enumerate(lists)
         ]
-        return closed_loop(requests, load.concurrency)
+        return closed_loop(system.url, requests, load.concurrency)
 
     def reads(system: System, place: int) -> bool:
         return system.read_all or place % SAMPLE == 0

@@ -39,27 +39,27 @@ async def run(setup: Setup) -> list[Row]:
         wanted = texts.lists(f"query {system} {number}", len(moments), 1, 20)
         queries = [Request(n, as_query(its, headers=headers)) for n, its in enumerate(wanted)]
         if system == IDLE:
-            return alone(queries, moments)
+            return alone(router.url, queries, moments)
         wanted = texts.lists(f"bulk {system} {number}", lists, BULK_TEXTS, BULK_TOKENS)
         bulk = [Request(n, as_passage(its), BULK_TEXTS) for n, its in enumerate(wanted)]
-        return beside_bulk(queries, moments, bulk)
+        return beside_bulk(router.url, queries, moments, bulk)
 
     groups = {"router": router, "worker": worker}
     trials = [Trial(LOAD, one, groups, partial(prepare, one)) for one in (IDLE, CLASSES, ONE_CLASS)]
     return await interleaved(trials, scale.rounds)
 
 
-async def alone(queries: list[Request], moments: list[float]) -> Round:
-    return Round(await open_loop(queries, moments), len(queries) / moments[-1])
+async def alone(url: str, queries: list[Request], moments: list[float]) -> Round:
+    return Round(await open_loop(url, queries, moments), len(queries) / moments[-1])
 
 
-async def beside_bulk(queries: list[Request], moments: list[float], bulk: list[Request]) -> Round:
+async def beside_bulk(url: str, queries: list[Request], moments: list[float], bulk: list[Request]) -> Round:
     """The round of the queries. Bulk requests begin before them and end after them."""
     wanted = True
-    sending = closed_loop(takewhile(lambda _: wanted, bulk), BULK_CONNECTIONS)
+    sending = closed_loop(url, takewhile(lambda _: wanted, bulk), BULK_CONNECTIONS)
     running = asyncio.create_task(sending)
     await asyncio.sleep(BULK_FILL_SECONDS)
-    done = await alone(queries, moments)
+    done = await alone(url, queries, moments)
     if running.done():
         raise RuntimeError("the bulk ended before the queries, so the pool was not full all the time")
     wanted = False

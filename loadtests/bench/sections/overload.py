@@ -44,7 +44,7 @@ def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Sca
 
     async def fill(wanted: list[Request]) -> Round:
         nonlocal capacity
-        done = await closed_loop(wanted, CONCURRENCY)
+        done = await closed_loop(router.url, wanted, CONCURRENCY)
         capacity = done.items_per_second
         return done
 
@@ -53,16 +53,18 @@ def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Sca
 
     def open_(number: int, rate: float) -> Sending:
         moments = poisson(FACTOR * capacity, seconds, number)
-        return overload(requests(f"overload {number}", len(moments)), moments, capacity, seconds)
+        return overload(router.url, requests(f"overload {number}", len(moments)), moments, capacity, seconds)
 
     groups = {"router": router, "worker": worker}
     loads = {CAPACITIES[tokens]: closed, OVERLOADS[tokens]: open_}
     return [Trial(load, SYSTEM, groups, prepare) for load, prepare in loads.items()]
 
 
-async def overload(requests: list[Request], moments: list[float], capacity: float, seconds: float) -> Round:
+async def overload(
+    url: str, requests: list[Request], moments: list[float], capacity: float, seconds: float
+) -> Round:
     """Replies within the deadline count; their rate is the goodput."""
-    replies = await open_loop(requests, moments)
+    replies = await open_loop(url, requests, moments)
     begin = replies[0].due
     in_time = [reply for reply in replies if reply.good and reply.end - reply.due <= DEADLINE_SECONDS]
     counted = sum(begin + FILL_SECONDS < reply.end <= begin + seconds for reply in in_time)

@@ -7,7 +7,6 @@ from triptych.loadtests.bench.loops import Request, closed_loop
 from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Section, Setup
 from triptych.loadtests.bench.systems import ask_router, ask_worker
-from triptych.loadtests.dialects import Call
 from triptych.loadtests.server_processes import Server
 
 FORMS = ("float", "base64", "binary", "npy")
@@ -29,19 +28,19 @@ async def run(setup: Setup) -> list[Row]:
 async def measure(router: Server, stub: Server, rounds: int, busy: int, alone: int) -> list[Row]:
     """A row for each reply form under load (`busy` requests), and two for one request at a time (`alone`)."""
 
-    def trial(load: str, system: str, make: Callable[[list[str]], Call]) -> Trial:
+    def trial(load: str, system: str, url: str, make: Callable[[list[str]], bytes]) -> Trial:
         count, connections = (busy, CONCURRENCY) if load == BUSY else (alone, 1)
 
         def prepare(number: int, rate: float) -> Sending:
-            return closed_loop([Request(n, make([query(n)])) for n in range(count)], connections)
+            return closed_loop(url, [Request(n, make([query(n)])) for n in range(count)], connections)
 
         return Trial(load, system, {"router": router, "stub worker": stub}, prepare)
 
     ask = {form: partial(ask_router, router.url, form=form) for form in FORMS}
     ask["npy"] = partial(ask_router, router.url, headers={"Accept": "application/x-npy"})
-    trials = [trial(BUSY, f"router, {form}", make) for form, make in ask.items()]
-    trials.append(trial(ALONE, DIRECT, partial(ask_worker, stub.url)))
-    trials.append(trial(ALONE, THROUGH, ask["base64"]))
+    trials = [trial(BUSY, f"router, {form}", router.url, make) for form, make in ask.items()]
+    trials.append(trial(ALONE, DIRECT, stub.url, partial(ask_worker, stub.url)))
+    trials.append(trial(ALONE, THROUGH, router.url, ask["base64"]))
     return await interleaved(trials, rounds, settle_seconds=0)
 
 

@@ -14,7 +14,6 @@ from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
 from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
 from triptych.loadtests.bench.sections import compared, overload
 from triptych.loadtests.bench.summary import markdown
-from triptych.loadtests.dialects import Call
 from triptych.loadtests.slo import Bound
 
 LOAD = compared.SHORT[64].name
@@ -37,7 +36,7 @@ def judged(found: dict[str, Result]) -> dict[str, Bound]:
 
 
 def replied(number: int, *vectors: Vector, status: int = 200, end: float = 2.0) -> Reply:
-    return Reply(Request(number, Call("", b"", {}), 2), status, due=1.0, end=end, vectors=vectors)
+    return Reply(Request(number, b"", 2), status, due=1.0, end=end, vectors=vectors)
 
 
 def test_target_is_a_ratio_of_medians() -> None:
