@@ -13,6 +13,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
 from triptych.loadtests.results import WRONG
 from triptych.loadtests.server_processes import free_port
+from triptych.loadtests.verdict import KEPT_UP
 from triptych.router.api import work
 from triptych.workers.shared.contract import POOLS
 
@@ -172,15 +173,15 @@ async def test_capacity_is_at_most_the_servers(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
     worker.mode, worker.delay = "slow", 0.008
     async with fake_workers(worker), running_router(worker, lanes=1, batch_items=1) as router:
-        objective = ("--slo", "p99=300ms,failures=0.1%")
+        objective = ("--slo", "p99=2s,failures=0.1%")
         arguments = (*objective, "--start", "65", "--seconds", "3", "--precision", "1")
         done = await loadtest(tmp_path, "find-capacity", address(router), *arguments)
     capacity = done.run.capacity
     assert capacity is not None
     # On a busy machine it may find less, or nothing.
     assert done.code == (0 if capacity.rate else 1), done.output
-    # One at a time, each at least 8 ms.
-    assert capacity.rate <= 125
+    # One at a time, each at least 8 ms. A server that answers nine of ten counts as keeping up.
+    assert capacity.rate <= 125 / KEPT_UP
     if capacity.limited_by == "server":
         assert capacity.fails_at is not None
         assert capacity.rate < capacity.fails_at
