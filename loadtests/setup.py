@@ -116,7 +116,8 @@ def _search(options: argparse.Namespace, objectives: Objectives | None) -> Shape
 
 def _command(options: argparse.Namespace) -> str:
     """The command as it was typed, without secrets."""
-    line = shlex.join(["python", "-m", "loadtests", *sys.argv[1:]])
+    program = ["triptych"] if sys.argv[1:2] == ["loadtest"] else ["python", "-m", "loadtests"]
+    line = shlex.join([*program, *sys.argv[1:]])
     for secret in (options.key, options.worker_token):
         line = line.replace(secret, "***") if secret else line
     return line

@@ -89,6 +89,7 @@ def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> No
     with ExitStack() as stack:
         found = setup(parser().parse_args(words), stack)
     assert "s3cret" not in found.command
+    assert found.command.startswith("python -m loadtests run --url")
     assert "--rate 5" in found.command
 
 
