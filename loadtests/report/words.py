@@ -12,7 +12,8 @@ NOTHING = "-"
 
 def duration(seconds: float) -> str:
     """Three digits, in µs, ms or s."""
-    return f"{seconds:.3g} s" if seconds >= 1 else EngFormatter("s")(float(f"{seconds:.3g}"))
+    rounded = float(f"{seconds:.3g}")
+    return f"{rounded:g} s" if rounded >= 1 else EngFormatter("s")(rounded)
 
 
 def number(value: float) -> str:

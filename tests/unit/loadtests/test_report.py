@@ -253,7 +253,7 @@ def test_parts_add_up_to_the_mean_latency() -> None:
 
 
 def test_words_have_three_digits() -> None:
-    times = {0.0000123: "12.3 µs", 0.0123: "12.3 ms", 0.9996: "1 s", 123.4: "123 s", 0.0: "0 s"}
+    times = {0.0000123: "12.3 µs", 0.0123: "12.3 ms", 0.9996: "1 s", 1234.0: "1230 s", 0.0: "0 s"}
     assert {value: duration(value) for value in times} == times
     numbers = {0.0: "0", 12.34: "12.3", 1_234: "1.23k", 9_999.6: "10k", 80_400: "80.4k", 999_600: "1M"}
     assert {value: number(value) for value in numbers} == numbers
