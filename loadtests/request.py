@@ -1,19 +1,13 @@
 """A request of a load, independent of any server's API."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 Kind = Literal["embed", "rerank"]
 Encoding = Literal["base64", "float"]
 Task = Literal["retrieval.query", "retrieval.passage", "text-matching", "code.query", "code.passage"]
-TASKS: tuple[Task, ...] = (
-    "retrieval.query",
-    "retrieval.passage",
-    "text-matching",
-    "code.query",
-    "code.passage",
-)
+TASKS: tuple[Task, ...] = get_args(Task)
 
 Input = str | bytes
 """A text, or the bytes of a PNG or JPEG."""
