@@ -24,7 +24,6 @@ from triptych.workers.shared.contract import PoolName
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 RETRIEVAL = "ray::ServeReplica:triptych-retrieval"
-CODE = "ray::ServeReplica:triptych-code"
 
 
 class Deployment:

@@ -118,3 +118,19 @@ def test_bad_image_fails_its_request_only(api: httpx.Client) -> None:
     assert reply.json()["code"] == "INPUT_MEDIA_INVALID"
     assert "body -> input -> 1" in reply.json()["detail"]
     assert len(embed(api, input="the next one")) == 1
+
+
+def test_rerank_is_late_interaction(api: httpx.Client) -> None:
+    documents = [*SENTENCES[:3], {"image": data_uri(IMAGES[0])}]
+    reply = api.post("/v1/rerank", json={"query": SENTENCES[-1], "documents": documents})
+    assert reply.status_code == 200, reply.text
+    [query] = embed(api, input=SENTENCES[-1], task="retrieval.query", return_multivector=True)
+    expected = [
+        float((query @ document.T).max(axis=1).mean())
+        for document in embed(api, input=documents, task="retrieval.passage", return_multivector=True)
+    ]
+    results = reply.json()["results"]
+    scores = {result["index"]: result["relevance_score"] for result in results}
+    np.testing.assert_allclose([scores[index] for index in range(len(documents))], expected, atol=2e-3)
+    assert [result["relevance_score"] for result in results] == sorted(scores.values(), reverse=True)
+    assert results[0]["document"].keys() <= {"text", "image"}

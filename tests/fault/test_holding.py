@@ -1,7 +1,6 @@
 """Pools without a ready replica: their work is held for a time, or refused."""
 
 import asyncio
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,11 +12,6 @@ from tests.fault.documents import Document, discovering
 from triptych.router.pool.replica import State
 
 LONG = 60.0
-
-
-@pytest.fixture
-def document(tmp_path: Path) -> Document:
-    return Document(tmp_path / "workers.json")
 
 
 def waiting(router: RunningRouter) -> int:

@@ -1,7 +1,6 @@
 """Vector spaces: named in replies, required by clients, never mixed in a reply."""
 
 import asyncio
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -38,11 +37,6 @@ def spaces_in(reply: httpx.Response, texts: list[str]) -> set[str]:
         ]
         found.add(space)
     return found
-
-
-@pytest.fixture
-def document(tmp_path: Path) -> Document:
-    return Document(tmp_path / "workers.json")
 
 
 async def test_replies_name_their_vector_space() -> None:
