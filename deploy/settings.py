@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from triptych.workers.shared.contract import POOLS
-from triptych.workers.shared.families import ServablePool
+from triptych.workers.shared.families import BY_POOL, ServablePool
 from triptych.workers.shared.strict_settings import StrictSettings
 
 
@@ -46,8 +46,9 @@ class DeploySettings(StrictSettings):
     pools: Annotated[dict[ServablePool, int], NoDecode, BeforeValidator(_counts)] = Field(
         dict.fromkeys(POOLS, 1),
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
-        "for retrieval and one for code. The pool rerank, of a cross-encoder, has to be named here and in "
-        "DEPLOY_VARIANTS.",
+        "for retrieval and one for code. Pools of other models than jina-embeddings-v4 begin with the "
+        "model's key: `retrieval=2,v3.base`. Requests without a model get the model of the first pool. The "
+        "pool rerank, of a cross-encoder, has to be named here and in DEPLOY_VARIANTS.",
     )
     gpus: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
@@ -59,6 +60,11 @@ class DeploySettings(StrictSettings):
         description="Checkpoint in the upstream layout, a folder or a Hugging Face id, merged here into one "
         "variant per pool; or `demo`, tiny random checkpoints. Default: jinaai/jina-embeddings-v4 on an "
         "NVIDIA GPU, otherwise `demo`.",
+    )
+    models: Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)] = Field(
+        {},
+        description="The same for other models, by the key of their pools: `v3=/models/v3,v5-small=demo`. "
+        "Default: the published checkpoint on an NVIDIA GPU, otherwise `demo`.",
     )
     variants: Annotated[dict[ServablePool, str], NoDecode, BeforeValidator(_pairs)] = Field(
         {},
@@ -75,8 +81,14 @@ class DeploySettings(StrictSettings):
     def _check_pools(self) -> Self:
         if not self.pools or min(self.pools.values()) < 1:
             raise ValueError("DEPLOY_POOLS: name at least one pool, each with at least one worker")
-        if "rerank" in self.pools and "rerank" not in self.variants:
-            raise ValueError("DEPLOY_VARIANTS: name the cross-encoder, `rerank=FOLDER` or a Hugging Face id")
+        for pool in set(self.pools) - set(self.variants):
+            if BY_POOL[pool].cross_encoder:
+                raise ValueError(
+                    f"DEPLOY_VARIANTS: name the cross-encoder, `{pool}=FOLDER` or a Hugging Face id"
+                )
+        # The empty key is that of DEPLOY_MODEL.
+        if idle := set(self.models) - ({BY_POOL[pool].key for pool in self.pools} - {""}):
+            raise ValueError(f"DEPLOY_MODELS names models that no pool serves: {', '.join(sorted(idle))}")
         if idle := set(self.variants) - set(self.pools):
             raise ValueError(f"DEPLOY_VARIANTS names pools that are not served: {', '.join(sorted(idle))}")
         if self.worker_port + sum(self.pools.values()) > 65536:

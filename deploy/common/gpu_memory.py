@@ -7,7 +7,7 @@ from typing import Literal
 
 from triptych.deploy.common.environments import GPU_SHARE
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.families import V4
+from triptych.workers.shared.families import BY_POOL, V4
 
 GIB = 2**30
 UPSTREAM = re.escape(V4.names[1]) + "(-vllm-.+)?"
@@ -77,8 +77,8 @@ def _cache_gib(settings: WorkerSettings) -> float:
     """The configured cache, else one input of full length: vLLM refuses to start with less."""
     if settings.kv_cache_gib:
         return settings.kv_cache_gib
-    if settings.task == "rerank":
-        # A cross-encoder, whose shape is not known here.
+    if settings.task and not BY_POOL[settings.task].causal:
+        # An encoder reads all of an input in one step, and keeps nothing.
         return 0.0
     return settings.max_tokens * CACHE_BYTES_PER_TOKEN / settings.tensor_parallel / GIB
 

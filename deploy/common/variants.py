@@ -3,6 +3,7 @@
 import hashlib
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.checkpoints.layout import VARIANT
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.families import V4
+from triptych.workers.shared.families import BY_POOL, Family
 
 DEMO = "demo"
 DEMO_WARNING = "This is the demo: random weights, the vectors carry no meaning."
@@ -39,30 +40,34 @@ class Models:
 
 
 def choose(settings: DeploySettings, has_gpu: bool) -> Models:
-    """The variants that are configured; the other pools get variants merged from one checkpoint."""
-    folders = dict(settings.variants)
-    to_merge = [pool for pool in settings.pools if pool not in folders]
-    if not to_merge:
-        return Models(folders, (), demo=False)
-    source = settings.model or (V4.names[1] if has_gpu else DEMO)
-    steps: list[Step] = []
-    if source == DEMO:
-        upstream, variants = str(settings.state / DEMO / "upstream"), settings.state / DEMO / "variants"
-    else:
-        upstream, variants = source, settings.state / "variants" / _slug(source)
-    missing = [pool for pool in to_merge if not (variants / pool / VARIANT).exists()]
-    if missing and source == DEMO and not Path(upstream).exists():
-        steps.append(Step("making a tiny random checkpoint", _checkpoints("tiny", upstream)))
-    if missing:
-        tasks = [part for pool in missing for part in ("--task", pool)]
-        steps.append(
-            Step(
-                f"merging {upstream} into one variant for each of: {', '.join(missing)}",
-                _checkpoints("merge", upstream, str(variants), *tasks),
-            )
-        )
-    folders |= {pool: str(variants / pool) for pool in to_merge}
-    return Models(folders, tuple(steps), source == DEMO, dict.fromkeys(to_merge, upstream))
+    """The variants that are configured; the other pools get variants merged from their model's checkpoint."""
+    folders, steps = dict(settings.variants), list[Step]()
+    sources: dict[PoolName, str] = {}
+    to_merge: defaultdict[Family, list[PoolName]] = defaultdict(list)
+    for pool in settings.pools:
+        if pool not in folders:
+            to_merge[BY_POOL[pool]].append(pool)
+    demo = False
+    for family, pools in to_merge.items():
+        given = settings.models.get(family.key) if family.key else settings.model
+        source = given or (family.names[1] if has_gpu else DEMO)
+        if source == DEMO:
+            demo = True
+            state = settings.state / DEMO / family.key
+            upstream, variants = str(state / "upstream"), state / "variants"
+        else:
+            upstream, variants = source, settings.state / "variants" / _slug(source)
+        missing = [pool for pool in pools if not (variants / pool / VARIANT).exists()]
+        if missing and source == DEMO and not Path(upstream).exists():
+            argv = _checkpoints("tiny", upstream, "--model", family.name)
+            steps.append(Step("making a tiny random checkpoint", argv))
+        if missing:
+            tasks = [part for pool in missing for part in ("--task", pool)]
+            title = f"merging {upstream} into one variant for each of: {', '.join(missing)}"
+            steps.append(Step(title, _checkpoints("merge", upstream, str(variants), *tasks)))
+        folders |= {pool: str(variants / pool) for pool in pools}
+        sources |= dict.fromkeys(pools, upstream)
+    return Models(folders, tuple(steps), demo, sources)
 
 
 def _checkpoints(*arguments: str) -> tuple[str, ...]:

@@ -124,6 +124,9 @@ def write_workers(path: Path, groups: Groups, pools: Mapping[PoolName, bool], ro
         if name not in named:
             labels = {"task": name, "min_replicas": "0" if may_be_empty else "1"}
             groups = [*groups, {"targets": [], "labels": labels}]
+    # The first pool's model is the default, so the order is the configuration's.
+    order = {name: number for number, name in enumerate(pools)}
+    groups = sorted(groups, key=lambda group: order.get(group["labels"]["task"], len(order)))
     # In another order for each router, so that they do not all start with the same worker.
     for group in groups:
         random.Random(router).shuffle(group["targets"])

@@ -41,7 +41,7 @@ class Alias(BaseModel):
         for task in (self.task, *self.tasks.values()):
             if task is not None and task not in family.tasks:
                 raise ValueError(
-                    f"{self.model} has no task {task!r}; it has {', '.join(family.tasks) or 'none'}"
+                    f"{self.model} has no task {task!r}; it has {', '.join(family.tasks) or 'no tasks'}"
                 )
         if self.dimensions is not None and self.dimensions > family.dimensions:
             raise ValueError(f"dimensions: {self.model} has {family.dimensions}")

@@ -42,8 +42,15 @@ class _Context(MaxItems):
     """Validation of one request: the models it may name, the one it has chosen, and its `prompt_name`."""
 
     catalog: Catalog
-    choice: Choice
     role: str | None = None
+    chosen: Choice | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """The chosen model; the default one if the request names none."""
+        if self.chosen is None:
+            self.chosen = self.catalog.embedding(None)
+        return self.chosen
 
 
 def _context_of(info: ValidationInfo) -> _Context:
@@ -53,7 +60,7 @@ def _context_of(info: ValidationInfo) -> _Context:
 
 def _choose(value: str | None, info: ValidationInfo) -> str | None:
     context = _context_of(info)
-    context.choice = context.catalog.embedding(value)
+    context.chosen = context.catalog.embedding(value)
     return value
 
 
@@ -65,7 +72,8 @@ def _note_role(value: PromptName | None, info: ValidationInfo) -> PromptName | N
 
 def _known_task(value: object, info: ValidationInfo) -> str:
     """The task by its own name. The model's other names for it, and an alias's, are accepted."""
-    choice, role = _context_of(info).choice, _context_of(info).role
+    context = _context_of(info)
+    choice, role = context.choice, context.role
     family = choice.family
     if isinstance(value, str):
         task = choice.tasks.get(value) or family.other_tasks.get(value, value)
@@ -323,5 +331,4 @@ class EmbeddingRequest(BaseModel):
 
 def parse_request(body: bytes, catalog: Catalog, max_items: int = 512) -> EmbeddingRequest:
     """Parse a request. Raises `ModelNotFound`, or `Invalid` with all wrong fields."""
-    context = _Context(max_items, "inputs", catalog, catalog.embedding(None))
-    return parse_body(EmbeddingRequest, body, context)
+    return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", catalog))

@@ -181,7 +181,7 @@ def test_any_rerank_body_gets_a_valid_reply(client: httpx.Client, body: object, 
 
 
 text_items = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
-own_tasks = st.sampled_from(V4.tasks)
+own_tasks = st.sampled_from([*V4.tasks])
 any_items = st.one_of(
     text_items,
     st.fixed_dictionaries({"text": st.text(max_size=30), "task": own_tasks}),

@@ -146,11 +146,38 @@ async def test_shown_code_is_what_was_sent(router: RunningRouter, browser: Brows
 
 async def test_error_names_the_reason(router: RunningRouter, browser: Browser) -> None:
     def see(browser: Browser) -> None:
-        browser.all("#inputs select")[0].send_keys("code.query")
+        browser.all("#inputs textarea")[0].send_keys(Keys.HOME, "!token_limit ")
         browser.run()
-        assert "SERVICE_UNAVAILABLE" in browser.text("#problem[role=alert]")
+        assert "INPUT_TOKEN_LIMIT_EXCEEDED" in browser.text("#problem[role=alert]")
         # The browser itself logs the status.
         browser.errors()
+
+    await at(router, browser, see)
+
+
+async def test_chosen_model_has_its_own_tasks(browser: Browser) -> None:
+    workers = [FakeWorker("retrieval", 16), FakeWorker("v3.separation", 8), FakeWorker("v3.base", 8)]
+
+    def see(browser: Browser) -> None:
+        [model] = browser.until(lambda: [one for one in browser.all("#model") if one.is_displayed()])
+        assert browser.text("#inputs select").split() == ["retrieval.query", "retrieval.passage"] * 3
+        model.send_keys("jina-embeddings-v3")
+        assert browser.text("#inputs select").split() == ["separation"] * 3
+        browser.run()
+        assert "8 dimensions" in browser.text(".matrix caption")
+        browser.click("#code summary")
+        assert 'model="jina-embeddings-v3"' in browser.text("#python")
+
+    async with fake_workers(*workers), running_router(*workers) as router:
+        await at(router, browser, see)
+
+
+async def test_tasks_are_those_of_the_only_model(router: RunningRouter, browser: Browser) -> None:
+    def see(browser: Browser) -> None:
+        browser.until(
+            lambda: browser.text("#inputs select").split() == ["retrieval.query", "retrieval.passage"] * 3
+        )
+        assert not browser.all("#model")[0].is_displayed()
 
     await at(router, browser, see)
 
@@ -160,7 +187,7 @@ async def test_keyboard_alone_is_enough(router: RunningRouter, browser: Browser)
         browser.all("#inputs textarea")[0].send_keys(Keys.END, " Now.", Keys.CONTROL, Keys.ENTER)
         browser.until(lambda: browser.all(".matrix"))
         assert "Now." in browser.text(".matrix th[scope=row]")
-        controls = browser.all("button, input, select, textarea")
+        controls = browser.all("button, input, select:not([hidden] *), textarea")
         assert all(control.accessible_name for control in controls)
 
     await at(router, browser, see)

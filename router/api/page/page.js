@@ -1,7 +1,6 @@
 // The page at `/`: the state of the pools, read from /ready and /metrics, and a playground for the API.
 
 const UPDATE_MILLISECONDS = 2000;
-const TASKS = ["text-matching", "retrieval.query", "retrieval.passage", "code.query", "code.passage"];
 const HELP = {
   similarity: "The cosine of every input with every other. Each input may have its own task.",
   tokens: "How well each token of the first input matches each token of the second. The best match of each row counts.",
@@ -70,6 +69,7 @@ function sum(all, name, labels) {
 
 let previous = null;
 let firstErrors = null;
+let knownPools = null;
 
 async function update() {
   const [ready, page] = await Promise.all([call("ready"), call("metrics")]);
@@ -83,6 +83,11 @@ async function update() {
   setState(status.ready ? "Ready" : (status.reason ?? `${waits} of ${Object.keys(status.pools).length} pools not ready`),
     status.ready ? "good" : "bad");
   showPools(status, now);
+  const pools = Object.keys(status.pools).join();
+  if (pools !== knownPools) {
+    await updateModels();
+    knownPools = pools;
+  }
   showErrors(now);
   previous = now;
 }
@@ -163,13 +168,46 @@ async function keepUpdating() {
   }
 }
 
+// ---- the models of the playground
+
+/** The models that embed, as /v1/models lists them. */
+let models = [];
+
+async function updateModels() {
+  const { data } = await (await call("v1/models")).json();
+  models = data.filter((one) => one.tasks.length);
+  const chosen = $("model").value;
+  $("model").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen)));
+  showModel();
+}
+
+function chosenModel() {
+  return models.find(({ id }) => id === $("model").value);
+}
+
+function showModel() {
+  const dimensions = chosenModel()?.dimensions ?? "";
+  $("dimensions").max = $("dimensions").placeholder = dimensions;
+  for (const select of $("inputs").querySelectorAll("select")) fillTasks(select, select.value);
+  showMode();
+}
+
+function fillTasks(select, task) {
+  const tasks = chosenModel()?.tasks ?? [task];
+  select.replaceChildren(...tasks.map((name) => new Option(name, name, false, name === task)));
+}
+
+/** The body of a request to the chosen model; where there is only one it needs no name. */
+function embedding(items) {
+  return models.length > 1 ? { model: $("model").value, input: items } : { input: items };
+}
+
 // ---- the inputs of the playground
 
 function addInput(content, task) {
   const item = $("input-row").content.firstElementChild.cloneNode(true);
   item.querySelector(".content").append(content);
-  const select = item.querySelector("select");
-  select.append(...TASKS.map((name) => new Option(name, name, false, name === task)));
+  fillTasks(item.querySelector("select"), task);
   item.querySelector(".remove").addEventListener("click", () => {
     item.remove();
     label();
@@ -222,6 +260,7 @@ function mode() {
 function showMode() {
   $("help").textContent = HELP[mode()];
   $("dimensions-field").hidden = mode() !== "similarity";
+  $("model-field").hidden = models.length < 2 || mode() === "rerank";
   for (const item of $("inputs").children) item.querySelector("label").hidden = mode() === "rerank";
 }
 
@@ -230,7 +269,7 @@ function showMode() {
 const RUNS = { similarity, tokens, rerank };
 
 async function similarity(all) {
-  const body = { input: all.map((one) => one.item) };
+  const body = embedding(all.map((one) => one.item));
   if ($("dimensions").value) body.dimensions = Number($("dimensions").value);
   showCode("v1/embeddings", body);
   const { data, usage } = await post("v1/embeddings", body);
@@ -242,7 +281,7 @@ async function similarity(all) {
 
 async function tokens(all) {
   if (all.length < 2) throw new ApiError(0, { detail: "Late interaction compares two inputs." });
-  const body = { input: all.slice(0, 2).map((one) => one.item), return_multivector: true };
+  const body = { ...embedding(all.slice(0, 2).map((one) => one.item)), return_multivector: true };
   if (all.slice(0, 2).every((one) => one.item.text !== undefined)) body.return_tokenized_input = true;
   showCode("v1/embeddings", body);
   const { data: [one, other] } = await post("v1/embeddings", body);
@@ -357,8 +396,8 @@ function showCode(path, body) {
 
 function clientCall(path, body) {
   if (path === "v1/rerank") return "ranked = client.rerank(query, documents)";
-  if (body.return_multivector) return "matrices = client.embed_multi(input)";
-  return `vectors = client.embed(input${body.dimensions ? `, dimensions=${body.dimensions}` : ""})`;
+  const options = (body.model ? `, model="${body.model}"` : "") + (body.dimensions ? `, dimensions=${body.dimensions}` : "");
+  return body.return_multivector ? `matrices = client.embed_multi(input${options})` : `vectors = client.embed(input${options})`;
 }
 
 // ---- start
@@ -378,6 +417,7 @@ $("add-image").addEventListener("change", async (event) => {
   for (const file of event.target.files) await addImage(file);
   event.target.value = "";
 });
+$("model").addEventListener("change", showModel);
 document.querySelectorAll("[name=mode]").forEach((radio) => radio.addEventListener("change", showMode));
 EXAMPLES.forEach(([text, task]) => addText(text, task));
 showMode();

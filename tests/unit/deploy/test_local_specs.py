@@ -90,9 +90,10 @@ def plan_all(environ: dict[str, str], **settings: Any) -> tuple[Spec, list[Spec]
 def test_router_knows_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_PORT", "8088")
     router, _ = plan_all({}, pools={"retrieval": 2, "code": 1})
+    # In the order of the pools, since the first one's model is the default.
     assert json.loads(router.env["ROUTER_WORKERS"]) == [
-        {"targets": ["127.0.0.1:8102"], "labels": {"task": "code"}},
         {"targets": ["127.0.0.1:8101", "127.0.0.1:8103"], "labels": {"task": "retrieval"}},
+        {"targets": ["127.0.0.1:8102"], "labels": {"task": "code"}},
     ]
     assert router.port == 8088
 

@@ -35,6 +35,14 @@ def test_file_names_workers_and_empty_pools(tmp_path: Path) -> None:
     ]
 
 
+def test_the_file_has_the_pools_in_the_order_of_the_configuration(tmp_path: Path) -> None:
+    groups = written(tmp_path, retrieval=False, code=True, rerank=True)
+    assert [group["labels"]["task"] for group in groups] == ["retrieval", "code", "rerank"]
+    # A pool that is being removed is not in the configuration any more.
+    groups = written(tmp_path, retrieval=False)
+    assert [group["labels"]["task"] for group in groups] == ["retrieval", "code"]
+
+
 def test_routers_have_different_orders(tmp_path: Path) -> None:
     assert len({str(written(tmp_path, f"r{number}")) for number in range(20)}) == 2
 

@@ -32,6 +32,8 @@ def test_lists_and_pairs_are_read(monkeypatch: pytest.MonkeyPatch, name: str, te
         ("DEPLOY_POOLS", "retrieval,reranking", "no pool 'reranking'; the pools are 'text-matching', "),
         ("DEPLOY_POOLS", "retrieval,rerank-m0", "workers cannot serve jina-reranker-m0; the pools are"),
         ("DEPLOY_POOLS", "retrieval,rerank", "name the cross-encoder"),
+        ("DEPLOY_MODELS", "v3=/models/v3", "no pool serves: v3"),
+        ("DEPLOY_MODELS", "=/models/v4", "no pool serves"),
         ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
         ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
         ("DEPLOY_POOLS", "code,code", "named twice: code"),

@@ -115,7 +115,7 @@ def test_old_name_takes_every_task_of_v3(task: str) -> None:
         ({"model": "gpt"}, "no model 'gpt'; the models are jina-embeddings-v4"),
         ({"task": "classification"}, "has no task 'classification'; it has text-matching"),
         ({"tasks": {"x": "y"}}, "has no task 'y'"),
-        ({"model": RERANKER_V2.name, "task": "text-matching"}, "it has none"),
+        ({"model": RERANKER_V2.name, "task": "text-matching"}, "it has no tasks"),
         ({"model": V5_NANO.name, "dimensions": 1024}, "jina-embeddings-v5-text-nano has 768"),
         ({"dimensions": 0}, "greater than or equal to 1"),
         (
