@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.prometheus import MONITORING
+from tests.prometheus import MONITORING, tool
 from triptych.deploy.kubernetes import generate
 from triptych.deploy.kubernetes.helm import CHART, NoHelm, Refused, helm, template
 from triptych.router.observe.gauges import make_gauges
@@ -167,6 +167,16 @@ def test_a_scaled_pool_follows_its_pressure(tmp_path: Path) -> None:
         one["name"]: one.get("value") for one in router["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert float(env["ROUTER_HOLD_SECONDS"]) > 0
+
+
+def test_prometheus_accepts_the_query(tmp_path: Path) -> None:
+    objects = rendered(*with_values(tmp_path / "values.yaml", {"pools": {"code": SCALED}, "keda": KEDA}))
+    [scaled] = of_kind(objects, "ScaledObject")
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": [{"record": "b", "expr": query}]}]}))
+    done = subprocess.run([tool("promtool"), "check", "rules", rules], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_second_group_of_a_pool(tmp_path: Path) -> None:
