@@ -232,6 +232,27 @@ def test_egress_follows_what_is_fetched() -> None:
     assert "ipBlock" in egress(fetching, "triptych-workers")
 
 
+def test_clients_may_be_narrowed(tmp_path: Path) -> None:
+    clients = [{"podSelector": {"matchLabels": {"app": "search"}}}]
+    values = {"networkPolicy": {"clients": clients}, "monitoring": {"enabled": True}}
+    objects = [
+        one
+        for one in yaml.safe_load_all(
+            helm("template", "triptych", CHART, *with_values(tmp_path / "v", values))
+        )
+        if one
+    ]
+    [policy] = [
+        one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "triptych-router"
+    ]
+    [rule] = policy["spec"]["ingress"]
+    client, test, *scrapers = rule["from"]
+    assert client == clients[0]
+    [pod] = of_kind(objects, "Pod")
+    assert test["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert scrapers
+
+
 def test_weights_are_merged_once(tmp_path: Path) -> None:
     objects = rendered("--values", CHART / "examples" / "demo.yaml")
     [job] = of_kind(objects, "Job")
