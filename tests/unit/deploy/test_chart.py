@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from tests.prometheus import MONITORING, tool
+from tests.unit.deploy.manifests import KUBERNETES_PAGE
 from triptych.deploy.kubernetes import generate
 from triptych.deploy.kubernetes.helm import CHART, NoHelm, Refused, helm, template
 from triptych.router.observe.gauges import make_gauges
@@ -70,6 +72,22 @@ def test_plain_yaml_and_schema_are_generated() -> None:
     # If this fails, run `make chart`.
     assert generate.SCHEMA.read_text() == generate.schema()
     assert generate.PLAIN.read_text() == generate.plain()
+
+
+def test_the_page_explains_every_value() -> None:
+    page = KUBERNETES_PAGE.read_text()
+    schema = json.loads(generate.SCHEMA.read_text())
+    groups = {
+        name: one.get("properties", {}) for name, one in schema["properties"].items() if name != "pools"
+    }
+    groups["pool"] = schema["definitions"]["pool"]["properties"]
+    missing = [
+        f"{group}.{name}"
+        for group, names in groups.items()
+        for name in names
+        if not re.search(rf"[`.]{name}\b", page)
+    ]
+    assert not missing
 
 
 def test_helm_accepts_the_chart() -> None:
