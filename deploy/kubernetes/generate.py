@@ -53,10 +53,9 @@ def schema() -> str:
     definitions = document["definitions"]
     definitions["routerSettings"] = _settings(RouterSettings, "ROUTER_", ROUTER_FIXED)
     definitions["workerSettings"] = _settings(WorkerSettings, "WORKER_", WORKER_FIXED)
-    definitions["poolName"]["enum"] = [*get_args(PoolName)]
-    document["properties"]["pools"]["properties"] = {
-        name: {"$ref": "#/definitions/pool"} for name in get_args(PoolName)
-    }
+    pools = get_args(PoolName)
+    definitions["poolName"]["enum"] = [*pools]
+    document["properties"]["pools"]["properties"] = {name: {"$ref": "#/definitions/pool"} for name in pools}
     return json.dumps(document, indent=2) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.prometheus import MONITORING
+from tests.prometheus import MONITORING, tool
+from tests.unit.deploy.manifests import KUBERNETES_PAGE
 from triptych.deploy.kubernetes import generate
 from triptych.deploy.kubernetes.helm import CHART, NoHelm, Refused, helm, template
 from triptych.router.observe.gauges import make_gauges
@@ -70,6 +72,22 @@ def test_plain_yaml_and_schema_are_generated() -> None:
     # If this fails, run `make chart`.
     assert generate.SCHEMA.read_text() == generate.schema()
     assert generate.PLAIN.read_text() == generate.plain()
+
+
+def test_the_page_explains_every_value() -> None:
+    page = KUBERNETES_PAGE.read_text()
+    schema = json.loads(generate.SCHEMA.read_text())
+    groups = {
+        name: one.get("properties", {}) for name, one in schema["properties"].items() if name != "pools"
+    }
+    groups["pool"] = schema["definitions"]["pool"]["properties"]
+    missing = [
+        f"{group}.{name}"
+        for group, names in groups.items()
+        for name in names
+        if not re.search(rf"[`.]{name}\b", page)
+    ]
+    assert not missing
 
 
 def test_helm_accepts_the_chart() -> None:
@@ -169,6 +187,16 @@ def test_a_scaled_pool_follows_its_pressure(tmp_path: Path) -> None:
     assert float(env["ROUTER_HOLD_SECONDS"]) > 0
 
 
+def test_prometheus_accepts_the_query(tmp_path: Path) -> None:
+    objects = rendered(*with_values(tmp_path / "values.yaml", {"pools": {"code": SCALED}, "keda": KEDA}))
+    [scaled] = of_kind(objects, "ScaledObject")
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "a", "rules": [{"record": "b", "expr": query}]}]}))
+    done = subprocess.run([tool("promtool"), "check", "rules", rules], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_second_group_of_a_pool(tmp_path: Path) -> None:
     pools = {
         "code": {"version": "1"},
@@ -220,6 +248,27 @@ def test_egress_follows_what_is_fetched() -> None:
     fetching = rendered("--set", "pools.code.model=jinaai/jina-embeddings-v4-vllm-code")
     assert "ipBlock" in egress(fetching, "triptych-router")
     assert "ipBlock" in egress(fetching, "triptych-workers")
+
+
+def test_clients_may_be_narrowed(tmp_path: Path) -> None:
+    clients = [{"podSelector": {"matchLabels": {"app": "search"}}}]
+    values = {"networkPolicy": {"clients": clients}, "monitoring": {"enabled": True}}
+    objects = [
+        one
+        for one in yaml.safe_load_all(
+            helm("template", "triptych", CHART, *with_values(tmp_path / "v", values))
+        )
+        if one
+    ]
+    [policy] = [
+        one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "triptych-router"
+    ]
+    [rule] = policy["spec"]["ingress"]
+    client, test, *scrapers = rule["from"]
+    assert client == clients[0]
+    [pod] = of_kind(objects, "Pod")
+    assert test["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert scrapers
 
 
 def test_weights_are_merged_once(tmp_path: Path) -> None:

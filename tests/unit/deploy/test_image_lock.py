@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,8 @@ from triptych.deploy import install
 ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "deploy" / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = {
-    "router": ["tracing"],
-    "worker-cpu": ["cpu", "workers"],
-    "worker-gpu": ["gpu", "workers"],
-    "ray": ["gpu", "ray", "workers"],
-}
+# Those that deploy/docker/lock.sh names.
+LOCKS = {"router": ["tracing"], "worker-cpu": ["cpu"], "worker-gpu": ["gpu"], "ray": ["gpu", "ray"]}
 # Their CPU builds are in torch-cpu.lock.
 TORCH = ("torch", "torchvision")
 
@@ -27,18 +24,31 @@ def pinned(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9._-]+)==([^ ;]+)", text, re.MULTILINE))
 
 
+def of_extras(names: Iterable[str]) -> Iterator[Requirement]:
+    for name in names:
+        for requirement in map(Requirement, PROJECT["optional-dependencies"][name]):
+            if requirement.name == "triptych":
+                yield from of_extras(requirement.extras)
+            else:
+                yield requirement
+
+
+def test_locks_are_of_these_extras() -> None:
+    script = (DOCKER / "lock.sh").read_text()
+    for lock, extras in LOCKS.items():
+        (line,) = re.findall(rf"^lock {lock} (.*)$", script, re.MULTILINE)
+        assert re.findall(r"--extra (\S+)", line) == extras
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_satisfies_the_dependencies(lock: str) -> None:
     pins = pinned(lock)
     if lock == "worker-cpu":
         assert not pins.keys() & TORCH
         pins |= pinned("torch-cpu")
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(one for extra in LOCKS[lock] for one in extras[extra])]
-    for requirement in map(Requirement, wanted):
-        if requirement.name != "triptych":
-            version = pins[requirement.name.lower().replace("_", "-")]
-            assert requirement.specifier.contains(version), requirement
+    for requirement in [*map(Requirement, PROJECT["dependencies"]), *of_extras(LOCKS[lock])]:
+        version = pins[requirement.name.lower().replace("_", "-")]
+        assert requirement.specifier.contains(version), requirement
 
 
 @pytest.mark.parametrize("lock", [*LOCKS, "torch-cpu"])

@@ -1,0 +1,70 @@
+"""The systemd unit, checked by systemd-analyze, and its settings."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.deploy.manifests import ROOT
+from triptych.deploy.settings import DeploySettings
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
+
+FOLDER = ROOT / "deploy" / "systemd"
+UNIT = (FOLDER / "triptych.service").read_text()
+FIELDS = {
+    "DEPLOY": DeploySettings.model_fields,
+    "ROUTER": RouterSettings.model_fields,
+    "WORKER": WorkerSettings.model_fields,
+}
+
+
+def analyze(*arguments: str | Path) -> str:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze, of Debian's package systemd")
+    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
+
+
+def value(name: str) -> str:
+    [found] = re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+    return str(found)
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    here = tmp_path / "triptych.service"
+    here.write_text(UNIT.replace("/opt/triptych/.venv/bin/python", sys.executable))
+    warnings = [line for line in analyze("verify", here).splitlines() if "triptych.service" in line]
+    assert not warnings
+
+
+def test_the_service_is_confined() -> None:
+    # From 0, fully confined, to 100.
+    analyze("security", "--offline=true", "--threshold=25", FOLDER / "triptych.service")
+
+
+def test_named_settings_exist() -> None:
+    text = UNIT + (FOLDER / "triptych.env").read_text()
+    named = re.findall(r"\b(DEPLOY|ROUTER|WORKER)_([A-Z_]*[A-Z])\b", text)
+    assert len(named) >= 6
+    for prefix, name in named:
+        assert name.lower() in FIELDS[prefix], f"{prefix}_{name}"
+
+
+def test_it_stops_in_order_and_keeps_wrong_settings_down() -> None:
+    assert value("KillMode") == "mixed"
+    # The router, then the workers.
+    assert float(value("TimeoutStopSec")) > 2 * DeploySettings.model_fields["stop_seconds"].default
+    assert int(value("RestartPreventExitStatus")) == os.EX_CONFIG
+
+
+def test_only_state_and_cache_are_writable() -> None:
+    assert value("ProtectSystem") == "strict"
+    assert "ReadWritePaths" not in UNIT
+    for variable, folder in re.findall(r"(HOME|HF_HOME|DEPLOY_STATE|XDG_CACHE_HOME)=(\S+)", UNIT):
+        assert folder.startswith(("/var/lib/triptych", "/var/cache/triptych")), variable
