@@ -42,6 +42,8 @@ _MODULES = ("mixer.Wqkv", "mixer.out_proj", "mlp.fc1", "mlp.fc2")
 # XLM-RoBERTa counts positions from the padding token's id plus one. With rotary positions that is only a gap
 # between the setting and the longest input.
 _GAP = 2
+# The model's own defaults for settings that a config leaves out.
+_RANK, _ALPHA, _ROTARY_BASE = 4, 1, 20_000.0
 
 
 def kind(
@@ -103,8 +105,9 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
     return {
         "model_type": "xlm-roberta",
         "is_causal": family.causal,
+        "rotary_emb_base": config.get("rotary_emb_base", _ROTARY_BASE),
         # One more than the longest input, as in all variants.
-        "max_position_embeddings": config["max_position_embeddings"] - _GAP + 1,
+        "max_position_embeddings": config.get("max_position_embeddings", family.positions + _GAP) - _GAP + 1,
     }
 
 
@@ -117,10 +120,10 @@ def adapted_modules(layers: int) -> list[str]:
 
 def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]:
     """The adapters in the order of the stack, as the pools name them, and their rank and alpha."""
-    names, rank, alpha = (config.get(key) for key in (ADAPTATIONS, "lora_rank", "lora_alpha"))
+    names, rank, alpha = config[ADAPTATIONS], config.get("lora_rank", _RANK), config.get("lora_alpha", _ALPHA)
     if not isinstance(names, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise CheckpointError(
-            f"{folder / CONFIG} needs {ADAPTATIONS}, lora_rank and lora_alpha; fetch it again"
+            f"{folder / CONFIG}: {ADAPTATIONS} must be a list, lora_rank and lora_alpha numbers"
         )
     return [str(name).replace(".", "-") for name in names], rank, alpha
 
