@@ -199,6 +199,12 @@ def test_unused_pooler_of_v3_is_left_out(
             lambda its: its.update({f"{QKV}.1.lora_A": torch.zeros(1)}),
             f"unexpected: {QKV}.1.lora_A",
         ),
+        (
+            V3,
+            BASE,
+            lambda its: its.update({f"{QKV}.original": torch.zeros(4)}),
+            f"{QKV}.original is [4], not a matrix",
+        ),
         (V3, BASE, lambda its: its.update(odd=torch.zeros(1, dtype=torch.int8)), "quantized"),
     ],
 )

@@ -69,26 +69,20 @@ def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     modules = adapted_modules(layers_of(folder, config))
     refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
     stack, rank, alpha = _stack(folder, config)
-    problems: list[str] = []
-    known = set()
-    for module in modules:
-        for key, shape in _halves(module, held[module + _ORIGINAL].shape, len(stack), rank).items():
-            known.add(key)
-            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
-    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
-    refuse(folder / CONFIG, problems)
-    adapters = {}
-    for adapter in wanted:
+    lacking = [adapter for adapter in wanted if adapter not in (BASE, *stack)]
+    if lacking:
+        raise CheckpointError(
+            f"{folder / CONFIG} has no {', '.join(lacking)} in {ADAPTATIONS}; fetch it again"
+        )
+    _check_halves(folder, modules, held, len(stack), rank)
+    adapters = {BASE: Adapter(rank, alpha, {})}
+    for number, adapter in enumerate(stack):
         added = {}
-        if adapter != BASE:
-            if adapter not in stack:
-                raise CheckpointError(f"{folder / CONFIG} has no {adapter} in {ADAPTATIONS}; fetch it again")
-            number = stack.index(adapter)
-            for module in modules:
-                original = held[module + _ORIGINAL]
-                halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
-                a, b = halves[::-1] if module in _EMBEDDINGS else halves
-                added[original.name] = Low(a, b, alpha / rank)
+        for module in modules:
+            original = held[module + _ORIGINAL]
+            halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
+            a, b = halves[::-1] if module in _EMBEDDINGS else halves
+            added[original.name] = Low(a, b, alpha / rank)
         adapters[adapter] = Adapter(rank, alpha, added)
     kept = {
         file: [
@@ -126,6 +120,24 @@ def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]
             f"{folder / CONFIG}: {ADAPTATIONS} must be a list, lora_rank and lora_alpha numbers"
         )
     return [str(name).replace(".", "-") for name in names], rank, alpha
+
+
+def _check_halves(
+    folder: Path, modules: Sequence[str], held: Mapping[str, Tensor], adapters: int, rank: int
+) -> None:
+    """Raise `CheckpointError` unless each module has halves that fit its weight, and there are no others."""
+    problems: list[str] = []
+    known = set()
+    for module in modules:
+        original = held[module + _ORIGINAL]
+        if len(original.shape) != 2:
+            problems.append(f"wrong shape: {original.name} is {list(original.shape)}, not a matrix")
+            continue
+        for key, shape in _halves(module, original.shape, adapters, rank).items():
+            known.add(key)
+            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
+    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
+    refuse(folder, problems)
 
 
 def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> dict[str, tuple[int, ...]]:
