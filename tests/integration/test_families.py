@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.engine_workers import Worker, workers
 from tests.exit_status import exit_status
 from tests.family_references import Reference
 from tests.vectors import array_of, cosine
-from triptych.loadtests.server_processes import Worker, workers
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.shared.contract import Document, Failure, Item, Role, Text
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family

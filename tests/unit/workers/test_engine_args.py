@@ -9,8 +9,9 @@ import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
+from tests.exit_status import exit_status
 from tests.integration.conftest import UPSTREAM
-from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.hub import resolve_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import Variant, read_variant
@@ -25,7 +26,7 @@ POSITIONS = 128_000
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     folder = tmp_path_factory.mktemp("variant")
-    assert checkpoints(["merge", str(UPSTREAM), str(folder), "--task", "code"]) == 0
+    assert exit_status(cli, "merge", UPSTREAM, folder, "--task", "code") == 0
     return read_variant(folder / "code")
 
 
@@ -43,9 +44,9 @@ def test_context_is_one_more_than_longest_input(variant: Variant, asked: int, co
 
 @pytest.mark.parametrize("family", [V5_SMALL, V5_NANO, V3], ids=lambda family: family.key)
 def test_longest_input_of_an_encoder_fits_one_step(family: Family, tmp_path: Path) -> None:
-    source, pool = str(tmp_path / "source"), family.pools[0]
-    assert checkpoints(["tiny", "--nano", source, "--model", family.name]) == 0
-    assert checkpoints(["merge", source, str(tmp_path), "--task", pool]) == 0
+    source, pool = tmp_path / "source", family.pools[0]
+    assert exit_status(cli, "tiny", "--nano", source, "--model", family.name) == 0
+    assert exit_status(cli, "merge", source, tmp_path, "--task", pool) == 0
     variant, settings = read_variant(tmp_path / pool), WorkerSettings(model="m", batch_tokens=512)
     args = engine_args(variant, settings)
     assert context_of(variant, settings) == family.positions == args["max_model_len"] - 1
