@@ -121,8 +121,9 @@ class WorkerSettings(StrictSettings):
         20,
         gt=0,
         description="Longest time without an engine step while there is work; then the worker exits, to be "
-        "restarted. Steps take about half a second, except for inputs that cannot be split: an image, or a "
-        "cross-encoder's pair. Raise it if one of these takes longer.",
+        "restarted. Steps take about half a second, except for inputs that cannot be split: an image, a "
+        "cross-encoder's pair, or a text of a model whose attention looks both ways. Raise it if one of "
+        "these takes longer.",
     )
     drain_seconds: float = Field(30, ge=0, description="Time to finish accepted work on SIGTERM.")
 

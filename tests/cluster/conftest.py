@@ -8,7 +8,8 @@ import pytest_asyncio
 import ray
 
 from tests.cluster.raylets import RayCluster, cluster_of
-from triptych.workers.checkpoints.__main__ import main as checkpoints
+from tests.exit_status import exit_status
+from triptych.workers.checkpoints.__main__ import cli
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +19,8 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, name in enumerate(("old", "new")):
         folder = tmp_path_factory.mktemp(f"checkpoints-{name}")
         upstream, made[name] = folder / "upstream", folder / "variants"
-        assert checkpoints(["tiny", "--nano", "--seed", str(seed), str(upstream)]) == 0
-        assert checkpoints(["merge", str(upstream), str(made[name]), "--dtype", "float32"]) == 0
+        assert exit_status(cli, "tiny", "--nano", "--seed", seed, upstream) == 0
+        assert exit_status(cli, "merge", upstream, made[name], "--dtype", "float32") == 0
     return made
 
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from tests.cross_encoders import Score, write_bert, write_published
 from tests.engine_workers import Worker, workers
+from tests.exit_status import exit_status
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.workers.checkpoints import layout
-from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.shared.contract import POOLS
 
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream-tiny"
@@ -34,7 +35,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants")
     for pool in POOLS:
         dtype = "source" if pool == "code" else "float32"
-        assert checkpoints(["merge", str(UPSTREAM), str(folder), "--task", pool, "--dtype", dtype]) == 0
+        assert exit_status(cli, "merge", UPSTREAM, folder, "--task", pool, "--dtype", dtype) == 0
     return folder
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.engine_workers import Worker, workers
+from tests.exit_status import exit_status
 from tests.family_references import Reference
 from tests.vectors import array_of, cosine
-from triptych.loadtests.server_processes import Worker, workers
-from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.shared.contract import Document, Failure, Item, Role, Text
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 
@@ -30,7 +31,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Referen
     """A tiny checkpoint of each family in transformers."""
     folder = tmp_path_factory.mktemp("families")
     for family in SERVED:
-        assert checkpoints(["tiny", str(folder / family.key), "--model", family.name]) == 0
+        assert exit_status(cli, "tiny", folder / family.key, "--model", family.name) == 0
     return {family: Reference(family, folder / family.key) for family in SERVED}
 
 
@@ -42,8 +43,8 @@ def served(
     out = tmp_path_factory.mktemp("family-variants")
     settings = []
     for family, (adapter, dtype, _) in SERVED.items():
-        pool, source = family.pool(adapter), str(references[family].folder)
-        assert checkpoints(["merge", source, str(out), "--task", pool, "--dtype", "float32"]) == 0
+        pool, source = family.pool(adapter), references[family].folder
+        assert exit_status(cli, "merge", source, out, "--task", pool, "--dtype", "float32") == 0
         limits = {"max_tokens": MAX_TOKENS, "batch_tokens": BATCH_TOKENS, "kv_cache_gib": 0.5}
         settings.append({"model": out / pool, "dtype": dtype, **limits})
     with workers(tmp_path_factory.mktemp("family-workers"), *settings) as started:

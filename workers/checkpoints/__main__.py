@@ -47,7 +47,7 @@ def cli() -> None:
     show_default=True,
     help="The published model whose layout it has.",
 )
-@click.option("--nano", is_flag=True, help="Hidden size 64 and one layer, for benchmarks; only v4.")
+@click.option("--nano", is_flag=True, help="Hidden size 64 and one layer, for benchmarks.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other weights.")
 @_explained
 def tiny(out: Path, model: str, nano: bool, seed: int) -> None:

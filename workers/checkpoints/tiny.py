@@ -27,7 +27,7 @@ FILES = Path(__file__).with_name("tiny_files")
 TINY = "config.json"
 """The real hidden size and heads; v4 also has the real mrope and 128-d multi-vectors: about 75 MB."""
 NANO = "config.nano.json"
-"""The least arithmetic that the architecture allows; only for v4."""
+"""The least arithmetic that the architecture allows."""
 
 DTYPE = "BF16"
 
@@ -37,8 +37,7 @@ def write_tiny(
 ) -> None:
     """Write a checkpoint to `out`; deterministic in `config_file` (`TINY` or `NANO`) and seed.
 
-    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists or if
-    there is no such size.
+    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists.
     """
     small = FILES / family.name
     config = load_json(small / config_file)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
-from triptych.workers.checkpoints.__main__ import main
+from tests.exit_status import exit_status
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layouts import MERGED
 from triptych.workers.checkpoints.variant import identify, read_record, read_variant
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
@@ -19,8 +21,8 @@ FAMILIES = (V5_SMALL, V5_NANO, V3)
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
 BASE = "model.safetensors"
 RETRIEVAL = "adapters/retrieval/adapter_model.safetensors"
-UP = "base_model.model.layers.1.mlp.up_proj.lora_A.weight"
-QKV = "roberta.encoder.layers.1.mixer.Wqkv.parametrizations.weight"
+UP = "base_model.model.layers.0.mlp.up_proj.lora_A.weight"
+QKV = "roberta.encoder.layers.0.mixer.Wqkv.parametrizations.weight"
 WORDS = "roberta.embeddings.word_embeddings.parametrizations.weight"
 
 
@@ -29,7 +31,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[Family, Path]:
     """A tiny checkpoint of each family; read-only."""
     folder = tmp_path_factory.mktemp("sources")
     for family in FAMILIES:
-        assert main(["tiny", str(folder / family.key), "--model", family.name]) == 0
+        assert exit_status(cli, "tiny", "--nano", folder / family.key, "--model", family.name) == 0
     return {family: folder / family.key for family in FAMILIES}
 
 
@@ -38,7 +40,7 @@ def merged(sources: dict[Family, Path], tmp_path_factory: pytest.TempPathFactory
     """All variants of all families in float32; read-only."""
     out = tmp_path_factory.mktemp("merged")
     for source in sources.values():
-        assert main(["merge", str(source), str(out), "--dtype", "float32"]) == 0
+        assert exit_status(cli, "merge", source, out, "--dtype", "float32") == 0
     return out
 
 
@@ -108,7 +110,7 @@ def test_variants_can_be_served(
     digests = set()
     for pool in family.pools:
         variant = read_variant(merged / pool)
-        assert (variant.family, variant.task, variant.dimensions) == (family, pool, family.dimensions)
+        assert (variant.family, variant.task, variant.dimensions) == (family, pool, 64)
         assert variant.multivector_dimensions is None
         assert variant.positions == family.positions + 1
         digests.add(variant.digest)
@@ -177,11 +179,11 @@ def test_unused_pooler_of_v3_is_left_out(
         (
             V5_SMALL,
             RETRIEVAL,
-            lambda its: its.update({UP: torch.zeros(16, 1024)}),
-            f"{UP} is [16, 1024], should be [32, 1024]",
+            lambda its: its.update({UP: torch.zeros(16, 64)}),
+            f"{UP} is [16, 64], should be [32, 64]",
         ),
         (V5_NANO, RETRIEVAL, lambda its: its.update(odd=torch.zeros(1)), "unexpected: odd"),
-        (V5_NANO, BASE, lambda its: its.pop("layers.1.mlp.up_proj.weight"), "layers.1.mlp.up_proj.weight"),
+        (V5_NANO, BASE, lambda its: its.pop("layers.0.mlp.up_proj.weight"), "layers.0.mlp.up_proj.weight"),
         (V5_NANO, BASE, lambda its: its.pop("norm.weight"), "norm.weight"),
         (V3, BASE, lambda its: its.pop(f"{QKV}.0.lora_A"), f"missing: {QKV}.0.lora_A"),
         (V3, BASE, lambda its: its.pop(f"{QKV}.original"), f"{QKV}.original"),
@@ -196,6 +198,12 @@ def test_unused_pooler_of_v3_is_left_out(
             BASE,
             lambda its: its.update({f"{QKV}.1.lora_A": torch.zeros(1)}),
             f"unexpected: {QKV}.1.lora_A",
+        ),
+        (
+            V3,
+            BASE,
+            lambda its: its.update({f"{QKV}.original": torch.zeros(4)}),
+            f"{QKV}.original is [4], not a matrix",
         ),
         (V3, BASE, lambda its: its.update(odd=torch.zeros(1, dtype=torch.int8)), "quantized"),
     ],
@@ -218,7 +226,7 @@ def test_damaged_sources_are_refused(
     [
         (V3, {"lora_adaptations": ["separation"] * 5}, "retrieval-query"),
         (V3, {"lora_rank": None}, "lora_rank"),
-        (V5_SMALL, {"num_hidden_layers": 3}, "layers.2.self_attn.q_proj"),
+        (V5_SMALL, {"num_hidden_layers": 2}, "layers.1.self_attn.q_proj"),
         (V5_SMALL, {"num_hidden_layers": None}, "num_hidden_layers"),
     ],
 )
@@ -248,3 +256,15 @@ def test_vllm_knows_every_architecture() -> None:
     from triptych.workers.plugin import MODELS
 
     assert {family.architecture for family in MERGED} == MODELS.keys()
+
+
+@every_family
+def test_tiny_checkpoint_has_real_sizes(
+    family: Family, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert run("tiny", tmp_path / "tiny", "--model", family.name)[0] == 0
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    assert config["hidden_size"] == family.dimensions
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tiny" / "tokenizer.json"))
+    assert tokenizer.get_vocab_size() <= config["vocab_size"]
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")) < 30e6

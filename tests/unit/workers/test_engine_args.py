@@ -9,13 +9,15 @@ import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
+from tests.exit_status import exit_status
 from tests.integration.conftest import UPSTREAM
-from triptych.workers.checkpoints.__main__ import main as checkpoints
+from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.hub import resolve_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import Variant, read_variant
 from triptych.workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
@@ -24,7 +26,7 @@ POSITIONS = 128_000
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     folder = tmp_path_factory.mktemp("variant")
-    assert checkpoints(["merge", str(UPSTREAM), str(folder), "--task", "code"]) == 0
+    assert exit_status(cli, "merge", UPSTREAM, folder, "--task", "code") == 0
     return read_variant(folder / "code")
 
 
@@ -38,6 +40,19 @@ def test_context_is_one_more_than_longest_input(variant: Variant, asked: int, co
     assert context_of(variant, settings) == context
     config = AsyncEngineArgs(**engine_args(variant, settings)).create_model_config()
     assert config.max_model_len == context + 1
+
+
+@pytest.mark.parametrize("family", [V5_SMALL, V5_NANO, V3], ids=lambda family: family.key)
+def test_longest_input_of_an_encoder_fits_one_step(family: Family, tmp_path: Path) -> None:
+    source, pool = tmp_path / "source", family.pools[0]
+    assert exit_status(cli, "tiny", "--nano", source, "--model", family.name) == 0
+    assert exit_status(cli, "merge", source, tmp_path, "--task", pool) == 0
+    variant, settings = read_variant(tmp_path / pool), WorkerSettings(model="m", batch_tokens=512)
+    args = engine_args(variant, settings)
+    assert context_of(variant, settings) == family.positions == args["max_model_len"] - 1
+    assert args["enable_chunked_prefill"] == family.causal
+    assert args["max_num_batched_tokens"] == (512 if family.causal else args["max_model_len"])
+    assert "mm_processor_kwargs" not in args
 
 
 def test_cross_encoder_pair_fits_one_step() -> None:

@@ -42,6 +42,8 @@ _MODULES = ("mixer.Wqkv", "mixer.out_proj", "mlp.fc1", "mlp.fc2")
 # XLM-RoBERTa counts positions from the padding token's id plus one. With rotary positions that is only a gap
 # between the setting and the longest input.
 _GAP = 2
+# The model's own defaults for settings that a config leaves out.
+_RANK, _ALPHA, _ROTARY_BASE = 4, 1, 20_000.0
 
 
 def kind(
@@ -67,26 +69,20 @@ def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     modules = adapted_modules(layers_of(folder, config))
     refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
     stack, rank, alpha = _stack(folder, config)
-    problems: list[str] = []
-    known = set()
-    for module in modules:
-        for key, shape in _halves(module, held[module + _ORIGINAL].shape, len(stack), rank).items():
-            known.add(key)
-            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
-    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
-    refuse(folder / CONFIG, problems)
-    adapters = {}
-    for adapter in wanted:
+    lacking = [adapter for adapter in wanted if adapter not in (BASE, *stack)]
+    if lacking:
+        raise CheckpointError(
+            f"{folder / CONFIG} has no {', '.join(lacking)} in {ADAPTATIONS}; fetch it again"
+        )
+    _check_halves(folder, modules, held, len(stack), rank)
+    adapters = {BASE: Adapter(rank, alpha, {})}
+    for number, adapter in enumerate(stack):
         added = {}
-        if adapter != BASE:
-            if adapter not in stack:
-                raise CheckpointError(f"{folder / CONFIG} has no {adapter} in {ADAPTATIONS}; fetch it again")
-            number = stack.index(adapter)
-            for module in modules:
-                original = held[module + _ORIGINAL]
-                halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
-                a, b = halves[::-1] if module in _EMBEDDINGS else halves
-                added[original.name] = Low(a, b, alpha / rank)
+        for module in modules:
+            original = held[module + _ORIGINAL]
+            halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
+            a, b = halves[::-1] if module in _EMBEDDINGS else halves
+            added[original.name] = Low(a, b, alpha / rank)
         adapters[adapter] = Adapter(rank, alpha, added)
     kept = {
         file: [
@@ -103,8 +99,9 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
     return {
         "model_type": "xlm-roberta",
         "is_causal": family.causal,
+        "rotary_emb_base": config.get("rotary_emb_base", _ROTARY_BASE),
         # One more than the longest input, as in all variants.
-        "max_position_embeddings": config["max_position_embeddings"] - _GAP + 1,
+        "max_position_embeddings": config.get("max_position_embeddings", family.positions + _GAP) - _GAP + 1,
     }
 
 
@@ -117,12 +114,30 @@ def adapted_modules(layers: int) -> list[str]:
 
 def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]:
     """The adapters in the order of the stack, as the pools name them, and their rank and alpha."""
-    names, rank, alpha = (config.get(key) for key in (ADAPTATIONS, "lora_rank", "lora_alpha"))
+    names, rank, alpha = config[ADAPTATIONS], config.get("lora_rank", _RANK), config.get("lora_alpha", _ALPHA)
     if not isinstance(names, list) or not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise CheckpointError(
-            f"{folder / CONFIG} needs {ADAPTATIONS}, lora_rank and lora_alpha; fetch it again"
+            f"{folder / CONFIG}: {ADAPTATIONS} must be a list, lora_rank and lora_alpha numbers"
         )
     return [str(name).replace(".", "-") for name in names], rank, alpha
+
+
+def _check_halves(
+    folder: Path, modules: Sequence[str], held: Mapping[str, Tensor], adapters: int, rank: int
+) -> None:
+    """Raise `CheckpointError` unless each module has halves that fit its weight, and there are no others."""
+    problems: list[str] = []
+    known = set()
+    for module in modules:
+        original = held[module + _ORIGINAL]
+        if len(original.shape) != 2:
+            problems.append(f"wrong shape: {original.name} is {list(original.shape)}, not a matrix")
+            continue
+        for key, shape in _halves(module, original.shape, adapters, rank).items():
+            known.add(key)
+            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
+    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
+    refuse(folder, problems)
 
 
 def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> dict[str, tuple[int, ...]]:
