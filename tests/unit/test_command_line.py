@@ -15,8 +15,6 @@ from tests.exit_status import exit_status
 from triptych import __main__ as command
 from triptych.command_line import Lazy, load
 from triptych.deploy.settings import DeploySettings
-from triptych.router.api.schema import TASKS
-from triptych.router.client.__main__ import TASKS as TASKS_OF_CLIENT
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
 
@@ -150,10 +148,6 @@ def test_arguments_are_passed_on(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(f"triptych.{PASSED_ON[name].replace(':', '.')}", seen.append)
     assert exit_status(command.cli, name, "run", "--help", "--rate", "5", "x") == 0
     assert [list(arguments) for arguments in seen] == [["run", "--help", "--rate", "5", "x"]]
-
-
-def test_tasks_of_embed_are_those_of_the_api() -> None:
-    assert TASKS_OF_CLIENT == TASKS
 
 
 def test_keys_as_json(capsys: pytest.CaptureFixture[str]) -> None:
