@@ -15,9 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from triptych.router.api.body import parse_body
 from triptych.router.api.bounds import MaxItems, not_too_many
 from triptych.router.api.catalog import Choice
+from triptych.router.api.model_fields import whole_number
 from triptych.router.api.plan import Limits, Source, plan_content
 from triptych.router.api.reply_bodies import PIECE_BYTES, in_pieces
-from triptych.router.api.schema import ImageItem, TextItem, one_form_of, whole_number
+from triptych.router.api.schema import ImageItem, TextItem, one_form_of
 from triptych.router.api.work import Work, tokens_of, whole
 from triptych.router.http import Reply, Request
 from triptych.router.items import Item, Priority, Query

@@ -5,111 +5,33 @@ and not one for each form. Tags of branches begin with `|`, which no field does,
 paths.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticCustomError
 
 from triptych.router.api.body import parse_body
-from triptych.router.api.bounds import MaxItems, not_too_many
-from triptych.router.api.catalog import Catalog, Choice
+from triptych.router.api.bounds import not_too_many
+from triptych.router.api.catalog import Catalog
+from triptych.router.api.model_fields import Choosing, Dimensions, ModelName, PromptName, TaskName
 
-PromptName = Literal["query", "passage", "document"]
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 
 _FORMS = ("text", "image", "url", "bytes", "pdf")
 _RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "..."} (exactly one of them)'
-
-
-@dataclass(slots=True)
-class _Context(MaxItems):
-    """Validation of one request: the models it may name, the one it has chosen, and its `prompt_name`."""
-
-    catalog: Catalog
-    role: str | None = None
-    chosen: Choice | None = None
-
-    @property
-    def choice(self) -> Choice:
-        """The chosen model; the default one if the request names none."""
-        if self.chosen is None:
-            self.chosen = self.catalog.embedding(None)
-        return self.chosen
-
-
-def _context_of(info: ValidationInfo) -> _Context:
-    assert isinstance(info.context, _Context)
-    return info.context
-
-
-def _choose(value: str | None, info: ValidationInfo) -> str | None:
-    context = _context_of(info)
-    context.chosen = context.catalog.embedding(value)
-    return value
-
-
-def _note_role(value: PromptName | None, info: ValidationInfo) -> PromptName | None:
-    # The models' own code says `passage` (v4) or `document` (v5).
-    _context_of(info).role = "passage" if value == "document" else value
-    return value
-
-
-def _known_task(value: object, info: ValidationInfo) -> str:
-    """The task by its own name. The model's other names for it, and an alias's, are accepted."""
-    context = _context_of(info)
-    choice, role = context.choice, context.role
-    family = choice.family
-    if isinstance(value, str):
-        task = choice.tasks.get(value) or family.other_tasks.get(value, value)
-        if role is not None and f"{task}.{role}" in family.tasks:
-            return f"{task}.{role}"
-        if task in family.tasks:
-            if role not in (None, family.tasks[task].role):
-                raise PydanticCustomError("conflict", "cannot be used together with this prompt_name")
-            return task
-    raise PydanticKnownError("literal_error", {"expected": _either(family.tasks)})
-
-
-def _either(tasks: Iterable[str]) -> str:
-    *first, last = map(repr, tasks)
-    return f"{', '.join(first)} or {last}"
-
-
-def _served_dimensions(value: int | None, info: ValidationInfo) -> int | None:
-    served = _context_of(info).choice.served
-    if value is not None and value > served.dimensions:
-        raise PydanticCustomError(
-            "less_than_equal",
-            "{model} has {dimensions} dimensions",
-            {"model": served.family.name, "dimensions": served.dimensions},
-        )
-    return value
-
-
-AnyTask = Annotated[str, PlainValidator(_known_task, json_schema_input_type=str)]
-
-
-def whole_number(value: object) -> object:
-    """Refuse values that pydantic would convert to a number. 1.0 is a whole number in JSON."""
-    if isinstance(value, bool | str):
-        raise PydanticCustomError("int_type", "Input should be a valid integer")
-    return value
 
 
 def _unwrap_one(value: object) -> object:
@@ -133,7 +55,7 @@ def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseMode
 class _Item(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(_FORMS))
 
-    task: AnyTask | None = Field(
+    task: TaskName | None = Field(
         None, description="The task of this item; by default the task of the request."
     )
 
@@ -243,12 +165,12 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     # First, since these decide which tasks there are and what their names mean.
-    model: Annotated[str | None, AfterValidator(_choose)] = Field(
+    model: ModelName | None = Field(
         None,
         description="A name that `/v1/models` lists, also after `jinaai/`, or one of these followed by "
         "`:<task>` for clients that cannot send a task. By default the first model that is served.",
     )
-    prompt_name: Annotated[PromptName | None, AfterValidator(_note_role)] = Field(
+    prompt_name: PromptName | None = Field(
         None,
         description="With the tasks `retrieval` and `code`, as the models' own code takes them: `query` or "
         "`passage` (also `document`).",
@@ -257,7 +179,7 @@ class EmbeddingRequest(BaseModel):
         description="A string, a text or image item, or a list of them; or a PDF, alone. A string that is a "
         "`data:image/...;base64,` URI is an image."
     )
-    task: AnyTask | None = Field(
+    task: TaskName | None = Field(
         None,
         validation_alias=AliasChoices("task", "task_type"),
         description="What the vectors are for; the tasks and the default depend on the model. Alias: "
@@ -272,12 +194,7 @@ class EmbeddingRequest(BaseModel):
     return_multivector: bool | None = Field(
         None, description="One vector of 128 values for each token, instead of one for each input."
     )
-    dimensions: Annotated[
-        int | None,
-        Field(ge=1),
-        BeforeValidator(whole_number),
-        AfterValidator(_served_dimensions),
-    ] = Field(
+    dimensions: Dimensions | None = Field(
         None,
         validation_alias=AliasChoices("dimensions", "output_dimensionality", "output_dimension"),
         description="Cut each vector to this many values and normalise it again; by default all values. "
@@ -331,4 +248,4 @@ class EmbeddingRequest(BaseModel):
 
 def parse_request(body: bytes, catalog: Catalog, max_items: int = 512) -> EmbeddingRequest:
     """Parse a request. Raises `ModelNotFound`, or `Invalid` with all wrong fields."""
-    return parse_body(EmbeddingRequest, body, _Context(max_items, "inputs", catalog))
+    return parse_body(EmbeddingRequest, body, Choosing(max_items, "inputs", catalog))

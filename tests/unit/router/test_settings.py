@@ -163,7 +163,7 @@ def test_keep_alive_is_the_settings(given: dict[str, Any], seconds: int) -> None
 def test_aliases_name_what_they_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUTER_MODEL_ALIASES", '{"old": {"separation": "code.query"}}')
     said = refusal()
-    assert said.startswith("ROUTER_MODEL_ALIASES: ")
+    assert said.startswith("ROUTER_MODEL_ALIASES -> old: ")
     assert "tasks maps names of tasks" in said
     assert "separation" in said
 
