@@ -124,6 +124,7 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
     logger.info("ready on http://%s:%d", settings.host, settings.port)
     await server.serve()
     stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
     watchdog.close()
     await app.close()
     # Frozen objects would still exist at exit, where libraries report each as a leak.

@@ -241,8 +241,9 @@ def environment() -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(("ROUTER_", "WORKER_", "DEPLOY_", "RAY_"))
     }
-    # Ray notices a dead node quickly, and nodes outlive their head.
+    # Ray notices a dead node quickly, nodes outlive their head, and no worker starts before it is needed.
     quick = {
+        "RAY_prestart_worker_first_driver": "0",
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_timeout_ms": "1000",

@@ -95,6 +95,7 @@ def test_sigterm_finishes_accepted_work(
     assert len(frames) == len(items)
     assert all(isinstance(frame, Vector) for frame in frames)
     assert worker.wait() == 0
+    assert "ERROR" not in worker.log.read_text()
 
 
 @pytest.mark.ends_worker
