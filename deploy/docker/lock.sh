@@ -12,6 +12,6 @@ lock() {
 # Versions in a lock stay while they satisfy pyproject.toml; `UPGRADE=--upgrade` takes the newest.
 lock ray ${UPGRADE-} --extra gpu --extra ray
 lock worker-gpu --constraints deploy/docker/ray.lock --extra gpu
-lock router --constraints deploy/docker/ray.lock --extra tracing
+lock router --constraints deploy/docker/ray.lock --extra router --extra tracing
 # torch's CPU builds are not on PyPI, so torch-cpu.lock has them.
 lock worker-cpu ${UPGRADE-} --excludes deploy/docker/not-from-pypi.txt deploy/docker/torch-cpu.in --extra cpu

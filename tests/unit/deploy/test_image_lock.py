@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "deploy" / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Those that deploy/docker/lock.sh names.
-LOCKS = {"router": ["tracing"], "worker-cpu": ["cpu"], "worker-gpu": ["gpu"], "ray": ["gpu", "ray"]}
+LOCKS = {"router": ["router", "tracing"], "worker-cpu": ["cpu"], "worker-gpu": ["gpu"], "ray": ["gpu", "ray"]}
 # Their CPU builds are in torch-cpu.lock.
 TORCH = ("torch", "torchvision")
 
