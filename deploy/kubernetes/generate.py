@@ -1,14 +1,14 @@
 """`python -m deploy.kubernetes.generate`: writes the schema of the chart's values, and `plain.yaml`."""
 
 import json
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from triptych.deploy.kubernetes.helm import CHART, ROOT, template
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL
 
 SCHEMA = CHART / "values.schema.json"
 PLAIN = ROOT / "deploy" / "kubernetes" / "plain.yaml"
@@ -53,7 +53,7 @@ def schema() -> str:
     definitions = document["definitions"]
     definitions["routerSettings"] = _settings(RouterSettings, "ROUTER_", ROUTER_FIXED)
     definitions["workerSettings"] = _settings(WorkerSettings, "WORKER_", WORKER_FIXED)
-    pools = get_args(PoolName)
+    pools = [pool for pool, family in BY_POOL.items() if family.layout]
     definitions["poolName"]["enum"] = [*pools]
     document["properties"]["pools"]["properties"] = {name: {"$ref": "#/definitions/pool"} for name in pools}
     return json.dumps(document, indent=2) + "\n"

@@ -20,6 +20,7 @@ from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.targets import read_document
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.families import FAMILIES
 
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -285,7 +286,7 @@ def test_weights_are_merged_once(tmp_path: Path) -> None:
     path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(command, check=True, env=path)
     _, merge = calls.read_text().splitlines()
-    assert merge.endswith("--task retrieval --task text-matching")
+    assert merge.endswith("--pool retrieval --pool text-matching")
     for pool in ("retrieval", "text-matching"):
         (tmp_path / "models" / pool).mkdir()
         (tmp_path / "models" / pool / "variant.json").touch()
@@ -295,14 +296,29 @@ def test_weights_are_merged_once(tmp_path: Path) -> None:
 
 
 def test_another_source_is_another_job() -> None:
-    sources = ("demo", "/models/upstream")
-    names = {
-        of_kind(rendered("--set", f"weights.enabled=true,weights.source={source}"), "Job")[0]["metadata"][
-            "name"
-        ]
-        for source in sources
-    }
+    names = set()
+    for source in ("jinaai/one", "/models/upstream"):
+        [job] = of_kind(rendered("--set", f"weights.enabled=true,weights.sources.v4={source}"), "Job")
+        names.add(job["metadata"]["name"])
     assert len(names) == 2
+
+
+def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
+    values = {"weights": {"enabled": True}, "pools": {"v5-small.retrieval": {}, "rerank": {"model": "a/b"}}}
+    [job] = of_kind(rendered(*with_values(tmp_path / "values.yaml", values)), "Job")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    merges = re.findall(r"^merge (.*)$", container["command"][-1], re.MULTILINE)
+    assert merges == [
+        "jinaai/jina-embeddings-v4 code retrieval text-matching",
+        "jinaai/jina-embeddings-v5-text-small v5-small.retrieval",
+    ]
+    # With the names of published models, which the demo's checkpoints are made for.
+    sources = yaml.safe_load((CHART / "values.yaml").read_text())["weights"]["sources"]
+    assert sources == {
+        family.key or "v4": f"jinaai/{family.name}"
+        for family in FAMILIES
+        if family.layout and not family.cross_encoder
+    }
 
 
 def test_helm_test_asks_every_pool() -> None:
@@ -328,7 +344,7 @@ def test_secrets_are_generated_on_request() -> None:
         ({"pools": {"code": {"replica": 2}}}, ["'/pools/code'", "'replica' not allowed"]),
         ({"pools": {"code": {"replicas": "two"}}}, ["'/pools/code/replicas'", "want integer"]),
         ({"pools": {"codes": {}}}, ["'/pools/codes'", "'pool'"]),
-        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'retrieval', 'text-matching', 'code'"]),
+        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'retrieval'", "'v5-small.retrieval'"]),
         ({"pools": {"code": {"settings": {"dtyp": "auto"}}}}, ["'/pools/code/settings'", "'dtyp'"]),
         ({"pools": {"code": {"settings": {"dtype": "int8"}}}}, ["/settings/dtype'", "'bfloat16'"]),
         ({"pools": {"code": {"settings": {"port": 1}}}}, ["'/pools/code/settings'", "'port' not allowed"]),
@@ -339,7 +355,8 @@ def test_secrets_are_generated_on_request() -> None:
         ({"router": {"settings": {"lane": 4}}}, ["'/router/settings'", "'lane' not allowed"]),
         ({"router": {"settings": {"lanes": 0}}}, ["'/router/settings/lanes'", "want 1"]),
         ({"router": {"replicas": {"min": 9}}}, ["router.replicas", "min (9)", "max (8)"]),
-        ({"weights": {"source": "v4"}}, ["'/weights/source'", "demo|"]),
+        ({"weights": {"sources": {"v4": "here"}}}, ["'/weights/sources/v4'", "/models/"]),
+        ({"weights": {"enabled": True, "sources": {"v4": None}}}, ["weights.sources.v4", "pools.code"]),
         ({"models": {"accessModes": ["RWX"]}}, ["'/models/accessModes/0'", "'ReadWriteMany'"]),
         ({"routers": {}}, ["'routers' not allowed"]),
     ],

@@ -80,6 +80,13 @@ def test_services_are_confined(name: str) -> None:
             assert target.endswith(":ro")
 
 
+def test_workers_can_run_what_they_compile() -> None:
+    for worker in WORKERS.values():
+        options = dict(mount.partition(":")[::2] for mount in worker["tmpfs"])
+        assert options.keys() == {"/tmp", "/home/triptych"}
+        assert all("exec" in option.split(",") for option in options.values())
+
+
 @pytest.mark.parametrize("profile", ["demo", "gpu"])
 def test_weights_are_there_before_workers(profile: str) -> None:
     for worker in (worker for worker in WORKERS.values() if worker["profiles"] == [profile]):
