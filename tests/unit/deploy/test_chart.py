@@ -328,7 +328,7 @@ def test_secrets_are_generated_on_request() -> None:
         ({"pools": {"code": {"replica": 2}}}, ["'/pools/code'", "'replica' not allowed"]),
         ({"pools": {"code": {"replicas": "two"}}}, ["'/pools/code/replicas'", "want integer"]),
         ({"pools": {"codes": {}}}, ["'/pools/codes'", "'pool'"]),
-        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'retrieval', 'text-matching', 'code'"]),
+        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'text-matching', 'retrieval', 'code'"]),
         ({"pools": {"code": {"settings": {"dtyp": "auto"}}}}, ["'/pools/code/settings'", "'dtyp'"]),
         ({"pools": {"code": {"settings": {"dtype": "int8"}}}}, ["/settings/dtype'", "'bfloat16'"]),
         ({"pools": {"code": {"settings": {"port": 1}}}}, ["'/pools/code/settings'", "'port' not allowed"]),
