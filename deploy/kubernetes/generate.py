@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from triptych.deploy.kubernetes.helm import CHART, ROOT, template
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.families import BY_POOL
+from triptych.workers.shared.families import SERVABLE
 
 SCHEMA = CHART / "values.schema.json"
 PLAIN = ROOT / "deploy" / "kubernetes" / "plain.yaml"
@@ -53,9 +53,9 @@ def schema() -> str:
     definitions = document["definitions"]
     definitions["routerSettings"] = _settings(RouterSettings, "ROUTER_", ROUTER_FIXED)
     definitions["workerSettings"] = _settings(WorkerSettings, "WORKER_", WORKER_FIXED)
-    pools = [pool for pool, family in BY_POOL.items() if family.layout]
-    definitions["poolName"]["enum"] = [*pools]
-    document["properties"]["pools"]["properties"] = {name: {"$ref": "#/definitions/pool"} for name in pools}
+    definitions["poolName"]["enum"] = [*SERVABLE]
+    groups = {name: {"$ref": "#/definitions/pool"} for name in SERVABLE}
+    document["properties"]["pools"]["properties"] = groups
     return json.dumps(document, indent=2) + "\n"
 
 

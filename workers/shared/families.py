@@ -237,6 +237,9 @@ BY_POOL: Mapping[str, Family] = {pool: family for family in FAMILIES for pool in
 BY_NAME: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.names}
 """The family of each model name."""
 
+SERVABLE = tuple(pool for pool, family in BY_POOL.items() if family.layout)
+"""The pools for which workers exist here."""
+
 
 def _registered(pool: str) -> str:
     if pool not in BY_POOL:
@@ -245,10 +248,9 @@ def _registered(pool: str) -> str:
 
 
 def _servable(pool: str) -> str:
-    served = [name for name, family in BY_POOL.items() if family.layout]
-    if pool not in served:
+    if pool not in SERVABLE:
         why = f"workers cannot serve {BY_POOL[pool].name}" if pool in BY_POOL else f"no pool {pool[:100]!r}"
-        raise ValueError(f"{why}; the pools are {_listed(served)}")
+        raise ValueError(f"{why}; the pools are {_listed(SERVABLE)}")
     return pool
 
 

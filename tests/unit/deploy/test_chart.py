@@ -344,7 +344,7 @@ def test_secrets_are_generated_on_request() -> None:
         ({"pools": {"code": {"replica": 2}}}, ["'/pools/code'", "'replica' not allowed"]),
         ({"pools": {"code": {"replicas": "two"}}}, ["'/pools/code/replicas'", "want integer"]),
         ({"pools": {"codes": {}}}, ["'/pools/codes'", "'pool'"]),
-        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'retrieval'", "'v5-small.retrieval'"]),
+        ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'text-matching'", "'v5-small.retrieval'"]),
         ({"pools": {"code": {"settings": {"dtyp": "auto"}}}}, ["'/pools/code/settings'", "'dtyp'"]),
         ({"pools": {"code": {"settings": {"dtype": "int8"}}}}, ["/settings/dtype'", "'bfloat16'"]),
         ({"pools": {"code": {"settings": {"port": 1}}}}, ["'/pools/code/settings'", "'port' not allowed"]),
