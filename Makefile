@@ -58,6 +58,9 @@ capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms
 bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
 	@$(TRIPTYCH) bench $(if $(QUICK),--quick)
 
+bench-gpu: dev ## measure everything on this machine's GPU, in at most 45 minutes; SECONDS=600: in less
+	@$(VENV) -m triptych.loadtests.gpu $(if $(SECONDS),--budget $(SECONDS))
+
 soak: dev ## serve among faults for minutes, and see that nothing grows
 	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py
 
@@ -103,4 +106,4 @@ clean: ## remove .venv, caches and the demo's checkpoints, not merged variants o
 	rm -rf .venv .triptych/demo .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust wheel test-unit
+.PHONY: help serve check test test-fault test-engines test-cluster ray-up loadtest capacity bench bench-gpu soak check-vllm verify lint format venv ray loadtest-venv dev clean chart locks locust wheel test-unit

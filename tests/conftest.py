@@ -1,6 +1,7 @@
-"""Settings for all tests: the hypothesis profile, garbage collection, and the order of tests."""
+"""Settings for all tests: the hypothesis profile, garbage collection, the order of tests, and GPUs."""
 
 import gc
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,9 @@ settings.load_profile("triptych")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu():
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
     # Tests that end a worker come last in their folder, so that they need no engine of their own.
     folders = list(dict.fromkeys(item.path.parent for item in items))
     items.sort(
@@ -26,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.get_closest_marker("ends_worker") is not None,
         )
     )
+
+
+@cache
+def has_gpu() -> bool:
+    # Imported only if a test asks: it takes seconds.
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def pytest_collection_finish() -> None:

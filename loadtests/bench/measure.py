@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -67,7 +68,12 @@ class Row(msgspec.Struct, kw_only=True):
     def fail(self, kind: str, count: int = 1) -> None:
         self.failures[kind] = self.failures.get(kind, 0) + count
 
-    def check(self, replies: Sequence[Reply], reference: dict[int, Sequence[Vector]]) -> None:
+    def check(
+        self,
+        replies: Sequence[Reply],
+        reference: dict[int, Sequence[Vector]],
+        tolerance: float = TOLERANCE,
+    ) -> None:
         """Count vectors that are not of length 1, or differ from `reference` for the same request.
 
         Adds the vectors of requests that `reference` does not have.
@@ -77,7 +83,8 @@ class Row(msgspec.Struct, kw_only=True):
                 others = reference.setdefault(reply.request.number, own)
                 self.vectors_checked += len(own)
                 same = len(own) == len(others)
-                self.vectors_wrong += sum(map(differ, own, others)) if same else len(own)
+                apart = partial(differ, tolerance=tolerance)
+                self.vectors_wrong += sum(map(apart, own, others)) if same else len(own)
 
     @contextmanager
     def metered(self, processes: Groups) -> Iterator[None]:
@@ -117,7 +124,10 @@ class Trial:
 
 
 async def interleaved(
-    trials: Sequence[Trial], rounds: int, settle_seconds: float = SETTLE_SECONDS
+    trials: Sequence[Trial],
+    rounds: int,
+    settle_seconds: float = SETTLE_SECONDS,
+    tolerance: float = TOLERANCE,
 ) -> list[Row]:
     """One row for each trial, from `rounds` rounds after a warm-up."""
     rows: list[Row] = []
@@ -134,12 +144,12 @@ async def interleaved(
                 done = await load
             rates[index] = done.items_per_second
             row.add(done)
-            row.check(done.replies, reference)
+            row.check(done.replies, reference, tolerance)
     return rows
 
 
-def differ(one: Vector, other: Vector) -> bool:
+def differ(one: Vector, other: Vector, tolerance: float = TOLERANCE) -> bool:
     """Whether two vectors are not the same unit vector."""
     if one.shape != other.shape or one.ndim != 1 or not np.isfinite(one).all():
         return True
-    return bool(abs(np.linalg.norm(one) - 1) > 1e-3) or not np.abs(one - other).max() < TOLERANCE
+    return bool(abs(np.linalg.norm(one) - 1) > 1e-3) or not np.abs(one - other).max() < tolerance

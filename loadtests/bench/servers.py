@@ -17,6 +17,8 @@ from triptych.workers.shared.contract import POOLS, PoolName
 Kind = Literal["worker", "stock", "token-level stock"]
 Size = Literal["nano", "tiny"]
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
+MEAN_POOLER = '{"task": "embed", "seq_pooling_type": "MEAN"}'
+TOKEN_POOLER = '{"task": "token_embed", "use_activation": false}'
 
 
 class Engine(NamedTuple):
@@ -98,8 +100,6 @@ class Servers:
         copy = self.folder / "stock" / engine.size / engine.pool
         if not copy.exists():
             stock_copy(checkpoint, copy)
-        pooler = '{"task": "embed", "seq_pooling_type": "MEAN"}'
-        if engine.kind == "token-level stock":
-            pooler = '{"task": "token_embed", "use_activation": false}'
+        pooler = TOKEN_POOLER if engine.kind == "token-level stock" else MEAN_POOLER
         arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
         return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))

@@ -17,7 +17,7 @@ def markdown(results: Mapping[str, Result]) -> str:
     ]
     lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
     for result in results.values():
-        lines += ["", *_section(result)]
+        lines += ["", *section(result)]
     return "\n".join(lines) + "\n"
 
 
@@ -39,14 +39,16 @@ def spread(values: Sequence[float]) -> str:
     return f"{number(statistics.median(values))} ({number(min(values))} to {number(max(values))})"
 
 
-def _section(result: Result) -> list[str]:
+def section(result: Result) -> list[str]:
+    """The lines of one benchmark: a table for each load."""
     quick = ", quick" if result.quick else ""
     lines = [
         f"## {result.title}",
         "",
         f"{result.began}, {result.seconds:.0f} s{quick}, {result.revision}; {result.machine}.",
-        "Medians of interleaved rounds, with the least and the largest.",
     ]
+    if result.rows:
+        lines.append("Medians of interleaved rounds, with the least and the largest.")
     for load in dict.fromkeys(row.load for row in result.rows):
         rows = [row for row in result.rows if row.load == load]
         lines += ["", f"### {load}", "", *table(COLUMNS, map(_cells, rows))]

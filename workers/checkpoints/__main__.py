@@ -48,18 +48,21 @@ def cli() -> None:
     help="The published model whose layout it has.",
 )
 @click.option("--nano", is_flag=True, help="Hidden size 64 and one layer, for benchmarks.")
+@click.option("--full", is_flag=True, help="The published model's shapes, 7.9 GB; only v4.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other weights.")
 @_explained
-def tiny(out: Path, model: str, nano: bool, seed: int) -> None:
+def tiny(out: Path, model: str, nano: bool, full: bool, seed: int) -> None:
     """Write a small random checkpoint to OUT, in the layout of a published model.
 
     \b
     Example:
       triptych tiny /tmp/tiny && triptych merge /tmp/tiny /tmp/variants
     """
-    from triptych.workers.checkpoints.tiny import NANO, TINY, write_tiny
+    from triptych.workers.checkpoints.tiny import FULL, NANO, TINY, write_tiny
 
-    family, size = BY_NAME[model], NANO if nano else TINY
+    if nano and full:
+        raise click.UsageError("--nano and --full are two sizes; give one of them")
+    family, size = BY_NAME[model], NANO if nano else FULL if full else TINY
     write_tiny(family, out, size, seed, progress=_bar)
     click.echo(f"{out}: random weights in the layout of {model}; its vectors have no meaning")
 

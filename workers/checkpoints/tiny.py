@@ -9,8 +9,10 @@ import json
 import math
 import re
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +30,19 @@ TINY = "config.json"
 """The real hidden size and heads; v4 also has the real mrope and 128-d multi-vectors: about 75 MB."""
 NANO = "config.nano.json"
 """The least arithmetic that the architecture allows."""
+FULL = "config.full.json"
+"""The shapes of the published model, about 7.9 GB with the adapters; only for v4."""
 
 DTYPE = "BF16"
+# Threads write files side by side and draw few values at a time: the full size needs all cores, but little
+# memory.
+BLOCK_VALUES = 1 << 22
 
 
 def write_tiny(
     family: Family, out: Path, config_file: str, seed: int, *, progress: Callable[[str, int], Advance]
 ) -> None:
-    """Write a checkpoint to `out`; deterministic in `config_file` (`TINY` or `NANO`) and seed.
+    """Write a checkpoint to `out`; deterministic in `config_file` (`TINY`, `NANO` or `FULL`) and seed.
 
     `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists.
     """
@@ -46,16 +53,21 @@ def write_tiny(
         for name, shapes in layout_of(family).tiny(family, config).items()
     }
     total = sum(spec.nbytes for specs in files.values() for spec in specs)
-    advance = progress("writing random weights", total)
+    advance = _one_at_a_time(progress("writing random weights", total))
     with whole_folder(out, replace=False) as partial:
-        shutil.copytree(small, partial, ignore=shutil.ignore_patterns(TINY, NANO), dirs_exist_ok=True)
+        shutil.copytree(small, partial, ignore=shutil.ignore_patterns(TINY, NANO, FULL), dirs_exist_ok=True)
         write_json(partial / layout.CONFIG, config)
         _write_tokenizer(small, partial)
-        for name, specs in files.items():
+
+        def write(name: str) -> None:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             # Adapters in files of their own have the same names.
             salt = name if Path(name).parent.name not in ("", "adapters") else ""
-            write_shard(partial / name, specs, _values(specs, salt, seed, advance))
+            write_shard(partial / name, files[name], _values(files[name], salt, seed, advance))
+
+        with ThreadPoolExecutor() as threads:
+            # `list` raises what a thread raised.
+            list(threads.map(write, files))
         if layout.SINGLE not in files:
             write_index(partial, {name: specs for name, specs in files.items() if "/" not in name})
 
@@ -76,12 +88,27 @@ def _values(specs: Iterable[Spec], salt: str, seed: int, advance: Advance) -> It
     for spec in specs:
         # Seeded by name, so that a tensor does not depend on other tensors.
         rng = np.random.default_rng([seed, zlib.crc32((salt + spec.name).encode())])
-        values = rng.standard_normal(spec.shape, np.float32) * np.float32(_deviation(spec))
-        if _is_norm(spec.name):
-            values += 1
-        data = encode(values, spec.dtype)
-        yield data
-        advance(len(data))
+        left = math.prod(spec.shape)
+        while left:
+            values = rng.standard_normal(min(left, BLOCK_VALUES), np.float32)
+            left -= len(values)
+            values *= np.float32(_deviation(spec))
+            if _is_norm(spec.name):
+                values += 1
+            data = encode(values, spec.dtype)
+            yield data
+            advance(len(data))
+
+
+def _one_at_a_time(advance: Advance) -> Advance:
+    """`advance`, for several threads."""
+    lock = threading.Lock()
+
+    def locked(done: int) -> None:
+        with lock:
+            advance(done)
+
+    return locked
 
 
 def _deviation(spec: Spec) -> float:

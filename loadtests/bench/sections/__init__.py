@@ -3,16 +3,21 @@
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from triptych.loadtests.bench.measure import Row
+from triptych.loadtests.bench.measure import SETTLE_SECONDS, TOLERANCE, Row
 from triptych.loadtests.bench.servers import Engine, Servers
 
 
 class Scale(NamedTuple):
-    """The number of measured rounds, and about how long each takes."""
+    """The number of measured rounds, and about how long each takes.
+
+    `settle_seconds` and `tolerance`: see `interleaved`.
+    """
 
     rounds: int
     seconds: float
     quick: bool
+    settle_seconds: float = SETTLE_SECONDS
+    tolerance: float = TOLERANCE
 
 
 FULL = Scale(rounds=5, seconds=1.5, quick=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Request, closed_loop
 from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.sections import Scale, Section, Setup
 from triptych.loadtests.bench.servers import Engine, Size
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
@@ -57,7 +57,7 @@ async def throughput(setup: Setup) -> list[Row]:
             systems.worker(worker),
             systems.routed(router, worker, load.form),
         ]
-        rows += await side_by_side(setup, load, its, texts)
+        rows += await side_by_side(setup.scale, load, its, texts)
     return rows
 
 
@@ -73,16 +73,16 @@ async def recipe(setup: Setup, size: Size, loads: Sequence[Load]) -> list[Row]:
         systems.recipe(token_level, "base64", dimensions),
     ]
     texts = Texts(checkpoint)
-    return [row for load in loads for row in await side_by_side(setup, load, its, texts)]
+    return [row for load in loads for row in await side_by_side(setup.scale, load, its, texts)]
 
 
-async def side_by_side(setup: Setup, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
+async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
     """One row for each system. All get the same texts."""
 
     def prepare(system: System, number: int, rate: float) -> Sending:
         # As many requests as take about `seconds` at the last round's rate.
         least = max(3 * load.concurrency, 24 // load.texts)
-        enough = math.ceil(rate * setup.scale.seconds / load.texts) + load.concurrency
+        enough = math.ceil(rate * scale.seconds / load.texts) + load.concurrency
         lists = texts.lists(f"{load.name} {number}", max(least, enough), load.texts, load.tokens)
         requests = [
             Request(place, system.make(its), load.texts, system.read if reads(system, place) else None)
@@ -94,7 +94,7 @@ async def side_by_side(setup: Setup, load: Load, compared: Sequence[System], tex
         return system.read_all or place % SAMPLE == 0
 
     its = [Trial(load.name, one.name, one.processes, partial(prepare, one)) for one in compared]
-    return await interleaved(its, setup.scale.rounds)
+    return await interleaved(its, scale.rounds, scale.settle_seconds, scale.tolerance)
 
 
 THROUGHPUT = Section("Throughput, one pool, nano variant", (Engine("stock"), Engine("worker")), throughput)

@@ -1,6 +1,7 @@
 """Tiny checkpoints have the upstream layout, real shapes and vectors that differ."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,8 +10,12 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLFor
 
 from tests.exit_status import exit_status
 from triptych.workers.checkpoints.__main__ import cli
+from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.layouts import v4
+from triptych.workers.checkpoints.tiny import FILES, FULL
 from triptych.workers.checkpoints.variant import identify, read_variant
 from triptych.workers.shared.contract import POOLS
+from triptych.workers.shared.families import V4
 
 TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
 
@@ -126,3 +131,16 @@ def test_special_tokens_match_config(tiny, variants):
     assert len(tokenizer) <= config.get_text_config().vocab_size
     assert tokenizer.pad_token == "<|endoftext|>"
     assert processor.image_processor.size["longest_edge"] == 602112
+
+
+def test_full_size_has_the_shapes_of_the_published_model():
+    """Qwen2.5-VL-3B's, in transformers; without memory for the weights."""
+    full = load_json(FILES / V4.name / FULL)
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.for_model(**full))
+    expected = sorted(tuple(value.shape) for value in model.model.parameters())
+    files = v4.tiny(V4, full).items()
+    base = [pair for file, shapes in files if not file.startswith("adapters") for pair in shapes]
+    written = [shape for name, shape in base if not name.startswith("multi_vector")]
+    assert sorted(written) == expected
+    assert sum(map(math.prod, written)) == 3_754_622_976

@@ -134,3 +134,9 @@ def test_cpu_of_ended_children_counts() -> None:
     assert seconds[GENERATOR] > 0
     assert seconds[OTHERS] > 0
     assert tree_seconds(process.pid) == 0
+
+
+def test_tolerance_decides_which_vectors_differ() -> None:
+    other = UNIT + np.float32(5e-4)
+    assert differ(other, UNIT)
+    assert not differ(other, UNIT, tolerance=1e-3)

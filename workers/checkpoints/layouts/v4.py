@@ -5,6 +5,7 @@ keys of the adapters use the new ones (`model.language_model.layers.N...`). A va
 vLLM reads both styles.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
 
 PROJECTOR_DIMENSIONS = 128
 # Of a tiny checkpoint.
-RANK, SHARDS = 32, 3
+RANK, LEAST_SHARDS = 32, 3
+# Of a random checkpoint.
+SHARD_VALUES = 1 << 28
 # In this order, so that the new style is tried first.
 _PREFIXES = ("model.language_model.", "model.")
 
@@ -111,10 +114,11 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
 
 def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
     base = list(_base(config))
-    per_shard = -(-len(base) // SHARDS)
+    count = max(LEAST_SHARDS, sum(math.prod(shape) for _, shape in base) // SHARD_VALUES)
+    per_shard = -(-len(base) // count)
     shards: dict[str, Shapes] = {
-        f"model-{number + 1:05}-of-{SHARDS:05}.safetensors": base[number * per_shard :][:per_shard]
-        for number in range(SHARDS)
+        f"model-{number + 1:05}-of-{count:05}.safetensors": base[number * per_shard :][:per_shard]
+        for number in range(count)
     }
     return shards | {ADAPTER_WEIGHTS: _adapters(family, config)}
 
