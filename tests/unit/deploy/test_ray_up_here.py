@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGTERM
@@ -124,10 +125,8 @@ def test_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     os.close(terminal)
-    seen = b""
-    # The last line before it waits for a signal.
-    while b"]}'" not in seen:
-        seen += os.read(leader, 4096)
+    while not (log.exists() and "serve" in log.read_text()):
+        time.sleep(0.01)
     os.close(leader)
     assert driver.wait(GUARD_SECONDS) == 0
     assert log.read_text().split() == [*BEGUN, *STOPPED]
