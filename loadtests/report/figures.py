@@ -24,6 +24,7 @@ ACCENT, SOFT, ORANGE, TEAL, RED = "#1f62c8", "#8fb4ea", "#d97706", "#0f8f7e", "#
 SIZE = (6.4, 2.7)
 # Characters of a legend's line.
 LEGEND_WIDTH = 80
+LEGEND_LINE = 0.17
 # Latencies that differ by a larger factor get a logarithmic axis.
 SPAN_LINEAR = 12.0
 
@@ -72,6 +73,9 @@ def finish(axes: Axes, title: str, unit: str = "", note: str = "") -> Chart:
     with matplotlib.rc_context(STYLE):
         if labels:
             columns = max(1, min(3, LEGEND_WIDTH // (max(map(len, labels)) + 8)))
+            # Each further line of the legend makes the figure higher.
+            lines = math.ceil(len(labels) / columns)
+            figure.set_figheight(figure.get_figheight() + (lines - 1) * LEGEND_LINE)
             figure.legend(handles, labels, loc="outside upper left", ncols=columns)
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
