@@ -22,7 +22,9 @@ INK, GRID = "#59616b", "#dfe3e8"
 REDS = ["#8c1d18", "#f2a79f", "#c9302c", "#f8d0cb", "#e57368", "#c9cdd3"]
 ACCENT, SOFT, ORANGE, TEAL, RED = "#1f62c8", "#8fb4ea", "#d97706", "#0f8f7e", "#c9302c"
 SIZE = (6.4, 2.7)
-LEGEND_COLUMNS = 3
+# Characters of a legend's line.
+LEGEND_WIDTH = 80
+LEGEND_LINE = 0.17
 # Latencies that differ by a larger factor get a logarithmic axis.
 SPAN_LINEAR = 12.0
 
@@ -70,7 +72,11 @@ def finish(axes: Axes, title: str, unit: str = "", note: str = "") -> Chart:
     handles, labels = axes.get_legend_handles_labels()
     with matplotlib.rc_context(STYLE):
         if labels:
-            figure.legend(handles, labels, loc="outside upper left", ncols=LEGEND_COLUMNS)
+            columns = max(1, min(3, LEGEND_WIDTH // (max(map(len, labels)) + 8)))
+            # Each further line of the legend makes the figure higher.
+            lines = math.ceil(len(labels) / columns)
+            figure.set_figheight(figure.get_figheight() + (lines - 1) * LEGEND_LINE)
+            figure.legend(handles, labels, loc="outside upper left", ncols=columns)
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     image = "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
     return Chart(title, unit, image, note)

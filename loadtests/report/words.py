@@ -18,7 +18,8 @@ def duration(seconds: float) -> str:
 
 def number(value: float) -> str:
     """Three digits; from 1,000 on in thousands (k) or millions (M)."""
-    return EngFormatter(sep="")(float(f"{value:.3g}"))
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:g}" if rounded < 1000 else EngFormatter(sep="")(rounded)
 
 
 def share(value: float) -> str:

@@ -255,6 +255,14 @@ def test_parts_add_up_to_the_mean_latency() -> None:
 def test_words_have_three_digits() -> None:
     times = {0.0000123: "12.3 µs", 0.0123: "12.3 ms", 0.9996: "1 s", 1234.0: "1230 s", 0.0: "0 s"}
     assert {value: duration(value) for value in times} == times
-    numbers = {0.0: "0", 12.34: "12.3", 1_234: "1.23k", 9_999.6: "10k", 80_400: "80.4k", 999_600: "1M"}
+    numbers = {
+        0.0: "0",
+        0.5541: "0.554",
+        12.34: "12.3",
+        1_234: "1.23k",
+        9_999.6: "10k",
+        80_400: "80.4k",
+        999_600: "1M",
+    }
     assert {value: number(value) for value in numbers} == numbers
     assert [share(value) for value in (0, 1e-6, 0.5)] == ["0 %", "0.0001 %", "50 %"]
