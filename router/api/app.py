@@ -130,9 +130,10 @@ class App:
         try:
             key = self.guard.key_of(named)
             deadline = self.fleet.clock() + seconds_of(named, self._settings)
-            self.fleet.check_any_room(deadline, key.name if key else "")
+            name = key.name if key else ""
+            self.fleet.check_any_room(deadline, name)
         except QueueFull as full:
-            self._metrics.answered(route, full.status, 0.0)
+            self._metrics.answered(route, full.status, 0.0, name)
             self._metrics.rejected(full.code)
             id = id_of(named)
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
@@ -169,7 +170,7 @@ class App:
         finally:
             request.memory.release()
             self._gauges.requests -= 1
-            self._metrics.answered(route, status, time.perf_counter() - started)
+            self._metrics.answered(route, status, time.perf_counter() - started, request.key)
             if reason:
                 self._metrics.rejected(reason)
             if self._tracing and request.span:

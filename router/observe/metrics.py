@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
 from triptych.router.items import Batch, Item, Priority
 from triptych.workers.shared import contract
@@ -15,6 +15,8 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 QUICK_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# Each takes two series in each router process. Further API keys share the label "other".
+MOST_KEYS = 1000
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -28,6 +30,12 @@ class Metrics:
             "Time from a request's arrival to its reply; _count is the number of requests.",
             ("route", "status"),
             SECONDS,
+        )
+        self.of_keys = Summary(
+            "triptych_router_key_request_duration_seconds",
+            "Time from the arrival of an API key's request to its reply; _count is the number of requests.",
+            ("key",),
+            registry=self.registry,
         )
         self.rejections = self._counter(
             "rejections_total",
@@ -80,6 +88,7 @@ class Metrics:
         )
         # Looking a child up by its labels costs more than counting.
         self._by_answer: dict[tuple[str, int], Histogram] = {}
+        self._by_key: dict[str, Summary] = {}
         self._by_form: dict[str, Histogram] = {}
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
@@ -88,13 +97,23 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
         return Counter(f"triptych_router_{name}", text, labels, registry=self.registry)
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+    def answered(self, route: str, status: int, seconds: float, key: str = "") -> None:
+        """A request was answered. `key` is the name of its API key, if it has one."""
         try:
             child = self._by_answer[route, status]
         except KeyError:
             child = self._by_answer[route, status] = self.requests.labels(route, str(status))
         child.observe(seconds)
+        if key:
+            self._of_key(key).observe(seconds)
+
+    def _of_key(self, key: str) -> Summary:
+        try:
+            return self._by_key[key]
+        except KeyError:
+            label = key if len(self._by_key) < MOST_KEYS else "other"
+            child = self._by_key[label] = self.of_keys.labels(label)
+            return child
 
     def rejected(self, reason: str) -> None:
         """A request ended in an error with code `reason`."""

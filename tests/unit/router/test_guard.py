@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.metrics import parse, value
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
 from triptych.router.access.guard import OPEN_PATHS, Guard
 from triptych.router.api.app import App
@@ -63,6 +64,13 @@ async def test_all_but_open_paths_need_a_key(headers: dict[str, str]) -> None:
             if method != "HEAD":
                 assert reply.json()["code"] == code
             assert (await client.request(method, path, headers=BEARER)).status_code != 401
+
+
+async def test_requests_are_counted_by_key() -> None:
+    async with client_of_app(Workers(), api_keys=[entry()]) as client:
+        await client.post("/v1/embeddings", json={"input": "a"}, headers=BEARER)
+        page = parse((await client.get("/metrics", headers=BEARER)).text)
+    assert value(page, "triptych_router_key_request_duration_seconds_count", key=entry()["name"]) == 1
 
 
 async def test_no_keys_admit_everyone() -> None:

@@ -3,9 +3,11 @@
 import httpx
 import psutil
 import pytest
+from prometheus_client import generate_latest
 
 from tests.metrics import Page, parse, value
 from tests.unit.router.apps import Workers
+from triptych.router.observe.metrics import MOST_KEYS, Metrics
 
 
 async def read(client: httpx.AsyncClient) -> Page:
@@ -70,3 +72,16 @@ async def test_idle_gauges(client: httpx.AsyncClient) -> None:
         assert value(page, "triptych_router_replica_state", state="ready", **its) == 1
         assert value(page, "triptych_router_replica_state", state="down", **its) == 0
         assert value(page, "triptych_router_replica_lanes", **its) == 4
+
+
+def test_keys_beyond_the_most_share_a_label() -> None:
+    metrics = Metrics()
+    for number in range(MOST_KEYS + 2):
+        metrics.answered("/v1/embeddings", 200, 0.5, f"key-{number}")
+    metrics.answered("/v1/embeddings", 200, 0.5, "key-0")
+    page = parse(generate_latest(metrics.registry).decode())
+    name = "triptych_router_key_request_duration_seconds"
+    assert value(page, f"{name}_count", key="key-0") == 2
+    assert value(page, f"{name}_sum", key="key-0") == 1
+    assert value(page, f"{name}_count", key="other") == 2
+    assert len([labels for metric, labels in page if metric == f"{name}_count"]) == MOST_KEYS + 1
