@@ -31,6 +31,8 @@ from triptych.workers.shared import contract
 # A cross-encoder reads a long document in windows of its context. All windows together have at most
 # WORKER_MAX_TOKENS tokens, by default as many as here.
 WINDOWS_TOKENS = 32_768
+# Of a name that no model has. The reply repeats it, so it is kept while the request waits, uncounted.
+MAX_NAME = 256
 
 _FORMS = ("text", "image")
 
@@ -80,6 +82,7 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(
         None,
+        max_length=MAX_NAME,
         description="The model that ranks: a reranker, or jina-embeddings-v4 by late interaction. By default "
         "a reranker, if one is deployed. The pool `rerank` may serve any cross-encoder and takes any name.",
     )

@@ -82,6 +82,7 @@ async def test_query_is_counted_once(client: httpx.AsyncClient) -> None:
         ({"query": ["a"], "documents": ["b"]}, "body -> query"),
         ({"query": "a", "documents": ["b"], "top_n": 0}, "body -> top_n"),
         ({"query": "a", "documents": ["b"] * 513}, "body -> documents"),
+        ({"query": "a", "documents": ["b"], "model": "m" * 257}, "body -> model"),
     ],
 )
 async def test_wrong_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
