@@ -1,10 +1,10 @@
 """Load tests of a deployment: ours, or any with Jina's or OpenAI's API.
 
-python -m loadtests run --rate 50                             send one load
-python -m loadtests find-capacity --slo p99=250ms,failures=0.1%   search for the highest rate that holds
-python -m loadtests compare RUN RUN                           show significant differences between runs
-python -m loadtests gate RUN --slo FILE                       check objectives; the exit code is the result
-python -m loadtests --help                                    list the other commands
+triptych loadtest run --rate 50                                 send one load
+triptych loadtest find-capacity --slo p99=250ms,failures=0.1%   search for the highest rate that holds
+triptych loadtest compare RUN RUN                               show significant differences between runs
+triptych loadtest gate RUN --slo FILE                           check objectives; the exit code is the result
+triptych loadtest --help                                        list the other commands
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="triptych loadtest", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="send one load and report")

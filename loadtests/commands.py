@@ -1,4 +1,4 @@
-"""The commands of `python -m loadtests`.
+"""The commands of `triptych loadtest`.
 
 They return exit codes: 0, 1 if something does not hold, 2 if there is no result.
 """

@@ -161,7 +161,9 @@ class Conductor:
             for member in self._members.values():
                 if time.monotonic() - member.heard > SILENT_SECONDS:
                     raise HarnessFailed(f"{member.name} sent nothing for {SILENT_SECONDS:g} s")
-        raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")
+        if len(self._members) < self._size:
+            raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")
+        raise HarnessFailed(f"waited too long for {self._size} processes, which still answer")
 
     def _receive(self) -> tuple[bytes, ToConductor] | None:
         """The next message of a process that belongs to the run. Others join, or are refused."""

@@ -37,11 +37,11 @@ class Crew:
 
 
 class RemoteCrew(Crew):
-    """Processes that the user starts with `python -m loadtests join HOST:PORT`."""
+    """Processes that the user starts with `triptych loadtest join HOST:PORT`."""
 
     def start(self, port: int) -> None:
         host = "THIS-MACHINE" if self.bind in ("0.0.0.0", "[::]") else self.bind
-        print(f"waiting for {self.size} of: python -m loadtests join {host}:{port}", flush=True)
+        print(f"waiting for {self.size} of: triptych loadtest join {host}:{port}", flush=True)
 
 
 class RayCrew(Crew):

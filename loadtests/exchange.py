@@ -1,6 +1,6 @@
 """Sends one request over locust's HTTP client, checks the reply, and says what became of it.
 
-The locustfile and `python -m loadtests` share it. Importing it imports locust, which patches sockets and
+The locustfile and `triptych loadtest` share it. Importing it imports locust, which patches sockets and
 clocks of the whole process.
 """
 

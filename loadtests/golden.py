@@ -142,7 +142,7 @@ class Golden:
         # numpy raises different errors for different kinds of files.
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
-                f"{file} holds no golden vectors ({error}): `python -m loadtests golden` records them"
+                f"{file} holds no golden vectors ({error}): `triptych loadtest golden` records them"
             ) from None
         for task in TASKS:
             rows, texts = arrays.get(f"vectors {task}"), arrays.get(f"texts {task}")

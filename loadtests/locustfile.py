@@ -44,7 +44,7 @@ def add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--dialect", choices=NAMES, default="jina", help="API of the host (default: jina)")
     parser.add_argument("--model", default="jina-embeddings-v4", help="model name there")
     parser.add_argument("--key", env_var="LOADTEST_KEY", default="", is_secret=True, help="API key")
-    parser.add_argument("--golden", default="", help="golden vectors from `python -m loadtests golden`")
+    parser.add_argument("--golden", default="", help="golden vectors from `triptych loadtest golden`")
     parser.add_argument("--seed", default="locust", help="the same seed gives the same requests")
 
 

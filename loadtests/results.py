@@ -204,7 +204,7 @@ def read(path: Path) -> Run:
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; give the folder of a run or its run.json") from None
     except msgspec.DecodeError as error:
-        raise ValueError(f"{file}: not a run of `python -m loadtests`: {error}") from None
+        raise ValueError(f"{file}: not a run of `triptych loadtest`: {error}") from None
     if run.version != VERSION:
         raise ValueError(f"{file}: format version {run.version}; this program reads {VERSION}")
     return run

@@ -74,7 +74,7 @@ def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
 
 
 def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
-    """The worker's pool. Raises `CheckpointError` if neither says it, or if folder and setting differ."""
+    """The worker's pool. Raises `CheckpointError` if neither says it, or if folder and setting do not fit."""
     task = variant.task or settings.task
     if task is None:
         raise CheckpointError(
@@ -85,6 +85,11 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
         raise CheckpointError(
             f"{variant.path} was merged for {task}, WORKER_TASK says {settings.task}: "
             "its vectors would be wrong for that pool. Set WORKER_MODEL to the folder of the right variant."
+        )
+    if task not in variant.family.pools:
+        raise CheckpointError(
+            f"{variant.path} is a checkpoint of {variant.family.name}, which has no pool {task}; "
+            f"set WORKER_TASK to one of {', '.join(variant.family.pools)}"
         )
     return task
 

@@ -93,8 +93,9 @@ class Embedder:
 
     @cached_property
     def canaries(self) -> dict[str, EncodeRequest]:
-        # Longer than one engine step, so that it is prefilled in chunks.
-        long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()))
+        # Longer than one engine step, so that it is prefilled in chunks. A model that looks both ways reads a
+        # text in one step, which on a CPU may last longer than the watchdog waits.
+        long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()) if self._family.causal else 1)
         contents: dict[str, Text | Image] = {
             "short text": _SHORT,
             "long text": Text(long, "passage"),

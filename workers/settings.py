@@ -66,13 +66,13 @@ class WorkerSettings(StrictSettings):
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
     model: str = Field(
-        description="Folder or Hugging Face id of a merged variant; for the task rerank, of a cross-encoder."
+        description="Folder or Hugging Face id of a merged variant; for the pool rerank, of a cross-encoder."
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
     task: ServablePool | None = Field(
         None,
-        description="The pool: retrieval, text-matching, code or rerank. Required if the folder does not say "
-        "(official -vllm- checkpoints); must agree with the folder if it does.",
+        description="The pool, such as code, v3.base or rerank. Required for a cross-encoder (rerank) and if "
+        "the folder does not say (official -vllm- checkpoints); must agree with the folder if it does.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")
     port: int = Field(8101, ge=0, le=65535, description="Port to listen on.")

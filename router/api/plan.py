@@ -142,7 +142,7 @@ def _document(
         if own_task not in (None, task):
             raise Invalid.field(
                 f"{path} -> task",
-                f"with late_chunking all inputs have the same task ({task})",
+                f"with late_chunking all inputs have the request's task ({task or 'no task'})",
                 "conflict",
                 own_task,
             )

@@ -28,6 +28,12 @@ from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 
+# A cross-encoder reads a long document in windows of its context. All windows together have at most
+# WORKER_MAX_TOKENS tokens, by default as many as here.
+WINDOWS_TOKENS = 32_768
+# Of a name that no model has. The reply repeats it, so it is kept while the request waits, uncounted.
+MAX_NAME = 256
+
 _FORMS = ("text", "image")
 
 
@@ -76,6 +82,7 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(
         None,
+        max_length=MAX_NAME,
         description="The model that ranks: a reranker, or jina-embeddings-v4 by late interaction. By default "
         "a reranker, if one is deployed. The pool `rerank` may serve any cross-encoder and takes any name.",
     )
@@ -132,18 +139,19 @@ def plan_rerank(
     family = served.family
     assert family.rerank is not None
     pool = family.pool(family.rerank)
+    longest = WINDOWS_TOKENS if family.cross_encoder else served.max_tokens
     items = []
     for index, (field, source, role) in enumerate(sources):
         content, cost, wanted_media, field = plan_content(_source(source), role, field, limits, family)
         # Long documents are cut: ranking 99 whole documents and a cut one is better than refusing all.
         wire = contract.Item(content, truncate=True)
-        item = Item(pool, wire, min(cost, served.max_tokens), index, field, media=wanted_media)
+        item = Item(pool, wire, min(cost, longest), index, field, media=wanted_media)
         item.priority = priority or Priority.INTERACTIVE
         items.append(item)
     if family.cross_encoder:
         # It reads the query with every document.
         for item in items[1:]:
-            item.cost = min(item.cost + items[0].cost, served.max_tokens)
+            item.cost = min(item.cost + items[0].cost, longest)
     return items
 
 

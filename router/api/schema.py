@@ -207,7 +207,7 @@ class EmbeddingRequest(BaseModel):
         "default). Alias: `truncation`.",
     )
     normalized: bool | None = Field(
-        None, description="Normalise vectors to length 1 (true, the default), or return the mean (false)."
+        None, description="Normalise vectors to length 1 (true, the default), or leave their length (false)."
     )
     late_chunking: bool | None = Field(
         None,

@@ -52,7 +52,7 @@ class EmbedOptions(MultiOptions, total=False):
     dimensions: int | None
     """Values per vector; by default all. A shorter vector is truncated and normalized again."""
     normalized: bool | None
-    """Vectors of length 1 (the default), or the unnormalized mean (False)."""
+    """Vectors of length 1 (the default), or with the length that the model gives them (False)."""
     late_chunking: bool | None
     """The texts are parts of one document, each embedded in the context of all. At most 512."""
 

@@ -63,7 +63,9 @@ class SrvRecords:
             self._resolver = aiodns.DNSResolver(self._nameservers, timeout=QUESTION_SECONDS, tries=TRIES)
         found = await self._resolver.query_dns(name, "SRV")
         # An answer may also hold the CNAME records that led to it.
-        records = [one.data for one in found.answer if isinstance(one.data, pycares.SRVRecordData)]
+        data = [one.data for one in found.answer if isinstance(one.data, pycares.SRVRecordData)]
+        # A record with the target "." says that there is no service (RFC 2782).
+        records = [record for record in data if record.target.rstrip(".") and record.port]
         if not records:
             raise DNSError(ARES_ENODATA, "no SRV record")
         return tuple(sorted(f"{record.target.rstrip('.')}:{record.port}" for record in records))

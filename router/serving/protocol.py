@@ -84,11 +84,12 @@ class _JoinedHead:
 
     def write(self, data: bytes) -> None:
         """Send `data` now, or with the next piece if it is a head. `100 Continue` has no body."""
-        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            self._head = data
-        elif self._head:
+        if self._head:
             head, self._head = self._head, b""
             self._transport.writelines((head, data))
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            # A piece of a body that looks like a head only waits for the next piece.
+            self._head = data
         else:
             self._transport.write(data)
 

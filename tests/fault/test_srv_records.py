@@ -87,7 +87,7 @@ async def test_workers_stay_while_dns_fails(
     assert found.targets == ("retrieval-0.retrieval:8101",)
 
 
-@pytest.mark.parametrize("records", [None, []])
+@pytest.mark.parametrize("records", [None, [], [":0"]])
 async def test_a_pool_that_may_be_empty_loses_its_workers(
     tmp_path: Path, server: NameServer, records: list[str] | None
 ) -> None:

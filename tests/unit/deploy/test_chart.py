@@ -321,6 +321,15 @@ def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
     }
 
 
+def test_only_workers_of_merged_weights_wait_for_them(tmp_path: Path) -> None:
+    pools = {"code": {"model": "/models/official"}, "rerank": {"model": "/models/rerank"}}
+    objects = rendered(*with_values(tmp_path / "values.yaml", {"weights": {"enabled": True}, "pools": pools}))
+    waiting = [
+        one for one in of_kind(objects, "StatefulSet") if "initContainers" in one["spec"]["template"]["spec"]
+    ]
+    assert {one["metadata"]["name"] for one in waiting} == {"triptych-retrieval", "triptych-text-matching"}
+
+
 def test_helm_test_asks_every_pool() -> None:
     [pod] = [
         one for one in yaml.safe_load_all(helm("template", "triptych", CHART)) if one and one["kind"] == "Pod"

@@ -1,5 +1,6 @@
 """`POST /v1/rerank` in the router: the pool it uses, and the order of the results."""
 
+import json
 from typing import Any
 
 import httpx
@@ -9,7 +10,12 @@ import pytest
 from tests.fakes.router import running_router
 from tests.fakes.worker import FakeWorker, fake_workers, vector_of
 from tests.unit.router.apps import Workers
+from tests.unit.router.catalogs import V4_ONLY
+from triptych.router.api.plan import Limits
+from triptych.router.api.rerank import parse_rerank, plan_rerank
+from triptych.router.pool.served import Served
 from triptych.workers.shared.contract import Item, Text
+from triptych.workers.shared.families import RERANKER_V2, V4, Family
 
 QUERY = "which one"
 DOCUMENTS = ["first", {"text": "second"}, "third", "fourth"]
@@ -76,6 +82,7 @@ async def test_query_is_counted_once(client: httpx.AsyncClient) -> None:
         ({"query": ["a"], "documents": ["b"]}, "body -> query"),
         ({"query": "a", "documents": ["b"], "top_n": 0}, "body -> top_n"),
         ({"query": "a", "documents": ["b"] * 513}, "body -> documents"),
+        ({"query": "a", "documents": ["b"], "model": "m" * 257}, "body -> model"),
     ],
 )
 async def test_wrong_field_is_named(client: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
@@ -112,3 +119,12 @@ async def test_cross_encoder_takes_over() -> None:
         # The cross-encoder's one dimension is not the model's.
         models = (await router.client.get("/v1/models")).json()
         assert models["data"][0]["dimensions"] == 2048
+
+
+@pytest.mark.parametrize(("family", "cost"), [(V4, V4.positions), (RERANKER_V2, 20_003 + 3 + 1)])
+def test_long_document_costs_what_is_read(family: Family, cost: int) -> None:
+    size = 4 * (20_000 if family.cross_encoder else 2 * V4.positions)
+    body = json.dumps({"query": "whom", "documents": ["a" * size]}).encode()
+    limits = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, catalog=V4_ONLY)
+    _, document = plan_rerank(parse_rerank(body, 64), limits, Served(family), None)
+    assert document.cost == cost

@@ -31,10 +31,14 @@ async def test_used_attributes_exist() -> None:
     assert missing == []
 
 
-async def test_head_and_body_are_one_write() -> None:
+async def written(*pieces: bytes) -> Mock:
+    """The transport after a reply in `pieces`."""
+
     async def app(_: object, __: object, send: ASGISendCallable) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        length = b"%d" % sum(map(len, pieces))
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": piece is not pieces[-1]})
 
     config = uvicorn.Config(app, log_config=None)  # type: ignore[arg-type]
     config.load()
@@ -45,9 +49,22 @@ async def test_head_and_body_are_one_write() -> None:
     protocol.connection_made(transport)
     protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     await asyncio.gather(*state.tasks)
+    protocol.connection_lost(None)
+    return transport
+
+
+async def test_head_and_body_are_one_write() -> None:
+    transport = await written(b"ok")
     assert not transport.write.called
     [[pieces]] = [call.args for call in transport.writelines.call_args_list]
     reply = b"".join(pieces)
     assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
     assert reply.endswith(b"\r\n\r\nok")
-    protocol.connection_lost(None)
+
+
+async def test_body_that_looks_like_a_head_is_sent_whole() -> None:
+    pieces = [b"HTTP/1.1 0", b"HTTP/1.1 1", b"HTTP/1.1 2", b"HTTP/1.1 3"]
+    transport = await written(*pieces)
+    sent = [call.args[0] for call in transport.mock_calls if call[0] in ("write", "writelines")]
+    reply = b"".join(part if isinstance(part, bytes) else b"".join(part) for part in sent)
+    assert reply.partition(b"\r\n\r\n")[2] == b"".join(pieces)

@@ -54,6 +54,18 @@ async def results(request: EncodeRequest, value: float = 0.5) -> list[Vector | I
     return found
 
 
+@pytest.mark.parametrize(
+    ("pool", "chunked"), [("code", True), ("v5-small.retrieval", True), ("v3.base", False)]
+)
+def test_long_canary_is_prefilled_in_chunks_where_it_can_be(pool: str, chunked: bool) -> None:
+    engine: Any = Engine()
+    prompter: Any = None
+    info = msgspec.structs.replace(FakeWorker(dimensions=DIMENSIONS).info, task=pool)
+    [item] = Embedder(engine, prompter, info, 0.005).canaries["long text"].items
+    assert isinstance(item.content, Text)
+    assert (len(item.content.text.split()) > info.batch_tokens) == chunked
+
+
 async def test_broken_image_fails_alone() -> None:
     items = [Item(Image(striped_png())), Item(Image(b"none")), Item(Text("fine", "query"))]
     good, bad, text = await results(EncodeRequest(items))
