@@ -151,7 +151,7 @@ async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], 
         assert await ask(None) == 401
         assert await ask(KEY + "x") == 401
         assert await ask(content="{") == 422
-        assert await ask(content='{"input": 1, "model": "x"}') == 422
+        assert await ask(content='{"input": 1}') == 422
         assert await ask(content='{"input": "a", "model": "x"}') == 400
         for mode in ("error", "cut", "reset", "garbage", "not finite", "rejecting"):
             worker.script.extend([mode] * 3)  # type: ignore[list-item]

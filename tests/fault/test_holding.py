@@ -235,8 +235,8 @@ async def test_targets_lists_known_workers(document: Document) -> None:
         reply = await router.client.get("/targets")
         assert reply.headers["content-type"] == "application/json"
         assert reply.json() == [
-            {"targets": [code.address], "labels": {"task": "code"}},
             {"targets": [first.address, second.address], "labels": {"task": "retrieval"}},
+            {"targets": [code.address], "labels": {"task": "code"}},
         ]
         # They stay when the document is gone.
         document.remove()

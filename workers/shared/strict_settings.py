@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import pydantic_settings
 from pydantic import AfterValidator, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -64,10 +65,15 @@ def read_settings(settings: type[Settings], **given: Any) -> Settings:
         return settings(**given)
     except ValidationError as error:
         prefix = settings.model_config["env_prefix"]
-        lines = [_line(prefix, fault["loc"], fault["msg"]) for fault in error.errors()]
+        lines = [_line(prefix, _place(fault), fault["msg"]) for fault in error.errors()]
         raise SettingsError("\n".join(lines)) from None
     except pydantic_settings.SettingsError as error:
         raise SettingsError(f"{error}; write it as JSON") from None
+
+
+def _place(fault: ErrorDetails) -> Sequence[str | int]:
+    """Where the fault is. An unexpected name is left out: it may be a secret in the wrong place."""
+    return fault["loc"][:-1] if fault["type"] == "extra_forbidden" else fault["loc"]
 
 
 def _line(prefix: str, place: Sequence[str | int], message: str) -> str:
