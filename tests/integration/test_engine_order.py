@@ -115,9 +115,12 @@ async def test_long_text_delays_no_query(client: httpx.AsyncClient, engine: int,
     with paused(engine):
         queries = [await given(client, query()) for _ in range(QUERIES)]
         assert (await client.get(READY_PATH)).status_code == 200
-    for asked in queries:
-        (await asked).raise_for_status()
-    assert not reading.done(), "the queries waited for the long text"
+    ended: list[object] = []
+    for asked in (reading, *queries):
+        asked.add_done_callback(ended.append)
+    for reply in await asyncio.gather(*queries, reading):
+        reply.raise_for_status()
+    assert ended[-1] is reading, "the queries waited for the long text"
     [frame] = FrameReader().feed((await reading).content)
     assert isinstance(frame, Vector)
     assert frame.tokens > 8 * BATCH_TOKENS, "it fits into too few steps, so this has shown nothing"
