@@ -13,8 +13,6 @@ GIB = 2**30
 UPSTREAM = re.escape(V4.names[1]) + "(-vllm-.+)?"
 # 3.75 billion parameters (model card) of two bytes, with the adapters merged.
 UPSTREAM_GIB = 3.75e9 * 2 / GIB
-# Keys and values of one token in bfloat16: 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).
-CACHE_BYTES_PER_TOKEN = 36 * 2 * 2 * 128 * 2
 
 Holds = Literal["yes", "no", "unknown"]
 
@@ -77,10 +75,8 @@ def _cache_gib(settings: WorkerSettings) -> float:
     """The configured cache, else one input of full length: vLLM refuses to start with less."""
     if settings.kv_cache_gib:
         return settings.kv_cache_gib
-    if settings.task and not BY_POOL[settings.task].causal:
-        # An encoder reads all of an input in one step, and keeps nothing.
-        return 0.0
-    return settings.max_tokens * CACHE_BYTES_PER_TOKEN / settings.tensor_parallel / GIB
+    family = BY_POOL[settings.task] if settings.task else V4
+    return settings.max_tokens * family.cache_bytes / settings.tensor_parallel / GIB
 
 
 def _cached(model: str) -> Path | None:

@@ -44,7 +44,8 @@ class Family:
     `dimensions` is the length of an uncut vector, `matryoshka` are the shorter lengths that the model was
     trained for; `multivector` is the length of a token's vector, None without multi-vectors. `positions` is
     the longest input in tokens. `special_tokens`: the tokenizer's own post-processing applies (BOS, EOS).
-    `causal`: attention only looks back, so that a prompt may be prefilled in chunks. `rerank` is the adapter
+    `causal`: attention only looks back, so that a prompt may be prefilled in chunks.
+    `cache_bytes`: keys and values of one token in bfloat16; an encoder keeps none. `rerank` is the adapter
     that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
     compare multi-vectors. `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
     `architecture` is the model class that the vLLM plugin registers, None where vLLM's own is used.
@@ -63,6 +64,7 @@ class Family:
     pooling: Literal["mean", "last"] = "mean"
     special_tokens: bool = False
     causal: bool = True
+    cache_bytes: int = 0
     images: bool = False
     late_chunking: bool = False
     rerank: str | None = None
@@ -130,6 +132,8 @@ V4 = Family(
     prefixes={"query": "Query: ", "passage": "Passage: "},
     images=True,
     late_chunking=True,
+    # 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).
+    cache_bytes=36 * 2 * 2 * 128 * 2,
     rerank="retrieval",
     layout="v4",
     architecture="TriptychEmbeddings",
@@ -156,6 +160,8 @@ V5_SMALL = Family(
     prefixes=_V5_PREFIXES,
     pooling="last",
     special_tokens=True,
+    # 28 layers, 8 heads of 128 values (config of Qwen3-0.6B).
+    cache_bytes=28 * 2 * 8 * 128 * 2,
     layout="v5",
     architecture="TriptychQwen3",
 )

@@ -69,7 +69,7 @@ def test_size_of_a_cached_id(tmp_path: Path) -> None:
 
 
 def settings(**its: Any) -> WorkerSettings:
-    return WorkerSettings(model="m", task="code", **its)
+    return WorkerSettings(**{"model": "m", "task": "code", **its})
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,8 @@ def test_share_of_gpu_memory(gpus: float, its: dict[str, Any], share: float) -> 
         (1, {}, 7.0, 9.9, "yes"),
         (1, {"max_tokens": 8192}, 7.0, 8.5, "yes"),
         (1, {"kv_cache_gib": 0.5}, 7.0, 9.9, "yes"),
+        (1, {"task": "v5-small.retrieval"}, 1.2, 5, "no"),
+        (1, {"task": "v5-nano.retrieval"}, 1.2, 5, "yes"),
         (1, {"kv_cache_gib": 3}, 7.0, 9.9, "no"),
         (0.1, {}, None, 24, "unknown"),
         (0.1, {}, 7.0, None, "unknown"),
