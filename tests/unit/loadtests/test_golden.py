@@ -191,7 +191,7 @@ def test_other_file_is_refused(tmp_path: Path, change: Callable[[bytes], bytes])
     asked(RIGHT).save(content)
     file = tmp_path / "golden.npz"
     file.write_bytes(change(content.getvalue()))
-    with pytest.raises(ValueError, match=r"golden.npz holds no golden vectors .*loadtests golden"):
+    with pytest.raises(ValueError, match=r"golden.npz holds no golden vectors .*loadtest golden"):
         Golden.load(file)
     with pytest.raises(ValueError, match=r"missing.npz holds no golden vectors"):
         Golden.load(tmp_path / "missing.npz")
