@@ -44,6 +44,7 @@ from triptych.router.observe.gauges import Gauges
 from triptych.router.observe.metrics import CONTENT_TYPE
 from triptych.router.pool.dispatcher import RETRY_AFTER
 from triptych.router.pool.fleet import Fleet
+from triptych.router.pool.served import Served
 from triptych.router.pool.targets import document_of
 from triptych.router.serving.connections import Connections
 from triptych.router.settings import RouterSettings
@@ -80,6 +81,9 @@ class App:
         self._gauges = Gauges(self.fleet, self.budget, self.connections)
         self._tracing = self.fleet.tracing
         self._settings = settings
+        # The OpenAPI document, and the models that it describes.
+        self._document: dict[str, Any] = {}
+        self._documented: list[Served] | None = None
         work: dict[str, Any] = {"fleet": self.fleet, "media": self.media, "settings": settings}
         self.routes: dict[str, dict[str, Handler]] = {
             "/v1/embeddings": {"POST": partial(embeddings, **work)},
@@ -237,7 +241,11 @@ class App:
         return json_reply(200, document_of(self.fleet.targets))
 
     async def _openapi(self, _: Request) -> Reply:
-        return json_reply(200, openapi(self._settings, self.fleet.served))
+        served = self.fleet.served
+        if self._documented != list(served.values()):
+            # Takes milliseconds, so only when a model or its sizes change.
+            self._documented, self._document = list(served.values()), openapi(self._settings, served)
+        return json_reply(200, self._document)
 
     async def _static(self, request: Request) -> Reply:
         return await asyncio.to_thread(static, request.path)

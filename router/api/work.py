@@ -24,7 +24,7 @@ from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, PoolName, Text, Vector
-from triptych.workers.shared.families import BY_POOL
+from triptych.workers.shared.families import BY_POOL, Family
 
 # Of a vector in float32, and with its JSON.
 VECTOR_BYTES, REPLY_BYTES = 4, 16
@@ -57,6 +57,7 @@ class Work:
         self._fleet = fleet
         self._media = media
         self._settings = settings
+        self._served: Mapping[Family, Served] = {}
 
     async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
         """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
@@ -66,6 +67,7 @@ class Work:
         self._fleet.check_any_room(self._deadline, self._request.key)
         body = await self._request.body(self._settings.max_body_bytes, self._left())
         # Read here, since the fleet belongs to the event loop.
+        self._served = self._fleet.served
         limits = self._limits()
         if len(body) <= LARGE_BYTES:
             return parse(body, limits)
@@ -150,12 +152,12 @@ class Work:
             settings.max_items,
             settings.max_image_bytes,
             settings.max_pdf_bytes,
-            Catalog(self._fleet.served, settings.aliases),
+            Catalog(self._served, settings.aliases),
         )
 
     def _served_by(self, pool: PoolName) -> Served:
         family = BY_POOL[pool]
-        return self._fleet.served.get(family) or Served(family)
+        return self._served.get(family) or Served(family)
 
     def _timed_out(self) -> TimedOut:
         return TimedOut(f"not done within {self._seconds:g} seconds")
