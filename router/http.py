@@ -14,7 +14,7 @@ import orjson
 
 from triptych.router.access.limits import Allowance
 from triptych.router.content_encoding import decoder_for
-from triptych.router.errors import ClientGone, InputError, QueueFull, TimedOut, TooLarge
+from triptych.router.errors import ClientGone, InputError, QueueFull, TooLarge
 from triptych.router.memory import Budget, Reservation
 
 if TYPE_CHECKING:
@@ -100,19 +100,17 @@ class Request:
         """Whether its reply may have no length. HTTP/1.0 has no chunks."""
         return self.http_version != "1.0"
 
-    async def body(self, limit: int, seconds: float) -> bytes:
+    async def body(self, limit: int) -> bytes:
         """The whole body, decompressed; raises `TooLarge` past `limit` bytes.
 
         Raises `UnsupportedEncoding` or `Invalid` when it cannot be decompressed, `QueueFull` when there is no
-        memory for it, `TimedOut` when it has not arrived within `seconds`, `ClientGone` when the client
-        disconnects first.
+        memory for it, `ClientGone` when the client disconnects first.
         """
         try:
-            async with asyncio.timeout(seconds):
-                return await self._body(limit)
-        except TimeoutError:
+            return await self._body(limit)
+        except asyncio.CancelledError:
             self.cut_off = True
-            raise TimedOut(f"the request body did not arrive within {seconds:.3g} seconds") from None
+            raise
 
     async def _body(self, limit: int) -> bytes:
         declared = self.headers.get(b"content-length", b"")

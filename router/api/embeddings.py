@@ -39,10 +39,11 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         wanted = parse_request(body, limits.catalog, settings.max_items)
         return _form(request, wanted), plan(wanted, limits, work.priority)
 
-    form, items = await work.read(parse)
-    model = BY_POOL[items[0].pool].name
-    vectors = await work.vectors(await work.load(items))
-    del items
+    async with work:
+        form, items = await work.read(parse)
+        model = BY_POOL[items[0].pool].name
+        vectors = await work.vectors(await work.load(items))
+        del items
     headers = _cut_header(vectors)
     if form.npy:
         tokens = str(tokens_of(vectors)).encode()

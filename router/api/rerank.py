@@ -107,14 +107,15 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
         choice = limits.catalog.ranking(wanted.model)
         return wanted, choice, plan_rerank(wanted, limits, choice.served, work.priority)
 
-    wanted, choice, items = await work.read(parse)
-    asked, *documents = await work.load(items)
-    assert not isinstance(asked.wire.content, contract.Document)
-    query = Query(asked.wire.content, 0 if choice.family.cross_encoder else asked.cost)
-    for index, item in enumerate(documents):
-        item.index = index
-        item.query = query
-    vectors = await work.vectors(documents)
+    async with work:
+        wanted, choice, items = await work.read(parse)
+        asked, *documents = await work.load(items)
+        assert not isinstance(asked.wire.content, contract.Document)
+        query = Query(asked.wire.content, 0 if choice.family.cross_encoder else asked.cost)
+        for index, item in enumerate(documents):
+            item.index = index
+            item.query = query
+        vectors = await work.vectors(documents)
     encoding = time.perf_counter()
     body = await whole(rerank_body(wanted, choice.model, vectors))
     fleet.metrics.encoded("rerank", time.perf_counter() - encoding)

@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from types import TracebackType
 from typing import TypeVar
 
 from triptych.router.api.body import LARGE_BYTES
@@ -45,7 +46,8 @@ SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 class Work:
     """One request for vectors or a ranking. Call `read`, then `load` the planned items, then `vectors`.
 
-    All steps end by one deadline, which starts here. Raises `Invalid` for wrong headers.
+    An async context, within which all steps end by one deadline, or raise `TimedOut`. Its time starts here.
+    Raises `Invalid` for wrong headers.
     """
 
     def __init__(self, request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> None:
@@ -53,47 +55,53 @@ class Work:
         self._required = required_spaces(request)
         self._seconds = seconds_of(request.headers, settings)
         self._deadline = fleet.clock() + self._seconds
+        self._timeout = asyncio.timeout(self._seconds)
         self._request = request
         self._fleet = fleet
         self._media = media
         self._settings = settings
         self._served: Mapping[Family, Served] = {}
 
+    async def __aenter__(self) -> "Work":
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            what = "the request body did not arrive" if self._request.cut_off else "not done"
+            raise TimedOut(f"{what} within {self._seconds:g} seconds") from None
+
     async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
         """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
 
-        Raises `QueueFull` before the body is read. A large body is parsed in a thread.
+        A large body is parsed in a thread.
         """
-        self._fleet.check_any_room(self._deadline, self._request.key)
-        body = await self._request.body(self._settings.max_body_bytes, self._left())
+        body = await self._request.body(self._settings.max_body_bytes)
         # Read here, since the fleet belongs to the event loop.
         self._served = self._fleet.served
         limits = self._limits()
         if len(body) <= LARGE_BYTES:
             return parse(body, limits)
-        try:
-            async with asyncio.timeout(self._left()), _PARSER_SLOT.slot(self._request.key):
-                return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
-        except TimeoutError:
-            raise self._timed_out() from None
+        async with _PARSER_SLOT.slot(self._request.key):
+            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
 
     async def load(self, items: list[Item]) -> list[Item]:
         """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
 
-        Raises `TokenRateExceeded`, and `TimedOut` at the deadline.
+        Raises `TokenRateExceeded`.
         """
         if self._request.allowance is not None:
             self._request.allowance.take(cost_of(items), time.monotonic())
-        try:
-            async with asyncio.timeout(self._left()):
-                return await self._media.load(self._request, items)
-        except TimeoutError:
-            raise self._timed_out() from None
+        return await self._media.load(self._request, items)
 
     async def vectors(self, items: list[Item]) -> list[Vector]:
         """The vectors of `items`, in order; the reply gets the header that names their vector spaces.
 
-        Raises `TimedOut` at the deadline and `ClientGone` when the client leaves.
+        Raises `ClientGone` when the client leaves.
         """
         loop = asyncio.get_running_loop()
         clock = self._fleet.clock
@@ -122,21 +130,18 @@ class Work:
         def end(error: Exception) -> None:
             job.fail(error, clock())
 
-        expiry = loop.call_later(self._left(), lambda: end(self._timed_out()))
         try:
             with request.watched(lambda: end(ClientGone())):
                 await done
+            vectors = job.vectors()
         finally:
-            expiry.cancel()
-            # Has an effect only if this task was cancelled: a closed job ignores it.
-            end(Unavailable("the router is stopping"))
+            # Has an effect only if this task was cancelled, at the deadline or as the router stops: a closed
+            # job ignores it.
+            end(Unavailable("the request was given up"))
             if request.allowance is not None and job.error is not None:
                 request.allowance.used = job.sent_tokens
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at
-        try:
-            vectors = job.vectors()
-        finally:
             job.release()
         if items[0].wire.multivector:
             values = sum(len(vector.data) for vector in vectors) // VECTOR_BYTES
@@ -158,12 +163,6 @@ class Work:
     def _served_by(self, pool: PoolName) -> Served:
         family = BY_POOL[pool]
         return self._served.get(family) or Served(family)
-
-    def _timed_out(self) -> TimedOut:
-        return TimedOut(f"not done within {self._seconds:g} seconds")
-
-    def _left(self) -> float:
-        return max(0.0, self._deadline - self._fleet.clock())
 
 
 def required_spaces(request: Request) -> RequiredSpaces:

@@ -86,7 +86,11 @@ class Dispatcher:
 
     def ready(self, now: float) -> bool:
         """Whether any replica takes work, or soon will."""
-        return any(replica.usable(now) for replica in self.replicas)
+        # Without `any`, whose generator was 4 % of a request's time.
+        for replica in self.replicas:  # noqa: SIM110
+            if replica.usable(now):
+                return True
+        return False
 
     def unavailable(self, now: float) -> Unavailable:
         """The error for work that no replica can take now."""

@@ -223,12 +223,12 @@ class Protocol(HttpToolsProtocol):
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
-        refusable = not (self._busy or self.expect_100_continue or self.flow.write_paused)
-        if self._turn_away is not None and refusable:
+        if self._turn_away is not None and not (self._busy or self.flow.write_paused):
             path = self.url.partition(b"?")[0]
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
                 self._turned_away = True
+                # The body, if it comes, is read and dropped, also from a client that expects 100.
                 self._answer(*refusal, last=not self.parser.should_keep_alive())
                 return
         super().on_headers_complete()

@@ -60,9 +60,9 @@ def of(pieces: Iterable[bytes], coding: str) -> Request:
 async def test_body_is_read_in_any_pieces(coding: str, compress: Callable[[bytes], bytes], size: int) -> None:
     data = compress(BODY)
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
-    assert await of(pieces, coding).body(len(BODY), 20) == BODY
+    assert await of(pieces, coding).body(len(BODY)) == BODY
     with pytest.raises(TooLarge, match=f"over {len(BODY) - 1} bytes"):
-        await of(pieces, coding).body(len(BODY) - 1, 20)
+        await of(pieces, coding).body(len(BODY) - 1)
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
@@ -144,7 +144,7 @@ async def test_bomb_takes_little_memory() -> None:
         tracemalloc.start()
         try:
             with pytest.raises(TooLarge):
-                await of(pieces, "gzip").body(limit, 20)
+                await of(pieces, "gzip").body(limit)
             # A growing buffer has an eighth to spare.
             assert tracemalloc.get_traced_memory()[1] < limit * 9 // 8 + 4 * OUTPUT_BYTES
         finally:
@@ -169,7 +169,7 @@ async def test_decompression_yields_to_tasks(data: bytes, steps: int) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    await of([data], "gzip").body(64 << 20, 60)
+    await of([data], "gzip").body(64 << 20)
     task.cancel()
     assert turns >= steps
 
