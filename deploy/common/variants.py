@@ -29,13 +29,13 @@ class Step:
 class Models:
     """What each pool's workers load: `folders` holds a folder or a Hugging Face id for each.
 
-    `steps` have to run first, in order. `sources` are the checkpoints that folders are merged from. With
-    `demo`, at least one has random weights.
+    `steps` have to run first, in order. `sources` are the checkpoints that folders are merged from. The pools
+    of `demo` have random weights.
     """
 
     folders: dict[PoolName, str]
     steps: tuple[Step, ...]
-    demo: bool
+    demo: frozenset[PoolName] = frozenset()
     sources: Mapping[PoolName, str] = field(default_factory=dict)
 
 
@@ -47,12 +47,12 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
     for pool in settings.pools:
         if pool not in folders:
             to_merge[BY_POOL[pool]].append(pool)
-    demo = False
+    demo: set[PoolName] = set()
     for family, pools in to_merge.items():
         given = settings.models.get(family.key) if family.key else settings.model
         source = given or (family.names[1] if has_gpu else DEMO)
         if source == DEMO:
-            demo = True
+            demo.update(pools)
             state = settings.state / DEMO / family.key
             upstream, variants = str(state / "upstream"), state / "variants"
         else:
@@ -67,7 +67,7 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
             steps.append(Step(title, _checkpoints("merge", upstream, str(variants), *tasks)))
         folders |= {pool: str(variants / pool) for pool in pools}
         sources |= dict.fromkeys(pools, upstream)
-    return Models(folders, tuple(steps), demo, sources)
+    return Models(folders, tuple(steps), frozenset(demo), sources)
 
 
 def _checkpoints(*arguments: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def check_memory(
 
 def _weights(name: PoolName, models: Models) -> float | None:
     """GiB of a pool's weights, or of the checkpoint that they will be merged from, which is the same size."""
-    if models.demo:
+    if name in models.demo:
         return None
     found = weights_gib(models.folders[name])
     return weights_gib(models.sources[name]) if found is None and name in models.sources else found

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Timeout of one read.
 HTTP_SECONDS = 10.0
+# Ten thousand workers take one.
+MAX_BYTES = 16 << 20
 
 Apply = Callable[[tuple[TargetGroup, ...]], None]
 
@@ -68,14 +70,18 @@ class HttpSource:
 
     async def look(self) -> bytes | None:
         """The document. Raises `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
-        async with asyncio.timeout(HTTP_SECONDS):
-            response = await self._client.get(self._url)
-        if response.status_code != 200:
-            raise DocumentError(f"it answers with status {response.status_code}")
-        content_type = response.headers.get("content-type", "none")
-        if content_type.partition(";")[0].strip().lower() != "application/json":
-            raise DocumentError(f"its content type is {content_type[:100]}, not application/json")
-        return response.content
+        async with asyncio.timeout(HTTP_SECONDS), self._client.stream("GET", self._url) as response:
+            if response.status_code != 200:
+                raise DocumentError(f"it answers with status {response.status_code}")
+            content_type = response.headers.get("content-type", "none")
+            if content_type.partition(";")[0].strip().lower() != "application/json":
+                raise DocumentError(f"its content type is {content_type[:100]}, not application/json")
+            document = bytearray()
+            async for chunk in response.aiter_bytes():
+                document += chunk
+                if len(document) > MAX_BYTES:
+                    raise DocumentError(f"it is over {MAX_BYTES >> 20} MiB")
+        return bytes(document)
 
     async def close(self) -> None:
         """Close its connections."""

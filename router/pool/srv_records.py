@@ -36,6 +36,8 @@ class SrvRecords:
             found = [target for target in self._last.get(group.labels.srv or "", ()) if target not in listed]
             listed.update(found)
             filled.append(group.model_copy(update={"targets": (*group.targets, *found)}))
+        names = {group.labels.srv for group in groups}
+        self._last = {name: found for name, found in self._last.items() if name in names}
         return tuple(filled), "; ".join(filter(None, troubles)) or None
 
     async def close(self) -> None:

@@ -176,10 +176,7 @@ class Protocol(HttpToolsProtocol):
         self._advanced = False
         started = time.perf_counter()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
-            return
+            self._parse(data)
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _Excess):
                 self._refuse(*error.__context__.args)
@@ -258,17 +255,24 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
 
-    def _stay(self, rest: bytes) -> None:
-        """Parse a request with `Upgrade` again, without that header, and then the `rest`."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            self._refuse(400, "HTTP_INVALID", "CONNECT is not supported")
-            return
-        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser. The head of a request with `Upgrade` is parsed again, without that header."""
+        pieces = [memoryview(data)]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                method = self.parser.get_method()
+                if method == b"CONNECT":
+                    self._refuse(400, "HTTP_INVALID", "CONNECT is not supported")
+                    return
+                lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+                lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+                head = b"\r\n".join([*lines, b"", b""])
+                pieces += [piece[upgrade.args[0] :], memoryview(head)]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _await_head(self, seconds: float) -> None:
         self._late = self.loop.call_later(seconds, self._head_is_late)

@@ -13,7 +13,7 @@ from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
-from triptych.router.pool.discovery import Discovery, source_of
+from triptych.router.pool.discovery import MAX_BYTES, Discovery, source_of
 from triptych.router.pool.replica import State
 
 
@@ -147,12 +147,13 @@ async def test_router_starts_without_its_document(path: Path) -> None:
 
 
 class Source:
-    """An HTTP server of the document, with a chosen status and content type."""
+    """An HTTP server of the document, with a chosen status and content type, and `padding` in bytes."""
 
     def __init__(self) -> None:
         self.workers: Sequence[FakeWorker] = ()
         self.status = 200
         self.content_type = "application/json"
+        self.padding = 0
         self.seen: dict[str, str] = {}
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -177,7 +178,7 @@ class Source:
     async def _answer(self, request: web.Request) -> web.Response:
         self.seen = dict(request.headers)
         return web.Response(
-            body=json.dumps(workers_setting(self.workers)).encode(),
+            body=json.dumps(workers_setting(self.workers)).encode() + b" " * self.padding,
             status=self.status,
             headers={"Content-Type": self.content_type},
         )
@@ -211,16 +212,22 @@ async def test_http_source_may_stop_and_return(source: Source, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    ("status", "content_type", "says"),
-    [(500, "application/json", "500"), (204, "application/json", "204"), (200, "text/plain", "text/plain")],
+    ("status", "content_type", "padding", "says"),
+    [
+        (500, "application/json", 0, "500"),
+        (204, "application/json", 0, "204"),
+        (200, "text/plain", 0, "text/plain"),
+        (200, "application/json", MAX_BYTES, "16 MiB"),
+    ],
 )
 async def test_invalid_http_sd_reply_is_ignored(
-    source: Source, status: int, content_type: str, says: str
+    source: Source, status: int, content_type: str, padding: int, says: str
 ) -> None:
     worker = FakeWorker()
-    source.workers, source.status, source.content_type = [worker], status, content_type
+    source.workers, source.status = [worker], status
+    source.content_type, source.padding = content_type, padding
     async with fake_workers(worker), discovering(source.url) as router:
         ready = (await router.client.get("/ready")).json()
         assert says in ready["reason"]
-        source.status, source.content_type = 200, "application/json; charset=utf-8"
+        source.status, source.content_type, source.padding = 200, "application/json; charset=utf-8", 0
         await router.until_state(worker, State.READY)

@@ -70,6 +70,15 @@ async def test_upgrade_in_a_pipeline_is_ignored() -> None:
                 assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == count
 
 
+async def test_many_upgrades_at_once_are_all_answered() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        number = 1500
+        writer.write(wanting(H2C, ["a"]) * number + LIVE)
+        for _ in range(number):
+            await refusal(reader)
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+
+
 @pytest.mark.parametrize("sent", [b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n", b"what is this\r\n\r\n"])
 async def test_malformed_request_returns_400(sent: bytes) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:

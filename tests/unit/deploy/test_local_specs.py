@@ -15,7 +15,7 @@ from triptych.deploy.settings import DeploySettings
 from triptych.router.access.keys import KeyRing, read_keys
 from triptych.workers.shared.contract import POOLS
 
-MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=True)
+MODELS = Models({pool: f"/variants/{pool}" for pool in POOLS}, (), demo=frozenset(POOLS))
 
 
 def plan(
