@@ -18,6 +18,7 @@ from triptych.router.errors import Unavailable
 from triptych.router.http import Header, Reply, error_body, json_reply, new_id
 from triptych.router.memory import RETRY_SECONDS
 from triptych.router.serving.connections import Connections
+from triptych.router.serving.joined_head import JoinedHead
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -69,41 +70,6 @@ class _Excess(Exception):
     """A request is over a limit. The arguments are those of `Protocol._refuse`."""
 
 
-class _JoinedHead:
-    """A transport that sends the head of a reply together with the beginning of its body.
-
-    uvicorn writes them apart, and each write is a system call and a packet.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send `data` now, or with the next piece if it is a head. `100 Continue` has no body."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.writelines((head, data))
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            # A piece of a body that looks like a head only waits for the next piece.
-            self._head = data
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send a head without a body."""
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        """Close the connection once everything is sent."""
-        self.flush()
-        self._transport.close()
-
-
 class Protocol(HttpToolsProtocol):
     """Handles what comes before the application, and so before API keys.
 
@@ -136,7 +102,7 @@ class Protocol(HttpToolsProtocol):
         self._connections: Connections | None = getattr(self.config.app, "connections", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _JoinedHead(transport)))
+        super().connection_made(cast(asyncio.Transport, JoinedHead(transport)))
         self.address = self.client[0] if self.client else ""
         if self._connections is None or self._connections.add(self):
             self._await_head(HEAD_SECONDS)
@@ -243,7 +209,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        cast(_JoinedHead, self.transport).flush()
+        cast(JoinedHead, self.transport).flush()
         super().on_response_complete()
 
     @property
