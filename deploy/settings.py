@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from triptych.workers.shared.contract import POOLS
-from triptych.workers.shared.families import BY_POOL, ServablePool
+from triptych.workers.shared.families import BY_POOL, Pool
 from triptych.workers.shared.strict_settings import StrictSettings
 
 
@@ -43,7 +43,7 @@ class DeploySettings(StrictSettings):
 
     model_config = SettingsConfigDict(env_prefix="DEPLOY_")
 
-    pools: Annotated[dict[ServablePool, int], NoDecode, BeforeValidator(_counts)] = Field(
+    pools: Annotated[dict[Pool, int], NoDecode, BeforeValidator(_counts)] = Field(
         dict.fromkeys(POOLS, 1),
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
         "for retrieval and one for code. Pools of other models than jina-embeddings-v4 begin with the "
@@ -66,7 +66,7 @@ class DeploySettings(StrictSettings):
         description="The same for other models, by the key of their pools: `v3=/models/v3,v5-small=demo`. "
         "Default: the published checkpoint on an NVIDIA GPU, otherwise `demo`.",
     )
-    variants: Annotated[dict[ServablePool, str], NoDecode, BeforeValidator(_pairs)] = Field(
+    variants: Annotated[dict[Pool, str], NoDecode, BeforeValidator(_pairs)] = Field(
         {},
         description="Pools whose variant is ready, a folder or a Hugging Face id, so that nothing is merged "
         "for them: `retrieval=jinaai/jina-embeddings-v4-vllm-retrieval,code=/models/code`.",
@@ -82,7 +82,7 @@ class DeploySettings(StrictSettings):
         if not self.pools or min(self.pools.values()) < 1:
             raise ValueError("DEPLOY_POOLS: name at least one pool, each with at least one worker")
         for pool in set(self.pools) - set(self.variants):
-            if BY_POOL[pool].cross_encoder:
+            if BY_POOL[pool].any_name:
                 raise ValueError(
                     f"DEPLOY_VARIANTS: name the cross-encoder, `{pool}=FOLDER` or a Hugging Face id"
                 )

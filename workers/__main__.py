@@ -18,11 +18,14 @@ from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import Variant, read_variant
 from triptych.workers.cross_encoder import CrossEncoder
 from triptych.workers.embedding import Embedder, load_embedder
+from triptych.workers.prompt_reader import PromptReader
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared import logs
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 from triptych.workers.watchdog import Watchdog
+from triptych.workers.window_reader import WindowReader
 
 # How long a worker that is out of service stays up, so that its metrics can be read.
 OUT_OF_SERVICE_SECONDS = 30.0
@@ -62,14 +65,16 @@ def main() -> int:
 
 
 def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
-    """Start the engine of the configured model. Raises `CheckpointError` or `OSError`."""
+    """Start the engine of the configured model. Raises `CheckpointError`, `SettingsError` or `OSError`."""
     folder = resolve_folder(settings.model, settings.revision)
-    if settings.task == "rerank":
+    if settings.task and BY_POOL[settings.task].any_name:
         logger.info("loading the cross-encoder from %s", folder)
-        return CrossEncoder(folder, settings)
+        return CrossEncoder(WindowReader(folder, settings.task, settings), settings)
     variant = read_variant(folder)
     task = pool_of(variant, settings)
-    logger.info("loading the %s variant from %s", task, folder)
+    logger.info("loading %s from %s", task, folder)
+    if variant.family.cross_encoder:
+        return CrossEncoder(PromptReader(variant, task, settings), settings)
     return load_embedder(variant, task, settings)
 
 

@@ -172,7 +172,7 @@ class Embedder:
             output = await self.engine.encode_tokens(prompt.token_ids, params, priority)
         else:
             # vLLM keeps the pixels until it returns the vector.
-            async with self._decoder.decoded(prompt.image) as image:
+            async with self._decoder.decoded(prompt.image) as [image]:
                 tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": image}}
                 output = await self.engine.encode(tokens, params, priority)
         vector = output.outputs.data.numpy()

@@ -101,8 +101,9 @@ def common_args(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def context_of(variant: Variant, settings: WorkerSettings) -> int:
-    """The longest input in tokens: `WORKER_MAX_TOKENS`, at most the model's positions less one."""
-    return min(settings.max_tokens, variant.positions - 1) if variant.positions else settings.max_tokens
+    """The longest input in tokens: `WORKER_MAX_TOKENS`, at most the model's and the config's less one."""
+    longest = min(settings.max_tokens, variant.family.positions)
+    return min(longest, variant.positions - 1) if variant.positions else longest
 
 
 def dtype_of(variant: Variant, settings: WorkerSettings) -> str:

@@ -44,14 +44,15 @@ class ImageDecoder:
         self._freed = asyncio.Event()
 
     @asynccontextmanager
-    async def decoded(self, data: bytes) -> AsyncIterator[PillowImage]:
-        """The decoded image. Its pixels count as in memory until the block ends.
+    async def decoded(self, *files: bytes) -> AsyncIterator[list[PillowImage]]:
+        """The decoded images. Their pixels count as in memory until the block ends.
 
         Raises what `decode_image` raises.
         """
         loop = asyncio.get_running_loop()
-        image = await loop.run_in_executor(self._threads, _open, data)
-        pixels = min(image.width * image.height, self._pixels)
+        opened = [await loop.run_in_executor(self._threads, _open, data) for data in files]
+        # Together: two inputs that each hold one image and wait for another would wait for ever.
+        pixels = min(sum(image.width * image.height for image in opened), self._pixels)
         # The lock is fair, so small images cannot overtake a large one for ever.
         async with self._turn:
             while self._free < pixels:
@@ -59,7 +60,7 @@ class ImageDecoder:
                 await self._freed.wait()
             self._free -= pixels
         try:
-            yield await loop.run_in_executor(self._threads, _rgb, image)
+            yield [await loop.run_in_executor(self._threads, _rgb, image) for image in opened]
         finally:
             self._free += pixels
             self._freed.set()

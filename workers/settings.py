@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from triptych.workers.shared.families import ServablePool
+from triptych.workers.shared.families import Pool
 from triptych.workers.shared.logs import LogFormat
 from triptych.workers.shared.strict_settings import StrictSettings, Token
 
@@ -69,7 +69,7 @@ class WorkerSettings(StrictSettings):
         description="Folder or Hugging Face id of a merged variant; for the pool rerank, of a cross-encoder."
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
-    task: ServablePool | None = Field(
+    task: Pool | None = Field(
         None,
         description="The pool, such as code, v3.base or rerank. Required for a cross-encoder (rerank) and if "
         "the folder does not say (official -vllm- checkpoints); must agree with the folder if it does.",
@@ -85,7 +85,7 @@ class WorkerSettings(StrictSettings):
     max_tokens: int = Field(
         32768,
         ge=1024,
-        description="Longest input in tokens, prefix included; capped at the model's positions less one.",
+        description="Longest input in tokens, prefix included; capped at the model's context.",
     )
     batch_tokens: int = Field(8192, ge=64, description="Maximum tokens of one engine step.")
     batch_items: int = Field(256, ge=1, description="Maximum items of one engine step.")

@@ -76,7 +76,8 @@ def _cache_gib(settings: WorkerSettings) -> float:
     if settings.kv_cache_gib:
         return settings.kv_cache_gib
     family = BY_POOL[settings.task] if settings.task else V4
-    return settings.max_tokens * family.cache_bytes / settings.tensor_parallel / GIB
+    longest = min(settings.max_tokens, family.positions)
+    return longest * family.cache_bytes / settings.tensor_parallel / GIB
 
 
 def _cached(model: str) -> Path | None:

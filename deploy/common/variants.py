@@ -40,7 +40,10 @@ class Models:
 
 
 def choose(settings: DeploySettings, has_gpu: bool) -> Models:
-    """The variants that are configured; the other pools get variants merged from their model's checkpoint."""
+    """The variants that are configured; the other pools get variants merged from their model's checkpoint.
+
+    A cross-encoder is served as it is published.
+    """
     folders, steps = dict(settings.variants), list[Step]()
     sources: dict[PoolName, str] = {}
     to_merge: defaultdict[Family, list[PoolName]] = defaultdict(list)
@@ -57,15 +60,16 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
             upstream, variants = str(state / "upstream"), state / "variants"
         else:
             upstream, variants = source, settings.state / "variants" / _slug(source)
-        missing = [pool for pool in pools if not (variants / pool / VARIANT).exists()]
-        if missing and source == DEMO and not Path(upstream).exists():
+        merged = not family.cross_encoder
+        missing = [pool for pool in pools if merged and not (variants / pool / VARIANT).exists()]
+        if (missing or not merged) and source == DEMO and not Path(upstream).exists():
             argv = _checkpoints("tiny", upstream, "--model", family.name)
             steps.append(Step("making a tiny random checkpoint", argv))
         if missing:
             tasks = [part for pool in missing for part in ("--task", pool)]
             title = f"merging {upstream} into one variant for each of: {', '.join(missing)}"
             steps.append(Step(title, _checkpoints("merge", upstream, str(variants), *tasks)))
-        folders |= {pool: str(variants / pool) for pool in pools}
+        folders |= {pool: str(variants / pool) if merged else upstream for pool in pools}
         sources |= dict.fromkeys(pools, upstream)
     return Models(folders, tuple(steps), frozenset(demo), sources)
 

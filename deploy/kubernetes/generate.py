@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from triptych.deploy.kubernetes.helm import CHART, ROOT, template
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.families import SERVABLE
+from triptych.workers.shared.families import BY_POOL
 
 SCHEMA = CHART / "values.schema.json"
 PLAIN = ROOT / "deploy" / "kubernetes" / "plain.yaml"
@@ -53,8 +53,8 @@ def schema() -> str:
     definitions = document["definitions"]
     definitions["routerSettings"] = _settings(RouterSettings, "ROUTER_", ROUTER_FIXED)
     definitions["workerSettings"] = _settings(WorkerSettings, "WORKER_", WORKER_FIXED)
-    definitions["poolName"]["enum"] = [*SERVABLE]
-    groups = {name: {"$ref": "#/definitions/pool"} for name in SERVABLE}
+    definitions["poolName"]["enum"] = [*BY_POOL]
+    groups = {name: {"$ref": "#/definitions/pool"} for name in BY_POOL}
     document["properties"]["pools"]["properties"] = groups
     return json.dumps(document, indent=2) + "\n"
 

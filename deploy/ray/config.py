@@ -18,8 +18,8 @@ from pydantic import (
 
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared import families
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.families import ServablePool
 from triptych.workers.shared.strict_settings import StrictSettings
 
 # No environment variable begins with this: the settings of other processes are not read from ours.
@@ -213,7 +213,7 @@ class ClusterConfig(_Strict):
     """A deployment: its pools and its routers."""
 
     name: str = Field("triptych", pattern=r"^[a-z][a-z0-9-]*$", description="Prefix of the names in Ray.")
-    pools: dict[ServablePool, Pool] = Field(min_length=1)
+    pools: dict[families.Pool, Pool] = Field(min_length=1)
     routers: Routers = Routers()
     worker_ports: Annotated[str, AfterValidator(_ports)] = Field(
         "8101-8199", description="Ports that workers may listen on, for a firewall between the nodes."

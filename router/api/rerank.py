@@ -28,7 +28,7 @@ from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 
-# A cross-encoder reads a long document in windows of its context. All windows together have at most
+# Some cross-encoders read a long document in windows of their context. All windows together have at most
 # WORKER_MAX_TOKENS tokens, by default as many as here.
 WINDOWS_TOKENS = 32_768
 # Of a name that no model has. The reply repeats it, so it is kept while the request waits, uncounted.
@@ -88,7 +88,8 @@ class RerankRequest(BaseModel):
     )
     query: Ranked = Field(description="A string, or a text or image item.")
     documents: Annotated[list[Ranked], BeforeValidator(not_too_many)] = Field(
-        min_length=1, description="Strings, or text or image items; a cross-encoder takes texts only."
+        min_length=1,
+        description="Strings, or text or image items; a model that reads no images takes texts only.",
     )
     top_n: Annotated[int | None, Field(ge=1), BeforeValidator(whole_number)] = Field(
         None, description="Give the best so many only; all when left out."
@@ -140,7 +141,7 @@ def plan_rerank(
     family = served.family
     assert family.rerank is not None
     pool = family.pool(family.rerank)
-    longest = WINDOWS_TOKENS if family.cross_encoder else served.max_tokens
+    longest = WINDOWS_TOKENS if family.windows else served.max_tokens
     items = []
     for index, (field, source, role) in enumerate(sources):
         content, cost, wanted_media, field = plan_content(_source(source), role, field, limits, family)

@@ -11,7 +11,7 @@ import msgspec
 from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout
-from triptych.workers.checkpoints.layouts import MERGED
+from triptych.workers.checkpoints.layouts import KNOWN, MERGED
 from triptych.workers.checkpoints.space import Advance
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_NAME
@@ -42,8 +42,8 @@ def cli() -> None:
 @click.argument("out", type=FOLDER)
 @click.option(
     "--model",
-    type=click.Choice([family.name for family in MERGED]),
-    default=MERGED[0].name,
+    type=click.Choice([family.name for family in KNOWN]),
+    default=KNOWN[0].name,
     show_default=True,
     help="The published model whose layout it has.",
 )

@@ -51,8 +51,8 @@ def resolve_source(name: str, revision: str | None) -> Source:
     else:
         name = str(folder.absolute())
     kind, why_not = identify(folder)
-    if kind in ("variant", "official"):
-        raise CheckpointError(f"{folder} is merged already; serve it as it is")
+    if kind in ("variant", "official", "published"):
+        raise CheckpointError(f"{folder} needs no merge; serve it as it is")
     if kind != "upstream":
         raise CheckpointError(f"{folder} {why_not}")
     said = load_json(folder / layout.CONFIG).get("_commit_hash")

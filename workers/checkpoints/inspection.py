@@ -14,6 +14,7 @@ from triptych.workers.checkpoints.variant import Variant, identify, read_variant
 _KINDS: dict[Kind, str] = {
     "variant": "a merged variant",
     "official": "a merged checkpoint without variant.json, like the official jina-embeddings-v4-vllm-*",
+    "published": "a published checkpoint, which is served as it is",
     "upstream": "a base and adapters, not merged",
     "incomplete": "an incomplete checkpoint",
     "not a checkpoint": "not a checkpoint of a known model",
@@ -59,7 +60,9 @@ class Report:
         lines = [f"{self.path}: {_KINDS[self.kind]}"]
         if variant := self.variant:
             multivector = f"{variant.multivector_dimensions} dimensions"
-            if variant.multivector_dimensions is None:
+            if variant.family.multivector is None:
+                multivector = f"{variant.family.name} has none"
+            elif variant.multivector_dimensions is None:
                 multivector = "no projector: multi-vectors are refused"
             lines += [
                 f"  task         {variant.task or 'unknown: the worker takes it from WORKER_TASK'}",

@@ -18,7 +18,7 @@ from triptych.workers.checkpoints.configs import write_small_files
 from triptych.workers.checkpoints.folders import whole_folder, write_json
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import layout_of
+from triptych.workers.checkpoints.layouts import merged_layout_of
 from triptych.workers.checkpoints.layouts.unmerged import Weight
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
@@ -63,7 +63,7 @@ def merge(
             f"{folder} holds {family.name}, which has no {', '.join(strange)}; its pools are "
             f"{', '.join(family.pools)}"
         )
-    shards, adapters = layout_of(family).read(family, folder, [family.adapter(pool) for pool in pools])
+    shards, adapters = merged_layout_of(family).read(family, folder, [family.adapter(pool) for pool in pools])
     specs = {
         name: [
             Spec(weight.name, "F32" if float32 else weight.tensor.dtype, weight.tensor.shape)
@@ -101,7 +101,7 @@ def merge(
 def _record(source: Source, digest: str, specs: Mapping[str, list[Spec]]) -> Record:
     """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
     tensors = {spec.name: spec for shard in specs.values() for spec in shard}
-    end = layout_of(source.family).EMBEDDING
+    end = merged_layout_of(source.family).EMBEDDING
     embedding = next(spec for name, spec in tensors.items() if name.endswith(end))
     projector = tensors.get(f"{layout.PROJECTOR}.weight")
     return Record(

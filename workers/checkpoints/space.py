@@ -18,7 +18,7 @@ from pathlib import Path
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import layout_of
+from triptych.workers.checkpoints.layouts import merged_layout_of
 from triptych.workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
 from triptych.workers.shared.families import Family
 
@@ -77,7 +77,7 @@ def source_digest(family: Family, folder: Path, progress: Progress) -> str:
         layout.CONFIG,
         layout.PREPROCESSOR,
         *layout.TOKENIZER_FILES,
-        *layout_of(family).files(family),
+        *merged_layout_of(family).files(family),
         *read_shards(folder),
     ]
     return files_digest(folder, [name for name in names if (folder / name).exists()], progress)

@@ -10,7 +10,7 @@ import msgspec
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import MERGED, layout_of, recognize
+from triptych.workers.checkpoints.layouts import KNOWN, MERGED, layout_of, recognize
 from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.shared.contract import PoolName
@@ -44,9 +44,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Variant:
     """A folder that can be served.
 
-    `task` (the pool) and `digest` are None without a `variant.json`, as in the official
-    `jina-embeddings-v4-vllm-*`; `multivector_dimensions` is None without a projector. `positions` is one more
-    than the longest input in tokens, None if its config does not say.
+    `digest` is None without a `variant.json`, as in the official `jina-embeddings-v4-vllm-*`, and so is
+    `task` (the pool) unless the model has only one; `multivector_dimensions` is None without a projector.
+    `positions` is one more than the longest input in tokens, None if its config does not say.
     """
 
     path: Path
@@ -88,7 +88,7 @@ def source_family(path: Path) -> Family:
 
 
 def _recognize(path: Path) -> tuple[Family | None, Kind, str]:
-    other = f"is not a checkpoint of {', '.join(family.name for family in MERGED)}"
+    other = f"is not a checkpoint of {', '.join(family.name for family in KNOWN)}"
     if not (path / layout.CONFIG).exists() and not has_weights(path):
         return None, "not a checkpoint", other
     names = {tensor.name for tensor in read_tensors(path)} if has_weights(path) else set()
@@ -126,10 +126,11 @@ def read_variant(path: Path) -> Variant:
         )
     if record:
         _check_record(path, record, family, config, tensors, embedding)
+    only = family.pools[0] if len(family.pools) == 1 else None
     return Variant(
         path=path,
         family=family,
-        task=record.task if record else None,
+        task=record.task if record else only,
         source=record.source if record else str(path),
         revision=record.revision if record else snapshot_revision(path),
         digest=record.digest if record else None,

@@ -17,6 +17,7 @@ MODELS = {
     "TriptychEmbeddings": "triptych.workers.plugin.model:TriptychEmbeddings",
     "TriptychQwen3": "triptych.workers.plugin.text_models:TriptychQwen3",
     "TriptychEuroBert": "triptych.workers.plugin.text_models:TriptychEuroBert",
+    "TriptychRanker": "triptych.workers.plugin.ranker:TriptychRanker",
     "TriptychXlmRoberta": "triptych.workers.plugin.text_models:TriptychXlmRoberta",
 }
 """`Family.architecture` -> the model's class, by name: importing it would initialize CUDA."""

@@ -40,6 +40,7 @@ NAMES = {
     "vllm.config": (
         "SchedulerConfig.enable_chunked_prefill",
         "SchedulerConfig.long_prefill_token_threshold",
+        "PoolerConfig.logit_mean",
     ),
     # workers/plugin/pooler.py and model.py: the model, and pooling across prefill chunks.
     "vllm.model_executor.layers.pooler.abstract": ("Pooler.get_supported_tasks",),
@@ -59,6 +60,13 @@ NAMES = {
         "Qwen2_5_VLMultiModalProcessor",
         "Qwen2_5_VLProcessingInfo",
         "Qwen2_5_VLDummyInputsBuilder",
+    ),
+    # workers/plugin/ranker.py: jina-reranker-m0.
+    "vllm.model_executor.models.jina_vl": ("JinaVLForSequenceClassification(vllm_config,prefix)",),
+    "vllm.model_executor.models.qwen2_vl": (
+        "Qwen2VLMultiModalProcessor",
+        "Qwen2VLProcessingInfo",
+        "Qwen2VLDummyInputsBuilder",
     ),
     # workers/plugin/text_models.py: the backbones of v5 and v3.
     "vllm.model_executor.models.qwen3": ("Qwen3ForCausalLM(vllm_config,prefix)",),

@@ -15,10 +15,11 @@ Sources:
   32,768). `Document: ` is the prefix unless the prompt name is `query`, for every task, and the hosted API
   takes text-matching by default (the same repository, `server/tasks.py`). No late chunking
   (https://jina.ai/models/jina-embeddings-v5-text-small).
-- rerankers: the same `models/catalog.json`. A longer document is read in windows.
+- rerankers: the same `models/catalog.json`. jina-reranker-v2 reads a longer document in windows. For
+  jina-reranker-m0, `modeling.py` of its repository; keys and values of a token: config of Qwen2-VL-2B.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
@@ -47,14 +48,17 @@ class Family:
     `causal`: attention only looks back, so that a prompt may be prefilled in chunks.
     `cache_bytes`: keys and values of one token in bfloat16; an encoder keeps none. `rerank` is the adapter
     that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
-    compare multi-vectors. `layout` is the checkpoint layout, None for a model that workers cannot serve yet;
-    `architecture` is the model class that the vLLM plugin registers, None where vLLM's own is used.
+    compare multi-vectors. Its checkpoint is served as it is published. With `windows` it reads a document
+    beyond `positions` in several windows, otherwise it cuts it. With `any_name` its pool may hold any
+    cross-encoder, under any name. `layout` is the checkpoint layout,
+    `architecture` the model class that the vLLM plugin registers, None where vLLM's own is used.
     """
 
     key: str
     name: str
     dimensions: int
     positions: int
+    layout: str
     tasks: Mapping[str, Route] = field(default_factory=dict)
     default: Route | None = None
     other_tasks: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +73,8 @@ class Family:
     late_chunking: bool = False
     rerank: str | None = None
     cross_encoder: bool = False
+    windows: bool = False
     any_name: bool = False
-    layout: str | None = None
     architecture: str | None = None
 
     @property
@@ -220,6 +224,7 @@ RERANKER_V2 = Family(
     causal=False,
     rerank="",
     cross_encoder=True,
+    windows=True,
     any_name=True,
     layout="cross-encoder",
 )
@@ -229,9 +234,14 @@ RERANKER_M0 = Family(
     name="jina-reranker-m0",
     dimensions=1,
     positions=10_240,
+    pooling="last",
     images=True,
+    # 28 layers, 2 heads of 128 values.
+    cache_bytes=28 * 2 * 2 * 128 * 2,
     rerank="",
     cross_encoder=True,
+    layout="m0",
+    architecture="TriptychRanker",
 )
 
 FAMILIES = (V4, V5_SMALL, V5_NANO, V3, RERANKER_V2, RERANKER_M0)
@@ -243,29 +253,12 @@ BY_POOL: Mapping[str, Family] = {pool: family for family in FAMILIES for pool in
 BY_NAME: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.names}
 """The family of each model name."""
 
-SERVABLE = tuple(pool for pool, family in BY_POOL.items() if family.layout)
-"""The pools for which workers exist here."""
-
 
 def _registered(pool: str) -> str:
     if pool not in BY_POOL:
-        raise ValueError(f"no pool {pool[:100]!r}; the pools are {_listed(BY_POOL)}")
+        raise ValueError(f"no pool {pool[:100]!r}; the pools are {', '.join(map(repr, BY_POOL))}")
     return pool
-
-
-def _servable(pool: str) -> str:
-    if pool not in SERVABLE:
-        why = f"workers cannot serve {BY_POOL[pool].name}" if pool in BY_POOL else f"no pool {pool[:100]!r}"
-        raise ValueError(f"{why}; the pools are {_listed(SERVABLE)}")
-    return pool
-
-
-def _listed(pools: Iterable[str]) -> str:
-    return ", ".join(map(repr, pools))
 
 
 Pool = Annotated[str, AfterValidator(_registered)]
 """The name of a pool in a document or setting; it must be registered."""
-
-ServablePool = Annotated[str, AfterValidator(_servable)]
-"""The name of a pool for which workers exist here."""

@@ -146,7 +146,7 @@ def test_wrong_kinds_of_source_are_refused(merged, run, refused, tmp_path):
     assert "revision" in refused("--revision", "main")
     status, _, error = run("merge", merged / "code", tmp_path / "out")
     assert status == 1
-    assert "merged already" in error
+    assert "needs no merge" in error
 
 
 def test_missing_keys_are_all_named(upstream, refused):

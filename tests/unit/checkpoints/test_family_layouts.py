@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from tests.exit_status import exit_status
 from triptych.workers.checkpoints.__main__ import cli
-from triptych.workers.checkpoints.layouts import MERGED
+from triptych.workers.checkpoints.layouts import KNOWN
 from triptych.workers.checkpoints.variant import identify, read_record, read_variant
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 
@@ -255,7 +255,7 @@ def test_configs_are_ready_for_vllm(family: Family, merged: Path) -> None:
 def test_vllm_knows_every_architecture() -> None:
     from triptych.workers.plugin import MODELS
 
-    assert {family.architecture for family in MERGED} == MODELS.keys()
+    assert {family.architecture for family in KNOWN} == MODELS.keys()
 
 
 @every_family

@@ -304,7 +304,10 @@ def test_another_source_is_another_job() -> None:
 
 
 def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
-    values = {"weights": {"enabled": True}, "pools": {"v5-small.retrieval": {}, "rerank": {"model": "a/b"}}}
+    values = {
+        "weights": {"enabled": True},
+        "pools": {"v5-small.retrieval": {}, "rerank": {}, "rerank-m0": {}},
+    }
     [job] = of_kind(rendered(*with_values(tmp_path / "values.yaml", values)), "Job")
     [container] = job["spec"]["template"]["spec"]["containers"]
     merges = re.findall(r"^merge (.*)$", container["command"][-1], re.MULTILINE)
@@ -315,14 +318,12 @@ def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
     # With the names of published models, which the demo's checkpoints are made for.
     sources = yaml.safe_load((CHART / "values.yaml").read_text())["weights"]["sources"]
     assert sources == {
-        family.key or "v4": f"jinaai/{family.name}"
-        for family in FAMILIES
-        if family.layout and not family.cross_encoder
+        family.key or "v4": f"jinaai/{family.name}" for family in FAMILIES if not family.cross_encoder
     }
 
 
 def test_only_workers_of_merged_weights_wait_for_them(tmp_path: Path) -> None:
-    pools = {"code": {"model": "/models/official"}, "rerank": {"model": "/models/rerank"}}
+    pools = {"code": {"model": "/models/official"}, "rerank": {}, "rerank-m0": {}}
     objects = rendered(*with_values(tmp_path / "values.yaml", {"weights": {"enabled": True}, "pools": pools}))
     waiting = [
         one for one in of_kind(objects, "StatefulSet") if "initContainers" in one["spec"]["template"]["spec"]

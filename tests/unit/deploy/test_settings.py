@@ -30,7 +30,6 @@ def test_lists_and_pairs_are_read(monkeypatch: pytest.MonkeyPatch, name: str, te
     ("name", "value", "said"),
     [
         ("DEPLOY_POOLS", "retrieval,reranking", "no pool 'reranking'; the pools are 'text-matching', "),
-        ("DEPLOY_POOLS", "retrieval,rerank-m0", "workers cannot serve jina-reranker-m0; the pools are"),
         ("DEPLOY_POOLS", "retrieval,rerank", "name the cross-encoder"),
         ("DEPLOY_MODELS", "v3=/models/v3", "no pool serves: v3"),
         ("DEPLOY_MODELS", "=/models/v4", "no pool serves"),

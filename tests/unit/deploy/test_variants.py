@@ -87,3 +87,17 @@ def test_models_may_come_from_folders_and_from_the_demo(tmp_path: Path) -> None:
     assert ("tiny", f"{tmp_path}/demo/v3/upstream", "--model", "jina-embeddings-v3") in [
         step.argv[3:] for step in models.steps
     ]
+
+
+def test_reranker_m0_is_served_as_published(tmp_path: Path) -> None:
+    pools = {"rerank-m0": 1}
+    published = choose(DeploySettings(pools=pools, state=tmp_path), has_gpu=True)
+    assert published.folders == {"rerank-m0": "jinaai/jina-reranker-m0"}
+    assert (published.steps, published.demo) == ((), False)
+    demo = choose(DeploySettings(pools=pools, state=tmp_path), has_gpu=False)
+    folder = tmp_path / "demo/rerank-m0/upstream"
+    assert demo.folders == {"rerank-m0": str(folder)}
+    [tiny] = demo.steps
+    assert tiny.argv[3:] == ("tiny", str(folder), "--model", "jina-reranker-m0")
+    folder.mkdir(parents=True)
+    assert choose(DeploySettings(pools=pools, state=tmp_path), has_gpu=False).steps == ()

@@ -21,6 +21,7 @@ from triptych.workers.cross_encoder_config import MODEL_TYPES, read_config
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import EncodeRequest, Item, Text, Vector
+from triptych.workers.window_reader import WindowReader
 from triptych.workers.windows import WindowTokenizer
 
 BOUND = 1024
@@ -46,7 +47,8 @@ class Engine:
         self.read.append(token_ids)
         self.waiting += 1
         await asyncio.sleep(0)
-        return SimpleNamespace(outputs=SimpleNamespace(data=torch.tensor([float(self.waiting)])))
+        data = torch.tensor([float(self.waiting)])
+        return SimpleNamespace(outputs=SimpleNamespace(data=data), prompt_token_ids=token_ids)
 
 
 @pytest.fixture
@@ -61,8 +63,13 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return stub
 
 
+def cross_encoder_of(folder: Path, **settings: Any) -> CrossEncoder:
+    worker = WorkerSettings(model="m", **settings)
+    return CrossEncoder(WindowReader(folder, "rerank", worker), worker)
+
+
 async def vectors(folder: Path, *texts: str, query: str = "a river") -> list[Vector]:
-    service = CrossEncoder(folder, WorkerSettings(model="m", task="rerank", max_tokens=BOUND))
+    service = cross_encoder_of(folder, max_tokens=BOUND)
     documents = [Item(Text(text, "passage"), against=0) for text in texts]
     jobs = await service.jobs(EncodeRequest(documents, queries=[Text(query, "query")]))
     return [await job() for job in jobs if not isinstance(job, ItemError)]
@@ -169,7 +176,7 @@ def test_roberta_positions_start_after_padding(tmp_path: Path, positions: int) -
 def test_published_config_is_rewritten(tmp_path: Path, engine: Engine) -> None:
     write_published(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    service = CrossEncoder(tmp_path, WorkerSettings(model="m", task="rerank"))
+    service = cross_encoder_of(tmp_path)
     folder = Path(engine.args["hf_config_path"])
     config = json.loads((folder / CONFIG).read_text())
     published = published_config()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import Variant, read_variant
 from triptych.workers.engine_args import common_args, context_of, cross_encoder_args, engine_args
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
+from triptych.workers.shared.families import V3, V4, V5_NANO, V5_SMALL, Family
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 POSITIONS = 128_000
@@ -31,12 +32,21 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
 
 
 @pytest.mark.parametrize(
-    ("asked", "context"),
-    [(32_768, 32_768), (POSITIONS - 1, POSITIONS - 1), (POSITIONS, POSITIONS - 1), (200_000, POSITIONS - 1)],
+    ("asked", "positions", "context"),
+    [
+        (4096, POSITIONS, 4096),
+        (32_768, POSITIONS, V4.positions),
+        (200_000, POSITIONS, V4.positions),
+        (32_768, 4097, 4096),
+        (32_768, None, V4.positions),
+    ],
 )
-def test_context_is_one_more_than_longest_input(variant: Variant, asked: int, context: int) -> None:
+def test_context_is_one_more_than_longest_input(
+    variant: Variant, asked: int, positions: int | None, context: int
+) -> None:
     settings = WorkerSettings(model="m", max_tokens=asked)
-    assert variant.positions == POSITIONS
+    assert variant.positions == POSITIONS > V4.positions
+    variant = replace(variant, positions=positions)
     assert context_of(variant, settings) == context
     config = AsyncEngineArgs(**engine_args(variant, settings)).create_model_config()
     assert config.max_model_len == context + 1

@@ -2,7 +2,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from triptych.workers.shared.contract import POOLS
-from triptych.workers.shared.families import BY_NAME, BY_POOL, FAMILIES, V3, V4, Family, Pool, ServablePool
+from triptych.workers.shared.families import BY_NAME, BY_POOL, FAMILIES, V3, V4, Family, Pool
 
 PLAIN = "plain"
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -54,9 +54,3 @@ def test_names_and_pools_are_unique() -> None:
 def test_unknown_pools_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"no pool 'v3\.code'; the pools are .*'v3\.base'"):
         TypeAdapter(Pool).validate_python("v3.code")
-
-
-def test_pools_without_workers_are_known_but_not_servable() -> None:
-    assert TypeAdapter(Pool).validate_python("rerank-m0") == "rerank-m0"
-    with pytest.raises(ValidationError, match="workers cannot serve jina-reranker-m0; the pools are "):
-        TypeAdapter(ServablePool).validate_python("rerank-m0")

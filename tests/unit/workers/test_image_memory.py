@@ -26,7 +26,7 @@ class Holder:
         self.order: list[int] = []
 
     async def hold(self, data: bytes) -> None:
-        async with self.decoder.decoded(data) as image:
+        async with self.decoder.decoded(data) as [image]:
             pixels = image.width * image.height
             self.order.append(pixels)
             self.now += pixels

@@ -5,18 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from triptych.workers.checkpoints.layout import VARIANT
-from triptych.workers.checkpoints.layouts import v3, v4, v5
-from triptych.workers.checkpoints.layouts.unmerged import Kind, Layout
+from triptych.workers.checkpoints.layouts import m0, v3, v4, v5
+from triptych.workers.checkpoints.layouts.unmerged import Kind, Layout, MergedLayout
 from triptych.workers.shared.families import FAMILIES, Family
 
-LAYOUTS: Mapping[str, Layout] = {"v4": v4, "v5": v5, "v3": v3}
-MERGED = tuple(family for family in FAMILIES if family.layout in LAYOUTS)
-"""The families whose variants are merged from a base and adapters."""
+_MERGED: Mapping[str, MergedLayout] = {"v4": v4, "v5": v5, "v3": v3}
+LAYOUTS: Mapping[str, Layout] = {**_MERGED, "m0": m0}
+KNOWN = tuple(family for family in FAMILIES if family.layout in LAYOUTS)
+"""The families whose checkpoints are recognized, and can be imitated."""
+MERGED = tuple(family for family in KNOWN if family.layout in _MERGED)
+"""Those of them whose variants are merged from a base and adapters."""
 
 
 def layout_of(family: Family) -> Layout:
+    """The layout of one of `KNOWN`."""
+    return LAYOUTS[family.layout]
+
+
+def merged_layout_of(family: Family) -> MergedLayout:
     """The layout of one of `MERGED`."""
-    return LAYOUTS[family.layout or ""]
+    return _MERGED[family.layout]
 
 
 def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tuple[Family, Kind, str] | None:
@@ -24,7 +32,7 @@ def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tu
 
     `names` are those of its tensors. None for a model of no family.
     """
-    for family in MERGED:
+    for family in KNOWN:
         if family.architecture in config.get("architectures", []):
             return family, "incomplete", f"has no {VARIANT}; merge again"
         if found := layout_of(family).kind(family, folder, config, names):

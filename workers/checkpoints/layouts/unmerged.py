@@ -1,4 +1,4 @@
-"""What a checkpoint layout has to say: how a folder is recognized, read, merged and imitated."""
+"""What a checkpoint layout has to say: how a folder is recognized and imitated, and how it is merged."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor
 from triptych.workers.shared.families import Family
 
-Kind = Literal["variant", "official", "upstream", "incomplete", "not a checkpoint"]
+Kind = Literal["variant", "official", "published", "upstream", "incomplete", "not a checkpoint"]
 
 Shapes = Iterable[tuple[str, tuple[int, ...]]]
 """Names of tensors and their shapes."""
@@ -44,7 +44,7 @@ class Layout(Protocol):
     """A module of this package. Errors are `CheckpointError`; they name files, keys and shapes."""
 
     EMBEDDING: str
-    """The end of the name of the token embeddings in a variant."""
+    """The end of the name of the token embeddings in a folder that is served."""
 
     def kind(
         self, family: Family, folder: Path, config: dict[str, Any], names: Container[str]
@@ -53,6 +53,13 @@ class Layout(Protocol):
 
         `names` are those of its tensors.
         """
+
+    def tiny(self, family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+        """File -> its tensors, for a random checkpoint."""
+
+
+class MergedLayout(Layout, Protocol):
+    """The layout of a base and adapters, which are merged before they are served."""
 
     def files(self, family: Family) -> Sequence[str]:
         """The files that a merge reads besides config, tokenizer and the base's weights."""
@@ -67,9 +74,6 @@ class Layout(Protocol):
 
         `weights` are the shapes of the variant's weights by name.
         """
-
-    def tiny(self, family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
-        """File -> its tensors, for a random checkpoint."""
 
 
 def refuse_lacking(folder: Path, names: Iterable[str], held: Container[str]) -> None:
@@ -109,6 +113,21 @@ def decoder_sizes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     outputs = (queries, keys, keys, hidden, inner, inner, hidden)
     inputs = (hidden, hidden, hidden, queries, hidden, hidden, inner)
     return dict(zip(DECODER_MODULES, zip(outputs, inputs, strict=True), strict=True))
+
+
+def qwen2(config: dict[str, Any]) -> Shapes:
+    """The tensors of Qwen2 without its output head."""
+    hidden = config["hidden_size"]
+    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
+    for layer in range(config["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        yield f"{name}.input_layernorm.weight", (hidden,)
+        yield f"{name}.post_attention_layernorm.weight", (hidden,)
+        for module, (outputs, inputs) in decoder_sizes(config).items():
+            # Only queries, keys and values have a bias.
+            bias = module.startswith("self_attn") and not module.endswith("o_proj")
+            yield from linear(f"{name}.{module}", outputs, inputs, bias=bias)
+    yield "model.norm.weight", (hidden,)
 
 
 def linear(name: str, outputs: int, *inputs: int, bias: bool = True) -> Shapes:

@@ -22,6 +22,7 @@ from triptych.workers.checkpoints.layouts.unmerged import (
     decoder_sizes,
     layers_of,
     linear,
+    qwen2,
     refuse_lacking,
     refuse_quantized,
 )
@@ -124,18 +125,8 @@ def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
 
 
 def _base(config: dict[str, Any]) -> Shapes:
-    hidden = config["hidden_size"]
-    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
-    for layer in range(config["num_hidden_layers"]):
-        name = f"model.layers.{layer}"
-        yield f"{name}.input_layernorm.weight", (hidden,)
-        yield f"{name}.post_attention_layernorm.weight", (hidden,)
-        for module, (outputs, inputs) in decoder_sizes(config).items():
-            # In Qwen2 only queries, keys and values have a bias.
-            bias = module.startswith("self_attn") and not module.endswith("o_proj")
-            yield from linear(f"{name}.{module}", outputs, inputs, bias=bias)
-    yield "model.norm.weight", (hidden,)
-    yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, hidden)
+    yield from qwen2(config)
+    yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, config["hidden_size"])
     yield from _vision(config["vision_config"])
 
 

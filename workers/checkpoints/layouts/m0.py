@@ -1,0 +1,64 @@
+"""The layout of jinaai/jina-reranker-m0: Qwen2-VL with a scoring head, served as it is published.
+
+One file holds Qwen2-VL with the old names (`model.layers.N...`, `visual...`) and the head, two linear layers
+`score.0` and `score.2`. Names: `modeling.py` of the repository. Its size, 4.89 GB, includes an output head
+that is not tied to the embeddings, which scores do not need.
+"""
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from triptych.workers.checkpoints.layout import SINGLE
+from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, linear, qwen2
+from triptych.workers.shared.families import Family
+
+EMBEDDING = "embed_tokens.weight"
+ARCHITECTURE = "JinaVLForRanking"
+_HEAD = "score"
+_HEAD_NAMES = tuple(f"{_HEAD}.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))
+
+
+def kind(
+    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
+) -> tuple[Kind, str] | None:
+    if ARCHITECTURE not in config.get("architectures", []):
+        return None
+    lacking = [name for name in _HEAD_NAMES if name not in names]
+    if lacking:
+        return "incomplete", f"has no {', '.join(lacking)} among its weights; fetch it again"
+    return "published", ""
+
+
+def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+    return {SINGLE: _tensors(config)}
+
+
+def _tensors(config: dict[str, Any]) -> Shapes:
+    hidden = config["hidden_size"]
+    yield from qwen2(config)
+    yield "lm_head.weight", (config["vocab_size"], hidden)
+    yield from _vision(config["vision_config"])
+    yield from linear(f"{_HEAD}.0", hidden, hidden)
+    yield from linear(f"{_HEAD}.2", 1, hidden)
+
+
+def _vision(config: dict[str, Any]) -> Shapes:
+    width, patch = config["embed_dim"], config["patch_size"]
+    inner = width * config["mlp_ratio"]
+    yield (
+        "visual.patch_embed.proj.weight",
+        (width, config["in_channels"], config["temporal_patch_size"], patch, patch),
+    )
+    for block in range(config["depth"]):
+        name = f"visual.blocks.{block}"
+        yield from linear(f"{name}.norm1", width)
+        yield from linear(f"{name}.norm2", width)
+        yield from linear(f"{name}.attn.qkv", 3 * width, width)
+        yield from linear(f"{name}.attn.proj", width, width)
+        yield from linear(f"{name}.mlp.fc1", inner, width)
+        yield from linear(f"{name}.mlp.fc2", width, inner)
+    merged = width * config["spatial_merge_size"] ** 2
+    yield from linear("visual.merger.ln_q", width)
+    yield from linear("visual.merger.mlp.0", merged, merged)
+    yield from linear("visual.merger.mlp.2", config["hidden_size"], merged)
