@@ -85,6 +85,11 @@ async def at(router: RunningRouter, browser: Browser, see: Callable[[Browser], N
     await asyncio.to_thread(visit)
 
 
+def tasks(browser: Browser) -> list[str]:
+    """The choices of all inputs."""
+    return [option.text for option in browser.all("#inputs option")]
+
+
 async def test_pools_and_replicas_are_listed(router: RunningRouter, browser: Browser) -> None:
     def see(browser: Browser) -> None:
         browser.until(lambda: browser.text("#state") == "Ready")
@@ -160,13 +165,16 @@ async def test_chosen_model_has_its_own_tasks(browser: Browser) -> None:
 
     def see(browser: Browser) -> None:
         [model] = browser.until(lambda: [one for one in browser.all("#model") if one.is_displayed()])
-        assert browser.text("#inputs select").split() == ["retrieval.query", "retrieval.passage"] * 3
+        assert tasks(browser) == ["retrieval.query", "retrieval.passage", "no task"] * 3
         model.send_keys("jina-embeddings-v3")
-        assert browser.text("#inputs select").split() == ["separation"] * 3
+        assert tasks(browser) == ["separation", "no task"] * 3
+        for select in browser.all("#inputs select")[1:]:
+            select.send_keys("no task")
         browser.run()
         assert "8 dimensions" in browser.text(".matrix caption")
         browser.click("#code summary")
         assert 'model="jina-embeddings-v3"' in browser.text("#python")
+        assert browser.text("#curl").count('"task"') == 1
 
     async with fake_workers(*workers), running_router(*workers) as router:
         await at(router, browser, see)
@@ -174,9 +182,7 @@ async def test_chosen_model_has_its_own_tasks(browser: Browser) -> None:
 
 async def test_tasks_are_those_of_the_only_model(router: RunningRouter, browser: Browser) -> None:
     def see(browser: Browser) -> None:
-        browser.until(
-            lambda: browser.text("#inputs select").split() == ["retrieval.query", "retrieval.passage"] * 3
-        )
+        browser.until(lambda: tasks(browser) == ["retrieval.query", "retrieval.passage", "no task"] * 3)
         assert not browser.all("#model")[0].is_displayed()
 
     await at(router, browser, see)

@@ -175,7 +175,7 @@ let models = [];
 
 async function updateModels() {
   const { data } = await (await call("v1/models")).json();
-  models = data.filter((one) => one.tasks.length);
+  models = data.filter((one) => one.matryoshka_dimensions.length);
   const chosen = $("model").value;
   $("model").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen)));
   showModel();
@@ -193,8 +193,9 @@ function showModel() {
 }
 
 function fillTasks(select, task) {
-  const tasks = chosenModel()?.tasks ?? [task];
-  select.replaceChildren(...tasks.map((name) => new Option(name, name, false, name === task)));
+  // The empty one is a request without a task: the model's default, or its base alone.
+  const tasks = [...(chosenModel()?.tasks ?? [task]), ""];
+  select.replaceChildren(...tasks.map((name) => new Option(name || "no task", name, false, name === task)));
 }
 
 /** The body of a request to the chosen model; where there is only one it needs no name. */
@@ -249,7 +250,7 @@ function inputs() {
   return [...$("inputs").children].map((item) => {
     const image = item.querySelector("img");
     const content = image ? { image: image.src } : { text: item.querySelector("textarea").value };
-    return { item: { ...content, task: item.querySelector("select").value }, name: image ? image.alt : content.text };
+    return { item: { ...content, task: item.querySelector("select").value || undefined }, name: image ? image.alt : content.text };
   });
 }
 
