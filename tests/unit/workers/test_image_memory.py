@@ -25,9 +25,9 @@ class Holder:
         self.now = self.peak = 0
         self.order: list[int] = []
 
-    async def hold(self, data: bytes) -> None:
-        async with self.decoder.decoded(data) as [image]:
-            pixels = image.width * image.height
+    async def hold(self, *files: bytes) -> None:
+        async with self.decoder.decoded(*files) as images:
+            pixels = sum(image.width * image.height for image in images)
             self.order.append(pixels)
             self.now += pixels
             self.peak = max(self.peak, self.now)
@@ -50,6 +50,15 @@ async def test_large_image_goes_alone_in_turn() -> None:
     await asyncio.gather(*small[:20], holder.hold(png(50, 50)), *small[20:])
     assert holder.peak == 2500
     assert 2500 in holder.order[:30]
+
+
+async def test_images_of_one_input_do_not_wait_for_each_other() -> None:
+    holder = Holder(1000)
+    half = png(20, 25)
+    async with hang_guard():
+        await asyncio.gather(*(holder.hold(half, half) for _ in range(8)))
+    assert holder.order == [1000] * 8
+    assert holder.peak == 1000
 
 
 async def test_failed_and_cancelled_free_their_pixels() -> None:
