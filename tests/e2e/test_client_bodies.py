@@ -150,7 +150,7 @@ def test_weaviate_takes_a_task_from_the_models_name(api: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"input": TEXTS, "model": "jina-embeddings-v2-base-en"},
+        {"input": TEXTS, "model": "jina-clip-v2"},
         {"input": [5], "model": MODEL},
         {"input": TEXTS, "model": MODEL, "dimensions": 0},
         {"input": [{"image": "%%%"}], "model": MODEL},
