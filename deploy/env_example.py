@@ -28,7 +28,7 @@ def render() -> str:
         parts.append(_comment((settings.__doc__ or "").splitlines()[0], "## "))
         prefix = settings.model_config["env_prefix"]
         for name, field in settings.model_fields.items():
-            default = field.get_default(call_default_factory=True)
+            default = field.get_default(call_default_factory=True, validated_data={})
             said = _comment(f"{field.description}" + (" Required." if field.is_required() else ""))
             parts.append(f"{said}#{prefix}{name.upper()}={_text(default, NoDecode in field.metadata)}\n")
     return "\n".join(parts)

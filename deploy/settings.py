@@ -5,7 +5,7 @@ Routers and workers have settings of their own (`ROUTER_`, `WORKER_`), which a d
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -38,17 +38,27 @@ def _pairs(value: Any, default: str = "") -> Any:
 _counts = partial(_pairs, default="1")
 
 
+def _default_pools(values: dict[str, Any]) -> dict[str, int]:
+    return {"shared": 1} if values.get("engines") == "shared" else dict.fromkeys(POOLS, 1)
+
+
 class DeploySettings(StrictSettings):
     """What runs on this machine: pools, workers, GPUs and where the checkpoints come from."""
 
     model_config = SettingsConfigDict(env_prefix="DEPLOY_")
 
+    engines: Literal["merged", "shared"] = Field(
+        "merged",
+        description="merged: an engine for each pool, the fastest. shared: one engine holds all adapters of "
+        "jina-embeddings-v4, in a third of the memory; the default of DEPLOY_POOLS is then `shared`.",
+    )
     pools: Annotated[dict[Pool, int], NoDecode, BeforeValidator(_counts)] = Field(
-        dict.fromkeys(POOLS, 1),
+        default_factory=_default_pools,
         description="The pools to serve and how many workers each has: `retrieval=2,code` is two workers "
         "for retrieval and one for code. Pools of other models than jina-embeddings-v4 begin with the "
-        "model's key: `retrieval=2,v3.base`. Requests without a model get the model of the first pool. The "
-        "pool rerank, of a cross-encoder, has to be named here and in DEPLOY_VARIANTS.",
+        "model's key: `retrieval=2,v3.base`. The pool `shared` serves all tasks that have no pool of their "
+        "own: `retrieval=2,shared`. Requests without a model get the model of the first pool. The pool "
+        "rerank, of a cross-encoder, has to be named here and in DEPLOY_VARIANTS.",
     )
     gpus: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = Field(
         None,
@@ -81,6 +91,16 @@ class DeploySettings(StrictSettings):
     def _check_pools(self) -> Self:
         if not self.pools or min(self.pools.values()) < 1:
             raise ValueError("DEPLOY_POOLS: name at least one pool, each with at least one worker")
+        for pool in self.pools:
+            family = BY_POOL[pool]
+            if pool == family.shared_pool and set(family.pools) <= set(self.pools):
+                raise ValueError(f"DEPLOY_POOLS: {pool} has no task left, since each has a pool of its own")
+        shared = any(pool == BY_POOL[pool].shared_pool for pool in self.pools)
+        if "engines" in self.model_fields_set and shared != (self.engines == "shared"):
+            raise ValueError(
+                f"DEPLOY_ENGINES is {self.engines}, but DEPLOY_POOLS names {', '.join(self.pools)}; "
+                "take one of the two out"
+            )
         for pool in set(self.pools) - set(self.variants):
             if BY_POOL[pool].any_name:
                 raise ValueError(

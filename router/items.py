@@ -63,6 +63,7 @@ class Item:
     """One input to embed: what is sent to the worker, and what the router keeps about it.
 
     `cost` is an estimate in tokens; `index` the position in the reply; `field` names the input in errors.
+    `pool` is that of its task, also if a shared pool serves it: then `wire` names the adapter.
     `media` is loaded into `wire` before the item enters a queue. `query` is what a document is scored
     against; its cost is not part of the item's. `tries` counts failed attempts, `deaths` the worker
     processes that died with the item in flight.
@@ -86,6 +87,15 @@ class Item:
     def failed_before(self) -> bool:
         """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
+
+    def space_of(self, space: str) -> str:
+        """The vector space of its result from a worker that serves `space`."""
+        adapter = self.wire.adapter
+        return space if adapter is None else contract.adapter_space(space, adapter)
+
+    def accepts(self, space: str) -> bool:
+        """Whether a worker that serves `space` may encode it."""
+        return self.job.accepts(self.pool, self.space_of(space))
 
     @property
     def was_sent(self) -> bool:

@@ -91,10 +91,12 @@ def pool_of(variant: Variant, settings: WorkerSettings) -> PoolName:
             f"{variant.path} was merged for {task}, WORKER_TASK says {settings.task}: "
             "its vectors would be wrong for that pool. Set WORKER_MODEL to the folder of the right variant."
         )
-    if task not in variant.family.pools:
+    family = variant.family
+    # Without `variant.json` it is merged.
+    if variant.task is None and task not in family.pools:
         raise CheckpointError(
-            f"{variant.path} is a checkpoint of {variant.family.name}, which has no pool {task}; "
-            f"set WORKER_TASK to one of {', '.join(variant.family.pools)}"
+            f"{variant.path} is a merged checkpoint of {family.name}, which cannot serve the pool {task}; "
+            f"set WORKER_TASK to one of {', '.join(family.pools)}"
         )
     return task
 

@@ -1,8 +1,8 @@
-"""The service of a merged variant: vectors, multi-vectors and late-interaction scores."""
+"""The service of a merged or shared variant: vectors, multi-vectors and late-interaction scores."""
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from triptych.workers.checkpoints.layout import TOKENIZER
+from triptych.workers.checkpoints.shared_variant import FOLDER
 from triptych.workers.checkpoints.space import vector_space
 from triptych.workers.checkpoints.variant import Variant
 from triptych.workers.encoding import Job
@@ -44,6 +45,10 @@ _PRODUCTS_ON_THE_LOOP = 1 << 18
 _PRODUCTS_AT_ONCE = 1 << 24
 
 
+_Asked = tuple[int, str | None]
+"""The number of a query in its batch, and the adapter that reads it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """[d], [spans, d] or [tokens, d] float32, and the token ids that the engine read."""
@@ -61,8 +66,10 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
         dtype=dtype,
         quantization=settings.quantization,
         pooling=variant.family.pooling,
+        adapters=variant.adapters,
     )
-    engine = Engine(engine_args(variant, settings))
+    adapters = {name: variant.path / FOLDER.format(name) for name in variant.adapters}
+    engine = Engine(engine_args(variant, settings), adapters)
     prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
     info = Info(
         task=task,
@@ -80,7 +87,7 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
 
 
 class Embedder:
-    """The service of a merged variant (`triptych.workers.encoding.Service`)."""
+    """The service of a merged or shared variant (`triptych.workers.encoding.Service`)."""
 
     def __init__(self, engine: Engine, prompter: Prompter, info: Info, tolerance: float) -> None:
         self.engine = engine
@@ -102,24 +109,45 @@ class Embedder:
         }
         if self._family.images:
             contents["image"] = Image(striped_png())
-        return {name: EncodeRequest([Item(content, truncate=True)]) for name, content in contents.items()}
+        return {
+            f"{name}, {adapter}" if adapter else name: EncodeRequest(
+                [Item(content, truncate=True, adapter=adapter)]
+            )
+            for name, content in contents.items()
+            for adapter in self.engine.adapters
+        }
 
     async def warm_up(self) -> None:
+        await self.engine.load_adapters()
         # Together, as the texts of a batch are encoded. Without a projector the last item is refused.
-        items = [*[Item(_SHORT)] * _WARM_UP_TEXTS, Item(_SHORT, multivector=True)]
+        items = [
+            item
+            for adapter in self.engine.adapters
+            for item in (
+                *[Item(_SHORT, adapter=adapter)] * _WARM_UP_TEXTS,
+                Item(_SHORT, multivector=True, adapter=adapter),
+            )
+        ]
         jobs = await self.jobs(EncodeRequest(items))
         await asyncio.gather(*(job() for job in jobs if not isinstance(job, ItemError)))
 
     async def jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
+        # An adapter reads a query in its own way.
+        asked = dict.fromkeys(
+            (item.against, item.adapter) for item in request.items if item.against is not None
+        )
         # A query that is too long is cut; its beginning says what is asked for.
-        queries = [Item(query, multivector=True, truncate=True) for query in request.queries]
+        queries = [
+            Item(request.queries[number], multivector=True, truncate=True, adapter=adapter)
+            for number, adapter in asked
+        ]
         prompts = await self._prompter.prompts([*request.items, *queries])
-        shared = [
-            prompt
+        shared = {
+            key: prompt
             if isinstance(prompt, ItemError)
             else _Query(partial(self.encode, prompt, request.priority))
-            for prompt in prompts[len(request.items) :]
-        ]
+            for key, prompt in zip(asked, prompts[len(request.items) :], strict=True)
+        }
         return [
             self._job(index, item, prompt, request.priority, shared)
             for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=False))
@@ -131,20 +159,27 @@ class Embedder:
         item: Item,
         prompt: Prompt | ItemError,
         priority: int,
-        queries: Sequence["_Query | ItemError"],
+        queries: Mapping[_Asked, "_Query | ItemError"],
     ) -> Job | ItemError:
         if isinstance(prompt, ItemError):
             return prompt
+        if item.adapter not in self.engine.adapters:
+            return self._unknown(item.adapter)
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
             family = self._family
             why = _NO_PROJECTOR if family.multivector else _NO_MULTIVECTORS.format(family.name)
             return ItemError("unsupported", why)
         if item.against is None:
             return lambda: self._vector(index, item, prompt, priority)
-        query = queries[item.against]
+        query = queries[item.against, item.adapter]
         if isinstance(query, ItemError):
             return _of_query(query)
         return lambda: self._score(index, query, prompt, priority)
+
+    def _unknown(self, adapter: str | None) -> ItemError:
+        known = ", ".join(filter(None, self.engine.adapters))
+        needed = f"name one of {known}" if known else "the adapter is merged; name none"
+        return ItemError("unsupported", f"this engine cannot encode with adapter {adapter!r}: {needed}")
 
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:
         encoded = await self.encode(prompt, priority)
@@ -169,12 +204,12 @@ class Embedder:
         wanted = prompt.pooling.to_kwargs()
         params = self.engine.params("embed", wanted) if wanted else self._plain
         if prompt.image is None:
-            output = await self.engine.encode_tokens(prompt.token_ids, params, priority)
+            output = await self.engine.encode_tokens(prompt.token_ids, params, priority, prompt.adapter)
         else:
             # vLLM keeps the pixels until it returns the vector.
             async with self._decoder.decoded(prompt.image) as [image]:
                 tokens = {"prompt_token_ids": prompt.token_ids, "multi_modal_data": {"image": image}}
-                output = await self.engine.encode(tokens, params, priority)
+                output = await self.engine.encode(tokens, params, priority, prompt.adapter)
         vector = output.outputs.data.numpy()
         self._check(vector, len(output.prompt_token_ids), prompt)
         return Encoded(vector, output.prompt_token_ids)

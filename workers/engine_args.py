@@ -1,9 +1,9 @@
 """Arguments of vLLM's `AsyncEngineArgs` for a variant and for a cross-encoder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from triptych.workers.checkpoints.layout import MAX_PIXELS, MIN_PIXELS
+from triptych.workers.checkpoints.layout import MAX_PIXELS, MIN_PIXELS, CheckpointError
 from triptych.workers.checkpoints.variant import Variant
 from triptych.workers.settings import WorkerSettings
 
@@ -12,7 +12,7 @@ _MINIMAL_UTILIZATION = 0.01
 
 
 def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
-    """The arguments for a variant."""
+    """The arguments for a variant. Raises `CheckpointError` for adapters that the engine cannot hold."""
     from vllm.config import PoolerConfig
 
     family = variant.family
@@ -29,6 +29,7 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
             "architectures": [family.architecture],
             "multi_vector_dimensions": variant.multivector_dimensions or 0,
             "span_pooling": family.pooling,
+            "projectors": variant.adapters,
         },
         "dtype": dtype_of(variant, settings),
         "max_model_len": max_model_len,
@@ -37,6 +38,8 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
     if not family.causal:
         # Attention looks both ways, so a step has to hold the longest input.
         args["max_num_batched_tokens"] = max(settings.batch_tokens, max_model_len)
+    if variant.adapters:
+        args |= _adapter_args(variant, args["dtype"])
     if family.images:
         args |= {
             "limit_mm_per_prompt": {"image": 1, "video": 0},
@@ -49,6 +52,28 @@ def engine_args(variant: Variant, settings: WorkerSettings) -> dict[str, Any]:
         # It gets token ids.
         args["skip_tokenizer_init"] = True
     return common_args(settings) | args | settings.engine_args
+
+
+def _adapter_args(variant: Variant, dtype: str) -> dict[str, Any]:
+    from vllm.config.lora import MaxLoRARanks
+    from vllm.platforms import current_platform
+
+    if dtype == "float32" and not current_platform.is_cpu():
+        raise CheckpointError(
+            f"{variant.path} is a shared variant, whose kernels take no float32 on a GPU. Set "
+            "WORKER_DTYPE=bfloat16 (or float16), or serve merged variants."
+        )
+    ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= variant.rank]
+    if not ranks:
+        raise CheckpointError(
+            f"{variant.path} has adapters of rank {variant.rank}, vLLM takes at most "
+            f"{max(get_args(MaxLoRARanks))}; serve merged variants"
+        )
+    return {
+        "enable_lora": True,
+        "max_loras": len(variant.adapters),
+        "max_lora_rank": min(ranks),
+    }
 
 
 def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) -> dict[str, Any]:

@@ -39,13 +39,14 @@ _MARGIN_TOKENS = 1024
 class Prompt:
     """Token ids, the encoded image for their placeholder if there is one, and what to pool.
 
-    `cut` is the chunk (0 for a text) that was truncated, None if nothing was.
+    `cut` is the chunk (0 for a text) that was truncated, None if nothing was. `adapter` is the item's.
     """
 
     token_ids: list[int]
     image: bytes | None
     pooling: PoolingSpec
     cut: int | None = None
+    adapter: str | None = None
 
 
 class _Reading(NamedTuple):
@@ -120,7 +121,7 @@ class Prompter:
     def _image_prompt(self, item: Item, image: Image) -> Prompt | ItemError:
         if not self._family.images:
             return ItemError("unsupported", f"{self._family.name} does not read images")
-        return Prompt(self._image_ids, image.data, _pooling(item, self._image_span))
+        return Prompt(self._image_ids, image.data, _pooling(item, self._image_span), adapter=item.adapter)
 
     def _text_prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
         prefixes = self._family.prefixes
@@ -157,7 +158,7 @@ class Prompter:
         # `spans_of` refuses chunks behind the limit, so only the last one can be cut.
         cut = max(0, len(spans) - 1) if over else None
         token_ids = [*self._before, *encoding.ids[: self._room], *self._after]
-        return Prompt(token_ids, None, _pooling(item, *spans), cut)
+        return Prompt(token_ids, None, _pooling(item, *spans), cut, item.adapter)
 
     def _around(self, spans: list[Span]) -> list[Span]:
         """Spans of a text as spans of its prompt: the first and last include the special tokens."""
@@ -214,5 +215,5 @@ def _characters(item: Item) -> int:
 def _pooling(item: Item, *spans: tuple[int, int]) -> PoolingSpec:
     if item.multivector or item.against is not None:
         # All tokens of the prompt, also for images.
-        return PoolingSpec(multivector=True)
+        return PoolingSpec(multivector=True, adapter=item.adapter)
     return PoolingSpec(spans, item.dimensions, item.normalized)

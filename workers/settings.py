@@ -44,6 +44,13 @@ FIXED_ENGINE_ARGS |= dict.fromkeys(
         # checkpoint.
         "trust_remote_code",
         "enable_lora",
+        "max_loras",
+        "max_lora_rank",
+        "max_cpu_loras",
+        "lora_dtype",
+        "lora_target_modules",
+        "default_mm_loras",
+        "enable_tower_connector_lora",
         "tokenizer",
         "tokenizer_mode",
         "tokenizer_revision",

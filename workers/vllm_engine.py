@@ -4,8 +4,10 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from triptych.workers.plugin import ADD_BATCH, DIE_WITH_WORKER
@@ -30,9 +32,12 @@ class Engine:
     """Starts vLLM; blocks until the weights are loaded (seconds to minutes).
 
     Many tasks may encode at once; vLLM batches them. Cancelling a task aborts its request.
+
+    `adapters` are the folders of adapters to hold; call `load_adapters` first. Each request must name one: in
+    a step with others, vLLM would give a request without adapter the adapter of another request.
     """
 
-    def __init__(self, args: dict[str, Any]) -> None:
+    def __init__(self, args: dict[str, Any], adapters: Mapping[str, Path] | None = None) -> None:
         os.environ[DIE_WITH_WORKER] = "1"
         self._counter = StepCounter()
         os.environ[STEPS_FILE] = self._counter.path
@@ -44,11 +49,16 @@ class Engine:
         # Importing vLLM takes seconds, and wrong settings should be reported before that.
         from vllm import PoolingParams
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.lora.request import LoRARequest
         from vllm.v1.engine import EngineCoreRequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self._pooling_params = PoolingParams
         self._request = EngineCoreRequest
+        self._adapters: dict[str | None, Any] = {
+            name: LoRARequest(name, number, str(folder))
+            for number, (name, folder) in enumerate((adapters or {}).items(), 1)
+        } or {None: None}
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         self._ids = itertools.count()
         self._unsent: list[tuple[Any, _Answer]] = []
@@ -81,10 +91,22 @@ class Engine:
         params.verify(self._llm.model_config)
         return params
 
-    async def encode(self, engine_input: Any, params: Any, priority: int) -> Any:
+    @property
+    def adapters(self) -> Collection[str | None]:
+        """The adapters that requests may name; None if one is merged."""
+        return self._adapters.keys()
+
+    async def load_adapters(self) -> None:
+        """Load all adapters for good; nothing may be encoded before."""
+        for adapter in filter(None, self._adapters.values()):
+            await self._llm.add_lora(adapter)
+            await self._llm.pin_lora(adapter.lora_int_id)
+
+    async def encode(self, engine_input: Any, params: Any, priority: int, adapter: str | None = None) -> Any:
         """vLLM's `PoolingRequestOutput` for an input of any kind. Raises vLLM's errors."""
         request_id = f"encode-{next(self._ids)}"
-        outputs = self._llm.encode(engine_input, params, request_id, priority=priority)
+        lora = self._adapters[adapter]
+        outputs = self._llm.encode(engine_input, params, request_id, lora_request=lora, priority=priority)
         self._unfinished += 1
         try:
             # A pooling request has a single output.
@@ -93,7 +115,9 @@ class Engine:
             self._unfinished -= 1
         return output
 
-    async def encode_tokens(self, token_ids: list[int], params: Any, priority: int) -> Any:
+    async def encode_tokens(
+        self, token_ids: list[int], params: Any, priority: int, adapter: str | None = None
+    ) -> Any:
         """`encode` for token ids, which must be within the vocabulary and the context.
 
         Builds the engine's request itself. vLLM's checks and copies take longer than all other work of this
@@ -102,7 +126,8 @@ class Engine:
         llm = self._llm
         if llm.output_handler is None:
             # vLLM starts to read the engine's replies with its first own request.
-            return await self.encode({"type": "token", "prompt_token_ids": token_ids}, params, priority)
+            prompt = {"type": "token", "prompt_token_ids": token_ids}
+            return await self.encode(prompt, params, priority, adapter)
         request_id = f"tokens-{next(self._ids)}"
         request = self._request(
             request_id=request_id,
@@ -112,7 +137,7 @@ class Engine:
             sampling_params=None,
             pooling_params=params,
             arrival_time=time.time(),
-            lora_request=None,
+            lora_request=self._adapters[adapter],
             cache_salt=None,
             data_parallel_rank=None,
             priority=priority,

@@ -95,5 +95,7 @@ def _cached(model: str) -> Path | None:
 
 def _files_gib(folder: Path) -> float | None:
     """Size of the weights in a folder, None without any."""
-    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    # The adapters of a shared variant are in `adapters/<adapter>/`.
+    files = [*folder.glob("*.safetensors"), *folder.glob("adapters/*/*.safetensors")]
+    total = sum(file.stat().st_size for file in files)
     return total / GIB if total else None

@@ -228,7 +228,7 @@ class App:
 
     async def _ready(self, _: Request) -> Reply:
         not_ready = self.fleet.not_ready()
-        pools = {name: not_ready.get(name, "ready") for name in self.fleet.pools}
+        pools = {name: not_ready.get(name, "ready") for name in self.fleet.serving}
         reason = "draining" if self.draining else self.fleet.waiting_for
         ready = not not_ready and reason is None
         status = {"ready": ready, "reason": reason, "pools": pools, "vector_spaces": self.fleet.spaces}

@@ -35,7 +35,7 @@ def _entry(name: str, served: Served, fleet: Fleet) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "jinaai",
-        "tasks": [task for task, pool in pools.items() if pool in fleet.pools],
+        "tasks": [task for task, pool in pools.items() if pool in fleet.serving],
         "dimensions": info.dimensions if info and family.tasks else None,
         "matryoshka_dimensions": list(family.matryoshka),
         "max_tokens": info.max_tokens if info else None,

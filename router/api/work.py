@@ -25,7 +25,7 @@ from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, PoolName, Text, Vector
-from triptych.workers.shared.families import BY_POOL, Family
+from triptych.workers.shared.families import BY_POOL, TASK_POOLS, Family
 
 # Of a vector in float32, and with its JSON.
 VECTOR_BYTES, REPLY_BYTES = 4, 16
@@ -39,7 +39,7 @@ _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 _PARSER_SLOT = FairSlots(1, 1)
 
 # Comma-separated vector spaces, each alone or as pool=space.
-_ONE_SPACE = rf"(?:(?:{'|'.join(map(re.escape, BY_POOL))})=)?[0-9A-Za-z_]+"
+_ONE_SPACE = rf"(?:(?:{'|'.join(map(re.escape, TASK_POOLS))})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 

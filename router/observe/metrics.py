@@ -145,7 +145,7 @@ class PoolMetrics:
 
     def __init__(self, metrics: Metrics, name: contract.PoolName) -> None:
         self._metrics = metrics
-        self._name = name
+        self.name = name
         self._wait = {priority: metrics.wait.labels(name, priority.label) for priority in Priority}
         self._batch_items = metrics.batch_items.labels(name)
         self._batch_tokens = metrics.batch_tokens.labels(name)
@@ -178,7 +178,7 @@ class PoolMetrics:
         try:
             child = self._by_outcome[outcome]
         except KeyError:
-            child = self._by_outcome[outcome] = self._metrics.inference.labels(self._name, outcome)
+            child = self._by_outcome[outcome] = self._metrics.inference.labels(self.name, outcome)
         child.observe(seconds)
         self._items.inc(self._served_items)
         self._tokens.inc(self._served_tokens)
@@ -187,4 +187,4 @@ class PoolMetrics:
     def put_back(self, items: Sequence[Item], reason: str) -> None:
         """`items` went back to the queue."""
         if items:
-            self._metrics.retries.labels(self._name, reason).inc(len(items))
+            self._metrics.retries.labels(self.name, reason).inc(len(items))

@@ -64,7 +64,7 @@ class Tracing:
             span.set_status(self._otel.StatusCode.ERROR)
         span.end()
 
-    def waited(self, batch: Batch, now: float) -> None:
+    def waited(self, pool: str, batch: Batch, now: float) -> None:
         """Record the queue wait of each request in `batch`, which ends `now`."""
         ended = time.time_ns()
         for job, count in _jobs(batch.items).items():
@@ -72,12 +72,12 @@ class Tracing:
                 wait = self._tracer.start_span(
                     "queue",
                     self._otel.set_span_in_context(job.span),
-                    attributes={"triptych.pool": batch.items[0].pool, "triptych.items": count},
+                    attributes={"triptych.pool": pool, "triptych.items": count},
                     start_time=ended - int((now - job.admitted_at) * 1e9),
                 )
                 wait.end(ended)
 
-    def batch(self, address: str, batch: Batch) -> "Span | None":
+    def batch(self, pool: str, address: str, batch: Batch) -> "Span | None":
         """Start the span of a batch at a replica, the parent of the worker's span. `batch_ended` ends it.
 
         Child of the first request that is traced, linked to the others.
@@ -89,7 +89,7 @@ class Tracing:
         attributes: dict[str, Any] = {
             "server.address": host,
             "server.port": int(port),
-            "triptych.pool": batch.items[0].pool,
+            "triptych.pool": pool,
             "triptych.items": len(batch.items),
             "triptych.tokens": batch.tokens,
         }

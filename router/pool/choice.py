@@ -105,7 +105,7 @@ class Choice:
         head = self._queue.head(priority)
         if head is None or not head.failed_before:
             return able, True, None
-        usable = [replica for replica in replicas if head.job.accepts(head.pool, replica.space)]
+        usable = [replica for replica in replicas if head.accepts(replica.space)]
         if head.deaths:
             # A suspect has a replica to itself, one suspect at a time.
             if any(replica.quarantined for replica in replicas):

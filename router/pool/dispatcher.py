@@ -102,17 +102,14 @@ class Dispatcher:
             retry_after=max(1, math.ceil(min(trials, default=RETRY_AFTER))),
         )
 
-    def check_room(
-        self, items: Sequence[Item], now: float, deadline: float, required: frozenset[str] = frozenset()
-    ) -> None:
-        """Raise a `RouterError` unless all of `items` can be admitted together.
-
-        `required` are the vector spaces that the client accepts, empty for any.
-        """
+    def check_room(self, items: Sequence[Item], now: float, deadline: float) -> None:
+        """Raise a `RouterError` unless all of `items`, of one job, can be admitted together."""
         if not self.ready(now) and not self.holds:
             raise self.unavailable(now)
-        if required and (spaces := self.spaces) and required.isdisjoint(spaces):
-            raise self._mismatch(spaces)
+        if items[0].job.required:
+            for item in {item.pool: item for item in items}.values():
+                if mismatch := self._mismatch(item):
+                    raise mismatch
         self.queue.check_room(items, now, deadline, self._tokens_in_flight())
         # The costlier check comes last: it hashes the items.
         self._suspects.check(items, now)
@@ -219,7 +216,7 @@ class Dispatcher:
         elif isinstance(frame, contract.Failure):
             self.fail([item], client_error(item, frame), now)
         elif isinstance(frame, contract.Vector):
-            if item.job.spaces.get(self.name) != batch.space:
+            if item.job.spaces.get(item.pool) != item.space_of(batch.space):
                 # The job has started over in another vector space.
                 self._put_back([item], "other_space", now)
                 return
@@ -297,30 +294,34 @@ class Dispatcher:
         batch.space = replica.space
         for item in batch.items:
             item.job.started_at = now
-            item.job.spaces.setdefault(self.name, batch.space)
+            item.job.spaces.setdefault(item.pool, item.space_of(batch.space))
         replica.acquire(batch)
         self.in_flight.add(batch)
 
     def _tokens_in_flight(self) -> int:
         return sum(replica.tokens_in_flight for replica in self.replicas)
 
-    def _mismatch(self, spaces: Sequence[str]) -> SpaceMismatch:
+    def _mismatch(self, item: Item) -> SpaceMismatch | None:
+        """The error for an item whose client accepts no vector space that is served; None if it does."""
+        required = item.job.required_of(item.pool)
+        served = [item.space_of(space) for space in self.spaces]
+        if not required or not served or not required.isdisjoint(served):
+            return None
         return SpaceMismatch(
-            f"the pool {self.name} serves the vector space {' and '.join(spaces)}; "
+            f"the pool {item.pool} serves the vector space {' and '.join(served)}; "
             "x-require-vector-space names another"
         )
 
     def _keep_spaces(self, items: Sequence[Item], now: float) -> None:
         """Start jobs over whose vector space is no longer served."""
         spaces = self.spaces
-        for job in dict.fromkeys(item.job for item in items):
-            if job.closed or not spaces or any(job.accepts(self.name, space) for space in spaces):
+        for item in {(item.job, item.pool): item for item in items}.values():
+            if item.job.closed or not spaces or any(map(item.accepts, spaces)):
                 continue
-            required = job.required_of(self.name)
-            if required and required.isdisjoint(spaces):
-                job.fail(self._mismatch(spaces), now)
+            if mismatch := self._mismatch(item):
+                item.job.fail(mismatch, now)
             else:
-                self.queue.put_back(job.start_over(self.name))
+                self.queue.put_back(item.job.start_over(item.pool))
 
     def _compare_pace(self, replica: Replica, now: float) -> None:
         """Compare the pace of `replica` with those that could have its work; alone it is not slow."""

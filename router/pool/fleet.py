@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from triptych.router.errors import QueueFull, RouterError, Unavailable
 from triptych.router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
 from triptych.router.observe.metrics import Metrics
@@ -21,7 +23,7 @@ from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
-from triptych.router.pool.served import Served, served_by
+from triptych.router.pool.served import Served, Serving, served_by, serving
 from triptych.router.pool.targets import TargetGroup, change
 from triptych.router.pool.transport import AiohttpClient, WorkerClient
 from triptych.router.settings import RouterSettings
@@ -45,6 +47,8 @@ class _Watched(NamedTuple):
 class Fleet:
     """The pools of the workers that are named. An async context: workers are probed while it lasts.
 
+    `pools` are those of the workers, `serving` those of tasks, each with what serves it.
+
     Entering it waits for the first probe of every worker, up to two seconds. Otherwise, of several router
     processes, one that has just started would refuse requests that the others could serve.
     """
@@ -56,6 +60,7 @@ class Fleet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
+        self.serving: dict[contract.PoolName, Serving] = {}
         self.clock = clock
         self.metrics = Metrics()
         self.tracing = Tracing.configured(settings.trust_traceparent)
@@ -119,8 +124,11 @@ class Fleet:
 
     @property
     def spaces(self) -> dict[contract.PoolName, list[str]]:
-        """The vector spaces that each pool serves."""
-        return {name: pool.spaces for name, pool in self.pools.items()}
+        """The vector spaces that each pool of a task serves."""
+        return {
+            name: sorted(contract.adapter_space(space, adapter) for space in pool.spaces)
+            for name, (pool, adapter) in self.serving.items()
+        }
 
     def apply(self, groups: Iterable[TargetGroup]) -> None:
         """Serve with the workers of `groups`, and no others, from now on.
@@ -164,17 +172,18 @@ class Fleet:
                 self._watch(pool, replica)
         # In the order of the document: the first pool's model is the default.
         self.pools = {name: self.pools[name] for name in named}
+        self.serving = serving(self.pools)
         versions = {address: group.labels.version for group in groups for address in group.targets}
         for replica in self._replicas():
             replica.version = versions[replica.address]
 
     def not_ready(self) -> dict[contract.PoolName, str]:
-        """The pools without a ready replica, and why; without those that may be empty until work comes."""
+        """The pools of tasks without a ready replica, and why; those that may be empty are left out."""
         return {
             name: "; ".join(f"{replica.address}: {replica.reason}" for replica in pool.replicas)
             or "no replica"
-            for name, pool in self.pools.items()
-            if not pool.ready and not (pool.holds and not pool.replicas and name in self._may_be_empty)
+            for name, (pool, _) in self.serving.items()
+            if not pool.ready and not (pool.holds and not pool.replicas and pool.name in self._may_be_empty)
         }
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
@@ -215,7 +224,10 @@ class Fleet:
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
         for item in items:
-            parts[self._pool(item.pool)].append(item)
+            pool, adapter = self._serving(item.pool)
+            if adapter is not None:
+                item.wire = replace(item.wire, adapter=adapter)
+            parts[pool].append(item)
         self._requests += 1
         costs = {pool: cost_of(part) for pool, part in parts.items()}
         bound_priority(items, sum(costs.values()))
@@ -231,7 +243,7 @@ class Fleet:
         job = Job(items, self.clock(), deadline, close, request_id, span, required, key)
         try:
             for pool, part in parts.items():
-                pool.check_room(part, deadline, job.required_of(pool.name))
+                pool.check_room(part, deadline)
         except RouterError:
             job.release()
             raise
@@ -242,9 +254,9 @@ class Fleet:
     def _replicas(self) -> Iterator[Replica]:
         return (replica for pool in self.pools.values() for replica in pool.replicas)
 
-    def _pool(self, name: contract.PoolName) -> Pool:
+    def _serving(self, name: contract.PoolName) -> Serving:
         try:
-            return self.pools[name]
+            return self.serving[name]
         except KeyError:
             raise Unavailable(f"no worker serves the pool {name}", retry_after=RETRY_AFTER) from None
 

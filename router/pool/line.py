@@ -165,7 +165,7 @@ class Line:
                     continue
                 if untried and item.failed_before:
                     continue
-                if (item.deaths and not idle) or not item.job.accepts(item.pool, space):
+                if (item.deaths and not idle) or not item.accepts(space):
                     continue
                 charge = batch.charge(item)
                 turn_ends = charge > credit

@@ -28,7 +28,7 @@ class PoolObserver:
         """`batch` has left the queue."""
         self._metrics.taken(batch, now)
         if self._tracing:
-            self._tracing.waited(batch, now)
+            self._tracing.waited(self._metrics.name, batch, now)
 
     @contextmanager
     def at(self, replica: Replica, batch: Batch) -> Iterator[None]:
@@ -36,7 +36,7 @@ class PoolObserver:
         ids = logs.some(item.job.request_id for item in batch.items)
         logs.requests.set(ids)
         batch.headers = {contract.REQUESTS_HEADER: ",".join(ids)}
-        span = self._tracing.batch(replica.address, batch) if self._tracing else None
+        span = self._tracing.batch(self._metrics.name, replica.address, batch) if self._tracing else None
         started = self._clock()
         outcome, reason = "done", ""
         try:

@@ -95,11 +95,9 @@ class Pool:
         self.requested_tokens += tokens
         self._observer.requested(tokens)
 
-    def check_room(
-        self, items: Sequence[Item], deadline: float, required: frozenset[str] = frozenset()
-    ) -> None:
+    def check_room(self, items: Sequence[Item], deadline: float) -> None:
         """Raise a `RouterError` unless all of `items` can be admitted together."""
-        self._dispatcher.check_room(items, self._clock(), deadline, required)
+        self._dispatcher.check_room(items, self._clock(), deadline)
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when not even the smallest request of `key` fits."""

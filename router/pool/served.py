@@ -1,11 +1,11 @@
-"""The families that the workers serve, with the sizes that the workers report (pure)."""
+"""What the workers serve: families with the sizes that they report, and the pools of tasks (pure)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.replica import State
-from triptych.workers.shared.contract import Info
+from triptych.workers.shared.contract import Info, PoolName
 from triptych.workers.shared.families import BY_POOL, Family
 
 
@@ -42,4 +42,25 @@ def served_by(pools: Iterable[Pool]) -> dict[Family, Served]:
         if family not in found or found[family].info is None:
             ready = (replica.info for replica in pool.replicas if replica.state is State.READY)
             found[family] = Served(family, next(ready, None))
+    return found
+
+
+class Serving(NamedTuple):
+    """The workers' pool that serves a task's pool; `adapter` is for its items, None if it is merged there."""
+
+    pool: Pool
+    adapter: str | None
+
+
+def serving(pools: Mapping[PoolName, Pool]) -> dict[PoolName, Serving]:
+    """What serves each pool that a task names: its own workers, otherwise those of the shared pool."""
+    found: dict[PoolName, Serving] = {}
+    for name, pool in pools.items():
+        family = BY_POOL[name]
+        if name != family.shared_pool:
+            found[name] = Serving(pool, None)
+            continue
+        for one, adapter in zip(family.pools, family.adapters, strict=True):
+            if one not in pools:
+                found[one] = Serving(pool, adapter)
     return found

@@ -23,6 +23,7 @@ from aiohttp.typedefs import Handler
 from tests.fakes.hang_guard import hang_guard
 from triptych.workers.admission import Admission, Stay
 from triptych.workers.shared import contract
+from triptych.workers.shared.families import V4
 
 Mode = Literal[
     "healthy",
@@ -102,8 +103,8 @@ class FakeWorker:
     """A fake worker. Set `mode` for all batches, or `script` for the next ones, and `info` before probes.
 
     `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
-    `vectors_of` names the pool whose vectors it returns. `failing_index` fails that item of each batch.
-    `admission` limits batches as in a real worker.
+    `vectors_of` names the pool whose vectors it returns; the task `shared` has those of each adapter.
+    `failing_index` fails that item of each batch. `admission` limits batches as in a real worker.
 
     Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
     batches; `company`, the value of `active` at each batch's start; `deaths`, processes that a deadly text
@@ -332,7 +333,12 @@ class FakeWorker:
                 return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
         if index == self.failing_index:
             return contract.encode_frame(contract.Failure(index, "media_invalid", "the worker says no"))
-        vector = vector_of(self.vectors_of, item, self.info.dimensions, query_of(item, batch))
+        if (item.adapter is not None) != (self.info.task == V4.shared_pool):
+            failure = contract.Failure(index, "unsupported", f"adapter {item.adapter} in {self.info.task}")
+            return contract.encode_frame(failure)
+        # A shared engine's vectors differ with its space, as those of two versions do.
+        pool = f"{item.adapter} {self.info.space}" if item.adapter else self.vectors_of
+        vector = vector_of(pool, item, self.info.dimensions, query_of(item, batch))
         shape, data = vector.shape, vector.data
         match mode:
             case "wrong dimension":

@@ -74,9 +74,9 @@ def tiny(out: Path, model: str, nano: bool, full: bool, seed: int) -> None:
     "--pool",
     "--task",
     "pools",
-    type=click.Choice([pool for family in MERGED for pool in family.pools]),
+    type=click.Choice([pool for family in MERGED for pool in family.worker_pools]),
     multiple=True,
-    help="Only this pool; may be repeated.",
+    help="Only this pool; may be repeated. `shared` is base and adapters for one engine, not merged.",
 )
 @click.option(
     "--dtype",

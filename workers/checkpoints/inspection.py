@@ -7,7 +7,8 @@ from pathlib import Path
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts.unmerged import Kind
-from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
+from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights
+from triptych.workers.checkpoints.shared_variant import read_all
 from triptych.workers.checkpoints.space import Progress, weights_digest
 from triptych.workers.checkpoints.variant import Variant, identify, read_variant
 
@@ -64,6 +65,8 @@ class Report:
                 multivector = f"{variant.family.name} has none"
             elif variant.multivector_dimensions is None:
                 multivector = "no projector: multi-vectors are refused"
+            if variant.adapters:
+                lines.append(f"  adapters     {', '.join(variant.adapters)}, rank {variant.rank}, not merged")
             lines += [
                 f"  task         {variant.task or 'unknown: the worker takes it from WORKER_TASK'}",
                 f"  dtype        {self.dtype}, {variant.dimensions} dimensions",
@@ -86,7 +89,8 @@ def verify(path: Path, *, full: bool, progress: Progress) -> Report:
     except CheckpointError as error:
         why_not = str(error)
     try:
-        tensors = read_tensors(path) if has_weights(path) else []
+        adapters = variant.adapters if variant else ()
+        tensors = read_all(path, adapters) if has_weights(path) else []
         computed = weights_digest(tensors, progress) if full and tensors else None
     except CheckpointError as error:
         why_not = why_not or str(error)

@@ -21,6 +21,9 @@ VARIANT = "variant.json"
 PROJECTOR = "multi_vector_projector"
 """The module that makes multi-vectors, in a model that has them."""
 
+PROJECTORS = "multi_vector_projectors"
+"""The same in a shared variant, which has one for each adapter."""
+
 MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
 """Bounds of the model's own image processor: at most 768 image tokens."""

@@ -1,5 +1,7 @@
 """Merges adapters into the base: W + scale * B A for every adapted weight, one variant per pool.
 
+In the variant of a shared pool base and adapters stay apart (`shared_variant.py`).
+
 Weights are streamed in blocks of rows, so memory does not grow with the checkpoint. Products are float32 and
 may differ in the last bit between machines, and with them, rarely, the digest.
 """
@@ -12,14 +14,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from triptych.workers.checkpoints import layout
-from triptych.workers.checkpoints.adapters import Adapter, Low
+from triptych.workers.checkpoints import layout, shared_variant
+from triptych.workers.checkpoints.adapters import Low
 from triptych.workers.checkpoints.configs import write_small_files
 from triptych.workers.checkpoints.folders import whole_folder, write_json
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import merged_layout_of
-from triptych.workers.checkpoints.layouts.unmerged import Weight
+from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Unmerged
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
@@ -34,6 +36,7 @@ from triptych.workers.checkpoints.shards import (
 from triptych.workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
 from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant
 from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import Family
 
 BLOCK_VALUES = 1 << 20
 """Values merged at a time: a few arrays of 4 MiB each."""
@@ -57,22 +60,16 @@ def merge(
     """
     folder, family = source.folder, source.family
     pools = pools or family.pools
-    strange = [pool for pool in pools if pool not in family.pools]
+    strange = [pool for pool in pools if pool not in family.worker_pools]
     if strange:
         raise CheckpointError(
             f"{folder} holds {family.name}, which has no {', '.join(strange)}; its pools are "
-            f"{', '.join(family.pools)}"
+            f"{', '.join(family.worker_pools)}"
         )
-    shards, adapters = merged_layout_of(family).read(family, folder, [family.adapter(pool) for pool in pools])
-    specs = {
-        name: [
-            Spec(weight.name, "F32" if float32 else weight.tensor.dtype, weight.tensor.shape)
-            for weight in weights
-        ]
-        for name, weights in shards.items()
-    }
-    shapes = {spec.name: spec.shape for shard in specs.values() for spec in shard}
-    record = _record(source, source_digest(family, folder, progress), specs)
+    wanted = dict.fromkeys(adapter for pool in pools for adapter in family.adapters_of(pool))
+    unmerged = merged_layout_of(family).read(family, folder, [*wanted])
+    base = {weight.name: weight.tensor for weights in unmerged.shards.values() for weight in weights}
+    record = _record(source, source_digest(family, folder, progress), base, float32=float32)
     missing = []
     for pool in pools:
         if (out / pool).exists() and not force:
@@ -80,30 +77,57 @@ def merge(
             say(f"{out / pool} exists already, with this source and dtype: nothing to do")
         else:
             missing.append(pool)
-    nbytes = sum(spec.nbytes for shard in specs.values() for spec in shard)
-    _check_space(out, nbytes * len(missing))
-    for pool in missing:
-        adapter = adapters[family.adapter(pool)]
+    plans = {pool: _plan(family, pool, unmerged) for pool in missing}
+    sizes = {
+        pool: sum(_spec(part, float32=float32).nbytes for parts in plan.files.values() for part in parts)
+        for pool, plan in plans.items()
+    }
+    _check_space(out, sum(sizes.values()))
+    for pool, plan in plans.items():
+        first = unmerged.adapters[family.adapters_of(pool)[0]]
         digest = WeightsDigest()
-        advance = progress(f"merging {pool}", nbytes)
+        advance = progress(f"merging {pool}", sizes[pool])
         with whole_folder(out / pool, replace=force) as partial:
-            for name, shard in specs.items():
-                write_shard(partial / name, shard, _shard(shards[name], shard, adapter, digest, advance))
-            write_index(partial, specs)
+            specs: dict[str, list[Spec]] = {}
+            for name, parts in plan.files.items():
+                specs[name] = [_spec(part, float32=float32) for part in parts]
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                blocks = _shard(str(Path(name).parent), parts, specs[name], digest, advance)
+                write_shard(partial / name, specs[name], blocks)
+            write_index(partial, {name: specs[name] for name in unmerged.shards})
+            for name, content in plan.configs.items():
+                write_json(partial / name, content)
+            shapes = {name: tensor.shape for name, tensor in base.items()}
             write_small_files(family, folder, partial, record.dtype, shapes)
             its = msgspec.structs.replace(
-                record, task=pool, digest=digest.hexdigest(), r=adapter.r, alpha=adapter.alpha
+                record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
             )
             write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
-        say(f"{out / pool}: {nbytes / 1e6:,.1f} MB, digest {its.digest[:16]}")
+        say(f"{out / pool}: {sizes[pool] / 1e6:,.1f} MB, digest {its.digest[:16]}")
 
 
-def _record(source: Source, digest: str, specs: Mapping[str, list[Spec]]) -> Record:
+def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
+    """The files of a pool's variant."""
+    adapters = {name: unmerged.adapters[name] for name in family.adapters_of(pool)}
+    if pool == family.shared_pool:
+        return shared_variant.plan(unmerged.shards, adapters)
+    [adapter] = adapters.values()
+    files = {
+        file: [Part(name, tensor, adapter.added.get(tensor.name)) for name, tensor in weights]
+        for file, weights in unmerged.shards.items()
+    }
+    return Plan(files, {})
+
+
+def _spec(part: Part, *, float32: bool) -> Spec:
+    return Spec(part.name, "F32" if float32 else part.tensor.dtype, part.tensor.shape)
+
+
+def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32: bool) -> Record:
     """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
-    tensors = {spec.name: spec for shard in specs.values() for spec in shard}
     end = merged_layout_of(source.family).EMBEDDING
-    embedding = next(spec for name, spec in tensors.items() if name.endswith(end))
-    projector = tensors.get(f"{layout.PROJECTOR}.weight")
+    embedding = next(tensor for name, tensor in base.items() if name.endswith(end))
+    projector = base.get(f"{layout.PROJECTOR}.weight")
     return Record(
         format=FORMAT,
         task="",
@@ -113,7 +137,7 @@ def _record(source: Source, digest: str, specs: Mapping[str, list[Spec]]) -> Rec
         digest="",
         r=0,
         alpha=0,
-        dtype=DTYPE_NAMES[embedding.dtype],
+        dtype=DTYPE_NAMES["F32" if float32 else embedding.dtype],
         projector=projector is not None,
         dimensions=embedding.shape[1],
         multivector_dimensions=projector.shape[0] if projector else 0,
@@ -137,14 +161,11 @@ def _check_existing(folder: Path, wanted: Record) -> None:
 
 
 def _shard(
-    weights: Sequence[Weight],
-    specs: Sequence[Spec],
-    adapter: Adapter,
-    digest: WeightsDigest,
-    advance: Advance,
+    folder: str, parts: Sequence[Part], specs: Sequence[Spec], digest: WeightsDigest, advance: Advance
 ) -> Iterator[bytes]:
-    for (_, tensor), spec in zip(weights, specs, strict=True):
-        yield from digest.watch(spec, _merged(tensor, adapter.added.get(tensor.name), spec.dtype), advance)
+    for part, spec in zip(parts, specs, strict=True):
+        named = spec if folder == "." else spec._replace(name=f"{folder}/{spec.name}")
+        yield from digest.watch(named, _merged(part.tensor, part.low, spec.dtype), advance)
 
 
 def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:

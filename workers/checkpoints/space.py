@@ -12,10 +12,10 @@ a vector: weights, dtype, quantization, tokenizer, the configs of model and imag
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import merged_layout_of
@@ -103,12 +103,18 @@ def _log_reading(title: str, nbytes: int) -> Advance:
 
 
 def vector_space(
-    folder: Path, weights: str | None, *, dtype: str, quantization: str | None, pooling: str = "mean"
+    folder: Path,
+    weights: str | None,
+    *,
+    dtype: str,
+    quantization: str | None,
+    pooling: str = "mean",
+    adapters: Sequence[str] = (),
 ) -> str:
     """The vector space of a served folder: 16 hexadecimal digits.
 
-    `weights` is the digest of the weights from `variant.json`; without it the weights are read. Raises
-    `CheckpointError` for unreadable files.
+    `weights` is the digest of the weights from `variant.json`; without it the weights are read. `adapters`
+    are those of a shared variant. Raises `CheckpointError` for unreadable files.
     """
     parts = {
         "weights": weights or _read_weights(folder),
@@ -120,6 +126,8 @@ def vector_space(
     }
     if (folder / layout.PREPROCESSOR).exists():
         parts[layout.PREPROCESSOR] = _computing(load_json(folder / layout.PREPROCESSOR))
+    for name in (shared_variant.CONFIG.format(adapter) for adapter in adapters):
+        parts[name] = _computing(load_json(folder / name))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 

@@ -1,13 +1,14 @@
 """Identifies and checks the checkpoint in a folder. Does not import torch or vllm."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from triptych.workers.checkpoints import layout
+from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import KNOWN, MERGED, layout_of, recognize
@@ -46,7 +47,8 @@ class Variant:
 
     `digest` is None without a `variant.json`, as in the official `jina-embeddings-v4-vllm-*`, and so is
     `task` (the pool) unless the model has only one; `multivector_dimensions` is None without a projector.
-    `positions` is one more than the longest input in tokens, None if its config does not say.
+    `positions` is one more than the longest input in tokens, None if its config does not say. `adapters` are
+    those that its engine has to hold, of rank `rank`; none if one is merged.
     """
 
     path: Path
@@ -59,6 +61,8 @@ class Variant:
     dimensions: int
     multivector_dimensions: int | None
     positions: int | None
+    adapters: tuple[str, ...] = ()
+    rank: int = 0
 
 
 def identify(path: Path) -> tuple[Kind, str]:
@@ -124,8 +128,10 @@ def read_variant(path: Path) -> Variant:
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
             f"but {embedding.name} has the shape {list(embedding.shape)}"
         )
+    adapters = family.adapters if record and record.task == family.shared_pool else ()
     if record:
-        _check_record(path, record, family, config, tensors, embedding)
+        _check_record(path, record, family, config, tensors, embedding, adapters)
+    rank = shared_variant.check_adapters(path, tensors, adapters) if adapters else 0
     only = family.pools[0] if len(family.pools) == 1 else None
     return Variant(
         path=path,
@@ -138,6 +144,8 @@ def read_variant(path: Path) -> Variant:
         dimensions=embedding.shape[-1],
         multivector_dimensions=(record.multivector_dimensions or None) if record else None,
         positions=text_config(config).get("max_position_embeddings"),
+        adapters=adapters,
+        rank=rank,
     )
 
 
@@ -151,7 +159,7 @@ def read_record(path: Path) -> Record:
         record = msgspec.convert(values, Record)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{file} is invalid: {error}; merge again") from error
-    if record.task not in {pool for family in MERGED for pool in family.pools}:
+    if record.task not in {pool for family in MERGED for pool in family.worker_pools}:
         raise CheckpointError(
             f"{file} names {record.task}, which is no pool of a merged variant; merge again"
         )
@@ -172,6 +180,7 @@ def _check_record(
     config: dict[str, Any],
     tensors: dict[str, Tensor],
     embedding: Tensor,
+    adapters: Sequence[str],
 ) -> None:
     """Check `variant.json` against config and weights. Raises `CheckpointError`."""
     if config.get("architectures") != [family.architecture]:
@@ -181,11 +190,13 @@ def _check_record(
         )
     expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], record.dimensions)}
     if family.multivector:
-        width = record.multivector_dimensions
-        expected |= {
-            f"{layout.PROJECTOR}.weight": (width, record.dimensions),
-            f"{layout.PROJECTOR}.bias": (width,),
+        shapes = {
+            f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
+            f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
         }
+        for adapter in adapters:
+            expected |= {shared_variant.projector_of(adapter, name): shape for name, shape in shapes.items()}
+        expected |= {} if adapters else shapes
     for name, shape in expected.items():
         found = tensors[name].shape if name in tensors else None
         if found != shape:

@@ -39,6 +39,7 @@ def register() -> None:
         # A worker killed with -9 cannot stop its engine, which would keep the GPU.
         die_with_parent()
         configure_in_engine()
+        from vllm.platforms import current_platform
         from vllm.v1.core.sched.scheduler import Scheduler
         from vllm.v1.engine.core import EngineCore
 
@@ -46,6 +47,12 @@ def register() -> None:
         # rest of the batch is still on its way, and a step for one item costs a third of a step for 32.
         setattr(EngineCore, ADD_BATCH, add_batch)
         engine_steps.install(Scheduler)
+        if current_platform.is_cpu():
+            from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+            from triptych.workers.plugin import cpu_adapters
+
+            cpu_adapters.install(PunicaWrapperCPU)
 
 
 # `object`, because vLLM inspects the annotation and fails on a generic type.

@@ -11,6 +11,8 @@ NAMES = {
     "vllm.v1.engine.async_llm": (
         "AsyncLLM.from_engine_args",
         "AsyncLLM.errored",
+        "AsyncLLM.add_lora(lora_request)",
+        "AsyncLLM.pin_lora(lora_id)",
         "AsyncLLM.abort(internal)",
         "AsyncLLM.shutdown(timeout)",
         "AsyncLLM.output_handler",
@@ -20,6 +22,15 @@ NAMES = {
     "vllm.v1.engine.output_processor": ("OutputProcessor.add_request(queue)", "RequestOutputCollector.put"),
     "vllm.v1.engine.core_client": ("AsyncMPClient.add_request_async", "AsyncMPClient.call_utility_async"),
     "vllm.v1.executor.uniproc_executor": ("UniProcExecutor",),
+    # workers/vllm_engine.py and engine_args.py: adapters of a shared variant.
+    "vllm.lora.request": ("LoRARequest(lora_name,lora_int_id,lora_path)",),
+    "vllm.config.lora": ("MaxLoRARanks",),
+    # workers/plugin/cpu_adapters.py: replaces the product of an adapter on a CPU.
+    "vllm.lora.punica_wrapper.punica_cpu": (
+        "PunicaWrapperCPU.add_lora_linear(y,x,lora_a_stacked,lora_b_stacked,scale,output_slices)",
+        "PunicaWrapperCPU.update_metadata",
+        "PunicaWrapperCPU.prefill_metadata",
+    ),
     # workers/plugin/__init__.py: adds a method to the engine, which takes many requests at once.
     "vllm.v1.engine": (
         "EngineCoreRequest(request_id,external_req_id,prompt_token_ids,mm_features,sampling_params)",

@@ -13,7 +13,8 @@ from vllm.model_executor.models.qwen2_5_vl import (
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from triptych.workers.plugin.pooler import SpanPooler
+from triptych.workers.checkpoints.layout import PROJECTOR, PROJECTORS
+from triptych.workers.plugin.pooler import MERGED, SpanPooler
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -22,14 +23,15 @@ from triptych.workers.plugin.pooler import SpanPooler
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
 class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
-    """A merged variant. The config's `multi_vector_dimensions` is 0 if it has no projector."""
+    """A merged or a shared variant. The config's `multi_vector_dimensions` is 0 if it has no projector."""
 
     is_pooling_model: ClassVar[bool] = True
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
             **Qwen2_5_VLForConditionalGeneration.hf_to_vllm_mapper.orig_to_new_prefix,
-            "multi_vector_projector.": "pooler.projector.",
+            f"{PROJECTOR}.": f"pooler.projectors.{MERGED}.",
+            f"{PROJECTORS}.": "pooler.projectors.",
         }
     )
 

@@ -8,7 +8,7 @@ in several chunks keeps its partial sums (or projected tokens) in vLLM's per-req
 vLLM clears when the request ends.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from vllm.v1.pool.metadata import PoolingMetadata
 
 from triptych.workers.plugin.pooling_spec import Pooling, PoolingSpec
 
+MERGED = "merged"
+"""The name of the projector in an engine whose adapter is merged."""
+
 
 class SpanPooler(Pooler):
     """Hidden states [tokens of the batch, h] -> one tensor per request.
@@ -30,22 +33,33 @@ class SpanPooler(Pooler):
     multi-vectors; always float32. vLLM ignores the entry of a request that is not finished in this step.
     """
 
-    def __init__(self, hidden_size: int, multi_vector_dimensions: int = 0, pooling: Pooling = "mean") -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        multi_vector_dimensions: int = 0,
+        pooling: Pooling = "mean",
+        adapters: Sequence[str] = (MERGED,),
+    ) -> None:
         super().__init__()
         self.pooling = pooling
         # In float32: the weights are small, and the vectors stay as exact as the input.
-        self.projector = (
-            nn.Linear(hidden_size, multi_vector_dimensions, dtype=torch.float32)
-            if multi_vector_dimensions
-            else None
+        self.projectors = nn.ModuleDict(
+            {
+                adapter: nn.Linear(hidden_size, multi_vector_dimensions, dtype=torch.float32)
+                for adapter in (adapters if multi_vector_dimensions else ())
+            }
         )
 
     @classmethod
     def of(cls, vllm_config: VllmConfig) -> "SpanPooler":
         """The pooler of a variant, whose config has the settings in `workers/engine_args.py`."""
         model = vllm_config.model_config
+        config = model.hf_config
         return cls(
-            model.get_hidden_size(), model.hf_config.multi_vector_dimensions, model.hf_config.span_pooling
+            model.get_hidden_size(),
+            config.multi_vector_dimensions,
+            config.span_pooling,
+            config.projectors or (MERGED,),
         )
 
     def get_supported_tasks(self) -> Set[PoolingTask]:
@@ -122,21 +136,25 @@ class SpanPooler(Pooler):
         specs: list[PoolingSpec],
         outputs: list[torch.Tensor | None],
     ) -> None:
-        chosen = [request for request, spec in enumerate(specs) if spec.multivector]
-        if not chosen:
-            return
-        if self.projector is None:
-            raise RuntimeError("multi-vectors requested without a projector. This is a bug.")
-        rows = torch.cat([hidden_states[windows[r].rows.start : windows[r].rows.stop] for r in chosen])
-        vectors = functional.normalize(self.projector(rows.float()), dim=-1)
-        parts = vectors.split([len(windows[r].rows) for r in chosen])
-        for request, part in zip(chosen, parts, strict=True):
-            kept = windows[request].kept
-            if not windows[request].finished:
-                kept.append(part)
-                continue
-            outputs[request] = torch.cat([*kept, part]) if kept else part
-            kept.clear()
+        alike: dict[str, list[int]] = {}
+        for request, spec in enumerate(specs):
+            if spec.multivector:
+                alike.setdefault(spec.adapter or MERGED, []).append(request)
+        for adapter, chosen in alike.items():
+            if adapter not in self.projectors:
+                raise RuntimeError(
+                    f"multi-vectors requested without a projector for {adapter}. This is a bug."
+                )
+            rows = torch.cat([hidden_states[windows[r].rows.start : windows[r].rows.stop] for r in chosen])
+            vectors = functional.normalize(self.projectors[adapter](rows.float()), dim=-1)
+            parts = vectors.split([len(windows[r].rows) for r in chosen])
+            for request, part in zip(chosen, parts, strict=True):
+                kept = windows[request].kept
+                if not windows[request].finished:
+                    kept.append(part)
+                    continue
+                outputs[request] = torch.cat([*kept, part]) if kept else part
+                kept.clear()
 
 
 @dataclass(frozen=True)

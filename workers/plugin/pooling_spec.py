@@ -12,13 +12,15 @@ class PoolingSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """`spans` are [start, end) in token positions; negative positions count from the end of the prompt.
 
     Each span gives one mean; without spans, the model's own pooling applies. `dimensions` cuts each mean
-    before it is normalized. `multivector` gives one projected, normalized vector per token instead.
+    before it is normalized. `multivector` gives one projected, normalized vector per token instead, by the
+    projector of `adapter` if the engine holds several.
     """
 
     spans: tuple[Span, ...] = ()
     dimensions: int | None = None
     normalized: bool = True
     multivector: bool = False
+    adapter: str | None = None
 
     def to_kwargs(self) -> dict[str, Any] | None:
         """`PoolingParams.extra_kwargs`: the fields that differ from the defaults, None if none does."""

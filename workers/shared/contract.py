@@ -26,6 +26,8 @@ Does not import torch or vllm, because the router imports it.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -88,7 +90,8 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     `truncate` cuts a text that is longer than the context; without it such a text fails.
     `tokenized` also returns the text of each token.
     `against` is the index of a query of the batch: returns the score of the content for that query instead of
-    a vector.
+    a vector. `adapter` names the adapter for the content and its query, in an engine that holds several;
+    others refuse it.
     """
 
     content: Text | Image | Document
@@ -98,6 +101,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     truncate: bool = False
     tokenized: bool = False
     against: int | None = None
+    adapter: str | None = None
 
 
 class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -169,6 +173,15 @@ class Info(msgspec.Struct, frozen=True):
     max_tokens: int
     batch_tokens: int
     versions: dict[str, str]
+
+
+@lru_cache
+def adapter_space(space: str, adapter: str | None) -> str:
+    """The vector space of one adapter, in an engine that holds several and serves `space`.
+
+    Without an adapter it is `space` itself.
+    """
+    return space if adapter is None else sha256(f"{space} {adapter}".encode()).hexdigest()[: len(space)]
 
 
 def space_header(task: PoolName, space: str) -> str:

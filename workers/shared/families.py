@@ -1,7 +1,9 @@
 """Model families: everything that router and workers must know about a model, as data. No torch.
 
-A family is one published model: a base and, for most, a LoRA adapter for each task. Each adapter is served by
-a pool of its own, `<key>.<adapter>`. The key of jina-embeddings-v4 is empty, so its pools are the adapters.
+A family is one published model: a base and, for most, a LoRA adapter for each task. Each adapter has a pool,
+`<key>.<adapter>`, whose workers serve it merged into the base. The key of jina-embeddings-v4 is empty, so its
+pools are the adapters. Workers of the pool `<key>.shared` hold base and adapters in one engine, and serve all
+pools that have no workers of their own.
 To add a model, add an entry here and a checkpoint layout in `triptych.workers.checkpoints`; nothing else may
 ask which family it serves.
 
@@ -50,8 +52,8 @@ class Family:
     that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
     compare multi-vectors. Its checkpoint is served as it is published. With `windows` it reads a document
     beyond `positions` in several windows, otherwise it cuts it. With `any_name` its pool may hold any
-    cross-encoder, under any name. `layout` is the checkpoint layout,
-    `architecture` the model class that the vLLM plugin registers, None where vLLM's own is used.
+    cross-encoder, under any name. `shared`: one engine can hold all adapters. `layout` is the checkpoint
+    layout, `architecture` the model class that the vLLM plugin registers, None where vLLM's own is used.
     """
 
     key: str
@@ -75,6 +77,7 @@ class Family:
     cross_encoder: bool = False
     windows: bool = False
     any_name: bool = False
+    shared: bool = False
     architecture: str | None = None
 
     @property
@@ -93,6 +96,16 @@ class Family:
     def pools(self) -> tuple[str, ...]:
         """The pools of `adapters`, in the same order."""
         return tuple(map(self.pool, self.adapters))
+
+    @property
+    def shared_pool(self) -> str | None:
+        """The pool whose workers hold all adapters; None if no engine can."""
+        return self.pool("shared") if self.shared else None
+
+    @cached_property
+    def worker_pools(self) -> tuple[str, ...]:
+        """The pools that workers may have: `pools`, and `shared_pool` if there is one."""
+        return self.pools if self.shared_pool is None else (*self.pools, self.shared_pool)
 
     @cached_property
     def routes(self) -> Mapping[str | None, tuple[str, Role]]:
@@ -114,8 +127,12 @@ class Family:
         return ".".join(part for part in (self.key, adapter) if part)
 
     def adapter(self, pool: str) -> str:
-        """The adapter that one of `pools` serves."""
+        """The adapter of one of `pools`."""
         return self.adapters[self.pools.index(pool)]
+
+    def adapters_of(self, pool: str) -> tuple[str, ...]:
+        """The adapters that one of `worker_pools` serves."""
+        return self.adapters if pool == self.shared_pool else (self.adapter(pool),)
 
 
 V4 = Family(
@@ -139,6 +156,7 @@ V4 = Family(
     # 36 layers, 2 heads of 128 values (config of Qwen2.5-VL-3B).
     cache_bytes=36 * 2 * 2 * 128 * 2,
     rerank="retrieval",
+    shared=True,
     layout="v4",
     architecture="TriptychEmbeddings",
 )
@@ -247,8 +265,11 @@ RERANKER_M0 = Family(
 FAMILIES = (V4, V5_SMALL, V5_NANO, V3, RERANKER_V2, RERANKER_M0)
 """All families; the first is the default where nothing else decides."""
 
-BY_POOL: Mapping[str, Family] = {pool: family for family in FAMILIES for pool in family.pools}
-"""The family of each pool."""
+BY_POOL: Mapping[str, Family] = {pool: family for family in FAMILIES for pool in family.worker_pools}
+"""The family of each pool that workers may have."""
+
+TASK_POOLS = tuple(pool for family in FAMILIES for pool in family.pools)
+"""The pools that tasks name, one for each adapter."""
 
 BY_NAME: Mapping[str, Family] = {name: family for family in FAMILIES for name in family.names}
 """The family of each model name."""

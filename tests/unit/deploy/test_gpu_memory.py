@@ -28,6 +28,8 @@ def folder(path: Path, **sizes: int) -> Path:
 def test_size_of_a_folder(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", a=2**30, b=2**29)
     assert weights_gib(str(path)) == 1.5
+    folder(path / "adapters" / "code", adapter_model=2**28)
+    assert weights_gib(str(path)) == 1.75
     linked = folder(tmp_path / "linked")
     (linked / "model.safetensors").symlink_to(path / "a.safetensors")
     assert weights_gib(str(linked)) == 1

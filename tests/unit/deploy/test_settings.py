@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
         ("pools", "", {"retrieval": 1, "text-matching": 1, "code": 1}),
         ("pools", "retrieval=2, code", {"retrieval": 2, "code": 1}),
         ("variants", "retrieval=a/b,code=/models/code", {"retrieval": "a/b", "code": "/models/code"}),
+        ("pools", "retrieval=2,shared", {"retrieval": 2, "shared": 1}),
         ("gpus", "0, 2", ("0", "2")),
     ],
 )
@@ -34,6 +35,8 @@ def test_lists_and_pairs_are_read(monkeypatch: pytest.MonkeyPatch, name: str, te
         ("DEPLOY_MODELS", "v3=/models/v3", "no pool serves: v3"),
         ("DEPLOY_MODELS", "=/models/v4", "no pool serves"),
         ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
+        ("DEPLOY_POOLS", "shared,retrieval,text-matching,code", "shared has no task left"),
+        ("DEPLOY_ENGINES", "both", "'merged' or 'shared'"),
         ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
         ("DEPLOY_POOLS", "code,code", "named twice: code"),
         ("DEPLOY_VARIANTS", "rerank=/m", "not served: rerank"),
@@ -48,6 +51,30 @@ def test_wrong_settings_are_refused(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=said):
+        DeploySettings()
+
+
+@pytest.mark.parametrize(
+    ("engines", "pools", "found"),
+    [
+        ("shared", None, {"shared": 1}),
+        ("shared", "shared=2,code", {"shared": 2, "code": 1}),
+        ("merged", None, {"retrieval": 1, "text-matching": 1, "code": 1}),
+        ("shared", "retrieval", None),
+        ("shared", "v3.base", None),
+        ("merged", "shared", None),
+    ],
+)
+def test_engines_choose_the_pools(
+    monkeypatch: pytest.MonkeyPatch, engines: str, pools: str | None, found: dict[str, int] | None
+) -> None:
+    monkeypatch.setenv("DEPLOY_ENGINES", engines)
+    if pools is not None:
+        monkeypatch.setenv("DEPLOY_POOLS", pools)
+    if found is not None:
+        assert DeploySettings().pools == found
+        return
+    with pytest.raises(ValidationError, match=f"DEPLOY_ENGINES is {engines}, but DEPLOY_POOLS names {pools}"):
         DeploySettings()
 
 
@@ -71,5 +98,8 @@ def test_env_example_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
         if line.startswith("#DEPLOY_"):
             name, _, value = line[1:].partition("=")
             monkeypatch.setenv(name, value)
-    defaults = {name: field.default for name, field in DeploySettings.model_fields.items()}
+    defaults = {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in DeploySettings.model_fields.items()
+    }
     assert dict(DeploySettings()) == defaults

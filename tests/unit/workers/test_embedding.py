@@ -23,25 +23,35 @@ DIMENSIONS = 4
 
 
 class Engine:
-    """Every value of every vector is `value`."""
+    """Every value of every vector is `value`; with adapters it is the number of the request's."""
 
-    def __init__(self, value: float = 0.5) -> None:
+    def __init__(self, value: float = 0.5, adapters: tuple[str | None, ...] = (None,)) -> None:
         self._value = value
+        self.adapters = adapters
 
     def params(self, _: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         return extra or {}
 
-    async def encode_tokens(self, token_ids: list[int], params: dict[str, Any], priority: int) -> Any:
+    async def encode_tokens(
+        self, token_ids: list[int], params: dict[str, Any], priority: int, adapter: str | None
+    ) -> Any:
         rows = (len(token_ids),) if params.get("multivector") else ()
-        data = torch.full((*rows, DIMENSIONS), self._value)
+        if rows:
+            assert params.get("adapter") == adapter
+        value = self._value if adapter is None else float(self.adapters.index(adapter))
+        data = torch.full((*rows, DIMENSIONS), value)
         return SimpleNamespace(outputs=SimpleNamespace(data=data), prompt_token_ids=token_ids)
 
-    async def encode(self, engine_input: dict[str, Any], params: dict[str, Any], priority: int) -> Any:
-        return await self.encode_tokens(engine_input["prompt_token_ids"], params, priority)
+    async def encode(
+        self, engine_input: dict[str, Any], params: dict[str, Any], priority: int, adapter: str | None
+    ) -> Any:
+        return await self.encode_tokens(engine_input["prompt_token_ids"], params, priority, adapter)
 
 
-async def results(request: EncodeRequest, value: float = 0.5) -> list[Vector | ItemError]:
-    engine: Any = Engine(value)
+async def results(
+    request: EncodeRequest, value: float = 0.5, adapters: tuple[str | None, ...] = (None,)
+) -> list[Vector | ItemError]:
+    engine: Any = Engine(value, adapters)
     info = FakeWorker(dimensions=DIMENSIONS).info
     info = msgspec.structs.replace(info, multivector_dimensions=DIMENSIONS)
     prompter = Prompter(Tokenizer.from_file(str(UPSTREAM / "tokenizer.json")), 100)
@@ -83,6 +93,53 @@ async def test_error_says_if_query_is_broken() -> None:
     assert isinstance(good, Vector)
     assert [error.code for error in bad if isinstance(error, ItemError)] == ["media_invalid"] * 3
     assert [str(error).startswith("the query: ") for error in bad] == [True, True, False]
+
+
+def values(found: list[Vector | ItemError]) -> list[float]:
+    return [float(np.frombuffer(one.data, np.float32)[0]) for one in found if isinstance(one, Vector)]
+
+
+async def test_shared_engine_encodes_with_the_adapter_of_each_item() -> None:
+    adapters = ("zero", "one", "two")
+    image = Image(striped_png())
+    items = [Item(content, adapter=name) for name in adapters for content in (Text("a", "query"), image)]
+    assert values(await results(EncodeRequest(items), adapters=adapters)) == [0, 0, 1, 1, 2, 2]
+
+
+async def test_query_is_read_with_the_adapter_of_its_item() -> None:
+    items = [Item(Text("a", "passage"), against=0, adapter=name) for name in ("one", "two", "one")]
+    found = await results(EncodeRequest(items, queries=[Text("b", "query")]), adapters=("zero", "one", "two"))
+    assert values(found) == [DIMENSIONS * 1, DIMENSIONS * 4, DIMENSIONS * 1]
+
+
+@pytest.mark.parametrize(
+    ("adapters", "asked", "reason"),
+    [
+        (("zero", "one"), None, "adapter None: name one of zero, one"),
+        (("zero", "one"), "two", "adapter 'two': name one of zero, one"),
+        ((None,), "one", "adapter 'one': the adapter is merged; name none"),
+    ],
+)
+@pytest.mark.parametrize("against", [None, 0])
+async def test_item_with_wrong_adapter_is_refused(
+    adapters: tuple[str | None, ...], asked: str | None, reason: str, against: int | None
+) -> None:
+    items = [Item(Text("a", "query"), adapter=name, against=against) for name in (asked, adapters[0])]
+    request = EncodeRequest(items, queries=[Text("b", "query")])
+    refused, good = await results(request, adapters=adapters)
+    assert isinstance(good, Vector)
+    assert isinstance(refused, ItemError)
+    assert refused.code == "unsupported"
+    assert reason in str(refused)
+
+
+def test_every_adapter_has_its_canaries() -> None:
+    engine: Any = Engine(adapters=("zero", "one"))
+    prompter: Any = None
+    canaries = Embedder(engine, prompter, FakeWorker(dimensions=DIMENSIONS).info, 0.005).canaries
+    found = {(name, request.items[0].adapter) for name, request in canaries.items()}
+    assert {("short text, zero", "zero"), ("long text, one", "one"), ("image, one", "one")} <= found
+    assert len(found) == 2 * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import vllm.engine.arg_utils
 from vllm import PoolingParams
+from vllm.lora.request import LoRARequest
 from vllm.utils.system_utils import get_mp_context
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCoreProc
@@ -56,7 +57,7 @@ def requests() -> list[EngineCoreRequest]:
             sampling_params=None,
             pooling_params=PoolingParams(task="embed", extra_kwargs=extra),
             arrival_time=1.5,
-            lora_request=None,
+            lora_request=LoRARequest("code", 2, "/models/code") if extra else None,
             cache_salt=None,
             data_parallel_rank=None,
             priority=number,

@@ -31,6 +31,13 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     return read_variant(folder / "code")
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Variant:
+    folder = tmp_path_factory.mktemp("variant")
+    assert exit_status(cli, "merge", UPSTREAM, folder, "--task", "shared") == 0
+    return read_variant(folder / "shared")
+
+
 @pytest.mark.parametrize(
     ("asked", "positions", "context"),
     [
@@ -71,9 +78,31 @@ def test_cross_encoder_pair_fits_one_step() -> None:
     assert args["max_num_batched_tokens"] == args["max_model_len"] == 4096
 
 
-def test_own_arguments_are_refused(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rank", "slots"), [(32, 32), (20, 32), (33, 64)])
+def test_shared_variant_holds_all_adapters(shared: Variant, rank: int, slots: int) -> None:
+    args = engine_args(replace(shared, rank=rank), WorkerSettings(model="m"))
+    assert args["hf_overrides"]["projectors"] == shared.family.adapters
+    assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 3, slots)
+
+
+def test_rank_over_that_of_vllm_is_refused(shared: Variant) -> None:
+    with pytest.raises(CheckpointError, match="rank 1000, vLLM takes at most 512"):
+        engine_args(replace(shared, rank=1000), WorkerSettings(model="m"))
+
+
+def test_float32_adapters_are_refused_on_a_gpu(shared: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda _: False)
+    with pytest.raises(CheckpointError, match="WORKER_DTYPE=bfloat16"):
+        engine_args(shared, WorkerSettings(model="m", dtype="float32"))
+    assert engine_args(shared, WorkerSettings(model="m"))["enable_lora"]
+
+
+def test_own_arguments_are_refused(
+    variant: Variant, shared: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = WorkerSettings(model="m", gpu_memory_utilization=0.5, kv_cache_gib=1)
-    ours = {*engine_args(variant, settings), *cross_encoder_args(Path("m"), 4096, settings)}
+    ours = {*engine_args(variant, settings), *engine_args(shared, settings)}
+    ours |= {*cross_encoder_args(Path("m"), 4096, settings)}
     # Statistics change no vector.
     for name in ours - {"disable_log_stats"}:
         monkeypatch.setenv("WORKER_ENGINE_ARGS", json.dumps({name: None}))

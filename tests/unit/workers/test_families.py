@@ -1,8 +1,19 @@
+from dataclasses import replace
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from triptych.workers.shared.contract import POOLS
-from triptych.workers.shared.families import BY_NAME, BY_POOL, FAMILIES, V3, V4, Family, Pool
+from triptych.workers.shared.families import (
+    BY_NAME,
+    BY_POOL,
+    FAMILIES,
+    TASK_POOLS,
+    V3,
+    V4,
+    Family,
+    Pool,
+)
 
 PLAIN = "plain"
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -47,8 +58,16 @@ def test_a_family_embeds_or_ranks(family: Family) -> None:
 
 
 def test_names_and_pools_are_unique() -> None:
-    assert len(BY_POOL) == sum(len(family.pools) for family in FAMILIES)
+    assert len(BY_POOL) == sum(len(family.worker_pools) for family in FAMILIES)
     assert len(BY_NAME) == 2 * len(FAMILIES)
+
+
+def test_shared_pool_holds_all_adapters() -> None:
+    assert V4.shared_pool == "shared"
+    assert V4.adapters_of("shared") == V4.adapters
+    assert V4.adapters_of("code") == ("code",)
+    assert "shared" not in TASK_POOLS
+    assert replace(V3, shared=True).shared_pool == "v3.shared"
 
 
 def test_unknown_pools_are_refused() -> None:

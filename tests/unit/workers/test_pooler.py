@@ -16,10 +16,11 @@ from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGenera
 from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
 
 from triptych.workers.plugin.model import TriptychEmbeddings
-from triptych.workers.plugin.pooler import SpanPooler
+from triptych.workers.plugin.pooler import MERGED, SpanPooler
 from triptych.workers.plugin.pooling_spec import PoolingSpec
 
 HIDDEN, PROJECTED = 12, 5
+ADAPTERS = ("one", "two")
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Request:
 @pytest.fixture(scope="module", params=["mean", "last"])
 def pooler(request: pytest.FixtureRequest) -> SpanPooler:
     torch.manual_seed(0)
-    return SpanPooler(HIDDEN, PROJECTED, request.param)
+    return SpanPooler(HIDDEN, PROJECTED, request.param, (MERGED, *ADAPTERS))
 
 
 def step(pooler: SpanPooler, requests: list[Request], chunks: list[int]) -> list[torch.Tensor | None]:
@@ -72,9 +73,8 @@ def expected(pooler: SpanPooler, request: Request) -> np.ndarray:
     states = request.states.double().numpy()
     spec = request.spec
     if spec.multivector:
-        assert pooler.projector is not None
-        weight = pooler.projector.weight.detach().double().numpy()
-        bias = pooler.projector.bias.detach().double().numpy()
+        projector = pooler.projectors[spec.adapter or MERGED]
+        weight, bias = (part.detach().double().numpy() for part in projector.parameters())
         vectors = states @ weight.T + bias
         return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     own = (request.length - 1 if pooler.pooling == "last" else 0, request.length)
@@ -93,7 +93,8 @@ def requests(draw: st.DrawFn) -> Request:
     )
     kind = draw(st.sampled_from(["plain", "plain", "multi", "spans"]))
     if kind == "multi":
-        return Request(states, PoolingSpec(multivector=True))
+        adapter = draw(st.sampled_from([None, *ADAPTERS]))
+        return Request(states, PoolingSpec(multivector=True, adapter=adapter))
     spans: tuple[tuple[int, int], ...] = ()
     if kind == "spans":
         cuts = sorted(draw(st.sets(st.integers(0, length), min_size=2, max_size=6)))

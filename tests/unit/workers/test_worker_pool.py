@@ -30,7 +30,7 @@ def test_pool_of_the_folder_or_of_the_setting(folder: str | None, setting: str |
     [
         (None, None, "set WORKER_TASK to one of text-matching, retrieval, code"),
         ("code", "retrieval", "was merged for code, WORKER_TASK says retrieval"),
-        (None, "v3.base", "is a checkpoint of jina-embeddings-v4, which has no pool v3.base"),
+        (None, "v3.base", "of jina-embeddings-v4, which cannot serve the pool v3.base"),
     ],
 )
 def test_wrong_pool_is_refused(folder: str | None, setting: str | None, error: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from triptych.workers.checkpoints.adapters import Adapter
+from triptych.workers.checkpoints.adapters import Adapter, Low
 from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor
 from triptych.workers.shared.families import Family
@@ -31,6 +31,21 @@ class Weight(NamedTuple):
 
     name: str
     tensor: Tensor
+
+
+class Part(NamedTuple):
+    """A weight of a variant to write: the tensor that it comes from, and what is merged into it."""
+
+    name: str
+    tensor: Tensor
+    low: Low | None
+
+
+class Plan(NamedTuple):
+    """What a variant is made of: file -> its weights, and file -> its JSON."""
+
+    files: Mapping[str, Sequence[Part]]
+    configs: Mapping[str, dict[str, Any]]
 
 
 class Unmerged(NamedTuple):
