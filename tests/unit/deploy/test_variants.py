@@ -100,7 +100,7 @@ def test_reranker_m0_is_served_as_published(tmp_path: Path) -> None:
     pools = {"rerank-m0": 1}
     published = choose(DeploySettings(pools=pools, state=tmp_path), has_gpu=True)
     assert published.folders == {"rerank-m0": "jinaai/jina-reranker-m0"}
-    assert (published.steps, published.demo) == ((), False)
+    assert (published.steps, published.demo) == ((), frozenset())
     demo = choose(DeploySettings(pools=pools, state=tmp_path), has_gpu=False)
     folder = tmp_path / "demo/rerank-m0/upstream"
     assert demo.folders == {"rerank-m0": str(folder)}
