@@ -33,6 +33,7 @@ from triptych.loadtests.provenance import machine, revision
 SECTIONS = {
     "router": router_alone.SECTION,
     "throughput": compared.THROUGHPUT,
+    "encoder": compared.ENCODER,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
     "recipe-nano": compared.AGAINST_RECIPE_NANO,

@@ -10,14 +10,16 @@ from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
-from triptych.loadtests.bench.stock import stock_copy
+from triptych.loadtests.bench.stock import STOCK, stock_copy
 from triptych.loadtests.server_processes import Router, Server, StockServer, Worker, free_port
-from triptych.workers.shared.contract import POOLS, PoolName
+from triptych.workers.shared.contract import PoolName
+from triptych.workers.shared.families import BY_POOL
 
 Kind = Literal["worker", "stock", "token-level stock"]
 Size = Literal["nano", "tiny"]
 MAX_TOKENS, STEP_TOKENS = 4096, 8192
 MEAN_POOLER = '{"task": "embed", "seq_pooling_type": "MEAN"}'
+LAST_POOLER = '{"task": "embed", "seq_pooling_type": "LAST"}'
 TOKEN_POOLER = '{"task": "token_embed", "use_activation": false}'
 
 
@@ -39,10 +41,11 @@ class Servers:
 
     def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
         """A merged variant of a generated checkpoint; made if missing."""
-        folder = self.folder / size
-        if not (folder / POOLS[-1]).exists():
+        family = BY_POOL[pool]
+        folder = self.folder / size / family.key
+        if not (folder / family.pools[-1]).exists():
             tool = [sys.executable, "-m", "triptych.workers.checkpoints"]
-            flags = ["--nano"] if size == "nano" else []
+            flags = ["--model", family.name, *(["--nano"] if size == "nano" else [])]
             if not (folder / "upstream").exists():
                 subprocess.run([*tool, "tiny", *flags, str(folder / "upstream")], check=True)
             command = [*tool, "merge", str(folder / "upstream"), str(folder), "--dtype", "float32"]
@@ -98,8 +101,10 @@ class Servers:
         if engine.kind == "worker":
             return Worker(log, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
         copy = self.folder / "stock" / engine.size / engine.pool
+        family = BY_POOL[engine.pool]
         if not copy.exists():
-            stock_copy(checkpoint, copy)
-        pooler = TOKEN_POOLER if engine.kind == "token-level stock" else MEAN_POOLER
+            stock_copy(checkpoint, copy, STOCK[family])
+        own = MEAN_POOLER if family.pooling == "mean" else LAST_POOLER
+        pooler = TOKEN_POOLER if engine.kind == "token-level stock" else own
         arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
         return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))

@@ -8,10 +8,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from triptych.workers.checkpoints import layout
+from triptych.workers.shared.families import V4, V5_NANO
+
+STOCK = {V4: "Qwen2_5_VLForConditionalGeneration", V5_NANO: "LlamaModel"}
+"""vLLM's own class for the variants of a family."""
 
 
-def stock_copy(variant: Path, folder: Path) -> Path:
-    """Write `variant` to `folder` for `Qwen2_5_VLForConditionalGeneration`; returns the folder.
+def stock_copy(variant: Path, folder: Path, architecture: str = STOCK[V4]) -> Path:
+    """Write `variant` to `folder` for vLLM's own class `architecture`; returns the folder.
 
     Loads one shard at a time.
     """
@@ -24,7 +28,7 @@ def stock_copy(variant: Path, folder: Path) -> Path:
             index = json.loads(path.read_text())
             copy.write_text(json.dumps(index | {"weight_map": _without_projector(index["weight_map"])}))
         elif path.name == layout.CONFIG:
-            architectures = {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+            architectures = {"architectures": [architecture]}
             copy.write_text(json.dumps(json.loads(path.read_text()) | architectures, indent=2))
         elif path.name != layout.VARIANT:
             shutil.copy(path, copy)

@@ -12,6 +12,7 @@ from triptych.loadtests.bench.loops import Read, Vector, post
 from triptych.loadtests.bench.measure import Groups
 from triptych.loadtests.server_processes import Server
 from triptych.workers.shared import contract
+from triptych.workers.shared.families import V4
 
 Form = Literal["float", "base64"]
 
@@ -30,9 +31,10 @@ class System(NamedTuple):
     read_all: bool = False
 
 
-def stock(server: Server, form: Form) -> System:
-    """vLLM's OpenAI server; its own pooler takes the mean."""
-    make = partial(ask_stock, f"{server.url}/v1/embeddings", form)
+def stock(server: Server, form: Form, *, special_tokens: bool = False) -> System:
+    """vLLM's OpenAI server with its own pooler."""
+    url = f"{server.url}/v1/embeddings"
+    make = partial(ask_stock, url, form, add_special_tokens=special_tokens)
     return System("(a) stock vLLM", {"vLLM": server}, server.url, make, read_embeddings)
 
 
@@ -49,10 +51,10 @@ def worker(server: Server) -> System:
     return System("(c) worker", {"worker": server}, server.url, make, read_frames)
 
 
-def routed(router: Server, server: Server, form: Form) -> System:
+def routed(router: Server, server: Server, form: Form, model: str = V4.name) -> System:
     """Our router and worker."""
     processes = {"router": router, "worker": server}
-    make = partial(ask_router, router.url, form=form)
+    make = partial(ask_router, router.url, form=form, model=model)
     return System("(d) router, worker", processes, router.url, make, read_embeddings)
 
 
@@ -87,9 +89,10 @@ def ask_router(
     form: str = "float",
     task: str = "retrieval.query",
     headers: Mapping[str, str] | None = None,
+    model: str = V4.name,
 ) -> bytes:
     """The request for our `/v1/embeddings`."""
-    body = {"model": "jina-embeddings-v4", "task": task, "input": texts, "embedding_type": form}
+    body = {"model": model, "task": task, "input": texts, "embedding_type": form}
     return post(f"{url}/v1/embeddings", orjson.dumps(body), headers)
 
 

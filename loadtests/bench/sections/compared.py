@@ -13,6 +13,7 @@ from triptych.loadtests.bench.servers import Engine, Size
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
 from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.shared.families import V5_NANO
 
 # The vectors of one reply in so many are checked.
 SAMPLE = 40
@@ -61,6 +62,24 @@ async def throughput(setup: Setup) -> list[Row]:
     return rows
 
 
+async def encoder(setup: Setup) -> list[Row]:
+    """The same with an encoder, whose last token is the vector."""
+    servers, scale = setup
+    [pool, *_] = V5_NANO.pools
+    stock, worker = servers.engine("stock", pool=pool), servers.engine("worker", pool=pool)
+    texts = Texts(servers.checkpoint(pool=pool))
+    router = servers.router((pool, worker.url))
+    rows = []
+    for load in (SHORT[16], SHORT[64], LISTS):
+        its = [
+            systems.stock(stock, load.form, special_tokens=V5_NANO.special_tokens),
+            systems.worker(worker),
+            systems.routed(router, worker, load.form, V5_NANO.name),
+        ]
+        rows += await side_by_side(scale, load, its, texts)
+    return rows
+
+
 async def recipe(setup: Setup, size: Size, loads: Sequence[Load]) -> list[Row]:
     servers, _ = setup
     worker, token_level = servers.engine("worker", size), servers.engine("token-level stock", size)
@@ -98,6 +117,12 @@ async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], tex
 
 
 THROUGHPUT = Section("Throughput, one pool, nano variant", (Engine("stock"), Engine("worker")), throughput)
+ENCODER = Section(
+    "Throughput, jina-embeddings-v5-text-nano, nano variant",
+    (Engine("stock", pool=V5_NANO.pools[0]), Engine("worker", pool=V5_NANO.pools[0])),
+    encoder,
+    quick=False,
+)
 AGAINST_RECIPE_NANO = Section(
     "Against the published recipe, nano variant",
     (Engine("worker"), Engine("token-level stock")),
