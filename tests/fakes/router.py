@@ -10,8 +10,9 @@ import httpx
 import numpy as np
 import uvicorn
 
+from tests.fakes.frames import Mode, vector_of
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
+from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.api.app import App
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.replica import Replica, State

@@ -6,97 +6,27 @@ tests.fakes.worker --port 8101 --task retrieval` runs one as a process.
 
 import argparse
 import asyncio
-import hashlib
 import random
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import msgspec
-import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from tests.fakes.frames import Mode, frame_of, text_of
 from tests.fakes.hang_guard import hang_guard
 from triptych.workers.admission import Admission, Stay
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
 
-Mode = Literal[
-    "healthy",
-    "held",  # answers once `gate` is set
-    "slow",  # answers after `delay` seconds
-    "error",  # 500
-    "flaky",  # 500 for a third of the batches, chosen by `seed`
-    "unavailable",  # 503 of a proxy, without our state header
-    "overloaded",
-    "draining",
-    "rejecting",  # 400
-    "hanging",  # never answers
-    "hanging in the body",  # sends one frame, and then hangs
-    "cut",  # drops the connection in the middle of a frame
-    "short",  # one frame is missing, and the reply ends properly
-    "reset",  # drops the connection
-    "garbage",  # bytes that are not frames
-    "wrong dimension",
-    "wrong length",  # fewer bytes than the shape needs
-    "not finite",
-    "not normalised",
-    "wrong index",
-    "same index twice",
-    "endless",  # sends every frame, but does not end the reply
-]
-
-# A text that begins with `!` and one of these codes fails its item.
-FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
 # A text that begins with this drops the connection.
 POISON = "!poison"
 # A text that begins with this ends the process; with `returns` it is restarted.
 DEADLY = "!deadly"
-
-
-@lru_cache(maxsize=4096)
-def vector_of(
-    pool: str, item: contract.Item, dimensions: int, query: contract.Text | contract.Image | None = None
-) -> contract.Vector:
-    """The vector (index 0) of `item` in `pool`, different for each input; with `query`, its score."""
-    source = _source(item.content)
-    tokens = max(1, len(source) // 4)
-    if query is not None:
-        source += b"|" + _source(query)
-    seed = int.from_bytes(hashlib.sha256(f"{pool}|".encode() + source).digest()[:8], "little")
-    generator = np.random.default_rng(seed)
-    if query is not None:
-        score = np.float32(generator.uniform(-1, 1))
-        query_tokens = max(1, len(_source(query)) // 4)
-        return contract.Vector(0, tokens, (1,), score.tobytes(), query_tokens=query_tokens)
-    size: tuple[int, ...] = (item.dimensions or dimensions,)
-    if item.multivector:
-        size = (tokens, 128)
-    elif isinstance(item.content, contract.Document):
-        size = (len(item.content.chunks), *size)
-    values = generator.standard_normal(size).astype(np.float32)
-    values /= np.linalg.norm(values, axis=-1, keepdims=True)
-    texts = [f"<{number}>" for number in range(tokens)] if item.tokenized else None
-    return contract.Vector(0, tokens, size, values.tobytes(), tokenized=texts)
-
-
-def query_of(item: contract.Item, batch: contract.EncodeRequest) -> contract.Text | contract.Image | None:
-    """The query that `item` is scored against."""
-    return None if item.against is None else batch.queries[item.against]
-
-
-def _source(content: contract.Text | contract.Image | contract.Document) -> bytes:
-    match content:
-        case contract.Image():
-            return content.data
-        case contract.Text():
-            return f"{content.role}|{content.text}".encode()
-        case contract.Document():
-            return "|".join([content.role, *content.chunks]).encode()
 
 
 class FakeWorker:
@@ -272,10 +202,10 @@ class FakeWorker:
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
     ) -> web.StreamResponse:
         assert request.transport is not None
-        if any(_text(item).startswith(DEADLY) for item in batch.items):
+        if any(text_of(item).startswith(DEADLY) for item in batch.items):
             self._dying = self._dying or asyncio.create_task(self._die_of_it())
             await asyncio.Event().wait()
-        poisoned = any(_text(item).startswith(POISON) for item in batch.items)
+        poisoned = any(text_of(item).startswith(POISON) for item in batch.items)
         match mode:
             case "error":
                 return web.Response(status=500, text="boom")
@@ -302,7 +232,7 @@ class FakeWorker:
         )
         await response.prepare(request)
         # In reverse order, because frames may come in any order.
-        frames = [self._frame(index, batch, mode) for index in reversed(range(len(batch.items)))]
+        frames = [self._frame(batch, index, mode) for index in reversed(range(len(batch.items)))]
         match mode:
             case "cut":
                 data = b"".join(frames)
@@ -325,40 +255,16 @@ class FakeWorker:
         await response.write_eof()
         return response
 
-    def _frame(self, index: int, batch: contract.EncodeRequest, mode: Mode) -> bytes:
-        item = batch.items[index]
-        text = _text(item)
-        for code in FAILURES:
-            if text.startswith(f"!{code}"):
-                return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
+    def _frame(self, batch: contract.EncodeRequest, index: int, mode: Mode) -> bytes:
         if index == self.failing_index:
             return contract.encode_frame(contract.Failure(index, "media_invalid", "the worker says no"))
+        item = batch.items[index]
         if (item.adapter is not None) != (self.info.task == V4.shared_pool):
             failure = contract.Failure(index, "unsupported", f"adapter {item.adapter} in {self.info.task}")
             return contract.encode_frame(failure)
         # A shared engine's vectors differ with its space, as those of two versions do.
         pool = f"{item.adapter} {self.info.space}" if item.adapter else self.vectors_of
-        vector = vector_of(pool, item, self.info.dimensions, query_of(item, batch))
-        shape, data = vector.shape, vector.data
-        match mode:
-            case "wrong dimension":
-                shape, data = (
-                    (*shape[:-1], shape[-1] - 1),
-                    data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
-                )
-            case "wrong length":
-                data = data[:-4]
-            case "not finite":
-                data = data[:-4] + np.float32("nan").tobytes()
-            case "not normalised":
-                data = (np.frombuffer(data, np.float32) * 2).tobytes()
-            case "wrong index":
-                index += 1000
-        return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))
-
-
-def _text(item: contract.Item) -> str:
-    return item.content.text if isinstance(item.content, contract.Text) else ""
+        return frame_of(pool, self.info.dimensions, batch, index, mode)
 
 
 @asynccontextmanager

@@ -1,12 +1,18 @@
-"""Raw connections to a router."""
+"""Raw connections to a router, and its refusals."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from tests.fakes.router import RunningRouter
+import orjson
 
+from tests.fakes.hang_guard import hang_guard
+from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fakes.worker import FakeWorker
+
+LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 # A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
 
@@ -34,3 +40,37 @@ async def body_of_the_reply(reader: asyncio.StreamReader) -> bytes:
     assert b"/1.1 200 " in head
     [length] = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
     return await reader.readexactly(int(length))
+
+
+async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
+    """Headers and body of a 429."""
+    head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
+    assert head[0] == b"HTTP/1.1 429 Too Many Requests"
+    headers = dict(line.split(b": ", 1) for line in head[1:])
+    return headers, orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+
+
+async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the error that closes a connection."""
+    async with connected(router) as (reader, writer), hang_guard():
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    return int(head.split()[1]), orjson.loads(body)
+
+
+@asynccontextmanager
+async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
+    """A router whose queue has no room until the worker's gate is opened."""
+    small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
+    async with one_worker("held", **small, **settings) as (router, worker):
+        asked = [asyncio.create_task(router.ask(["in the lane"]))]
+        await worker.until_batches(1)
+        asked.append(asyncio.create_task(router.ask(["in the queue"])))
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 1)
+        yield router, worker
+        worker.gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
+        await router.until_idle()

@@ -109,7 +109,6 @@ def serving(at: int, after: bool, how: signal.Signals) -> Iterator[Server]:
 def embed(
     folder: Path,
     out: str,
-    *more: str,
     at: int = 0,
     after: bool = False,
     how: signal.Signals = signal.SIGKILL,
@@ -123,7 +122,6 @@ def embed(
     command = [sys.executable, "-m", "triptych.router.client", "embed", str(corpus), str(folder / out)]
     with serving(at, after, how) as server:
         options = ["--url", server.url, "--batch", str(BATCH), "--concurrency", "3", "--dimensions", "16"]
-        options += more
         with server.lock:
             server.client = subprocess.Popen(
                 command + options, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -179,11 +177,3 @@ def test_ctrl_c_keeps_finished_batches(tmp_path: Path) -> None:
     assert last.status == 0, last.words
     assert sorted(last.requested) == sorted(set(range(BATCHES)) - finished)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), matrix_of(TEXTS, 16))
-
-
-def test_changed_options_are_refused(tmp_path: Path) -> None:
-    embed(tmp_path, "out.npy", at=6)
-    other = embed(tmp_path, "out.npy", "--dtype", "float16")
-    assert other.status == 2
-    assert "dtype was float32 and is now float16" in other.words
-    assert other.asked == []

@@ -25,15 +25,6 @@ STUBBORN = (
     "os.rename(part, sys.argv[1])\n"
     "time.sleep(1000)\n"
 )
-PARENT = (
-    "import asyncio, os, sys\n"
-    "from triptych.deploy.common.child_process import ChildProcess\n"
-    "from triptych.deploy.common.process_guard import Guard\n"
-    "async def main():\n"
-    "    ChildProcess(sys.argv[1:], os.environ, Guard(), death_signal=False)\n"
-    "    await asyncio.sleep(1000)\n"
-    "asyncio.run(main())\n"
-)
 
 
 @pytest.fixture
@@ -57,21 +48,6 @@ async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path, guard: Gu
     assert child.code is None
     await child.stop(0.1)
     assert child.code == -signal.SIGKILL
-    assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
-
-
-async def test_child_stops_on_sigterm(guard: Guard) -> None:
-    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
-    await child.stop(20)
-    assert child.code == -signal.SIGTERM
-
-
-async def test_killed_parent_ends_all_children(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")]
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, *command)
-    processes = await numbers(tmp_path / "pids")
-    parent.kill()
-    await parent.wait()
     assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
 
 

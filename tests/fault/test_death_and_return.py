@@ -29,21 +29,6 @@ async def test_repeated_kills_cause_no_errors(size: int) -> None:
         await router.until_idle()
 
 
-async def test_death_with_full_lanes_loses_nothing() -> None:
-    workers = [FakeWorker(), FakeWorker()]
-    async with fake_workers(*workers), running_router(*workers, lanes=16, batch_items=1) as router:
-        for worker in workers:
-            worker.mode = "held"
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(64)]
-        for worker in workers:
-            await worker.until_batches(16)
-        workers[1].mode = "healthy"
-        workers[1].gate.set()
-        await workers[0].die()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        await router.until_idle()
-
-
 @pytest.mark.parametrize("how", ["dead", "not ready", "draining"])
 async def test_dead_worker_gets_no_batches(how: str) -> None:
     bad, good = FakeWorker(), FakeWorker()
@@ -63,9 +48,8 @@ async def test_dead_worker_gets_no_batches(how: str) -> None:
         assert len(bad.batches) == before
 
 
-@pytest.mark.parametrize("busy", [True, False])
-async def test_restarted_worker_gets_batches(busy: bool) -> None:
-    """Also while the other has a free lane."""
+async def test_restarted_worker_gets_batches() -> None:
+    """Even while the other has a free lane."""
     back, good = FakeWorker(), FakeWorker()
     async with fake_workers(back, good), running_router(back, good, lanes=2) as router:
         await back.die()
@@ -74,7 +58,7 @@ async def test_restarted_worker_gets_batches(busy: bool) -> None:
         await back.start()
         await router.until_state(back, State.READY)
         good.mode = back.mode = "held"
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(3 if busy else 2)]
+        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(2)]
         await eventually(lambda: len(good.batches) + len(back.batches) == 1 + len(asked))
         assert back.batches
         good.gate.set()

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -17,26 +16,8 @@ from triptych.router.pool.discovery import MAX_BYTES, Discovery, source_of
 from triptych.router.pool.replica import State
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "workers.json"
-
-
-async def test_added_replica_gets_batches(path: Path) -> None:
-    old, new = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    document = Document(path)
-    async with fake_workers(old, new), discovering(document, old) as router:
-        load = OpenLoop(router, 40)
-        await load.answered(20)
-        document.name(old, new)
-        await new.until_batches(3)
-        assert set(await load.stop()) == {"ok"}
-        await router.until_idle()
-
-
-async def test_removed_replica_finishes_its_batch(path: Path) -> None:
+async def test_removed_replica_finishes_its_batch(document: Document) -> None:
     staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    document = Document(path)
     async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
         await router.until_state(leaving, State.READY)
         leaving.mode = "held"
@@ -55,9 +36,8 @@ async def test_removed_replica_finishes_its_batch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_replacing_all_replicas_causes_no_errors(path: Path, at_once: bool) -> None:
+async def test_replacing_all_replicas_causes_no_errors(document: Document, at_once: bool) -> None:
     old, new = ([FakeWorker(dimensions=64) for _ in range(3)] for _ in range(2))
-    document = Document(path)
     async with fake_workers(*old, *new), discovering(document, *old) as router:
         load = OpenLoop(router, 4)
         await load.answered(20)
@@ -71,35 +51,8 @@ async def test_replacing_all_replicas_causes_no_errors(path: Path, at_once: bool
         await router.until_idle()
 
 
-async def test_removed_pool_refuses_waiting_items(
-    path: Path,
-) -> None:
-    worker, other = FakeWorker(), FakeWorker("code")
-    document = Document(path)
-    worker.mode = "held"
-    async with (
-        fake_workers(worker, other),
-        discovering(document, worker, other, lanes=1, batch_items=1) as router,
-    ):
-        await router.until_state(worker, State.READY)
-        taken = asyncio.create_task(router.ask(["a"]))
-        await worker.until_batches(1)
-        waiting = asyncio.create_task(router.ask(["b"]))
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 1)
-        document.name(other)
-        assert (await waiting).status_code == 503
-        assert (await router.ask(["c"])).status_code == 503
-        assert not taken.done()
-        worker.gate.set()
-        assert (await taken).status_code == 200
-        document.name(worker, other)
-        await router.until_state(worker, State.READY)
-        assert (await router.ask(["d"])).status_code == 200
-
-
-async def test_address_moves_to_another_pool(path: Path) -> None:
+async def test_address_moves_to_another_pool(document: Document) -> None:
     worker = FakeWorker()
-    document = Document(path)
     async with fake_workers(worker), discovering(document, worker) as router:
         await router.until_state(worker, State.READY)
         worker.info = FakeWorker("code", port=worker.port).info
@@ -114,10 +67,10 @@ BROKEN = ["", "[]", "[", '[{"targets": ["127.0.0.1:1"], "labels": {"task": "musi
 
 @pytest.mark.parametrize("text", BROKEN)
 async def test_broken_document_is_logged_once_and_ignored(
-    path: Path, text: str | None, caplog: pytest.LogCaptureFixture
+    document: Document, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    document, applied = Document(path), []
-    discovery = Discovery(source_of(str(path), None, 1), "the document", 1, applied.append)
+    applied: list[object] = []
+    discovery = Discovery(source_of(str(document.path), None, 1), "the document", 1, applied.append)
     document.name(FakeWorker(port=1))
     await discovery.look()
     document.remove() if text is None else document.write(text)
@@ -132,9 +85,8 @@ async def test_broken_document_is_logged_once_and_ignored(
     assert len(applied) == 2
 
 
-async def test_router_starts_without_its_document(path: Path) -> None:
+async def test_router_starts_without_its_document(document: Document) -> None:
     worker = FakeWorker()
-    document = Document(path)
     async with fake_workers(worker), discovering(document) as router:
         ready = await router.client.get("/ready")
         assert ready.status_code == 503

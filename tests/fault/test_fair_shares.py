@@ -96,20 +96,6 @@ async def test_failed_request_pays_for_what_workers_did() -> None:
         await router.until_idle()
 
 
-async def test_request_that_never_ran_pays_no_tokens() -> None:
-    settings = {"api_keys": [key("one", tokens_per_minute=20_000)], "lanes": 1}
-    async with one_worker("held", **settings) as (router, worker):
-        first = asyncio.create_task(router.ask(["first"], headers=of("one")))
-        await worker.until_batches(1)
-        headers = of("one", **{"x-request-timeout-seconds": "0.05"})
-        reply = await router.ask(["late " * 1000], headers=headers)
-        assert reply.status_code == 504
-        assert remaining(reply) >= 19_990
-        worker.gate.set()
-        assert (await first).status_code == 200
-        await router.until_idle()
-
-
 async def test_stalled_bodies_leave_memory_to_another_key() -> None:
     keys = [key("greedy"), key("modest")]
     head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer greedy\r\n"

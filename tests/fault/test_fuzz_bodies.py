@@ -149,15 +149,6 @@ def test_almost_valid_body_gets_a_valid_reply(
     check_reply(client.post("/v1/embeddings", content=content, headers=sent))
 
 
-@EXAMPLES
-@given(body=bodies, data=st.data())
-def test_damaged_body_gets_a_valid_reply(client: httpx.Client, body: object, data: st.DataObject) -> None:
-    content = bytearray(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    start = data.draw(st.integers(0, len(content)))
-    content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
-    check_reply(client.post("/v1/embeddings", content=bytes(content)))
-
-
 rerank_bodies = st.fixed_dictionaries(
     {"query": items, "documents": items | st.lists(items, max_size=4)},
     optional={

@@ -25,8 +25,10 @@ ENTRY = {"name": "alice", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
 BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/rerank"])
-@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    ("path", "framing"),
+    [("/v1/embeddings", "Content-Length: 100"), ("/v1/rerank", "Transfer-Encoding: chunked")],
+)
 async def test_stalled_body_returns_504_and_closes(path: str, framing: str) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
         url = httpx.URL(router.client.base_url)
@@ -89,19 +91,10 @@ async def test_key_file_is_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     "wrong",
     [
         {"ROUTER_API_KEYS": json.dumps([KEY])},
-        {"ROUTER_API_KEYS": json.dumps({"alice": KEY})},
-        {"ROUTER_API_KEYS": json.dumps([{"name": "alice", "sha256": KEY}])},
-        {"ROUTER_API_KEYS": json.dumps([ENTRY | {KEY: 1}])},
-        {"ROUTER_API_KEYS": json.dumps([ENTRY | {"name": f"{KEY}!"}])},
-        {"ROUTER_API_KEYS": json.dumps([ENTRY, ENTRY])},
         {"ROUTER_API_KEYS": KEY},
         {"ROUTER_WORKER_TOKEN": f"{TOKEN} {TOKEN}"},
-        {"ROUTER_WORKER_TOKENS": TOKEN},
         {"ROUTER_API_KEY": KEY},
         {"ROUTER_PORT": "http"},
-        {"ROUTER_PROT": "8080"},
-        {"ROUTER_WORKERS": "127.0.0.1:8101"},
-        {"ROUTER_WORKERS": "[]"},
     ],
 )
 def test_invalid_settings_exit_without_secrets(

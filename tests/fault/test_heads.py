@@ -1,9 +1,7 @@
 """HTTP connections before the application: timeouts, upgrades, and the early 429 of a full queue."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import orjson
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker
-from tests.fault.connections import body_of_the_reply, connected, posted
+from tests.fault.connections import LIVE, body_of_the_reply, connected, full, posted, refusal, refused
 from triptych.router.serving import protocol
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
@@ -20,17 +18,6 @@ H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: A
 def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
     """A request with the header `upgrade`."""
     return posted([*texts]).replace(b"host: x\r\n", b"host: x\r\n" + upgrade)
-
-
-async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body of the error that closes a connection."""
-    async with connected(router) as (reader, writer), hang_guard():
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    assert b"connection: close" in head
-    return int(head.split()[1]), orjson.loads(body)
 
 
 @pytest.mark.parametrize("upgrade", [H2C, b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
@@ -148,24 +135,6 @@ async def head_timeout(router: RunningRouter) -> None:
         assert await silent.read() == b""
 
 
-@asynccontextmanager
-async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
-    """A router whose queue has no room until the worker's gate is opened."""
-    small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
-    async with one_worker("held", **small, **settings) as (router, worker):
-        asked = [asyncio.create_task(router.ask(["in the lane"]))]
-        await worker.until_batches(1)
-        asked.append(asyncio.create_task(router.ask(["in the queue"])))
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 1)
-        yield router, worker
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        await router.until_idle()
-
-
-LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
 async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool) -> None:
     """Send a request that the application answers, or with `refused` gets an early 429."""
     if refused:
@@ -207,14 +176,6 @@ async def test_head_on_idle_connection_has_full_timeout() -> None:
         assert await idle.read() == b""
         writer.write(LIVE[10:])
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
-
-
-async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
-    """Headers and body of a 429."""
-    head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
-    assert head[0] == b"HTTP/1.1 429 Too Many Requests"
-    headers = dict(line.split(b": ", 1) for line in head[1:])
-    return headers, orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
 
 
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])

@@ -41,28 +41,9 @@ async def test_held_work_is_served_by_a_new_worker(document: Document) -> None:
         await router.until_idle()
 
 
-async def test_work_is_held_for_an_unready_worker(document: Document) -> None:
-    worker = FakeWorker()
-    worker.ready = False
-    async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:
-        asked = asyncio.create_task(router.ask(["a"]))
-        await eventually(lambda: waiting(router) == 1)
-        assert (await router.client.get("/ready")).status_code == 503
-        worker.ready = True
-        assert (await asked).status_code == 200
-        await router.until_idle()
-
-
 def check_refused(reply: httpx.Response) -> None:
     assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
     assert int(reply.headers["retry-after"]) >= 1
-
-
-async def test_empty_pool_without_hold_returns_503(document: Document) -> None:
-    document.name(empty=["retrieval"])
-    async with discovering(document) as router:
-        check_refused(await router.ask(["a"]))
-        await router.until_idle()
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -78,21 +59,6 @@ async def test_expired_hold_returns_503(
     async with discovering(document, hold_seconds=0.2) as router:
         for reply in await asyncio.gather(*(router.ask([f"text {number}"]) for number in range(4))):
             check_refused(reply)
-        await router.until_idle()
-
-
-async def test_full_held_queue_returns_429(document: Document) -> None:
-    worker = FakeWorker()
-    document.name(empty=["retrieval"])
-    bounds = {"max_items": 4, "max_pdf_pages": 4, "queue_items": 4}
-    async with fake_workers(worker), discovering(document, hold_seconds=LONG, **bounds) as router:
-        held = asyncio.create_task(router.ask(["a", "b", "c"]))
-        await eventually(lambda: waiting(router) == 3)
-        reply = await router.ask(["d", "e"])
-        assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
-        assert int(reply.headers["retry-after"]) >= 1
-        document.name(worker)
-        assert (await held).status_code == 200
         await router.until_idle()
 
 
@@ -144,29 +110,6 @@ async def test_batches_of_a_removed_replica_are_held(document: Document) -> None
         await eventually(lambda: waiting(router) == 16)
         document.name(new)
         assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        await router.until_idle()
-
-
-async def test_hold_ends_at_the_request_deadline(document: Document) -> None:
-    document.name(empty=["retrieval"])
-    async with discovering(document, hold_seconds=LONG) as router:
-        reply = await router.ask(["a"], headers={"x-request-timeout-seconds": "0.1"})
-        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
-        await router.until_idle()
-
-
-async def test_request_waits_for_its_empty_pool(document: Document) -> None:
-    retrieval, code = FakeWorker(), FakeWorker("code")
-    items = [{"text": "a", "task": "retrieval.query"}, {"text": "b", "task": "code.query"}]
-    async with fake_workers(retrieval, code), discovering(document, code, hold_seconds=LONG) as router:
-        await router.until_state(code, State.READY)
-        document.name(code, empty=["retrieval"])
-        await until_empty(router)
-        asked = asyncio.create_task(router.post(input=items))
-        await code.until_batches(1)
-        assert waiting(router) == 1
-        document.name(code, retrieval)
-        assert (await asked).status_code == 200
         await router.until_idle()
 
 

@@ -10,8 +10,7 @@ import pytest
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker
-from tests.fault.connections import connected, posted
-from tests.fault.test_heads import LIVE, full, refused
+from tests.fault.connections import LIVE, connected, full, posted, refused
 from triptych.router.serving import protocol
 
 CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"

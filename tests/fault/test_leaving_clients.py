@@ -104,16 +104,3 @@ async def test_many_leaving_clients_leave_no_work() -> None:
         assert {reply.status_code for reply in await asyncio.gather(*stay)} == {200}
         await leave(*asked)
         await router.until_idle()
-
-
-async def test_client_may_leave_while_sending() -> None:
-    async with one_worker() as (router, worker):
-        url = router.client.base_url
-        _, writer = await asyncio.open_connection(url.host, url.port)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        assert (await router.ask(["a"])).status_code == 200
-        assert len(worker.batches) == 1
-        await router.until_idle()

@@ -1,30 +1,26 @@
 """Requests and checks of load tests over real HTTP, with workers that are right or wrong."""
 
 import asyncio
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from tests.fakes.frames import vector_of
 from tests.fakes.router import RunningRouter, running_router
-from tests.fakes.worker import FakeWorker, Mode, fake_workers, vector_of
+from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.pictures import image
 from triptych.loadtests.dialects import Dialect, Reply, Unreadable, clocks
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.request import TASKS, Encoding, Request, Task
 from triptych.loadtests.results import WRONG
-from triptych.router.api import work
 from triptych.workers.shared.contract import POOLS, Document, Image, Item, Text
 from triptych.workers.shared.families import V4
 
 DIMENSIONS = 256
 PICTURES = [image("seed", 1, 56, 56, "png"), image("seed", 2, 56, 56, "jpeg")]
-# Their replies may be good.
-PATIENT = ("healthy", "held", "slow", "flaky")
-# They end when the request times out.
-ENDLESS = ("hanging", "hanging in the body", "overloaded")
 
 
 def pools() -> list[FakeWorker]:
@@ -82,14 +78,13 @@ def right(pool: str, item: Item) -> np.ndarray[Any, Any]:
     return np.frombuffer(vector.data, "<f4").reshape(vector.shape)
 
 
-@pytest.mark.parametrize("encoding", ["base64", "float"])
 @pytest.mark.parametrize("task", TASKS)
-async def test_texts_of_every_task(task: Task, encoding: Encoding) -> None:
+async def test_texts_of_every_task(task: Task) -> None:
     workers = pools()
     pool, role = V4.routes[task]
     async with fake_workers(*workers), running_router(*workers) as router:
         for dimensions in (None, 64):
-            request = asked(task=task, encoding=encoding, dimensions=dimensions)
+            request = asked(task=task, dimensions=dimensions)
             reply = await asking(router).ask(request)
             assert Checker().check(request, reply) is None
             assert reply.tokens is not None
@@ -142,25 +137,6 @@ async def test_router_understands_other_dialects(name: str, encoding: Encoding) 
         reply = await asking(router, name).ask(request)
     assert Checker().check(request, reply) is None
     assert reply.tokens
-
-
-@pytest.mark.parametrize("encoding", ["base64", "float"])
-@pytest.mark.parametrize("mode", [mode for mode in get_args(Mode) if mode not in PATIENT])
-async def test_misbehaving_worker_gives_no_good_reply(
-    mode: Mode, encoding: Encoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = FakeWorker(dimensions=DIMENSIONS)
-    texts = GOLDEN_TEXTS["retrieval.query"]
-    request = asked(*texts, golden={number: number for number in range(len(texts))}, encoding=encoding)
-    async with fake_workers(worker), running_router(worker) as router:
-        checker = Checker(await asking(router).golden("retrieval.query"))
-        worker.mode = mode
-        if mode in ENDLESS:
-            monkeypatch.setattr(work, "seconds_of", lambda *_: 0.5)
-        verdict = await asking(router).verdict(request, checker)
-    # All vectors were there, and right, before the reply went wrong.
-    harmless = mode in ("same index twice", "endless")
-    assert verdict in ({None} if harmless else {"HTTP 500", "HTTP 503", "HTTP 504"})
 
 
 async def test_golden_vectors_match_in_batches_and_cut() -> None:

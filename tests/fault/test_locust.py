@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.fakes.process import ROOT
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -48,15 +46,14 @@ def pools() -> list[FakeWorker]:
     return [FakeWorker(pool, dimensions=64) for pool in POOLS]
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")])
-async def test_locust_sends_tagged_scenarios(tmp_path: Path, processes: tuple[str, ...]) -> None:
+async def test_locust_sends_tagged_scenarios(tmp_path: Path) -> None:
     workers = pools()
     retrieval, matching, code = workers
     async with fake_workers(*workers), running_router(*workers) as router:
         exit_code, output = await locust(
             tmp_path,
             str(router.client.base_url),
-            *("--tags", "interactive", "code", "-u", "4", "-r", "4", *processes),
+            *("--tags", "interactive", "code", "-u", "4", "-r", "4", "--processes", "2"),
             # Before the load they are asked about a hundred times by each process.
             until=lambda: min(len(retrieval.items), len(code.items)) > 500,
         )

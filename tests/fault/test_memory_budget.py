@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import orjson
@@ -209,25 +209,8 @@ async def test_connection_over_the_limit_gets_503(limit: str) -> None:
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
 
 
-BROKEN = HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nnot a size\r\n"
-
-
-async def until_answered(reader: asyncio.StreamReader) -> None:
-    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-
-
 async def until_left(_: asyncio.StreamReader) -> None:
     """The client leaves without reading."""
-
-
-@pytest.mark.parametrize("then", [until_answered, until_left])
-async def test_broken_chunk_ends_the_request(then: Callable[[asyncio.StreamReader], Awaitable[None]]) -> None:
-    async with one_worker() as (router, worker), hang_guard():
-        async with connected(router) as (reader, writer):
-            writer.write(BROKEN)
-            await then(reader)
-        await until_nothing_is_held(router)
-        assert not worker.batches
 
 
 async def test_leaving_after_garbage_is_noticed() -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from tests.fakes.clock import skip
+from tests.fakes.frames import Mode
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
-from tests.fakes.worker import FakeWorker, Mode, fake_workers
+from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.items import Priority
 from triptych.router.pool import call
 from triptych.router.pool import replica as replica_module

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-import requests
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 
 from tests.fakes.router import RunningRouter, running_router
@@ -15,7 +14,6 @@ from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.workers.shared.contract import Document, Text
 from triptych.workers.shared.families import V3, V4, Family
 
-V2_NAME = "jina-embeddings-v2-base-en"
 CHUNKS = ["Berlin is the capital and largest city of Germany.", "The city has a rich history."]
 
 
@@ -59,31 +57,3 @@ async def test_chroma_s_late_chunking_with_v3(family: Family, pool: str, role: s
         [item] = workers[pool].items
         assert isinstance(item.content, Document)
         assert (item.content.chunks, item.content.role) == (tuple(CHUNKS), role)
-
-
-@pytest.mark.parametrize(("family", "pool"), [(V3, "v3.retrieval-passage"), (V4, "retrieval")])
-async def test_qdrant_s_guide_with_v3(family: Family, pool: str) -> None:
-    body = {
-        "input": CHUNKS,
-        "model": "jina-embeddings-v3",
-        "dimensions": 1024,
-        "task_type": "retrieval.passage",
-    }
-    async with serving(family) as (router, workers):
-        url = str(router.client.base_url.join("/v1/embeddings"))
-        reply = (await asyncio.to_thread(requests.post, url, json=body, timeout=60)).json()
-        assert [len(entry["embedding"]) for entry in reply["data"]] == [1024, 1024]
-        assert reply["model"] == family.name
-        assert {item.content for item in workers[pool].items} == {Text(text, "passage") for text in CHUNKS}
-
-
-async def test_v3_without_a_task_is_the_base_alone() -> None:
-    async with serving(V3) as (router, workers):
-        await by_chroma(router, ["one"], model_name="jina-embeddings-v3")
-        assert [item.content for item in workers["v3.base"].items] == [Text("one", "plain")]
-
-
-async def test_v2_name_needs_v4() -> None:
-    async with serving(V3) as (router, _):
-        reply = await router.client.post("/v1/embeddings", json={"input": "a", "model": V2_NAME})
-        assert (reply.status_code, reply.json()["code"]) == (400, "INPUT_MODEL_NOT_FOUND")

@@ -109,19 +109,6 @@ async def test_unmeasured_replicas_share_batches() -> None:
         await router.until_idle()
 
 
-async def test_bulk_leaves_a_lane_for_queries() -> None:
-    async with one_worker("held", lanes=4, batch_items=1) as (router, worker):
-        bulk = asyncio.create_task(router.ask([f"bulk {number}" for number in range(20)], headers=BULK))
-        await worker.until_batches(3)
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 17)
-        query = asyncio.create_task(router.ask(["query"]))
-        await worker.until_batches(4)
-        assert [batch.priority for batch in worker.batches] == [1, 1, 1, 0]
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(bulk, query)} == {200}
-        await router.until_idle()
-
-
 async def test_bulk_has_one_lane_beside_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "QUERIES_SECONDS", 3600.0)
     async with one_worker(lanes=4, batch_items=1) as (router, worker):

@@ -103,19 +103,6 @@ async def test_ended_child_is_replaced() -> None:
         assert await router.ended(signal.SIGTERM) == 0
 
 
-async def test_drain_notice_keeps_accepting() -> None:
-    worker = FakeWorker()
-    settings = {"ROUTER_PROCESSES": "2", "ROUTER_DRAIN_NOTICE_SECONDS": "1000"}
-    async with fake_workers(worker), router_process(worker, **settings) as router:
-        await until_both_serve(router)
-        router.process.send_signal(signal.SIGTERM)
-        while await router.answers("/ready"):  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        for number in range(10):
-            check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
-        assert await router.ended(signal.SIGTERM) == 0
-
-
 @pytest.mark.parametrize(("code", "starts"), [(1, 3), (os.EX_CONFIG, 1)])
 async def test_failing_children_end_the_parent(
     code: int, starts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -125,14 +112,6 @@ async def test_failing_children_end_the_parent(
     command = [sys.executable, "-c", f"open({str(log)!r}, 'a').write('x'); raise SystemExit({code})"]
     assert await run(command) == code
     assert len(log.read_text()) == starts
-
-
-async def test_missing_program_ends_the_parent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    no_delays(monkeypatch, tries=3)
-    assert await run([str(tmp_path / "no such program")]) == 1
-    assert caplog.text.count("cannot be started") == 3
 
 
 def no_delays(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
@@ -184,3 +163,16 @@ async def run(command: Sequence[str]) -> int:
     listener = socket.create_server(("127.0.0.1", 0))
     async with hang_guard():
         return await Processes(1, [listener], command=command).run()
+
+
+async def test_drain_notice_keeps_accepting() -> None:
+    worker = FakeWorker()
+    settings = {"ROUTER_PROCESSES": "2", "ROUTER_DRAIN_NOTICE_SECONDS": "1000"}
+    async with fake_workers(worker), router_process(worker, **settings) as router:
+        await until_both_serve(router)
+        router.process.send_signal(signal.SIGTERM)
+        while await router.answers("/ready"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for number in range(10):
+            check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
+        assert await router.ended(signal.SIGTERM) == 0

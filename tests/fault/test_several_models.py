@@ -6,8 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.fakes.frames import vector_of
 from tests.fakes.router import RunningRouter, eventually, running_router, workers_setting
-from tests.fakes.worker import FakeWorker, fake_workers, vector_of
+from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.replica import State
 from triptych.router.pool.targets import TargetGroup
 from triptych.workers.shared.contract import Item, Role, Text

@@ -1,12 +1,7 @@
 """Metrics of several router processes: one page for all of them."""
 
 import asyncio
-import json
-import os
-import socket
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -14,68 +9,11 @@ import psutil
 import pytest
 from prometheus_client.multiprocess import mark_process_dead
 
-from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
-from tests.fakes.router import workers_setting
+from tests.fakes.hang_guard import hang_guard
+from tests.fakes.process import router_process
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.metrics import Page, parse, value
 from triptych.router.observe.metrics import SHARED_FOLDER
-
-ROOT = Path(__file__).parents[2]
-
-# Listens on the shared port, and on one of its own, which it prints.
-PROGRAM = """
-import socket, sys, uvicorn
-from triptych.router.api.app import App
-from triptych.router.settings import RouterSettings
-from triptych.workers.shared.strict_settings import read_settings
-
-own = socket.create_server(("127.0.0.1", 0))
-shared = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=True)
-print(own.getsockname()[1], flush=True)
-config = uvicorn.Config(App(read_settings(RouterSettings)), lifespan="on", log_config=None, access_log=False)
-uvicorn.Server(config).run(sockets=[own, shared])
-"""
-
-
-class Router:
-    """One of the processes; `client` talks to that one."""
-
-    def __init__(self, process: asyncio.subprocess.Process, client: httpx.AsyncClient) -> None:
-        self.process = process
-        self.client = client
-
-    async def ask(self) -> httpx.Response:
-        return await self.client.post("/v1/embeddings", json={"input": ["a", "b"], "task": "retrieval.query"})
-
-    async def until_ready(self) -> None:
-        async with hang_guard():
-            while (await self.client.get("/ready")).status_code != 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def router_on(port: int, worker: FakeWorker, folder: Path) -> AsyncIterator[Router]:
-    ours = {"ROUTER_WORKERS": json.dumps(workers_setting([worker])), SHARED_FOLDER: str(folder)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM,
-        str(port),
-        env=os.environ | ours,
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        own = int(await process.stdout.readline())
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{own}", timeout=GUARD_SECONDS, trust_env=False
-        ) as client:
-            yield Router(process, client)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) -> Page:
@@ -91,25 +29,27 @@ async def page_when(client: httpx.AsyncClient, holds: Callable[[Page], bool]) ->
 async def test_metrics_are_summed_over_processes(tmp_path: Path) -> None:
     worker = FakeWorker()
     answered = {"route": "/v1/embeddings", "status": "200"}
-    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as reserved:
-        port = reserved.getsockname()[1]
-    async with fake_workers(worker), AsyncExitStack() as stack:
-        one, other = [await stack.enter_async_context(router_on(port, worker, tmp_path)) for _ in range(2)]
+    folder = {SHARED_FOLDER: str(tmp_path)}
+    async with (
+        fake_workers(worker),
+        router_process(worker, **folder) as one,
+        router_process(worker, **folder) as other,
+    ):
         for router, count in ((one, 3), (other, 2)):
-            await router.until_ready()
+            await router.until_it_answers("/ready")
             for _ in range(count):
-                assert (await router.ask()).status_code == 200
+                assert (await router.ask("a")).status_code == 200
         for router in (one, other):
             # Items are counted when their batch ends, which may be after the client has its reply.
             page = await page_when(
-                router.client, lambda page: value(page, "triptych_router_items_total", pool="retrieval") == 10
+                router.client, lambda page: value(page, "triptych_router_items_total", pool="retrieval") == 5
             )
             assert value(page, "triptych_router_request_duration_seconds_count", **answered) == 5
-            assert value(page, "triptych_router_batch_items_bucket", pool="retrieval", le="2.0") == 5
+            assert value(page, "triptych_router_batch_items_bucket", pool="retrieval", le="1.0") == 5
 
         worker.mode = "held"
         seen = len(worker.batches)
-        waiting = [asyncio.create_task(router.ask()) for router in (one, one, other)]
+        waiting = [asyncio.create_task(router.ask("a")) for router in (one, one, other)]
         await worker.until_batches(seen + 3)
         its = {"pool": "retrieval", "replica": worker.address}
         for router in (one, other):

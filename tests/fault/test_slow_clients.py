@@ -25,16 +25,6 @@ async def test_slow_reader_delays_no_other_client() -> None:
         await router.until_idle()
 
 
-async def test_client_may_leave_during_a_reply() -> None:
-    async with one_worker() as (router, _):
-        async with connected(router) as (reader, writer):
-            writer.write(posted(LARGE))
-            assert await reader.read(1) == b"H"
-            writer.transport.abort()
-        await others_are_answered(router)
-        await router.until_idle()
-
-
 async def test_slow_sender_delays_no_other_client() -> None:
     async with one_worker() as (router, _), connected(router) as (reader, writer):
         request = posted(["slowly"])

@@ -14,10 +14,11 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.frames import Mode
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
-from tests.fakes.worker import FakeWorker, Mode, fake_workers
+from tests.fakes.worker import FakeWorker, fake_workers
 from tests.processes import Watch, thirds
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))

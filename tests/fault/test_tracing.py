@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 
 import pytest
 
@@ -123,13 +122,3 @@ async def test_failing_collector_affects_no_request(how: str) -> None:
                         await asyncio.sleep(0.01)
             check(await router.ask("last"), ["last"])
             assert await stop(router) in (0, -signal.SIGTERM)
-
-
-async def test_opentelemetry_is_imported_on_demand() -> None:
-    program = "import sys, triptych.router.__main__; from triptych.router.observe.tracing import Tracing; "
-    program += "assert Tracing.configured() is None; print(any('opentelemetry' in n for n in sys.modules))"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    assert output.decode().strip() == "False"

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.fakes.frames import vector_of
 from tests.fakes.router import eventually, running_router
-from tests.fakes.worker import FakeWorker, fake_workers, vector_of
+from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
 from triptych.router.pool.replica import State
 from triptych.workers.shared import contract

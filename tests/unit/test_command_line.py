@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import click
 import pytest
@@ -44,11 +43,19 @@ def run(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize("name", [(), *(name for name in ALL if name[0] not in PASSED_ON)], ids=" ".join)
-def test_help_needs_no_engine(name: tuple[str, ...]) -> None:
-    done = run(*name, "--help", without=("torch", "vllm", "ray", "locust", "transformers"))
+def test_help_needs_no_engine() -> None:
+    names = [(), *(name for name in ALL if name[0] not in PASSED_ON)]
+    engines = ("torch", "vllm", "ray", "locust", "transformers")
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({engines!r})\n"
+        "from triptych.__main__ import cli\n"
+        f"for name in {names!r}:\n"
+        "    try:\n        cli.main([*name, '--help'], prog_name='triptych')\n"
+        "    except SystemExit as end:\n        assert not end.code, name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Usage: triptych" in done.stdout
+    assert done.stdout.count("Usage: triptych") == len(names)
 
 
 def test_list_of_commands_needs_only_click() -> None:
@@ -67,20 +74,17 @@ def test_help_has_an_example(name: tuple[str, ...], capsys: pytest.CaptureFixtur
     ("arguments", "package", "extras"),
     [
         ("router", "aiohttp", "'triptych[router]'"),
-        ("keys alice", "pydantic", "'triptych[router]'"),
         ("worker --model x", "tokenizers", "'triptych[cpu]' or pip install 'triptych[gpu]'"),
-        ("serve", "pydantic_settings", "'triptych[cpu]' or pip install 'triptych[gpu]'"),
         ("merge in out", "safetensors", "'triptych[workers]'"),
         ("ray plan", "ray", "'triptych[ray]'"),
         ("loadtest scenarios", "msgspec", "'triptych[loadtest]'"),
-        ("bench", "msgspec", "'triptych[bench]'"),
     ],
 )
 def test_missing_extra_is_named(arguments: str, package: str, extras: str) -> None:
     done = run(*arguments.split(), without=(package,))
     assert done.returncode == 1
-    said = f"Error: this needs {package}, which is not installed: pip install {extras}\n"
-    assert done.stderr == said
+    assert package in done.stderr
+    assert f"pip install {extras}" in done.stderr
 
 
 def test_a_missing_module_of_ours_is_a_bug() -> None:
@@ -107,25 +111,35 @@ def test_options_set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "said"),
     [
-        ("serv", 2, "serve"),
-        ("router --prot 1", 2, "--port"),
-        ("router --port nonsense", os.EX_CONFIG, "ROUTER_PORT"),
-        ("serve --pools nonsense", os.EX_CONFIG, "DEPLOY_POOLS"),
-        ("worker --model x --dtype nonsense", os.EX_CONFIG, "WORKER_DTYPE"),
-        ("embed in out --task code", 2, "code.query"),
-        ("merge in out --task nonsense", 2, "text-matching"),
-        ("verify --full", 2, "FOLDER"),
-        ("verify folder --url http://x", 2, "--url"),
-        ("ray scale code", 2, "POOL=NUMBER"),
-        ("ray plan --config missing.yaml", 2, "missing.yaml"),
-        ("ray up --local --address x", 2, "--address"),
+        ("serv", "serve"),
+        ("router --prot 1", "--port"),
+        ("embed in out --task code", "code.query"),
+        ("merge in out --task nonsense", "text-matching"),
+        ("verify --full", "FOLDER"),
+        ("verify folder --url http://x", "--url"),
+        ("ray scale code", "POOL=NUMBER"),
+        ("ray plan --config missing.yaml", "missing.yaml"),
+        ("ray up --local --address x", "--address"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: str, status: int, said: str) -> None:
+def test_wrong_arguments_are_named(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(command.cli, *arguments.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("router --port nonsense", "ROUTER_PORT"),
+        ("serve --pools nonsense", "DEPLOY_POOLS"),
+        ("worker --model x --dtype nonsense", "WORKER_DTYPE"),
+    ],
+)
+def test_wrong_settings_are_named(arguments: str, said: str) -> None:
     done = run(*arguments.split())
-    assert done.returncode == status, done.stderr
+    assert done.returncode == os.EX_CONFIG, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -144,10 +158,10 @@ def test_shell_completion() -> None:
 
 @pytest.mark.parametrize("name", PASSED_ON)
 def test_arguments_are_passed_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(f"triptych.{PASSED_ON[name].replace(':', '.')}", seen.append)
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(command, "load", lambda target: lambda words: seen.append((target, [*words])))
     assert exit_status(command.cli, name, "run", "--help", "--rate", "5", "x") == 0
-    assert [list(arguments) for arguments in seen] == [["run", "--help", "--rate", "5", "x"]]
+    assert seen == [(PASSED_ON[name], ["run", "--help", "--rate", "5", "x"])]
 
 
 def test_keys_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,15 +56,6 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     read_variant(tmp_path / "code")
 
 
-def test_renamed_partial_folder_is_refused(data, tmp_path):
-    with stopped_merge(data, tmp_path, "in the middle of a shard"):
-        pass
-    [left] = tmp_path.iterdir()
-    left.rename(tmp_path / "code")
-    with pytest.raises(CheckpointError):
-        read_variant(tmp_path / "code")
-
-
 @pytest.mark.parametrize("where", PATCHES)
 def test_killed_replacement_keeps_the_old(data, run, merged, tmp_path, where):
     shutil.copytree(merged / "code", tmp_path / "code")

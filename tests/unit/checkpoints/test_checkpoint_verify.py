@@ -133,14 +133,6 @@ def test_wrong_index_is_refused(variant):
         read_variant(variant)
 
 
-def test_text_report(variant, official, run):
-    status, out, _ = run("verify", official)
-    assert status == 0
-    assert "WORKER_TASK" in out
-    assert "multi-vectors are refused" in out
-    assert "can be served" in out
-
-
 def test_read_variant_imports_no_torch(merged):
     code = (
         "import sys; from pathlib import Path; from triptych.workers.checkpoints.variant import read_variant;"

@@ -1,6 +1,5 @@
 """Bulk runs with failing rows, disks and arguments."""
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -122,22 +121,3 @@ def test_full_disk_is_refused_before_writing(tmp_path: Path, monkeypatch: pytest
     )
     with pytest.raises(Refused, match="GB free"):
         do(job(tmp_path), Deployment())
-
-
-def test_disk_error_keeps_finished_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, count = os.pwrite, 0
-
-    def failing(*arguments: Any) -> int:
-        nonlocal count
-        count += 1
-        if count == 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
-
-    wanted = job(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", failing)
-        with pytest.raises(OSError, match="No space"):
-            do(wanted, Deployment())
-    assert do(wanted, Deployment()).earlier > 0
-    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))

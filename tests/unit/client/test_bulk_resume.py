@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.unit.client.bulk import LONG, TEXTS, Strict, batches_of, do, job
+from tests.unit.client.bulk import LONG, TEXTS, Strict, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal, reply_to
 from tests.unit.client.test_bulk_source import write
 from triptych.router.client.bulk.job import Job
@@ -92,22 +92,6 @@ def test_crash_at_any_moment_repeats_no_batch(
     assert moments > 20
 
 
-def test_failure_keeps_finished_batches(tmp_path: Path) -> None:
-    class Failing(Deployment):
-        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-            if TEXTS[24] in asked["input"]:
-                return refusal(500, "INTERNAL_ERROR")
-            return super().embeddings(asked)
-
-    wanted = job(tmp_path, concurrency=1)
-    with pytest.raises(Internal):
-        do(wanted, Failing())
-    again = Deployment()
-    assert do(wanted, again).earlier == 24
-    assert batches_of(again) == [TEXTS[start : start + 4] for start in range(24, 41, 4)]
-    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
-
-
 def stopped_half_way(folder: Path, *script: httpx.Response, **options: Any) -> Job:
     """A run with some finished batches. `script` has the deployment's first replies."""
 
@@ -120,15 +104,6 @@ def stopped_half_way(folder: Path, *script: httpx.Response, **options: Any) -> J
         do(wanted, Stopping(*script))
     assert len(wanted.journal.read_bytes().splitlines()) > 2
     return wanted
-
-
-def test_incomplete_journal_line_is_dropped(tmp_path: Path) -> None:
-    wanted = stopped_half_way(tmp_path, concurrency=1)
-    with wanted.journal.open("ab") as file:
-        file.write(b'{"batch": 9, "fai')
-    assert stopped_half_way(tmp_path, concurrency=1) == wanted
-    assert do(wanted, Deployment()).earlier == 40
-    np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
 
 
 @pytest.mark.parametrize(

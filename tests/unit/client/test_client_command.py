@@ -1,6 +1,5 @@
 """The command's exit status and messages, and what the client imports."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from triptych.router.client import AsyncClient
 from triptych.router.client import __main__ as command
 
 ROOT = Path(__file__).parents[3]
-CLIENT = ROOT / "router" / "client"
 
 
 @pytest.fixture
@@ -95,45 +93,3 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr == "error: this needs pyarrow, which is not installed: pip install 'triptych[bulk]'\n"
-
-
-def names_in(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, path
-            found |= {node.module or ""} | {f"{node.module}.{name.name}" for name in node.names}
-    return found
-
-
-def test_client_and_router_do_not_mix() -> None:
-    for path in CLIENT.rglob("*.py"):
-        house = {name for name in names_in(path) if name.startswith("triptych")}
-        own = {
-            name for name in house if name == "triptych.router" or name.startswith("triptych.router.client")
-        }
-        shared = {
-            name
-            for name in house
-            if name.startswith(("triptych.router.api.schema", "triptych.router.errors"))
-        }
-        assert house == own | shared, path
-    for path in (ROOT / "router").rglob("*.py"):
-        if not path.is_relative_to(CLIENT):
-            assert not [name for name in names_in(path) if name.startswith("triptych.router.client")], path
-
-
-def test_client_imports_nothing_of_server() -> None:
-    program = (
-        "import sys; before = set(sys.modules); import triptych.router.client\n"
-        "new = set(sys.modules) - before\n"
-        "print(*sorted(n for n in new if n.startswith('triptych.') and 'client' not in n))\n"
-        "heavy = {'pydantic', 'uvicorn', 'aiohttp', 'pyarrow', 'tqdm'}\n"
-        "print(*sorted({n.split('.')[0] for n in new} & heavy))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.split() == ["triptych.router"]

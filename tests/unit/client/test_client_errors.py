@@ -1,7 +1,6 @@
 """Which reply raises which error, and what is retried. Nothing here sleeps."""
 
 import asyncio
-import inspect
 from email.utils import formatdate
 from typing import Any
 
@@ -9,7 +8,6 @@ import httpx
 import pytest
 
 from tests.unit.client.fakes import Deployment, FakeClock, refusal
-from triptych.router.client import errors
 from triptych.router.client.errors import (
     BY_CODE,
     AuthError,
@@ -75,25 +73,6 @@ def test_every_code_has_an_exception() -> None:
     # The clients use no wrong method and send no Content-Encoding.
     never = {"METHOD_NOT_ALLOWED", "INPUT_ENCODING_UNSUPPORTED"}
     assert {kind.code for kind in all_errors()} - never <= BY_CODE.keys()
-
-
-def test_drawn_tree_matches_classes() -> None:
-    drawn = inspect.getdoc(errors) or ""
-    # Four columns further to the right for each level.
-    depth: list[str] = []
-    for line in drawn.splitlines():
-        if "── " in line:
-            name = line.split("── ")[1].split()[0]
-            level = line.index("──") // 4 - 1
-            depth[level:] = [name]
-            parent = getattr(errors, name).__base__.__name__
-            assert parent == (depth[level - 1] if level else "TriptychError"), name
-    classes = {
-        name
-        for name, kind in vars(errors).items()
-        if inspect.isclass(kind) and issubclass(kind, TriptychError)
-    }
-    assert {name for name in classes if name in drawn} == classes
 
 
 @kinds

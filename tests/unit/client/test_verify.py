@@ -56,12 +56,6 @@ def test_published_cosines_pass() -> None:
         assert abs(float(line.split()[3])) < 1e-4
 
 
-def test_published_cosines_are_unchanged() -> None:
-    assert PUBLISHED == {
-        ("en", "fr"): 0.9611, ("en", "zh"): 0.8915, ("en", "ja"): 0.8858, ("zh", "ja"): 0.9458
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("by", "passes"), [(0.0045, True), (-0.0045, True), (0.0055, False), (-0.0055, False)]
 )

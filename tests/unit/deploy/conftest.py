@@ -1,4 +1,4 @@
-"""Fixtures of the deploy tests: a clean environment and fake children."""
+"""Fixtures of the deploy tests: a clean environment, fake children, and helm."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.deploy.fakes import Fakes, Run
 from triptych.deploy.common.process_guard import Guard
+from triptych.deploy.kubernetes.helm import NoHelm, helm
 from triptych.deploy.local.supervisor import GaveUp
 
 
@@ -41,3 +42,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("DEPLOY_", "ROUTER_", "WORKER_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def needs_helm() -> None:
+    try:
+        helm("version")
+    except NoHelm as error:
+        pytest.skip(str(error))

@@ -1,7 +1,6 @@
 """The Helm chart, rendered by the real helm: valid objects for each example, and refused values."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,17 +11,18 @@ import pytest
 import yaml
 
 from tests.prometheus import MONITORING, tool
+from tests.unit.deploy.charts import containers, of_kind, rendered, with_values
 from tests.unit.deploy.manifests import KUBERNETES_PAGE
 from triptych.deploy.kubernetes import generate
-from triptych.deploy.kubernetes.helm import CHART, NoHelm, Refused, helm, template
+from triptych.deploy.kubernetes.helm import CHART, Refused, helm, template
 from triptych.router.observe.gauges import make_gauges
 from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.targets import read_document
 from triptych.router.settings import RouterSettings
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.families import FAMILIES
 
-EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+pytestmark = pytest.mark.usefixtures("needs_helm")
+EXAMPLES = [CHART / "values.yaml", *sorted((CHART / "examples").glob("*.yaml"))]
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 
 # Fields of KEDA 2.18 (apis/keda/v1alpha1/scaledobject_types.go) and of the Prometheus Operator 0.86
@@ -39,34 +39,8 @@ FIELDS = {
 CUSTOM = ("ScaledObject", "PodMonitor", "PrometheusRule")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _needs_helm() -> None:
-    try:
-        helm("version")
-    except NoHelm as error:
-        pytest.skip(str(error))
-
-
-def rendered(*arguments: str | Path) -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all(template(*arguments)) if one]
-
-
-def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [one for one in objects if one["kind"] == kind]
-
-
-def with_values(path: Path, values: dict[str, Any]) -> list[str | Path]:
-    path.write_text(yaml.safe_dump(values))
-    return ["--values", path]
-
-
 def fields(of: str) -> set[str]:
     return {*FIELDS[of].split()}
-
-
-def containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    specs = [one["spec"]["template"]["spec"] for one in objects if "template" in one.get("spec", {})]
-    return [container for spec in specs for container in spec.get("initContainers", []) + spec["containers"]]
 
 
 def test_plain_yaml_and_schema_are_generated() -> None:
@@ -114,7 +88,7 @@ def test_objects_are_valid(example: Path) -> None:
 @each_example
 def test_containers_are_confined_and_bounded(example: Path) -> None:
     found = containers(rendered("--values", example))
-    assert len(found) >= 5
+    assert len(found) >= 4
     for container in found:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -138,8 +112,18 @@ def test_routers_find_every_group(example: Path) -> None:
     objects = rendered("--values", example)
     [config_map] = [one for one in of_kind(objects, "ConfigMap") if "workers.json" in one["data"]]
     told = {group.labels.srv for group in read_document(config_map["data"]["workers.json"].encode())}
-    names = {one["metadata"]["name"] for one in of_kind(objects, "StatefulSet")}
-    assert told == {f"_http._tcp.{name}.triptych.svc.cluster.local" for name in names}
+    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(objects, "Service")}
+    there = set()
+    for workers in of_kind(objects, "StatefulSet"):
+        service = services[workers["spec"]["serviceName"]]
+        # SRV records name the pods of a headless Service, ready or not, by the name of its port.
+        assert service["clusterIP"] == "None"
+        assert service["publishNotReadyAddresses"] is True
+        labels = workers["spec"]["template"]["metadata"]["labels"]
+        assert service["selector"].items() <= labels.items()
+        [port] = service["ports"]
+        there.add(f"_{port['name']}._tcp.{workers['spec']['serviceName']}.triptych.svc.cluster.local")
+    assert told == there
 
 
 def test_alert_rules_are_those_of_prometheus() -> None:
@@ -219,13 +203,6 @@ def test_a_second_group_of_a_pool(tmp_path: Path) -> None:
     assert sorted(version for version in versions if version) == ["1", "2"]
 
 
-def test_pools_on_cpus_have_their_image() -> None:
-    objects = rendered("--values", CHART / "examples" / "demo.yaml")
-    images = {container["image"] for container in containers(objects)}
-    assert not any("gpu" in image for image in images)
-    assert "nvidia" not in json.dumps(of_kind(objects, "StatefulSet"))
-
-
 def test_keys_close_the_router() -> None:
     objects = rendered("--set", "router.apiKeysSecret=keys")
     [router] = of_kind(objects, "Deployment")
@@ -272,76 +249,6 @@ def test_clients_may_be_narrowed(tmp_path: Path) -> None:
     assert scrapers
 
 
-def test_weights_are_merged_once(tmp_path: Path) -> None:
-    objects = rendered("--values", CHART / "examples" / "demo.yaml")
-    [job] = of_kind(objects, "Job")
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    calls = tmp_path / "calls"
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
-    python.chmod(0o755)
-    command = [part.replace("/models", str(tmp_path / "models")) for part in container["command"]]
-    (tmp_path / "models" / "code").mkdir(parents=True)
-    (tmp_path / "models" / "code" / "variant.json").touch()
-    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(command, check=True, env=path)
-    _, merge = calls.read_text().splitlines()
-    assert merge.endswith("--pool retrieval --pool text-matching")
-    for pool in ("retrieval", "text-matching"):
-        (tmp_path / "models" / pool).mkdir()
-        (tmp_path / "models" / pool / "variant.json").touch()
-    calls.unlink()
-    subprocess.run(command, check=True, env=path)
-    assert not calls.exists()
-
-
-def test_another_source_is_another_job() -> None:
-    names = set()
-    for source in ("jinaai/one", "/models/upstream"):
-        [job] = of_kind(rendered("--set", f"weights.enabled=true,weights.sources.v4={source}"), "Job")
-        names.add(job["metadata"]["name"])
-    assert len(names) == 2
-
-
-def test_each_model_is_merged_from_its_source(tmp_path: Path) -> None:
-    values = {
-        "weights": {"enabled": True},
-        "pools": {"v5-small.retrieval": {}, "rerank": {}, "rerank-m0": {}},
-    }
-    [job] = of_kind(rendered(*with_values(tmp_path / "values.yaml", values)), "Job")
-    [container] = job["spec"]["template"]["spec"]["containers"]
-    merges = re.findall(r"^merge (.*)$", container["command"][-1], re.MULTILINE)
-    assert merges == [
-        "jinaai/jina-embeddings-v4 code retrieval text-matching",
-        "jinaai/jina-embeddings-v5-text-small v5-small.retrieval",
-    ]
-    # With the names of published models, which the demo's checkpoints are made for.
-    sources = yaml.safe_load((CHART / "values.yaml").read_text())["weights"]["sources"]
-    assert sources == {
-        family.key or "v4": f"jinaai/{family.name}" for family in FAMILIES if not family.cross_encoder
-    }
-
-
-def test_only_workers_of_merged_weights_wait_for_them(tmp_path: Path) -> None:
-    pools = {"code": {"model": "/models/official"}, "rerank": {}, "rerank-m0": {}}
-    objects = rendered(*with_values(tmp_path / "values.yaml", {"weights": {"enabled": True}, "pools": pools}))
-    waiting = [
-        one for one in of_kind(objects, "StatefulSet") if "initContainers" in one["spec"]["template"]["spec"]
-    ]
-    assert {one["metadata"]["name"] for one in waiting} == {"triptych-retrieval", "triptych-text-matching"}
-
-
-def test_helm_test_asks_every_pool() -> None:
-    [pod] = [
-        one for one in yaml.safe_load_all(helm("template", "triptych", CHART)) if one and one["kind"] == "Pod"
-    ]
-    [container] = pod["spec"]["containers"]
-    script, *tasks = container["args"]
-    compile(script, "embed", "exec")
-    assert tasks == ["code.query", "retrieval.query", "text-matching"]
-    kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
-
-
 def test_secrets_are_generated_on_request() -> None:
     assert not of_kind(rendered(), "Secret")
     [secret] = of_kind(rendered("--set", "workerToken.create=true"), "Secret")
@@ -352,22 +259,17 @@ def test_secrets_are_generated_on_request() -> None:
     ("values", "says"),
     [
         ({"pools": {"code": {"replica": 2}}}, ["'/pools/code'", "'replica' not allowed"]),
-        ({"pools": {"code": {"replicas": "two"}}}, ["'/pools/code/replicas'", "want integer"]),
         ({"pools": {"codes": {}}}, ["'/pools/codes'", "'pool'"]),
         ({"pools": {"b": {"pool": "codes"}}}, ["'/pools/b/pool'", "'text-matching'", "'v5-small.retrieval'"]),
         ({"pools": {"code": {"settings": {"dtyp": "auto"}}}}, ["'/pools/code/settings'", "'dtyp'"]),
-        ({"pools": {"code": {"settings": {"dtype": "int8"}}}}, ["/settings/dtype'", "'bfloat16'"]),
         ({"pools": {"code": {"settings": {"port": 1}}}}, ["'/pools/code/settings'", "'port' not allowed"]),
         ({"pools": {"code": {"scaling": {"min": 1}}}}, ["'/pools/code/scaling'", "'max', 'tokensPerSecond'"]),
-        ({"pools": {"code": {"gpus": -1}}}, ["'/pools/code/gpus'", "minimum"]),
         ({"pools": {"code": SCALED}}, ["keda.prometheus", "http://", "pools.code.scaling"]),
         ({"pools": {"a.b": {"pool": "code"}, "a-b": {"pool": "code"}}}, ["a.b", "a-b", "rename"]),
         ({"router": {"settings": {"lane": 4}}}, ["'/router/settings'", "'lane' not allowed"]),
-        ({"router": {"settings": {"lanes": 0}}}, ["'/router/settings/lanes'", "want 1"]),
         ({"router": {"replicas": {"min": 9}}}, ["router.replicas", "min (9)", "max (8)"]),
         ({"weights": {"sources": {"v4": "here"}}}, ["'/weights/sources/v4'", "/models/"]),
         ({"weights": {"enabled": True, "sources": {"v4": None}}}, ["weights.sources.v4", "pools.code"]),
-        ({"models": {"accessModes": ["RWX"]}}, ["'/models/accessModes/0'", "'ReadWriteMany'"]),
         ({"routers": {}}, ["'routers' not allowed"]),
     ],
 )

@@ -174,10 +174,6 @@ install.constraint='/constraints.txt'
     assert not {"/not/used", "--no-index"} & set(words)
 
 
-def test_no_index_is_passed_on(set_up: SetUp) -> None:
-    assert "--no-index" in set_up("gpu", pip_config="global.no-index='true'").ran[-2]
-
-
 def test_pip_config_is_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation = Installation(clone)
     installation.python = sys.executable
@@ -250,3 +246,7 @@ def test_needs_only_the_standard_library() -> None:
         [sys.executable, "-I", "-S", install.__file__, "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_no_index_is_passed_on(set_up: SetUp) -> None:
+    assert "--no-index" in set_up("gpu", pip_config="global.no-index='true'").ran[-2]

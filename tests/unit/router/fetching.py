@@ -7,9 +7,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from triptych.router.errors import MediaUnreachable
-from triptych.router.media.fetch import (
-    Fetcher,
-)
+from triptych.router.media.fetch import Fetcher
 
 LOOPBACK = (ip_network("127.0.0.1/32"),)
 

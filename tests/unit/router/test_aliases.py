@@ -64,16 +64,3 @@ async def test_model_is_found_by_alias(aliased: httpx.AsyncClient, name: str) ->
     reply = await aliased.get(f"/v1/models/{name}")
     assert reply.status_code == 200, reply.text
     assert reply.json()["id"] == name
-
-
-async def test_missing_model_lists_aliases(aliased: httpx.AsyncClient) -> None:
-    # An alias cannot be followed by a task.
-    reply = await aliased.get("/v1/models/old:code.query")
-    assert reply.status_code == 404
-    for name in ("jina-embeddings-v4", "jina-embeddings-v3", "old"):
-        assert name in reply.json()["detail"]
-
-
-async def test_no_aliases_by_default(client: httpx.AsyncClient) -> None:
-    reply = await client.post("/v1/embeddings", json={"model": "jina-embeddings-v3", "input": "a"})
-    assert reply.status_code == 400

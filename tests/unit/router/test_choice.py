@@ -60,14 +60,6 @@ def items_of(found: Dispatched) -> list[Item]:
     return found.batch.items if found.batch else []
 
 
-def test_suspect_goes_alone_to_idle_replica(queue: PoolQueue, choice: Choice) -> None:
-    suspect, other = waiting(queue, deaths=1), waiting(queue)
-    first, second = replica("a"), replica("b")
-    assert items_of(dispatch(choice, [first, second])) == [suspect]
-    assert items_of(dispatch(choice, [first, second])) == [other]
-    assert (first.lanes_in_use, second.lanes_in_use) == (1, 1)
-
-
 def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
     suspects = [waiting(queue, deaths=1) for _ in range(2)]
     bulk = waiting(queue, bulk=True)

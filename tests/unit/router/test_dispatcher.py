@@ -1,20 +1,17 @@
 """Decisions of a pool over time, without tasks or timers."""
 
 from collections.abc import Iterator
-from math import inf
 
 import pytest
 
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request, vector
-from triptych.router.errors import Unavailable
 from triptych.router.items import Job
 from triptych.router.observe.metrics import Metrics
-from triptych.router.pool.call import ConnectionRefused
 from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica, State
+from triptych.router.pool.replica import Replica
 
 HOLD_SECONDS = 10.0
 
@@ -62,29 +59,3 @@ def test_bulk_gets_more_lanes_when_queries_stop(dispatcher: Dispatcher) -> None:
         dispatcher.ended(replica, batch, end)
     assert query.vectors()
     assert len(bulk.vectors()) == 2
-
-
-def test_held_job_expires(dispatcher: Dispatcher, replica: Replica) -> None:
-    replica.down("gone", gone=True)
-    dispatcher.replicas_changed(0.0)
-    job = ask(dispatcher)
-    assert dispatcher.next(0.0) is None
-    assert dispatcher.wake_at(0.0) == HOLD_SECONDS
-    dispatcher.expire(HOLD_SECONDS)
-    assert isinstance(job.error, Unavailable)
-    assert dispatcher.wake_at(HOLD_SECONDS) == inf
-
-
-def test_refused_connection_takes_the_replica_down(dispatcher: Dispatcher, replica: Replica) -> None:
-    job = ask(dispatcher)
-    found = dispatcher.next(0.0)
-    assert found is not None
-    _, batch = found
-    error = ConnectionRefused("refused")
-    dispatcher.replica_failed(replica, error, 0.0, 1.0)
-    dispatcher.put_back_failed(batch, error, None, 1.0)
-    dispatcher.ended(replica, batch, 1.0)
-    assert replica.state is State.DOWN
-    assert dispatcher.queue.waiting() == job.items, "it is held for another replica"
-    dispatcher.remove(1.0)
-    assert isinstance(job.error, Unavailable)

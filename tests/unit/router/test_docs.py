@@ -124,25 +124,6 @@ async def test_only_liveness_is_open(document: dict[str, Any], workers: Workers)
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        {"input": ["a", "b"]},
-        {"input": "a", "embedding_type": "base64"},
-        {"input": "a", "embedding_type": "binary"},
-        {"input": "a", "return_multivector": True},
-        {"input": "a", "return_multivector": True, "embedding_type": "base64"},
-        {"input": []},
-        {"input": "a", "model": "x"},
-        {"input": {"image": "x"}},
-    ],
-    ids=str,
-)
-async def test_work_replies_fit(client: httpx.AsyncClient, document: dict[str, Any], body: object) -> None:
-    reply = await client.post("/v1/embeddings", json=body)
-    check_reply(document, "/v1/embeddings", "post", reply)
-
-
-@pytest.mark.parametrize(
     "path", ["/v1/models", "/v1/models/x", f"/v1/models/{V4.name}", "/ready", "/live", "/targets"]
 )
 async def test_other_replies_fit(client: httpx.AsyncClient, document: dict[str, Any], path: str) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.unit.router.items import admit, make_request, take_next
 from triptych.router.errors import QueueFull
-from triptych.router.items import MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS, Priority, bound_priority
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.line import QUANTUM
 from triptych.router.pool.queue import MARGIN, PoolQueue
@@ -119,16 +118,6 @@ def test_greedy_keys_get_equal_room() -> None:
     assert 0.7 * MAX_ITEMS < waiting.total() < 0.8 * MAX_ITEMS
 
 
-def test_floods_one_after_another_leave_room() -> None:
-    """Each takes a part of what is left, so that little would remain without the kept part."""
-    queue = PoolQueue(10**9, MAX_ITEMS)
-    for number in range(MOST_KEYS):
-        with suppress(QueueFull):
-            while True:
-                admit(queue, make_request([1], key=f"{number}").items)
-    queue.check_room(make_request([1], key="idle").items, 0.0)
-
-
 def test_key_alone_leaves_room() -> None:
     queue = PoolQueue(10**9, 1000)
     with suppress(QueueFull):
@@ -174,17 +163,3 @@ def test_wait_is_that_of_the_key() -> None:
     with pytest.raises(QueueFull) as refused:
         queue.check_room(make_request([10], key="idle").items, now, now + 0.1)
     assert refused.value.retry_after == 1
-
-
-@pytest.mark.parametrize(
-    ("items", "tokens", "bulk"),
-    [
-        (MOST_INTERACTIVE_ITEMS, MOST_INTERACTIVE_TOKENS, False),
-        (MOST_INTERACTIVE_ITEMS + 1, 1, True),
-        (1, MOST_INTERACTIVE_TOKENS + 1, True),
-    ],
-)
-def test_large_requests_are_bulk(items: int, tokens: int, bulk: bool) -> None:
-    request = make_request([1] * items)
-    bound_priority(request.items, tokens)
-    assert {item.priority for item in request.items} == {Priority(bulk)}

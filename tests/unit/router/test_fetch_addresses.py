@@ -13,11 +13,7 @@ from tests.fakes.site import says, site
 from tests.unit.router.fetching import LIMIT, LOOPBACK, Names, failure
 from triptych.router.media import fetch
 from triptych.router.media.addresses import NOT_PUBLIC
-from triptych.router.media.fetch import (
-    MAX_REDIRECTS,
-    Fetcher,
-    PublicResolver,
-)
+from triptych.router.media.fetch import MAX_REDIRECTS, Fetcher, PublicResolver
 
 
 async def test_this_machine_is_refused() -> None:

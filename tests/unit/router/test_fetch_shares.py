@@ -1,14 +1,13 @@
 """Slow hosts, slow names and greedy clients do not block other fetches."""
 
 import asyncio
-import contextlib
 from ipaddress import ip_network
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
 from tests.unit.router.fetching import LIMIT, LOOPBACK
@@ -91,35 +90,3 @@ async def test_slow_host_does_not_block_others(monkeypatch: pytest.MonkeyPatch) 
         for task in again:
             task.cancel()
         await asyncio.gather(*again, return_exceptions=True)
-
-
-async def test_busy_client_does_not_block_others() -> None:
-    """One client wants all slots, on as many hosts as it needs for that."""
-    both = (ip_network("127.0.0.0/8"),)
-    async with contextlib.AsyncExitStack() as stack:
-        hosts = [await stack.enter_async_context(site(hangs, f"127.0.1.{n}")) for n in range(1, 9)]
-        quick = await stack.enter_async_context(site(says()))
-        fetcher = await stack.enter_async_context(Fetcher(both, GUARD_SECONDS))
-        greedy = [
-            asyncio.create_task(fetcher.fetch(host.url, LIMIT, "f", b"greedy"))
-            for host in hosts
-            for _ in range(MAX_FETCHES_PER_HOST)
-        ]
-        await eventually(lambda: sum(len(host.requests) for host in hosts) >= MAX_FETCHES_PER_CLIENT)
-        assert await fetcher.fetch(quick.url, LIMIT, "f", b"other") == b"media"
-        # A host is limited for each client apart.
-        other = asyncio.create_task(fetcher.fetch(hosts[0].url, LIMIT, "f", b"other"))
-        await hosts[0].until_requests(MAX_FETCHES_PER_HOST + 1)
-        for task in (*greedy, other):
-            task.cancel()
-        await asyncio.gather(*greedy, other, return_exceptions=True)
-        assert sum(len(host.requests) for host in hosts) == MAX_FETCHES_PER_CLIENT + 1
-
-
-async def test_cancelled_fetch_closes_its_connection() -> None:
-    async with site(hangs) as server, Fetcher(LOOPBACK, GUARD_SECONDS) as fetcher:
-        task = asyncio.create_task(fetcher.fetch(server.url, LIMIT, "f"))
-        await server.until_requests(1)
-        task.cancel()
-        async with hang_guard():
-            await server.left.wait()

@@ -1,18 +1,14 @@
 """A full disk ends no process: metrics and limits are kept in memory, and the log says so."""
 
-import asyncio
 import errno
 import os
 from pathlib import Path
 
-import httpx
 import prometheus_client.values
 import pytest
 
-from tests.fakes.router import eventually
-from tests.unit.router.apps import Workers, client_of_app
-from triptych.router.access.limits import Memory
-from triptych.router.access.limits_file import LimitsFile
+from tests.fakes.router import eventually, running_router
+from tests.fakes.worker import FakeWorker
 from triptych.router.api.app import App
 from triptych.router.observe import gauges, shared_files
 from triptych.router.observe.metrics import SHARED_FOLDER
@@ -35,18 +31,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits_are_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "limits"
     keys = [{"name": "a", "sha256": "0" * 64}]
-    app = App(RouterSettings(workers=WORKERS, api_keys=keys, limits_file=path))  # type: ignore[arg-type]
-    assert isinstance(app.guard._store, Memory)
+    App(RouterSettings(workers=WORKERS, api_keys=keys, limits_file=path))  # type: ignore[arg-type]
     assert caplog.text.count("ROUTER_LIMITS_FILE") == 1
-
-
-def test_limits_file_is_usable_once_there_is_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        with pytest.raises(OSError, match="full"):
-            LimitsFile(tmp_path / "limits")
-    LimitsFile(tmp_path / "limits").close()
-    assert allocated(tmp_path / "limits") >= (tmp_path / "limits").stat().st_size
 
 
 def allocated(path: Path) -> int:
@@ -96,9 +82,5 @@ async def test_gauges_survive_a_failed_write(tmp_path: Path, monkeypatch: pytest
         return read(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gauges, "read", flaky)
-    async with client_of_app(Workers()) as client:
-        assert isinstance(client, httpx.AsyncClient)
-        app = client._transport.app  # type: ignore[attr-defined]
-        async with app._gauges:
-            await eventually(lambda: reads > 3)
-            await asyncio.sleep(0)
+    async with running_router(FakeWorker(port=1), wait=False):
+        await eventually(lambda: reads > 3)

@@ -73,13 +73,6 @@ async def test_requests_are_counted_by_key() -> None:
     assert value(page, "triptych_router_key_request_duration_seconds_count", key=entry()["name"]) == 1
 
 
-async def test_no_keys_admit_everyone() -> None:
-    async with client_of_app(Workers()) as client:
-        reply = await client.post("/v1/embeddings", json={"input": "a"})
-        assert reply.status_code == 200
-        assert limits_of(reply) == {}
-
-
 async def test_body_without_key_is_not_read() -> None:
     app = App(settings(api_keys=[entry()]))
     sent: list[Any] = []

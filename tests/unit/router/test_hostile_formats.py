@@ -98,8 +98,8 @@ def peak_of(call: Callable[[], object]) -> int:
 URI_UNITS = [";a=", "a", ";a=a", ";", "/", ",", ";base64,", " ", "é", "=", "A ", "\n", "AAAA", "-_"]
 
 
-@pytest.mark.parametrize("unit", URI_UNITS)
-@pytest.mark.parametrize("head", ["data:", "data:image/", "data:image/png", "data:image/png;a=", ""])
+@pytest.mark.parametrize("unit", [";a=", "a", ",", ";base64,", "é", "A ", "AAAA"])
+@pytest.mark.parametrize("head", ["data:image/", "data:image/png;a=", ""])
 def test_long_string_takes_little_memory(head: str, unit: str) -> None:
     value = head + unit * ((LONGEST - len(head)) // len(unit))
 

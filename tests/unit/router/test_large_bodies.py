@@ -67,19 +67,15 @@ def without_keys(value: Any) -> Any:
     return value
 
 
-@given(st.text(st.sampled_from('\\"ud83dDe00 n{}[]:,a漢'), max_size=40))
-@example('"' + r"\ud83d\ude00" * 5 + '"')
-@example('"' + r"\\ud83d\ude00" * 5 + '"')
-@example('"aaaaaaaaaaaaa\\')
-@pytest.mark.usefixtures("tiny_pieces")
-def test_any_text_is_read_alike_or_refused(data: str) -> None:
-    assert outcome(lambda: read_large(data.encode(), MANY)) == outcome(lambda: read(data.encode()))
+json_like = st.text(st.sampled_from('\\"ud83dDe00 n{}[]:,a漢'), max_size=40).map(str.encode)
 
 
-@given(st.binary(max_size=40))
+@given(json_like | st.binary(max_size=40).map(b'["'.__add__))
+@example(rb'"%b"' % (rb"\ud83d\ude00" * 5))
+@example(rb'"%b"' % (rb"\\ud83d\ude00" * 5))
+@example(b'"aaaaaaaaaaaaa\\')
 @pytest.mark.usefixtures("tiny_pieces")
 def test_any_bytes_are_read_alike_or_refused(data: bytes) -> None:
-    data = b'["' + data
     assert outcome(lambda: read_large(data, MANY)) == outcome(lambda: read(data))
 
 
@@ -109,17 +105,10 @@ def test_size_does_not_change_the_result(value: str, monkeypatch: pytest.MonkeyP
     assert large == parsed()
 
 
-@pytest.mark.parametrize(
-    ("filler", "size"),
-    [
-        *((filler, size) for filler in (b'"a",', b"[],", b"1,") for size in (1, 4, 20)),
-        (b" ", 20),
-        (b'"' + b"a" * 300 + b'",', 20),
-    ],
-)
-def test_too_many_values_are_refused(filler: bytes, size: int) -> None:
+@pytest.mark.parametrize("filler", [b'"a",', b"[],", b" ", b'"' + b"a" * 300 + b'",'])
+def test_too_many_values_are_refused(filler: bytes) -> None:
     with pytest.raises(Invalid) as caught:
-        parse_request(b'{"input": "a", "x": [%b1]}' % (filler * (size * MIB // len(filler))))
+        parse_request(b'{"input": "a", "x": [%b1]}' % (filler * (20 * MIB // len(filler))))
     assert [error["type"] for error in caught.value.errors] == ["too_long"]
 
 
@@ -133,23 +122,16 @@ def listed(part: bytes, count: int = 500) -> bytes:
 
 BODIES: dict[str, Callable[[], bytes]] = {
     "one text": lambda: string(b"a"),
-    "non-ASCII": lambda: string("漢".encode()),
-    "escapes": lambda: string(rb"\n"),
     "unicode escapes": lambda: string(rb"\u00e9"),
     "lone surrogates": lambda: string(rb"\ud800"),
-    "a lone surrogate at the end": lambda: string(b"a")[:-2] + rb'\ud800"}',
     "escaped quotes": lambda: string(rb"\",\""),
     "many texts": lambda: listed(b'"%b"' % (b"a" * (MOST // 500))),
     "wrong items": lambda: listed(b'{"%b": 1}' % (b"k" * (MOST // 500))),
-    "images": lambda: listed(b'{"image": "%b"}' % (b"A" * (10 * MIB)), 6),
     "images with line breaks": lambda: listed(b'{"image": "%b"}' % (b"AAAA\\n" * (2 * MIB - 9)), 5),
-    "a number": lambda: b'{"input": "a", "x": 0.%b}' % (b"1" * MOST),
     "spaces": lambda: b'{"input": "a"%b}' % (b" " * MOST),
-    "commas": lambda: b'{"input": [%b]}' % (b"," * MOST),
     "quotes": lambda: b'{"input": [%b]}' % (b'"",' * (MOST // 3)),
     "brackets": lambda: b"[" * MOST,
     "late chunking": lambda: string(b"a b ")[:-1] + b', "late_chunking": true}',
-    "not JSON": lambda: b"\xff" * MOST,
 }
 
 
@@ -190,8 +172,10 @@ def seconds_at_once() -> float:
     return time.process_time() - started
 
 
-@pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize("coding", ["identity", "gzip"])
+# test_encoding.py has the turns of decompression alone.
+@pytest.mark.parametrize(
+    ("kind", "coding"), [*((kind, "identity") for kind in BODIES), ("lone surrogates", "gzip")]
+)
 async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str) -> None:
     workers = Workers()
     workers.dead = {"text-matching"}

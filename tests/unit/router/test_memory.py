@@ -1,10 +1,8 @@
 """The byte budget, and the limits of connections: decisions without I/O."""
 
 import asyncio
-import contextlib
 import resource
 from collections.abc import Sequence
-from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -45,27 +43,6 @@ def test_budget_is_sum_of_reservations(steps: Sequence[tuple[int, str, int]]) ->
     for one in held:
         one.release()
     assert budget.used == 0
-
-
-def test_key_leaves_memory_for_others() -> None:
-    budget = Budget(1 << 20)
-
-    def reserve(key: str, size: int) -> Reservation:
-        one = Reservation(budget)
-        one.key = key
-        one.grow(size)
-        return one
-
-    held = []
-    with suppress(QueueFull):
-        while True:
-            held.append(reserve("greedy", 10_000))
-    assert budget.limit / 2 < budget.used < budget.limit * 2 / 3
-    held.append(reserve("other", 200_000))
-    for one in held:
-        one.release()
-    assert not budget.by_key
-    reserve("alone", budget.limit)
 
 
 def test_default_budget_is_divided() -> None:
@@ -142,11 +119,6 @@ def test_connections_are_limited() -> None:
     assert not all_open.add(Client("b"))
 
 
-def test_one_client_is_limited() -> None:
-    all_open = connections(per_client=1)
-    assert [all_open.add(Client(address)) for address in "aab"] == [True, False, True]
-
-
 def test_descriptors_limit_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
     all_open = connections()
@@ -171,22 +143,6 @@ async def test_large_reply_is_held_until_read(size: int, expected: list[tuple[in
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     await send_reply(send, Request(scope, receive, budget), Reply(200, bytes(size)), [])
     assert bodies == expected
-
-
-def test_key_that_holds_much_leaves_room_for_others() -> None:
-    budget = Budget(100 << 20)
-    held = [Reservation(budget) for _ in range(200)]
-    for one in held:
-        one.key = "greedy"
-        with contextlib.suppress(QueueFull):
-            one.grow(1 << 20)
-    assert 50 << 20 < budget.used < 70 << 20
-    other = Reservation(budget)
-    other.key = "other"
-    other.grow(20 << 20)
-    for one in (*held, other):
-        one.release()
-    assert budget.used == 0
 
 
 def test_requests_without_keys_share_all_memory() -> None:

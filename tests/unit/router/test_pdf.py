@@ -2,18 +2,17 @@
 
 import io
 import zlib
-from itertools import pairwise, permutations
+from itertools import pairwise
 
 import pytest
 from PIL import Image
 
 from tests.unit.router.pdfs import COLOURS, coloured_pdf, renderer, stream, write_pdf
-from triptych.router.errors import MediaInvalid, TooLarge
+from triptych.router.errors import MediaInvalid
 from triptych.router.media.pdf_process import (
     MAX_PIXELS,
     page_size,
 )
-from triptych.router.memory import Budget, Reservation
 
 
 def opened(page: bytes) -> Image.Image:
@@ -72,35 +71,17 @@ BROKEN = b"%PDF-1.7\nand then nothing of the kind"
 FAULTS = {ENCRYPTED: "the PDF is encrypted", NO_PAGES: "the PDF has no pages", BROKEN: "the PDF is broken"}
 
 
-@pytest.mark.parametrize("order", [*permutations(FAULTS)], ids=lambda order: "")
-async def test_each_document_has_its_own_error(order: tuple[bytes, ...]) -> None:
+async def test_each_document_has_its_own_error() -> None:
+    order = [*FAULTS, *reversed(FAULTS)]
     async with renderer(1) as rendering:
-        for data in (*order, order[0]):
+        for data in order:
             with pytest.raises(MediaInvalid) as caught:
                 await rendering.render(data, 10, "f")
             assert caught.value.detail == f"f: {FAULTS[data]}"
         [process] = rendering.idle
-        assert process.documents == len(order) + 1
+        assert process.documents == len(order)
         assert len(await rendering.render(coloured_pdf(2), 2, "f")) == 2
         assert rendering.idle == [process]
-
-
-async def test_page_limit_is_exact() -> None:
-    async with renderer(1) as rendering:
-        assert len(await rendering.render(coloured_pdf(3), 3, "f")) == 3
-        with pytest.raises(TooLarge, match=r"^f: .* 4 pages; at most 3"):
-            await rendering.render(coloured_pdf(4), 3, "f")
-
-
-async def test_each_page_is_counted() -> None:
-    memory = Reservation(Budget(50_000))
-    async with renderer(1) as rendering:
-        with pytest.raises(TooLarge, match="memory"):
-            await rendering.render(coloured_pdf(100), 100, "f", memory=memory)
-        assert 40_000 < memory.held <= 50_000
-        memory.release()
-        [page] = await rendering.render(coloured_pdf(1), 1, "f", memory=memory)
-        assert memory.held == len(page)
 
 
 async def test_memory_bomb_fails_only_its_pdf() -> None:

@@ -23,13 +23,6 @@ from triptych.router.media.pdf_process import (
 from triptych.router.media.sandbox import MAX_MEMORY_BYTES
 
 
-async def test_slow_page_kills_its_process() -> None:
-    async with renderer(1, page_seconds=1) as rendering:
-        with pytest.raises(MediaInvalid, match=r"^f: .*too long"):
-            await rendering.render(endless_pdf(), 1, "f")
-        assert not rendering.idle
-
-
 async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     clock, receive = loop.time, pdf.receive

@@ -1,16 +1,15 @@
 """Planning: the pool, role, priority, cost and content of each item of a request."""
 
 import base64
-import dataclasses
 import json
 from typing import Any
 
 import pytest
 
-from tests.unit.router.catalogs import V4_ONLY, catalog, parse_request
+from tests.unit.router.catalogs import V4_ONLY, parse_request
 from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, plan
 from triptych.router.api.rerank import parse_rerank, plan_rerank
-from triptych.router.errors import InputError, Invalid, MediaInvalid, ModelNotFound, TooLarge
+from triptych.router.errors import MediaInvalid, ModelNotFound, TooLarge
 from triptych.router.items import Item, Priority
 from triptych.router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
 from triptych.router.pool.served import Served
@@ -19,7 +18,6 @@ from triptych.workers.shared.contract import Image, Text
 from triptych.workers.shared.families import V4
 
 LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, catalog=V4_ONLY)
-MODELS = [*V4.names, *(f"{name}:{task}" for name in V4.names for task in V4.tasks)]
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to_bytes(4, "big")
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
@@ -43,10 +41,6 @@ def route(item: Item) -> tuple[str, str]:
     return item.pool, item.wire.content.role
 
 
-def test_every_task_has_a_route() -> None:
-    assert set(V4.tasks) == set(ROUTES)
-
-
 @pytest.mark.parametrize("task", ROUTES)
 @pytest.mark.parametrize("field", ["task", "task_type"])
 def test_task_sets_pool_and_role(task: str, field: str) -> None:
@@ -59,24 +53,11 @@ def test_item_task_overrides_the_request() -> None:
     assert [route(item) for item in items] == [("retrieval", "passage"), ("code", "query")]
 
 
-@pytest.mark.parametrize("name", V4.names)
-@pytest.mark.parametrize("task", ROUTES)
-def test_model_name_may_carry_the_task(name: str, task: str) -> None:
-    [item] = planned(input="a", model=f"{name}:{task}")
-    assert route(item) == ROUTES[task]
-
-
 def test_task_field_overrides_the_model_name() -> None:
     [item] = planned(input="a", model="jina-embeddings-v4:code.query", task="retrieval.passage")
     assert route(item) == ("retrieval", "passage")
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_listed_model_is_accepted(name: str) -> None:
-    planned(input="a", model=name)
-
-
-@pytest.mark.parametrize("extra", [{}, {"task": "retrieval.query"}, {"task_type": "code.passage"}])
 @pytest.mark.parametrize(
     "name",
     [
@@ -90,9 +71,9 @@ def test_every_listed_model_is_accepted(name: str) -> None:
         "other:code.query",
     ],
 )
-def test_unknown_model_is_refused(name: str, extra: dict[str, str]) -> None:
+def test_unknown_model_is_refused(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        planned(input="a", model=name, **extra)
+        planned(input="a", model=name, task="retrieval.query")
     for known in V4.names:
         assert known in caught.value.detail
 
@@ -123,21 +104,6 @@ def test_items_have_index_and_field() -> None:
     assert planned(input={"text": "a"})[0].field == "body -> input"
 
 
-def test_too_many_dimensions_are_refused() -> None:
-    served = dataclasses.replace(LIMITS, catalog=catalog(dataclasses.replace(V4, dimensions=64)))
-    assert planned(served, input="a", dimensions=64)[0].wire.dimensions == 64
-    with pytest.raises(Invalid, match="64") as caught:
-        planned(served, input="a", dimensions=65)
-    assert caught.value.errors[0]["field"] == "body -> dimensions"
-
-
-def test_too_many_inputs_are_refused() -> None:
-    assert len(planned(input=["a"] * LIMITS.max_items)) == LIMITS.max_items
-    with pytest.raises(Invalid, match=f"at most {LIMITS.max_items}") as caught:
-        planned(input=["a"] * (LIMITS.max_items + 1))
-    assert caught.value.errors[0]["field"] == "body -> input"
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -158,18 +124,17 @@ def test_image_bytes_are_unchanged(value: object, listed: bool) -> None:
 
 
 @pytest.mark.parametrize("form", ["image", "url", "bytes"])
-@pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
 @pytest.mark.parametrize("value", [IMAGE, URI, f"data:;base64,{IMAGE}"])
-def test_leading_space_before_image_is_skipped(form: str, before: str, value: str) -> None:
-    [item] = planned(input={form: f"{before}{value}"})
+def test_leading_space_before_image_is_skipped(form: str, value: str) -> None:
+    [item] = planned(input={form: f"\r\n\t {value}"})
     assert item.wire.content == Image(PNG)
-    ranked = {"query": {"image": f"{before}{value}"}, "documents": ["a"]}
+    ranked = {"query": {"image": f"\r\n\t {value}"}, "documents": ["a"]}
     query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, Served(V4), None)
     assert query.wire.content == Image(PNG)
 
 
-@pytest.mark.parametrize("before", [" ", "\n", "\r\n\t "])
-def test_space_around_url_is_skipped(before: str) -> None:
+def test_space_around_url_is_skipped() -> None:
+    before = "\r\n\t "
     for form, kind in (("image", "image"), ("url", "image"), ("pdf", "pdf")):
         [item] = planned(input={form: f"{before}http://example.org/a\n"})
         assert item.media == Media(kind, "http://example.org/a")  # type: ignore[arg-type]
@@ -180,9 +145,8 @@ def test_space_around_url_is_skipped(before: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "data:",
-        "data:image/png",
         "data: what is it?",
+        "data:image/png",
         "data:text/plain;base64,YQ==",
         f"data:;base64,{IMAGE}",
         f"data:application/octet-stream;base64,{IMAGE}",
@@ -202,41 +166,15 @@ def test_text_like_a_uri_stays_text(text: str) -> None:
     [
         "",
         "not base64!",
-        IMAGE[:-3],
         base64.b64encode(b"%PDF-1.7").decode(),
-        base64.b64encode(b"").decode(),
-        base64.b64encode(b"RIFF0000WAVE").decode(),
         "data:text/plain;base64,YQ==",
-        "data:image/png," + IMAGE,
         "file:///etc/passwd",
-        "ftp://example.org/a.png",
-        "bild\N{LATIN SMALL LETTER U WITH DIAERESIS}",
     ],
 )
 def test_invalid_image_names_its_field(form: str, value: str) -> None:
     with pytest.raises(MediaInvalid) as caught:
         planned(input=["a", {form: value}])
     assert caught.value.detail.startswith(f"body -> input -> 1 -> {form}: ")
-
-
-@pytest.mark.parametrize("as_uri", [True, False])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_image_size_is_bounded(padding: int, as_uri: bool) -> None:
-    limits = dataclasses.replace(LIMITS, max_image_bytes=90 + padding)
-
-    def sent(size: int) -> dict[str, str]:
-        data = base64.b64encode(PNG + bytes(size - len(PNG))).decode()
-        return {"image": f"data:image/png;base64,{data}" if as_uri else data}
-
-    planned(limits, input=[sent(90 + padding)])
-    with pytest.raises(TooLarge, match="body -> input -> 0 -> image"):
-        planned(limits, input=[sent(91 + padding)])
-
-
-@pytest.mark.parametrize("signature", [b"\xff\xd8\xff\xe0", b"GIF87a", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 "])
-def test_every_image_format_is_accepted(signature: bytes) -> None:
-    [item] = planned(input={"image": base64.b64encode(signature + bytes(20)).decode()})
-    assert item.wire.content == Image(signature + bytes(20))
 
 
 @pytest.mark.parametrize("form", ["image", "url"])
@@ -326,11 +264,3 @@ def test_query_among_passages_is_interactive() -> None:
 def test_priority_header_overrides(priority: Priority, task: str) -> None:
     assert priorities(input=MANY, task=task, priority=priority) == [priority] * len(MANY)
     assert priorities(input="a", task=task, priority=priority) == [priority]
-
-
-@pytest.mark.parametrize(
-    "fields", [{"input": "a", "model": "x"}, {"input": {"image": "!"}}, {"input": ["a"] * 65}]
-)
-def test_plan_raises_input_errors(fields: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        planned(**fields)

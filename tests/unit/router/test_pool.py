@@ -126,19 +126,6 @@ async def waiting(make_pool: MakePool) -> tuple[Pool, Told, Told, Job]:
     return pool, sound, failing, request
 
 
-async def test_retry_waits_for_a_sound_replica(
-    waiting: tuple[Pool, Told, Told, Job],
-) -> None:
-    pool, sound, failing, first = waiting
-    second = await asked(pool)
-    assert failing.last == second.items
-    assert pool.queue.waiting() == first.items
-    third = await asked(pool)
-    assert pool.queue.waiting() == [*first.items, *third.items]
-    await sound.done()
-    assert sound.last == [*first.items, *third.items]
-
-
 async def test_cancelled_retry_unblocks_bulk(
     waiting: tuple[Pool, Told, Told, Job],
 ) -> None:

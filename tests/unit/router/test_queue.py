@@ -4,9 +4,8 @@ import pytest
 
 from tests.unit.router.items import admit, make_request, ranked, take_next, vector
 from triptych.router.errors import QueueFull
-from triptych.router.items import Item, ItemState, Job, Priority, Query
+from triptych.router.items import Item, Job, Priority, Query
 from triptych.router.pool import line
-from triptych.router.pool.line import TRIES_BEFORE_ALONE
 from triptych.router.pool.queue import PoolQueue
 from triptych.workers.shared import contract
 
@@ -76,18 +75,6 @@ def test_interactive_goes_before_older_bulk() -> None:
     assert taken(queue) == bulk.items
 
 
-def test_bulk_gets_its_share() -> None:
-    queue = PoolQueue(10**6, 10**6, bulk_share=0.2)
-    admit(queue, make_request([10] * 1000, bulk=True).items)
-    tokens = {True: 0, False: 0}
-    for _ in range(500):
-        admit(queue, make_request([10]).items)
-        batch = take_next(queue, 10, 100, 0.0).batch
-        assert batch is not None
-        tokens[batch.priority] += batch.tokens
-    assert tokens[True] / (tokens[True] + tokens[False]) == pytest.approx(0.2, abs=0.01)
-
-
 def test_absent_bulk_earns_no_share() -> None:
     queue = PoolQueue(10**6, 10**6)
     for _ in range(100):
@@ -96,23 +83,6 @@ def test_absent_bulk_earns_no_share() -> None:
     admit(queue, make_request([10], bulk=True).items)
     admit(queue, make_request([10]).items)
     assert [item.priority for item in taken(queue, max_tokens=10)] == [Priority.INTERACTIVE]
-
-
-def test_refused_request_leaves_no_items() -> None:
-    queue = queue_of(make_request([1] * 4), max_items=5)
-    refused = make_request([1] * 2)
-    with pytest.raises(QueueFull) as caught:
-        admit(queue, refused.items)
-    assert (queue.items, queue.tokens) == (4, 4)
-    assert all(item.state is ItemState.PLANNED for item in refused.items)
-    assert caught.value.retry_after is not None
-
-
-def test_item_before_its_last_try_goes_alone() -> None:
-    request = make_request([1] * 4)
-    queue = queue_of(request)
-    request.items[0].tries = request.items[2].tries = TRIES_BEFORE_ALONE
-    assert [taken(queue) for _ in range(4)] == [[item] for item in request.items]
 
 
 def test_untried_skips_failed_items() -> None:
@@ -128,16 +98,6 @@ def test_untried_skips_failed_items() -> None:
     assert taken(queue) == [request.items[0], request.items[2]]
 
 
-def test_cancel_ignores_items_in_flight() -> None:
-    request = make_request([1, 2])
-    queue = queue_of(request)
-    batch = take_next(queue, 10, 10, 0.0).batch
-    queue.cancel(request.items, 0.0)
-    assert batch is not None
-    assert batch.unfinished() == request.items
-    assert (queue.items, queue.tokens) == (0, 0)
-
-
 def test_unwanted_batch_is_aborted_once() -> None:
     request = make_request([1, 1, 1])
     batch = take_next(queue_of(request), 10, 10, 0.0).batch
@@ -149,15 +109,6 @@ def test_unwanted_batch_is_aborted_once() -> None:
     assert ended == []
     batch.remove(request.items[2], unwanted=True)
     assert ended == [1]
-
-
-def test_finished_batch_is_not_aborted() -> None:
-    request = make_request([1])
-    batch = take_next(queue_of(request), 10, 10, 0.0).batch
-    assert batch is not None
-    batch.abort = lambda: pytest.fail("aborted")
-    batch.remove(request.items[0])
-    assert batch.unfinished() == []
 
 
 def test_first_error_ends_the_job() -> None:
@@ -221,13 +172,6 @@ def test_priorities_wait_for_their_own_share() -> None:
     queue.check_room(make_request([10]).items, now, deadline=now + 1)
     with pytest.raises(QueueFull):
         queue.check_room(make_request([10], bulk=True).items, now, deadline=now + 1)
-
-
-def test_bulk_may_be_disallowed() -> None:
-    queue = queue_of(make_request([1], bulk=True))
-    assert queue.next_priority(10, bulk_allowed=False) is None
-    admit(queue, make_request([1]).items)
-    assert queue.next_priority(10, bulk_allowed=False) is Priority.INTERACTIVE
 
 
 def test_check_any_room_refuses_only_a_full_queue() -> None:

@@ -226,17 +226,6 @@ TestTraffic = Traffic.TestCase
 TestSharedTraffic = SharedTraffic.TestCase
 
 
-@given(st.lists(costs, min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_results_are_in_input_order(costs: list[int], random: object) -> None:
-    request = make_request(costs)
-    order = list(request.items)
-    random.shuffle(order)  # type: ignore[attr-defined]
-    for number, item in enumerate(order):
-        assert request.closed == (number == len(order))
-        request.resolve(item, vector(item, item.index), 0.0)
-    assert request.vectors() == [vector(item, item.index) for item in request.items]
-
-
 @settings(deadline=None)
 @given(
     share=st.floats(0.05, 0.5),

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 import struct
 from typing import Any, get_args
 
@@ -95,14 +94,6 @@ def test_multivector_is_a_list_of_rows(form: EmbeddingType, count: int) -> None:
     [entry] = reply([rows(matrix)], form, multivector=True)["data"]
     embeddings = [embedding(row, form) for row in matrix]
     assert entry == {"object": "embeddings", "index": 0, "embeddings": embeddings}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_entries_are_in_order(form: EmbeddingType) -> None:
-    vectors = [[math.sin(number * place) for place in range(1, 17)] for number in range(1, 20)]
-    data = reply([dense(vector) for vector in vectors], form)["data"]
-    assert [entry["index"] for entry in data] == list(range(len(vectors)))
-    assert [entry["embedding"] for entry in data] == [embedding(vector, form) for vector in vectors]
 
 
 @pytest.mark.parametrize("multivector", [False, True])

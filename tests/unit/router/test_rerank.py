@@ -7,8 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.fakes.router import running_router
-from tests.fakes.worker import FakeWorker, fake_workers, vector_of
+from tests.fakes.frames import vector_of
 from tests.unit.router.apps import Workers
 from tests.unit.router.catalogs import V4_ONLY
 from triptych.router.api.plan import Limits
@@ -75,7 +74,6 @@ async def test_query_is_counted_once(client: httpx.AsyncClient) -> None:
     ("body", "field"),
     [
         ({"documents": ["a"]}, "body -> query"),
-        ({"query": "a"}, "body -> documents"),
         ({"query": "a", "documents": []}, "body -> documents"),
         ({"query": "a", "documents": ["b", 3]}, "body -> documents -> 1"),
         ({"query": "a", "documents": [{"text": "b", "image": "c"}]}, "body -> documents -> 0"),
@@ -101,24 +99,6 @@ async def test_bad_image_is_named(client: httpx.AsyncClient) -> None:
     reply = await post(client, query="a", documents=["b", {"image": "not base64 at all!"}])
     assert reply.status_code == 400
     assert "body -> documents -> 1 -> image" in reply.json()["detail"]
-
-
-async def test_cross_encoder_takes_over() -> None:
-    retrieval, reranker = FakeWorker("retrieval"), FakeWorker("rerank", dimensions=1)
-    async with fake_workers(retrieval, reranker), running_router(retrieval, reranker) as router:
-        reply = await router.client.post(
-            "/v1/rerank", json={"model": "any-name", "query": QUERY, "documents": DOCUMENTS}
-        )
-        assert reply.status_code == 200, reply.text
-        assert reply.json()["model"] == "any-name"
-        scores = expected_scores("rerank")
-        assert [result["index"] for result in reply.json()["results"]] == sorted(
-            range(4), key=lambda index: -scores[index]
-        )
-        assert retrieval.batches == []
-        # The cross-encoder's one dimension is not the model's.
-        models = (await router.client.get("/v1/models")).json()
-        assert models["data"][0]["dimensions"] == 2048
 
 
 @pytest.mark.parametrize(("family", "cost"), [(V4, V4.positions), (RERANKER_V2, 20_003 + 3 + 1)])

@@ -2,14 +2,13 @@
 
 import base64
 import json
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from tests.unit.router.catalogs import parse_request
-from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
+from triptych.router.api.schema import EmbeddingRequest
 from triptych.router.errors import Invalid
-from triptych.workers.shared.families import V4
 
 IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 URI = f"data:image/png;base64,{IMAGE}"
@@ -30,13 +29,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "body -> input"),
     ({"input": None}, "body -> input"),
     ({"input": 5}, "body -> input"),
-    ({"input": True}, "body -> input"),
     ({"input": []}, "body -> input"),
     ({"input": [1, 2, 3]}, "body -> input"),
-    ({"input": [[1, 2], [3]]}, "body -> input"),
     ({"input": [["a"]]}, "body -> input"),
     # Invalid items, each under its index.
-    ({"input": ["a", 5]}, "body -> input -> 1"),
     ({"input": ["a", None]}, "body -> input -> 1"),
     ({"input": ["a", ["b"]]}, "body -> input -> 1"),
     ({"input": {}}, "body -> input"),
@@ -70,24 +66,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     # The other fields.
     ({"input": "a", "model": 4}, "body -> model"),
-    ({"input": "a", "task": "retrieval"}, "body -> task"),
     ({"input": "a", "task": "classification"}, "body -> task"),
-    ({"input": "a", "task": ""}, "body -> task"),
     ({"input": "a", "task": ["code.query"]}, "body -> task"),
     ({"input": "a", "dimensions": 0}, "body -> dimensions"),
-    ({"input": "a", "dimensions": -1}, "body -> dimensions"),
     ({"input": "a", "dimensions": 2049}, "body -> dimensions"),
-    ({"input": "a", "dimensions": 10**30}, "body -> dimensions"),
-    ({"input": "a", "dimensions": 1.5}, "body -> dimensions"),
     ({"input": "a", "dimensions": True}, "body -> dimensions"),
-    ({"input": "a", "dimensions": "many"}, "body -> dimensions"),
-    ({"input": "a", "dimensions": [128]}, "body -> dimensions"),
     ({"input": "a", "dimensions": 128, "return_multivector": True}, "body -> dimensions"),
     ({"input": "a", "embedding_type": "int8"}, "body -> embedding_type"),
-    ({"input": "a", "embedding_type": 1}, "body -> embedding_type"),
     ({"input": "a", "embedding_type": []}, "body -> embedding_type"),
     ({"input": "a", "embedding_type": ["float", "base64"]}, "body -> embedding_type"),
-    ({"input": "a", "embedding_type": ["int8"]}, "body -> embedding_type"),
     ({"input": "a", "truncate": "perhaps"}, "body -> truncate"),
     ({"input": "a", "normalized": "perhaps"}, "body -> normalized"),
     ({"input": "a", "return_multivector": "perhaps"}, "body -> return_multivector"),
@@ -154,32 +141,6 @@ def test_body_must_be_an_object(body: bytes) -> None:
     assert [field for field, _ in faults(body)] == ["body"]
 
 
-def test_long_values_are_shortened() -> None:
-    with pytest.raises(Invalid) as caught:
-        parse(input="a", task="x" * 10_000, embedding_type=["float"] * 10_000)
-    sent = {error["field"]: error["input"] for error in caught.value.errors}
-    assert sent["body -> task"] == "x" * 100 + "… (10000 characters)"
-    assert sent["body -> embedding_type"] == "a list of 10000"
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"input": "a", "return_tokenized_input": True}, "return_multivector"),
-        ({"input": [{"pdf": "x"}, {"pdf": "x"}]}, "only input"),
-        ({"input": [1, 2]}, "token ids"),
-        ({"input": [[1, 2]]}, "token ids"),
-        ({"input": {"text": "a", "image": "b"}}, "exactly one"),
-        ({"input": "a", "task": "x"}, "retrieval.query"),
-        ({"input": "a", "dimensions": 128, "return_multivector": True}, "return_multivector"),
-    ],
-)
-def test_message_says_what_to_change(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse(**fields)
-    assert says in caught.value.errors[0]["message"]
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -204,48 +165,13 @@ def test_null_means_default() -> None:
     assert absent == null
 
 
-@pytest.mark.parametrize("task", V4.tasks)
-def test_every_task_is_accepted(task: str) -> None:
-    request = parse(input=[{"text": "a", "task": task}], task=task)
-    assert request.task == task
-    assert request.input[0].task == task  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("form", get_args(EmbeddingType))
-def test_every_embedding_type_is_accepted(form: str) -> None:
-    assert parse(input="a", embedding_type=form).embedding_type == form
-    assert parse(input="a", embedding_type=[form]).embedding_type == form
-
-
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 127, 128, 1024, 2047, 2048])
-def test_dimensions_up_to_2048(dimensions: int) -> None:
-    assert parse(input="a", dimensions=dimensions).dimensions == dimensions
-
-
 def test_unknown_fields_are_ignored() -> None:
     known = {"input": "a", "task": "code.query"}
     assert parse(**known, user="me", seed=5, nested={"a": [1]}) == parse(**known)
 
 
-# What each client of API.md's table sends.
+# What clients of API.md's table send that are not in tests/e2e.
 CLIENTS: dict[str, dict[str, Any]] = {
-    "chroma": {
-        "input": [{"text": "a"}, {"image": IMAGE}],
-        "model": "jina-embeddings-v4",
-        "task": "retrieval.passage",
-        "late_chunking": False,
-        "truncate": True,
-        "dimensions": 1024,
-        "embedding_type": "float",
-        "normalized": True,
-    },
-    "qdrant": {
-        "input": ["a"],
-        "model": "jina-embeddings-v4",
-        "dimensions": 1024,
-        "task_type": "retrieval.passage",
-    },
-    "openai": {"input": ["a"], "model": "jina-embeddings-v4", "encoding_format": "base64", "user": "me"},
     "langchain": {"input": [{"url": URI}, {"bytes": IMAGE}], "model": "jina-embeddings-v4"},
     "llama-index": {"input": [{"url": URI}], "encoding_type": "binary", "model": "jina-embeddings-v4"},
     "haystack": {"input": ["a", URI], "model": "jina-embeddings-v4"},

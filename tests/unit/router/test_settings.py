@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from triptych.router.serving.server import Server
 from triptych.router.settings import RouterSettings
@@ -31,23 +30,12 @@ def test_workers_are_enough() -> None:
     assert settings.workers[0].labels.task == "retrieval"
 
 
-def test_every_setting_is_described() -> None:
-    assert all(field.description for field in RouterSettings.model_fields.values())
-
-
-@pytest.mark.parametrize("name", ["ROUTER_PROT", "ROUTER_LANE", "router_prot", "ROUTER_"])
+@pytest.mark.parametrize("name", ["ROUTER_PROT", "router_prot", "ROUTER_"])
 def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "5")
     assert name in refusal()
     assert "ROUTER_PORT" in refusal(), "it says which there are"
-
-
-def test_nearest_setting_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROUTER_PROT", "5")
-    assert "did you mean ROUTER_PORT?" in refusal()
-    monkeypatch.delenv("ROUTER_PROT")
-    monkeypatch.setenv("ROUTER_XYZ", "5")
-    assert "did you mean" not in refusal()
+    assert ("ROUTER_PORT?" in refusal()) == (name.lower() == "router_prot"), "it names the nearest"
 
 
 def test_other_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,26 +49,20 @@ def test_workers_are_required(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ROUTER_WORKERS" in refusal()
 
 
+# test_targets.py has the other rules of a document.
 @pytest.mark.parametrize(
-    ("workers", "says"),
+    ("workers", "field"),
     [
-        ([], "at least one worker"),
-        ([{"targets": [], "labels": {"task": "code", "min_replicas": "0"}}], "at least one worker"),
-        ([{"targets": ["127.0.0.1:1"], "labels": {"task": "reranking"}}], "'retrieval'"),
-        ([{"targets": ["127.0.0.1:1"]}], "ROUTER_WORKERS -> 0 -> labels: Field required"),
+        ([], "ROUTER_WORKERS"),
+        ([{"targets": ["127.0.0.1:1"]}], "ROUTER_WORKERS -> 0 -> labels"),
         ([{"targets": ["127.0.0.1"], "labels": {"task": "code"}}], "ROUTER_WORKERS -> 0 -> targets -> 0"),
-        ([{"targets": ["http://127.0.0.1:1"], "labels": {"task": "code"}}], "pattern"),
-        ([{"target": ["127.0.0.1:1"], "labels": {"task": "code"}}], "not permitted"),
         ([{"targets": [], "labels": {"task": "code", "srv": "_http._tcp.a.b"}}], "ROUTER_DISCOVERY"),
-        ([*WORKERS, *WORKERS], "listed twice: 127.0.0.1:8101"),
-        ([*WORKERS, {"targets": ["127.0.0.1:8101"], "labels": {"task": "code"}}], "for one pool"),
+        ([*WORKERS, *WORKERS], "127.0.0.1:8101"),
     ],
 )
-def test_invalid_workers_are_refused(monkeypatch: pytest.MonkeyPatch, workers: list[Any], says: str) -> None:
+def test_invalid_workers_are_refused(monkeypatch: pytest.MonkeyPatch, workers: list[Any], field: str) -> None:
     monkeypatch.setenv("ROUTER_WORKERS", json.dumps(workers))
-    said = refusal()
-    assert "ROUTER_WORKERS" in said
-    assert says in said
+    assert field in refusal()
 
 
 def test_workers_or_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,17 +98,10 @@ def test_other_labels_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ROUTER_PORT", "70000"),
         ("ROUTER_PORT", "http"),
-        ("ROUTER_LOG_LEVEL", "loud"),
         ("ROUTER_MAX_ITEMS", "0"),
-        ("ROUTER_REQUEST_TIMEOUT_SECONDS", "0"),
-        ("ROUTER_LANES", "0"),
-        ("ROUTER_BATCH_TOKENS", "0"),
         ("ROUTER_PROBE_SECONDS", "-1"),
-        ("ROUTER_HOLD_SECONDS", "-1"),
         ("ROUTER_HOLD_SECONDS", "inf"),
-        ("ROUTER_DRAIN_SECONDS", "-1"),
     ],
 )
 def test_value_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -149,23 +124,9 @@ def test_queue_must_hold_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     read_settings(RouterSettings)
 
 
-def test_settings_are_frozen() -> None:
-    settings = read_settings(RouterSettings)
-    with pytest.raises(ValidationError, match="frozen"):
-        settings.port = 1  # type: ignore[misc]
-
-
 @pytest.mark.parametrize(("given", "seconds"), [({}, 75), ({"keep_alive_seconds": 30}, 30)])
 def test_keep_alive_is_the_settings(given: dict[str, Any], seconds: int) -> None:
     assert Server(RouterSettings(**given)).config.timeout_keep_alive == seconds
-
-
-def test_aliases_name_what_they_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROUTER_MODEL_ALIASES", '{"old": {"separation": "code.query"}}')
-    said = refusal()
-    assert said.startswith("ROUTER_MODEL_ALIASES -> old: ")
-    assert "tasks maps names of tasks" in said
-    assert "separation" in said
 
 
 def test_own_alias_goes_before_an_old_name() -> None:

@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.worker import FakeWorker, vector_of
+from tests.fakes.frames import vector_of
+from tests.fakes.worker import FakeWorker
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.encoding import Job
 from triptych.workers.item_error import ItemError

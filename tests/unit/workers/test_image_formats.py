@@ -89,19 +89,6 @@ def test_alpha_is_dropped(form: str, alpha: int) -> None:
     assert halves(data) == (near(RED, 0), near(BLUE, 0))
 
 
-@pytest.mark.parametrize("colours", [2, 16, 256])
-def test_palette_becomes_rgb(colours: int) -> None:
-    image = picture().quantize(colours)
-    assert halves(saved(image, "PNG")) == (near(RED), near(BLUE))
-    assert halves(saved(image, "PNG", transparency=0)) == (near(RED), near(BLUE))
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "1"])
-def test_grey_becomes_rgb(mode: str) -> None:
-    image = Image.linear_gradient("L").rotate(90).point(lambda value: 255 * (value > 127))
-    assert halves(saved(image.convert(mode), "PNG")) == ((0, 0, 0), (255, 255, 255))
-
-
 @pytest.mark.parametrize("grey", [0, 1, 128, 255])
 def test_16_bit_grey_is_scaled(grey: int) -> None:
     pixels = np.full((32, 64), grey << 8 | 0x80, np.uint16)
@@ -113,10 +100,6 @@ def test_16_bit_channels_are_scaled(kind: int, channels: int) -> None:
     row = b"\0" + struct.pack(">H", 0x4321) * 8 * channels
     data = png(8, 8, zlib.compress(row * 8), depth=16, kind=kind)
     assert decode_image(data).getpixel((0, 0)) == near((0x43,) * 3, 1)
-
-
-def test_cmyk_becomes_rgb() -> None:
-    assert halves(saved(picture("CMYK"), "JPEG", quality=95)) == (near(RED, 30), near(BLUE, 30))
 
 
 EXIF = Image.Exif()
@@ -141,10 +124,9 @@ def test_orientation_is_ignored(form: str, options: dict[str, Any]) -> None:
     assert normalize_image(decode_image(data)).size == (64, 32)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
-@pytest.mark.parametrize("size", [(1, 1), (200, 1), (3, 599)])
-def test_extreme_sizes_are_taken(form: str, size: tuple[int, int]) -> None:
-    assert decode_image(saved(picture(size=size), form)).size == size
+@pytest.mark.parametrize("size", [(1, 1), (MAX_ASPECT_RATIO, 1), (3, 3 * MAX_ASPECT_RATIO)])
+def test_extreme_sizes_are_taken(size: tuple[int, int]) -> None:
+    assert decode_image(saved(picture(size=size), "PNG")).size == size
 
 
 @pytest.mark.parametrize("size", [(MAX_ASPECT_RATIO + 1, 1), (1, MAX_ASPECT_RATIO + 1), (10_000, 2)])

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from tests.fakes.collector import attributes, collecting
+from tests.fakes.frames import vector_of
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.worker import vector_of
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.encoding import encode_batch

@@ -1,0 +1,110 @@
+"""The frames of a fake worker: vectors derived from the input, and what its mode makes of them."""
+
+import hashlib
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from triptych.workers.shared import contract
+
+Mode = Literal[
+    "healthy",
+    "held",  # answers once `gate` is set
+    "slow",  # answers after `delay` seconds
+    "error",  # 500
+    "flaky",  # 500 for a third of the batches, chosen by `seed`
+    "unavailable",  # 503 of a proxy, without our state header
+    "overloaded",
+    "draining",
+    "rejecting",  # 400
+    "hanging",  # never answers
+    "hanging in the body",  # sends one frame, and then hangs
+    "cut",  # drops the connection in the middle of a frame
+    "short",  # one frame is missing, and the reply ends properly
+    "reset",  # drops the connection
+    "garbage",  # bytes that are not frames
+    "wrong dimension",
+    "wrong length",  # fewer bytes than the shape needs
+    "not finite",
+    "not normalised",
+    "wrong index",
+    "same index twice",
+    "endless",  # sends every frame, but does not end the reply
+]
+
+# A text that begins with `!` and one of these codes fails its item.
+FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
+
+
+@lru_cache(maxsize=4096)
+def vector_of(
+    pool: str, item: contract.Item, dimensions: int, query: contract.Text | contract.Image | None = None
+) -> contract.Vector:
+    """The vector (index 0) of `item` in `pool`, different for each input; with `query`, its score."""
+    source = _source(item.content)
+    tokens = max(1, len(source) // 4)
+    if query is not None:
+        source += b"|" + _source(query)
+    seed = int.from_bytes(hashlib.sha256(f"{pool}|".encode() + source).digest()[:8], "little")
+    generator = np.random.default_rng(seed)
+    if query is not None:
+        score = np.float32(generator.uniform(-1, 1))
+        query_tokens = max(1, len(_source(query)) // 4)
+        return contract.Vector(0, tokens, (1,), score.tobytes(), query_tokens=query_tokens)
+    size: tuple[int, ...] = (item.dimensions or dimensions,)
+    if item.multivector:
+        size = (tokens, 128)
+    elif isinstance(item.content, contract.Document):
+        size = (len(item.content.chunks), *size)
+    values = generator.standard_normal(size).astype(np.float32)
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    texts = [f"<{number}>" for number in range(tokens)] if item.tokenized else None
+    return contract.Vector(0, tokens, size, values.tobytes(), tokenized=texts)
+
+
+def query_of(item: contract.Item, batch: contract.EncodeRequest) -> contract.Text | contract.Image | None:
+    """The query that `item` is scored against."""
+    return None if item.against is None else batch.queries[item.against]
+
+
+def _source(content: contract.Text | contract.Image | contract.Document) -> bytes:
+    match content:
+        case contract.Image():
+            return content.data
+        case contract.Text():
+            return f"{content.role}|{content.text}".encode()
+        case contract.Document():
+            return "|".join([content.role, *content.chunks]).encode()
+
+
+def frame_of(pool: str, dimensions: int, batch: contract.EncodeRequest, index: int, mode: Mode) -> bytes:
+    """The frame of one item of `batch`, damaged if `mode` says so."""
+    item = batch.items[index]
+    text = text_of(item)
+    for code in FAILURES:
+        if text.startswith(f"!{code}"):
+            return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
+    vector = vector_of(pool, item, dimensions, query_of(item, batch))
+    shape, data = vector.shape, vector.data
+    match mode:
+        case "wrong dimension":
+            shape, data = (
+                (*shape[:-1], shape[-1] - 1),
+                data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
+            )
+        case "wrong length":
+            data = data[:-4]
+        case "not finite":
+            data = data[:-4] + np.float32("nan").tobytes()
+        case "not normalised":
+            data = (np.frombuffer(data, np.float32) * 2).tobytes()
+        case "wrong index":
+            index += 1000
+    return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))
+
+
+def text_of(item: contract.Item) -> str:
+    """The text of an item; empty for images and documents."""
+    return item.content.text if isinstance(item.content, contract.Text) else ""
