@@ -63,7 +63,7 @@ class Item:
     """One input to embed: what is sent to the worker, and what the router keeps about it.
 
     `cost` is an estimate in tokens; `index` the position in the reply; `field` names the input in errors.
-    `pool` is that of its task, also if a shared pool serves it: then `wire` names the adapter.
+    `pool` is its task's, also if a shared pool serves it: then `wire` names the adapter.
     `media` is loaded into `wire` before the item enters a queue. `query` is what a document is scored
     against; its cost is not part of the item's. `tries` counts failed attempts, `deaths` the worker
     processes that died with the item in flight.

@@ -72,6 +72,9 @@ class CrossEncoder:
             if item.against is None or isinstance(item.content, Document):
                 jobs.append(ItemError("unsupported", "a reranker takes documents of a query"))
                 continue
+            if item.adapter is not None:
+                jobs.append(ItemError("unsupported", "a reranker has no adapters"))
+                continue
             try:
                 pair = read(request.queries[item.against], item.content)
             except ItemError as error:

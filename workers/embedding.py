@@ -178,7 +178,7 @@ class Embedder:
 
     def _unknown(self, adapter: str | None) -> ItemError:
         known = ", ".join(filter(None, self.engine.adapters))
-        needed = f"name one of {known}" if known else "the adapter is merged; name none"
+        needed = f"name one of {known}" if known else "the adapter is merged, so leave it out"
         return ItemError("unsupported", f"this engine cannot encode with adapter {adapter!r}: {needed}")
 
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:

@@ -45,7 +45,7 @@ class EngineStatus(Protocol):
 
 
 class Service(Protocol):
-    """An engine and what it serves: a merged variant or a cross-encoder.
+    """An engine and what it serves: a variant or a cross-encoder.
 
     `tolerance` is how far rounding may move the vector of an input, relative to its length. `canaries` are
     requests of one item each, by name, that together take every path through the engine.

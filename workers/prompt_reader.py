@@ -7,6 +7,7 @@ have, and cuts a text beside an image to fit; the model's own code cuts through 
 """
 
 from collections.abc import Callable
+from functools import cache
 
 from tokenizers import Tokenizer
 
@@ -27,6 +28,8 @@ LOGIT_BIAS = 2.65
 QUERY_TOKENS = 512
 # A token is 28 x 28 pixels.
 IMAGE_TOKENS = MAX_PIXELS // 28**2
+# More than a token has on average.
+CHARACTERS = 8
 # Room for two images.
 LEAST_TOKENS = 2048
 
@@ -56,17 +59,15 @@ class PromptReader:
         # Of the prompt without the document, which is an image's; doubled, because cutting a document may
         # split a character, and the rest of it has more tokens.
         self._around = 2 * len(self._ids(PROMPT.format(document="", query=IMAGE)))
-        # Tokenizing megabytes takes seconds, so a text is cut to this many characters first. No token is
-        # longer.
-        self._max_characters = self.max_tokens * max(map(len, self._tokenizer.get_vocab()))
 
     def pairs(self) -> Callable[[Content, Content], Pair]:
-        return self._pair
+        # Many documents share a query.
+        asked = cache(self._text)
+        return lambda query, document: self._pair(query, document, asked(query), self._text(document))
 
-    def _pair(self, query: Content, document: Content) -> Pair:
+    def _pair(self, query: Content, document: Content, asked: str, read: str) -> Pair:
         images = [part.data for part in (document, query) if isinstance(part, Image)]
         room = self.max_tokens - 1 - len(images) * (IMAGE_TOKENS - 1)
-        asked, read = self._text(query), self._text(document)
         token_ids = self._ids(PROMPT.format(document=read, query=asked))
         limit = min(self._max_document, room - self._around) if images else self._max_document
         cut = len(token_ids) > room
@@ -83,7 +84,13 @@ class PromptReader:
         return Pair([[*token_ids, SCORE_TOKEN]], images, cut=cut)
 
     def _text(self, content: Content) -> str:
-        return IMAGE if isinstance(content, Image) else content.text[: self._max_characters]
+        """A text, or as much of it as has all tokens that count: tokenizing megabytes takes seconds."""
+        if isinstance(content, Image):
+            return IMAGE
+        size = CHARACTERS * self.max_tokens
+        while size < len(content.text) and len(self._ids(content.text[:size])) < self.max_tokens:
+            size *= 2
+        return content.text[:size]
 
     def _ids(self, text: str) -> list[int]:
         # Unlike `encode`, it releases the GIL.

@@ -73,12 +73,12 @@ class WorkerSettings(StrictSettings):
     model_config = SettingsConfigDict(env_prefix="WORKER_")
 
     model: str = Field(
-        description="Folder or Hugging Face id of a merged variant; for the pool rerank, of a cross-encoder."
+        description="Folder or Hugging Face id of a variant, as `triptych merge` writes it, or of a reranker."
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face id.")
     task: Pool | None = Field(
         None,
-        description="The pool, such as code, v3.base or rerank. Required for a cross-encoder (rerank) and if "
+        description="The pool, such as code, v3.base or rerank. Required for the pool rerank and if "
         "the folder does not say (official -vllm- checkpoints); must agree with the folder if it does.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Workers trust their callers.")

@@ -7,12 +7,15 @@ from typing import Literal
 
 from triptych.deploy.common.environments import GPU_SHARE
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL, V4
 
 GIB = 2**30
 UPSTREAM = re.escape(V4.names[1]) + "(-vllm-.+)?"
 # 3.75 billion parameters (model card) of two bytes, with the adapters merged.
 UPSTREAM_GIB = 3.75e9 * 2 / GIB
+# Three adapters of rank 32 for all linear layers of the language model: 0.18 billion parameters.
+ADAPTERS_GIB = 0.18e9 * 2 / GIB
 
 Holds = Literal["yes", "no", "unknown"]
 
@@ -25,15 +28,16 @@ class Verdict:
     text: str
 
 
-def weights_gib(model: str) -> float | None:
-    """GiB of the weights in a folder or of a Hugging Face id, without network access; None if unknown.
+def weights_gib(model: str, pool: PoolName) -> float | None:
+    """GiB of a pool's weights in a folder or of a Hugging Face id, without network access; None if unknown.
 
     An id is looked up in the local cache. The size of jinaai/jina-embeddings-v4 and its variants is known.
     """
     folder = Path(model) if Path(model).is_dir() else _cached(model)
-    size = _files_gib(folder) if folder else None
+    shared = pool == BY_POOL[pool].shared_pool
+    size = _files_gib(folder, adapters=shared) if folder else None
     if size is None and not Path(model).exists() and re.fullmatch(UPSTREAM, model):
-        return UPSTREAM_GIB
+        return UPSTREAM_GIB + ADAPTERS_GIB * shared
     return size
 
 
@@ -93,9 +97,10 @@ def _cached(model: str) -> Path | None:
         return None
 
 
-def _files_gib(folder: Path) -> float | None:
-    """Size of the weights in a folder, None without any."""
-    # The adapters of a shared variant are in `adapters/<adapter>/`.
-    files = [*folder.glob("*.safetensors"), *folder.glob("adapters/*/*.safetensors")]
+def _files_gib(folder: Path, *, adapters: bool) -> float | None:
+    """Size of the weights in a folder, None without any. A shared engine also holds the `adapters`."""
+    files = [*folder.glob("*.safetensors")]
+    if adapters:
+        files += folder.glob("adapters/**/*.safetensors")
     total = sum(file.stat().st_size for file in files)
     return total / GIB if total else None

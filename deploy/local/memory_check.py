@@ -46,5 +46,7 @@ def _weights(name: PoolName, models: Models) -> float | None:
     """GiB of a pool's weights, or of the checkpoint that they will be merged from, which is the same size."""
     if name in models.demo:
         return None
-    found = weights_gib(models.folders[name])
-    return weights_gib(models.sources[name]) if found is None and name in models.sources else found
+    found = weights_gib(models.folders[name], name)
+    if found is None and name in models.sources:
+        return weights_gib(models.sources[name], name)
+    return found

@@ -75,7 +75,7 @@ def plan_workers(
             env = gpu_share_env(1 / sharing[group])
             own["CUDA_VISIBLE_DEVICES"] = ",".join(group)
         else:
-            env = _cpu_env(max(1, cores // len(pools)), bool(models.demo))
+            env = _cpu_env(max(1, cores // len(pools)), pool in models.demo)
         spec = Spec(
             name=f"{pool}-{seen[pool]}",
             argv=(sys.executable, "-m", "triptych.workers"),

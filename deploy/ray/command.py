@@ -31,7 +31,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def plan(config_file: Path | None, nodes: Sequence[str], address: str | None, as_json: bool) -> int:
     """Print whether the deployment fits on `nodes`, by default the cluster's."""
     config = read_config(config_file or demo.CONFIG)
-    weights = {name: weights_gib(pool.model) for name, pool in config.pools.items()}
+    weights = {name: weights_gib(pool.model, name) for name, pool in config.pools.items()}
     found = fit_check.check_fit(config, _nodes(nodes, address), weights)
     print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else fit_check.render(found))
     return 0 if found.fits else 1

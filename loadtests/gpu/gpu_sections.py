@@ -55,7 +55,9 @@ async def matmul(bench: Bench, outcome: Outcome) -> None:
 
 async def checkpoint(bench: Bench, outcome: Outcome) -> None:
     await bench.engines.write_checkpoints()
-    outcome.figures["weights of a variant, GiB"] = weights_gib(str(bench.engines.variant())) or 0.0
+    outcome.figures["weights of a variant, GiB"] = (
+        weights_gib(str(bench.engines.variant()), "retrieval") or 0.0
+    )
 
 
 async def memory(bench: Bench, outcome: Outcome) -> None:
@@ -70,7 +72,7 @@ async def memory(bench: Bench, outcome: Outcome) -> None:
     with_graphs, without = used[RETRIEVAL], used[EAGER]
     if before is None or with_graphs is None or without is None:
         return
-    weights, cache = weights_gib(str(bench.engines.variant())) or 0.0, bench.size.kv_cache_gib
+    weights, cache = weights_gib(str(bench.engines.variant()), "retrieval") or 0.0, bench.size.kv_cache_gib
     outcome.figures |= {
         "card: all of one engine, GiB": with_graphs - before,
         "card: weights, GiB": weights,

@@ -172,7 +172,7 @@ class Fleet:
                 self._watch(pool, replica)
         # In the order of the document: the first pool's model is the default.
         self.pools = {name: self.pools[name] for name in named}
-        self.serving = serving(self.pools)
+        self._assign()
         versions = {address: group.labels.version for group in groups for address in group.targets}
         for replica in self._replicas():
             replica.version = versions[replica.address]
@@ -251,6 +251,14 @@ class Fleet:
             pool.admit(part)
         return job
 
+    def _assign(self) -> None:
+        """Find what serves each pool of a task; vectors of another engine are in another vector space."""
+        before, self.serving = self.serving, serving(self.pools, self.serving)
+        for name in before.keys() & self.serving.keys():
+            old, new = before[name].pool.name, self.serving[name].pool.name
+            if old != new:
+                log.warning("workers of %s serve the pool %s now, no longer those of %s", new, name, old)
+
     def _replicas(self) -> Iterator[Replica]:
         return (replica for pool in self.pools.values() for replica in pool.replicas)
 
@@ -281,6 +289,7 @@ class Fleet:
 
         def changed() -> None:
             prober.wake()
+            self._assign()
             pool.replicas_changed()
 
         replica.changed = changed

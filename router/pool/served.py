@@ -52,15 +52,19 @@ class Serving(NamedTuple):
     adapter: str | None
 
 
-def serving(pools: Mapping[PoolName, Pool]) -> dict[PoolName, Serving]:
-    """What serves each pool that a task names: its own workers, otherwise those of the shared pool."""
+def serving(pools: Mapping[PoolName, Pool], before: Mapping[PoolName, Serving]) -> dict[PoolName, Serving]:
+    """What serves each pool that a task names: its own workers, otherwise those of the shared pool.
+
+    The shared pool goes on with a task that it served `before`, until the task's own workers are up.
+    """
     found: dict[PoolName, Serving] = {}
     for name, pool in pools.items():
         family = BY_POOL[name]
         if name != family.shared_pool:
-            found[name] = Serving(pool, None)
+            found.setdefault(name, Serving(pool, None))
             continue
         for one, adapter in zip(family.pools, family.adapters, strict=True):
-            if one not in pools:
-                found[one] = Serving(pool, adapter)
+            shared = Serving(pool, adapter)
+            if one not in pools or (before.get(one) == shared and not pools[one].up):
+                found[one] = shared
     return found

@@ -191,8 +191,9 @@ class Protocol(HttpToolsProtocol):
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
                 self._turned_away = True
-                # The body, if it comes, is read and dropped, also from a client that expects 100.
-                self._answer(*refusal, last=not self.parser.should_keep_alive())
+                # A client that expects 100 may leave the body out, and send its next request in its place.
+                last = self.expect_100_continue or not self.parser.should_keep_alive()
+                self._answer(*refusal, last=last)
                 return
         super().on_headers_complete()
 

@@ -152,10 +152,18 @@ async def test_pool_of_its_own_may_come_and_go(document: Document) -> None:
         await router.until_state(shared, State.READY)
         text = {"text": "a", "task": "retrieval.query"}
         check(await router.post(input=[text]), [text], OLD)
+        own.ready = False
         document.name(shared, own)
         await eventually(lambda: router.knows(own))
+        check(await router.post(input=[text]), [text], OLD)
+        assert (await router.client.get("/ready")).status_code == 200
+        own.ready = True
         await router.until_state(own, State.READY)
         assert (await router.post(input=[text])).headers["x-vector-space"] == f"retrieval={NEW}"
+        own.ready = False
+        await eventually(lambda: router.replica(own).state is not State.READY)
+        # The vector space changes only on purpose.
+        assert (await router.post(input=[text])).status_code == 503
         document.name(shared)
         await eventually(lambda: not router.knows(own))
         check(await router.post(input=[text]), [text], OLD)

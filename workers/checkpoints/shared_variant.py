@@ -1,8 +1,8 @@
 """The weights of a shared variant: the base, all adapters, and a projector for each.
 
-An adapter is `adapters/<adapter>/`, as PEFT saves one, with the base's names. It leaves out the projector,
-which is part of the pooler and not of the language model: that of each adapter is merged, and is among the
-base's weights as `multi_vector_projectors.<adapter>`.
+An adapter is the folder `adapters/<adapter>/`, as PEFT saves one, with the base's names. It has no projector,
+because the projector is part of the pooler. Each adapter's projector is merged, and stored with the base's
+weights as `multi_vector_projectors.<adapter>`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,7 +82,11 @@ def _adapter(weights: Iterable[Weight], adapter: Adapter) -> Iterator[Part]:
 
 
 def _config(name: str, adapter: Adapter) -> dict[str, Any]:
-    found = {(low.a.shape[0], low.scale): weight for weight, low in adapter.added.items()}
+    # Each projector is merged, so its rank does not matter.
+    added = {weight: low for weight, low in adapter.added.items() if not weight.startswith(f"{PROJECTOR}.")}
+    found = {(low.a.shape[0], low.scale): weight for weight, low in added.items()}
+    if not found:
+        raise CheckpointError(f"the adapter {name} changes no weight of the language model")
     if len(found) > 1:
         said = ", ".join(f"rank {rank} and scale {scale:g} of {one}" for (rank, scale), one in found.items())
         raise CheckpointError(
@@ -90,11 +94,11 @@ def _config(name: str, adapter: Adapter) -> dict[str, Any]:
             "others; merge it for a pool of its own"
         )
     [(rank, scale)] = found
-    modules = {weight.removesuffix(".weight").rpartition(".")[2] for weight in adapter.added}
+    modules = {weight.removesuffix(".weight").rpartition(".")[2] for weight in added}
     return {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": rank * scale,
-        "target_modules": sorted(modules - {PROJECTOR}),
+        "target_modules": sorted(modules),
         "bias": "none",
     }

@@ -48,7 +48,7 @@ class Variant:
     `digest` is None without a `variant.json`, as in the official `jina-embeddings-v4-vllm-*`, and so is
     `task` (the pool) unless the model has only one; `multivector_dimensions` is None without a projector.
     `positions` is one more than the longest input in tokens, None if its config does not say. `adapters` are
-    those that its engine has to hold, of rank `rank`; none if one is merged.
+    those that its engine has to hold, of rank `rank`; empty if one is merged.
     """
 
     path: Path

@@ -27,14 +27,15 @@ def folder(path: Path, **sizes: int) -> Path:
 
 def test_size_of_a_folder(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", a=2**30, b=2**29)
-    assert weights_gib(str(path)) == 1.5
+    assert weights_gib(str(path), "code") == 1.5
     folder(path / "adapters" / "code", adapter_model=2**28)
-    assert weights_gib(str(path)) == 1.75
+    assert weights_gib(str(path), "code") == 1.5
+    assert weights_gib(str(path), "shared") == 1.75
     linked = folder(tmp_path / "linked")
     (linked / "model.safetensors").symlink_to(path / "a.safetensors")
-    assert weights_gib(str(linked)) == 1
-    assert weights_gib(str(folder(tmp_path / "empty"))) is None
-    assert weights_gib(str(tmp_path / "absent")) is None
+    assert weights_gib(str(linked), "code") == 1
+    assert weights_gib(str(folder(tmp_path / "empty")), "code") is None
+    assert weights_gib(str(tmp_path / "absent"), "code") is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_size_of_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_size_of_published_ids_is_known(model: str, size: float | None) -> None:
-    assert weights_gib(model) == size
+    assert weights_gib(model, "code") == size
 
 
 def test_no_network_access(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +59,7 @@ def test_no_network_access(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network in this test")
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    assert weights_gib("someone/something") is None
+    assert weights_gib("someone/something", "code") is None
     assert asked == []
 
 
@@ -67,7 +68,7 @@ def test_size_of_a_cached_id(tmp_path: Path) -> None:
     folder(repository / "snapshots" / ("a" * 40), model=2**30)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
-    assert weights_gib("jinaai/jina-embeddings-v4") == 1
+    assert weights_gib("jinaai/jina-embeddings-v4", "code") == 1
 
 
 def settings(**its: Any) -> WorkerSettings:

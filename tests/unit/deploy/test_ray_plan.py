@@ -60,7 +60,7 @@ def test_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_guide_shows_real_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     # As on a machine without /models.
-    monkeypatch.setattr(command, "weights_gib", lambda _: None)
+    monkeypatch.setattr(command, "weights_gib", lambda *_: None)
     guide = (ROOT / "docs" / "CLUSTER.md").read_text()
     called, _, rest = guide.partition("    $ triptych ray ")[2].partition("\n")
     assert exit_status(cli, *called.split()) == 1

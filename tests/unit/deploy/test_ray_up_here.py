@@ -28,8 +28,11 @@ STOPPED = ["stop", "shutdown"]
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    """Restores the handlers of signals."""
-    handlers = {number: signal.getsignal(number) for number in command.STOP_SIGNALS}
+    """The default handlers of signals; nohup and a shell's background jobs ignore some."""
+    default = {signal.SIGINT: signal.default_int_handler}
+    handlers = {
+        number: signal.signal(number, default.get(number, signal.SIG_DFL)) for number in command.STOP_SIGNALS
+    }
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -100,6 +103,8 @@ DRIVER = """
 import signal, sys
 import pytest
 from tests.unit.deploy.test_ray_up_here import up_local
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 class Log(list):
     pause = signal.pause

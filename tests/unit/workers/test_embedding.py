@@ -117,7 +117,7 @@ async def test_query_is_read_with_the_adapter_of_its_item() -> None:
     [
         (("zero", "one"), None, "adapter None: name one of zero, one"),
         (("zero", "one"), "two", "adapter 'two': name one of zero, one"),
-        ((None,), "one", "adapter 'one': the adapter is merged; name none"),
+        ((None,), "one", "adapter 'one': the adapter is merged"),
     ],
 )
 @pytest.mark.parametrize("against", [None, 0])
