@@ -136,10 +136,21 @@ class Batch:
 
     `abort` is called once, when the last item that a client waits for has left. `headers` are sent to the
     worker. `space` is the vector space that the results must have. `failures` are the messages of items that
-    failed inside the engine, which may be tried again.
+    failed inside the engine, which may be tried again. `unanswered` are the items that the worker still has,
+    also if no client waits for them.
     """
 
-    __slots__ = ("abort", "failures", "headers", "items", "priority", "space", "tokens", "wanted")
+    __slots__ = (
+        "abort",
+        "failures",
+        "headers",
+        "items",
+        "priority",
+        "space",
+        "tokens",
+        "unanswered",
+        "wanted",
+    )
 
     def __init__(self, items: list[Item]) -> None:
         self.items = items
@@ -150,6 +161,7 @@ class Batch:
         self.headers: dict[str, str] = {}
         self.space = ""
         self.failures: list[str] = []
+        self.unanswered = set(items)
         for item in items:
             item.state = ItemState.IN_FLIGHT
             item.batch = self

@@ -120,8 +120,8 @@ class App:
 
     def turn_away(
         self, method: bytes, path: bytes, headers: Sequence[Header]
-    ) -> tuple[Reply, list[Header]] | None:
-        """The reply to a request that no queue has room for, or None.
+    ) -> tuple[Reply, list[Header], bool] | None:
+        """The reply to a request that no queue has room for, its headers, and whether to close; or None.
 
         Under overload this refuses most requests before their body is read, which saves time for the others.
         The key comes first, since keys have shares of the queues. Its limits do not: a refused request would
@@ -141,7 +141,7 @@ class App:
             self._metrics.rejected(full.code)
             id = id_of(named)
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
-            return error_reply(full, id), [*common, CLOSE] if self.draining else common
+            return error_reply(full, id), common, self.draining
         except (AuthError, Invalid):
             # The handler replies with what is wrong.
             pass

@@ -211,5 +211,5 @@ def check_vector(vector: contract.Vector, item: contract.Item, info: contract.In
     unit = item.against is None and (item.normalized or item.multivector)
     if unit and abs(length / rows - 1) > LENGTH_TOLERANCE:
         raise ReplicaFailed(f"a vector of squared length {length / rows:.3f} instead of 1")
-    if vector.tokens < 1:
-        raise ReplicaFailed("a vector of no tokens")
+    if item.tokenized and len(vector.tokenized or ()) != vector.tokens:
+        raise ReplicaFailed(f"not the texts of {vector.tokens} tokens")

@@ -208,6 +208,7 @@ class Dispatcher:
 
         An item that failed inside the engine stays in `batch`; `answered` tries it again.
         """
+        batch.unanswered.discard(item)
         if isinstance(frame, contract.Failure) and frame.code == "internal":
             batch.failures.append(frame.message)
         elif item.batch is not batch:
@@ -267,12 +268,12 @@ class Dispatcher:
     ) -> None:
         """Put the unfinished items of `batch` back, as far as they have tries left.
 
-        `dead_instance` is the worker process that died with them, if one did. An item that has now seen two
-        deaths fails, and so do its waiting copies.
+        `dead_instance` is the worker process that died with them, if one did. Items whose clients have left
+        are suspects too. An item that has now seen two deaths fails, and so do its waiting copies.
         """
         if dead_instance is not None:
-            unfinished, waiting = batch.unfinished(), self.queue.waiting()
-            for item, refusal in self._suspects.died(unfinished, waiting, dead_instance, now):
+            held = [item for item in batch.items if item.batch is batch or item in batch.unanswered]
+            for item, refusal in self._suspects.died(held, self.queue.waiting(), dead_instance, now):
                 log.error("%s", refusal)
                 self.fail([item], refusal, now)
         self._put_back_if_tries_left(batch.unfinished(), "replica_failed", str(error), now)

@@ -4,16 +4,19 @@ from triptych.router.errors import Internal, Invalid, MediaInvalid, RouterError,
 from triptych.router.items import Item
 from triptych.workers.shared import contract
 
+MOST_CHARACTERS = 2000
+
 
 def client_error(item: Item, failure: contract.Failure) -> RouterError:
     """What the client reads of an item's own failure."""
-    detail = f"{item.field}: {failure.message}"
+    message = failure.message[:MOST_CHARACTERS]
+    detail = f"{item.field}: {message}"
     match failure.code:
         case "token_limit":
             return TokenLimitExceeded(detail)
         case "media_invalid":
             return MediaInvalid(detail)
         case "unsupported" | "invalid":
-            return Invalid.field(item.field, failure.message, failure.code)
+            return Invalid.field(item.field, message, failure.code)
         case _:
             return Internal(detail)

@@ -61,6 +61,7 @@ class Fleet:
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
+        self._in_use: tuple[Pool, ...] = ()
         self.clock = clock
         self.metrics = Metrics()
         self.tracing = Tracing.configured(settings.trust_traceparent)
@@ -193,7 +194,7 @@ class Fleet:
         them later.
         """
         full: QueueFull | None = None
-        for pool in self.pools.values():
+        for pool in self._in_use:
             try:
                 pool.check_any_room(deadline, key)
             except QueueFull as error:
@@ -254,6 +255,7 @@ class Fleet:
     def _assign(self) -> None:
         """Find what serves each pool of a task; vectors of another engine are in another vector space."""
         before, self.serving = self.serving, serving(self.pools, self.serving)
+        self._in_use = tuple({pool for pool, _ in self.serving.values()})
         for name in before.keys() & self.serving.keys():
             old, new = before[name].pool.name, self.serving[name].pool.name
             if old != new:

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from triptych.router.errors import Internal, Unavailable
 from triptych.router.items import Batch, Item, ItemState
@@ -17,6 +18,9 @@ from triptych.router.pool.replica import Replica
 from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
+
+# From the last client's leaving to the end of the call; a worker's step takes half a second at most.
+ABORT_SECONDS = 0.5
 
 Clock = Callable[[], float]
 Encode = Callable[[Replica, Batch, Deliver], Awaitable[None]]
@@ -183,7 +187,8 @@ class Pool:
         task = asyncio.get_running_loop().create_task(self._run(replica, batch))
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._ended(replica, batch))
-        batch.abort = task.cancel
+        # The engine finishes the step in progress. If it dies in that step, the batch must still be known.
+        batch.abort = partial(asyncio.get_running_loop().call_later, ABORT_SECONDS, task.cancel)
         self._tasks.add(task)
 
     def _ended(self, replica: Replica, batch: Batch) -> None:

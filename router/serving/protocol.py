@@ -32,8 +32,11 @@ TURN_SECONDS = 0.005
 HEAD_SECONDS = 60.0
 
 
-TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header]] | None]
-"""Returns the reply to a request that its method, path and headers already decide, else None."""
+TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header], bool] | None]
+"""Returns the reply to a request that its method, path and headers already decide, else None.
+
+The last element says whether to close the connection after it.
+"""
 
 USES = {
     "protocol": (
@@ -98,6 +101,7 @@ class Protocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None
         self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
         self._turned_away = False
+        self._last = False
         self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
         self._connections: Connections | None = getattr(self.config.app, "connections", None)
 
@@ -191,9 +195,12 @@ class Protocol(HttpToolsProtocol):
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
                 self._turned_away = True
-                # A client that expects 100 may leave the body out, and send its next request in its place.
-                last = self.expect_100_continue or not self.parser.should_keep_alive()
-                self._answer(*refusal, last=last)
+                reply, headers, last = refusal
+                self._last = last or self.expect_100_continue or not self.parser.should_keep_alive()
+                self._answer(reply, headers, last=self._last)
+                if self.expect_100_continue:
+                    # The client may leave the body out, and send its next request in its place.
+                    self.transport.close()
                 return
         super().on_headers_complete()
 
@@ -206,11 +213,16 @@ class Protocol(HttpToolsProtocol):
         self._in_body = False
         if self._turned_away:
             self._turned_away = False
+            if self._last:
+                # Not earlier: closing while the client sends would reset the connection.
+                self.transport.close()
         elif not self.parser.should_upgrade():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         cast(JoinedHead, self.transport).flush()
+        if self._broken and not self.pipeline:
+            self.transport.close()
         super().on_response_complete()
 
     @property
@@ -264,6 +276,14 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._broken = True
+        if self._turned_away:
+            # It has its reply.
+            self.transport.close()
+            return
+        if self._in_body and self.pipeline:
+            # It is not answered; the connection closes after the requests before it.
+            self.pipeline.popleft()
+            return
         if self._busy and (not self._in_body or self.pipeline or self.cycle.response_started):
             self.shutdown()
             return
@@ -272,9 +292,10 @@ class Protocol(HttpToolsProtocol):
         # Only the headers that have arrived.
         cors = self._cors.headers(dict(self.headers or ()))
         self._answer(reply, [(b"x-request-id", request_id), *headers, *cors], last=True)
+        self.transport.close()
 
     def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
-        """Send `reply` with `headers` besides its own, and close the connection after the `last` one."""
+        """Send `reply` with `headers` besides its own; it says whether it is the `last` one."""
         # Errors are never so large that they come in pieces.
         assert isinstance(reply.body, bytes)
         lines = [
@@ -285,5 +306,3 @@ class Protocol(HttpToolsProtocol):
             *([b"connection: close"] if last else []),
         ]
         self.transport.writelines((b"\r\n".join([*lines, b"", b""]), reply.body))
-        if last:
-            self.transport.close()

@@ -62,6 +62,9 @@ class FakeWorker:
         self.ready = True
         self.token: str | None = None
         self.gate = asyncio.Event()
+        # It dies of a deadly input once this is set.
+        self.fatal = asyncio.Event()
+        self.fatal.set()
         self.delay = 0.05
         self.wait: str | None = None
         self.batches: list[contract.EncodeRequest] = []
@@ -126,6 +129,7 @@ class FakeWorker:
         await self._stop()
 
     async def _die_of_it(self) -> None:
+        await self.fatal.wait()
         self.deaths += 1
         await self.die()
         self._dying = None

@@ -13,6 +13,8 @@ from tests.fault.connections import LIVE, body_of_the_reply, connected, full, po
 from triptych.router.serving import protocol
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+# With a malformed chunk.
+CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n"
 
 
 def wanting(upgrade: bytes, texts: Sequence[str]) -> bytes:
@@ -258,6 +260,40 @@ async def test_early_429_to_expect_100_continue_closes() -> None:
         writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
         headers, _ = await refusal(reader)
         assert headers[b"connection"] == b"close"
+        assert await reader.read() == b""
+
+
+async def test_early_429_is_read_while_the_body_is_sent() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        request = posted(["a" * 1_000_000]).replace(b"host: x", b"host: x\r\nconnection: close")
+        writer.write(request[:1000])
+        headers, _ = await refusal(reader)
+        assert headers[b"connection"] == b"close"
+        writer.write(request[1000:])
+        await writer.drain()
+        assert await reader.read() == b""
+
+
+async def test_early_429_is_the_only_reply() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(CHUNKED)
+        await refusal(reader)
+        assert await reader.read() == b""
+
+
+async def test_draining_router_closes_after_an_early_429() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        router.app.draining = True
+        writer.write(posted(["a"]))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.lower().count(b"connection: close") == 1
+        assert (await reader.read()).endswith(b"}")
+
+
+async def test_malformed_body_in_a_pipeline_ends_the_connection() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(LIVE + CHUNKED)
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
         assert await reader.read() == b""
 
 

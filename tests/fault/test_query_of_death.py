@@ -6,6 +6,7 @@ import pytest
 
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
+from triptych.router.pool import pool
 from triptych.router.pool.replica import State
 from triptych.workers.admission import Admission
 
@@ -46,6 +47,41 @@ async def test_deadly_input_spares_its_batch(count: int) -> None:
         statuses = [reply.status_code for reply in await asyncio.gather(*held, *others)]
         assert set(statuses) == {200}
         await router.until_idle()
+
+
+SOON = {"x-request-timeout-seconds": "0.2"}
+
+
+async def test_deadly_input_is_blamed_after_its_client_has_left() -> None:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, lanes=1, hold_seconds=60) as router:
+        worker.fatal.clear()
+        worker.script.append("held")
+        first = asyncio.create_task(router.ask(["takes the lane"]))
+        await worker.until_batches(1)
+        innocent = asyncio.create_task(router.ask(["innocent"]))
+        deadly = asyncio.create_task(router.ask([DEADLY], headers=SOON))
+        await eventually(lambda: router.waiting_items == 2)
+        worker.gate.set()
+        assert (await first).status_code == 200
+        await worker.until_batches(2)
+        assert (await deadly).status_code == 504
+        worker.fatal.set()
+        assert (await innocent).status_code == 200
+        assert (await router.ask([DEADLY])).status_code == 400
+        assert worker.deaths == 2
+
+
+async def test_deadly_input_is_blamed_after_its_batch_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "ABORT_SECONDS", 60)
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
+        worker.fatal.clear()
+        assert (await router.ask([DEADLY], headers=SOON)).status_code == 504
+        worker.fatal.set()
+        await eventually(lambda: worker.deaths == 1)
+        assert (await router.ask([DEADLY])).status_code == 400
+        assert worker.deaths == 2
 
 
 async def test_death_is_remembered_across_requests() -> None:

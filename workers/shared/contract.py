@@ -28,7 +28,7 @@ Does not import torch or vllm, because the router imports it.
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -55,6 +55,10 @@ POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 
 Role = Literal["query", "passage", "plain"]
 """What a text is; chooses its prefix. A `plain` text has no prefix in any family."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Space = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_]+$", max_length=64)]
 
 FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
@@ -132,12 +136,12 @@ class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
     """
 
     index: int
-    tokens: int
+    tokens: Size
     shape: tuple[int, ...]
     data: bytes
-    cut: int | None = None
+    cut: Count | None = None
     tokenized: list[str] | None = None
-    query_tokens: int = 0
+    query_tokens: Count = 0
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
@@ -165,13 +169,13 @@ class Info(msgspec.Struct, frozen=True):
 
     task: PoolName
     model: str
-    space: str
+    space: Space
     instance: str
     revision: str | None
-    dimensions: int
-    multivector_dimensions: int | None
-    max_tokens: int
-    batch_tokens: int
+    dimensions: Size
+    multivector_dimensions: Size | None
+    max_tokens: Size
+    batch_tokens: Size
     versions: dict[str, str]
 
 
