@@ -16,7 +16,7 @@ from typing import Self
 
 import httpx
 
-from triptych.workers.shared.contract import READY_PATH, PoolName
+from triptych.workers.shared.contract import LIVE_PATH, READY_PATH, PoolName
 from triptych.workers.shared.parent_death import die_with_parent
 
 # One thread each and a small cache: several engines share two cores and some memory.
@@ -134,11 +134,13 @@ class Server(Process):
 class Worker(Server):
     """`python -m workers` on a port of its own."""
 
-    def __init__(self, log: Path, **settings: object) -> None:
+    def __init__(
+        self, log: Path, environment: Mapping[str, str] | None = None, /, **settings: object
+    ) -> None:
         port = free_port()
         named = {f"WORKER_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(port), **named}
-        super().__init__(log, "triptych.workers", port=port, environment=environment)
+        own = {**ENGINE_ENVIRONMENT, "WORKER_PORT": str(port), **named, **(environment or {})}
+        super().__init__(log, "triptych.workers", port=port, environment=own)
 
 
 class Router(Server):
@@ -152,7 +154,9 @@ class Router(Server):
         ]
         environment = {f"ROUTER_{name.upper()}": str(value) for name, value in settings.items()}
         environment |= {"ROUTER_PORT": str(port), "ROUTER_WORKERS": json.dumps(groups)}
-        super().__init__(log, "triptych.router", port=port, environment=environment)
+        # With API keys, readiness would need one.
+        ready = LIVE_PATH if "api_keys_file" in settings else READY_PATH
+        super().__init__(log, "triptych.router", port=port, environment=environment, ready=ready)
 
 
 class StockServer(Server):

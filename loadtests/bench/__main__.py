@@ -21,6 +21,8 @@ from triptych.loadtests.bench.sections import (
     QUICK,
     Setup,
     compared,
+    emulated,
+    growth,
     latency,
     overload,
     router_alone,
@@ -36,6 +38,8 @@ SECTIONS = {
     "encoder": compared.ENCODER,
     "latency": latency.SECTION,
     "overload": overload.SECTION,
+    "growth": growth.SECTION,
+    "emulated": emulated.SECTION,
     "recipe-nano": compared.AGAINST_RECIPE_NANO,
     "recipe-tiny": compared.AGAINST_RECIPE_TINY,
 }

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench.measure import Result, Row
-from triptych.loadtests.bench.sections import compared, latency, overload, router_alone
+from triptych.loadtests.bench.sections import compared, growth, latency, overload, router_alone
 from triptych.loadtests.confidence import Estimate
 from triptych.loadtests.slo import Bound
 
@@ -55,6 +55,7 @@ def targets() -> Iterator[Target]:
         yield Target(f"{load}: goodput / capacity", "least", 0.9, "x", goodput)
         yield Target(f"{load}: replies neither in time nor 429", "most", 0, "", others)
     yield Target("router alone, base64, requests per CPU second", "least", 2500, "/s", _per_core)
+    yield Target("growth: steepest cost, as a power of n", "most", 1.2, "", _steepest)
     yield Target("failures and wrong vectors, overload aside", "most", 0, "", _failures)
 
 
@@ -90,6 +91,15 @@ def _overload(load: str, figure: str, of: Callable[[Sequence[float]], float]) ->
 def _per_core(results: Results) -> float:
     row = _row(results, "router", router_alone.BUSY, router_alone.THROUGH)
     return row.items / row.cpu["router"]
+
+
+def _steepest(results: Results) -> float:
+    """The largest exponent; n log n has 1.2 or less where n is at least 100."""
+    rows = results["growth"].rows
+    found = [value for row in rows for value in row.figures.get(growth.EXPONENT, ())]
+    if not found:
+        raise LookupError("growth was not measured")
+    return max(found)
 
 
 def _failures(results: Results) -> float:

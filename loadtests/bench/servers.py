@@ -15,9 +15,17 @@ from triptych.loadtests.server_processes import Router, Server, StockServer, Wor
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
 
-Kind = Literal["worker", "stock", "token-level stock"]
+Kind = Literal["worker", "stock", "token-level stock", "emulated"]
 Size = Literal["nano", "tiny"]
-MAX_TOKENS, STEP_TOKENS = 4096, 8192
+MAX_TOKENS, STEP_TOKENS, STEP_ITEMS = 4096, 8192, 256
+# Of an emulated card: the fixed time of a step, and tokens a second.
+CARD_SECONDS, CARD_TOKENS = 0.01, 90_000
+ROOT = Path(__file__).resolve().parents[2]
+EMULATED = {
+    "PYTHONPATH": f"{ROOT / 'tests' / 'fakes' / 'engine'}:{ROOT}",
+    "EMULATED_STEP_SECONDS": str(CARD_SECONDS),
+    "EMULATED_TOKENS_PER_SECOND": str(CARD_TOKENS),
+}
 MEAN_POOLER = '{"task": "embed", "seq_pooling_type": "MEAN"}'
 LAST_POOLER = '{"task": "embed", "seq_pooling_type": "LAST"}'
 TOKEN_POOLER = '{"task": "token_embed", "use_activation": false}'
@@ -98,8 +106,9 @@ class Servers:
     def _start(self, engine: Engine) -> Server:
         checkpoint = self.checkpoint(engine.size, engine.pool)
         log = self._log("-".join(engine).replace(" ", "-"))
-        if engine.kind == "worker":
-            return Worker(log, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
+        if engine.kind in ("worker", "emulated"):
+            environment = EMULATED if engine.kind == "emulated" else {}
+            return Worker(log, environment, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
         copy = self.folder / "stock" / engine.size / engine.pool
         family = BY_POOL[engine.pool]
         if not copy.exists():

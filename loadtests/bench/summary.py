@@ -51,7 +51,9 @@ def section(result: Result) -> list[str]:
         lines.append("Medians of interleaved rounds, with the least and the largest.")
     for load in dict.fromkeys(row.load for row in result.rows):
         rows = [row for row in result.rows if row.load == load]
-        lines += ["", f"### {load}", "", *table(COLUMNS, map(_cells, rows))]
+        lines += ["", f"### {load}"]
+        if sent := [row for row in rows if row.requests]:
+            lines += ["", *table(COLUMNS, map(_cells, sent))]
         figures = [(row.system, name, spread(values)) for row in rows for name, values in row.figures.items()]
         if figures:
             lines += ["", *table(("system", "figure", "value"), figures)]

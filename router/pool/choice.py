@@ -43,9 +43,10 @@ class Choice:
 
     def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched:
         """The next batch and its replica. `beside_queries`: interactive items came lately."""
+        bulk_waits = self._queue.depth(Priority.BULK)[0] > 0
         for_bulk = [
             replica
-            for replica in replicas
+            for replica in (replicas if bulk_waits else ())
             if replica.has_free_lane(now, Priority.BULK)
             and takes_bulk(replica, beside_queries=beside_queries)
         ]

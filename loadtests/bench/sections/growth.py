@@ -1,0 +1,170 @@
+"""How the router's CPU time grows: with requests, processes, API keys, replicas and queues.
+
+Its worker answers at once. Replicas and queues are measured in this process, without HTTP.
+"""
+
+import gc
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import median
+
+from triptych.loadtests.bench.loops import Request, closed_loop
+from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.sections.router_alone import query
+from triptych.loadtests.bench.systems import ask_router
+from triptych.loadtests.server_processes import Server
+from triptych.loadtests.simulate.profiles import SHORT, Profile, default
+from triptych.loadtests.simulate.profiles import Setup as Deployment
+from triptych.loadtests.simulate.simulated_router import POOL, WIRE
+from triptych.loadtests.simulate.simulation import steady
+from triptych.router.items import Item, Job, Priority
+from triptych.router.pool.queue import PoolQueue
+
+CPU_MS, EXPONENT = "CPU ms", "grows at most as n to the power of"
+ITEMS, TOKENS, PROCESSES = (1, 8, 64, 512), (20, 512, 4096, 32_768), (1, 2, 4)
+KEYS, REPLICAS, WAITING = (1, 100, 10_000), (1, 10, 100, 1000), (32, 512, default("queue_items"))
+CONNECTIONS = 16
+# A word that is one token.
+WORD = " light"
+# A fast engine, and how busy it is.
+ENGINE, BUSY = Profile("a step of 1 ms", 1e-3, 0.0, 0.0, 0.0), 0.5
+BATCH, ROUND_BATCHES = 32, 200
+
+
+async def run(setup: Setup) -> list[Row]:
+    rows: list[Row] = []
+    rounds = setup.scale.rounds
+    for trials in through_router(setup):
+        measured = await interleaved(trials, rounds, settle_seconds=0)
+        for row in measured:
+            row.figures[CPU_MS] = [1e3 * row.cpu["router"] / row.requests]
+        rows += measured
+    costs: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
+        "n replicas, a request": (REPLICAS, of_replicas),
+        "n items waiting, a batch of 32": (WAITING, partial(of_queue, with_keys=False)),
+        "n items waiting, each of its own key, a batch of 32": (WAITING, partial(of_queue, with_keys=True)),
+    }
+    for title, (values, cost) in costs.items():
+        measured = [Row(load=title, system=f"n = {n:,}") for n in values]
+        for _ in range(rounds):
+            for n, row in zip(values, measured, strict=True):
+                gc.collect()
+                row.figures.setdefault(CPU_MS, []).append(cost(n))
+        rows += measured
+    for title in dict.fromkeys(row.load for row in rows):
+        of_title = [row for row in rows if row.load == title]
+        medians = {number(row): median(row.figures[CPU_MS]) for row in of_title}
+        of_title[-1].figures[EXPONENT] = [exponent(medians)]
+    return rows
+
+
+def number(row: Row) -> int:
+    """The n of a row."""
+    return int(row.system.removeprefix("n = ").replace(",", ""))
+
+
+def exponent(costs: Mapping[int, float]) -> float:
+    """The steepest growth of a cost between two n, as a power of n."""
+    return max(
+        math.log(more / cost) / math.log(larger / n)
+        for n, cost in costs.items()
+        for larger, more in costs.items()
+        # Closer ones would show noise.
+        if larger >= 2 * n
+    )
+
+
+def through_router(setup: Setup) -> list[list[Trial]]:
+    """Costs of a whole router process, a list for each n."""
+    servers, seconds = setup.servers, setup.scale.seconds
+    stub = servers.stub()
+
+    def router(**settings: object) -> Server:
+        return servers.router((POOL, stub.url), **settings)
+
+    def trial(
+        load: str, n: int, router: Server, make: Callable[[int], Sequence[str]], keys: Sequence[str] = ()
+    ) -> Trial:
+        items = len(make(0))
+        # About a second of CPU in all rounds.
+        count = max(4 * CONNECTIONS, math.ceil(400 * seconds / math.sqrt(items * len(make(0)[0]) / 150)))
+
+        def prepare(round_number: int, rate: float) -> Sending:
+            requests = []
+            for place in range(count):
+                key = {"Authorization": f"Bearer {keys[place % len(keys)]}"} if keys else None
+                request = ask_router(router.url, make(place), "base64", headers=key)
+                requests.append(Request(place, request, items))
+            return closed_loop(router.url, requests, CONNECTIONS)
+
+        return Trial(load, f"n = {n:,}", {"router": router}, prepare)
+
+    def texts(count: int, place: int) -> list[str]:
+        return [query(place + index) for index in range(count)]
+
+    def long(tokens: int, place: int) -> list[str]:
+        return [f"{place}{WORD * (tokens - 6)}"]
+
+    def with_keys(count: int) -> Trial:
+        keys = [f"key-{index}" for index in range(count)]
+        entries = [
+            {"name": key, "sha256": hashlib.sha256(key.encode()).hexdigest(), "requests_per_minute": 10**9}
+            for key in keys
+        ]
+        file = servers.folder / f"keys-{count}.json"
+        file.write_text(json.dumps(entries))
+        guarded = router(api_keys_file=file)
+        return trial("n API keys, a request", count, guarded, partial(texts, 1), keys)
+
+    one = router()
+    return [
+        [trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS],
+        [trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS],
+        [
+            trial("n router processes, a request", n, router(processes=n), partial(texts, 1))
+            for n in PROCESSES
+        ],
+        [with_keys(n) for n in KEYS],
+    ]
+
+
+def of_replicas(n: int) -> float:
+    """CPU ms for a request among n replicas: the real dispatcher, simulated engines and time."""
+    deployment = Deployment(profile=ENGINE, lengths=SHORT, replicas=n)
+    rate = BUSY * deployment.capacity * n
+    begin = time.process_time()
+    outcome = steady(deployment, BUSY, max(1000, 2 * n) / rate, 0.0)
+    return 1e3 * (time.process_time() - begin) / outcome.requests
+
+
+def of_queue(n: int, *, with_keys: bool) -> float:
+    """CPU ms to check, admit and take a batch while n items wait, each of a key of its own or all without."""
+    queue = PoolQueue(default("queue_tokens"), default("queue_items"))
+    places = iter(range(n + BATCH * ROUND_BATCHES))
+
+    def item() -> Item:
+        place = next(places)
+        made = Item(POOL, WIRE, 20, 0, "input")
+        Job([made], 0.0, math.inf, lambda _: None, key=f"key {place % n}" if with_keys else "")
+        return made
+
+    for _ in range(n - BATCH):
+        queue.admit([item()], 0.0)
+    batches = [[item() for _ in range(BATCH)] for _ in range(ROUND_BATCHES)]
+    begin = time.process_time()
+    for batch in batches:
+        for its in batch:
+            queue.check_room([its], 0.0, math.inf)
+            queue.admit([its], 0.0)
+        taken, _ = queue.take(1 << 30, BATCH, 0.0, Priority.INTERACTIVE)
+        if taken is None or len(taken.items) < BATCH:
+            raise RuntimeError("the queue gave no full batch")
+    return 1e3 * (time.process_time() - begin) / ROUND_BATCHES
+
+
+SECTION = Section("Growth: CPU of the router by what may be many", (), run)
