@@ -75,7 +75,12 @@ class AsyncLLM:
         return cls(**args)
 
     async def encode(
-        self, engine_input: dict[str, Any], params: PoolingParams, request_id: str, priority: int
+        self,
+        engine_input: dict[str, Any],
+        params: PoolingParams,
+        request_id: str,
+        lora_request: None,
+        priority: int,
     ) -> AsyncIterator[Any]:
         answer = asyncio.get_running_loop().create_future()
         tokens = engine_input["prompt_token_ids"]
@@ -155,6 +160,7 @@ class _Tensor:
 for _name, _content in {
     "vllm.config": {"PoolerConfig": SimpleNamespace},
     "vllm.engine.arg_utils": {"AsyncEngineArgs": dict},
+    "vllm.lora.request": {"LoRARequest": None},
     "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: True)},
     "vllm.v1.engine": {"EngineCoreRequest": SimpleNamespace},
     "vllm.v1.engine.async_llm": {"AsyncLLM": AsyncLLM},
