@@ -53,11 +53,17 @@ def free_port(host: str = LOOPBACK, ports: range = PORTS, count: int = 1) -> int
 class Process:
     """A child process with its own process group; its output goes to the file `log`."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        python: str | Path = sys.executable,
+    ) -> None:
         self.log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *argv],
+                [python, *argv],
                 env={**os.environ, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -122,9 +128,10 @@ class Server(Process):
         port: int,
         environment: Mapping[str, str] | None = None,
         ready: str = READY_PATH,
+        python: str | Path = sys.executable,
     ) -> None:
         self.port, self.url, self._ready = port, f"http://{LOOPBACK}:{port}", ready
-        super().__init__(["-m", *argv], environment or {}, log)
+        super().__init__(["-m", *argv], environment or {}, log, python)
 
     def wait_until_ready(self) -> Self:
         self.wait_ready(self.url + self._ready)

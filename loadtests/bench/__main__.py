@@ -22,6 +22,7 @@ from triptych.loadtests.bench.sections import (
     Setup,
     compared,
     emulated,
+    everyone,
     growth,
     latency,
     overload,
@@ -41,13 +42,14 @@ SECTIONS = {
     "growth": growth.SECTION,
     "emulated": emulated.SECTION,
     "recipe-nano": compared.AGAINST_RECIPE_NANO,
+    "everyone": everyone.SECTION,
     "recipe-tiny": compared.AGAINST_RECIPE_TINY,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and no three pools")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="default: %(default)s")
     options = parser.parse_args(arguments)

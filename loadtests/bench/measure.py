@@ -82,6 +82,8 @@ class Row(msgspec.Struct, kw_only=True):
             if own := reply.vectors:
                 others = reference.setdefault(reply.request.number, own)
                 self.vectors_checked += len(own)
+                if not all(np.isfinite(vector).all() for vector in own):
+                    self.fail("not finite")
                 same = len(own) == len(others)
                 apart = partial(differ, tolerance=tolerance)
                 self.vectors_wrong += sum(map(apart, own, others)) if same else len(own)

@@ -78,13 +78,13 @@ class Servers:
 
     def router(self, *workers: tuple[PoolName, str], **settings: object) -> Server:
         """Start our router in front of workers, given as pool and address. It ends with the benchmark."""
-        return self._other(Router(self._log("router"), workers, **settings))
+        return self.started(Router(self.log("router"), workers, **settings))
 
     def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
         port = free_port()
         argv = ("triptych.loadtests.bench.stub", str(port), str(status))
-        return self._other(Server(self._log("stub"), *argv, port=port))
+        return self.started(Server(self.log("stub"), *argv, port=port))
 
     def vllm_router(self, server: Server) -> Server:
         """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
@@ -94,18 +94,20 @@ class Servers:
         argv = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
         argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
         module = "vllm_router.launch_router"
-        return self._other(Server(self._log("vllm-router"), module, *argv, port=port, ready="/health"))
+        return self.started(Server(self.log("vllm-router"), module, *argv, port=port, ready="/health"))
 
-    def _other(self, server: Server) -> Server:
+    def started(self, server: Server) -> Server:
+        """Wait until `server` is ready; it ends with the benchmark."""
         self._others.callback(server.kill)
         return server.wait_until_ready()
 
-    def _log(self, name: str) -> Path:
+    def log(self, name: str) -> Path:
+        """The file for a server's output."""
         return self.folder / f"{name}.log"
 
     def _start(self, engine: Engine) -> Server:
         checkpoint = self.checkpoint(engine.size, engine.pool)
-        log = self._log("-".join(engine).replace(" ", "-"))
+        log = self.log("-".join(engine).replace(" ", "-"))
         if engine.kind in ("worker", "emulated"):
             environment = EMULATED if engine.kind == "emulated" else {}
             return Worker(log, environment, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)

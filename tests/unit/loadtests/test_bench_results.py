@@ -94,6 +94,14 @@ def test_wrong_vectors_differ(other: Vector, wrong: bool) -> None:
     assert differ(other, UNIT) is wrong
 
 
+def test_vector_that_is_not_finite_is_a_failure() -> None:
+    """Otherwise the report would not tell an engine's NaN from vectors of another model."""
+    counted = Row(load="load", system="system")
+    counted.check([replied(0, UNIT), replied(1, UNIT * np.nan), replied(2, UNIT * 2)], {})
+    assert counted.failures == {"not finite": 1}
+    assert counted.vectors_wrong == 2
+
+
 async def test_vectors_are_compared_by_request() -> None:
     """Each system has one wrong vector: a request of two vectors, one not of length 1, one that differs."""
     rounds = {

@@ -160,7 +160,7 @@ class _Tensor:
 for _name, _content in {
     "vllm.config": {"PoolerConfig": SimpleNamespace},
     "vllm.engine.arg_utils": {"AsyncEngineArgs": dict},
-    "vllm.lora.request": {"LoRARequest": SimpleNamespace},
+    "vllm.lora.request": {"LoRARequest": None},
     "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: True)},
     "vllm.v1.engine": {"EngineCoreRequest": SimpleNamespace},
     "vllm.v1.engine.async_llm": {"AsyncLLM": AsyncLLM},
