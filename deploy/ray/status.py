@@ -54,10 +54,14 @@ class Status:
 
     @property
     def settled(self) -> bool:
-        """Whether everything runs and no replica starts or stops."""
+        """Whether everything runs, no replica starts or stops, and all routers send work to all replicas."""
         running = self.routers_application == RUNNING and bool(self.routers)
         return running and all(
-            pool.application == RUNNING and not set(pool.states) - {RUNNING} for pool in self.pools.values()
+            pool.application == RUNNING
+            and not set(pool.states) - {RUNNING}
+            and len(pool.replicas) == pool.states.get(RUNNING, 0)
+            and all(replica.routers == len(self.routers) for replica in pool.replicas)
+            for pool in self.pools.values()
         )
 
     @property

@@ -40,8 +40,17 @@ def test_running_deployment_is_settled() -> None:
         seen(pool=said("RUNNING", RUNNING=1, STOPPING=1)),
         seen(routers=said("DEPLOYING")),
         seen(Overview([MEMBER], [], {})),
+        seen(Overview([], [ROUTER], {})),
+        seen(Overview([MEMBER], [ROUTER, replace(ROUTER, id="r2", serving=frozenset())], {})),
     ],
-    ids=["a pool starts", "a replica stops", "the routers start", "no router has reported"],
+    ids=[
+        "a pool starts",
+        "a replica stops",
+        "the routers start",
+        "no router has reported",
+        "a replica has not reported",
+        "a router does not use a replica yet",
+    ],
 )
 def test_changing_deployment_is_not_settled(status: Status) -> None:
     assert not status.settled
