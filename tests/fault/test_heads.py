@@ -255,7 +255,11 @@ async def test_early_429_honours_connection_close(wish: bytes) -> None:
 
 
 async def test_early_429_to_expect_100_continue_closes() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with (
+        full(min_bytes_per_second=0) as (router, _),
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
         head = posted(["a"]).partition(b"\r\n\r\n")[0]
         writer.write(head + b"\r\nexpect: 100-continue\r\n\r\n")
         headers, _ = await refusal(reader)
@@ -291,7 +295,11 @@ async def test_draining_router_closes_after_an_early_429() -> None:
 
 
 async def test_malformed_body_in_a_pipeline_ends_the_connection() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with (
+        one_worker(min_bytes_per_second=0) as (router, _),
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
         writer.write(LIVE + CHUNKED)
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
         assert await reader.read() == b""
