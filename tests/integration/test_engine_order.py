@@ -79,7 +79,7 @@ async def test_query_overtakes_bulk(client: httpx.AsyncClient, engine: int) -> N
     [answer] = FrameReader().feed((await asked).content)
     assert not reading.done(), "the query waited for the bulk"
     assert isinstance(answer, Vector)
-    assert len(FrameReader().feed((await reading).content)) == BULK
+    assert len(list(FrameReader().feed((await reading).content))) == BULK
 
 
 async def test_batch_of_a_gone_caller_is_dropped(client: httpx.AsyncClient, engine: int) -> None:
