@@ -89,6 +89,7 @@ esac
         (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
         (1, 8192, {"DEPLOY_POOLS": "code,v3.base", "DEPLOY_MODELS": "v3=demo"}, "code-0 cannot start"),
         (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_DTYPE"),
+        (1, 24576, {"DEPLOY_POOLS": "rerank-m0", "WORKER_MAX_TOKENS": "1024"}, "WORKER_MAX_TOKENS"),
         (1, "[N/A]", {}, None),
     ],
 )

@@ -17,7 +17,7 @@ from triptych.workers.prompt_reader import IMAGE_TOKENS, SCORE_TOKEN, PromptRead
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import Image, Text
 from triptych.workers.shared.families import RERANKER_M0
-from triptych.workers.shared.strict_settings import SettingsError
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 [POOL] = RERANKER_M0.pools
 IMAGE = Image(b"pixels")
@@ -107,9 +107,9 @@ def test_megabytes_are_not_tokenized(checkpoint: Path, monkeypatch: pytest.Monke
     assert max(lengths) < 200_000
 
 
-def test_context_has_room_for_two_images(checkpoint: Path) -> None:
-    with pytest.raises(SettingsError, match="WORKER_MAX_TOKENS: jina-reranker-m0 needs 2048 or more"):
-        reader(checkpoint, max_tokens=1024)
+def test_context_has_room_for_two_images() -> None:
+    with pytest.raises(SettingsError, match="WORKER_MAX_TOKENS: the pool rerank-m0 needs 2048 or more"):
+        read_settings(WorkerSettings, model="m", task=POOL, max_tokens=2047)
 
 
 def test_published_folder_is_served_as_it_is(
