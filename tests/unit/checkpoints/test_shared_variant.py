@@ -122,33 +122,13 @@ def test_scale_of_an_adapter_changes_the_space(shared):
     assert space() != before
 
 
-def narrow(tensors):
-    tensors[KEY] = tensors[KEY][:, :16].contiguous()
-
-
-def lose(tensors):
-    del tensors[KEY]
-
-
-def gain(tensors):
-    tensors[KEY.replace("mlp", "extra")] = torch.zeros(1)
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (narrow, f"wrong shape: {KEY} is [32, 16], should be [32, 256]"),
-        (lose, f"missing, without its other half: {KEY}"),
-        (gain, f"unexpected: {KEY.replace('mlp', 'extra')}"),
-    ],
-)
-def test_adapter_that_does_not_fit_is_refused(shared, damage, says):
+def test_adapter_that_does_not_fit_is_refused(shared):
     tensors = load_file(shared / ADAPTER)
-    damage(tensors)
+    del tensors[KEY]
+    tensors[KEY.replace("mlp", "extra")] = torch.zeros(1)
     save_file(tensors, shared / ADAPTER)
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(CheckpointError, match=f"other half: {KEY}(.|\n)*unexpected: .*extra"):
         read_variant(shared)
-    assert says in str(error.value)
 
 
 @pytest.mark.parametrize("name", [ADAPTER, CONFIG])
