@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layouts import KNOWN
 from triptych.workers.checkpoints.variant import read_record, read_variant
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 
-Tensors = dict[str, torch.Tensor]
 FAMILIES = (V5_SMALL, V5_NANO, V3)
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
 BASE = "model.safetensors"
@@ -61,12 +61,6 @@ def refused(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> Callabl
         return error
 
     return refused
-
-
-def change(file: Path, edit: Callable[[Tensors], object]) -> None:
-    tensors = load_file(file)
-    edit(tensors)
-    save_file(tensors, file)
 
 
 def expected(family: Family, source: Path, adapter: str) -> Iterator[tuple[str, torch.Tensor]]:
@@ -147,7 +141,7 @@ def test_unused_pooler_of_v3_is_left_out(
     run: Callable[..., tuple[int, str, str]],
 ) -> None:
     source = copy(V3)
-    change(source / BASE, lambda its: its.update({"roberta.pooler.dense.bias": torch.ones(4)}))
+    edit_tensors(source / BASE, lambda its: its.update({"roberta.pooler.dense.bias": torch.ones(4)}))
     assert run("merge", source, tmp_path / "out", "--pool", "v3.base", "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "out" / "v3.base").digest == read_variant(merged / "v3.base").digest
 
@@ -190,7 +184,7 @@ def test_damaged_sources_are_refused(
     refused: Callable[..., str],
 ) -> None:
     source = copy(family)
-    change(source / file, edit)
+    edit_tensors(source / file, edit)
     assert says in refused(source)
 
 
@@ -210,9 +204,9 @@ def test_config_that_does_not_fit_is_refused(
     copy: Callable[[Family], Path],
     refused: Callable[..., str],
 ) -> None:
-    file = copy(family) / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
-    assert says in refused(file.parent)
+    source = copy(family)
+    edit_json(source / "config.json", **values)
+    assert says in refused(source)
 
 
 def test_vllm_knows_every_architecture() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.deploy.fakes import nvidia_smi
 from triptych.deploy.common import machine
 from triptych.deploy.local.cli import main, make_plan
 from triptych.deploy.local.specs import PlanError
@@ -53,12 +54,8 @@ def test_wrong_setting_is_named(
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A machine with vLLM for GPUs, whose nvidia-smi does what `script` says."""
-    binaries = folder / "bin"
-    binaries.mkdir()
-    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-    (binaries / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    """The same on a machine with vLLM for GPUs."""
+    nvidia_smi(folder, monkeypatch, script)
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
 
 

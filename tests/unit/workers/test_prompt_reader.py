@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import SINGLE, CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
@@ -140,8 +140,6 @@ def test_damaged_folder_is_refused(
 ) -> None:
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(tmp_path / SINGLE)
-    edit(tensors)
-    save_file(tensors, tmp_path / SINGLE)
+    edit_tensors(tmp_path / SINGLE, edit)
     with pytest.raises(CheckpointError, match=says):
         read_variant(tmp_path)
