@@ -46,9 +46,11 @@ class ImageDecoder:
 
     @asynccontextmanager
     async def decoded(self, *files: bytes, query: int | None = None) -> AsyncIterator[list[PillowImage]]:
-        """The decoded images. Their pixels count as in memory until the block ends.
+        """RGB pixels of the first frame of each. They count as in memory until the block ends.
 
-        Raises what `decode_image` raises. `query` is the index of a query's image, whose error says so.
+        Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
+        `MemoryError`, which is not the image's fault. `query` is the index of a query's image, whose error
+        says so.
         """
         opened = await self._each(_open, files, query)
         # Together: two inputs that each hold one image and wait for another would wait for ever.
@@ -75,15 +77,6 @@ class ImageDecoder:
             except ItemError as error:
                 raise error.of_query() if number == query else error from error.__cause__
         return done
-
-
-def decode_image(data: bytes) -> PillowImage:
-    """RGB pixels of the first frame.
-
-    Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
-    `MemoryError`, which is not the image's fault.
-    """
-    return _rgb(_open(data))
 
 
 def striped_png(size: int = 112) -> bytes:
