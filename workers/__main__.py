@@ -74,6 +74,8 @@ def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
     task = pool_of(variant, settings)
     logger.info("loading %s from %s", task, folder)
     if variant.family.cross_encoder:
+        # The bounds of the settings depend on the pool.
+        settings = read_settings(WorkerSettings, task=task)
         return CrossEncoder(PromptReader(variant, task, settings), settings)
     return load_embedder(variant, task, settings)
 

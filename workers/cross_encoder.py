@@ -44,8 +44,8 @@ class CrossEncoder:
         self.tolerance = tolerance_of(dtype, settings.quantization)
         self.canaries = {"short pair": _canary(_QUERY, _SHORT), "long pair": _canary(_QUERY, _LONG)}
         if reader.images:
-            image = Image(striped_png())
-            self.canaries |= {"image": _canary(_QUERY, image), "two images": _canary(image, image)}
+            image, other = Image(striped_png()), Image(striped_png(84))
+            self.canaries |= {"image": _canary(_QUERY, image), "two images": _canary(image, other)}
         self.info = Info(
             task=reader.task,
             model=settings.model,
@@ -92,7 +92,7 @@ class CrossEncoder:
         if pair.images:
             [token_ids] = pair.prompts
             # vLLM keeps the pixels until it returns the score.
-            async with self._decoder.decoded(*pair.images) as images:
+            async with self._decoder.decoded(*pair.images, query=pair.query_image) as images:
                 engine_input = {"prompt_token_ids": token_ids, "multi_modal_data": {"image": images}}
                 outputs = [await self.engine.encode(engine_input, params, priority)]
         else:

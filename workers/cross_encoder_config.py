@@ -1,10 +1,10 @@
 """The config.json of a cross-encoder: its context, and a replacement for a config with remote code."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from triptych.workers.checkpoints.folders import load_json, write_json
 from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 
 MODEL_TYPES = {
@@ -35,10 +35,7 @@ def read_config(folder: Path) -> CrossEncoderConfig:
 
     Raises `CheckpointError` for a model that is not a classifier with one label, or that needs remote code.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} cannot be read: {error}") from None
+    config = load_json(folder / CONFIG)
     architectures = config.get("architectures") or []
     architecture = next((name for name in architectures if name.endswith("ForSequenceClassification")), None)
     if architecture is None:
@@ -77,5 +74,5 @@ def config_folder(config: CrossEncoderConfig) -> TemporaryDirectory[str] | None:
     if config.rewritten is None:
         return None
     folder = TemporaryDirectory(prefix="triptych-config-")
-    (Path(folder.name) / CONFIG).write_text(json.dumps(config.rewritten))
+    write_json(Path(folder.name) / CONFIG, config.rewritten)
     return folder

@@ -173,7 +173,7 @@ class Embedder:
             return lambda: self._vector(index, item, prompt, priority)
         query = queries[item.against, item.adapter]
         if isinstance(query, ItemError):
-            return _of_query(query)
+            return query.of_query()
         return lambda: self._score(index, query, prompt, priority)
 
     def _unknown(self, adapter: str | None) -> ItemError:
@@ -244,11 +244,7 @@ class _Query:
         try:
             return await self._task
         except ItemError as error:
-            raise _of_query(error) from error
-
-
-def _of_query(error: ItemError) -> ItemError:
-    return ItemError(error.code, f"the query: {error}")
+            raise error.of_query() from error
 
 
 async def max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> float:

@@ -10,6 +10,10 @@ class ItemError(Exception):
         super().__init__(message)
         self.code = code
 
+    def of_query(self) -> "ItemError":
+        """The same error, of the item's query."""
+        return ItemError(self.code, f"the query: {self}")
+
     def frame(self, index: int) -> Failure:
         """The frame for the item at `index` of the batch."""
         return Failure(index, self.code, str(self))

@@ -12,12 +12,13 @@ Content = Text | Image
 class Pair(NamedTuple):
     """The token ids of one or more prompts, of which the best score counts.
 
-    `images` are in the order of their placeholders in the only prompt. `extra` is for vLLM. `cut` is true if
-    the prompts do not hold all of the texts.
+    `images` are in the order of their placeholders in the only prompt; `query_image` is the index of the
+    query's. `extra` is for vLLM. `cut` is true if the prompts do not hold all of the texts.
     """
 
     prompts: Sequence[list[int]]
     images: Sequence[bytes] = ()
+    query_image: int | None = None
     extra: dict[str, Any] | None = None
     cut: bool = False
 

@@ -8,10 +8,10 @@ EXIF rotation are ignored. One exception: 16-bit greyscale is scaled to 8 bits f
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image as Pillow
@@ -20,6 +20,7 @@ from PIL import UnidentifiedImageError
 from triptych.workers.item_error import ItemError
 
 PillowImage: TypeAlias = Pillow.Image
+T = TypeVar("T")
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 # 300 MB decoded, at 3 bytes each. The model sees at most 602,112 of them.
@@ -44,13 +45,14 @@ class ImageDecoder:
         self._freed = asyncio.Event()
 
     @asynccontextmanager
-    async def decoded(self, *files: bytes) -> AsyncIterator[list[PillowImage]]:
-        """The decoded images. Their pixels count as in memory until the block ends.
+    async def decoded(self, *files: bytes, query: int | None = None) -> AsyncIterator[list[PillowImage]]:
+        """RGB pixels of the first frame of each. They count as in memory until the block ends.
 
-        Raises what `decode_image` raises.
+        Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
+        `MemoryError`, which is not the image's fault. `query` is the index of a query's image, whose error
+        says so.
         """
-        loop = asyncio.get_running_loop()
-        opened = [await loop.run_in_executor(self._threads, _open, data) for data in files]
+        opened = await self._each(_open, files, query)
         # Together: two inputs that each hold one image and wait for another would wait for ever.
         pixels = min(sum(image.width * image.height for image in opened), self._pixels)
         # The lock is fair, so small images cannot overtake a large one for ever.
@@ -60,24 +62,26 @@ class ImageDecoder:
                 await self._freed.wait()
             self._free -= pixels
         try:
-            yield [await loop.run_in_executor(self._threads, _rgb, image) for image in opened]
+            yield await self._each(_rgb, opened, query)
         finally:
             self._free += pixels
             self._freed.set()
 
+    async def _each(
+        self, step: Callable[[T], PillowImage], inputs: Sequence[T], query: int | None
+    ) -> list[PillowImage]:
+        loop, done = asyncio.get_running_loop(), []
+        for number, one in enumerate(inputs):
+            try:
+                done.append(await loop.run_in_executor(self._threads, step, one))
+            except ItemError as error:
+                raise error.of_query() if number == query else error from error.__cause__
+        return done
 
-def decode_image(data: bytes) -> PillowImage:
-    """RGB pixels of the first frame.
 
-    Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
-    `MemoryError`, which is not the image's fault.
-    """
-    return _rgb(_open(data))
-
-
-def striped_png() -> bytes:
-    """A small test image in which no two patches are equal."""
-    rows, columns = np.mgrid[0:112, 0:112]
+def striped_png(size: int = 112) -> bytes:
+    """A small square test image in which no two patches are equal."""
+    rows, columns = np.mgrid[0:size, 0:size]
     pixels = np.stack([rows * 2, columns * 2, rows ^ columns], axis=-1).astype(np.uint8)
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "PNG")

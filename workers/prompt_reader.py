@@ -18,7 +18,6 @@ from triptych.workers.item_error import ItemError
 from triptych.workers.pairs import Content, Pair
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import Image, PoolName
-from triptych.workers.shared.strict_settings import SettingsError
 
 PROMPT = "**Document**:\n{document}\n**Query**:\n{query}"
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -30,20 +29,16 @@ QUERY_TOKENS = 512
 IMAGE_TOKENS = MAX_PIXELS // 28**2
 # More than a token has on average.
 CHARACTERS = 8
-# Room for two images.
-LEAST_TOKENS = 2048
 
 
 class PromptReader:
-    """A `triptych.workers.pairs.Reader`. Raises `SettingsError` if two images would not fit the context."""
+    """A `triptych.workers.pairs.Reader`."""
 
     images = True
 
     def __init__(self, variant: Variant, task: PoolName, settings: WorkerSettings) -> None:
         from vllm.config import PoolerConfig
 
-        if settings.max_tokens < LEAST_TOKENS:
-            raise SettingsError(f"WORKER_MAX_TOKENS: {variant.family.name} needs {LEAST_TOKENS} or more")
         self.folder, self.task = variant.path, task
         self.max_tokens = context_of(variant, settings)
         self.engine_args = engine_args(variant, settings) | {
@@ -81,7 +76,8 @@ class PromptReader:
         token_ids = token_ids[:room]
         if images and token_ids.count(self._placeholder) != len(images):
             raise ItemError("invalid", "beside an image, a text must not contain <|image_pad|>")
-        return Pair([[*token_ids, SCORE_TOKEN]], images, cut=cut)
+        query_image = len(images) - 1 if isinstance(query, Image) else None
+        return Pair([[*token_ids, SCORE_TOKEN]], images, query_image, cut=cut)
 
     def _text(self, content: Content) -> str:
         """A text, or as much of it as has all tokens that count: tokenizing megabytes takes seconds."""

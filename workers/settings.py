@@ -1,11 +1,11 @@
 """A worker's settings: environment variables with the prefix `WORKER_`."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from triptych.workers.shared.families import Pool
+from triptych.workers.shared.families import BY_POOL, Pool
 from triptych.workers.shared.logs import LogFormat
 from triptych.workers.shared.strict_settings import StrictSettings, Token
 
@@ -133,6 +133,12 @@ class WorkerSettings(StrictSettings):
         "these takes longer.",
     )
     drain_seconds: float = Field(30, ge=0, description="Time to finish accepted work on SIGTERM.")
+
+    @model_validator(mode="after")
+    def _check_context(self) -> Self:
+        if self.task and self.max_tokens < (least := BY_POOL[self.task].least_tokens):
+            raise ValueError(f"WORKER_MAX_TOKENS: the pool {self.task} needs {least} or more")
+        return self
 
     @field_validator("engine_args")
     @classmethod

@@ -66,9 +66,9 @@ def choose(settings: DeploySettings, has_gpu: bool) -> Models:
             argv = _checkpoints("tiny", upstream, "--model", family.name)
             steps.append(Step("making a tiny random checkpoint", argv))
         if missing:
-            tasks = [part for pool in missing for part in ("--task", pool)]
+            wanted = [part for pool in missing for part in ("--pool", pool)]
             title = f"merging {upstream} into one variant for each of: {', '.join(missing)}"
-            steps.append(Step(title, _checkpoints("merge", upstream, str(variants), *tasks)))
+            steps.append(Step(title, _checkpoints("merge", upstream, str(variants), *wanted)))
         folders |= {pool: str(variants / pool) if merged else upstream for pool in pools}
         sources |= dict.fromkeys(pools, upstream)
     return Models(folders, tuple(steps), frozenset(demo), sources)

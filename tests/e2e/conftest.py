@@ -1,7 +1,6 @@
 """The demo as a newcomer starts it: `triptych serve`, once for all tests here."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,17 +23,12 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="package")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the demo's checkpoints."""
-    return tmp_path_factory.mktemp("state")
-
-
 # Not for the session: other tests need the memory of these engines.
 @pytest.fixture(scope="package")
-def deployment(state: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Three pools on the demo's variants, made from nothing, behind one router."""
-    started = Deployment(tmp_path_factory.mktemp("deployment") / "log", state, **SETTINGS)
+    folder = tmp_path_factory.mktemp("deployment")
+    started = Deployment(folder / "log", folder / "state", **SETTINGS)
     try:
         yield started.wait_until_ready()
         assert started.stop() == 0, started.tail()

@@ -86,15 +86,3 @@ def test_stopped_deployment_leaves_nothing(deployment: Deployment) -> None:
     os.kill(deployment.pid, signal.SIGINT)
     assert wait_gone(pidfds)
     assert deployment.wait() == 0
-
-
-async def test_killed_deployment_leaves_nothing(deployment: Deployment, state: Path, tmp_path: Path) -> None:
-    """While its engine starts, with the checkpoints of the other deployment."""
-    starting = Deployment(tmp_path / "log", state, DEPLOY_POOLS="retrieval")
-    try:
-        await eventually(lambda: any("EngineCore" in name_of(pid) for pid in descendants(starting.pid)))
-        pidfds = pidfds_of(descendants(starting.pid))
-        os.kill(starting.pid, signal.SIGKILL)
-        assert wait_gone(pidfds)
-    finally:
-        starting.kill()

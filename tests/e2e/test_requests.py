@@ -91,15 +91,6 @@ def test_items_with_own_tasks_keep_their_order(api: httpx.Client) -> None:
         assert cosine(vector, its) > 0.99999
 
 
-def test_multi_vectors_have_a_unit_row_per_token(api: httpx.Client) -> None:
-    reply = api.post("/v1/embeddings", json={"input": ["some tokens"], "return_multivector": True})
-    [item] = reply.json()["data"]
-    rows = np.array(item["embeddings"], np.float32)
-    assert item["object"] == "embeddings"
-    assert rows.shape == (reply.json()["usage"]["prompt_tokens"], 128)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
-
-
 def test_text_over_the_context_is_refused_or_cut(api: httpx.Client) -> None:
     text = "too long to read " * MAX_TOKENS
     refused = api.post("/v1/embeddings", json={"input": ["fine", text]})

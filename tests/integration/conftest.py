@@ -35,7 +35,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants")
     for pool in POOLS:
         dtype = "source" if pool == "code" else "float32"
-        assert exit_status(cli, "merge", UPSTREAM, folder, "--task", pool, "--dtype", dtype) == 0
+        assert exit_status(cli, "merge", UPSTREAM, folder, "--pool", pool, "--dtype", dtype) == 0
     return folder
 
 

@@ -63,7 +63,7 @@ def served(
     out = tmp_path_factory.mktemp("family-variants")
     for family, reference in references.items():
         pool = family.pool(ADAPTERS[family])
-        assert exit_status(cli, "merge", reference.folder, out, "--task", pool, "--dtype", "float32") == 0
+        assert exit_status(cli, "merge", reference.folder, out, "--pool", pool, "--dtype", "float32") == 0
     limits = {"max_tokens": MAX_TOKENS, "batch_tokens": BATCH_TOKENS, "kv_cache_gib": 0.5}
     settings = [{"model": out / engine.pool, "dtype": engine.dtype, **limits} for engine in ENGINES]
     with workers(tmp_path_factory.mktemp("family-workers"), *settings) as started:

@@ -54,25 +54,6 @@ def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
     assert abs(mixed[0][0] - mixed[2][0]) > 1e-4
 
 
-def test_text_has_the_best_score_against_itself(worker: Worker) -> None:
-    itself = Text("one and the same", "query")
-    same, different = worker.encode(
-        [Item(itself, against=0), Item(Text("other", "query"), against=0)], queries=[itself]
-    )
-    assert array_of(same)[0] == pytest.approx(1, abs=1e-4)
-    assert array_of(different)[0] < 0.999
-
-
-def test_bad_query_fails_its_own_items_only(worker: Worker) -> None:
-    bad, good = worker.encode(
-        [Item(Text("a", "passage"), against=place) for place in (0, 1)], queries=[Image(b"nothing"), QUERY]
-    )
-    assert isinstance(bad, Failure)
-    assert bad.code == "media_invalid"
-    assert "the query" in bad.message
-    assert isinstance(good, Vector)
-
-
 @pytest.fixture(params=[write_published, write_bert])
 def cross_encoder(request: pytest.FixtureRequest, cross_encoders: CrossEncoders) -> tuple[Worker, Score]:
     return cross_encoders[request.param]
@@ -113,13 +94,6 @@ def test_best_window_of_a_long_document_counts(cross_encoder: tuple[Worker, Scor
     alone, followed = (float(array_of(frame)[0]) for frame in worker.encode(items, queries=[QUERY]))
     assert followed > alone + 0.01
     assert followed == pytest.approx(score(QUERY.text, filler + passage), abs=1e-5)
-
-
-def test_query_is_cut_at_half_of_the_context(cross_encoder: tuple[Worker, Score]) -> None:
-    worker, score = cross_encoder
-    query = "why " * 400
-    [frame] = worker.encode([Item(Text(DOCUMENTS[0], "passage"), against=0)], queries=[Text(query, "query")])
-    assert float(array_of(frame)[0]) == pytest.approx(score(query, DOCUMENTS[0]), abs=1e-5)
 
 
 def test_image_is_refused_alone(cross_encoder: tuple[Worker, Score], images: list[bytes]) -> None:

@@ -12,11 +12,12 @@ from tests.engine_workers import Worker
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.integration.conftest import OFFICIAL, CrossEncoders
 from tests.integration.engine_pause import engine_pid
+from tests.metrics import parse, value
 from tests.processes import descendants, pidfds_of, wait_gone
-from triptych.loadtests.bench.stock import stock_copy
 from triptych.workers.shared.contract import (
     ENCODE_PATH,
     LIVE_PATH,
+    METRICS_PATH,
     READY_PATH,
     EncodeRequest,
     FrameReader,
@@ -30,25 +31,16 @@ from triptych.workers.shared.contract import (
 MANY = 1000
 
 
-@pytest.mark.parametrize(
-    ("folder", "settings", "said"),
-    [
-        ("code", {"task": "retrieval"}, "was merged for code, WORKER_TASK says retrieval"),
-        ("code", {"batch_tokens": "many"}, "WORKER_BATCH_TOKENS"),
-        ("code", {"batch_token": "512"}, "WORKER_BATCH_TOKEN"),
-        ("official", {}, "WORKER_TASK"),
-        ("empty", {"task": "code"}, "is not a checkpoint"),
-    ],
-)
-def test_wrong_model_or_setting_is_refused(
-    variants: Path, tmp_path: Path, folder: str, settings: dict[str, str], said: str
-) -> None:
-    stock_copy(variants / "code", tmp_path / "official")
-    (tmp_path / "empty").mkdir()
-    model = variants / folder if folder == "code" else tmp_path / folder
-    worker = Worker(tmp_path / "log", model=model, **settings)
+def test_wrong_model_is_refused(variants: Path, tmp_path: Path) -> None:
+    worker = Worker(tmp_path / "log", model=variants / "code", task="retrieval")
     assert worker.wait() == os.EX_CONFIG
-    assert said in worker.tail()
+    assert "was merged for code, WORKER_TASK says retrieval" in worker.tail()
+
+
+def test_memory_includes_the_engine(pools: dict[str, Worker]) -> None:
+    page = parse(httpx.get(pools["retrieval"].url + METRICS_PATH).text)
+    own = value(page, "process_resident_memory_bytes")
+    assert value(page, "triptych_worker_resident_memory_bytes") > 1.5 * own
 
 
 @pytest.mark.ends_worker

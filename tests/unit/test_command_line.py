@@ -116,7 +116,7 @@ def test_options_set_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("serv", "serve"),
         ("router --prot 1", "--port"),
         ("embed in out --task code", "code.query"),
-        ("merge in out --task nonsense", "text-matching"),
+        ("merge in out --pool nonsense", "text-matching"),
         ("verify --full", "FOLDER"),
         ("verify folder --url http://x", "--url"),
         ("ray scale code", "POOL=NUMBER"),

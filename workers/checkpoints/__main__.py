@@ -72,7 +72,6 @@ def tiny(out: Path, model: str, nano: bool, full: bool, seed: int) -> None:
 @click.argument("out", type=FOLDER)
 @click.option(
     "--pool",
-    "--task",
     "pools",
     type=click.Choice([pool for family in MERGED for pool in family.worker_pools]),
     multiple=True,

@@ -1,9 +1,8 @@
 """The model: vLLM's Qwen2.5-VL with a pooler instead of the language head."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from vllm.config import VllmConfig
 from vllm.model_executor.models.qwen2_5_vl import (
     Qwen2_5_VLDummyInputsBuilder,
     Qwen2_5_VLForConditionalGeneration,
@@ -14,7 +13,7 @@ from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from triptych.workers.checkpoints.layout import PROJECTOR, PROJECTORS
-from triptych.workers.plugin.pooler import MERGED, SpanPooler
+from triptych.workers.plugin.pooler import MERGED, Pooled
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -22,10 +21,8 @@ from triptych.workers.plugin.pooler import MERGED, SpanPooler
     info=Qwen2_5_VLProcessingInfo,
     dummy_inputs=Qwen2_5_VLDummyInputsBuilder,
 )
-class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
+class TriptychEmbeddings(Pooled, Qwen2_5_VLForConditionalGeneration):
     """A merged or a shared variant. The config's `multi_vector_dimensions` is 0 if it has no projector."""
-
-    is_pooling_model: ClassVar[bool] = True
 
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
@@ -34,10 +31,6 @@ class TriptychEmbeddings(Qwen2_5_VLForConditionalGeneration):
             f"{PROJECTORS}.": "pooler.projectors.",
         }
     )
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.pooler = SpanPooler.of(vllm_config)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[Any]

@@ -10,7 +10,7 @@ vLLM clears when the request ends.
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -155,6 +155,16 @@ class SpanPooler(Pooler):
                     continue
                 outputs[request] = torch.cat([*kept, part]) if kept else part
                 kept.clear()
+
+
+class Pooled:
+    """Gives one of vLLM's models, the base after it, our pooler instead of a head."""
+
+    is_pooling_model: ClassVar[bool] = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        self.pooler = SpanPooler.of(vllm_config)
 
 
 @dataclass(frozen=True)

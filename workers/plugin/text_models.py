@@ -11,27 +11,15 @@ from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
-from triptych.workers.plugin.pooler import SpanPooler
+from triptych.workers.plugin.pooler import Pooled, SpanPooler
 
 
-class TriptychQwen3(Qwen3ForCausalLM):
+class TriptychQwen3(Pooled, Qwen3ForCausalLM):
     """jina-embeddings-v5-text-small."""
 
-    is_pooling_model: ClassVar[bool] = True
 
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.pooler = SpanPooler.of(vllm_config)
-
-
-class TriptychEuroBert(LlamaForCausalLM):
+class TriptychEuroBert(Pooled, LlamaForCausalLM):
     """jina-embeddings-v5-text-nano. With `is_causal: false` in the config, vLLM's Llama looks both ways."""
-
-    is_pooling_model: ClassVar[bool] = True
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.pooler = SpanPooler.of(vllm_config)
 
 
 class _RotaryXlmRoberta(BertWithRope):

@@ -48,6 +48,7 @@ class Family:
     trained for; `multivector` is the length of a token's vector, None without multi-vectors. `positions` is
     the longest input in tokens. `special_tokens`: the tokenizer's own post-processing applies (BOS, EOS).
     `causal`: attention only looks back, so that a prompt may be prefilled in chunks.
+    `least_tokens` is the smallest bound for the longest input.
     `cache_bytes`: keys and values of one token in bfloat16; an encoder keeps none. `rerank` is the adapter
     that scores documents for `/v1/rerank`; a `cross_encoder` reads query and document together, other models
     compare multi-vectors. Its checkpoint is served as it is published. With `windows` it reads a document
@@ -61,6 +62,7 @@ class Family:
     dimensions: int
     positions: int
     layout: str
+    least_tokens: int = 1024
     tasks: Mapping[str, Route] = field(default_factory=dict)
     default: Route | None = None
     other_tasks: Mapping[str, str] = field(default_factory=dict)
@@ -252,6 +254,8 @@ RERANKER_M0 = Family(
     name="jina-reranker-m0",
     dimensions=1,
     positions=10_240,
+    # Room for two images.
+    least_tokens=2048,
     pooling="last",
     images=True,
     # 28 layers, 2 heads of 128 values.

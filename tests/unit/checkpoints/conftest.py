@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import INDEX
 from triptych.workers.checkpoints.layouts.v4 import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
-
-Tensors = dict[str, torch.Tensor]
 
 
 class Upstream:
@@ -33,13 +31,10 @@ class Upstream:
         return load_file(self.path / ADAPTER_WEIGHTS)
 
     def change_adapters(self, change: Callable[[Tensors], object]) -> None:
-        tensors = self.adapters()
-        change(tensors)
-        save_file(tensors, self.path / ADAPTER_WEIGHTS)
+        edit_tensors(self.path / ADAPTER_WEIGHTS, change)
 
     def change_json(self, name: str, **values: Any) -> None:
-        file = self.path / name
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+        edit_json(self.path / name, **values)
 
     def change_adapter_config(self, **values: Any) -> None:
         self.change_json(ADAPTER_CONFIG, **values)

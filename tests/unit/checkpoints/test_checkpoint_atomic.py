@@ -29,7 +29,7 @@ def stopped_merge(data: Path, out: Path, where: str):
     code = (
         PATCHES[where].format(stop=STOP)
         + "\nfrom triptych.workers.checkpoints.__main__ import cli\n"
-        + f"cli(['merge', {str(data)!r}, {str(out)!r}, '--task', 'code', '--force'])"
+        + f"cli(['merge', {str(data)!r}, {str(out)!r}, '--pool', 'code', '--force'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -51,7 +51,7 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     with pytest.raises(CheckpointError, match="unfinished merge"):
         read_variant(left)
     assert run("verify", left)[0] == 1
-    assert run("merge", data, tmp_path, "--task", "code")[0] == 0
+    assert run("merge", data, tmp_path, "--pool", "code")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
     read_variant(tmp_path / "code")
 
@@ -70,7 +70,7 @@ def test_second_merge_waits(data, run, tmp_path):
     with stopped_merge(data, tmp_path, "before the rename"):
         command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(data), str(tmp_path)]
         second = subprocess.Popen(
-            [*command, "--task", "code"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, "--pool", "code"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         waits_for_a_lock(second)
         assert [path.name.startswith(".code.partial-") for path in tmp_path.iterdir()] == [True]

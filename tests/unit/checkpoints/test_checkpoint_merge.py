@@ -41,7 +41,7 @@ def assert_merged(found, wanted, rtol):
 @pytest.mark.parametrize("task", POOLS)
 def test_weights_are_base_plus_scaled_product(upstream, run, weights, tmp_path, task):
     upstream.change_adapter_config(lora_alpha=16)
-    assert run("merge", upstream.path, tmp_path / "out", "--task", task, "--dtype", "float32")[0] == 0
+    assert run("merge", upstream.path, tmp_path / "out", "--pool", task, "--dtype", "float32")[0] == 0
     found = weights(tmp_path / "out" / task)
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
     assert_merged(found, expected(upstream, task, lambda module: 16 / 32), rtol=1e-5)
@@ -78,7 +78,7 @@ def test_rslora_and_patterns_set_scale(upstream, run, weights, tmp_path):
     upstream.change_adapter_config(
         use_rslora=True, rank_pattern={"layers.1.mlp.up_proj": 16}, alpha_pattern={"k_proj": 8}
     )
-    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", upstream.path, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
 
     def scale(name):
         alpha = 8 if name.endswith("k_proj") else 32
@@ -94,7 +94,7 @@ def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
         return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
 
     upstream.rename_base(rename)
-    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", upstream.path, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
     old = weights(merged / "code")
     found = weights(tmp_path / "code")
     assert found.keys() == {rename(name) for name in old}
@@ -104,7 +104,7 @@ def test_new_style_names_merge_alike(upstream, run, weights, merged, tmp_path):
 def test_blocks_do_not_change_weights(data, run, weights, merged, tmp_path, monkeypatch):
     # 256 columns: three rows at a time, and the last block shorter; 640 x 256 is copied in pieces too.
     monkeypatch.setattr(merge, "BLOCK_VALUES", 3 * 256 + 10)
-    assert run("merge", data, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", data, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
     assert_merged(weights(tmp_path / "code"), weights(merged / "code"), rtol=1e-5)
 
 
@@ -114,7 +114,7 @@ def test_nested_text_config_merges_alike(upstream, run, tmp_path):
     text = {"num_hidden_layers", "hidden_size", "rope_scaling", "rope_theta", "vocab_size", "torch_dtype"}
     nested = {key: value for key, value in config.items() if key not in text}
     file.write_text(json.dumps({**nested, "text_config": {key: config[key] for key in text}}))
-    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", upstream.path, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "code").dimensions == 256
     found = json.loads((tmp_path / "code" / "config.json").read_text())
     assert found["torch_dtype"] == "float32"
@@ -126,7 +126,7 @@ def test_single_file_source(upstream, run, merged, tmp_path):
     save_file(upstream.base(), upstream.path / "model.safetensors")
     for file in [*upstream.path.glob("model-*"), upstream.path / "model.safetensors.index.json"]:
         file.unlink()
-    assert run("merge", upstream.path, tmp_path, "--task", "code", "--dtype", "float32")[0] == 0
+    assert run("merge", upstream.path, tmp_path, "--pool", "code", "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "code").digest == read_variant(merged / "code").digest
     assert len({read_variant(merged / task).digest for task in POOLS}) == 3
 
@@ -137,7 +137,7 @@ def test_config_is_ready_for_vllm(upstream, run, tmp_path):
     for name in names:
         upstream.change_json(name, auto_map=remote, processor_class="JinaEmbeddingsV4Processor")
     upstream.change_json("preprocessor_config.json", max_pixels=12_845_056)
-    assert run("merge", upstream.path, tmp_path, "--task", "code")[0] == 0
+    assert run("merge", upstream.path, tmp_path, "--pool", "code")[0] == 0
     config, processor, tokenizer = (json.loads((tmp_path / "code" / name).read_text()) for name in names)
     assert config["architectures"] == [V4.architecture]
     assert (config["model_type"], config["torch_dtype"]) == ("qwen2_5_vl", "bfloat16")
@@ -157,7 +157,7 @@ def test_hub_id_is_fetched_and_recorded(upstream, run, tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     upstream.change_adapter_config(lora_alpha=64)
-    assert run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out", "--task", "code")[0] == 0
+    assert run("merge", "jinaai/jina-embeddings-v4", tmp_path / "out", "--pool", "code")[0] == 0
     revision = "853c867b65b749f3c3c72a06868140d842e04f06"
     assert asked == [("jinaai/jina-embeddings-v4", revision)]
     variant, record = read_variant(tmp_path / "out" / "code"), read_record(tmp_path / "out" / "code")
@@ -182,7 +182,7 @@ def test_same_output_is_kept(data, run, tmp_path):
 @pytest.mark.parametrize("what", ["source", "dtype", "cut short"])
 def test_other_output_needs_force(upstream, run, tmp_path, what):
     out = tmp_path / "out"
-    options = ["merge", upstream.path, out, "--task", "code"]
+    options = ["merge", upstream.path, out, "--pool", "code"]
     assert run(*options)[0] == 0
     if what == "source":
         upstream.change_adapters(
@@ -205,7 +205,7 @@ def test_other_output_needs_force(upstream, run, tmp_path, what):
 
 
 def test_variants_as_json(run, data, merged, tmp_path):
-    status, out, err = run("merge", data, tmp_path, "--task", "code", "--dtype", "float32", "--json")
+    status, out, err = run("merge", data, tmp_path, "--pool", "code", "--dtype", "float32", "--json")
     assert status == 0
     [variant] = json.loads(out)
     assert variant["path"] == str(tmp_path / "code")

@@ -44,7 +44,7 @@ MISSING = (
 )
 def test_unexpected_keys_are_named(upstream, refused, key):
     upstream.change_adapters(lambda tensors: tensors.update({key: torch.zeros(32, 256)}))
-    assert f"unexpected: {key}" in refused("--task", "retrieval")
+    assert f"unexpected: {key}" in refused("--pool", "retrieval")
 
 
 def test_wrong_shapes_are_all_named(upstream, refused):
@@ -53,7 +53,7 @@ def test_wrong_shapes_are_all_named(upstream, refused):
         tensors[DOWN] = tensors[DOWN][:-1].contiguous()
 
     upstream.change_adapters(change)
-    error = refused("--task", "code")
+    error = refused("--pool", "code")
     assert f"{UP} is [16, 256], should be [32, 256]" in error
     assert f"{DOWN} is [255, 32], should be [256, 32]" in error
 
@@ -67,7 +67,7 @@ def test_adapter_file_with_one_task(upstream, run, refused, tmp_path):
     error = refused()
     assert error.count("missing: ") == 2 * 2 * 15
     assert ".code." not in error
-    assert run("merge", upstream.path, tmp_path / "out", "--task", "code")[0] == 0
+    assert run("merge", upstream.path, tmp_path / "out", "--pool", "code")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_unsupported_settings_are_refused(upstream, refused, setting):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_values_are_refused(upstream, refused, value):
     upstream.change_adapters(lambda tensors: tensors[UP].__setitem__((3, 5), value))
-    assert "model.layers.1.mlp.up_proj.weight" in refused("--task", "code")
+    assert "model.layers.1.mlp.up_proj.weight" in refused("--pool", "code")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])

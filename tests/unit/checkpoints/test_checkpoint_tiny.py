@@ -1,4 +1,4 @@
-"""Tiny checkpoints have the upstream layout, real shapes and vectors that differ."""
+"""Tiny checkpoints have the upstream layout, real shapes and a plausible tokenizer."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from tests.exit_status import exit_status
 from triptych.workers.checkpoints.__main__ import cli
@@ -16,8 +16,6 @@ from triptych.workers.checkpoints.tiny import FILES, FULL
 from triptych.workers.checkpoints.variant import identify, read_variant
 from triptych.workers.shared.contract import POOLS
 from triptych.workers.shared.families import V4
-
-TEXTS = ["Query: A beautiful sunset over the beach", "Query: 海滩上美丽的日落", "Query: x", "Passage: x"]
 
 
 @pytest.fixture(scope="module")
@@ -88,33 +86,6 @@ def test_tokens_are_plausible(tiny):
     assert 5 <= count("浜辺に沈む美しい夕日") <= 14
     for text in ["\U0001f600 café\n\n\tx", "غروب", "日"]:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
-
-
-@pytest.mark.parametrize("size", ["tiny", "nano"])
-def test_transformers_vectors_differ(variants, tmp_path, size):
-    if size == "nano":
-        assert exit_status(cli, "tiny", "--nano", str(tmp_path / "nano")) == 0
-        assert exit_status(cli, "merge", str(tmp_path / "nano"), str(tmp_path)) == 0
-        variants = tmp_path
-    vectors = {}
-    for task in POOLS:
-        tokenizer = AutoTokenizer.from_pretrained(variants / task)
-        model, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            variants / task, dtype=torch.float32, output_loading_info=True
-        )
-        assert not report["missing_keys"]
-        assert report["unexpected_keys"] == {"multi_vector_projector.weight", "multi_vector_projector.bias"}
-        with torch.no_grad():
-            means = [
-                model.model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
-                for text in TEXTS
-            ]
-        vectors[task] = torch.nn.functional.normalize(torch.stack(means), dim=1)
-    between_texts = vectors["code"] @ vectors["code"].T - torch.eye(len(TEXTS))
-    assert between_texts.isfinite().all()
-    assert between_texts.max() < 0.95
-    for task, other in [POOLS[:2], POOLS[1:], POOLS[::2]]:
-        assert (vectors[task] * vectors[other]).sum(1).max() < 0.8
 
 
 def test_special_tokens_match_config(tiny, variants):

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.unit.checkpoints.files import edit_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import read_variant
 
@@ -27,19 +27,15 @@ def verify(run):
 def official(variant):
     """Like jinaai/jina-embeddings-v4-vllm-*: merged, without variant.json and projector."""
     (variant / "variant.json").unlink()
-    edit(variant / "config.json", architectures=["Qwen2_5_VLForConditionalGeneration"])
+    edit_json(variant / "config.json", architectures=["Qwen2_5_VLForConditionalGeneration"])
     weight_map = json.loads((variant / "model.safetensors.index.json").read_text())["weight_map"]
     for file in variant.glob("model-*"):
         tensors = load_file(file)
         for name in [name for name in tensors if "projector" in name]:
             del tensors[name], weight_map[name]
         save_file(tensors, file)
-    edit(variant / "model.safetensors.index.json", weight_map=weight_map)
+    edit_json(variant / "model.safetensors.index.json", weight_map=weight_map)
     return variant
-
-
-def edit(file: Path, **values):
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def test_variant_can_be_served(variant, verify):
@@ -119,7 +115,7 @@ def test_damaged_file_is_refused(variant, verify, name, how):
     ],
 )
 def test_contradicting_record_is_refused(variant, file, values):
-    edit(variant / file, **values)
+    edit_json(variant / file, **values)
     with pytest.raises(CheckpointError, match=file):
         read_variant(variant)
 
@@ -128,7 +124,7 @@ def test_wrong_index_is_refused(variant):
     index = variant / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
     weight_map["model.norm.weight"] = "model-00002-of-00002.safetensors"
-    edit(index, weight_map=weight_map)
+    edit_json(index, weight_map=weight_map)
     with pytest.raises(CheckpointError, match=r"disagree about model\.norm\.weight"):
         read_variant(variant)
 

@@ -1,5 +1,6 @@
 """The Helm chart as the tests render it."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import yaml
 from triptych.deploy.kubernetes.helm import template
 
 
+@cache
 def rendered(*arguments: str | Path) -> list[dict[str, Any]]:
+    """The objects of the chart. Tests share them."""
     return [one for one in yaml.safe_load_all(template(*arguments)) if one]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from triptych.deploy.local.output import Output
@@ -71,6 +72,15 @@ class Run:
     async def stop(self) -> None:
         self.supervisor.stop()
         await self.task
+
+
+def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A driver whose `nvidia-smi` does what `script` says."""
+    binaries = folder / "bin"
+    binaries.mkdir(exist_ok=True)
+    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (binaries / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}:/usr/bin:/bin")
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -23,13 +23,14 @@ from tests.unit.deploy.manifests import (
     each_cluster,
     ray_commands,
 )
+from triptych.deploy.env_example import CLASSES
 from triptych.deploy.install import NEWEST, OLDEST
 from triptych.deploy.ray.config import ClusterConfig, parse_config
 from triptych.deploy.ray.ray_private import labels_match
-from triptych.router.settings import RouterSettings
-from triptych.workers.settings import WorkerSettings
 
-EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE, KUBERNETES_PAGE]
+SYSTEMD = sorted((ROOT / "deploy/systemd").iterdir())
+EVERYTHING = [*CLUSTERS, *MANIFESTS, CONFIG, DOCKERFILE, PAGE, KUBERNETES_PAGE, *SYSTEMD]
+FIELDS = {its.model_config["env_prefix"]: its.model_fields for its in CLASSES}
 
 
 def start_commands(cluster: dict[str, Any]) -> list[str]:
@@ -96,9 +97,8 @@ def test_aws_routers_are_not_on_gpu_nodes() -> None:
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.name)
 def test_named_settings_exist(path: Path) -> None:
-    fields = {"ROUTER": RouterSettings.model_fields, "WORKER": WorkerSettings.model_fields}
-    for prefix, name in re.findall(r"\b(ROUTER|WORKER)_([A-Z_]*[A-Z])\b", path.read_text()):
-        assert name.lower() in fields[prefix], f"{prefix}_{name}"
+    for prefix, name in re.findall(r"\b(DEPLOY_|ROUTER_|WORKER_)([A-Z_]*[A-Z])\b", path.read_text()):
+        assert name.lower() in FIELDS[prefix], f"{prefix}{name}"
 
 
 @each_cluster

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.deploy.fakes import nvidia_smi
 from triptych.deploy import install
 from triptych.deploy.install import TORCH_CPU, TORCH_CPU_INDEX, TORCHVISION, Failed, Installation
 
@@ -172,6 +173,8 @@ install.constraint='/constraints.txt'
         ("--constraints", "/constraints.txt"),
     }
     assert not {"/not/used", "--no-index"} & set(words)
+    offline = set_up("cpu", pip_config="global.no-index='true'").ran
+    assert all("--no-index" in line for line in offline if "uv pip install" in line)
 
 
 def test_pip_config_is_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +182,6 @@ def test_pip_config_is_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     installation.python = sys.executable
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels/here")
     assert "/wheels/here" in installation.pip_settings()
-
-
-def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    smi = folder / "nvidia-smi"
-    smi.write_text(f"#!/bin/sh\n{script}\n")
-    smi.chmod(0o755)
 
 
 def test_driver_lists_the_gpus(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +242,3 @@ def test_needs_only_the_standard_library() -> None:
         [sys.executable, "-I", "-S", install.__file__, "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_no_index_is_passed_on(set_up: SetUp) -> None:
-    assert "--no-index" in set_up("gpu", pip_config="global.no-index='true'").ran[-2]

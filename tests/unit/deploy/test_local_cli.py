@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.deploy.fakes import nvidia_smi
 from triptych.deploy.common import machine
 from triptych.deploy.local.cli import main, make_plan
 from triptych.deploy.local.specs import PlanError
@@ -53,12 +54,8 @@ def test_wrong_setting_is_named(
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A machine with vLLM for GPUs, whose nvidia-smi does what `script` says."""
-    binaries = folder / "bin"
-    binaries.mkdir()
-    (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
-    (binaries / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    """The same on a machine with vLLM for GPUs."""
+    nvidia_smi(folder, monkeypatch, script)
     monkeypatch.setattr(machine.importlib.metadata, "version", lambda _: "0.32.0")
 
 
@@ -89,6 +86,7 @@ esac
         (1, 24576, {"DEPLOY_MODEL": "demo"}, None),
         (1, 8192, {"DEPLOY_POOLS": "code,v3.base", "DEPLOY_MODELS": "v3=demo"}, "code-0 cannot start"),
         (1, 24576, {"WORKER_DTYPE": "nonsense"}, "WORKER_DTYPE"),
+        (1, 24576, {"DEPLOY_POOLS": "rerank-m0", "WORKER_MAX_TOKENS": "1024"}, "WORKER_MAX_TOKENS"),
         (1, "[N/A]", {}, None),
     ],
 )

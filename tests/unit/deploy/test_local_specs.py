@@ -129,10 +129,18 @@ def test_different_tokens_are_refused() -> None:
     assert "token" not in str(caught.value).replace("ROUTER_WORKER_TOKEN", "").replace("WORKER_TOKEN", "")
 
 
-def test_local_router_gets_our_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROUTER_API_KEYS", json.dumps([hashlib.sha256(b"operators").hexdigest()])),
+        ("ROUTER_API_KEYS_FILE", "/keys"),
+    ],
+)
+def test_local_router_gets_our_key(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert plan_all({})[0].token is None
-    monkeypatch.setenv("ROUTER_API_KEYS", json.dumps([hashlib.sha256(b"operators").hexdigest()]))
+    monkeypatch.setenv(name, value)
     router, _ = plan_all(dict(os.environ))
     ring = KeyRing(read_keys(router.env["ROUTER_API_KEYS"]))
     assert ring.find(f"Bearer {router.token}".encode()).name == "deploy.local"
-    assert ring.find(b"Bearer operators")
+    if name == "ROUTER_API_KEYS":
+        assert ring.find(b"Bearer operators")

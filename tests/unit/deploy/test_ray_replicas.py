@@ -15,7 +15,6 @@ from triptych.deploy.ray import directory
 from triptych.deploy.ray.node_router import read_metrics, write_workers
 from triptych.deploy.ray.pressure import Pressure
 from triptych.deploy.ray.ray_private import HEAD_RESOURCE
-from triptych.router.access.keys import KeyRing, read_keys
 
 
 def written(folder: Path, router: str = "r1", **pools: bool) -> Any:
@@ -98,16 +97,6 @@ def test_metrics_of_a_router_are_read() -> None:
 @pytest.mark.parametrize("env", [{}, {"ROUTER_API_KEYS": ""}, settings_env("ROUTER_", {"api_keys": []})])
 def test_router_without_keys_stays_open(env: dict[str, str]) -> None:
     assert with_own_key(env, "deploy") == (env, None)
-
-
-@pytest.mark.parametrize(
-    "env", [{"ROUTER_API_KEYS": json.dumps(["0" * 64])}, {"ROUTER_API_KEYS_FILE": "/keys"}]
-)
-def test_router_with_keys_gets_ours(env: dict[str, str]) -> None:
-    given, key = with_own_key(env, "deploy")
-    *others, ours = read_keys(given["ROUTER_API_KEYS"])
-    assert [its.sha256 for its in others] == json.loads(env.get("ROUTER_API_KEYS", "[]"))
-    assert KeyRing([ours]).find(f"Bearer {key}".encode()).name == "deploy"
 
 
 def test_directory_is_on_the_head(monkeypatch: pytest.MonkeyPatch) -> None:

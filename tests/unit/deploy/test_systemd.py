@@ -11,16 +11,9 @@ import pytest
 
 from tests.unit.deploy.manifests import ROOT
 from triptych.deploy.settings import DeploySettings
-from triptych.router.settings import RouterSettings
-from triptych.workers.settings import WorkerSettings
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNIT = (FOLDER / "triptych.service").read_text()
-FIELDS = {
-    "DEPLOY": DeploySettings.model_fields,
-    "ROUTER": RouterSettings.model_fields,
-    "WORKER": WorkerSettings.model_fields,
-}
 
 
 def analyze(*arguments: str | Path) -> str:
@@ -46,14 +39,6 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 def test_the_service_is_confined() -> None:
     # From 0, fully confined, to 100.
     analyze("security", "--offline=true", "--threshold=25", FOLDER / "triptych.service")
-
-
-def test_named_settings_exist() -> None:
-    text = UNIT + (FOLDER / "triptych.env").read_text()
-    named = re.findall(r"\b(DEPLOY|ROUTER|WORKER)_([A-Z_]*[A-Z])\b", text)
-    assert len(named) >= 6
-    for prefix, name in named:
-        assert name.lower() in FIELDS[prefix], f"{prefix}_{name}"
 
 
 def test_it_stops_in_order_and_keeps_wrong_settings_down() -> None:

@@ -22,7 +22,7 @@ def test_demo_is_the_default_without_gpu(tmp_path: Path) -> None:
     (tmp_path / "demo/upstream").mkdir()
     # Only what is missing is made.
     [merge] = choose(settings, has_gpu=False).steps
-    tasks = [task for flag, task in pairwise(merge.argv) if flag == "--task"]
+    tasks = [task for flag, task in pairwise(merge.argv) if flag == "--pool"]
     assert tasks == ["retrieval", "text-matching"]
     for pool in tasks:
         made(Path(models.folders[pool]))
@@ -67,7 +67,7 @@ def test_each_model_is_merged_from_its_own_checkpoint(tmp_path: Path) -> None:
         "jinaai/jina-embeddings-v4",
         "jinaai/jina-embeddings-v3",
     ]
-    assert [task for flag, task in pairwise(models.steps[1].argv) if flag == "--task"] == [
+    assert [task for flag, task in pairwise(models.steps[1].argv) if flag == "--pool"] == [
         "v3.base",
         "v3.separation",
     ]
@@ -82,7 +82,7 @@ def test_each_model_is_merged_from_its_own_checkpoint(tmp_path: Path) -> None:
 def test_shared_pool_is_merged_like_others(tmp_path: Path) -> None:
     models = choose(of_several_models(state=tmp_path, pools={"code": 1, "shared": 1}), has_gpu=True)
     [step] = models.steps
-    assert [task for flag, task in pairwise(step.argv) if flag == "--task"] == ["code", "shared"]
+    assert [task for flag, task in pairwise(step.argv) if flag == "--pool"] == ["code", "shared"]
     assert models.folders["shared"] == f"{tmp_path}/variants/jinaai--jina-embeddings-v4/shared"
 
 

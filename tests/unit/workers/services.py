@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import httpx
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.frames import vector_of
 from tests.fakes.worker import FakeWorker
+from tests.metrics import parse, value
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.encoding import Job
 from triptych.workers.item_error import ItemError
@@ -81,11 +81,5 @@ def batch(*texts: str) -> bytes:
 
 async def metric(client: httpx.AsyncClient, name: str, **labels: str) -> float:
     """A sample `triptych_worker_<name>` of the metrics page."""
-    page = (await client.get(METRICS_PATH)).text
-    [found] = [
-        sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-        if sample.name == f"triptych_worker_{name}" and labels.items() <= sample.labels.items()
-    ]
-    return found
+    page = parse((await client.get(METRICS_PATH)).text)
+    return value(page, f"triptych_worker_{name}", **labels)

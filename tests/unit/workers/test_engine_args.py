@@ -27,14 +27,14 @@ POSITIONS = 128_000
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     folder = tmp_path_factory.mktemp("variant")
-    assert exit_status(cli, "merge", UPSTREAM, folder, "--task", "code") == 0
+    assert exit_status(cli, "merge", UPSTREAM, folder, "--pool", "code") == 0
     return read_variant(folder / "code")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     folder = tmp_path_factory.mktemp("variant")
-    assert exit_status(cli, "merge", UPSTREAM, folder, "--task", "shared") == 0
+    assert exit_status(cli, "merge", UPSTREAM, folder, "--pool", "shared") == 0
     return read_variant(folder / "shared")
 
 
@@ -63,7 +63,7 @@ def test_context_is_one_more_than_longest_input(
 def test_longest_input_of_an_encoder_fits_one_step(family: Family, tmp_path: Path) -> None:
     source, pool = tmp_path / "source", family.pools[0]
     assert exit_status(cli, "tiny", "--nano", source, "--model", family.name) == 0
-    assert exit_status(cli, "merge", source, tmp_path, "--task", pool) == 0
+    assert exit_status(cli, "merge", source, tmp_path, "--pool", pool) == 0
     variant, settings = read_variant(tmp_path / pool), WorkerSettings(model="m", batch_tokens=512)
     args = engine_args(variant, settings)
     assert context_of(variant, settings) == family.positions == args["max_model_len"] - 1

@@ -23,12 +23,6 @@ def test_pools_of_v4_have_no_key() -> None:
     assert set(V4.pools) == set(V4.adapters) == set(POOLS)
 
 
-def test_v3_has_a_sixth_pool_for_the_base() -> None:
-    assert len(V3.tasks) == 5
-    assert V3.pools[-1] == "v3.base"
-    assert V3.default_task is None
-
-
 @every_family
 def test_names_and_pools_belong_to_one_family(family: Family) -> None:
     assert family.pools

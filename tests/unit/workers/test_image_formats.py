@@ -1,5 +1,6 @@
 """Image formats, colour modes, sizes, and broken files."""
 
+import asyncio
 import io
 import struct
 import warnings
@@ -16,9 +17,17 @@ from vllm.multimodal.image import normalize_image
 
 from triptych.workers import pixels
 from triptych.workers.item_error import ItemError
-from triptych.workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, decode_image
+from triptych.workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, ImageDecoder
 
 RED, GREEN, BLUE = (250, 10, 20), (5, 240, 15), (10, 20, 230)
+
+
+def decode_image(data: bytes) -> Image.Image:
+    async def decode() -> Image.Image:
+        async with ImageDecoder().decoded(data) as [image]:
+            return image
+
+    return asyncio.run(decode())
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (64, 32)) -> Image.Image:

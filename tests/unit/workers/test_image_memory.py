@@ -86,3 +86,11 @@ async def test_gif_counts_by_its_frame() -> None:
     holder = Holder(1999)
     await asyncio.gather(*(holder.hold(bytes(gif)) for _ in range(6)))
     assert holder.peak == 1000
+
+
+@pytest.mark.parametrize(("query", "named"), [(None, False), (0, False), (1, True)])
+async def test_error_says_if_the_image_is_a_querys(query: int | None, named: bool) -> None:
+    with pytest.raises(ItemError) as error:
+        async with ImageDecoder().decoded(png(40, 25), b"no image", query=query):
+            pass
+    assert str(error.value).startswith("the query: ") == named

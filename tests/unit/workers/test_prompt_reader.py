@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from tests.exit_status import exit_status
+from tests.unit.checkpoints.files import edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import SINGLE, CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
@@ -17,7 +17,7 @@ from triptych.workers.prompt_reader import IMAGE_TOKENS, SCORE_TOKEN, PromptRead
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import Image, Text
 from triptych.workers.shared.families import RERANKER_M0
-from triptych.workers.shared.strict_settings import SettingsError
+from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 [POOL] = RERANKER_M0.pools
 IMAGE = Image(b"pixels")
@@ -107,9 +107,9 @@ def test_megabytes_are_not_tokenized(checkpoint: Path, monkeypatch: pytest.Monke
     assert max(lengths) < 200_000
 
 
-def test_context_has_room_for_two_images(checkpoint: Path) -> None:
-    with pytest.raises(SettingsError, match="WORKER_MAX_TOKENS: jina-reranker-m0 needs 2048 or more"):
-        reader(checkpoint, max_tokens=1024)
+def test_context_has_room_for_two_images() -> None:
+    with pytest.raises(SettingsError, match="WORKER_MAX_TOKENS: the pool rerank-m0 needs 2048 or more"):
+        read_settings(WorkerSettings, model="m", task=POOL, max_tokens=2047)
 
 
 def test_published_folder_is_served_as_it_is(
@@ -140,8 +140,6 @@ def test_damaged_folder_is_refused(
 ) -> None:
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(tmp_path / SINGLE)
-    edit(tensors)
-    save_file(tensors, tmp_path / SINGLE)
+    edit_tensors(tmp_path / SINGLE, edit)
     with pytest.raises(CheckpointError, match=says):
         read_variant(tmp_path)

@@ -55,6 +55,14 @@ async def test_items_and_tokens_are_counted() -> None:
         assert await metric(client, "waiting_items") == 0
 
 
+@pytest.mark.parametrize(("body", "status"), [(batch(), 200), (b"\xc1 nonsense", 400)])
+async def test_body_without_items(body: bytes, status: int) -> None:
+    async with client_of(WorkerApp(FakeService(), 100)) as client:
+        reply = await client.post(ENCODE_PATH, content=body)
+        assert reply.status_code == status
+        assert bool(reply.content) == (status != 200)
+
+
 async def test_busy_worker_is_ready_and_counts() -> None:
     service = FakeService()
     service.gate.clear()

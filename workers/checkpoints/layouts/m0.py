@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, linear, qwen2
+from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, linear, qwen2, vision
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -38,27 +38,10 @@ def _tensors(config: dict[str, Any]) -> Shapes:
     hidden = config["hidden_size"]
     yield from qwen2(config)
     yield "lm_head.weight", (config["vocab_size"], hidden)
-    yield from _vision(config["vision_config"])
+    tower = config["vision_config"]
+    width = tower["embed_dim"]
+    inner = width * tower["mlp_ratio"]
+    mlp = [("fc1", (inner, width)), ("fc2", (width, inner))]
+    yield from vision(tower, width, tower["hidden_size"], mlp, norm_bias=True)
     yield from linear(f"{_HEAD}.0", hidden, hidden)
     yield from linear(f"{_HEAD}.2", 1, hidden)
-
-
-def _vision(config: dict[str, Any]) -> Shapes:
-    width, patch = config["embed_dim"], config["patch_size"]
-    inner = width * config["mlp_ratio"]
-    yield (
-        "visual.patch_embed.proj.weight",
-        (width, config["in_channels"], config["temporal_patch_size"], patch, patch),
-    )
-    for block in range(config["depth"]):
-        name = f"visual.blocks.{block}"
-        yield from linear(f"{name}.norm1", width)
-        yield from linear(f"{name}.norm2", width)
-        yield from linear(f"{name}.attn.qkv", 3 * width, width)
-        yield from linear(f"{name}.attn.proj", width, width)
-        yield from linear(f"{name}.mlp.fc1", inner, width)
-        yield from linear(f"{name}.mlp.fc2", width, inner)
-    merged = width * config["spatial_merge_size"] ** 2
-    yield from linear("visual.merger.ln_q", width)
-    yield from linear("visual.merger.mlp.0", merged, merged)
-    yield from linear("visual.merger.mlp.2", config["hidden_size"], merged)

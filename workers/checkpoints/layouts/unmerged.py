@@ -145,6 +145,27 @@ def qwen2(config: dict[str, Any]) -> Shapes:
     yield "model.norm.weight", (hidden,)
 
 
+def vision(config: dict[str, Any], width: int, outputs: int, mlp: Shapes, *, norm_bias: bool) -> Shapes:
+    """The tensors of Qwen's vision tower; `mlp` are the layers of its MLPs: name -> (outputs, inputs)."""
+    patch, layers = config["patch_size"], [*mlp]
+    yield (
+        "visual.patch_embed.proj.weight",
+        (width, config["in_channels"], config["temporal_patch_size"], patch, patch),
+    )
+    for block in range(config["depth"]):
+        name = f"visual.blocks.{block}"
+        yield from linear(f"{name}.norm1", width, bias=norm_bias)
+        yield from linear(f"{name}.norm2", width, bias=norm_bias)
+        yield from linear(f"{name}.attn.qkv", 3 * width, width)
+        yield from linear(f"{name}.attn.proj", width, width)
+        for layer, shape in layers:
+            yield from linear(f"{name}.mlp.{layer}", *shape)
+    merged = width * config["spatial_merge_size"] ** 2
+    yield from linear("visual.merger.ln_q", width, bias=norm_bias)
+    yield from linear("visual.merger.mlp.0", merged, merged)
+    yield from linear("visual.merger.mlp.2", outputs, merged)
+
+
 def linear(name: str, outputs: int, *inputs: int, bias: bool = True) -> Shapes:
     """The tensors of a linear layer; of a norm without `inputs`."""
     yield f"{name}.weight", (outputs, *inputs)

@@ -25,6 +25,7 @@ from triptych.workers.checkpoints.layouts.unmerged import (
     qwen2,
     refuse_lacking,
     refuse_quantized,
+    vision,
 )
 from triptych.workers.checkpoints.shards import read_shards
 from triptych.workers.shared.families import Family
@@ -127,28 +128,10 @@ def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
 def _base(config: dict[str, Any]) -> Shapes:
     yield from qwen2(config)
     yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, config["hidden_size"])
-    yield from _vision(config["vision_config"])
-
-
-def _vision(config: dict[str, Any]) -> Shapes:
-    hidden, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
-    yield (
-        "visual.patch_embed.proj.weight",
-        (hidden, config["in_channels"], config["temporal_patch_size"], patch, patch),
-    )
-    for block in range(config["depth"]):
-        name = f"visual.blocks.{block}"
-        yield f"{name}.norm1.weight", (hidden,)
-        yield f"{name}.norm2.weight", (hidden,)
-        yield from linear(f"{name}.attn.qkv", 3 * hidden, hidden)
-        yield from linear(f"{name}.attn.proj", hidden, hidden)
-        yield from linear(f"{name}.mlp.gate_proj", inner, hidden)
-        yield from linear(f"{name}.mlp.up_proj", inner, hidden)
-        yield from linear(f"{name}.mlp.down_proj", hidden, inner)
-    merged = hidden * config["spatial_merge_size"] ** 2
-    yield "visual.merger.ln_q.weight", (hidden,)
-    yield from linear("visual.merger.mlp.0", merged, merged)
-    yield from linear("visual.merger.mlp.2", config["out_hidden_size"], merged)
+    tower = config["vision_config"]
+    width, inner = tower["hidden_size"], tower["intermediate_size"]
+    mlp = [("gate_proj", (inner, width)), ("up_proj", (inner, width)), ("down_proj", (width, inner))]
+    yield from vision(tower, width, tower["out_hidden_size"], mlp, norm_bias=False)
 
 
 def _adapters(family: Family, config: dict[str, Any]) -> Shapes:

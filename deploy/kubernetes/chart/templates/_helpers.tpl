@@ -57,14 +57,17 @@ securityContext:
 valueFrom: {secretKeyRef: {name: {{ .Values.workerToken.secret }}, key: worker_token}}
 {{- end }}
 
-{{/* The groups of workers, each with its defaults, as JSON. */}}
+{{/* The groups of workers, each with its defaults, as JSON. The Job for weights merges those that are `merged`. */}}
 {{- define "triptych.groups" -}}
 {{- $groups := dict }}
 {{- $names := dict }}
 {{- range $name, $own := .Values.pools }}
 {{- $group := mustMergeOverwrite (deepCopy $.Values.poolDefaults) (deepCopy ($own | default dict)) }}
 {{- $_ := set $group "pool" ($group.pool | default $name) }}
-{{- $_ := set $group "model" ($group.model | default (printf "/models/%s" $group.pool)) }}
+{{- $merged := printf "/models/%s" $group.pool }}
+{{- $_ := set $group "model" ($group.model | default $merged) }}
+{{- /* Rerankers are served as they are published. */}}
+{{- $_ := set $group "merged" (and $.Values.weights.enabled (eq $group.model $merged) (not (hasPrefix "rerank" $group.pool))) }}
 {{- $object := include "triptych.groupName" (dict "root" $ "name" $name) }}
 {{- if hasKey $names $object }}
 {{- fail (printf "pools: %s and %s would both be named %s; rename one of them" (get $names $object) $name $object) }}
