@@ -59,7 +59,7 @@ bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few 
 	@$(TRIPTYCH) bench $(if $(QUICK),--quick)
 
 bench-gpu: dev ## measure everything on this machine's GPU, in at most 45 minutes; SECONDS=600: in less
-	@$(VENV) -m triptych.loadtests.gpu $(if $(SECONDS),--budget $(SECONDS))
+	@$(TRIPTYCH) bench --gpu $(if $(SECONDS),--budget $(SECONDS))
 
 soak: dev ## serve among faults for minutes, and see that nothing grows
 	@SOAK_SECONDS=$(or $(SECONDS),300) $(VENV) -m pytest -s -m "long or not long" tests/fault/test_soak.py tests/e2e/test_soak.py

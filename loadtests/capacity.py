@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from triptych.loadtests.results import Capacity, Limit, Measured, Probe, Segment
 from triptych.loadtests.shapes import Shape
-from triptych.loadtests.verdict import Few, Ruling, Verdict
+from triptych.loadtests.verdict import Ruling, Verdict
 
 Judge = Callable[[Sequence[Measured]], Ruling]
 Bottleneck = Callable[[Sequence[Measured]], str | None]
@@ -17,9 +17,8 @@ Bottleneck = Callable[[Sequence[Measured]], str | None]
 GROWTH = 2.0
 # Tries of a rate that stays unclear.
 PATIENCE = 3
-# A try with too few replies is extended, up to this multiple of `seconds`; `MARGIN` allows for chance.
-LONGEST = 20.0
-MARGIN = 1.1
+# A try lasts until it has enough replies, with a `MARGIN` for chance, at most this multiple of `seconds`.
+LONGEST, MARGIN = 20.0, 1.25
 # A rate that fails its confirmations counts as one that fails, this many times at most.
 CONFIRMATIONS, ENOUGH = 3, 2
 LOWERINGS = 4
@@ -37,8 +36,8 @@ class Search:
     """The search; rates in requests per second.
 
     `judge` rules on all tries of a rate, and `bottleneck` gives the reason why the harness may be the limit.
-    A try lasts `seconds`, or longer if its verdict needs more replies, after a fifth of `seconds` to settle.
-    The result lies within `precision` (a share) of a rate that fails, or is `most`.
+    A try lasts `seconds`, or until about `requests` were sent, after a fifth of `seconds` to settle. The
+    result lies within `precision` (a share) of a rate that fails, or is `most`.
 
     Noise misleads in two ways. A rate that fails by chance hides all rates above, so the lowest rate that
     failed is tried again. A rate that holds by chance fails its confirmations, and the search goes lower.
@@ -51,12 +50,12 @@ class Search:
     most: float
     precision: float
     seconds: float
+    requests: float = 0.0
     _verdicts: dict[float, Verdict] = field(default_factory=dict, init=False)
     _probes: list[Probe] = field(default_factory=list, init=False)
     _segments: int = field(default=0, init=False)
-    # Requests that a verdict has needed, if more than came in `seconds`.
-    _requests: float = field(default=0.0, init=False)
-    # Why the search is over early: "harness", "replies" (too few), or "lost" (the server is dead).
+    # Why the search is over early: "harness", "replies" (a try would take too long), or "lost" (the server is
+    # dead).
     _over: str = field(default="", init=False)
 
     def shape(self) -> Shape:
@@ -73,10 +72,6 @@ class Search:
             self._verdicts[good] = "fails"
             looks, confirmed, tries = 0, 0, 0
         good, bad = self._bracket()
-        if self._over == "replies" and bad is not None and self._verdicts[bad] == "unclear":
-            # An unclear rate has not failed.
-            above = (rate for rate, verdict in self._verdicts.items() if rate > bad and verdict == "fails")
-            bad = min(above, default=None)
         limited_by: Limit = "server" if bad else "range"
         if self._over == "harness":
             limited_by = "harness"
@@ -112,20 +107,20 @@ class Search:
         """Try rates until none is left, with as many second looks at the lowest that failed."""
         while not self._over:
             if (rate := self._next()) is not None:
-                yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE, self.seconds)
+                yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE)
                 continue
             good, bad = self._bracket()
             if not looks or not good or bad is None:
                 break
             looks -= 1
-            if (yield from self._try(f"probe {bad:.4g}/s", bad, 1, self.seconds)) != "holds":
+            if (yield from self._try(f"probe {bad:.4g}/s", bad, 1)) != "holds":
                 break
 
     def _confirm(self, rate: float) -> Generator[Segment, Measured, tuple[int, int]]:
         held = 0
         for number in range(1, CONFIRMATIONS + 1):
             name = f"confirm {number} of {CONFIRMATIONS} at {rate:.4g}/s"
-            verdict = yield from self._try(name, rate, 1, self._length(rate), confirms=True)
+            verdict = yield from self._try(name, rate, 1, confirms=True)
             # A rate that has held with confidence is not given up for an unclear try.
             held += verdict != "fails"
             if self._over == "lost":
@@ -133,14 +128,20 @@ class Search:
         return held, CONFIRMATIONS
 
     def _try(
-        self, name: str, rate: float, patience: int, seconds: float, *, confirms: bool = False
+        self, name: str, rate: float, patience: int, *, confirms: bool = False
     ) -> Generator[Segment, Measured, Verdict]:
         """Try a rate until the verdict is clear or patience ends.
 
         If the harness was in the way, try once more: it may have been late by chance.
         """
+        if self._length(rate) > LONGEST * self.seconds:
+            self._over = "replies"
+            why = f"too few replies: give --seconds {math.ceil(self._length(rate) / LONGEST)}"
+            other = "" if "fails" in self._verdicts.values() else " or a higher --start"
+            self._probes.append(Probe(rate=rate, verdict="unclear", segments=[], why=why + other))
+            return "unclear"
         for attempt in range(2):
-            probe, reason = yield from self._probe(name, rate, patience, seconds)
+            probe, reason = yield from self._probe(name, rate, patience)
             self._probes.append(probe)
             if probe.verdict == "fails" or (probe.verdict == "unclear" and not confirms) or reason:
                 yield from self._recover(probe)
@@ -154,47 +155,26 @@ class Search:
         return probe.verdict
 
     def _probe(
-        self, name: str, rate: float, patience: int, seconds: float
+        self, name: str, rate: float, patience: int
     ) -> Generator[Segment, Measured, tuple[Probe, str | None]]:
         """One probe, and the reason if the harness was in the way."""
         measured: list[Measured] = []
-        first, tries, spent = self._segments, 0, 0.0
-        while True:
-            settle = self.seconds * SETTLE_SHARE
-            segment = Segment(name=name, seconds=settle + seconds, settle=settle, rate=(rate, rate))
+        first, settle = self._segments, self.seconds * SETTLE_SHARE
+        for _ in range(patience):
+            seconds = settle + self._length(rate)
+            segment = Segment(name=name, seconds=seconds, settle=settle, rate=(rate, rate))
             measured.append((yield from self._run(segment)))
-            spent += seconds
-            verdict, why, few = self.judge(measured)
-            if few:
-                name = f"{few.needed - few.replies} more replies at {rate:.4g}/s"
-                seconds = self._more(few, spent)
-                if spent + seconds > LONGEST * self.seconds:
-                    break
-                self._requests = max(self._requests, rate * (spent + seconds))
-                continue
-            tries += 1
-            if verdict != "unclear" or tries == patience:
+            verdict, why = self.judge(measured)
+            if verdict != "unclear":
                 break
-            name, seconds = f"again {rate:.4g}/s", self._length(rate)
+            name = f"again {rate:.4g}/s"
         reason = self.bottleneck(measured) if verdict != "holds" else None
-        if few and not reason:
-            self._over, why = "replies", self._advice(few, spent + seconds)
         segments = list(range(first, self._segments))
         return Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why), reason
 
     def _length(self, rate: float) -> float:
-        """Seconds of a try that, as far as is known, bring enough replies for a verdict."""
-        return min(max(self.seconds, math.ceil(self._requests / rate)), LONGEST * self.seconds)
-
-    def _more(self, few: Few, spent: float) -> float:
-        """Seconds until enough replies are there; as long again if none came."""
-        wanted = MARGIN * (few.needed - few.replies) / few.replies * spent if few.replies else spent
-        return max(self.seconds, math.ceil(wanted))
-
-    def _advice(self, few: Few, wanted: float) -> str:
-        seconds = math.ceil(MARGIN * wanted / LONGEST)
-        other = "" if "fails" in self._verdicts.values() else " or a higher --start"
-        return f"too few replies ({few.replies} of {few.needed}): give --seconds {seconds}{other}"
+        """Seconds of a try, without settling."""
+        return max(self.seconds, math.ceil(MARGIN * self.requests / rate))
 
     def _recover(self, after: Probe) -> Generator[Segment, Measured, None]:
         """Put on little load until the backlog of a failed try is gone. A server that answers nothing is

@@ -19,7 +19,7 @@ from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Pages
 from triptych.loadtests.shapes import Shape, segments_of
 from triptych.loadtests.target import find_target, metrics_pages
-from triptych.loadtests.verdict import OF_A_RATE, holds
+from triptych.loadtests.verdict import OF_A_RATE, holds, requests_needed
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
@@ -56,7 +56,7 @@ def setup(options: argparse.Namespace, stack: ExitStack) -> Setup:
     scenario = read_scenario(options.scenario)
     objectives = read_objectives(options.slo) if options.slo else None
     crew = _crew(options)
-    shaped = _search(options, objectives) if options.command == "find-capacity" else _shape(options)
+    shaped = _search(options, scenario, objectives) if options.command == "find-capacity" else _shape(options)
     target, token = find_target(options, stack)
     return Setup(
         name=f"{Path(options.scenario).stem}-{shaped.name}",
@@ -95,12 +95,14 @@ def _shape(options: argparse.Namespace) -> Shaped:
     )
 
 
-def _search(options: argparse.Namespace, objectives: Objectives | None) -> Shaped:
+def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objectives | None) -> Shaped:
     assert objectives is not None
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
     if not any(objective.bounds & set(OF_A_RATE) for objective in objectives.objective):
         raise ValueError(f"--slo {options.slo}: a rate is judged by {', '.join(OF_A_RATE)}; give one of them")
+    weights = {flow.name: flow.weight for flow in scenario.flows}
+    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     search = Search(
         judge=lambda measured: holds(measured, objectives),
         bottleneck=bottleneck,
@@ -109,6 +111,7 @@ def _search(options: argparse.Namespace, objectives: Objectives | None) -> Shape
         most=options.most,
         precision=options.precision,
         seconds=options.seconds,
+        requests=requests_needed(objectives, shares),
     )
     describe = f"search for the highest rate with {options.slo}"
     return Shaped(name="capacity", describe=describe, search=search.shape())

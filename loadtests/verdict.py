@@ -1,10 +1,10 @@
 """Verdict on one rate of a capacity search: whether it meets the objectives, with confidence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.objectives import BOUNDS, Objectives
+from triptych.loadtests.objectives import BOUNDS, Objective, Objectives
 from triptych.loadtests.results import Measured
 from triptych.loadtests.slo import Bound, bounded, has_flow, prefix
 
@@ -18,19 +18,23 @@ OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_
 Verdict = Literal["holds", "fails", "unclear"]
 
 
-class Few(NamedTuple):
-    """Too few replies for a verdict."""
-
-    replies: int
-    needed: int
-
-
 class Ruling(NamedTuple):
-    """A verdict, its reason, and the replies that a clear one lacks."""
+    """A verdict, and its reason."""
 
     verdict: Verdict
     why: str = ""
-    few: Few | None = None
+
+
+def requests_needed(objectives: Objectives, shares: Mapping[str, float]) -> float:
+    """How many requests bring enough replies of every judged flow; `shares`: of each flow in the requests."""
+    return max(
+        (
+            _enough(objective) / (shares.get(objective.flow, 1.0) if objective.flow else 1.0)
+            for objective in objectives.objective
+            if objective.bounds & set(OF_A_RATE)
+        ),
+        default=0.0,
+    )
 
 
 def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
@@ -45,7 +49,6 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
     if answered.high < KEPT_UP * offered.value:
         return Ruling("fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered")
     unclear: list[str] = []
-    few: list[Few] = []
     for objective in objectives.objective:
         who = prefix(objective)
         if not objective.bounds & set(OF_A_RATE):
@@ -58,14 +61,13 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
                 return Ruling("fails", f"{who}{bound.figure} {value}")
             if verdict == "unclear":
                 unclear.append(f"{who}{bound.figure} {value}")
-        needed = ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
-        if (replies := estimates.replies(measured, objective.flow)) < needed:
-            few.append(Few(replies, needed))
-            unclear.append(f"{who}{replies} of {needed} replies")
-    if not unclear:
-        return Ruling("holds")
-    least = min(few, key=lambda one: one.replies / one.needed, default=None)
-    return Ruling("unclear", unclear[0], least)
+        if (replies := estimates.replies(measured, objective.flow)) < _enough(objective):
+            unclear.append(f"{who}{replies} of {_enough(objective)} replies")
+    return Ruling("unclear", unclear[0]) if unclear else Ruling("holds")
+
+
+def _enough(objective: Objective) -> int:
+    return ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
 
 
 def _confident(bound: Bound) -> tuple[Verdict, str]:

@@ -1,39 +1,45 @@
 """Compare Triptych with other servers of the same vectors, side by side on this machine in one run.
 
-    python -m loadtests.bench [--quick] [--only NAME] [--out build/bench]
+    triptych bench [--gpu] [--quick] [--only NAME] [--budget SECONDS] [--out FOLDER]
 
-Writes NAME.json for each benchmark, and benchmarks.md from all JSON files in the folder. All systems serve
-the same generated checkpoints, with one thread for each engine.
+All systems serve the same generated checkpoints. After each benchmark bench.json and bench.md are written
+again; results of earlier runs into the same folder stay. A benchmark that fails is reported with its error.
+Then the next one runs. With --gpu, the checkpoints have the model's size, and each may take three minutes.
 """
 
 import argparse
+import asyncio
+import os
 import resource
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import uvloop
 
+from triptych.loadtests.bench import card
+from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.measure import Result
 from triptych.loadtests.bench.sections import (
-    FULL,
-    QUICK,
-    Setup,
+    Bench,
+    Scale,
+    Section,
     compared,
     emulated,
     everyone,
     growth,
     latency,
+    on_gpu,
     overload,
     router_alone,
 )
-from triptych.loadtests.bench.servers import Servers
-from triptych.loadtests.bench.summary import markdown
+from triptych.loadtests.bench.servers import Servers, SizeName
 from triptych.loadtests.provenance import machine, revision
 
 # Neighbours share engines.
-SECTIONS = {
+SECTIONS: dict[str, Section] = {
     "router": router_alone.SECTION,
     "throughput": compared.THROUGHPUT,
     "encoder": compared.ENCODER,
@@ -44,54 +50,107 @@ SECTIONS = {
     "recipe-nano": compared.AGAINST_RECIPE_NANO,
     "everyone": everyone.SECTION,
     "recipe-tiny": compared.AGAINST_RECIPE_TINY,
+    **on_gpu.SECTIONS,
 }
+FULL = Scale(rounds=5, seconds=1.5, quick=False)
+QUICK = Scale(rounds=2, seconds=0.6, quick=True)
+GPU_SCALES: Mapping[SizeName, Scale] = {
+    # Rounding depends on the batch: values of a unit vector move by some thousandths.
+    "full": Scale(rounds=2, seconds=4, quick=False, settle_seconds=0.5, tolerance=0.01),
+    "nano": Scale(rounds=1, seconds=0.3, quick=True),
+}
+SECTION_SECONDS = 180.0
+# A section that starts later than so long before the end measures nothing.
+LEAST_SECONDS = 20.0
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks. Exit status: 1 if one ended early or was not run."""
+    parser = argparse.ArgumentParser(
+        prog="triptych bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--gpu", action="store_true", help="measure on this machine's GPU")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="this benchmark; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("build/bench"), help="default: %(default)s")
+    parser.add_argument("--budget", type=float, default=2700, help="with --gpu: seconds for all (2700)")
+    size = "full" if card.name() else "nano"
+    parser.add_argument("--size", choices=GPU_SCALES, default=size, help="with --gpu: full; nano without one")
+    parser.add_argument("--out", type=Path, help="default: build/bench, or build/gpu")
     options = parser.parse_args(arguments)
-    scale = QUICK if options.quick else FULL
-    names = options.only or [name for name, section in SECTIONS.items() if section.quick or not scale.quick]
+    out = options.out or Path("build/gpu" if options.gpu else "build/bench")
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
-    work = options.out / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    servers = Servers(work)
-    files = {name: options.out / f"{name}.json" for name in SECTIONS}
+    (out / "work").mkdir(parents=True, exist_ok=True)
+    scale = QUICK if options.quick else FULL
+    bench = Bench(Servers(out / "work"), scale, options.size, read(out))
+    names = options.only or [
+        name
+        for name, section in SECTIONS.items()
+        if section.gpu == options.gpu and (section.quick or not options.quick)
+    ]
     try:
-        for name in names:
-            result = run(name, Setup(servers, scale))
-            files[name].write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
+        uvloop.run(run(bench, names, options.budget, out))
     finally:
-        servers.start(())
-    found = {name: file.read_bytes() for name, file in files.items() if file.exists()}
-    report = markdown({name: msgspec.json.decode(data, type=Result) for name, data in found.items()})
-    (options.out / "benchmarks.md").write_text(report)
-    print(report)
+        bench.servers.stop()
+    print(markdown(bench.report))
+    return int(any(bench.report[name].error for name in names))
 
 
-def run(name: str, setup: Setup) -> Result:
-    """Start the engines of a benchmark and run it."""
+async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -> None:
+    """Run benchmarks one after another, and write the report after each."""
+    end = time.monotonic() + budget
+    for number, name in enumerate(names, 1):
+        section, limit = SECTIONS[name], None
+        if section.gpu:
+            bench = bench._replace(scale=GPU_SCALES[bench.size])
+            limit = min(SECTION_SECONDS, end - time.monotonic())
+        print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
+        bench.report[name] = result = await limited(name, bench, limit)
+        print(result.error or f"{result.seconds:.0f} s", file=sys.stderr)
+        write(bench.report, folder)
+
+
+async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
+    """The result of a benchmark that may take `seconds`. An error ends it and becomes part of the result."""
     section = SECTIONS[name]
-    print(f"{name}: {section.title}", flush=True)
-    setup.servers.start(section.engines)
-    began, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
-    rows = uvloop.run(section.run(setup))
-    return Result(
+    result = Result(
         name=name,
         title=section.title,
-        quick=setup.scale.quick,
-        began=began,
-        seconds=time.monotonic() - clock,
-        machine=machine(),
+        quick=bench.scale.quick,
+        began=time.strftime("%Y-%m-%d %H:%M"),
+        machine=f"{card.name() or 'no GPU'}; {machine()}" if section.gpu else machine(),
         revision=revision(),
-        rows=rows,
     )
+    clock = time.monotonic()
+    try:
+        if seconds is not None and seconds < LEAST_SECONDS:
+            raise TimeoutError
+        async with asyncio.timeout(seconds):
+            await section.run(bench, result)
+    except TimeoutError:
+        result.error = (
+            f"{max(seconds or 0, 0):.0f} s were not enough: a section's limit, or the rest of --budget"
+        )
+    except Exception as error:
+        result.error = f"{type(error).__name__}: {error}"
+    result.seconds = time.monotonic() - clock
+    return result
+
+
+def read(folder: Path) -> dict[str, Result]:
+    """The results in a folder by name; empty if there are none."""
+    file = folder / "bench.json"
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Result]) if file.exists() else {}
+
+
+def write(report: Mapping[str, Result], folder: Path) -> None:
+    """Write `bench.json` and `bench.md`. A run that is killed here leaves the old files."""
+    data = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    for name, content in {"bench.json": data, "bench.md": markdown(report).encode()}.items():
+        (folder / f"{name}.new").write_bytes(content)
+        os.replace(folder / f"{name}.new", folder / name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import sub, truediv
 from statistics import median
 from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench.measure import Result, Row
-from triptych.loadtests.bench.sections import compared, growth, latency, overload, router_alone
+from triptych.loadtests.bench.sections import compared, growth, latency, on_gpu, overload, router_alone
 from triptych.loadtests.confidence import Estimate
 from triptych.loadtests.slo import Bound
 
@@ -15,6 +16,12 @@ A, C, D, E_JSON = "(a)", "(c)", "(d)", "(e) token-level output, JSON"
 SHORT = {concurrency: load.name for concurrency, load in compared.SHORT.items()}
 LISTS, LONG = compared.LISTS.name, compared.LONG.name
 RECIPES = {"recipe-tiny": compared.RECIPE_TINY[0].name, "recipe-nano": compared.RECIPE_NANO[1].name}
+# With the full size.
+GOALS = {
+    on_gpu.THROUGH_ROUTER.format(512): 90_000,
+    on_gpu.QUERIES: 3_000,
+    on_gpu.TIMES_RECIPE.format(512): 3,
+}
 Results = Mapping[str, Result]
 Value = Callable[[Results], float]
 """A measured value. Raises `LookupError` where it was not measured."""
@@ -56,7 +63,17 @@ def targets() -> Iterator[Target]:
         yield Target(f"{load}: replies neither in time nor 429", "most", 0, "", others)
     yield Target("router alone, base64, requests per CPU second", "least", 2500, "/s", _per_core)
     yield Target("growth: steepest cost, as a power of n", "most", 1.2, "", _steepest)
+    for name, bound in GOALS.items():
+        yield Target(f"{name}, goal on an H200", "least", bound, "", partial(_figure, name=name))
     yield Target("failures and wrong vectors, overload aside", "most", 0, "", _failures)
+
+
+def _figure(results: Results, name: str) -> float:
+    """A figure of any section. Raises `LookupError` if it was not measured."""
+    for result in results.values():
+        if name in result.figures:
+            return result.figures[name]
+    raise LookupError(name)
 
 
 def _row(results: Results, section: str, load: str, system: str) -> Row:

@@ -99,16 +99,18 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """The JSON file of one benchmark, run once."""
+    """One benchmark, run once. With an `error` it ended early, and has what was measured until then."""
 
     name: str
     title: str
     quick: bool
     began: str
-    seconds: float
     machine: str
     revision: str
-    rows: list[Row]
+    seconds: float = 0.0
+    rows: list[Row] = []
+    figures: dict[str, float] = {}
+    error: str = ""
 
 
 @dataclass(frozen=True)

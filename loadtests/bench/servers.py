@@ -1,42 +1,69 @@
-"""The servers of a run. Benchmarks that follow each other share engines."""
+"""The servers of a run, on this machine or its card. Benchmarks that follow each other share engines."""
 
+import asyncio
 import importlib.util
-import subprocess
+import shutil
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tqdm import tqdm
-
+from triptych.loadtests.bench import card
 from triptych.loadtests.bench.stock import STOCK, stock_copy
 from triptych.loadtests.server_processes import Router, Server, StockServer, Worker, free_port
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.families import BY_POOL
+from triptych.workers.shared.families import BY_POOL, V4
+from triptych.workers.shared.parent_death import die_with_parent
 
-Kind = Literal["worker", "stock", "token-level stock", "emulated"]
-Size = Literal["nano", "tiny"]
-MAX_TOKENS, STEP_TOKENS, STEP_ITEMS = 4096, 8192, 256
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURE = ROOT / "tests" / "data" / "upstream-tiny"
+STEP_TOKENS, STEP_ITEMS = 8192, 256
 # Of an emulated card: the fixed time of a step, and tokens a second.
 CARD_SECONDS, CARD_TOKENS = 0.01, 90_000
-ROOT = Path(__file__).resolve().parents[2]
 EMULATED = {
     "PYTHONPATH": f"{ROOT / 'tests' / 'fakes' / 'engine'}:{ROOT}",
     "EMULATED_STEP_SECONDS": str(CARD_SECONDS),
     "EMULATED_TOKENS_PER_SECOND": str(CARD_TOKENS),
 }
-MEAN_POOLER = '{"task": "embed", "seq_pooling_type": "MEAN"}'
-LAST_POOLER = '{"task": "embed", "seq_pooling_type": "LAST"}'
-TOKEN_POOLER = '{"task": "token_embed", "use_activation": false}'
+POOLERS = {
+    "mean": '{"task": "embed", "seq_pooling_type": "MEAN"}',
+    "last": '{"task": "embed", "seq_pooling_type": "LAST"}',
+    "token": '{"task": "token_embed", "use_activation": false}',
+}
+
+
+class Size(NamedTuple):
+    """Checkpoints of one size, random by `flags` or from the reference fixture, and their engines."""
+
+    dtype: str
+    flags: tuple[str, ...] | None = None
+    max_tokens: int = 4096
+    kv_cache_gib: float = 1.0
+
+
+SizeName = Literal["nano", "tiny", "full", "fixture-float32", "fixture-bfloat16"]
+SIZES: dict[SizeName, Size] = {
+    "nano": Size("float32", ("--nano",)),
+    "tiny": Size("float32", ()),
+    "full": Size("bfloat16", ("--full",), max_tokens=32_768, kv_cache_gib=4),
+    "fixture-float32": Size("float32"),
+    "fixture-bfloat16": Size("bfloat16"),
+}
 
 
 class Engine(NamedTuple):
-    """One vLLM engine: its server and its checkpoint."""
+    """One vLLM engine: its server, its checkpoint, and a setting of a worker that is not the default."""
 
-    kind: Kind
-    size: Size = "nano"
+    kind: Literal["worker", "emulated", "stock", "token-level stock"] = "worker"
+    size: SizeName = "nano"
     pool: PoolName = "retrieval"
+    setting: tuple[str, object] | None = None
+
+    @property
+    def name(self) -> str:
+        """For its log."""
+        words = (self.kind.replace(" ", "-"), self.size, self.pool, *(self.setting or ()))
+        return "-".join(map(str, words))
 
 
 class Servers:
@@ -46,76 +73,128 @@ class Servers:
         self.folder = folder
         self._engines: dict[Engine, Server] = {}
         self._others = ExitStack()
+        self._writing = asyncio.Lock()
 
-    def checkpoint(self, size: Size = "nano", pool: PoolName = "retrieval") -> Path:
-        """A merged variant of a generated checkpoint; made if missing."""
-        family = BY_POOL[pool]
-        folder = self.folder / size / family.key
-        if not (folder / family.pools[-1]).exists():
-            tool = [sys.executable, "-m", "triptych.workers.checkpoints"]
-            flags = ["--model", family.name, *(["--nano"] if size == "nano" else [])]
-            if not (folder / "upstream").exists():
-                subprocess.run([*tool, "tiny", *flags, str(folder / "upstream")], check=True)
-            command = [*tool, "merge", str(folder / "upstream"), str(folder), "--dtype", "float32"]
-            subprocess.run(command, check=True)
-        return folder / pool
+    async def variant(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Path:
+        """A merged variant of a checkpoint; written if missing."""
+        family, its = BY_POOL[pool], SIZES[size]
+        upstream = FIXTURE
+        if its.flags is not None:
+            upstream = self.folder / size / family.key
+            async with self._writing:
+                if not upstream.exists():
+                    await _checkpoints("tiny", "--model", family.name, *its.flags, str(upstream))
+        # A merge locks the parent folder, so each has its own.
+        merged = self.folder / size / "merged" / pool
+        if not (merged / pool).exists():
+            dtype = "float32" if its.dtype == "float32" else "source"
+            await _checkpoints("merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
+        return merged / pool
 
-    def start(self, engines: Iterable[Engine]) -> None:
-        """Start the missing ones of `engines`, and stop all other servers."""
+    async def need(self, *engines: Engine) -> list[Server]:
+        """Servers of `engines`. Starts the missing ones together, and stops all other servers."""
         self._others.close()
-        wanted = set(engines)
-        for engine in self._engines.keys() - wanted:
-            self._engines.pop(engine).kill()
-        missing = sorted(wanted - self._engines.keys())
-        for engine in missing:
-            self._engines[engine] = self._start(engine)
-        for engine in tqdm(missing, desc="starting engines", unit="engine", leave=False):
-            self._engines[engine].wait_until_ready()
+        for engine, server in list(self._engines.items()):
+            if engine not in engines or server.poll() is not None:
+                self._engines.pop(engine).kill()
+        missing = [engine for engine in engines if engine not in self._engines]
+        if missing:
+            print(f"starting {', '.join(engine.name for engine in missing)}", file=sys.stderr)
+        try:
+            for engine in missing:
+                self._engines[engine] = await self._start(engine)
+            started = (self._engines[engine].wait_until_ready for engine in missing)
+            await asyncio.gather(*map(asyncio.to_thread, started))
+        except BaseException:
+            # Also when the section's time is over. The threads end with their processes.
+            self.stop()
+            raise
+        return [self._engines[engine] for engine in engines]
 
-    def engine(self, kind: Kind, size: Size = "nano", pool: PoolName = "retrieval") -> Server:
-        """A running engine."""
-        return self._engines[Engine(kind, size, pool)]
+    async def router(self, *workers: tuple[PoolName, Server], **settings: object) -> Server:
+        """Start our router in front of workers. Like all that follow, it ends when engines are needed."""
+        addresses = [(pool, worker.url) for pool, worker in workers]
+        return await self.started(Router(self.log("router"), addresses, **settings))
 
-    def router(self, *workers: tuple[PoolName, str], **settings: object) -> Server:
-        """Start our router in front of workers, given as pool and address. It ends with the benchmark."""
-        return self.started(Router(self.log("router"), workers, **settings))
-
-    def stub(self, status: int = 200) -> Server:
+    async def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
         port = free_port()
         argv = ("triptych.loadtests.bench.stub", str(port), str(status))
-        return self.started(Server(self.log("stub"), *argv, port=port))
+        return await self.started(Server(self.log("stub"), *argv, port=port))
 
-    def vllm_router(self, server: Server) -> Server:
+    async def vllm_router(self, server: Server) -> Server:
         """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
         if importlib.util.find_spec("vllm_router") is None:
-            raise SystemExit("vllm-router is not installed; run `make dev`")
+            raise RuntimeError("vllm-router is not installed; run `make dev`")
         port = free_port()
         argv = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
         argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
         module = "vllm_router.launch_router"
-        return self.started(Server(self.log("vllm-router"), module, *argv, port=port, ready="/health"))
+        return await self.started(Server(self.log("vllm-router"), module, *argv, port=port, ready="/health"))
 
-    def started(self, server: Server) -> Server:
-        """Wait until `server` is ready; it ends with the benchmark."""
+    async def started(self, server: Server) -> Server:
+        """Wait until `server` is ready."""
         self._others.callback(server.kill)
-        return server.wait_until_ready()
+        return await asyncio.to_thread(server.wait_until_ready)
+
+    def stop(self) -> None:
+        """Stop all servers."""
+        self._others.close()
+        while self._engines:
+            self._engines.popitem()[1].kill()
 
     def log(self, name: str) -> Path:
         """The file for a server's output."""
         return self.folder / f"{name}.log"
 
-    def _start(self, engine: Engine) -> Server:
-        checkpoint = self.checkpoint(engine.size, engine.pool)
-        log = self.log("-".join(engine).replace(" ", "-"))
+    async def _start(self, engine: Engine) -> Server:
+        size, family, log = SIZES[engine.size], BY_POOL[engine.pool], self.log(engine.name)
+        variant = await self.variant(engine.size, engine.pool)
         if engine.kind in ("worker", "emulated"):
-            environment = EMULATED if engine.kind == "emulated" else {}
-            return Worker(log, environment, model=checkpoint, dtype="float32", max_tokens=MAX_TOKENS)
-        copy = self.folder / "stock" / engine.size / engine.pool
-        family = BY_POOL[engine.pool]
+            settings = {"dtype": size.dtype, "max_tokens": size.max_tokens}
+            if card.name():
+                settings["kv_cache_gib"] = size.kv_cache_gib
+            settings |= dict([engine.setting] if engine.setting else [])
+            return Worker(log, EMULATED if engine.kind == "emulated" else {}, model=variant, **settings)
+        copy = self.folder / engine.size / "stock" / engine.pool
         if not copy.exists():
-            stock_copy(checkpoint, copy, STOCK[family])
-        own = MEAN_POOLER if family.pooling == "mean" else LAST_POOLER
-        pooler = TOKEN_POOLER if engine.kind == "token-level stock" else own
-        arguments = ["--dtype", "float32", "--max-model-len", str(MAX_TOKENS), "--pooler-config", pooler]
-        return StockServer(log, copy, *arguments, "--max-num-batched-tokens", str(STEP_TOKENS))
+            partial = copy.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            await asyncio.to_thread(stock_copy, variant, partial, STOCK[family])
+            partial.rename(copy)
+        # Stock vLLM does not chunk texts that its own pooler averages: one step has to hold the longest.
+        arguments = ["--dtype", size.dtype, "--max-model-len", str(min(STEP_TOKENS, size.max_tokens))]
+        pooler = POOLERS[family.pooling if engine.kind == "stock" else "token"]
+        arguments += ["--pooler-config", pooler, "--max-num-batched-tokens", str(STEP_TOKENS)]
+        return StockServer(log, copy, *arguments, *(_on_card(size, engine.pool) if card.name() else ()))
+
+
+def _on_card(size: Size, pool: PoolName) -> list[str]:
+    """Arguments of a stock server that shares a card."""
+    # Otherwise a model with images starts by encoding the longest video.
+    media = ["--limit-mm-per-prompt", '{"image": 1, "video": 0}'] if BY_POOL[pool] is V4 else []
+    cache = str(int(size.kv_cache_gib * 2**30))
+    # With a given cache vLLM takes only what it needs, but wants this share of the card to be free. The last
+    # flag counts: `StockServer` is eager, as fits a CPU.
+    share = ("--gpu-memory-utilization", "0.1", "--no-enforce-eager")
+    return [*media, "--kv-cache-memory-bytes", cache, *share]
+
+
+async def _checkpoints(*argv: str) -> None:
+    await child("triptych.workers.checkpoints", *argv)
+
+
+async def child(*argv: str) -> str:
+    """The output of `python -m argv`. Raises `RuntimeError` with the end of its errors if it fails."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *argv, stdout=pipe, stderr=pipe, preexec_fn=die_with_parent
+    )
+    try:
+        output, errors = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode}:\n{errors.decode()[-2000:]}")
+    return output.decode()

@@ -2,15 +2,18 @@
 
     python -m loadtests.simulate [--quick] [--only NAME] [--out build/simulate]
 
-Writes simulate.md and scale-autoscaling.svg. Each run gives the same numbers.
+Writes simulate.md. Each run gives the same numbers.
 """
 
 import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from triptych.loadtests.bench.summary import number, table
-from triptych.loadtests.simulate.experiments import EXPERIMENTS, run
-from triptych.loadtests.simulate.scaling_plot import draw
+from tqdm import tqdm
+
+from triptych.loadtests.bench.bench_report import table
+from triptych.loadtests.simulate.experiments import EXPERIMENTS, row, runs, set_up
 
 
 def main() -> None:
@@ -19,19 +22,21 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="this one; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("build/simulate"), help="default: %(default)s")
     options = parser.parse_args()
-    results = run(options.only or list(EXPERIMENTS), options.quick)
-    report = ""
-    for name, found in results.items():
-        rows = [
-            [value if isinstance(value, str) else number(value) for value in result.row.values()]
-            for result in found
-        ]
-        report += "\n".join([f"## {EXPERIMENTS[name][0]}", "", *table(list(found[0].row), rows), "", ""])
+    names, quick = options.only or list(EXPERIMENTS), options.quick
+    context, report = multiprocessing.get_context("spawn"), ""
+    with ProcessPoolExecutor(mp_context=context, initializer=set_up) as pool:
+        jobs = {name: [pool.submit(row, name, quick, *run) for run in runs(name, quick)] for name in names}
+        with tqdm(total=sum(map(len, jobs.values())), unit="run", disable=None) as bar:
+            for name, its in jobs.items():
+                rows = []
+                for job in its:
+                    rows.append(job.result())
+                    bar.update()
+                lines = table(list(rows[0]), [list(one.values()) for one in rows])
+                report += "\n".join([f"## {EXPERIMENTS[name]}", "", *lines, "", ""])
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "simulate.md").write_text(report)
     print(report)
-    if "scaling" in results:
-        draw(results["scaling"], options.out / "scale-autoscaling.svg")
 
 
 if __name__ == "__main__":

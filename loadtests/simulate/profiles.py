@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
-from triptych.deploy.ray.config import Autoscaling
 from triptych.router.settings import RouterSettings
 
 
@@ -85,7 +84,6 @@ class Lengths(NamedTuple):
 
 SHORT = Lengths(((1.0, 20, 0.0),))
 TEXTS = Lengths(((0.3, 18, 0.5), (0.7, 550, 0.8)))
-PAGES = Lengths(((1.0, 1300, 0.4),))
 
 
 def default(name: str) -> int:
@@ -95,7 +93,7 @@ def default(name: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The deployment. A replica starts in `start_seconds`."""
+    """The deployment."""
 
     profile: Profile
     lengths: Lengths
@@ -103,8 +101,6 @@ class Setup:
     routers: int = 1
     lanes: int = default("lanes")
     batch_items: int = default("batch_items")
-    autoscaling: Autoscaling | None = None
-    start_seconds: float = 0.0
     seed: int = 1
 
     @property

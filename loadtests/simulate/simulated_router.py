@@ -5,8 +5,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from triptych.deploy.ray.book import RouterReport
-from triptych.deploy.ray.pressure import Pressure
 from triptych.loadtests.simulate.profiles import Setup, default
 from triptych.loadtests.simulate.simulated_engine import Engine, Events
 from triptych.router.errors import RouterError
@@ -28,56 +26,32 @@ TIMEOUT_SECONDS = 60.0
 class Router:
     """Runs the dispatcher as `triptych.router.pool.pool.Pool` does. Calls `ended` once for each request."""
 
-    def __init__(self, name: str, events: Events, setup: Setup, ended: Callable[[Job], None]) -> None:
-        self._name = name
-        self._events = events
+    def __init__(
+        self,
+        name: str,
+        events: Events,
+        setup: Setup,
+        engines: Sequence[Engine],
+        ended: Callable[[Job], None],
+    ) -> None:
+        self._events, self._ended = events, ended
         self._half_call = setup.profile.call_seconds / 2
-        self._lanes = setup.lanes
-        self._ended = ended
-        self._queue = PoolQueue(default("queue_tokens"), default("queue_items"))
-        # Requests wait for a first replica until their deadline.
-        sizes = default("batch_tokens"), setup.batch_items
-        self._dispatcher = Dispatcher(POOL, [], self._queue, *sizes, OBSERVER, events.now, math.inf)
-        self._dispatcher.replicas_changed(events.now)
-        self._engines: dict[Replica, Engine] = {}
         # Each router has its own order of replicas, as in the deployment.
-        self._order = random.Random(name)
-        self._arrived_tokens = 0
-
-    @property
-    def engines(self) -> list[Engine]:
-        """The engines of its replicas, in its own order."""
-        return [self._engines[replica] for replica in self._dispatcher.replicas]
-
-    def report(self) -> RouterReport:
-        """The report that `triptych.deploy.ray.router` would send to the directory."""
-        running = sum(batch.tokens for batch in self._dispatcher.in_flight)
-        pressures = {POOL: Pressure(self._queue.tokens, running)}
-        return RouterReport(
-            self._name, "", self._name, pressures=pressures, arrived={POOL: self._arrived_tokens}
-        )
-
-    def add(self, engines: Sequence[Engine]) -> None:
-        """Add replicas."""
-        replicas = list(self._dispatcher.replicas)
-        for engine in engines:
-            replica = Replica(f"{len(self._engines)}", POOL, self._lanes)
+        order = random.Random(name).sample(engines, len(engines))
+        self._engines = {
+            Replica(f"{number}", POOL, setup.lanes): engine for number, engine in enumerate(order)
+        }
+        for replica in self._engines:
             replica.state = State.READY
-            self._engines[replica] = engine
-            replicas.insert(self._order.randint(0, len(replicas)), replica)
-        self._dispatcher.set_replicas(replicas, self._events.now)
-        self._dispatch()
-
-    def drain(self, engine: Engine) -> None:
-        """Give a replica no more batches."""
-        replicas = self._dispatcher.replicas
-        others = [replica for replica in replicas if self._engines[replica] is not engine]
-        self._dispatcher.set_replicas(others, self._events.now)
+        queue = PoolQueue(default("queue_tokens"), default("queue_items"))
+        sizes = default("batch_tokens"), setup.batch_items
+        self._dispatcher = Dispatcher(
+            POOL, list(self._engines), queue, *sizes, OBSERVER, events.now, math.inf
+        )
 
     def arrive(self, tokens: int) -> None:
         """Admit or refuse a request of one input."""
         now = self._events.now
-        self._arrived_tokens += tokens
         job = Job([Item(POOL, WIRE, tokens, 0, "input")], now, now + TIMEOUT_SECONDS, self._ended)
         try:
             self._dispatcher.check_room(job.items, now, job.deadline)

@@ -12,11 +12,11 @@ REQUESTS = {BUSY: 100, ALONE: 10}
 async def measured(folder: Path, status: int, timeout_seconds: float) -> list[Row]:
     servers = Servers(folder)
     try:
-        stub = servers.stub(status)
-        router = servers.router(("retrieval", stub.url), request_timeout_seconds=timeout_seconds)
+        stub = await servers.stub(status)
+        router = await servers.router(("retrieval", stub), request_timeout_seconds=timeout_seconds)
         return await measure(router, stub, 1, REQUESTS[BUSY], REQUESTS[ALONE])
     finally:
-        servers.start(())
+        servers.stop()
 
 
 async def test_every_reply_form_is_measured(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.loadtests.gpu import __main__ as gpu
-from triptych.loadtests.gpu.gpu_report import TOKENS, read
+from triptych.loadtests.bench import __main__ as bench
+from triptych.loadtests.bench.gpu_figures import TOKENS
 
 LOADS = (
     "20-token texts, concurrency 8",
@@ -17,11 +17,11 @@ SYSTEMS = ("(c) worker", "(d) router, worker")
 
 
 def test_sections_measure_the_nano_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "SECTION_SECONDS", GUARD_SECONDS)
+    monkeypatch.setattr(bench, "SECTION_SECONDS", GUARD_SECONDS)
     sections = ("--only", "parity", "--only", "short")
-    status = gpu.main(["--size", "nano", *sections, "--out", str(tmp_path)])
-    report = read(tmp_path / "nano")
-    assert status == 0, [outcome.error for outcome in report.values()]
+    status = bench.main(["--gpu", "--size", "nano", *sections, "--out", str(tmp_path)])
+    report = bench.read(tmp_path)
+    assert status == 0, [result.error for result in report.values()]
     figures = report["parity"].figures
     assert min(figures["texts, least cosine"], figures["image, cosine"]) >= 0.99999
     # Otherwise any vectors would do.

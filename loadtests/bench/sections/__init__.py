@@ -1,10 +1,10 @@
-"""The benchmarks. Each is a coroutine from a `Setup` to rows."""
+"""The benchmarks. Each adds rows and figures to its result as soon as it has them."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from triptych.loadtests.bench.measure import SETTLE_SECONDS, TOLERANCE, Row
-from triptych.loadtests.bench.servers import Engine, Servers
+from triptych.loadtests.bench.measure import SETTLE_SECONDS, TOLERANCE, Result
+from triptych.loadtests.bench.servers import Servers, SizeName
 
 
 class Scale(NamedTuple):
@@ -20,21 +20,19 @@ class Scale(NamedTuple):
     tolerance: float = TOLERANCE
 
 
-FULL = Scale(rounds=5, seconds=1.5, quick=False)
-QUICK = Scale(rounds=2, seconds=0.6, quick=True)
-
-
-class Setup(NamedTuple):
-    """The running engines, and how much to measure."""
+class Bench(NamedTuple):
+    """The servers, how much to measure, the model's size on a GPU, and what earlier sections found."""
 
     servers: Servers
     scale: Scale
+    size: SizeName
+    report: dict[str, Result]
 
 
 class Section(NamedTuple):
-    """One benchmark and the engines it needs. `quick`: it is part of a quick run."""
+    """One benchmark. `quick`: it is part of a quick run. `gpu`: of a run on a GPU."""
 
     title: str
-    engines: Sequence[Engine]
-    run: Callable[[Setup], Coroutine[Any, Any, list[Row]]]
+    run: Callable[[Bench, Result], Coroutine[Any, Any, None]]
     quick: bool = True
+    gpu: bool = False

@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Scale, Section, Setup
-from triptych.loadtests.bench.servers import Engine, Size
+from triptych.loadtests.bench.measure import Result, Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Bench, Scale, Section
+from triptych.loadtests.bench.servers import Engine, SizeName
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
 from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import V5_NANO
 
+RETRIEVAL: PoolName = "retrieval"
 # The vectors of one reply in so many are checked.
 SAMPLE = 40
 
@@ -44,13 +46,12 @@ RECIPE_NANO = (
 RECIPE_TINY = (Load("512-token texts against the recipe, tiny variant, concurrency 4", 4, tokens=512),)
 
 
-async def throughput(setup: Setup) -> list[Row]:
-    servers, scale = setup
-    stock, worker = servers.engine("stock"), servers.engine("worker")
-    texts = Texts(servers.checkpoint())
-    router = servers.router(("retrieval", worker.url))
-    vllm_router = servers.vllm_router(stock)
-    rows = []
+async def throughput(bench: Bench, result: Result) -> None:
+    """By load, against stock vLLM, also behind its router."""
+    servers, scale = bench.servers, bench.scale
+    stock, worker = await servers.need(Engine("stock"), Engine())
+    texts = Texts(await servers.variant())
+    router, vllm_router = await servers.router((RETRIEVAL, worker)), await servers.vllm_router(stock)
     for load in QUICK if scale.quick else (*SHORT.values(), LISTS, LONG, BASE64):
         its = [
             systems.stock(stock, load.form),
@@ -58,41 +59,37 @@ async def throughput(setup: Setup) -> list[Row]:
             systems.worker(worker),
             systems.routed(router, worker, load.form),
         ]
-        rows += await side_by_side(setup.scale, load, its, texts)
-    return rows
+        result.rows += await side_by_side(scale, load, its, texts)
 
 
-async def encoder(setup: Setup) -> list[Row]:
+async def encoder(bench: Bench, result: Result) -> None:
     """The same with an encoder, whose last token is the vector."""
-    servers, scale = setup
-    [pool, *_] = V5_NANO.pools
-    stock, worker = servers.engine("stock", pool=pool), servers.engine("worker", pool=pool)
-    texts = Texts(servers.checkpoint(pool=pool))
-    router = servers.router((pool, worker.url))
-    rows = []
+    servers, pool = bench.servers, V5_NANO.pools[0]
+    stock, worker = await servers.need(Engine("stock", pool=pool), Engine(pool=pool))
+    texts, router = Texts(await servers.variant(pool=pool)), await servers.router((pool, worker))
     for load in (SHORT[16], SHORT[64], LISTS):
         its = [
             systems.stock(stock, load.form, special_tokens=V5_NANO.special_tokens),
             systems.worker(worker),
             systems.routed(router, worker, load.form, V5_NANO.name),
         ]
-        rows += await side_by_side(scale, load, its, texts)
-    return rows
+        result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
-async def recipe(setup: Setup, size: Size, loads: Sequence[Load]) -> list[Row]:
-    servers, _ = setup
-    worker, token_level = servers.engine("worker", size), servers.engine("token-level stock", size)
-    checkpoint = servers.checkpoint(size)
-    dimensions = read_variant(checkpoint).dimensions
+async def recipe(bench: Bench, result: Result, size: SizeName, loads: Sequence[Load]) -> None:
+    """Against the published recipe."""
+    servers = bench.servers
+    worker, token_level = await servers.need(Engine(size=size), Engine("token-level stock", size))
+    variant = await servers.variant(size)
+    dimensions, texts = read_variant(variant).dimensions, Texts(variant)
     its = [
         systems.worker(worker),
-        systems.routed(servers.router(("retrieval", worker.url)), worker, "float"),
+        systems.routed(await servers.router((RETRIEVAL, worker)), worker, "float"),
         systems.recipe(token_level, "float", dimensions),
         systems.recipe(token_level, "base64", dimensions),
     ]
-    texts = Texts(checkpoint)
-    return [row for load in loads for row in await side_by_side(setup.scale, load, its, texts)]
+    for load in loads:
+        result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
 async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], texts: Texts) -> list[Row]:
@@ -116,21 +113,14 @@ async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], tex
     return await interleaved(its, scale.rounds, scale.settle_seconds, scale.tolerance)
 
 
-THROUGHPUT = Section("Throughput, one pool, nano variant", (Engine("stock"), Engine("worker")), throughput)
-ENCODER = Section(
-    "Throughput, jina-embeddings-v5-text-nano, nano variant",
-    (Engine("stock", pool=V5_NANO.pools[0]), Engine("worker", pool=V5_NANO.pools[0])),
-    encoder,
-    quick=False,
-)
+THROUGHPUT = Section("Throughput, one pool, nano variant", throughput)
+ENCODER = Section("Throughput, jina-embeddings-v5-text-nano, nano variant", encoder, quick=False)
 AGAINST_RECIPE_NANO = Section(
     "Against the published recipe, nano variant",
-    (Engine("worker"), Engine("token-level stock")),
     partial(recipe, size="nano", loads=RECIPE_NANO),
     quick=False,
 )
 AGAINST_RECIPE_TINY = Section(
     "Against the published recipe, tiny variant (2,048 dimensions)",
-    (Engine("worker", "tiny"), Engine("token-level stock", "tiny")),
     partial(recipe, size="tiny", loads=RECIPE_TINY),
 )

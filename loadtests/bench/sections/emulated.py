@@ -1,9 +1,9 @@
 """Whether worker and router keep a fast card busy: a real worker, whose engine takes the time of a card."""
 
 from triptych.loadtests.bench import systems
-from triptych.loadtests.bench.measure import Row
-from triptych.loadtests.bench.sections import Section, Setup
-from triptych.loadtests.bench.sections.compared import Load, side_by_side
+from triptych.loadtests.bench.measure import Result
+from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load, side_by_side
 from triptych.loadtests.bench.servers import CARD_SECONDS, CARD_TOKENS, STEP_ITEMS, STEP_TOKENS, Engine
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
@@ -26,22 +26,22 @@ def ideal(tokens: int) -> float:
     return items / (CARD_SECONDS + items * tokens / CARD_TOKENS)
 
 
-async def run(setup: Setup) -> list[Row]:
-    servers = setup.servers
-    worker = servers.engine("emulated", "tiny")
+async def run(bench: Bench, result: Result) -> None:
+    servers = bench.servers
+    [worker] = await servers.need(Engine("emulated", "tiny"))
     compared: list[System] = [systems.worker(worker)]
     for processes in (1, 2):
-        router = servers.router(("retrieval", worker.url), processes=processes)
+        router = await servers.router((RETRIEVAL, worker), processes=processes)
         routed = systems.routed(router, worker, "base64")
         compared.append(routed._replace(name=f"{routed.name}, router processes: {processes}"))
-    texts, rows = Texts(servers.checkpoint("tiny")), []
-    scale = setup.scale._replace(seconds=setup.scale.seconds * SECONDS_FACTOR, settle_seconds=0.1)
+    texts = Texts(await servers.variant("tiny"))
+    scale = bench.scale._replace(seconds=bench.scale.seconds * SECONDS_FACTOR, settle_seconds=0.1)
     for load in LOADS:
-        rows += await side_by_side(scale, load, compared, texts)
+        rows = await side_by_side(scale, load, compared, texts)
         best = ideal(load.tokens + PREFIX_TOKENS)
-        for row in rows[-len(compared) :]:
+        for row in rows:
             row.figures[SHARE] = [100 * rate / best for rate in row.items_per_second]
-    return rows
+        result.rows += rows
 
 
-SECTION = Section("An emulated card of 90,000 tokens a second", (Engine("emulated", "tiny"),), run)
+SECTION = Section("An emulated card of 90,000 tokens a second", run)

@@ -16,10 +16,10 @@ import psutil
 
 from triptych.loadtests.bench import systems
 from triptych.loadtests.bench.loops import Vector, post
-from triptych.loadtests.bench.measure import Row
-from triptych.loadtests.bench.sections import Section, Setup
-from triptych.loadtests.bench.sections.compared import LONG, SHORT, Load, side_by_side
-from triptych.loadtests.bench.servers import MAX_TOKENS, Engine, Servers
+from triptych.loadtests.bench.measure import Result
+from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.sections.compared import LONG, RETRIEVAL, SHORT, Load, side_by_side
+from triptych.loadtests.bench.servers import SIZES, Engine, Servers
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
@@ -36,30 +36,28 @@ MEMORY = "memory, MiB"
 MODEL = "jina-embeddings-v4"
 
 
-async def run(setup: Setup) -> list[Row]:
-    servers, scale = setup
-    checkpoint = servers.checkpoint()
-    stock, recipe = servers.engine("stock"), servers.engine("token-level stock")
-    worker = servers.engine("worker")
-    texts, dimensions = Texts(checkpoint), read_variant(checkpoint).dimensions
-    routed = systems.routed(servers.router(("retrieval", worker.url)), worker, "base64")
+async def run(bench: Bench, result: Result) -> None:
+    servers, scale = bench.servers, bench.scale
+    worker, stock, recipe = await servers.need(Engine(), Engine("stock"), Engine("token-level stock"))
+    variant = await servers.variant()
+    texts, dimensions = Texts(variant), read_variant(variant).dimensions
+    routed = systems.routed(await servers.router((RETRIEVAL, worker)), worker, "base64")
     compared = [
         systems.stock(stock, "base64"),
-        systems.stock_routed(servers.vllm_router(stock), stock, "base64"),
+        systems.stock_routed(await servers.vllm_router(stock), stock, "base64"),
         systems.recipe(recipe, "base64", dimensions),
-        *others(servers, checkpoint, dimensions),
+        *await others(servers, variant, dimensions),
         routed,
     ]
-    rows = [row for load in LOADS for row in await side_by_side(scale, load, compared, texts)]
-    of_batches = [script(servers, checkpoint, dimensions), routed]
-    for load in BATCHES:
-        rows += await side_by_side(scale, load, of_batches, texts)
+    of_batches = [await script(servers, variant, dimensions), routed]
+    for load in (*LOADS, *BATCHES):
+        its = of_batches if load in BATCHES else compared
+        result.rows += await side_by_side(scale, load, its, texts)
     for system in (*compared, *of_batches):
         used = sum(memory_mib(server.pid) for server in system.processes.values())
-        for row in rows:
+        for row in result.rows:
             if row.system == system.name:
                 row.figures[MEMORY] = [used]
-    return rows
 
 
 def memory_mib(pid: int) -> float:
@@ -68,9 +66,9 @@ def memory_mib(pid: int) -> float:
     return sum(one.memory_full_info().pss for one in (root, *root.children(recursive=True))) / 2**20
 
 
-def script(servers: Servers, checkpoint: Path, dimensions: int) -> System:
+async def script(servers: Servers, checkpoint: Path, dimensions: int) -> System:
     """Plain transformers."""
-    server = other(servers, "script", "triptych.loadtests.bench.script", str(checkpoint))
+    server = await other(servers, "script", "triptych.loadtests.bench.script", str(checkpoint))
 
     def make(texts: Sequence[str]) -> bytes:
         return post(f"{server.url}/", orjson.dumps(texts))
@@ -81,7 +79,7 @@ def script(servers: Servers, checkpoint: Path, dimensions: int) -> System:
     return System("(h) transformers", {"script": server}, server.url, make, read)
 
 
-def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
+async def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
     """infinity, and the vendor's server with its batching; none where they are not installed."""
     python, vendor = servers.folder / "others/bin/python", servers.folder / "jina-on-prem"
     if not python.exists() or not vendor.exists():
@@ -91,7 +89,7 @@ def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
     start = partial(other, servers, python=python, ready="/health")
     flags = ("--device", "cpu", "--dtype", "float32", "--no-bettertransformer", "--host", "127.0.0.1")
     named = ("--model-id", str(folder), "--served-model-name", "stock")
-    infinity = start("infinity", "infinity_emb.cli", "v2", *flags, *named, "--port")
+    infinity = await start("infinity", "infinity_emb.cli", "v2", *flags, *named, "--port")
     # The only change to the vendor's files: where the catalogue says that the weights are.
     catalog = vendor / "models" / "catalog.json"
     models = load_json(catalog)
@@ -99,7 +97,7 @@ def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
     entry["hf_repo"] = str(folder)
     write_json(catalog, models)
     app = ("uvicorn", "app:app", "--app-dir", str(vendor / "server"), "--port")
-    on_prem = start("jina-on-prem", *app, JINA_MODEL_ID=MODEL, JINA_BATCH="1", JINA_CPU_AUTOCAST="off")
+    on_prem = await start("jina-on-prem", *app, JINA_MODEL_ID=MODEL, JINA_BATCH="1", JINA_CPU_AUTOCAST="off")
     read = systems.read_embeddings
     ask_infinity = partial(systems.ask_stock, f"{infinity.url}/embeddings", "base64")
     ask_vendor = partial(systems.ask_router, on_prem.url, form="base64")
@@ -109,7 +107,7 @@ def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[System]:
     ]
 
 
-def other(
+async def other(
     servers: Servers,
     name: str,
     *argv: str,
@@ -121,7 +119,7 @@ def other(
     port, own = free_port(), {**ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **environment}
     argv = (*argv, str(port))
     server = Server(servers.log(name), *argv, port=port, environment=own, ready=ready, python=python)
-    return servers.started(server)
+    return await servers.started(server)
 
 
 def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Path:
@@ -143,7 +141,7 @@ def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Pat
         "modules.json": modules,
         "1_Pooling/config.json": {"word_embedding_dimension": dimensions, "pooling_mode_mean_tokens": True},
         "2_Normalize/config.json": {},
-        "sentence_bert_config.json": {"max_seq_length": MAX_TOKENS},
+        "sentence_bert_config.json": {"max_seq_length": SIZES["nano"].max_tokens},
         "config_sentence_transformers.json": {"prompts": dict(V4.prefixes)},
     }
     for name, content in files.items():
@@ -152,9 +150,4 @@ def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Pat
     return folder
 
 
-SECTION = Section(
-    "Everyone side by side, nano variant",
-    (Engine("worker"), Engine("stock"), Engine("token-level stock")),
-    run,
-    quick=False,
-)
+SECTION = Section("Everyone side by side, nano variant", run, quick=False)

@@ -13,15 +13,15 @@ from functools import partial
 from statistics import median
 
 from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.measure import Result, Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.sections.router_alone import query
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.server_processes import Server
 from triptych.loadtests.simulate.profiles import SHORT, Profile, default
 from triptych.loadtests.simulate.profiles import Setup as Deployment
 from triptych.loadtests.simulate.simulated_router import POOL, WIRE
-from triptych.loadtests.simulate.simulation import steady
+from triptych.loadtests.simulate.simulation import simulate
 from triptych.router.items import Item, Job, Priority
 from triptych.router.pool.queue import PoolQueue
 
@@ -36,10 +36,9 @@ ENGINE, BUSY = Profile("a step of 1 ms", 1e-3, 0.0, 0.0, 0.0), 0.5
 BATCH, ROUND_BATCHES = 32, 200
 
 
-async def run(setup: Setup) -> list[Row]:
-    rows: list[Row] = []
-    rounds = setup.scale.rounds
-    for trials in through_router(setup):
+async def run(bench: Bench, result: Result) -> None:
+    rows, rounds = result.rows, bench.scale.rounds
+    for trials in await through_router(bench):
         measured = await interleaved(trials, rounds, settle_seconds=0)
         for row in measured:
             row.figures[CPU_MS] = [1e3 * row.cpu["router"] / row.requests]
@@ -60,7 +59,6 @@ async def run(setup: Setup) -> list[Row]:
         of_title = [row for row in rows if row.load == title]
         medians = {number(row): median(row.figures[CPU_MS]) for row in of_title}
         of_title[-1].figures[EXPONENT] = [exponent(medians)]
-    return rows
 
 
 def number(row: Row) -> int:
@@ -79,13 +77,14 @@ def exponent(costs: Mapping[int, float]) -> float:
     )
 
 
-def through_router(setup: Setup) -> list[list[Trial]]:
+async def through_router(bench: Bench) -> list[list[Trial]]:
     """Costs of a whole router process, a list for each n."""
-    servers, seconds = setup.servers, setup.scale.seconds
-    stub = servers.stub()
+    servers, seconds = bench.servers, bench.scale.seconds
+    await servers.need()
+    stub = await servers.stub()
 
-    def router(**settings: object) -> Server:
-        return servers.router((POOL, stub.url), **settings)
+    async def router(**settings: object) -> Server:
+        return await servers.router((POOL, stub), **settings)
 
     def trial(
         load: str, n: int, router: Server, make: Callable[[int], Sequence[str]], keys: Sequence[str] = ()
@@ -110,7 +109,7 @@ def through_router(setup: Setup) -> list[list[Trial]]:
     def long(tokens: int, place: int) -> list[str]:
         return [f"{place}{WORD * (tokens - 6)}"]
 
-    def with_keys(count: int) -> Trial:
+    async def with_keys(count: int) -> Trial:
         keys = [f"key-{index}" for index in range(count)]
         entries = [
             {"name": key, "sha256": hashlib.sha256(key.encode()).hexdigest(), "requests_per_minute": 10**9}
@@ -118,18 +117,18 @@ def through_router(setup: Setup) -> list[list[Trial]]:
         ]
         file = servers.folder / f"keys-{count}.json"
         file.write_text(json.dumps(entries))
-        guarded = router(api_keys_file=file)
+        guarded = await router(api_keys_file=file)
         return trial("n API keys, a request", count, guarded, partial(texts, 1), keys)
 
-    one = router()
+    one = await router()
     return [
         [trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS],
         [trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS],
         [
-            trial("n router processes, a request", n, router(processes=n), partial(texts, 1))
+            trial("n router processes, a request", n, await router(processes=n), partial(texts, 1))
             for n in PROCESSES
         ],
-        [with_keys(n) for n in KEYS],
+        [await with_keys(n) for n in KEYS],
     ]
 
 
@@ -138,7 +137,7 @@ def of_replicas(n: int) -> float:
     deployment = Deployment(profile=ENGINE, lengths=SHORT, replicas=n)
     rate = BUSY * deployment.capacity * n
     begin = time.process_time()
-    outcome = steady(deployment, BUSY, max(1000, 2 * n) / rate, 0.0)
+    outcome = simulate(deployment, BUSY, max(1000, 2 * n) / rate)
     return 1e3 * (time.process_time() - begin) / outcome.requests
 
 
@@ -167,4 +166,4 @@ def of_queue(n: int, *, with_keys: bool) -> float:
     return 1e3 * (time.process_time() - begin) / ROUND_BATCHES
 
 
-SECTION = Section("Growth: CPU of the router by what may be many", (), run)
+SECTION = Section("Growth: CPU of the router by what may be many", run)

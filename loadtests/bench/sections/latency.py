@@ -5,8 +5,8 @@ from functools import partial
 from itertools import takewhile
 
 from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
@@ -23,11 +23,11 @@ BULK_RATE = "bulk texts a second"
 SECONDS_FACTOR = 5
 
 
-async def run(setup: Setup) -> list[Row]:
-    servers, scale = setup
-    worker = servers.engine("worker")
-    texts = Texts(servers.checkpoint())
-    router = servers.router(("retrieval", worker.url))
+async def run(bench: Bench, result: Result) -> None:
+    servers, scale = bench.servers, bench.scale
+    [worker] = await servers.need(Engine())
+    texts = Texts(await servers.variant())
+    router = await servers.router(("retrieval", worker))
     seconds = scale.seconds * SECONDS_FACTOR
     lists = round(BULK_TEXTS_PER_SECOND * (seconds + BULK_FILL_SECONDS) / BULK_TEXTS)
     as_query = partial(ask_router, router.url)
@@ -46,7 +46,7 @@ async def run(setup: Setup) -> list[Row]:
 
     groups = {"router": router, "worker": worker}
     trials = [Trial(LOAD, one, groups, partial(prepare, one)) for one in (IDLE, CLASSES, ONE_CLASS)]
-    return await interleaved(trials, scale.rounds)
+    result.rows += await interleaved(trials, scale.rounds)
 
 
 async def alone(url: str, queries: list[Request], moments: list[float]) -> Round:
@@ -67,4 +67,4 @@ async def beside_bulk(url: str, queries: list[Request], moments: list[float], bu
     return done._replace(figures={BULK_RATE: full.items_per_second}, beside=full.replies)
 
 
-SECTION = Section("Queries while bulk saturates the pool, nano variant", (Engine("worker"),), run)
+SECTION = Section("Queries while bulk saturates the pool, nano variant", run)

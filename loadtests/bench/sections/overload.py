@@ -1,8 +1,8 @@
 """Three times the capacity: the share of it that is still served in time, and what happens to the rest."""
 
 from triptych.loadtests.bench.loops import Request, Round, closed_loop, open_loop, poisson
-from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Scale, Section, Setup
+from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Bench, Scale, Section
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
@@ -22,12 +22,13 @@ GOODPUT, REFUSED, OTHER = "goodput / capacity", "share refused with 429", "neith
 SECONDS_FACTOR, FILL_SECONDS = 3, 1.0
 
 
-async def run(setup: Setup) -> list[Row]:
-    worker = setup.servers.engine("worker")
-    router = setup.servers.router(("retrieval", worker.url), **LIMITS)
-    texts = Texts(setup.servers.checkpoint())
-    sizes = [trials(tokens, router, worker, texts, setup.scale) for tokens in SIZES]
-    return [row for of_size in sizes for row in await interleaved(of_size, setup.scale.rounds)]
+async def run(bench: Bench, result: Result) -> None:
+    servers, scale = bench.servers, bench.scale
+    [worker] = await servers.need(Engine())
+    router = await servers.router(("retrieval", worker), **LIMITS)
+    texts = Texts(await servers.variant())
+    for tokens in SIZES:
+        result.rows += await interleaved(trials(tokens, router, worker, texts, scale), scale.rounds)
 
 
 def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Scale) -> list[Trial]:
@@ -78,4 +79,4 @@ async def overload(
     return Round(replies, goodput, figures)
 
 
-SECTION = Section("Overload: three times the capacity, nano variant", (Engine("worker"),), run)
+SECTION = Section("Overload: three times the capacity, nano variant", run)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 from triptych.loadtests.bench.loops import Request, closed_loop
-from triptych.loadtests.bench.measure import Row, Sending, Trial, interleaved
-from triptych.loadtests.bench.sections import Section, Setup
+from triptych.loadtests.bench.measure import Result, Row, Sending, Trial, interleaved
+from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.systems import ask_router, ask_worker
 from triptych.loadtests.server_processes import Server
 
@@ -17,12 +17,13 @@ DIRECT, THROUGH = "worker direct", "router, base64"
 BUSY_RATE, ALONE_RATE = 2000, 600
 
 
-async def run(setup: Setup) -> list[Row]:
-    servers, scale = setup
-    stub = servers.stub()
-    router = servers.router(("retrieval", stub.url))
+async def run(bench: Bench, result: Result) -> None:
+    scale = bench.scale
+    await bench.servers.need()
+    stub = await bench.servers.stub()
+    router = await bench.servers.router(("retrieval", stub))
     busy, alone = (round(rate * scale.seconds) for rate in (BUSY_RATE, ALONE_RATE))
-    return await measure(router, stub, scale.rounds, busy, alone)
+    result.rows += await measure(router, stub, scale.rounds, busy, alone)
 
 
 async def measure(router: Server, stub: Server, rounds: int, busy: int, alone: int) -> list[Row]:
@@ -49,4 +50,4 @@ def query(number: int) -> str:
     return f"query number {number}: " + "how do plants turn light into food and what do they need for it " * 2
 
 
-SECTION = Section("The router alone, against a worker that answers at once (2,048 dimensions)", (), run)
+SECTION = Section("The router alone, against a worker that answers at once (2,048 dimensions)", run)

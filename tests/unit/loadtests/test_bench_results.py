@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from triptych.loadtests.bench import bench_targets
+from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_seconds
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
 from triptych.loadtests.bench.measure import Result, Row, Trial, differ, interleaved
 from triptych.loadtests.bench.sections import compared, overload
-from triptych.loadtests.bench.summary import markdown
 from triptych.loadtests.slo import Bound
 
 LOAD = compared.SHORT[64].name
@@ -26,9 +26,13 @@ def row(system: str, *rates: float, load: str = LOAD) -> Row:
     return Row(load=load, system=system, items_per_second=list(rates), requests=10, items=10)
 
 
+def result(name: str, *rows: Row, error: str = "", **figures: float) -> Result:
+    its = {"began": "2026-01-01 12:00", "machine": "a machine", "revision": "abc", "seconds": 3}
+    return Result(name=name, title=name, quick=False, rows=list(rows), figures=figures, error=error, **its)
+
+
 def results(name: str, *rows: Row) -> dict[str, Result]:
-    its = {"began": "2026-01-01 12:00", "machine": "a machine", "revision": "abc"}
-    return {name: Result(name=name, title=name, quick=False, seconds=3, rows=list(rows), **its)}
+    return {name: result(name, *rows)}
 
 
 def judged(found: dict[str, Result]) -> dict[str, Bound]:

@@ -10,7 +10,7 @@ from triptych.loadtests.capacity import Search
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.results import Capacity, Interval, Measured, Segment
-from triptych.loadtests.verdict import ENOUGH_REPLIES, Few, Ruling, Verdict, holds
+from triptych.loadtests.verdict import Ruling, Verdict, holds
 
 SERVED_A_SECOND = 200.0
 # The p99 of an M/M/1 queue is ln(100) / (served - arriving); the objective is 100 ms.
@@ -88,32 +88,6 @@ class Scripted:
         return [rate_of(segment) for segment in self.segments if segment.name.startswith(what)]
 
 
-class Slow:
-    """Answers up to `capacity` requests per second, of which `share` are judged."""
-
-    def __init__(self, capacity: float, share: float = 1.0) -> None:
-        self._capacity, self._share = capacity, share
-        self.segments: list[Segment] = []
-
-    def __call__(self, segment: Segment) -> Measured:
-        self.segments.append(segment)
-        replies = round(rate_of(segment) * (segment.seconds - segment.settle) * self._share)
-        return measured(segment, [Interval(sent=replies, done=replies)])
-
-    def judge(self, pooled: Sequence[Measured]) -> Ruling:
-        if rate_of(pooled[0].segment) > self._capacity:
-            return Ruling("fails", "too much")
-        few = self.few(pooled)
-        return Ruling("unclear", "few", few) if few else Ruling("holds")
-
-    def few(self, pooled: Sequence[Measured]) -> Few | None:
-        replies = sum(one.intervals["query"][0].done for one in pooled)
-        return Few(replies, ENOUGH_REPLIES) if replies < ENOUGH_REPLIES else None
-
-    def found(self, seconds: float = 15.0) -> Capacity:
-        return search(self, self.judge, start=10.0, seconds=seconds)
-
-
 def search(
     server: Server,
     judge: Judge,
@@ -121,6 +95,7 @@ def search(
     start: float = 20.0,
     most: float = 4000.0,
     seconds: float = 30.0,
+    requests: float = 0.0,
     bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
 ) -> Capacity:
     shape = Search(
@@ -131,6 +106,7 @@ def search(
         most=most,
         precision=0.05,
         seconds=seconds,
+        requests=requests,
     ).shape()
     try:
         segment = next(shape)
@@ -221,28 +197,24 @@ def test_unclear_rate_is_judged_by_three_tries() -> None:
     assert capacity.rate < 80.0 == capacity.fails_at
 
 
-@pytest.mark.parametrize(("rate", "share"), [(1.5, 1.0), (25.0, 0.1)])
-def test_tries_last_until_there_are_enough_replies(rate: float, share: float) -> None:
-    server = Slow(rate, share)
-    capacity = server.found()
+def test_tries_last_until_there_are_enough_replies() -> None:
+    server = Scripted(below(1.5))
+    capacity = search(server, server.judge, start=10.0, seconds=15.0, requests=200)
     assert capacity.fails_at is not None
-    assert capacity.rate <= rate < capacity.fails_at <= capacity.rate * 1.05
-    assert (capacity.confirmed, capacity.tries, capacity.limited_by) == (3, 3, "server")
-    lengths = [sum(server.segments[index].seconds - 3.0 for index in one.segments) for one in capacity.probes]
-    assert max(lengths) <= 20 * 15.0
-    # What fails clearly takes no longer, and each confirmation is long enough alone.
-    failed = [index for probe in capacity.probes if probe.verdict == "fails" for index in probe.segments]
-    assert {server.segments[index].seconds for index in failed} == {18.0}
-    confirming = [one for one in server.segments if one.name.startswith("confirm")]
-    assert all(server.few([server(one)]) is None for one in confirming)
+    assert capacity.rate <= 1.5 < capacity.fails_at <= capacity.rate * 1.05
+    tries = [one for one in server.segments if one.name != "recover"]
+    assert all(rate_of(one) * (one.seconds - one.settle) >= 200 for one in tries)
+    assert min(one.seconds - one.settle for one in tries) >= 15.0
 
 
 def test_too_slow_server_has_no_result() -> None:
-    capacity = Slow(0.4).found()
-    assert (capacity.rate, capacity.fails_at, capacity.limited_by) == (0.0, 0.625, "replies")
-    assert (capacity.probes[-1].rate, capacity.probes[-1].verdict) == (0.3125, "unclear")
-    assert "(5 of 200): give --seconds 37" in capacity.probes[-1].why
-    assert Slow(0.4).found(37.0).rate == pytest.approx(0.4, rel=0.05)
+    server = Scripted(below(0.4))
+    capacity = search(server, server.judge, start=10.0, seconds=15.0, requests=200)
+    assert (capacity.rate, capacity.fails_at, capacity.limited_by) == (0.0, 1.25, "replies")
+    assert (capacity.probes[-1].rate, capacity.probes[-1].verdict) == (0.625, "unclear")
+    assert "--seconds 20" in capacity.probes[-1].why
+    again = search(server, server.judge, start=10.0, seconds=41.0, requests=200)
+    assert again.rate == pytest.approx(0.4, rel=0.05)
 
 
 def test_rate_that_held_by_chance_is_not_confirmed() -> None:

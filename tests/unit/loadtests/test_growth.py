@@ -2,9 +2,9 @@
 
 import pytest
 
+from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.measure import Result, Row
 from triptych.loadtests.bench.sections.growth import BATCH, exponent, number, of_queue, of_replicas
-from triptych.loadtests.bench.summary import markdown
 
 
 def test_exponent_is_that_of_the_steepest_part() -> None:

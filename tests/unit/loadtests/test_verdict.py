@@ -56,13 +56,13 @@ def test_every_bound_of_a_rate_counts(one: Measured, text: str, found: str, tmp_
     assert verdict.holds([one], bounded(text, tmp_path))[0] == found
 
 
-def test_flow_that_lacks_most_replies_is_named(tmp_path: Path) -> None:
+def test_rarest_judged_flow_decides_how_many_requests(tmp_path: Path) -> None:
     text = '[[objective]]\nflow = "{}"\n{} = 500\n'
     flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
     judged = objectives("".join(text.format(*pair) for pair in flows), tmp_path)
-    few = verdict.Few(12, verdict.ENOUGH_REPLIES)
-    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies", few)
-    assert verdict.holds([RARE] * 17, judged).few is None
+    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies")
+    assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.02}) == pytest.approx(200 / 0.02)
+    assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.5}) == pytest.approx(2000 / 0.5)
 
 
 def test_wrong_reply_fails_a_rate() -> None:

@@ -1,6 +1,6 @@
 """Prints the rate of a large matrix product in TFLOP/s: bfloat16 on a GPU, float32 on a CPU.
 
-python -m loadtests.gpu.matmul
+python -m loadtests.bench.matmul
 """
 
 import time

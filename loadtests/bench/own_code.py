@@ -1,7 +1,7 @@
 """Writes the vectors of a variant as the model's own code gives them in float32: transformers, unchunked, one
 input at a time.
 
-    python -m loadtests.gpu.own_code VARIANT TEXTS.json IMAGE OUT.npy
+    python -m loadtests.bench.own_code VARIANT TEXTS.json IMAGE OUT.npy
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Results as Markdown."""
+"""The results of benchmarks as Markdown."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +18,11 @@ def markdown(results: Mapping[str, Result]) -> str:
     lines = ["# Benchmarks", "", *table(("", "target", "measured", "holds"), rows)]
     for result in results.values():
         lines += ["", *section(result)]
+        if result.figures:
+            figures = ((name, number(value)) for name, value in result.figures.items())
+            lines += ["", *table(("figure", "value"), figures)]
+        if result.error:
+            lines += ["", "**Ended early:**", "", *(f"    {line}" for line in result.error.splitlines())]
     return "\n".join(lines) + "\n"
 
 

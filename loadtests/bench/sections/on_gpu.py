@@ -1,0 +1,300 @@
+"""What is measured on a GPU. Without one, the same code runs on a small model, for tests."""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import orjson
+
+from triptych.deploy.common.gpu_memory import weights_gib
+from triptych.loadtests.bench import card, systems
+from triptych.loadtests.bench.gpu_figures import (
+    PEAK,
+    ask,
+    least_cosine,
+    load_of,
+    query_rate,
+    rate_of,
+    throughput,
+)
+from triptych.loadtests.bench.loops import Vector, post
+from triptych.loadtests.bench.measure import Result
+from triptych.loadtests.bench.sections import Bench, Section
+from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
+from triptych.loadtests.bench.servers import FIXTURE, SIZES, Engine, SizeName, child
+from triptych.loadtests.bench.systems import System
+from triptych.loadtests.bench.texts import Texts
+from triptych.loadtests.content.pictures import image
+from triptych.loadtests.server_processes import Server
+from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.shared.contract import METRICS_PATH, POOLS, Image, Item, Text
+from triptych.workers.shared.families import V4
+
+THROUGH_ROUTER = "{}-token texts through router and HTTP, tokens a second"
+TIMES_RECIPE = "{}-token texts, times the recipe with JSON"
+QUERIES = "30-token queries a second at p99 <= 50 ms, router and worker"
+TASKS = ("retrieval.query", "text-matching", "code.query")
+IMAGES = 32
+# Texts of one request.
+LIST = 32
+SHORT = 512
+RECIPE_CONNECTIONS, RECIPE_TOKENS = 8, 4096
+PARITY_TEXTS, PARITY_TOKENS = 6, 200
+# Quantized values move far more than rounded ones.
+FP8_TOLERANCE = 0.05
+PIXELS_PER_TOKEN = 28**2
+RESIDENT = "triptych_worker_resident_memory_bytes"
+EAGER, FP8 = ("enforce_eager", True), ("quantization", "fp8")
+# In front of a card one router process is the limit for short texts.
+ROUTER_PROCESSES = max(1, min(4, (os.cpu_count() or 1) // 4))
+
+
+class Amounts(NamedTuple):
+    """What is sent to a model of one size.
+
+    `texts` are the connections for each number of tokens, `queries` is the first rate to try.
+    """
+
+    texts: Mapping[int, int]
+    image: tuple[int, int]
+    queries: float
+
+
+AMOUNTS: Mapping[SizeName, Amounts] = {
+    # The image has 768 tokens, the most.
+    "full": Amounts({20: 512, 128: 256, 512: 128, 4096: 32, 32_768: 8}, image=(896, 672), queries=1000),
+    "nano": Amounts({20: 8, 128: 4, 600: 2}, image=(112, 84), queries=20),
+}
+
+
+async def matmul(bench: Bench, result: Result) -> None:
+    result.figures[PEAK] = float(await child("triptych.loadtests.bench.matmul"))
+
+
+async def checkpoint(bench: Bench, result: Result) -> None:
+    await asyncio.gather(*(bench.servers.variant(bench.size, pool) for pool in POOLS))
+    result.figures["weights of a variant, GiB"] = await _weights(bench)
+
+
+async def memory(bench: Bench, result: Result) -> None:
+    """An engine without CUDA graphs, then one with them. The card is free, as no section before has any."""
+    before, used = card.used_gib(), []
+    for name, setting in (("eager", EAGER), ("retrieval", None)):
+        began = time.monotonic()
+        [worker] = await bench.servers.need(Engine(size=bench.size, setting=setting))
+        result.figures[f"{name}: start, s"] = time.monotonic() - began
+        result.figures[f"{name}: memory of the host, GiB"] = await _resident_gib(worker)
+        used.append(card.used_gib())
+    without, with_graphs = used
+    if before is None or with_graphs is None or without is None:
+        return
+    weights, cache = await _weights(bench), SIZES[bench.size].kv_cache_gib
+    result.figures |= {
+        "card: all of one engine, GiB": with_graphs - before,
+        "card: weights, GiB": weights,
+        "card: key-value cache, GiB": cache,
+        "card: CUDA graphs, GiB": with_graphs - without,
+        "card: activations and CUDA context, GiB": without - before - weights - cache,
+    }
+
+
+async def parity(bench: Bench, result: Result) -> None:
+    """The engine at full size against transformers in float32, with the same weights."""
+    [worker] = await bench.servers.need(Engine(size=bench.size))
+    variant, folder = await bench.servers.variant(bench.size), bench.servers.folder
+    texts = [text for [text] in Texts(variant).lists("parity", PARITY_TEXTS, 1, PARITY_TOKENS)]
+    (folder / "texts.json").write_text(json.dumps(texts))
+    (folder / "image.png").write_bytes(picture := image("parity", 0, *AMOUNTS[bench.size].image, "png"))
+    files = [str(folder / name) for name in ("texts.json", "image.png", "own-code.npy")]
+    vectors = await ask(worker, [*(Item(Text(text, "query")) for text in texts), Item(Image(picture))])
+    await child("triptych.loadtests.bench.own_code", str(variant), *files)
+    references = np.load(files[-1])
+    result.figures["texts, least cosine"] = least_cosine(vectors[:-1], references[:-1])
+    result.figures["image, cosine"] = least_cosine(vectors[-1:], references[-1:])
+    apart = least_cosine(references[:1], references[1:2])
+    result.figures["two texts, cosine with each other"] = apart
+
+
+async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
+    """An engine against what the model's own published code gave: `tests/data/upstream-tiny`."""
+    [worker] = await bench.servers.need(Engine(size=size, setting=EAGER))
+    with np.load(FIXTURE / "reference.npz") as arrays:
+        reference = dict(arrays)
+    texts = json.loads((FIXTURE / "reference_texts.json").read_text())
+    kinds: dict[str, list[tuple[Item, Vector]]] = {}
+    for key, vector in reference.items():
+        # text/retrieval/query/0/dense, image/retrieval/0/multi
+        kind, pool, *role, number, form = key.split("/")
+        if pool == RETRIEVAL and form in ("dense", "multi"):
+            file = FIXTURE / f"reference_image_{number}.png"
+            content = Text(texts[int(number)], *role) if role else Image(file.read_bytes())
+            pair = Item(content, multivector=form == "multi"), vector
+            kinds.setdefault(f"{kind}, {form}", []).append(pair)
+    for title, pairs in kinds.items():
+        items, references = zip(*pairs, strict=True)
+        result.figures[f"{title}: least cosine of {len(pairs)}"] = least_cosine(
+            await ask(worker, items), references
+        )
+
+
+async def short(bench: Bench, result: Result) -> None:
+    """Texts of a few hundred tokens, and lists of queries."""
+    [worker] = await bench.servers.need(Engine(size=bench.size))
+    ours = await _ours(bench, worker)
+    lists = load_of(20, max(1, AMOUNTS[bench.size].texts[20] // LIST), LIST)
+    loads = _loads(bench)
+    await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
+    for tokens, load in loads.items():
+        result.figures[THROUGH_ROUTER.format(tokens)] = rate_of(result, load, ours)
+
+
+async def long(bench: Bench, result: Result) -> None:
+    """Texts of thousands of tokens."""
+    [worker] = await bench.servers.need(Engine(size=bench.size))
+    await throughput(bench, result, list(_loads(bench, long=True).values()), [await _ours(bench, worker)])
+
+
+async def media(bench: Bench, result: Result) -> None:
+    """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
+    [worker] = await bench.servers.need(Engine(size=bench.size))
+    ours, (width, height) = await _ours(bench, worker), AMOUNTS[bench.size].image
+    pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
+    images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
+
+    def call(**fields: object) -> bytes:
+        body = {"model": V4.name, "task": TASKS[0], "embedding_type": "base64", **fields}
+        return post(f"{ours.url}/v1/embeddings", orjson.dumps(body))
+
+    def ask_image(texts: Sequence[str]) -> bytes:
+        return call(input=[{"image": next(images)}])
+
+    def ask_multi(texts: Sequence[str]) -> bytes:
+        return call(input=texts, return_multivector=True)
+
+    def read_multi(body: bytes) -> list[Vector]:
+        vectors = [vector for entry in orjson.loads(body)["data"] for vector in entry["embeddings"]]
+        return [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
+
+    longest = list(_loads(bench).values())[-1]
+    images_load = load_of(width * height // PIXELS_PER_TOKEN, longest.concurrency, of="images")
+    await throughput(bench, result, [images_load], [ours._replace(make=ask_image)])
+    multi = ours._replace(name=f"{ours.name}, multi-vectors", make=ask_multi, read=read_multi)
+    await throughput(bench, result, [longest], [multi])
+
+
+async def queries(bench: Bench, result: Result) -> None:
+    """The highest rate of queries that are answered in time."""
+    [worker] = await bench.servers.need(Engine(size=bench.size))
+    result.figures[QUERIES] = await query_rate(bench, await _ours(bench, worker), AMOUNTS[bench.size].queries)
+
+
+async def stock(bench: Bench, result: Result) -> None:
+    """vLLM's own server, which takes the mean itself."""
+    worker, server = await bench.servers.need(Engine(size=bench.size), Engine("stock", bench.size))
+    ours, other, loads = await _ours(bench, worker), systems.stock(server, "base64"), _loads(bench)
+    await throughput(bench, result, list(loads.values()), [other, ours])
+    for tokens, load in loads.items():
+        times = rate_of(result, load, ours) / rate_of(result, load, other)
+        result.figures[f"{tokens}-token texts, times stock vLLM"] = times
+    rate = await query_rate(bench, other, AMOUNTS[bench.size].queries)
+    result.figures["30-token queries/s at p99 <= 50 ms, stock vLLM"] = rate
+
+
+async def recipe(bench: Bench, result: Result) -> None:
+    """The published recipe: a vector for each token as JSON, of which the client takes the mean."""
+    size = bench.size
+    worker, server = await bench.servers.need(Engine(size=size), Engine("token-level stock", size))
+    dimensions = read_variant(await bench.servers.variant(size)).dimensions
+    ours, other = await _ours(bench, worker), systems.recipe(server, "float", dimensions)
+    for tokens, load in list(_loads(bench).items())[::2]:
+        # A text of 512 tokens is 10 MB of JSON. More at a time would only wait for each other.
+        most = max(RECIPE_CONNECTIONS, RECIPE_TOKENS // tokens)
+        few = load_of(tokens, min(load.concurrency, most))
+        await throughput(bench, result, [few], [other, systems.recipe(server, "base64", dimensions)])
+        await throughput(bench, result, [load], [ours])
+        times = rate_of(result, load, ours) / rate_of(result, few, other)
+        result.figures[TIMES_RECIPE.format(tokens)] = times
+
+
+async def three(bench: Bench, result: Result) -> None:
+    """Three engines on the card, and requests of three tasks in turn."""
+    workers = await bench.servers.need(*(Engine(size=bench.size, pool=pool) for pool in POOLS))
+    if (used := card.used_gib()) is not None:
+        result.figures["card: all of three engines, GiB"] = used
+    pairs = zip(POOLS, workers, strict=True)
+    router = await bench.servers.router(*pairs, processes=ROUTER_PROCESSES)
+    tasks = itertools.cycle(TASKS)
+
+    def ask_next(texts: Sequence[str]) -> bytes:
+        return systems.ask_router(router.url, texts, "base64", next(tasks))
+
+    processes: dict[str, Server] = {"router": router, **dict(zip(POOLS, workers, strict=True))}
+    mixed = System("(d) router, three workers", processes, router.url, ask_next, systems.read_embeddings)
+    await throughput(bench, result, list(_loads(bench).values()), [mixed])
+
+
+async def fp8(bench: Bench, result: Result) -> None:
+    """Weights quantized to fp8 while they are loaded, against bfloat16."""
+    size = bench.size
+    worker, quantized = await bench.servers.need(Engine(size=size), Engine(size=size, setting=FP8))
+    lists = Texts(await bench.servers.variant(size)).lists("fp8", 32, 1, PARITY_TOKENS)
+    items = [Item(Text(text, "query")) for [text] in lists]
+    result.figures["fp8: least cosine"] = least_cosine(await ask(quantized, items), await ask(worker, items))
+    scale = bench.scale._replace(tolerance=FP8_TOLERANCE)
+    compared = [systems.worker(worker), systems.worker(quantized)._replace(name="(c) worker, fp8")]
+    await throughput(bench, result, list(_loads(bench).values())[-1:], compared, scale)
+
+
+def _loads(bench: Bench, *, long: bool = False) -> dict[int, Load]:
+    """Texts of up to `SHORT` tokens, or the longer ones, by tokens."""
+    texts = AMOUNTS[bench.size].texts
+    return {tokens: load_of(tokens, count) for tokens, count in texts.items() if (tokens > SHORT) == long}
+
+
+async def _weights(bench: Bench) -> float:
+    return weights_gib(str(await bench.servers.variant(bench.size)), RETRIEVAL) or 0.0
+
+
+async def _ours(bench: Bench, worker: Server) -> System:
+    """A router in front of a worker of the pool `retrieval`."""
+    return systems.routed(
+        await bench.servers.router((RETRIEVAL, worker), processes=ROUTER_PROCESSES), worker, "base64"
+    )
+
+
+async def _resident_gib(worker: Server) -> float:
+    """Memory of the worker and its engine process, as the worker reports it."""
+    page = (await asyncio.to_thread(httpx.get, worker.url + METRICS_PATH)).raise_for_status().text
+    [sample] = [line for line in page.splitlines() if line.startswith(f"{RESIDENT} ")]
+    return float(sample.split()[1]) / 2**30
+
+
+ON_GPU = partial(Section, gpu=True)
+SECTIONS = {
+    "matmul": ON_GPU("What the card can do", matmul),
+    "checkpoint": ON_GPU("Random checkpoint, written and merged for three tasks", checkpoint),
+    "memory": ON_GPU("One engine: start, and memory by part", memory),
+    "parity": ON_GPU("Vectors against the model's own code, same size", parity),
+    "short": ON_GPU("Throughput of short texts, one engine", short),
+    "queries": ON_GPU("Queries in time, one engine", queries),
+    "stock": ON_GPU("Against stock vLLM on the same card", stock),
+    "recipe": ON_GPU("Against the published recipe on the same card", recipe),
+    "long": ON_GPU("Throughput of long texts, one engine", long),
+    "media": ON_GPU("Images and multi-vectors, one engine", media),
+    "fp8": ON_GPU("fp8", fp8),
+    "three": ON_GPU("Three engines on the card, three tasks mixed", three),
+    "fixture-float32": ON_GPU(
+        "The published code's reference vectors, float32", partial(fixture, size="fixture-float32")
+    ),
+    "fixture-bfloat16": ON_GPU(
+        "The published code's reference vectors, bfloat16", partial(fixture, size="fixture-bfloat16")
+    ),
+}
