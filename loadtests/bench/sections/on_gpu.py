@@ -35,7 +35,7 @@ from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.content.pictures import image
 from triptych.loadtests.server_processes import Server
 from triptych.workers.checkpoints.variant import read_variant
-from triptych.workers.shared.contract import METRICS_PATH, POOLS, Image, Item, Text
+from triptych.workers.shared.contract import METRICS_PATH, POOLS, Image, Item, PoolName, Text
 from triptych.workers.shared.families import V4
 
 THROUGH_ROUTER = "{}-token texts through router and HTTP, tokens a second"
@@ -224,20 +224,20 @@ async def recipe(bench: Bench, result: Result) -> None:
         result.figures[TIMES_RECIPE.format(tokens)] = times
 
 
-async def three(bench: Bench, result: Result) -> None:
-    """Three engines on the card, and requests of three tasks in turn."""
-    workers = await bench.servers.need(*(Engine(size=bench.size, pool=pool) for pool in POOLS))
+async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -> None:
+    """An engine for each of `pools` on the card, and requests of three tasks in turn."""
+    workers = await bench.servers.need(*(Engine(size=bench.size, pool=pool) for pool in pools))
     if (used := card.used_gib()) is not None:
-        result.figures["card: all of three engines, GiB"] = used
-    pairs = zip(POOLS, workers, strict=True)
-    router = await bench.servers.router(*pairs, processes=ROUTER_PROCESSES)
+        result.figures["card: all engines, GiB"] = used
+    by_pool = dict(zip(pools, workers, strict=True))
+    router = await bench.servers.router(*by_pool.items(), processes=ROUTER_PROCESSES)
     tasks = itertools.cycle(TASKS)
 
     def ask_next(texts: Sequence[str]) -> bytes:
         return systems.ask_router(router.url, texts, "base64", next(tasks))
 
-    processes: dict[str, Server] = {"router": router, **dict(zip(POOLS, workers, strict=True))}
-    mixed = System("(d) router, three workers", processes, router.url, ask_next, systems.read_embeddings)
+    processes: dict[str, Server] = {"router": router, **by_pool}
+    mixed = System("(d) router, workers", processes, router.url, ask_next, systems.read_embeddings)
     await throughput(bench, result, list(_loads(bench).values()), [mixed])
 
 
@@ -290,7 +290,8 @@ SECTIONS = {
     "long": ON_GPU("Throughput of long texts, one engine", long),
     "media": ON_GPU("Images and multi-vectors, one engine", media),
     "fp8": ON_GPU("fp8", fp8),
-    "three": ON_GPU("Three engines on the card, three tasks mixed", three),
+    "three": ON_GPU("Three engines on the card, three tasks mixed", partial(tasks_mixed, pools=POOLS)),
+    "shared": ON_GPU("One engine for all tasks, three tasks mixed", partial(tasks_mixed, pools=("shared",))),
     "fixture-float32": ON_GPU(
         "The published code's reference vectors, float32", partial(fixture, size="fixture-float32")
     ),
