@@ -20,7 +20,6 @@ EXTRAS = {
     "loadtest": "loadtest",
     "bench": "bench",
 }
-PASS_ON = {"ignore_unknown_options": True}
 
 
 @click.command(short_help="Check the vectors of a running deployment, or a checkpoint folder.")
@@ -51,24 +50,16 @@ def verify(context: click.Context, folder: Path | None, url: str | None, full: b
         context.invoke(load("workers.checkpoints.__main__:verify"), folder=folder, full=full, as_json=as_json)
 
 
-@click.command(
-    short_help="Load a deployment, check its replies and report.",
-    context_settings=PASS_ON,
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def loadtest(arguments: tuple[str, ...]) -> None:
-    sys.exit(load("loadtests.__main__:main")(arguments))
-
-
-@click.command(
-    short_help="Compare Triptych with other servers, side by side.",
-    context_settings=PASS_ON,
-    add_help_option=False,
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(arguments: tuple[str, ...]) -> None:
-    sys.exit(load("loadtests.bench.__main__:main")(arguments))
+def passed_on(main: str, about: str) -> click.Command:
+    """A command whose `main` gets its arguments as they are."""
+    return click.Command(
+        None,
+        callback=lambda arguments: sys.exit(load(main)(arguments)),
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        short_help=about,
+        context_settings={"ignore_unknown_options": True},
+        add_help_option=False,
+    )
 
 
 cli = Commands(
@@ -140,8 +131,10 @@ cli = Commands(
         "embed": Lazy("router.client.__main__:embed", "Embed a whole file."),
         "keys": Lazy("router.access.keys:keys", "Make an API key."),
         "ray": Lazy("deploy.ray.__main__:cli", "Run a deployment on a Ray cluster."),
-        "loadtest": loadtest,
-        "bench": bench,
+        "loadtest": passed_on("loadtests.__main__:main", "Load a deployment, check its replies and report."),
+        "bench": passed_on(
+            "loadtests.bench.__main__:main", "Compare Triptych with other servers, side by side."
+        ),
     },
 )
 click.version_option(package_name="triptych")(cli)

@@ -136,6 +136,7 @@ def test_router_does_not_import_its_client() -> None:
     [
         ("deploy.local.cli", ("yaml", "ray")),
         ("router.__main__", (*ENGINES, "opentelemetry")),
+        ("workers.checkpoints.merge", ENGINES),
         (
             "router.client",
             ("pydantic", "aiohttp", "pyarrow", "tqdm", "triptych.router.api", "triptych.workers"),

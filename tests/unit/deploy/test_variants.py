@@ -79,13 +79,6 @@ def test_each_model_is_merged_from_its_own_checkpoint(tmp_path: Path) -> None:
     }
 
 
-def test_shared_pool_is_merged_like_others(tmp_path: Path) -> None:
-    models = choose(of_several_models(state=tmp_path, pools={"code": 1, "shared": 1}), has_gpu=True)
-    [step] = models.steps
-    assert [task for flag, task in pairwise(step.argv) if flag == "--pool"] == ["code", "shared"]
-    assert models.folders["shared"] == f"{tmp_path}/variants/jinaai--jina-embeddings-v4/shared"
-
-
 def test_models_may_come_from_folders_and_from_the_demo(tmp_path: Path) -> None:
     models = choose(of_several_models(state=tmp_path, model="/v4", models={"v3": "demo"}), has_gpu=True)
     assert models.demo

@@ -15,7 +15,7 @@ from vllm.v1.engine.core import EngineCore
 
 from triptych.workers import plugin
 from triptych.workers.plugin import cpu_adapters
-from triptych.workers.plugin.cpu_adapters import SHORTEST_RUN, add_lora_linear, rows_of_adapters
+from triptych.workers.plugin.cpu_adapters import SHORTEST_RUN, add_lora_linear
 
 ADAPTERS, RANK, INPUTS, SLICES = 3, 4, 10, (6, 2, 5)
 
@@ -73,18 +73,6 @@ def test_columns_beside_the_slices_stay(rows: Any) -> None:
     add_lora_linear(SimpleNamespace(triptych_rows=[(0, rows)]), y, x, *matrices(), 1.0, SLICES)
     assert y[:, : sum(SLICES)].any()
     assert not y[:, sum(SLICES) :].any()
-
-
-def test_long_runs_are_not_copied() -> None:
-    long, short = SHORTEST_RUN, SHORTEST_RUN // 4
-    assert rows_of_adapters([0, 1, 0], [long] * 3) == [
-        (slot, slice(at * long, (at + 1) * long)) for at, slot in enumerate((0, 1, 0))
-    ]
-    assert rows_of_adapters([2], [1]) == [(2, slice(0, 1))]
-    assert rows_of_adapters([-1], [5]) == []
-    copied = dict(rows_of_adapters([0, 1, 0], [short] * 3))
-    assert isinstance(copied[0], torch.Tensor)
-    assert copied[0].tolist() == [*range(short), *range(2 * short, 3 * short)]
 
 
 @pytest.mark.parametrize("cpu", [True, False])
