@@ -228,7 +228,7 @@ def test_ramp_is_cut_into_rising_loads() -> None:
         [400 * (12 + 9 * part + 4.5) / 120 for part in range(12)]
     )
     for point in found:
-        assert estimates.offered(point.measured).value == pytest.approx(point.load, rel=0.25)
+        assert estimates.rate(point.measured, "sent").value == pytest.approx(point.load, rel=0.25)
 
 
 def test_settling_does_not_change_a_percentile() -> None:
