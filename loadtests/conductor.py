@@ -53,6 +53,8 @@ class Conductor:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.IPV6, 1)
         self._socket.setsockopt(zmq.LINGER, 0)
+        # Any process of the network may send one.
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 64 << 20)
         try:
             self._socket.bind(f"tcp://{host}:{port or '*'}")
         except zmq.ZMQError as error:
