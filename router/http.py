@@ -57,23 +57,6 @@ class Request:
     the bytes that it holds, body included.
     """
 
-    __slots__ = (
-        "_receive",
-        "allowance",
-        "cut_off",
-        "headers",
-        "http_version",
-        "id",
-        "inference_seconds",
-        "key",
-        "memory",
-        "method",
-        "path",
-        "queue_seconds",
-        "reply_headers",
-        "span",
-    )
-
     def __init__(self, scope: Scope, receive: Receive, budget: Budget | None = None) -> None:
         self.memory = Reservation(budget or Budget(sys.maxsize))
         self.http_version: str = scope.get("http_version", "1.1")

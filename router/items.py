@@ -140,18 +140,6 @@ class Batch:
     also if no client waits for them.
     """
 
-    __slots__ = (
-        "abort",
-        "failures",
-        "headers",
-        "items",
-        "priority",
-        "space",
-        "tokens",
-        "unanswered",
-        "wanted",
-    )
-
     def __init__(self, items: list[Item]) -> None:
         self.items = items
         self.tokens = cost_of(items)
@@ -205,23 +193,6 @@ class Job:
     `spaces` maps each pool to the one vector space of its results; `required` are the spaces that the client
     accepts.
     """
-
-    __slots__ = (
-        "admitted_at",
-        "deadline",
-        "done_at",
-        "error",
-        "finished",
-        "items",
-        "key",
-        "missing",
-        "request_id",
-        "required",
-        "results",
-        "spaces",
-        "span",
-        "started_at",
-    )
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from triptych.workers.shared import contract
 POOL: contract.PoolName = "retrieval"
 WIRE = contract.Item(contract.Text("", "query"))
 VECTOR = contract.Vector(0, 1, (1,), b"")
-OBSERVER = PoolObserver(Metrics().pool(POOL), None, time.monotonic)
+OBSERVER = PoolObserver(Metrics(), POOL, None, time.monotonic)
 TIMEOUT_SECONDS = 60.0
 
 

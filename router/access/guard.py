@@ -25,7 +25,7 @@ RELOAD_SECONDS = 1.0
 
 
 class Guard:
-    """Checks API keys; without keys in the settings it admits everyone. As a context it watches the file."""
+    """Checks API keys; without keys in the settings it admits everyone."""
 
     def __init__(self, settings: RouterSettings) -> None:
         """Raises `SettingsError`."""
@@ -34,7 +34,6 @@ class Guard:
         self._seen: object = None
         self._ring: KeyRing | None = None
         self._store: Store | None = None
-        self._watching: asyncio.Task[None] | None = None
         if not settings.guarded:
             return
         try:
@@ -49,16 +48,6 @@ class Guard:
                 raise SettingsError(f"ROUTER_LIMITS_FILE: {error}") from None
             log.error("ROUTER_LIMITS_FILE: %s: this process counts the limits of keys by itself", error)
             self._store = Memory()
-
-    async def __aenter__(self) -> "Guard":
-        if self._path is not None:
-            self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
 
     def key_of(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The key of a request with `headers`; None without keys. Raises `MissingKey` or `InvalidKey`."""
@@ -105,8 +94,9 @@ class Guard:
                 raise KeysError(f"cannot be read: {error.strerror}") from None
         return KeyRing(keys)
 
-    async def _watch(self) -> None:
-        while True:
+    async def watch(self) -> None:
+        """Reload the file whenever it has changed, if there is one."""
+        while self._path is not None:
             await asyncio.sleep(RELOAD_SECONDS)
             # In a thread, since the disk may be slow.
             await asyncio.to_thread(self.reload)

@@ -15,6 +15,7 @@ from triptych.router.api.openapi import openapi
 from triptych.router.api.pages import DOCS_PATHS, PAGE_PATHS, static
 from triptych.router.api.rerank import rerank
 from triptych.router.api.work import seconds_of
+from triptych.router.background import running
 from triptych.router.errors import (
     AuthError,
     ClientGone,
@@ -111,7 +112,11 @@ class App:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.guard, self.fleet, self.media, self._gauges, self.connections:
+        async with (
+            self.fleet,
+            self.media,
+            running(self.guard.watch(), self._gauges.keep_set(), self.connections.watch()),
+        ):
             await send({"type": "lifespan.startup.complete"})
             await receive()
         if self._tracing:

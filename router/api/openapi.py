@@ -1,9 +1,9 @@
 """The OpenAPI document, generated from the models that validate requests and from those of the replies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core.core_schema import TaggedUnionSchema
 
@@ -11,19 +11,20 @@ from triptych.router.access.guard import OPEN_PATHS
 from triptych.router.api.embeddings import NPY
 from triptych.router.api.examples import EXAMPLES
 from triptych.router.api.reply_models import (
-    ChallengeHeaders,
-    CommonHeaders,
-    EmbeddingHeaders,
+    CHALLENGE_HEADERS,
+    COMMON_HEADERS,
+    EMBEDDING_HEADERS,
+    LIMIT_HEADERS,
+    SPACE_HEADERS,
     EmbeddingReply,
     Error,
-    LimitHeaders,
     ModelEntry,
     ModelList,
     Readiness,
     RerankReply,
-    SpaceHeaders,
     Status,
     Targets,
+    header,
 )
 from triptych.router.api.rerank import RerankRequest
 from triptych.router.api.schema import ITEMS, EmbeddingRequest, PdfAmongOthers
@@ -39,31 +40,25 @@ Json = dict[str, Any]
 _WORK_ERRORS = (400, 412, 413, 415, 422, 429, 500, 503, 504)
 
 
-class WorkHeaders(BaseModel):
-    """Headers of requests for embeddings and rankings; all are optional."""
-
-    priority: Literal["interactive", "bulk"] = Field(
-        "interactive",
-        alias="x-priority",
-        description="Interactive requests go before bulk ones. By default, a large request is bulk unless it "
-        "embeds queries or ranks.",
-    )
-    timeout: float = Field(
-        60,
-        alias="x-request-timeout-seconds",
-        gt=0,
-        description="Seconds after which the request fails with 504.",
-    )
-    spaces: str = Field(
-        "",
-        alias="x-require-vector-space",
+# Of requests for embeddings and rankings; all are optional.
+_WORK_HEADERS = {
+    "x-priority": header(
+        "string",
+        "Interactive requests go before bulk ones. By default, a large request is bulk unless it embeds "
+        "queries or ranks.",
+        enum=["interactive", "bulk"],
+    ),
+    "x-request-timeout-seconds": header(
+        "number", "Seconds after which the request fails with 504.", exclusiveMinimum=0
+    ),
+    "x-require-vector-space": header(
+        "string",
+        "Vector spaces that the client accepts, separated by commas, as in the reply's `x-vector-space`. By "
+        "default any.",
         pattern=SPACES_PATTERN,
-        description="Vector spaces that the client accepts, separated by commas, as in the reply's "
-        "`x-vector-space`. By default any.",
-    )
-    request_id: str = Field(
-        "", alias="X-Request-Id", description="32 hexadecimal digits; anything else is replaced."
-    )
+    ),
+    "X-Request-Id": header("string", "32 hexadecimal digits; anything else is replaced."),
+}
 
 
 class _AnyOf(GenerateJsonSchema):
@@ -140,13 +135,13 @@ def _require_key(document: Json) -> None:
             responses = operation["responses"]
             responses |= {"401": _error(401), "429": _error(429, limited=True)}
             for response in responses.values():
-                response["headers"] |= _fields(LimitHeaders)
-            responses["401"]["headers"] = _fields(CommonHeaders, ChallengeHeaders)
+                response["headers"] |= LIMIT_HEADERS
+            responses["401"]["headers"] = COMMON_HEADERS | CHALLENGE_HEADERS
 
 
 def _embeddings(settings: RouterSettings) -> Json:
     origin = "public addresses" if settings.media_fetch else "no address"
-    reply = _reply("The vectors", EmbeddingReply, EmbeddingHeaders)
+    reply = _reply("The vectors", EmbeddingReply, EMBEDDING_HEADERS)
     reply["content"][NPY] = {"schema": {"type": "string", "format": "binary"}}
     return {
         "summary": "Embed texts and images",
@@ -159,7 +154,7 @@ def _embeddings(settings: RouterSettings) -> Json:
 
 
 def _rerank(settings: RouterSettings) -> Json:
-    reply = _reply("Best first", RerankReply, SpaceHeaders)
+    reply = _reply("Best first", RerankReply, SPACE_HEADERS)
     return {
         "summary": "Rank documents by how well they answer a query",
         "description": f"At most {settings.max_items} documents. The score is the mean, over the query's "
@@ -175,7 +170,7 @@ def _work(path: str, request: type[BaseModel], reply: Json, settings: RouterSett
     defaults = {"x-request-timeout-seconds": seconds}
     parameters = [
         {"name": name, "in": "header", **field, "schema": field["schema"] | defaults.get(name, {})}
-        for name, field in _fields(WorkHeaders).items()
+        for name, field in _WORK_HEADERS.items()
     ]
     examples = {title: {"value": body} for title, body in EXAMPLES[path].items()}
     content = {"application/json": {"schema": _reference(request), "examples": examples}}
@@ -231,26 +226,12 @@ def _sentence(kind: type[Exception]) -> str:
     return "fields break the schema" if kind is Invalid else (kind.__doc__ or "").rstrip(".").lower()
 
 
-def _reply(description: str, body: type[BaseModel], *headers: type[BaseModel]) -> Json:
+def _reply(description: str, body: type[BaseModel], headers: Mapping[str, Json] = {}) -> Json:
     return {
         "description": description,
-        "headers": _fields(CommonHeaders, *headers),
+        "headers": {**COMMON_HEADERS, **headers},
         "content": {"application/json": {"schema": _reference(body)}},
     }
-
-
-def _fields(*models: type[BaseModel]) -> Json:
-    """The fields of `models` by name, in the form that OpenAPI has for headers."""
-    found: Json = {}
-    for model in models:
-        schema = model.model_json_schema()
-        required = schema.get("required", ())
-        for name, field in schema["properties"].items():
-            kept = {key: field[key] for key in field if key not in ("title", "description", "default")}
-            found[name] = {"schema": kept, "description": field["description"]}
-            if name in required:
-                found[name]["required"] = True
-    return found
 
 
 def _reference(model: type[BaseModel]) -> Json:

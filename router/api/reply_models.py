@@ -149,63 +149,42 @@ class Targets(BaseModel):
     labels: TargetLabels
 
 
-class CommonHeaders(BaseModel):
-    """Headers of every reply."""
-
-    request_id: str = Field(alias="X-Request-Id", description="The id that was sent, or a new one.")
-    total: float = Field(alias="x-total-time", description="Milliseconds from the first byte to the reply.")
-    queue: float = Field(alias="x-queue-time", description="Milliseconds until a worker had the last input.")
-    inference: float = Field(
-        alias="x-inference-time", description="Milliseconds from then until the last vector had arrived."
-    )
-    overhead: float = Field(alias="x-router-overhead", description="Milliseconds that are neither of these.")
+def header(kind: str, description: str, *, always: bool = False, **schema: Any) -> dict[str, Any]:
+    """A header whose value is of `kind`, in OpenAPI's form; `always` sent, or sometimes."""
+    described = {"schema": {**schema, "type": kind}, "description": description}
+    return described | ({"required": True} if always else {})
 
 
-class SpaceHeaders(BaseModel):
-    """Headers of every reply that holds results."""
-
-    space: str = Field(
-        alias="x-vector-space",
-        description="The vector space of each pool's results: `pool=space`, separated by commas.",
-    )
-
-
-class EmbeddingHeaders(SpaceHeaders):
-    """Headers of replies with embeddings."""
-
-    truncated: str = Field(
-        "",
-        alias="x-truncated-inputs",
-        description="Indexes of the inputs that `truncate` shortened, separated by commas.",
-    )
-    total_tokens: int = Field(0, alias="x-usage-total-tokens", description="Only with a matrix: tokens read.")
-    prompt_tokens: int = Field(
-        0, alias="x-usage-prompt-tokens", description="Only with a matrix: tokens read."
-    )
-
-
-class ChallengeHeaders(BaseModel):
-    """Headers of a reply to a request without a valid key."""
-
-    challenge: str = Field(alias="WWW-Authenticate", description="Bearer.")
-
-
-class LimitHeaders(BaseModel):
-    """Headers of every reply to a key with limits."""
-
-    request_limit: int = Field(
-        0, alias="X-RateLimit-Limit-Requests", description="Requests per minute, if the key has a limit."
-    )
-    request_remaining: int = Field(
-        0, alias="X-RateLimit-Remaining-Requests", description="Requests left now."
-    )
-    request_reset: str = Field(
-        "", alias="X-RateLimit-Reset-Requests", description="Time until all are available, such as 6m0s."
-    )
-    token_limit: int = Field(
-        0, alias="X-RateLimit-Limit-Tokens", description="Tokens per minute, if the key has a limit."
-    )
-    token_remaining: int = Field(0, alias="X-RateLimit-Remaining-Tokens", description="Tokens left now.")
-    token_reset: str = Field(
-        "", alias="X-RateLimit-Reset-Tokens", description="Time until all are available, such as 6m0s."
-    )
+# Of every reply.
+COMMON_HEADERS = {
+    "X-Request-Id": header("string", "The id that was sent, or a new one.", always=True),
+    "x-total-time": header("number", "Milliseconds from the first byte to the reply.", always=True),
+    "x-queue-time": header("number", "Milliseconds until a worker had the last input.", always=True),
+    "x-inference-time": header(
+        "number", "Milliseconds from then until the last vector had arrived.", always=True
+    ),
+    "x-router-overhead": header("number", "Milliseconds that are neither of these.", always=True),
+}
+# Of replies that hold results, and of those with embeddings.
+SPACE_HEADERS = {
+    "x-vector-space": header(
+        "string", "The vector space of each pool's results: `pool=space`, separated by commas.", always=True
+    ),
+}
+EMBEDDING_HEADERS = SPACE_HEADERS | {
+    "x-truncated-inputs": header(
+        "string", "Indexes of the inputs that `truncate` shortened, separated by commas."
+    ),
+    "x-usage-total-tokens": header("integer", "Only with a matrix: tokens read."),
+    "x-usage-prompt-tokens": header("integer", "Only with a matrix: tokens read."),
+}
+# Of replies to requests without a valid key, and to keys with limits.
+CHALLENGE_HEADERS = {"WWW-Authenticate": header("string", "Bearer.", always=True)}
+LIMIT_HEADERS = {
+    "X-RateLimit-Limit-Requests": header("integer", "Requests per minute, if the key has a limit."),
+    "X-RateLimit-Remaining-Requests": header("integer", "Requests left now."),
+    "X-RateLimit-Reset-Requests": header("string", "Time until all are available, such as 6m0s."),
+    "X-RateLimit-Limit-Tokens": header("integer", "Tokens per minute, if the key has a limit."),
+    "X-RateLimit-Remaining-Tokens": header("integer", "Tokens left now."),
+    "X-RateLimit-Reset-Tokens": header("string", "Time until all are available, such as 6m0s."),
+}

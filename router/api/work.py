@@ -17,7 +17,7 @@ from triptych.router.api.catalog import Catalog
 from triptych.router.api.plan import Limits
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from triptych.router.http import Header, Request
-from triptych.router.items import Item, Priority, RequiredSpaces, cost_of, queries_of
+from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
@@ -113,19 +113,13 @@ class Work:
         memory.grow(reply_bytes(items, self._served_by(items[0].pool), stream=request.takes_stream))
         done: asyncio.Future[None] = loop.create_future()
 
-        def finished() -> None:
+        def finished(_: Job) -> None:
             if not done.done():
                 done.set_result(None)
 
-        job = self._fleet.submit(
-            items,
-            self._deadline,
-            finished,
-            request_id=request.id.decode(),
-            span=request.span,
-            required=self._required,
-            key=request.key,
-        )
+        id = request.id.decode()
+        job = Job(items, clock(), self._deadline, finished, id, request.span, self._required, request.key)
+        self._fleet.submit(job)
 
         def end(error: Exception) -> None:
             job.fail(error, clock())

@@ -1,7 +1,6 @@
 """The synchronous client. Only I/O: requests, replies and retries are in their own modules."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self, Unpack
 
 import httpx
@@ -100,9 +99,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:

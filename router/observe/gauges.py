@@ -6,7 +6,6 @@ when one ends, which removes its gauges.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def make_gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
 
 
 class Gauges:
-    """The gauges of one application, and the page of all its metrics. Used as an async context."""
+    """The gauges of one application, and the page of all its metrics."""
 
     def __init__(self, fleet: Fleet, budget: Budget, connections: Connections) -> None:
         self.requests = 0
@@ -102,18 +101,6 @@ class Gauges:
         self._fleet = fleet
         self._gauges = make_gauges(fleet.metrics.registry)
         self._folder = os.environ.get(SHARED_FOLDER)
-        self._setting: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "Gauges":
-        if self._folder:
-            self._setting = asyncio.create_task(self._keep_set())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._setting is not None:
-            self._setting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._setting
 
     async def page(self) -> bytes:
         """All metrics, of all processes that share a folder. The request for the page is not in flight."""
@@ -134,9 +121,10 @@ class Gauges:
             gauge = self._gauges[name]
             (gauge.labels(*labels) if labels else gauge).set(value)
 
-    async def _keep_set(self) -> None:
+    async def keep_set(self) -> None:
+        """Set them again and again, if processes share a folder."""
         failed = False
-        while True:
+        while self._folder:
             try:
                 self._set(self.requests)
                 failed = False

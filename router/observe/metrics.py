@@ -4,9 +4,6 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
-from triptych.router.items import Batch, Item, Priority
-from triptych.workers.shared import contract
-
 # Turns on prometheus-client's multi-process mode: a folder that all routers on one port share. It must be set
 # before prometheus_client is imported.
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -134,57 +131,3 @@ class Metrics:
     def loaded(self, step: str, outcome: str, seconds: float) -> None:
         """An image or PDF was fetched or rendered; `outcome` is done or failed."""
         self.media.labels(step, outcome).observe(seconds)
-
-    def pool(self, name: contract.PoolName) -> "PoolMetrics":
-        """The metrics of one pool."""
-        return PoolMetrics(self, name)
-
-
-class PoolMetrics:
-    """The metrics of one pool."""
-
-    def __init__(self, metrics: Metrics, name: contract.PoolName) -> None:
-        self._metrics = metrics
-        self.name = name
-        self._wait = {priority: metrics.wait.labels(name, priority.label) for priority in Priority}
-        self._batch_items = metrics.batch_items.labels(name)
-        self._batch_tokens = metrics.batch_tokens.labels(name)
-        self._requested = metrics.requested_tokens.labels(name)
-        self._items = metrics.items.labels(name)
-        self._tokens = metrics.tokens.labels(name)
-        self._by_outcome: dict[str, Histogram] = {}
-        self._served_items = 0
-        self._served_tokens = 0
-
-    def requested(self, tokens: float) -> None:
-        """A request asks for `tokens`, estimated."""
-        self._requested.inc(tokens)
-
-    def taken(self, batch: Batch, now: float) -> None:
-        """A replica was given `batch`."""
-        wait = self._wait[batch.priority]
-        for job in {item.job for item in batch.items}:
-            wait.observe(now - job.admitted_at)
-        self._batch_items.observe(len(batch.items))
-        self._batch_tokens.observe(batch.tokens)
-
-    def served(self, vector: contract.Vector) -> None:
-        """An item has its vector. It is counted when its batch ends."""
-        self._served_items += 1
-        self._served_tokens += vector.tokens
-
-    def ended(self, outcome: str, seconds: float) -> None:
-        """A batch has ended at its replica."""
-        try:
-            child = self._by_outcome[outcome]
-        except KeyError:
-            child = self._by_outcome[outcome] = self._metrics.inference.labels(self.name, outcome)
-        child.observe(seconds)
-        self._items.inc(self._served_items)
-        self._tokens.inc(self._served_tokens)
-        self._served_items = self._served_tokens = 0
-
-    def put_back(self, items: Sequence[Item], reason: str) -> None:
-        """`items` went back to the queue."""
-        if items:
-            self._metrics.retries.labels(self.name, reason).inc(len(items))

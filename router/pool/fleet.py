@@ -5,20 +5,20 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from triptych.router.background import running
 from triptych.router.errors import QueueFull, RouterError, Unavailable
-from triptych.router.items import Item, Job, RequiredSpaces, bound_priority, cost_of
+from triptych.router.items import Item, Job, bound_priority, cost_of
 from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
 from triptych.router.pool.discovery import Discovery, discovery_of
 from triptych.router.pool.dispatcher import RETRY_AFTER
-from triptych.router.pool.health import Prober, why_refused
+from triptych.router.pool.health import RETRY_SECONDS, Prober, why_refused
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
@@ -28,20 +28,12 @@ from triptych.router.pool.targets import TargetGroup, change
 from triptych.router.pool.transport import AiohttpClient, WorkerClient
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
-from triptych.workers.shared.families import BY_POOL, Family
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+from triptych.workers.shared.families import Family
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
 FIRST_PROBES_SECONDS = 2.0
-
-
-class _Watched(NamedTuple):
-    prober: Prober
-    task: asyncio.Task[None]
 
 
 class Fleet:
@@ -58,6 +50,7 @@ class Fleet:
         settings: RouterSettings,
         make_client: Callable[..., WorkerClient] = AiohttpClient,
         clock: Callable[[], float] = time.monotonic,
+        retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
@@ -67,12 +60,13 @@ class Fleet:
         self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
         self._make_client = make_client
-        self._watched: dict[Replica, _Watched] = {}
+        self._retry_seconds = retry_seconds
+        self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
         self._may_be_empty: frozenset[contract.PoolName] = frozenset()
         self._discovery: Discovery | None = None
-        self._discovering: asyncio.Task[None] | None = None
+        self._discovering = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> "Fleet":
         settings = self._settings
@@ -84,16 +78,18 @@ class Fleet:
             self.apply(group for group in settings.workers if group.targets)
         self._discovery = discovery_of(settings, self.apply)
         if self._discovery is not None:
-            self._discovering = asyncio.get_running_loop().create_task(self._discovery.run())
+            await self._discovering.enter_async_context(running(self._discovery.run()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PROBES_SECONDS):
-                await self._first_probes()
+                if self._discovery is not None:
+                    await self._discovery.looked.wait()
+                for prober, _ in list(self._watched.values()):
+                    await prober.probed.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [watched.task for watched in self._watched.values()]
-        if self._discovering is not None:
-            tasks.append(self._discovering)
+        await self._discovering.aclose()
+        tasks = [task for _, task in self._watched.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,7 +123,7 @@ class Fleet:
     def spaces(self) -> dict[contract.PoolName, list[str]]:
         """The vector spaces that each pool of a task serves."""
         return {
-            name: sorted(contract.adapter_space(space, adapter) for space in pool.spaces)
+            name: sorted(contract.adapter_space(space, adapter) for space in pool.dispatcher.spaces)
             for name, (pool, adapter) in self.serving.items()
         }
 
@@ -157,7 +153,7 @@ class Fleet:
             if name not in self.pools:
                 self.pools[name] = self._empty_pool(name)
             pool = self.pools[name]
-            if pool.up:
+            if pool.dispatcher.up:
                 # Where all are replaced at once, waiting items wait until the new ones are probed.
                 for replica in new[name]:
                     replica.expect()
@@ -180,12 +176,13 @@ class Fleet:
 
     def not_ready(self) -> dict[contract.PoolName, str]:
         """The pools of tasks without a ready replica, and why; those that may be empty are left out."""
-        return {
-            name: "; ".join(f"{replica.address}: {replica.reason}" for replica in pool.replicas)
-            or "no replica"
-            for name, (pool, _) in self.serving.items()
-            if not pool.ready and not (pool.holds and not pool.replicas and pool.name in self._may_be_empty)
-        }
+        reasons = {}
+        for name, (pool, _) in self.serving.items():
+            may_be_empty = pool.dispatcher.holds and not pool.replicas and pool.name in self._may_be_empty
+            if not pool.dispatcher.ready(self.clock()) and not may_be_empty:
+                replicas = [f"{replica.address}: {replica.reason}" for replica in pool.replicas]
+                reasons[name] = "; ".join(replicas) or "no replica"
+        return reasons
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.
@@ -194,9 +191,10 @@ class Fleet:
         them later.
         """
         full: QueueFull | None = None
+        now = self.clock()
         for pool in self._in_use:
             try:
-                pool.check_any_room(deadline, key)
+                pool.dispatcher.check_any_room(now, deadline, key)
             except QueueFull as error:
                 full = error
             else:
@@ -205,52 +203,44 @@ class Fleet:
             self._count_unread()
             raise full
 
-    def submit(
-        self,
-        items: Sequence[Item],
-        deadline: float,
-        finished: Callable[[], None],
-        *,
-        request_id: str = "",
-        span: "Span | None" = None,
-        required: RequiredSpaces | None = None,
-        key: str = "",
-    ) -> Job:
-        """Admit all of `items` to their pools, or none; `finished` is called when the job is closed.
+    def submit(self, job: Job) -> None:
+        """Admit all items of `job` to their pools, or none.
 
-        Items of a request that is too large to be interactive become bulk. `key` is the name of the API key.
-        `required` are the vector spaces that the client accepts. Raises `Unavailable` when a pool has no
-        ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one serves
-        another vector space, `CrashesWorker` for an item that workers died with.
+        Items of a request that is too large to be interactive become bulk. Raises `Unavailable` when a pool
+        has no ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one
+        serves another vector space, `CrashesWorker` for an item that workers died with. Then the job is
+        released.
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
-        for item in items:
-            pool, adapter = self._serving(item.pool)
-            if adapter is not None:
-                item.wire = replace(item.wire, adapter=adapter)
-            parts[pool].append(item)
-        self._requests += 1
-        costs = {pool: cost_of(part) for pool, part in parts.items()}
-        bound_priority(items, sum(costs.values()))
-        for pool, cost in costs.items():
-            pool.requested(cost)
+        finished = job.finished
 
         def close(job: Job) -> None:
             if job.error is not None:
                 for pool, part in parts.items():
                     pool.forget(part)
-            finished()
+            finished(job)
 
-        job = Job(items, self.clock(), deadline, close, request_id, span, required, key)
+        job.finished = close
         try:
+            for item in job.items:
+                if item.pool not in self.serving:
+                    raise Unavailable(f"no worker serves the pool {item.pool}", retry_after=RETRY_AFTER)
+                pool, adapter = self.serving[item.pool]
+                if adapter is not None:
+                    item.wire = replace(item.wire, adapter=adapter)
+                parts[pool].append(item)
+            self._requests += 1
+            costs = {pool: cost_of(part) for pool, part in parts.items()}
+            bound_priority(job.items, sum(costs.values()))
+            for pool, cost in costs.items():
+                pool.requested(cost)
             for pool, part in parts.items():
-                pool.check_room(part, deadline)
+                pool.dispatcher.check_room(part, job.admitted_at, job.deadline)
         except RouterError:
             job.release()
             raise
         for pool, part in parts.items():
             pool.admit(part)
-        return job
 
     def _assign(self) -> None:
         """Find what serves each pool of a task; vectors of another engine are in another vector space."""
@@ -264,12 +254,6 @@ class Fleet:
     def _replicas(self) -> Iterator[Replica]:
         return (replica for pool in self.pools.values() for replica in pool.replicas)
 
-    def _serving(self, name: contract.PoolName) -> Serving:
-        try:
-            return self.serving[name]
-        except KeyError:
-            raise Unavailable(f"no worker serves the pool {name}", retry_after=RETRY_AFTER) from None
-
     def _count_unread(self) -> None:
         """Count an unread request with the mean tokens of all so far.
 
@@ -280,14 +264,8 @@ class Fleet:
                 pool.requested(pool.requested_tokens / self._requests)
             self._requests += 1
 
-    async def _first_probes(self) -> None:
-        if self._discovery is not None:
-            await self._discovery.looked.wait()
-        for watched in list(self._watched.values()):
-            await watched.prober.probed.wait()
-
     def _watch(self, pool: Pool, replica: Replica) -> None:
-        prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds)
+        prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds, self._retry_seconds)
 
         def changed() -> None:
             prober.wake()
@@ -295,11 +273,11 @@ class Fleet:
             pool.replicas_changed()
 
         replica.changed = changed
-        task = asyncio.get_running_loop().create_task(prober.run())
-        self._watched[replica] = _Watched(prober, task)
+        self._watched[replica] = prober, asyncio.create_task(prober.run())
 
     def _unwatch(self, replica: Replica) -> None:
-        self._watched.pop(replica).task.cancel()
+        _, task = self._watched.pop(replica)
+        task.cancel()
         replica.changed = lambda: None
         replica.remove()
 
@@ -313,15 +291,9 @@ class Fleet:
             settings.batch_tokens,
             settings.batch_items,
             self.clock,
-            PoolObserver(self.metrics.pool(name), self.tracing, self.clock),
+            PoolObserver(self.metrics, name, self.tracing, self.clock),
             settings.hold_seconds,
         )
 
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:
-        others = [
-            other
-            for other in self._replicas()
-            # Vectors of different models cannot be compared, and rerankers have none.
-            if BY_POOL[other.pool] is BY_POOL[replica.pool]
-        ]
-        return why_refused(replica, info, others)
+        return why_refused(replica, info, self._replicas())

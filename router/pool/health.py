@@ -11,11 +11,11 @@ from triptych.router.pool.call import TokenRefused
 from triptych.router.pool.replica import UP, Replica, State
 from triptych.router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
 from triptych.workers.shared import contract
+from triptych.workers.shared.families import BY_POOL
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 0.25
-LONGEST_RETRY_SECONDS = 2.0
+RETRY_SECONDS = (0.25, 2.0)
 PROBE_TIMEOUT_SECONDS = 5.0
 # A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
@@ -25,14 +25,14 @@ Judge = Callable[[Replica, contract.Info], str | None]
 
 
 def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]) -> str | None:
-    """Why `replica` must not serve, None if it may: vectors of another task or size would be wrong.
-
-    `others` are the replicas with vectors of the same kind.
-    """
+    """Why `replica` must not serve beside `others`: it has vectors of another kind. None if it may."""
     if info.task != replica.pool:
         return f"it serves the task {info.task}, not {replica.pool}; start it with that task's checkpoint"
     for other in others:
         if other is replica or other.state not in UP or other.info is None:
+            continue
+        # Vectors of different models cannot be compared, and rerankers have none.
+        if BY_POOL[other.pool] is not BY_POOL[replica.pool]:
             continue
         if info.dimensions != other.info.dimensions:
             return f"it has {info.dimensions} dimensions, {other.address} has {other.info.dimensions}"
@@ -50,13 +50,22 @@ class Prober:
     """Probes one replica: often while it is down, seldom while it is up.
 
     `judge` checks the info of a worker before it may serve. `probed` is set after the first probe.
+    `retry_seconds` are the first and the longest pause while it is down.
     """
 
-    def __init__(self, replica: Replica, client: WorkerClient, judge: Judge, seconds_while_up: float) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        client: WorkerClient,
+        judge: Judge,
+        seconds_while_up: float,
+        retry_seconds: tuple[float, float] = RETRY_SECONDS,
+    ) -> None:
         self._replica = replica
         self._client = client
         self._judge = judge
         self._seconds_while_up = seconds_while_up
+        self._first_retry, self._longest_retry = retry_seconds
         self.probed = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
@@ -69,7 +78,7 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled."""
         replica = self._replica
-        wait = FIRST_RETRY_SECONDS
+        wait = self._first_retry
         while True:
             successes = replica.successes
             await self._probe()
@@ -77,7 +86,7 @@ class Prober:
             # A change before this point is visible in the state.
             self._woken.clear()
             if replica.state is State.READY:
-                wait = FIRST_RETRY_SECONDS
+                wait = self._first_retry
                 # Traffic that succeeds is the better probe.
                 while replica.state is State.READY:
                     await self._sleep(self._seconds_while_up)
@@ -87,7 +96,7 @@ class Prober:
                     self._silences = 0
             else:
                 await self._sleep(wait)
-                wait = min(wait * 2, LONGEST_RETRY_SECONDS)
+                wait = min(wait * 2, self._longest_retry)
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from triptych.router.items import Batch, Item
-from triptych.router.observe.metrics import PoolMetrics
+from prometheus_client import Histogram
+
+from triptych.router.items import Batch, Item, Priority
+from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool.call import CallFailed
 from triptych.router.pool.replica import Replica
@@ -15,20 +17,36 @@ from triptych.workers.shared import contract, logs
 class PoolObserver:
     """The observer of one pool."""
 
-    def __init__(self, metrics: PoolMetrics, tracing: Tracing | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, metrics: Metrics, pool: contract.PoolName, tracing: Tracing | None, clock: Callable[[], float]
+    ) -> None:
         self._metrics = metrics
+        self._pool = pool
         self._tracing = tracing
         self._clock = clock
+        # Looking a child up by its labels costs more than counting.
+        self._wait = {priority: metrics.wait.labels(pool, priority.label) for priority in Priority}
+        self._batch_items = metrics.batch_items.labels(pool)
+        self._batch_tokens = metrics.batch_tokens.labels(pool)
+        self._requested = metrics.requested_tokens.labels(pool)
+        self._items = metrics.items.labels(pool)
+        self._tokens = metrics.tokens.labels(pool)
+        self._by_outcome: dict[str, Histogram] = {}
+        self._served_items = self._served_tokens = 0
 
     def requested(self, tokens: float) -> None:
         """Clients ask for `tokens`, estimated."""
-        self._metrics.requested(tokens)
+        self._requested.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
         """`batch` has left the queue."""
-        self._metrics.taken(batch, now)
+        wait = self._wait[batch.priority]
+        for job in {item.job for item in batch.items}:
+            wait.observe(now - job.admitted_at)
+        self._batch_items.observe(len(batch.items))
+        self._batch_tokens.observe(batch.tokens)
         if self._tracing:
-            self._tracing.waited(self._metrics.name, batch, now)
+            self._tracing.waited(self._pool, batch, now)
 
     @contextmanager
     def at(self, replica: Replica, batch: Batch) -> Iterator[None]:
@@ -36,7 +54,7 @@ class PoolObserver:
         ids = logs.some(item.job.request_id for item in batch.items)
         logs.requests.set(ids)
         batch.headers = {contract.REQUESTS_HEADER: ",".join(ids)}
-        span = self._tracing.batch(self._metrics.name, replica.address, batch) if self._tracing else None
+        span = self._tracing.batch(self._pool, replica.address, batch) if self._tracing else None
         started = self._clock()
         outcome, reason = "done", ""
         try:
@@ -51,16 +69,28 @@ class PoolObserver:
             outcome, reason = "failed", str(error)
             raise
         finally:
-            self._metrics.ended(outcome, self._clock() - started)
+            self._ended(outcome, self._clock() - started)
             if self._tracing and span:
                 self._tracing.batch_ended(span, outcome, reason)
 
+    def _ended(self, outcome: str, seconds: float) -> None:
+        try:
+            child = self._by_outcome[outcome]
+        except KeyError:
+            child = self._by_outcome[outcome] = self._metrics.inference.labels(self._pool, outcome)
+        child.observe(seconds)
+        self._items.inc(self._served_items)
+        self._tokens.inc(self._served_tokens)
+        self._served_items = self._served_tokens = 0
+
     def served(self, vector: contract.Vector) -> None:
-        """An item has its vector."""
-        self._metrics.served(vector)
+        """An item has its vector. It is counted when its batch ends."""
+        self._served_items += 1
+        self._served_tokens += vector.tokens
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
         """`items` return to the queue."""
-        self._metrics.put_back(items, reason)
+        if items:
+            self._metrics.retries.labels(self._pool, reason).inc(len(items))
         if self._tracing:
             self._tracing.put_back(items, reason)

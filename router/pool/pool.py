@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from triptych.router.errors import Internal, Unavailable
+from triptych.router.errors import Internal
 from triptych.router.items import Batch, Item, ItemState
 from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.call import CallFailed, Deliver, ReplicaFailed
@@ -27,7 +27,7 @@ Encode = Callable[[Replica, Batch, Deliver], Awaitable[None]]
 
 
 class Pool:
-    """One pool: its queue, its replicas, its batches in flight.
+    """One pool: its queue, its replicas, its batches in flight. `dispatcher` tells what it can take.
 
     No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
     admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
@@ -51,8 +51,8 @@ class Pool:
         self.requested_tokens = 0.0
         self._encode = encode
         self._clock = clock
-        self._observer = observer or PoolObserver(Metrics().pool(name), None, clock)
-        self._dispatcher = Dispatcher(
+        self._observer = observer or PoolObserver(Metrics(), name, None, clock)
+        self.dispatcher = Dispatcher(
             name, replicas, queue, batch_tokens, batch_items, self._observer, clock(), hold_seconds
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,49 +63,17 @@ class Pool:
     @property
     def replicas(self) -> tuple[Replica, ...]:
         """Its replicas, in any state."""
-        return self._dispatcher.replicas
+        return self.dispatcher.replicas
 
     @property
     def in_flight(self) -> int:
         """Number of batches in flight."""
-        return len(self._dispatcher.in_flight)
-
-    @property
-    def ready(self) -> bool:
-        """Whether any replica takes work, or soon will."""
-        return self._dispatcher.ready(self._clock())
-
-    @property
-    def up(self) -> bool:
-        """Whether any replica is up, even with an open breaker."""
-        return self._dispatcher.up
-
-    @property
-    def spaces(self) -> list[str]:
-        """The vector spaces that it serves: one, or two during an upgrade."""
-        return self._dispatcher.spaces
-
-    @property
-    def holds(self) -> bool:
-        """Whether work is held here until a replica comes up."""
-        return self._dispatcher.holds
-
-    def unavailable(self) -> Unavailable:
-        """The error for work that no replica can take now."""
-        return self._dispatcher.unavailable(self._clock())
+        return len(self.dispatcher.in_flight)
 
     def requested(self, tokens: float) -> None:
         """Count `tokens`, estimated, that clients ask for, admitted or not."""
         self.requested_tokens += tokens
         self._observer.requested(tokens)
-
-    def check_room(self, items: Sequence[Item], deadline: float) -> None:
-        """Raise a `RouterError` unless all of `items` can be admitted together."""
-        self._dispatcher.check_room(items, self._clock(), deadline)
-
-    def check_any_room(self, deadline: float, key: str = "") -> None:
-        """Raise `QueueFull` when not even the smallest request of `key` fits."""
-        self._dispatcher.check_any_room(self._clock(), deadline, key)
 
     def admit(self, items: Sequence[Item]) -> None:
         """Add `items` to the queue; they are dispatched in the next turn of the event loop.
@@ -113,7 +81,7 @@ class Pool:
         Requests come in waves, since the replies of a batch are sent together. If the first of a wave were
         dispatched at once, it would take a lane alone, and the others would wait until it is done.
         """
-        self._dispatcher.admit(items, self._clock())
+        self.dispatcher.admit(items, self._clock())
         self._dispatch_soon()
 
     def dispatch(self) -> None:
@@ -121,32 +89,32 @@ class Pool:
         if self._closed:
             return
         now = self._clock()
-        self._dispatcher.expire(now)
-        while (found := self._dispatcher.next(now)) is not None:
+        self.dispatcher.expire(now)
+        while (found := self.dispatcher.next(now)) is not None:
             self._start(*found)
             now = self._clock()
         self._set_timer(now)
 
     def forget(self, items: Sequence[Item]) -> None:
         """Drop `items`, wherever they are: their job is closed."""
-        self._dispatcher.forget(items, self._clock())
+        self.dispatcher.forget(items, self._clock())
         if self.queue.items:
             # Items behind them may have waited only because of them.
             self._dispatch_soon()
 
     def replicas_changed(self) -> None:
         """A replica has changed its state."""
-        self._dispatcher.replicas_changed(self._clock())
+        self.dispatcher.replicas_changed(self._clock())
         self.dispatch()
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
         """Use `replicas` from now on; others finish what they have."""
-        self._dispatcher.set_replicas(replicas, self._clock())
+        self.dispatcher.set_replicas(replicas, self._clock())
         self.dispatch()
 
     def remove(self) -> None:
         """The pool is no longer named: what waits is refused, batches in flight finish."""
-        self._dispatcher.remove(self._clock())
+        self.dispatcher.remove(self._clock())
 
     async def close(self) -> None:
         """Cancel the batches in flight, and start no more."""
@@ -174,7 +142,7 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        moment = self._dispatcher.wake_at(now)
+        moment = self.dispatcher.wake_at(now)
         if moment < math.inf:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, moment - now), self._wake)
@@ -192,12 +160,12 @@ class Pool:
         self._tasks.add(task)
 
     def _ended(self, replica: Replica, batch: Batch) -> None:
-        self._dispatcher.ended(replica, batch, self._clock())
+        self.dispatcher.ended(replica, batch, self._clock())
         self.dispatch()
 
     async def _run(self, replica: Replica, batch: Batch) -> None:
         """One batch on one replica. Each of its items ends, or returns to the queue."""
-        dispatcher = self._dispatcher
+        dispatcher = self.dispatcher
         instance = replica.info.instance if replica.info else ""
         started, tokens = self._clock(), replica.tokens_in_flight
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import time
 from collections import Counter
 from typing import Protocol
 
@@ -30,7 +29,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections of one process. Used as an async context, which closes slow ones."""
+    """The open connections of one process."""
 
     def __init__(self, most: int, most_per_client: int, min_bytes_per_second: int, metrics: Metrics) -> None:
         self._most = min(most, int((1 - SPARE_SHARE) * resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
@@ -40,17 +39,6 @@ class Connections:
         self._open: set[Connection] = set()
         self._by_client: Counter[str] = Counter()
         self._slow: dict[Connection, tuple[object, int, float]] = {}
-        self._checking: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "Connections":
-        if self._min_bytes_per_second:
-            self._checking = asyncio.create_task(self._check())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.gather(self._checking, return_exceptions=True)
 
     @property
     def number(self) -> int:
@@ -77,10 +65,11 @@ class Connections:
             if not self._by_client[connection.address]:
                 del self._by_client[connection.address]
 
-    async def _check(self) -> None:
-        while True:
+    async def watch(self) -> None:
+        """Close slow connections again and again, unless there is no minimum rate."""
+        while self._min_bytes_per_second:
             await asyncio.sleep(CHECK_SECONDS)
-            self.close_slow(time.monotonic())
+            self.close_slow(asyncio.get_running_loop().time())
 
     def close_slow(self, now: float) -> None:
         """Close the connections on which too few bytes have moved."""

@@ -40,18 +40,8 @@ The last element says whether to close the connection after it.
 
 USES = {
     "protocol": (
-        *(
-            "client",
-            "config",
-            "cycle",
-            "expect_100_continue",
-            "flow",
-            "headers",
-            "loop",
-            "parser",
-            "pipeline",
-        ),
-        *("timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
+        *("client", "config", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser"),
+        *("pipeline", "timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
         *("connection_made", "connection_lost", "data_received", "resume_writing"),
         *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
         "on_response_complete",

@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -39,7 +40,7 @@ class Server(uvicorn.Server):
     parent does, when all stop.
     """
 
-    def __init__(self, settings: RouterSettings) -> None:
+    def __init__(self, settings: RouterSettings, clock: Callable[[], float] = time.monotonic) -> None:
         raise_descriptor_limit()
         reserve_shared_files()
         self._app = App(settings)
@@ -65,6 +66,7 @@ class Server(uvicorn.Server):
         self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
         self._notice_ends: float | None = None
+        self._clock = clock
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve on `sockets` until a signal."""
@@ -78,7 +80,7 @@ class Server(uvicorn.Server):
         # code.
         if self._notice_ends is None:
             self._app.draining = True
-            self._notice_ends = time.monotonic() + self._notice_seconds
+            self._notice_ends = self._clock() + self._notice_seconds
         else:
             self.should_exit = self.force_exit = True
 
@@ -87,7 +89,7 @@ class Server(uvicorn.Server):
         await super().serve([*sockets, *copies] if sockets else sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        if self._notice_ends is not None and time.monotonic() >= self._notice_ends:
+        if self._notice_ends is not None and self._clock() >= self._notice_ends:
             self.should_exit = True
         return await super().on_tick(counter)
 

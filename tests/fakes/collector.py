@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.fakes.hang_guard import hang_guard
+from tests.fakes.site import site
 
 
 class Collector:
@@ -35,7 +36,8 @@ class Collector:
                 await asyncio.sleep(0.01)
         return self.named(name)
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def take(self, request: web.Request) -> web.Response:
+        """Take the spans of one request."""
         self.asked += 1
         data = await request.read()
         if self.broken:
@@ -57,16 +59,9 @@ class Collector:
 async def collecting() -> AsyncIterator[Collector]:
     """A running collector."""
     collector = Collector()
-    app = web.Application()
-    app.router.add_post("/v1/traces", collector._take)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with site(collector.take) as server:
+        collector.url = server.url
         yield collector
-    finally:
-        await runner.cleanup()
 
 
 def attributes(span: Span) -> dict[str, object]:

@@ -23,7 +23,7 @@ class OpenLoop:
     It pauses while `MOST_OPEN` requests have no reply, so that a slow machine builds no backlog.
     """
 
-    def __init__(self, router: Asked, size: int = 1, pause_seconds: float = 0.002) -> None:
+    def __init__(self, router: Asked, size: int = 1, pause_seconds: float = 0.01) -> None:
         self._router = router
         self._size = size
         self._pause_seconds = pause_seconds

@@ -137,7 +137,7 @@ async def running_router(
     if "discovery" not in settings:
         settings["workers"] = workers_setting(workers, task)
     configured = RouterSettings(**settings)
-    app = App(configured)
+    app = App(configured, Fleet(configured, retry_seconds=(0.02, 0.05)))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # As uvloop does. Otherwise a reply in two writes waits for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,25 +1,27 @@
-"""A clean environment, fast probes, and a discovery document."""
+"""A clean environment, a router that hostile requests share, and a discovery document."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fault.documents import Document
-from triptych.router.pool import health
+from tests.fault.fuzzing import Target, running_target
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("ROUTER_"):
-            monkeypatch.delenv(name)
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith("ROUTER_")]:
+            environment.delenv(name)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "FIRST_RETRY_SECONDS", 0.02)
-    monkeypatch.setattr(health, "LONGEST_RETRY_SECONDS", 0.05)
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    with running_target() as running:
+        yield running
 
 
 @pytest.fixture

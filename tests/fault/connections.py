@@ -13,6 +13,7 @@ from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.worker import FakeWorker
 
 LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
 # A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
 
@@ -28,6 +29,13 @@ async def connected(
         yield reader, writer
     finally:
         writer.close()
+
+
+async def until_read(router: RunningRouter, writer: asyncio.StreamWriter) -> None:
+    """Wait until the router has read what was written to its connections so far."""
+    await writer.drain()
+    for _ in range(3):
+        await router.client.get("/live")
 
 
 def posted(texts: list[str]) -> bytes:
@@ -65,7 +73,8 @@ async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str,
 async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
     """A router whose queue has no room until the worker's gate is opened."""
     small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
-    async with one_worker("held", **small, **settings) as (router, worker):
+    patient = {"request_timeout_seconds": 3600, "worker_timeout_seconds": 3600}
+    async with one_worker("held", **small, **patient, **settings) as (router, worker):
         asked = [asyncio.create_task(router.ask(["in the lane"]))]
         await worker.until_batches(1)
         asked.append(asyncio.create_task(router.ask(["in the queue"])))

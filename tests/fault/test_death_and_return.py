@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import check, eventually, one_worker, running_router
+from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.replica import State
 
@@ -66,25 +66,6 @@ async def test_restarted_worker_gets_batches() -> None:
         assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
 
 
-async def test_retry_avoids_the_failed_replica() -> None:
-    """Even when that one is free and the good one is busy."""
-    bad, good = FakeWorker(), FakeWorker()
-    bad.mode = "reset"
-    async with fake_workers(bad, good), running_router(bad, good, lanes=1) as router:
-        good.script.append("held")
-        asked = [asyncio.create_task(router.ask([text])) for text in ("a", "b", "c")]
-        await good.until_batches(1)
-        await bad.until_batches(1)
-        replica = router.replica(bad)
-        await eventually(
-            lambda: router.waiting_items == 2 and replica.state is State.READY and not replica.lanes_in_use
-        )
-        good.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        failed = [item.content.text for item in bad.items]  # type: ignore[union-attr]
-        assert len(failed) == len(set(failed))
-
-
 @pytest.mark.parametrize("how", ["restarted", "reset"])
 async def test_lost_connection_to_only_replica_is_retried(how: str) -> None:
     """Restarted on its port, it leaves the router with a stale connection."""
@@ -114,20 +95,6 @@ async def test_death_of_only_replica_returns_503() -> None:
         await worker.start()
         await router.until_state(worker, State.READY)
         assert (await router.ask(["again"])).status_code == 200
-
-
-async def test_dead_pool_does_not_affect_others() -> None:
-    retrieval, code = FakeWorker("retrieval"), FakeWorker("code")
-    async with fake_workers(retrieval, code), running_router(retrieval, code) as router:
-        await code.die()
-        reply = await router.post(input=["a"], task="code.query")
-        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-        reply = await router.post(input=["a"], task="retrieval.query")
-        assert reply.status_code == 200
-        check(reply, ["a"])
-        reply = await router.post(input=["a", {"text": "b", "task": "code.query"}])
-        assert reply.status_code == 503
-        await router.until_idle()
 
 
 async def test_rolling_restart_causes_no_errors() -> None:

@@ -3,17 +3,18 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiohttp import web
 
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
+from tests.fakes.site import says, site
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
 from triptych.router.pool.discovery import MAX_BYTES, Discovery, source_of
 from triptych.router.pool.replica import State
+from triptych.router.pool.targets import DocumentError
 
 
 async def test_removed_replica_finishes_its_batch(document: Document) -> None:
@@ -98,73 +99,37 @@ async def test_router_starts_without_its_document(document: Document) -> None:
         assert (await router.ask(["a"])).status_code == 200
 
 
-class Source:
-    """An HTTP server of the document, with a chosen status and content type, and `padding` in bytes."""
-
-    def __init__(self) -> None:
-        self.workers: Sequence[FakeWorker] = ()
-        self.status = 200
-        self.content_type = "application/json"
-        self.padding = 0
-        self.seen: dict[str, str] = {}
-        self.port = 0
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/workers"
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_get("/workers", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.01, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        self.seen = dict(request.headers)
-        return web.Response(
-            body=json.dumps(workers_setting(self.workers)).encode() + b" " * self.padding,
-            status=self.status,
-            headers={"Content-Type": self.content_type},
-        )
+def listing(worker: FakeWorker, padding: int = 0) -> bytes:
+    return json.dumps(workers_setting([worker])).encode() + b" " * padding
 
 
-@pytest.fixture
-async def source() -> AsyncIterator[Source]:
-    source = Source()
-    await source.start()
-    yield source
-    await source.stop()
-
-
-async def test_http_source_may_stop_and_return(source: Source, caplog: pytest.LogCaptureFixture) -> None:
+async def test_http_source_may_stop_and_return(caplog: pytest.LogCaptureFixture) -> None:
     old, new = FakeWorker(), FakeWorker()
-    source.workers = [old]
     async with (
         fake_workers(old, new),
+        site(says(listing(old), Content_Type="application/json")) as source,
         discovering(source.url, discovery_token="a secret") as router,
     ):
         await router.until_state(old, State.READY)
-        assert source.seen["Authorization"] == "Bearer a secret"
-        assert source.seen["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
-        await source.stop()
+        headers = source.requests[0].headers
+        assert headers["Authorization"] == "Bearer a secret"
+        assert headers["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
+        source.handler = resets
         await eventually(lambda: "cannot be used" in caplog.text)
         assert (await router.ask(["a"])).status_code == 200
-        source.workers = [new]
-        await source.start()
+        source.handler = says(listing(new), Content_Type="application/json; charset=utf-8")
         await router.until_state(new, State.READY)
         assert not router.knows(old)
 
 
+async def resets(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
 @pytest.mark.parametrize(
-    ("status", "content_type", "padding", "says"),
+    ("status", "content_type", "padding", "reason"),
     [
         (500, "application/json", 0, "500"),
         (204, "application/json", 0, "204"),
@@ -173,13 +138,11 @@ async def test_http_source_may_stop_and_return(source: Source, caplog: pytest.Lo
     ],
 )
 async def test_invalid_http_sd_reply_is_ignored(
-    source: Source, status: int, content_type: str, padding: int, says: str
+    status: int, content_type: str, padding: int, reason: str
 ) -> None:
-    worker = FakeWorker()
-    source.workers, source.status = [worker], status
-    source.content_type, source.padding = content_type, padding
-    async with fake_workers(worker), discovering(source.url) as router:
-        ready = (await router.client.get("/ready")).json()
-        assert says in ready["reason"]
-        source.status, source.content_type, source.padding = 200, "application/json; charset=utf-8", 0
-        await router.until_state(worker, State.READY)
+    listed = listing(FakeWorker(port=1), padding)
+    async with site(says(listed, status, Content_Type=content_type)) as server:
+        source = source_of(server.url, None, 1)
+        with pytest.raises(DocumentError, match=reason):
+            await source.look()
+        await source.close()

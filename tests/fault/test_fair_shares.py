@@ -6,14 +6,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fakes.router import eventually, one_worker
 from tests.fault.connections import connected
-
-FLOODS = 30
-QUERIES = 25
-TEXTS = [f"text {index}" for index in range(512)]
 
 
 def key(name: str, **limits: int) -> dict[str, Any]:
@@ -23,34 +18,6 @@ def key(name: str, **limits: int) -> dict[str, Any]:
 
 def of(name: str, **headers: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}", **headers}
-
-
-async def flood(router: RunningRouter, refused: asyncio.Event) -> None:
-    """Ask without end, at once again after a refusal."""
-    headers = of("greedy", **{"x-priority": "interactive"})
-    while True:
-        reply = await router.post(headers, input=TEXTS, embedding_type="base64", dimensions=64)
-        if reply.status_code == 429:
-            refused.set()
-
-
-@pytest.mark.parametrize("same_class", [True, False])
-async def test_flood_does_not_shut_out_another_key(same_class: bool) -> None:
-    headers = of("modest", **{"x-priority": "bulk" if same_class else "interactive"})
-    keys = [key("greedy"), key("modest")]
-    async with one_worker("slow", api_keys=keys, queue_items=4096) as (router, worker):
-        worker.delay = 0.01
-        refused = asyncio.Event()
-        floods = [asyncio.create_task(flood(router, refused)) for _ in range(FLOODS)]
-        await refused.wait()
-        replies = [await router.ask([f"query {number}"], headers=headers) for number in range(QUERIES)]
-        for task in floods:
-            task.cancel()
-        await asyncio.gather(*floods, return_exceptions=True)
-        assert [reply.status_code for reply in replies] == [200] * QUERIES
-        # The flood is bulk, whatever it asks for.
-        assert {item.priority for item in worker.batches if len(item.items) > 100} <= {1}
-        await router.until_idle()
 
 
 async def test_refused_flood_is_told_its_share() -> None:

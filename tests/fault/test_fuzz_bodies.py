@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -12,14 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fault.fuzzing import (
-    DIMENSIONS,
-    MAX_ITEMS,
-    Target,
-    check_error,
-    check_reply,
-    running_target,
-)
+from tests.fault.fuzzing import DIMENSIONS, MAX_ITEMS, Target, check_error, check_reply
 from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
 from triptych.workers.shared.families import V4
 
@@ -30,15 +22,6 @@ GIF = (
     b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\0\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
 )
 FILES = [GIF, GIF[:20], b"\x89PNG\r\n\x1a\n", b"%PDF-1.4\n%%EOF", b"", bytes(64)]
-
-
-@pytest.fixture(scope="module")
-def target() -> Iterator[Target]:
-    with pytest.MonkeyPatch.context() as environment:
-        for name in [name for name in os.environ if name.startswith("ROUTER_")]:
-            environment.delenv(name)
-        with running_target() as running:
-            yield running
 
 
 @pytest.fixture(scope="module")
@@ -169,73 +152,6 @@ def test_any_rerank_body_gets_a_valid_reply(client: httpx.Client, body: object, 
         assert scores == sorted(scores, reverse=True)
     else:
         check_error(reply)
-
-
-text_items = st.text(max_size=30) | st.fixed_dictionaries({"text": st.text(max_size=30)})
-own_tasks = st.sampled_from([*V4.tasks])
-any_items = st.one_of(
-    text_items,
-    st.fixed_dictionaries({"text": st.text(max_size=30), "task": own_tasks}),
-    st.fixed_dictionaries({"image": st.just(base64.b64encode(GIF).decode())}, optional={"task": own_tasks}),
-    st.just("data:image/gif;base64," + base64.b64encode(GIF).decode()),
-)
-common: dict[str, st.SearchStrategy[Any]] = {
-    "model": st.sampled_from([*(f"jinaai/jina-embeddings-v4:{task}" for task in V4.tasks), None]),
-    "task": own_tasks | st.none(),
-    "encoding_format": st.sampled_from(get_args(EmbeddingType)),
-    "truncation": st.booleans(),
-    "normalized": st.booleans() | st.none(),
-}
-one_vector = st.fixed_dictionaries(
-    {"input": any_items | st.lists(any_items, min_size=1, max_size=MAX_ITEMS)},
-    optional={**common, "output_dimension": st.integers(1, DIMENSIONS)},
-)
-many_vectors = st.fixed_dictionaries(
-    {"input": any_items | st.lists(any_items, min_size=1, max_size=4), "return_multivector": st.just(True)},
-    optional={**common, "return_tokenized_input": st.booleans()},
-)
-part = st.text(min_size=1, max_size=30).filter(str.strip)
-parts = part | st.fixed_dictionaries({"text": part})
-document = st.fixed_dictionaries(
-    {"input": st.lists(parts, min_size=1, max_size=MAX_ITEMS), "late_chunking": st.just(True)},
-    optional={**common, "dimensions": st.integers(1, DIMENSIONS)},
-)
-
-
-@EXAMPLES
-@given(body=one_vector | many_vectors | document)
-def test_valid_body_gets_an_entry_per_input(client: httpx.Client, body: dict[str, Any]) -> None:
-    reply = client.post("/v1/embeddings", json=body)
-    assert reply.status_code == 200, reply.text
-    check_reply(reply)
-    inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
-    assert len(reply.json()["data"]) == len(inputs)
-
-
-wrong: dict[str, st.SearchStrategy[Any]] = {
-    "model": st.sampled_from([5, [], {}, True]),
-    "task": st.sampled_from(["retrieval", "", 5, [], {}, "x" * 5000]),
-    "dimensions": st.sampled_from([0, -1, 2049, 8.5, "x", True, [], 10**30]),
-    "embedding_type": st.sampled_from(["x", [], ["float", "binary"], 5, {}]),
-    "truncate": st.sampled_from(["x", 5, [], {}]),
-    "normalized": st.sampled_from(["x", 5, [], {}]),
-    "late_chunking": st.sampled_from(["x", 5, [], {}]),
-    "return_multivector": st.sampled_from(["x", 5, [], {}]),
-    "embed_dtype": st.sampled_from(["float64", 5, [], {}]),
-    "input": st.sampled_from(
-        [None, 5, [], [[1, 2]], [5], [None], {}, {"text": 5}, {"text": "a", "pdf": "b"}]
-    ),
-}
-
-
-@EXAMPLES
-@given(faults=st.fixed_dictionaries({}, optional=wrong).filter(bool))
-def test_422_names_each_invalid_field(client: httpx.Client, faults: dict[str, Any]) -> None:
-    reply = client.post("/v1/embeddings", json={"input": ["a"], **faults})
-    check_reply(reply)
-    assert reply.status_code == 422
-    named = {fault["field"].split(" -> ")[1] for fault in reply.json()["errors"]}
-    assert named == set(faults)
 
 
 @EXAMPLES

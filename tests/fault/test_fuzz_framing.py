@@ -2,15 +2,13 @@
 
 import re
 import socket
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fault.fuzzing import Target, running_target
+from tests.fault.fuzzing import Target
 
 BODY = b'{"input": ["a", "b"], "task": "retrieval.query"}'
 LINE = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
@@ -35,12 +33,6 @@ chunked = st.builds(
     st.lists(st.tuples(sizes, st.sampled_from([BODY, b"", b"hello"])), max_size=4),
 )
 streams = st.lists(framed | chunked | st.binary(max_size=100), min_size=1, max_size=3).map(b"".join)
-
-
-@pytest.fixture(scope="module")
-def target() -> Iterator[Target]:
-    with running_target() as target:
-        yield target
 
 
 def answers(target: Target, pieces: list[bytes]) -> bytes:

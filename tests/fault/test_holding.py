@@ -46,22 +46,6 @@ def check_refused(reply: httpx.Response) -> None:
     assert int(reply.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("early", [False, True])
-async def test_expired_hold_returns_503(
-    document: Document, early: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also when timers fire early, as those of uvloop do."""
-    if early:
-        loop = asyncio.get_running_loop()
-        later = loop.call_later
-        monkeypatch.setattr(loop, "call_later", lambda delay, *call: later(max(0, delay - 0.02), *call))
-    document.name(empty=["retrieval"])
-    async with discovering(document, hold_seconds=0.2) as router:
-        for reply in await asyncio.gather(*(router.ask([f"text {number}"]) for number in range(4))):
-            check_refused(reply)
-        await router.until_idle()
-
-
 async def test_scaling_to_zero_and_back_causes_no_errors(document: Document) -> None:
     worker = FakeWorker(dimensions=64)
     async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:

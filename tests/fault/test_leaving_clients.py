@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from tests.fakes.router import eventually, one_worker, running_router
+from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
@@ -27,56 +27,6 @@ async def test_worker_request_is_cancelled(mode: str) -> None:
         await router.until_idle()
         worker.mode = "healthy"
         assert (await router.ask(["c"])).status_code == 200
-
-
-async def test_waiting_items_are_dropped() -> None:
-    async with one_worker(lanes=1) as (router, worker):
-        worker.script.append("held")
-        first = asyncio.create_task(router.ask(["first"]))
-        await worker.until_batches(1)
-        gone = asyncio.create_task(router.ask(["gone"] * 5))
-        await eventually(lambda: router.waiting_items == 5)
-        await leave(gone)
-        await eventually(lambda: router.waiting_items == 0)
-        worker.gate.set()
-        assert (await first).status_code == 200
-        assert len(worker.items) == 1
-        await router.until_idle()
-
-
-async def test_shared_batch_goes_on() -> None:
-    async with one_worker(lanes=1) as (router, worker):
-        worker.script.extend(["held", "held"])
-        first = asyncio.create_task(router.ask(["first"]))
-        await worker.until_batches(1)
-        stays = asyncio.create_task(router.ask(["stays"]))
-        goes = asyncio.create_task(router.ask(["goes"]))
-        await eventually(lambda: router.waiting_items == 2)
-        worker.gate.set()
-        worker.gate.clear()
-        await worker.until_batches(2)
-        assert len(worker.batches[1].items) == 2
-        await leave(goes)
-        worker.gate.set()
-        assert (await first).status_code == 200
-        assert (await stays).status_code == 200
-        assert worker.left == 0
-        await router.until_idle()
-
-
-async def test_all_pools_are_cancelled() -> None:
-    workers = [FakeWorker("retrieval"), FakeWorker("code"), FakeWorker("text-matching")]
-    async with fake_workers(*workers), running_router(*workers) as router:
-        for worker in workers:
-            worker.mode = "hanging"
-        items = [{"text": "a", "task": task} for task in ("code.query", "retrieval.query", "text-matching")]
-        asked = asyncio.create_task(router.post(input=items))
-        for worker in workers:
-            await worker.until_batches(1)
-        await leave(asked)
-        for worker in workers:
-            await worker.until_left(1)
-        await router.until_idle()
 
 
 async def test_error_in_one_pool_cancels_the_others() -> None:

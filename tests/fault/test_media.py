@@ -54,30 +54,6 @@ async def until_quiet(router: RunningRouter) -> None:
     await eventually(nothing_is_fetched)
 
 
-async def test_slow_image_delays_no_other_request() -> None:
-    gate = asyncio.Event()
-
-    async def slow(_: web.Request) -> web.Response:
-        await gate.wait()
-        return web.Response(body=png())
-
-    async with one_worker(**OPEN) as (router, _), site(slow) as server, site(says(png("blue"))) as quick:
-        slow_ones = [
-            asyncio.create_task(router.post(input=["a", {"image": f"{server.url}/{number}"}]))
-            for number in range(8)
-        ]
-        await server.until_requests(8)
-        for _ in range(5):
-            assert (await router.ask(["b", "c"])).status_code == 200
-            assert (await router.post(input={"image": quick.url})).status_code == 200
-        assert not any(task.done() for task in slow_ones)
-        gate.set()
-        for reply in await asyncio.gather(*slow_ones):
-            assert reply.status_code == 200
-            assert [entry["index"] for entry in reply.json()["data"]] == [0, 1]
-        await until_quiet(router)
-
-
 async def test_duplicate_url_is_fetched_once() -> None:
     async def by_path(request: web.Request) -> web.Response:
         return web.Response(body=png(request.path.strip("/")))

@@ -5,27 +5,23 @@ import base64
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
 
+from tests.fakes.clock import pass_until
+from tests.fakes.frames import Mode
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fault.connections import LARGE, body_of_the_reply, connected, posted
 from tests.unit.router.pdfs import coloured_pdf
 from triptych.router.items import Item, Job
-from triptych.router.serving import connections
 
 MIB = 1 << 20
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
 MULTI = {"return_multivector": True}
 LONG = "word " * 4000
-
-
-@pytest.fixture
-def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "CHECK_SECONDS", 0.02)
-    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.2)
 
 
 async def until_nothing_is_held(router: RunningRouter) -> None:
@@ -39,11 +35,12 @@ async def counted(router: RunningRouter, reason: str) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["healthy", "error", "rejecting"])
-@pytest.mark.parametrize("wish", [{}, MULTI, {"dimensions": 128}, {"input": 5}])
-async def test_every_reply_releases_its_memory(mode: str, wish: dict[str, object]) -> None:
-    async with one_worker(mode) as (router, _):  # type: ignore[arg-type]
-        await router.post(**{"input": ["a", LONG], **wish})  # type: ignore[arg-type]
-        await until_nothing_is_held(router)
+async def test_every_reply_releases_its_memory(mode: Mode) -> None:
+    wishes: list[dict[str, Any]] = [{}, MULTI, {"dimensions": 128}, {"input": 5}]
+    async with one_worker(mode) as (router, _):
+        for wish in wishes:
+            await router.post(**{"input": ["a", LONG], **wish})
+            await until_nothing_is_held(router)
 
 
 def items_in_memory() -> int:
@@ -123,25 +120,22 @@ async def test_large_multivectors_are_streamed() -> None:
         await until_nothing_is_held(router)
 
 
-async def test_http_1_0_gets_a_length() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
-        body = orjson.dumps({"input": [LONG], "task": "retrieval.query", **MULTI})
-        head = HEAD.replace(b"1.1", b"1.0")
-        writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
-        [entry] = orjson.loads(await body_of_the_reply(reader))["data"]
-        assert len(entry["embeddings"]) == 5001
-
-
-async def test_http_1_0_counts_the_whole_reply() -> None:
-    async with one_worker(memory_bytes=4 * MIB) as (router, worker), hang_guard():
+@pytest.mark.parametrize("memory", [None, 4 * MIB])
+async def test_http_1_0_gets_a_length(memory: int | None) -> None:
+    """So the whole reply is held, which does not fit into a small budget."""
+    async with (
+        one_worker(memory_bytes=memory) as (router, _),
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
         assert (await router.post(input=[LONG], **MULTI)).status_code == 200
-        async with connected(router) as (reader, writer):
-            body = orjson.dumps({"input": [LONG], "task": "retrieval.query", **MULTI})
-            head = HEAD.replace(b"1.1", b"1.0")
-            writer.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(multi(1).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        if memory is None:
+            [entry] = orjson.loads(await body_of_the_reply(reader))["data"]
+            assert len(entry["embeddings"]) == 5001
+        else:
             assert b" 413 " in await reader.readline()
-        assert len(worker.batches) == 1
-        await until_nothing_is_held(router)
+            await until_nothing_is_held(router)
 
 
 @asynccontextmanager
@@ -153,17 +147,17 @@ async def reading_nothing(router: RunningRouter, request: bytes) -> AsyncIterato
         yield reader
 
 
-def multi() -> bytes:
-    body = orjson.dumps({"input": [LONG] * 10, "task": "retrieval.query", **MULTI})
+def multi(count: int = 10) -> bytes:
+    body = orjson.dumps({"input": [LONG] * count, "task": "retrieval.query", **MULTI})
     return HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 @pytest.mark.parametrize("request_of", [multi, lambda: posted(LARGE)])
-@pytest.mark.usefixtures("quick_checks")
 async def test_client_that_never_reads_is_closed(request_of: Callable[[], bytes]) -> None:
-    async with one_worker() as (router, _), hang_guard():
+    async with one_worker(request_timeout_seconds=3600) as (router, _):
         async with reading_nothing(router, request_of()):
-            await until_nothing_is_held(router)
+            await pass_until(lambda: router.app.budget.used == 0)
+            await router.until_idle()
             assert await counted(router, "too_slow")
         assert (await router.ask(["other"])).status_code == 200
 
@@ -176,23 +170,23 @@ async def test_leaving_during_a_stream_frees_it() -> None:
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
-@pytest.mark.usefixtures("quick_checks")
 async def test_stalled_body_is_closed(framing: bytes) -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with one_worker() as (router, _), connected(router) as (reader, writer):
         writer.write(HEAD + framing + b"\r\n\r\n5\r\n")
+        await pass_until(reader.at_eof)
         assert await reader.read() == b""
         assert await counted(router, "too_slow")
         await until_nothing_is_held(router)
 
 
-@pytest.mark.usefixtures("quick_checks")
 async def test_waiting_for_a_worker_is_not_slow() -> None:
-    async with one_worker("held") as (router, worker), connected(router) as (reader, writer), hang_guard():
+    patient = {"request_timeout_seconds": 3600, "worker_timeout_seconds": 3600}
+    async with one_worker("held", **patient) as (router, worker), connected(router) as (reader, writer):
         writer.write(posted(["a"]))
         await worker.until_batches(1)
         async with connected(router) as (stalled, stalled_writer):
             stalled_writer.write(HEAD + b"content-length: 100\r\n\r\n{")
-            assert await stalled.read() == b""
+            await pass_until(stalled.at_eof)
         worker.gate.set()
         assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
 
@@ -207,10 +201,6 @@ async def test_connection_over_the_limit_gets_503(limit: str) -> None:
         async with connected(router) as (reader, writer):
             writer.write(posted(["a"]))
             assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
-
-
-async def until_left(_: asyncio.StreamReader) -> None:
-    """The client leaves without reading."""
 
 
 async def test_leaving_after_garbage_is_noticed() -> None:

@@ -1,11 +1,10 @@
-"""Several router processes on one port: shared accepts, replacement of children, and stopping."""
+"""Several router processes on one port: replacement of children, and their end."""
 
 import asyncio
 import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tests.fakes.process import Process, router_process
 from tests.fakes.router import check, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.processes import descendants, wait_gone
-from triptych.router.serving import processes
 from triptych.router.serving.processes import Processes
 
 
@@ -47,28 +45,15 @@ def has_loop(pid: int) -> bool:
         return False
 
 
-async def ask_on_new_connection(router: Process, text: str) -> httpx.Response:
-    """Ask on a new connection."""
+async def serves_new_connections(router: Process) -> None:
+    """Check that each of some requests on connections of their own has its vector."""
+    limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(
-        base_url=router.client.base_url, trust_env=False, timeout=GUARD_SECONDS, verify=False
+        base_url=router.client.base_url, trust_env=False, timeout=GUARD_SECONDS, limits=limits
     ) as client:
-        return await client.post("/v1/embeddings", json={"input": [text], "task": "retrieval.query"})
-
-
-async def test_processes_share_a_port_and_stop_together() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), two_processes(worker) as router:
-        children = descendants(router.process.pid)
-        shared = {directory_of(pid) for pid in children}
-        assert len(shared) == 1
-        [directory] = shared
-        assert directory.is_dir()
         for number in range(20):
-            check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
-        pidfds = [os.pidfd_open(pid) for pid in children]
-        assert await router.ended(signal.SIGTERM) == 0
-        assert wait_gone(pidfds)
-        assert not directory.exists()
+            body = {"input": [f"text {number}"], "task": "retrieval.query"}
+            check(await client.post("/v1/embeddings", json=body), body["input"])
 
 
 def directory_of(pid: int) -> Path:
@@ -86,52 +71,48 @@ async def test_killed_parent_ends_its_children() -> None:
         assert wait_gone(pidfds)
 
 
-async def test_ended_child_is_replaced() -> None:
-    worker = FakeWorker()
+async def test_ended_child_is_replaced_and_all_stop_together() -> None:
+    worker = FakeWorker(dimensions=64)
     async with fake_workers(worker), two_processes(worker) as router:
         first, second = descendants(router.process.pid)
+        [directory] = {directory_of(pid) for pid in (first, second)}
+        assert directory.is_dir()
         for victim, how in ((first, signal.SIGKILL), (second, signal.SIGTERM)):
             ended = os.pidfd_open(victim)
             os.kill(victim, how)
             assert wait_gone([ended])
             # The other child serves these, since a new one takes longer to start.
-            for number in range(20):
-                check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
+            await serves_new_connections(router)
             await until_both_serve(router)
-            for number in range(20):
-                check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
+            await serves_new_connections(router)
+        pidfds = [os.pidfd_open(pid) for pid in descendants(router.process.pid)]
         assert await router.ended(signal.SIGTERM) == 0
+        assert wait_gone(pidfds)
+        assert not directory.exists()
 
 
 @pytest.mark.parametrize(("code", "starts"), [(1, 3), (os.EX_CONFIG, 1)])
-async def test_failing_children_end_the_parent(
-    code: int, starts: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    no_delays(monkeypatch, tries=3)
+async def test_failing_children_end_the_parent(code: int, starts: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-c", f"open({str(log)!r}, 'a').write('x'); raise SystemExit({code})"]
-    assert await run(command) == code
+    command = ["sh", "-c", f"printf x >> {log}; exit {code}"]
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with hang_guard():
+        assert await Processes(1, [listener], command=command, delays=(0.0,), start_tries=3).run() == code
     assert len(log.read_text()) == starts
-
-
-def no_delays(monkeypatch: pytest.MonkeyPatch, tries: int) -> None:
-    monkeypatch.setattr(processes, "DELAYS", (0.0,))
-    monkeypatch.setattr(processes, "START_TRIES", tries)
 
 
 @pytest.mark.parametrize("fault", ["exits at once", "cannot be started"])
 async def test_failed_replacement_is_retried(
-    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As long as another child lives."""
-    no_delays(monkeypatch, tries=3)
-    # The first two count as alive at once.
-    monkeypatch.setattr(processes, "BRIEF_SECONDS", 0.0)
     program, pids = tmp_path / "program", tmp_path / "pids"
     program.write_text(f"#!/bin/sh\necho $$ >> {pids}\nexec sleep 100\n")
     program.chmod(0o755)
     listener = socket.create_server(("127.0.0.1", 0))
-    running = asyncio.create_task(Processes(2, [listener], command=[str(program)]).run())
+    # The first two count as alive at once.
+    kept = Processes(2, [listener], command=[str(program)], brief_seconds=0.0, delays=(0.0,), start_tries=3)
+    running = asyncio.create_task(kept.run())
     await eventually(lambda: len(started(pids)) == 2)
     first, second = started(pids)
     if fault == "exits at once":
@@ -157,22 +138,3 @@ def replace_file(program: Path, text: str) -> None:
     new.write_text(text)
     new.chmod(0o755)
     new.rename(program)
-
-
-async def run(command: Sequence[str]) -> int:
-    listener = socket.create_server(("127.0.0.1", 0))
-    async with hang_guard():
-        return await Processes(1, [listener], command=command).run()
-
-
-async def test_drain_notice_keeps_accepting() -> None:
-    worker = FakeWorker()
-    settings = {"ROUTER_PROCESSES": "2", "ROUTER_DRAIN_NOTICE_SECONDS": "1000"}
-    async with fake_workers(worker), router_process(worker, **settings) as router:
-        await until_both_serve(router)
-        router.process.send_signal(signal.SIGTERM)
-        while await router.answers("/ready"):  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        for number in range(10):
-            check(await ask_on_new_connection(router, f"text {number}"), [f"text {number}"])
-        assert await router.ended(signal.SIGTERM) == 0

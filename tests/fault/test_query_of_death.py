@@ -6,7 +6,6 @@ import pytest
 
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import DEADLY, FakeWorker, fake_workers
-from triptych.router.pool import pool
 from triptych.router.pool.replica import State
 from triptych.workers.admission import Admission
 
@@ -72,18 +71,6 @@ async def test_deadly_input_is_blamed_after_its_client_has_left() -> None:
         assert worker.deaths == 2
 
 
-async def test_deadly_input_is_blamed_after_its_batch_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "ABORT_SECONDS", 60)
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
-        worker.fatal.clear()
-        assert (await router.ask([DEADLY], headers=SOON)).status_code == 504
-        worker.fatal.set()
-        await eventually(lambda: worker.deaths == 1)
-        assert (await router.ask([DEADLY])).status_code == 400
-        assert worker.deaths == 2
-
-
 async def test_death_is_remembered_across_requests() -> None:
     """The request fails, since no replica is left; sent again, its input is still a suspect."""
     worker = FakeWorker(dimensions=64)
@@ -116,24 +103,6 @@ async def test_success_clears_a_suspect() -> None:
         assert (await held).status_code == 200
 
 
-@pytest.mark.parametrize("how", ["stops", "removed", "restarted alone"])
-async def test_lost_connection_is_no_death(how: str) -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, hold_seconds=60) as router:
-        replica = router.replica(worker)
-        assert replica.info is not None
-        instance = replica.info.instance
-        replica.suspect("the connection is lost")
-        match how:
-            case "stops":
-                worker.ready = False
-                await router.until_state(worker, State.DOWN)
-            case "removed":
-                replica.remove()
-        died = await replica.has_died(instance)
-    assert not died
-
-
 async def test_two_routers_refuse_no_innocent_input() -> None:
     """A worker with a suspect has nothing else, also from another router."""
     admission = Admission(100)
@@ -153,16 +122,3 @@ async def test_two_routers_refuse_no_innocent_input() -> None:
             # So many deaths may spend the retry budget.
             assert deadly in (400, 503)
             assert set(others) <= {200, 503}
-
-
-async def test_copies_of_a_deadly_input_count_as_one() -> None:
-    workers = [FakeWorker(dimensions=64) for _ in range(2)]
-    async with (
-        fake_workers(*workers),
-        running_router(*workers, hold_seconds=60, batch_items=4) as router,
-    ):
-        copies = [router.ask([DEADLY, f"beside {number}"]) for number in range(30)]
-        statuses = {reply.status_code for reply in await asyncio.gather(*copies)}
-        assert statuses <= {400, 503}
-        # Copies in flight at two workers may kill both before either death is known.
-        assert sum(worker.deaths for worker in workers) <= 4

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from tests.fakes.frames import vector_of
-from tests.fakes.router import RunningRouter, eventually, running_router, workers_setting
+from tests.fakes.router import RunningRouter, running_router, workers_setting
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.router.pool.replica import State
 from triptych.router.pool.targets import TargetGroup
 from triptych.workers.shared.contract import Item, Role, Text
-from triptych.workers.shared.families import BY_POOL, FAMILIES, V3, V4, Family
+from triptych.workers.shared.families import BY_POOL, FAMILIES, V3, V4
 
 EMBEDDERS = [family for family in FAMILIES if family.tasks]
 
@@ -45,31 +44,19 @@ def right(pool: str, text: str, role: Role) -> np.ndarray:
     return np.frombuffer(vector.data, np.float32)
 
 
-@pytest.mark.parametrize("family", EMBEDDERS, ids=lambda family: family.name)
 async def test_every_task_of_a_model_is_served_by_its_own_pool(
-    router: RunningRouter, workers: dict[str, FakeWorker], family: Family
+    router: RunningRouter, workers: dict[str, FakeWorker]
 ) -> None:
-    for task, (pool, role) in family.routes.items():
+    for family, (task, (pool, role)) in [(one, route) for one in EMBEDDERS for route in one.routes.items()]:
         body = {"input": [f"text for {task}"], "model": family.name, "task": task}
+        before = len(workers[pool].batches)
         reply = await router.client.post("/v1/embeddings", json=body)
         assert reply.status_code == 200, reply.text
         assert reply.json()["model"] == family.name
         assert reply.headers["x-vector-space"].startswith(f"{pool}=")
         [entry] = reply.json()["data"]
         np.testing.assert_array_equal(np.float32(entry["embedding"]), right(pool, f"text for {task}", role))
-    others = [worker for pool, worker in workers.items() if BY_POOL[pool] is not family]
-    assert not any(worker.batches for worker in others)
-
-
-async def test_request_without_a_model_goes_to_the_first_pool_s() -> None:
-    first, second = fake("v3.base"), fake("text-matching")
-    async with fake_workers(first, second):
-        for workers, family in (((first, second), V3), ((second, first), V4)):
-            async with running_router(*workers) as router:
-                reply = await router.client.post("/v1/embeddings", json={"input": "a"})
-                assert reply.json()["model"] == family.name
-                listed = (await router.client.get("/v1/models")).json()["data"]
-                assert listed[0]["id"] == family.name
+        assert len(workers[pool].batches) == before + 1
 
 
 async def test_new_document_may_change_the_first_pool() -> None:
@@ -100,50 +87,6 @@ async def test_document_lists_the_tasks_of_the_models_that_are_served() -> None:
     dimensions = document["components"]["schemas"]["EmbeddingRequest"]["properties"]["dimensions"]
     assert dimensions["anyOf"][0]["maximum"] == V3.dimensions
     assert V3.name in document["info"]["description"]
-
-
-async def test_model_that_is_not_deployed_is_named_with_those_that_are() -> None:
-    worker = fake("v3.base")
-    async with fake_workers(worker), running_router(worker) as router:
-        for path, content in (("embeddings", {"input": "a"}), ("rerank", {"query": "a", "documents": ["b"]})):
-            reply = await router.client.post(f"/v1/{path}", json={"model": V4.name, **content})
-            assert (reply.status_code, reply.json()["code"]) == (400, "INPUT_MODEL_NOT_FOUND")
-        assert (await router.post(input=["a"], model="gpt", task=None)).json()["detail"].count(V3.name) == 2
-        assert worker.batches == []
-
-
-@pytest.mark.parametrize(
-    ("model", "pool", "name"),
-    [
-        (None, "rerank", "jina-reranker-v2-base-multilingual"),
-        ("jinaai/jina-reranker-v2-base-multilingual", "rerank", "jina-reranker-v2-base-multilingual"),
-        ("jina-reranker-m0", "rerank-m0", "jina-reranker-m0"),
-        ("jina-embeddings-v4", "retrieval", "jina-embeddings-v4"),
-    ],
-)
-async def test_model_chooses_who_ranks(
-    router: RunningRouter, workers: dict[str, FakeWorker], model: str | None, pool: str, name: str
-) -> None:
-    body = {"model": model, "query": "which", "documents": ["one", "two"]}
-    reply = await router.client.post("/v1/rerank", json=body)
-    assert reply.status_code == 200, reply.text
-    assert reply.json()["model"] == name
-    assert [used for used, worker in workers.items() if worker.batches] == [pool]
-
-
-async def test_models_of_different_sizes_do_not_refuse_each_other(router: RunningRouter) -> None:
-    assert (await router.client.get("/ready")).json()["ready"]
-
-
-async def test_worker_of_another_model_is_refused() -> None:
-    worker = fake("v3.text-matching")
-    async with (
-        fake_workers(worker),
-        running_router(worker, task="text-matching", wait=False) as router,
-    ):
-        await eventually(lambda: "v3.text-matching" in router.replica(worker).reason)
-        assert router.replica(worker).state is State.DOWN
-        assert worker.batches == []
 
 
 async def test_space_of_a_pool_with_a_key_can_be_required(router: RunningRouter) -> None:

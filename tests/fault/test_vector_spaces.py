@@ -128,8 +128,7 @@ async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None
             await router.until_idle()
 
 
-@pytest.mark.parametrize("required", [False, True])
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(("required", "killed"), [(False, False), (False, True), (True, True)])
 async def test_removed_space_restarts_the_request(document: Document, required: bool, killed: bool) -> None:
     old, new = worker(OLD), worker(NEW)
     versions = {old: "1", new: "2"}

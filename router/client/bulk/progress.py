@@ -1,6 +1,5 @@
 """A progress bar with rows, rows per second and time left. Silent if stderr is not a terminal."""
 
-from types import TracebackType
 from typing import NoReturn, Self
 
 from tqdm import tqdm
@@ -24,8 +23,6 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -1,6 +1,5 @@
 """The finished batches on disk: first the vectors, then the line in the journal."""
 
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -32,8 +31,6 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._matrix is not None:
             self._matrix.close()

@@ -106,7 +106,7 @@ async def client_of_app(workers: Workers, **settings: Any) -> AsyncIterator[http
     app = App(configured, fleet)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]
     client = httpx.AsyncClient(transport=transport, base_url="http://router:80")
-    async with app.guard, fleet, app.media, client:
+    async with fleet, app.media, client:
         replicas = [replica for pool in fleet.pools.values() for replica in pool.replicas]
         await eventually(
             lambda: all(

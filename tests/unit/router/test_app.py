@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.unit.router.apps import Workers, client_of_app
+from triptych.router.items import MOST_INTERACTIVE_ITEMS
 from triptych.workers.shared.families import V4
 
 TIMES = ("x-total-time", "x-queue-time", "x-inference-time", "x-router-overhead")
@@ -139,6 +140,9 @@ async def test_readiness_of_each_pool(workers: Workers, dead: bool) -> None:
         }
         for path in ("/health", "/live"):
             assert (await client.get(path)).status_code == 200
+        for task in ("code.query", "retrieval.query"):
+            reply = await client.post("/v1/embeddings", json={"input": "a", "task": task})
+            assert reply.status_code == (503 if dead and task == "code.query" else 200)
 
 
 async def test_model_list_is_as_openais(client: httpx.AsyncClient) -> None:
@@ -179,16 +183,34 @@ async def test_unexpected_error_hides_details(
     assert "secret" not in reply.text
 
 
-@pytest.mark.parametrize(("value", "priority"), [("interactive", 0), ("bulk", 1), (" bulk ", 1), (None, 0)])
+@pytest.mark.parametrize(
+    ("value", "items", "priority"),
+    [
+        ("interactive", 1, 0),
+        # However large, it would hold up the queries of others.
+        ("interactive", MOST_INTERACTIVE_ITEMS + 1, 1),
+        ("bulk", 1, 1),
+        (" bulk ", 1, 1),
+        (None, 1, 0),
+    ],
+)
 async def test_header_sets_priority(
-    client: httpx.AsyncClient, workers: Workers, value: str | None, priority: int
+    client: httpx.AsyncClient, workers: Workers, value: str | None, items: int, priority: int
 ) -> None:
     headers = {} if value is None else {"x-priority": value}
-    assert (await client.post("/v1/embeddings", json={"input": "a"}, headers=headers)).status_code == 200
-    assert [batch.priority for batch in workers.batches] == [priority]
+    reply = await client.post("/v1/embeddings", json={"input": ["a"] * items}, headers=headers)
+    assert reply.status_code == 200
+    assert {batch.priority for batch in workers.batches} == {priority}
 
 
-async def test_invalid_priority_is_refused(client: httpx.AsyncClient) -> None:
-    reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={"x-priority": "high"})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-priority", "high"),
+        *(("x-request-timeout-seconds", value) for value in ("", "soon", "0", "-1", "nan", "inf", "3601")),
+    ],
+)
+async def test_invalid_header_is_named(client: httpx.AsyncClient, name: str, value: str) -> None:
+    reply = await client.post("/v1/embeddings", json={"input": "a"}, headers={name: value})
     assert reply.status_code == 422
-    assert reply.json()["errors"][0]["field"] == "header -> x-priority"
+    assert [fault["field"] for fault in reply.json()["errors"]] == [f"header -> {name}"]

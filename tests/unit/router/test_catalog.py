@@ -24,7 +24,14 @@ def test_first_model_that_embeds_is_the_default(families: tuple[Family, ...]) ->
     assert catalog(*families).embedding(None).family is expected
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *BY_NAME,
+        *("", "gpt-4", "JINA-EMBEDDINGS-V4", "other:code.query", "jina-embeddings-v4:"),
+        *("jina-embeddings-v4:retrieval", "jina-embeddings-v4:code.query:code.query"),
+    ],
+)
 def test_model_that_is_not_deployed_is_refused_with_those_that_are(name: str) -> None:
     served = catalog(*(family for family in (V4, V5_NANO) if name not in family.names))
     with pytest.raises(ModelNotFound) as caught:

@@ -136,3 +136,11 @@ def test_batch_is_worth_its_call() -> None:
     for tokens in (20, 400, 60):
         one.pace.observe(tokens, 1e-6 * tokens)
     assert share_of(100, one, [one], beside_queries=True) == SMALLEST_SHARE_TOKENS
+
+
+def test_unmeasured_replicas_share_batches(queue: PoolQueue) -> None:
+    replicas = [replica("a"), replica("b")]
+    for _ in range(4):
+        waiting(queue)
+    taken = [dispatch(Choice(queue, 100, 1), replicas).replica for _ in range(4)]
+    assert [taken.count(one) for one in replicas] == [2, 2]

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_request, vector
+from tests.unit.router.items import make_item, make_request, vector
+from triptych.router.errors import CrashesWorker, QueueFull, TimedOut
 from triptych.router.items import Job
 from triptych.router.observe.metrics import Metrics
+from triptych.router.pool.call import ConnectionLost, Overloaded
 from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
+from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica
 
 HOLD_SECONDS = 10.0
 
@@ -25,7 +27,7 @@ def replica() -> Replica:
 
 @pytest.fixture
 def dispatcher(replica: Replica) -> Iterator[Dispatcher]:
-    observer = PoolObserver(Metrics().pool("retrieval"), None, lambda: 0.0)
+    observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
     queue = PoolQueue(10**6, 10**6)
     pool = Dispatcher("retrieval", [replica], queue, 10**6, 1, observer, 0.0, HOLD_SECONDS)
     yield pool
@@ -59,3 +61,49 @@ def test_bulk_gets_more_lanes_when_queries_stop(dispatcher: Dispatcher) -> None:
         dispatcher.ended(replica, batch, end)
     assert query.vectors()
     assert len(bulk.vectors()) == 2
+
+
+def test_hopeless_deadline_is_refused(dispatcher: Dispatcher) -> None:
+    ask(dispatcher, 1000)
+    ask(dispatcher, 1000, bulk=True)
+    for step in range(1, 51):
+        dispatcher.queue.drained(make_item(10), step / 10)
+    hurried = make_request([1]).items
+    dispatcher.check_room(hurried, 5.0, deadline=60.0)
+    dispatcher.check_any_room(5.0, deadline=60.0)
+    with pytest.raises(QueueFull):
+        dispatcher.check_room(hurried, 5.0, deadline=6.0)
+    with pytest.raises(QueueFull):
+        dispatcher.check_any_room(5.0, deadline=6.0)
+    dispatcher.remove(5.0)
+
+
+def test_refused_bulk_does_not_delay_queries(dispatcher: Dispatcher) -> None:
+    bulk = ask(dispatcher, bulk=True)
+    found = dispatcher.next(0.0)
+    assert found is not None
+    replica, batch = found
+    dispatcher.declined(replica, batch, Overloaded(1e9), 0.0)
+    dispatcher.ended(replica, batch, 0.0)
+    query = ask(dispatcher)
+    found = dispatcher.next(0.0)
+    assert found is not None
+    assert found[1].items == query.items
+    assert dispatcher.next(0.0) is None
+    assert dispatcher.wake_at(0.0) == LONGEST_PAUSE_SECONDS
+    for job in (bulk, query):
+        job.fail(TimedOut("its client has left"), 0.0)
+    dispatcher.ended(*found, 0.0)
+
+
+def test_death_counts_after_the_client_has_left(dispatcher: Dispatcher) -> None:
+    for instance, error in (("one", TimedOut), ("two", CrashesWorker)):
+        job = ask(dispatcher)
+        found = dispatcher.next(0.0)
+        assert found is not None
+        replica, batch = found
+        if instance == "one":
+            job.fail(TimedOut("its client has left"), 0.0)
+        dispatcher.put_back_failed(batch, ConnectionLost("lost"), instance, 0.0)
+        dispatcher.ended(replica, batch, 0.0)
+        assert isinstance(job.error, error)

@@ -11,7 +11,6 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.router.apps import Workers, client_of_app
 from triptych.router.api.app import App
-from triptych.router.api.openapi import openapi
 from triptych.router.api.pages import PAGE_PATHS
 from triptych.router.api.schema import EmbeddingRequest, EmbeddingType
 from triptych.router.errors import all_errors
@@ -30,21 +29,6 @@ async def document(client: httpx.AsyncClient) -> dict[str, Any]:
 async def guarded_document(workers: Workers) -> dict[str, Any]:
     async with client_of_app(workers, api_keys=KEYS) as client:
         return (await client.get("/openapi.json", headers=BEARER)).json()
-
-
-async def test_document_is_made_once_for_the_same_models(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[None] = []
-
-    def counted(*arguments: Any) -> dict[str, Any]:
-        made.append(None)
-        return openapi(*arguments)
-
-    monkeypatch.setattr("triptych.router.api.app.openapi", counted)
-    first, second = [(await client.get("/openapi.json")).json() for _ in range(2)]
-    assert first == second
-    assert len(made) == 1
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: object) -> None:

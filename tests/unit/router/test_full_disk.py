@@ -7,7 +7,8 @@ from pathlib import Path
 import prometheus_client.values
 import pytest
 
-from tests.fakes.router import eventually, running_router
+from tests.fakes.clock import pass_until
+from tests.fakes.router import running_router
 from tests.fakes.worker import FakeWorker
 from triptych.router.api.app import App
 from triptych.router.observe import gauges, shared_files
@@ -70,7 +71,6 @@ async def test_processes_start_without_a_folder(monkeypatch: pytest.MonkeyPatch,
 
 async def test_gauges_survive_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
-    monkeypatch.setattr(gauges, "SET_SECONDS", 0.001)
     reads = 0
     read = gauges.read
 
@@ -83,4 +83,4 @@ async def test_gauges_survive_a_failed_write(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(gauges, "read", flaky)
     async with running_router(FakeWorker(port=1), wait=False):
-        await eventually(lambda: reads > 3)
+        await pass_until(lambda: reads > 3)

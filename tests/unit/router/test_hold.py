@@ -89,7 +89,7 @@ def refuses(queue: PoolQueue, now: float) -> bool:
 def test_hold_starts_when_the_last_replica_dies() -> None:
     """Waiting for a busy replica is no hold."""
     replica, queue = Replica("r:1", "retrieval", 1), PoolQueue(10**6, 10**6)
-    observer = PoolObserver(Metrics().pool("retrieval"), None, lambda: 0.0)
+    observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
     pool = Dispatcher("retrieval", [replica], queue, 8, 1, observer, 0.0, hold_seconds=10.0)
     replica.up(info("retrieval"))
     job = make_request([1, 1])
@@ -133,7 +133,7 @@ async def run(steps: Sequence[str], script: list[str]) -> list[Job]:
             case "ask" | "ask bulk":
                 job = make_request([1, 4, 4], bulk="bulk" in step, now=clock(), finished=finished)
                 with contextlib.suppress(Unavailable):
-                    pool.check_room(job.items, job.deadline)
+                    pool.dispatcher.check_room(job.items, clock(), job.deadline)
                     jobs.append(job)
                     pool.admit(job.items)
             case "leave" if jobs:

@@ -29,18 +29,6 @@ async def test_matrix_equals_json_reply(client: httpx.AsyncClient, dtype: str | 
         assert int(reply.headers[f"x-usage-{name}-tokens"]) == plain["usage"][f"{name}_tokens"]
 
 
-@pytest.mark.parametrize(
-    ("accept", "kind"),
-    [
-        ("Application/X-Npy", "application/x-npy"),
-        ("application/x-npy;q=0, */*", "application/json"),
-    ],
-)
-async def test_accept_header_sets_format(client: httpx.AsyncClient, accept: str, kind: str) -> None:
-    reply = await post(client, {"accept": accept}, input="a")
-    assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
-
-
 async def test_document_parts_are_rows(client: httpx.AsyncClient) -> None:
     reply = await post(client, ACCEPT, input=["one", "two"], late_chunking=True)
     assert np.load(io.BytesIO(reply.content)).shape == (2, 2048)

@@ -7,17 +7,18 @@ from typing import Protocol
 
 import pytest
 
+from tests.fakes.clock import skip
 from tests.unit.router.apps import info
-from tests.unit.router.items import encode, make_request, vector
-from triptych.router.errors import TimedOut
+from tests.unit.router.items import NEVER, encode, make_request, vector
+from triptych.router.errors import TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
-from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
+from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
 from triptych.router.pool.call import Deliver, ReplicaFailed
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
-from triptych.router.pool.pool import Clock, Pool
+from triptych.router.pool.pool import ABORT_SECONDS, Clock, Pool
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
-from triptych.router.pool.retry_budget import SMALLEST_CAPACITY
+from triptych.router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 from triptych.workers.shared import contract
 
 
@@ -249,3 +250,51 @@ async def test_all_failed_batch_is_no_success_or_failure(
         assert replica.pace.seconds_per_token == 0
     await replica.done()
     assert replica.sound
+
+
+async def test_open_breaker_lets_one_batch_try(make_pool: MakePool) -> None:
+    clock, replica = Hand(), Told("r:1", lanes=4)
+    pool = make_pool(replica, batch_items=1, clock=clock)
+    for _ in range(8):
+        await asked(pool)
+    while replica.breaker.state(clock.now) is not BreakerState.OPEN:
+        clock.now += 1.0
+        await replica.failed()
+    sent = len(replica.batches)
+    pool.dispatch()
+    await turns()
+    assert len(replica.batches) == sent
+    with pytest.raises(Unavailable) as refused:
+        pool.dispatcher.check_room(make_request([1]).items, clock.now, NEVER)
+    assert (refused.value.retry_after or 0) >= 1
+    clock.now = replica.breaker.open_until
+    pool.dispatch()
+    await turns()
+    assert len(replica.batches) == sent + 1
+    await replica.done()
+    assert replica.breaker.state(clock.now) is BreakerState.CLOSED
+    assert replica.lanes_in_use > 1
+
+
+async def test_retries_are_bounded_when_all_fail(make_pool: MakePool) -> None:
+    """The clock stands still, so none is earned by time."""
+    replica = Told("r:1")
+    pool = make_pool(replica)
+    for _ in range(300):
+        await asked(pool)
+        while replica.lanes_in_use:
+            await replica.failed_inside()
+    sent = len(replica.batches)
+    assert 0 < sent - 300 <= SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent
+
+
+async def test_call_goes_on_for_a_moment_without_its_client(make_pool: MakePool) -> None:
+    """If the engine dies in the step in progress, the batch must still be known."""
+    replica = Told("r:1")
+    job = await asked(make_pool(replica))
+    job.fail(TimedOut("its client has left"), 0.0)
+    await turns()
+    assert replica.lanes_in_use == 1
+    skip(ABORT_SECONDS)
+    await turns()
+    assert replica.lanes_in_use == 0

@@ -127,8 +127,8 @@ async def run(
     for costs, bulk, leaves in requests:
         job = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
         jobs.append(job)
-        if not pool.up:
-            job.fail(pool.unavailable(), 0.0)
+        if not pool.dispatcher.up:
+            job.fail(pool.dispatcher.unavailable(0.0), 0.0)
             continue
         pool.admit(job.items)
         await asyncio.sleep(0)

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.router.items import admit, make_request, ranked, take_next, vector
 from triptych.router.errors import QueueFull
 from triptych.router.items import Item, Job, Priority, Query
-from triptych.router.pool import line
+from triptych.router.pool.line import MAX_BATCH_BYTES
 from triptych.router.pool.queue import PoolQueue
 from triptych.workers.shared import contract
 
@@ -22,12 +22,16 @@ def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000, now: 
     return batch.items if batch else []
 
 
-def test_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def image(percent: int) -> contract.Image:
+    """An image with such a part of the most bytes of a batch."""
+    return contract.Image(bytes(MAX_BATCH_BYTES * percent // 100))
+
+
+def test_batch_is_bounded_in_bytes() -> None:
     """Images cost tokens by their pixels, not by their bytes."""
-    monkeypatch.setattr(line, "MAX_BATCH_BYTES", 100)
     request = make_request([1] * 5)
-    for item, size in zip(request.items, [60, 40, 1, 200, 1], strict=True):
-        item.wire = contract.Item(contract.Image(bytes(size)))
+    for item, percent in zip(request.items, [60, 40, 1, 200, 1], strict=True):
+        item.wire = contract.Item(image(percent))
     queue = queue_of(request)
     assert [len(taken(queue)) for _ in range(4)] == [2, 1, 1, 1]
 
@@ -48,13 +52,13 @@ def test_query_is_sent_once_per_batch() -> None:
     assert contract.decode_request(contract.encode_request(sent)) == sent
 
 
-def test_query_bytes_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line, "MAX_BATCH_BYTES", 100)
+def test_query_bytes_count_once() -> None:
     request = make_request([1] * 30)
-    ranked(Query(contract.Image(bytes(90)), 16), request.items)
+    for item in request.items:
+        item.wire = contract.Item(image(1))
+    ranked(Query(image(90), 16), request.items)
     queue = queue_of(request)
-    # The documents are texts of one character, the later ones of two.
-    assert [len(taken(queue)) for _ in range(4)] == [10, 5, 5, 5]
+    assert [len(taken(queue)) for _ in range(3)] == [10, 10, 10]
 
 
 def test_query_tokens_count_once_on_admission() -> None:

@@ -1,6 +1,10 @@
-"""The state of one replica: pauses."""
+"""The state of one replica: pauses, and whether its process has died."""
+
+import asyncio
+from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_request
@@ -65,3 +69,25 @@ def test_pauses_are_random(replica: Replica) -> None:
         replica.pause(Priority.INTERACTIVE, None, now)
         pauses.add(round(replica.next_end(now) - now, 6))
     assert len(pauses) > 10
+
+
+@pytest.mark.parametrize(
+    ("verdict", "died"),
+    [
+        (lambda replica: replica.down("/ready answers 503"), False),
+        (lambda replica: replica.remove(), False),
+        (lambda replica: replica.up(info("retrieval")), False),
+        (lambda replica: replica.down("connection refused", gone=True), True),
+        (lambda replica: replica.up(replace(info("retrieval"), instance="another")), True),
+    ],
+    ids=["stopping", "removed", "alive", "gone", "restarted"],
+)
+async def test_lost_connection_alone_is_no_death(
+    replica: Replica, verdict: Callable[[Replica], None], died: bool
+) -> None:
+    replica.suspect("the connection is lost")
+    judged = asyncio.create_task(replica.has_died(info("retrieval").instance))
+    await asyncio.sleep(0)
+    assert not judged.done()
+    verdict(replica)
+    assert await judged is died

@@ -89,12 +89,6 @@ async def test_wrong_field_is_named(client: httpx.AsyncClient, body: dict[str, A
     assert [fault["field"] for fault in reply.json()["errors"]] == [field]
 
 
-async def test_unknown_model_is_refused(client: httpx.AsyncClient) -> None:
-    reply = await post(client, model="jina-reranker-v2-base-multilingual", query="a", documents=["b"])
-    assert reply.status_code == 400
-    assert reply.json()["code"] == "INPUT_MODEL_NOT_FOUND"
-
-
 async def test_bad_image_is_named(client: httpx.AsyncClient) -> None:
     reply = await post(client, query="a", documents=["b", {"image": "not base64 at all!"}])
     assert reply.status_code == 400

@@ -168,18 +168,3 @@ def test_null_means_default() -> None:
 def test_unknown_fields_are_ignored() -> None:
     known = {"input": "a", "task": "code.query"}
     assert parse(**known, user="me", seed=5, nested={"a": [1]}) == parse(**known)
-
-
-# What clients of API.md's table send that are not in tests/e2e.
-CLIENTS: dict[str, dict[str, Any]] = {
-    "langchain": {"input": [{"url": URI}, {"bytes": IMAGE}], "model": "jina-embeddings-v4"},
-    "llama-index": {"input": [{"url": URI}], "encoding_type": "binary", "model": "jina-embeddings-v4"},
-    "haystack": {"input": ["a", URI], "model": "jina-embeddings-v4"},
-    "litellm": {"input": [{"image": IMAGE}], "model": "jina-embeddings-v4"},
-    "weaviate": {"input": ["a"], "model": "jina-embeddings-v4"},
-}
-
-
-@pytest.mark.parametrize("fields", CLIENTS.values(), ids=CLIENTS)
-def test_known_clients_are_accepted(fields: dict[str, Any]) -> None:
-    parse(**fields)

@@ -1,6 +1,7 @@
 """What an operator may set, and that a wrong setting says what to do about it."""
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -127,6 +128,12 @@ def test_queue_must_hold_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("given", "seconds"), [({}, 75), ({"keep_alive_seconds": 30}, 30)])
 def test_keep_alive_is_the_settings(given: dict[str, Any], seconds: int) -> None:
     assert Server(RouterSettings(**given)).config.timeout_keep_alive == seconds
+
+
+async def test_drain_notice_lasts_its_time() -> None:
+    server = Server(RouterSettings(drain_notice_seconds=10), clock=iter((0.0, 9.9, 10.0)).__next__)
+    server.handle_exit(signal.SIGTERM, None)
+    assert [await server.on_tick(1) for _ in range(2)] == [False, True]
 
 
 def test_own_alias_goes_before_an_old_name() -> None:

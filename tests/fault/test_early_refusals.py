@@ -1,0 +1,163 @@
+"""The 429 that a full queue gives before a request's body is read."""
+
+import asyncio
+import re
+import socket
+
+import orjson
+import pytest
+
+from tests.fakes.clock import skip
+from tests.fakes.hang_guard import hang_guard
+from tests.fakes.router import eventually, running_router
+from tests.fakes.worker import FakeWorker
+from tests.fault.connections import (
+    CHUNKED,
+    LIVE,
+    body_of_the_reply,
+    connected,
+    full,
+    posted,
+    refusal,
+    until_read,
+)
+from triptych.router.serving.protocol import HEAD_SECONDS
+
+ORIGIN = "https://app.example.org"
+REQUEST = posted(["a"])
+LARGE_REQUEST = posted(["a" * 1_000_000]).replace(b"host: x", b"host: x\r\nconnection: close")
+
+
+@pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])
+async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
+    async with full() as (router, worker), connected(router) as (reader, writer), hang_guard():
+        id = b"0123456789abcdef" * 2
+        # A body that looks like a request.
+        request = posted(["GET /live HTTP/1.1\r\n\r\n"]).replace(
+            b"host: x", b"host: x\r\nx-request-id: " + id
+        )
+        body = request.index(b"\r\n\r\n") + 4
+        at = {"whole": len(request), "before the body": body, "in the body": body + 9}[cut]
+        for _ in range(2):
+            writer.write(request[:at])
+            headers, error = await refusal(reader)
+            writer.write(request[at:])
+            assert (error["code"], error["request_id"]) == ("QUEUE_FULL", id.decode())
+            assert headers[b"x-request-id"] == id
+            assert int(headers[b"retry-after"]) > 0
+            assert {b"x-total-time", b"x-queue-time", b"x-inference-time"} < headers.keys()
+            assert b"connection" not in headers
+        writer.write(LIVE)
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        worker.gate.set()
+        await eventually(lambda: not router.fleet.pools["retrieval"].queue.items)
+        writer.write(posted(["served"]))
+        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        page = (await router.client.get("/metrics")).text
+        assert 'triptych_router_rejections_total{reason="QUEUE_FULL"} 2.0' in page
+        assert 'route="/v1/embeddings",status="429"} 2.0' in page
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "draining"),
+    [
+        (REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"), b"", False),
+        (REQUEST.replace(b"host: x", b"connection: close"), b"", False),
+        (REQUEST.partition(b"\r\n\r\n")[0] + b"\r\nexpect: 100-continue\r\n\r\n", b"", False),
+        # It is read while the body is sent.
+        (LARGE_REQUEST[:1000], LARGE_REQUEST[1000:], False),
+        (REQUEST, b"", True),
+    ],
+    ids=["HTTP/1.0", "connection: close", "expect: 100-continue", "large body", "draining"],
+)
+async def test_last_reply_closes_the_connection(first: bytes, rest: bytes, draining: bool) -> None:
+    async with (
+        full(min_bytes_per_second=0) as (router, _),
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
+        router.app.draining = draining
+        writer.write(first)
+        headers, _ = await refusal(reader)
+        assert headers[b"connection"] == b"close"
+        writer.write(rest)
+        await writer.drain()
+        assert await reader.read() == b""
+
+
+async def test_malformed_body_gets_no_second_reply() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n")
+        await refusal(reader)
+        assert await reader.read() == b""
+
+
+async def test_pipeline_keeps_its_order() -> None:
+    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(LIVE + REQUEST)
+        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        await refusal(reader)
+
+
+async def test_full_queue_spares_other_requests() -> None:
+    async with full() as (router, _):
+        for method, path, status in (("GET", "/v1/models", 200), ("GET", "/v1/embeddings", 405)):
+            assert (await router.client.request(method, path)).status_code == status
+        reply = await router.ask(["a"], headers={"x-request-timeout-seconds": "soon"})
+        assert reply.status_code == 422
+
+
+async def test_unread_refusals_stop() -> None:
+    """An early 429 does not wait until the client reads, so it must not be sent when others are unread."""
+    sent = 20_000
+    async with full() as (router, _):
+        url = router.client.base_url
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            async with hang_guard():
+                await loop.sock_connect(client, (url.host, url.port or 80))
+                await loop.sock_sendall(client, REQUEST * sent)
+            before, now = -1, 0
+            while before != now:
+                page = (await router.client.get("/metrics")).text
+                counts = re.findall(r'rejections_total{reason="QUEUE_FULL"} (\d+)', page)
+                before, now = now, int(*counts)
+            assert 0 < now < sent
+
+
+async def test_refusal_has_cors_headers() -> None:
+    async with full(cors_origins=[ORIGIN]) as (router, _):
+        for origin in (ORIGIN, "https://evil.example.org"):
+            reply = await router.ask(["a"], headers={"origin": origin})
+            assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+            assert reply.headers.get("access-control-allow-origin") == (ORIGIN if origin == ORIGIN else None)
+            assert reply.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("origins", "sent", "expected"),
+    [
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://app.example.org\r\nx-more: ", ORIGIN.encode()),
+        ([ORIGIN], b"GET / HTTP/1.1\r\norigin: https://evil.example.org\r\nx-more: ", None),
+        ([ORIGIN], b"what is this\r\n\r\n", None),
+        (["*"], b"what is this\r\n\r\n", b"*"),
+    ],
+)
+async def test_protocol_errors_have_cors_headers(
+    origins: list[str], sent: bytes, expected: bytes | None
+) -> None:
+    async with (
+        running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router,
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
+        writer.write(sent)
+        await until_read(router, writer)
+        skip(HEAD_SECONDS)
+        head = (await reader.read()).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0].split()[1] in (b"400", b"408")
+    headers = dict(line.split(b": ", 1) for line in head[1:])
+    assert headers.get(b"access-control-allow-origin") == expected
+    assert (b"access-control-expose-headers" in headers) == (expected is not None)
