@@ -10,6 +10,8 @@ TRIPTYCH := .venv/bin/triptych
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 # These tests mostly wait, so there are more processes than cores.
 WAITING := --numprocesses 3 --dist worksteal
+# With it, each process would compile vLLM and torch again, which is more than half of an engine's start.
+unexport PYTHONDONTWRITEBYTECODE
 LOADTEST = --scenario $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 help: ## list the targets
