@@ -1,4 +1,4 @@
-"""Messages between the conductor of a run and the processes that send its load: MessagePack over ZeroMQ."""
+"""Messages between the conductor of a run and the processes that send its load: lines of JSON over TCP."""
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Target(msgspec.Struct, kw_only=True, frozen=True):
         return Dialect(self.dialect, self.addresses, model=self.model, key=self.key)
 
 
-class Plan(msgspec.Struct, kw_only=True, frozen=True, tag=True):
+class Plan(msgspec.Struct, kw_only=True, frozen=True):
     """What one process needs to know before any load.
 
     `scenario` is JSON and `golden` a file of golden vectors. `in_flight`: the most open requests of a
@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     processes: int = 1
 
 
-class Load(msgspec.Struct, kw_only=True, frozen=True, tag=True):
+class Load(msgspec.Struct, kw_only=True, frozen=True):
     """Segments to go through, starting `delay` seconds after this message arrives."""
 
     number: int
@@ -56,12 +56,8 @@ class Load(msgspec.Struct, kw_only=True, frozen=True, tag=True):
     delay: float
 
 
-class Refused(msgspec.Struct, tag=True):
-    """The run has all its processes."""
-
-
 class Joined(msgspec.Struct, tag=True):
-    """A process is there; `name` is for the report."""
+    """A process is there; `name` is for the report. Its first message."""
 
     name: str
 
@@ -87,10 +83,9 @@ class Done(msgspec.Struct, kw_only=True, tag=True):
 
 
 class Broken(msgspec.Struct, tag=True):
-    """A process failed, with this traceback."""
+    """A process failed, or its connection ended."""
 
-    traceback: str
+    why: str
 
 
-ToProcess = Plan | Load | Refused
 ToConductor = Joined | Sampled | Done | Broken

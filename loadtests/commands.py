@@ -27,18 +27,16 @@ PASSED, FAILED, NO_RESULT = 0, 1, 2
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
     from triptych.loadtests.one_run import run
-    from triptych.loadtests.setup import setup
 
-    with ExitStack() as stack:
-        plan = setup(options, stack)
-        finished = run(plan)
-    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{plan.name}"
+    objectives = read_objectives(options.slo) if options.slo else None
+    finished = run(options, objectives)
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_bytes(msgspec.json.encode(finished) + b"\n")
     if options.command == "find-capacity":
         # The objective is what to search for; it does not have to hold at every rate.
         return max(_report(finished, out, None), _found(finished.capacity))
-    return _report(finished, out, plan.objectives)
+    return _report(finished, out, objectives)
 
 
 def join(options: argparse.Namespace) -> int:

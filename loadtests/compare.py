@@ -1,7 +1,7 @@
 """Comparison of runs with the first of them: what differs by more than chance."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
@@ -12,7 +12,6 @@ from triptych.loadtests.report import terminal
 from triptych.loadtests.results import Measured, Run, failed_checks
 
 Verdict = Literal["better", "worse", "no clear difference"]
-Figure = Callable[[Sequence[Measured], str | None], Estimate | None]
 
 # The throughput follows the load, unless the server falls behind by more than this share.
 KEPT_UP = 0.02
@@ -21,15 +20,8 @@ FAILURES = "failures"
 CAPACITY_ERROR = 0.1
 HEAD = ("segment", "flow", "figure", "verdict", "baseline", "now", "ratio (95 % interval)")
 SAME = {"scenario": "scenario", "shape": "shape", "dialect": "dialect", "machine": "machine of the harness"}
-LATENCIES: dict[str, Figure] = {
-    "p50": lambda measured, flow: estimates.latency(measured, 0.5, flow),
-    "p99": lambda measured, flow: estimates.latency(measured, 0.99, flow),
-}
-RATES: dict[str, Figure] = {
-    "throughput": estimates.throughput,
-    "items": estimates.items_per_second,
-    "tokens": estimates.tokens_per_second,
-}
+LATENCIES = {"p50": 0.5, "p99": 0.99}
+RATES: dict[str, estimates.Counted] = {"throughput": "done", "items": "items", "tokens": "tokens"}
 
 
 class Line(NamedTuple):
@@ -124,10 +116,14 @@ def _flow_lines(
     run: Run, before: Measured, after: Measured, flow: str | None, tolerance: float
 ) -> Iterator[Line]:
     place = (_name(run), after.segment.name, flow or "")
+    for name, share in LATENCIES.items():
+        p_old, p_new = (estimates.latency([one], share, flow) for one in (before, after))
+        if p_old and p_new:
+            yield _line(*place, name, p_old, p_new, tolerance)
     kept_up = all(_keeps_up(one, flow) for one in (before, after))
-    for name, figure in (LATENCIES if kept_up else LATENCIES | RATES).items():
-        old, new = (figure([one], flow) for one in (before, after))
-        if old and new and old.value and new.value:
+    for name, counted in () if kept_up else RATES.items():
+        old, new = (estimates.rate([one], counted, flow) for one in (before, after))
+        if old.value and new.value:
             yield _line(*place, name, old, new, tolerance)
     old, new = (estimates.failure_share([one], flow) for one in (before, after))
     if old.value or new.value:
@@ -157,8 +153,8 @@ def _load(measured: Measured) -> tuple[object, ...]:
 
 
 def _keeps_up(measured: Measured, flow: str | None) -> bool:
-    offered = estimates.offered([measured], flow).value
-    return estimates.throughput([measured], flow).high >= (1 - KEPT_UP) * offered
+    offered = estimates.rate([measured], "sent", flow).value
+    return estimates.rate([measured], "done", flow).high >= (1 - KEPT_UP) * offered
 
 
 def _warnings(one: Run, other: Run) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """Leads the processes that send the load through the segments of a shape, and adds up what they record."""
 
-import math
+import contextlib
+import queue
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
-import zmq
 
 from triptych.loadtests.assignment import (
     Broken,
@@ -15,7 +16,6 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
-    Refused,
     Sampled,
     ToConductor,
 )
@@ -26,19 +26,41 @@ from triptych.loadtests.shapes import Shape, until
 # From sending a load to its start: ample time for the message to arrive.
 DELAY_SECONDS = 0.3
 JOIN_SECONDS = 120.0
+# For the first message of a connection, and between two messages of a process that is ready.
 SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
-POLL_MILLISECONDS = 500
+POLL_SECONDS = 0.5
 
 Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
 
 
-@dataclass
 class _Member:
-    name: str
-    # Infinite until it is ready.
-    heard: float = math.inf
+    """A process that has joined. Raises `ValueError` and `OSError` for a connection that is none."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(SILENT_SECONDS)
+        self.connection, self.lines = connection, connection.makefile("rb")
+        self.name = msgspec.json.decode(self.lines.readline(1 << 10), type=Joined).name
+        connection.settimeout(None)
+
+    def send(self, message: msgspec.Struct) -> None:
+        # Reading tells when the process is gone.
+        with contextlib.suppress(OSError):
+            self.connection.sendall(msgspec.json.encode(message) + b"\n")
+
+    def read(self, put: Callable[[tuple["_Member", ToConductor]], None]) -> None:
+        """Hand on its messages until the connection ends."""
+        why = "has ended"
+        try:
+            for line in self.lines:
+                put((self, msgspec.json.decode(line, type=ToConductor)))
+                self.connection.settimeout(SILENT_SECONDS)
+        except TimeoutError:
+            why = f"sent nothing for {SILENT_SECONDS:g} s"
+        except (OSError, ValueError) as error:
+            why = f"is lost: {error}"
+        put((self, Broken(why)))
 
 
 class Conductor:
@@ -50,16 +72,15 @@ class Conductor:
 
     def __init__(self, host: str, port: int, size: int, alive: Callable[[], None]) -> None:
         self._size, self._alive = size, alive
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.IPV6, 1)
-        self._socket.setsockopt(zmq.LINGER, 0)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket.bind(f"tcp://{host}:{port or '*'}")
-        except zmq.ZMQError as error:
-            self._socket.close()
+            self._listener = socket.create_server((host.strip("[]"), port), family=family)
+        except OSError as error:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
-        self.port = int(self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
-        self._members: dict[bytes, _Member] = {}
+        self._listener.settimeout(POLL_SECONDS)
+        self.port = int(self._listener.getsockname()[1])
+        self._members: list[_Member] = []
+        self._inbox: queue.SimpleQueue[tuple[_Member, ToConductor]] = queue.SimpleQueue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -74,14 +95,25 @@ class Conductor:
     def gather(self, plan: Plan, flows: Sequence[str], wait_seconds: float = JOIN_SECONDS) -> None:
         """Wait until all processes have joined and prepared `plan`. Raises `HarnessFailed`."""
         self._plan, self._flows = plan, flows
-        messages = self._messages(time.monotonic() + wait_seconds)
+        deadline = time.monotonic() + wait_seconds
         while len(self._members) < self._size:
-            next(messages)
-        for number, sender in enumerate(self._members):
-            self._send(sender, msgspec.structs.replace(plan, process=number, processes=self._size))
+            self._alive()
+            if time.monotonic() >= deadline:
+                joined = f"{len(self._members)} of {self._size}"
+                raise HarnessFailed(f"waited too long: {joined} processes joined")
+            # A stranger does not join.
+            with contextlib.suppress(OSError, ValueError):
+                self._members.append(_Member(self._listener.accept()[0]))
+        # Any further process finds that no run waits here.
+        self._listener.close()
+        for number, member in enumerate(self._members):
+            member.send(msgspec.structs.replace(plan, process=number, processes=self._size))
+            threading.Thread(target=member.read, args=(self._inbox.put,), daemon=True).start()
+        ready: set[_Member] = set()
         messages = self._messages(time.monotonic() + wait_seconds)
-        while any(member.heard == math.inf for member in self._members.values()):
-            next(messages)
+        while len(ready) < self._size:
+            if heard := next(messages):
+                ready.add(heard[0])
 
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
@@ -96,18 +128,18 @@ class Conductor:
         begin = time.monotonic() + DELAY_SECONDS
         if self._begin is None:
             self._begin = begin
-        done: dict[bytes, Done] = {}
+        done: dict[_Member, Done] = {}
         shown = begin
         try:
             for member in self._members:
-                self._send(member, load)
+                member.send(load)
             messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
             while len(done) < self._size:
                 match next(messages):
                     case (_, Sampled(samples)):
                         total.add(samples)
-                    case (sender, Done() as report):
-                        done[sender] = report
+                    case (member, Done() as report):
+                        done[member] = report
                 if time.monotonic() >= shown:
                     shown = time.monotonic() + 1
                     watch(total, time.monotonic() - begin)
@@ -145,41 +177,25 @@ class Conductor:
 
     def close(self) -> None:
         """End all processes, whatever they are doing: they notice that the connection is closed."""
-        self._socket.close()
+        self._listener.close()
+        for member in self._members:
+            with contextlib.suppress(OSError):
+                member.connection.shutdown(socket.SHUT_RDWR)
+            member.connection.close()
 
-    def _send(self, receiver: bytes, message: msgspec.Struct) -> None:
-        self._socket.send_multipart([receiver, msgspec.msgpack.encode(message)])
-
-    def _messages(self, deadline: float) -> Iterator[tuple[bytes, ToConductor] | None]:
+    def _messages(self, deadline: float) -> Iterator[tuple[_Member, ToConductor] | None]:
         """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.
         """
         while time.monotonic() < deadline:
             self._alive()
-            yield self._receive() if self._socket.poll(POLL_MILLISECONDS) else None
-            for member in self._members.values():
-                if time.monotonic() - member.heard > SILENT_SECONDS:
-                    raise HarnessFailed(f"{member.name} sent nothing for {SILENT_SECONDS:g} s")
-        if len(self._members) < self._size:
-            raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")
+            try:
+                member, message = self._inbox.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(message, Broken):
+                raise HarnessFailed(f"{member.name} {message.why}")
+            yield member, message
         raise HarnessFailed(f"waited too long for {self._size} processes, which still answer")
-
-    def _receive(self) -> tuple[bytes, ToConductor] | None:
-        """The next message of a process that belongs to the run. Others join, or are refused."""
-        try:
-            sender, data = self._socket.recv_multipart()
-            message = msgspec.msgpack.decode(data, type=ToConductor)
-        except (ValueError, msgspec.DecodeError):
-            return None
-        if isinstance(message, Joined) and len(self._members) < self._size:
-            self._members[sender] = _Member(message.name)
-        member = self._members.get(sender)
-        if member is None:
-            self._send(sender, Refused())
-            return None
-        if isinstance(message, Broken):
-            raise HarnessFailed(f"{member.name} failed:\n{message.traceback}")
-        if isinstance(message, Sampled):
-            member.heard = time.monotonic()
-        return sender, message

@@ -88,7 +88,7 @@ def joining(address: str, name: str, log: Path) -> Process:
 def join_from_task(address: str, name: str) -> str:
     """Run one process until its run ends; return its exit code and the end of its output.
 
-    It is a child, because locust would patch the sockets of Ray's own process.
+    It is a child with an event loop of its own.
     """
     with tempfile.TemporaryDirectory() as folder:
         process = joining(address, name, Path(folder) / "log")

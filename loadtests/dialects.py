@@ -68,7 +68,8 @@ class Dialect:
     Raises `ValueError` for an unknown dialect, and for a pool without an address.
 
     Servers of `openai` and `vllm` have one variant each. vLLM takes `dimensions` only for models that are
-    declared as made for it (`is_matryoshka`), and does not know the projector that gives multi-vectors.
+    declared as made for it (`is_matryoshka`), does not know the projector that gives multi-vectors, and
+    averages over the whole prompt of an image instead of the image.
     """
 
     def __init__(self, name: str, addresses: Mapping[str, str], *, model: str, key: str | None) -> None:
@@ -120,23 +121,15 @@ class Dialect:
             raise Unreadable(f"not in the requested format ({request.encoding}): {error}") from None
 
     def unsupported(self, request: Request) -> str | None:
-        """Why a server of this dialect cannot answer `request`; None if it can."""
-        images = any(isinstance(content, bytes) for content in request.inputs)
-        if self.name == "jina":
-            if request.kind == "rerank" and (request.multivector or request.late_chunking):
-                return "rerank returns scores: neither multivector nor late_chunking"
-            if request.multivector and (request.dimensions or request.late_chunking):
-                return "multivector goes with neither dimensions nor late_chunking"
-            return "late_chunking takes texts only" if request.late_chunking and images else None
-        if request.kind == "rerank":
-            return "rerank needs a reranking model there"
-        if request.multivector:
-            return "multivector is not supported"
-        if request.late_chunking:
-            return "late_chunking is not supported"
-        if images and self.name == "vllm":
-            return "images are not supported: its mean covers the whole prompt, not the image alone"
-        return "images are not supported" if images else None
+        """Why this dialect cannot express `request`; None if it can. Our API itself refuses combinations."""
+        used = {
+            "rerank": request.kind == "rerank",
+            "multivector": request.multivector,
+            "late_chunking": request.late_chunking,
+            "images": any(isinstance(content, bytes) for content in request.inputs),
+        }
+        found = [name for name, its in used.items() if its and self.name != "jina"]
+        return f"{found[0]} is not supported" if found else None
 
     def _jina(self, request: Request) -> tuple[str, dict[str, Any]]:
         inputs = [_input(content) for content in request.inputs]

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from triptych.loadtests.confidence import FEWEST, Array, Z, percentile, quotient
 from triptych.loadtests.confidence import Estimate as Estimate
 from triptych.loadtests.histogram import Counts, merged
 from triptych.loadtests.results import WRONG, Clock, Interval, Measured
+
+Counted = Literal["sent", "done", "items", "tokens"]
+"""Requests due, and requests, inputs and tokens that were answered well."""
 
 # The harness counts as the bottleneck above these: CPU of one process, and lateness in seconds or as a share
 # of the median latency.
@@ -19,24 +23,18 @@ LATE_SECONDS, LATE_SHARE = 5e-3, 0.2
 FULL, MODEST = 0.9, 0.5
 
 
-def throughput(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Requests answered without failure, per second."""
-    return _rate(measured, flow, "done")
-
-
-def items_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Inputs answered per second."""
-    return _rate(measured, flow, "items")
-
-
-def tokens_per_second(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Tokens answered per second, as the server counts them."""
-    return _rate(measured, flow, "tokens")
-
-
-def offered(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Requests due per second."""
-    return _rate(measured, flow, "sent")
+def rate(measured: Sequence[Measured], counted_as: Counted, flow: str | None = None) -> Estimate:
+    """Count per second. With few intervals, requests arrive by a Poisson process, each with all its items."""
+    counts = _sums(measured, flow, counted_as)
+    seconds = np.array([one.interval for one in measured for _ in counted([one], flow)])
+    if not len(counts):
+        return Estimate(0.0, 0.0, 0.0)
+    found = quotient(counts, seconds)
+    requests = float(_sums(measured, flow, "sent" if counted_as == "sent" else "done").sum())
+    if len(counts) >= FEWEST or not requests:
+        return found
+    half = Z * found.value / math.sqrt(requests)
+    return Estimate(found.value, max(0.0, found.value - half), found.value + half)
 
 
 def latency(
@@ -125,17 +123,3 @@ def _sums(measured: Sequence[Measured], flow: str | None, name: str) -> Array:
     """The sum of an attribute of all flows, for each interval."""
     rows = counted(measured, flow)
     return np.array([sum(getattr(one, name) for one in together) for together in rows], float)
-
-
-def _rate(measured: Sequence[Measured], flow: str | None, name: str) -> Estimate:
-    """Count per second. With few intervals, requests arrive by a Poisson process, each with all its items."""
-    counts = _sums(measured, flow, name)
-    seconds = np.array([one.interval for one in measured for _ in counted([one], flow)])
-    if not len(counts):
-        return Estimate(0.0, 0.0, 0.0)
-    found = quotient(counts, seconds)
-    requests = float(_sums(measured, flow, "sent" if name == "sent" else "done").sum())
-    if len(counts) >= FEWEST or not requests:
-        return found
-    half = Z * found.value / math.sqrt(requests)
-    return Estimate(found.value, max(0.0, found.value - half), found.value + half)

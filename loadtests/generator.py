@@ -1,8 +1,6 @@
-"""Sends the load of one process: requests when they are due, replies checked and recorded.
+"""Sends the load of one process: requests when they are due, replies checked and recorded."""
 
-Importing it imports locust, which patches sockets and clocks of the whole process.
-"""
-
+import asyncio
 import io
 import logging
 import random
@@ -10,15 +8,14 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-import gevent
-from gevent.pool import Group
+import aiohttp
 
 from triptych.loadtests.arrivals import due_times
-from triptych.loadtests.assignment import Done, Load, Plan
+from triptych.loadtests.assignment import Done, Load, Plan, Target
 from triptych.loadtests.checks import Checker
-from triptych.loadtests.exchange import Outcome, connection_pool, exchange, new_session
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.monitor import Monitor
+from triptych.loadtests.outcomes import Outcome, judged, unanswered
 from triptych.loadtests.recording import Recorder, Samples, Timeline
 from triptych.loadtests.request import Request
 from triptych.loadtests.results import UNSENT, Segment
@@ -28,15 +25,20 @@ from triptych.loadtests.traffic import Traffic
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.05
-# With 0, gevent would return to the same greenlet up to fifty times before it looks at sockets and timers.
-NEXT_ROUND = 1e-7
+
+
+def session_for(target: Target) -> aiohttp.ClientSession:
+    """The connections to a target: as many as there are open requests."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=target.timeout, sock_read=target.timeout)
+    connector = aiohttp.TCPConnector(limit=0, ssl=target.verify)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Generator:
     """Sends one process's part of the load. `name` is for the report."""
 
-    def __init__(self, plan: Plan, name: str) -> None:
-        self._plan, self._name = plan, name
+    def __init__(self, plan: Plan, name: str, session: aiohttp.ClientSession) -> None:
+        self._plan, self._name, self._session = plan, name, session
         golden = Golden.load(io.BytesIO(plan.golden)) if plan.golden else None
         self._traffic = Traffic(
             Scenario.model_validate_json(plan.scenario),
@@ -48,8 +50,6 @@ class Generator:
         )
         self._dialect = plan.target.speak()
         self._checker = Checker(golden)
-        pool = connection_pool(plan.in_flight, plan.target.timeout, verify=plan.target.verify)
-        self._session = new_session(pool)
         self._recorder: Recorder | None = None
         self._begin = 0.0
 
@@ -57,49 +57,61 @@ class Generator:
         """What was recorded since the last call."""
         return self._recorder.take() if self._recorder else Samples([], {})
 
-    def run(self, load: Load) -> Done:
+    async def run(self, load: Load) -> Done:
         """Go through the segments of `load`."""
         timeline = Timeline(load.segments, load.interval)
         recorder = self._recorder = Recorder(timeline)
         begin = self._begin = time.monotonic() + load.delay
         monitor = Monitor()
-        sending = Group()
+        sending: set[asyncio.Task[None]] = set()
 
-        def beat() -> None:
+        async def beat() -> None:
             while True:
                 due = time.monotonic() + BEAT_SECONDS
-                gevent.sleep(BEAT_SECONDS)
+                await asyncio.sleep(BEAT_SECONDS)
                 monitor.lag(time.monotonic() - due)
 
-        helpers = Group()
-        helpers.spawn(beat)
-        helpers.spawn(_every, load.interval, begin, lambda: recorder.tick(self._now()))
+        ticks = _every(load.interval, begin, lambda: recorder.tick(self._now()))
+        helpers = [asyncio.create_task(beat()), asyncio.create_task(ticks)]
         processes, machine_cpu = [], []
         try:
             for start, segment in zip(timeline.begins, load.segments, strict=True):
-                _sleep_until(begin + start)
+                await _sleep_until(begin + start)
                 monitor = Monitor()
                 # The tries of a search are loads of their own, and have to differ by chance.
                 draw = random.Random(f"{self._plan.seed} {load.number} {self._plan.process} {start}")
-                self._open_loop(segment, start, draw, recorder, sending, monitor)
-                _sleep_until(begin + start + segment.seconds)
+                await self._open_loop(segment, start, draw, recorder, sending, monitor)
+                await _sleep_until(begin + start + segment.seconds)
                 processes.append(monitor.read(self._name))
                 machine_cpu.append(monitor.machine_cpu())
-            # As long as a request may take.
-            sending.join(self._plan.target.timeout + 5)
+            if sending:
+                # As long as a request may take. A reply that trickles would never end; it counts as failed.
+                await asyncio.wait(sending, timeout=self._plan.target.timeout + 5)
         finally:
-            # A reply that trickles would never end; it counts as failed.
-            sending.kill()
-            helpers.kill()
+            for task in (*sending, *helpers):
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
         return Done(processes=processes, machine_cpu=machine_cpu, compared=self._checker.compared)
 
-    def _open_loop(
+    async def exchange(self, request: Request) -> tuple[Outcome, float]:
+        """Send a request and check the reply; also the moment at which it was in."""
+        call = self._dialect.encode(request)
+        try:
+            async with self._session.post(call.url, data=call.body, headers=call.headers) as response:
+                body = await response.read()
+        except (OSError, aiohttp.ClientError) as error:
+            return unanswered(error), time.monotonic()
+        ended = time.monotonic()
+        headers = response.headers
+        return judged(self._dialect, self._checker, request, response.status, headers, body), ended
+
+    async def _open_loop(
         self,
         segment: Segment,
         start: float,
         draw: random.Random,
         recorder: Recorder,
-        sending: Group,
+        sending: set[asyncio.Task[None]],
         monitor: Monitor,
     ) -> None:
         plan = self._plan
@@ -107,45 +119,47 @@ class Generator:
             # Made before it is due, so that making it delays nothing.
             request = self._traffic.any()
             # Also when late: replies and heartbeats need the processor too.
-            gevent.sleep(max(NEXT_ROUND, self._begin + start + due - time.monotonic()))
+            await _sleep_until(self._begin + start + due)
             in_flight = recorder.in_flight
-            # Counted before its greenlet starts, or more than `plan.in_flight` could get in.
+            # Counted before its task starts, or more than `plan.in_flight` could get in.
             recorder.sent(request.flow, start + due)
             if in_flight >= plan.in_flight:
                 detail = f"{in_flight} requests of this process were in flight (--in-flight)"
                 recorder.failed(request.flow, start + due, UNSENT, detail)
             else:
                 monitor.late(self._now() - start - due)
-                sending.spawn(self._send, request, recorder, start + due)
+                task = asyncio.create_task(self._send(request, recorder, start + due))
+                sending.add(task)
+                task.add_done_callback(sending.discard)
 
-    def _send(self, request: Request, recorder: Recorder, due: float) -> None:
+    async def _send(self, request: Request, recorder: Recorder, due: float) -> None:
         """Send a request, and record what became of it."""
         started = self._now()
         try:
-            outcome = exchange(self._session, self._dialect, self._checker, request, request.flow)
-        except gevent.GreenletExit:
+            outcome, ended = await self.exchange(request)
+        except asyncio.CancelledError:
             recorder.failed(request.flow, due, "timeout", "the reply had not ended when the load was over")
             raise
         except Exception as error:
             log.exception("a request failed unexpectedly. This is a bug.")
-            outcome = Outcome("harness failed", repr(error))
+            outcome, ended = Outcome("harness failed", repr(error)), 0.0
         if outcome.kind:
             recorder.failed(request.flow, due, outcome.kind, outcome.detail)
             return
-        ended = outcome.ended - self._begin
-        times = outcome.clocks | {"total": ended - due, "service": ended - started}
+        ended -= self._begin
+        times = {**outcome.clocks, "total": ended - due, "service": ended - started}
         recorder.answered(request.flow, due, ended, len(request.inputs), outcome.tokens, times)
 
     def _now(self) -> float:
         return time.monotonic() - self._begin
 
 
-def _every(seconds: float, begin: float, act: Callable[[], None]) -> None:
+async def _every(seconds: float, begin: float, act: Callable[[], None]) -> None:
     for number in count(1):
         # Just before an interval ends, so that it still counts there.
-        _sleep_until(begin + number * seconds - 1e-3)
+        await _sleep_until(begin + number * seconds - 1e-3)
         act()
 
 
-def _sleep_until(moment: float) -> None:
-    gevent.sleep(max(0.0, moment - time.monotonic()))
+async def _sleep_until(moment: float) -> None:
+    await asyncio.sleep(max(0.0, moment - time.monotonic()))

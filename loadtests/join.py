@@ -1,28 +1,27 @@
-"""A process that sends load: joins a conductor, on this machine or another, and does what it says.
+"""A process that sends load: joins a conductor, on this machine or another, and does what it says."""
 
-Importing it imports locust, which patches sockets and clocks of the whole process.
-"""
-
-import logging
+import asyncio
+import contextlib
 import socket
+import time
 import traceback
-from typing import Any
+from collections.abc import Callable
 
-import gevent
 import msgspec
-import zmq.green as zmq
+import uvloop
 
-from triptych.loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Sampled, ToProcess
-from triptych.loadtests.generator import Generator
-
-log = logging.getLogger(__name__)
+from triptych.loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Sampled
+from triptych.loadtests.generator import Generator, session_for
 
 REPORT_SECONDS = 1.0
-WAIT_SECONDS = 120
+WAIT_SECONDS = 120.0
+RETRY_SECONDS = 0.5
 # Without an answer for so long, the conductor's machine is gone.
 LOST_SECONDS = 10
-# For the last message, after a failure.
-LINGER_SECONDS = 1
+# A plan holds all golden vectors.
+LINE_BYTES = 1 << 26
+
+Send = Callable[[msgspec.Struct], None]
 
 
 def join(address: str, name: str | None = None) -> None:
@@ -30,49 +29,60 @@ def join(address: str, name: str | None = None) -> None:
 
     Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already.
     """
-    with zmq.Context() as context, context.socket(zmq.DEALER) as connection:
-        connection.setsockopt(zmq.IPV6, 1)
-        connection.setsockopt(zmq.LINGER, LINGER_SECONDS * 1000)
-        connection.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        connection.setsockopt(zmq.HEARTBEAT_TIMEOUT, LOST_SECONDS * 1000)
-        with connection.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
-            connection.connect(f"tcp://{address}")
-            working = gevent.spawn(_work, connection, address, name or socket.gethostname())
-            closed: Any = gevent.spawn(monitor.recv_multipart)
-            # It ends when the conductor closes the connection, also in the middle of a load.
-            gevent.joinall([working, closed], count=1)
-            gevent.killall([working, closed])
-            connection.disable_monitor()
-    if isinstance(working.exception, HarnessFailed):
-        raise working.exception
+    uvloop.run(_join(address, name or socket.gethostname()))
 
 
-def _work(connection: Any, address: str, name: str) -> None:
+async def _join(address: str, name: str) -> None:
+    reader, writer = await asyncio.open_connection(sock=await _connected(address), limit=LINE_BYTES)
+
     def send(message: msgspec.Struct) -> None:
-        connection.send(msgspec.msgpack.encode(message))
+        writer.write(msgspec.json.encode(message) + b"\n")
 
-    send(Joined(name))
-    if not connection.poll(WAIT_SECONDS * 1000):
-        raise HarnessFailed(f"{address}: no run waits there")
-    plan = msgspec.msgpack.decode(connection.recv(), type=ToProcess)
-    if not isinstance(plan, Plan):
-        raise HarnessFailed(f"{address}: the run has all its --processes")
     try:
-        generator = Generator(plan, name)
-        reporting = gevent.spawn(_report, send, generator)
-        try:
-            while True:
-                done = generator.run(msgspec.msgpack.decode(connection.recv(), type=Load))
-                send(Sampled(generator.take()))
-                send(done)
-        finally:
-            reporting.kill()
+        send(Joined(name))
+        async with asyncio.timeout(WAIT_SECONDS):
+            plan = msgspec.json.decode(await reader.readline(), type=Plan)
+    except (OSError, msgspec.DecodeError):
+        raise HarnessFailed(f"{address}: no run waits there, or it has all its --processes") from None
+    loads: asyncio.Queue[Load] = asyncio.Queue()
+    working = asyncio.create_task(_work(plan, name, loads, send))
+    # The lines end when the conductor closes the connection, also in the middle of a load.
+    with contextlib.suppress(OSError):
+        while line := await reader.readline():
+            loads.put_nowait(msgspec.json.decode(line, type=Load))
+    working.cancel()
+    await asyncio.wait([working])
+
+
+async def _connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection((host.strip("[]"), int(port)), WAIT_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
+            return connection
+        await asyncio.sleep(RETRY_SECONDS)
+    raise HarnessFailed(f"{address}: no run waits there")
+
+
+async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -> None:
+    try:
+        async with session_for(plan.target) as session:
+            generator = Generator(plan, name, session)
+            reporting = asyncio.create_task(_report(send, generator))
+            try:
+                while True:
+                    done = await generator.run(await loads.get())
+                    send(Sampled(generator.take()))
+                    send(done)
+            finally:
+                reporting.cancel()
     except Exception:
-        log.exception("this process of the load tester failed")
-        send(Broken(traceback.format_exc()))
+        send(Broken(f"failed:\n{traceback.format_exc()}"))
 
 
-def _report(send: Any, generator: Generator) -> None:
+async def _report(send: Send, generator: Generator) -> None:
     while True:
         send(Sampled(generator.take()))
-        gevent.sleep(REPORT_SECONDS)
+        await asyncio.sleep(REPORT_SECONDS)

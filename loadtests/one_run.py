@@ -1,64 +1,72 @@
 """Does one run: asks the idle server, sends the load, and collects the results."""
 
+import argparse
 import contextlib
 import io
+import secrets
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Plan
+from triptych.loadtests.assignment import Plan, Target
 from triptych.loadtests.calm import Calm
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.histogram import merged, percentile
+from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.provenance import machine, revision
 from triptych.loadtests.recording import Total
 from triptych.loadtests.results import Golden as GoldenResult
 from triptych.loadtests.results import Idle, Measured, Run, Segment
+from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
-from triptych.loadtests.setup import Setup
+from triptych.loadtests.setup import command_line, crew_of, shaped
+from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.traffic import Traffic
 
 # Intervals that the status line covers.
 RECENT = 5
 
 
-def run(setup: Setup) -> Run:
-    """Do it. Raises `Unusable` and `HarnessFailed`."""
-    began = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    plan, idle, golden = _ask_before(setup)
-    shaped, crew = setup.shaped, setup.crew
-    scraper = Scraper(setup.pages)
-    conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
-    capacity = None
-    try:
+def run(options: argparse.Namespace, objectives: Objectives | None) -> Run:
+    """Do it. A demo started for it ends with it. Raises `ValueError`, `Unusable` and `HarnessFailed`."""
+    scenario, crew = read_scenario(options.scenario), crew_of(options)
+    load = shaped(options, scenario, objectives)
+    began, seed = time.strftime("%Y-%m-%d %H:%M:%S %z"), options.seed or secrets.token_hex(4)
+    with ExitStack() as stack:
+        target, token = find_target(options, stack)
+        scraper = Scraper(metrics_pages(options, target, token))
+        plan, idle, golden = _ask_before(options, scenario, seed, target)
+        conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
+        stack.callback(crew.stop)
+        stack.callback(conductor.close)
         crew.start(conductor.port)
-        conductor.gather(plan, [flow.name for flow in setup.scenario.flows])
+        conductor.gather(plan, [flow.name for flow in scenario.flows])
+        capacity = None
         measured: Sequence[Measured]
         with (
-            scraper.reading(lambda: conductor.seconds, verify=setup.target.verify),
+            scraper.reading(lambda: conductor.seconds, verify=target.verify),
             contextlib.closing(_Progress()) as progress,
         ):
-            if shaped.search:
-                measured, capacity = conductor.search(shaped.search, progress.watch)
+            if load.search:
+                measured, capacity = conductor.search(load.search, progress.watch)
             else:
-                measured = conductor.run(shaped.segments, progress.watch)
+                measured = conductor.run(load.segments, progress.watch)
         seconds = conductor.seconds
-        golden.compared = conductor.compared
-    finally:
-        conductor.close()
-        crew.stop()
+    golden.compared = conductor.compared
     return Run(
-        name=setup.name,
-        command=setup.command,
-        scenario=setup.options.scenario,
-        about=setup.scenario.about,
-        shape=shaped.describe,
-        dialect=setup.target.dialect,
-        target=setup.target.addresses,
-        seed=setup.seed,
+        name=f"{Path(options.scenario).stem}-{load.name}",
+        command=command_line(options),
+        scenario=options.scenario,
+        about=scenario.about,
+        shape=load.describe,
+        dialect=target.dialect,
+        target=target.addresses,
+        seed=seed,
         began=began,
         seconds=seconds,
         machine=machine(),
@@ -75,11 +83,12 @@ def run(setup: Setup) -> Run:
     )
 
 
-def _ask_before(setup: Setup) -> tuple[Plan, dict[str, Idle], GoldenResult]:
+def _ask_before(
+    options: argparse.Namespace, scenario: Scenario, seed: str, target: Target
+) -> tuple[Plan, dict[str, Idle], GoldenResult]:
     """What to find out from the idle server."""
-    scenario, options = setup.scenario, setup.options
-    with contextlib.closing(Calm(setup.target)) as calm:
-        sample = Traffic(scenario, f"{setup.seed} sample")
+    with contextlib.closing(Calm(target)) as calm:
+        sample = Traffic(scenario, f"{seed} sample")
         calm.check_supported(sample.of(flow) for flow in scenario.flows)
         calibration = calm.calibrate(scenario)
         golden = calm.golden({flow.task for flow in scenario.flows if flow.kind == "embed"})
@@ -88,13 +97,13 @@ def _ask_before(setup: Setup) -> tuple[Plan, dict[str, Idle], GoldenResult]:
             known = Golden.load(options.golden)
             complaints += known.compare(golden)
             golden = known
-        idle = calm.idle(Traffic(scenario, f"{setup.seed} idle", calibration=calibration))
+        idle = calm.idle(Traffic(scenario, f"{seed} idle", calibration=calibration))
     file = io.BytesIO()
     golden.save(file)
     plan = Plan(
-        target=setup.target,
+        target=target,
         scenario=scenario.model_dump_json(),
-        seed=setup.seed,
+        seed=seed,
         arrivals=options.arrivals,
         in_flight=options.in_flight,
         calibration=calibration,

@@ -1,24 +1,18 @@
-"""Turns the command line into a run: target, load, processes and objectives."""
+"""Turns the command line into a load and the processes that send it."""
 
 import argparse
-import secrets
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
 from triptych.loadtests.estimates import bottleneck
-from triptych.loadtests.objectives import Objectives, read_objectives
+from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.results import Segment
-from triptych.loadtests.scenario import Scenario, read_scenario
-from triptych.loadtests.scrape import Pages
+from triptych.loadtests.scenario import Scenario
 from triptych.loadtests.shapes import Shape, segments_of
-from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.verdict import OF_A_RATE, holds, requests_needed
 
 SECONDS = {"soak": 600.0}
@@ -35,57 +29,11 @@ class Shaped:
     search: Shape | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """A run to do. `options` is the command line, and `name` is for the folder."""
-
-    name: str
-    command: str
-    scenario: Scenario
-    seed: str
-    target: Target
-    shaped: Shaped
-    crew: Crew
-    objectives: Objectives | None
-    pages: Pages
-    options: argparse.Namespace
-
-
-def setup(options: argparse.Namespace, stack: ExitStack) -> Setup:
-    """What a run needs; a demo started for it ends with `stack`. Raises `ValueError` and `Unusable`."""
-    scenario = read_scenario(options.scenario)
-    objectives = read_objectives(options.slo) if options.slo else None
-    crew = _crew(options)
-    shaped = _search(options, scenario, objectives) if options.command == "find-capacity" else _shape(options)
-    target, token = find_target(options, stack)
-    return Setup(
-        name=f"{Path(options.scenario).stem}-{shaped.name}",
-        command=_command(options),
-        scenario=scenario,
-        seed=options.seed or secrets.token_hex(4),
-        target=target,
-        shaped=shaped,
-        crew=crew,
-        objectives=objectives,
-        pages=metrics_pages(options, target, token),
-        options=options,
-    )
-
-
-def _crew(options: argparse.Namespace) -> Crew:
-    if options.join:
-        host, _, port = options.join.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(
-                f"--join {options.join}: give ADDRESS:PORT of this machine, such as 0.0.0.0:5557"
-            )
-        return RemoteCrew(options.processes, host, int(port))
-    if options.ray:
-        return RayCrew(options.processes, options.ray, options.ray_cpus, options.bind)
-    return Crew(options.processes)
-
-
-def _shape(options: argparse.Namespace) -> Shaped:
+def shaped(options: argparse.Namespace, scenario: Scenario, objectives: Objectives | None) -> Shaped:
+    """The load of `run`, or of `find-capacity`. Raises `ValueError`."""
+    if options.command == "find-capacity":
+        assert objectives is not None
+        return _search(options, scenario, objectives)
     joint = ", " if options.shape == "step" else " to "
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     return Shaped(
@@ -95,8 +43,7 @@ def _shape(options: argparse.Namespace) -> Shaped:
     )
 
 
-def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objectives | None) -> Shaped:
-    assert objectives is not None
+def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objectives) -> Shaped:
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
     if not any(objective.bounds & set(OF_A_RATE) for objective in objectives.objective):
@@ -117,7 +64,21 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     return Shaped(name="capacity", describe=describe, search=search.shape())
 
 
-def _command(options: argparse.Namespace) -> str:
+def crew_of(options: argparse.Namespace) -> Crew:
+    """Where the processes come from. Raises `ValueError`."""
+    if options.join:
+        host, _, port = options.join.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(
+                f"--join {options.join}: give ADDRESS:PORT of this machine, such as 0.0.0.0:5557"
+            )
+        return RemoteCrew(options.processes, host, int(port))
+    if options.ray:
+        return RayCrew(options.processes, options.ray, options.ray_cpus, options.bind)
+    return Crew(options.processes)
+
+
+def command_line(options: argparse.Namespace) -> str:
     """The command as it was typed, without secrets."""
     program = ["triptych"] if sys.argv[1:2] == ["loadtest"] else ["python", "-m", "loadtests"]
     line = shlex.join([*program, *sys.argv[1:]])

@@ -92,7 +92,7 @@ def bounded(measured: Sequence[Measured], objective: Objective, where: str = "")
         failed = estimates.failure_share(measured, flow) if estimates.sent(measured, flow) else None
         yield Bound("failures", times(failed, 100), bound * 100, unit="%", where=where)
     if (bound := objective.throughput) is not None:
-        answered = estimates.throughput(measured, flow)
+        answered = estimates.rate(measured, "done", flow)
         yield Bound("throughput", answered, bound, "least", "requests/s", where)
     if (bound := objective.throughput_share) is not None:
         share_answered = estimates.answered_share(measured, flow)

@@ -45,7 +45,7 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
     """
     if count := estimates.wrong(measured):
         return Ruling("fails", f"{count} wrong replies")
-    answered, offered = estimates.throughput(measured), estimates.offered(measured)
+    answered, offered = estimates.rate(measured, "done"), estimates.rate(measured, "sent")
     if answered.high < KEPT_UP * offered.value:
         return Ruling("fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered")
     unclear: list[str] = []

@@ -80,7 +80,7 @@ class Servers:
         family, its = BY_POOL[pool], SIZES[size]
         upstream = FIXTURE
         if its.flags is not None:
-            upstream = self.folder / size / family.key
+            upstream = self.folder / size / "upstream" / family.key
             async with self._writing:
                 if not upstream.exists():
                     await _checkpoints("tiny", "--model", family.name, *its.flags, str(upstream))

@@ -74,12 +74,12 @@ def about(run: Run, measured: Sequence[Measured]) -> str:
 def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
     """The key figures of some segments."""
     void = bool(failed_checks(run))
-    items, tokens = estimates.items_per_second(measured), estimates.tokens_per_second(measured)
+    answered, items, tokens = (estimates.rate(measured, counted) for counted in ("done", "items", "tokens"))
     return [
         Figure("p50", estimated(estimates.latency(measured, 0.5), duration)),
         Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
         Figure("failed", share(estimates.failure_share(measured).value)),
-        Figure("answered", f"{number(estimates.throughput(measured).value)} /s", void),
+        Figure("answered", f"{number(answered.value)} /s", void),
         Figure("items", f"{number(items.value)} /s", void),
         Figure("tokens", f"{number(tokens.value)} /s", void),
     ]

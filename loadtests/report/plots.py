@@ -163,8 +163,8 @@ def _latency_by_load(run: Run, points: Sequence[Point], limit: float | None) -> 
 
 
 def _answered_by_load(points: Sequence[Point]) -> Chart:
-    where = np.array([estimates.offered(point.measured).value for point in points])
-    answered = np.array([estimates.throughput(point.measured).value for point in points])
+    where = np.array([estimates.rate(point.measured, "sent").value for point in points])
+    answered = np.array([estimates.rate(point.measured, "done").value for point in points])
     axes = draw.new_axes()
     axes.plot([0, where.max()], [0, where.max()], color=draw.INK, ls="--", lw=1, label="all that was due")
     order = np.argsort(where)

@@ -12,12 +12,7 @@ from triptych.loadtests.results import Clock, Measured, Run, all_intervals, fail
 ENOUGH_FOR_P999 = 1000
 PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}
 
-_RATES = (
-    estimates.offered,
-    estimates.throughput,
-    estimates.items_per_second,
-    estimates.tokens_per_second,
-)
+_RATES: tuple[estimates.Counted, ...] = ("sent", "done", "items", "tokens")
 
 
 class Table(NamedTuple):
@@ -53,7 +48,7 @@ def loads(run: Run, segments: Iterable[Measured]) -> Table:
     for one in segments:
         flows = [None, *one.intervals] if len(one.intervals) > 1 else [*one.intervals]
         for flow in flows:
-            rates = (rate([one], flow) for rate in _RATES)
+            rates = (estimates.rate([one], counted, flow) for counted in _RATES)
             p50, p90, p99 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99))
             times = [estimated(p50, duration), estimated(p90, duration), interval(p99, duration)]
             failed = share(estimates.failure_share([one], flow).value)

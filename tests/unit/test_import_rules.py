@@ -147,13 +147,10 @@ def test_module_runs_without(module: str, without: tuple[str, ...]) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
-def test_only_load_processes_import_locust() -> None:
+def test_only_the_locustfile_imports_locust() -> None:
     """locust patches sockets, threads and clocks of the whole process as soon as it is imported."""
-    # Each of its tests has a process of its own.
-    apart = ("test_generator",)
-    safe = ("__main__", "commands", "one_run", "report.html")
+    safe = ("__main__", "commands", "join", "one_run", "report.html")
     program = f"import sys, {', '.join(f'triptych.loadtests.{name}' for name in safe)}\n"
-    program += "".join(f"import tests.unit.loadtests.{name}\n" for name in apart)
     program += "print(*{'locust', 'gevent'} & set(sys.modules))"
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
@@ -165,11 +162,7 @@ def test_only_load_processes_import_locust() -> None:
         for path in modules(folder)
         if any(name.split(".")[0] in ("locust", "gevent", "geventhttpclient") for name in imports_of(path))
     }
-    processes = ("exchange", "generator", "join", "locustfile")
-    assert named == {
-        *(f"loadtests/{name}.py" for name in processes),
-        *(f"tests/unit/loadtests/{name}.py" for name in apart),
-    }
+    assert named == {"loadtests/locustfile.py"}
 
 
 @pytest.mark.parametrize(

@@ -83,19 +83,21 @@ def test_row_takes_latency_of_good_replies_from_due() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "wrong"),
+    ("other", "tolerance", "wrong"),
     [
-        (UNIT, False),
-        (UNIT + np.float32(5e-6), False),
-        (np.array([0.6001, 0.7999], np.float32), True),
-        (np.array([0.6, 0.8, 0.0], np.float32), True),
-        (np.array([np.nan, 0.8], np.float32), True),
-        (UNIT * 2, True),
-        (np.empty(0, np.float32), True),
+        (UNIT, 1e-5, False),
+        (UNIT + np.float32(5e-6), 1e-5, False),
+        (UNIT + np.float32(5e-4), 1e-5, True),
+        (UNIT + np.float32(5e-4), 1e-3, False),
+        (np.array([0.6001, 0.7999], np.float32), 1e-5, True),
+        (np.array([0.6, 0.8, 0.0], np.float32), 1e-3, True),
+        (np.array([np.nan, 0.8], np.float32), 1e-3, True),
+        (UNIT * 2, 1e-3, True),
+        (np.empty(0, np.float32), 1e-3, True),
     ],
 )
-def test_wrong_vectors_differ(other: Vector, wrong: bool) -> None:
-    assert differ(other, UNIT) is wrong
+def test_wrong_vectors_differ(other: Vector, tolerance: float, wrong: bool) -> None:
+    assert differ(other, UNIT, tolerance) is wrong
 
 
 def test_vector_that_is_not_finite_is_a_failure() -> None:
@@ -146,9 +148,3 @@ def test_cpu_of_ended_children_counts() -> None:
     assert seconds[GENERATOR] > 0
     assert seconds[OTHERS] > 0
     assert tree_seconds(process.pid) == 0
-
-
-def test_tolerance_decides_which_vectors_differ() -> None:
-    other = UNIT + np.float32(5e-4)
-    assert differ(other, UNIT)
-    assert not differ(other, UNIT, tolerance=1e-3)

@@ -31,8 +31,19 @@ def ranked(scores: list[float], indexes: list[int], tokens: int | None = 9) -> R
     return Reply([], indexes, scores, tokens)
 
 
-def good() -> list[Vector]:
-    return list(unit(3, DIMENSIONS))
+GOOD = list(unit(3, DIMENSIONS))
+MATRICES = [unit(tokens, DIMENSIONS) for tokens in (4, 1, 6)]
+
+
+def altered(vectors: list[Vector], value: float) -> list[Vector]:
+    """The vectors with one other number, the last."""
+    last = vectors[-1].copy()
+    last[..., -1] = value
+    return [*vectors[:-1], last]
+
+
+def scaled(factor: float) -> list[Vector]:
+    return [GOOD[0], GOOD[1] * np.float32(factor), GOOD[2]]
 
 
 def known() -> Golden:
@@ -45,67 +56,51 @@ def known() -> Golden:
 
 def with_golden(place: int, number: int) -> tuple[Request, list[Vector], Checker]:
     """A request with a golden input at `place`, its right vectors, and a checker."""
-    vectors, golden = good(), known()
+    vectors, golden = GOOD.copy(), known()
     vectors[place] = golden.vectors["retrieval.query"][number]
     return asked(golden={place: number}), vectors, Checker(golden)
 
 
-def test_good_reply_passes() -> None:
-    assert Checker().check(asked(), answered(good())) is None
-    assert Checker(known()).check(asked(), answered(good())) is None
-    assert Checker().check(asked(1), answered(good()[:1])) is None
+@pytest.mark.parametrize(
+    ("fields", "vectors", "kind"),
+    [
+        ({}, GOOD, None),
+        ({"inputs": 1}, GOOD[:1], None),
+        *(({}, vectors, "count") for vectors in ([], GOOD[:2], [*GOOD, GOOD[0]])),
+        ({"dimensions": DIMENSIONS}, GOOD, None),
+        ({"dimensions": DIMENSIONS}, list(unit(3, DIMENSIONS - 1)), "dimension"),
+        ({"multivector": True}, MATRICES, None),
+        ({"multivector": True}, GOOD, "dimension"),
+        ({}, MATRICES, "dimension"),
+        *(({}, altered(GOOD, value), "not finite") for value in (np.nan, np.inf)),
+        *(({"multivector": True}, altered(MATRICES, value), "not finite") for value in (np.nan, np.inf)),
+        ({}, altered(GOOD, 1.5), "norm"),
+        ({"multivector": True}, altered(MATRICES, 1.5), "norm"),
+        # Rounding.
+        *(({}, scaled(factor), None) for factor in (1.005, 0.995)),
+        *(({}, scaled(factor), "norm") for factor in (1.02, 0.0)),
+    ],
+)
+def test_vectors_are_checked(fields: dict[str, Any], vectors: list[Vector], kind: str | None) -> None:
+    for checker in (Checker(), Checker(known())):
+        assert checker.check(asked(**fields), answered(vectors)) == (kind and f"wrong: {kind}")
 
 
 def test_missing_tokens() -> None:
-    assert Checker().check(asked(), answered(good(), tokens=0)) == "wrong: tokens"
-
-
-@pytest.mark.parametrize("count", [0, 2, 4])
-def test_wrong_number_of_vectors(count: int) -> None:
-    assert Checker().check(asked(), answered(list(unit(count, DIMENSIONS)))) == "wrong: count"
+    assert Checker().check(asked(), answered(GOOD, tokens=0)) == "wrong: tokens"
 
 
 @pytest.mark.parametrize("indexes", [[1, 0, 2], [0, 0, 2], [1, 2, 3], [0, 1]])
 def test_wrong_indexes(indexes: list[int]) -> None:
-    assert Checker().check(asked(), answered(good(), indexes)) == "wrong: order"
-
-
-def test_requested_dimensions_are_required() -> None:
-    request = asked(dimensions=DIMENSIONS)
-    assert Checker().check(request, answered(good())) is None
-    assert Checker().check(request, answered(list(unit(3, DIMENSIONS - 1)))) == "wrong: dimension"
+    assert Checker().check(asked(), answered(GOOD, indexes)) == "wrong: order"
 
 
 def test_default_dimensions_are_learned_per_task() -> None:
     checker = Checker()
     assert checker.check(asked(), answered([2 * vector for vector in unit(3, 7)])) == "wrong: norm"
-    assert checker.check(asked(), answered(good())) is None
+    assert checker.check(asked(), answered(GOOD)) is None
     assert checker.check(asked(), answered(list(unit(3, 16)))) == "wrong: dimension"
     assert checker.check(asked(task="text-matching"), answered(list(unit(3, 16)))) is None
-    assert checker.check(asked(), answered(good())) is None
-
-
-def test_multivector_only_where_requested() -> None:
-    matrices = [unit(tokens, DIMENSIONS) for tokens in (4, 1, 6)]
-    assert Checker().check(asked(), answered(matrices)) == "wrong: dimension"
-    assert Checker().check(asked(multivector=True), answered(matrices)) is None
-    assert Checker().check(asked(multivector=True), answered(good())) == "wrong: dimension"
-
-
-@pytest.mark.parametrize(("value", "kind"), [(np.nan, "not finite"), (np.inf, "not finite"), (1.5, "norm")])
-@pytest.mark.parametrize("multivector", [False, True])
-def test_one_bad_number_is_found(value: float, kind: str, multivector: bool) -> None:
-    vectors = [unit(5, DIMENSIONS) for _ in range(3)] if multivector else good()
-    vectors[2] = vectors[2].copy()
-    vectors[2][..., -1] = value
-    assert Checker().check(asked(multivector=multivector), answered(vectors)) == f"wrong: {kind}"
-
-
-@pytest.mark.parametrize(("factor", "kind"), [(1.005, None), (0.995, None), (1.02, "norm"), (0.0, "norm")])
-def test_norm_tolerates_rounding(factor: float, kind: str | None) -> None:
-    vectors = good()
-    vectors[1] = vectors[1] * np.float32(factor)
-    assert Checker().check(asked(), answered(vectors)) == (kind and f"wrong: {kind}")
 
 
 def test_swapped_vectors_are_found() -> None:

@@ -36,7 +36,7 @@ def searched(rate: float, limit: Limit = "server") -> Run:
 def test_exit_code_of_a_search(
     finished: Run, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The real one imports locust.
+    # The real one sends requests.
     monkeypatch.setitem(sys.modules, "triptych.loadtests.one_run", SimpleNamespace(run=lambda *_: finished))  # type: ignore[arg-type]
     options = ["find-capacity", "--url", "http://127.0.0.1:1", "--out", str(tmp_path)]
     assert commands.main(parser().parse_args(options)) == code

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-import zmq
 
 from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import (
@@ -17,10 +16,8 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
-    Refused,
     Sampled,
     Target,
-    ToProcess,
 )
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.recording import Noted, Samples
@@ -51,26 +48,21 @@ class Member(threading.Thread):
 
     def __init__(self, port: int, name: str, play: "Play") -> None:
         super().__init__(daemon=True)
-        self.port, self.member_name, self.play = port, name, play
-        self.plan: ToProcess | None = None
+        self.member_name, self.play = name, play
+        self.plan: Plan | None = None
+        self.connection = socket.create_connection((LOCAL, port), timeout=30)
         self.start()
 
     def run(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.DEALER) as self.socket:
-            self.socket.linger, self.socket.rcvtimeo = 0, 10_000
-            self.socket.connect(f"tcp://{LOCAL}:{self.port}")
+        with self.connection, self.connection.makefile("rb") as lines:
             self.send(Joined(self.member_name))
-            with contextlib.suppress(zmq.Again):
-                self.plan = self.receive()
-                self.send(Sampled(Samples([], {})))
-                while isinstance(load := self.receive(), Load):
-                    self.play(self, load)
+            self.plan = msgspec.json.decode(lines.readline(), type=Plan)
+            self.send(Sampled(Samples([], {})))
+            for line in lines:
+                self.play(self, msgspec.json.decode(line, type=Load))
 
     def send(self, message: msgspec.Struct) -> None:
-        self.socket.send(msgspec.msgpack.encode(message))
-
-    def receive(self) -> ToProcess:
-        return msgspec.msgpack.decode(self.socket.recv(), type=ToProcess)
+        self.connection.sendall(msgspec.json.encode(message) + b"\n")
 
 
 Play = Callable[[Member, Load], None]
@@ -85,7 +77,11 @@ def answer(member: Member, load: Load) -> None:
 
 
 def fail(member: Member, load: Load) -> None:
-    member.send(Broken("Traceback: it broke"))
+    member.send(Broken("failed:\nTraceback: it broke"))
+
+
+def lost(member: Member, load: Load) -> None:
+    member.connection.shutdown(socket.SHUT_RDWR)
 
 
 def silent(member: Member, load: Load) -> None:
@@ -105,7 +101,7 @@ def gathered(*plays: Play) -> Iterator[tuple[Conductor, list[Member]]]:
 
 def test_records_of_all_processes_add_up() -> None:
     with gathered(answer, answer) as (conductor, members):
-        numbers = {(one.plan.process, one.plan.processes) for one in members if isinstance(one.plan, Plan)}
+        numbers = {(one.plan.process, one.plan.processes) for one in members if one.plan}
         assert numbers == {(0, 2), (1, 2)}
         [measured] = conductor.run([STEADY], lambda *_: None)
         assert measured.intervals["query"][0].sent == 6
@@ -125,30 +121,23 @@ def test_silent_process_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         conductor.run([STEADY], lambda *_: None)
 
 
-def test_surplus_process_is_refused() -> None:
-    with gathered(silent) as (conductor, [first]):
-        surplus = Member(conductor.port, "surplus", answer)
+def test_lost_process_fails_the_run() -> None:
+    with gathered(answer, lost) as (conductor, _), pytest.raises(HarnessFailed, match="process 1"):
+        conductor.run([STEADY], lambda *_: None)
 
-        def end(*_: object) -> None:
-            if surplus.plan is not None:
-                raise KeyboardInterrupt
 
-        conductor.run([STEADY], end)
-        assert isinstance(surplus.plan, Refused)
-        assert isinstance(first.plan, Plan)
+def test_surplus_process_finds_no_run() -> None:
+    with gathered(silent) as (conductor, _), pytest.raises(ConnectionError):
+        Member(conductor.port, "surplus", answer)
 
 
 def test_strangers_do_not_join() -> None:
     conductor = Conductor(LOCAL, 0, 1, lambda: None)
-    with socket.create_connection((LOCAL, conductor.port)) as stranger, zmq.Context() as context:
-        stranger.sendall(b"\x00\x00\x00\x03abc")
-        with context.socket(zmq.DEALER) as another:
-            another.linger = 0
-            another.connect(f"tcp://{LOCAL}:{conductor.port}")
-            another.send(b"abc")
-            member = Member(conductor.port, "process 0", answer)
-            conductor.gather(plan(), ["query"])
-    assert isinstance(member.plan, Plan)
+    with socket.create_connection((LOCAL, conductor.port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        member = Member(conductor.port, "process 0", answer)
+        conductor.gather(plan(), ["query"])
+    assert member.plan is not None
     conductor.close()
 
 

@@ -31,10 +31,10 @@ def test_rates_leave_out_settling() -> None:
     its = [interval([0.1] * 5, items=10, tokens=100) for _ in range(10)]
     its[0] = interval([0.1] * 50, items=999, tokens=9999)
     one = measured(its, settle=0.5)
-    assert estimates.throughput([one]) == (5, 5, 5)
-    assert estimates.offered([one]).value == 5
-    assert estimates.items_per_second([one]).value == 10
-    assert estimates.tokens_per_second([one]).value == 100
+    assert estimates.rate([one], "done") == (5, 5, 5)
+    assert estimates.rate([one], "sent").value == 5
+    assert estimates.rate([one], "items").value == 10
+    assert estimates.rate([one], "tokens").value == 100
 
 
 def test_partial_intervals_do_not_count() -> None:
@@ -44,8 +44,8 @@ def test_partial_intervals_do_not_count() -> None:
 
 def test_flows_count_alone_and_together() -> None:
     one = measured([interval([0.01] * 30)] * 4, slow=[interval([1.0] * 10, failures=1)] * 4)
-    assert estimates.throughput([one], "query").value == 30
-    assert estimates.throughput([one]).value == 40
+    assert estimates.rate([one], "done", "query").value == 30
+    assert estimates.rate([one], "done").value == 40
     assert percentile(one, 0.5) == pytest.approx(0.01, rel=0.01)
     assert percentile(one, 0.9) == pytest.approx(1.0, rel=0.01)
     assert estimates.failure_share([one], "query").value == 0
@@ -72,7 +72,7 @@ def test_interval_of_rate_covers_the_truth(count: int) -> None:
     for seed in range(200):
         draw = random.Random(seed)
         its = [interval(done=sum(draw.random() < 0.1 for _ in range(200)), sent=20) for _ in range(count)]
-        found = estimates.throughput([measured(its)])
+        found = estimates.rate([measured(its)], "done")
         held += found.low <= 20 <= found.high
     assert 0.88 <= held / 200 <= 0.99
 
@@ -82,7 +82,7 @@ def test_few_intervals_use_independent_replies() -> None:
     assert found is not None
     # The 41st and the 60th of a hundred.
     assert (found.low, found.high) == pytest.approx((0.41, 0.60), rel=0.03)
-    rate = estimates.throughput([measured([interval(done=100)])])
+    rate = estimates.rate([measured([interval(done=100)])], "done")
     assert (rate.low, rate.high) == pytest.approx((80.4, 119.6))
 
 

@@ -97,11 +97,28 @@ def test_six_questions_are_answered_in_order() -> None:
     assert sorted(said, key=words.index) == said
 
 
-def test_judgement_is_shown_line_by_line() -> None:
-    passed, failed = Page(*judged(1000)), Page(*judged(1000, 1))
-    assert passed.banners == ["good", "plain"]
-    assert failed.banners == ["bad", "plain"]
-    assert (failed.words.count("holds: "), failed.words.count("FAILS: ")) == (3, 2)
+def complaining() -> Run:
+    run = build([constant()])
+    run.golden = Golden(source="a file", compared=1, complaints=["pools code and retrieval answer the same"])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "judgement", "banners"),
+    [
+        (build([constant()]), (), ["plain"]),
+        (build([constant()], cpu=0.99), (), ["plain", "warning"]),
+        (complaining(), (), ["bad", "plain"]),
+        (*judged(1000), ["good", "plain"]),
+        (*judged(1000, 1), ["bad", "plain"]),
+    ],
+)
+def test_banners_say_what_matters(run: Run, judgement: Sequence[slo.Bound], banners: list[str]) -> None:
+    page = Page(run, judgement)
+    assert page.banners == banners
+    assert all(complaint in page.words for complaint in run.golden.complaints)
+    assert ("†" in page.source) is bool(run.golden.complaints)
+    assert page.words.count("FAILS: ") == sum(not bound.holds for bound in judgement)
 
 
 def test_failed_checks_precede_all_else_and_mark_throughput() -> None:
@@ -111,24 +128,6 @@ def test_failed_checks_precede_all_else_and_mark_throughput() -> None:
         assert words.index("CHECKS FAILED: 1 of ") < words.index("PASS")
         assert re.search(r"tokens [\d.]+k? /s †", words)
         assert "items/s †" in words
-
-
-def test_complaints_fail_the_checks() -> None:
-    run = build([constant()])
-    run.golden = Golden(source="a file", compared=1, complaints=["pools code and retrieval answer the same"])
-    page = Page(run)
-    assert page.banners == ["bad", "plain"]
-    assert "pools code and retrieval answer the same" in page.words
-
-
-def test_faultless_run_has_no_warning() -> None:
-    page = Page(build([constant()]))
-    assert page.banners == ["plain"]
-    assert "†" not in page.source
-
-
-def test_busy_harness_is_a_warning() -> None:
-    assert Page(build([constant()], cpu=0.99)).banners == ["plain", "warning"]
 
 
 def test_search_says_which_rate_holds() -> None:
@@ -228,7 +227,7 @@ def test_ramp_is_cut_into_rising_loads() -> None:
         [400 * (12 + 9 * part + 4.5) / 120 for part in range(12)]
     )
     for point in found:
-        assert estimates.offered(point.measured).value == pytest.approx(point.load, rel=0.25)
+        assert estimates.rate(point.measured, "sent").value == pytest.approx(point.load, rel=0.25)
 
 
 def test_settling_does_not_change_a_percentile() -> None:

@@ -1,39 +1,30 @@
 """The command line: what it sets up and what it refuses."""
 
 import sys
+from argparse import Namespace
 from contextlib import ExitStack
 
 import pytest
 
 from triptych.loadtests.__main__ import main, parser
-from triptych.loadtests.results import Segment
-from triptych.loadtests.setup import Setup, setup
+from triptych.loadtests.objectives import read_objectives
+from triptych.loadtests.scenario import read_scenario
+from triptych.loadtests.setup import Shaped, command_line, crew_of, shaped
+from triptych.loadtests.target import find_target, metrics_pages
 
 TARGET = ("--url", "http://127.0.0.1:1")
 
 
-def made(*words: str, command: str = "run", target: tuple[str, ...] = TARGET) -> Setup:
-    with ExitStack() as stack:
-        return setup(parser().parse_args([command, *target, *words]), stack)
+def options(*words: str, command: str = "run", target: tuple[str, ...] = TARGET) -> Namespace:
+    return parser().parse_args([command, *target, *words])
 
 
-def segments(*words: str) -> list[Segment]:
-    return list(made(*words).shaped.segments)
-
-
-@pytest.mark.parametrize(
-    ("words", "loads"),
-    [
-        (("--rate", "50"), [(50, 50)]),
-        (("--shape", "ramp", "--rate", "10,200"), [(10, 200)]),
-        (("--shape", "step", "--rate", "1,2,3"), [(1, 1), (2, 2), (3, 3)]),
-        (("--shape", "spike", "--rate", "10,90"), [(10, 10), (90, 90), (10, 10)]),
-        (("--shape", "soak", "--rate", "7"), [(7, 7)]),
-    ],
-)
-def test_rates_make_segments(words: tuple[str, ...], loads: list[tuple[float, float]]) -> None:
-    found = segments(*words)
-    assert [segment.rate for segment in found] == loads
+def made(*words: str, command: str = "run") -> Shaped:
+    """The load, after all other options were looked at."""
+    its = options(*words, command=command)
+    objectives = read_objectives(its.slo) if its.slo else None
+    crew_of(its)
+    return shaped(its, read_scenario(its.scenario), objectives)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +56,6 @@ def test_invalid_value_is_named(
         (("--join", "5557"), "--join 5557"),
         (("--slo", "p99=fast"), "p99=fast"),
         (("--scenario", "absent"), "absent"),
-        (("--metrics", "http://me:s3cret@host/metrics"), "--metrics"),
     ],
 )
 def test_invalid_option_is_named(words: tuple[str, ...], said: str) -> None:
@@ -77,23 +67,30 @@ def test_invalid_option_is_named(words: tuple[str, ...], said: str) -> None:
     "url", ["127.0.0.1:8080", "nowhere=http://127.0.0.1:1", "ftp://x", "http://", "https://me:s3cret@host"]
 )
 def test_invalid_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="--url") as refused:
-        made(target=("--url", url))
+    with ExitStack() as stack, pytest.raises(ValueError, match="--url") as refused:
+        find_target(options(target=("--url", url)), stack)
     assert "s3cret" not in str(refused.value)
+
+
+def test_metrics_address_holds_no_password() -> None:
+    its = options("--metrics", "http://me:s3cret@host/metrics")
+    with ExitStack() as stack:
+        target, _ = find_target(its, stack)
+    with pytest.raises(ValueError, match="--metrics"):
+        metrics_pages(its, target, None)
 
 
 def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["run", *TARGET, "--key", "s3cret-key", "--worker-token=s3cret-token", "--rate", "5"]
     monkeypatch.setattr("sys.argv", ["loadtests", *words])
-    with ExitStack() as stack:
-        found = setup(parser().parse_args(words), stack)
-    assert "s3cret" not in found.command
-    assert found.command.startswith("python -m loadtests run --url")
-    assert "--rate 5" in found.command
+    command = command_line(parser().parse_args(words))
+    assert "s3cret" not in command
+    assert command.startswith("python -m loadtests run --url")
+    assert "--rate 5" in command
 
 
 def test_search_starts_within_its_range() -> None:
-    assert made(command="find-capacity").shaped.search is not None
+    assert made(command="find-capacity").search is not None
     with pytest.raises(ValueError, match="--start"):
         made("--start", "5", "--most", "4", command="find-capacity")
 
@@ -111,7 +108,7 @@ def test_search_needs_an_objective_for_rates() -> None:
 
 
 def test_tries_bring_enough_replies() -> None:
-    shape = made("--start", "5", command="find-capacity").shaped.search
+    shape = made("--start", "5", command="find-capacity").search
     assert shape is not None
     first = next(shape)
     assert 5 * (first.seconds - first.settle) >= 200

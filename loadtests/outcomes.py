@@ -1,0 +1,64 @@
+"""What became of a request: the kinds of failure, and the checks of a reply.
+
+The locustfile and `triptych loadtest` share it, though they send with different clients.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+
+from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import Dialect, Unreadable, clocks
+from triptych.loadtests.request import Request
+from triptych.loadtests.results import WRONG, Clock
+
+
+class Outcome(NamedTuple):
+    """`kind` is the kind of failure, "" if a request was answered well, and `detail` says more."""
+
+    kind: str = ""
+    detail: str = ""
+    tokens: int = 0
+    clocks: Mapping[Clock, float] = {}
+
+
+def judged(
+    dialect: Dialect, checker: Checker, request: Request, status: int, headers: Mapping[str, str], body: bytes
+) -> Outcome:
+    """The outcome of a request that was answered; `headers` ignore case."""
+    if status != 200:
+        return Outcome(f"HTTP {status}", _message(body))
+    try:
+        reply = dialect.decode(request, body)
+    except Unreadable as unreadable:
+        return Outcome(f"{WRONG}unreadable", str(unreadable))
+    if wrong := checker.check(request, reply):
+        return Outcome(wrong, f"in a request of task {request.task}")
+    return Outcome(tokens=reply.tokens or 0, clocks=clocks(headers))
+
+
+def unanswered(error: BaseException) -> Outcome:
+    """The outcome of a request without a reply."""
+    # Clients wrap the error of the network.
+    for name in ("original", "os_error"):
+        error = getattr(error, name, None) or error
+    match error:
+        case TimeoutError():
+            return Outcome("timeout", str(error))
+        case ConnectionRefusedError():
+            return Outcome("connection refused", str(error))
+        case _:
+            return Outcome("connection lost", f"{type(error).__name__}: {error}")
+
+
+def _message(body: bytes) -> str:
+    """The message of an error body, shortened."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    for name in ("detail", "message", "error"):
+        if isinstance(document, dict) and document.get(name):
+            return str(document[name])[:200]
+    return body.decode(errors="replace")[:200]
