@@ -82,7 +82,7 @@ def test_few_intervals_use_independent_replies() -> None:
     assert found is not None
     # The 41st and the 60th of a hundred.
     assert (found.low, found.high) == pytest.approx((0.41, 0.60), rel=0.03)
-    rate = estimates.rate([measured([interval(done=100)], "done")])
+    rate = estimates.rate([measured([interval(done=100)])], "done")
     assert (rate.low, rate.high) == pytest.approx((80.4, 119.6))
 
 
