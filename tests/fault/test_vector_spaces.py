@@ -93,7 +93,9 @@ async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None
     versions = {old: "1", new: "2"}
     async with fake_workers(old, new):
         document.name(old, new, versions=versions)
-        async with discovering(document, batch_items=4, lanes=2) as router:
+        # Admission goes by the rate, which a busy machine makes low.
+        patient = {"request_timeout_seconds": 600}
+        async with discovering(document, batch_items=4, lanes=2, **patient) as router:
             await router.until_state(old, State.READY)
             await router.until_state(new, State.READY)
             assert router.fleet.spaces["retrieval"] == [OLD, NEW]
