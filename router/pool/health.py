@@ -15,6 +15,7 @@ from triptych.workers.shared.families import BY_POOL
 
 log = logging.getLogger(__name__)
 
+# First and longest pause between probes of a replica that is down.
 RETRY_SECONDS = (0.25, 2.0)
 PROBE_TIMEOUT_SECONDS = 5.0
 # A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.

@@ -9,18 +9,25 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
+from triptych.router.serving.listening import listen
+from triptych.router.serving.server import Server
+from triptych.router.settings import RouterSettings
 
 ROOT = Path(__file__).parents[2]
 
 
 class Process:
     """`python -m router`; `client` talks to it, also after a restart."""
+
+    process: Any
 
     def __init__(self, environment: dict[str, str], client: httpx.AsyncClient) -> None:
         self.client = client
@@ -77,6 +84,46 @@ async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator
             if router.process.returncode is None:
                 router.process.kill()
             await router.process.wait()
+
+
+class Here:
+    """The server of a router in the test's own process; a signal is a call."""
+
+    returncode: int | None = None
+
+    def __init__(self, server: Server, sockets: list[socket.socket]) -> None:
+        self._server = server
+        self._serving = asyncio.create_task(server.serve(sockets))
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self._server.handle_exit(number, None)
+
+    def kill(self) -> None:
+        self._serving.cancel()
+
+    async def wait(self) -> int:
+        await self._serving
+        self.returncode = 0
+        return 0
+
+
+@asynccontextmanager
+async def router_here(*workers: FakeWorker, **settings: str) -> AsyncIterator[Process]:
+    """The same as `router_process` for tests that need no process of its own."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, text in settings.items():
+            environment.setenv(name, text)
+        server = Server(RouterSettings(workers=workers_setting(workers)))  # type: ignore[arg-type]
+    sockets = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=GUARD_SECONDS, trust_env=False) as client:
+        router = Process({}, client)
+        router.process = Here(server, sockets)
+        try:
+            yield router
+        finally:
+            if router.process.returncode is None:
+                router.process.kill()
 
 
 async def until_refused(url: str) -> None:

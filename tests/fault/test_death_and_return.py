@@ -10,14 +10,13 @@ from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.replica import State
 
 
-@pytest.mark.parametrize("size", [1, 40])
-async def test_repeated_kills_cause_no_errors(size: int) -> None:
+async def test_repeated_kills_cause_no_errors() -> None:
     workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
     # Admission goes by the rate, which a busy machine makes low.
     async with fake_workers(*workers), running_router(*workers, request_timeout_seconds=600) as router:
         for turn in range(3):
             victim = workers[turn % 2]
-            load = OpenLoop(router, size)
+            load = OpenLoop(router, 10)
             await load.answered(20)
             await victim.die()
             await router.until_state(victim, State.DOWN)

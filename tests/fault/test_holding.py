@@ -51,7 +51,7 @@ async def test_scaling_to_zero_and_back_causes_no_errors(document: Document) -> 
     async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:
         await router.until_state(worker, State.READY)
         load = OpenLoop(router)
-        for _ in range(3):
+        for _ in range(2):
             await load.answered(30)
             document.name(empty=["retrieval"])
             await until_empty(router)
@@ -68,7 +68,7 @@ async def test_restart_of_only_replica_causes_no_errors(politely: bool) -> None:
     worker = FakeWorker(dimensions=64)
     async with fake_workers(worker), running_router(worker, hold_seconds=LONG) as router:
         load = OpenLoop(router)
-        for _ in range(3):
+        for _ in range(2):
             await load.answered(30)
             await (worker.retire() if politely else worker.die())
             await eventually(lambda: waiting(router) > 30)

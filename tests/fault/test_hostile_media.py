@@ -10,7 +10,7 @@ import httpx
 
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
-from tests.fault.test_media import pdf, png, refused
+from tests.fault.test_media import pdf, png
 from tests.unit.router.pdfs import endless_pdf
 from triptych.router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_CLIENT, MAX_FETCHES_PER_HOST
 
@@ -68,10 +68,3 @@ async def test_key_cannot_hold_all_fetches() -> None:
         assert (await post(router, "other", input={"image": quick.url})).status_code == 200
         assert not greedy.done()
         await leave([greedy])
-
-
-async def test_document_has_a_time_budget() -> None:
-    async with one_worker(pdf_timeout_seconds=0.5) as (router, _):
-        reply = await router.post(input={"pdf": encoded(endless_pdf())})
-        assert refused(reply)[:2] == (400, "INPUT_MEDIA_INVALID")
-        assert "0.5 s for all" in refused(reply)[2]

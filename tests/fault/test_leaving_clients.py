@@ -38,19 +38,3 @@ async def test_error_in_one_pool_cancels_the_others() -> None:
         assert (reply.status_code, reply.json()["code"]) == (400, "INPUT_TOKEN_LIMIT_EXCEEDED")
         await retrieval.until_left(1)
         await router.until_idle()
-
-
-async def test_many_leaving_clients_leave_no_work() -> None:
-    workers = [FakeWorker(), FakeWorker()]
-    async with fake_workers(*workers), running_router(*workers, lanes=2, batch_items=2) as router:
-        workers[0].mode = "held"
-        workers[0].gate.set()
-        stay, asked = [], []
-        for number in range(100):
-            task = asyncio.create_task(router.ask([f"text {number} {index}" for index in range(5)]))
-            (asked if number % 2 else stay).append(task)
-            if number % 3 == 0 and asked:
-                await leave(asked.pop(0))
-        assert {reply.status_code for reply in await asyncio.gather(*stay)} == {200}
-        await leave(*asked)
-        await router.until_idle()

@@ -104,11 +104,9 @@ async def test_tasks_are_listed_and_not_the_shared_pool() -> None:
 @pytest.mark.parametrize(
     ("required", "task", "status"),
     [
-        (adapter_space(OLD, "retrieval"), "retrieval.query", 200),
         (adapter_space(OLD, "retrieval"), "code.query", 412),
         (f"retrieval={adapter_space(OLD, 'retrieval')}", "code.query", 200),
         (f"code={adapter_space(OLD, 'retrieval')}", "code.query", 412),
-        (f"code={adapter_space(OLD, 'code')}", "code.query", 200),
         (OLD, "retrieval.query", 412),
         (f"shared={OLD}", "retrieval.query", 422),
     ],

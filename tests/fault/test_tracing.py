@@ -1,4 +1,4 @@
-"""Traces of a router process, as a collector receives them."""
+"""Traces of a router, as a collector receives them."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.collector import Collector, attributes, collecting
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.process import Process, router_process
+from tests.fakes.process import router_here
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
@@ -23,18 +23,12 @@ def settings(collector: Collector) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20"}
 
 
-async def stop(router: Process) -> int:
-    router.process.send_signal(signal.SIGTERM)
-    async with hang_guard():
-        return await router.process.wait()
-
-
 async def test_trace_spans_caller_to_worker() -> None:
     worker = FakeWorker()
     async with (
         collecting() as collector,
         fake_workers(worker),
-        router_process(worker, **settings(collector)) as router,
+        router_here(worker, **settings(collector)) as router,
     ):
         await router.until_it_answers("/ready")
         headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "x-request-id": "f" * 32}
@@ -66,7 +60,7 @@ async def test_batch_span_links_all_requests() -> None:
     async with (
         collecting() as collector,
         fake_workers(worker),
-        router_process(worker, ROUTER_LANES="1", **settings(collector)) as router,
+        router_here(worker, ROUTER_LANES="1", **settings(collector)) as router,
     ):
         await router.until_it_answers("/ready")
         worker.mode = "held"
@@ -95,11 +89,11 @@ async def test_spans_are_flushed_on_stop() -> None:
     worker = FakeWorker()
     async with collecting() as collector, fake_workers(worker):
         slow = settings(collector) | {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}
-        async with router_process(worker, **slow) as router:
+        async with router_here(worker, **slow) as router:
             await router.until_it_answers("/ready")
             await router.ask("a")
             assert not collector.named("batch")
-            assert await stop(router) in (0, -signal.SIGTERM)
+            assert await router.ended(signal.SIGTERM) == 0
         assert len(collector.named("batch")) == 1
         assert len(collector.named("POST /v1/embeddings")) == 1
 
@@ -112,7 +106,7 @@ async def test_failing_collector_affects_no_request(how: str) -> None:
         ours = settings(collector)
         if how == "is not there":
             ours["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1"
-        async with router_process(worker, **ours) as router:
+        async with router_here(worker, **ours) as router:
             await router.until_it_answers("/ready")
             for number in range(20):
                 check(await router.ask(f"{number}"), [f"{number}"])
@@ -121,4 +115,4 @@ async def test_failing_collector_affects_no_request(how: str) -> None:
                     while not collector.asked:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
             check(await router.ask("last"), ["last"])
-            assert await stop(router) in (0, -signal.SIGTERM)
+            assert await router.ended(signal.SIGTERM) == 0

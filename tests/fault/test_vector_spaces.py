@@ -88,26 +88,14 @@ async def test_client_may_require_a_space(required: str, status: int) -> None:
         assert len(one.batches) == (2 if status == 200 else 0)
 
 
-async def test_replica_of_another_space_is_refused(document: Document) -> None:
-    first, second = worker(OLD), worker(NEW)
-    async with fake_workers(first, second), discovering(document, first) as router:
-        await router.until_state(first, State.READY)
-        document.name(first, second)
-        await eventually(lambda: router.knows(second) and "vector space" in router.replica(second).reason)
-        assert router.replica(second).state is State.DOWN
-        assert NEW in router.replica(second).reason
-        assert (await router.client.get("/ready")).status_code == 200
-        for _ in range(10):
-            assert spaces_in(await router.post(input=["a", "b"]), ["a", "b"]) == {OLD}
-        assert second.batches == []
-
-
 async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None:
     old, new = worker(OLD), worker(NEW)
     versions = {old: "1", new: "2"}
     async with fake_workers(old, new):
         document.name(old, new, versions=versions)
-        async with discovering(document, batch_items=4, lanes=2) as router:
+        # Admission goes by the rate, which a busy machine makes low.
+        patient = {"request_timeout_seconds": 600}
+        async with discovering(document, batch_items=4, lanes=2, **patient) as router:
             await router.until_state(old, State.READY)
             await router.until_state(new, State.READY)
             assert router.fleet.spaces["retrieval"] == [OLD, NEW]

@@ -34,21 +34,6 @@ async def test_swapped_worker_returns_no_vectors() -> None:
         assert (await router.ask(["b"])).status_code == 503
 
 
-async def test_worker_of_other_dimensions_is_refused() -> None:
-    first, second = FakeWorker(dimensions=2048), FakeWorker("code", dimensions=64)
-    await second.start()
-    await second.die()
-    async with fake_workers(first), running_router(first, second, wait=False) as router:
-        await router.until_state(first, State.READY)
-        await second.start()
-        try:
-            await eventually(lambda: "64 dimensions" in router.replica(second).reason)
-            assert router.replica(second).state is State.DOWN
-            assert (await router.ask(["a"])).status_code == 200
-        finally:
-            await second.die()
-
-
 async def test_unreadable_info_is_refused() -> None:
     async with one_worker(wait=False, probe_seconds=0.02) as (router, worker):
         worker.info = None  # type: ignore[assignment]

@@ -1,15 +1,17 @@
-"""Probes without an answer take a replica down, unless batches succeed in between."""
+"""Health checks: which replicas may serve, and how many probes without an answer take one down."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from yarl import URL
 
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
-from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober
+from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober, why_refused
 from triptych.router.pool.replica import Replica, State
 from triptych.router.pool.transport import WorkerReply
 
@@ -68,3 +70,33 @@ async def silences_until_down(*, batches_between: bool) -> int:
 async def test_only_consecutive_silences_count(batches_between: bool) -> None:
     probes = (5 if batches_between else 1) * SILENCES_UNTIL_DOWN
     assert await silences_until_down(batches_between=batches_between) == probes
+
+
+def ready(address: str, *, pool: str = "retrieval", version: str | None = None, **changes: Any) -> Replica:
+    """A replica whose worker says of itself what `changes` say."""
+    replica = Replica(address, pool, 4)
+    replica.version = version
+    replica.up(replace(info(pool), **changes))
+    return replica
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (ready("other:1"), None),
+        (ready("other:1", dimensions=64), "other:1 has 64"),
+        (ready("other:1", pool="code", dimensions=64), "other:1 has 64"),
+        (ready("other:1", pool="v3.base", dimensions=64), None),
+        (ready("other:1", space="b" * 16), "vector space"),
+        (ready("other:1", space="b" * 16, version="2"), None),
+        (ready("other:1", pool="code", space="b" * 16), None),
+    ],
+)
+def test_replicas_with_other_vectors_are_refused(other: Replica, says: str | None) -> None:
+    one = ready("one:1")
+    refusal = why_refused(one, info("retrieval"), [one, other])
+    assert (refusal is None) if says is None else (says in (refusal or ""))
+
+
+def test_replica_of_another_task_is_refused() -> None:
+    assert "the task code" in (why_refused(ready("one:1"), info("code"), []) or "")

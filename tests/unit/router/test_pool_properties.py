@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from typing import Any
 from unittest.mock import patch
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request
-from triptych.router.errors import CrashesWorker, Internal, TimedOut, Unavailable
+from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
 from triptych.router.pool import breaker
 from triptych.router.pool import replica as replica_module
@@ -82,6 +83,16 @@ def has_its_own_results(job: Job) -> bool:
     return job.vectors() == [result(item, space) for item in job.items]
 
 
+def check_ended(jobs: Sequence[Job], *more: type[RouterError]) -> None:
+    """Each job has its results, or an error that replicas, deadlines or one of `more` explain."""
+    for job in jobs:
+        if job.error is None:
+            assert has_its_own_results(job)
+        else:
+            assert isinstance(job.error, (Internal, Unavailable, TimedOut, *more))
+            assert "the router failed" not in str(job.error)
+
+
 async def run(
     requests: list[tuple[list[int], bool, bool]],
     script: list[str],
@@ -142,6 +153,11 @@ async def run(
     return jobs, sent, sum(member.free for member in members)
 
 
+def run_without_pauses(*arguments: Any) -> tuple[list[Job], Counter[Item], int]:
+    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
+        return asyncio.run(run(*arguments))
+
+
 requests_of_any_kind = st.lists(
     st.tuples(
         st.lists(st.integers(1, 10), min_size=1, max_size=8),
@@ -163,14 +179,8 @@ requests_of_any_kind = st.lists(
 def test_every_job_ends_once(
     requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
 ) -> None:
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        jobs, sent, free = asyncio.run(run(requests, script, replicas, lanes))
-    for job in jobs:
-        if job.error is None:
-            assert has_its_own_results(job)
-        else:
-            assert isinstance(job.error, Internal | Unavailable | TimedOut)
-            assert "the router failed" not in str(job.error)
+    jobs, sent, free = run_without_pauses(requests, script, replicas, lanes)
+    check_ended(jobs)
     assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
 
 
@@ -183,8 +193,7 @@ def test_every_job_ends_once(
 def test_overload_fails_no_job(
     requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
 ) -> None:
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        jobs, _, _ = asyncio.run(run(requests, script, 2, lanes))
+    jobs, _, _ = run_without_pauses(requests, script, 2, lanes)
     for job, (_, _, leaves) in zip(jobs, requests, strict=True):
         if not leaves:
             assert has_its_own_results(job)
@@ -207,14 +216,8 @@ def test_jobs_never_mix_vector_spaces(
     replicas: int,
     lanes: int,
 ) -> None:
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        jobs, _, _ = asyncio.run(run(requests, script, replicas, lanes, lives))
-    for job in jobs:
-        if job.error is None:
-            assert has_its_own_results(job)
-        else:
-            assert isinstance(job.error, Internal | Unavailable | TimedOut | CrashesWorker)
-            assert "the router failed" not in str(job.error)
+    jobs, _, _ = run_without_pauses(requests, script, replicas, lanes, lives)
+    check_ended(jobs, CrashesWorker)
 
 
 @settings(max_examples=100, deadline=None)
