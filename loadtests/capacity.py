@@ -87,6 +87,13 @@ class Search:
             limited_by=limited_by,
         )
 
+    def too_few(self, rate: float) -> str | None:
+        """Why a try of `rate` would take too long; None if it would not."""
+        seconds = self._length(rate)
+        if seconds <= LONGEST * self.seconds:
+            return None
+        return f"too few replies: give --seconds {math.ceil(seconds / LONGEST)}"
+
     def _bracket(self) -> tuple[float, float | None]:
         """The highest rate that holds below all that do not (0: none), and the lowest that does not."""
         bad = min((rate for rate, verdict in self._verdicts.items() if verdict != "holds"), default=None)
@@ -134,9 +141,8 @@ class Search:
 
         If the harness was in the way, try once more: it may have been late by chance.
         """
-        if self._length(rate) > LONGEST * self.seconds:
+        if why := self.too_few(rate):
             self._over = "replies"
-            why = f"too few replies: give --seconds {math.ceil(self._length(rate) / LONGEST)}"
             other = "" if "fails" in self._verdicts.values() else " or a higher --start"
             self._probes.append(Probe(rate=rate, verdict="unclear", segments=[], why=why + other))
             return "unclear"

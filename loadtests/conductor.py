@@ -36,7 +36,7 @@ Watch = Callable[[Total, float], None]
 
 
 class _Member:
-    """A process that has joined. Raises `ValueError` and `OSError` for a connection that is none."""
+    """A process that has joined. Raises `ValueError` or `OSError` if `connection` is of another program."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(SILENT_SECONDS)
@@ -72,9 +72,13 @@ class Conductor:
 
     def __init__(self, host: str, port: int, size: int, alive: Callable[[], None]) -> None:
         self._size, self._alive = size, alive
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        ipv6 = ":" in host
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
         try:
-            self._listener = socket.create_server((host.strip("[]"), port), family=family)
+            # [::] is also all addresses of IPv4.
+            self._listener = socket.create_server(
+                (host.strip("[]"), port), family=family, dualstack_ipv6=ipv6
+            )
         except OSError as error:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
         self._listener.settimeout(POLL_SECONDS)

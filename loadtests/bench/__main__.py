@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -122,18 +123,22 @@ async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
         machine=f"{card.name() or 'no GPU'}; {machine()}" if section.gpu else machine(),
         revision=revision(),
     )
-    clock = time.monotonic()
+    clock, limit = time.monotonic(), asyncio.timeout(seconds)
+    late = seconds is not None and seconds < LEAST_SECONDS
     try:
-        if seconds is not None and seconds < LEAST_SECONDS:
-            raise TimeoutError
-        async with asyncio.timeout(seconds):
-            await section.run(bench, result)
-    except TimeoutError:
+        if not late:
+            async with limit:
+                await section.run(bench, result)
+    except Exception as error:
+        # A section may raise its own TimeoutError.
+        late = limit.expired()
+        result.error = f"{type(error).__name__}: {error}"
+        if not late:
+            traceback.print_exc()
+    if late:
         result.error = (
             f"{max(seconds or 0, 0):.0f} s were not enough: a section's limit, or the rest of --budget"
         )
-    except Exception as error:
-        result.error = f"{type(error).__name__}: {error}"
     result.seconds = time.monotonic() - clock
     return result
 

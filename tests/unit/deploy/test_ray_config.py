@@ -33,7 +33,10 @@ def pools(**its: Any) -> dict[str, Any]:
         (pools() | {"routers": {"env": {"ROUTER_LANES": "2"}}}, "routers.env: ROUTER_LANES is a setting"),
         (pools() | {"worker_ports": "9-8"}, "9-8 is not a range"),
         (pools() | {"name": "Two words"}, "name: "),
-        ({"pools": {"rerank-m0": {"model": "m", "worker": {"max_tokens": 1024}}}}, "WORKER_MAX_TOKENS.*2048"),
+        (
+            {"pools": {"rerank-m0": {"model": "m", "worker": {"max_tokens": 1024}}}},
+            "^config: WORKER_MAX_TOKENS.*2048",
+        ),
         ([], "Input should be"),
     ],
 )

@@ -141,6 +141,15 @@ def test_strangers_do_not_join() -> None:
     conductor.close()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_all_addresses_are_also_those_of_ipv4() -> None:
+    conductor = Conductor("[::]", 0, 1, lambda: None)
+    member = Member(conductor.port, "process 0", answer)
+    conductor.gather(plan(), ["query"])
+    assert member.plan is not None
+    conductor.close()
+
+
 def test_missing_processes_are_counted() -> None:
     conductor = Conductor(LOCAL, 0, 2, lambda: None)
     with pytest.raises(HarnessFailed, match="0 of 2"):

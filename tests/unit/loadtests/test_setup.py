@@ -107,6 +107,12 @@ def test_search_needs_an_objective_for_rates() -> None:
         made("--slo", "capacity=5", command="find-capacity")
 
 
+def test_search_refuses_a_start_without_enough_replies() -> None:
+    # 250 requests at 0.1 a second take 2,500 s, more than 20 times the default.
+    with pytest.raises(ValueError, match=r"--start 0\.1: .*--seconds 125"):
+        made("--start", "0.1", command="find-capacity")
+
+
 def test_tries_bring_enough_replies() -> None:
     shape = made("--start", "5", command="find-capacity").search
     assert shape is not None

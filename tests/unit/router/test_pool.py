@@ -277,7 +277,7 @@ async def test_open_breaker_lets_one_batch_try(make_pool: MakePool) -> None:
 
 
 async def test_retries_are_bounded_when_all_fail(make_pool: MakePool) -> None:
-    """The clock stands still, so none is earned by time."""
+    """The clock stands still, so time earns no retry."""
     replica = Told("r:1")
     pool = make_pool(replica)
     for _ in range(300):
