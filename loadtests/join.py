@@ -42,9 +42,15 @@ async def _join(address: str, name: str) -> None:
     try:
         send(Joined(name))
         async with asyncio.timeout(WAIT_SECONDS):
-            plan = msgspec.json.decode(await reader.readline(), type=Plan)
-    except (OSError, msgspec.DecodeError):
+            line = await reader.readline()
+        if not line:
+            raise ConnectionError
+    except OSError:
         raise HarnessFailed(f"{address}: no run waits there, or it has all its --processes") from None
+    try:
+        plan = msgspec.json.decode(line, type=Plan)
+    except msgspec.DecodeError as error:
+        raise HarnessFailed(f"{address}: {error}; start all processes from one version") from None
     loads: asyncio.Queue[Load] = asyncio.Queue()
     working = asyncio.create_task(_work(plan, name, loads, send))
     # The lines end when the conductor closes the connection, also in the middle of a load.

@@ -76,9 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=2700, help="with --gpu: seconds for all (2700)")
     size = "full" if card.name() else "nano"
     parser.add_argument("--size", choices=GPU_SCALES, default=size, help="with --gpu: full; nano without one")
-    parser.add_argument("--out", type=Path, help="default: build/bench, or build/gpu")
+    parser.add_argument("--out", type=Path, help="default: build/bench, build/gpu or build/gpu-nano")
     options = parser.parse_args(arguments)
-    out = options.out or Path("build/gpu" if options.gpu else "build/bench")
+    if options.gpu and options.quick:
+        parser.error("--quick is for benchmarks without --gpu; --budget shortens those")
+    gpu_folder = "build/gpu" if options.size == "full" else f"build/gpu-{options.size}"
+    out = options.out or Path(gpu_folder if options.gpu else "build/bench")
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
@@ -102,12 +105,12 @@ async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -
     """Run benchmarks one after another, and write the report after each."""
     end = time.monotonic() + budget
     for number, name in enumerate(names, 1):
-        section, limit = SECTIONS[name], None
+        section, its, limit = SECTIONS[name], bench, None
         if section.gpu:
-            bench = bench._replace(scale=GPU_SCALES[bench.size])
+            its = bench._replace(scale=GPU_SCALES[bench.size])
             limit = min(SECTION_SECONDS, end - time.monotonic())
         print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
-        bench.report[name] = result = await limited(name, bench, limit)
+        bench.report[name] = result = await limited(name, its, limit)
         print(result.error or f"{result.seconds:.0f} s", file=sys.stderr)
         write(bench.report, folder)
 

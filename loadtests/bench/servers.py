@@ -135,7 +135,12 @@ class Servers:
     async def started(self, server: Server) -> Server:
         """Wait until `server` is ready."""
         self._others.callback(server.kill)
-        return await asyncio.to_thread(server.wait_until_ready)
+        try:
+            return await asyncio.to_thread(server.wait_until_ready)
+        except BaseException:
+            # Also when the section's time is over: the thread ends with its process.
+            server.kill()
+            raise
 
     def stop(self) -> None:
         """Stop all servers."""

@@ -4,9 +4,11 @@ import json
 import tracemalloc
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.unit.router.catalogs import parse_request
-from triptych.router.api.bounds import VALUES_PER_ITEM, check_values
+from triptych.router.api.bounds import LEAST_VALUES, VALUES_PER_ITEM, check_values
 from triptych.router.api.rerank import parse_rerank
 from triptych.router.errors import Invalid
 
@@ -65,3 +67,30 @@ def test_text_is_not_counted(text: str) -> None:
 def test_largest_request_is_accepted() -> None:
     item = {"text": "a, b", "task": "code.query", "image": None, "url": None, "user": {"id": [1, 2, 3]}}
     check_values(json.dumps({"input": [item] * MAX_ITEMS, "model": "a"}).encode(), MAX_ITEMS)
+
+
+_json = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='a,[{:"\\\n'),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(alphabet='a,"\\'), inner, max_size=5),
+)
+
+
+def _values(value: object) -> int:
+    """Values, less the first of each list and object, which has its bracket."""
+    if isinstance(value, list):
+        return 1 + max(len(value) - 1, 0) + sum(map(_values, value))
+    if isinstance(value, dict):
+        return 1 + max(len(value) - 1, 0) + sum(map(_values, value.values()))
+    return 0
+
+
+@given(st.lists(_json, min_size=1, max_size=20))
+@example([{"a": ",", "b": ",", "c": ",", "d": ","}] * 20)
+def test_count_is_exact(values: list[object]) -> None:
+    each = _values(values)
+    times = LEAST_VALUES // each
+    within = [values] * times
+    if _values(within) <= LEAST_VALUES:
+        check_values(json.dumps(within).encode(), 1)
+    with pytest.raises(Invalid):
+        check_values(json.dumps([values] * (times + 1)).encode(), 1)
