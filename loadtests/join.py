@@ -24,16 +24,16 @@ LINE_BYTES = 1 << 26
 Send = Callable[[msgspec.Struct], None]
 
 
-def join(address: str, name: str | None = None) -> None:
-    """Join the conductor at `address` (host:port) and work until it closes the connection.
+def join(host: str, port: int, name: str | None = None) -> None:
+    """Join the conductor at `host`:`port` and work until it closes the connection.
 
     Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already.
     """
-    uvloop.run(_join(address, name or socket.gethostname()))
+    uvloop.run(_join(host, port, name or socket.gethostname()))
 
 
-async def _join(address: str, name: str) -> None:
-    reader, writer = await asyncio.open_connection(sock=await _connected(address), limit=LINE_BYTES)
+async def _join(host: str, port: int, name: str) -> None:
+    reader, writer = await asyncio.open_connection(sock=await _connected(host, port), limit=LINE_BYTES)
 
     def send(message: msgspec.Struct) -> None:
         writer.write(msgspec.json.encode(message) + b"\n")
@@ -43,7 +43,7 @@ async def _join(address: str, name: str) -> None:
         async with asyncio.timeout(WAIT_SECONDS):
             plan = msgspec.json.decode(await reader.readline(), type=Plan)
     except (OSError, msgspec.DecodeError):
-        raise HarnessFailed(f"{address}: no run waits there, or it has all its --processes") from None
+        raise HarnessFailed(f"{host}:{port}: no run waits there, or it has all its --processes") from None
     loads: asyncio.Queue[Load] = asyncio.Queue()
     working = asyncio.create_task(_work(plan, name, loads, send))
     # The lines end when the conductor closes the connection, also in the middle of a load.
@@ -54,16 +54,15 @@ async def _join(address: str, name: str) -> None:
     await asyncio.wait([working])
 
 
-async def _connected(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
+async def _connected(host: str, port: int) -> socket.socket:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            connection = socket.create_connection((host.strip("[]"), int(port)), WAIT_SECONDS)
+            connection = socket.create_connection((host.strip("[]"), port), WAIT_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
             return connection
         await asyncio.sleep(RETRY_SECONDS)
-    raise HarnessFailed(f"{address}: no run waits there")
+    raise HarnessFailed(f"{host}:{port}: no run waits there")
 
 
 async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -> None:
