@@ -132,7 +132,7 @@ class Conductor:
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
 
-        Raises `HarnessFailed`.
+        Raises `HarnessFailed`, and `KeyboardInterrupt` before the first load.
         """
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
@@ -158,6 +158,9 @@ class Conductor:
                     shown = time.monotonic() + 1
                     watch(total, time.monotonic() - begin)
         except KeyboardInterrupt:
+            if self.seconds <= 0:
+                # No load has begun, so there is no result.
+                raise
             self.stopped = True
             segments = until(time.monotonic() - begin, segments)
             done = {}

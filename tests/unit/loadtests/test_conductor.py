@@ -110,6 +110,17 @@ def test_records_of_all_processes_add_up() -> None:
         assert conductor.examples.keys() == {"HTTP 500"}
 
 
+def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "DELAY_SECONDS", 600.0)
+    with gathered(silent) as (conductor, _):
+        monkeypatch.setattr(conductor, "_messages", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            conductor.run([STEADY], lambda *_: None)
+
+
 def test_broken_process_fails_the_run() -> None:
     with gathered(answer, fail) as (conductor, _), pytest.raises(HarnessFailed, match="it broke"):
         conductor.run([STEADY], lambda *_: None)
