@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _traffic(search)
     _search(search)
     join = commands.add_parser("join", help="send load for a run that waits with --join")
-    join.add_argument("address", metavar="HOST:PORT", help="where that run waits")
+    join.add_argument("address", type=address, metavar="HOST:PORT", help="where that run waits")
     join.add_argument("--name", help="name of this process in the report (default: the machine's)")
     compare = commands.add_parser("compare", help="compare with the first run; exit code 1 if one is worse")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its run.json")
@@ -104,7 +104,9 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
     who = parser.add_argument_group("processes")
     who.add_argument("--processes", type=whole, default=1, help="how many processes send the load (1)")
     where = who.add_mutually_exclusive_group()
-    where.add_argument("--join", metavar="ADDRESS:PORT", help="wait here for processes on other machines")
+    where.add_argument(
+        "--join", type=address, metavar="ADDRESS:PORT", help="wait here for processes on other machines"
+    )
     where.add_argument("--ray", metavar="ADDRESS", help="run them as tasks of this Ray cluster, or auto")
     who.add_argument("--ray-cpus", type=float, default=1, help="CPUs for each task (default: 1)")
     who.add_argument("--bind", default="127.0.0.1", help="with --ray: this machine's address there")
@@ -156,6 +158,14 @@ def number(least: float, most: float = 1e9) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def address(text: str) -> tuple[str, int]:
+    """Reads a host and its port."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text}: give a host and its port, such as 0.0.0.0:5557")
+    return host, int(port)
 
 
 def whole(text: str) -> int:

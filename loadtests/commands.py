@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
 def join(options: argparse.Namespace) -> int:
     from triptych.loadtests.join import join
 
-    join(options.address, options.name)
+    host, port = options.address
+    join(host, port, options.name)
     return PASSED
 
 

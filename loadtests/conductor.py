@@ -36,24 +36,35 @@ Watch = Callable[[Total, float], None]
 
 
 class _Member:
-    """A process that has joined. Raises `ValueError` or `OSError` if `connection` is of another program."""
+    """A connection to the conductor: a process that joins, or a stranger. A thread reads its messages."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(SILENT_SECONDS)
-        self.connection, self.lines = connection, connection.makefile("rb")
-        self.name = msgspec.json.decode(self.lines.readline(1 << 10), type=Joined).name
-        connection.settimeout(None)
+    def __init__(
+        self, connection: socket.socket, put: Callable[[tuple["_Member", ToConductor]], None]
+    ) -> None:
+        self.connection, self.name = connection, ""
+        threading.Thread(target=self._read, args=(put,), daemon=True).start()
 
     def send(self, message: msgspec.Struct) -> None:
         # Reading tells when the process is gone.
         with contextlib.suppress(OSError):
             self.connection.sendall(msgspec.json.encode(message) + b"\n")
 
-    def read(self, put: Callable[[tuple["_Member", ToConductor]], None]) -> None:
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+    def _read(self, put: Callable[[tuple["_Member", ToConductor]], None]) -> None:
         """Hand on its messages until the connection ends."""
         why = "has ended"
         try:
-            for line in self.lines:
+            self.connection.settimeout(SILENT_SECONDS)
+            lines = self.connection.makefile("rb")
+            joined = msgspec.json.decode(lines.readline(1 << 10), type=Joined)
+            self.connection.settimeout(None)
+            self.name = joined.name
+            put((self, joined))
+            for line in lines:
                 put((self, msgspec.json.decode(line, type=ToConductor)))
                 self.connection.settimeout(SILENT_SECONDS)
         except TimeoutError:
@@ -81,7 +92,6 @@ class Conductor:
             )
         except OSError as error:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
-        self._listener.settimeout(POLL_SECONDS)
         self.port = int(self._listener.getsockname()[1])
         self._members: list[_Member] = []
         self._inbox: queue.SimpleQueue[tuple[_Member, ToConductor]] = queue.SimpleQueue()
@@ -100,19 +110,23 @@ class Conductor:
         """Wait until all processes have joined and prepared `plan`. Raises `HarnessFailed`."""
         self._plan, self._flows = plan, flows
         deadline = time.monotonic() + wait_seconds
+        threading.Thread(target=self._accept, daemon=True).start()
         while len(self._members) < self._size:
             self._alive()
             if time.monotonic() >= deadline:
                 joined = f"{len(self._members)} of {self._size}"
                 raise HarnessFailed(f"waited too long: {joined} processes joined")
-            # A stranger does not join.
-            with contextlib.suppress(OSError, ValueError):
-                self._members.append(_Member(self._listener.accept()[0]))
+            with contextlib.suppress(queue.Empty):
+                match self._inbox.get(timeout=POLL_SECONDS):
+                    case (member, Joined()):
+                        self._members.append(member)
+                    case (member, _) if member in self._members:
+                        # It left before the start; another may join.
+                        self._members.remove(member)
         # Any further process finds that no run waits here.
-        self._listener.close()
+        self._stop_listening()
         for number, member in enumerate(self._members):
             member.send(msgspec.structs.replace(plan, process=number, processes=self._size))
-            threading.Thread(target=member.read, args=(self._inbox.put,), daemon=True).start()
         ready: set[_Member] = set()
         messages = self._messages(time.monotonic() + wait_seconds)
         while len(ready) < self._size:
@@ -122,7 +136,7 @@ class Conductor:
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
 
-        Raises `HarnessFailed`.
+        Raises `HarnessFailed`, and `KeyboardInterrupt` before the first load.
         """
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
@@ -148,6 +162,9 @@ class Conductor:
                     shown = time.monotonic() + 1
                     watch(total, time.monotonic() - begin)
         except KeyboardInterrupt:
+            if self.seconds <= 0:
+                # No load has begun, so there is no result.
+                raise
             self.stopped = True
             segments = until(time.monotonic() - begin, segments)
             done = {}
@@ -181,11 +198,20 @@ class Conductor:
 
     def close(self) -> None:
         """End all processes, whatever they are doing: they notice that the connection is closed."""
-        self._listener.close()
+        self._stop_listening()
         for member in self._members:
-            with contextlib.suppress(OSError):
-                member.connection.shutdown(socket.SHUT_RDWR)
-            member.connection.close()
+            member.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                _Member(self._listener.accept()[0], self._inbox.put)
+
+    def _stop_listening(self) -> None:
+        # Without it, `accept` would go on in its thread.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def _messages(self, deadline: float) -> Iterator[tuple[_Member, ToConductor] | None]:
         """Messages of the processes as they come, and None now and then.
@@ -198,6 +224,10 @@ class Conductor:
                 member, message = self._inbox.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 yield None
+                continue
+            if member not in self._members:
+                # A stranger, or one process too many.
+                member.close()
                 continue
             if isinstance(message, Broken):
                 raise HarnessFailed(f"{member.name} {message.why}")

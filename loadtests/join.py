@@ -24,17 +24,16 @@ LINE_BYTES = 1 << 26
 Send = Callable[[msgspec.Struct], None]
 
 
-def join(address: str, name: str | None = None) -> None:
-    """Join the conductor at `address` (host:port) and work until it closes the connection.
+def join(host: str, port: int, name: str | None = None) -> None:
+    """Join the conductor at `host`:`port` and work until it closes the connection.
 
-    Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already, and
-    `ValueError` for an invalid address.
+    Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already.
     """
-    uvloop.run(_join(address, name or socket.gethostname()))
+    uvloop.run(_join(host, port, name or socket.gethostname()))
 
 
-async def _join(address: str, name: str) -> None:
-    reader, writer = await asyncio.open_connection(sock=await _connected(address), limit=LINE_BYTES)
+async def _join(host: str, port: int, name: str) -> None:
+    reader, writer = await asyncio.open_connection(sock=await _connected(host, port), limit=LINE_BYTES)
 
     def send(message: msgspec.Struct) -> None:
         writer.write(msgspec.json.encode(message) + b"\n")
@@ -46,11 +45,11 @@ async def _join(address: str, name: str) -> None:
         if not line:
             raise ConnectionError
     except OSError:
-        raise HarnessFailed(f"{address}: no run waits there, or it has all its --processes") from None
+        raise HarnessFailed(f"{host}:{port}: no run waits there, or it has all its --processes") from None
     try:
         plan = msgspec.json.decode(line, type=Plan)
     except msgspec.DecodeError as error:
-        raise HarnessFailed(f"{address}: {error}; start all processes from one version") from None
+        raise HarnessFailed(f"{host}:{port}: {error}; start all processes from one version") from None
     loads: asyncio.Queue[Load] = asyncio.Queue()
     working = asyncio.create_task(_work(plan, name, loads, send))
     # The lines end when the conductor closes the connection, also in the middle of a load.
@@ -61,17 +60,14 @@ async def _join(address: str, name: str) -> None:
     await asyncio.wait([working])
 
 
-async def _connected(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"{address}: give the HOST:PORT at which a run waits")
+async def _connected(host: str, port: int) -> socket.socket:
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            connection = socket.create_connection((host.strip("[]"), int(port)), WAIT_SECONDS)
+            connection = socket.create_connection((host.strip("[]"), port), WAIT_SECONDS)
         except OSError as error:
             if time.monotonic() >= deadline:
-                raise HarnessFailed(f"{address}: no run waits there: {error}") from None
+                raise HarnessFailed(f"{host}:{port}: no run waits there: {error}") from None
         else:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
             return connection

@@ -49,7 +49,9 @@ def unanswered(error: BaseException) -> Outcome:
         case ConnectionRefusedError():
             return Outcome("connection refused", str(error))
         case _:
-            return Outcome("connection lost", f"{type(error).__name__}: {error}")
+            # aiohttp quotes headers, which need not be UTF-8, and leaves surrogates that JSON cannot hold.
+            text = str(error).encode(errors="replace").decode()
+            return Outcome("connection lost", f"{type(error).__name__}: {text}")
 
 
 def _message(body: bytes) -> str:

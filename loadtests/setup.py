@@ -68,14 +68,9 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
 
 
 def crew_of(options: argparse.Namespace) -> Crew:
-    """Where the processes come from. Raises `ValueError`."""
+    """Where the processes come from."""
     if options.join:
-        host, _, port = options.join.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(
-                f"--join {options.join}: give ADDRESS:PORT of this machine, such as 0.0.0.0:5557"
-            )
-        return RemoteCrew(options.processes, host, int(port))
+        return RemoteCrew(options.processes, *options.join)
     if options.ray:
         return RayCrew(options.processes, options.ray, options.ray_cpus, options.bind)
     return Crew(options.processes)

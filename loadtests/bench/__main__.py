@@ -87,7 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
     (out / "work").mkdir(parents=True, exist_ok=True)
     scale = QUICK if options.quick else FULL
-    bench = Bench(Servers(out / "work"), scale, options.size, read(out))
+    try:
+        report = read(out)
+    except ValueError as error:
+        parser.error(str(error))
+    bench = Bench(Servers(out / "work"), scale, options.size, report)
     names = options.only or [
         name
         for name, section in SECTIONS.items()
@@ -147,9 +151,12 @@ async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
 
 
 def read(folder: Path) -> dict[str, Result]:
-    """The results in a folder by name; empty if there are none."""
+    """The results in a folder by name; empty if there are none. Raises `ValueError`."""
     file = folder / "bench.json"
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Result]) if file.exists() else {}
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Result]) if file.exists() else {}
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{file}: {error}; remove it, or give another --out") from None
 
 
 def write(report: Mapping[str, Result], folder: Path) -> None:

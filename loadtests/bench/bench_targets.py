@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import sub, truediv
-from statistics import median
+from statistics import StatisticsError, median
 from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench.measure import Result, Row
@@ -40,7 +40,8 @@ class Target(NamedTuple):
 def judged(results: Results) -> Iterator[Bound]:
     """The targets that were measured."""
     for name, at, bound, unit, value in targets():
-        with contextlib.suppress(LookupError):
+        # Without a good reply in most rounds, a median is 0 or missing.
+        with contextlib.suppress(LookupError, StatisticsError, ZeroDivisionError):
             found = value(results)
             yield Bound(name, Estimate(found, found, found), bound, at, unit)
 

@@ -103,10 +103,15 @@ async def ask(server: Server, items: Sequence[contract.Item]) -> Sequence[Vector
 
 
 def least_cosine(vectors: Sequence[Vector], references: Sequence[Vector]) -> float:
-    """The least cosine of vectors, or of rows of multi-vectors, with their references."""
+    """The least cosine of vectors, or of rows of multi-vectors, with their references.
+
+    Raises `ValueError` for a vector that is zero or not finite.
+    """
     least = 1.0
     for vector, other in zip(vectors, references, strict=True):
         one = vector.reshape(other.shape).astype(np.float64)
         norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+        if not (np.isfinite(norms) & (norms > 0)).all():
+            raise ValueError("a vector is zero or not finite")
         least = min(least, float(((one * other).sum(-1) / norms).min()))
     return least

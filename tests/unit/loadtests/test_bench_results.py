@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from triptych.loadtests.bench import bench_targets
+from triptych.loadtests.bench.__main__ import main
 from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.cpu import GENERATOR, OTHERS, cpu_seconds, tree_seconds
 from triptych.loadtests.bench.loops import Reply, Request, Round, Vector
@@ -48,6 +50,22 @@ def test_target_is_a_ratio_of_medians() -> None:
     assert (fast[RATIO].bound, fast[RATIO].measured, fast[RATIO].holds) == (4, "4x", True)
     slow = judged(results("throughput", row("(a) stock", 100), row("(d) ours", 399)))
     assert not slow[RATIO].holds
+
+
+@pytest.mark.parametrize("rates", [(0, 0, 100), ()])
+def test_ratio_to_a_system_that_mostly_failed_is_not_measured(rates: tuple[float, ...]) -> None:
+    assert RATIO not in judged(results("throughput", row("(a) stock", *rates), row("(d) ours", 100)))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"router": {"name": "router"}}'])
+def test_damaged_results_are_named_before_anything_is_measured(
+    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bench.json").write_bytes(data)
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "router", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert str(tmp_path / "bench.json") in capsys.readouterr().err
 
 
 def test_refusals_under_overload_are_no_failures() -> None:

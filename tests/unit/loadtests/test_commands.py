@@ -1,4 +1,4 @@
-"""The exit code of a search, and the address of `join`."""
+"""The exit code of a search."""
 
 import sys
 from pathlib import Path
@@ -41,9 +41,3 @@ def test_exit_code_of_a_search(
     options = ["find-capacity", "--url", "http://127.0.0.1:1", "--out", str(tmp_path)]
     assert commands.main(parser().parse_args(options)) == code
     assert (tmp_path / "report.html").exists()
-
-
-@pytest.mark.parametrize("address", ["nowhere", "nowhere:http", ":5557"])
-def test_invalid_address_to_join_is_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(parser().parse_args(["join", address])) == commands.NO_RESULT
-    assert f"{address}: give the HOST:PORT" in capsys.readouterr().err

@@ -110,6 +110,17 @@ def test_records_of_all_processes_add_up() -> None:
         assert conductor.examples.keys() == {"HTTP 500"}
 
 
+def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "DELAY_SECONDS", 600.0)
+    with gathered(silent) as (conductor, _):
+        monkeypatch.setattr(conductor, "_messages", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            conductor.run([STEADY], lambda *_: None)
+
+
 def test_broken_process_fails_the_run() -> None:
     with gathered(answer, fail) as (conductor, _), pytest.raises(HarnessFailed, match="it broke"):
         conductor.run([STEADY], lambda *_: None)
@@ -131,12 +142,14 @@ def test_surplus_process_finds_no_run() -> None:
         Member(conductor.port, "surplus", answer)
 
 
-def test_strangers_do_not_join() -> None:
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"x" * 5000, b""])
+def test_strangers_do_not_join(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 600.0)
     conductor = Conductor(LOCAL, 0, 1, lambda: None)
     with socket.create_connection((LOCAL, conductor.port)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        stranger.sendall(sent)
         member = Member(conductor.port, "process 0", answer)
-        conductor.gather(plan(), ["query"])
+        conductor.gather(plan(), ["query"], wait_seconds=20.0)
     assert member.plan is not None
     conductor.close()
 
@@ -147,6 +160,24 @@ def test_all_addresses_are_also_those_of_ipv4() -> None:
     member = Member(conductor.port, "process 0", answer)
     conductor.gather(plan(), ["query"])
     assert member.plan is not None
+    conductor.close()
+
+
+def test_process_that_leaves_before_the_start_is_replaced() -> None:
+    leaving = False
+    members: list[Member] = []
+
+    def alive() -> None:
+        nonlocal leaving
+        leaving = leaving or bool(conductor._members)
+        if leaving and not conductor._members and not members:
+            members.extend(Member(conductor.port, f"process {number}", answer) for number in range(2))
+
+    conductor = Conductor(LOCAL, 0, 2, alive)
+    with socket.create_connection((LOCAL, conductor.port)) as gone:
+        gone.sendall(msgspec.json.encode(Joined("gone")) + b"\n")
+    conductor.gather(plan(), ["query"], wait_seconds=20.0)
+    assert all(member.plan for member in members)
     conductor.close()
 
 

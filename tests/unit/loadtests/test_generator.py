@@ -43,6 +43,17 @@ async def test_server_that_does_not_answer_has_a_kind(kind: str) -> None:
     assert outcome.kind == kind, outcome
 
 
+async def test_failure_with_any_bytes_of_the_server_can_be_reported() -> None:
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe/\r\nContent-Length: 0\r\n\r\n")
+
+    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as server:
+        outcome = await outcome_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert outcome.kind == "connection lost"
+    assert msgspec.json.encode(outcome.detail)
+
+
 async def test_late_generator_still_sends_up_to_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     open_, most = 0, 0
 

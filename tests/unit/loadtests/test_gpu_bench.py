@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.unit.loadtests.test_bench_results import result
@@ -10,7 +11,7 @@ from triptych.loadtests.bench import __main__ as bench
 from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.bench_targets import GOALS
 from triptych.loadtests.bench.flops import flops_per_token
-from triptych.loadtests.bench.gpu_figures import highest
+from triptych.loadtests.bench.gpu_figures import highest, least_cosine
 from triptych.loadtests.bench.measure import Result
 from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.sections.on_gpu import QUERIES, TIMES_RECIPE
@@ -45,6 +46,14 @@ async def test_search_without_a_rate_that_holds_gives_zero() -> None:
     assert await highest(never, 100) == 0
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_vector_without_direction_has_no_cosine(value: float) -> None:
+    good = np.ones(4, np.float32)
+    assert least_cosine([good], [good]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="zero or not finite"):
+        least_cosine([good, good * value], [good, good])
+
+
 def test_report_has_goals_figures_and_errors() -> None:
     recipe = result("recipe", **{TIMES_RECIPE.format(512): 2.5})
     queries, failed = result("queries", **{QUERIES: 3100.0}), result("fp8", error="RuntimeError: no kernel")
@@ -58,12 +67,15 @@ def test_report_has_goals_figures_and_errors() -> None:
 async def test_sections_are_written_one_by_one_within_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that fails, one that takes too long, one that finds what they left, and one beyond the budget."""
+    """Two that fail, one that takes too long, one that finds what they left, and one beyond the budget."""
     seen: list[dict[str, Result]] = []
 
     async def fails(_: Bench, its: Result) -> None:
         its.figures["before"] = 1.0
         raise ValueError("a reason")
+
+    async def waits(_: Bench, its: Result) -> None:
+        raise TimeoutError("no answer")
 
     async def hangs(_: Bench, its: Result) -> None:
         monkeypatch.setattr(bench, "SECTION_SECONDS", 1000.0)
@@ -73,7 +85,7 @@ async def test_sections_are_written_one_by_one_within_limits(
         seen.append(bench.read(tmp_path))
         monkeypatch.setattr(bench, "LEAST_SECONDS", 1000.0)
 
-    runs = {"fails": fails, "hangs": hangs, "looks": looks, "late": fails}
+    runs = {"fails": fails, "waits": waits, "hangs": hangs, "looks": looks, "late": fails}
     for name, section in runs.items():
         monkeypatch.setitem(bench.SECTIONS, name, Section(name, section, gpu=True))
     monkeypatch.setattr(bench, "SECTION_SECONDS", 0.01)
@@ -84,6 +96,7 @@ async def test_sections_are_written_one_by_one_within_limits(
     [then] = seen
     assert then["fails"].error == "ValueError: a reason"
     assert then["fails"].figures == {"before": 1.0}
+    assert then["waits"].error == "TimeoutError: no answer"
     assert "not enough" in then["hangs"].error
     last = bench.read(tmp_path)
     assert list(last) == ["earlier", *runs]

@@ -36,6 +36,8 @@ def made(*words: str, command: str = "run") -> Shaped:
         (("--seconds", "0"), "--seconds: 0"),
         (("--seconds", "inf"), "--seconds: inf"),
         (("--processes", "0"), "--processes: 0"),
+        (("--join", "5557"), "--join: 5557"),
+        (("--join", "[::]:65536"), "--join: [::]:65536"),
         (("--join", "0.0.0.0:1", "--ray", "auto"), "not allowed with"),
     ],
 )
@@ -53,7 +55,6 @@ def test_invalid_value_is_named(
     [
         (("--shape", "ramp", "--rate", "5"), "takes 2 loads"),
         (("--rate", "5,6"), "takes 1 loads"),
-        (("--join", "5557"), "--join 5557"),
         (("--slo", "p99=fast"), "p99=fast"),
         (("--scenario", "absent"), "absent"),
     ],
