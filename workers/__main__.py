@@ -75,7 +75,7 @@ def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
     logger.info("loading %s from %s", task, folder)
     if variant.family.cross_encoder:
         # The bounds of the settings depend on the pool.
-        settings = read_settings(WorkerSettings, task=task)
+        settings = read_settings(WorkerSettings, **(settings.model_dump() | {"task": task}))
         return CrossEncoder(PromptReader(variant, task, settings), settings)
     return load_embedder(variant, task, settings)
 

@@ -85,13 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # An open loop beyond the capacity has thousands of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))
-    (out / "work").mkdir(parents=True, exist_ok=True)
+    (out / "servers").mkdir(parents=True, exist_ok=True)
     scale = QUICK if options.quick else FULL
     try:
         report = read(out)
     except ValueError as error:
         parser.error(str(error))
-    bench = Bench(Servers(out / "work"), scale, options.size, report)
+    bench = Bench(Servers(out / "servers"), scale, options.size, report)
     names = options.only or [
         name
         for name, section in SECTIONS.items()
