@@ -17,6 +17,7 @@ from triptych.router.serving.listening import copy_of, take_no_more
 from triptych.router.serving.protocol import Protocol
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import logs
+from triptych.workers.shared.collector import settle
 
 # Connections that may wait to be accepted; net.core.somaxconn also limits them. A connection over the limit
 # retries after one second and then after two more, so waiting is better.
@@ -73,6 +74,7 @@ class Server(uvicorn.Server):
         # nohup ignores SIGHUP.
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
+        settle()
         super().run(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -37,6 +37,7 @@ NAMES = {
         "EngineCoreRequest(pooling_params,arrival_time,lora_request,cache_salt,data_parallel_rank,priority)",
     ),
     "vllm.v1.engine.core": ("EngineCore.add_request", "EngineCore.preprocess_add_request"),
+    "vllm.v1.worker.gpu_model_runner": ("supports_mrope(model)",),
     # workers/plugin/engine_steps.py: wraps two methods of the scheduler, and sets limits before each step.
     "vllm.v1.core.sched.scheduler": (
         "Scheduler.schedule",

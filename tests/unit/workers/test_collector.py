@@ -1,0 +1,30 @@
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from triptych.workers.shared.collector import settle
+
+
+class Cycle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    thresholds = gc.get_threshold()
+    yield
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+def test_only_later_objects_are_collected() -> None:
+    early = Cycle()
+    settle()
+    late = Cycle()
+    references = weakref.ref(early), weakref.ref(late)
+    del early, late
+    gc.collect()
+    assert [reference() is None for reference in references] == [False, True]
