@@ -6,7 +6,6 @@ This file holds everything that uses uvicorn's private interfaces, besides the o
 
 import asyncio
 import http
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from triptych.router.http import Header, Reply, error_body, json_reply, new_id
 from triptych.router.memory import RETRY_SECONDS
 from triptych.router.serving.connections import Connections
 from triptych.router.serving.joined_head import JoinedHead
+from triptych.router.serving.turns import Turns
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -26,8 +26,6 @@ MAX_HEAD_BYTES = 64 << 10
 MAX_FIELDS = 256
 # Requests on one connection that wait for the one before them. Hardly any client sends two.
 MAX_PIPELINED = 32
-# Parsing that takes longer lets the other connections have their turn first.
-TURN_SECONDS = 0.005
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
 
@@ -94,6 +92,7 @@ class Protocol(HttpToolsProtocol):
         self._last = False
         self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
         self._connections: Connections | None = getattr(self.config.app, "connections", None)
+        self._turns: Turns = getattr(self.config.app, "turns", None) or Turns()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, JoinedHead(transport)))
@@ -128,13 +127,28 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._broken:
-            # Reading goes on only to notice that the client disconnects.
-            return
+        # A broken connection is read only to notice that the client disconnects.
+        if not self._broken:
+            self._turns.read(self, data)
+
+    def pause(self) -> None:
+        """See `Reader`."""
+        self.flow.pause_reading()
+        if not self._in_head:
+            # It is not idle.
+            self._await_head_no_more()
+
+    def resume(self, data: bytes) -> None:
+        """See `Reader`."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.read(data)
+
+    def read(self, data: bytes) -> None:
+        """See `Reader`."""
         self._received += len(data)
         self._unset_keepalive_if_required()
         self._advanced = False
-        started = time.perf_counter()
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
@@ -147,10 +161,6 @@ class Protocol(HttpToolsProtocol):
         if self._unfinished_bytes > MAX_HEAD_BYTES:
             self._refuse(*_HEAD_TOO_LARGE)
             return
-        if time.perf_counter() - started > TURN_SECONDS and not self.flow.read_paused:
-            # Else libuv would go on with up to 32 more pieces.
-            self.flow.pause_reading()
-            self.loop.call_soon(self._resume_reading)
         if self._late is None and self._in_head:
             self._await_head(HEAD_SECONDS)
         elif self._late is None and not self._busy:
@@ -219,10 +229,6 @@ class Protocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         """Whether the application is answering a request."""
         return self.cycle is not None and not self.cycle.response_complete
-
-    def _resume_reading(self) -> None:
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser. The head of a request with `Upgrade` is parsed again, without that header."""

@@ -21,8 +21,8 @@ from tests.fault.connections import (
     refused,
     until_read,
 )
-from triptych.router.serving import protocol
 from triptych.router.serving.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_PIPELINED
+from triptych.router.serving.turns import Turns
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
 WEBSOCKET = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
@@ -234,14 +234,24 @@ async def test_long_pipeline_is_cut() -> None:
         assert replies == [b"200"] * (MAX_PIPELINED + 1)
 
 
-async def test_tiny_chunks_give_others_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading pauses after a long parse, and goes on."""
-    monkeypatch.setattr(protocol, "TURN_SECONDS", 0.0)
+async def test_body_may_take_many_turns() -> None:
     text = "word " * 50_000
     body = orjson.dumps({"input": [text], "task": "retrieval.query", "truncate": True})
-    async with one_worker() as (router, worker), connected(router) as (reader, writer), hang_guard():
-        writer.write(CHUNKED + b"\r\n")
-        writer.writelines(b"1\r\n%c\r\n" % byte for byte in body)
-        writer.write(b"0\r\n\r\n")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    async with one_worker() as (router, worker), hang_guard():
+        router.app.turns = Turns(0.0)
+        async with connected(router) as (reader, writer):
+            writer.write(CHUNKED + b"\r\n")
+            writer.writelines(b"1\r\n%c\r\n" % byte for byte in body)
+            writer.write(b"0\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         assert [len(batch.items) for batch in worker.batches] == [1]
+
+
+async def test_client_may_leave_before_its_turn() -> None:
+    async with one_worker() as (router, _), hang_guard():
+        router.app.turns = Turns(0.0)
+        for _ in range(3):
+            async with connected(router) as (_, writer):
+                writer.write(posted(["left"]))
+        await router.ask(["stayed"])
+        await eventually(lambda: router.app.connections.number <= 1)
