@@ -10,15 +10,18 @@ from triptych.loadtests.bench.systems import ask_router
 from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.server_processes import Server
 
-CONCURRENCY, FACTOR = 256, 3
+FACTOR = 3
 # The engine is emulated and takes no CPU time: a real one would lose what the refusals cost. Three times the
 # capacity for 20 tokens is more than the load generator can send.
-SIZES = (512, 128)
+# Connections that fill it, by tokens of a text.
+CONCURRENCY = {512: 64, 128: 256}
 DEADLINE_SECONDS = 2.0
 # A small queue is full within seconds. It must hold the largest request.
 LIMITS = {"queue_items": 512, "max_items": 128}
-CAPACITIES = {tokens: f"{tokens}-token texts, closed loop, concurrency {CONCURRENCY}" for tokens in SIZES}
-OVERLOADS = {tokens: f"{tokens}-token texts, open loop at {FACTOR}x capacity" for tokens in SIZES}
+CAPACITIES = {
+    tokens: f"{tokens}-token texts, closed loop, concurrency {most}" for tokens, most in CONCURRENCY.items()
+}
+OVERLOADS = {tokens: f"{tokens}-token texts, open loop at {FACTOR}x capacity" for tokens in CONCURRENCY}
 SYSTEM = "(d) router, worker"
 GOODPUT, REFUSED, OTHER = "goodput / capacity", "share refused with 429", "neither in time nor refused"
 REFUSAL_MS, AFTER = "p99 of a 429 in ms", "first query afterwards / idle p99"
@@ -34,7 +37,7 @@ async def run(bench: Bench, result: Result) -> None:
     [worker] = await servers.need(Engine("emulated"))
     router = await servers.router(("retrieval", worker), **LIMITS)
     texts = Texts(await servers.variant())
-    for tokens in SIZES:
+    for tokens in CONCURRENCY:
         rounds = min(scale.rounds, ROUNDS)
         result.rows += await interleaved(trials(tokens, router, worker, texts, scale), rounds)
 
@@ -53,12 +56,12 @@ def trials(tokens: int, router: Server, worker: Server, texts: Texts, scale: Sca
 
     async def fill(wanted: list[Request]) -> Round:
         nonlocal capacity
-        done = await closed_loop(router.url, wanted, CONCURRENCY)
+        done = await closed_loop(router.url, wanted, CONCURRENCY[tokens])
         capacity = done.items_per_second
         return done
 
     def closed(number: int, rate: float) -> Sending:
-        return fill(requests(f"capacity {number}", round(rate * scale.seconds * 2) + 4 * CONCURRENCY))
+        return fill(requests(f"capacity {number}", round(rate * scale.seconds * 2) + 4 * CONCURRENCY[tokens]))
 
     def open_(number: int, rate: float) -> Sending:
         moments = poisson(FACTOR * capacity, seconds, number)
