@@ -12,6 +12,7 @@ import os
 from triptych import Client
 
 URL = os.environ.get("TRIPTYCH_URL", "http://127.0.0.1:8080")
+KEY = os.environ.get("TRIPTYCH_API_KEY")
 QUERY = "How many people live in Berlin?"
 DOCUMENT = [
     "Berlin is the capital and largest city of Germany.",
@@ -21,7 +22,7 @@ DOCUMENT = [
 
 
 def main() -> None:
-    with Client(URL) as client:
+    with Client(URL, KEY) as client:
         [query] = client.embed(QUERY, task="retrieval.query")
         plain = client.embed(DOCUMENT, task="retrieval.passage")
         late = client.embed(DOCUMENT, task="retrieval.passage", late_chunking=True)

@@ -16,6 +16,7 @@ from qdrant_client.models import Distance, PointStruct, VectorParams
 from triptych import Client, Image
 
 URL = os.environ.get("TRIPTYCH_URL", "http://127.0.0.1:8080")
+KEY = os.environ.get("TRIPTYCH_API_KEY")
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif"}
 DIMENSIONS = 512
 COLLECTION = "folder"
@@ -50,7 +51,7 @@ def index(folder: Path, embeddings: Client, store: QdrantClient) -> None:
 
 def main(folder: str, query: str, place: str | None = None) -> None:
     store = QdrantClient(path=place or f"{folder.rstrip('/')}.index")
-    with Client(URL) as embeddings:
+    with Client(URL, KEY) as embeddings:
         if not store.collection_exists(COLLECTION):
             index(Path(folder), embeddings, store)
         [vector] = embeddings.embed(query, task="retrieval.query", dimensions=DIMENSIONS)

@@ -39,9 +39,9 @@ class RouterSettings(StrictSettings):
     discovery: str | None = Field(
         None,
         description="Instead of ROUTER_WORKERS: a file with such a document, or an http(s) address that "
-        "serves it. It is read again and again; if it is broken or unreachable, the last good workers stay. "
-        "A group without targets is a pool without replicas; with the label `min_replicas` "
-        '"0" such a pool counts as ready. The label `srv` is a DNS name whose SRV records list the group\'s '
+        "serves it. If it is broken or unreachable, the last good workers stay. A group without targets is a "
+        'pool without workers. A pool with the label `min_replicas` "0" counts as ready without workers, if '
+        "ROUTER_HOLD_SECONDS is set. The label `srv` is a DNS name whose SRV records list the group's "
         "workers.",
     )
     discovery_seconds: float = Field(
@@ -60,8 +60,8 @@ class RouterSettings(StrictSettings):
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File with further keys, in the same form. It is read again when it changes; if it "
-        "cannot be read, the keys stay. With a file, even an empty list of keys closes the router.",
+        description="File with further keys, in the same form. It is read again when it changes; if it is "
+        "invalid, the keys stay. With a file, even an empty list of keys closes the router.",
     )
     limits_file: Path | None = Field(
         None,

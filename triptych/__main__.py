@@ -31,8 +31,8 @@ EXTRAS = {
 def verify(context: click.Context, folder: Path | None, url: str | None, full: bool, as_json: bool) -> None:
     """Check the vectors of a running deployment, or a checkpoint FOLDER.
 
-    A deployment has to reproduce published cosines, which only the real weights do. A folder has to be a
-    variant that a worker can serve. Exit status: 0 if so, else 1.
+    A deployment has to reproduce published cosines of the task text-matching, which only the real weights do.
+    A folder has to be a variant that a worker can serve. Exit status: 0 if so, else 1.
 
     \b
     Examples:

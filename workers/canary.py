@@ -51,6 +51,7 @@ class Canaries:
         self._rest = rest
         self._shortest_rest = shortest_rest_seconds
         self._known: dict[str, NDArray[np.float32]] = {}
+        self._right_at: dict[str, float] = {}
         self._rests: dict[str, float] = {}
         self._doubt = asyncio.Event()
 
@@ -79,7 +80,8 @@ class Canaries:
                     return
                 self._metrics.canary_failures.inc()
                 self.failure = f"the canary {name!r} failed: {type(error).__name__}: {error}"
-                logger.error("out of service: %s", self.failure)
+                seconds = time.monotonic() - self._right_at[name]
+                logger.error("out of service: %s; it was right %.0f s before", self.failure, seconds)
                 return
             await asyncio.sleep(self._shortest_rest)
             with suppress(TimeoutError):
@@ -106,3 +108,4 @@ class Canaries:
         # `not <=` also catches NaN.
         if not drift <= self._service.tolerance:
             raise Drift(f"the vector moved by {drift:.4f} of its norm, rounding by {self._service.tolerance}")
+        self._right_at[name] = time.monotonic()

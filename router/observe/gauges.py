@@ -40,6 +40,7 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "connections": ((), "Open connections of clients."),
     "reserved_memory_bytes": ((), "Memory that requests hold, estimated: bodies, media, items, replies."),
     "memory_budget_bytes": ((), "Most memory that requests may hold together."),
+    "pool_ready": (("pool",), "Router processes in which the pool is ready, as /ready says."),
     "queue_items": (_POOL, "Items waiting."),
     "queue_tokens": (_POOL, "Tokens waiting, estimated."),
     "replica_batches_in_flight": (_REPLICA, "Batches, each in a lane, that a replica has."),
@@ -66,6 +67,7 @@ def read(
     yield "reserved_memory_bytes", (), budget.used
     yield "memory_budget_bytes", (), budget.limit
     for name, pool in fleet.pools.items():
+        yield "pool_ready", (name,), fleet.is_ready(pool)
         for priority in Priority:
             items, tokens = pool.queue.depth(priority)
             yield "queue_items", (name, priority.label), items

@@ -64,7 +64,7 @@ class Fleet:
         self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
-        self._may_be_empty: frozenset[contract.PoolName] = frozenset()
+        self._may_be_empty: set[contract.PoolName] = set()
         self._discovery: Discovery | None = None
         self._discovering = contextlib.AsyncExitStack()
 
@@ -136,9 +136,7 @@ class Fleet:
         """
         groups = tuple(groups)
         named = dict.fromkeys(group.labels.task for group in groups)
-        self._may_be_empty = frozenset(
-            group.labels.task for group in groups if group.labels.min_replicas == "0"
-        )
+        self._may_be_empty = {group.labels.task for group in groups if group.labels.min_replicas == "0"}
         removed, added = change(self.addresses, groups)
         for name, address in removed:
             log.info("replica %s of pool %s is removed", address, name)
@@ -175,14 +173,17 @@ class Fleet:
             replica.version = versions[replica.address]
 
     def not_ready(self) -> dict[contract.PoolName, str]:
-        """The pools of tasks without a ready replica, and why; those that may be empty are left out."""
-        reasons = {}
-        for name, (pool, _) in self.serving.items():
-            may_be_empty = pool.dispatcher.holds and not pool.replicas and pool.name in self._may_be_empty
-            if not pool.dispatcher.ready(self.clock()) and not may_be_empty:
-                replicas = [f"{replica.address}: {replica.reason}" for replica in pool.replicas]
-                reasons[name] = "; ".join(replicas) or "no replica"
-        return reasons
+        """The pools of tasks that are not ready, and why."""
+        return {
+            name: "; ".join(f"{one.address}: {one.reason}" for one in pool.replicas) or "no replica"
+            for name, (pool, _) in self.serving.items()
+            if not self.is_ready(pool)
+        }
+
+    def is_ready(self, pool: Pool) -> bool:
+        """Whether `pool` takes work, or may be empty and holds work until a replica is up."""
+        holds = pool.dispatcher.holds and pool.name in self._may_be_empty
+        return holds or pool.dispatcher.ready(self.clock())
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.

@@ -15,10 +15,10 @@ from triptych.deploy.kubernetes.helm import CHART, NoHelm, helm
 KEY = "triptych_0123456789abcdef0123456789abcdef0123456789a"
 
 
-def embed_script() -> list[str]:
+def embed_script(*options: str) -> list[str]:
     """The arguments of the test pod's Python."""
     try:
-        objects = yaml.safe_load_all(helm("template", "triptych", CHART))
+        objects = yaml.safe_load_all(helm("template", "triptych", CHART, *options))
     except NoHelm as error:
         pytest.skip(str(error))
     [pod] = [one for one in objects if one and one["kind"] == "Pod"]
@@ -73,3 +73,9 @@ async def test_it_sends_the_key(sent: str | None, status: int) -> None:
     keys = [{"name": "test", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}]
     async with fake_workers(*workers), running_router(*workers, api_keys=keys) as router:
         assert (await run(str(router.client.base_url), sent))[0] == status
+
+
+def test_it_embeds_through_a_shared_pool() -> None:
+    merged = [f"pools.{pool}=null" for pool in ("retrieval", "text-matching", "code")]
+    _, *tasks = embed_script("--set", ",".join([*merged, "pools.shared.replicas=1"]))
+    assert tasks == ["text-matching"]

@@ -9,6 +9,7 @@ from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
+from tests.metrics import parse, value
 from triptych.router.pool.replica import State
 
 LONG = 60.0
@@ -144,13 +145,16 @@ async def test_readiness_of_an_empty_pool(
             "pools": {"retrieval": says, "code": "ready"},
             "vector_spaces": {"retrieval": [], "code": [code.info.space]},
         }
-        # Without the pool it is ready; with an unreachable replica it is not.
+        # Without the pool it is ready; a replica that is still starting changes nothing.
         document.name(code)
         await eventually(lambda: list(router.fleet.pools) == ["code"])
         assert (await router.client.get("/ready")).status_code == 200
         document.name(code, FakeWorker(port=1), empty=["retrieval"], fewest=fewest)
         await eventually(lambda: "retrieval" in router.fleet.pools)
-        assert (await router.client.get("/ready")).status_code == 503
+        assert (await router.client.get("/ready")).status_code == status
+        page = parse((await router.client.get("/metrics")).text)
+        assert value(page, "triptych_router_pool_ready", pool="retrieval") == (status == 200)
+        assert value(page, "triptych_router_pool_ready", pool="code") == 1
 
 
 async def test_targets_lists_known_workers(document: Document) -> None:

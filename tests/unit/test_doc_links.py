@@ -1,12 +1,17 @@
-"""Links, anchors and paths in the documents exist."""
+"""Links, anchors, paths and settings in the documents exist."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from triptych.deploy.settings import DeploySettings
+from triptych.router.settings import RouterSettings
+from triptych.workers.settings import WorkerSettings
+
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+SETTING = re.compile(r"\b(?:DEPLOY|ROUTER|WORKER)_[A-Z_]+\b")
 LINK = re.compile(r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)")
 PATH = re.compile(r"`((?:router|workers|deploy|loadtests|tests|docs)/[a-z0-9_/.-]+)`")
 
@@ -25,3 +30,13 @@ def test_links_and_paths_exist(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
     missing = [path for path in PATH.findall(page.read_text()) if not (ROOT / path).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_exist(page: Path) -> None:
+    known = {
+        f"{settings.model_config['env_prefix']}{name.upper()}"
+        for settings in (DeploySettings, RouterSettings, WorkerSettings)
+        for name in settings.model_fields
+    }
+    assert set(SETTING.findall(page.read_text())) <= known

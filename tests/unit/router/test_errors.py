@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,28 +21,10 @@ from triptych.router.errors import (
     with_jitter,
 )
 
-# API.md, as far as this version goes, and the two that any HTTP server has.
-STATUS = {
-    "AUTH_MISSING_API_KEY": 401,
-    "AUTH_INVALID_API_KEY": 401,
-    "RATE_REQUEST_LIMIT_EXCEEDED": 429,
-    "RATE_TOKEN_LIMIT_EXCEEDED": 429,
-    "INPUT_MODEL_NOT_FOUND": 400,
-    "INPUT_TOKEN_LIMIT_EXCEEDED": 400,
-    "INPUT_MEDIA_INVALID": 400,
-    "INPUT_MEDIA_UNREACHABLE": 400,
-    "INPUT_TOO_LARGE": 413,
-    "INPUT_CRASHES_WORKER": 400,
-    "VECTOR_SPACE_MISMATCH": 412,
-    "INPUT_ENCODING_UNSUPPORTED": 415,
-    "VALIDATION_ERROR": 422,
-    "QUEUE_FULL": 429,
-    "INTERNAL_ERROR": 500,
-    "SERVICE_UNAVAILABLE": 503,
-    "SERVICE_TIMEOUT": 504,
-    "NOT_FOUND": 404,
-    "METHOD_NOT_ALLOWED": 405,
-}
+# The first table of errors in docs/API.md. Another one has those of `serving/protocol.py`.
+PAGE = (Path(__file__).parents[3] / "docs" / "API.md").read_text()
+ROWS = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE.split("Before a request is complete")[0], re.MULTILINE)
+STATUS = {code: int(status) for status, code in ROWS}
 REQUEST_ID = b"0123456789abcdef" * 2
 
 

@@ -43,7 +43,9 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_drift_takes_worker_out_of_service(service: FakeService, app: WorkerApp) -> None:
+async def test_drift_takes_worker_out_of_service(
+    service: FakeService, app: WorkerApp, caplog: pytest.LogCaptureFixture
+) -> None:
     watching = asyncio.create_task(app.canaries.watch())
     async with client_of(app) as client:
         assert (await client.get(READY_PATH)).status_code == 200
@@ -55,6 +57,8 @@ async def test_drift_takes_worker_out_of_service(service: FakeService, app: Work
         assert (refused.status_code, refused.headers[STATE_HEADER]) == (503, DRAINING)
         assert await metric(client, "canary_failures_total") == 1
         assert await metric(client, "canary_drift", canary="text") == pytest.approx(0.1, rel=0.01)
+    # The operator has to know since when vectors may be wrong.
+    assert "right 0 s before" in caplog.text
 
 
 async def test_drifted_vectors_are_not_sent(service: FakeService, app: WorkerApp) -> None:
