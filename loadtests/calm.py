@@ -13,6 +13,7 @@ from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.corpus import NAME, probe
 from triptych.loadtests.dialects import Reply, Unreadable
 from triptych.loadtests.golden import Golden
+from triptych.loadtests.outcomes import refusal
 from triptych.loadtests.request import TASKS, Request, Task
 from triptych.loadtests.results import Idle
 from triptych.loadtests.scenario import Scenario
@@ -61,7 +62,7 @@ class Calm:
         seconds = time.monotonic() - begin
         if response.status_code != 200:
             answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow}"
-            raise Unusable(f"{answer}: {response.text[:300]}")
+            raise Unusable(f"{answer}: {refusal(response.headers, response.content)}")
         try:
             return Asked(self._dialect.decode(request, response.content), seconds)
         except Unreadable as error:

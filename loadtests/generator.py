@@ -97,7 +97,9 @@ class Generator:
         """Send a request and check the reply; also the moment at which it was in."""
         call = self._dialect.encode(request)
         try:
-            async with self._session.post(call.url, data=call.body, headers=call.headers) as response:
+            async with self._session.post(
+                call.url, data=call.body, headers=call.headers, allow_redirects=False
+            ) as response:
                 body = await response.read()
         except (OSError, aiohttp.ClientError) as error:
             return unanswered(error), time.monotonic()

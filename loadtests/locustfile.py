@@ -88,11 +88,9 @@ class ScenarioUser(FastHttpUser):
         request = traffic.any()
         call, name = dialect.encode(request), f"{self.scenario}: {request.flow}"
         # Bytes are sent unchanged, though the type hints do not say so.
-        body: Any = call.body
+        sent: Any = {"data": call.body, "headers": call.headers, "allow_redirects": False}
         # locust counts failures by their kind.
-        with self.client.request(
-            "POST", call.url, name=name, data=body, headers=call.headers, catch_response=True
-        ) as response:
+        with self.client.post(call.url, name=name, catch_response=True, **sent) as response:
             error = response.request_meta["exception"]
             if error is not None and not isinstance(error, LocustBadStatusCode):
                 outcome = unanswered(error)

@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -89,15 +89,21 @@ async def test_server_that_does_not_answer_has_a_kind(kind: str) -> None:
     assert outcome.kind == kind, outcome
 
 
-async def test_failure_with_any_bytes_of_the_server_can_be_reported() -> None:
-    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def answering(sent: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe/\r\nContent-Length: 0\r\n\r\n")
+        writer.write(sent)
 
-    async with await asyncio.start_server(redirect, "127.0.0.1", 0) as server:
+    return answer
+
+
+# The second is not UTF-8.
+@pytest.mark.parametrize(("place", "said"), [(b"/elsewhere", "/elsewhere"), (b"http://\xff/", "http://?/")])
+async def test_redirect_is_a_failure_that_says_where_to(place: bytes, said: str) -> None:
+    sent = b"HTTP/1.1 307 Moved\r\nLocation: %b\r\nContent-Length: 2\r\n\r\nno" % place
+    async with await asyncio.start_server(answering(sent), "127.0.0.1", 0) as server:
         outcome = await outcome_at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    assert outcome.kind == "connection lost"
-    assert msgspec.json.encode(outcome.detail)
+    assert outcome == Outcome("HTTP 307", f"redirects to {said}")
 
 
 async def test_late_generator_still_sends_up_to_in_flight(clock: Clock) -> None:
@@ -160,10 +166,7 @@ def certified(tmp_path: Path) -> ssl.SSLContext:
 
 
 async def test_certificates_are_checked_unless_insecure(certified: ssl.SSLContext) -> None:
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-
+    reply = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
     async with await asyncio.start_server(reply, "127.0.0.1", 0, ssl=certified) as server:
         address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         refused, accepted = await outcome_at(address), await outcome_at(address, verify=False)
