@@ -7,6 +7,9 @@ from triptych.loadtests.dialects import Dialect
 from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
 
+# A plan holds all golden vectors.
+LINE_BYTES = 1 << 26
+
 
 class HarnessFailed(Exception):
     """The load tester itself failed, so the run has no result."""
@@ -62,15 +65,6 @@ class Joined(msgspec.Struct, tag=True):
     name: str
 
 
-class Sampled(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message.
-
-    Sent every second, also as a sign of life. The first says that the process is ready.
-    """
-
-    samples: Samples
-
-
 class Done(msgspec.Struct, kw_only=True, tag=True):
     """A process has finished a load and has no request in flight.
 
@@ -88,4 +82,5 @@ class Broken(msgspec.Struct, tag=True):
     why: str
 
 
-ToConductor = Joined | Sampled | Done | Broken
+ToConductor = Samples | Done | Broken
+"""A message after the first."""

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from triptych.loadtests.assignment import (
+    LINE_BYTES,
     Broken,
     Done,
     HarnessFailed,
     Joined,
     Load,
     Plan,
-    Sampled,
     ToConductor,
 )
-from triptych.loadtests.recording import Timeline, Total, interval_for
+from triptych.loadtests.recording import Samples, Timeline, Total, interval_for
 from triptych.loadtests.results import Capacity, Measured, Segment
 from triptych.loadtests.shapes import Shape, until
 
@@ -33,14 +33,13 @@ POLL_SECONDS = 0.5
 
 Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
+_Heard = tuple["_Member", Joined | ToConductor]
 
 
 class _Member:
     """A connection to the conductor: a process that joins, or a stranger. A thread reads its messages."""
 
-    def __init__(
-        self, connection: socket.socket, put: Callable[[tuple["_Member", ToConductor]], None]
-    ) -> None:
+    def __init__(self, connection: socket.socket, put: Callable[[_Heard], None]) -> None:
         self.connection, self.name = connection, ""
         threading.Thread(target=self._read, args=(put,), daemon=True).start()
 
@@ -54,7 +53,7 @@ class _Member:
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
-    def _read(self, put: Callable[[tuple["_Member", ToConductor]], None]) -> None:
+    def _read(self, put: Callable[[_Heard], None]) -> None:
         """Hand on its messages until the connection ends."""
         why = "has ended"
         try:
@@ -64,13 +63,15 @@ class _Member:
             self.connection.settimeout(None)
             self.name = joined.name
             put((self, joined))
-            for line in lines:
+            while line := lines.readline(LINE_BYTES):
                 put((self, msgspec.json.decode(line, type=ToConductor)))
                 self.connection.settimeout(SILENT_SECONDS)
         except TimeoutError:
             why = f"sent nothing for {SILENT_SECONDS:g} s"
-        except (OSError, ValueError) as error:
+        except OSError as error:
             why = f"is lost: {error}"
+        except (ValueError, RecursionError) as error:
+            why = f"sent a malformed line: {error}"
         put((self, Broken(why)))
 
 
@@ -94,7 +95,7 @@ class Conductor:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
         self.port = int(self._listener.getsockname()[1])
         self._members: list[_Member] = []
-        self._inbox: queue.SimpleQueue[tuple[_Member, ToConductor]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -154,9 +155,16 @@ class Conductor:
             messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
             while len(done) < self._size:
                 match next(messages):
-                    case (_, Sampled(samples)):
-                        total.add(samples)
+                    case (member, Samples() as samples):
+                        try:
+                            total.add(samples)
+                        except ValueError as error:
+                            raise HarnessFailed(f"{member.name} sent wrong records: {error}") from None
                     case (member, Done() as report):
+                        if not len(report.processes) == len(report.machine_cpu) == len(segments):
+                            raise HarnessFailed(
+                                f"{member.name} sent too few or many processes or machine_cpu"
+                            )
                         done[member] = report
                 if time.monotonic() >= shown:
                     shown = time.monotonic() + 1
@@ -213,7 +221,7 @@ class Conductor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _messages(self, deadline: float) -> Iterator[tuple[_Member, ToConductor] | None]:
+    def _messages(self, deadline: float) -> Iterator[_Heard | None]:
         """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.

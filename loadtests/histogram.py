@@ -3,12 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from msgspec import Meta
 
 GROWTH = 1.02
 LEAST_SECONDS = 1e-5
 _LOG_GROWTH = math.log(GROWTH)
 
-Counts = dict[int, int]
+# The last bucket ends after 50,000 years; a float could not hold the time of any.
+Counts = dict[Annotated[int, Meta(ge=0, le=2000)], Annotated[int, Meta(ge=0)]]
 """Number of times in each bucket, by the bucket's number."""
 
 

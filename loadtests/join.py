@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from triptych.loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Sampled
+from triptych.loadtests.assignment import LINE_BYTES, Broken, HarnessFailed, Joined, Load, Plan
 from triptych.loadtests.generator import Generator, session_for
 
 REPORT_SECONDS = 1.0
@@ -18,8 +18,6 @@ WAIT_SECONDS = 120.0
 RETRY_SECONDS = 0.5
 # Without an answer for so long, the conductor's machine is gone.
 LOST_SECONDS = 10
-# A plan holds all golden vectors.
-LINE_BYTES = 1 << 26
 
 Send = Callable[[msgspec.Struct], None]
 
@@ -82,7 +80,7 @@ async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -
             try:
                 while True:
                     done = await generator.run(await loads.get())
-                    send(Sampled(generator.take()))
+                    send(generator.take())
                     send(done)
             finally:
                 reporting.cancel()
@@ -92,5 +90,5 @@ async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -
 
 async def _report(send: Send, generator: Generator) -> None:
     while True:
-        send(Sampled(generator.take()))
+        send(generator.take())
         await asyncio.sleep(REPORT_SECONDS)

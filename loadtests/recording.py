@@ -8,20 +8,23 @@ from itertools import accumulate
 import msgspec
 
 from triptych.loadtests.histogram import add
-from triptych.loadtests.results import Clock, Interval, Segment
+from triptych.loadtests.results import Clock, Count, Interval, Segment
 
 
-class Noted(msgspec.Struct, array_like=True):
+class Noted(msgspec.Struct):
     """What was recorded for one flow in interval `number` of segment `segment`."""
 
-    segment: int
+    segment: Count
     flow: str
-    number: int
+    number: Count
     interval: Interval
 
 
-class Samples(msgspec.Struct, array_like=True):
-    """New records of one process. `examples` has one message for each new kind of failure."""
+class Samples(msgspec.Struct, tag=True):
+    """What a process recorded since its last such message, with one example for each new kind of failure.
+
+    Sent every second, also as a sign of life. The first says that the process is ready.
+    """
 
     noted: list[Noted]
     examples: dict[str, str]
@@ -126,8 +129,11 @@ class Total:
         ]
 
     def add(self, samples: Samples) -> None:
-        """Add what one process recorded."""
+        """Add what one process recorded. Raises `ValueError` for another segment or flow."""
         self.examples = samples.examples | self.examples
         for noted in samples.noted:
-            intervals = self.segments[noted.segment][noted.flow]
+            try:
+                intervals = self.segments[noted.segment][noted.flow]
+            except LookupError:
+                raise ValueError(f"no segment {noted.segment} has a flow {noted.flow!r}") from None
             intervals[min(noted.number, len(intervals) - 1)].add(noted.interval)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -26,6 +26,9 @@ UNSENT = "not sent"
 """Kind of failure: the request was due, but too many others were in flight."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One flow in one interval of time.
 
@@ -34,12 +37,12 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     good replies that came in it, whenever they were sent. `in_flight` requests had no reply at its end.
     """
 
-    sent: int = 0
-    done: int = 0
-    items: int = 0
-    tokens: int = 0
-    in_flight: int = 0
-    failures: dict[str, int] = {}
+    sent: Count = 0
+    done: Count = 0
+    items: Count = 0
+    tokens: Count = 0
+    in_flight: Count = 0
+    failures: dict[str, Count] = {}
     clocks: dict[Clock, Counts] = {}
 
     @property

@@ -16,7 +16,6 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
-    Sampled,
     Target,
 )
 from triptych.loadtests.conductor import Conductor
@@ -57,7 +56,7 @@ class Member(threading.Thread):
         with self.connection, self.connection.makefile("rb") as lines:
             self.send(Joined(self.member_name))
             self.plan = msgspec.json.decode(lines.readline(), type=Plan)
-            self.send(Sampled(Samples([], {})))
+            self.send(Samples([], {}))
             for line in lines:
                 self.play(self, msgspec.json.decode(line, type=Load))
 
@@ -71,7 +70,7 @@ Play = Callable[[Member, Load], None]
 def answer(member: Member, load: Load) -> None:
     """Three requests sent, none lost."""
     noted = Noted(0, "query", 0, Interval(sent=3))
-    member.send(Sampled(Samples([noted], {"HTTP 500": member.member_name})))
+    member.send(Samples([noted], {"HTTP 500": member.member_name}))
     process = Process(name=member.member_name, cpu=0.1, lag=0.0, late=0.0)
     member.send(Done(processes=[process], machine_cpu=[0.25], compared=4))
 
@@ -135,6 +134,43 @@ def test_silent_process_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lost_process_fails_the_run() -> None:
     with gathered(answer, lost) as (conductor, _), pytest.raises(HarnessFailed, match="process 1"):
         conductor.run([STEADY], lambda *_: None)
+
+
+SAMPLED = '{"type": "Samples", "examples": {}, "noted": [%s]}'
+NOTED = '{"segment": 0, "flow": "query", "number": 0, "interval": {}}'
+DONE = '{"type": "Done", "processes": %s, "machine_cpu": [0.5], "compared": 0}'
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (SAMPLED % NOTED.replace('"segment": 0', '"segment": 1'), "segment 1"),
+        (SAMPLED % NOTED.replace('"segment": 0', '"segment": -1'), "segment"),
+        (SAMPLED % NOTED.replace("query", "absent"), "flow 'absent'"),
+        (SAMPLED % NOTED.replace('"number": 0', '"number": -9'), "number"),
+        (SAMPLED % NOTED.replace("{}", '{"sent": -1}'), "sent"),
+        (SAMPLED % NOTED.replace("{}", '{"failures": {"timeout": -1}}'), "failures"),
+        (SAMPLED % NOTED.replace("{}", '{"clocks": {"total": {"99999": 1}}}'), "clocks"),
+        (DONE % "[]", "processes"),
+        (DONE % "null", "processes"),
+        ('{"type": "Joined", "name": "again"}', "Joined"),
+        ('{"type": "Samples", "more": ' + "[" * 100_000, "recursion"),
+        ("Segmentation fault", "JSON"),
+        ('{"type": "Broken", "why": "%s"}' % ("x" * 300), "truncated"),
+    ],
+)
+def test_malformed_line_names_its_process_and_field(
+    line: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINE_BYTES", 300 if "xxx" in line else 1 << 20)
+
+    def malformed(member: Member, load: Load) -> None:
+        member.connection.sendall(f"{line}\n".encode())
+
+    with gathered(answer, malformed) as (conductor, _), pytest.raises(HarnessFailed) as failed:
+        conductor.run([STEADY], lambda *_: None)
+    assert str(failed.value).startswith("process 1 sent ")
+    assert field in str(failed.value)
 
 
 def test_surplus_process_finds_no_run() -> None:
