@@ -15,6 +15,10 @@ class HarnessFailed(Exception):
     """The load tester itself failed, so the run has no result."""
 
 
+class Stopped(KeyboardInterrupt):
+    """The second Ctrl-C. The text says what is missing."""
+
+
 class Target(msgspec.Struct, kw_only=True, frozen=True):
     """What is tested and how it is asked. `addresses` as in `Dialect`.
 

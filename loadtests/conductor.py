@@ -17,6 +17,7 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
+    Stopped,
     ToConductor,
 )
 from triptych.loadtests.recording import Samples, Timeline, Total, interval_for
@@ -29,7 +30,7 @@ JOIN_SECONDS = 120.0
 # For the first message of a connection, and between two messages of a process that is ready.
 SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 
 Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
@@ -135,9 +136,9 @@ class Conductor:
                 ready.add(heard[0])
 
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
-        """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
+        """Go through `segments` without a gap. After `stop`, the result is what was measured until then.
 
-        Raises `HarnessFailed`, and `KeyboardInterrupt` before the first load.
+        Raises `HarnessFailed`, and `KeyboardInterrupt` if there was no load before `stop`.
         """
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
@@ -149,33 +150,28 @@ class Conductor:
             self._begin = begin
         done: dict[_Member, Done] = {}
         shown = begin
-        try:
-            for member in self._members:
-                member.send(load)
-            messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
-            while len(done) < self._size:
-                match next(messages):
-                    case (member, Samples() as samples):
-                        try:
-                            total.add(samples)
-                        except ValueError as error:
-                            raise HarnessFailed(f"{member.name} sent wrong records: {error}") from None
-                    case (member, Done() as report):
-                        if not len(report.processes) == len(report.machine_cpu) == len(segments):
-                            raise HarnessFailed(
-                                f"{member.name} sent too few or many processes or machine_cpu"
-                            )
-                        done[member] = report
-                if time.monotonic() >= shown:
-                    shown = time.monotonic() + 1
-                    watch(total, time.monotonic() - begin)
-        except KeyboardInterrupt:
+        for member in self._members:
+            member.send(load)
+        messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
+        while len(done) < self._size and not self.stopped:
+            match next(messages):
+                case (member, Samples() as samples):
+                    try:
+                        total.add(samples)
+                    except ValueError as error:
+                        raise HarnessFailed(f"{member.name} sent wrong records: {error}") from None
+                case (member, Done() as report):
+                    if not len(report.processes) == len(report.machine_cpu) == len(segments):
+                        raise HarnessFailed(f"{member.name} sent too few or many processes or machine_cpu")
+                    done[member] = report
+            if time.monotonic() >= shown:
+                shown = time.monotonic() + 1
+                watch(total, time.monotonic() - begin)
+        if self.stopped:
             if self.seconds <= 0:
                 # No load has begun, so there is no result.
-                raise
-            self.stopped = True
-            segments = until(time.monotonic() - begin, segments)
-            done = {}
+                raise KeyboardInterrupt
+            segments, done = until(time.monotonic() - begin, segments), {}
         reports = sorted(done.values(), key=lambda one: one.processes[0].name)
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
@@ -192,7 +188,7 @@ class Conductor:
         ]
 
     def search(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
-        """Go through a shape that depends on what was measured. None after Ctrl-C."""
+        """Go through a shape that depends on what was measured. None after `stop`."""
         measured: list[Measured] = []
         try:
             segment = next(shape)
@@ -203,6 +199,12 @@ class Conductor:
                 segment = shape.send(measured[-1])
         except StopIteration as finished:
             return measured, finished.value
+
+    def stop(self, *_: object) -> None:
+        """Handle Ctrl-C: end the load, and the second time raise `Stopped`."""
+        if self.stopped:
+            raise Stopped
+        self.stopped = True
 
     def close(self) -> None:
         """End all processes, whatever they are doing: they notice that the connection is closed."""

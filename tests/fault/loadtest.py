@@ -57,8 +57,7 @@ class Loadtest:
     """A running load test."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self.process = process
-        self._folder = folder
+        self.process, self.folder = process, folder
         self._output = ""
 
     async def loads(self) -> None:
@@ -69,7 +68,7 @@ class Loadtest:
         """Wait for its end."""
         await self._read(None)
         code = await self.process.wait()
-        return Finished(code, self._output, self._folder)
+        return Finished(code, self._output, self.folder)
 
     async def _read(self, until: str | None) -> None:
         assert self.process.stdout is not None

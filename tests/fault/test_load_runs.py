@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -202,6 +203,29 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert measured.segment.seconds < 3600
     assert sum(done.times().values()) > 0
     assert "stopped by Ctrl-C" in done.output
+
+
+async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Path) -> None:
+    worker, silent = FakeWorker(dimensions=64), socket.create_server(("127.0.0.1", 0))
+    async with fake_workers(worker), running_router(worker) as router:
+        metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        arguments = ("--rate", "100", "--seconds", "3600", *metrics)
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            before = len(worker.batches)
+            # A process reports once a second.
+            await eventually(lambda: len(worker.batches) >= before + 200)
+            # Writing the report waits for a reader.
+            running.folder.mkdir()
+            os.mkfifo(running.folder / "report.html")
+            running.process.send_signal(signal.SIGINT)
+            await eventually((running.folder / "run.json").exists)
+            running.process.send_signal(signal.SIGINT)
+            done = await running.finished()
+    silent.close()
+    assert done.code == 130, done.output
+    assert "report.html is missing" in done.output
+    assert sum(done.times().values()) > 0
 
 
 async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
+    Stopped,
     Target,
 )
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.recording import Noted, Samples
 from triptych.loadtests.results import Interval, Process, Segment
+from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
 STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
@@ -110,14 +112,32 @@ def test_records_of_all_processes_add_up() -> None:
 
 
 def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: float) -> Iterator[None]:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(module, "DELAY_SECONDS", 600.0)
     with gathered(silent) as (conductor, _):
-        monkeypatch.setattr(conductor, "_messages", interrupted)
+        conductor.stop()
         with pytest.raises(KeyboardInterrupt):
             conductor.run([STEADY], lambda *_: None)
+
+
+def test_ctrl_c_keeps_what_a_search_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELAY_SECONDS", 0.0)
+
+    def search() -> Shape:
+        for seconds in (0.2, 600.0):
+            yield msgspec.structs.replace(STEADY, seconds=seconds)
+        raise AssertionError("this load was stopped")
+
+    def second(member: Member, load: Load) -> None:
+        answer(member, load)
+        if load.segments[0].seconds == 600.0:
+            conductor.stop()
+
+    with gathered(second) as (conductor, _):
+        measured, capacity = conductor.search(search(), lambda *_: None)
+        assert measured[0].intervals["query"][0].sent == 3
+        assert (capacity, conductor.stopped) == (None, True)
+        with pytest.raises(Stopped):
+            conductor.stop()
 
 
 def test_broken_process_fails_the_run() -> None:
