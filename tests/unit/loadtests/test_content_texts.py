@@ -55,9 +55,3 @@ def test_languages_follow_their_weights() -> None:
     scripts = Counter(unicodedata.name(text.rstrip(".。")[-1]).split()[0] for text in found)
     assert scripts["CYRILLIC"] / 6000 == pytest.approx(0.3, abs=0.03)
     assert scripts["LATIN"] / 6000 == pytest.approx(0.6, abs=0.03)
-
-
-@pytest.mark.parametrize("languages", [{}, {"xx": 1}, {"en": 1, "de": 0}])
-def test_invalid_languages_are_refused(languages: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="language"):
-        Corpus("seed", languages)

@@ -84,6 +84,8 @@ def test_flows_without_golden_texts(name: str) -> None:
         ('task = "retrieval"', "TOML"),
         ("weight = -1", "weight"),
         ("tokenss = 3", "tokenss"),
+        ("languages = { xx = 1 }", r"languages\.xx.*not one of en, de"),
+        ("languages = { en = 0 }", r"languages\.en"),
         ('kind = "rerank"\nmultivector = true', "rerank"),
         ("tokens = {median = 1, sigma = 1, low = 5, high = 9}", "median"),
     ],
