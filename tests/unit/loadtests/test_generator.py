@@ -16,6 +16,7 @@ from tests.unit.loadtests.test_conductor import plan
 from triptych.loadtests.assignment import Load
 from triptych.loadtests.generator import Generator, session_for
 from triptych.loadtests.outcomes import Outcome
+from triptych.loadtests.recording import Recorder
 from triptych.loadtests.request import Request
 from triptych.loadtests.results import UNSENT, Segment
 
@@ -135,6 +136,15 @@ async def test_lateness_is_measured_for_each_segment(clock: Clock) -> None:
     assert [process.late for process in done.processes] == pytest.approx([1e-5, 0.2, 1e-5], rel=0.01)
     # The loop looks every 50 ms.
     assert [process.lag for process in done.processes] == pytest.approx([1e-5, 0.275, 1e-5], abs=0.03)
+
+
+async def test_failed_helper_fails_the_load(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tick(*_: object) -> None:
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(Recorder, "tick", tick)
+    with pytest.raises(ExceptionGroup):
+        await Sending().run(load_of(Segment(name="steady", seconds=1.0, rate=(10, 10))))
 
 
 async def test_same_seed_gives_the_same_arrivals_and_each_load_others(clock: Clock) -> None:
