@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -30,11 +29,6 @@ class Unusable(Exception):
     """The target cannot be tested; the text says why."""
 
 
-class Asked(NamedTuple):
-    reply: Reply
-    seconds: float
-
-
 class Calm:
     """Asks one target."""
 
@@ -51,8 +45,8 @@ class Calm:
         if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
             raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
 
-    def ask(self, request: Request) -> Asked:
-        """Send one request. Raises `Unusable` if it is not answered well."""
+    def ask(self, request: Request) -> tuple[Reply, float]:
+        """The reply to one request, and the seconds it took. Raises `Unusable` without a good one."""
         call = self._dialect.encode(request)
         begin = time.monotonic()
         try:
@@ -64,7 +58,7 @@ class Calm:
             answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow}"
             raise Unusable(f"{answer}: {refusal(response.headers, response.content)}")
         try:
-            return Asked(self._dialect.decode(request, response.content), seconds)
+            return self._dialect.decode(request, response.content), seconds
         except Unreadable as error:
             raise Unusable(f"{call.url}: {error}") from None
 
@@ -75,10 +69,10 @@ class Calm:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
                 if language not in found:
                     text = probe(language, PROBE_UNITS)
-                    tokens = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text])).reply.tokens
-                    if not tokens:
+                    reply, _ = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text]))
+                    if not reply.tokens:
                         return {}
-                    found[language] = tokens / PROBE_UNITS
+                    found[language] = reply.tokens / PROBE_UNITS
         return found
 
     def golden(self, tasks: Iterable[Task] = TASKS) -> Golden:
@@ -86,7 +80,7 @@ class Calm:
         golden = Golden(source="the deployment itself, before the load")
         wanted = [request for request in golden.requests() if request.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
-            golden.learn(request, self.ask(request).reply)
+            golden.learn(request, self.ask(request)[0])
         return golden
 
     def idle(self, traffic: Traffic) -> dict[str, Idle]:
@@ -98,13 +92,13 @@ class Calm:
             begin = time.monotonic()
             for number in range(IDLE_REQUESTS + 1):
                 request = traffic.of(flow)
-                asked = self.ask(request)
-                if wrong := checker.check(request, asked.reply):
+                reply, seconds = self.ask(request)
+                if wrong := checker.check(request, reply):
                     raise Unusable(f"flow {name}: the reply to a single request is {wrong}")
                 # The first may meet cold caches.
                 if number:
-                    times.append(asked.seconds)
-                    tokens += asked.reply.tokens or 0
+                    times.append(seconds)
+                    tokens += reply.tokens or 0
                 if times and time.monotonic() - begin > IDLE_SECONDS:
                     break
             p50, p99 = np.quantile(times, (0.5, 0.99), method="inverted_cdf").tolist()

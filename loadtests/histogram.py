@@ -43,9 +43,8 @@ def merged(many: Iterable[Mapping[int, int]]) -> Counts:
 
 
 def quantile(counts: Mapping[int, int], share: float) -> int:
-    """The bucket of the `share` quantile (0 to 1, nearest rank). Raises `ValueError` if there are no
-    times."""
-    rank = max(1, math.ceil(share * _total(counts) - 1e-9))
+    """The bucket of the `share` quantile (0 to 1, nearest rank) of at least one time."""
+    rank = max(1, math.ceil(share * sum(counts.values()) - 1e-9))
     for number in sorted(counts):
         rank -= counts[number]
         if rank <= 0:
@@ -59,11 +58,5 @@ def percentile(counts: Mapping[int, int], share: float) -> float:
 
 
 def mean(counts: Mapping[int, int]) -> float:
-    """The mean in seconds. Raises `ValueError` if there are no times."""
-    return sum(seconds_of(number) * count for number, count in counts.items()) / _total(counts)
-
-
-def _total(counts: Mapping[int, int]) -> int:
-    if not (total := sum(counts.values())):
-        raise ValueError("nothing was counted")
-    return total
+    """The mean of at least one time, in seconds."""
+    return sum(seconds_of(number) * count for number, count in counts.items()) / sum(counts.values())

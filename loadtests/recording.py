@@ -21,7 +21,7 @@ class Noted(msgspec.Struct):
 
 
 class Samples(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message, with one example for each new kind of failure.
+    """What a process recorded since its last such message, with an example of each kind of failure.
 
     Sent every second, also as a sign of life. The first says that the process is ready.
     """
@@ -60,7 +60,6 @@ class Recorder:
         self._new: dict[tuple[int, int, str], Interval] = {}
         self._in_flight: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
-        self._known: set[str] = set()
 
     @property
     def in_flight(self) -> int:
@@ -90,9 +89,7 @@ class Recorder:
         self._in_flight[flow] -= 1
         failures = self._interval(flow, due).failures
         failures[kind] = failures.get(kind, 0) + 1
-        if kind not in self._known:
-            self._known.add(kind)
-            self._examples[kind] = example
+        self._examples.setdefault(kind, example)
 
     def tick(self, now: float) -> None:
         """An interval ends: record what is in flight."""
@@ -100,13 +97,12 @@ class Recorder:
             self._interval(flow, now).in_flight = count
 
     def take(self) -> Samples:
-        """What is new since the last call."""
+        """What is new since the last call, and all examples."""
         noted = [
             Noted(segment, flow, number, interval) for (segment, number, flow), interval in self._new.items()
         ]
-        samples = Samples(noted, self._examples)
-        self._new, self._examples = {}, {}
-        return samples
+        self._new = {}
+        return Samples(noted, self._examples)
 
     def _interval(self, flow: str, at: float) -> Interval:
         place = self._timeline.place(at)

@@ -50,7 +50,6 @@ def test_flows_count_alone_and_together() -> None:
     assert percentile(one, 0.9) == pytest.approx(1.0, rel=0.01)
     assert estimates.failure_share([one], "query").value == 0
     assert estimates.failure_share([one]).value == pytest.approx(1 / 41)
-    assert estimates.failures([one]) == {"HTTP 503": 4}
     assert estimates.latency([one], 0.5, "absent") is None
 
 
