@@ -3,7 +3,7 @@
 import msgspec
 
 from triptych.loadtests.arrivals import Arrivals
-from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
 
@@ -17,23 +17,6 @@ class HarnessFailed(Exception):
 
 class Stopped(KeyboardInterrupt):
     """The second Ctrl-C. The text says what is missing."""
-
-
-class Target(msgspec.Struct, kw_only=True, frozen=True):
-    """What is tested and how it is asked. `addresses` as in `Dialect`.
-
-    `timeout`: seconds for a connection, and for each silence of the server. `verify`: check certificates.
-    """
-
-    addresses: dict[str, str]
-    dialect: str
-    model: str
-    key: str | None
-    verify: bool
-    timeout: float
-
-    def speak(self) -> Dialect:
-        return Dialect(self.dialect, self.addresses, model=self.model, key=self.key)
 
 
 class Plan(msgspec.Struct, kw_only=True, frozen=True):

@@ -7,10 +7,9 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.corpus import NAME, probe
-from triptych.loadtests.dialects import Reply, Unreadable
+from triptych.loadtests.dialects import Dialect, Reply, Target, Unreadable
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.outcomes import refusal
 from triptych.loadtests.request import TASKS, Request, Task
@@ -33,17 +32,11 @@ class Calm:
     """Asks one target."""
 
     def __init__(self, target: Target) -> None:
-        self._dialect = target.speak()
+        self._dialect = Dialect(target)
         self._client = httpx.Client(timeout=target.timeout, verify=target.verify, trust_env=False)
 
     def close(self) -> None:
         self._client.close()
-
-    def check_supported(self, requests: Iterable[Request]) -> None:
-        """Raise `Unusable` if the dialect cannot express one of these requests."""
-        reasons = {request.flow: self._dialect.unsupported(request) for request in requests}
-        if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
-            raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
 
     def ask(self, request: Request) -> tuple[Reply, float]:
         """The reply to one request, and the seconds it took. Raises `Unusable` without a good one."""
@@ -63,7 +56,14 @@ class Calm:
             raise Unusable(f"{call.url}: {error}") from None
 
     def calibrate(self, scenario: Scenario) -> dict[str, float]:
-        """How many tokens a unit of text has in each language, as the server counts; empty if it does not."""
+        """How many tokens a unit of text has in each language, as the server counts; empty if it does not.
+
+        Raises `Unusable`, also if the dialect cannot express a flow.
+        """
+        sample = Traffic(scenario, "sample")
+        reasons = {flow.name: self._dialect.unsupported(sample.of(flow)) for flow in scenario.flows}
+        if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
+            raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
         found: dict[str, float] = {}
         for flow in scenario.flows:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():

@@ -11,8 +11,9 @@ from itertools import count
 import aiohttp
 
 from triptych.loadtests.arrivals import due_times
-from triptych.loadtests.assignment import Done, Load, Plan, Target
+from triptych.loadtests.assignment import Done, Load, Plan
 from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.histogram import add
 from triptych.loadtests.monitor import Monitor
@@ -49,7 +50,7 @@ class Generator:
             calibration=plan.calibration,
             golden=GOLDEN_TEXTS if golden else None,
         )
-        self._dialect = plan.target.speak()
+        self._dialect = Dialect(plan.target)
         self._checker = Checker(golden)
         self._recorder: Recorder | None = None
         self._begin = 0.0

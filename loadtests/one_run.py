@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Plan, Target
+from triptych.loadtests.assignment import Plan
 from triptych.loadtests.calm import Calm
 from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.objectives import Objectives
@@ -95,8 +96,6 @@ def _ask_before(
 ) -> tuple[Plan, dict[str, Idle], GoldenResult]:
     """What to find out from the idle server."""
     with contextlib.closing(Calm(target)) as calm:
-        sample = Traffic(scenario, f"{seed} sample")
-        calm.check_supported(sample.of(flow) for flow in scenario.flows)
         calibration = calm.calibrate(scenario)
         golden = calm.golden({flow.task for flow in scenario.flows if flow.kind == "embed"})
         complaints = golden.complaints()

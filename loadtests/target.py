@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.calm import Unusable
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.scrape import Pages, discover
 from triptych.loadtests.server_processes import Deployment
 from triptych.workers.shared.contract import POOLS

@@ -55,21 +55,21 @@ _NAMES = len(_SYLLABLES) ** _NAME_SYLLABLES
 class Corpus:
     """Texts in `languages`, drawn by weight. Texts of different serials (below 10^10) differ from their first
     word.
+
+    `calibration`: the tokens of a unit (see `probe`) in some languages, as the server counts them.
     """
 
-    def __init__(self, seed: str, languages: Mapping[str, float]) -> None:
+    def __init__(
+        self, seed: str, languages: Mapping[str, float], calibration: Mapping[str, float] = {}
+    ) -> None:
         self._languages = tuple(languages)
         self._weights = list(accumulate(languages.values()))
-        self._tokens = {name: estimated_tokens(name) for name in (*languages, NAME)}
+        self._tokens = {name: calibration.get(name) or estimated_tokens(name) for name in (*languages, NAME)}
         draw = random.Random(f"names {seed}")
         self._shift = draw.randrange(_NAMES)
         # Coprime to the number of names, so that every serial has its own. Large, so that neighbours differ
         # early.
         self._step = draw.randrange(_NAMES // 100, _NAMES // 10) * 10 + 1
-
-    def calibrate(self, tokens_per_unit: Mapping[str, float]) -> None:
-        """Set the tokens of a unit (see `probe`) for some languages, as the server counts them."""
-        self._tokens |= {name: tokens for name, tokens in tokens_per_unit.items() if name in self._tokens}
 
     def text(self, draw: random.Random, serial: int, tokens: int) -> str:
         """A text of about `tokens` tokens, at least its name. Language and content are drawn from `draw`."""

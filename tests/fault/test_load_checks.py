@@ -12,7 +12,7 @@ from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.pictures import image
-from triptych.loadtests.dialects import Dialect, Reply, Unreadable, clocks
+from triptych.loadtests.dialects import Dialect, Reply, Target, Unreadable, clocks
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.request import TASKS, Encoding, Request, Task
 from triptych.loadtests.results import WRONG
@@ -36,7 +36,7 @@ class Asking:
     """Asks one address as the load generator does."""
 
     def __init__(self, address: str, client: httpx.AsyncClient, name: str = "jina") -> None:
-        self._dialect = Dialect(name, {"": address}, model="jina-embeddings-v4", key=None)
+        self._dialect = Dialect(Target(addresses={"": address}, dialect=name, model="jina-embeddings-v4"))  # type: ignore[arg-type]
         self._client = client
 
     async def post(self, request: Request) -> httpx.Response:

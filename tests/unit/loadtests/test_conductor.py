@@ -17,9 +17,9 @@ from triptych.loadtests.assignment import (
     Load,
     Plan,
     Stopped,
-    Target,
 )
 from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.recording import Noted, Samples
 from triptych.loadtests.results import Interval, Process, Segment
 from triptych.loadtests.shapes import Shape
@@ -29,9 +29,7 @@ STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
 
 
 def plan(**fields: object) -> Plan:
-    target = Target(
-        addresses={"": "http://127.0.0.1:9"}, dialect="jina", model="m", key=None, verify=True, timeout=5
-    )
+    target = Target(addresses={"": "http://127.0.0.1:9"}, dialect="jina", model="m", timeout=5)
     usual = {
         "target": target,
         "scenario": '{"about": "x", "flows": [{"name": "query", "task": "retrieval.query"}]}',

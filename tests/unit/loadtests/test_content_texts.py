@@ -43,8 +43,8 @@ def test_calibrated_texts_have_their_length(language: str, tokenizer: Tokenizer)
     def count(text: str) -> int:
         return len(tokenizer.encode(text).ids)
 
-    corpus, draw = Corpus("seed", {language: 1}), random.Random("a")
-    corpus.calibrate({name: count(probe(name, 300)) / 300 for name in (language, NAME)})
+    calibration = {name: count(probe(name, 300)) / 300 for name in (language, NAME)}
+    corpus, draw = Corpus("seed", {language: 1}, calibration), random.Random("a")
     for tokens in (40, 200, 1000):
         mean = sum(count(corpus.text(draw, serial, tokens)) for serial in range(200)) / 200
         assert mean == pytest.approx(tokens, rel=0.15)

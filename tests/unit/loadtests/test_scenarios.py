@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.router.catalogs import parse_request
-from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS
 from triptych.loadtests.request import Request
 from triptych.loadtests.scenario import Scenario, names, read_scenario
@@ -29,7 +29,7 @@ def written(tmp_path: Path, text: str) -> Scenario:
 @pytest.mark.parametrize("name", names())
 def test_every_scenario_fits_our_api(name: str) -> None:
     scenario = read_scenario(name)
-    spoken = Dialect("jina", {"": "http://127.0.0.1:1"}, model=V4.name, key=None)
+    spoken = Dialect(Target(addresses={"": "http://127.0.0.1:1"}, dialect="jina", model=V4.name))
     made = requests(scenario, 60)
     for request in made:
         parse = parse_rerank if request.kind == "rerank" else parse_request
