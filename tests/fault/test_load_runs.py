@@ -18,8 +18,8 @@ from triptych.loadtests.verdict import KEPT_UP
 from triptych.router.api import work
 from triptych.workers.shared.contract import POOLS
 
-TEXTS = """
-about = "Texts for every pool."
+SCENARIO = """
+about = "Every kind of request, for every pool."
 languages = { en = 2, zh = 1 }
 [[flows]]
 name = "query"
@@ -34,7 +34,29 @@ encoding = "float"
 name = "pair"
 task = "text-matching"
 inputs = 2
+[[flows]]
+name = "image"
+task = "retrieval.passage"
+images = 0.5
+inputs = 2
+picture = { width = 56, height = 56 }
+[[flows]]
+name = "document"
+task = "retrieval.passage"
+late_chunking = true
+inputs = 3
+[[flows]]
+name = "vectors"
+task = "retrieval.query"
+multivector = true
+inputs = 2
+[[flows]]
+name = "rerank"
+kind = "rerank"
+task = "retrieval.query"
+inputs = 8
 """
+INPUTS = {"query": 1, "code": 4, "pair": 2, "image": 2, "document": 3, "vectors": 2, "rerank": 8}
 
 
 def pools() -> list[FakeWorker]:
@@ -46,33 +68,32 @@ def address(router: RunningRouter) -> str:
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> str:
-    file = tmp_path / "texts.toml"
-    file.write_text(TEXTS)
+def scenario(tmp_path: Path) -> str:
+    file = tmp_path / "scenario.toml"
+    file.write_text(SCENARIO)
     return str(file)
 
 
-async def test_good_deployment_passes(tmp_path: Path, texts: str) -> None:
+async def test_good_deployment_passes(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router:
         done = await loadtest(
             tmp_path,
             "run",
             address(router),
-            *("--scenario", texts, "--rate", "60", "--seconds", "4", "--arrivals", "constant"),
+            *("--scenario", scenario, "--rate", "60", "--seconds", "4", "--arrivals", "constant"),
             *("--processes", "2", "--slo", "failures=0%"),
         )
     assert done.code == 0, done.output
-    flows = ("query", "code", "pair")
-    assert sum(done.count("sent", flow) for flow in flows) == 240
-    for flow, inputs in zip(flows, (1, 4, 2), strict=True):
+    assert sum(done.count("sent", flow) for flow in INPUTS) == 240
+    for flow, inputs in INPUTS.items():
         assert done.failures(flow) == {}
         assert sum(done.times("total", flow).values()) == done.count("sent", flow)
         assert done.count("items", flow) == inputs * done.count("done", flow) > 0
         assert done.count("tokens", flow) > 0
         # What the client waits for holds what the router took.
         assert done.percentile(0.5, "router", flow) < done.percentile(0.5, "total", flow)
-    assert done.count("sent") == pytest.approx(240 * 3 / 5, rel=0.3)
+    assert done.count("sent") == pytest.approx(240 * 3 / 9, rel=0.3)
     run = done.run
     assert [process.name for process in run.segments[0].processes] == ["process 1", "process 2"]
     assert run.golden.complaints == []
@@ -80,12 +101,12 @@ async def test_good_deployment_passes(tmp_path: Path, texts: str) -> None:
     assert "CHECKS FAILED" not in done.output + done.html
 
 
-async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, texts: str) -> None:
+async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     workers[-1].vectors_of = "retrieval"
     async with fake_workers(*workers), running_router(*workers) as router:
         done = await loadtest(
-            tmp_path, "run", address(router), "--scenario", texts, "--rate", "20", "--seconds", "2"
+            tmp_path, "run", address(router), "--scenario", scenario, "--rate", "20", "--seconds", "2"
         )
     assert done.code == 1
     assert any("code" in complaint and "retrieval" in complaint for complaint in done.run.golden.complaints)
@@ -94,7 +115,7 @@ async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, texts: s
         assert text.index("CHECKS FAILED") < text.index("At 20 requests/s")
 
 
-async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts: str) -> None:
+async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     file = tmp_path / "golden"
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -102,13 +123,28 @@ async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts:
         assert recorded.code == 0, recorded.output
         # Each pool is right in itself, and they have changed places.
         workers[0].vectors_of, workers[1].vectors_of = workers[1].vectors_of, workers[0].vectors_of
-        arguments = ("--scenario", texts, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
+        arguments = ("--scenario", scenario, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
         # With this seed some requests of this flow have a golden text.
         done = await loadtest(tmp_path, "run", address(router), *arguments, "--seed", "seed")
     assert done.code == 1
     assert done.run.golden.complaints != []
     assert done.failures("query").get(f"{WRONG}golden", 0) > 0
     assert done.failures("code") == {}
+
+
+async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(2)]
+    for worker in workers:
+        worker.mode, worker.delay = "slow", 0.01
+    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
+        arguments = ("--rate", "200", "--seconds", "5")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            workers[1].vectors_of = "code"
+            done = await running.finished()
+    assert done.code == 1
+    assert done.failures().keys() == {f"{WRONG}golden"}
+    assert sum(done.failures().values()) < done.run.golden.compared
 
 
 @pytest.mark.parametrize("mode", ["error", "hanging"])

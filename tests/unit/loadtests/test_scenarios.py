@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,12 @@ def written(tmp_path: Path, text: str) -> Scenario:
     return read_scenario(str(file))
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_scenario_fits_our_api(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dialect"), [*((name, "jina") for name in names()), ("common", "openai"), ("common", "vllm")]
+)
+def test_every_scenario_fits_our_api(name: str, dialect: Any) -> None:
     scenario = read_scenario(name)
-    spoken = Dialect(Target(addresses={"": "http://127.0.0.1:1"}, dialect="jina", model=V4.name))
+    spoken = Dialect(Target(addresses={"": "http://127.0.0.1:1"}, dialect=dialect, model=V4.name))
     made = requests(scenario, 60)
     for request in made:
         parse = parse_rerank if request.kind == "rerank" else parse_request
