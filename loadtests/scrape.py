@@ -4,7 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -120,16 +120,6 @@ class Scraper:
                     )
                 )
         return found
-
-
-def discover(document: Any) -> dict[str, str]:
-    """Metrics addresses of the workers, by a name for each, from a router's `/targets` (Prometheus'
-    http_sd)."""
-    return {
-        f"worker {group['labels']['task']} {target}": f"http://{target}/metrics"
-        for group in document
-        for target in group["targets"]
-    }
 
 
 def _sums(text: str) -> dict[tuple[Drawn, str], list[float]]:
