@@ -203,7 +203,7 @@ class Conductor:
     def stop(self, *_: object) -> None:
         """Handle Ctrl-C: end the load, and the second time raise `Stopped`."""
         if self.stopped:
-            raise Stopped
+            raise Stopped("nothing is missing")
         self.stopped = True
 
     def close(self) -> None:
