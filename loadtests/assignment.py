@@ -55,11 +55,10 @@ class Joined(msgspec.Struct, tag=True):
 class Done(msgspec.Struct, kw_only=True, tag=True):
     """A process has finished a load and has no request in flight.
 
-    `machine_cpu`: how busy its machine was in each segment. `compared`: golden vectors compared so far.
+    `processes`: itself, in each segment. `compared`: golden vectors compared so far.
     """
 
     processes: list[Process]
-    machine_cpu: list[float]
     compared: int
 
 

@@ -101,8 +101,8 @@ def bottleneck(measured: Sequence[Measured]) -> str | None:
     for one in measured:
         middle = latency([one], 0.5)
         allowed = max(LATE_SECONDS, LATE_SHARE * middle.value if middle else 0.0)
-        full = one.machine_cpu is not None and one.machine_cpu >= FULL
         for process in one.processes:
+            full = process.machine_cpu is not None and process.machine_cpu >= FULL
             late = max(process.late, process.lag)
             if process.cpu >= BUSY:
                 return f"{process.name} of the harness used {process.cpu:.0%} of a core"

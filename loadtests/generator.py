@@ -74,7 +74,7 @@ class Generator:
                 add(monitor.lag, time.monotonic() - due)
 
         ticks = _every(load.interval, begin, lambda: recorder.tick(self._now()))
-        processes, machine_cpu = [], []
+        processes = []
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(beat()), group.create_task(ticks)]
             for start, segment in zip(timeline.begins, load.segments, strict=True):
@@ -96,13 +96,12 @@ class Generator:
                         task.add_done_callback(sending.discard)
                 await _sleep_until(begin + start + segment.seconds)
                 processes.append(monitor.read(self._name))
-                machine_cpu.append(monitor.machine_cpu())
             if sending:
                 # As long as a request may take. A reply that trickles would never end; it counts as failed.
                 await asyncio.wait(sending, timeout=self._plan.target.timeout + 5)
             for task in (*sending, *helpers):
                 task.cancel()
-        return Done(processes=processes, machine_cpu=machine_cpu, compared=self._checker.compared)
+        return Done(processes=processes, compared=self._checker.compared)
 
     async def exchange(self, request: Request) -> tuple[Outcome, float]:
         """Send a request and check the reply; also the moment at which it was in."""

@@ -25,8 +25,5 @@ class Monitor:
     def read(self, name: str) -> Process:
         """The figures so far."""
         lag, late = (percentile(counts, SHARE) if counts else 0.0 for counts in (self.lag, self.late))
-        return Process(name=name, cpu=self._process.cpu_percent() / 100, lag=lag, late=late)
-
-    def machine_cpu(self) -> float:
-        """The share of all processors that was busy, or given to other virtual machines."""
-        return psutil.cpu_percent() / 100
+        cpu, machine_cpu = self._process.cpu_percent() / 100, psutil.cpu_percent() / 100
+        return Process(name=name, cpu=cpu, lag=lag, late=late, machine_cpu=machine_cpu)

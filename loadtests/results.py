@@ -74,20 +74,24 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class Process(msgspec.Struct, kw_only=True):
     """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
-    event loop ran (`lag`) and how late it sent requests (`late`)."""
+    event loop ran (`lag`) and how late it sent requests (`late`).
+
+    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included
+    (None: unknown).
+    """
 
     name: str
     cpu: float
     lag: float
     late: float
+    machine_cpu: float | None = None
 
 
 class Measured(msgspec.Struct, kw_only=True):
     """The result of one segment.
 
     `began` counts from the start of the run. `intervals`, by flow, last `interval` seconds each and include
-    those in which the load settled. `machine_cpu` is the busy share of all processors of the harness's
-    machine, other programs and stolen time included (None: unknown).
+    those in which the load settled.
     """
 
     segment: Segment
@@ -95,7 +99,6 @@ class Measured(msgspec.Struct, kw_only=True):
     interval: float
     intervals: dict[str, list[Interval]]
     processes: list[Process]
-    machine_cpu: float | None = None
 
 
 class Series(msgspec.Struct, kw_only=True):

@@ -72,7 +72,7 @@ def answer(member: Member, load: Load) -> None:
     noted = Noted(0, "query", 0, Interval(sent=3))
     member.send(Samples([noted], {"HTTP 500": member.member_name}))
     process = Process(name=member.member_name, cpu=0.1, lag=0.0, late=0.0)
-    member.send(Done(processes=[process], machine_cpu=[0.25], compared=4))
+    member.send(Done(processes=[process], compared=4))
 
 
 def fail(member: Member, load: Load) -> None:
@@ -105,7 +105,7 @@ def test_records_of_all_processes_add_up() -> None:
         [measured] = conductor.run([STEADY], lambda *_: None)
         assert measured.intervals["query"][0].sent == 6
         assert [process.name for process in measured.processes] == ["process 0", "process 1"]
-        assert (measured.machine_cpu, conductor.compared) == (0.25, 8)
+        assert conductor.compared == 8
         assert conductor.examples.keys() == {"HTTP 500"}
 
 
@@ -156,7 +156,7 @@ def test_lost_process_fails_the_run() -> None:
 
 SAMPLED = '{"type": "Samples", "examples": {}, "noted": [%s]}'
 NOTED = '{"segment": 0, "flow": "query", "number": 0, "interval": {}}'
-DONE = '{"type": "Done", "processes": %s, "machine_cpu": [0.5], "compared": 0}'
+DONE = '{"type": "Done", "processes": %s, "compared": 0}'
 
 
 @pytest.mark.parametrize(

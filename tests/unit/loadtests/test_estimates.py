@@ -110,7 +110,7 @@ def test_busy_or_late_harness_is_a_bottleneck(
     cpu: float, lag: float, late: float, machine: float | None, said: str
 ) -> None:
     one = measured([interval([0.1] * 20)] * 10)
-    one.processes, one.machine_cpu = [Process(name="p", cpu=cpu, lag=lag, late=late)], machine
+    one.processes = [Process(name="p", cpu=cpu, lag=lag, late=late, machine_cpu=machine)]
     found = estimates.bottleneck([one])
     assert said in (found or "")
     assert bool(found) is bool(said)
