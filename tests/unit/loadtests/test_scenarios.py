@@ -90,6 +90,9 @@ def test_flows_without_golden_texts(name: str) -> None:
         ("languages = { xx = 1 }", r"languages\.xx.*not one of en, de"),
         ("languages = { en = 0 }", r"languages\.en"),
         ('kind = "rerank"\nmultivector = true', "rerank"),
+        ("tokens = true", "tokens"),
+        ("tokens = []", "tokens"),
+        ("tokens = {median = 5, sigma = inf, low = 2, high = 9}", "sigma"),
         ("tokens = {median = 1, sigma = 1, low = 5, high = 9}", "median"),
     ],
 )
