@@ -11,8 +11,9 @@ GROWTH = 1.02
 LEAST_SECONDS = 1e-5
 _LOG_GROWTH = math.log(GROWTH)
 
-# The last bucket ends after 50,000 years; a float could not hold the time of any.
-Counts = dict[Annotated[int, Meta(ge=0, le=2000)], Annotated[int, Meta(ge=0)]]
+# A float holds each exactly, and the time of each bucket.
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+Counts = dict[Annotated[int, Meta(ge=0, le=2000)], Count]
 """Number of times in each bucket, by the bucket's number."""
 
 

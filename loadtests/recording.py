@@ -7,8 +7,8 @@ from itertools import accumulate
 
 import msgspec
 
-from triptych.loadtests.histogram import add
-from triptych.loadtests.results import Clock, Count, Interval, Segment
+from triptych.loadtests.histogram import Count, add
+from triptych.loadtests.results import Clock, Interval, Segment
 
 
 class Noted(msgspec.Struct):

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
-from triptych.loadtests.histogram import Counts, merged
+from triptych.loadtests.histogram import Count, Counts, merged
 
 VERSION = 2
 
@@ -24,9 +24,6 @@ WRONG = "wrong: "
 """Prefix of the kinds of failure that the checks find: status 200 with a wrong result."""
 UNSENT = "not sent"
 """Kind of failure: the request was due, but too many others were in flight."""
-
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
+from tests.unit.loadtests.test_generator import answering
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.results import WRONG
 from triptych.loadtests.server_processes import free_port
@@ -279,3 +280,13 @@ async def test_silent_target_is_named(tmp_path: Path) -> None:
     assert done.code == 2
     assert "127.0.0.1:1" in done.output
     assert "Traceback" not in done.output
+
+
+async def test_redirecting_target_is_refused(tmp_path: Path) -> None:
+    moved = b"HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with await asyncio.start_server(answering(moved), "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        done = await loadtest(tmp_path, "run", url, "--rate", "5")
+    assert done.code == 2
+    assert "307" in done.output
+    assert "redirects to /elsewhere" in done.output

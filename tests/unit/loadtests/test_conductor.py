@@ -167,6 +167,7 @@ DONE = '{"type": "Done", "processes": %s, "compared": 0}'
         (SAMPLED % NOTED.replace("query", "absent"), "flow 'absent'"),
         (SAMPLED % NOTED.replace('"number": 0', '"number": -9'), "number"),
         (SAMPLED % NOTED.replace("{}", '{"sent": -1}'), "sent"),
+        (SAMPLED % NOTED.replace("{}", '{"sent": 1%s}' % ("0" * 400)), "sent"),
         (SAMPLED % NOTED.replace("{}", '{"failures": {"timeout": -1}}'), "failures"),
         (SAMPLED % NOTED.replace("{}", '{"clocks": {"total": {"99999": 1}}}'), "clocks"),
         (DONE % "[]", "processes"),
