@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _search(search)
     join = commands.add_parser("join", help="send load for a run that waits with --join")
     join.add_argument("address", type=address, metavar="HOST:PORT", help="where that run waits")
-    join.add_argument("--name", help="name of this process in the report (default: the machine's)")
+    join.add_argument("--name", type=name, help="name of this process in the report (default: the machine's)")
     compare = commands.add_parser("compare", help="compare with the first run; exit code 1 if one is worse")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its run.json")
     compare.add_argument(
@@ -166,6 +166,13 @@ def address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text}: give a host and its port, such as 0.0.0.0:5557")
     return host, int(port)
+
+
+def name(text: str) -> str:
+    """Reads a name for the report, which fits into the first message to the conductor."""
+    if len(text) > 100 or not text.isprintable():
+        raise argparse.ArgumentTypeError("give at most 100 printable characters")
+    return text
 
 
 def whole(text: str) -> int:

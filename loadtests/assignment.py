@@ -3,30 +3,20 @@
 import msgspec
 
 from triptych.loadtests.arrivals import Arrivals
-from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
+
+# A plan holds all golden vectors.
+LINE_BYTES = 1 << 26
 
 
 class HarnessFailed(Exception):
     """The load tester itself failed, so the run has no result."""
 
 
-class Target(msgspec.Struct, kw_only=True, frozen=True):
-    """What is tested and how it is asked. `addresses` as in `Dialect`.
-
-    `timeout`: seconds for a connection, and for each silence of the server. `verify`: check certificates.
-    """
-
-    addresses: dict[str, str]
-    dialect: str
-    model: str
-    key: str | None
-    verify: bool
-    timeout: float
-
-    def speak(self) -> Dialect:
-        return Dialect(self.dialect, self.addresses, model=self.model, key=self.key)
+class Stopped(KeyboardInterrupt):
+    """The second Ctrl-C. The text says what is missing."""
 
 
 class Plan(msgspec.Struct, kw_only=True, frozen=True):
@@ -62,23 +52,13 @@ class Joined(msgspec.Struct, tag=True):
     name: str
 
 
-class Sampled(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message.
-
-    Sent every second, also as a sign of life. The first says that the process is ready.
-    """
-
-    samples: Samples
-
-
 class Done(msgspec.Struct, kw_only=True, tag=True):
     """A process has finished a load and has no request in flight.
 
-    `machine_cpu`: how busy its machine was in each segment. `compared`: golden vectors compared so far.
+    `processes`: itself, in each segment. `compared`: golden vectors compared so far.
     """
 
     processes: list[Process]
-    machine_cpu: list[float]
     compared: int
 
 
@@ -88,4 +68,5 @@ class Broken(msgspec.Struct, tag=True):
     why: str
 
 
-ToConductor = Joined | Sampled | Done | Broken
+ToConductor = Samples | Done | Broken
+"""A message after the first."""

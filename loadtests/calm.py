@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import httpx
 import numpy as np
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.corpus import NAME, probe
-from triptych.loadtests.dialects import Reply, Unreadable
+from triptych.loadtests.dialects import Dialect, Reply, Target, Unreadable
 from triptych.loadtests.golden import Golden
+from triptych.loadtests.outcomes import refusal
 from triptych.loadtests.request import TASKS, Request, Task
 from triptych.loadtests.results import Idle
 from triptych.loadtests.scenario import Scenario
@@ -29,29 +28,18 @@ class Unusable(Exception):
     """The target cannot be tested; the text says why."""
 
 
-class Asked(NamedTuple):
-    reply: Reply
-    seconds: float
-
-
 class Calm:
     """Asks one target."""
 
     def __init__(self, target: Target) -> None:
-        self._dialect = target.speak()
+        self._dialect = Dialect(target)
         self._client = httpx.Client(timeout=target.timeout, verify=target.verify, trust_env=False)
 
     def close(self) -> None:
         self._client.close()
 
-    def check_supported(self, requests: Iterable[Request]) -> None:
-        """Raise `Unusable` if the dialect cannot express one of these requests."""
-        reasons = {request.flow: self._dialect.unsupported(request) for request in requests}
-        if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
-            raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
-
-    def ask(self, request: Request) -> Asked:
-        """Send one request. Raises `Unusable` if it is not answered well."""
+    def ask(self, request: Request) -> tuple[Reply, float]:
+        """The reply to one request, and the seconds it took. Raises `Unusable` without a good one."""
         call = self._dialect.encode(request)
         begin = time.monotonic()
         try:
@@ -61,23 +49,30 @@ class Calm:
         seconds = time.monotonic() - begin
         if response.status_code != 200:
             answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow}"
-            raise Unusable(f"{answer}: {response.text[:300]}")
+            raise Unusable(f"{answer}: {refusal(response.headers, response.content)}")
         try:
-            return Asked(self._dialect.decode(request, response.content), seconds)
+            return self._dialect.decode(request, response.content), seconds
         except Unreadable as error:
             raise Unusable(f"{call.url}: {error}") from None
 
     def calibrate(self, scenario: Scenario) -> dict[str, float]:
-        """How many tokens a unit of text has in each language, as the server counts; empty if it does not."""
+        """How many tokens a unit of text has in each language, as the server counts; empty if it does not.
+
+        Raises `Unusable`, also if the dialect cannot express a flow.
+        """
+        sample = Traffic(scenario, "sample")
+        reasons = {flow.name: self._dialect.unsupported(sample.of(flow)) for flow in scenario.flows}
+        if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
+            raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
         found: dict[str, float] = {}
         for flow in scenario.flows:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
                 if language not in found:
                     text = probe(language, PROBE_UNITS)
-                    tokens = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text])).reply.tokens
-                    if not tokens:
+                    reply, _ = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text]))
+                    if not reply.tokens:
                         return {}
-                    found[language] = tokens / PROBE_UNITS
+                    found[language] = reply.tokens / PROBE_UNITS
         return found
 
     def golden(self, tasks: Iterable[Task] = TASKS) -> Golden:
@@ -85,7 +80,7 @@ class Calm:
         golden = Golden(source="the deployment itself, before the load")
         wanted = [request for request in golden.requests() if request.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
-            golden.learn(request, self.ask(request).reply)
+            golden.learn(request, self.ask(request)[0])
         return golden
 
     def idle(self, traffic: Traffic) -> dict[str, Idle]:
@@ -97,13 +92,13 @@ class Calm:
             begin = time.monotonic()
             for number in range(IDLE_REQUESTS + 1):
                 request = traffic.of(flow)
-                asked = self.ask(request)
-                if wrong := checker.check(request, asked.reply):
+                reply, seconds = self.ask(request)
+                if wrong := checker.check(request, reply):
                     raise Unusable(f"flow {name}: the reply to a single request is {wrong}")
                 # The first may meet cold caches.
                 if number:
-                    times.append(asked.seconds)
-                    tokens += asked.reply.tokens or 0
+                    times.append(seconds)
+                    tokens += reply.tokens or 0
                 if times and time.monotonic() - begin > IDLE_SECONDS:
                     break
             p50, p99 = np.quantile(times, (0.5, 0.99), method="inverted_cdf").tolist()

@@ -54,9 +54,9 @@ class Search:
     _verdicts: dict[float, Verdict] = field(default_factory=dict, init=False)
     _probes: list[Probe] = field(default_factory=list, init=False)
     _segments: int = field(default=0, init=False)
-    # Why the search is over early: "harness", "replies" (a try would take too long), or "lost" (the server is
-    # dead).
-    _over: str = field(default="", init=False)
+    # Why the search is over early, unless the server is dead.
+    _over: Limit | None = field(default=None, init=False)
+    _dead: bool = field(default=False, init=False)
 
     def shape(self) -> Shape:
         """Double the rate until it fails, bisect, then confirm; returns a `Capacity`."""
@@ -64,19 +64,14 @@ class Search:
         for _ in range(LOWERINGS):
             yield from self._narrow(looks)
             good, _ = self._bracket()
-            if not good or self._over == "lost":
+            if not good or self._dead:
                 break
             confirmed, tries = yield from self._confirm(good)
-            if self._over == "lost" or confirmed >= ENOUGH:
+            if self._dead or confirmed >= ENOUGH:
                 break
             self._verdicts[good] = "fails"
             looks, confirmed, tries = 0, 0, 0
         good, bad = self._bracket()
-        limited_by: Limit = "server" if bad else "range"
-        if self._over == "harness":
-            limited_by = "harness"
-        elif self._over == "replies":
-            limited_by = "replies"
         return Capacity(
             objective=self.objective,
             rate=good,
@@ -84,7 +79,7 @@ class Search:
             confirmed=confirmed,
             tries=tries,
             probes=self._probes,
-            limited_by=limited_by,
+            limited_by=self._over or ("server" if bad else "range"),
         )
 
     def too_few(self, rate: float) -> str | None:
@@ -112,7 +107,7 @@ class Search:
 
     def _narrow(self, looks: int) -> Generator[Segment, Measured, None]:
         """Try rates until none is left, with as many second looks at the lowest that failed."""
-        while not self._over:
+        while not self._over and not self._dead:
             if (rate := self._next()) is not None:
                 yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE)
                 continue
@@ -130,7 +125,7 @@ class Search:
             verdict = yield from self._try(name, rate, 1, confirms=True)
             # A rate that has held with confidence is not given up for an unclear try.
             held += verdict != "fails"
-            if self._over == "lost":
+            if self._dead:
                 return held, number
         return held, CONFIRMATIONS
 
@@ -151,7 +146,7 @@ class Search:
             self._probes.append(probe)
             if probe.verdict == "fails" or (probe.verdict == "unclear" and not confirms) or reason:
                 yield from self._recover(probe)
-            if not reason or self._over:
+            if not reason or self._dead:
                 break
             name = f"again {rate:.4g}/s"
             if attempt:
@@ -203,7 +198,7 @@ class Search:
             if rested and not any(row[-1].failures for row in rows):
                 return
         if failed and not answered:
-            self._over = "lost"
+            self._dead = True
             after.why = f"{after.why}; after it the server did not come back".removeprefix("; ")
 
     def _run(self, segment: Segment) -> Generator[Segment, Measured, Measured]:

@@ -23,12 +23,10 @@ class Checker:
     """Checks replies against their requests, and against `golden` vectors where a request names some.
 
     A request without `dimensions` gets those of the golden vectors, or of the first good reply for its task.
-    A vector whose cosine to its golden vector is below `same` is wrong. `compared` counts the vectors
-    compared.
+    `compared` counts the vectors compared.
     """
 
     golden: Golden | None = None
-    same: float = SAME
     compared: int = 0
     _dimensions: dict[tuple[Task, bool], int] = field(default_factory=dict)
 
@@ -73,7 +71,7 @@ class Checker:
             if similarity is None:
                 continue
             self.compared += 1
-            if similarity < self.same:
+            if similarity < SAME:
                 return True
         return False
 

@@ -1,6 +1,6 @@
 """The commands of `triptych loadtest`.
 
-They return exit codes: 0, 1 if something does not hold, 2 if there is no result.
+They return exit codes: 0, 1 if something does not hold, 2 if there is no result, 130 after a second Ctrl-C.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from triptych.loadtests import compare, results, slo
-from triptych.loadtests.assignment import HarnessFailed
+from triptych.loadtests.assignment import HarnessFailed, Stopped
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
 
-PASSED, FAILED, NO_RESULT = 0, 1, 2
+PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,14 +29,22 @@ def run(options: argparse.Namespace) -> int:
     from triptych.loadtests.one_run import run
 
     objectives = read_objectives(options.slo) if options.slo else None
-    finished = run(options, objectives)
-    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "run.json").write_bytes(msgspec.json.encode(finished) + b"\n")
-    if options.command == "find-capacity":
-        # The objective is what to search for; it does not have to hold at every rate.
-        return max(_report(finished, out, None), _found(finished.capacity))
-    return _report(finished, out, objectives)
+    missing = "run.json and report.html are missing"
+    with ExitStack() as stack:
+        try:
+            finished = run(options, objectives, stack)
+            out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "run.json").write_bytes(msgspec.json.encode(finished) + b"\n")
+            missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
+            if options.command == "find-capacity":
+                # The objective is what to search for; it does not have to hold at every rate.
+                return max(_report(finished, out, None), _found(finished.capacity))
+            return _report(finished, out, objectives)
+        except Stopped:
+            # What was started ends with this process.
+            stack.pop_all()
+            raise Stopped(missing) from None
 
 
 def join(options: argparse.Namespace) -> int:
@@ -112,6 +120,9 @@ def main(options: argparse.Namespace) -> int:
         print(f"loadtests: {error}", file=sys.stderr)
     except HarnessFailed as error:
         print(f"loadtests: the load tester failed: {error}", file=sys.stderr)
+    except Stopped as stopped:
+        print(f"loadtests: stopped at once; {stopped}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("loadtests: stopped", file=sys.stderr)
     return NO_RESULT

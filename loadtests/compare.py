@@ -21,7 +21,6 @@ CAPACITY_ERROR = 0.1
 HEAD = ("segment", "flow", "figure", "verdict", "baseline", "now", "ratio (95 % interval)")
 SAME = {"scenario": "scenario", "shape": "shape", "dialect": "dialect", "machine": "machine of the harness"}
 LATENCIES = {"p50": 0.5, "p99": 0.99}
-RATES: dict[str, estimates.Counted] = {"throughput": "done", "items": "items", "tokens": "tokens"}
 
 
 class Line(NamedTuple):
@@ -120,11 +119,9 @@ def _flow_lines(
         p_old, p_new = (estimates.latency([one], share, flow) for one in (before, after))
         if p_old and p_new:
             yield _line(*place, name, p_old, p_new, tolerance)
-    kept_up = all(_keeps_up(one, flow) for one in (before, after))
-    for name, counted in () if kept_up else RATES.items():
-        old, new = (estimates.rate([one], counted, flow) for one in (before, after))
-        if old.value and new.value:
-            yield _line(*place, name, old, new, tolerance)
+    old, new = (estimates.rate([one], "done", flow) for one in (before, after))
+    if old.value and new.value and not all(_keeps_up(one, flow) for one in (before, after)):
+        yield _line(*place, "throughput", old, new, tolerance)
     old, new = (estimates.failure_share([one], flow) for one in (before, after))
     if old.value or new.value:
         change = difference_of(new, old)

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from triptych.loadtests.assignment import (
+    LINE_BYTES,
     Broken,
     Done,
     HarnessFailed,
     Joined,
     Load,
     Plan,
-    Sampled,
+    Stopped,
     ToConductor,
 )
-from triptych.loadtests.recording import Timeline, Total, interval_for
+from triptych.loadtests.recording import Samples, Timeline, Total, interval_for
 from triptych.loadtests.results import Capacity, Measured, Segment
 from triptych.loadtests.shapes import Shape, until
 
@@ -29,18 +30,17 @@ JOIN_SECONDS = 120.0
 # For the first message of a connection, and between two messages of a process that is ready.
 SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 
 Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
+_Heard = tuple["_Member", Joined | ToConductor]
 
 
 class _Member:
     """A connection to the conductor: a process that joins, or a stranger. A thread reads its messages."""
 
-    def __init__(
-        self, connection: socket.socket, put: Callable[[tuple["_Member", ToConductor]], None]
-    ) -> None:
+    def __init__(self, connection: socket.socket, put: Callable[[_Heard], None]) -> None:
         self.connection, self.name = connection, ""
         threading.Thread(target=self._read, args=(put,), daemon=True).start()
 
@@ -54,7 +54,7 @@ class _Member:
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
-    def _read(self, put: Callable[[tuple["_Member", ToConductor]], None]) -> None:
+    def _read(self, put: Callable[[_Heard], None]) -> None:
         """Hand on its messages until the connection ends."""
         why = "has ended"
         try:
@@ -64,13 +64,15 @@ class _Member:
             self.connection.settimeout(None)
             self.name = joined.name
             put((self, joined))
-            for line in lines:
+            while line := lines.readline(LINE_BYTES):
                 put((self, msgspec.json.decode(line, type=ToConductor)))
                 self.connection.settimeout(SILENT_SECONDS)
         except TimeoutError:
             why = f"sent nothing for {SILENT_SECONDS:g} s"
-        except (OSError, ValueError) as error:
+        except OSError as error:
             why = f"is lost: {error}"
+        except (ValueError, RecursionError) as error:
+            why = f"sent a malformed line: {error}"
         put((self, Broken(why)))
 
 
@@ -94,7 +96,7 @@ class Conductor:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
         self.port = int(self._listener.getsockname()[1])
         self._members: list[_Member] = []
-        self._inbox: queue.SimpleQueue[tuple[_Member, ToConductor]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -134,9 +136,9 @@ class Conductor:
                 ready.add(heard[0])
 
     def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
-        """Go through `segments` without a gap. On Ctrl-C, the result is what was measured until then.
+        """Go through `segments` without a gap. After `stop`, the result is what was measured until then.
 
-        Raises `HarnessFailed`, and `KeyboardInterrupt` before the first load.
+        Raises `HarnessFailed`, and `KeyboardInterrupt` if there was no load before `stop`.
         """
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
@@ -148,26 +150,28 @@ class Conductor:
             self._begin = begin
         done: dict[_Member, Done] = {}
         shown = begin
-        try:
-            for member in self._members:
-                member.send(load)
-            messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
-            while len(done) < self._size:
-                match next(messages):
-                    case (_, Sampled(samples)):
+        for member in self._members:
+            member.send(load)
+        messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
+        while len(done) < self._size and not self.stopped:
+            match next(messages):
+                case (member, Samples() as samples):
+                    try:
                         total.add(samples)
-                    case (member, Done() as report):
-                        done[member] = report
-                if time.monotonic() >= shown:
-                    shown = time.monotonic() + 1
-                    watch(total, time.monotonic() - begin)
-        except KeyboardInterrupt:
+                    except ValueError as error:
+                        raise HarnessFailed(f"{member.name} sent wrong records: {error}") from None
+                case (member, Done() as report):
+                    if len(report.processes) != len(segments):
+                        raise HarnessFailed(f"{member.name} sent too few or too many processes")
+                    done[member] = report
+            if time.monotonic() >= shown:
+                shown = time.monotonic() + 1
+                watch(total, time.monotonic() - begin)
+        if self.stopped:
             if self.seconds <= 0:
                 # No load has begun, so there is no result.
-                raise
-            self.stopped = True
-            segments = until(time.monotonic() - begin, segments)
-            done = {}
+                raise KeyboardInterrupt
+            segments, done = until(time.monotonic() - begin, segments), {}
         reports = sorted(done.values(), key=lambda one: one.processes[0].name)
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
@@ -178,13 +182,12 @@ class Conductor:
                 interval=interval,
                 intervals=total.segments[number],
                 processes=[one.processes[number] for one in reports],
-                machine_cpu=max((one.machine_cpu[number] for one in reports), default=None),
             )
             for number, segment in enumerate(segments)
         ]
 
     def search(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
-        """Go through a shape that depends on what was measured. None after Ctrl-C."""
+        """Go through a shape that depends on what was measured. None after `stop`."""
         measured: list[Measured] = []
         try:
             segment = next(shape)
@@ -195,6 +198,12 @@ class Conductor:
                 segment = shape.send(measured[-1])
         except StopIteration as finished:
             return measured, finished.value
+
+    def stop(self, *_: object) -> None:
+        """Handle Ctrl-C: end the load, and the second time raise `Stopped`."""
+        if self.stopped:
+            raise Stopped("nothing is missing")
+        self.stopped = True
 
     def close(self) -> None:
         """End all processes, whatever they are doing: they notice that the connection is closed."""
@@ -213,7 +222,7 @@ class Conductor:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def _messages(self, deadline: float) -> Iterator[tuple[_Member, ToConductor] | None]:
+    def _messages(self, deadline: float) -> Iterator[_Heard | None]:
         """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.

@@ -2,8 +2,9 @@
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
+import msgspec
 import numpy as np
 import orjson
 import pybase64
@@ -13,7 +14,6 @@ from triptych.loadtests.request import TASKS, Input, Request, Task
 from triptych.loadtests.results import Clock
 
 Vector = NDArray[np.float32]
-NAMES = ("jina", "openai", "vllm")
 
 EMBEDDINGS, RERANK = "/v1/embeddings", "/v1/rerank"
 # A server of one variant knows no tasks: its client writes the model's prefix
@@ -63,30 +63,41 @@ def pool_of(task: Task) -> str:
     return task.partition(".")[0]
 
 
-class Dialect:
-    """One of `NAMES`, for servers at `addresses`: by pool, or "" for all.
+class Target(msgspec.Struct, kw_only=True, frozen=True):
+    """What is tested and how it is asked. `addresses` are by pool, or "" for all.
 
-    Raises `ValueError` for an unknown dialect, and for a pool without an address.
+    `timeout`: seconds for a connection, and for each silence of the server. `verify`: check certificates.
+    """
+
+    addresses: dict[str, str]
+    dialect: Literal["jina", "openai", "vllm"]
+    model: str
+    key: str | None = None
+    verify: bool = True
+    timeout: float = 60
+
+
+class Dialect:
+    """The requests and replies of a target. Raises `ValueError` for a pool without an address.
 
     Servers of `openai` and `vllm` have one variant each. vLLM takes `dimensions` only for models that are
     declared as made for it (`is_matryoshka`), does not know the projector that gives multi-vectors, and
     averages over the whole prompt of an image instead of the image.
     """
 
-    def __init__(self, name: str, addresses: Mapping[str, str], *, model: str, key: str | None) -> None:
-        if name not in NAMES:
-            raise ValueError(f"dialect {name}: one of {', '.join(NAMES)}")
+    def __init__(self, target: Target) -> None:
+        addresses = target.addresses
         pools = dict.fromkeys(map(pool_of, TASKS))
         if missing := [pool for pool in pools if not addresses.keys() & {pool, ""}]:
             raise ValueError(f"no address for {', '.join(missing)}: give one for each pool, or one for all")
-        self.name, self._model = name, model
+        self.name, self._model = target.dialect, target.model
         # Without the /v1 that OpenAI's clients expect.
         self._addresses = {
             pool: (addresses.get(pool) or addresses[""]).rstrip("/").removesuffix("/v1") for pool in pools
         }
         self._headers = {"Content-Type": "application/json"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
+        if target.key:
+            self._headers["Authorization"] = f"Bearer {target.key}"
 
     def encode(self, request: Request) -> Call:
         """What to send for a request that `unsupported` accepts."""

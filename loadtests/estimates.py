@@ -1,8 +1,8 @@
 """Figures of a run with confidence intervals, from the whole intervals of a segment after it has settled."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -58,18 +58,10 @@ def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Est
     return quotient(_sums(measured, flow, "done"), _sums(measured, flow, "sent"))
 
 
-def failures(measured: Sequence[Measured], flow: str | None = None) -> dict[str, int]:
-    """Number of failures by kind, the most frequent first."""
-    found: Counter[str] = Counter()
-    for together in counted(measured, flow):
-        for interval in together:
-            found.update(interval.failures)
-    return dict(found.most_common())
-
-
-def wrong(measured: Sequence[Measured], flow: str | None = None) -> int:
+def wrong(measured: Sequence[Measured]) -> int:
     """Number of replies that failed a check."""
-    return sum(count for kind, count in failures(measured, flow).items() if kind.startswith(WRONG))
+    every = chain.from_iterable(counted(measured))
+    return sum(count for one in every for kind, count in one.failures.items() if kind.startswith(WRONG))
 
 
 def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
@@ -109,8 +101,8 @@ def bottleneck(measured: Sequence[Measured]) -> str | None:
     for one in measured:
         middle = latency([one], 0.5)
         allowed = max(LATE_SECONDS, LATE_SHARE * middle.value if middle else 0.0)
-        full = one.machine_cpu is not None and one.machine_cpu >= FULL
         for process in one.processes:
+            full = process.machine_cpu is not None and process.machine_cpu >= FULL
             late = max(process.late, process.lag)
             if process.cpu >= BUSY:
                 return f"{process.name} of the harness used {process.cpu:.0%} of a core"

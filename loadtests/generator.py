@@ -5,15 +5,17 @@ import io
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import aiohttp
 
 from triptych.loadtests.arrivals import due_times
-from triptych.loadtests.assignment import Done, Load, Plan, Target
+from triptych.loadtests.assignment import Done, Load, Plan
 from triptych.loadtests.checks import Checker
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
+from triptych.loadtests.histogram import add
 from triptych.loadtests.monitor import Monitor
 from triptych.loadtests.outcomes import Outcome, judged, unanswered
 from triptych.loadtests.recording import Recorder, Samples, Timeline
@@ -48,7 +50,7 @@ class Generator:
             calibration=plan.calibration,
             golden=GOLDEN_TEXTS if golden else None,
         )
-        self._dialect = plan.target.speak()
+        self._dialect = Dialect(plan.target)
         self._checker = Checker(golden)
         self._recorder: Recorder | None = None
         self._begin = 0.0
@@ -69,35 +71,45 @@ class Generator:
             while True:
                 due = time.monotonic() + BEAT_SECONDS
                 await asyncio.sleep(BEAT_SECONDS)
-                monitor.lag(time.monotonic() - due)
+                add(monitor.lag, time.monotonic() - due)
 
         ticks = _every(load.interval, begin, lambda: recorder.tick(self._now()))
-        helpers = [asyncio.create_task(beat()), asyncio.create_task(ticks)]
-        processes, machine_cpu = [], []
-        try:
+        processes = []
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(beat()), group.create_task(ticks)]
             for start, segment in zip(timeline.begins, load.segments, strict=True):
                 await _sleep_until(begin + start)
                 monitor = Monitor()
                 # The tries of a search are loads of their own, and have to differ by chance.
                 draw = random.Random(f"{self._plan.seed} {load.number} {self._plan.process} {start}")
-                await self._open_loop(segment, start, draw, recorder, sending, monitor)
+                async for request, due in self._due(segment, start, draw):
+                    in_flight = recorder.in_flight
+                    # Counted before its task starts, or more than `plan.in_flight` could get in.
+                    recorder.sent(request.flow, due)
+                    if in_flight >= self._plan.in_flight:
+                        detail = f"{in_flight} requests of this process were in flight (--in-flight)"
+                        recorder.failed(request.flow, due, UNSENT, detail)
+                    else:
+                        add(monitor.late, self._now() - due)
+                        task = group.create_task(self._send(request, recorder, due))
+                        sending.add(task)
+                        task.add_done_callback(sending.discard)
                 await _sleep_until(begin + start + segment.seconds)
                 processes.append(monitor.read(self._name))
-                machine_cpu.append(monitor.machine_cpu())
             if sending:
                 # As long as a request may take. A reply that trickles would never end; it counts as failed.
                 await asyncio.wait(sending, timeout=self._plan.target.timeout + 5)
-        finally:
             for task in (*sending, *helpers):
                 task.cancel()
-            await asyncio.gather(*sending, return_exceptions=True)
-        return Done(processes=processes, machine_cpu=machine_cpu, compared=self._checker.compared)
+        return Done(processes=processes, compared=self._checker.compared)
 
     async def exchange(self, request: Request) -> tuple[Outcome, float]:
         """Send a request and check the reply; also the moment at which it was in."""
         call = self._dialect.encode(request)
         try:
-            async with self._session.post(call.url, data=call.body, headers=call.headers) as response:
+            async with self._session.post(
+                call.url, data=call.body, headers=call.headers, allow_redirects=False
+            ) as response:
                 body = await response.read()
         except (OSError, aiohttp.ClientError) as error:
             return unanswered(error), time.monotonic()
@@ -105,32 +117,17 @@ class Generator:
         headers = response.headers
         return judged(self._dialect, self._checker, request, response.status, headers, body), ended
 
-    async def _open_loop(
-        self,
-        segment: Segment,
-        start: float,
-        draw: random.Random,
-        recorder: Recorder,
-        sending: set[asyncio.Task[None]],
-        monitor: Monitor,
-    ) -> None:
+    async def _due(
+        self, segment: Segment, start: float, draw: random.Random
+    ) -> AsyncIterator[tuple[Request, float]]:
+        """The requests of a segment, each when it is due, in seconds since the load's start."""
         plan = self._plan
         for due in due_times(segment, plan.arrivals, plan.process, plan.processes, draw):
             # Made before it is due, so that making it delays nothing.
             request = self._traffic.any()
             # Also when late: replies and heartbeats need the processor too.
             await _sleep_until(self._begin + start + due)
-            in_flight = recorder.in_flight
-            # Counted before its task starts, or more than `plan.in_flight` could get in.
-            recorder.sent(request.flow, start + due)
-            if in_flight >= plan.in_flight:
-                detail = f"{in_flight} requests of this process were in flight (--in-flight)"
-                recorder.failed(request.flow, start + due, UNSENT, detail)
-            else:
-                monitor.late(self._now() - start - due)
-                task = asyncio.create_task(self._send(request, recorder, start + due))
-                sending.add(task)
-                task.add_done_callback(sending.discard)
+            yield request, start + due
 
     async def _send(self, request: Request, recorder: Recorder, due: float) -> None:
         """Send a request, and record what became of it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
-from triptych.loadtests.assignment import Broken, HarnessFailed, Joined, Load, Plan, Sampled
+from triptych.loadtests.assignment import LINE_BYTES, Broken, HarnessFailed, Joined, Load, Plan
 from triptych.loadtests.generator import Generator, session_for
 
 REPORT_SECONDS = 1.0
@@ -18,8 +18,6 @@ WAIT_SECONDS = 120.0
 RETRY_SECONDS = 0.5
 # Without an answer for so long, the conductor's machine is gone.
 LOST_SECONDS = 10
-# A plan holds all golden vectors.
-LINE_BYTES = 1 << 26
 
 Send = Callable[[msgspec.Struct], None]
 
@@ -36,7 +34,9 @@ async def _join(host: str, port: int, name: str) -> None:
     reader, writer = await asyncio.open_connection(sock=await _connected(host, port), limit=LINE_BYTES)
 
     def send(message: msgspec.Struct) -> None:
-        writer.write(msgspec.json.encode(message) + b"\n")
+        # Reading tells when the connection has ended.
+        if not writer.is_closing():
+            writer.write(msgspec.json.encode(message) + b"\n")
 
     try:
         send(Joined(name))
@@ -52,12 +52,17 @@ async def _join(host: str, port: int, name: str) -> None:
         raise HarnessFailed(f"{host}:{port}: {error}; start all processes from one version") from None
     loads: asyncio.Queue[Load] = asyncio.Queue()
     working = asyncio.create_task(_work(plan, name, loads, send))
-    # The lines end when the conductor closes the connection, also in the middle of a load.
-    with contextlib.suppress(OSError):
-        while line := await reader.readline():
-            loads.put_nowait(msgspec.json.decode(line, type=Load))
-    working.cancel()
-    await asyncio.wait([working])
+    try:
+        # The lines end when the conductor closes the connection, also in the middle of a load.
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                loads.put_nowait(msgspec.json.decode(line, type=Load))
+    except OSError as error:
+        raise HarnessFailed(f"{host}:{port} is lost: {error}") from None
+    finally:
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
 
 
 async def _connected(host: str, port: int) -> socket.socket:
@@ -76,21 +81,20 @@ async def _connected(host: str, port: int) -> socket.socket:
 
 async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], send: Send) -> None:
     try:
-        async with session_for(plan.target) as session:
+        async with session_for(plan.target) as session, asyncio.TaskGroup() as group:
             generator = Generator(plan, name, session)
-            reporting = asyncio.create_task(_report(send, generator))
-            try:
-                while True:
-                    done = await generator.run(await loads.get())
-                    send(Sampled(generator.take()))
-                    send(done)
-            finally:
-                reporting.cancel()
+            group.create_task(_report(send, generator))
+            while True:
+                done = await generator.run(await loads.get())
+                send(generator.take())
+                send(done)
     except Exception:
-        send(Broken(f"failed:\n{traceback.format_exc()}"))
+        why = traceback.format_exc()
+        send(Broken(f"failed:\n{why}"))
+        raise HarnessFailed(why) from None
 
 
 async def _report(send: Send, generator: Generator) -> None:
     while True:
-        send(Sampled(generator.take()))
+        send(generator.take())
         await asyncio.sleep(REPORT_SECONDS)

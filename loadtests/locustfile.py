@@ -22,13 +22,12 @@ from locust.contrib.fasthttp import LocustBadStatusCode
 from locust.env import Environment
 from locust.exception import StopUser
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.checks import Checker
-from triptych.loadtests.dialects import NAMES, Dialect
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.outcomes import judged, unanswered
-from triptych.loadtests.scenario import Scenario, names, read_scenario
+from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.traffic import Traffic
 
 # As many processes never send the same text.
@@ -42,7 +41,8 @@ _preparing = threading.Lock()
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--dialect", choices=NAMES, default="jina", help="API of the host (default: jina)")
+    dialects = ("jina", "openai", "vllm")
+    parser.add_argument("--dialect", choices=dialects, default="jina", help="API of the host (default: jina)")
     parser.add_argument("--model", default="jina-embeddings-v4", help="model name there")
     parser.add_argument("--key", env_var="LOADTEST_KEY", default="", is_secret=True, help="API key")
     parser.add_argument("--golden", default="", help="golden vectors from `triptych loadtest golden`")
@@ -88,11 +88,9 @@ class ScenarioUser(FastHttpUser):
         request = traffic.any()
         call, name = dialect.encode(request), f"{self.scenario}: {request.flow}"
         # Bytes are sent unchanged, though the type hints do not say so.
-        body: Any = call.body
+        sent: Any = {"data": call.body, "headers": call.headers, "allow_redirects": False}
         # locust counts failures by their kind.
-        with self.client.request(
-            "POST", call.url, name=name, data=body, headers=call.headers, catch_response=True
-        ) as response:
+        with self.client.post(call.url, name=name, catch_response=True, **sent) as response:
             error = response.request_meta["exception"]
             if error is not None and not isinstance(error, LocustBadStatusCode):
                 outcome = unanswered(error)
@@ -116,7 +114,7 @@ def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Tra
     """What the users of a scenario share in this process. Raises `Unusable` and `ValueError`."""
     scenario, target, golden = read_scenario(name), _target(environment), golden_of(environment)
     with contextlib.closing(Calm(target)) as calm:
-        calibration = _calibration(calm, scenario)
+        calibration = calm.calibrate(scenario)
     traffic = Traffic(
         scenario,
         f"{_options(environment).seed} {name}",
@@ -125,7 +123,7 @@ def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Tra
         calibration=calibration,
         golden={task: texts for task, texts in GOLDEN_TEXTS.items() if task in golden.vectors},
     )
-    return target.speak(), Checker(golden), traffic
+    return Dialect(target), Checker(golden), traffic
 
 
 @cache
@@ -137,12 +135,6 @@ def golden_of(environment: Environment) -> Golden:
         return calm.golden()
 
 
-def _calibration(calm: Calm, scenario: Scenario) -> dict[str, float]:
-    sample = Traffic(scenario, "sample")
-    calm.check_supported(sample.of(flow) for flow in scenario.flows)
-    return calm.calibrate(scenario)
-
-
 def _target(environment: Environment) -> Target:
     options = _options(environment)
     return Target(
@@ -150,8 +142,6 @@ def _target(environment: Environment) -> Target:
         dialect=options.dialect,
         model=options.model,
         key=options.key or None,
-        verify=True,
-        timeout=60,
     )
 
 

@@ -2,36 +2,28 @@
 
 import psutil
 
-from triptych.loadtests.histogram import Counts, add, percentile
+from triptych.loadtests.histogram import Counts, percentile
 from triptych.loadtests.results import Process
 
 SHARE = 0.99
 
 
 class Monitor:
-    """Observes this process and its machine, from when it is made. Only the newest one may be read."""
+    """Observes this process and its machine, from when it is made. Only the newest one may be read.
+
+    `lag`: how late the event loop ran. `late`: how late requests were sent.
+    """
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         # The next calls measure from here.
         self._process.cpu_percent()
         psutil.cpu_percent()
-        self._lag: Counts = {}
-        self._late: Counts = {}
-
-    def lag(self, seconds: float) -> None:
-        """The event loop ran something so much later than it was due."""
-        add(self._lag, seconds)
-
-    def late(self, seconds: float) -> None:
-        """A request was sent so much later than it was due."""
-        add(self._late, seconds)
+        self.lag: Counts = {}
+        self.late: Counts = {}
 
     def read(self, name: str) -> Process:
         """The figures so far."""
-        lag, late = (percentile(counts, SHARE) if counts else 0.0 for counts in (self._lag, self._late))
-        return Process(name=name, cpu=self._process.cpu_percent() / 100, lag=lag, late=late)
-
-    def machine_cpu(self) -> float:
-        """The share of all processors that was busy, or given to other virtual machines."""
-        return psutil.cpu_percent() / 100
+        lag, late = (percentile(counts, SHARE) if counts else 0.0 for counts in (self.lag, self.late))
+        cpu, machine_cpu = self._process.cpu_percent() / 100, psutil.cpu_percent() / 100
+        return Process(name=name, cpu=cpu, lag=lag, late=late, machine_cpu=machine_cpu)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.loadtests.assignment import Plan, Target
+from triptych.loadtests.assignment import Plan
 from triptych.loadtests.calm import Calm
 from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.objectives import Objectives
@@ -32,31 +34,37 @@ from triptych.loadtests.traffic import Traffic
 RECENT = 5
 
 
-def run(options: argparse.Namespace, objectives: Objectives | None) -> Run:
-    """Do it. A demo started for it ends with it. Raises `ValueError`, `Unusable` and `HarnessFailed`."""
+def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitStack) -> Run:
+    """Do it. What was started for it ends with `stack`, or with this process. The first Ctrl-C ends the load.
+
+    Raises `ValueError`, `Unusable`, `HarnessFailed` and `Stopped`.
+    """
     scenario, crew = read_scenario(options.scenario), crew_of(options)
     load = shaped(options, scenario, objectives)
     began, seed = time.strftime("%Y-%m-%d %H:%M:%S %z"), options.seed or secrets.token_hex(4)
-    with ExitStack() as stack:
-        target, token = find_target(options, stack)
-        scraper = Scraper(metrics_pages(options, target, token))
-        plan, idle, golden = _ask_before(options, scenario, seed, target)
-        conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
-        stack.callback(crew.stop)
-        stack.callback(conductor.close)
-        crew.start(conductor.port)
-        conductor.gather(plan, [flow.name for flow in scenario.flows])
-        capacity = None
-        measured: Sequence[Measured]
-        with (
-            scraper.reading(lambda: conductor.seconds, verify=target.verify),
-            contextlib.closing(_Progress()) as progress,
-        ):
-            if load.search:
-                measured, capacity = conductor.search(load.search, progress.watch)
-            else:
-                measured = conductor.run(load.segments, progress.watch)
-        seconds = conductor.seconds
+    made_with, made_on = revision(), machine()
+    target, token = find_target(options, stack)
+    scraper = Scraper(metrics_pages(options, target, token))
+    plan, idle, golden = _ask_before(options, scenario, seed, target)
+    conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
+    stack.callback(crew.stop)
+    stack.callback(conductor.close)
+    crew.start(conductor.port)
+    conductor.gather(plan, [flow.name for flow in scenario.flows])
+    capacity = None
+    measured: Sequence[Measured]
+    signal.signal(signal.SIGINT, conductor.stop)
+    with (
+        scraper.reading(lambda: conductor.seconds, verify=target.verify),
+        contextlib.closing(_Progress()) as progress,
+    ):
+        if load.search:
+            measured, capacity = conductor.search(load.search, progress.watch)
+        else:
+            measured = conductor.run(load.segments, progress.watch)
+    seconds = conductor.seconds
+    # The processes stop sending.
+    conductor.close()
     golden.compared = conductor.compared
     return Run(
         name=f"{Path(options.scenario).stem}-{load.name}",
@@ -69,8 +77,8 @@ def run(options: argparse.Namespace, objectives: Objectives | None) -> Run:
         seed=seed,
         began=began,
         seconds=seconds,
-        machine=machine(),
-        revision=revision(),
+        machine=made_on,
+        revision=made_with,
         golden=golden,
         idle=idle,
         segments=list(measured),
@@ -88,8 +96,6 @@ def _ask_before(
 ) -> tuple[Plan, dict[str, Idle], GoldenResult]:
     """What to find out from the idle server."""
     with contextlib.closing(Calm(target)) as calm:
-        sample = Traffic(scenario, f"{seed} sample")
-        calm.check_supported(sample.of(flow) for flow in scenario.flows)
         calibration = calm.calibrate(scenario)
         golden = calm.golden({flow.task for flow in scenario.flows if flow.kind == "embed"})
         complaints = golden.complaints()

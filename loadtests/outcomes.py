@@ -28,7 +28,7 @@ def judged(
 ) -> Outcome:
     """The outcome of a request that was answered; `headers` ignore case."""
     if status != 200:
-        return Outcome(f"HTTP {status}", _message(body))
+        return Outcome(f"HTTP {status}", refusal(headers, body))
     try:
         reply = dialect.decode(request, body)
     except Unreadable as unreadable:
@@ -49,13 +49,14 @@ def unanswered(error: BaseException) -> Outcome:
         case ConnectionRefusedError():
             return Outcome("connection refused", str(error))
         case _:
-            # aiohttp quotes headers, which need not be UTF-8, and leaves surrogates that JSON cannot hold.
-            text = str(error).encode(errors="replace").decode()
-            return Outcome("connection lost", f"{type(error).__name__}: {text}")
+            return Outcome("connection lost", f"{type(error).__name__}: {error}")
 
 
-def _message(body: bytes) -> str:
-    """The message of an error body, shortened."""
+def refusal(headers: Mapping[str, str], body: bytes) -> str:
+    """Where a redirect points to, otherwise the message of an error body, shortened."""
+    if location := headers.get("location"):
+        # Headers need not be UTF-8, and aiohttp leaves surrogates, which JSON cannot hold.
+        return f"redirects to {location[:200]}".encode(errors="replace").decode()
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

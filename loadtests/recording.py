@@ -7,21 +7,24 @@ from itertools import accumulate
 
 import msgspec
 
-from triptych.loadtests.histogram import add
+from triptych.loadtests.histogram import Count, add
 from triptych.loadtests.results import Clock, Interval, Segment
 
 
-class Noted(msgspec.Struct, array_like=True):
+class Noted(msgspec.Struct):
     """What was recorded for one flow in interval `number` of segment `segment`."""
 
-    segment: int
+    segment: Count
     flow: str
-    number: int
+    number: Count
     interval: Interval
 
 
-class Samples(msgspec.Struct, array_like=True):
-    """New records of one process. `examples` has one message for each new kind of failure."""
+class Samples(msgspec.Struct, tag=True):
+    """What a process recorded since its last such message, with an example of each kind of failure.
+
+    Sent every second, also as a sign of life. The first says that the process is ready.
+    """
 
     noted: list[Noted]
     examples: dict[str, str]
@@ -57,7 +60,6 @@ class Recorder:
         self._new: dict[tuple[int, int, str], Interval] = {}
         self._in_flight: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
-        self._known: set[str] = set()
 
     @property
     def in_flight(self) -> int:
@@ -87,9 +89,7 @@ class Recorder:
         self._in_flight[flow] -= 1
         failures = self._interval(flow, due).failures
         failures[kind] = failures.get(kind, 0) + 1
-        if kind not in self._known:
-            self._known.add(kind)
-            self._examples[kind] = example
+        self._examples.setdefault(kind, example)
 
     def tick(self, now: float) -> None:
         """An interval ends: record what is in flight."""
@@ -97,13 +97,12 @@ class Recorder:
             self._interval(flow, now).in_flight = count
 
     def take(self) -> Samples:
-        """What is new since the last call."""
+        """What is new since the last call, and all examples."""
         noted = [
             Noted(segment, flow, number, interval) for (segment, number, flow), interval in self._new.items()
         ]
-        samples = Samples(noted, self._examples)
-        self._new, self._examples = {}, {}
-        return samples
+        self._new = {}
+        return Samples(noted, self._examples)
 
     def _interval(self, flow: str, at: float) -> Interval:
         place = self._timeline.place(at)
@@ -126,8 +125,11 @@ class Total:
         ]
 
     def add(self, samples: Samples) -> None:
-        """Add what one process recorded."""
+        """Add what one process recorded. Raises `ValueError` for another segment or flow."""
         self.examples = samples.examples | self.examples
         for noted in samples.noted:
-            intervals = self.segments[noted.segment][noted.flow]
+            try:
+                intervals = self.segments[noted.segment][noted.flow]
+            except LookupError:
+                raise ValueError(f"no segment {noted.segment} has a flow {noted.flow!r}") from None
             intervals[min(noted.number, len(intervals) - 1)].add(noted.interval)

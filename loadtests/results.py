@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from triptych.loadtests.histogram import Counts, merged
+from triptych.loadtests.histogram import Count, Counts, merged
 
 VERSION = 2
 
@@ -34,12 +34,12 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     good replies that came in it, whenever they were sent. `in_flight` requests had no reply at its end.
     """
 
-    sent: int = 0
-    done: int = 0
-    items: int = 0
-    tokens: int = 0
-    in_flight: int = 0
-    failures: dict[str, int] = {}
+    sent: Count = 0
+    done: Count = 0
+    items: Count = 0
+    tokens: Count = 0
+    in_flight: Count = 0
+    failures: dict[str, Count] = {}
     clocks: dict[Clock, Counts] = {}
 
     @property
@@ -71,20 +71,24 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class Process(msgspec.Struct, kw_only=True):
     """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
-    event loop ran (`lag`) and how late it sent requests (`late`)."""
+    event loop ran (`lag`) and how late it sent requests (`late`).
+
+    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included
+    (None: unknown).
+    """
 
     name: str
     cpu: float
     lag: float
     late: float
+    machine_cpu: float | None = None
 
 
 class Measured(msgspec.Struct, kw_only=True):
     """The result of one segment.
 
     `began` counts from the start of the run. `intervals`, by flow, last `interval` seconds each and include
-    those in which the load settled. `machine_cpu` is the busy share of all processors of the harness's
-    machine, other programs and stolen time included (None: unknown).
+    those in which the load settled.
     """
 
     segment: Segment
@@ -92,7 +96,6 @@ class Measured(msgspec.Struct, kw_only=True):
     interval: float
     intervals: dict[str, list[Interval]]
     processes: list[Process]
-    machine_cpu: float | None = None
 
 
 class Series(msgspec.Struct, kw_only=True):

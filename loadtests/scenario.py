@@ -4,12 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from triptych.loadtests.content.corpus import LANGUAGES
 from triptych.loadtests.content.lengths import Lengths
 from triptych.loadtests.request import Encoding, Kind, Task
 from triptych.loadtests.toml_files import read_toml
 
+
+def _known(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"not one of {', '.join(LANGUAGES)}")
+    return language
+
+
+Languages = Mapping[Annotated[str, AfterValidator(_known)], PositiveFloat]
 FOLDER = Path(__file__).with_name("scenarios")
 
 
@@ -47,7 +56,7 @@ class Flow(_Strict):
     multivector: bool = False
     late_chunking: bool = False
     headers: Mapping[str, str] = {}
-    languages: Mapping[str, PositiveFloat] = {}
+    languages: Languages = {}
 
     @model_validator(mode="after")
     def _rerank_returns_scores(self) -> Self:
@@ -61,7 +70,7 @@ class Scenario(_Strict):
     """Flows, and the languages of their texts by weight."""
 
     about: str
-    languages: Mapping[str, PositiveFloat] = {"en": 1.0}
+    languages: Annotated[Languages, Field(min_length=1)] = {"en": 1.0}
     flows: Annotated[tuple[Flow, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

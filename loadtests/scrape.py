@@ -4,7 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -87,18 +87,13 @@ class Scraper:
                             self.add(clock(), reply.text, name)
                     ended.wait(SCRAPE_SECONDS)
 
-        readers = [
-            threading.Thread(target=read, args=(name, *page), daemon=True)
-            for name, page in self._pages.items()
-        ]
-        for reader in readers:
-            reader.start()
+        for name, page in self._pages.items():
+            threading.Thread(target=read, args=(name, *page), daemon=True).start()
         try:
             yield
         finally:
+            # A page that hangs must not hold up the report.
             ended.set()
-            for reader in readers:
-                reader.join()
 
     def add(self, at: float, text: str, page: str) -> None:
         """Add a page read `at` seconds after the start of the run."""
@@ -112,7 +107,7 @@ class Scraper:
         for page, drawn, label in sorted(
             self._seen, key=lambda key: (order.index(key[0]), DRAWN.index(key[1]), key[2])
         ):
-            at, values = _points(drawn, self._seen[page, drawn, label])
+            at, values = _points(drawn, self._seen[page, drawn, label][:])
             if values.any() or (drawn.panel == "queue" and len(values)):
                 parts = (drawn.name, label, page if len(self._pages) > 1 else "")
                 found.append(
@@ -125,16 +120,6 @@ class Scraper:
                     )
                 )
         return found
-
-
-def discover(document: Any) -> dict[str, str]:
-    """Metrics addresses of the workers, by a name for each, from a router's `/targets` (Prometheus'
-    http_sd)."""
-    return {
-        f"worker {group['labels']['task']} {target}": f"http://{target}/metrics"
-        for group in document
-        for target in group["targets"]
-    }
 
 
 def _sums(text: str) -> dict[tuple[Drawn, str], list[float]]:

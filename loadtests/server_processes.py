@@ -50,7 +50,7 @@ def free_port(host: str = LOOPBACK, ports: range = PORTS, count: int = 1) -> int
             return first
 
 
-class Process:
+class Process(subprocess.Popen[bytes]):
     """A child process with its own process group; its output goes to the file `log`."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Process:
     ) -> None:
         self.log = log
         with log.open("wb") as output:
-            self._process = subprocess.Popen(
+            super().__init__(
                 [python, *argv],
                 env={**os.environ, **environment},
                 stdout=output,
@@ -71,7 +71,6 @@ class Process:
                 # A benchmark that is killed must not leave engines behind.
                 preexec_fn=die_with_parent,
             )
-        self.pid = self._process.pid
 
     def wait_ready(self, url: str) -> None:
         """Return once `url` answers 200.
@@ -82,28 +81,23 @@ class Process:
         # One client for all questions: each new one loads the certificate authorities.
         with httpx.Client(timeout=30) as client:
             while time.monotonic() < deadline:
-                if self._process.poll() is not None:
-                    raise RuntimeError(f"ended with {self._process.returncode}:\n{self.tail()}")
+                if (code := self.poll()) is not None:
+                    raise RuntimeError(f"ended with {code}:\n{self.tail()}")
                 with contextlib.suppress(httpx.TransportError):
                     if client.get(url).status_code == 200:
                         return
                 time.sleep(0.1)
         raise RuntimeError(f"{url} is not ready after {START_SECONDS} s:\n{self.tail()}")
 
-    def poll(self) -> int | None:
-        """The exit code; None while the process runs."""
-        return self._process.poll()
-
     def wait(self, timeout: float | None = STOP_SECONDS) -> int:
         """Wait for the end of the process; return its exit code."""
-        return self._process.wait(timeout)
+        return super().wait(timeout)
 
     def stop(self) -> int:
         """Send SIGTERM, return the exit code, and kill the rest of the group."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
-            return self._process.wait(STOP_SECONDS)
+            return self.wait()
         finally:
             self.kill()
 
@@ -111,7 +105,7 @@ class Process:
         """Send SIGKILL to the whole group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        self.wait()
 
     def tail(self, lines: int = 40) -> str:
         """The end of the output."""

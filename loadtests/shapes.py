@@ -35,12 +35,7 @@ def segments_of(shape: str, loads: Sequence[float], seconds: float) -> list[Segm
         ],
     }[shape]
     return [
-        Segment(
-            name=name,
-            seconds=seconds,
-            settle=settles,
-            rate=(low, high),
-        )
+        Segment(name=name, seconds=seconds, settle=settles, rate=(low, high))
         for name, low, high, settles in parts
     ]
 
@@ -51,14 +46,9 @@ def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
     for segment in segments:
         if at <= start:
             break
-        started.append(_cut(segment, at - start))
+        low, high = segment.rate
+        share = min(1.0, (at - start) / segment.seconds)
+        rate = low, low + share * (high - low)
+        started.append(msgspec.structs.replace(segment, seconds=share * segment.seconds, rate=rate))
         start += segment.seconds
     return started
-
-
-def _cut(segment: Segment, at: float) -> Segment:
-    if at >= segment.seconds:
-        return segment
-    low, high = segment.rate
-    rate = low, low + at / segment.seconds * (high - low)
-    return msgspec.structs.replace(segment, seconds=at, rate=rate)

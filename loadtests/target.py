@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from triptych.loadtests.assignment import Target
 from triptych.loadtests.calm import Unusable
-from triptych.loadtests.scrape import Pages, discover
+from triptych.loadtests.dialects import Target
+from triptych.loadtests.scrape import Pages
 from triptych.loadtests.server_processes import Deployment
 from triptych.workers.shared.contract import POOLS
 
@@ -90,19 +90,23 @@ def metrics_pages(options: argparse.Namespace, target: Target, token: str | None
     }
     if target.dialect == "jina" and token:
         for address in target.addresses.values():
-            pages |= {name: (url, token) for name, url in _workers(address, target).items()}
+            pages |= _workers(address, target, token)
     for number, url in enumerate(options.metrics or (), 1):
         pages[f"page {number}"] = _checked("--metrics", url), None
     return pages
 
 
-def _workers(address: str, target: Target) -> dict[str, str]:
-    """The workers' pages, by name, if a router of ours is at `address`."""
+def _workers(address: str, target: Target, token: str) -> Pages:
+    """The workers' pages, if a router of ours is at `address`: it lists them for Prometheus (http_sd)."""
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
     try:
         reply = httpx.get(
             f"{address}/targets", headers=headers, timeout=5, verify=target.verify, trust_env=False
         )
-        return discover(reply.json()) if reply.status_code == 200 else {}
+        return {
+            f"worker {group['labels']['task']} {host}": (f"http://{host}/metrics", token)
+            for group in (reply.json() if reply.status_code == 200 else ())
+            for host in group["targets"]
+        }
     except (httpx.TransportError, ValueError, KeyError, TypeError):
         return {}

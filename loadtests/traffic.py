@@ -40,10 +40,9 @@ class Traffic:
         self._weights = list(accumulate(flow.weight for flow in scenario.flows))
         self._golden, self._golden_share = golden or {}, 1 / golden_every
         self._corpora = {
-            flow.name: Corpus(seed, flow.languages or scenario.languages) for flow in scenario.flows
+            flow.name: Corpus(seed, flow.languages or scenario.languages, calibration or {})
+            for flow in scenario.flows
         }
-        for corpus in self._corpora.values():
-            corpus.calibrate(calibration or {})
 
     def any(self) -> Request:
         """The next request, of a flow drawn by weight."""

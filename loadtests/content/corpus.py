@@ -11,10 +11,9 @@ import random
 import re
 import tarfile
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from itertools import accumulate
-from typing import NamedTuple
 
 from faker import Faker
 
@@ -53,64 +52,35 @@ _NAME_SYLLABLES = 5
 _NAMES = len(_SYLLABLES) ** _NAME_SYLLABLES
 
 
-class Stream(NamedTuple):
-    """A long text; unit i goes from `cuts[i]` to `cuts[i + 1]`."""
-
-    text: str
-    cuts: Sequence[int]
-
-    @classmethod
-    def of(cls, units: Iterable[str]) -> "Stream":
-        units = list(units)
-        return cls("".join(units), list(accumulate(map(len, units), initial=0)))
-
-    @property
-    def units(self) -> int:
-        return len(self.cuts) - 1
-
-    def cut(self, begin: int, count: int) -> str:
-        """`count` units from `begin`, starting over at the end."""
-        begin %= self.units
-        rounds, end = divmod(begin + count, self.units)
-        if not rounds:
-            return self.text[self.cuts[begin] : self.cuts[end]]
-        return self.text[self.cuts[begin] :] + self.text * (rounds - 1) + self.text[: self.cuts[end]]
-
-
 class Corpus:
     """Texts in `languages`, drawn by weight. Texts of different serials (below 10^10) differ from their first
     word.
 
-    Raises `ValueError` for an unknown language or a weight that is not positive.
+    `calibration`: the tokens of a unit (see `probe`) in some languages, as the server counts them.
     """
 
-    def __init__(self, seed: str, languages: Mapping[str, float]) -> None:
-        _check_known(languages)
-        if not languages or min(languages.values()) <= 0:
-            raise ValueError(f"languages: need at least one, with weights over 0, not {dict(languages)}")
-        self.languages = tuple(languages)
+    def __init__(
+        self, seed: str, languages: Mapping[str, float], calibration: Mapping[str, float] = {}
+    ) -> None:
+        self._languages = tuple(languages)
         self._weights = list(accumulate(languages.values()))
-        self._tokens = {name: estimated_tokens(name) for name in (*languages, NAME)}
+        self._tokens = {name: calibration.get(name) or estimated_tokens(name) for name in (*languages, NAME)}
         draw = random.Random(f"names {seed}")
         self._shift = draw.randrange(_NAMES)
         # Coprime to the number of names, so that every serial has its own. Large, so that neighbours differ
         # early.
         self._step = draw.randrange(_NAMES // 100, _NAMES // 10) * 10 + 1
 
-    def calibrate(self, tokens_per_unit: Mapping[str, float]) -> None:
-        """Set the tokens of a unit (see `probe`) for some languages, as the server counts them."""
-        self._tokens |= {name: tokens for name, tokens in tokens_per_unit.items() if name in self._tokens}
-
     def text(self, draw: random.Random, serial: int, tokens: int) -> str:
         """A text of about `tokens` tokens, at least its name. Language and content are drawn from `draw`."""
-        [language] = draw.choices(self.languages, cum_weights=self._weights)
+        [language] = draw.choices(self._languages, cum_weights=self._weights)
         name = made_up_name((serial * self._step + self._shift) % _NAMES)
         beginning = f"# {name}\n" if language == CODE else f"{name} "
         # Rounded at random, so that the mean is right for short texts too.
         units = int((tokens - self._tokens[NAME]) / self._tokens[language] + draw.random())
         if units < 1:
             return beginning.rstrip()
-        return beginning + stream(language).cut(draw.randrange(1 << 20), units).rstrip()
+        return beginning + _cut(language, draw.randrange(1 << 20), units).rstrip()
 
 
 def probe(language: str, units: int) -> str:
@@ -118,14 +88,13 @@ def probe(language: str, units: int) -> str:
 
     A unit is a character in languages without spaces, otherwise a word.
     """
-    _check_known([language])
-    return stream(language).cut(0, units)
+    return _cut(language, 0, units)
 
 
 def estimated_tokens(language: str) -> float:
     """Tokens of a unit, estimated from the mean length of its UTF-8."""
-    whole = stream(language)
-    return len(whole.text.encode()) / whole.units / _BYTES_PER_TOKEN
+    units = stream(language)
+    return len("".join(units).encode()) / len(units) / _BYTES_PER_TOKEN
 
 
 def made_up_name(number: int) -> str:
@@ -138,10 +107,10 @@ def made_up_name(number: int) -> str:
 
 
 @cache
-def stream(language: str) -> Stream:
-    """What texts in a language are cut from; the same for all seeds."""
+def stream(language: str) -> list[str]:
+    """The units that texts in a language are cut from; the same for all seeds."""
     if language == NAME:
-        return Stream.of(made_up_name(number * (_NAMES // 199)) + " " for number in range(199))
+        return [made_up_name(number * (_NAMES // 199)) + " " for number in range(199)]
     if language == CODE:
         text = "\n".join(inspect.getsource(module) for module in _CODE_MODULES)
     else:
@@ -150,13 +119,15 @@ def stream(language: str) -> Stream:
         if language in _WITHOUT_WORDS:
             text = " ".join(f"{fake.name()}, {fake.address()}." for _ in range(_SENTENCES))
         elif language in _WITHOUT_SPACES:
-            return Stream.of("".join(fake.sentences(_SENTENCES)))
+            return list("".join(fake.sentences(_SENTENCES)))
         else:
             text = " ".join(fake.sentences(_SENTENCES))
-    return Stream.of(re.findall(r"\S+\s+", text))
+    return re.findall(r"\S+\s+", text)
 
 
-def _check_known(languages: Iterable[str]) -> None:
-    for name in languages:
-        if name not in (*LANGUAGES, NAME):
-            raise ValueError(f"language {name!r}: not one of {', '.join(LANGUAGES)}")
+def _cut(language: str, begin: int, count: int) -> str:
+    """`count` units from `begin`, starting over at the end."""
+    units = stream(language)
+    begin %= len(units)
+    rounds = (begin + count - 1) // len(units)
+    return "".join((units * (1 + rounds) if rounds else units)[begin : begin + count])

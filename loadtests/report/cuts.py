@@ -25,13 +25,6 @@ class Point(NamedTuple):
     verdict: Literal["holds", "fails", "unclear"] | None = None
 
 
-class Moment(NamedTuple):
-    """A short piece of a run around `at` seconds after its start; `measured` is empty in a pause."""
-
-    at: float
-    measured: list[Measured]
-
-
 def points(run: Run) -> list[Point]:
     """The loads of a run in rising order: the probes of a search, the parts of a ramp, or the segments."""
     if run.capacity is not None:
@@ -55,19 +48,19 @@ def points(run: Run) -> list[Point]:
     return [found[load] for load in sorted(found)]
 
 
-def moments(run: Run, most: int = MOST_MOMENTS) -> list[Moment]:
+def moments(run: Run, most: int = MOST_MOMENTS) -> list[Measured]:
     """The run in about `most` pieces in order of time, settling included."""
     seconds = sum(measured.segment.seconds for measured in run.segments)
-    found: list[Moment] = []
-    end = math.inf
-    for measured in run.segments:
-        if measured.began - end > measured.interval:
-            found.append(Moment(end, []))
-        end = measured.began + measured.segment.seconds
-        count = math.floor(most * measured.segment.seconds / seconds)
-        for piece in _pieces(measured, 0, count):
-            found.append(Moment(piece.began + piece.segment.seconds / 2, [piece]))
-    return found
+    return [
+        piece
+        for measured in run.segments
+        for piece in _pieces(measured, 0, math.floor(most * measured.segment.seconds / seconds))
+    ]
+
+
+def middle(piece: Measured) -> float:
+    """Seconds from the run's start."""
+    return piece.began + piece.segment.seconds / 2
 
 
 def latency(

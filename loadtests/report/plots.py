@@ -9,7 +9,7 @@ import numpy as np
 from triptych.loadtests import estimates
 from triptych.loadtests.report import figures as draw
 from triptych.loadtests.report import tables
-from triptych.loadtests.report.cuts import Moment, Point, latency, moments
+from triptych.loadtests.report.cuts import Point, latency, middle, moments
 from triptych.loadtests.report.figures import Chart, Column
 from triptych.loadtests.report.words import duration
 from triptych.loadtests.results import WRONG, Clock, Interval, Measured, Run, Series, failure_counts
@@ -17,7 +17,7 @@ from triptych.loadtests.results import WRONG, Clock, Interval, Measured, Run, Se
 # Fewer loads make no curve.
 LEAST_POINTS = 3
 MOST_LINES = 8
-MOST_KINDS = 5
+MOST_KINDS = 6
 MOST_FLOW_MOMENTS = 120
 BAR_HEIGHT = 0.32
 
@@ -42,7 +42,7 @@ def by_load(run: Run, points: Sequence[Point], limit: float | None) -> list[Char
 def over_time(run: Run) -> list[Chart]:
     """Latency, load, failures and requests in flight."""
     seen = moments(run)
-    at = np.array([moment.at for moment in seen])
+    at = np.array([middle(one) for one in seen])
     # The server's clock is often so near that a solid line would hide the other.
     times: list[tuple[str, Clock, float, dict[str, str]]] = [
         ("p99", "total", 0.99, {"color": draw.ACCENT}),
@@ -51,7 +51,7 @@ def over_time(run: Run) -> list[Chart]:
         ("p50, server's clock", "router", 0.5, {"color": draw.TEAL, "ls": "--"}),
     ]
     latencies = [
-        Line(label, at, np.array([latency(moment.measured, part, clock) for moment in seen]), style)
+        Line(label, at, np.array([latency([one], part, clock) for one in seen]), style)
         for label, clock, part, style in times
     ]
     load = [
@@ -61,7 +61,8 @@ def over_time(run: Run) -> list[Chart]:
     charts = [_lines(run, "Latency", "s", latencies), _lines(run, "Load", "requests/s", load)]
     if kinds := list(failure_counts(run)):
         charts.append(_failures_over_time(run, seen, kinds))
-    return [*charts, _lines(run, "In flight", "requests", [Line("", at, _in_flight(seen))])]
+    in_flight = np.array([sum(row[-1].in_flight for row in one.intervals.values()) for one in seen])
+    return [*charts, _lines(run, "In flight", "requests", [Line("", at, in_flight)])]
 
 
 def of_server(run: Run) -> list[Chart]:
@@ -92,8 +93,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
     if curve:
         pieces = [(point.load, point.measured) for point in points]
     else:
-        seen = moments(run, MOST_FLOW_MOMENTS)
-        pieces = [(moment.at, moment.measured) for moment in seen]
+        pieces = [(middle(one), [one]) for one in moments(run, MOST_FLOW_MOMENTS)]
     where = np.array([at for at, _ in pieces])
     found = {
         flow: [np.array([latency(its, part, flow=flow) for _, its in pieces]) for part in (0.5, 0.99)]
@@ -188,33 +188,26 @@ def _lines(run: Run, title: str, unit: str, lines: Sequence[Line], note: str = "
     return draw.finish(axes, title, "" if unit == "s" else unit, note)
 
 
-def _failures_over_time(run: Run, seen: Sequence[Moment], kinds: Sequence[str]) -> Chart:
+def _failures_over_time(run: Run, seen: Sequence[Measured], kinds: Sequence[str]) -> Chart:
+    def failed(kind: str) -> Column:
+        return _per_second(seen, lambda one: one.failures.get(kind, 0))
+
     # Wrong replies first: they matter most.
     kinds = sorted(kinds, key=lambda kind: not kind.startswith(WRONG))
-    groups = [[kind] for kind in kinds[:MOST_KINDS]]
-    if rest := kinds[MOST_KINDS:]:
-        groups.append(rest)
-    columns = []
-    for group in groups:
-        column = _per_second(seen, lambda one: sum(one.failures.get(kind, 0) for kind in group))  # noqa: B023
-        columns.append(np.nan_to_num(column))
+    columns = [failed(kind) for kind in kinds]
+    if len(kinds) > MOST_KINDS:
+        last = MOST_KINDS - 1
+        columns[last:] = [sum(columns[last:], np.zeros(len(seen)))]
+        kinds[last:] = [f"{len(kinds) - last} other kinds"]
     axes = draw.new_axes()
-    labels = [group[0] if len(group) == 1 else f"{len(group)} other kinds" for group in groups]
-    axes.stackplot([moment.at for moment in seen], *columns, labels=labels, colors=draw.REDS, lw=0)
+    axes.stackplot([middle(one) for one in seen], *columns, labels=kinds, colors=draw.REDS, lw=0)
     draw.time_axis(axes, run)
     draw.amount_axis(axes)
     return draw.finish(axes, "Failures", "requests/s")
 
 
-def _in_flight(seen: Sequence[Moment]) -> Column:
-    def last(one: Measured) -> int:
-        return sum(row[-1].in_flight for row in one.intervals.values() if row)
-
-    return np.array([sum(map(last, moment.measured)) if moment.measured else math.nan for moment in seen])
-
-
-def _per_second(seen: Sequence[Moment], count: Callable[[Interval], int]) -> Column:
+def _per_second(seen: Sequence[Measured], count: Callable[[Interval], int]) -> Column:
     def rate(one: Measured) -> float:
         return sum(sum(map(count, row)) for row in estimates.counted([one])) / one.segment.seconds
 
-    return np.array([sum(map(rate, moment.measured)) if moment.measured else math.nan for moment in seen])
+    return np.array([rate(one) for one in seen])

@@ -84,8 +84,8 @@ def harness(run: Run) -> Table:
         its = [process for one in run.segments for process in one.processes if process.name == name]
         cpu, lag, late = (max(getattr(process, of) for process in its) for of in ("cpu", "lag", "late"))
         rows.append([name, share(cpu), duration(lag), duration(late)])
-    busy = [one.machine_cpu for one in run.segments if one.machine_cpu is not None]
-    note = f"The worst segment of each. Its machine was up to {share(max(busy))} busy." if busy else ""
+    busy = max((one.machine_cpu or 0.0 for its in run.segments for one in its.processes), default=0.0)
+    note = f"The worst segment of each. Its machine was up to {share(busy)} busy." if busy else ""
     return Table(
         "The harness", ["process", "CPU", "event loop late (p99)", "sent late (p99)"], rows, note=note
     )

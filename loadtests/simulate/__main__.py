@@ -1,14 +1,13 @@
 """Simulate many replicas. docs/SCALE.md says what is simulated, and shows the results.
 
-    python -m loadtests.simulate [--quick] [--only NAME] [--out build/simulate]
+    python -m loadtests.simulate [--quick] [--only NAME]
 
-Writes simulate.md. Each run gives the same numbers.
+Prints Markdown. Each run gives the same numbers.
 """
 
 import argparse
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,7 +19,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, up to 100 replicas")
     parser.add_argument("--only", action="append", choices=EXPERIMENTS, help="this one; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("build/simulate"), help="default: %(default)s")
     options = parser.parse_args()
     names, quick = options.only or list(EXPERIMENTS), options.quick
     context, report = multiprocessing.get_context("spawn"), ""
@@ -34,8 +32,6 @@ def main() -> None:
                     bar.update()
                 lines = table(list(rows[0]), [list(one.values()) for one in rows])
                 report += "\n".join([f"## {EXPERIMENTS[name]}", "", *lines, "", ""])
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "simulate.md").write_text(report)
     print(report)
 
 

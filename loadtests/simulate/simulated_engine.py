@@ -5,10 +5,11 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from triptych.loadtests.simulate.profiles import Profile
 from triptych.router.items import Batch
+
+_Waiting = tuple[Batch, Callable[[], None]]
 
 
 class Events:
@@ -33,11 +34,6 @@ class Events:
             self.now = until
 
 
-class _Waiting(NamedTuple):
-    batch: Batch
-    done: Callable[[], None]
-
-
 class Engine:
     """Takes whole batches in order. `busy` counts the seconds of all steps begun.
 
@@ -54,7 +50,7 @@ class Engine:
 
     def give(self, batch: Batch, done: Callable[[], None]) -> None:
         """Queue `batch`. `done` is called at the end of its step."""
-        self._line.append(_Waiting(batch, done))
+        self._line.append((batch, done))
         if self._idle:
             self._step()
 
@@ -62,7 +58,7 @@ class Engine:
         taken: list[_Waiting] = []
         items = tokens = 0
         while self._line:
-            batch = self._line[0].batch
+            batch, _ = self._line[0]
             items, tokens = items + len(batch.items), tokens + batch.tokens
             if taken and (items > self._profile.step_items or tokens > self._profile.step_tokens):
                 items, tokens = items - len(batch.items), tokens - batch.tokens
@@ -77,5 +73,5 @@ class Engine:
     def _end(self, taken: list[_Waiting]) -> None:
         # The next step begins before the replies leave, so a lane's next batch misses it.
         self._step()
-        for waiting in taken:
-            waiting.done()
+        for _, done in taken:
+            done()

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.process import ROOT
 from triptych.loadtests.histogram import Counts, merged, percentile
-from triptych.loadtests.results import Clock, Interval, Run, read
+from triptych.loadtests.results import Clock, Interval, Run, failure_counts, read
 
 
 @dataclass
@@ -38,11 +38,7 @@ class Finished:
         return sum(getattr(interval, name) for interval in self.intervals(flow))
 
     def failures(self, flow: str = "query") -> dict[str, int]:
-        found: dict[str, int] = {}
-        for interval in self.intervals(flow):
-            for kind, count in interval.failures.items():
-                found[kind] = found.get(kind, 0) + count
-        return found
+        return {kind: flows[flow] for kind, flows in failure_counts(self.run).items() if flows[flow]}
 
     def times(self, clock: Clock = "total", flow: str = "query") -> Counts:
         """The latencies of good replies by one clock."""
@@ -57,8 +53,7 @@ class Loadtest:
     """A running load test."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self.process = process
-        self._folder = folder
+        self.process, self.folder = process, folder
         self._output = ""
 
     async def loads(self) -> None:
@@ -69,7 +64,7 @@ class Loadtest:
         """Wait for its end."""
         await self._read(None)
         code = await self.process.wait()
-        return Finished(code, self._output, self._folder)
+        return Finished(code, self._output, self.folder)
 
     async def _read(self, until: str | None) -> None:
         assert self.process.stdout is not None

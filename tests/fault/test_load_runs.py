@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -11,14 +12,16 @@ import pytest
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
+from tests.unit.loadtests.test_generator import answering
+from triptych.loadtests.histogram import bucket
 from triptych.loadtests.results import WRONG
 from triptych.loadtests.server_processes import free_port
 from triptych.loadtests.verdict import KEPT_UP
 from triptych.router.api import work
 from triptych.workers.shared.contract import POOLS
 
-TEXTS = """
-about = "Texts for every pool."
+SCENARIO = """
+about = "Every kind of request, for every pool."
 languages = { en = 2, zh = 1 }
 [[flows]]
 name = "query"
@@ -33,7 +36,29 @@ encoding = "float"
 name = "pair"
 task = "text-matching"
 inputs = 2
+[[flows]]
+name = "image"
+task = "retrieval.passage"
+images = 0.5
+inputs = 2
+picture = { width = 56, height = 56 }
+[[flows]]
+name = "document"
+task = "retrieval.passage"
+late_chunking = true
+inputs = 3
+[[flows]]
+name = "vectors"
+task = "retrieval.query"
+multivector = true
+inputs = 2
+[[flows]]
+name = "rerank"
+kind = "rerank"
+task = "retrieval.query"
+inputs = 8
 """
+INPUTS = {"query": 1, "code": 4, "pair": 2, "image": 2, "document": 3, "vectors": 2, "rerank": 8}
 
 
 def pools() -> list[FakeWorker]:
@@ -45,33 +70,32 @@ def address(router: RunningRouter) -> str:
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> str:
-    file = tmp_path / "texts.toml"
-    file.write_text(TEXTS)
+def scenario(tmp_path: Path) -> str:
+    file = tmp_path / "scenario.toml"
+    file.write_text(SCENARIO)
     return str(file)
 
 
-async def test_good_deployment_passes(tmp_path: Path, texts: str) -> None:
+async def test_good_deployment_passes(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     async with fake_workers(*workers), running_router(*workers) as router:
         done = await loadtest(
             tmp_path,
             "run",
             address(router),
-            *("--scenario", texts, "--rate", "60", "--seconds", "4", "--arrivals", "constant"),
+            *("--scenario", scenario, "--rate", "60", "--seconds", "4", "--arrivals", "constant"),
             *("--processes", "2", "--slo", "failures=0%"),
         )
     assert done.code == 0, done.output
-    flows = ("query", "code", "pair")
-    assert sum(done.count("sent", flow) for flow in flows) == 240
-    for flow, inputs in zip(flows, (1, 4, 2), strict=True):
+    assert sum(done.count("sent", flow) for flow in INPUTS) == 240
+    for flow, inputs in INPUTS.items():
         assert done.failures(flow) == {}
         assert sum(done.times("total", flow).values()) == done.count("sent", flow)
         assert done.count("items", flow) == inputs * done.count("done", flow) > 0
         assert done.count("tokens", flow) > 0
         # What the client waits for holds what the router took.
         assert done.percentile(0.5, "router", flow) < done.percentile(0.5, "total", flow)
-    assert done.count("sent") == pytest.approx(240 * 3 / 5, rel=0.3)
+    assert done.count("sent") == pytest.approx(240 * 3 / 9, rel=0.3)
     run = done.run
     assert [process.name for process in run.segments[0].processes] == ["process 1", "process 2"]
     assert run.golden.complaints == []
@@ -79,12 +103,12 @@ async def test_good_deployment_passes(tmp_path: Path, texts: str) -> None:
     assert "CHECKS FAILED" not in done.output + done.html
 
 
-async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, texts: str) -> None:
+async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     workers[-1].vectors_of = "retrieval"
     async with fake_workers(*workers), running_router(*workers) as router:
         done = await loadtest(
-            tmp_path, "run", address(router), "--scenario", texts, "--rate", "20", "--seconds", "2"
+            tmp_path, "run", address(router), "--scenario", scenario, "--rate", "20", "--seconds", "2"
         )
     assert done.code == 1
     assert any("code" in complaint and "retrieval" in complaint for complaint in done.run.golden.complaints)
@@ -93,7 +117,7 @@ async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, texts: s
         assert text.index("CHECKS FAILED") < text.index("At 20 requests/s")
 
 
-async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts: str) -> None:
+async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     file = tmp_path / "golden"
     async with fake_workers(*workers), running_router(*workers) as router:
@@ -101,13 +125,28 @@ async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, texts:
         assert recorded.code == 0, recorded.output
         # Each pool is right in itself, and they have changed places.
         workers[0].vectors_of, workers[1].vectors_of = workers[1].vectors_of, workers[0].vectors_of
-        arguments = ("--scenario", texts, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
+        arguments = ("--scenario", scenario, "--golden", str(file / "run"), "--rate", "60", "--seconds", "4")
         # With this seed some requests of this flow have a golden text.
         done = await loadtest(tmp_path, "run", address(router), *arguments, "--seed", "seed")
     assert done.code == 1
     assert done.run.golden.complaints != []
     assert done.failures("query").get(f"{WRONG}golden", 0) > 0
     assert done.failures("code") == {}
+
+
+async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
+    workers = [FakeWorker(dimensions=64) for _ in range(2)]
+    for worker in workers:
+        worker.mode, worker.delay = "slow", 0.01
+    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
+        arguments = ("--rate", "200", "--seconds", "5")
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            workers[1].vectors_of = "code"
+            done = await running.finished()
+    assert done.code == 1
+    assert done.failures().keys() == {f"{WRONG}golden"}
+    assert sum(done.failures().values()) < done.run.golden.compared
 
 
 @pytest.mark.parametrize("mode", ["error", "hanging"])
@@ -145,14 +184,7 @@ async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
     assert done.failures() == {}
     # The first of thirty that were due 1/30 s apart waited for a second.
     assert done.percentile(1.0) > 0.9
-    stalled = sum(count for number, count in done.times().items() if number > _half_a_second())
-    assert stalled >= 12
-
-
-def _half_a_second() -> int:
-    from triptych.loadtests.histogram import bucket
-
-    return bucket(0.45)
+    assert sum(count for number, count in done.times().items() if number > bucket(0.45)) >= 12
 
 
 async def test_capacity_is_at_most_the_servers(tmp_path: Path) -> None:
@@ -204,6 +236,29 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert "stopped by Ctrl-C" in done.output
 
 
+async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Path) -> None:
+    worker, silent = FakeWorker(dimensions=64), socket.create_server(("127.0.0.1", 0))
+    async with fake_workers(worker), running_router(worker) as router:
+        metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        arguments = ("--rate", "100", "--seconds", "3600", *metrics)
+        async with started(tmp_path, "run", address(router), *arguments) as running:
+            await running.loads()
+            before = len(worker.batches)
+            # A process reports once a second.
+            await eventually(lambda: len(worker.batches) >= before + 200)
+            # Writing the report waits for a reader.
+            running.folder.mkdir()
+            os.mkfifo(running.folder / "report.html")
+            running.process.send_signal(signal.SIGINT)
+            await eventually((running.folder / "run.json").exists)
+            running.process.send_signal(signal.SIGINT)
+            done = await running.finished()
+    silent.close()
+    assert done.code == 130, done.output
+    assert "report.html is missing" in done.output
+    assert sum(done.times().values()) > 0
+
+
 async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
     worker, port = FakeWorker(dimensions=64), free_port()
     async with fake_workers(worker), running_router(worker) as router, joined(port) as process:
@@ -225,3 +280,13 @@ async def test_silent_target_is_named(tmp_path: Path) -> None:
     assert done.code == 2
     assert "127.0.0.1:1" in done.output
     assert "Traceback" not in done.output
+
+
+async def test_redirecting_target_is_refused(tmp_path: Path) -> None:
+    moved = b"HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+    async with await asyncio.start_server(answering(moved), "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        done = await loadtest(tmp_path, "run", url, "--rate", "5")
+    assert done.code == 2
+    assert "307" in done.output
+    assert "redirects to /elsewhere" in done.output

@@ -54,7 +54,7 @@ def build(
             ]
             for flow, part in flows.items()
         }
-        process = Process(name="here", cpu=cpu, lag=0.0006, late=0.0009)
+        process = Process(name="here", cpu=cpu, lag=0.0006, late=0.0009, machine_cpu=0.55)
         measured.append(
             Measured(
                 segment=segment,
@@ -62,7 +62,6 @@ def build(
                 interval=1.0,
                 intervals=intervals,
                 processes=[process],
-                machine_cpu=0.55,
             )
         )
         began += segment.seconds + gap

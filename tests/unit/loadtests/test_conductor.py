@@ -16,21 +16,20 @@ from triptych.loadtests.assignment import (
     Joined,
     Load,
     Plan,
-    Sampled,
-    Target,
+    Stopped,
 )
 from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.dialects import Target
 from triptych.loadtests.recording import Noted, Samples
 from triptych.loadtests.results import Interval, Process, Segment
+from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
 STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
 
 
 def plan(**fields: object) -> Plan:
-    target = Target(
-        addresses={"": "http://127.0.0.1:9"}, dialect="jina", model="m", key=None, verify=True, timeout=5
-    )
+    target = Target(addresses={"": "http://127.0.0.1:9"}, dialect="jina", model="m", timeout=5)
     usual = {
         "target": target,
         "scenario": '{"about": "x", "flows": [{"name": "query", "task": "retrieval.query"}]}',
@@ -57,7 +56,7 @@ class Member(threading.Thread):
         with self.connection, self.connection.makefile("rb") as lines:
             self.send(Joined(self.member_name))
             self.plan = msgspec.json.decode(lines.readline(), type=Plan)
-            self.send(Sampled(Samples([], {})))
+            self.send(Samples([], {}))
             for line in lines:
                 self.play(self, msgspec.json.decode(line, type=Load))
 
@@ -71,9 +70,9 @@ Play = Callable[[Member, Load], None]
 def answer(member: Member, load: Load) -> None:
     """Three requests sent, none lost."""
     noted = Noted(0, "query", 0, Interval(sent=3))
-    member.send(Sampled(Samples([noted], {"HTTP 500": member.member_name})))
+    member.send(Samples([noted], {"HTTP 500": member.member_name}))
     process = Process(name=member.member_name, cpu=0.1, lag=0.0, late=0.0)
-    member.send(Done(processes=[process], machine_cpu=[0.25], compared=4))
+    member.send(Done(processes=[process], compared=4))
 
 
 def fail(member: Member, load: Load) -> None:
@@ -106,19 +105,37 @@ def test_records_of_all_processes_add_up() -> None:
         [measured] = conductor.run([STEADY], lambda *_: None)
         assert measured.intervals["query"][0].sent == 6
         assert [process.name for process in measured.processes] == ["process 0", "process 1"]
-        assert (measured.machine_cpu, conductor.compared) == (0.25, 8)
+        assert conductor.compared == 8
         assert conductor.examples.keys() == {"HTTP 500"}
 
 
 def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: float) -> Iterator[None]:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(module, "DELAY_SECONDS", 600.0)
     with gathered(silent) as (conductor, _):
-        monkeypatch.setattr(conductor, "_messages", interrupted)
+        conductor.stop()
         with pytest.raises(KeyboardInterrupt):
             conductor.run([STEADY], lambda *_: None)
+
+
+def test_ctrl_c_keeps_what_a_search_has_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELAY_SECONDS", 0.0)
+
+    def search() -> Shape:
+        for seconds in (0.2, 600.0):
+            yield msgspec.structs.replace(STEADY, seconds=seconds)
+        raise AssertionError("this load was stopped")
+
+    def second(member: Member, load: Load) -> None:
+        answer(member, load)
+        if load.segments[0].seconds == 600.0:
+            conductor.stop()
+
+    with gathered(second) as (conductor, _):
+        measured, capacity = conductor.search(search(), lambda *_: None)
+        assert measured[0].intervals["query"][0].sent == 3
+        assert (capacity, conductor.stopped) == (None, True)
+        with pytest.raises(Stopped):
+            conductor.stop()
 
 
 def test_broken_process_fails_the_run() -> None:
@@ -135,6 +152,44 @@ def test_silent_process_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lost_process_fails_the_run() -> None:
     with gathered(answer, lost) as (conductor, _), pytest.raises(HarnessFailed, match="process 1"):
         conductor.run([STEADY], lambda *_: None)
+
+
+SAMPLED = '{"type": "Samples", "examples": {}, "noted": [%s]}'
+NOTED = '{"segment": 0, "flow": "query", "number": 0, "interval": {}}'
+DONE = '{"type": "Done", "processes": %s, "compared": 0}'
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (SAMPLED % NOTED.replace('"segment": 0', '"segment": 1'), "segment 1"),
+        (SAMPLED % NOTED.replace('"segment": 0', '"segment": -1'), "segment"),
+        (SAMPLED % NOTED.replace("query", "absent"), "flow 'absent'"),
+        (SAMPLED % NOTED.replace('"number": 0', '"number": -9'), "number"),
+        (SAMPLED % NOTED.replace("{}", '{"sent": -1}'), "sent"),
+        (SAMPLED % NOTED.replace("{}", '{"sent": 1%s}' % ("0" * 400)), "sent"),
+        (SAMPLED % NOTED.replace("{}", '{"failures": {"timeout": -1}}'), "failures"),
+        (SAMPLED % NOTED.replace("{}", '{"clocks": {"total": {"99999": 1}}}'), "clocks"),
+        (DONE % "[]", "processes"),
+        (DONE % "null", "processes"),
+        ('{"type": "Joined", "name": "again"}', "Joined"),
+        ('{"type": "Samples", "more": ' + "[" * 100_000, "recursion"),
+        ("Segmentation fault", "JSON"),
+        ('{"type": "Broken", "why": "%s"}' % ("x" * 300), "truncated"),
+    ],
+)
+def test_malformed_line_names_its_process_and_field(
+    line: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINE_BYTES", 300 if "xxx" in line else 1 << 20)
+
+    def malformed(member: Member, load: Load) -> None:
+        member.connection.sendall(f"{line}\n".encode())
+
+    with gathered(answer, malformed) as (conductor, _), pytest.raises(HarnessFailed) as failed:
+        conductor.run([STEADY], lambda *_: None)
+    assert str(failed.value).startswith("process 1 sent ")
+    assert field in str(failed.value)
 
 
 def test_surplus_process_finds_no_run() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from triptych.loadtests.dialects import PREFIXES, Dialect, Unreadable, Vector, clocks, pool_of
+from triptych.loadtests.dialects import PREFIXES, Dialect, Target, Unreadable, Vector, clocks, pool_of
 from triptych.loadtests.request import TASKS, Encoding, Request
 from triptych.workers.shared.families import V4
 
@@ -20,7 +20,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n and more", b"\xff\xd8\xff and more"
 
 
 def spoken(name: str = "jina", key: str | None = None) -> Dialect:
-    return Dialect(name, {"": HERE}, model="jina-embeddings-v4", key=key)
+    return Dialect(Target(addresses={"": HERE}, dialect=name, model="jina-embeddings-v4", key=key))  # type: ignore[arg-type]
 
 
 def asked(**fields: Any) -> Request:
@@ -62,18 +62,16 @@ def test_prefixes_and_pools_match_the_service(task: Any) -> None:
 def test_each_pool_has_its_address() -> None:
     target = {"code": "https://code.example/api/", "": "http://all.example"}
     for name in ("jina", "openai", "vllm"):
-        both = Dialect(name, target, model="m", key="secret")
+        both = Dialect(Target(addresses=target, dialect=name, model="m", key="secret"))  # type: ignore[arg-type]
         call = both.encode(asked(task="code.passage", headers={"x-priority": "bulk"}))
         assert call.url == "https://code.example/api/v1/embeddings"
         assert (call.headers["Authorization"], call.headers["x-priority"]) == ("Bearer secret", "bulk")
         assert both.encode(asked(task="text-matching")).url == "http://all.example/v1/embeddings"
 
 
-def test_missing_pool_and_unknown_dialect() -> None:
+def test_missing_pool_is_named() -> None:
     with pytest.raises(ValueError, match="no address for text-matching, code"):
-        Dialect("vllm", {"retrieval": HERE}, model="m", key=None)
-    with pytest.raises(ValueError, match="cohere: one of jina, openai, vllm"):
-        Dialect("cohere", {"": HERE}, model="m", key=None)
+        Dialect(Target(addresses={"retrieval": HERE}, dialect="vllm", model="m"))
 
 
 @pytest.mark.parametrize("name", ["openai", "vllm"])

@@ -50,7 +50,6 @@ def test_flows_count_alone_and_together() -> None:
     assert percentile(one, 0.9) == pytest.approx(1.0, rel=0.01)
     assert estimates.failure_share([one], "query").value == 0
     assert estimates.failure_share([one]).value == pytest.approx(1 / 41)
-    assert estimates.failures([one]) == {"HTTP 503": 4}
     assert estimates.latency([one], 0.5, "absent") is None
 
 
@@ -111,7 +110,7 @@ def test_busy_or_late_harness_is_a_bottleneck(
     cpu: float, lag: float, late: float, machine: float | None, said: str
 ) -> None:
     one = measured([interval([0.1] * 20)] * 10)
-    one.processes, one.machine_cpu = [Process(name="p", cpu=cpu, lag=lag, late=late)], machine
+    one.processes = [Process(name="p", cpu=cpu, lag=lag, late=late, machine_cpu=machine)]
     found = estimates.bottleneck([one])
     assert said in (found or "")
     assert bool(found) is bool(said)

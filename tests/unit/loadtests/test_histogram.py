@@ -26,9 +26,3 @@ def test_mean_is_exact_to_one_percent(times: list[float]) -> None:
 @given(TIMES, TIMES)
 def test_merged_parts_equal_the_whole(one: list[float], other: list[float]) -> None:
     assert histogram.merged([counted(one), counted(other)]) == counted(one + other)
-
-
-@pytest.mark.parametrize("figure", [histogram.mean, lambda counts: histogram.percentile(counts, 0.5)])
-def test_empty_histogram_is_refused(figure: object) -> None:
-    with pytest.raises(ValueError, match="nothing was counted"):
-        figure({})  # type: ignore[operator]

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
 from triptych.loadtests import estimates, slo
 from triptych.loadtests.objectives import Objective, Objectives
-from triptych.loadtests.report import html, tables, terminal
+from triptych.loadtests.report import headline, html, tables, terminal
 from triptych.loadtests.report.cuts import latency, mean_time, moments, points
 from triptych.loadtests.report.words import duration, number, share
 from triptych.loadtests.results import Golden, Run, Segment
@@ -21,13 +21,12 @@ HOSTILE = '"><script>alert("$x_1$")</script>'
 
 
 class Page(HTMLParser):
-    """The tags, references, banners, figures and words of a page."""
+    """The tags, references, figures and words of a page."""
 
     def __init__(self, run: Run, judgement: Sequence[slo.Bound] = ()) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.references: list[str] = []
-        self.banners: list[str] = []
         self.figures: list[str] = []
         self.words = ""
         self.source = html.render(run, judgement)
@@ -40,8 +39,6 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name in ("href", "src", "srcset"):
                 self.references.append(value or "")
-            if name == "class" and (value or "").startswith("banner "):
-                self.banners.append((value or "").removeprefix("banner "))
             if name == "alt":
                 self.figures.append(value or "")
 
@@ -104,7 +101,7 @@ def complaining() -> Run:
 
 
 @pytest.mark.parametrize(
-    ("run", "judgement", "banners"),
+    ("run", "judgement", "tones"),
     [
         (build([constant()]), (), ["plain"]),
         (build([constant()], cpu=0.99), (), ["plain", "warning"]),
@@ -113,12 +110,12 @@ def complaining() -> Run:
         (*judged(1000, 1), ["bad", "plain"]),
     ],
 )
-def test_banners_say_what_matters(run: Run, judgement: Sequence[slo.Bound], banners: list[str]) -> None:
-    page = Page(run, judgement)
-    assert page.banners == banners
-    assert all(complaint in page.words for complaint in run.golden.complaints)
-    assert ("†" in page.source) is bool(run.golden.complaints)
-    assert page.words.count("FAILS: ") == sum(not bound.holds for bound in judgement)
+def test_banners_say_what_matters(run: Run, judgement: Sequence[slo.Bound], tones: list[str]) -> None:
+    found = headline.banners(run, judgement)
+    assert [banner.tone for banner in found] == tones
+    lines = " ".join(line for banner in found for line in banner.lines)
+    assert all(complaint in lines for complaint in run.golden.complaints)
+    assert lines.count("FAILS: ") == sum(not bound.holds for bound in judgement)
 
 
 def test_failed_checks_precede_all_else_and_mark_throughput() -> None:
@@ -148,9 +145,8 @@ def test_search_without_a_rate_says_so(limit: str, banner: str, said: str) -> No
     assert run.capacity is not None
     run.capacity.rate, run.capacity.limited_by = 0.0, limit  # type: ignore[assignment]
     run.capacity.probes[-1].why = "too few replies: give --seconds 65"
-    page = Page(run)
-    assert page.banners == [banner]
-    assert said in page.words
+    [found] = headline.banners(run, ())
+    assert (found.tone, said in found.title) == (banner, True)
 
 
 def test_three_loads_make_a_curve() -> None:
@@ -208,17 +204,11 @@ def test_control_characters_are_removed() -> None:
 @pytest.mark.parametrize("most", [5, 40, 1000])
 def test_moments_hold_every_interval_once(seconds: float, most: int) -> None:
     run = build([constant(seconds=seconds)])
-    pieces = [piece for moment in moments(run, most) for piece in moment.measured]
+    pieces = moments(run, most)
     assert len(pieces) <= most
     joined = [one for piece in pieces for one in piece.intervals["query"]]
     assert joined == run.segments[0].intervals["query"]
     assert sum(piece.segment.seconds for piece in pieces) == pytest.approx(seconds)
-
-
-def test_pause_between_segments_is_a_gap() -> None:
-    gaps = [not moment.measured for moment in moments(build(steps(50, 100), gap=10.0))]
-    assert sum(gaps) == 1
-    assert all(moment.measured for moment in moments(build(steps(50, 100))))
 
 
 def test_ramp_is_cut_into_rising_loads() -> None:

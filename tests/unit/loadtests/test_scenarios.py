@@ -2,11 +2,12 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.router.catalogs import parse_request
-from triptych.loadtests.dialects import Dialect
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS
 from triptych.loadtests.request import Request
 from triptych.loadtests.scenario import Scenario, names, read_scenario
@@ -26,10 +27,12 @@ def written(tmp_path: Path, text: str) -> Scenario:
     return read_scenario(str(file))
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_scenario_fits_our_api(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dialect"), [*((name, "jina") for name in names()), ("common", "openai"), ("common", "vllm")]
+)
+def test_every_scenario_fits_our_api(name: str, dialect: Any) -> None:
     scenario = read_scenario(name)
-    spoken = Dialect("jina", {"": "http://127.0.0.1:1"}, model=V4.name, key=None)
+    spoken = Dialect(Target(addresses={"": "http://127.0.0.1:1"}, dialect=dialect, model=V4.name))
     made = requests(scenario, 60)
     for request in made:
         parse = parse_rerank if request.kind == "rerank" else parse_request
@@ -84,7 +87,12 @@ def test_flows_without_golden_texts(name: str) -> None:
         ('task = "retrieval"', "TOML"),
         ("weight = -1", "weight"),
         ("tokenss = 3", "tokenss"),
+        ("languages = { xx = 1 }", r"languages\.xx.*not one of en, de"),
+        ("languages = { en = 0 }", r"languages\.en"),
         ('kind = "rerank"\nmultivector = true', "rerank"),
+        ("tokens = true", "tokens"),
+        ("tokens = []", "tokens"),
+        ("tokens = {median = 5, sigma = inf, low = 2, high = 9}", "sigma"),
         ("tokens = {median = 1, sigma = 1, low = 5, high = 9}", "median"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from triptych.loadtests.results import Series
-from triptych.loadtests.scrape import DRAWN, MOST_POINTS, Scraper, discover
+from triptych.loadtests.scrape import DRAWN, MOST_POINTS, Scraper
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "METRICS.md"
 WAITING = "vllm:num_requests_waiting"
@@ -92,14 +92,3 @@ def test_drawn_metrics_are_documented() -> None:
         [line] = [line for line in documented if line.startswith(f"| `{drawn.metric}` |")]
         assert {"now": "gauge", "rate": "counter", "mean": "histogram"}[drawn.kind] in line
         assert all(f"`{label}`" in line for label in drawn.by)
-
-
-def test_workers_are_discovered() -> None:
-    document = [
-        {"targets": ["10.0.0.1:8101", "10.0.0.2:8101"], "labels": {"task": "code"}},
-        {"targets": [], "labels": {"task": "retrieval"}},
-    ]
-    assert discover(document) == {
-        "worker code 10.0.0.1:8101": "http://10.0.0.1:8101/metrics",
-        "worker code 10.0.0.2:8101": "http://10.0.0.2:8101/metrics",
-    }

@@ -6,6 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.unit.loadtests.test_conductor import plan
+from tests.unit.loadtests.test_join import joining
 from triptych.loadtests.__main__ import main, parser
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.scenario import read_scenario
@@ -48,6 +51,25 @@ def test_invalid_value_is_named(
         made(*words)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "a\nb", "\udcff"])
+def test_process_name_is_short_and_printable(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["join", "127.0.0.1:1", "--name", name])
+    assert "--name: give at most 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("--ray", "auto")])
+def test_run_listens_on_loopback_unless_asked(words: tuple[str, ...]) -> None:
+    assert crew_of(options(*words)).bind == "127.0.0.1"
+
+
+def test_longest_name_fits_into_the_first_message() -> None:
+    name = "名" * 100
+    assert parser().parse_args(["join", "127.0.0.1:1", "--name", name]).name == name
+    with joining(name) as (conductor, _):
+        conductor.gather(plan(), ["query"], GUARD_SECONDS)
 
 
 @pytest.mark.parametrize(
