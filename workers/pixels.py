@@ -50,7 +50,7 @@ class ImageDecoder:
 
         Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
         `MemoryError`, which is not the image's fault. `query` is the index of a query's image, whose error
-        says so.
+        has `query` set.
         """
         # Together: two inputs that each hold one image and wait for another would wait for ever.
         pixels = min(sum(await self._each(_area, files, query)), self._pixels)
