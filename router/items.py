@@ -51,11 +51,12 @@ RequiredSpaces = Mapping[str, frozenset[str]]
 class Query:
     """The query of a ranking. A batch carries it once, whatever the number of documents.
 
-    `cost` is an estimate in tokens.
+    `cost` is an estimate in tokens; `field` names the query in errors.
     """
 
     content: contract.Text | contract.Image
     cost: int
+    field: str
 
 
 @dataclasses.dataclass(slots=True, eq=False)

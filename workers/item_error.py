@@ -4,16 +4,17 @@ from triptych.workers.shared.contract import Failure, FailureCode
 
 
 class ItemError(Exception):
-    """An item cannot be encoded. `code` and the message are sent to the router."""
+    """An item cannot be encoded. `code`, the message and whether its query is to blame go to the router."""
 
-    def __init__(self, code: FailureCode, message: str) -> None:
+    def __init__(self, code: FailureCode, message: str, *, query: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.query = query
 
     def of_query(self) -> "ItemError":
         """The same error, of the item's query."""
-        return ItemError(self.code, f"the query: {self}")
+        return ItemError(self.code, str(self), query=True)
 
     def frame(self, index: int) -> Failure:
         """The frame for the item at `index` of the batch."""
-        return Failure(index, self.code, str(self))
+        return Failure(index, self.code, str(self), self.query)

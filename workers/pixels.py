@@ -27,7 +27,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MAX_PIXELS = 100_000_000
 # transformers' `smart_resize` refuses longer images.
 MAX_ASPECT_RATIO = 200
-# Pillow keeps 4 bytes for each pixel: 400 MB, and as much again during decoding.
+# Pillow keeps 4 bytes for each pixel: 400 MB. Decoding takes as much again, of a WebP three times as much.
 PIXELS_IN_MEMORY = 100_000_000
 
 
@@ -50,11 +50,10 @@ class ImageDecoder:
 
         Raises `ItemError` for a broken or too large image (the size is checked before decoding), and
         `MemoryError`, which is not the image's fault. `query` is the index of a query's image, whose error
-        says so.
+        has `query` set.
         """
-        opened = await self._each(_open, files, query)
         # Together: two inputs that each hold one image and wait for another would wait for ever.
-        pixels = min(sum(image.width * image.height for image in opened), self._pixels)
+        pixels = min(sum(await self._each(_area, files, query)), self._pixels)
         # The lock is fair, so small images cannot overtake a large one for ever.
         async with self._turn:
             while self._free < pixels:
@@ -62,18 +61,16 @@ class ImageDecoder:
                 await self._freed.wait()
             self._free -= pixels
         try:
-            yield await self._each(_rgb, opened, query)
+            yield await self._each(_rgb, files, query)
         finally:
             self._free += pixels
             self._freed.set()
 
-    async def _each(
-        self, step: Callable[[T], PillowImage], inputs: Sequence[T], query: int | None
-    ) -> list[PillowImage]:
+    async def _each(self, step: Callable[[bytes], T], files: Sequence[bytes], query: int | None) -> list[T]:
         loop, done = asyncio.get_running_loop(), []
-        for number, one in enumerate(inputs):
+        for number, file in enumerate(files):
             try:
-                done.append(await loop.run_in_executor(self._threads, step, one))
+                done.append(await loop.run_in_executor(self._threads, step, file))
             except ItemError as error:
                 raise error.of_query() if number == query else error from error.__cause__
         return done
@@ -114,8 +111,15 @@ def _open(data: bytes) -> PillowImage:
     return image
 
 
+def _area(data: bytes) -> int:
+    """The number of pixels. Keeps nothing else: a few kilobytes of file can hold 64 MB of text."""
+    image = _open(data)
+    return image.width * image.height
+
+
 @_pillow_errors()
-def _rgb(image: PillowImage) -> PillowImage:
+def _rgb(data: bytes) -> PillowImage:
+    image = _open(data)
     if image.mode.startswith("I"):
         return Pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     pixels = image.convert("RGB")

@@ -112,7 +112,8 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
         wanted, choice, items = await work.read(parse)
         asked, *documents = await work.load(items)
         assert not isinstance(asked.wire.content, contract.Document)
-        query = Query(asked.wire.content, 0 if choice.family.cross_encoder else asked.cost)
+        cost = 0 if choice.family.cross_encoder else asked.cost
+        query = Query(asked.wire.content, cost, asked.field)
         for index, item in enumerate(documents):
             item.index = index
             item.query = query

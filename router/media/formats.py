@@ -21,9 +21,7 @@ _MAX_BLOCKS = 320
 MAX_IMAGE_PIXELS = 100_000_000
 
 # For unknown files, browsers and mail programs write no type, or application/octet-stream.
-_URI = re.compile(
-    r"data:(image/[\w.+-]+|[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE | re.ASCII
-)
+_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[^,]*)?; *base64,", re.IGNORECASE | re.ASCII)
 # Characters of a data URI before its data: a type, and sometimes a file's name.
 _MAX_URI_HEAD = 4096
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")

@@ -34,7 +34,7 @@ Mode = Literal[
     "endless",  # sends every frame, but does not end the reply
 ]
 
-# A text that begins with `!` and one of these codes fails its item.
+# A text that begins with `!` and one of these codes fails its item; a query, each of its documents.
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
 
 
@@ -82,11 +82,13 @@ def _source(content: contract.Text | contract.Image | contract.Document) -> byte
 def frame_of(pool: str, dimensions: int, batch: contract.EncodeRequest, index: int, mode: Mode) -> bytes:
     """The frame of one item of `batch`, damaged if `mode` says so."""
     item = batch.items[index]
-    text = text_of(item)
+    query = query_of(item, batch)
     for code in FAILURES:
-        if text.startswith(f"!{code}"):
-            return contract.encode_frame(contract.Failure(index, code, f"the worker says {code}"))
-    vector = vector_of(pool, item, dimensions, query_of(item, batch))
+        for content in (item.content, query):
+            if isinstance(content, contract.Text) and content.text.startswith(f"!{code}"):
+                failure = contract.Failure(index, code, f"the worker says {code}", content is query)
+                return contract.encode_frame(failure)
+    vector = vector_of(pool, item, dimensions, query)
     shape, data = vector.shape, vector.data
     match mode:
         case "wrong dimension":

@@ -179,6 +179,16 @@ async def test_item_failure_spares_its_batch(text: str, status: int, code: str) 
         await router.until_idle()
 
 
+@pytest.mark.parametrize("name", ["query", "documents -> 1"])
+async def test_failure_names_query_or_document(name: str) -> None:
+    async with one_worker() as (router, _):
+        body = {"query": "a", "documents": ["b", "c"]} | (
+            {"query": "!unsupported"} if name == "query" else {"documents": ["b", "!unsupported"]}
+        )
+        reply = await router.client.post("/v1/rerank", json=body)
+        assert [fault["field"] for fault in reply.json()["errors"]] == [f"body -> {name}"]
+
+
 async def test_endless_reply_releases_its_lane() -> None:
     async with one_worker(hold_seconds=60) as (router, worker):
         worker.script.extend(["endless"] * 4)

@@ -145,11 +145,15 @@ class Vector(msgspec.Struct, frozen=True, tag="vector", omit_defaults=True):
 
 
 class Failure(msgspec.Struct, frozen=True, tag="failure"):
-    """The error of one item; the others are not affected. Only `internal` may be retried."""
+    """The error of one item; the others are not affected. Only `internal` may be retried.
+
+    `query` is true if the item's query is to blame.
+    """
 
     index: int
     code: FailureCode
     message: str
+    query: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):

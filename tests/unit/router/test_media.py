@@ -37,6 +37,8 @@ assert {"+", "/", "="} <= set(IMAGE)
         f"data:image/jpeg;base64,{IMAGE}",
         f"data:;base64,{IMAGE}",
         f"data:;name=a.png;base64,{IMAGE}",
+        f"data:image/png; charset=utf-8; base64,{IMAGE}",
+        f'data:image/png;flag;name="a;b.png";base64,{IMAGE}',
         f"data:application/octet-stream;base64,{IMAGE}",
         f"data:image/png;base64,\n{IMAGE}\n",
         base64.encodebytes(PNG).decode().replace("\n", "\r\n"),

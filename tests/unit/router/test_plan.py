@@ -94,6 +94,7 @@ def test_items_have_index_and_field() -> None:
         {"url": URI},
         {"bytes": IMAGE},
         URI,
+        f"data:image/png; charset=utf-8;base64,{IMAGE}",
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
@@ -127,6 +128,7 @@ def test_space_around_url_is_skipped() -> None:
     [
         "data: what is it?",
         "data:image/png",
+        "data:image/png;base64; then a comma, and base64,",
         "data:text/plain;base64,YQ==",
         f"data:;base64,{IMAGE}",
         f"data:application/octet-stream;base64,{IMAGE}",

@@ -38,7 +38,10 @@ def test_batch_is_bounded_in_bytes() -> None:
 
 def test_query_is_sent_once_per_batch() -> None:
     """And its tokens come on top of the batch's limit."""
-    one, two = Query(contract.Text("one", "query"), 500), Query(contract.Text("two", "query"), 3)
+    one, two = (
+        Query(contract.Text("one", "query"), 500, "body -> query"),
+        Query(contract.Text("two", "query"), 3, "body -> query"),
+    )
     first, second, plain = make_request([4, 4]), make_request([4, 4]), make_request([4])
     ranked(one, first.items)
     ranked(two, second.items)
@@ -56,19 +59,19 @@ def test_query_bytes_count_once() -> None:
     request = make_request([1] * 30)
     for item in request.items:
         item.wire = contract.Item(image(1))
-    ranked(Query(image(90), 16), request.items)
+    ranked(Query(image(90), 16, "body -> query"), request.items)
     queue = queue_of(request)
     assert [len(taken(queue)) for _ in range(3)] == [10, 10, 10]
 
 
 def test_query_tokens_count_once_on_admission() -> None:
     request, other = make_request([10] * 3), make_request([1])
-    ranked(Query(contract.Text("q", "query"), 50), request.items)
+    ranked(Query(contract.Text("q", "query"), 50, "body -> query"), request.items)
     queue = PoolQueue(80, 10)
     admit(queue, other.items)
     with pytest.raises(QueueFull):
         queue.check_room(request.items, 0.0)
-    ranked(Query(contract.Text("q", "query"), 49), request.items)
+    ranked(Query(contract.Text("q", "query"), 49, "body -> query"), request.items)
     queue.check_room(request.items, 0.0)
 
 

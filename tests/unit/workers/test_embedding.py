@@ -91,8 +91,9 @@ async def test_error_says_if_query_is_broken() -> None:
     queries: list[Text | Image] = [Image(striped_png()), Image(b"none")]
     good, *bad = await results(EncodeRequest(items, queries=queries))
     assert isinstance(good, Vector)
-    assert [error.code for error in bad if isinstance(error, ItemError)] == ["media_invalid"] * 3
-    assert [str(error).startswith("the query: ") for error in bad] == [True, True, False]
+    frames = [error.frame(0) for error in bad if isinstance(error, ItemError)]
+    assert [frame.code for frame in frames] == ["media_invalid"] * 3
+    assert [frame.query for frame in frames] == [True, True, False]
 
 
 def values(found: list[Vector | ItemError]) -> list[float]:

@@ -2,18 +2,21 @@
 
 import asyncio
 import io
+import tracemalloc
+from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.fakes.hang_guard import hang_guard
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder
 
 
-def png(width: int, height: int) -> bytes:
+def png(width: int, height: int, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    Image.new("RGB", (width, height)).save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
@@ -42,6 +45,23 @@ async def test_pixels_in_memory_are_bounded() -> None:
     await asyncio.gather(*(holder.hold(png(10 + number % 3, 20)) for number in range(60)))
     assert len(holder.order) == 60
     assert 600 <= holder.peak <= 1000
+
+
+async def test_text_in_waiting_images_takes_no_memory() -> None:
+    text, size = PngInfo(), 1 << 20
+    for number in range(8):
+        text.add_text(str(number), " " * size, zip=True)
+    image = png(40, 25, pnginfo=text)
+    assert len(image) < size / 64
+    holder = Holder(1000)
+    tracemalloc.start()
+    try:
+        await asyncio.gather(*(holder.hold(image) for _ in range(20)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Two threads read the text of an image each.
+    assert peak < 4 * 8 * size
 
 
 async def test_large_image_goes_alone_in_turn() -> None:
@@ -93,4 +113,4 @@ async def test_error_says_if_the_image_is_a_querys(query: int | None, named: boo
     with pytest.raises(ItemError) as error:
         async with ImageDecoder().decoded(png(40, 25), b"no image", query=query):
             pass
-    assert str(error.value).startswith("the query: ") == named
+    assert error.value.query == named
