@@ -21,7 +21,7 @@ from triptych.workers.embedding import Embedder, load_embedder
 from triptych.workers.prompt_reader import PromptReader
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared import logs
-from triptych.workers.shared.collector import settle
+from triptych.workers.shared.collector import freeze
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
@@ -116,7 +116,7 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
     if not service.engine.steps:
         logger.critical("vLLM has not loaded the plugin `triptych`; install this project beside it again")
         return 1
-    settle()
+    freeze()
     config = uvicorn.Config(
         app,
         host=settings.host,

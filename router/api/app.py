@@ -48,7 +48,6 @@ from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
 from triptych.router.pool.targets import document_of
 from triptych.router.serving.connections import Connections
-from triptych.router.serving.turns import Turns
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import logs
 
@@ -80,7 +79,6 @@ class App:
             settings.min_bytes_per_second,
             self._metrics,
         )
-        self.turns = Turns()
         self._gauges = Gauges(self.fleet, self.budget, self.connections)
         self._tracing = self.fleet.tracing
         self._settings = settings

@@ -38,9 +38,13 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "requests_in_flight": ((), "Requests without a reply."),
     "dropped_log_lines": ((), "Log lines that were dropped because the pipe was full."),
     "connections": ((), "Open connections of clients."),
+    "connections_waiting": ((), "Open connections whose requests wait to be read."),
     "reserved_memory_bytes": ((), "Memory that requests hold, estimated: bodies, media, items, replies."),
     "memory_budget_bytes": ((), "Most memory that requests may hold together."),
-    "pool_ready": (("pool",), "Router processes in which the pool is ready, as /ready says."),
+    "pool_ready": (
+        ("pool",),
+        "Router processes in which the pool is ready, as /ready says, or not used by any task.",
+    ),
     "queue_items": (_POOL, "Items waiting."),
     "queue_tokens": (_POOL, "Tokens waiting, estimated."),
     "replica_batches_in_flight": (_REPLICA, "Batches, each in a lane, that a replica has."),
@@ -56,18 +60,20 @@ _GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def read(
-    fleet: Fleet, budget: Budget, connections: int, requests: int
+    fleet: Fleet, budget: Budget, connections: Connections, requests: int
 ) -> Iterator[tuple[str, tuple[str, ...], float]]:
     """Name, label values and value of each gauge at this moment."""
     yield "processes", (), 1
     yield "resident_memory_bytes", (), _resident_bytes()
     yield "requests_in_flight", (), requests
     yield "dropped_log_lines", (), logs.dropped_lines
-    yield "connections", (), connections
+    yield "connections", (), connections.number
+    yield "connections_waiting", (), connections.turns.waiting
     yield "reserved_memory_bytes", (), budget.used
     yield "memory_budget_bytes", (), budget.limit
+    used = {pool for pool, _ in fleet.serving.values()}
     for name, pool in fleet.pools.items():
-        yield "pool_ready", (name,), fleet.is_ready(pool)
+        yield "pool_ready", (name,), pool not in used or fleet.is_ready(pool)
         for priority in Priority:
             items, tokens = pool.queue.depth(priority)
             yield "queue_items", (name, priority.label), items
@@ -119,7 +125,7 @@ class Gauges:
         return await asyncio.to_thread(generate_latest, _Current(counted, pools))
 
     def _set(self, requests: int) -> None:
-        for name, labels, value in read(self._fleet, self._budget, self._connections.number, requests):
+        for name, labels, value in read(self._fleet, self._budget, self._connections, requests):
             gauge = self._gauges[name]
             (gauge.labels(*labels) if labels else gauge).set(value)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Protocol
 
 from triptych.router.observe.metrics import Metrics
+from triptych.router.serving.turns import Turns
 
 CHECK_SECONDS = 1.0
 # A body or a reply must move at the minimum rate on average over this time.
@@ -29,13 +30,14 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections of one process."""
+    """The open connections of one process, and their turns to read."""
 
     def __init__(self, most: int, most_per_client: int, min_bytes_per_second: int, metrics: Metrics) -> None:
         self._most = min(most, int((1 - SPARE_SHARE) * resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
         self._most_per_client = most_per_client
         self._min_bytes_per_second = min_bytes_per_second
         self._metrics = metrics
+        self.turns = Turns()
         self._open: set[Connection] = set()
         self._by_client: Counter[str] = Counter()
         self._slow: dict[Connection, tuple[object, int, float]] = {}

@@ -92,7 +92,8 @@ class Protocol(HttpToolsProtocol):
         self._last = False
         self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
         self._connections: Connections | None = getattr(self.config.app, "connections", None)
-        self._turns: Turns = getattr(self.config.app, "turns", None) or Turns()
+        self._pieces: list[bytes] = []
+        self._turns = self._connections.turns if self._connections else Turns()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, JoinedHead(transport)))
@@ -118,7 +119,7 @@ class Protocol(HttpToolsProtocol):
         if unsent := self.transport.get_write_buffer_size():
             # While writing is paused, the buffer only shrinks.
             return ("reply", id(self.cycle), self._sends), -unsent
-        if self._in_body and not self.flow.read_paused:
+        if self._in_body and (self._pieces or not self.flow.read_paused):
             return "body", self._received
         return None
 
@@ -127,25 +128,30 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        # A broken connection is read only to notice that the client disconnects.
-        if not self._broken:
-            self._turns.read(self, data)
-
-    def pause(self) -> None:
-        """See `Reader`."""
+        if self._broken:
+            # Reading goes on only to notice that the client disconnects.
+            return
+        in_body = self._in_body and not self._turned_away
+        if not self._pieces and self._turns.take(self, in_body=in_body):
+            self._read(data)
+            return
+        self._pieces.append(data)
         self.flow.pause_reading()
+        # A connection that waits for its turn is not idle.
+        self._unset_keepalive_if_required()
         if not self._in_head:
-            # It is not idle.
             self._await_head_no_more()
 
-    def resume(self, data: bytes) -> None:
+    def resume(self) -> None:
         """See `Reader`."""
+        pieces, self._pieces = self._pieces, []
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self.read(data)
+        for piece in pieces:
+            if not self._broken and not self.transport.is_closing():
+                self._read(piece)
 
-    def read(self, data: bytes) -> None:
-        """See `Reader`."""
+    def _read(self, data: bytes) -> None:
         self._received += len(data)
         self._unset_keepalive_if_required()
         self._advanced = False
@@ -224,6 +230,8 @@ class Protocol(HttpToolsProtocol):
         if self._broken and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
+        if self._pieces:
+            self._unset_keepalive_if_required()
 
     @property
     def _busy(self) -> bool:

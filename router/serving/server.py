@@ -17,7 +17,7 @@ from triptych.router.serving.listening import copy_of, take_no_more
 from triptych.router.serving.protocol import Protocol
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import logs
-from triptych.workers.shared.collector import settle
+from triptych.workers.shared.collector import freeze
 
 # Connections that may wait to be accepted; net.core.somaxconn also limits them. A connection over the limit
 # retries after one second and then after two more, so waiting is better.
@@ -28,6 +28,7 @@ ACCEPTS = 16
 # Time after the last new connection: requests that are on their way arrive, and clients with open connections
 # learn from a reply (`Connection: close`) to reconnect elsewhere.
 LAST_SECONDS = 0.25
+TICK_SECONDS = 0.02
 
 
 class Server(uvicorn.Server):
@@ -66,6 +67,7 @@ class Server(uvicorn.Server):
         )
         self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
+        self._drain_seconds = settings.drain_seconds
         self._notice_ends: float | None = None
         self._clock = clock
 
@@ -74,7 +76,7 @@ class Server(uvicorn.Server):
         # nohup ignores SIGHUP.
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
-        settle()
+        freeze()
         super().run(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -95,11 +97,19 @@ class Server(uvicorn.Server):
             self.should_exit = True
         return await super().on_tick(counter)
 
+    async def _all_read(self) -> None:
+        """Wait until no request waits to be read; uvicorn would close its connection as idle."""
+        ends = self._clock() + self._drain_seconds
+        turns = self._app.connections.turns
+        while turns.waiting and self._clock() < ends and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if sockets and not self.force_exit:
             if not self._shares_port:
                 take_no_more(sockets)
             await asyncio.sleep(LAST_SECONDS)
+            await self._all_read()
         await super().shutdown(sockets)
 
 

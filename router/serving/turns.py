@@ -13,21 +13,13 @@ TURN_SECONDS = 0.005
 class Reader(Protocol):
     """A connection."""
 
-    def read(self, data: bytes) -> None:
-        """Handle a piece that was received."""
-        ...
-
-    def pause(self) -> None:
-        """Receive no more for now."""
-        ...
-
-    def resume(self, data: bytes) -> None:
-        """Handle a piece that had to wait, if the connection is still open, and receive again."""
+    def resume(self) -> None:
+        """Read what was received while it waited for its turn."""
         ...
 
 
 class Turns:
-    """Lets connections read for `seconds` in a turn; pieces after that wait for the next turns, in order.
+    """Lets connections read for `seconds` in a turn of the event loop; the others wait for the next turns.
 
     libuv hands out everything that was received, up to 49,152 pieces, before it runs anything else. Under
     overload most of that is requests to refuse. Those accepted need several turns, in which their batches are
@@ -38,18 +30,23 @@ class Turns:
         self._seconds = seconds
         self._clock = clock
         self._ends = 0.0
-        self._waiting: deque[tuple[Reader, bytes]] = deque()
+        self._bodies: deque[Reader] = deque()
+        self._others: deque[Reader] = deque()
 
-    def read(self, reader: Reader, data: bytes) -> None:
-        """Let `reader` handle `data`, now or in a later turn."""
+    @property
+    def waiting(self) -> int:
+        """Connections that wait for their turn."""
+        return len(self._bodies) + len(self._others)
+
+    def take(self, reader: Reader, *, in_body: bool) -> bool:
+        """Whether `reader` may read now. If not, it waits; those in a body have a head that was read."""
         now = self._clock()
         if not self._ends:
             self._begin(now)
-        if not self._waiting and now < self._ends:
-            reader.read(data)
-        else:
-            reader.pause()
-            self._waiting.append((reader, data))
+        if not self.waiting and now < self._ends:
+            return True
+        (self._bodies if in_body else self._others).append(reader)
+        return False
 
     def _begin(self, now: float) -> None:
         self._ends = now + self._seconds
@@ -57,12 +54,11 @@ class Turns:
 
     def _next(self) -> None:
         self._ends = 0.0
-        if not self._waiting:
+        if not self.waiting:
             return
         self._begin(self._clock())
-        while self._waiting:
-            reader, data = self._waiting.popleft()
-            reader.resume(data)
-            # At least one piece in a turn.
+        while queue := self._bodies or self._others:
+            queue.popleft().resume()
+            # At least one in a turn.
             if self._clock() >= self._ends:
                 break

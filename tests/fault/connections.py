@@ -11,6 +11,7 @@ import orjson
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.worker import FakeWorker
+from triptych.router.serving.turns import Reader, Turns
 
 LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
@@ -83,3 +84,23 @@ async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker
         worker.gate.set()
         assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
         await router.until_idle()
+
+
+class Later(Turns):
+    """Lets all connections wait until `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Reader] = []
+
+    def take(self, reader: Reader, *, in_body: bool) -> bool:
+        self.readers.append(reader)
+        return False
+
+    @property
+    def waiting(self) -> int:
+        return len(self.readers)
+
+    def go_on(self) -> None:
+        for _ in range(len(self.readers)):
+            self.readers.pop(0).resume()

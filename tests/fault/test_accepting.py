@@ -1,4 +1,4 @@
-"""How many connections a busy router accepts in a turn of its event loop."""
+"""Accepting connections in groups, and reading what was received before a stop."""
 
 import asyncio
 import socket
@@ -8,12 +8,18 @@ import uvloop
 
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import eventually
+from tests.fault.connections import LIVE, Later
+from triptych.router.api.app import App
 from triptych.router.serving import server as server_module
 from triptych.router.serving.listening import copy_of, listen
-from triptych.router.serving.server import ACCEPTS, Server
+from triptych.router.serving.server import ACCEPTS, LAST_SECONDS, Server
 from triptych.router.settings import RouterSettings
 
 CONNECTIONS = 100
+
+
+def new_server() -> Server:
+    return Server(RouterSettings(workers=[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]))  # type: ignore[list-item]
 
 
 def test_busy_router_accepts_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +31,7 @@ def test_busy_router_accepts_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(server_module, "copy_of", copy)
     listeners = listen("127.0.0.1", 0)
-    server = Server(RouterSettings(workers=[{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]))  # type: ignore[list-item]
+    server = new_server()
     turns = uvloop.run(turns_until_taken(server, listeners))
     assert turns <= CONNECTIONS / ACCEPTS + 5
     assert all(copy.fileno() == -1 for copy in [*listeners, *copies])
@@ -59,3 +65,22 @@ async def turns_until_taken(server: Server, listeners: list[socket.socket]) -> i
     server.should_exit = True
     await serving
     return turns
+
+
+async def test_stop_waits_for_unread_requests() -> None:
+    listeners = listen("127.0.0.1", 0)
+    server = new_server()
+    app = server.config.app
+    assert isinstance(app, App)
+    app.connections.turns = turns = Later()
+    serving = asyncio.create_task(server.serve(sockets=listeners))
+    await eventually(lambda: server.started)
+    reader, writer = await asyncio.open_connection(*listeners[0].getsockname())
+    writer.write(LIVE)
+    await eventually(lambda: turns.waiting)
+    server.should_exit = True
+    asyncio.get_running_loop().call_later(4 * LAST_SECONDS, turns.go_on)
+    async with hang_guard():
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await serving

@@ -13,6 +13,7 @@ from tests.fakes.worker import FakeWorker
 from tests.fault.connections import (
     CHUNKED,
     LIVE,
+    Later,
     body_of_the_reply,
     connected,
     full,
@@ -21,7 +22,7 @@ from tests.fault.connections import (
     refused,
     until_read,
 )
-from triptych.router.serving.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_PIPELINED
+from triptych.router.serving.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_PIPELINED, Protocol
 from triptych.router.serving.turns import Turns
 
 H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
@@ -238,7 +239,7 @@ async def test_body_may_take_many_turns() -> None:
     text = "word " * 50_000
     body = orjson.dumps({"input": [text], "task": "retrieval.query", "truncate": True})
     async with one_worker() as (router, worker), hang_guard():
-        router.app.turns = Turns(0.0)
+        router.app.connections.turns = Turns(0.0)
         async with connected(router) as (reader, writer):
             writer.write(CHUNKED + b"\r\n")
             writer.writelines(b"1\r\n%c\r\n" % byte for byte in body)
@@ -247,11 +248,30 @@ async def test_body_may_take_many_turns() -> None:
         assert [len(batch.items) for batch in worker.batches] == [1]
 
 
-async def test_client_may_leave_before_its_turn() -> None:
+async def test_request_that_waits_for_its_turn_is_not_idle() -> None:
     async with one_worker() as (router, _), hang_guard():
-        router.app.turns = Turns(0.0)
-        for _ in range(3):
-            async with connected(router) as (_, writer):
-                writer.write(posted(["left"]))
-        await router.ask(["stayed"])
-        await eventually(lambda: router.app.connections.number <= 1)
+        router.app.connections.turns = turns = Later()
+        async with connected(router) as (reader, writer):
+            # The first is on a new connection, the second on one that was idle.
+            for _ in range(2):
+                writer.write(LIVE)
+                await eventually(lambda: turns.waiting)
+                skip(max(HEAD_SECONDS, KEEP_ALIVE_SECONDS))
+                await asyncio.sleep(0)
+                turns.go_on()
+                assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+
+
+async def test_client_may_leave_before_its_turn() -> None:
+    async with one_worker() as (router, worker), hang_guard():
+        router.app.connections.turns = turns = Later()
+        async with connected(router) as (_, writer):
+            writer.write(posted(["left"]))
+            await eventually(lambda: turns.waiting)
+            [protocol] = turns.readers
+            assert isinstance(protocol, Protocol)
+            before = router.app.connections.number
+            protocol.abort()
+            await eventually(lambda: router.app.connections.number < before)
+            turns.go_on()
+        assert not worker.batches

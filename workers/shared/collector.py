@@ -2,15 +2,15 @@
 
 import gc
 
-# So many objects, made and not yet freed, start a collection. Python's own is 700: a few requests have more.
+# New objects, less those freed, that start a collection. Python's default is 700, which a few requests make.
 THRESHOLD = 10_000
 
 
-def settle() -> None:
-    """Exempt all present objects from garbage collection, and collect more rarely from now on.
+def freeze() -> None:
+    """Exempt all present objects from garbage collection, and collect less often from now on.
 
-    Call it before the first request: scanning the objects of imported modules again and again takes a tenth
-    of a router's time, and for 0.3 s at once in a worker, which has those of vLLM and torch.
+    Call it before the first request. Scanning the objects of imported modules again and again costs a router
+    a tenth of its time, and blocks a worker, which has those of vLLM and torch, for 0.4 s.
     """
     gc.collect()
     gc.freeze()

@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from triptych.loadtests.bench.loops import Reply, Request, Round, closed_loop, open_loop, poisson
+from triptych.loadtests.bench.loops import (
+    TIMEOUT_SECONDS,
+    Reply,
+    Request,
+    Round,
+    closed_loop,
+    open_loop,
+    poisson,
+)
 from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Bench, Scale, Section
 from triptych.loadtests.bench.servers import Engine
@@ -11,9 +19,8 @@ from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.server_processes import Server
 
 FACTOR = 3
-# The engine is emulated and takes no CPU time: a real one would lose what the refusals cost. Three times the
-# capacity for 20 tokens is more than the load generator can send.
-# Connections that fill it, by tokens of a text.
+# Connections that keep the engine busy, by tokens of a text. With 20 tokens, three times the capacity is more
+# than the load generator can send.
 CONCURRENCY = {512: 64, 128: 256}
 DEADLINE_SECONDS = 2.0
 # A small queue is full within seconds. It must hold the largest request.
@@ -25,7 +32,7 @@ OVERLOADS = {tokens: f"{tokens}-token texts, open loop at {FACTOR}x capacity" fo
 SYSTEM = "(d) router, worker"
 GOODPUT, REFUSED, OTHER = "goodput / capacity", "share refused with 429", "neither in time nor refused"
 REFUSAL_MS, AFTER = "p99 of a 429 in ms", "first query afterwards / idle p99"
-# In all rounds but the warm-up together a minute.
+# The rounds that count take one minute together.
 ROUNDS, SECONDS, QUICK_SECONDS = 3, 20.0, 2.0
 # The queue fills in the first second, which does not count.
 FILL_SECONDS = 1.0
@@ -33,6 +40,7 @@ IDLE_QUERIES = 100
 
 
 async def run(bench: Bench, result: Result) -> None:
+    """With an emulated engine: refusals would slow a real one, which shares the CPU with the router."""
     servers, scale = bench.servers, bench.scale
     [worker] = await servers.need(Engine("emulated"))
     router = await servers.router(("retrieval", worker), **LIMITS)
@@ -85,7 +93,7 @@ async def overload(
     """Replies within the deadline count; their rate is the goodput. `queries` are sent one by one, before."""
     idle = await closed_loop(url, queries, 1)
     replies = await open_loop(url, requests, moments)
-    first = await closed_loop(url, queries[:1], 1)
+    [first] = (await closed_loop(url, queries[:1], 1)).replies
     begin = replies[0].due
     in_time = [reply for reply in replies if reply.good and seconds_of(reply) <= DEADLINE_SECONDS]
     refused = [reply for reply in replies if reply.status == 429]
@@ -96,7 +104,7 @@ async def overload(
         REFUSED: len(refused) / len(replies),
         OTHER: len(replies) - len(refused) - len(in_time),
         REFUSAL_MS: p99(refused) * 1e3,
-        AFTER: seconds_of(first.replies[0]) / p99(idle.replies),
+        AFTER: (seconds_of(first) if first.good else TIMEOUT_SECONDS) / p99(idle.replies),
     }
     return Round(replies, goodput, figures)
 

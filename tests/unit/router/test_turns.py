@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -9,55 +8,57 @@ SECONDS = 5.0
 
 
 class Client:
-    """Reads a piece in a second, and notes what happens."""
+    """Reads in a second, and notes it."""
 
-    def __init__(self, name: int, seen: list[str], wait: Callable[[], None]) -> None:
-        self._name = name
-        self._seen = seen
-        self._wait = wait
+    def __init__(self, name: int, clock: "Clock", *, in_body: bool = False) -> None:
+        self.name = name
+        self.in_body = in_body
+        self._clock = clock
 
-    def read(self, data: bytes) -> None:
-        self._wait()
-        self._seen.append(f"{self._name} {data.decode()}")
+    def receive(self, turns: Turns) -> None:
+        if turns.take(self, in_body=self.in_body):
+            self.resume()
 
-    def pause(self) -> None:
-        self._seen.append(f"{self._name} pauses")
-
-    def resume(self, data: bytes) -> None:
-        self.read(data)
+    def resume(self) -> None:
+        self._clock.now += 1.0
+        self._clock.readers.append(self.name)
 
 
-@pytest.mark.parametrize(("seconds", "pieces"), [(SECONDS, 5), (0.0, 1)])
-async def test_other_work_runs_between_pieces(seconds: float, pieces: int) -> None:
-    now = 1.0
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.readers: list[int] = []
 
-    def wait() -> None:
-        nonlocal now
-        now += 1.0
+    def __call__(self) -> float:
+        return self.now
 
-    seen: list[str] = []
-    turns = Turns(seconds, lambda: now)
-    clients = [Client(name, seen, wait) for name in range(12)]
-    for client in clients:
-        turns.read(client, b"first")
-    turns.read(clients[-1], b"second")
-    wanted = [f"{name} first" for name in range(12)] + ["11 second"]
-    at_once = pieces if seconds else 0
-    assert seen == wanted[:at_once] + [f"{name} pauses" for name in [*range(at_once, 12), 11]]
-    read: list[str] = wanted[:at_once]
-    del seen[:]
-    while len(read) < len(wanted):
+
+@pytest.mark.parametrize(("seconds", "at_once", "in_turn"), [(SECONDS, 5, 5), (0.0, 0, 1)])
+async def test_other_work_runs_between(seconds: float, at_once: int, in_turn: int) -> None:
+    turns = Turns(seconds, clock := Clock())
+    for name in range(12):
+        Client(name, clock).receive(turns)
+    assert clock.readers == [*range(at_once)]
+    assert turns.waiting == 12 - at_once
+    while turns.waiting:
+        before = len(clock.readers)
         await asyncio.sleep(0)
-        assert len(seen) <= pieces
-        read += seen
-        del seen[:]
-    assert read == wanted
+        assert len(clock.readers) - before <= in_turn
+    assert clock.readers == [*range(12)]
+
+
+async def test_bodies_go_first() -> None:
+    turns = Turns(0.0, clock := Clock())
+    for name, in_body in enumerate((False, True, False, True)):
+        Client(name, clock, in_body=in_body).receive(turns)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert clock.readers == [1, 3, 0, 2]
 
 
 async def test_later_turn_reads_at_once() -> None:
-    seen: list[str] = []
-    turns = Turns(SECONDS, lambda: 1.0)
+    turns = Turns(SECONDS, clock := Clock())
     for name in range(3):
-        turns.read(Client(name, seen, lambda: None), b"piece")
+        Client(name, clock).receive(turns)
+        assert clock.readers == [*range(name + 1)]
         await asyncio.sleep(0)
-    assert seen == ["0 piece", "1 piece", "2 piece"]

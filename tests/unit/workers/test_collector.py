@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from triptych.workers.shared.collector import settle
+from triptych.workers.shared.collector import THRESHOLD, freeze
 
 
 class Cycle:
@@ -22,9 +22,10 @@ def restored() -> Iterator[None]:
 
 def test_only_later_objects_are_collected() -> None:
     early = Cycle()
-    settle()
+    freeze()
     late = Cycle()
     references = weakref.ref(early), weakref.ref(late)
     del early, late
     gc.collect()
     assert [reference() is None for reference in references] == [False, True]
+    assert gc.get_threshold()[0] == THRESHOLD
