@@ -16,6 +16,7 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.errors import all_errors
+from triptych.router.serving.turns import Turns
 from triptych.workers.shared import contract
 
 MAX_ITEMS = 32
@@ -29,6 +30,10 @@ class Target:
         self.url = str(router.client.base_url)
         self._router = router
         self.loop = loop
+
+    def take_turns(self, seconds: float) -> None:
+        """From now on, read new connections for so long in a turn of the event loop."""
+        self._router.app.connections.turns = Turns(seconds)
 
     def until_idle(self) -> None:
         """Wait until nothing waits, is in flight or holds memory; fails when something was left behind."""

@@ -4,11 +4,13 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fault.fuzzing import Target
+from triptych.router.serving.turns import TURN_SECONDS
 
 BODY = b'{"input": ["a", "b"], "task": "retrieval.query"}'
 LINE = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
@@ -55,11 +57,13 @@ def answers(target: Target, pieces: list[bytes]) -> bytes:
     return bytes(received)
 
 
+@pytest.mark.parametrize("turn_seconds", [0.0, TURN_SECONDS])
 @settings(max_examples=150)
 @given(streams, st.integers(0, 400))
 @example(CHUNKED + b"5\r\nhello\r\nnot a size\r\n", 0)
 @example(LINE + b"content-length: 48\r\n\r\n" + BODY + b"garbage\r\n\r\n", 0)
-def test_any_bytes_leave_nothing_behind(target: Target, data: bytes, cut: int) -> None:
+def test_any_bytes_leave_nothing_behind(target: Target, turn_seconds: float, data: bytes, cut: int) -> None:
+    target.take_turns(turn_seconds)
     received = answers(target, [data[:cut], data[cut:]])
     assert all(int(status) < 500 for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)), received
     assert not received or received.startswith(b"HTTP/1.1 ")
