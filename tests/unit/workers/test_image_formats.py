@@ -17,7 +17,7 @@ from vllm.multimodal.image import normalize_image
 
 from triptych.workers import pixels
 from triptych.workers.item_error import ItemError
-from triptych.workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, ImageDecoder
+from triptych.workers.pixels import MAX_ASPECT_RATIO, MAX_PIXELS, MAX_READS, ImageDecoder
 
 RED, GREEN, BLUE = (250, 10, 20), (5, 240, 15), (10, 20, 230)
 
@@ -164,6 +164,22 @@ def test_bomb_in_text_chunk_is_refused() -> None:
     whole = saved(picture(), "PNG")
     with pytest.raises(ItemError):
         decode_image(whole[:33] + chunk(b"zTXt", b"a\0\0" + bomb) + whole[33:])
+
+
+@pytest.mark.parametrize(
+    ("form", "at", "piece"),
+    [
+        ("PNG", 33, chunk(b"prIv", b"")),
+        ("PNG", -12, chunk(b"IDAT", b"")),
+        ("JPEG", 2, b"\xff\xe1\0\x0cExif\0\0abcd"),
+        ("GIF", 25, b"!\xfe\1a\0"),
+    ],
+)
+def test_file_of_very_many_pieces_is_refused(form: str, at: int, piece: bytes) -> None:
+    whole = saved(picture(), form)
+    assert halves(whole[:at] + 1000 * piece + whole[at:]) == (near(RED), near(BLUE))
+    with pytest.raises(ItemError, match="pieces"):
+        decode_image(whole[:at] + MAX_READS * piece + whole[at:])
 
 
 @pytest.mark.filterwarnings("ignore")
