@@ -57,7 +57,7 @@ locust: loadtest-venv ## load a running deployment with locust's web page; URL=.
 capacity: loadtest-venv ## search for the highest rate that holds; SLO=p99=250ms,failures=0.1%
 	@$(TRIPTYCH) loadtest find-capacity $(LOADTEST) $(if $(SLO),--slo $(SLO))
 
-bench: dev ## measure everything side by side, about 20 minutes; QUICK=1: a few minutes
+bench: dev ## measure everything side by side, about 35 minutes; QUICK=1: a few minutes
 	@$(TRIPTYCH) bench $(if $(QUICK),--quick)
 
 bench-gpu: dev ## measure everything on this machine's GPU, in at most 45 minutes; SECONDS=600: in less
