@@ -118,7 +118,9 @@ class PoolQueue:
             ahead = self._ahead(key, priority, tokens)
         else:
             rate = self._rate(now)
-            if rate is None:
+            # Bulk work may be slow without holding up the query that goes next.
+            goes_next = priority is Priority.INTERACTIVE and not self._interactive.items
+            if rate is None or goes_next:
                 return None
             ahead = self._ahead(key, priority, tokens) + in_flight
             if now + MARGIN * (ahead + tokens) / rate <= deadline:

@@ -181,6 +181,21 @@ def test_priorities_wait_for_their_own_share() -> None:
         queue.check_room(make_request([10], bulk=True).items, now, deadline=now + 1)
 
 
+def test_query_that_goes_next_is_admitted_beside_slow_bulk() -> None:
+    """Without progress for seconds the drain rate falls towards zero, but a lane is kept for queries."""
+    queue = queue_of(make_request([100] * 12, bulk=True))
+    for number, item in enumerate(taken(queue, max_items=8), 1):
+        queue.drained(item, number / 10)
+    now, deadline = 20.0, 80.0
+    queue.check_room(make_request([10]).items, now, deadline, in_flight=4000)
+    queue.check_any_room("retrieval", now, deadline, in_flight=4000)
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([10], bulk=True).items, now, deadline, in_flight=4000)
+    admit(queue, make_request([10]).items, now)
+    with pytest.raises(QueueFull):
+        queue.check_room(make_request([10]).items, now, deadline, in_flight=4000)
+
+
 def test_check_any_room_refuses_only_a_full_queue() -> None:
     queue = queue_of(make_request([10] * 2), max_tokens=1000, max_items=3)
     queue.check_any_room("retrieval", 0.0)
