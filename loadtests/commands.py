@@ -35,8 +35,10 @@ def run(options: argparse.Namespace) -> int:
             finished = run(options, objectives, stack)
             out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
             out.mkdir(parents=True, exist_ok=True)
-            (out / "run.json").write_bytes(msgspec.json.encode(finished) + b"\n")
+            # A file by this name is complete.
+            (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
             missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
+            partial.rename(out / "run.json")
             if options.command == "find-capacity":
                 # The objective is what to search for; it does not have to hold at every rate.
                 return max(_report(finished, out, None), _found(finished.capacity))
