@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -67,7 +68,6 @@ class Server(uvicorn.Server):
         )
         self._shares_port = settings.processes > 1
         self._notice_seconds = settings.drain_notice_seconds
-        self._drain_seconds = settings.drain_seconds
         self._notice_ends: float | None = None
         self._clock = clock
 
@@ -99,10 +99,11 @@ class Server(uvicorn.Server):
 
     async def _all_read(self) -> None:
         """Wait until no request waits to be read; uvicorn would close its connection as idle."""
-        ends = self._clock() + self._drain_seconds
         turns = self._app.connections.turns
-        while turns.waiting and self._clock() < ends and not self.force_exit:  # noqa: ASYNC110
-            await asyncio.sleep(TICK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while turns.waiting and not self.force_exit:  # noqa: ASYNC110
+                    await asyncio.sleep(TICK_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if sockets and not self.force_exit:
