@@ -91,7 +91,7 @@ class App:
             "/v1/rerank": {"POST": partial(rerank, **work)},
             "/v1/models": {"GET": self._models},
             MODEL_PATH: {"GET": self._model},
-            "/health": {"GET": self._live},
+            "/health": {"GET": self._health},
             "/live": {"GET": self._live},
             "/ready": {"GET": self._ready},
             "/metrics": {"GET": self._read_metrics},
@@ -231,10 +231,20 @@ class App:
     async def _live(self, _: Request) -> Reply:
         return json_reply(200, {"status": "ok"})
 
+    async def _health(self, _: Request) -> Reply:
+        # Not the reason: this path needs no key.
+        if self._not_ready():
+            return json_reply(503, {"status": "not ready"})
+        return json_reply(200, {"status": "ok"})
+
+    def _not_ready(self) -> str | None:
+        """Why requests should go to another router; None if this one takes them."""
+        return "draining" if self.draining else self.fleet.waiting_for
+
     async def _ready(self, _: Request) -> Reply:
         not_ready = self.fleet.not_ready()
         pools = {name: not_ready.get(name, "ready") for name in self.fleet.serving}
-        reason = "draining" if self.draining else self.fleet.waiting_for
+        reason = self._not_ready()
         ready = not not_ready and reason is None
         status = {"ready": ready, "reason": reason, "pools": pools, "vector_spaces": self.fleet.spaces}
         return json_reply(200 if ready else 503, status)

@@ -85,8 +85,8 @@ def openapi(settings: RouterSettings, served: Mapping[Family, Served]) -> Json:
             "/v1/rerank": {"post": _rerank(settings)},
             "/v1/models": {"get": _get("The served models", ModelList)},
             "/v1/models/{id}": {"get": _model(models[0].family.name)},
-            "/health": {"get": _get("Liveness: the process answers", Status)},
-            "/live": {"get": _get("The same as /health", Status)},
+            "/health": {"get": _health()},
+            "/live": {"get": _get("Liveness: the process answers", Status)},
             "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
             "/targets": {"get": _targets()},
@@ -190,6 +190,12 @@ def _model(name: str) -> Json:
     id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": name}
     operation["parameters"] = [id]
     operation["responses"]["404"] = _error(404)
+    return operation
+
+
+def _health() -> Json:
+    operation = _get("For load balancers: the router takes requests", Status)
+    operation["responses"]["503"] = _reply("The router is stopping, or does not know its workers yet", Status)
     return operation
 
 

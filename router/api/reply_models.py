@@ -121,9 +121,9 @@ class ModelList(BaseModel):
 
 
 class Status(BaseModel):
-    """The process is alive."""
+    """Whether the process is alive, or takes requests."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "not ready"]
 
 
 class Readiness(BaseModel):

@@ -92,10 +92,12 @@ async def test_router_starts_without_its_document(document: Document) -> None:
         ready = await router.client.get("/ready")
         assert ready.status_code == 503
         assert "No such file" in ready.json()["reason"]
+        assert (await router.client.get("/health")).status_code == 503
         assert (await router.ask(["a"])).status_code == 503
         document.name(worker)
         await router.until_state(worker, State.READY)
         assert (await router.client.get("/ready")).json()["reason"] is None
+        assert (await router.client.get("/health")).status_code == 200
         assert (await router.ask(["a"])).status_code == 200
 
 

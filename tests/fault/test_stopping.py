@@ -42,6 +42,8 @@ async def test_drain_notice_keeps_serving(how: signal.Signals, processes: str) -
             await asyncio.sleep(0)
         ready = await router.client.get("/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "draining")
+        for path, status in (("/health", 503), ("/live", 200)):
+            assert (await router.client.get(path)).status_code == status
         # Each on a new connection.
         for number in range(10):
             reply = await router.ask(f"text {number}")
