@@ -15,7 +15,7 @@ import click
 
 from triptych.router.client.bulk.job import Job
 from triptych.router.client.bulk.problems import Refused, RowFailed
-from triptych.router.client.errors import SpaceMismatch, TriptychError
+from triptych.router.client.errors import TriptychError
 from triptych.router.client.requests import MAX_ITEMS, TASKS
 
 URL = "http://127.0.0.1:8080"
@@ -79,7 +79,16 @@ def cli() -> None:
     show_default=True,
     help="At a row that cannot be embedded: stop, or list it in OUT.failed.jsonl.",
 )
-def embed(**options: Any) -> None:
+def embed(
+    source: Path,
+    out: Path,
+    url: str,
+    truncate: bool,
+    on_error: str,
+    timeout: float,
+    max_wait: float,
+    **options: Any,
+) -> None:
     """Embed a whole file; after a stop, the same command continues.
 
     IN is .jsonl, .csv, .parquet, or text with one input per line. OUT is .npy with one row per input, or
@@ -90,8 +99,14 @@ def embed(**options: Any) -> None:
       triptych embed corpus.jsonl vectors.npy --task retrieval.passage
       triptych embed corpus.csv vectors.parquet --column body --id key --dimensions 512
     """
+    from triptych.router.client.asynchronous import AsyncClient
+    from triptych.router.client.bulk.run import run
+
+    job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
+    started = time.monotonic()
     try:
-        _embed(**options)
+        key = os.environ.get(KEY_VARIABLE)
+        done = run(job, AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait))
     except Refused as error:
         _exit(f"error: {error}", REFUSED)
     except RowFailed as error:
@@ -104,37 +119,9 @@ def embed(**options: Any) -> None:
     except KeyboardInterrupt:
         _exit(f"stopped; {CONTINUES}", STOPPED)
 
-
-def _embed(
-    source: Path,
-    out: Path,
-    url: str,
-    truncate: bool,
-    on_error: str,
-    timeout: float,
-    max_wait: float,
-    **options: Any,
-) -> None:
-    from triptych.router.client.asynchronous import AsyncClient
-    from triptych.router.client.bulk.progress import Bar
-    from triptych.router.client.bulk.run import run
-
-    job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
-
-    def connect() -> AsyncClient:
-        key = os.environ.get(KEY_VARIABLE)
-        return AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait)
-
-    started = time.monotonic()
-    try:
-        with Bar() as bar:
-            done = run(job, connect, bar.progress)
-    except SpaceMismatch as error:
-        advice = f"The server has other weights than before. Serve the same again, or {job.start_over}"
-        _exit(f"error: {error}\n{advice}", REFUSED)
     seconds = time.monotonic() - started
     now = done.rows - done.earlier
-    said = f"{done.rows} rows in {job.out}: {now} now, in {seconds:.1f} s ({now / seconds:.1f} items/s)"
+    said = f"{done.rows} rows in {out}: {now} now, in {seconds:.1f} s ({now / seconds:.1f} items/s)"
     click.echo(said, err=True)
     if done.failures:
         count, where = len(done.failures), job.beside("failed.jsonl")

@@ -2,6 +2,6 @@
 
 job      the options of a run                batches  one batch, and which of its rows fail
 source   the file's rows, as a stream        matrix   the vectors on disk, rows in any order
-journal  which batches are done              store    matrix and journal together
-parquet  everything that needs pyarrow       run      a whole run
+journal  which batches are done              run      a whole run
+parquet  everything that needs pyarrow
 """

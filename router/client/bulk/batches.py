@@ -13,7 +13,6 @@ from triptych.router.client.errors import (
     Invalid,
     MediaInvalid,
     MediaUnreachable,
-    ReplyInvalid,
     StatusError,
     TokenLimitExceeded,
     TooLarge,
@@ -21,7 +20,6 @@ from triptych.router.client.errors import (
 from triptych.router.client.replies import Floats
 
 Embed = Callable[[list[str | dict[str, Any]]], Awaitable[Floats]]
-_Numbered = Sequence[tuple[int, str | dict[str, Any]]]
 
 
 async def embed_batch(
@@ -29,43 +27,35 @@ async def embed_batch(
 ) -> tuple[Floats | None, Failures]:
     """The vectors [n, d] of `rows`, of which the first has number `start`, and the failed rows with reasons.
 
-    Vectors of failed rows are NaN; if all rows failed, there are none. Raises `RowFailed` at the first failed
-    row unless `skip`, and any error that no row causes.
+    Vectors of failed rows are NaN; if all rows failed, there are none. Raises `RowFailed` at the first row
+    that the server refuses unless `skip`, and any error that no row causes.
     """
-    failures: Failures = {}
-    good: list[tuple[int, str | dict[str, Any]]] = []
-    for number, row in enumerate(rows, start):
-        if not isinstance(row, BadRow):
-            good.append((number, row))
-        elif skip:
-            failures[number] = row.reason
-        else:
-            raise RowFailed(number, row.reason)
-    found: list[tuple[_Numbered, Floats]] = []
-    await _embed(embed, good, skip, found, failures)
-    if not found:
+    numbered = list(enumerate(rows, start))
+    found = await _embed(
+        embed, [(number, row) for number, row in numbered if not isinstance(row, BadRow)], skip
+    )
+    found |= {number: row.reason for number, row in numbered if isinstance(row, BadRow)}
+    failures = {number: result for number, result in found.items() if isinstance(result, str)}
+    widths = [len(result) for result in found.values() if not isinstance(result, str)]
+    if not widths:
         return None, failures
-    vectors = np.full((len(rows), found[0][1].shape[1]), np.nan, np.float32)
-    for numbered, some in found:
-        if some.shape != (len(numbered), vectors.shape[1]):
-            raise ReplyInvalid(f"{len(numbered)} rows gave vectors of shape {some.shape}")
-        vectors[[number - start for number, _ in numbered]] = some
+    vectors = np.full((len(rows), widths[0]), np.nan, np.float32)
+    for number, result in found.items():
+        if not isinstance(result, str):
+            vectors[number - start] = result
     return vectors, failures
 
 
 async def _embed(
-    embed: Embed,
-    rows: _Numbered,
-    skip: bool,
-    found: list[tuple[_Numbered, Floats]],
-    failures: Failures,
-) -> None:
-    """Embed `rows`. If they are refused, embed each half, until only faulty rows are left out."""
-    if not rows:
-        return
+    embed: Embed, rows: Sequence[tuple[int, str | dict[str, Any]]], skip: bool
+) -> dict[int, Floats | str]:
+    """The vector of each row, or the reason for which it is refused.
+
+    If the rows are refused, each half is embedded, until only faulty rows are left out.
+    """
     try:
-        found.append((rows, await embed([row for _, row in rows])))
-        return
+        vectors = await embed([row for _, row in rows]) if rows else ()
+        return {number: vector for (number, _), vector in zip(rows, vectors, strict=True)}
     except StatusError as error:
         if not _row_is_at_fault(error):
             raise
@@ -73,11 +63,9 @@ async def _embed(
             number, reason = rows[0][0], f"{error.code}: {error.detail}"
             if not skip:
                 raise RowFailed(number, reason) from error
-            failures[number] = reason
-            return
+            return {number: reason}
     half = len(rows) // 2
-    await _embed(embed, rows[:half], skip, found, failures)
-    await _embed(embed, rows[half:], skip, found, failures)
+    return await _embed(embed, rows[:half], skip) | await _embed(embed, rows[half:], skip)
 
 
 def _row_is_at_fault(error: StatusError) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from triptych.router.client.bulk.matrix import Matrix
-from triptych.router.client.bulk.problems import BadRow, Refused, missing, no_column
+from triptych.router.client.bulk.problems import BadRow, Refused, no_column
 
 try:
     import pyarrow as pa
     from pyarrow import parquet as pq
 except ModuleNotFoundError:
-    raise missing("pyarrow") from None
+    raise Refused("this needs pyarrow, which is not installed: pip install 'triptych[bulk]'") from None
 
 # Rows per read, and bytes of vectors per row group.
 READ_ROWS = 1024

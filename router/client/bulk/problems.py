@@ -24,11 +24,6 @@ class RowFailed(Exception):
         self.row = row
 
 
-def missing(package: str) -> Refused:
-    """The error for a missing package of the extra `bulk`."""
-    return Refused(f"this needs {package}, which is not installed: pip install 'triptych[bulk]'")
-
-
 def no_column(path: Path, column: str, columns: Any) -> Refused:
     """The error for a missing column."""
     names = ", ".join(map(str, columns)) or "none"

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
+from tqdm import tqdm
 
 from triptych.router.client.asynchronous import AsyncClient
 from triptych.router.client.bulk import source
@@ -18,13 +20,8 @@ from triptych.router.client.bulk.journal import Failures, Journal
 from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
-from triptych.router.client.bulk.store import Store
-from triptych.router.client.errors import ReplyInvalid
+from triptych.router.client.errors import ReplyInvalid, SpaceMismatch
 from triptych.router.client.replies import Floats
-
-Connect = Callable[[], AsyncClient]
-Progress = Callable[[int, int, int], None]
-"""Called with (all rows, rows done before this run, rows just done)."""
 
 
 class Outcome(NamedTuple):
@@ -35,8 +32,8 @@ class Outcome(NamedTuple):
     failures: Failures
 
 
-def run(job: Job, connect: Connect, progress: Progress) -> Outcome:
-    """Do `job`, or continue it.
+def run(job: Job, client: AsyncClient) -> Outcome:
+    """Do `job`, or continue it. Shows a progress bar if stderr is a terminal, and closes `client`.
 
     Raises `Refused` if it cannot start or continue, `RowFailed` at a row that fails, and the client's errors.
     Finished batches are kept then, and also if the process is killed.
@@ -45,9 +42,12 @@ def run(job: Job, connect: Connect, progress: Progress) -> Outcome:
     rows = _survey(job)
     with Journal(job.journal, job.about(source.digest(job.source), rows), job.start_over) as journal:
         earlier = job.count(journal.done, rows)
-        progress(rows, earlier, 0)
         if not job.out.exists():
-            asyncio.run(_embed_all(job, rows, journal, connect, progress))
+            try:
+                asyncio.run(_embed_all(job, rows, journal, client))
+            except SpaceMismatch as error:
+                advice = "The server has other weights than before. Serve the same again, or"
+                raise Refused(f"{error}\n{advice} {job.start_over}") from error
             _finish(job, rows, journal)
         elif earlier < rows:
             raise Refused(f"{job.out} exists, but {job.journal} says that it is not done; remove one of them")
@@ -76,34 +76,49 @@ def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
         number += 1
 
 
-async def _embed_all(job: Job, rows: int, journal: Journal, connect: Connect, progress: Progress) -> None:
+async def _embed_all(job: Job, rows: int, journal: Journal, client: AsyncClient) -> None:
     """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(job.concurrency)
-    # Exits from right to left: the writer finishes before the files are closed.
-    with Store(job, rows, journal) as store, ThreadPoolExecutor(1) as writer:
-        async with connect() as client:
-            if job.count(journal.done, rows) < rows:
+    earlier = job.count(journal.done, rows)
+    # The first vector decides the width. A file without vectors in the journal is left from another run.
+    matrix = Matrix(job.partial) if earlier > len(journal.failures) else None
+
+    def keep(number: int, vectors: Floats | None, failures: Failures) -> None:
+        nonlocal matrix
+        if vectors is not None:
+            if matrix is None:
+                dtype = np.dtype(job.dtype).newbyteorder("<")
+                matrix = Matrix.create(job.partial, rows, vectors.shape[1], dtype)
+            matrix.write(vectors, [number * job.batch])
+        journal.add(number, failures)
+
+    async def embed(items: list[str | dict[str, Any]]) -> Floats:
+        return await client.embed(
+            items,
+            model=job.model,
+            task=job.task,
+            dimensions=job.dimensions,
+            truncate=job.truncate,
+            priority="bulk",
+            vector_space=journal.space,
+        )
+
+    async def one(number: int, some: Sequence[Row]) -> None:
+        vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
+        # One thread, so that waiting for the disk does not delay the network.
+        await loop.run_in_executor(writer, keep, number, vectors, failures)
+        bar.update(len(some))
+        free.release()
+
+    # Rows of earlier runs do not count for the speed.
+    with (
+        ThreadPoolExecutor(1) as writer,
+        tqdm(total=rows, initial=earlier, unit="items", unit_scale=True, smoothing=0.1, disable=None) as bar,
+    ):
+        async with client:
+            if earlier < rows:
                 await _pin_space(client, job, journal)
-
-            async def embed(items: list[str | dict[str, Any]]) -> Floats:
-                return await client.embed(
-                    items,
-                    model=job.model,
-                    task=job.task,
-                    dimensions=job.dimensions,
-                    truncate=job.truncate,
-                    priority="bulk",
-                    vector_space=journal.space,
-                )
-
-            async def one(number: int, some: Sequence[Row]) -> None:
-                vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
-                # One thread, so that waiting for the disk does not delay the network.
-                await loop.run_in_executor(writer, store.keep, number, vectors, failures)
-                progress(rows, 0, len(some))
-                free.release()
-
             try:
                 async with asyncio.TaskGroup() as group:
                     for number, some in _batches(job):
@@ -156,16 +171,17 @@ def _finish(job: Job, rows: int, journal: Journal) -> None:
             "command tries again"
         )
     whole = job.partial
-    with Matrix.open(job.partial) as matrix:
-        matrix.blank(sorted(failures))
-        if job.out.suffix == ".parquet":
-            from triptych.router.client.bulk import parquet
+    matrix = Matrix(job.partial)
+    # Batches of which all rows failed were not written.
+    matrix.write(np.full((1, matrix.width), np.nan), failures)
+    if job.out.suffix == ".parquet":
+        from triptych.router.client.bulk import parquet
 
-            whole = job.beside("whole")
-            ids = source.values(job.source, job.id) if job.id is not None else None
-            parquet.write(whole, matrix, ids)
-            with whole.open("rb") as file:
-                os.fsync(file.fileno())
+        whole = job.beside("whole")
+        ids = source.values(job.source, job.id) if job.id is not None else None
+        parquet.write(whole, matrix, ids)
+        with whole.open("rb") as file:
+            os.fsync(file.fileno())
     whole.rename(job.out)
 
 

@@ -32,9 +32,4 @@ def job(
 
 
 def do(job: Job, deployment: Deployment) -> Outcome:
-    return run(job, lambda: deployment.async_client(FakeClock(), retries=2), lambda *_: None)
-
-
-def batches_of(deployment: Deployment) -> list[list[str]]:
-    """The inputs of each request."""
-    return [asked["input"] for asked in deployment.asked]
+    return run(job, deployment.async_client(FakeClock(), retries=2))
