@@ -8,12 +8,11 @@
 `AsyncClient` is the same with `await`. `triptych.router.client.errors` has the exceptions.
 """
 
-from triptych.router.client.asynchronous import AsyncClient
+from triptych.router.client.clients import AsyncClient, Client
 from triptych.router.client.errors import StatusError, TriptychError
 from triptych.router.client.images import Image
 from triptych.router.client.replies import RankedDocument, Readiness
 from triptych.router.client.requests import EmbedOptions, MultiOptions
-from triptych.router.client.synchronous import Client
 
 __all__ = [
     "AsyncClient",

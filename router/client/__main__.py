@@ -99,8 +99,8 @@ def embed(
       triptych embed corpus.jsonl vectors.npy --task retrieval.passage
       triptych embed corpus.csv vectors.parquet --column body --id key --dimensions 512
     """
-    from triptych.router.client.asynchronous import AsyncClient
     from triptych.router.client.bulk.run import run
+    from triptych.router.client.clients import AsyncClient
 
     job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
     started = time.monotonic()
@@ -133,7 +133,7 @@ def embed(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(url: str, as_json: bool) -> None:
     """Compare a deployment's vectors with published cosines."""
-    from triptych.router.client.synchronous import Client
+    from triptych.router.client.clients import Client
     from triptych.router.client.verify import measure, passes, report
 
     try:

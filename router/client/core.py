@@ -1,12 +1,20 @@
-"""Configuration and failures that both clients share."""
+"""What both clients share: how to reach a deployment, and when a call is retried, after what pause.
 
+Time and chance come from a clock that is passed in.
+"""
+
+import asyncio
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx
 
-from triptych.router.client.errors import ConnectionLost, ReplyInvalid
-from triptych.router.client.retries import Clock, Retries
+from triptych.router.client.errors import ConnectionLost, ReplyInvalid, StatusError, TriptychError
 
 TIMEOUT_SECONDS = 60.0
 RETRIES = 5
@@ -16,10 +24,24 @@ CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 5.0
 # The server's limit for `x-request-timeout-seconds`.
 LONGEST_TIMEOUT_SECONDS = 3600.0
+# A retry after a 500 is useless: the server has already tried elsewhere.
+AGAIN = (429, 503, 504)
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 20.0
+
+
+class Clock:
+    """Time and chance. Tests replace them, so that they do not wait."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+    chance = staticmethod(random.random)
+    sleep = staticmethod(time.sleep)
+    sleep_async = staticmethod(asyncio.sleep)
 
 
 class Core:
-    """How to reach a deployment, and how long to keep trying."""
+    """How to reach a deployment, as options of httpx's clients (`http`), and how long to keep trying."""
 
     def __init__(
         self,
@@ -34,22 +56,61 @@ class Core:
             raise ValueError(f"base_url must start with http:// or https://: {base_url!r}")
         if timeout <= 0 or retries < 0 or max_wait < 0:
             raise ValueError("timeout must be over 0, retries and max_wait at least 0")
-        # Users of other clients are used to an address that ends in /v1.
-        self.base_url = base_url.rstrip("/").removesuffix("/v1")
         self.clock = clock or Clock()
-        self.timeout = httpx.Timeout(timeout + GRACE_SECONDS, connect=min(CONNECT_SECONDS, timeout))
-        self.headers = {
+        self._retries, self._max_wait = retries, max_wait
+        headers = {
             "content-type": "application/json",
             "x-request-timeout-seconds": f"{min(timeout, LONGEST_TIMEOUT_SECONDS):g}",
         }
         if api_key is not None:
-            self.headers["authorization"] = f"Bearer {api_key}"
-        self._retries = retries
-        self._max_wait = max_wait
+            headers["authorization"] = f"Bearer {api_key}"
+        self.http: dict[str, Any] = {
+            # Users of other clients are used to an address that ends in /v1.
+            "base_url": base_url.rstrip("/").removesuffix("/v1"),
+            "headers": headers,
+            "timeout": httpx.Timeout(timeout + GRACE_SECONDS, connect=min(CONNECT_SECONDS, timeout)),
+        }
 
-    def tries(self) -> Retries:
+    def tries(self) -> "Retries":
         """The tries of one call that starts now."""
         return Retries(self._retries, self._max_wait, self.clock)
+
+
+class Retries:
+    """The retries of one call: at most `retries`, none later than `seconds` from now."""
+
+    def __init__(self, retries: int, seconds: float, clock: Clock) -> None:
+        self._left = retries
+        self._step = FIRST_PAUSE_SECONDS
+        self._end = clock.monotonic() + seconds
+        self._clock = clock
+
+    def pause(self, error: TriptychError) -> float:
+        """Seconds until the next try; raises `error` if there is none."""
+        status = error if isinstance(error, StatusError) and error.status in AGAIN else None
+        if not (status or isinstance(error, ConnectionLost)) or self._left == 0:
+            raise error
+        self._left -= 1
+        pause = seconds_to_wait(status.retry_after or "", self._clock.wall()) if status else None
+        if pause is None:
+            # Half of it is random, so that clients that failed together do not return together.
+            pause = self._step * (0.5 + 0.5 * self._clock.chance())
+            self._step = min(2 * self._step, LONGEST_PAUSE_SECONDS)
+        if self._clock.monotonic() + pause > self._end:
+            raise error
+        return pause
+
+
+def seconds_to_wait(retry_after: str, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None if it is neither."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
 
 
 @contextmanager

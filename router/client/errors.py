@@ -47,6 +47,10 @@ class ReplyInvalid(TriptychError):
     """The reply does not follow the API."""
 
 
+BY_CODE: "dict[str, type[StatusError]]" = {}
+BY_STATUS: "dict[int, type[StatusError]]" = {}
+
+
 class StatusError(TriptychError):
     """A reply with an error status.
 
@@ -73,118 +77,90 @@ class StatusError(TriptychError):
         self.retry_after = retry_after
         self.errors: list[FieldError] = list(errors)
 
+    def __init_subclass__(cls, code: str = "", statuses: Sequence[int] = ()) -> None:
+        if code:
+            BY_CODE[code] = cls
+        BY_STATUS.update(dict.fromkeys(statuses, cls))
 
-class InputError(StatusError):
+
+class InputError(StatusError, statuses=(400, 412)):
     """The request is wrong."""
 
 
-class ModelNotFound(InputError):
+class ModelNotFound(InputError, code="INPUT_MODEL_NOT_FOUND"):
     """No such model is served."""
 
 
-class TokenLimitExceeded(InputError):
+class TokenLimitExceeded(InputError, code="INPUT_TOKEN_LIMIT_EXCEEDED"):
     """An input is longer than the context and may not be truncated."""
 
 
-class MediaInvalid(InputError):
+class MediaInvalid(InputError, code="INPUT_MEDIA_INVALID"):
     """An image or a PDF cannot be read."""
 
 
-class MediaUnreachable(InputError):
+class MediaUnreachable(InputError, code="INPUT_MEDIA_UNREACHABLE"):
     """An image or a PDF cannot be fetched."""
 
 
-class TooLarge(InputError):
+class TooLarge(InputError, code="INPUT_TOO_LARGE", statuses=(413,)):
     """A body, an image or a PDF is over its limit."""
 
 
-class CrashesWorker(InputError):
+class CrashesWorker(InputError, code="INPUT_CRASHES_WORKER"):
     """An input crashed two workers; the server does not try it again."""
 
 
-class SpaceMismatch(InputError):
+class SpaceMismatch(InputError, code="VECTOR_SPACE_MISMATCH"):
     """The server has another vector space than required."""
 
 
-class Invalid(InputError):
+class Invalid(InputError, code="VALIDATION_ERROR", statuses=(422,)):
     """Fields are invalid; `errors` names each."""
 
 
-class AuthError(StatusError):
+class AuthError(StatusError, statuses=(401,)):
     """The API key is missing or invalid."""
 
 
-class MissingKey(AuthError):
+class MissingKey(AuthError, code="AUTH_MISSING_API_KEY"):
     """The server needs an API key."""
 
 
-class InvalidKey(AuthError):
+class InvalidKey(AuthError, code="AUTH_INVALID_API_KEY"):
     """The API key is invalid."""
 
 
-class NotFound(StatusError):
+class NotFound(StatusError, code="NOT_FOUND", statuses=(404,)):
     """No such path or model."""
 
 
-class Busy(StatusError):
+class Busy(StatusError, statuses=(429,)):
     """Too many requests; a later try may succeed."""
 
 
-class RequestLimitExceeded(Busy):
+class RequestLimitExceeded(Busy, code="RATE_REQUEST_LIMIT_EXCEEDED"):
     """The key has no requests left this minute."""
 
 
-class TokenLimitPerTime(Busy):
+class TokenLimitPerTime(Busy, code="RATE_TOKEN_LIMIT_EXCEEDED"):
     """The key has no tokens left this minute."""
 
 
-class QueueFull(Busy):
+class QueueFull(Busy, code="QUEUE_FULL"):
     """The queue has no room for the whole request."""
 
 
-class Internal(StatusError):
+class Internal(StatusError, code="INTERNAL_ERROR", statuses=(500,)):
     """A fault of the server."""
 
 
-class Unavailable(StatusError):
+class Unavailable(StatusError, code="SERVICE_UNAVAILABLE", statuses=(503,)):
     """No worker can take the work now."""
 
 
-class TimedOut(StatusError):
+class TimedOut(StatusError, code="SERVICE_TIMEOUT", statuses=(504,)):
     """Not done in time."""
-
-
-BY_CODE: dict[str, type[StatusError]] = {
-    "INPUT_MODEL_NOT_FOUND": ModelNotFound,
-    "INPUT_TOKEN_LIMIT_EXCEEDED": TokenLimitExceeded,
-    "INPUT_MEDIA_INVALID": MediaInvalid,
-    "INPUT_MEDIA_UNREACHABLE": MediaUnreachable,
-    "AUTH_MISSING_API_KEY": MissingKey,
-    "AUTH_INVALID_API_KEY": InvalidKey,
-    "NOT_FOUND": NotFound,
-    "INPUT_TOO_LARGE": TooLarge,
-    "INPUT_CRASHES_WORKER": CrashesWorker,
-    "VECTOR_SPACE_MISMATCH": SpaceMismatch,
-    "VALIDATION_ERROR": Invalid,
-    "RATE_REQUEST_LIMIT_EXCEEDED": RequestLimitExceeded,
-    "RATE_TOKEN_LIMIT_EXCEEDED": TokenLimitPerTime,
-    "QUEUE_FULL": QueueFull,
-    "INTERNAL_ERROR": Internal,
-    "SERVICE_UNAVAILABLE": Unavailable,
-    "SERVICE_TIMEOUT": TimedOut,
-}
-BY_STATUS: dict[int, type[StatusError]] = {
-    400: InputError,
-    401: AuthError,
-    404: NotFound,
-    412: InputError,
-    413: TooLarge,
-    422: Invalid,
-    429: Busy,
-    500: Internal,
-    503: Unavailable,
-    504: TimedOut,
-}
 
 
 def error_class(status: int, code: str) -> type[StatusError]:

@@ -6,7 +6,6 @@ Nothing loops over floats: each vector is one base64 string.
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ class Readiness(NamedTuple):
 
     ready: bool
     pools: dict[str, str]
-    vector_spaces: Mapping[str, list[str]] = MappingProxyType({})
+    vector_spaces: Mapping[str, list[str]]
 
     def __bool__(self) -> bool:
         return self.ready

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 import orjson
 
 from triptych.router.client.images import Image
-from triptych.router.client.surrogates import without_lone_surrogates
 
 # Most inputs of one request. Longer lists are sent as several requests.
 MAX_ITEMS = 512
@@ -202,3 +201,16 @@ def _dumps(value: Any) -> bytes:
     except TypeError:
         # orjson refuses lone surrogates.
         return orjson.dumps(without_lone_surrogates(value))
+
+
+def without_lone_surrogates(value: Any) -> Any:
+    """`value` with U+FFFD for each lone surrogate in its strings. A pair becomes its character."""
+    match value:
+        case str():
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {without_lone_surrogates(key): without_lone_surrogates(v) for key, v in value.items()}
+        case list() | tuple():
+            return [without_lone_surrogates(part) for part in value]
+        case _:
+            return value

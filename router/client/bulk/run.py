@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
-from triptych.router.client.asynchronous import AsyncClient
 from triptych.router.client.bulk import source
 from triptych.router.client.bulk.batches import embed_batch
 from triptych.router.client.bulk.job import Job
@@ -20,6 +19,7 @@ from triptych.router.client.bulk.journal import Failures, Journal
 from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
+from triptych.router.client.clients import AsyncClient
 from triptych.router.client.errors import ReplyInvalid, SpaceMismatch
 from triptych.router.client.replies import Floats
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from triptych.router.client.bulk.problems import BadRow, Refused, no_column
-from triptych.router.client.surrogates import without_lone_surrogates
+from triptych.router.client.requests import without_lone_surrogates
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 
 from triptych.router.client import AsyncClient, Client
+from triptych.router.client.core import Clock
 from triptych.router.client.replies import Floats
-from triptych.router.client.retries import Clock
 
 URL = "http://deployment"
 

@@ -22,7 +22,7 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
     def client(url: str, key: str | None, **options: Any) -> AsyncClient:
         return deployment.async_client(**options)
 
-    monkeypatch.setattr("triptych.router.client.asynchronous.AsyncClient", client)
+    monkeypatch.setattr("triptych.router.client.clients.AsyncClient", client)
     return deployment
 
 

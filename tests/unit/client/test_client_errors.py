@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.unit.client.fakes import Deployment, FakeClock, refusal
+from triptych.router.client.core import seconds_to_wait
 from triptych.router.client.errors import (
     BY_CODE,
     AuthError,
@@ -20,7 +21,6 @@ from triptych.router.client.errors import (
     TriptychError,
     Unavailable,
 )
-from triptych.router.client.retries import seconds_to_wait
 from triptych.router.errors import all_errors
 
 # The table of errors in docs/API.md.

@@ -88,7 +88,7 @@ def test_verify_exit_status(
 ) -> None:
     crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.9611 - by}))
     monkeypatch.setattr(
-        "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
+        "triptych.router.client.clients.Client", lambda *_, **options: crafted.client(**options)
     )
     assert exit_status(command.verify) == status
     assert ("PASS" if status == 0 else "FAIL: en-fr") in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_verify_exit_status(
 def test_verify_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     crafted = Crafted(vectors_with({**PUBLISHED, ("en", "fr"): 0.95}))
     monkeypatch.setattr(
-        "triptych.router.client.synchronous.Client", lambda *_, **options: crafted.client(**options)
+        "triptych.router.client.clients.Client", lambda *_, **options: crafted.client(**options)
     )
     assert exit_status(command.verify, "--json") == 1
     found = json.loads(capsys.readouterr().out)
