@@ -8,11 +8,9 @@ from typing import ParamSpec
 
 import click
 import msgspec
-from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layouts import KNOWN, MERGED
-from triptych.workers.checkpoints.space import Advance
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_NAME
 
@@ -63,7 +61,7 @@ def tiny(out: Path, model: str, nano: bool, full: bool, seed: int) -> None:
     if nano and full:
         raise click.UsageError("--nano and --full are two sizes; give one of them")
     family, size = BY_NAME[model], NANO if nano else FULL if full else TINY
-    write_tiny(family, out, size, seed, progress=_bar)
+    write_tiny(family, out, size, seed)
     click.echo(f"{out}: random weights in the layout of {model}; its vectors have no meaning")
 
 
@@ -120,7 +118,6 @@ def merge(
         float32=dtype == "float32",
         force=force,
         say=functools.partial(click.echo, err=as_json),
-        progress=_bar,
     )
     if as_json:
         records = [
@@ -138,21 +135,10 @@ def verify(folder: Path, as_json: bool, full: bool) -> None:
     """Print what FOLDER is and whether it can be served."""
     from triptych.workers.checkpoints.inspection import verify
 
-    report = verify(folder, full=full, progress=_bar)
+    report = verify(folder, full=full)
     click.echo(report.as_json() if as_json else report.as_text())
     if not report.servable:
         sys.exit(1)
-
-
-def _bar(title: str, nbytes: int) -> Advance:
-    bar = tqdm(desc=title, total=nbytes, unit="B", unit_scale=True)
-
-    def advance(done: int) -> None:
-        bar.update(done)
-        if bar.n >= nbytes:
-            bar.close()
-
-    return advance
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""LoRA adapters as PEFT saves them: reads a file, and checks its modules and shapes against the base.
+"""LoRA adapters as PEFT saves them: reads a folder, and checks its modules and shapes against the base.
 
 Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -16,8 +16,11 @@ from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.shards import ITEM_BYTES, Floats, Tensor, decode, read_header
 
-Half = Literal["A", "B"]
-HALVES: tuple[Half, ...] = ("A", "B")
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+Halves = Mapping[str, tuple[int, ...]]
+"""The keys of both halves of an adapted weight, A first, and their shapes."""
 
 # Adapter settings that would need another merge, and their neutral values.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -74,7 +77,72 @@ class Rule(msgspec.Struct, frozen=True):
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def read_rule(path: Path) -> Rule:
+def adapter_key(module: str, half: Literal["A", "B"], suffix: str = "") -> str:
+    """The key of one half of a module's adapter. `suffix` is `.<adapter>` if a file holds several."""
+    return f"base_model.model.{module}.lora_{half}{suffix}.weight"
+
+
+def halves(module: str, weight: Sequence[int], rank: int, suffix: str = "") -> Halves:
+    """The halves that adapt a module whose weight has the shape `weight`."""
+    return {
+        adapter_key(module, "A", suffix): (rank, *weight[1:]),
+        adapter_key(module, "B", suffix): (*weight[:1], rank),
+    }
+
+
+def read_adapters(
+    folder: Path, modules: Mapping[str, Tensor], suffixes: Mapping[str, str], wanted: Sequence[str]
+) -> dict[str, Adapter]:
+    """Read the adapters `wanted` of one folder: name -> adapter.
+
+    `modules` maps each module that an adapter changes, as PEFT names it, to its weight in the base.
+    `suffixes` maps all adapters of the folder to the suffix of their keys. Raises `CheckpointError` for
+    settings that cannot be merged, and as `check_halves`; a folder may lack adapters that are not wanted.
+    """
+    rule = _read_rule(folder / CONFIG)
+    held = {tensor.name: tensor for tensor in read_header(folder / WEIGHTS)}
+    pairs = {
+        (name, module): halves(module, weight.shape, rule.rank(module), suffix)
+        for name, suffix in suffixes.items()
+        for module, weight in modules.items()
+    }
+    check_halves(folder / WEIGHTS, held, [(pair, name in wanted) for (name, _), pair in pairs.items()])
+    adapters = {}
+    for name in wanted:
+        added = {}
+        for module, weight in modules.items():
+            a, b = (held[key] for key in pairs[name, module])
+            added[weight.name] = Low(a, b, rule.scale(module))
+        adapters[name] = Adapter(rule.r, rule.lora_alpha, added)
+    return adapters
+
+
+def check_halves(path: Path, held: Mapping[str, Tensor], pairs: Iterable[tuple[Halves, bool]]) -> None:
+    """Raise `CheckpointError` unless `held` has the halves of each adapted weight, and nothing else.
+
+    `pairs` are the halves, and whether they have to be there; a half may never be alone. The error names
+    every key that is missing, unexpected, without its other half, or of the wrong shape.
+    """
+    unknown = set(held)
+    problems: list[str] = []
+    for shapes, needed in pairs:
+        found = unknown.intersection(shapes)
+        unknown -= found
+        for key, shape in shapes.items():
+            if key not in found:
+                alone = ", without its other half" if found else ""
+                problems += [f"missing{alone}: {key}"] if found or needed else []
+            elif (tensor := held[key]).shape != shape:
+                problems.append(f"wrong shape: {key} is {list(tensor.shape)}, should be {list(shape)}")
+            elif tensor.dtype not in ITEM_BYTES:
+                problems.append(f"wrong dtype: {key} is {tensor.dtype}")
+    problems += [f"unexpected: {key}" for key in sorted(unknown)]
+    if problems:
+        lines = "\n  ".join(problems)
+        raise CheckpointError(f"{path} does not fit its base, nothing was merged:\n  {lines}")
+
+
+def _read_rule(path: Path) -> Rule:
     """Read an `adapter_config.json`. Raises `CheckpointError` for settings that cannot be merged."""
     config = load_json(path)
     strange = {
@@ -87,74 +155,6 @@ def read_rule(path: Path) -> Rule:
         return msgspec.convert(config, Rule)
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{path} is invalid: {error}") from error
-
-
-def adapter_key(module: str, half: Half, suffix: str = "") -> str:
-    """The key of one half of a module's adapter. `suffix` is `.<adapter>` if a file holds several."""
-    return f"base_model.model.{module}.lora_{half}{suffix}.weight"
-
-
-def read_adapters(
-    path: Path,
-    rule: Rule,
-    modules: Mapping[str, Tensor],
-    suffixes: Mapping[str, str],
-    wanted: Sequence[str],
-) -> dict[str, Adapter]:
-    """Read the adapters `wanted` of one file: name -> adapter.
-
-    `modules` maps each module that an adapter changes, as PEFT names it, to its weight in the base.
-    `suffixes` maps all adapters of the file to the suffix of their keys. Each key of the file must be known
-    and fit the base. Each of `wanted` must have both halves for every module. Raises `CheckpointError`, which
-    names every key that is missing, unexpected, without its other half or of the wrong shape.
-    """
-    held = {tensor.name: tensor for tensor in read_header(path)}
-    unknown = set(held)
-    problems: list[str] = []
-    for name, suffix in suffixes.items():
-        for module, weight in modules.items():
-            keys = [adapter_key(module, half, suffix) for half in HALVES]
-            found = unknown.intersection(keys)
-            unknown -= found
-            if found or name in wanted:
-                alone = ", without its other half" if found else ""
-                problems += [f"missing{alone}: {key}" for key in keys if key not in found]
-            rank = rule.rank(module)
-            for key, shape in zip(keys, ((rank, *weight.shape[1:]), (*weight.shape[:1], rank)), strict=True):
-                if key in found:
-                    problems += misfits(held[key], shape)
-    problems += [f"unexpected: {key}" for key in sorted(unknown)]
-    refuse(path, problems)
-    return {
-        name: Adapter(
-            rule.r,
-            rule.lora_alpha,
-            {
-                weight.name: Low(
-                    held[adapter_key(module, "A", suffixes[name])],
-                    held[adapter_key(module, "B", suffixes[name])],
-                    rule.scale(module),
-                )
-                for module, weight in modules.items()
-            },
-        )
-        for name in wanted
-    }
-
-
-def refuse(path: Path, problems: Sequence[str]) -> None:
-    """Raise `CheckpointError` if there are problems."""
-    if problems:
-        lines = "\n  ".join(problems)
-        raise CheckpointError(f"{path} does not fit its base, nothing was merged:\n  {lines}")
-
-
-def misfits(tensor: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
-    """What is wrong with half of an adapter that should have `shape`."""
-    if tensor.shape != shape:
-        yield f"wrong shape: {tensor.name} is {list(tensor.shape)}, should be {list(shape)}"
-    if tensor.dtype not in ITEM_BYTES:
-        yield f"wrong dtype: {tensor.name} is {tensor.dtype}"
 
 
 _Value = TypeVar("_Value", int, float)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
+
+_PARTIAL = ".partial-"
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
     parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(parent, fcntl.LOCK_EX)
-        prefix = layout.partial_prefix(folder.name)
+        prefix = f".{folder.name}{_PARTIAL}"
         _remove(folder.parent, prefix)
         if folder.exists() and not replace:
             raise CheckpointError(f"{folder} exists already; remove it or choose another name")
@@ -63,6 +64,12 @@ def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
             _remove(folder.parent, prefix)
     finally:
         os.close(parent)
+
+
+def is_partial(folder: Path) -> bool:
+    """Whether `folder` is the temporary folder of a running or killed `whole_folder`."""
+    name = folder.resolve().name
+    return name.startswith(".") and _PARTIAL in name
 
 
 def _remove(parent: Path, prefix: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.variant import identify, snapshot_revision, source_family
+from triptych.workers.checkpoints.variant import identify, snapshot_revision
 from triptych.workers.shared.families import Family
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -50,13 +50,13 @@ def resolve_source(name: str, revision: str | None) -> Source:
         raise CheckpointError(f"{name} is a folder; a revision needs a Hugging Face id")
     else:
         name = str(folder.absolute())
-    kind, why_not = identify(folder)
+    kind, why_not, family = identify(folder)
     if kind in ("variant", "official", "published"):
         raise CheckpointError(f"{folder} needs no merge; serve it as it is")
-    if kind != "upstream":
+    if kind != "upstream" or family is None:
         raise CheckpointError(f"{folder} {why_not}")
     said = load_json(folder / layout.CONFIG).get("_commit_hash")
-    return Source(folder, source_family(folder), name, snapshot_revision(folder) or said)
+    return Source(folder, family, name, snapshot_revision(folder) or said)
 
 
 def resolve_folder(model: str, revision: str | None) -> Path:

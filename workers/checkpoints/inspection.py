@@ -9,7 +9,7 @@ from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts.unmerged import Kind
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights
 from triptych.workers.checkpoints.shared_variant import read_all
-from triptych.workers.checkpoints.space import Progress, weights_digest
+from triptych.workers.checkpoints.space import weights_digest
 from triptych.workers.checkpoints.variant import Variant, identify, read_variant
 
 _KINDS: dict[Kind, str] = {
@@ -79,7 +79,7 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(path: Path, *, full: bool, progress: Progress) -> Report:
+def verify(path: Path, *, full: bool) -> Report:
     """Inspect a folder; with `full` also read its weights. Does not raise for a damaged folder."""
     variant, why_not = None, None
     tensors: list[Tensor] = []
@@ -91,7 +91,7 @@ def verify(path: Path, *, full: bool, progress: Progress) -> Report:
     try:
         adapters = variant.adapters if variant else ()
         tensors = read_all(path, adapters) if has_weights(path) else []
-        computed = weights_digest(tensors, progress) if full and tensors else None
+        computed = weights_digest(tensors) if full and tensors else None
     except CheckpointError as error:
         why_not = why_not or str(error)
     recorded = variant.digest if variant else None
@@ -100,4 +100,4 @@ def verify(path: Path, *, full: bool, progress: Progress) -> Report:
         why_not = f"its weights do not match {layout.VARIANT}; merge again"
     dtypes = {DTYPE_NAMES.get(tensor.dtype, tensor.dtype) for tensor in tensors}
     dtype = variant.dtype if variant else "/".join(sorted(dtypes)) or None
-    return Report(path, identify(path)[0], variant, dtype, recorded or computed, matches, why_not)
+    return Report(path, identify(path).kind, variant, dtype, recorded or computed, matches, why_not)

@@ -1,7 +1,5 @@
 """Names of files that all checkpoints have in common. Each layout's own names are in `layouts/`."""
 
-import re
-
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -28,18 +26,6 @@ MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
 """Bounds of the model's own image processor: at most 768 image tokens."""
 
-_PARTIAL = re.compile(r"^\..+\.partial-[^/]+$")
-
 
 class CheckpointError(ValueError):
     """A folder cannot be used as asked. The message says why and what to do."""
-
-
-def partial_prefix(name: str) -> str:
-    """Prefix of the temporary folder in which `name` is written."""
-    return f".{name}.partial-"
-
-
-def is_partial(name: str) -> bool:
-    """Whether `name` is the temporary folder of a running or killed merge."""
-    return _PARTIAL.match(name) is not None

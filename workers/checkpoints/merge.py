@@ -10,9 +10,11 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import numpy as np
+from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.adapters import Low
@@ -33,7 +35,7 @@ from triptych.workers.checkpoints.shards import (
     write_index,
     write_shard,
 )
-from triptych.workers.checkpoints.space import Advance, Progress, WeightsDigest, source_digest
+from triptych.workers.checkpoints.space import WeightsDigest, progress_bar, source_digest
 from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import Family
@@ -50,7 +52,6 @@ def merge(
     float32: bool,
     force: bool,
     say: Callable[[str], object],
-    progress: Progress,
 ) -> None:
     """Write `out/<pool>` for each pool, by default all of the model's, in the source's dtype or in float32.
 
@@ -68,8 +69,8 @@ def merge(
         )
     wanted = dict.fromkeys(adapter for pool in pools for adapter in family.adapters_of(pool))
     unmerged = merged_layout_of(family).read(family, folder, [*wanted])
-    base = {weight.name: weight.tensor for weights in unmerged.shards.values() for weight in weights}
-    record = _record(source, source_digest(family, folder, progress), base, float32=float32)
+    base = unmerged.weights
+    record = _record(source, source_digest(family, folder), base, float32=float32)
     missing = []
     for pool in pools:
         if (out / pool).exists() and not force:
@@ -78,23 +79,26 @@ def merge(
         else:
             missing.append(pool)
     plans = {pool: _plan(family, pool, unmerged) for pool in missing}
-    sizes = {
-        pool: sum(_spec(part, float32=float32).nbytes for parts in plan.files.values() for part in parts)
+    specs = {
+        pool: {file: [_spec(part, float32=float32) for part in parts] for file, parts in plan.files.items()}
         for pool, plan in plans.items()
+    }
+    sizes = {
+        pool: sum(spec.nbytes for its in files.values() for spec in its) for pool, files in specs.items()
     }
     _check_space(out, sum(sizes.values()))
     for pool, plan in plans.items():
         first = unmerged.adapters[family.adapters_of(pool)[0]]
         digest = WeightsDigest()
-        advance = progress(f"merging {pool}", sizes[pool])
-        with whole_folder(out / pool, replace=force) as partial:
-            specs: dict[str, list[Spec]] = {}
+        with (
+            progress_bar(f"merging {pool}", sizes[pool]) as bar,
+            whole_folder(out / pool, replace=force) as partial,
+        ):
             for name, parts in plan.files.items():
-                specs[name] = [_spec(part, float32=float32) for part in parts]
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                blocks = _shard(str(Path(name).parent), parts, specs[name], digest, advance)
-                write_shard(partial / name, specs[name], blocks)
-            write_index(partial, {name: specs[name] for name in unmerged.shards})
+                blocks = _shard(str(Path(name).parent), parts, specs[pool][name], digest, bar)
+                write_shard(partial / name, specs[pool][name], blocks)
+            write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
             for name, content in plan.configs.items():
                 write_json(partial / name, content)
             shapes = {name: tensor.shape for name, tensor in base.items()}
@@ -110,11 +114,11 @@ def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
     """The files of a pool's variant."""
     adapters = {name: unmerged.adapters[name] for name in family.adapters_of(pool)}
     if pool == family.shared_pool:
-        return shared_variant.plan(unmerged.shards, adapters)
+        return shared_variant.plan(unmerged, adapters)
     [adapter] = adapters.values()
     files = {
-        file: [Part(name, tensor, adapter.added.get(tensor.name)) for name, tensor in weights]
-        for file, weights in unmerged.shards.items()
+        file: [part._replace(low=adapter.added.get(part.tensor.name)) for part in parts]
+        for file, parts in unmerged.shards.items()
     }
     return Plan(files, {})
 
@@ -161,11 +165,17 @@ def _check_existing(folder: Path, wanted: Record) -> None:
 
 
 def _shard(
-    folder: str, parts: Sequence[Part], specs: Sequence[Spec], digest: WeightsDigest, advance: Advance
+    folder: str,
+    parts: Sequence[Part],
+    specs: Sequence[Spec],
+    digest: WeightsDigest,
+    bar: "tqdm[NoReturn]",
 ) -> Iterator[bytes]:
     for part, spec in zip(parts, specs, strict=True):
         named = spec if folder == "." else spec._replace(name=f"{folder}/{spec.name}")
-        yield from digest.watch(named, _merged(part.tensor, part.low, spec.dtype), advance)
+        for block in digest.watch(named, _merged(part.tensor, part.low, spec.dtype)):
+            yield block
+            bar.update(len(block))
 
 
 def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:

@@ -10,28 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from triptych.workers.checkpoints.adapters import (
-    HALVES,
-    Adapter,
-    adapter_key,
-    read_adapters,
-    read_rule,
-)
+from triptych.workers.checkpoints.adapters import CONFIG, WEIGHTS, Adapter, adapter_key, read_adapters
 from triptych.workers.checkpoints.layout import PROJECTOR, PROJECTORS, CheckpointError
-from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Weight
+from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Unmerged
 from triptych.workers.checkpoints.shards import Tensor, read_header, read_tensors
 
 FOLDER = "adapters/{}"
-CONFIG = f"{FOLDER}/adapter_config.json"
-WEIGHTS = f"{FOLDER}/adapter_model.safetensors"
 
 
-def plan(shards: Mapping[str, Sequence[Weight]], adapters: Mapping[str, Adapter]) -> Plan:
+def plan(unmerged: Unmerged, adapters: Mapping[str, Adapter]) -> Plan:
     """The files of a shared variant. Raises `CheckpointError` for an adapter that vLLM cannot load."""
-    weights = [weight for shard in shards.values() for weight in shard]
-    files = {file: [*_base(shard, adapters)] for file, shard in shards.items()}
-    files |= {WEIGHTS.format(name): [*_adapter(weights, adapter)] for name, adapter in adapters.items()}
-    return Plan(files, {CONFIG.format(name): _config(name, adapter) for name, adapter in adapters.items()})
+    files = {file: [*_base(parts, adapters)] for file, parts in unmerged.shards.items()}
+    configs = {}
+    for name, adapter in adapters.items():
+        folder = FOLDER.format(name)
+        files[f"{folder}/{WEIGHTS}"] = [*_adapter(unmerged.weights, adapter)]
+        configs[f"{folder}/{CONFIG}"] = _config(name, adapter)
+    return Plan(files, configs)
 
 
 def projector_of(adapter: str, name: str) -> str:
@@ -44,7 +39,7 @@ def read_all(folder: Path, adapters: Iterable[str]) -> list[Tensor]:
     return read_tensors(folder) + [
         replace(tensor, name=f"{FOLDER.format(adapter)}/{tensor.name}")
         for adapter in adapters
-        for tensor in read_header(folder / WEIGHTS.format(adapter))
+        for tensor in read_header(folder / FOLDER.format(adapter) / WEIGHTS)
     ]
 
 
@@ -53,32 +48,31 @@ def check_adapters(folder: Path, base: Mapping[str, Tensor], adapters: Sequence[
 
     Raises `CheckpointError` unless they fit the base, and all change the same modules.
     """
-    keys = {tensor.name for adapter in adapters for tensor in read_header(folder / WEIGHTS.format(adapter))}
+    folders = {adapter: folder / FOLDER.format(adapter) for adapter in adapters}
+    keys = {tensor.name for its in folders.values() for tensor in read_header(its / WEIGHTS)}
     weights = {name.removesuffix(".weight"): tensor for name, tensor in base.items()}
     modules = {module: tensor for module, tensor in weights.items() if adapter_key(module, "A") in keys}
-    ranks = []
-    for adapter in adapters:
-        rule = read_rule(folder / CONFIG.format(adapter))
-        read_adapters(folder / WEIGHTS.format(adapter), rule, modules, {adapter: ""}, [adapter])
-        ranks.append(rule.r)
-    return max(ranks)
+    found = [read_adapters(its, modules, {name: ""}, [name])[name] for name, its in folders.items()]
+    return max(adapter.r for adapter in found)
 
 
-def _base(shard: Iterable[Weight], adapters: Mapping[str, Adapter]) -> Iterator[Part]:
-    for name, tensor in shard:
-        if name.startswith(f"{PROJECTOR}."):
+def _base(parts: Iterable[Part], adapters: Mapping[str, Adapter]) -> Iterator[Part]:
+    for part in parts:
+        if part.name.startswith(f"{PROJECTOR}."):
             for adapter, its in adapters.items():
-                yield Part(projector_of(adapter, name), tensor, its.added.get(tensor.name))
+                name = projector_of(adapter, part.name)
+                yield Part(name, part.tensor, its.added.get(part.tensor.name))
         else:
-            yield Part(name, tensor, None)
+            yield part
 
 
-def _adapter(weights: Iterable[Weight], adapter: Adapter) -> Iterator[Part]:
-    for name, tensor in weights:
+def _adapter(weights: Mapping[str, Tensor], adapter: Adapter) -> Iterator[Part]:
+    for name, tensor in weights.items():
         low = adapter.added.get(tensor.name)
         if low is not None and not name.startswith(f"{PROJECTOR}."):
-            for half, its in zip(HALVES, (low.a, low.b), strict=True):
-                yield Part(adapter_key(name.removesuffix(".weight"), half), its, None)
+            module = name.removesuffix(".weight")
+            yield Part(adapter_key(module, "A"), low.a)
+            yield Part(adapter_key(module, "B"), low.b)
 
 
 def _config(name: str, adapter: Adapter) -> dict[str, Any]:

@@ -12,10 +12,14 @@ a vector: weights, dtype, quantization, tokenizer, the configs of model and imag
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
 
 from triptych.workers.checkpoints import layout, shared_variant
+from triptych.workers.checkpoints.adapters import CONFIG, WEIGHTS
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import merged_layout_of
@@ -33,11 +37,10 @@ BLOCK_BYTES = 1 << 24
 
 logger = logging.getLogger(__name__)
 
-Advance = Callable[[int], object]
-"""Called with the number of bytes processed since its last call."""
 
-Progress = Callable[[str, int], Advance]
-"""Starts a progress bar with a title and its total in bytes."""
+def progress_bar(title: str, nbytes: int, *, hidden: bool = False) -> "tqdm[NoReturn]":
+    """A bar for work on `nbytes` bytes."""
+    return tqdm(desc=title, total=nbytes, unit="B", unit_scale=True, disable=hidden)
 
 
 class WeightsDigest:
@@ -46,13 +49,12 @@ class WeightsDigest:
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []
 
-    def watch(self, tensor: Spec | Tensor, blocks: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
+    def watch(self, tensor: Spec | Tensor, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on all bytes of a tensor, and add them to the digest."""
         data = hashlib.sha256()
         for block in blocks:
             data.update(block)
             yield block
-            advance(len(block))
         shape = ",".join(map(str, tensor.shape))
         self._lines.append((tensor.name, f"{tensor.name} {tensor.dtype} {shape} {data.hexdigest()}\n"))
 
@@ -61,45 +63,42 @@ class WeightsDigest:
         return hashlib.sha256("".join(line for _, line in sorted(self._lines)).encode()).hexdigest()
 
 
-def weights_digest(tensors: list[Tensor], progress: Progress) -> str:
-    """The digest of weights on disk, read in blocks."""
-    advance = progress("reading the weights", sum(tensor.nbytes for tensor in tensors))
+def weights_digest(tensors: list[Tensor], *, hidden: bool = False) -> str:
+    """The digest of weights on disk, read in blocks. Shows a bar unless `hidden`."""
     digest = WeightsDigest()
-    for tensor in tensors:
-        for _ in digest.watch(tensor, tensor.blocks(BLOCK_BYTES), advance):
-            pass
+    with progress_bar("reading the weights", sum(tensor.nbytes for tensor in tensors), hidden=hidden) as bar:
+        for tensor in tensors:
+            for block in digest.watch(tensor, tensor.blocks(BLOCK_BYTES)):
+                bar.update(len(block))
     return digest.hexdigest()
 
 
-def source_digest(family: Family, folder: Path, progress: Progress) -> str:
+def source_digest(family: Family, folder: Path) -> str:
     """The digest of the files of a source that determine the result of a merge."""
+    adapters = merged_layout_of(family).adapter_folders(family)
     names = [
         layout.CONFIG,
         layout.PREPROCESSOR,
         *layout.TOKENIZER_FILES,
-        *merged_layout_of(family).files(family),
+        *(f"{adapter}/{name}" for adapter in adapters for name in (CONFIG, WEIGHTS)),
         *read_shards(folder),
     ]
-    return files_digest(folder, [name for name in names if (folder / name).exists()], progress)
+    return files_digest(folder, [name for name in names if (folder / name).exists()])
 
 
-def files_digest(folder: Path, names: list[str], progress: Progress) -> str:
-    """The digest of whole files in a folder."""
-    advance = progress("reading the files", sum((folder / name).stat().st_size for name in names))
+def files_digest(folder: Path, names: list[str], *, hidden: bool = False) -> str:
+    """The digest of whole files in a folder. Shows a bar unless `hidden`."""
     whole = hashlib.sha256()
-    for name in names:
-        data = hashlib.sha256()
-        with (folder / name).open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                data.update(block)
-                advance(len(block))
-        whole.update(f"{name} {data.hexdigest()}\n".encode())
+    size = sum((folder / name).stat().st_size for name in names)
+    with progress_bar("reading the files", size, hidden=hidden) as bar:
+        for name in names:
+            data = hashlib.sha256()
+            with (folder / name).open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    data.update(block)
+                    bar.update(len(block))
+            whole.update(f"{name} {data.hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-def _log_reading(title: str, nbytes: int) -> Advance:
-    logger.info("%s (%.1f GB) for the digest of the vector space", title, nbytes / 1e9)
-    return lambda done: None
 
 
 def vector_space(
@@ -126,18 +125,19 @@ def vector_space(
     }
     if (folder / layout.PREPROCESSOR).exists():
         parts[layout.PREPROCESSOR] = _computing(load_json(folder / layout.PREPROCESSOR))
-    for name in (shared_variant.CONFIG.format(adapter) for adapter in adapters):
+    for name in (f"{shared_variant.FOLDER.format(adapter)}/{CONFIG}" for adapter in adapters):
         parts[name] = _computing(load_json(folder / name))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def _read_weights(folder: Path) -> str:
+    logger.info("reading the weights in %s for the digest of the vector space", folder)
     if has_weights(folder):
-        return weights_digest(read_tensors(folder), _log_reading)
+        return weights_digest(read_tensors(folder), hidden=True)
     # Weights in another format than safetensors.
     if not (files := sorted(file.name for file in folder.glob("*.bin"))):
         raise CheckpointError(f"{folder} has no weights; fetch it again")
-    return files_digest(folder, files, _log_reading)
+    return files_digest(folder, files, hidden=True)
 
 
 def _computing(config: object) -> object:

@@ -11,7 +11,7 @@ import re
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
 from triptych.workers.checkpoints.layouts import layout_of
 from triptych.workers.checkpoints.shards import Spec, encode, write_index, write_shard
-from triptych.workers.checkpoints.space import Advance
+from triptych.workers.checkpoints.space import progress_bar
 from triptych.workers.shared.families import V4, Family
 
 FILES = Path(__file__).with_name("tiny_files")
@@ -39,12 +39,10 @@ DTYPE = "BF16"
 BLOCK_VALUES = 1 << 22
 
 
-def write_tiny(
-    family: Family, out: Path, config_file: str, seed: int, *, progress: Callable[[str, int], Advance]
-) -> None:
+def write_tiny(family: Family, out: Path, config_file: str, seed: int) -> None:
     """Write a checkpoint to `out`; deterministic in `config_file` (`TINY`, `NANO` or `FULL`) and seed.
 
-    `progress` is called with a title and the total bytes. Raises `CheckpointError` if `out` exists.
+    Raises `CheckpointError` if `out` exists.
     """
     small = FILES / family.name
     config = load_json(small / config_file)
@@ -53,17 +51,27 @@ def write_tiny(
         for name, shapes in layout_of(family).tiny(family, config).items()
     }
     total = sum(spec.nbytes for specs in files.values() for spec in specs)
-    advance = _one_at_a_time(progress("writing random weights", total))
-    with whole_folder(out, replace=False) as partial:
+    with (
+        progress_bar("writing random weights", total) as bar,
+        whole_folder(out, replace=False) as partial,
+    ):
         shutil.copytree(small, partial, ignore=shutil.ignore_patterns(TINY, NANO, FULL), dirs_exist_ok=True)
         write_json(partial / layout.CONFIG, config)
         _write_tokenizer(small, partial)
+
+        lock = threading.Lock()
 
         def write(name: str) -> None:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             # Adapters in files of their own have the same names.
             salt = name if Path(name).parent.name not in ("", "adapters") else ""
-            write_shard(partial / name, files[name], _values(files[name], salt, seed, advance))
+            write_shard(partial / name, files[name], counted(_values(files[name], salt, seed)))
+
+        def counted(blocks: Iterable[bytes]) -> Iterator[bytes]:
+            for block in blocks:
+                yield block
+                with lock:
+                    bar.update(len(block))
 
         with ThreadPoolExecutor() as threads:
             # `list` raises what a thread raised.
@@ -84,7 +92,7 @@ def _write_tokenizer(small: Path, out: Path) -> None:
         model.save(str(out))
 
 
-def _values(specs: Iterable[Spec], salt: str, seed: int, advance: Advance) -> Iterator[bytes]:
+def _values(specs: Iterable[Spec], salt: str, seed: int) -> Iterator[bytes]:
     for spec in specs:
         # Seeded by name, so that a tensor does not depend on other tensors.
         rng = np.random.default_rng([seed, zlib.crc32((salt + spec.name).encode())])
@@ -95,20 +103,7 @@ def _values(specs: Iterable[Spec], salt: str, seed: int, advance: Advance) -> It
             values *= np.float32(_deviation(spec))
             if _is_norm(spec.name):
                 values += 1
-            data = encode(values, spec.dtype)
-            yield data
-            advance(len(data))
-
-
-def _one_at_a_time(advance: Advance) -> Advance:
-    """`advance`, for several threads."""
-    lock = threading.Lock()
-
-    def locked(done: int) -> None:
-        with lock:
-            advance(done)
-
-    return locked
+            yield encode(values, spec.dtype)
 
 
 def _deviation(spec: Spec) -> float:

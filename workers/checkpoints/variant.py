@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from triptych.workers.checkpoints import layout, shared_variant
-from triptych.workers.checkpoints.folders import load_json
+from triptych.workers.checkpoints.folders import is_partial, load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import KNOWN, MERGED, layout_of, recognize
 from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
@@ -65,41 +65,43 @@ class Variant:
     rank: int = 0
 
 
-def identify(path: Path) -> tuple[Kind, str]:
-    """What a folder seems to be by its small files, and why it cannot be served ("" if it seems it can)."""
+class Identity(NamedTuple):
+    """What a folder seems to be by its small files, and why it cannot be served ("" if it seems it can).
+
+    `family` is None if it is not known, and for a variant, whose record names it.
+    """
+
+    kind: Kind
+    why_not: str = ""
+    family: Family | None = None
+
+
+def identify(path: Path) -> Identity:
+    """Identify a folder. Does not raise for a damaged one."""
     if not path.is_dir():
-        return "not a checkpoint", "is not a folder; use the folder of a variant, as `merge` writes it"
-    if layout.is_partial(path.resolve().name):
-        return "incomplete", "is left from an unfinished merge; merge again"
+        why = "is not a folder; use the folder of a variant, as `merge` writes it"
+        return Identity("not a checkpoint", why)
+    if is_partial(path):
+        return Identity("incomplete", "is left from an unfinished merge; merge again")
     if (path / layout.VARIANT).exists():
-        return "variant", ""
+        return Identity("variant")
+    found = None
     try:
-        kind, why_not = _recognize(path)[1:]
+        names = {tensor.name for tensor in read_tensors(path)} if has_weights(path) else set()
+        if names or (path / layout.CONFIG).exists():
+            found = recognize(path, load_json(path / layout.CONFIG), names)
     except CheckpointError as error:
-        return "incomplete", f"is incomplete: {error}; fetch or merge it again"
+        return Identity("incomplete", f"is incomplete: {error}; fetch or merge it again")
+    if found is None:
+        known = ", ".join(family.name for family in KNOWN)
+        return Identity("not a checkpoint", f"is not a checkpoint of {known}")
+    family, kind, why_not = found
+    if not names:
+        return Identity("incomplete", "has no weights; fetch or merge it again", family)
     if kind == "upstream":
         merge = f"triptych merge {path} OUT"
-        return kind, f"is not merged; merge it first: `{merge}`, then serve one of the folders in OUT"
-    return kind, why_not
-
-
-def source_family(path: Path) -> Family:
-    """The family of a folder that is not merged. Raises `CheckpointError`."""
-    family, kind, _ = _recognize(path)
-    if family is None or kind != "upstream":
-        raise CheckpointError(f"{path} is not a base with adapters")
-    return family
-
-
-def _recognize(path: Path) -> tuple[Family | None, Kind, str]:
-    other = f"is not a checkpoint of {', '.join(family.name for family in KNOWN)}"
-    if not (path / layout.CONFIG).exists() and not has_weights(path):
-        return None, "not a checkpoint", other
-    names = {tensor.name for tensor in read_tensors(path)} if has_weights(path) else set()
-    found = recognize(path, load_json(path / layout.CONFIG), names)
-    if found is None:
-        return None, "not a checkpoint", other
-    return found if names else (found[0], "incomplete", "has no weights; fetch or merge it again")
+        why_not = f"is not merged; merge it first: `{merge}`, then serve one of the folders in OUT"
+    return Identity(kind, why_not, family)
 
 
 def read_variant(path: Path) -> Variant:
@@ -108,11 +110,11 @@ def read_variant(path: Path) -> Variant:
     Does not read the weights; `triptych verify --full` does. Raises `CheckpointError`
     for a folder that must not be served.
     """
-    kind, why_not = identify(path)
+    kind, why_not, family = identify(path)
     if why_not:
         raise CheckpointError(f"{path} {why_not}")
     record = read_record(path) if kind == "variant" else None
-    family = BY_POOL[record.task] if record else _recognize(path)[0]
+    family = BY_POOL[record.task] if record else family
     assert family is not None
     config = load_json(path / layout.CONFIG)
     tensors = {tensor.name: tensor for tensor in read_tensors(path)}

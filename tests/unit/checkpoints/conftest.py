@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.exit_status import exit_status
 from tests.unit.checkpoints.files import Tensors, edit_json, edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
+from triptych.workers.checkpoints.adapters import CONFIG, WEIGHTS
 from triptych.workers.checkpoints.layout import INDEX
-from triptych.workers.checkpoints.layouts.v4 import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 DATA = Path(__file__).parents[2] / "data" / "upstream-tiny"
 
@@ -28,16 +28,16 @@ class Upstream:
         return {name: t for file in sorted(self.path.glob("model-*")) for name, t in load_file(file).items()}
 
     def adapters(self) -> Tensors:
-        return load_file(self.path / ADAPTER_WEIGHTS)
+        return load_file(self.path / "adapters" / WEIGHTS)
 
     def change_adapters(self, change: Callable[[Tensors], object]) -> None:
-        edit_tensors(self.path / ADAPTER_WEIGHTS, change)
+        edit_tensors(self.path / "adapters" / WEIGHTS, change)
 
     def change_json(self, name: str, **values: Any) -> None:
         edit_json(self.path / name, **values)
 
     def change_adapter_config(self, **values: Any) -> None:
-        self.change_json(ADAPTER_CONFIG, **values)
+        self.change_json(f"adapters/{CONFIG}", **values)
 
     def rename_base(self, rename: Callable[[str], str]) -> None:
         for file in self.path.glob("model-*"):

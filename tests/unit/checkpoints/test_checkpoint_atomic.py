@@ -47,7 +47,7 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     [left] = tmp_path.iterdir()
     assert any(path.stat().st_size for path in left.iterdir())
     assert (left / "variant.json").exists() == (where == "before the rename")
-    assert identify(left)[0] == "incomplete"
+    assert identify(left).kind == "incomplete"
     with pytest.raises(CheckpointError, match="unfinished merge"):
         read_variant(left)
     assert run("verify", left)[0] == 1

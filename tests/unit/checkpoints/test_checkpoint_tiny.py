@@ -41,7 +41,7 @@ def test_layout_equals_upstream(tiny, data, weights):
         paths = {str(path.relative_to(folder)) for path in folder.rglob("*")}
         return {name for name in paths if not name.startswith(("reference", "README", "model-"))}
 
-    assert identify(tiny)[0] == "upstream"
+    assert identify(tiny).kind == "upstream"
     assert names(tiny) == names(data)
     assert weights(tiny).keys() == weights(data).keys()
     assert weights(tiny / "adapters").keys() == weights(data / "adapters").keys()

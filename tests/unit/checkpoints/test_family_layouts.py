@@ -152,7 +152,12 @@ def test_unused_pooler_of_v3_is_left_out(
         (V5_SMALL, RETRIEVAL, lambda its: its.pop(UP), f"missing, without its other half: {UP}"),
         (V5_NANO, BASE, lambda its: its.pop("layers.0.mlp.up_proj.weight"), "layers.0.mlp.up_proj.weight"),
         (V5_NANO, BASE, lambda its: its.pop("norm.weight"), "norm.weight"),
-        (V3, BASE, lambda its: its.pop(f"{QKV}.0.lora_A"), f"missing: {QKV}.0.lora_A"),
+        (
+            V3,
+            BASE,
+            lambda its: its.pop(f"{QKV}.0.lora_A"),
+            f"missing, without its other half: {QKV}.0.lora_A",
+        ),
         (V3, BASE, lambda its: its.pop(f"{QKV}.original"), f"{QKV}.original"),
         (
             V3,
@@ -170,7 +175,7 @@ def test_unused_pooler_of_v3_is_left_out(
             V3,
             BASE,
             lambda its: its.update({f"{QKV}.original": torch.zeros(4)}),
-            f"{QKV}.original is [4], not a matrix",
+            f"{QKV}.0.lora_A is [5, 4, 64], should be [5, 4]",
         ),
         (V3, BASE, lambda its: its.update(odd=torch.zeros(1, dtype=torch.int8)), "quantized"),
     ],

@@ -115,7 +115,7 @@ def test_context_has_room_for_two_images() -> None:
 def test_published_folder_is_served_as_it_is(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert identify(checkpoint) == ("published", "")
+    assert identify(checkpoint) == ("published", "", RERANKER_M0)
     variant = read_variant(checkpoint)
     assert (variant.family, variant.task, variant.digest) == (RERANKER_M0, POOL, None)
     assert exit_status(cli, "verify", checkpoint) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, linear, qwen2, vision
+from triptych.workers.checkpoints.layouts.unmerged import Kind, Shapes, decoder, linear, vision
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -36,7 +36,7 @@ def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
 
 def _tensors(config: dict[str, Any]) -> Shapes:
     hidden = config["hidden_size"]
-    yield from qwen2(config)
+    yield from decoder(config)
     yield "lm_head.weight", (config["vocab_size"], hidden)
     tower = config["vision_config"]
     width = tower["embed_dim"]

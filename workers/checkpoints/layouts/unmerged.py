@@ -1,12 +1,12 @@
 """What a checkpoint layout has to say: how a folder is recognized and imitated, and how it is merged."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from triptych.workers.checkpoints.adapters import Adapter, Low
 from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
-from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor
+from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor, read_shards
 from triptych.workers.shared.families import Family
 
 Kind = Literal["variant", "official", "published", "upstream", "incomplete", "not a checkpoint"]
@@ -26,19 +26,12 @@ DECODER_MODULES = (
 """The linear modules of a layer of Qwen and Llama; adapters change all of them."""
 
 
-class Weight(NamedTuple):
-    """A weight of the variant, and the tensor of the source that it comes from."""
-
-    name: str
-    tensor: Tensor
-
-
 class Part(NamedTuple):
-    """A weight of a variant to write: the tensor that it comes from, and what is merged into it."""
+    """A weight of a variant: the tensor that it comes from, and what is merged into it."""
 
     name: str
     tensor: Tensor
-    low: Low | None
+    low: Low | None = None
 
 
 class Plan(NamedTuple):
@@ -51,8 +44,13 @@ class Plan(NamedTuple):
 class Unmerged(NamedTuple):
     """A base and its adapters: file -> its weights, and adapter -> what it adds to which tensors."""
 
-    shards: Mapping[str, Sequence[Weight]]
+    shards: Mapping[str, Sequence[Part]]
     adapters: Mapping[str, Adapter]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of all files, by their names in a variant."""
+        return {part.name: part.tensor for parts in self.shards.values() for part in parts}
 
 
 class Layout(Protocol):
@@ -76,8 +74,8 @@ class Layout(Protocol):
 class MergedLayout(Layout, Protocol):
     """The layout of a base and adapters, which are merged before they are served."""
 
-    def files(self, family: Family) -> Sequence[str]:
-        """The files that a merge reads besides config, tokenizer and the base's weights."""
+    def adapter_folders(self, family: Family) -> Sequence[str]:
+        """The folders of the adapters; empty if the base's files hold them too."""
 
     def read(self, family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
         """Read the headers of the base and of the adapters `wanted`, and check that they fit."""
@@ -91,20 +89,32 @@ class MergedLayout(Layout, Protocol):
         """
 
 
+def read_base(
+    folder: Path, rename: Callable[[str], str | None]
+) -> tuple[dict[str, list[Part]], dict[str, Tensor]]:
+    """The weights of a base: file -> those of the variant, and name -> all of them.
+
+    `rename` gives a tensor's name in the variant, None for one that the variant does not have. Raises
+    `CheckpointError` for weights that cannot be merged.
+    """
+    shards = read_shards(folder)
+    held = {tensor.name: tensor for tensors in shards.values() for tensor in tensors}
+    if strange := [tensor.name for tensor in held.values() if tensor.dtype not in ITEM_BYTES]:
+        raise CheckpointError(
+            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
+        )
+    kept = {
+        file: [Part(name, tensor) for tensor in tensors if (name := rename(tensor.name))]
+        for file, tensors in shards.items()
+    }
+    return kept, held
+
+
 def refuse_lacking(folder: Path, names: Iterable[str], held: Container[str]) -> None:
     """Raise `CheckpointError` if the base lacks one of `names`."""
     lacking = [name for name in names if name not in held]
     if lacking:
         raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
-
-
-def refuse_quantized(folder: Path, base: Iterable[Tensor]) -> None:
-    """Raise `CheckpointError` for weights that cannot be merged."""
-    strange = [tensor.name for tensor in base if tensor.dtype not in ITEM_BYTES]
-    if strange:
-        raise CheckpointError(
-            f"{folder} holds quantized weights, which cannot be merged: {', '.join(strange)}"
-        )
 
 
 def layers_of(folder: Path, config: dict[str, Any]) -> int:
@@ -130,19 +140,21 @@ def decoder_sizes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return dict(zip(DECODER_MODULES, zip(outputs, inputs, strict=True), strict=True))
 
 
-def qwen2(config: dict[str, Any]) -> Shapes:
-    """The tensors of Qwen2 without its output head."""
+def decoder(config: dict[str, Any], prefix: str = "model.", *, bias: bool = True) -> Shapes:
+    """The tensors of Qwen or Llama without its output head. `bias` is for queries, keys and values."""
     hidden = config["hidden_size"]
-    yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
+    yield f"{prefix}embed_tokens.weight", (config["vocab_size"], hidden)
     for layer in range(config["num_hidden_layers"]):
-        name = f"model.layers.{layer}"
+        name = f"{prefix}layers.{layer}"
         yield f"{name}.input_layernorm.weight", (hidden,)
         yield f"{name}.post_attention_layernorm.weight", (hidden,)
-        for module, (outputs, inputs) in decoder_sizes(config).items():
-            # Only queries, keys and values have a bias.
-            bias = module.startswith("self_attn") and not module.endswith("o_proj")
-            yield from linear(f"{name}.{module}", outputs, inputs, bias=bias)
-    yield "model.norm.weight", (hidden,)
+        # Qwen3 normalizes queries and keys; its config gives the size of a head.
+        for norm in ("q_norm", "k_norm") if "head_dim" in config else ():
+            yield f"{name}.self_attn.{norm}.weight", (config["head_dim"],)
+        for module, shape in decoder_sizes(config).items():
+            biased = bias and module.endswith(("q_proj", "k_proj", "v_proj"))
+            yield from linear(f"{name}.{module}", *shape, bias=biased)
+    yield f"{prefix}norm.weight", (hidden,)
 
 
 def vision(config: dict[str, Any], width: int, outputs: int, mlp: Shapes, *, norm_bias: bool) -> Shapes:

@@ -13,20 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from triptych.workers.checkpoints.adapters import Adapter, Low, misfits, refuse
+from triptych.workers.checkpoints.adapters import Adapter, Halves, Low, check_halves
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, SINGLE, CheckpointError
 from triptych.workers.checkpoints.layouts.unmerged import (
     Kind,
     Shapes,
     Unmerged,
-    Weight,
     layers_of,
     linear,
+    read_base,
     refuse_lacking,
-    refuse_quantized,
 )
-from triptych.workers.checkpoints.shards import Tensor, read_shards
+from triptych.workers.checkpoints.shards import Tensor
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "word_embeddings.weight"
@@ -54,18 +53,13 @@ def kind(
     return "upstream", ""
 
 
-def files(family: Family) -> Sequence[str]:
+def adapter_folders(family: Family) -> Sequence[str]:
     return ()
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     config = load_json(folder / CONFIG)
-    shards = {
-        file: [tensor for tensor in tensors if not tensor.name.startswith(_UNUSED)]
-        for file, tensors in read_shards(folder).items()
-    }
-    held = {tensor.name: tensor for tensors in shards.values() for tensor in tensors}
-    refuse_quantized(folder, held.values())
+    kept, held = read_base(folder, _named)
     modules = adapted_modules(layers_of(folder, config))
     refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
     stack, rank, alpha = _stack(folder, config)
@@ -74,25 +68,24 @@ def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
         raise CheckpointError(
             f"{folder / CONFIG} has no {', '.join(lacking)} in {ADAPTATIONS}; fetch it again"
         )
-    _check_halves(folder, modules, held, len(stack), rank)
+    originals = {module: held[module + _ORIGINAL] for module in modules}
+    pairs = {module: _halves(module, its.shape, len(stack), rank) for module, its in originals.items()}
+    stacked = {name: its for name, its in held.items() if "lora_" in name and not name.startswith(_UNUSED)}
+    check_halves(folder, stacked, [(pair, True) for pair in pairs.values()])
     adapters = {BASE: Adapter(rank, alpha, {})}
     for number, adapter in enumerate(stack):
         added = {}
-        for module in modules:
-            original = held[module + _ORIGINAL]
-            halves = [_part(held[key], number) for key in _halves(module, original.shape, 1, rank)]
+        for module, original in originals.items():
+            halves = [_part(held[key], number) for key in pairs[module]]
             a, b = halves[::-1] if module in _EMBEDDINGS else halves
             added[original.name] = Low(a, b, alpha / rank)
         adapters[adapter] = Adapter(rank, alpha, added)
-    kept = {
-        file: [
-            Weight(tensor.name.replace(_ORIGINAL, ".weight"), tensor)
-            for tensor in tensors
-            if _STACKED not in tensor.name
-        ]
-        for file, tensors in shards.items()
-    }
     return Unmerged(kept, adapters)
+
+
+def _named(tensor: str) -> str | None:
+    unused = tensor.startswith(_UNUSED) or _STACKED in tensor
+    return None if unused else tensor.replace(_ORIGINAL, ".weight")
 
 
 def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -122,28 +115,9 @@ def _stack(folder: Path, config: dict[str, Any]) -> tuple[list[str], int, float]
     return [str(name).replace(".", "-") for name in names], rank, alpha
 
 
-def _check_halves(
-    folder: Path, modules: Sequence[str], held: Mapping[str, Tensor], adapters: int, rank: int
-) -> None:
-    """Raise `CheckpointError` unless each module has halves that fit its weight, and there are no others."""
-    problems: list[str] = []
-    known = set()
-    for module in modules:
-        original = held[module + _ORIGINAL]
-        if len(original.shape) != 2:
-            problems.append(f"wrong shape: {original.name} is {list(original.shape)}, not a matrix")
-            continue
-        for key, shape in _halves(module, original.shape, adapters, rank).items():
-            known.add(key)
-            problems += misfits(held[key], shape) if key in held else [f"missing: {key}"]
-    problems += [f"unexpected: {name}" for name in held if "lora_" in name and name not in known]
-    refuse(folder, problems)
-
-
-def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> dict[str, tuple[int, ...]]:
+def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> Halves:
     """The keys of `lora_A` and `lora_B` of a module, and their shapes for a weight of `shape`."""
-    outputs, inputs = shape
-    shapes = [(adapters, rank, inputs), (adapters, outputs, rank)]
+    shapes = [(adapters, rank, *shape[1:]), (adapters, *shape[:1], rank)]
     if module in _EMBEDDINGS:
         shapes.reverse()
     return dict(zip((f"{module}{_STACKED}A", f"{module}{_STACKED}B"), shapes, strict=True))

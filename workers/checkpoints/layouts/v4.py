@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from triptych.workers.checkpoints.adapters import adapter_key, read_adapters, read_rule
+from triptych.workers.checkpoints.adapters import WEIGHTS, halves, read_adapters
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, PROJECTOR
 from triptych.workers.checkpoints.layouts.unmerged import (
@@ -18,22 +18,19 @@ from triptych.workers.checkpoints.layouts.unmerged import (
     Kind,
     Shapes,
     Unmerged,
-    Weight,
+    decoder,
     decoder_sizes,
     layers_of,
     linear,
-    qwen2,
+    read_base,
     refuse_lacking,
-    refuse_quantized,
     vision,
 )
-from triptych.workers.checkpoints.shards import read_shards
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
 MODEL_TYPE = "qwen2_5_vl"
-ADAPTER_CONFIG = "adapters/adapter_config.json"
-ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
+ADAPTERS = "adapters"
 
 PROJECTOR_DIMENSIONS = 128
 # Of a tiny checkpoint.
@@ -72,37 +69,29 @@ def module_of(tensor: str) -> str | None:
 def kind(
     family: Family, folder: Path, config: dict[str, Any], names: Container[str]
 ) -> tuple[Kind, str] | None:
-    if (folder / ADAPTER_WEIGHTS).exists():
+    if (folder / ADAPTERS / WEIGHTS).exists():
         return "upstream", ""
     if config.get("model_type") != MODEL_TYPE:
         return None
     # The bare base would give wrong vectors.
     if f"{PROJECTOR}.weight" in names:
-        return "incomplete", f"is the base without {ADAPTER_WEIGHTS}; fetch it again and merge it"
+        return "incomplete", f"is the base without {ADAPTERS}/{WEIGHTS}; fetch it again and merge it"
     return "official", ""
 
 
-def files(family: Family) -> Sequence[str]:
-    return ADAPTER_CONFIG, ADAPTER_WEIGHTS
+def adapter_folders(family: Family) -> Sequence[str]:
+    return (ADAPTERS,)
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    shards = read_shards(folder)
-    base = [tensor for tensors in shards.values() for tensor in tensors]
-    refuse_lacking(folder, [f"{PROJECTOR}.bias"], {tensor.name for tensor in base})
-    refuse_quantized(folder, base)
-    weights = {module: tensor for tensor in base if (module := module_of(tensor.name))}
+    kept, held = read_base(folder, str)
+    refuse_lacking(folder, [f"{PROJECTOR}.bias"], held)
+    weights = {module: tensor for name, tensor in held.items() if (module := module_of(name))}
     modules = adapted_modules(layers_of(folder, load_json(folder / CONFIG)))
     refuse_lacking(folder, modules, weights)
-    adapters = read_adapters(
-        folder / ADAPTER_WEIGHTS,
-        read_rule(folder / ADAPTER_CONFIG),
-        {module: weights[module] for module in modules},
-        {adapter: f".{adapter}" for adapter in family.adapters},
-        wanted,
-    )
-    kept = {file: [Weight(tensor.name, tensor) for tensor in tensors] for file, tensors in shards.items()}
-    return Unmerged(kept, adapters)
+    adapted = {module: weights[module] for module in modules}
+    suffixes = {adapter: f".{adapter}" for adapter in family.adapters}
+    return Unmerged(kept, read_adapters(folder / ADAPTERS, adapted, suffixes, wanted))
 
 
 def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -122,11 +111,11 @@ def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
         f"model-{number + 1:05}-of-{count:05}.safetensors": base[number * per_shard :][:per_shard]
         for number in range(count)
     }
-    return shards | {ADAPTER_WEIGHTS: _adapters(family, config)}
+    return shards | {f"{ADAPTERS}/{WEIGHTS}": _adapters(family, config)}
 
 
 def _base(config: dict[str, Any]) -> Shapes:
-    yield from qwen2(config)
+    yield from decoder(config)
     yield from linear(PROJECTOR, PROJECTOR_DIMENSIONS, config["hidden_size"])
     tower = config["vision_config"]
     width, inner = tower["hidden_size"], tower["intermediate_size"]
@@ -137,7 +126,6 @@ def _base(config: dict[str, Any]) -> Shapes:
 def _adapters(family: Family, config: dict[str, Any]) -> Shapes:
     layer = decoder_sizes(config) | {PROJECTOR: (PROJECTOR_DIMENSIONS, config["hidden_size"])}
     for module in adapted_modules(config["num_hidden_layers"]):
-        outputs, inputs = layer[module.removeprefix(_PREFIXES[0]).split(".", 2)[-1]]
+        shape = layer[module.removeprefix(_PREFIXES[0]).split(".", 2)[-1]]
         for adapter in family.adapters:
-            yield adapter_key(module, "A", f".{adapter}"), (RANK, inputs)
-            yield adapter_key(module, "B", f".{adapter}"), (outputs, RANK)
+            yield from halves(module, shape, RANK, f".{adapter}").items()
