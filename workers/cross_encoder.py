@@ -1,15 +1,17 @@
 """The service of a cross-encoder, which reads query and document together.
 
 A score is vLLM's `classify` output, by default the sigmoid of the logit. How a model reads a pair is its
-reader's matter (`triptych.workers.pairs`).
+reader's matter.
 """
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,10 +19,18 @@ from triptych.workers.checkpoints.space import vector_space
 from triptych.workers.encoding import Job
 from triptych.workers.engine_args import tolerance_of
 from triptych.workers.item_error import ItemError
-from triptych.workers.pairs import Content, Pair, Reader
 from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import Document, EncodeRequest, Image, Info, Item, Text, Vector
+from triptych.workers.shared.contract import (
+    Document,
+    EncodeRequest,
+    Image,
+    Info,
+    Item,
+    PoolName,
+    Text,
+    Vector,
+)
 from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
 
 logger = logging.getLogger(__name__)
@@ -28,6 +38,42 @@ logger = logging.getLogger(__name__)
 _QUERY = Text("what does the lighthouse keeper write down?", "query")
 _SHORT = Text("the lighthouse keeper writes down each ship", "passage")
 _LONG = Text("the colour of the evening sea " * 200, "passage")
+
+
+Content = Text | Image
+
+
+class Pair(NamedTuple):
+    """The token ids of one or more prompts, of which the best score counts.
+
+    `images` are in the order of their placeholders in the only prompt; `query_image` is the index of the
+    query's. `extra` is for vLLM. `cut` is true if the prompts do not hold all of the texts.
+    """
+
+    prompts: Sequence[list[int]]
+    images: Sequence[bytes] = ()
+    query_image: int | None = None
+    extra: dict[str, Any] | None = None
+    cut: bool = False
+
+
+class Reader(Protocol):
+    """How one kind of cross-encoder is started and reads pairs.
+
+    `max_tokens` is the longest prompt, `images` whether it reads images.
+    """
+
+    folder: Path
+    task: PoolName
+    max_tokens: int
+    images: bool
+    engine_args: dict[str, Any]
+
+    def pairs(self) -> Callable[[Content, Content], Pair]:
+        """Makes the pairs of one batch, of a query and a document each; it is called in a thread.
+
+        Raises `ItemError` for a pair that cannot be read.
+        """
 
 
 class CrossEncoder:

@@ -1,10 +1,9 @@
 """The config.json of a cross-encoder: its context, and a replacement for a config with remote code."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from triptych.workers.checkpoints.folders import load_json, write_json
+from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 
 MODEL_TYPES = {
@@ -64,15 +63,3 @@ def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[
         )
     kept = {key: value for key, value in config.items() if key != "auto_map"}
     return kept | {"model_type": MODEL_TYPES[architecture]}
-
-
-def config_folder(config: CrossEncoderConfig) -> TemporaryDirectory[str] | None:
-    """A folder with the rewritten config, or None. The checkpoint's own folder may be read-only.
-
-    It is removed with the returned object, at the latest when the process exits.
-    """
-    if config.rewritten is None:
-        return None
-    folder = TemporaryDirectory(prefix="triptych-config-")
-    write_json(Path(folder.name) / CONFIG, config.rewritten)
-    return folder

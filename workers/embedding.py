@@ -2,10 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +54,9 @@ class Encoded:
 
     vector: NDArray[np.float32]
     token_ids: list[int]
+
+
+_Query = Callable[[], asyncio.Task[Encoded]]
 
 
 def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
@@ -143,9 +145,7 @@ class Embedder:
         ]
         prompts = await self._prompter.prompts([*request.items, *queries])
         shared = {
-            key: prompt
-            if isinstance(prompt, ItemError)
-            else _Query(partial(self.encode, prompt, request.priority))
+            key: prompt if isinstance(prompt, ItemError) else self._once(prompt, request.priority)
             for key, prompt in zip(asked, prompts[len(request.items) :], strict=True)
         }
         return [
@@ -159,7 +159,7 @@ class Embedder:
         item: Item,
         prompt: Prompt | ItemError,
         priority: int,
-        queries: Mapping[_Asked, "_Query | ItemError"],
+        queries: Mapping[_Asked, _Query | ItemError],
     ) -> Job | ItemError:
         if isinstance(prompt, ItemError):
             return prompt
@@ -190,8 +190,19 @@ class Embedder:
         texts = self._prompter.token_texts(token_ids) if item.tokenized else None
         return Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts)
 
-    async def _score(self, index: int, query: "_Query", prompt: Prompt, priority: int) -> Vector:
-        asked, found = await asyncio.gather(query.encoded(), self.encode(prompt, priority))
+    def _once(self, prompt: Prompt, priority: int) -> _Query:
+        """The vectors of a query, encoded when the first of its items needs them. Raises as `encode`."""
+
+        async def encode() -> Encoded:
+            try:
+                return await self.encode(prompt, priority)
+            except ItemError as error:
+                raise error.of_query() from error
+
+        return cache(lambda: asyncio.create_task(encode()))
+
+    async def _score(self, index: int, query: _Query, prompt: Prompt, priority: int) -> Vector:
+        asked, found = await asyncio.gather(query(), self.encode(prompt, priority))
         score = np.float32(await max_sim(asked.vector, found.vector))
         tokens, query_tokens = len(found.token_ids), len(asked.token_ids)
         return Vector(index, tokens, (1,), score.tobytes(), prompt.cut, query_tokens=query_tokens)
@@ -229,22 +240,6 @@ class Embedder:
         # One pass without a temporary array: an inf or NaN makes the sum of squares inf or NaN.
         if not np.isfinite(np.dot(flat, flat)):
             raise WrongVectorError("the vector has inf or NaN")
-
-
-class _Query:
-    """A query of a batch: encoded once, when the first of its items needs it."""
-
-    def __init__(self, encode: Callable[[], Coroutine[Any, Any, Encoded]]) -> None:
-        self._encode = encode
-        self._task: asyncio.Task[Encoded] | None = None
-
-    async def encoded(self) -> Encoded:
-        """Its vectors. Raises what `Embedder.encode` raises."""
-        self._task = self._task or asyncio.create_task(self._encode())
-        try:
-            return await self._task
-        except ItemError as error:
-            raise error.of_query() from error
 
 
 async def max_sim(query: NDArray[np.float32], document: NDArray[np.float32]) -> float:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from triptych.workers.item_error import ItemError
 from triptych.workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
+from triptych.workers.vllm_engine import Engine
 from triptych.workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -33,17 +34,6 @@ class BatchFailed(Exception):
         self.state = state
 
 
-class EngineStatus(Protocol):
-    """Liveness and progress of an engine (`triptych.workers.vllm_engine.Engine`)."""
-
-    @property
-    def dead(self) -> bool: ...
-    @property
-    def busy(self) -> bool: ...
-    @property
-    def steps(self) -> int: ...
-
-
 class Service(Protocol):
     """An engine and what it serves: a variant or a cross-encoder.
 
@@ -51,11 +41,9 @@ class Service(Protocol):
     requests of one item each, by name, that together take every path through the engine.
     """
 
+    engine: Engine
     info: Info
     tolerance: float
-
-    @property
-    def engine(self) -> EngineStatus: ...
 
     @property
     def canaries(self) -> Mapping[str, EncodeRequest]: ...
@@ -84,21 +72,17 @@ async def encode_batch(
     Raises `BatchFailed` if the engine dies, instead of sending a `Failure` for each item: the router counts
     one failed replica.
     """
-    ready: list[bytes] = []
-    wake = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    tokens = 0
-    steps = service.engine.steps
-    died = False
+    # The frames of items; None once the engine has died.
+    results: asyncio.Queue[bytes | None] = asyncio.Queue()
+    tokens, unfinished, steps = 0, len(request.items), service.engine.steps
 
     def put(frame: Frame) -> None:
-        nonlocal tokens
+        nonlocal tokens, unfinished
         tokens += metrics.ended(frame)
-        ready.append(encode_frame(frame))
-        wake.set()
+        unfinished -= 1
+        results.put_nowait(encode_frame(frame))
 
     async def run(index: int, job: Job) -> None:
-        nonlocal died
         frame: Frame
         try:
             with metrics.engine.time():
@@ -107,20 +91,12 @@ async def encode_batch(
             frame = error.frame(index)
         except Exception as error:
             if service.engine.dead:
-                died = True
-                wake.set()
+                results.put_nowait(None)
                 return
             logger.exception("item %d of a batch failed in the engine", index)
             frame = ItemError("internal", f"{type(error).__name__}: {error}").frame(index)
             failed()
         put(frame)
-
-    timer: asyncio.TimerHandle
-
-    def tick() -> None:
-        nonlocal timer
-        timer = loop.call_later(progress_seconds, tick)
-        wake.set()
 
     tasks = []
     metrics.batch_items.observe(len(request.items))
@@ -132,24 +108,25 @@ async def encode_batch(
         else:
             tasks.append(asyncio.create_task(run(index, job)))
     left = len(request.items)
-    timer = loop.call_later(progress_seconds, tick)
     try:
         while left:
-            await wake.wait()
-            wake.clear()
-            if ready:
-                left -= len(ready)
-                chunk = Chunk(b"".join(ready), left > 0)
-                ready.clear()
-                yield chunk
-            elif service.engine.steps > steps:
-                steps = service.engine.steps
-                yield Chunk(encode_frame(Progress()), True)
-            if died:
+            try:
+                async with asyncio.timeout(progress_seconds):
+                    ready = [await results.get()]
+            except TimeoutError:
+                if service.engine.steps > steps:
+                    steps = service.engine.steps
+                    yield Chunk(encode_frame(Progress()), True)
+                continue
+            while not results.empty():
+                ready.append(results.get_nowait())
+            if frames := [frame for frame in ready if frame is not None]:
+                left -= len(frames)
+                yield Chunk(b"".join(frames), left > 0)
+            if None in ready:
                 raise BatchFailed(DEAD, "the engine has died")
     finally:
-        timer.cancel()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        metrics.batch_ended(tokens, left - len(ready))
+        metrics.batch_ended(tokens, unfinished)

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from triptych.workers.checkpoints.layout import MAX_PIXELS, TOKENIZER
 from triptych.workers.checkpoints.variant import Variant
+from triptych.workers.cross_encoder import Content, Pair
 from triptych.workers.engine_args import context_of, engine_args
 from triptych.workers.item_error import ItemError
-from triptych.workers.pairs import Content, Pair
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import Image, PoolName
 
@@ -32,7 +32,7 @@ CHARACTERS = 8
 
 
 class PromptReader:
-    """A `triptych.workers.pairs.Reader`."""
+    """A `triptych.workers.cross_encoder.Reader`."""
 
     images = True
 

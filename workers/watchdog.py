@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from triptych.workers.encoding import EngineStatus
+from triptych.workers.vllm_engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Watchdog:
 
     def __init__(
         self,
-        engine: EngineStatus,
+        engine: Engine,
         seconds: float,
         end: Callable[[], None] | None = None,
         check_seconds: float = CHECK_SECONDS,

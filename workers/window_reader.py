@@ -1,29 +1,35 @@
 """How a sequence classifier reads a pair: in windows of its context.
 
-Reads a document in windows, up to `WORKER_MAX_TOKENS` in all, as the router counts it. For any model with one
-label that vLLM supports, for example jinaai/jina-reranker-v2-base-multilingual.
+Reads a long document in overlapping windows, up to `WORKER_MAX_TOKENS` in all, as the router counts it. For
+any model with one label that vLLM supports, for example jinaai/jina-reranker-v2-base-multilingual.
 """
 
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 
-from triptych.workers.checkpoints.layout import TOKENIZER, CheckpointError
-from triptych.workers.cross_encoder_config import config_folder, read_config
+from triptych.workers.checkpoints.folders import write_json
+from triptych.workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
+from triptych.workers.cross_encoder import Content, Pair
+from triptych.workers.cross_encoder_config import read_config
 from triptych.workers.engine_args import cross_encoder_args
 from triptych.workers.item_error import ItemError
-from triptych.workers.pairs import Content, Pair
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import PoolName, Text
-from triptych.workers.windows import WindowTokenizer
 
 _TEXT_ONLY = "the configured reranker takes only a text query and text documents"
+# Tokens that neighbouring windows share, so that a sentence at a boundary is whole in one of them.
+_OVERLAP = 80
 
 
 class WindowReader:
-    """A `triptych.workers.pairs.Reader`. Raises `CheckpointError` if the folder holds no cross-encoder."""
+    """A `triptych.workers.cross_encoder.Reader`.
+
+    Raises `CheckpointError` if the folder holds no cross-encoder.
+    """
 
     images = False
 
@@ -33,13 +39,18 @@ class WindowReader:
             raise CheckpointError(f"{folder} has no {TOKENIZER}; fetch it again")
         self.folder, self.task = folder, task
         self.max_tokens = min(settings.max_tokens, config.context)
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        self._tokenizer = WindowTokenizer(tokenizer, self.max_tokens, settings.max_tokens)
-        self._token_types = config.token_types
+        self._tokenizer = WindowTokenizer(
+            Tokenizer.from_file(str(folder / TOKENIZER)),
+            self.max_tokens,
+            settings.max_tokens,
+            token_types=config.token_types,
+        )
         self.engine_args = cross_encoder_args(folder, self.max_tokens, settings)
-        # A temporary folder, which vLLM may read for as long as the engine runs.
-        self._config_folder = config_folder(config)
-        if self._config_folder is not None:
+        if config.rewritten is not None:
+            # The checkpoint's own folder may be read-only. vLLM may read this one for as long as the engine
+            # runs; it is removed with this object.
+            self._config_folder = TemporaryDirectory(prefix="triptych-config-")
+            write_json(Path(self._config_folder.name) / CONFIG, config.rewritten)
             self.engine_args["hf_config_path"] = self._config_folder.name
 
     def pairs(self) -> Callable[[Content, Content], Pair]:
@@ -49,10 +60,59 @@ class WindowReader:
         def pair(query: Content, document: Content) -> Pair:
             if not isinstance(query, Text) or not isinstance(document, Text):
                 raise ItemError("unsupported", _TEXT_ONLY)
-            windows = self._tokenizer.windows(shortened(query.text), document.text)
-            # vLLM takes the position of the second segment instead of a type for each token.
-            segment = windows.second_segment if self._token_types else None
-            extra = None if segment is None else {"compressed_token_type_ids": segment}
-            return Pair(windows.token_ids, extra=extra, cut=windows.cut)
+            return self._tokenizer.pair(shortened(query.text), document.text)
 
         return pair
+
+
+class WindowTokenizer:
+    """Tokenizes pairs into windows of at most `context` tokens, and `max_tokens` for all windows together.
+
+    The router counts at most `max_tokens` for a document. Sets the padding and truncation of `tokenizer`.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, context: int, max_tokens: int, *, token_types: bool = True
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._token_types = token_types
+        self._max_windows = max(1, max_tokens // context)
+        self._max_query = context // 2
+        # The tokenizer's file may hold values for training.
+        tokenizer.no_padding()
+        room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
+        # At most half of the smallest window, so that each window advances.
+        tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
+        # Tokenizing megabytes takes seconds, so text is cut to this many characters first. No token is
+        # longer, so the windows are full by then unless most of the text is white space.
+        longest = max(map(len, tokenizer.get_vocab()))
+        self._max_characters = self._max_windows * context * longest
+        self._max_query_characters = (self._max_query + 1) * longest
+
+    def shorten(self, query: str) -> str:
+        """The query, cut to half of the context."""
+        query = query[: self._max_query_characters]
+        # The tokenizer truncates only the second text of a pair.
+        [encoding] = self._tokenizer.encode_batch([("", query)])
+        ends = [
+            end
+            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+            if sequence == 1
+        ]
+        return query if len(ends) <= self._max_query else query[: ends[self._max_query - 1]]
+
+    def pair(self, query: str, document: str) -> Pair:
+        """The windows of a document beside a query from `shorten`."""
+        text = document[: self._max_characters]
+        # Unlike `encode`, `encode_batch` releases the GIL.
+        [first] = self._tokenizer.encode_batch([(query, text)])
+        encodings = [first, *first.overflowing]
+        # Only the first window has the template's token types: tokenizers 0.23 sets others in the overflow.
+        types = first.type_ids
+        # vLLM takes the position of the second segment instead of a type for each token.
+        extra = {"compressed_token_type_ids": types.index(1)} if self._token_types and 1 in types else None
+        return Pair(
+            [encoding.ids for encoding in encodings[: self._max_windows]],
+            extra=extra,
+            cut=len(encodings) > self._max_windows or len(text) < len(document),
+        )

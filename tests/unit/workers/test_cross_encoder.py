@@ -21,8 +21,7 @@ from triptych.workers.cross_encoder_config import MODEL_TYPES, read_config
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import EncodeRequest, Item, Text, Vector
-from triptych.workers.window_reader import WindowReader
-from triptych.workers.windows import WindowTokenizer
+from triptych.workers.window_reader import WindowReader, WindowTokenizer
 
 BOUND = 1024
 """WORKER_MAX_TOKENS"""
@@ -121,9 +120,9 @@ def test_megabytes_are_not_tokenized(tmp_path: Path) -> None:
     counting: Any = Counting(Tokenizer.from_file(str(tmp_path / TOKENIZER)))
     tokenizer = WindowTokenizer(counting, CONTEXT, BOUND)
     query = tokenizer.shorten("why " * 1_000_000)
-    windows = tokenizer.windows(query, "long " * 1_000_000)
-    assert windows.cut
-    assert len(windows.token_ids) == WINDOWS
+    pair = tokenizer.pair(query, "long " * 1_000_000)
+    assert pair.cut
+    assert len(pair.prompts) == WINDOWS
     assert counting.longest < 100_000
 
 
@@ -136,19 +135,20 @@ def test_windows_cover_the_document(tmp_path: Path, length: int) -> None:
     assert len(plain.encode(query, add_special_tokens=False)) == min(length, CONTEXT // 2)
     document = "".join(map(chr, range(33, 127))) * 2
     ids = plain.encode(document, add_special_tokens=False).ids
-    windows = tokenizer.windows(query, document)
-    assert windows.second_segment == min(length, CONTEXT // 2) + 2
+    pair = tokenizer.pair(query, document)
+    second_segment = min(length, CONTEXT // 2) + 2
+    assert pair.extra == {"compressed_token_type_ids": second_segment}
     covered: list[int] = []
-    for window in windows.token_ids:
+    for window in pair.prompts:
         assert len(window) <= CONTEXT
-        own = window[windows.second_segment : -1]
+        own = window[second_segment:-1]
         overlap = next(
             size for size in range(len(own), -1, -1) if covered[len(covered) - size :] == own[:size]
         )
         assert not covered or 0 < overlap < len(own)
         covered += own[overlap:]
     assert covered == ids
-    assert not windows.cut
+    assert not pair.cut
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from tests.unit.checkpoints.files import edit_tensors
 from triptych.workers.checkpoints.__main__ import cli
 from triptych.workers.checkpoints.layout import SINGLE, CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
+from triptych.workers.cross_encoder import Content
 from triptych.workers.item_error import ItemError
-from triptych.workers.pairs import Content
 from triptych.workers.prompt_reader import IMAGE_TOKENS, SCORE_TOKEN, PromptReader
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import Image, Text
