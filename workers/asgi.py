@@ -13,26 +13,8 @@ from pydantic import SecretStr
 from triptych.workers.admission import Admission, Stay
 from triptych.workers.canary import Canaries
 from triptych.workers.encoding import BatchFailed, Service, encode_batch
-from triptych.workers.shared import logs
-from triptych.workers.shared.contract import (
-    DRAINING,
-    ENCODE_PATH,
-    INFO_PATH,
-    LIVE_PATH,
-    METRICS_PATH,
-    OVERLOADED,
-    READY_PATH,
-    REQUESTS_HEADER,
-    ROUTER_HEADER,
-    SPACE_HEADER,
-    STATE_HEADER,
-    WAIT_HEADER,
-    WRONG,
-    EncodeRequest,
-    decode_request,
-    encode_info,
-    space_header,
-)
+from triptych.workers.shared import contract, logs
+from triptych.workers.shared.contract import EncodeRequest, decode_request, encode_info, space_header
 from triptych.workers.shared.otel import Otel
 from triptych.workers.worker_metrics import CONTENT_TYPE, WorkerMetrics
 
@@ -70,19 +52,19 @@ class WorkerApp:
             body = _reason("send this worker's WORKER_TOKEN")
             return await _reply(send, 401, body, ("www-authenticate", "Bearer"))
         match scope["method"], scope["path"]:
-            case "POST", path if path == ENCODE_PATH:
-                if ids := headers.get(REQUESTS_HEADER):
+            case "POST", contract.ENCODE_PATH:
+                if ids := headers.get(contract.REQUESTS_HEADER):
                     logs.requests.set(tuple(ids.split(",")))
                 with _batch_span(self._otel, headers, self._service.info.task):
-                    await self._encode(headers.get(ROUTER_HEADER, ""), receive, send)
-            case "GET", path if path == INFO_PATH:
+                    await self._encode(headers.get(contract.ROUTER_HEADER, ""), receive, send)
+            case "GET", contract.INFO_PATH:
                 await _reply(send, 200, encode_info(self._service.info))
-            case "GET", path if path == LIVE_PATH:
+            case "GET", contract.LIVE_PATH:
                 await _reply(send, 503 if self._service.engine.dead else 200, b"{}")
-            case "GET", path if path == READY_PATH:
+            case "GET", contract.READY_PATH:
                 reason = self._not_ready()
                 await _reply(send, 503 if reason else 200, _reason(reason))
-            case "GET", path if path == METRICS_PATH:
+            case "GET", contract.METRICS_PATH:
                 page = await asyncio.to_thread(self.metrics.render)
                 await _reply(send, 200, page, ("content-type", CONTENT_TYPE))
             case _:
@@ -94,7 +76,7 @@ class WorkerApp:
             await self._otel.close()
 
     def _authorized(self, path: str, headers: dict[str, str]) -> bool:
-        if self._expected is None or path == LIVE_PATH:
+        if self._expected is None or path == contract.LIVE_PATH:
             return True
         return hmac.compare_digest(headers.get("authorization", "").encode("latin-1"), self._expected)
 
@@ -107,7 +89,7 @@ class WorkerApp:
     async def _encode(self, caller: str, receive: Receive, send: Send) -> None:
         if self._not_ready():
             # DRAINING in every case: the router sends the batch to another replica.
-            return await self._refuse(send, DRAINING)
+            return await self._refuse(send, contract.DRAINING)
         body = await _read(receive)
         if body is None:
             return await _reply(send, 413, _reason("the batch is too large"))
@@ -117,7 +99,7 @@ class WorkerApp:
             return await _reply(send, 400, _reason(str(error)))
         stay = self._admission.enter(caller, request.priority, len(request.items), alone=request.alone)
         if not isinstance(stay, Stay):
-            return await self._refuse(send, OVERLOADED, (WAIT_HEADER, f"{stay:.3f}"))
+            return await self._refuse(send, contract.OVERLOADED, (contract.WAIT_HEADER, f"{stay:.3f}"))
         try:
             await self._stream(request, receive, send)
         finally:
@@ -125,7 +107,7 @@ class WorkerApp:
 
     async def _refuse(self, send: Send, state: str, *headers: tuple[str, str]) -> None:
         self.metrics.refused.labels(state).inc()
-        await _reply(send, 503, _reason(state), (STATE_HEADER, state), *headers)
+        await _reply(send, 503, _reason(state), (contract.STATE_HEADER, state), *headers)
 
     async def _stream(self, request: EncodeRequest, receive: Receive, send: Send) -> None:
         frames = encode_batch(self._service, request, self.metrics, self.canaries.doubt)
@@ -136,12 +118,12 @@ class WorkerApp:
         info = self._service.info
         headers = [
             (b"content-type", b"application/octet-stream"),
-            (SPACE_HEADER.encode(), space_header(info.task, info.space).encode()),
+            (contract.SPACE_HEADER.encode(), space_header(info.task, info.space).encode()),
         ]
         try:
             async for chunk, more in frames:
                 if self.canaries.failure:
-                    raise BatchFailed(WRONG, "the engine gives wrong vectors")
+                    raise BatchFailed(contract.WRONG, "the engine gives wrong vectors")
                 if not started:
                     # Only now, so that the head and the first frames share a packet, and a batch that is done
                     # at once has a content-length.
@@ -166,7 +148,7 @@ class WorkerApp:
             logger.error("a batch failed: %s", error)
             if not started:
                 disconnect.cancel()
-                await _reply(send, 500, _reason(str(error)), (STATE_HEADER, error.state))
+                await _reply(send, 500, _reason(str(error)), (contract.STATE_HEADER, error.state))
             # Otherwise the reply is left unfinished, and the server closes the connection.
         finally:
             disconnect.cancel()
@@ -179,7 +161,7 @@ def _batch_span(otel: Otel | None, headers: Mapping[str, str], task: str) -> Ite
     if otel is None:
         yield
         return
-    attributes = {"http.request.method": "POST", "http.route": ENCODE_PATH, "triptych.pool": task}
+    attributes = {"http.request.method": "POST", "http.route": contract.ENCODE_PATH, "triptych.pool": task}
     kind = otel.api.SpanKind.SERVER
     with otel.tracer.start_as_current_span("encode", otel.parent(headers), kind, attributes):
         yield

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from triptych.workers.checkpoints.folders import write_json
+from triptych.workers.checkpoints.folders import load_json, write_json
 from triptych.workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
 from triptych.workers.cross_encoder import Content, Pair
-from triptych.workers.cross_encoder_config import read_config
 from triptych.workers.engine_args import cross_encoder_args
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
@@ -23,6 +23,16 @@ from triptych.workers.shared.contract import PoolName, Text
 _TEXT_ONLY = "the configured reranker takes only a text query and text documents"
 # Tokens that neighbouring windows share, so that a sentence at a boundary is whole in one of them.
 _OVERLAP = 80
+
+MODEL_TYPES = {
+    "BertForSequenceClassification": "bert",
+    "ModernBertForSequenceClassification": "modernbert",
+    "RobertaForSequenceClassification": "roberta",
+    "XLMRobertaForSequenceClassification": "xlm-roberta",
+}
+"""transformers' `model_type` of the architectures that vLLM 0.32 implements itself (its model registry)."""
+
+_PADDED = ("Roberta", "XLMRoberta", "Camembert")
 
 
 class WindowReader:
@@ -63,6 +73,54 @@ class WindowReader:
             return self._tokenizer.pair(shortened(query.text), document.text)
 
         return pair
+
+
+class CrossEncoderConfig(NamedTuple):
+    """`context` is the longest pair in tokens; `rewritten` replaces a config that needs remote code.
+
+    `token_types` is true if the model reads token types. Other models' tokenizers set them too, but
+    ModernBERT crashes vLLM's engine if it gets them.
+    """
+
+    context: int
+    token_types: bool
+    rewritten: dict[str, Any] | None = None
+
+
+def read_config(folder: Path) -> CrossEncoderConfig:
+    """Read config.json.
+
+    Raises `CheckpointError` for a model that is not a classifier with one label, or that needs remote code.
+    """
+    config = load_json(folder / CONFIG)
+    architectures = config.get("architectures") or []
+    architecture = next((name for name in architectures if name.endswith("ForSequenceClassification")), None)
+    if architecture is None:
+        raise CheckpointError(f"{folder} holds {architectures}, not a cross-encoder for the rerank pool")
+    if len(config.get("id2label") or {0: ""}) != 1 and config.get("num_labels") != 1:
+        raise CheckpointError(f"{folder} has several labels; a reranker has one")
+    positions = int(config.get("max_position_embeddings", 512))
+    padding = config.get("pad_token_id")
+    # These models number positions from pad_token_id + 1.
+    offset = (1 if padding is None else int(padding)) + 1 if architecture.startswith(_PADDED) else 0
+    token_types = architecture == "BertForSequenceClassification"
+    return CrossEncoderConfig(positions - offset, token_types, _rewritten(folder, config, architecture))
+
+
+def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[str, Any] | None:
+    remote = "AutoConfig" in (config.get("auto_map") or {})
+    if "model_type" in config and not remote:
+        return None
+    # Jina's XLM-RoBERTa code also has rotary positions under this architecture; vLLM has only absolute ones.
+    if architecture not in MODEL_TYPES or config.get("position_embedding_type") == "rotary":
+        reason = "its auto_map names remote code" if remote else "it has no model_type"
+        raise CheckpointError(
+            f"{folder / CONFIG}: {architecture} cannot be served: {reason}, and remote code is never run. "
+            f"Use a cross-encoder of {', '.join(sorted(MODEL_TYPES))} with absolute positions, or one whose "
+            "config.json has a model_type of transformers and no auto_map"
+        )
+    kept = {key: value for key, value in config.items() if key != "auto_map"}
+    return kept | {"model_type": MODEL_TYPES[architecture]}
 
 
 class WindowTokenizer:

@@ -36,28 +36,18 @@ class Image:
 
     def on_the_wire(self) -> str:
         """The URL, or the bytes as base64. Raises OSError if the file cannot be read."""
-        match self.source:
-            case str(url):
-                return url
-            case Path() as path:
-                return base64.b64encode(path.read_bytes()).decode("ascii")
-            case data:
-                return base64.b64encode(data).decode("ascii")
+        if isinstance(self.source, str):
+            return self.source
+        data = self.source.read_bytes() if isinstance(self.source, Path) else self.source
+        return base64.b64encode(data).decode("ascii")
 
     def wire_length(self) -> int:
         """Length of `on_the_wire`, without reading the file. Raises OSError if there is no such file."""
-        match self.source:
-            case str(url):
-                return len(url)
-            case Path() as path:
-                return _base64_length(path.stat().st_size)
-            case data:
-                return _base64_length(len(data))
+        if isinstance(self.source, str):
+            return len(self.source)
+        size = self.source.stat().st_size if isinstance(self.source, Path) else len(self.source)
+        return (size + 2) // 3 * 4
 
     def __repr__(self) -> str:
         what = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else str(self.source)[:100]
         return f"Image({what})"
-
-
-def _base64_length(length: int) -> int:
-    return (length + 2) // 3 * 4

@@ -1,7 +1,7 @@
 """Builds requests from arguments (no I/O, except reading image files)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import orjson
 
@@ -131,33 +131,21 @@ def _part(content: Item | list[Item], items: Sequence[Item]) -> Part:
     return Part(content, None if has_pdf else len(items))
 
 
-def embed_call(
-    part: Part,
-    *,
-    model: str | None = None,
-    task: Task | None = None,
-    dimensions: int | None = None,
-    truncate: bool | None = None,
-    normalized: bool | None = None,
-    late_chunking: bool | None = None,
-    priority: Priority | None = None,
-    vector_space: str | None = None,
-    multivector: bool = False,
-) -> Call:
+def embed_call(part: Part, *, multivector: bool = False, **options: Unpack[EmbedOptions]) -> Call:
     """`POST /v1/embeddings` for one part. Vectors come as base64, which keeps every bit."""
+    if unknown := options.keys() - EmbedOptions.__optional_keys__:
+        raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
     content = part.content
-    fields = {
+    fields: dict[str, Any] = {
         "input": [_wire(item) for item in content] if isinstance(content, list) else _wire(content),
         "embedding_type": "base64",
-        "model": model,
-        "task": task,
-        "dimensions": dimensions,
-        "truncate": truncate,
-        "normalized": normalized,
-        "late_chunking": late_chunking,
+        **options,
         "return_multivector": multivector or None,
     }
-    headers = {"x-priority": priority, "x-require-vector-space": vector_space}
+    headers = {
+        "x-priority": fields.pop("priority", None),
+        "x-require-vector-space": fields.pop("vector_space", None),
+    }
     sent = {name: value for name, value in headers.items() if value is not None}
     return Call("POST", "/v1/embeddings", _json(fields), sent)
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import orjson
 
@@ -17,13 +17,6 @@ from triptych.router.client.bulk.problems import Refused
 
 Failures = dict[int, str]
 SPACE = "vector_space"
-
-
-class _Content(NamedTuple):
-    about: dict[str, Any]
-    done: set[int]
-    failures: Failures
-    length: int
 
 
 class Journal:
@@ -37,23 +30,22 @@ class Journal:
         self._about = dict(about)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            self._lock(path)
-            content = _parse(path.read_bytes())
-            self.space: str | None = content.about.pop(SPACE, None)
-            if content.done and content.about != self._about:
-                raise Refused(_difference(path, content.about, about, start_over))
-            os.ftruncate(self._file, content.length if content.done else 0)
-            self.done = content.done
-            self.failures = content.failures
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            data = path.read_bytes()
+            complete = data[: data.rfind(b"\n") + 1]
+            before, *batches = [orjson.loads(line) for line in complete.splitlines()] or [{}]
+            self.space: str | None = before.pop(SPACE, None)
+            self.done: set[int] = {line["batch"] for line in batches}
+            self.failures: Failures = {row: why for line in batches for row, why in line.get("failed", ())}
+            if self.done and before != self._about:
+                raise Refused(_difference(path, before, about, start_over))
+            os.ftruncate(self._file, len(complete) if self.done else 0)
+        except BlockingIOError:
+            os.close(self._file)
+            raise Refused(f"another process is writing {path}; let it finish or stop it") from None
         except BaseException:
             os.close(self._file)
             raise
-
-    def _lock(self, path: Path) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"another process is writing {path}; let it finish or stop it") from None
 
     def begin(self, space: str | None) -> None:
         """Start a new run, with vectors of `space`."""
@@ -77,13 +69,6 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
-
-
-def _parse(data: bytes) -> _Content:
-    length = data.rfind(b"\n") + 1
-    lines = [orjson.loads(line) for line in data[:length].splitlines()]
-    failures = {row: reason for line in lines[1:] for row, reason in line.get("failed", ())}
-    return _Content(lines[0] if lines else {}, {line["batch"] for line in lines[1:]}, failures, length)
 
 
 def _difference(path: Path, then: Mapping[str, Any], now: Mapping[str, Any], start_over: str) -> str:

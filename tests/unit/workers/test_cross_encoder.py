@@ -17,11 +17,10 @@ from tests.cross_encoders import CONTEXT, published_config, write_bert, write_pu
 from triptych.workers import cross_encoder
 from triptych.workers.checkpoints.layout import CONFIG, TOKENIZER, CheckpointError
 from triptych.workers.cross_encoder import CrossEncoder
-from triptych.workers.cross_encoder_config import MODEL_TYPES, read_config
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import EncodeRequest, Item, Text, Vector
-from triptych.workers.window_reader import WindowReader, WindowTokenizer
+from triptych.workers.window_reader import MODEL_TYPES, WindowReader, WindowTokenizer, read_config
 
 BOUND = 1024
 """WORKER_MAX_TOKENS"""

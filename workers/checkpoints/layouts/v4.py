@@ -6,6 +6,7 @@ vLLM reads both styles.
 """
 
 import math
+import re
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,33 +38,13 @@ PROJECTOR_DIMENSIONS = 128
 RANK, LEAST_SHARDS = 32, 3
 # Of a random checkpoint.
 SHARD_VALUES = 1 << 28
-# In this order, so that the new style is tried first.
-_PREFIXES = ("model.language_model.", "model.")
+_LAYERS = "model.language_model.layers."
 
 
 def adapted_modules(layers: int) -> list[str]:
     """All modules that an adapter changes in a backbone of `layers` layers, with the adapter file's names."""
-    return [
-        f"{_PREFIXES[0]}layers.{layer}.{module}" for layer in range(layers) for module in DECODER_MODULES
-    ] + [PROJECTOR]
-
-
-def module_of(tensor: str) -> str | None:
-    """The adapted module of a base weight in either style of names, or None.
-
-    `model.layers.0.mlp.up_proj.weight` and `model.language_model.layers.0.mlp.up_proj.weight` both give
-    `model.language_model.layers.0.mlp.up_proj`.
-    """
-    name, _, kind = tensor.rpartition(".")
-    if kind != "weight":
-        return None
-    if name == PROJECTOR:
-        return name
-    for prefix in _PREFIXES:
-        if name.startswith(prefix + "layers."):
-            module = name.removeprefix(prefix)
-            return _PREFIXES[0] + module if module.split(".", 2)[-1] in DECODER_MODULES else None
-    return None
+    modules = [f"{_LAYERS}{layer}.{module}" for layer in range(layers) for module in DECODER_MODULES]
+    return [*modules, PROJECTOR]
 
 
 def kind(
@@ -86,7 +67,10 @@ def adapter_folders(family: Family) -> Sequence[str]:
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     kept, held = read_base(folder, str)
     refuse_lacking(folder, [f"{PROJECTOR}.bias"], held)
-    weights = {module: tensor for name, tensor in held.items() if (module := module_of(name))}
+    weights = {
+        re.sub(r"^model\.layers\.", _LAYERS, name).removesuffix(".weight"): tensor
+        for name, tensor in held.items()
+    }
     modules = adapted_modules(layers_of(folder, load_json(folder / CONFIG)))
     refuse_lacking(folder, modules, weights)
     adapted = {module: weights[module] for module in modules}
@@ -126,6 +110,6 @@ def _base(config: dict[str, Any]) -> Shapes:
 def _adapters(family: Family, config: dict[str, Any]) -> Shapes:
     layer = decoder_sizes(config) | {PROJECTOR: (PROJECTOR_DIMENSIONS, config["hidden_size"])}
     for module in adapted_modules(config["num_hidden_layers"]):
-        shape = layer[module.removeprefix(_PREFIXES[0]).split(".", 2)[-1]]
+        shape = layer[module.removeprefix(_LAYERS).split(".", 1)[-1]]
         for adapter in family.adapters:
             yield from halves(module, shape, RANK, f".{adapter}").items()
