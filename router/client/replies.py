@@ -84,9 +84,7 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
 
 def vectors(body: bytes, count: int | None) -> Floats:
     """The vectors of a reply, float32 [n, d]; raises `ReplyInvalid` unless there are `count`."""
-    rows = [_vector(entry) for entry in _entries(body, count, "embedding")]
-    _same_width(rows)
-    return np.stack(rows).astype(np.float32, copy=False)
+    return _matrix(_entries(body, count, "embedding"))
 
 
 def multivectors(body: bytes, count: int | None) -> list[Floats]:
@@ -95,9 +93,7 @@ def multivectors(body: bytes, count: int | None) -> list[Floats]:
     for entry in _entries(body, count, "embeddings"):
         if not isinstance(entry, list) or not entry:
             raise ReplyInvalid("a multi-vector is not a list of vectors")
-        rows = [_vector(row) for row in entry]
-        _same_width(rows)
-        matrices.append(np.stack(rows).astype(np.float32, copy=False))
+        matrices.append(_matrix(entry))
     return matrices
 
 
@@ -148,6 +144,12 @@ def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
     if found.keys() != set(range(len(data))):
         raise ReplyInvalid(f"the indexes of {len(data)} vectors are not 0 to {len(data) - 1}")
     return [found[index] for index in range(len(data))]
+
+
+def _matrix(texts: list[Any]) -> Floats:
+    rows = [_vector(text) for text in texts]
+    _same_width(rows)
+    return np.stack(rows).astype(np.float32, copy=False)
 
 
 def _vector(text: Any) -> Floats:

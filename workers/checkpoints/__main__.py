@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any
 
 import click
 import msgspec
@@ -15,16 +15,15 @@ from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_NAME
 
 FOLDER = click.Path(path_type=Path)
-P = ParamSpec("P")
 
 
-def _explained(command: Callable[P, None]) -> Callable[P, None]:
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
     """Have `command` exit with 1 and a message if it raises `CheckpointError` or `OSError`."""
 
     @functools.wraps(command)
-    def explained(*args: P.args, **kwargs: P.kwargs) -> None:
+    def explained(**options: Any) -> None:
         try:
-            command(*args, **kwargs)
+            command(**options)
         except (layout.CheckpointError, OSError) as error:
             raise click.ClickException(str(error)) from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from tests.exit_status import exit_status
@@ -18,6 +18,7 @@ from triptych.workers.checkpoints.variant import read_record, read_variant
 from triptych.workers.shared.families import V3, V5_NANO, V5_SMALL, Family
 
 FAMILIES = (V5_SMALL, V5_NANO, V3)
+Run = Callable[..., tuple[int, str, str]]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.key)
 BASE = "model.safetensors"
 RETRIEVAL = "adapters/retrieval/adapter_model.safetensors"
@@ -51,7 +52,7 @@ def copy(sources: dict[Family, Path], tmp_path: Path) -> Callable[[Family], Path
 
 
 @pytest.fixture
-def refused(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+def refused(tmp_path: Path, run: Run) -> Callable[..., str]:
     """Merges, checks that nothing was written, and returns the error."""
 
     def refused(source: Path, *options: str) -> str:
@@ -98,9 +99,7 @@ def test_weights_are_base_plus_scaled_product(
 
 
 @every_family
-def test_variants_can_be_served(
-    family: Family, merged: Path, run: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_variants_can_be_served(family: Family, merged: Path, run: Run) -> None:
     digests = set()
     record = read_record(merged / family.pools[0])
     assert (record.r, record.alpha, record.projector) == ((4, 1, False) if family is V3 else (32, 32, False))
@@ -120,30 +119,33 @@ def test_pool_of_another_model_is_refused(sources: dict[Family, Path], refused: 
     assert "v3.text-matching" in error
 
 
-def test_head_and_prefix_of_v5_do_not_matter(
+def _with_head_and_prefix(tensors: Tensors) -> None:
+    for name in list(tensors):
+        tensors[f"model.{name}"] = tensors.pop(name)
+    tensors["lm_head.weight"] = torch.ones(4, 4)
+
+
+def _with_pooler(tensors: Tensors) -> None:
+    tensors["roberta.pooler.dense.parametrizations.weight.0.lora_A"] = torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("family", "pool", "edit"),
+    [(V5_SMALL, "v5-small.clustering", _with_head_and_prefix), (V3, "v3.base", _with_pooler)],
+)
+def test_what_embeddings_do_not_need_does_not_matter(
+    family: Family,
+    pool: str,
+    edit: Callable[[Tensors], object],
     copy: Callable[[Family], Path],
     merged: Path,
     tmp_path: Path,
-    run: Callable[..., tuple[int, str, str]],
+    run: Run,
 ) -> None:
-    source = copy(V5_SMALL)
-    named = {f"model.{name}": tensor for name, tensor in load_file(source / BASE).items()}
-    save_file(named | {"lm_head.weight": torch.ones(4, 4)}, source / BASE)
-    pool = "v5-small.clustering"
+    source = copy(family)
+    edit_tensors(source / BASE, edit)
     assert run("merge", source, tmp_path / "out", "--pool", pool, "--dtype", "float32")[0] == 0
     assert read_variant(tmp_path / "out" / pool).digest == read_variant(merged / pool).digest
-
-
-def test_unused_pooler_of_v3_is_left_out(
-    copy: Callable[[Family], Path],
-    merged: Path,
-    tmp_path: Path,
-    run: Callable[..., tuple[int, str, str]],
-) -> None:
-    source = copy(V3)
-    edit_tensors(source / BASE, lambda its: its.update({"roberta.pooler.dense.bias": torch.ones(4)}))
-    assert run("merge", source, tmp_path / "out", "--pool", "v3.base", "--dtype", "float32")[0] == 0
-    assert read_variant(tmp_path / "out" / "v3.base").digest == read_variant(merged / "v3.base").digest
 
 
 @pytest.mark.parametrize(
@@ -221,9 +223,7 @@ def test_vllm_knows_every_architecture() -> None:
 
 
 @every_family
-def test_tiny_checkpoint_has_real_sizes(
-    family: Family, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_tiny_checkpoint_has_real_sizes(family: Family, tmp_path: Path, run: Run) -> None:
     assert run("tiny", tmp_path / "tiny", "--model", family.name)[0] == 0
     config = json.loads((tmp_path / "tiny" / "config.json").read_text())
     assert config["hidden_size"] == family.dimensions

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from pyarrow import parquet as pq
 
 from tests.unit.client.bulk import LONG, TEXTS, Strict, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal
-from triptych.router.client.bulk.job import Job
 from triptych.router.client.bulk.problems import Refused, RowFailed
 
 BAD = [*TEXTS[:6], f"{LONG} 6", *TEXTS[7:10], f"{LONG} 10", *TEXTS[11:]]
@@ -76,12 +76,8 @@ def test_unreadable_row_is_found_before_sending(tmp_path: Path) -> None:
     with pytest.raises(RowFailed, match=r"row 2 .*int"):
         do(wanted, deployment)
     assert deployment.requests == []
-    outcome = do(job_like(wanted, skip=True), deployment)
+    outcome = do(replace(wanted, skip=True), deployment)
     assert outcome.failures.keys() == {2}
-
-
-def job_like(wanted: Job, **change: Any) -> Job:
-    return Job(**(vars(wanted) | change))
 
 
 def test_too_large_request_is_split(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.unit.client.bulk import LONG, TEXTS, Strict, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal, reply_to
 from tests.unit.client.test_bulk_source import write
 from triptych.router.client.bulk.job import Job
+from triptych.router.client.bulk.journal import Journal
 from triptych.router.client.bulk.problems import Refused
 from triptych.router.client.errors import Internal, Invalid
 
@@ -199,21 +200,7 @@ def test_options_may_change_before_first_batch(tmp_path: Path) -> None:
 
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     wanted = job(tmp_path)
-
-    class Nosy(Deployment):
-        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-            if len(self.asked) == 1:
-                raise AssertionError from _refusal_of(wanted)
-            return super().embeddings(asked)
-
-    with pytest.raises(AssertionError) as seen:
-        do(wanted, Nosy())
-    assert "another process" in str(seen.value.__cause__)
-
-
-def _refusal_of(wanted: Job) -> Exception:
-    try:
-        do(wanted, Deployment())
-    except Refused as error:
-        return error
-    return ValueError("not refused")
+    deployment = Deployment()
+    with Journal(wanted.journal, {}, ""), pytest.raises(Refused, match="another process"):
+        do(wanted, deployment)
+    assert deployment.requests == []
