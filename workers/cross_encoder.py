@@ -7,9 +7,9 @@ reader's matter.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -69,11 +69,11 @@ class Reader(Protocol):
     images: bool
     engine_args: dict[str, Any]
 
-    def pairs(self) -> Callable[[Content, Content], Pair]:
-        """Makes the pairs of one batch, of a query and a document each; it is called in a thread.
+    def query(self, content: Content) -> Content:
+        """As much of a query as counts; it is called once for all documents, in a thread."""
 
-        Raises `ItemError` for a pair that cannot be read.
-        """
+    def pair(self, query: Content, document: Content) -> Pair:
+        """The pair of a query, as `query` returned it, and a document. Raises `ItemError`."""
 
 
 class CrossEncoder:
@@ -112,7 +112,7 @@ class CrossEncoder:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._jobs, request)
 
     def _jobs(self, request: EncodeRequest) -> list[Job | ItemError]:
-        read = self._reader.pairs()
+        query_of = cache(self._reader.query)
         jobs: list[Job | ItemError] = []
         for index, item in enumerate(request.items):
             if item.against is None or isinstance(item.content, Document):
@@ -122,7 +122,7 @@ class CrossEncoder:
                 jobs.append(ItemError("unsupported", "a reranker has no adapters"))
                 continue
             try:
-                pair = read(request.queries[item.against], item.content)
+                pair = self._reader.pair(query_of(request.queries[item.against]), item.content)
             except ItemError as error:
                 jobs.append(error)
             # The tokenizer has no exception class of its own.

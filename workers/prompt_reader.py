@@ -6,9 +6,6 @@ prompt to the context. In one thing this differs. It counts 768 tokens for an im
 have, and cuts a text beside an image to fit; the model's own code cuts through the image or fails.
 """
 
-from collections.abc import Callable
-from functools import cache
-
 from tokenizers import Tokenizer
 
 from triptych.workers.checkpoints.layout import MAX_PIXELS, TOKENIZER
@@ -17,7 +14,7 @@ from triptych.workers.cross_encoder import Content, Pair
 from triptych.workers.engine_args import context_of, engine_args
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import Image, PoolName
+from triptych.workers.shared.contract import Image, PoolName, Text
 
 PROMPT = "**Document**:\n{document}\n**Query**:\n{query}"
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -55,12 +52,11 @@ class PromptReader:
         # split a character, and the rest of it has more tokens.
         self._around = 2 * len(self._ids(PROMPT.format(document="", query=IMAGE)))
 
-    def pairs(self) -> Callable[[Content, Content], Pair]:
-        # Many documents share a query.
-        asked = cache(self._text)
-        return lambda query, document: self._pair(query, document, asked(query), self._text(document))
+    def query(self, content: Content) -> Content:
+        return content if isinstance(content, Image) else Text(self._text(content), content.role)
 
-    def _pair(self, query: Content, document: Content, asked: str, read: str) -> Pair:
+    def pair(self, query: Content, document: Content) -> Pair:
+        asked, read = self._text(query), self._text(document)
         images = [part.data for part in (document, query) if isinstance(part, Image)]
         room = self.max_tokens - 1 - len(images) * (IMAGE_TOKENS - 1)
         token_ids = self._ids(PROMPT.format(document=read, query=asked))

@@ -4,8 +4,6 @@ Reads a long document in overlapping windows, up to `WORKER_MAX_TOKENS` in all, 
 any model with one label that vLLM supports, for example jinaai/jina-reranker-v2-base-multilingual.
 """
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ from triptych.workers.cross_encoder import Content, Pair
 from triptych.workers.engine_args import cross_encoder_args
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import PoolName, Text
+from triptych.workers.shared.contract import Image, PoolName, Text
 
 _TEXT_ONLY = "the configured reranker takes only a text query and text documents"
 # Tokens that neighbouring windows share, so that a sentence at a boundary is whole in one of them.
@@ -48,31 +46,60 @@ class WindowReader:
         if not (folder / TOKENIZER).exists():
             raise CheckpointError(f"{folder} has no {TOKENIZER}; fetch it again")
         self.folder, self.task = folder, task
-        self.max_tokens = min(settings.max_tokens, config.context)
-        self._tokenizer = WindowTokenizer(
-            Tokenizer.from_file(str(folder / TOKENIZER)),
-            self.max_tokens,
-            settings.max_tokens,
-            token_types=config.token_types,
-        )
-        self.engine_args = cross_encoder_args(folder, self.max_tokens, settings)
+        context = self.max_tokens = min(settings.max_tokens, config.context)
+        self.engine_args = cross_encoder_args(folder, context, settings)
         if config.rewritten is not None:
             # The checkpoint's own folder may be read-only. vLLM may read this one for as long as the engine
             # runs; it is removed with this object.
             self._config_folder = TemporaryDirectory(prefix="triptych-config-")
             write_json(Path(self._config_folder.name) / CONFIG, config.rewritten)
             self.engine_args["hf_config_path"] = self._config_folder.name
+        self._token_types = config.token_types
+        self._max_windows = max(1, settings.max_tokens // context)
+        self._max_query = context // 2
+        tokenizer = self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        # The tokenizer's file may hold values for training.
+        tokenizer.no_padding()
+        room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
+        # At most half of the smallest window, so that each window advances.
+        tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
+        # Tokenizing megabytes takes seconds, so text is cut to this many characters first. No token is
+        # longer, so the windows are full by then unless most of the text is white space.
+        longest = max(map(len, tokenizer.get_vocab()))
+        self._max_characters = self._max_windows * context * longest
+        self._max_query_characters = (self._max_query + 1) * longest
 
-    def pairs(self) -> Callable[[Content, Content], Pair]:
-        # Many documents share a query.
-        shortened = cache(self._tokenizer.shorten)
+    def query(self, content: Content) -> Content:
+        """The query, cut to half of the context."""
+        if isinstance(content, Image):
+            return content
+        query = content.text[: self._max_query_characters]
+        # The tokenizer truncates only the second text of a pair.
+        [encoding] = self._tokenizer.encode_batch([("", query)])
+        ends = [
+            end
+            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+            if sequence == 1
+        ]
+        cut = len(ends) > self._max_query
+        return Text(query[: ends[self._max_query - 1]] if cut else query, content.role)
 
-        def pair(query: Content, document: Content) -> Pair:
-            if not isinstance(query, Text) or not isinstance(document, Text):
-                raise ItemError("unsupported", _TEXT_ONLY)
-            return self._tokenizer.pair(shortened(query.text), document.text)
-
-        return pair
+    def pair(self, query: Content, document: Content) -> Pair:
+        if isinstance(query, Image) or isinstance(document, Image):
+            raise ItemError("unsupported", _TEXT_ONLY)
+        text = document.text[: self._max_characters]
+        # Unlike `encode`, `encode_batch` releases the GIL.
+        [first] = self._tokenizer.encode_batch([(query.text, text)])
+        encodings = [first, *first.overflowing]
+        # Only the first window has the template's token types: tokenizers 0.23 sets others in the overflow.
+        types = first.type_ids
+        # vLLM takes the position of the second segment instead of a type for each token.
+        extra = {"compressed_token_type_ids": types.index(1)} if self._token_types and 1 in types else None
+        return Pair(
+            [encoding.ids for encoding in encodings[: self._max_windows]],
+            extra=extra,
+            cut=len(encodings) > self._max_windows or len(text) < len(document.text),
+        )
 
 
 class CrossEncoderConfig(NamedTuple):
@@ -121,56 +148,3 @@ def _rewritten(folder: Path, config: dict[str, Any], architecture: str) -> dict[
         )
     kept = {key: value for key, value in config.items() if key != "auto_map"}
     return kept | {"model_type": MODEL_TYPES[architecture]}
-
-
-class WindowTokenizer:
-    """Tokenizes pairs into windows of at most `context` tokens, and `max_tokens` for all windows together.
-
-    The router counts at most `max_tokens` for a document. Sets the padding and truncation of `tokenizer`.
-    """
-
-    def __init__(
-        self, tokenizer: Tokenizer, context: int, max_tokens: int, *, token_types: bool = True
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._token_types = token_types
-        self._max_windows = max(1, max_tokens // context)
-        self._max_query = context // 2
-        # The tokenizer's file may hold values for training.
-        tokenizer.no_padding()
-        room = context - tokenizer.num_special_tokens_to_add(is_pair=True) - self._max_query
-        # At most half of the smallest window, so that each window advances.
-        tokenizer.enable_truncation(context, stride=min(_OVERLAP, room // 2), strategy="only_second")
-        # Tokenizing megabytes takes seconds, so text is cut to this many characters first. No token is
-        # longer, so the windows are full by then unless most of the text is white space.
-        longest = max(map(len, tokenizer.get_vocab()))
-        self._max_characters = self._max_windows * context * longest
-        self._max_query_characters = (self._max_query + 1) * longest
-
-    def shorten(self, query: str) -> str:
-        """The query, cut to half of the context."""
-        query = query[: self._max_query_characters]
-        # The tokenizer truncates only the second text of a pair.
-        [encoding] = self._tokenizer.encode_batch([("", query)])
-        ends = [
-            end
-            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
-            if sequence == 1
-        ]
-        return query if len(ends) <= self._max_query else query[: ends[self._max_query - 1]]
-
-    def pair(self, query: str, document: str) -> Pair:
-        """The windows of a document beside a query from `shorten`."""
-        text = document[: self._max_characters]
-        # Unlike `encode`, `encode_batch` releases the GIL.
-        [first] = self._tokenizer.encode_batch([(query, text)])
-        encodings = [first, *first.overflowing]
-        # Only the first window has the template's token types: tokenizers 0.23 sets others in the overflow.
-        types = first.type_ids
-        # vLLM takes the position of the second segment instead of a type for each token.
-        extra = {"compressed_token_type_ids": types.index(1)} if self._token_types and 1 in types else None
-        return Pair(
-            [encoding.ids for encoding in encodings[: self._max_windows]],
-            extra=extra,
-            cut=len(encodings) > self._max_windows or len(text) < len(document),
-        )

@@ -20,7 +20,7 @@ from triptych.workers.cross_encoder import CrossEncoder
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import EncodeRequest, Item, Text, Vector
-from triptych.workers.window_reader import MODEL_TYPES, WindowReader, WindowTokenizer, read_config
+from triptych.workers.window_reader import MODEL_TYPES, WindowReader, read_config
 
 BOUND = 1024
 """WORKER_MAX_TOKENS"""
@@ -64,6 +64,14 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 def cross_encoder_of(folder: Path, **settings: Any) -> CrossEncoder:
     worker = WorkerSettings(model="m", **settings)
     return CrossEncoder(WindowReader(folder, "rerank", worker), worker)
+
+
+def reader_of(folder: Path) -> WindowReader:
+    return WindowReader(folder, "rerank", WorkerSettings(model="m", max_tokens=BOUND))
+
+
+def text(content: str) -> Text:
+    return Text(content, "passage")
 
 
 async def vectors(folder: Path, *texts: str, query: str = "a river") -> list[Vector]:
@@ -116,10 +124,10 @@ class Counting:
 
 def test_megabytes_are_not_tokenized(tmp_path: Path) -> None:
     write_bert(tmp_path)
-    counting: Any = Counting(Tokenizer.from_file(str(tmp_path / TOKENIZER)))
-    tokenizer = WindowTokenizer(counting, CONTEXT, BOUND)
-    query = tokenizer.shorten("why " * 1_000_000)
-    pair = tokenizer.pair(query, "long " * 1_000_000)
+    reader = reader_of(tmp_path)
+    counting: Any = Counting(reader._tokenizer)
+    reader._tokenizer = counting
+    pair = reader.pair(reader.query(text("why " * 1_000_000)), text("long " * 1_000_000))
     assert pair.cut
     assert len(pair.prompts) == WINDOWS
     assert counting.longest < 100_000
@@ -129,12 +137,13 @@ def test_megabytes_are_not_tokenized(tmp_path: Path) -> None:
 def test_windows_cover_the_document(tmp_path: Path, length: int) -> None:
     write_bert(tmp_path)
     plain = Tokenizer.from_file(str(tmp_path / TOKENIZER))
-    tokenizer = WindowTokenizer(Tokenizer.from_file(str(tmp_path / TOKENIZER)), CONTEXT, BOUND)
-    query = tokenizer.shorten("y" * length)
-    assert len(plain.encode(query, add_special_tokens=False)) == min(length, CONTEXT // 2)
+    reader = reader_of(tmp_path)
+    query = reader.query(text("y" * length))
+    assert isinstance(query, Text)
+    assert len(plain.encode(query.text, add_special_tokens=False)) == min(length, CONTEXT // 2)
     document = "".join(map(chr, range(33, 127))) * 2
     ids = plain.encode(document, add_special_tokens=False).ids
-    pair = tokenizer.pair(query, document)
+    pair = reader.pair(query, text(document))
     second_segment = min(length, CONTEXT // 2) + 2
     assert pair.extra == {"compressed_token_type_ids": second_segment}
     covered: list[int] = []

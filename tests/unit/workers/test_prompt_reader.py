@@ -43,7 +43,7 @@ def text(length: int) -> Text:
 
 def test_document_comes_before_query_and_score_token(checkpoint: Path) -> None:
     read = reader(checkpoint)
-    pair = read.pairs()(Text("asked", "query"), Text("said", "passage"))
+    pair = read.pair(Text("asked", "query"), Text("said", "passage"))
     [[*prompt, score]] = pair.prompts
     assert read._tokenizer.decode(prompt) == "**Document**:\nsaid\n**Query**:\nasked"
     assert score == SCORE_TOKEN
@@ -52,7 +52,7 @@ def test_document_comes_before_query_and_score_token(checkpoint: Path) -> None:
 
 def test_images_are_in_the_order_of_the_prompt(checkpoint: Path) -> None:
     first, second = Image(b"asked"), Image(b"shown")
-    pair = reader(checkpoint).pairs()(first, second)
+    pair = reader(checkpoint).pair(first, second)
     assert pair.images == [b"shown", b"asked"]
     assert pair.prompts[0].count(PLACEHOLDER) == 2
 
@@ -75,7 +75,7 @@ def test_prompt_fits_the_context(
 ) -> None:
     read = reader(checkpoint, max_tokens=max_tokens)
     assert read.max_tokens == min(max_tokens, RERANKER_M0.positions)
-    pair = read.pairs()(query, document)
+    pair = read.pair(read.query(query), document)
     [prompt] = pair.prompts
     images = sum(isinstance(part, Image) for part in (query, document))
     assert prompt.count(PLACEHOLDER) == images
@@ -87,7 +87,7 @@ def test_prompt_fits_the_context(
 
 
 def test_placeholder_in_a_text_beside_an_image_is_refused(checkpoint: Path) -> None:
-    pair = reader(checkpoint).pairs()
+    pair = reader(checkpoint).pair
     with pytest.raises(ItemError, match="must not contain"):
         pair(IMAGE, Text("<|image_pad|>", "passage"))
     assert not pair(Text("<|image_pad|>", "query"), Text("", "passage")).images
@@ -103,7 +103,7 @@ def test_megabytes_are_not_tokenized(checkpoint: Path, monkeypatch: pytest.Monke
         return ids(said)
 
     monkeypatch.setattr(read, "_ids", counted)
-    assert read.pairs()(text(1_000_000), text(1_000_000)).cut
+    assert read.pair(read.query(text(1_000_000)), text(1_000_000)).cut
     assert max(lengths) < 200_000
 
 
