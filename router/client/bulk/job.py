@@ -55,9 +55,7 @@ class Job:
 
     def count(self, batches: set[int], rows: int) -> int:
         """Number of rows in `batches`, of `rows` in all."""
-        last = (rows - 1) // self.batch
-        short = self.batch * (last + 1) - rows if last in batches else 0
-        return len(batches) * self.batch - short
+        return sum(min(self.batch, rows - number * self.batch) for number in batches)
 
     def check(self) -> None:
         """Raise `Refused` if the run cannot work, before it costs time."""
