@@ -7,7 +7,7 @@ from typing import Any
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json, write_json
-from triptych.workers.checkpoints.layouts import merged_layout_of
+from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
 from triptych.workers.shared.families import Family
 
 # Remote code, the dtype of the source, and settings of upstream's code that vLLM would misread or ignore.
@@ -36,7 +36,9 @@ def write_small_files(
         if isinstance(config.get(part), dict):
             config[part] = _without(config[part], _DROPPED)
     config |= {"architectures": [family.architecture], "torch_dtype": dtype}
-    write_json(target / layout.CONFIG, config | merged_layout_of(family).changes(family, original, weights))
+    write_json(
+        target / layout.CONFIG, config | MERGED_LAYOUTS[family.layout].changes(family, original, weights)
+    )
 
     tokenizer = _without(load_json(source / layout.TOKENIZER_CONFIG), ("auto_map",))
     if family.images:

@@ -22,7 +22,7 @@ from triptych.workers.checkpoints.configs import write_small_files
 from triptych.workers.checkpoints.folders import whole_folder, write_json
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import merged_layout_of
+from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
 from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Unmerged
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
@@ -68,7 +68,7 @@ def merge(
             f"{', '.join(family.worker_pools)}"
         )
     wanted = dict.fromkeys(adapter for pool in pools for adapter in family.adapters_of(pool))
-    unmerged = merged_layout_of(family).read(family, folder, [*wanted])
+    unmerged = MERGED_LAYOUTS[family.layout].read(family, folder, [*wanted])
     base = unmerged.weights
     record = _record(source, source_digest(family, folder), base, float32=float32)
     missing = []
@@ -129,7 +129,7 @@ def _spec(part: Part, *, float32: bool) -> Spec:
 
 def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32: bool) -> Record:
     """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
-    end = merged_layout_of(source.family).EMBEDDING
+    end = MERGED_LAYOUTS[source.family.layout].EMBEDDING
     embedding = next(tensor for name, tensor in base.items() if name.endswith(end))
     projector = base.get(f"{layout.PROJECTOR}.weight")
     return Record(

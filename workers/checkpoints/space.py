@@ -22,7 +22,7 @@ from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.adapters import CONFIG, WEIGHTS
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import merged_layout_of
+from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
 from triptych.workers.checkpoints.shards import Spec, Tensor, has_weights, read_shards, read_tensors
 from triptych.workers.shared.families import Family
 
@@ -75,7 +75,7 @@ def weights_digest(tensors: list[Tensor], *, hidden: bool = False) -> str:
 
 def source_digest(family: Family, folder: Path) -> str:
     """The digest of the files of a source that determine the result of a merge."""
-    adapters = merged_layout_of(family).adapter_folders(family)
+    adapters = MERGED_LAYOUTS[family.layout].adapter_folders(family)
     names = [
         layout.CONFIG,
         layout.PREPROCESSOR,

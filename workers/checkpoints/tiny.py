@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
-from triptych.workers.checkpoints.layouts import layout_of
+from triptych.workers.checkpoints.layouts import LAYOUTS
 from triptych.workers.checkpoints.shards import Spec, encode, write_index, write_shard
 from triptych.workers.checkpoints.space import progress_bar
 from triptych.workers.shared.families import V4, Family
@@ -48,7 +48,7 @@ def write_tiny(family: Family, out: Path, config_file: str, seed: int) -> None:
     config = load_json(small / config_file)
     files = {
         name: [Spec(tensor, DTYPE, shape) for tensor, shape in shapes]
-        for name, shapes in layout_of(family).tiny(family, config).items()
+        for name, shapes in LAYOUTS[family.layout].tiny(family, config).items()
     }
     total = sum(spec.nbytes for specs in files.values() for spec in specs)
     with (

@@ -11,7 +11,7 @@ import msgspec
 from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.folders import is_partial, load_json
 from triptych.workers.checkpoints.layout import CheckpointError
-from triptych.workers.checkpoints.layouts import KNOWN, MERGED, layout_of, recognize
+from triptych.workers.checkpoints.layouts import KNOWN, LAYOUTS, MERGED, recognize
 from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.shared.contract import PoolName
@@ -121,7 +121,7 @@ def read_variant(path: Path) -> Variant:
     for name in (layout.TOKENIZER, *([layout.PREPROCESSOR] if family.images else [])):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
-    end = layout_of(family).EMBEDDING
+    end = LAYOUTS[family.layout].EMBEDDING
     embedding = next((tensor for name, tensor in tensors.items() if name.endswith(end)), None)
     if embedding is None:
         raise CheckpointError(f"{path} has no {end} among its weights; fetch or merge it again")

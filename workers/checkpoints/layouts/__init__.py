@@ -9,22 +9,12 @@ from triptych.workers.checkpoints.layouts import m0, v3, v4, v5
 from triptych.workers.checkpoints.layouts.unmerged import Kind, Layout, MergedLayout
 from triptych.workers.shared.families import FAMILIES, Family
 
-_MERGED: Mapping[str, MergedLayout] = {"v4": v4, "v5": v5, "v3": v3}
-LAYOUTS: Mapping[str, Layout] = {**_MERGED, "m0": m0}
+MERGED_LAYOUTS: Mapping[str, MergedLayout] = {"v4": v4, "v5": v5, "v3": v3}
+LAYOUTS: Mapping[str, Layout] = {**MERGED_LAYOUTS, "m0": m0}
 KNOWN = tuple(family for family in FAMILIES if family.layout in LAYOUTS)
 """The families whose checkpoints are recognized, and can be imitated."""
-MERGED = tuple(family for family in KNOWN if family.layout in _MERGED)
+MERGED = tuple(family for family in KNOWN if family.layout in MERGED_LAYOUTS)
 """Those of them whose variants are merged from a base and adapters."""
-
-
-def layout_of(family: Family) -> Layout:
-    """The layout of one of `KNOWN`."""
-    return LAYOUTS[family.layout]
-
-
-def merged_layout_of(family: Family) -> MergedLayout:
-    """The layout of one of `MERGED`."""
-    return _MERGED[family.layout]
 
 
 def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tuple[Family, Kind, str] | None:
@@ -35,6 +25,6 @@ def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tu
     for family in KNOWN:
         if family.architecture in config.get("architectures", []):
             return family, "incomplete", f"has no {VARIANT}; merge again"
-        if found := layout_of(family).kind(family, folder, config, names):
+        if found := LAYOUTS[family.layout].kind(family, folder, config, names):
             return family, *found
     return None
