@@ -87,11 +87,11 @@ class Retries:
 
     def pause(self, error: TriptychError) -> float:
         """Seconds until the next try; raises `error` if there is none."""
-        status = error if isinstance(error, StatusError) and error.status in AGAIN else None
-        if not (status or isinstance(error, ConnectionLost)) or self._left == 0:
+        refusal = error if isinstance(error, StatusError) and error.status in AGAIN else None
+        if not (refusal or isinstance(error, ConnectionLost)) or self._left == 0:
             raise error
         self._left -= 1
-        pause = seconds_to_wait(status.retry_after or "", self._clock.wall()) if status else None
+        pause = seconds_to_wait(refusal.retry_after or "", self._clock.wall()) if refusal else None
         if pause is None:
             # Half of it is random, so that clients that failed together do not return together.
             pause = self._step * (0.5 + 0.5 * self._clock.chance())

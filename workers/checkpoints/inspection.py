@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
@@ -21,8 +22,9 @@ _KINDS: dict[Kind, str] = {
     "not a checkpoint": "not a checkpoint of a known model",
 }
 _DIGEST_STATES = {None: "not compared", True: "matches the weights", False: "DOES NOT MATCH"}
-# Fields of `Variant` in the JSON report.
-_FIELDS = ("task", "dtype", "dimensions", "multivector_dimensions", "source", "revision")
+# Fields of the JSON report, those of `Variant` first. A folder that is no variant has a dtype too.
+_VARIANT_FIELDS = ("task", "dtype", "dimensions", "multivector_dimensions", "source", "revision")
+_OWN_FIELDS = ("dtype", "digest", "digest_matches", "servable", "why_not")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,10 @@ class Report:
 
     def as_json(self) -> str:
         """A JSON object; fields of a variant are null for other folders."""
-        fields = {name: getattr(self.variant, name, None) for name in _FIELDS}
-        return json.dumps(
-            {"path": str(self.path), "kind": self.kind}
-            | fields
-            | {"dtype": self.dtype, "digest": self.digest, "digest_matches": self.digest_matches}
-            | {"servable": self.servable, "why_not": self.why_not},
-            indent=2,
-        )
+        document: dict[str, Any] = {"path": str(self.path), "kind": self.kind}
+        document |= {name: getattr(self.variant, name, None) for name in _VARIANT_FIELDS}
+        document |= {name: getattr(self, name) for name in _OWN_FIELDS}
+        return json.dumps(document, indent=2)
 
     def as_text(self) -> str:
         """Lines for people."""
