@@ -12,9 +12,8 @@ from triptych.loadtests.content.corpus import NAME, probe
 from triptych.loadtests.dialects import Dialect, Reply, Target, Unreadable
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.outcomes import refusal
-from triptych.loadtests.request import TASKS, Request, Task
 from triptych.loadtests.results import Idle
-from triptych.loadtests.scenario import Scenario
+from triptych.loadtests.scenario import TASKS, Flow, Request, Scenario, Task
 from triptych.loadtests.traffic import Traffic
 
 # Length of the texts that lengths are calibrated by.
@@ -48,7 +47,7 @@ class Calm:
             raise Unusable(f"{call.url} does not answer: {error or type(error).__name__}") from None
         seconds = time.monotonic() - begin
         if response.status_code != 200:
-            answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow}"
+            answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow.name}"
             raise Unusable(f"{answer}: {refusal(response.headers, response.content)}")
         try:
             return self._dialect.decode(request, response.content), seconds
@@ -60,8 +59,7 @@ class Calm:
 
         Raises `Unusable`, also if the dialect cannot express a flow.
         """
-        sample = Traffic(scenario, "sample")
-        reasons = {flow.name: self._dialect.unsupported(sample.of(flow)) for flow in scenario.flows}
+        reasons = {flow.name: self._dialect.unsupported(flow) for flow in scenario.flows}
         if faults := [f"flow {flow}: {reason}" for flow, reason in reasons.items() if reason]:
             raise Unusable(f"dialect {self._dialect.name}: {'; '.join(faults)}")
         found: dict[str, float] = {}
@@ -69,7 +67,7 @@ class Calm:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
                 if language not in found:
                     text = probe(language, PROBE_UNITS)
-                    reply, _ = self.ask(Request(flow=flow.name, task=flow.task, inputs=[text]))
+                    reply, _ = self.ask(Request(Flow(name=flow.name, task=flow.task), [text]))
                     if not reply.tokens:
                         return {}
                     found[language] = reply.tokens / PROBE_UNITS
@@ -78,7 +76,7 @@ class Calm:
     def golden(self, tasks: Iterable[Task] = TASKS) -> Golden:
         """The vectors that the server returns when each golden text is asked for alone. Raises `Unusable`."""
         golden = Golden(source="the deployment itself, before the load")
-        wanted = [request for request in golden.requests() if request.task in set(tasks)]
+        wanted = [request for request in golden.requests() if request.flow.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
             golden.learn(request, self.ask(request)[0])
         return golden

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from triptych.loadtests.dialects import Reply
 from triptych.loadtests.golden import SAME, Golden
-from triptych.loadtests.request import Request, Task
 from triptych.loadtests.results import WRONG
+from triptych.loadtests.scenario import Request, Task
 
 # For a float32 vector that was normalised in bfloat16.
 NORM_TOLERANCE = 1e-2
@@ -36,20 +36,20 @@ class Checker:
 
     def check(self, request: Request, reply: Reply) -> str | None:
         """The kind of failure, such as "wrong: count"; None if the reply is right."""
-        wrong = _ranking(request, reply) if request.kind == "rerank" else self._vectors(request, reply)
+        wrong = _ranking(request, reply) if request.flow.kind == "rerank" else self._vectors(request, reply)
         if not wrong and reply.tokens == 0:
             wrong = "tokens"
         return f"{WRONG}{wrong}" if wrong else None
 
     def _vectors(self, request: Request, reply: Reply) -> str | None:
-        vectors = reply.vectors
+        flow, vectors = request.flow, reply.vectors
         if len(vectors) != len(request.inputs):
             return "count"
         if reply.indexes != list(range(len(vectors))):
             return "order"
-        key = (request.task, request.multivector)
-        wanted = request.dimensions or self._dimensions.get(key) or vectors[0].shape[-1]
-        if any(vector.shape[-1] != wanted or vector.ndim != 1 + request.multivector for vector in vectors):
+        key = (flow.task, flow.multivector)
+        wanted = flow.dimensions or self._dimensions.get(key) or vectors[0].shape[-1]
+        if any(vector.shape[-1] != wanted or vector.ndim != 1 + flow.multivector for vector in vectors):
             return "dimension"
         rows = np.atleast_2d(vectors[0]) if len(vectors) == 1 else np.vstack(vectors)
         # All rows at once. A NaN makes its row's sum NaN.
@@ -60,14 +60,14 @@ class Checker:
             return "norm"
         if self._differs(request, vectors):
             return "golden"
-        if request.dimensions is None:
+        if flow.dimensions is None:
             self._dimensions[key] = wanted
         return None
 
     def _differs(self, request: Request, vectors: Sequence[NDArray[np.float32]]) -> bool:
         for place, number in request.golden.items() if self.golden else ():
             assert self.golden is not None
-            similarity = self.golden.similarity(request.task, number, vectors[place])
+            similarity = self.golden.similarity(request.flow.task, number, vectors[place])
             if similarity is None:
                 continue
             self.compared += 1

@@ -10,8 +10,8 @@ import orjson
 import pybase64
 from numpy.typing import NDArray
 
-from triptych.loadtests.request import TASKS, Input, Request, Task
 from triptych.loadtests.results import Clock
+from triptych.loadtests.scenario import TASKS, Flow, Input, Request, Task
 
 Vector = NDArray[np.float32]
 
@@ -100,64 +100,64 @@ class Dialect:
             self._headers["Authorization"] = f"Bearer {target.key}"
 
     def encode(self, request: Request) -> Call:
-        """What to send for a request that `unsupported` accepts."""
+        """What to send for a request of a flow that `unsupported` accepts."""
+        flow = request.flow
         path, body = self._jina(request) if self.name == "jina" else self._openai(request)
-        if request.dimensions:
-            body["dimensions"] = request.dimensions
+        if flow.dimensions:
+            body["dimensions"] = flow.dimensions
         body["model"] = self._model
-        url = self._addresses[pool_of(request.task)] + path
-        return Call(url, orjson.dumps(body), self._headers | request.headers)
+        url = self._addresses[pool_of(flow.task)] + path
+        return Call(url, orjson.dumps(body), {**self._headers, **flow.headers})
 
     def decode(self, request: Request, body: bytes) -> Reply:
         """Read the body of a reply with status 200. Raises `Unreadable`."""
+        flow = request.flow
         try:
             document = orjson.loads(body)
             # Many servers with OpenAI's API say 0, or nothing.
             tokens = _tokens(document.get("usage"), required=self.name != "openai")
-            if request.kind == "rerank":
+            if flow.kind == "rerank":
                 ranked = document["results"]
                 scores = [float(entry["relevance_score"]) for entry in ranked]
                 return Reply([], _indexes(ranked), scores, tokens)
             data = document["data"]
-            read = _READ[request.encoding]
-            if request.multivector:
+            read = _READ[flow.encoding]
+            if flow.multivector:
                 vectors = [_matrix([read(row) for row in entry["embeddings"]]) for entry in data]
             else:
                 vectors = [np.frombuffer(read(entry["embedding"]), "<f4") for entry in data]
             return Reply(vectors, _indexes(data), [], tokens)
-        except orjson.JSONDecodeError as error:
-            raise Unreadable(f"not JSON: {error}") from None
-        except KeyError as error:
-            raise Unreadable(f"{error} is missing") from None
-        except (AttributeError, TypeError, ValueError, OverflowError, struct.error) as error:
-            raise Unreadable(f"not in the requested format ({request.encoding}): {error}") from None
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, struct.error) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise Unreadable(f"not in the requested format ({flow.encoding}): {why}") from None
 
-    def unsupported(self, request: Request) -> str | None:
-        """Why this dialect cannot express `request`; None if it can. Our API itself refuses combinations."""
+    def unsupported(self, flow: Flow) -> str | None:
+        """Why this dialect cannot express requests of `flow`; None if it can. Our API itself refuses
+        combinations."""
         used = {
-            "rerank": request.kind == "rerank",
-            "multivector": request.multivector,
-            "late_chunking": request.late_chunking,
-            "images": any(isinstance(content, bytes) for content in request.inputs),
+            "rerank": flow.kind == "rerank",
+            "multivector": flow.multivector,
+            "late_chunking": flow.late_chunking,
+            "images": flow.images > 0,
         }
         found = [name for name, its in used.items() if its and self.name != "jina"]
         return f"{found[0]} is not supported" if found else None
 
     def _jina(self, request: Request) -> tuple[str, dict[str, Any]]:
-        inputs = [_input(content) for content in request.inputs]
-        if request.kind == "rerank":
+        flow, inputs = request.flow, [_input(content) for content in request.inputs]
+        if flow.kind == "rerank":
             return RERANK, {"query": request.query, "documents": inputs, "return_documents": False}
-        body: dict[str, Any] = {"task": request.task, "input": inputs, "embedding_type": request.encoding}
-        if request.multivector:
+        body: dict[str, Any] = {"task": flow.task, "input": inputs, "embedding_type": flow.encoding}
+        if flow.multivector:
             body["return_multivector"] = True
-        if request.late_chunking:
+        if flow.late_chunking:
             body["late_chunking"] = True
         return EMBEDDINGS, body
 
     def _openai(self, request: Request) -> tuple[str, dict[str, Any]]:
-        prefix = PREFIXES[request.task]
+        prefix = PREFIXES[request.flow.task]
         inputs = [prefix + cast(str, content) for content in request.inputs]
-        body: dict[str, Any] = {"input": inputs, "encoding_format": request.encoding}
+        body: dict[str, Any] = {"input": inputs, "encoding_format": request.flow.encoding}
         if self.name == "vllm":
             # The model was trained without them.
             body["add_special_tokens"] = False

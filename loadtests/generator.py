@@ -19,9 +19,8 @@ from triptych.loadtests.histogram import add
 from triptych.loadtests.monitor import Monitor
 from triptych.loadtests.outcomes import Outcome, judged, unanswered
 from triptych.loadtests.recording import Recorder, Samples, Timeline
-from triptych.loadtests.request import Request
 from triptych.loadtests.results import UNSENT, Segment
-from triptych.loadtests.scenario import Scenario
+from triptych.loadtests.scenario import Request, Scenario
 from triptych.loadtests.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -85,10 +84,10 @@ class Generator:
                 async for request, due in self._due(segment, start, draw):
                     in_flight = recorder.in_flight
                     # Counted before its task starts, or more than `plan.in_flight` could get in.
-                    recorder.sent(request.flow, due)
+                    recorder.sent(request.flow.name, due)
                     if in_flight >= self._plan.in_flight:
                         detail = f"{in_flight} requests of this process were in flight (--in-flight)"
-                        recorder.failed(request.flow, due, UNSENT, detail)
+                        recorder.failed(request.flow.name, due, UNSENT, detail)
                     else:
                         add(monitor.late, self._now() - due)
                         task = group.create_task(self._send(request, recorder, due))
@@ -135,17 +134,19 @@ class Generator:
         try:
             outcome, ended = await self.exchange(request)
         except asyncio.CancelledError:
-            recorder.failed(request.flow, due, "timeout", "the reply had not ended when the load was over")
+            recorder.failed(
+                request.flow.name, due, "timeout", "the reply had not ended when the load was over"
+            )
             raise
         except Exception as error:
             log.exception("a request failed unexpectedly. This is a bug.")
             outcome, ended = Outcome("harness failed", repr(error)), 0.0
         if outcome.kind:
-            recorder.failed(request.flow, due, outcome.kind, outcome.detail)
+            recorder.failed(request.flow.name, due, outcome.kind, outcome.detail)
             return
         ended -= self._begin
         times = {**outcome.clocks, "total": ended - due, "service": ended - started}
-        recorder.answered(request.flow, due, ended, len(request.inputs), outcome.tokens, times)
+        recorder.answered(request.flow.name, due, ended, len(request.inputs), outcome.tokens, times)
 
     def _now(self) -> float:
         return time.monotonic() - self._begin

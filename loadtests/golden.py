@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.loadtests.dialects import Reply, Vector, pool_of
-from triptych.loadtests.request import TASKS, Request, Task
+from triptych.loadtests.scenario import TASKS, Flow, Request, Task
 
 COMMON = (
     "The ferry leaves at seven and takes about forty minutes.",
@@ -62,25 +62,22 @@ class Golden:
     def requests() -> list[Request]:
         """The requests to record from, one text each."""
         return [
-            Request(flow=f"golden, {task}", task=task, inputs=[text], golden={0: number})
+            Request(Flow(name=f"golden {task}", task=task), [text], golden={0: number})
             for task, texts in GOLDEN_TEXTS.items()
             for number, text in enumerate(texts)
         ]
 
     def learn(self, request: Request, reply: Reply) -> None:
         """Record the reply to one of `requests`. Raises `ValueError` if it has no usable vector."""
+        task, [number] = request.flow.task, request.golden.values()
         if len(reply.vectors) != 1 or reply.vectors[0].ndim != 1:
-            raise ValueError(f"the reply to one text of task {request.task} does not have one vector")
-        [number] = request.golden.values()
+            raise ValueError(f"the reply to one text of task {task} does not have one vector")
         vector = _unit(reply.vectors[0])
         if not np.isfinite(vector).all() or not vector.any():
-            raise ValueError(f"task {request.task} answers with a vector that is zero or not finite")
-        count = len(GOLDEN_TEXTS[request.task])
-        rows = self.vectors.setdefault(request.task, np.zeros((count, len(vector)), np.float32))
+            raise ValueError(f"task {task} answers with a vector that is zero or not finite")
+        rows = self.vectors.setdefault(task, np.zeros((len(GOLDEN_TEXTS[task]), len(vector)), np.float32))
         if rows.shape[1] != len(vector):
-            raise ValueError(
-                f"task {request.task} answers with {rows.shape[1]} and with {len(vector)} dimensions"
-            )
+            raise ValueError(f"task {task} answers with {rows.shape[1]} and with {len(vector)} dimensions")
         rows[number] = vector
 
     def similarity(self, task: Task, number: int, vector: Vector) -> float | None:

@@ -86,7 +86,7 @@ class ScenarioUser(FastHttpUser):
     def send(self) -> None:
         dialect, checker, traffic = self.parts
         request = traffic.any()
-        call, name = dialect.encode(request), f"{self.scenario}: {request.flow}"
+        call, name = dialect.encode(request), f"{self.scenario}: {request.flow.name}"
         # Bytes are sent unchanged, though the type hints do not say so.
         sent: Any = {"data": call.body, "headers": call.headers, "allow_redirects": False}
         # locust counts failures by their kind.

@@ -10,8 +10,8 @@ import orjson
 
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.dialects import Dialect, Unreadable, clocks
-from triptych.loadtests.request import Request
 from triptych.loadtests.results import WRONG, Clock
+from triptych.loadtests.scenario import Request
 
 
 class Outcome(NamedTuple):
@@ -34,7 +34,7 @@ def judged(
     except Unreadable as unreadable:
         return Outcome(f"{WRONG}unreadable", str(unreadable))
     if wrong := checker.check(request, reply):
-        return Outcome(wrong, f"in a request of task {request.task}")
+        return Outcome(wrong, f"in a request of task {request.flow.task}")
     return Outcome(tokens=reply.tokens or 0, clocks=clocks(headers))
 
 

@@ -1,15 +1,22 @@
-"""Scenarios: what a load is made of, read from TOML files."""
+"""Scenarios: what a load is made of, read from TOML files; and the requests that they describe."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from triptych.loadtests.content.corpus import LANGUAGES
 from triptych.loadtests.content.lengths import Lengths
-from triptych.loadtests.request import Encoding, Kind, Task
 from triptych.loadtests.toml_files import read_toml
+
+Kind = Literal["embed", "rerank"]
+Encoding = Literal["base64", "float"]
+Task = Literal["retrieval.query", "retrieval.passage", "text-matching", "code.query", "code.passage"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+Input = str | bytes
+"""A text, or the bytes of a PNG or JPEG."""
 
 
 def _known(language: str) -> str:
@@ -38,8 +45,8 @@ class Flow(_Strict):
     """Requests of one kind.
 
     `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
-    without the task's prefix. `images`: share of the inputs that are images. `headers` are sent
-    with every request.
+    without the task's prefix. `images`: share of the inputs that are images. `dimensions` None: the model's
+    own. `headers` are sent with every request.
     """
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w .-]+$")]
@@ -64,6 +71,19 @@ class Flow(_Strict):
         if self.kind == "rerank" and (self.multivector or self.late_chunking):
             raise ValueError("rerank takes neither multivector nor late_chunking")
         return self
+
+
+class Request(NamedTuple):
+    """A request of a flow to embed `inputs`, or to rank them as documents for `query`.
+
+    `golden` maps the places of some inputs to the golden vectors that must come back: indexes into the golden
+    vectors of the flow's task.
+    """
+
+    flow: Flow
+    inputs: list[Input]
+    query: str = ""
+    golden: Mapping[int, int] = {}
 
 
 class Scenario(_Strict):

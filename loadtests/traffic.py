@@ -7,8 +7,7 @@ from itertools import accumulate
 from triptych.loadtests.content.corpus import Corpus
 from triptych.loadtests.content.lengths import Lengths, draw_length
 from triptych.loadtests.content.pictures import image
-from triptych.loadtests.request import Input, Request, Task
-from triptych.loadtests.scenario import Flow, Scenario
+from triptych.loadtests.scenario import Flow, Input, Request, Scenario, Task
 
 Calibration = Mapping[str, float]
 """Tokens of a unit of text, by language."""
@@ -53,20 +52,7 @@ class Traffic:
         """The next request of `flow`."""
         inputs = [self._input(flow) for _ in range(draw_length(flow.inputs, self._draw))]
         query = self._text(flow, flow.query_tokens) if flow.kind == "rerank" else ""
-        golden = self._put_golden(flow, inputs)
-        return Request(
-            flow=flow.name,
-            kind=flow.kind,
-            task=flow.task,
-            inputs=inputs,
-            query=query,
-            encoding=flow.encoding,
-            dimensions=flow.dimensions,
-            multivector=flow.multivector,
-            late_chunking=flow.late_chunking,
-            headers=dict(flow.headers),
-            golden=golden,
-        )
+        return Request(flow, inputs, query, self._put_golden(flow, inputs))
 
     def _input(self, flow: Flow) -> Input:
         if flow.images and self._draw.random() < flow.images:

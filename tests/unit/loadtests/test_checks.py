@@ -1,5 +1,6 @@
 """Everything that can be wrong with a reply, next to the same reply without the fault."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.dialects import Reply, Vector
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
-from triptych.loadtests.request import Request, Task
+from triptych.loadtests.scenario import Flow, Request, Task
 
 DIMENSIONS = 32
 
 
-def asked(inputs: int = 3, **fields: Any) -> Request:
-    return Request(**{"flow": "query", "task": "retrieval.query", "inputs": ["text"] * inputs} | fields)
+def asked(inputs: int = 3, golden: Mapping[int, int] = {}, **fields: Any) -> Request:
+    flow = Flow(**{"name": "query", "task": "retrieval.query"} | fields)
+    return Request(flow, ["text"] * inputs, golden=golden)
 
 
 def unit(*shape: int, seed: int = 0) -> Vector:

@@ -1,6 +1,7 @@
 """What is sent in each dialect, and how replies are read."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -12,19 +13,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from triptych.loadtests.dialects import PREFIXES, Dialect, Target, Unreadable, Vector, clocks, pool_of
-from triptych.loadtests.request import TASKS, Encoding, Request
+from triptych.loadtests.scenario import TASKS, Encoding, Flow, Request
 from triptych.workers.shared.families import V4
 
 HERE = "http://127.0.0.1:8080"
-PNG, JPEG = b"\x89PNG\r\n\x1a\n and more", b"\xff\xd8\xff and more"
 
 
 def spoken(name: str = "jina", key: str | None = None) -> Dialect:
     return Dialect(Target(addresses={"": HERE}, dialect=name, model="jina-embeddings-v4", key=key))  # type: ignore[arg-type]
 
 
-def asked(**fields: Any) -> Request:
-    return Request(**{"flow": "query", "task": "retrieval.query", "inputs": ["a", "b"]} | fields)
+def flow_of(**fields: Any) -> Flow:
+    return Flow(**{"name": "query", "task": "retrieval.query"} | fields)
+
+
+def asked(inputs: Sequence[str] = ("a", "b"), **fields: Any) -> Request:
+    return Request(flow_of(**fields), list(inputs))
 
 
 def sent(request: Request, name: str = "jina") -> dict[str, Any]:
@@ -81,12 +85,12 @@ def test_missing_pool_is_named() -> None:
         ({"kind": "rerank"}, "rerank"),
         ({"multivector": True}, "multivector"),
         ({"late_chunking": True}, "late_chunking"),
-        ({"inputs": ["a", PNG]}, "images"),
+        ({"images": 0.5}, "images"),
     ],
 )
 def test_unsupported_request_has_a_reason(name: str, fields: dict[str, Any], reason: str) -> None:
-    assert reason in (spoken(name).unsupported(asked(**fields)) or "")
-    assert spoken().unsupported(asked(**fields)) is None
+    assert reason in (spoken(name).unsupported(flow_of(**fields)) or "")
+    assert spoken().unsupported(flow_of(**fields)) is None
 
 
 @given(

@@ -17,8 +17,8 @@ from triptych.loadtests.assignment import Load
 from triptych.loadtests.generator import Generator, session_for
 from triptych.loadtests.outcomes import Outcome
 from triptych.loadtests.recording import Recorder
-from triptych.loadtests.request import Request
 from triptych.loadtests.results import UNSENT, Segment
+from triptych.loadtests.scenario import Flow, Request
 
 
 def load_of(*segments: Segment, number: int = 1, interval: float = 0.25) -> Load:
@@ -75,7 +75,7 @@ async def outcome_at(address: str, verify: bool = True, patience: float = 30.0) 
     """What becomes of a request to `address`."""
     target = msgspec.structs.replace(plan().target, addresses={"": address}, verify=verify, timeout=patience)
     async with session_for(target) as session:
-        request = Request(flow="query", task="retrieval.query", inputs=["text"])
+        request = Request(Flow(name="query", task="retrieval.query"), ["text"])
         outcome, _ = await Generator(plan(target=target), "process 1", session).exchange(request)
         return outcome
 

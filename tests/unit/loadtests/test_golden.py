@@ -10,7 +10,7 @@ import pytest
 from triptych.loadtests import golden as module
 from triptych.loadtests.dialects import Reply, Vector
 from triptych.loadtests.golden import COMMON, GOLDEN_TEXTS, SAME, Golden
-from triptych.loadtests.request import TASKS, Task
+from triptych.loadtests.scenario import TASKS, Task
 
 DIMENSIONS = 32
 Answer = Callable[[Task, str], Vector]
@@ -28,7 +28,7 @@ def asked(answer: Answer, source: str = "a test") -> Golden:
     for request in golden.requests():
         [text] = request.inputs
         assert isinstance(text, str)
-        golden.learn(request, Reply([answer(request.task, text)], [0], [], 5))
+        golden.learn(request, Reply([answer(request.flow.task, text)], [0], [], 5))
     return golden
 
 

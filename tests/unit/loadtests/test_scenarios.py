@@ -9,8 +9,7 @@ import pytest
 from tests.unit.router.catalogs import parse_request
 from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS
-from triptych.loadtests.request import Request
-from triptych.loadtests.scenario import Scenario, names, read_scenario
+from triptych.loadtests.scenario import Request, Scenario, names, read_scenario
 from triptych.loadtests.traffic import Traffic
 from triptych.router.api.rerank import parse_rerank
 from triptych.workers.shared.families import V4
@@ -35,14 +34,14 @@ def test_every_scenario_fits_our_api(name: str, dialect: Any) -> None:
     spoken = Dialect(Target(addresses={"": "http://127.0.0.1:1"}, dialect=dialect, model=V4.name))
     made = requests(scenario, 60)
     for request in made:
-        parse = parse_rerank if request.kind == "rerank" else parse_request
+        parse = parse_rerank if request.flow.kind == "rerank" else parse_request
         parse(spoken.encode(request).body, max_items=512)
     assert len({repr(request.inputs) for request in made}) == 60
 
 
 def test_flows_follow_their_weights() -> None:
     made = requests(read_scenario("common"), 2000)
-    share = sum(request.flow == "query" for request in made) / 2000
+    share = sum(request.flow.name == "query" for request in made) / 2000
     assert share == pytest.approx(0.6, abs=0.04)
 
 
