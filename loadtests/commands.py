@@ -65,8 +65,10 @@ def compare_runs(options: argparse.Namespace) -> int:
 
 
 def gate(options: argparse.Namespace) -> int:
+    from triptych.loadtests.report.headline import judged
+
     judgement = slo.judge(results.read(options.run), read_objectives(options.slo))
-    print(slo.render(judgement))
+    print(judged(judgement).title, *judged(judgement).lines, sep="\n  ")
     return PASSED if slo.passed(judgement) else FAILED
 
 

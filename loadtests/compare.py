@@ -1,58 +1,54 @@
 """Comparison of runs with the first of them: what differs by more than chance."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.confidence import Estimate
-from triptych.loadtests.confidence import difference as difference_of
-from triptych.loadtests.confidence import ratio as ratio_of
-from triptych.loadtests.report import terminal
+from triptych.loadtests.confidence import Estimate, difference, ratio
+from triptych.loadtests.report import terminal, words
 from triptych.loadtests.results import Measured, Run, failed_checks
 
 Verdict = Literal["better", "worse", "no clear difference"]
 
 # The throughput follows the load, unless the server falls behind by more than this share.
 KEPT_UP = 0.02
-FAILURES = "failures"
 # Error of a search's result, from simulations with tries of 15 s.
 CAPACITY_ERROR = 0.1
+LATENCIES = {"p50": 0.5, "p99": 0.99}
+FAILURES = "failures"
+MORE_IS_BETTER = ("throughput/s", "capacity/s")
 HEAD = ("segment", "flow", "figure", "verdict", "baseline", "now", "ratio (95 % interval)")
 SAME = {"scenario": "scenario", "shape": "shape", "dialect": "dialect", "machine": "machine of the harness"}
-LATENCIES = {"p50": 0.5, "p99": 0.99}
+NO_VERDICT = "no verdict, because checks failed"
 
 
 class Line(NamedTuple):
-    """One figure of a segment and flow ("" for all) in both runs, and the ratio of `other` to `baseline`. For
-    failures, `ratio` is the difference of the shares."""
+    """One figure of a segment and flow ("" for all) in both runs. `change`: the ratio of `now` to `before`,
+    of failures the difference of the shares."""
 
-    run: str
     segment: str
     flow: str
     figure: str
-    baseline: Estimate
-    other: Estimate
-    ratio: Estimate
+    before: Estimate
+    now: Estimate
+    change: Estimate
     verdict: Verdict
 
 
 class Comparison(NamedTuple):
-    """`verdicts`: one word on each run, by its name. `warnings` are reasons to doubt the lines."""
+    """The lines and one word on each run, by its name. `warnings` are reasons to doubt the lines."""
 
     baseline: str
+    lines: dict[str, list[Line]]
     verdicts: dict[str, str]
-    lines: list[Line]
     warnings: list[str]
 
     @property
     def worse(self) -> bool:
         """Whether a figure of all flows together is worse, or a run has failed checks."""
-        worse = any(line.verdict == "worse" and not line.flow for line in self.lines)
+        every = (line for lines in self.lines.values() for line in lines)
+        worse = any(line.verdict == "worse" and not line.flow for line in every)
         return worse or NO_VERDICT in self.verdicts.values()
-
-
-NO_VERDICT = "no verdict, because checks failed"
 
 
 def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
@@ -64,31 +60,31 @@ def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
     if len(runs) < 2:
         raise ValueError("compare: give at least two runs")
     baseline, *others = runs
-    lines: list[Line] = []
-    verdicts = {}
+    found = Comparison(_name(baseline), {}, {}, [])
     for run in others:
-        found = list(_lines(baseline, run, tolerance))
-        if not found:
-            both = f"{_name(run)} and {_name(baseline)}"
+        name = _name(run)
+        lines = found.lines[name] = list(_lines(baseline, run, tolerance))
+        if not lines:
+            both = f"{name} and {_name(baseline)}"
             raise ValueError(f"compare: {both} have no segment of the same name and load in common")
-        lines += found
-        said = {line.verdict for line in found} - {"no clear difference"}
-        verdicts[_name(run)] = " and ".join(sorted(said)) or "no clear difference"
-        if failed_checks(run) or failed_checks(baseline):
-            verdicts[_name(run)] = NO_VERDICT
-    warnings = list(dict.fromkeys(warning for run in others for warning in _warnings(baseline, run)))
-    return Comparison(_name(baseline), verdicts, lines, warnings)
+        clear = {line.verdict for line in lines} - {"no clear difference"}
+        failed = failed_checks(run) or failed_checks(baseline)
+        found.verdicts[name] = NO_VERDICT if failed else " and ".join(sorted(clear)) or "no clear difference"
+        found.warnings.extend(
+            warning for warning in _warnings(baseline, run) if warning not in found.warnings
+        )
+    return found
 
 
 def render(comparison: Comparison) -> str:
     """The comparison as text for the terminal."""
     verdicts = (f"{name}: {verdict}" for name, verdict in comparison.verdicts.items())
     warnings = (f"! {warning}" for warning in comparison.warnings)
-    tables = []
-    for run in comparison.verdicts:
-        rows = [_cells(line) for line in comparison.lines if line.run == run]
-        tables.append(terminal.table(run, HEAD, rows, left=4))
-    count = len(comparison.lines)
+    tables = (
+        terminal.table(run, HEAD, [_cells(line) for line in lines], left=4)
+        for run, lines in comparison.lines.items()
+    )
+    count = sum(map(len, comparison.lines.values()))
     end = f"{count} figures were compared. About 1 in 20 of those that do not differ seems to, by chance."
     return terminal.text(*verdicts, *warnings, f"baseline: {comparison.baseline}", *tables, end)
 
@@ -100,58 +96,49 @@ def _lines(one: Run, other: Run, tolerance: float) -> Iterator[Line]:
             Estimate(rate, rate * (1 - CAPACITY_ERROR), rate * (1 + CAPACITY_ERROR))
             for rate in (one.capacity.rate, other.capacity.rate)
         )
-        yield _line(_name(other), "", "", "capacity", old, new, tolerance)
+        yield _line("", None, "capacity/s", old, new, tolerance)
     if one.capacity or other.capacity:
         return
     before = {_load(measured): measured for measured in one.segments}
-    for measured in other.segments:
-        if (old_segment := before.get(_load(measured))) is not None:
-            flows = [None, *old_segment.intervals] if len(old_segment.intervals) > 1 else [None]
-            for flow in flows:
-                yield from _flow_lines(other, old_segment, measured, flow, tolerance)
+    for after in other.segments:
+        if (same := before.get(_load(after))) is not None:
+            for flow in [None, *same.intervals] if len(same.intervals) > 1 else [None]:
+                for figure, old, new in _figures(same, after, flow):
+                    yield _line(after.segment.name, flow, figure, old, new, tolerance)
 
 
-def _flow_lines(
-    run: Run, before: Measured, after: Measured, flow: str | None, tolerance: float
-) -> Iterator[Line]:
-    place = (_name(run), after.segment.name, flow or "")
+def _figures(before: Measured, after: Measured, flow: str | None) -> Iterator[tuple[str, Estimate, Estimate]]:
     for name, share in LATENCIES.items():
-        p_old, p_new = (estimates.latency([one], share, flow) for one in (before, after))
-        if p_old and p_new:
-            yield _line(*place, name, p_old, p_new, tolerance)
-    old, new = (estimates.rate([one], "done", flow) for one in (before, after))
-    if old.value and new.value and not all(_keeps_up(one, flow) for one in (before, after)):
-        yield _line(*place, "throughput", old, new, tolerance)
+        old, new = (estimates.latency([one], share, flow) for one in (before, after))
+        if old and new:
+            yield name, old, new
+    if not _keeps_up(before, flow) or not _keeps_up(after, flow):
+        yield "throughput/s", estimates.rate([before], "done", flow), estimates.rate([after], "done", flow)
     old, new = (estimates.failure_share([one], flow) for one in (before, after))
-    if old.value or new.value:
-        change = difference_of(new, old)
-        verdict: Verdict = (
-            "worse" if change.low > 0 else "better" if change.high < 0 else "no clear difference"
-        )
-        yield Line(*place, FAILURES, old, new, change, verdict)
-
-
-def _line(
-    run: str, segment: str, flow: str, figure: str, old: Estimate, new: Estimate, tolerance: float
-) -> Line:
-    if old.value and new.value:
-        ratio = ratio_of(new, old)
-    else:
-        only = 1.0 if old.value == new.value else math.inf if new.value else 0.0
-        ratio = Estimate(only, only, only)
-    verdict: Verdict = "no clear difference"
-    if ratio.low > 1 + tolerance or ratio.high < 1 - tolerance:
-        verdict = "better" if (ratio.value < 1) == (figure in LATENCIES) else "worse"
-    return Line(run, segment, flow, figure, old, new, ratio, verdict)
-
-
-def _load(measured: Measured) -> tuple[object, ...]:
-    return measured.segment.name, measured.segment.rate
+    if old and new and (old.value or new.value):
+        yield FAILURES, old, new
 
 
 def _keeps_up(measured: Measured, flow: str | None) -> bool:
     offered = estimates.rate([measured], "sent", flow).value
     return estimates.rate([measured], "done", flow).high >= (1 - KEPT_UP) * offered
+
+
+def _line(
+    segment: str, flow: str | None, figure: str, before: Estimate, now: Estimate, tolerance: float
+) -> Line:
+    if figure == FAILURES:
+        change, least, most = difference(now, before), 0.0, 0.0
+    else:
+        change, least, most = ratio(now, before), 1 - tolerance, 1 + tolerance
+    verdict: Verdict = "no clear difference"
+    if change.low > most or change.high < least:
+        verdict = "better" if (change.low > most) == (figure in MORE_IS_BETTER) else "worse"
+    return Line(segment, flow or "", figure, before, now, change, verdict)
+
+
+def _load(measured: Measured) -> tuple[object, ...]:
+    return measured.segment.name, measured.segment.rate
 
 
 def _warnings(one: Run, other: Run) -> Iterator[str]:
@@ -173,13 +160,12 @@ def _name(run: Run) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    form, factor = "{:,.1f}/s", 1.0
-    value, low, high = line.ratio
-    ratio = f"{value:.2f}x ({low:.2f} to {high:.2f})"
+    value, low, high = line.change
+    write: Callable[[float], str] = words.number
+    change = f"{value:.2f}x ({low:.2f} to {high:.2f})"
     if line.figure in LATENCIES:
-        form, factor = "{:,.1f} ms", 1e3
+        write = words.duration
     elif line.figure == FAILURES:
-        form, factor = "{:.2f} %", 100.0
-        ratio = f"{value * 100:+.2f} points ({low * 100:+.2f} to {high * 100:+.2f})"
-    amounts = (form.format(estimate.value * factor) for estimate in (line.baseline, line.other))
-    return (line.segment or "-", line.flow or "all", line.figure, line.verdict, *amounts, ratio)
+        write, change = words.share, f"{value:+.2%} ({low:+.2%} to {high:+.2%})"
+    amounts = (write(one.value) for one in (line.before, line.now))
+    return (line.segment or "-", line.flow or "all", line.figure, line.verdict, *amounts, change)

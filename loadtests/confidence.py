@@ -72,10 +72,13 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def ratio(over: Estimate, under: Estimate) -> Estimate:
-    """Ratio of two independent figures above 0; a bound is 0 or infinite where a figure may be 0.
+    """Ratio of two independent figures; a bound is 0 or infinite where a figure may be 0.
 
     Combines the lower and upper distances separately, as they differ for a p99 (Donner and Zou 2012).
     """
+    if not over.value or not under.value:
+        only = 1.0 if over.value == under.value else math.inf if over.value else 0.0
+        return Estimate(only, only, only)
     value = over.value / under.value
     down = math.hypot(_log(over.value, over.low), _log(under.high, under.value))
     up = math.hypot(_log(over.high, over.value), _log(under.value, under.low))

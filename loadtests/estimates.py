@@ -44,18 +44,16 @@ def latency(
     return percentile(times(measured, flow, clock), share)
 
 
-def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate:
-    """Failures, wrong replies included, as a share of the requests sent; 0 if none was sent."""
-    if not sent(measured, flow):
-        return Estimate(0.0, 0.0, 1.0)
-    return share_of(_sums(measured, flow, "failed"), _sums(measured, flow, "sent"))
+def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
+    """Failures, wrong replies included, as a share of the requests sent; None if none was sent."""
+    requests = _sums(measured, flow, "sent")
+    return share_of(_sums(measured, flow, "failed"), requests) if requests.any() else None
 
 
 def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
     """Replies, whenever their requests were sent, as a share of the requests sent; None if none was sent."""
-    if not sent(measured, flow):
-        return None
-    return quotient(_sums(measured, flow, "done"), _sums(measured, flow, "sent"))
+    requests = _sums(measured, flow, "sent")
+    return quotient(_sums(measured, flow, "done"), requests) if requests.any() else None
 
 
 def wrong(measured: Sequence[Measured]) -> int:

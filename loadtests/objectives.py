@@ -8,14 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from triptych.loadtests.toml_files import faults, read_toml
 
-_SHORT = {
-    **{(name, "ms"): (f"{name}_ms", 1.0) for name in ("p50", "p90", "p99", "p999")},
-    **{(name, "s"): (f"{name}_ms", 1e3) for name in ("p50", "p90", "p99", "p999")},
-    ("failures", "%"): ("failure_share", 0.01),
-    ("throughput", ""): ("throughput", 1.0),
-    ("capacity", ""): ("capacity", 1.0),
-}
-"""Field and factor, by name and unit in the short text."""
+_UNITS = {"ms": ("_ms", 1.0), "s": ("_ms", 1e3), "%": ("_share", 0.01), "": ("", 1.0)}
+"""What a unit in the short text adds to the field's name, and its factor."""
+OF_A_RUN = frozenset(("capacity", "p99_over_idle_p50"))
+"""Bounds by which a single rate of a search cannot be judged."""
 
 
 class Objective(BaseModel):
@@ -49,14 +45,17 @@ class Objective(BaseModel):
         """Names of the bounds that are set."""
         return self.model_dump(exclude_none=True).keys() - {"flow", "segments"}
 
+    @property
+    def who(self) -> str:
+        """What a line about this objective starts with."""
+        return f"flow {self.flow}: " if self.flow else ""
+
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
         if not self.bounds:
-            raise ValueError(f"nothing is bounded; give at least one of {', '.join(BOUNDS)}")
+            names = [name for name in Objective.model_fields if name not in ("flow", "segments")]
+            raise ValueError(f"nothing is bounded; give at least one of {', '.join(names)}")
         return self
-
-
-BOUNDS = tuple(name for name in Objective.model_fields if name not in ("flow", "segments"))
 
 
 class Objectives(BaseModel):
@@ -66,20 +65,25 @@ class Objectives(BaseModel):
 
     objective: Annotated[tuple[Objective, ...], Field(min_length=1)]
 
+    @property
+    def of_rates(self) -> list[Objective]:
+        """Those by which a single rate can be judged."""
+        return [objective for objective in self.objective if objective.bounds - OF_A_RUN]
+
 
 def read_objectives(given: str) -> Objectives:
     """Read a TOML file, or a short text such as "p99=250ms,failures=0.1%".
 
-    The short text takes `p50`, `p90`, `p99`, `p999` in ms or s, `failures` in %, `throughput` and `capacity`
-    per second. Raises `ValueError` that names the file or option and the fault.
+    The short text takes latencies in ms or s, shares (`failures`, `throughput`) in %, and other bounds
+    without a unit. Raises `ValueError` that names the file or option and the fault.
     """
     if "=" not in given or given.endswith(".toml"):
-        return read_toml(Path(given), Objectives, Objective)
+        return read_toml(Path(given), Objectives)
     bounds: dict[str, float] = {}
     for part in map(str.strip, given.split(",")):
-        match = re.fullmatch(r"(\w+) *= *(\d+\.?\d*|\.\d+) *(ms|s|%|)", part)
-        field, factor = _SHORT.get((match[1], match[3]), ("", 1.0)) if match else ("", 1.0)
-        if not match or not field or field in bounds:
+        match = re.fullmatch(r"(\w+?)s? *= *(\d+\.?\d*|\.\d+) *(ms|s|%|)", part)
+        suffix, factor = _UNITS[match[3]] if match else ("", 1.0)
+        if not match or (field := match[1] + suffix) in bounds:
             raise ValueError(
                 f"--slo {given}: cannot read {part!r}; give for example p99=250ms, p50=0.1s, failures=0.1%, "
                 "throughput=50 or capacity=100, each once, separated by commas"
@@ -88,4 +92,4 @@ def read_objectives(given: str) -> Objectives:
     try:
         return Objectives(objective=(Objective.model_validate(bounds),))
     except ValidationError as error:
-        raise ValueError(f"--slo {given}: {faults(error, Objectives, Objective)}") from None
+        raise ValueError(f"--slo {given}: {faults(error)}") from None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
 from triptych.loadtests.estimates import bottleneck
-from triptych.loadtests.objectives import Objectives
+from triptych.loadtests.objectives import OF_A_RUN, Objectives
 from triptych.loadtests.results import Segment
 from triptych.loadtests.scenario import Scenario
 from triptych.loadtests.shapes import Shape, segments_of
-from triptych.loadtests.verdict import OF_A_RATE, holds, requests_needed
+from triptych.loadtests.verdict import holds, requests_needed
 
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
@@ -46,8 +46,8 @@ def shaped(options: argparse.Namespace, scenario: Scenario, objectives: Objectiv
 def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objectives) -> Shaped:
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
-    if not any(objective.bounds & set(OF_A_RATE) for objective in objectives.objective):
-        raise ValueError(f"--slo {options.slo}: a rate is judged by {', '.join(OF_A_RATE)}; give one of them")
+    if not objectives.of_rates:
+        raise ValueError(f"--slo {options.slo}: a rate is not judged by {' or '.join(sorted(OF_A_RUN))}")
     weights = {flow.name: flow.weight for flow in scenario.flows}
     shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     search = Search(

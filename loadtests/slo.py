@@ -42,17 +42,17 @@ class Bound(NamedTuple):
         return found is not None and found.low != found.high and found.low <= self.bound <= found.high
 
     @property
+    def text(self) -> str:
+        limit = f"at {self.at} {self.amount(self.bound)}{', close' if self.close else ''}"
+        return f"{self.where}{self.figure}: {self.measured}, {limit}"
+
+    @property
     def measured(self) -> str:
         """The value with its interval."""
         if self.found is None:
             return "nothing was measured"
-        value, low, high = self.found
-        return self.amount(value) + (f" ({low:.4g} to {high:.4g})" if low != high else "")
-
-    @property
-    def text(self) -> str:
-        limit = f"at {self.at} {self.amount(self.bound)}{', close' if self.close else ''}"
-        return f"{self.where}{self.figure}: {self.measured}, {limit}"
+        value, low, high = map(self.amount, self.found)
+        return value + (f" ({low} to {high})" if low != high else "")
 
     def amount(self, value: float) -> str:
         """A value with the unit."""
@@ -73,24 +73,16 @@ def passed(bounds: Sequence[Bound]) -> bool:
     return all(bound.holds for bound in bounds)
 
 
-def render(bounds: Sequence[Bound]) -> str:
-    """The judgement as text for the terminal."""
-    held = sum(bound.holds for bound in bounds)
-    lines = [f"{'PASS' if passed(bounds) else 'FAIL'}: {held} of {len(bounds)} objectives are met"]
-    return "\n".join(lines + [f"  {'ok  ' if bound.holds else 'FAIL'}  {bound.text}" for bound in bounds])
-
-
 def bounded(measured: Sequence[Measured], objective: Objective, where: str = "") -> Iterator[Bound]:
     """The bounds of `objective` that apply to any load, in any segment."""
     flow = objective.flow
     for name, (share, clock) in _LATENCIES.items():
         if (bound := getattr(objective, name)) is not None:
             found = times(estimates.latency(measured, share, flow, clock), 1e3)
-            figure = name.removesuffix("_ms").replace("_", " ")
-            yield Bound(figure, found, bound, unit="ms", where=where)
+            yield Bound(name.removesuffix("_ms").replace("_", " "), found, bound, unit="ms", where=where)
     if (bound := objective.failure_share) is not None:
-        failed = estimates.failure_share(measured, flow) if estimates.sent(measured, flow) else None
-        yield Bound("failures", times(failed, 100), bound * 100, unit="%", where=where)
+        failed = times(estimates.failure_share(measured, flow), 100)
+        yield Bound("failures", failed, bound * 100, unit="%", where=where)
     if (bound := objective.throughput) is not None:
         answered = estimates.rate(measured, "done", flow)
         yield Bound("throughput", answered, bound, "least", "requests/s", where)
@@ -107,18 +99,13 @@ def has_flow(measured: Sequence[Measured], flow: str | None) -> bool:
     return flow is None or any(flow in one.intervals for one in measured)
 
 
-def prefix(objective: Objective) -> str:
-    """What a line about `objective` starts with."""
-    return f"flow {objective.flow}: " if objective.flow else ""
-
-
 def times(found: Estimate | None, factor: float) -> Estimate | None:
     """The estimate in another unit."""
     return Estimate(*(value * factor for value in found)) if found else None
 
 
 def _judged(run: Run, objective: Objective) -> Iterator[Bound]:
-    who = prefix(objective)
+    who = objective.who
     if objective.capacity is not None:
         found = None
         if run.capacity:

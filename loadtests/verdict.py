@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.objectives import BOUNDS, Objective, Objectives
+from triptych.loadtests.objectives import Objective, Objectives
 from triptych.loadtests.results import Measured
-from triptych.loadtests.slo import Bound, bounded, has_flow, prefix
+from triptych.loadtests.slo import Bound, bounded, has_flow
 
 # A p99 of fewer replies rests on one or two of them.
 ENOUGH_REPLIES = 200
 ENOUGH_FOR_P999 = 2000
 # Below this share of answered to offered requests, the queue grows.
 KEPT_UP = 0.9
-OF_A_RATE = tuple(name for name in BOUNDS if name not in ("capacity", "p99_over_idle_p50"))
 
 Verdict = Literal["holds", "fails", "unclear"]
 
@@ -27,14 +26,7 @@ class Ruling(NamedTuple):
 
 def requests_needed(objectives: Objectives, shares: Mapping[str, float]) -> float:
     """How many requests bring enough replies of every judged flow; `shares`: of each flow in the requests."""
-    return max(
-        (
-            _enough(objective) / (shares.get(objective.flow, 1.0) if objective.flow else 1.0)
-            for objective in objectives.objective
-            if objective.bounds & set(OF_A_RATE)
-        ),
-        default=0.0,
-    )
+    return max(_enough(one) / shares.get(one.flow or "", 1.0) for one in objectives.of_rates)
 
 
 def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
@@ -49,20 +41,17 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
     if answered.high < KEPT_UP * offered.value:
         return Ruling("fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered")
     unclear: list[str] = []
-    for objective in objectives.objective:
-        who = prefix(objective)
-        if not objective.bounds & set(OF_A_RATE):
-            continue
+    for objective in objectives.of_rates:
         if not has_flow(measured, objective.flow):
-            return Ruling("fails", f"{who}no such flow")
+            return Ruling("fails", f"{objective.who}no such flow")
         for bound in bounded(measured, objective) if estimates.sent(measured, objective.flow) else ():
-            verdict, value = _confident(bound)
-            if verdict == "fails":
-                return Ruling("fails", f"{who}{bound.figure} {value}")
+            why = f"{objective.who}{bound.figure} {bound.measured}"
+            if (verdict := _confident(bound)) == "fails":
+                return Ruling("fails", why)
             if verdict == "unclear":
-                unclear.append(f"{who}{bound.figure} {value}")
+                unclear.append(why)
         if (replies := estimates.replies(measured, objective.flow)) < _enough(objective):
-            unclear.append(f"{who}{replies} of {_enough(objective)} replies")
+            unclear.append(f"{objective.who}{replies} of {_enough(objective)} replies")
     return Ruling("unclear", unclear[0]) if unclear else Ruling("holds")
 
 
@@ -70,13 +59,8 @@ def _enough(objective: Objective) -> int:
     return ENOUGH_REPLIES if objective.p999_ms is None else ENOUGH_FOR_P999
 
 
-def _confident(bound: Bound) -> tuple[Verdict, str]:
-    found = bound.found
-    if found is None:
-        return "fails", "of no reply"
+def _confident(bound: Bound) -> Verdict:
     # Only very many requests could prove a small share of failures.
-    high = found.value if bound.figure == "failures" else found.high
-    low, limit = found.low, bound.bound
-    if bound.at == "least":
-        low, high, limit = -high, -low, -limit
-    return ("fails" if low > limit else "holds" if high <= limit else "unclear"), bound.amount(found.value)
+    if bound.holds and (bound.figure == "failures" or not bound.close):
+        return "holds"
+    return "unclear" if bound.close else "fails"

@@ -48,7 +48,7 @@ class Figure(NamedTuple):
 
 def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
     """The news, the most important first."""
-    found = [_checks(run), _judged(judgement) if judgement else None, _result(run), _harness(run)]
+    found = [_checks(run), judged(judgement) if judgement else None, _result(run), _harness(run)]
     return [banner for banner in found if banner is not None]
 
 
@@ -78,7 +78,7 @@ def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
     return [
         Figure("p50", estimated(estimates.latency(measured, 0.5), duration)),
         Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
-        Figure("failed", share(estimates.failure_share(measured).value)),
+        Figure("failed", estimated(estimates.failure_share(measured), share)),
         Figure("answered", f"{number(answered.value)} /s", void),
         Figure("items", f"{number(items.value)} /s", void),
         Figure("tokens", f"{number(tokens.value)} /s", void),
@@ -118,7 +118,8 @@ def _checks(run: Run) -> Banner | None:
     return Banner("bad", f"CHECKS FAILED: {what}", lines)
 
 
-def _judged(judgement: Sequence[Bound]) -> Banner:
+def judged(judgement: Sequence[Bound]) -> Banner:
+    """Whether the objectives are met."""
     lines = [f"{'holds' if bound.holds else 'FAILS'}: {bound.text}" for bound in judgement]
     if passed(judgement):
         return Banner("good", "PASS: every objective is met", lines)

@@ -51,7 +51,7 @@ def loads(run: Run, segments: Iterable[Measured]) -> Table:
             rates = (estimates.rate([one], counted, flow) for counted in _RATES)
             p50, p90, p99 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99))
             times = [estimated(p50, duration), estimated(p90, duration), interval(p99, duration)]
-            failed = share(estimates.failure_share([one], flow).value)
+            failed = estimated(estimates.failure_share([one], flow), share)
             cells = [*(number(rate.value) for rate in rates), *times, _p999([one], flow), failed]
             rows.append([one.segment.name, flow or "all", *cells])
     return Table("Loads", head, rows, left=2)

@@ -33,7 +33,8 @@ def searched(rate: float, limit: Limit = "server", seed: int = 1) -> Run:
 
 
 def verdicts(runs: Sequence[Run], tolerance: float = 0.05) -> dict[str, str]:
-    return {line.figure: line.verdict for line in compare(runs, tolerance).lines}
+    [lines] = compare(runs, tolerance).lines.values()
+    return {line.figure: line.verdict for line in lines}
 
 
 def test_equal_runs_do_not_differ() -> None:
@@ -45,18 +46,18 @@ def test_equal_runs_do_not_differ() -> None:
 @pytest.mark.parametrize(("slower", "verdict"), [(1.5, "worse"), (0.6, "better")])
 def test_latency_difference_is_found(slower: float, verdict: str) -> None:
     comparison = compare([run(1), run(2, slower)])
-    found = {line.figure: line for line in comparison.lines}
+    found = {line.figure: line for line in comparison.lines["run at 2"]}
     assert found["p50"].verdict == found["p99"].verdict == verdict
-    assert found["p50"].ratio.low < slower < found["p50"].ratio.high
+    assert found["p50"].change.low < slower < found["p50"].change.high
     assert comparison.verdicts == {"run at 2": verdict}
     assert comparison.worse is (verdict == "worse")
-    assert f"{found['p50'].ratio.value:.2f}x" in render(comparison)
+    assert f"{found['p50'].change.value:.2f}x" in render(comparison)
 
 
 def test_throughput_counts_unless_it_follows_the_load() -> None:
-    assert "throughput" not in verdicts([run(1), run(2)])
-    assert verdicts([run(1), run(2, answered=0.5)])["throughput"] == "worse"
-    assert verdicts([run(1, answered=0.5), run(2)])["throughput"] == "better"
+    assert "throughput/s" not in verdicts([run(1), run(2)])
+    assert verdicts([run(1), run(2, answered=0.5)])["throughput/s"] == "worse"
+    assert verdicts([run(1, answered=0.5), run(2)])["throughput/s"] == "better"
 
 
 @pytest.mark.parametrize(("before", "after", "verdict"), [(0, 5, "worse"), (5, 0, "better"), (5, 5, SAME)])
@@ -77,7 +78,7 @@ def test_failure_shares_are_compared(before: int, after: int, verdict: str) -> N
 )
 def test_capacities_differ_beyond_the_search_error(before: float, after: float, verdict: str) -> None:
     comparison = compare([searched(before), searched(after)])
-    assert {line.figure: line.verdict for line in comparison.lines} == {"capacity": verdict}
+    assert [line.verdict for lines in comparison.lines.values() for line in lines] == [verdict]
     assert verdict in render(comparison)
 
 
@@ -104,7 +105,8 @@ def test_failed_checks_give_no_verdict(bad: int) -> None:
 
 def test_each_run_is_compared_with_the_first() -> None:
     lines = compare([run(1), run(2, 1.5), run(3, 0.6)]).lines
-    assert {(line.run, line.verdict) for line in lines} == {("run at 2", "worse"), ("run at 3", "better")}
+    found = {run: {line.verdict for line in its} for run, its in lines.items()}
+    assert found == {"run at 2": {"worse"}, "run at 3": {"better"}}
 
 
 def test_doubts_are_warned_of() -> None:

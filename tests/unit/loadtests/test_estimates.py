@@ -48,8 +48,10 @@ def test_flows_count_alone_and_together() -> None:
     assert estimates.rate([one], "done").value == 40
     assert percentile(one, 0.5) == pytest.approx(0.01, rel=0.01)
     assert percentile(one, 0.9) == pytest.approx(1.0, rel=0.01)
-    assert estimates.failure_share([one], "query").value == 0
-    assert estimates.failure_share([one]).value == pytest.approx(1 / 41)
+    alone, together = (estimates.failure_share([one], flow) for flow in ("query", None))
+    assert alone
+    assert together
+    assert (alone.value, together.value) == (0, pytest.approx(1 / 41))
     assert estimates.latency([one], 0.5, "absent") is None
 
 
@@ -88,9 +90,11 @@ def test_few_intervals_use_independent_replies() -> None:
 def test_no_failure_of_few_requests_proves_little() -> None:
     few = estimates.failure_share([measured([interval([0.1] * 10)] * 3)])
     many = estimates.failure_share([measured([interval([0.1] * 1000)] * 30)])
+    assert few
+    assert many
     assert few.value == many.value == 0
     assert few.high > 0.1 > 0.001 > many.high
-    assert estimates.failure_share([measured([interval(sent=0)])]) == (0, 0, 1)
+    assert estimates.failure_share([measured([interval(sent=0)])]) is None
 
 
 @pytest.mark.parametrize(
