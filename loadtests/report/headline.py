@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
-from triptych.loadtests.report.cuts import points
 from triptych.loadtests.report.words import duration, estimated, load_of, number, share
 from triptych.loadtests.results import (
     WRONG,
@@ -56,9 +55,9 @@ def chosen(run: Run) -> list[Measured]:
     """The segments of the key figures: those at the capacity, or at the highest load."""
     if run.capacity is None:
         return [max(run.segments, key=lambda one: max(one.segment.rate))]
-    held = [point for point in points(run) if point.verdict == "holds"]
-    at = [point for point in held if point.load == run.capacity.rate] or held[-1:] or points(run)[:1]
-    return [measured for point in at for measured in point.measured]
+    tried = [probe for probe in run.capacity.probes if probe.segments]
+    rate = run.capacity.rate or min(probe.rate for probe in tried)
+    return [run.segments[number] for probe in tried if probe.rate == rate for number in probe.segments]
 
 
 def about(run: Run, measured: Sequence[Measured]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.report.cuts import latency, mean_time
+from triptych.loadtests.report.cuts import mean_time
 from triptych.loadtests.report.headline import MARK, chosen
 from triptych.loadtests.report.words import NOTHING, duration, estimated, interval, number, share
 from triptych.loadtests.results import Clock, Measured, Run, all_intervals, failed_checks, failure_counts
@@ -27,8 +27,8 @@ class Table(NamedTuple):
 
 def every(run: Run) -> list[Table]:
     """All tables of the page."""
-    found = [loads(run, run.segments), probes(run), failures(run), idle(run)]
-    return [table for table in [*found, harness(run)] if table.rows]
+    found = [loads(run, run.segments), probes(run), failures(run), idle(run), harness(run)]
+    return [table for table in found if table.rows]
 
 
 def brief(run: Run) -> list[Table]:
@@ -49,11 +49,15 @@ def loads(run: Run, segments: Iterable[Measured]) -> Table:
         flows = [None, *one.intervals] if len(one.intervals) > 1 else [*one.intervals]
         for flow in flows:
             rates = (estimates.rate([one], counted, flow) for counted in _RATES)
-            p50, p90, p99 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99))
+            p50, p90, p99, p999 = (estimates.latency([one], part, flow) for part in (0.5, 0.9, 0.99, 0.999))
+            # Of fewer replies, it is the slowest of them.
+            enough = estimates.replies([one], flow) >= ENOUGH_FOR_P999
             times = [estimated(p50, duration), estimated(p90, duration), interval(p99, duration)]
+            times += [estimated(p999 if enough else None, duration)]
             failed = estimated(estimates.failure_share([one], flow), share)
-            cells = [*(number(rate.value) for rate in rates), *times, _p999([one], flow), failed]
-            rows.append([one.segment.name, flow or "all", *cells])
+            rows.append(
+                [one.segment.name, flow or "all", *(number(rate.value) for rate in rates), *times, failed]
+            )
     return Table("Loads", head, rows, left=2)
 
 
@@ -72,7 +76,7 @@ def probes(run: Run) -> Table:
     """The rates that a search tried, in their order."""
     rows = []
     for probe in run.capacity.probes if run.capacity else ():
-        p99 = _time(latency([run.segments[index] for index in probe.segments], 0.99))
+        p99 = estimated(estimates.latency([run.segments[index] for index in probe.segments], 0.99), duration)
         rows.append([probe.verdict, probe.why or NOTHING, f"{number(probe.rate)}/s", p99])
     return Table("Search", ["verdict", "why", "rate", "p99"], rows, left=2)
 
@@ -133,13 +137,3 @@ def spent(measured: Iterable[Measured]) -> dict[str, float]:
     parts["network and client"] = service - router
     parts |= {name: mean_time(measured, clock) or 0.0 for clock, name in PARTS.items()}
     return {name: max(0.0, seconds) for name, seconds in parts.items()}
-
-
-def _p999(measured: list[Measured], flow: str | None) -> str:
-    """Of fewer replies, the p99.9 is the slowest of them."""
-    enough = estimates.replies(measured, flow) >= ENOUGH_FOR_P999
-    return estimated(estimates.latency(measured, 0.999, flow), duration) if enough else NOTHING
-
-
-def _time(seconds: float) -> str:
-    return duration(seconds) if seconds == seconds else NOTHING
