@@ -1,4 +1,4 @@
-"""Messages between the conductor of a run and the processes that send its load: lines of JSON over TCP."""
+"""Messages between the conductor of a run and the processes that send its load: JSON over WebSockets."""
 
 import msgspec
 
@@ -8,7 +8,9 @@ from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Process, Segment
 
 # A plan holds all golden vectors.
-LINE_BYTES = 1 << 26
+MESSAGE_BYTES = 1 << 26
+# An end that is silent so long is asked for a sign of life, and is lost without one within half of it.
+HEARTBEAT_SECONDS = 7.0
 
 
 class HarnessFailed(Exception):
@@ -46,12 +48,6 @@ class Load(msgspec.Struct, kw_only=True, frozen=True):
     delay: float
 
 
-class Joined(msgspec.Struct, tag=True):
-    """A process is there; `name` is for the report. Its first message."""
-
-    name: str
-
-
 class Done(msgspec.Struct, kw_only=True, tag=True):
     """A process has finished a load and has no request in flight.
 
@@ -69,4 +65,3 @@ class Broken(msgspec.Struct, tag=True):
 
 
 ToConductor = Samples | Done | Broken
-"""A message after the first."""

@@ -1,20 +1,21 @@
 """Leads the processes that send the load through the segments of a shape, and adds up what they record."""
 
+import asyncio
 import contextlib
-import queue
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
 
 import msgspec
+from aiohttp import WSMsgType, web
 
 from triptych.loadtests.assignment import (
-    LINE_BYTES,
+    HEARTBEAT_SECONDS,
+    MESSAGE_BYTES,
     Broken,
     Done,
     HarnessFailed,
-    Joined,
     Load,
     Plan,
     Stopped,
@@ -27,64 +28,25 @@ from triptych.loadtests.shapes import Shape, until
 # From sending a load to its start: ample time for the message to arrive.
 DELAY_SECONDS = 0.3
 JOIN_SECONDS = 120.0
-# For the first message of a connection, and between two messages of a process that is ready.
-SILENT_SECONDS = 10.0
 LOST_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
 Watch = Callable[[Total, float], None]
 """Called about every second of a load with the records so far and the seconds since its start."""
-_Heard = tuple["_Member", Joined | ToConductor]
-
-
-class _Member:
-    """A connection to the conductor: a process that joins, or a stranger. A thread reads its messages."""
-
-    def __init__(self, connection: socket.socket, put: Callable[[_Heard], None]) -> None:
-        self.connection, self.name = connection, ""
-        threading.Thread(target=self._read, args=(put,), daemon=True).start()
-
-    def send(self, message: msgspec.Struct) -> None:
-        # Reading tells when the process is gone.
-        with contextlib.suppress(OSError):
-            self.connection.sendall(msgspec.json.encode(message) + b"\n")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-
-    def _read(self, put: Callable[[_Heard], None]) -> None:
-        """Hand on its messages until the connection ends."""
-        why = "has ended"
-        try:
-            self.connection.settimeout(SILENT_SECONDS)
-            lines = self.connection.makefile("rb")
-            joined = msgspec.json.decode(lines.readline(1 << 10), type=Joined)
-            self.connection.settimeout(None)
-            self.name = joined.name
-            put((self, joined))
-            while line := lines.readline(LINE_BYTES):
-                put((self, msgspec.json.decode(line, type=ToConductor)))
-                self.connection.settimeout(SILENT_SECONDS)
-        except TimeoutError:
-            why = f"sent nothing for {SILENT_SECONDS:g} s"
-        except OSError as error:
-            why = f"is lost: {error}"
-        except (ValueError, RecursionError) as error:
-            why = f"sent a malformed line: {error}"
-        put((self, Broken(why)))
 
 
 class Conductor:
-    """Waits for `size` processes to join at `host`:`port` (0: any port), then runs loads.
+    """Gives `plan` to the first `size` processes that join at `host`:`port` (0: any port), then runs loads.
 
     `alive` raises `HarnessFailed` when a process started by this one has ended. Raises `HarnessFailed` if it
-    cannot listen.
+    cannot listen. As a context, it accepts processes, and at the end closes their connections, which ends
+    them.
     """
 
-    def __init__(self, host: str, port: int, size: int, alive: Callable[[], None]) -> None:
-        self._size, self._alive = size, alive
+    def __init__(
+        self, host: str, port: int, size: int, plan: Plan, flows: Sequence[str], alive: Callable[[], None]
+    ) -> None:
+        self._size, self._plan, self._flows, self._alive = size, plan, flows, alive
         ipv6 = ":" in host
         family = socket.AF_INET6 if ipv6 else socket.AF_INET
         try:
@@ -95,47 +57,41 @@ class Conductor:
         except OSError as error:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
         self.port = int(self._listener.getsockname()[1])
-        self._members: list[_Member] = []
-        self._inbox: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._members: dict[str, web.WebSocketResponse] = {}
+        self._inbox: asyncio.Queue[tuple[str, ToConductor]] = asyncio.Queue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
         self.compared = 0
         self.stopped = False
 
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/", self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=1)
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._listener).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(member.close() for member in self._members.values()), return_exceptions=True)
+        await self._runner.cleanup()
+
     @property
     def seconds(self) -> float:
         """Since the first load started; 0 before."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
-    def gather(self, plan: Plan, flows: Sequence[str], wait_seconds: float = JOIN_SECONDS) -> None:
-        """Wait until all processes have joined and prepared `plan`. Raises `HarnessFailed`."""
-        self._plan, self._flows = plan, flows
-        deadline = time.monotonic() + wait_seconds
-        threading.Thread(target=self._accept, daemon=True).start()
-        while len(self._members) < self._size:
-            self._alive()
-            if time.monotonic() >= deadline:
-                joined = f"{len(self._members)} of {self._size}"
-                raise HarnessFailed(f"waited too long: {joined} processes joined")
-            with contextlib.suppress(queue.Empty):
-                match self._inbox.get(timeout=POLL_SECONDS):
-                    case (member, Joined()):
-                        self._members.append(member)
-                    case (member, _) if member in self._members:
-                        # It left before the start; another may join.
-                        self._members.remove(member)
-        # Any further process finds that no run waits here.
-        self._stop_listening()
-        for number, member in enumerate(self._members):
-            member.send(msgspec.structs.replace(plan, process=number, processes=self._size))
-        ready: set[_Member] = set()
-        messages = self._messages(time.monotonic() + wait_seconds)
-        while len(ready) < self._size:
-            if heard := next(messages):
+    async def gather(self, wait_seconds: float = JOIN_SECONDS) -> None:
+        """Wait until all processes have joined and prepared the plan. Raises `HarnessFailed`."""
+        ready: set[str] = set()
+        async for heard in self._messages(time.monotonic() + wait_seconds):
+            if heard:
                 ready.add(heard[0])
+            if len(ready) == self._size:
+                return
 
-    def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
+    async def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. After `stop`, the result is what was measured until then.
 
         Raises `HarnessFailed`, and `KeyboardInterrupt` if there was no load before `stop`.
@@ -148,22 +104,24 @@ class Conductor:
         begin = time.monotonic() + DELAY_SECONDS
         if self._begin is None:
             self._begin = begin
-        done: dict[_Member, Done] = {}
+        done: dict[str, Done] = {}
         shown = begin
-        for member in self._members:
-            member.send(load)
+        for member in self._members.values():
+            # Reading tells when the process is gone.
+            with contextlib.suppress(ConnectionError):
+                await member.send_bytes(msgspec.json.encode(load))
         messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
         while len(done) < self._size and not self.stopped:
-            match next(messages):
-                case (member, Samples() as samples):
+            match await anext(messages):
+                case (name, Samples() as samples):
                     try:
                         total.add(samples)
                     except ValueError as error:
-                        raise HarnessFailed(f"{member.name} sent wrong records: {error}") from None
-                case (member, Done() as report):
+                        raise HarnessFailed(f"{name} sent wrong records: {error}") from None
+                case (name, Done() as report):
                     if len(report.processes) != len(segments):
-                        raise HarnessFailed(f"{member.name} sent too few or too many processes")
-                    done[member] = report
+                        raise HarnessFailed(f"{name} sent too few or too many processes")
+                    done[name] = report
             if time.monotonic() >= shown:
                 shown = time.monotonic() + 1
                 watch(total, time.monotonic() - begin)
@@ -172,7 +130,7 @@ class Conductor:
                 # No load has begun, so there is no result.
                 raise KeyboardInterrupt
             segments, done = until(time.monotonic() - begin, segments), {}
-        reports = sorted(done.values(), key=lambda one: one.processes[0].name)
+        reports = [done[name] for name in sorted(done)]
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
         return [
@@ -186,13 +144,13 @@ class Conductor:
             for number, segment in enumerate(segments)
         ]
 
-    def search(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
+    async def search(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
         """Go through a shape that depends on what was measured. None after `stop`."""
         measured: list[Measured] = []
         try:
             segment = next(shape)
             while True:
-                measured += self.run([segment], watch)
+                measured += await self.run([segment], watch)
                 if self.stopped:
                     return measured, None
                 segment = shape.send(measured[-1])
@@ -205,24 +163,36 @@ class Conductor:
             raise Stopped("nothing is missing")
         self.stopped = True
 
-    def close(self) -> None:
-        """End all processes, whatever they are doing: they notice that the connection is closed."""
-        self._stop_listening()
-        for member in self._members:
-            member.close()
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        """A process joins; hand on its messages until the connection ends."""
+        number = len(self._members)
+        if number == self._size:
+            raise web.HTTPConflict
+        member = web.WebSocketResponse(timeout=1, heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_BYTES)
+        if not member.can_prepare(request):
+            raise web.HTTPBadRequest
+        # Several may have the name of one machine.
+        name = request.query.get("name", "process")
+        name = f"{name} ({number + 1})" if name in self._members else name
+        self._members[name] = member
+        await member.prepare(request)
+        plan = msgspec.structs.replace(self._plan, process=number, processes=self._size)
+        why = "has ended"
+        try:
+            await member.send_bytes(msgspec.json.encode(plan))
+            async for message in member:
+                if message.type is WSMsgType.ERROR:
+                    why = f"is lost: {message.data}"
+                    break
+                self._inbox.put_nowait((name, msgspec.json.decode(message.data, type=ToConductor)))
+        except ConnectionError:
+            pass
+        except (ValueError, RecursionError) as error:
+            why = f"sent a malformed message: {error}"
+        self._inbox.put_nowait((name, Broken(why)))
+        return member
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                _Member(self._listener.accept()[0], self._inbox.put)
-
-    def _stop_listening(self) -> None:
-        # Without it, `accept` would go on in its thread.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _messages(self, deadline: float) -> Iterator[_Heard | None]:
+    async def _messages(self, deadline: float) -> AsyncIterator[tuple[str, ToConductor] | None]:
         """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.
@@ -230,15 +200,11 @@ class Conductor:
         while time.monotonic() < deadline:
             self._alive()
             try:
-                member, message = self._inbox.get(timeout=POLL_SECONDS)
-            except queue.Empty:
+                name, message = await asyncio.wait_for(self._inbox.get(), POLL_SECONDS)
+            except TimeoutError:
                 yield None
                 continue
-            if member not in self._members:
-                # A stranger, or one process too many.
-                member.close()
-                continue
             if isinstance(message, Broken):
-                raise HarnessFailed(f"{member.name} {message.why}")
-            yield member, message
-        raise HarnessFailed(f"waited too long for {self._size} processes, which still answer")
+                raise HarnessFailed(f"{name} {message.why}")
+            yield name, message
+        raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")

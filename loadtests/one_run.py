@@ -1,13 +1,13 @@
 """Does one run: asks the idle server, sends the load, and collects the results."""
 
 import argparse
+import asyncio
 import contextlib
 import io
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.provenance import machine, revision
 from triptych.loadtests.recording import Total
+from triptych.loadtests.results import Capacity, Idle, Measured, Run, Segment
 from triptych.loadtests.results import Golden as GoldenResult
-from triptych.loadtests.results import Idle, Measured, Run, Segment
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
 from triptych.loadtests.setup import command_line, crew_of, shaped
@@ -46,25 +46,24 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     target, token = find_target(options, stack)
     scraper = Scraper(metrics_pages(options, target, token))
     plan, idle, golden = _ask_before(options, scenario, seed, target)
-    conductor = Conductor(crew.bind, crew.port, crew.size, crew.check)
+    flows = [flow.name for flow in scenario.flows]
+    conductor = Conductor(crew.bind, crew.port, crew.size, plan, flows, crew.check)
     stack.callback(crew.stop)
-    stack.callback(conductor.close)
-    crew.start(conductor.port)
-    conductor.gather(plan, [flow.name for flow in scenario.flows])
-    capacity = None
-    measured: Sequence[Measured]
-    signal.signal(signal.SIGINT, conductor.stop)
-    with (
-        scraper.reading(lambda: conductor.seconds, verify=target.verify),
-        contextlib.closing(_Progress()) as progress,
-    ):
-        if load.search:
-            measured, capacity = conductor.search(load.search, progress.watch)
-        else:
-            measured = conductor.run(load.segments, progress.watch)
-    seconds = conductor.seconds
-    # The processes stop sending.
-    conductor.close()
+
+    async def send() -> tuple[list[Measured], Capacity | None, float]:
+        async with conductor:
+            crew.start(conductor.port)
+            await conductor.gather()
+            signal.signal(signal.SIGINT, conductor.stop)
+            with (
+                scraper.reading(lambda: conductor.seconds, verify=target.verify),
+                contextlib.closing(_Progress()) as progress,
+            ):
+                if load.search:
+                    return *await conductor.search(load.search, progress.watch), conductor.seconds
+                return await conductor.run(load.segments, progress.watch), None, conductor.seconds
+
+    measured, capacity, seconds = asyncio.run(send())
     golden.compared = conductor.compared
     return Run(
         name=f"{Path(options.scenario).stem}-{load.name}",
@@ -81,7 +80,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
         revision=made_with,
         golden=golden,
         idle=idle,
-        segments=list(measured),
+        segments=measured,
         series=scraper.series(),
         capacity=capacity,
         notes=[

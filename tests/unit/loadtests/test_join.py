@@ -2,60 +2,56 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.unit.loadtests.test_conductor import LOCAL, plan
+from tests.unit.loadtests.test_conductor import LOCAL, conducting, plan
+from triptych.loadtests import join as module
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.generator import Generator
-from triptych.loadtests.join import join
 
 
-@contextlib.contextmanager
-def joining(name: str = "process 1") -> Iterator[tuple[Conductor, Future[None]]]:
-    conductor = Conductor(LOCAL, 0, 1, lambda: None)
-    with ThreadPoolExecutor() as threads, contextlib.closing(conductor):
-        yield conductor, threads.submit(join, LOCAL, conductor.port, name)
+@contextlib.asynccontextmanager
+async def joining() -> AsyncIterator[tuple[Conductor, asyncio.Task[None]]]:
+    async with conducting() as conductor, asyncio.timeout(GUARD_SECONDS):
+        yield conductor, asyncio.create_task(module._join(f"{LOCAL}:{conductor.port}", "process 1"))
 
 
-def test_process_ends_with_its_run() -> None:
-    with joining() as (conductor, joined):
-        conductor.gather(plan(), ["query"])
-        conductor.close()
-        assert joined.result(GUARD_SECONDS) is None
+async def test_process_ends_with_its_run() -> None:
+    async with joining() as (conductor, joined):
+        await conductor.gather()
+    await joined
 
 
-def test_failed_report_is_told_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_report_is_told_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def take(_: Generator) -> None:
         raise RuntimeError("it broke")
 
     monkeypatch.setattr(Generator, "take", take)
-    with joining() as (conductor, joined):
+    async with joining() as (conductor, joined):
         with pytest.raises(HarnessFailed, match=r"(?s)process 1 failed.*it broke"):
-            conductor.gather(plan(), ["query"], GUARD_SECONDS)
-        conductor.close()
-        with pytest.raises(HarnessFailed, match="it broke"):
-            joined.result(GUARD_SECONDS)
+            await conductor.gather()
+    with pytest.raises(HarnessFailed, match="it broke"):
+        await joined
 
 
-def test_lost_conductor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    readline = asyncio.StreamReader.readline
+async def test_silent_conductor_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(request: web.Request) -> web.StreamResponse:
+        """Sends the plan, and then not even a sign of life."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_bytes(msgspec.json.encode(plan()))
+        return await asyncio.get_running_loop().create_future()
 
-    async def lost(reader: asyncio.StreamReader) -> bytes:
-        # After the plan, as if the conductor's machine were gone.
-        monkeypatch.setattr(asyncio.StreamReader, "readline", failing)
-        return await readline(reader)
-
-    async def failing(_: asyncio.StreamReader) -> bytes:
-        raise TimeoutError("no acknowledgement")
-
-    monkeypatch.setattr(asyncio.StreamReader, "readline", lost)
-    with joining() as (conductor, joined):
-        with pytest.raises(HarnessFailed, match="process 1"):
-            conductor.gather(plan(), ["query"], GUARD_SECONDS)
-        with pytest.raises(HarnessFailed, match="lost: no acknowledgement"):
-            joined.result(GUARD_SECONDS)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
+    app = web.Application()
+    app.router.add_get("/", silent)
+    async with TestServer(app, shutdown_timeout=0) as server:
+        with pytest.raises(HarnessFailed, match="is lost"):
+            await module._join(f"{LOCAL}:{server.port}", "process 1")

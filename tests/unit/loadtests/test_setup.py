@@ -1,15 +1,11 @@
 """The command line: what it sets up and what it refuses."""
 
-import sys
 from argparse import Namespace
 from contextlib import ExitStack
 
 import pytest
 
-from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.unit.loadtests.test_conductor import plan
-from tests.unit.loadtests.test_join import joining
-from triptych.loadtests.__main__ import main, parser
+from triptych.loadtests.__main__ import parser
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.scenario import read_scenario
 from triptych.loadtests.setup import Shaped, command_line, crew_of, shaped
@@ -53,23 +49,9 @@ def test_invalid_value_is_named(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["x" * 101, "a\nb", "\udcff"])
-def test_process_name_is_short_and_printable(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parser().parse_args(["join", "127.0.0.1:1", "--name", name])
-    assert "--name: give at most 100" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("words", [(), ("--ray", "auto")])
 def test_run_listens_on_loopback_unless_asked(words: tuple[str, ...]) -> None:
     assert crew_of(options(*words)).bind == "127.0.0.1"
-
-
-def test_longest_name_fits_into_the_first_message() -> None:
-    name = "名" * 100
-    assert parser().parse_args(["join", "127.0.0.1:1", "--name", name]).name == name
-    with joining(name) as (conductor, _):
-        conductor.gather(plan(), ["query"], GUARD_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +123,3 @@ def test_tries_bring_enough_replies() -> None:
     assert shape is not None
     first = next(shape)
     assert 5 * (first.seconds - first.settle) >= 200
-
-
-def test_missing_package_is_explained(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "triptych.loadtests.one_run", None)
-    monkeypatch.setattr(sys, "argv", ["loadtests", "run", *TARGET])
-    assert main() == 2
-    assert "make loadtest-venv" in capsys.readouterr().err
