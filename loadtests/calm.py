@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from triptych.loadtests.checks import Checker
 from triptych.loadtests.content.corpus import NAME, probe
-from triptych.loadtests.dialects import Dialect, Reply, Target, Unreadable
+from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import Golden
-from triptych.loadtests.outcomes import refusal
+from triptych.loadtests.outcomes import Outcome, judged
 from triptych.loadtests.results import Idle
 from triptych.loadtests.scenario import TASKS, Flow, Request, Scenario, Task
 from triptych.loadtests.traffic import Traffic
@@ -32,13 +32,14 @@ class Calm:
 
     def __init__(self, target: Target) -> None:
         self._dialect = Dialect(target)
+        self._checker = Checker()
         self._client = httpx.Client(timeout=target.timeout, verify=target.verify, trust_env=False)
 
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, request: Request) -> tuple[Reply, float]:
-        """The reply to one request, and the seconds it took. Raises `Unusable` without a good one."""
+    def ask(self, request: Request) -> tuple[Outcome, float]:
+        """The good outcome of one request, and the seconds it took. Raises `Unusable` for any other."""
         call = self._dialect.encode(request)
         begin = time.monotonic()
         try:
@@ -46,13 +47,12 @@ class Calm:
         except httpx.HTTPError as error:
             raise Unusable(f"{call.url} does not answer: {error or type(error).__name__}") from None
         seconds = time.monotonic() - begin
-        if response.status_code != 200:
-            answer = f"{call.url} answers {response.status_code} to a request of flow {request.flow.name}"
-            raise Unusable(f"{answer}: {refusal(response.headers, response.content)}")
-        try:
-            return self._dialect.decode(request, response.content), seconds
-        except Unreadable as error:
-            raise Unusable(f"{call.url}: {error}") from None
+        answer = response.status_code, response.headers, response.content
+        outcome = judged(self._dialect, self._checker, request, *answer)
+        if outcome.kind:
+            said = f"{outcome.kind}, {outcome.detail}"
+            raise Unusable(f"{call.url} answers a single request of flow {request.flow.name} with {said}")
+        return outcome, seconds
 
     def calibrate(self, scenario: Scenario) -> dict[str, float]:
         """How many tokens a unit of text has in each language, as the server counts; empty if it does not.
@@ -67,10 +67,10 @@ class Calm:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
                 if language not in found:
                     text = probe(language, PROBE_UNITS)
-                    reply, _ = self.ask(Request(Flow(name=flow.name, task=flow.task), [text]))
-                    if not reply.tokens:
+                    outcome, _ = self.ask(Request(Flow(name=flow.name, task=flow.task), [text]))
+                    if not outcome.tokens:
                         return {}
-                    found[language] = reply.tokens / PROBE_UNITS
+                    found[language] = outcome.tokens / PROBE_UNITS
         return found
 
     def golden(self, tasks: Iterable[Task] = TASKS) -> Golden:
@@ -78,27 +78,22 @@ class Calm:
         golden = Golden(source="the deployment itself, before the load")
         wanted = [request for request in golden.requests() if request.flow.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
-            golden.learn(request, self.ask(request)[0])
+            golden.learn(request, self.ask(request)[0].vectors[0])
         return golden
 
     def idle(self, traffic: Traffic) -> dict[str, Idle]:
-        """How long each flow's requests take on the idle server. Raises `Unusable`, also on a wrong reply."""
-        checker = Checker()
+        """How long each flow's requests take on the idle server. Raises `Unusable`."""
         found = {}
         for name, flow in tqdm(traffic.flows.items(), desc="idle", unit="flow", leave=False, disable=None):
-            times, tokens = [], 0
+            times: list[float] = []
+            tokens = 0
             begin = time.monotonic()
-            for number in range(IDLE_REQUESTS + 1):
-                request = traffic.of(flow)
-                reply, seconds = self.ask(request)
-                if wrong := checker.check(request, reply):
-                    raise Unusable(f"flow {name}: the reply to a single request is {wrong}")
-                # The first may meet cold caches.
-                if number:
-                    times.append(seconds)
-                    tokens += reply.tokens or 0
-                if times and time.monotonic() - begin > IDLE_SECONDS:
-                    break
+            # The first may meet cold caches.
+            self.ask(traffic.of(flow))
+            while len(times) < IDLE_REQUESTS and (not times or time.monotonic() - begin < IDLE_SECONDS):
+                outcome, seconds = self.ask(traffic.of(flow))
+                times.append(seconds)
+                tokens += outcome.tokens
             p50, p99 = np.quantile(times, (0.5, 0.99), method="inverted_cdf").tolist()
             found[name] = Idle(requests=len(times), p50=p50, p99=p99, tokens=tokens / len(times))
         return found

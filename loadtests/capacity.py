@@ -3,6 +3,7 @@
 It does no I/O: it yields segments and is sent their results.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ RECOVERIES = 10
 LEAST_SHARE = 1 / 64
 
 
+class _ServerDied(Exception):
+    """It answers nothing any more."""
+
+
 @dataclass(kw_only=True)
 class Search:
     """The search; rates in requests per second.
@@ -54,30 +59,28 @@ class Search:
     _verdicts: dict[float, Verdict] = field(default_factory=dict, init=False)
     _probes: list[Probe] = field(default_factory=list, init=False)
     _segments: int = field(default=0, init=False)
-    # Why the search is over early, unless the server is dead.
+    _confirmed: int = field(default=0, init=False)
+    _tries: int = field(default=0, init=False)
+    # Why the search is over early.
     _over: Limit | None = field(default=None, init=False)
-    _dead: bool = field(default=False, init=False)
 
     def shape(self) -> Shape:
         """Double the rate until it fails, bisect, then confirm; returns a `Capacity`."""
-        looks, confirmed, tries = SECOND_LOOKS, 0, 0
-        for _ in range(LOWERINGS):
-            yield from self._narrow(looks)
-            good, _ = self._bracket()
-            if not good or self._dead:
-                break
-            confirmed, tries = yield from self._confirm(good)
-            if self._dead or confirmed >= ENOUGH:
-                break
-            self._verdicts[good] = "fails"
-            looks, confirmed, tries = 0, 0, 0
+        with contextlib.suppress(_ServerDied):
+            for looks in (SECOND_LOOKS, *[0] * (LOWERINGS - 1)):
+                yield from self._narrow(looks)
+                good, _ = self._bracket()
+                if not good or (yield from self._confirm(good)):
+                    break
+                self._verdicts[good] = "fails"
+                self._confirmed = self._tries = 0
         good, bad = self._bracket()
         return Capacity(
             objective=self.objective,
             rate=good,
             fails_at=bad,
-            confirmed=confirmed,
-            tries=tries,
+            confirmed=self._confirmed,
+            tries=self._tries,
             probes=self._probes,
             limited_by=self._over or ("server" if bad else "range"),
         )
@@ -107,7 +110,7 @@ class Search:
 
     def _narrow(self, looks: int) -> Generator[Segment, Measured, None]:
         """Try rates until none is left, with as many second looks at the lowest that failed."""
-        while not self._over and not self._dead:
+        while not self._over:
             if (rate := self._next()) is not None:
                 yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE)
                 continue
@@ -118,16 +121,13 @@ class Search:
             if (yield from self._try(f"probe {bad:.4g}/s", bad, 1)) != "holds":
                 break
 
-    def _confirm(self, rate: float) -> Generator[Segment, Measured, tuple[int, int]]:
-        held = 0
-        for number in range(1, CONFIRMATIONS + 1):
-            name = f"confirm {number} of {CONFIRMATIONS} at {rate:.4g}/s"
-            verdict = yield from self._try(name, rate, 1, confirms=True)
+    def _confirm(self, rate: float) -> Generator[Segment, Measured, bool]:
+        """Repeat a rate that held; returns whether it holds."""
+        for self._tries in range(1, CONFIRMATIONS + 1):
+            name = f"confirm {self._tries} of {CONFIRMATIONS} at {rate:.4g}/s"
             # A rate that has held with confidence is not given up for an unclear try.
-            held += verdict != "fails"
-            if self._dead:
-                return held, number
-        return held, CONFIRMATIONS
+            self._confirmed += (yield from self._try(name, rate, 1, confirms=True)) != "fails"
+        return self._confirmed >= ENOUGH
 
     def _try(
         self, name: str, rate: float, patience: int, *, confirms: bool = False
@@ -141,18 +141,16 @@ class Search:
             other = "" if "fails" in self._verdicts.values() else " or a higher --start"
             self._probes.append(Probe(rate=rate, verdict="unclear", segments=[], why=why + other))
             return "unclear"
-        for attempt in range(2):
+        for limit in (None, "harness"):
             probe, reason = yield from self._probe(name, rate, patience)
             self._probes.append(probe)
+            if not confirms:
+                self._verdicts[rate] = probe.verdict
             if probe.verdict == "fails" or (probe.verdict == "unclear" and not confirms) or reason:
                 yield from self._recover(probe)
-            if not reason or self._dead:
+            if not reason:
                 break
-            name = f"again {rate:.4g}/s"
-            if attempt:
-                self._over = "harness"
-        if not confirms:
-            self._verdicts[rate] = probe.verdict
+            name, self._over = f"again {rate:.4g}/s", limit
         return probe.verdict
 
     def _probe(
@@ -178,8 +176,7 @@ class Search:
         return max(self.seconds, math.ceil(MARGIN * self.requests / rate))
 
     def _recover(self, after: Probe) -> Generator[Segment, Measured, None]:
-        """Put on little load until the backlog of a failed try is gone. A server that answers nothing is
-        lost."""
+        """Put on little load until the backlog of a failed try is gone. Raises `_ServerDied`."""
         rate = max(min(probe.rate for probe in self._probes) * RECOVERY_SHARE, 1 / RECOVERY_SECONDS)
         answered = failed = 0
         for _ in range(RECOVERIES):
@@ -198,8 +195,8 @@ class Search:
             if rested and not any(row[-1].failures for row in rows):
                 return
         if failed and not answered:
-            self._dead = True
             after.why = f"{after.why}; after it the server did not come back".removeprefix("; ")
+            raise _ServerDied
 
     def _run(self, segment: Segment) -> Generator[Segment, Measured, Measured]:
         measured = yield segment

@@ -17,6 +17,8 @@ from triptych.loadtests import compare, results, slo
 from triptych.loadtests.assignment import HarnessFailed, Stopped
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
+from triptych.loadtests.report import html, terminal
+from triptych.loadtests.report.headline import judged
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
@@ -65,8 +67,6 @@ def compare_runs(options: argparse.Namespace) -> int:
 
 
 def gate(options: argparse.Namespace) -> int:
-    from triptych.loadtests.report.headline import judged
-
     judgement = slo.judge(results.read(options.run), read_objectives(options.slo))
     print(judged(judgement).title, *judged(judgement).lines, sep="\n  ")
     return PASSED if slo.passed(judgement) else FAILED
@@ -141,9 +141,6 @@ def _found(capacity: Capacity | None) -> int:
 
 def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
     """Write the page, print the table, and return the exit code."""
-    # Importing it takes half a second.
-    from triptych.loadtests.report import html, terminal
-
     judgement = slo.judge(finished, objectives) if objectives else []
     (out / "report.html").write_text(html.render(finished, judgement))
     print(terminal.render(finished, judgement))

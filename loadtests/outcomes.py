@@ -3,13 +3,13 @@
 The locustfile and `triptych loadtest` share it, though they send with different clients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
 
 from triptych.loadtests.checks import Checker
-from triptych.loadtests.dialects import Dialect, Unreadable, clocks
+from triptych.loadtests.dialects import Dialect, Unreadable, Vector, clocks
 from triptych.loadtests.results import WRONG, Clock
 from triptych.loadtests.scenario import Request
 
@@ -21,6 +21,7 @@ class Outcome(NamedTuple):
     detail: str = ""
     tokens: int = 0
     clocks: Mapping[Clock, float] = {}
+    vectors: Sequence[Vector] = ()
 
 
 def judged(
@@ -35,7 +36,7 @@ def judged(
         return Outcome(f"{WRONG}unreadable", str(unreadable))
     if wrong := checker.check(request, reply):
         return Outcome(wrong, f"in a request of task {request.flow.task}")
-    return Outcome(tokens=reply.tokens or 0, clocks=clocks(headers))
+    return Outcome(tokens=reply.tokens or 0, clocks=clocks(headers), vectors=reply.vectors)
 
 
 def unanswered(error: BaseException) -> Outcome:

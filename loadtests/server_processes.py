@@ -165,18 +165,9 @@ class StockServer(Server):
 
     def __init__(self, log: Path, folder: Path, *arguments: str) -> None:
         port = free_port()
-        argv = [
-            "--model",
-            str(folder),
-            "--port",
-            str(port),
-            "--host",
-            LOOPBACK,
-            "--served-model-name",
-            "stock",
-        ]
-        argv += ["--runner", "pooling", "--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
-        argv += ["--enforce-eager", *arguments]
+        argv = ["--model", str(folder), "--port", str(port), "--host", LOOPBACK]
+        argv += ["--served-model-name", "stock", "--runner", "pooling", "--enforce-eager"]
+        argv += ["--disable-uvicorn-access-log", "--no-enable-prefix-caching", *arguments]
         module = "vllm.entrypoints.openai.api_server"
         super().__init__(log, module, *argv, port=port, environment=ENGINE_ENVIRONMENT, ready="/health")
 

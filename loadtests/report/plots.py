@@ -52,14 +52,8 @@ def over_time(run: Run) -> list[Chart]:
         Line(label, at, [latency([one], part, clock) for one in seen], style)
         for label, clock, part, style in times
     ]
-    rates: list[tuple[str, estimates.Counted, str]] = [
-        ("due", "sent", draw.INK),
-        ("answered well", "done", draw.ACCENT),
-    ]
-    load = [
-        Line(label, at, [estimates.rate([one], counted).value for one in seen], {"color": color})
-        for label, counted, color in rates
-    ]
+    due, answered = ([estimates.rate([one], of).value for one in seen] for of in ("sent", "done"))
+    load = [Line("due", at, due, {"color": draw.INK}), Line("answered well", at, answered)]
     charts = [_lines(run, "Latency", "s", latencies), _lines(run, "Load", "requests/s", load)]
     # Wrong replies first: they matter most.
     if kinds := sorted(failure_counts(run), key=lambda kind: not kind.startswith(WRONG)):
