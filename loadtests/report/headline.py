@@ -37,14 +37,6 @@ class Banner(NamedTuple):
     lines: list[str]
 
 
-class Figure(NamedTuple):
-    """One key figure. `void`: checks failed, so it does not count."""
-
-    name: str
-    value: str
-    void: bool = False
-
-
 def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
     """The news, the most important first."""
     found = [_checks(run), judged(judgement) if judgement else None, _result(run), _harness(run)]
@@ -70,23 +62,23 @@ def about(run: Run, measured: Sequence[Measured]) -> str:
     return f"{'At' if low == high else 'From'} {load_of(segment)}"
 
 
-def figures(run: Run, measured: Sequence[Measured]) -> list[Figure]:
+def figures(run: Run, measured: Sequence[Measured]) -> dict[str, str]:
     """The key figures of some segments."""
-    void = bool(failed_checks(run))
+    mark = MARK if failed_checks(run) else ""
     answered, items, tokens = (estimates.rate(measured, counted) for counted in ("done", "items", "tokens"))
-    return [
-        Figure("p50", estimated(estimates.latency(measured, 0.5), duration)),
-        Figure("p99", estimated(estimates.latency(measured, 0.99), duration)),
-        Figure("failed", estimated(estimates.failure_share(measured), share)),
-        Figure("answered", f"{number(answered.value)} /s", void),
-        Figure("items", f"{number(items.value)} /s", void),
-        Figure("tokens", f"{number(tokens.value)} /s", void),
-    ]
+    return {
+        "p50": estimated(estimates.latency(measured, 0.5), duration),
+        "p99": estimated(estimates.latency(measured, 0.99), duration),
+        "failed": estimated(estimates.failure_share(measured), share),
+        "answered": f"{number(answered.value)} /s{mark}",
+        "items": f"{number(items.value)} /s{mark}",
+        "tokens": f"{number(tokens.value)} /s{mark}",
+    }
 
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:
     """The same as a sentence."""
-    words = (f"{one.name} {one.value}{MARK if one.void else ''}" for one in figures(run, measured))
+    words = (f"{name} {value}" for name, value in figures(run, measured).items())
     return f"{about(run, measured)}: {', '.join(words)}"
 
 

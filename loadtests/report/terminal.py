@@ -1,6 +1,6 @@
 """The report as text for the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +17,14 @@ WIDTH_OF_FILE = 200
 
 def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
     """The news of a run, then its tables."""
-    return text(*_parts(run, judgement))
+    parts: list[Table | str] = []
+    for banner in banners(run, judgement):
+        parts += [banner.title, *(f"  {line}" for line in banner.lines)]
+    for one in tables.brief(run):
+        parts += ["", table(one.title, one.head, one.rows, one.left), *filter(None, [one.note])]
+    if run.notes:
+        parts += ["", "Notes", *(f"  {note}" for note in run.notes)]
+    return text(*parts)
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
@@ -44,17 +51,3 @@ def text(*parts: Table | str) -> str:
 def _plain(words: str) -> str:
     """The words without control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in words)
-
-
-def _parts(run: Run, judgement: Sequence[Bound]) -> Iterator[Table | str]:
-    for banner in banners(run, judgement):
-        yield banner.title
-        yield from (f"  {line}" for line in banner.lines)
-    for one in tables.brief(run):
-        yield ""
-        yield table(one.title, one.head, one.rows, one.left)
-        if one.note:
-            yield one.note
-    if run.notes:
-        yield "\nNotes"
-        yield from (f"  {note}" for note in run.notes)

@@ -30,11 +30,6 @@ def test_shape_has_its_segments(shape: str, given: list[float], expected: object
     assert {one.seconds for one in found} == {30.0}
 
 
-def test_wrong_number_of_loads_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes 2 loads"):
-        segments_of("ramp", [5.0], 10.0)
-
-
 def test_stopped_ramp_ends_at_its_current_load() -> None:
     [ramp] = until(150.0, segments_of("ramp", [10.0, 200.0], 300.0))
     assert (ramp.seconds, ramp.rate) == (150.0, (10.0, 105.0))
