@@ -125,11 +125,8 @@ class Total:
         ]
 
     def add(self, samples: Samples) -> None:
-        """Add what one process recorded. Raises `ValueError` for another segment or flow."""
+        """Add what one process recorded."""
         self.examples = samples.examples | self.examples
         for noted in samples.noted:
-            try:
-                intervals = self.segments[noted.segment][noted.flow]
-            except LookupError:
-                raise ValueError(f"no segment {noted.segment} has a flow {noted.flow!r}") from None
+            intervals = self.segments[noted.segment][noted.flow]
             intervals[min(noted.number, len(intervals) - 1)].add(noted.interval)

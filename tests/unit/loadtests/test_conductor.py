@@ -142,22 +142,11 @@ async def test_lost_process_fails_the_run(play: Play, said: str, monkeypatch: py
             await conductor.run([STEADY], lambda *_: None)
 
 
-SAMPLED = '{"type": "Samples", "examples": {}, "noted": [%s]}'
-NOTED = '{"segment": 0, "flow": "query", "number": 0, "interval": {}}'
-DONE = '{"type": "Done", "processes": %s, "compared": 0}'
-
-
 @pytest.mark.parametrize(
     ("sent", "field"),
     [
-        (SAMPLED % NOTED.replace('"segment": 0', '"segment": 1'), "segment 1"),
-        (SAMPLED % NOTED.replace('"segment": 0', '"segment": -1'), "segment"),
-        (SAMPLED % NOTED.replace("query", "absent"), "flow 'absent'"),
-        (SAMPLED % NOTED.replace("{}", '{"sent": 1%s}' % ("0" * 400)), "sent"),
-        (SAMPLED % NOTED.replace("{}", '{"failures": {"timeout": -1}}'), "failures"),
-        (SAMPLED % NOTED.replace("{}", '{"clocks": {"total": {"99999": 1}}}'), "clocks"),
-        (DONE % "[]", "processes"),
-        ('{"type": "Samples", "more": ' + "[" * 100_000, "recursion"),
+        ('{"type": "Samples", "noted": [], "examples": 1}', "examples"),
+        ('{"type": "Done", "processes": null, "compared": 0}', "processes"),
         ("Segmentation fault", "JSON"),
     ],
 )
@@ -166,10 +155,8 @@ async def test_malformed_message_names_its_process_and_field(sent: str, field: s
         await member.send_str(sent)
 
     async with gathered(answer, malformed) as (conductor, _):
-        with pytest.raises(HarnessFailed) as failed:
+        with pytest.raises(HarnessFailed, match=f"process 1 sent .*{field}"):
             await conductor.run([STEADY], lambda *_: None)
-    assert str(failed.value).startswith("process 1 sent ")
-    assert field in str(failed.value)
 
 
 async def test_surplus_process_finds_no_run() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 import pytest
 
 from tests.unit.loadtests.test_conductor import plan
+from tests.unit.router.test_fetch_addresses import self_signed
 from triptych.loadtests.assignment import Load
 from triptych.loadtests.generator import Generator, session_for
 from triptych.loadtests.outcomes import Outcome
@@ -166,12 +166,8 @@ def certified(tmp_path: Path) -> ssl.SSLContext:
     """A server's certificate that no authority has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificate")
-    certificate, key = tmp_path / "a.pem", tmp_path / "a.key"
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a.example"
-    argv = [*words.split(), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(argv, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*self_signed(tmp_path, "a.example"))
     return context
 
 
