@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.loadtests.assignment import HarnessFailed
+from triptych.loadtests.join import join
 from triptych.loadtests.server_processes import LOOPBACK, Process
 
 
@@ -20,8 +21,9 @@ class Crew:
     def start(self, port: int) -> None:
         """Start the processes; the conductor listens on `port`."""
         for number in range(self.size):
+            argv = ["-m", "triptych.loadtests", "join", f"{self.bind}:{port}"]
             log = Path(self._folder.name) / f"{number}.log"
-            self._started.append(joining(f"{self.bind}:{port}", f"process {number + 1}", log))
+            self._started.append(Process([*argv, "--name", f"process {number + 1}"], {}, log))
 
     def check(self) -> None:
         """Raise `HarnessFailed` if a process has ended."""
@@ -59,17 +61,20 @@ class RayCrew(Crew):
         import ray
 
         ray.init(address=self._address, log_to_driver=False, logging_level=logging.WARNING)
-        remote: Any = ray.remote(join_from_task)
+        remote: Any = ray.remote(join)
         task = remote.options(num_cpus=self._cpus, scheduling_strategy="SPREAD", max_retries=0)
-        address = f"{self.bind}:{port}"
-        self._tasks = [task.remote(address, f"Ray task {number + 1}") for number in range(self.size)]
+        self._tasks = [task.remote(self.bind, port, f"Ray task {number + 1}") for number in range(self.size)]
 
     def check(self) -> None:
         import ray
 
         ended, _ = ray.wait(self._tasks, num_returns=1, timeout=0)
         if ended:
-            raise HarnessFailed(f"a Ray task ended: {ray.get(ended[0])}")
+            try:
+                ray.get(ended[0])
+            except ray.exceptions.RayError as error:
+                raise HarnessFailed(f"a Ray task failed: {error}") from None
+            raise HarnessFailed("a Ray task ended")
 
     def stop(self) -> None:
         import ray
@@ -78,21 +83,3 @@ class RayCrew(Crew):
         ray.wait(self._tasks, num_returns=len(self._tasks), timeout=10)
         ray.shutdown()
         super().stop()
-
-
-def joining(address: str, name: str, log: Path) -> Process:
-    """A process that joins the conductor at `address`."""
-    return Process(["-m", "triptych.loadtests", "join", address, "--name", name], {}, log)
-
-
-def join_from_task(address: str, name: str) -> str:
-    """Run one process until its run ends; return its exit code and the end of its output.
-
-    It is a child with an event loop of its own.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        process = joining(address, name, Path(folder) / "log")
-        try:
-            return f"exit code {process.wait(timeout=None)}\n{process.tail()}"
-        finally:
-            process.kill()

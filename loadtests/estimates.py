@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from triptych.loadtests.confidence import FEWEST, Array, Z, percentile, quotient, share_of
 from triptych.loadtests.confidence import Estimate as Estimate
 from triptych.loadtests.histogram import Counts, merged
-from triptych.loadtests.results import WRONG, Clock, Interval, Measured
+from triptych.loadtests.results import Clock, Interval, Measured
 
 Counted = Literal["sent", "done", "items", "tokens"]
 """Requests due, and requests, inputs and tokens that were answered well."""
@@ -54,12 +53,6 @@ def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Est
     """Replies, whenever their requests were sent, as a share of the requests sent; None if none was sent."""
     requests = _sums(measured, flow, "sent")
     return quotient(_sums(measured, flow, "done"), requests) if requests.any() else None
-
-
-def wrong(measured: Sequence[Measured]) -> int:
-    """Number of replies that failed a check."""
-    every = chain.from_iterable(counted(measured))
-    return sum(count for one in every for kind, count in one.failures.items() if kind.startswith(WRONG))
 
 
 def replies(measured: Sequence[Measured], flow: str | None = None) -> int:

@@ -7,26 +7,18 @@ from itertools import accumulate
 
 import msgspec
 
-from triptych.loadtests.histogram import Count, add
+from triptych.loadtests.histogram import add
 from triptych.loadtests.results import Clock, Interval, Segment
-
-
-class Noted(msgspec.Struct):
-    """What was recorded for one flow in interval `number` of segment `segment`."""
-
-    segment: Count
-    flow: str
-    number: Count
-    interval: Interval
 
 
 class Samples(msgspec.Struct, tag=True):
     """What a process recorded since its last such message, with an example of each kind of failure.
 
-    Sent every second, also as a sign of life. The first says that the process is ready.
+    Sent every second. The first says that the process is ready. `noted` has segments, their intervals, flows,
+    and what was recorded there.
     """
 
-    noted: list[Noted]
+    noted: list[tuple[int, int, str, Interval]]
     examples: dict[str, str]
 
 
@@ -98,18 +90,15 @@ class Recorder:
 
     def take(self) -> Samples:
         """What is new since the last call, and all examples."""
-        noted = [
-            Noted(segment, flow, number, interval) for (segment, number, flow), interval in self._new.items()
-        ]
-        self._new = {}
+        noted, self._new = [(*place, interval) for place, interval in self._new.items()], {}
         return Samples(noted, self._examples)
 
     def _interval(self, flow: str, at: float) -> Interval:
         place = self._timeline.place(at)
         if place is None:
             # What comes after the end does not count.
-            return Interval(failures={}, clocks={})
-        return self._new.setdefault((*place, flow), Interval(failures={}, clocks={}))
+            return Interval()
+        return self._new.setdefault((*place, flow), Interval())
 
 
 class Total:
@@ -120,13 +109,12 @@ class Total:
         self.examples: dict[str, str] = {}
         counts = [-int(-segment.seconds // timeline.interval) for segment in timeline.segments]
         self.segments: list[dict[str, list[Interval]]] = [
-            {flow: [Interval(failures={}, clocks={}) for _ in range(count)] for flow in flows}
-            for count in counts
+            {flow: [Interval() for _ in range(count)] for flow in flows} for count in counts
         ]
 
     def add(self, samples: Samples) -> None:
         """Add what one process recorded."""
         self.examples = samples.examples | self.examples
-        for noted in samples.noted:
-            intervals = self.segments[noted.segment][noted.flow]
-            intervals[min(noted.number, len(intervals) - 1)].add(noted.interval)
+        for segment, number, flow, interval in samples.noted:
+            intervals = self.segments[segment][flow]
+            intervals[min(number, len(intervals) - 1)].add(interval)

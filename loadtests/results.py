@@ -1,7 +1,7 @@
 """The shape of run.json: what a run measured. The report, `compare` and `gate` read it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -173,30 +173,32 @@ class Run(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
-def all_intervals(run: Run) -> Iterator[tuple[str, Interval]]:
-    """Every interval of the run with its flow, settling included."""
-    for measured in run.segments:
+def all_intervals(segments: Iterable[Measured]) -> Iterator[tuple[str, Interval]]:
+    """Every interval with its flow, settling included."""
+    for measured in segments:
         for flow, intervals in measured.intervals.items():
             yield from ((flow, interval) for interval in intervals)
 
 
-def failure_counts(run: Run) -> dict[str, Counter[str]]:
-    """Failures of the whole run, settling included, by kind and flow; the most frequent kind first."""
+def failure_counts(segments: Iterable[Measured]) -> dict[str, Counter[str]]:
+    """Failures, settling included, by kind and flow; the most frequent kind first."""
     found: dict[str, Counter[str]] = {}
-    for flow, interval in all_intervals(run):
+    for flow, interval in all_intervals(segments):
         for kind, count in interval.failures.items():
             found.setdefault(kind, Counter())[flow] += count
     return dict(sorted(found.items(), key=lambda pair: -pair[1].total()))
 
 
-def wrong(run: Run) -> int:
-    """Number of wrong replies in the whole run, settling included."""
-    return sum(by_flow.total() for kind, by_flow in failure_counts(run).items() if kind.startswith(WRONG))
+def wrong(segments: Iterable[Measured]) -> int:
+    """Number of replies that failed a check, settling included."""
+    return sum(
+        by_flow.total() for kind, by_flow in failure_counts(segments).items() if kind.startswith(WRONG)
+    )
 
 
 def failed_checks(run: Run) -> int:
     """Number of wrong replies, and of complaints about the vectors before the load."""
-    return wrong(run) + len(run.golden.complaints)
+    return wrong(run.segments) + len(run.golden.complaints)
 
 
 def read(path: Path) -> Run:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import Objective, Objectives
-from triptych.loadtests.results import Measured
+from triptych.loadtests.results import Measured, wrong
 from triptych.loadtests.slo import Bound, bounded, has_flow
 
 # A p99 of fewer replies rests on one or two of them.
@@ -35,7 +35,7 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
     "unclear": a bound lies within the confidence interval, or a judged flow has too few replies. Objectives
     apply whatever segments they name.
     """
-    if count := estimates.wrong(measured):
+    if count := wrong(measured):
         return Ruling("fails", f"{count} wrong replies")
     answered, offered = estimates.rate(measured, "done"), estimates.rate(measured, "sent")
     if answered.high < KEPT_UP * offered.value:

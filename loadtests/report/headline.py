@@ -97,14 +97,14 @@ def _checks(run: Run) -> Banner | None:
         return None
     lines = [
         f"{kind.removeprefix(WRONG)}: {by_flow.total():,}"
-        for kind, by_flow in failure_counts(run).items()
+        for kind, by_flow in failure_counts(run.segments).items()
         if kind.startswith(WRONG)
     ]
     lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
     lines.append("Throughput below is marked (†): wrong work does not count.")
     what = "the vectors of the deployment are wrong"
-    if count := wrong(run):
-        good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run))
+    if count := wrong(run.segments):
+        good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run.segments))
         what = f"{count:,} of {count + good:,} replies were wrong"
     return Banner("bad", f"CHECKS FAILED: {what}", lines)
 

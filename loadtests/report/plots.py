@@ -56,7 +56,7 @@ def over_time(run: Run) -> list[Chart]:
     load = [Line("due", at, due, {"color": draw.INK}), Line("answered well", at, answered)]
     charts = [_lines(run, "Latency", "s", latencies), _lines(run, "Load", "requests/s", load)]
     # Wrong replies first: they matter most.
-    if kinds := sorted(failure_counts(run), key=lambda kind: not kind.startswith(WRONG)):
+    if kinds := sorted(failure_counts(run.segments), key=lambda kind: not kind.startswith(WRONG)):
         failed = [Line(kind, at, [_failed(one, kind) for one in seen]) for kind in kinds]
         charts.append(_lines(run, "Failures", "requests/s", failed))
     in_flight = [sum(row[-1].in_flight for row in one.intervals.values()) for one in seen]

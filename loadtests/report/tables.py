@@ -64,8 +64,8 @@ def loads(run: Run, segments: Iterable[Measured]) -> Table:
 def failures(run: Run) -> Table:
     """Failures of the whole run by kind, settling included."""
     rows = []
-    sent = sum(one.sent for _, one in all_intervals(run))
-    for kind, by_flow in failure_counts(run).items():
+    sent = sum(one.sent for _, one in all_intervals(run.segments))
+    for kind, by_flow in failure_counts(run.segments).items():
         total = by_flow.total()
         flows = ", ".join(f"{flow} {count:,}" for flow, count in by_flow.items())
         rows.append([kind, flows, f"{total:,}", share(total / max(1, sent))])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.raylets import RayCluster, processes
-from tests.fakes.router import eventually, running_router
+from tests.cluster.raylets import RayCluster
+from tests.fakes.router import running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import loadtest
 
@@ -22,5 +22,3 @@ async def test_load_from_ray_tasks(cluster: RayCluster, tmp_path: Path) -> None:
     assert (done.count("sent"), done.failures()) == (120, {})
     [measured] = done.run.segments
     assert [process.name for process in measured.processes] == ["Ray task 1", "Ray task 2"]
-    # Ray ends the processes of finished tasks some time later.
-    await eventually(lambda: processes("triptych.loadtests join") == [])

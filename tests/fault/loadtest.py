@@ -38,7 +38,7 @@ class Finished:
         return sum(getattr(interval, name) for interval in self.intervals(flow))
 
     def failures(self, flow: str = "query") -> dict[str, int]:
-        return {kind: flows[flow] for kind, flows in failure_counts(self.run).items() if flows[flow]}
+        return {kind: flows[flow] for kind, flows in failure_counts(self.run.segments).items() if flows[flow]}
 
     def times(self, clock: Clock = "total", flow: str = "query") -> Counts:
         """The latencies of good replies by one clock."""

@@ -13,7 +13,7 @@ from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import Broken, Done, HarnessFailed, Load, Plan, Stopped, ToConductor
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.dialects import Target
-from triptych.loadtests.recording import Noted, Samples
+from triptych.loadtests.recording import Samples
 from triptych.loadtests.results import Interval, Process, Segment
 from triptych.loadtests.shapes import Shape
 
@@ -49,7 +49,7 @@ Play = Callable[[Socket, str, Load], Awaitable[None]]
 
 async def answer(member: Socket, name: str, load: Load) -> None:
     """Three requests sent, none lost."""
-    await tell(member, Samples([Noted(0, "query", 0, Interval(sent=3))], {"HTTP 500": name}))
+    await tell(member, Samples([(0, 0, "query", Interval(sent=3))], {"HTTP 500": name}))
     await tell(member, Done(processes=[Process(name=name, cpu=0.1, lag=0.0, late=0.0)], compared=4))
 
 

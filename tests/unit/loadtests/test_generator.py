@@ -114,7 +114,7 @@ async def test_late_generator_still_sends_up_to_in_flight(clock: Clock) -> None:
 
     its = Sending(made, seconds=0.1, in_flight=5)
     await its.run(load_of(Segment(name="steady", seconds=0.5, rate=(200, 200))))
-    intervals = [noted.interval for noted in its.take().noted]
+    intervals = [interval for *_, interval in its.take().noted]
     answered = sum(sum(one.clocks["total"].values()) for one in intervals if one.clocks)
     unsent = sum(one.failures.get(UNSENT, 0) for one in intervals)
     assert sum(one.sent for one in intervals) == answered + unsent == 100
@@ -151,9 +151,7 @@ async def test_same_seed_gives_the_same_arrivals_and_each_load_others(clock: Clo
     async def sent(its: Generator, number: int) -> list[tuple[int, int]]:
         segment = Segment(name="try", seconds=0.5, rate=(200, 200))
         await its.run(load_of(segment, number=number, interval=0.05))
-        return sorted(
-            (noted.number, noted.interval.sent) for noted in its.take().noted if noted.interval.sent
-        )
+        return sorted((number, one.sent) for _, number, _, one in its.take().noted if one.sent)
 
     first, second = (Sending(arrivals="poisson") for _ in range(2))
     found = [[await sent(its, number) for number in (1, 2)] for its in (first, second)]
