@@ -21,6 +21,7 @@ from triptych.loadtests.slo import Bound, passed
 MARK = " †"
 """Follows throughput that does not count because checks failed."""
 MOST_SENTENCES = 3
+_COUNTED: tuple[estimates.Counted, ...] = ("done", "items", "tokens")
 LIMITS = {
     "server": "limited by the server",
     "harness": "limited by the harness, so the server may hold more",
@@ -52,34 +53,21 @@ def chosen(run: Run) -> list[Measured]:
     return [run.segments[number] for probe in tried if probe.rate == rate for number in probe.segments]
 
 
-def about(run: Run, measured: Sequence[Measured]) -> str:
-    """The load of some segments, in words."""
-    segment = measured[0].segment
-    low, high = segment.rate
+def sentence(run: Run, measured: Sequence[Measured]) -> str:
+    """The key figures of some segments, and their load."""
+    segment, mark = measured[0].segment, MARK if failed_checks(run) else ""
+    where = f"{'At' if segment.rate[0] == segment.rate[1] else 'From'} {load_of(segment)}"
     if run.capacity is not None:
         what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
-        return f"At {what}, {load_of(segment)}"
-    return f"{'At' if low == high else 'From'} {load_of(segment)}"
-
-
-def figures(run: Run, measured: Sequence[Measured]) -> dict[str, str]:
-    """The key figures of some segments."""
-    mark = MARK if failed_checks(run) else ""
-    answered, items, tokens = (estimates.rate(measured, counted) for counted in ("done", "items", "tokens"))
-    return {
-        "p50": estimated(estimates.latency(measured, 0.5), duration),
-        "p99": estimated(estimates.latency(measured, 0.99), duration),
-        "failed": estimated(estimates.failure_share(measured), share),
-        "answered": f"{number(answered.value)} /s{mark}",
-        "items": f"{number(items.value)} /s{mark}",
-        "tokens": f"{number(tokens.value)} /s{mark}",
-    }
-
-
-def sentence(run: Run, measured: Sequence[Measured]) -> str:
-    """The same as a sentence."""
-    words = (f"{name} {value}" for name, value in figures(run, measured).items())
-    return f"{about(run, measured)}: {', '.join(words)}"
+        where = f"At {what}, {load_of(segment)}"
+    p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
+    failed = estimated(estimates.failure_share(measured), share)
+    answered, items, tokens = (
+        f"{number(estimates.rate(measured, counted).value)} /s{mark}" for counted in _COUNTED
+    )
+    return (
+        f"{where}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
+    )
 
 
 def p99_limit(run: Run, judgement: Sequence[Bound]) -> float | None:

@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from triptych.loadtests.report import plots, tables
 from triptych.loadtests.report.cuts import points
-from triptych.loadtests.report.headline import about, banners, chosen, figures, p99_limit
+from triptych.loadtests.report.headline import banners, p99_limit
 from triptych.loadtests.results import Run
 from triptych.loadtests.slo import Bound
 
@@ -28,8 +28,6 @@ def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
         run=run,
         title=f"{run.name}: load test of {', '.join(run.target.values())}",
         banners=banners(run, judgement),
-        figures=figures(run, chosen(run)),
-        about=about(run, chosen(run)),
         sections=[
             ("By load", "", plots.by_load(run, loads, p99_limit(run, judgement))),
             (
