@@ -108,7 +108,6 @@ async def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.
     monkeypatch.setattr(module, "DELAY_SECONDS", 600.0)
     async with gathered(hang) as (conductor, _):
         conductor.stop()
-        # pytest would end at a KeyboardInterrupt that leaves a test.
         with pytest.raises(KeyboardInterrupt):
             await conductor.run([STEADY], lambda *_: None)
 
@@ -161,8 +160,9 @@ async def test_malformed_message_names_its_process_and_field(sent: str, field: s
 
 async def test_surplus_process_finds_no_run() -> None:
     async with gathered(hang) as (conductor, _):
+        # Otherwise it would take part until the end.
         with pytest.raises(aiohttp.WSServerHandshakeError):
-            await take_part(conductor.port, "surplus", answer, [])
+            await asyncio.wait_for(take_part(conductor.port, "surplus", answer, []), 20)
 
 
 @pytest.mark.parametrize("host", [LOCAL, "[::]"])

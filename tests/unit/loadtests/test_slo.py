@@ -111,7 +111,6 @@ def test_search_is_judged_by_its_confirmations(tmp_path: Path) -> None:
         ("[[objective]]\np99_ms = -3\n", "p99_ms"),
         ('[[objective]]\nflow = "query"\n', "at least one of p50_ms"),
         ("", "objective: Field required"),
-        ("[[objectives]]\np99_ms = 3\n", "objectives: Extra"),
         ("p99 = ", "TOML"),
     ],
 )
