@@ -32,7 +32,7 @@ def render(run: Run, judgement: Sequence[Bound] = ()) -> str:
             ("By load", "", plots.by_load(run, loads, p99_limit(run, judgement))),
             (
                 "Over time",
-                "Lines: a segment begins. Shaded: it settles and does not count.",
+                "In seconds. Lines: a segment begins. Shaded: it settles and does not count.",
                 plots.over_time(run),
             ),
             ("The server meanwhile", "Its own metrics, on the same axis of time.", plots.of_server(run)),
