@@ -78,7 +78,7 @@ def read_objectives(given: str) -> Objectives:
     without a unit. Raises `ValueError` that names the file or option and the fault.
     """
     if "=" not in given or given.endswith(".toml"):
-        return read_toml(Path(given), Objectives)
+        return read_toml(Path(given), Objectives, Objective)
     bounds: dict[str, float] = {}
     for part in map(str.strip, given.split(",")):
         match = re.fullmatch(r"(\w+?)s? *= *(\d+\.?\d*|\.\d+) *(ms|s|%|)", part)
@@ -92,4 +92,4 @@ def read_objectives(given: str) -> Objectives:
     try:
         return Objectives(objective=(Objective.model_validate(bounds),))
     except ValidationError as error:
-        raise ValueError(f"--slo {given}: {faults(error)}") from None
+        raise ValueError(f"--slo {given}: {faults(error, Objectives, Objective)}") from None

@@ -114,4 +114,4 @@ def read_scenario(name: str) -> Scenario:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
-    return read_toml(path, Scenario)
+    return read_toml(path, Scenario, Flow)

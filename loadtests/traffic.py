@@ -11,7 +11,6 @@ from triptych.loadtests.scenario import Flow, Input, Request, Scenario, Task
 
 Calibration = Mapping[str, float]
 """Tokens of a unit of text, by language."""
-GOLDEN_SHARE = 0.02
 GoldenTexts = Mapping[Task, Sequence[str]]
 
 
@@ -19,7 +18,7 @@ class Traffic:
     """The requests that one of several processes sends.
 
     `golden` holds the texts whose vectors are known, by task. A request contains such a text with the chance
-    `GOLDEN_SHARE`, at a random place.
+    `golden_share`, at a random place.
     """
 
     def __init__(
@@ -31,13 +30,14 @@ class Traffic:
         processes: int = 1,
         calibration: Calibration | None = None,
         golden: GoldenTexts | None = None,
+        golden_share: float = 0.02,
     ) -> None:
         self.flows = {flow.name: flow for flow in scenario.flows}
         self._seed = seed
         self._serial, self._step = process, processes
         self._draw = random.Random(f"{seed} {process}")
         self._weights = list(accumulate(flow.weight for flow in scenario.flows))
-        self._golden = golden or {}
+        self._golden, self._golden_share = golden or {}, golden_share
         self._corpora = {
             flow.name: Corpus(seed, flow.languages or scenario.languages, calibration or {})
             for flow in scenario.flows
@@ -73,7 +73,7 @@ class Traffic:
     def _put_golden(self, flow: Flow, inputs: list[Input]) -> dict[int, int]:
         texts = self._golden.get(flow.task, ())
         comparable = flow.kind == "embed" and not flow.multivector and not flow.late_chunking
-        if not texts or not comparable or flow.images == 1 or self._draw.random() >= GOLDEN_SHARE:
+        if not texts or not comparable or flow.images == 1 or self._draw.random() >= self._golden_share:
             return {}
         place, number = self._draw.randrange(len(inputs)), self._draw.randrange(len(texts))
         inputs[place] = texts[number]

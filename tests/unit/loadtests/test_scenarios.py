@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.unit.router.catalogs import parse_request
-from triptych.loadtests import traffic
 from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import GOLDEN_TEXTS
 from triptych.loadtests.scenario import Request, Scenario, names, read_scenario
@@ -17,8 +16,8 @@ from triptych.workers.shared.families import V4
 
 
 def requests(scenario: Scenario, count: int, seed: str = "a", **options: object) -> list[Request]:
-    made = Traffic(scenario, seed, **options)  # type: ignore[arg-type]
-    return list(islice(iter(made.any, None), count))
+    traffic = Traffic(scenario, seed, **options)  # type: ignore[arg-type]
+    return list(islice(iter(traffic.any, None), count))
 
 
 def written(tmp_path: Path, text: str) -> Scenario:
@@ -63,9 +62,8 @@ def test_processes_share_no_text() -> None:
     assert len(texts) == len(set(texts))
 
 
-def test_golden_texts_are_mixed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic, "GOLDEN_SHARE", 0.25)
-    made = requests(read_scenario("bulk"), 400, golden=GOLDEN_TEXTS)
+def test_golden_texts_are_mixed_in() -> None:
+    made = requests(read_scenario("bulk"), 400, golden=GOLDEN_TEXTS, golden_share=0.25)
     held = [request for request in made if request.golden]
     assert len(held) == pytest.approx(100, abs=35)
     for request in held:
@@ -75,9 +73,9 @@ def test_golden_texts_are_mixed_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["documents", "images", "rerank", "multivector"])
-def test_flows_without_golden_texts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic, "GOLDEN_SHARE", 1.0)
-    assert not any(request.golden for request in requests(read_scenario(name), 50, golden=GOLDEN_TEXTS))
+def test_flows_without_golden_texts(name: str) -> None:
+    made = requests(read_scenario(name), 50, golden=GOLDEN_TEXTS, golden_share=1.0)
+    assert not any(request.golden for request in made)
 
 
 @pytest.mark.parametrize(
