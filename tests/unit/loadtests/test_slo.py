@@ -107,7 +107,7 @@ def test_search_is_judged_by_its_confirmations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[objective]]\np98_ms = 3\n", "p98_ms: unknown"),
+        ("[[objective]]\np98_ms = 3\n", "p98_ms: unknown field.* flow, segments, p50_ms"),
         ("[[objective]]\np99_ms = -3\n", "p99_ms"),
         ('[[objective]]\nflow = "query"\n', "at least one of p50_ms"),
         ("", "objective: Field required"),
