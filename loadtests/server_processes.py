@@ -173,7 +173,7 @@ class StockServer(Server):
 
 
 class Deployment(Server):
-    """`python -m deploy local` with at most `MAX_WORKERS` workers; by default the demo."""
+    """`triptych serve` with at most `MAX_WORKERS` workers; by default the demo."""
 
     def __init__(self, log: Path, state: Path, **environment: str) -> None:
         # Together, so that the router's port is not one of the workers'.
@@ -188,4 +188,4 @@ class Deployment(Server):
             "ROUTER_PORT": str(port),
             "VLLM_LOGGING_LEVEL": "WARNING",
         }
-        super().__init__(log, "triptych.deploy", "local", port=port, environment=own | environment)
+        super().__init__(log, "triptych", "serve", port=port, environment=own | environment)

@@ -1,12 +1,20 @@
 """`triptych ray ...`: the commands for a Ray cluster. Only running one imports Ray, which takes seconds."""
 
-import os
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
+import yaml
+
+from triptych.deploy.common.gpu_memory import weights_gib
+from triptych.deploy.ray import demo
+from triptych.deploy.ray.config import read_config
+from triptych.deploy.ray.nodes import parse_nodes
+from triptych.deploy.ray.status import Status, render
 
 
 @click.group()
@@ -50,7 +58,7 @@ timeout = click.option(
 )
 @address
 @as_json
-def plan(**options: Any) -> None:
+def plan(config_file: Path | None, nodes: Sequence[str], address: str | None, as_json: bool) -> NoReturn:
     """Check whether the deployment fits on the nodes; nothing is started.
 
     Exit status: 0 if it fits, else 1.
@@ -60,7 +68,14 @@ def plan(**options: Any) -> None:
       triptych ray plan --config cluster.yaml --nodes 2xcpus=16,gpus=1,gpu_memory=80 --nodes cpus=8
       triptych ray plan --config cluster.yaml --address 10.0.0.1:6379 --json
     """
-    _run("plan", **options)
+    from triptych.deploy.ray import fit_check, running
+
+    wanted = read_config(config_file or demo.CONFIG)
+    weights = {name: weights_gib(pool.model, name) for name, pool in wanted.pools.items()}
+    machines = parse_nodes(nodes) if nodes else running.nodes(address)
+    found = fit_check.check_fit(wanted, machines, weights)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else fit_check.render(found))
+    sys.exit(not found.fits)
 
 
 @cli.command()
@@ -68,7 +83,7 @@ def plan(**options: Any) -> None:
 @click.option("--local", is_flag=True, help="Start a Ray on this machine first, until Ctrl-C.")
 @address
 @timeout
-def up(local: bool, **options: Any) -> None:
+def up(config_file: Path | None, local: bool, address: str | None, timeout: float) -> NoReturn:
     """Start the deployment, or update a running one to the configuration.
 
     \b
@@ -76,16 +91,26 @@ def up(local: bool, **options: Any) -> None:
       triptych ray up --local
       triptych ray up --config cluster.yaml --address 10.0.0.1:6379
     """
-    if local and options.pop("address"):
+    if local and address:
         raise click.UsageError("--local starts a Ray of its own: leave out --address")
-    _run("up_here" if local else "up", **options)
+    if local:
+        from triptych.deploy.ray.up_here import up_here
+
+        sys.exit(up_here(config_file, timeout))
+    from triptych.deploy.ray import running
+
+    wanted = demo.config_of(config_file)
+    running.connect(address)
+    running.start(wanted)
+    running.stop_removed(wanted, timeout)
+    _finish(running.wait(wanted, timeout))
 
 
 @cli.command()
 @config
 @address
 @as_json
-def status(**options: Any) -> None:
+def status(config_file: Path | None, address: str | None, as_json: bool) -> NoReturn:
     """Print pools, replicas, routers, nodes and load.
 
     Exit status: 0 if every pool serves, else 1.
@@ -94,7 +119,12 @@ def status(**options: Any) -> None:
     Example:
       triptych ray status --config cluster.yaml --json
     """
-    _run("status", **options)
+    from triptych.deploy.ray import running
+
+    running.connect(address)
+    seen = running.look(read_config(config_file or demo.CONFIG))
+    print(json.dumps(dataclasses.asdict(seen), indent=2) if as_json else render(seen))
+    sys.exit(not seen.healthy)
 
 
 def _replicas(_: click.Context, __: click.Parameter, words: Sequence[str]) -> dict[str, int]:
@@ -110,21 +140,28 @@ def _replicas(_: click.Context, __: click.Parameter, words: Sequence[str]) -> di
 @config
 @address
 @timeout
-def scale(**options: Any) -> None:
+def scale(
+    replicas: dict[str, int], config_file: Path | None, address: str | None, timeout: float
+) -> NoReturn:
     """Change the number of replicas of pools, until the next `up`.
 
     \b
     Example:
       triptych ray scale --config cluster.yaml code=3 retrieval=8
     """
-    _run("scale", **options)
+    from triptych.deploy.ray import running
+
+    wanted = running.scaled(demo.config_of(config_file), replicas)
+    running.connect(address)
+    running.start(wanted, [name for name in wanted.pools if name in replicas])
+    _finish(running.wait(wanted, timeout))
 
 
 @cli.command()
 @config
 @address
 @timeout
-def down(**options: Any) -> None:
+def down(config_file: Path | None, address: str | None, timeout: float) -> None:
     """Stop the deployment after it has finished the accepted requests.
 
     Other applications on the cluster stay. Exit status: 1 if something is left after the timeout.
@@ -133,36 +170,30 @@ def down(**options: Any) -> None:
     Example:
       triptych ray down --config cluster.yaml
     """
-    _run("down", **options)
+    from triptych.deploy.ray import running
+
+    wanted = demo.config_of(config_file)
+    running.connect(address)
+    running.stop(wanted, timeout)
 
 
 @cli.command("yaml")
 @config
-def print_yaml(**options: Any) -> None:
+def print_yaml(config_file: Path | None) -> None:
     """Print the deployment as a document for `serve deploy` and KubeRay.
 
     \b
     Example:
       triptych ray yaml --config cluster.yaml > serve.yaml
     """
-    _run("print_yaml", **options)
+    from triptych.deploy.ray.serve_app import serve_document
+
+    print(yaml.safe_dump(serve_document(demo.config_of(config_file)), sort_keys=False), end="")
 
 
-def _run(function: str, **options: Any) -> NoReturn:
-    """Exit with the status of a function of `command`: 78 for a wrong configuration, 1 for other failures."""
-    from triptych.deploy.ray import command
-    from triptych.deploy.ray.config import ConfigError
-    from triptych.deploy.ray.nodes import NodesError
-    from triptych.deploy.ray.running import Failed
-
-    try:
-        sys.exit(getattr(command, function)(**options))
-    except (ConfigError, NodesError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(os.EX_CONFIG)
-    except Failed as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+def _finish(seen: Status) -> NoReturn:
+    print(render(seen))
+    sys.exit(not seen.settled)
 
 
 if __name__ == "__main__":

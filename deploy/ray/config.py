@@ -1,8 +1,10 @@
 """The configuration of a deployment on a Ray cluster, read from a YAML file."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import click
 import yaml
 from pydantic import (
     AfterValidator,
@@ -38,8 +40,10 @@ ROUTER_OWN |= {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(click.ClickException):
     """The configuration is not valid; the text has one line for each fault, with the field's name."""
+
+    exit_code = os.EX_CONFIG
 
 
 def _without_settings(env: dict[str, str]) -> dict[str, str]:
@@ -121,11 +125,6 @@ class Pool(_Strict):
     start_seconds: float = Field(1800, gt=0, description="Longest time that a replica may take to start.")
     worker: dict[str, Any] = Field({}, description="Worker settings without `WORKER_`: {batch_tokens: 8192}.")
     env: Environment = Field({}, description="Further environment variables of the worker.")
-
-    @field_validator("worker")
-    @classmethod
-    def _worker_settings(cls, worker: dict[str, Any]) -> dict[str, Any]:
-        return _settings_of(WorkerSettings, worker, WORKER_OWN, model="unused")
 
     @model_validator(mode="after")
     def _gpus_fit(self) -> Self:
@@ -222,7 +221,10 @@ class ClusterConfig(_Strict):
     @model_validator(mode="after")
     def _engines_are_valid(self) -> Self:
         for name, pool in self.pools.items():
-            _settings_of(WorkerSettings, pool.worker, WORKER_OWN, model="unused", task=name)
+            try:
+                _settings_of(WorkerSettings, pool.worker, WORKER_OWN, model="unused", task=name)
+            except ValueError as error:
+                raise ValueError(f"pools.{name}.worker: {error}") from None
         return self
 
     @property
@@ -245,7 +247,7 @@ def parse_config(data: Any, source: str = "config") -> ClusterConfig:
     try:
         return ClusterConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {fault}" for fault in _faults(error))) from None
+        raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults_of(error))) from None
 
 
 def _settings_of(
@@ -259,11 +261,11 @@ def _settings_of(
     try:
         kind(_env_prefix=NO_PREFIX, **(needed | given))
     except ValidationError as error:
-        raise ValueError("; ".join(_faults(error))) from None
+        raise ValueError("; ".join(faults_of(error))) from None
     return given
 
 
-def _faults(error: ValidationError) -> list[str]:
+def faults_of(error: ValidationError) -> list[str]:
     """Each fault, after the name of the field if only one is at fault."""
     found = []
     for fault in error.errors():

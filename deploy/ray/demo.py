@@ -8,7 +8,7 @@ import yaml
 from triptych.deploy.common import machine
 from triptych.deploy.common.variants import DEMO, choose
 from triptych.deploy.install import NoAnswer
-from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config
+from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config, read_config
 from triptych.deploy.settings import DeploySettings
 
 CONFIG = Path(__file__).parent / "examples" / "demo.yaml"
@@ -35,3 +35,8 @@ def make() -> ClusterConfig:
             # Ray does not hide GPUs from a replica without one: all engines would start on the first GPU.
             pool["gpus"] = GPU_PART
     return parse_config(document, str(CONFIG))
+
+
+def config_of(file: Path | None) -> ClusterConfig:
+    """The configuration in `file`, by default the demo's. Raises `ConfigError`."""
+    return make() if file is None else read_config(file)

@@ -6,12 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from triptych.deploy.ray.config import ConfigError, faults_of
+
 # A label of a Ray node with the GiB of each of its GPUs. Ray itself does not know it.
 GPU_MEMORY = "gpu_memory_gib"
-
-
-class NodesError(ValueError):
-    """The nodes are not valid; the text has one line for each fault."""
 
 
 class Node(BaseModel):
@@ -32,7 +30,7 @@ class Node(BaseModel):
 def parse_nodes(words: Iterable[str]) -> list[Node]:
     """Nodes from words such as `2xcpus=16,gpus=1,gpu_memory=80,memory=128,label:zone=a,resource:fast=1`.
 
-    Raises `NodesError`.
+    Raises `ConfigError`.
     """
     return [_node(word, {"name": f"node-{number}", **_parse(word)}) for number, word in enumerate(words, 1)]
 
@@ -40,7 +38,7 @@ def parse_nodes(words: Iterable[str]) -> list[Node]:
 def nodes_of_cluster(rows: Iterable[Mapping[str, Any]]) -> list[Node]:
     """The living nodes in the result of `ray.nodes()`, with all their resources, used or not.
 
-    Raises `NodesError`.
+    Raises `ConfigError`.
     """
     nodes = []
     for row in (row for row in rows if row["Alive"]):
@@ -62,8 +60,8 @@ def _node(source: str, fields: Mapping[str, Any]) -> Node:
     try:
         return Node.model_validate(fields)
     except ValidationError as error:
-        faults = [f"{source}: {fault['loc'][0]}: {fault['msg']}" for fault in error.errors()]
-        raise NodesError("\n".join([*faults, f"The fields are {', '.join(Node.model_fields)}"])) from None
+        faults = [f"{source}: {fault}" for fault in faults_of(error)]
+        raise ConfigError("\n".join([*faults, f"The fields are {', '.join(Node.model_fields)}"])) from None
 
 
 def _parse(word: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import click
 import ray
 import ray.exceptions
 from ray import serve
@@ -15,6 +16,7 @@ from ray.serve.config import ProxyLocation
 from triptych.deploy.ray.book import Overview
 from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config
 from triptych.deploy.ray.directory import NAMESPACE, find_directory
+from triptych.deploy.ray.nodes import Node, nodes_of_cluster
 from triptych.deploy.ray.ray_private import delete_application, start_ray
 from triptych.deploy.ray.serve_app import applications
 from triptych.deploy.ray.status import Status, read_status
@@ -29,7 +31,7 @@ LOCAL_ADDRESS = "127.0.0.100"
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
-class Failed(Exception):
+class Failed(click.ClickException):
     """A command has failed; the text says why and what to do."""
 
 
@@ -48,6 +50,12 @@ def connect(address: str | None, *, local: bool = False) -> None:
         raise Failed(
             f"no Ray cluster at {where}: give its --address (HOST:6379), or start one with `ray start --head`"
         ) from None
+
+
+def nodes(address: str | None) -> list[Node]:
+    """The nodes of the cluster at `address`. Raises `ConfigError` or `Failed`."""
+    connect(address)
+    return nodes_of_cluster(ray.nodes())  # type: ignore[no-untyped-call]
 
 
 def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> None:
@@ -130,19 +138,21 @@ def stop(config: ClusterConfig, seconds: float) -> None:
 def _stop(names: Collection[str], seconds: float) -> list[str]:
     """Stop those of the applications that run, and wait; returns those left after `seconds`."""
     deadline = time.monotonic() + seconds
-    running = serve.status().applications
-    left = said = [name for name in names if name in running]
+    left = _running(names)
     for name in left:
         print(f"ending {name}", flush=True)
         delete_application(name)
     while left and time.monotonic() <= deadline:
-        if left != said:
-            print(f"still ending: {', '.join(left)}", flush=True)
-            said = left
         time.sleep(LOOK_SECONDS)
-        running = serve.status().applications
-        left = [name for name in left if name in running]
+        said, left = left, _running(left)
+        if left and left != said:
+            print(f"still ending: {', '.join(left)}", flush=True)
     return left
+
+
+def _running(names: Collection[str]) -> list[str]:
+    running = serve.status().applications
+    return [name for name in names if name in running]
 
 
 def _check_stopped(left: Sequence[str]) -> None:

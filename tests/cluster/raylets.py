@@ -1,4 +1,4 @@
-"""A Ray cluster of several raylets on loopback addresses, and the `deploy ray` command on it."""
+"""A Ray cluster of several raylets on loopback addresses, and `triptych ray` on it."""
 
 import asyncio
 import json
@@ -157,7 +157,7 @@ class RayCluster:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "deploy",
+            "triptych",
             "ray",
             command,
             "--config",

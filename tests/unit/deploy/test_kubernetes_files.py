@@ -88,7 +88,7 @@ def test_kuberay_knows_every_field() -> None:
 
 
 def test_manifest_matches_its_configuration() -> None:
-    # If this fails, put the output of `python -m deploy ray yaml --config CONFIG` into the manifest.
+    # If this fails, put the output of `triptych ray yaml --config CONFIG` into the manifest.
     assert yaml.safe_load(ray_service()["serveConfigV2"]) == serve_document(read_config(CONFIG))
     assert serve_config().proxy_location == "Disabled"
 

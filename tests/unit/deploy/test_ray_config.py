@@ -35,7 +35,7 @@ def pools(**its: Any) -> dict[str, Any]:
         (pools() | {"name": "Two words"}, "name: "),
         (
             {"pools": {"rerank-m0": {"model": "m", "worker": {"max_tokens": 1024}}}},
-            "^config: WORKER_MAX_TOKENS.*2048",
+            "pools.rerank-m0.worker: WORKER_MAX_TOKENS.*2048",
         ),
         ([], "Input should be"),
     ],

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from tests.exit_status import exit_status
-from triptych.deploy.ray import command
-from triptych.deploy.ray.__main__ import cli
-from triptych.deploy.ray.nodes import NodesError, nodes_of_cluster, parse_nodes
+from triptych.deploy.ray import __main__ as command
+from triptych.deploy.ray import demo
+from triptych.deploy.ray.config import ConfigError
+from triptych.deploy.ray.nodes import nodes_of_cluster, parse_nodes
 
 ROOT = Path(__file__).parents[3]
 GPUS = "2xcpus=8,gpus=1,gpu_memory=80"
@@ -20,7 +22,7 @@ GPUS = "2xcpus=8,gpus=1,gpu_memory=80"
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.ray, "init", lambda *_, **__: pytest.fail("connected to a cluster"))
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("connected to a cluster"))
 
 
 def written(folder: Path, **pools: dict[str, Any]) -> str:
@@ -35,8 +37,8 @@ def test_exit_code_says_whether_it_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], replicas: int, code: int
 ) -> None:
     config = written(tmp_path, code={"gpus": 0.5, "replicas": replicas})
-    assert exit_status(cli, "plan", "--config", config, "--nodes", GPUS) == code
-    assert exit_status(cli, "plan", "--config", config, "--nodes", GPUS, "--json") == code
+    assert exit_status(command.cli, "plan", "--config", config, "--nodes", GPUS) == code
+    assert exit_status(command.cli, "plan", "--config", config, "--nodes", GPUS, "--json") == code
     out = capsys.readouterr().out
     found = json.loads(out[out.index("\n{") :])
     assert found["fits"] == (code == 0)
@@ -45,16 +47,16 @@ def test_exit_code_says_whether_it_fits(
 
 def test_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(command.ray, "init", lambda address, **_: asked.append(address))
-    monkeypatch.setattr(command.ray, "nodes", lambda: [row(Resources={"CPU": 4.0})])
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "nodes", lambda: [row(Resources={"CPU": 4.0})])
     config = written(tmp_path, code={"replicas": 5})
-    assert exit_status(cli, "plan", "--config", config, "--address", "10.0.0.1:6379") == 1
+    assert exit_status(command.cli, "plan", "--config", config, "--address", "10.0.0.1:6379") == 1
     assert asked == ["10.0.0.1:6379"]
 
 
 def test_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.demo, "make", lambda: pytest.fail("the demo was made"))
-    assert exit_status(cli, "plan", "--nodes", "cpus=8") == 0
+    monkeypatch.setattr(demo, "make", lambda: pytest.fail("the demo was made"))
+    assert exit_status(command.cli, "plan", "--nodes", "cpus=8") == 0
 
 
 def test_guide_shows_real_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +65,7 @@ def test_guide_shows_real_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(command, "weights_gib", lambda *_: None)
     guide = (ROOT / "docs" / "CLUSTER.md").read_text()
     called, _, rest = guide.partition("    $ triptych ray ")[2].partition("\n")
-    assert exit_status(cli, *called.split()) == 1
+    assert exit_status(command.cli, *called.split()) == 1
     assert rest.startswith(textwrap.indent(capsys.readouterr().out, "    "))
 
 
@@ -88,9 +90,9 @@ def test_nodes_of_the_command_line() -> None:
     ],
 )
 def test_wrong_node_is_named(words: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(NodesError, match=named):
+    with pytest.raises(ConfigError, match=named):
         parse_nodes(words)
-    assert exit_status(cli, "plan", *(f"--nodes={word}" for word in words)) == os.EX_CONFIG
+    assert exit_status(command.cli, "plan", *(f"--nodes={word}" for word in words)) == os.EX_CONFIG
     assert named in capsys.readouterr().err
 
 
@@ -106,5 +108,5 @@ def test_living_nodes_are_read_from_the_cluster() -> None:
     assert (node.gpu_memory, node.resources["fast"]) == (80, 1)
     [empty] = nodes_of_cluster([row(Resources={})])
     assert (empty.cpus, empty.gpus, empty.memory, empty.gpu_memory) == (0, 0, None, None)
-    with pytest.raises(NodesError, match=r"10\.0\.0\.1: gpu_memory"):
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.1: gpu_memory"):
         nodes_of_cluster([row(Labels={"gpu_memory_gib": "much"})])

@@ -17,7 +17,7 @@ from ray._private import services, utils
 
 from tests.exit_status import exit_status
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.deploy.ray import command, running
+from triptych.deploy.ray import demo, running, up_here
 from triptych.deploy.ray.__main__ import cli
 from triptych.deploy.ray.config import ClusterConfig, Pool, Routers
 
@@ -31,7 +31,7 @@ def _handlers() -> Iterator[None]:
     """The default handlers of signals; nohup and a shell's background jobs ignore some."""
     default = {signal.SIGINT: signal.default_int_handler}
     handlers = {
-        number: signal.signal(number, default.get(number, signal.SIG_DFL)) for number in command.STOP_SIGNALS
+        number: signal.signal(number, default.get(number, signal.SIG_DFL)) for number in up_here.STOP_SIGNALS
     }
     yield
     for number, handler in handlers.items():
@@ -55,20 +55,20 @@ def up_local(steps: list[str], signals: dict[str, signal.Signals], monkeypatch: 
         utils.set_sigterm_handler(lambda number, _: sys.exit(number))
         step("connect")()
         steps.append("connected")
-        monkeypatch.setattr(command.ray, "is_initialized", lambda: True)
+        monkeypatch.setattr(up_here.ray, "is_initialized", lambda: True)
 
-    monkeypatch.setattr(command.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(up_here.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(running.ray, "init", init)
-    monkeypatch.setattr(command.ray, "shutdown", step("shutdown"))
+    monkeypatch.setattr(up_here.ray, "shutdown", step("shutdown"))
     monkeypatch.setattr(
-        command.demo, "make", step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
+        demo, "make", step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
     )
     for name in ("start", "stop"):
-        monkeypatch.setattr(command, name, step(name))
+        monkeypatch.setattr(up_here, name, step(name))
     seen = SimpleNamespace(settled=True, routers=["http://router"])
-    monkeypatch.setattr(command, "wait", step("wait", seen))
-    monkeypatch.setattr(command, "render", lambda _: "all runs")
-    monkeypatch.setattr(command.signal, "pause", step("serve"))
+    monkeypatch.setattr(up_here, "wait", step("wait", seen))
+    monkeypatch.setattr(up_here, "render", lambda _: "all runs")
+    monkeypatch.setattr(up_here.signal, "pause", step("serve"))
     return int(str(exit_status(cli, "up", "--local")))
 
 
@@ -76,10 +76,10 @@ def up_local(steps: list[str], signals: dict[str, signal.Signals], monkeypatch: 
 @pytest.mark.parametrize(
     ("signals", "steps"),
     [
-        *(({"serve": number}, [*BEGUN, *STOPPED]) for number in command.STOP_SIGNALS),
+        *(({"serve": number}, [*BEGUN, *STOPPED]) for number in up_here.STOP_SIGNALS),
         ({"make": SIGTERM}, ["make", "shutdown"]),
         # Ray is not interrupted while it starts, because it would leave processes.
-        *(({"connect": number}, [*BEGUN[:3], *STOPPED]) for number in command.STOP_SIGNALS),
+        *(({"connect": number}, [*BEGUN[:3], *STOPPED]) for number in up_here.STOP_SIGNALS),
         ({"start": SIGTERM}, [*BEGUN[:4], *STOPPED]),
         ({"serve": SIGTERM, "stop": SIGTERM}, [*BEGUN, *STOPPED]),
     ],
@@ -140,7 +140,7 @@ def test_closed_terminal_stops_it_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("host", "listens"), [(None, "127.0.0.1"), ("0.0.0.0", "0.0.0.0")])
 def test_local_routers_listen_on_loopback(host: str | None, listens: str) -> None:
     config = ClusterConfig(pools={"code": Pool(model="/variants/code")}, routers=Routers(host=host))
-    assert command.on_loopback(config).routers.host == listens
+    assert up_here.on_loopback(config).routers.host == listens
 
 
 def test_local_ray_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:

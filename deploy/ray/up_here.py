@@ -1,22 +1,16 @@
-"""What `triptych ray` runs, one function for each command. They return exit codes."""
+"""`triptych ray up --local`: a Ray on this machine, and the deployment on it, until a signal stops both."""
 
-import dataclasses
-import json
 import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import ray
-import yaml
 
-from triptych.deploy.common.gpu_memory import weights_gib
 from triptych.deploy.common.variants import DEMO_WARNING
-from triptych.deploy.ray import demo, fit_check
-from triptych.deploy.ray.config import ClusterConfig, read_config
-from triptych.deploy.ray.nodes import Node, nodes_of_cluster, parse_nodes
-from triptych.deploy.ray.running import connect, look, scaled, start, stop, stop_removed, wait
-from triptych.deploy.ray.serve_app import serve_document
+from triptych.deploy.ray import demo
+from triptych.deploy.ray.config import ClusterConfig
+from triptych.deploy.ray.running import connect, start, stop, wait
 from triptych.deploy.ray.status import render
 
 TRY_IT = """
@@ -26,24 +20,6 @@ TRY_IT = """
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def plan(config_file: Path | None, nodes: Sequence[str], address: str | None, as_json: bool) -> int:
-    """Print whether the deployment fits on `nodes`, by default the cluster's."""
-    config = read_config(config_file or demo.CONFIG)
-    weights = {name: weights_gib(pool.model, name) for name, pool in config.pools.items()}
-    found = fit_check.check_fit(config, _nodes(nodes, address), weights)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if as_json else fit_check.render(found))
-    return 0 if found.fits else 1
-
-
-def up(config_file: Path | None, address: str | None, timeout: float) -> int:
-    """Start the deployment, or update a running one to the configuration."""
-    config = _config(config_file)
-    connect(address)
-    start(config)
-    stop_removed(config, timeout)
-    return _wait(config, timeout)
 
 
 def up_here(config_file: Path | None, timeout: float) -> int:
@@ -56,7 +32,7 @@ def up_here(config_file: Path | None, timeout: float) -> int:
     config = None
     try:
         _interrupt_on(signals)
-        config = on_loopback(_config(config_file))
+        config = on_loopback(demo.config_of(config_file))
         _connect_here(signals)
         start(config)
         seen = wait(config, timeout)
@@ -126,52 +102,3 @@ def _interrupt_on(signals: Sequence[signal.Signals]) -> None:
 
     for number in signals:
         signal.signal(number, interrupt)
-
-
-def status(config_file: Path | None, address: str | None, as_json: bool) -> int:
-    """Print pools, replicas, routers, nodes and load."""
-    config = _config(config_file)
-    connect(address)
-    seen = look(config)
-    print(json.dumps(dataclasses.asdict(seen), indent=2) if as_json else render(seen))
-    return 0 if seen.healthy else 1
-
-
-def scale(config_file: Path | None, replicas: dict[str, int], address: str | None, timeout: float) -> int:
-    """Change the number of replicas of pools, until the next `up`."""
-    config = scaled(_config(config_file), replicas)
-    connect(address)
-    start(config, [name for name in config.pools if name in replicas])
-    return _wait(config, timeout)
-
-
-def down(config_file: Path | None, address: str | None, timeout: float) -> int:
-    """Stop the deployment after it has finished the accepted requests. Other applications stay."""
-    config = _config(config_file)
-    connect(address)
-    stop(config, timeout)
-    return 0
-
-
-def print_yaml(config_file: Path | None) -> int:
-    """Print the deployment as a document for `serve deploy`."""
-    print(yaml.safe_dump(serve_document(_config(config_file)), sort_keys=False), end="")
-    return 0
-
-
-def _wait(config: ClusterConfig, timeout: float) -> int:
-    seen = wait(config, timeout)
-    print(render(seen))
-    return 0 if seen.settled else 1
-
-
-def _config(file: Path | None) -> ClusterConfig:
-    return demo.make() if file is None else read_config(file)
-
-
-def _nodes(nodes: Sequence[str], address: str | None) -> list[Node]:
-    """The nodes of the command line, else those of the cluster."""
-    if nodes:
-        return parse_nodes(nodes)
-    connect(address)
-    return nodes_of_cluster(ray.nodes())  # type: ignore[no-untyped-call]
