@@ -6,10 +6,6 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-
-from triptych.deploy.common.process_guard import Guard
-from triptych.workers.shared.parent_death import die_with_parent
 
 TAIL_LINES = 30
 # Longer lines are split, so that a child cannot fill our memory with one line.
@@ -22,7 +18,7 @@ class StartFailed(RuntimeError):
 
 
 class ChildProcess:
-    """A running process in its own session. It ends when this process ends, even by SIGKILL.
+    """A running process in its own session. Its group ends when this process ends, even by SIGKILL.
 
     `exited` resolves to its exit code (negative: the signal that ended it). By then the rest of its process
     group got SIGKILL: a worker that dies may leave an engine behind that holds the GPU.
@@ -32,18 +28,10 @@ class ChildProcess:
         self,
         argv: Sequence[str],
         env: Mapping[str, str],
-        guard: Guard,
         on_line: Callable[[str], None] | None = None,
-        *,
-        death_signal: bool = True,
     ) -> None:
-        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes.
-
-        `death_signal` covers a guard that died first. It runs code between fork and exec, so set it to False
-        in a process with several threads.
-        """
+        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes."""
         self._loop = asyncio.get_running_loop()
-        self._guard = guard
         self._on_line = on_line
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.exited: asyncio.Future[int] = self._loop.create_future()
@@ -54,14 +42,20 @@ class ChildProcess:
             stdout=subprocess.PIPE if on_line else None,
             stderr=subprocess.STDOUT if on_line else None,
             start_new_session=True,
-            preexec_fn=partial(die_with_parent, os.getpid()) if death_signal else None,
         )
         self.pid = self._popen.pid
         try:
-            guard.add(self.pid)
+            # The pipe ends with this process; then the shell kills the group. The kernel's parent-death
+            # signal would not reach a child of the child, such as an engine that is still importing.
+            self._guard = subprocess.Popen(
+                ("/bin/sh", "-c", f"read _; kill -s KILL -- -{self.pid}"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
-            # A process that cannot be watched would keep its port.
+            # A process that is not watched would keep its port.
             os.killpg(self.pid, signal.SIGKILL)
             self._popen.wait()
             raise
@@ -121,7 +115,8 @@ class ChildProcess:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         os.killpg(self.pid, signal.SIGKILL)
-        self._guard.remove(self.pid)
+        with self._guard:
+            self._guard.kill()
         self.exited.set_result(self._popen.wait())
 
     async def _read(self) -> None:

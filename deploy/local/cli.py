@@ -13,7 +13,6 @@ from dotenv import load_dotenv
 
 from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
-from triptych.deploy.common.process_guard import Guard
 from triptych.deploy.common.readiness import why_taken
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
@@ -105,29 +104,24 @@ async def serve(plan: Plan) -> int:
         seconds = time.monotonic() - started
         output.plain(READY.format(seconds=seconds, address=address, notice=notice))
 
-    guard = Guard()
-    try:
-        if plan.models.demo:
-            output.say(DEMO_WARNING)
-        for step in plan.models.steps:
-            output.say(step.title)
-            child = ChildProcess(step.argv, os.environ, guard)
-            _on_signals(child.kill)
-            if code := await child.exited:
-                output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
-                return 1
-        supervisor = Supervisor(
-            plan.router,
-            plan.workers,
-            output=output,
-            guard=guard,
-            stop_seconds=plan.settings.stop_seconds,
-            on_ready=on_ready,
-        )
-        _on_signals(supervisor.stop)
-        await supervisor.run()
-    finally:
-        guard.close()
+    if plan.models.demo:
+        output.say(DEMO_WARNING)
+    for step in plan.models.steps:
+        output.say(step.title)
+        child = ChildProcess(step.argv, os.environ)
+        _on_signals(child.kill)
+        if code := await child.exited:
+            output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
+            return 1
+    supervisor = Supervisor(
+        plan.router,
+        plan.workers,
+        output=output,
+        stop_seconds=plan.settings.stop_seconds,
+        on_ready=on_ready,
+    )
+    _on_signals(supervisor.stop)
+    await supervisor.run()
     output.say("stopped")
     return 0
 

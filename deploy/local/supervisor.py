@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from triptych.deploy.common.child_process import ChildProcess
-from triptych.deploy.common.process_guard import Guard
 from triptych.deploy.common.readiness import is_live, is_ready
 from triptych.deploy.local.output import Output
 
@@ -64,7 +63,6 @@ class Supervisor:
         workers: Sequence[Spec],
         *,
         output: Output,
-        guard: Guard,
         stop_seconds: float,
         live_seconds: float = LIVE_SECONDS,
         on_ready: Callable[[], None],
@@ -74,7 +72,6 @@ class Supervisor:
         self._router = router
         self._workers = list(workers)
         self._output = output
-        self._guard = guard
         self._stop_seconds = stop_seconds
         self._live_seconds = live_seconds
         self._on_ready = on_ready
@@ -142,7 +139,7 @@ class Supervisor:
         """
         async with self._gates[spec.gate or spec.name]:
             started = self._clock()
-            child = ChildProcess(spec.argv, spec.env, self._guard, partial(self._output.line, spec.name))
+            child = ChildProcess(spec.argv, spec.env, partial(self._output.line, spec.name))
             self.children[spec.name] = child
             self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
             self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")

@@ -20,7 +20,6 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess, StartFailed
 from triptych.deploy.common.environments import settings_env, with_own_key
-from triptych.deploy.common.process_guard import Guard
 from triptych.deploy.common.readiness import is_live, reachable, why_taken
 from triptych.deploy.ray.book import Groups, RouterReport
 from triptych.deploy.ray.config import Routers
@@ -70,7 +69,7 @@ class NodeRouter:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
         await _until_free(host, its.port)
-        self._process = ChildProcess(ROUTER, env, Guard(), death_signal=False)
+        self._process = ChildProcess(ROUTER, env)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
         self._started = True
@@ -85,7 +84,7 @@ class NodeRouter:
     async def __del__(self) -> None:
         """Called by Serve to stop the replica. The router finishes the requests that it has accepted."""
         if not self._started:
-            # The guard ends the router.
+            # Its guard ends the router.
             return
         await self._process.stop(self._stop_seconds)
         self._following.cancel()

@@ -12,7 +12,6 @@ from ray import serve
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.environments import QUIET, gpu_share_env, settings_env
-from triptych.deploy.common.process_guard import Guard
 from triptych.deploy.common.readiness import is_ready
 from triptych.deploy.ray.book import Member
 from triptych.deploy.ray.config import ClusterConfig, Pool
@@ -55,7 +54,7 @@ class PoolWorker:
         env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
         async with gpus_locked([str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]):
-            self._process = ChildProcess(WORKER, env, Guard(), death_signal=False)
+            self._process = ChildProcess(WORKER, env)
             await self._process.until(
                 self._is_ready, its.start_seconds, f"the worker of pool {pool} on {host}"
             )
@@ -75,7 +74,7 @@ class PoolWorker:
     async def __del__(self) -> None:
         """Called by Serve to stop the replica: leave the routers, then finish the worker's requests."""
         if not self._started:
-            # The guard ends the worker.
+            # Its guard ends the worker.
             return
         self._beating.cancel()
         with contextlib.suppress(DirectoryLost):

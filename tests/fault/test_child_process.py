@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,7 +12,6 @@ import pytest
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from triptych.deploy.common.child_process import ChildProcess, StartFailed
-from triptych.deploy.common.process_guard import Guard
 
 # Ignores SIGTERM, starts a child, and writes both process IDs to a file.
 STUBBORN = (
@@ -27,13 +25,6 @@ STUBBORN = (
 )
 
 
-@pytest.fixture
-def guard() -> Iterator[Guard]:
-    guard = Guard()
-    yield guard
-    guard.close()
-
-
 async def numbers(path: Path) -> list[psutil.Process]:
     """The processes whose IDs are in the file `path`, once it exists."""
     await eventually(path.exists)
@@ -42,8 +33,8 @@ async def numbers(path: Path) -> list[psutil.Process]:
     ]
 
 
-async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path, guard: Guard) -> None:
-    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ, guard)
+async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path) -> None:
+    child = ChildProcess((sys.executable, "-c", STUBBORN, str(tmp_path / "pids")), os.environ)
     processes = await numbers(tmp_path / "pids")
     assert child.code is None
     await child.stop(0.1)
@@ -55,14 +46,14 @@ async def never() -> bool:
     return False
 
 
-async def test_early_exit_fails_the_start(guard: Guard) -> None:
-    child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ, guard)
+async def test_early_exit_fails_the_start() -> None:
+    child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ)
     with pytest.raises(StartFailed, match="the child ended with 3"):
         await child.until(never, 60, "the child")
 
 
-async def test_slow_start_fails(guard: Guard) -> None:
-    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ, guard)
+async def test_slow_start_fails() -> None:
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ)
     with pytest.raises(StartFailed, match="not ready"):
         await child.until(never, 0.1, "the child")
     assert child.code is not None

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.unit.deploy.fakes import Fakes, Run
-from triptych.deploy.common.process_guard import Guard
 from triptych.deploy.kubernetes.helm import NoHelm, helm
 from triptych.deploy.local.supervisor import GaveUp
 
@@ -22,10 +21,9 @@ def fakes(tmp_path: Path) -> Fakes:
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., Run]]:
     runs: list[Run] = []
-    guard = Guard()
 
     def start(*arguments: Any, **options: Any) -> Run:
-        runs.append(Run(*arguments, guard=guard, **options))
+        runs.append(Run(*arguments, **options))
         return runs[-1]
 
     yield start
@@ -34,7 +32,6 @@ async def start() -> AsyncIterator[Callable[..., Run]]:
         run.supervisor.stop()
         with contextlib.suppress(GaveUp):
             await run.task
-    guard.close()
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,6 @@ class Run:
             router,
             workers,
             output=Output([router.name, *(spec.name for spec in workers)], self.text),
-            guard=options.pop("guard"),
             stop_seconds=options.pop("stop_seconds", 20.0),
             on_ready=self.all_ready.set,
             sleep=self._sleep,

@@ -1,6 +1,6 @@
 """A process that is to end with its parent ends at once if the parent has ended already.
 
-`tests/unit/deploy/test_sudden_end.py` kills a parent.
+`tests/fault/test_processes.py` kills a parent.
 """
 
 import subprocess
