@@ -1,9 +1,8 @@
 """GPU memory that an engine needs: the size of its weights, and whether its share holds them."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from triptych.deploy.common.environments import GPU_SHARE
 from triptych.workers.settings import WorkerSettings
@@ -17,14 +16,11 @@ UPSTREAM_GIB = 3.75e9 * 2 / GIB
 # Three adapters of rank 32 for all linear layers of the language model: 0.18 billion parameters.
 ADAPTERS_GIB = 0.18e9 * 2 / GIB
 
-Holds = Literal["yes", "no", "unknown"]
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether an engine's share of a GPU holds it, and a text with the sizes in GiB."""
 
-    holds: Holds
+    holds: Literal["yes", "no", "unknown"]
     text: str
 
 
@@ -41,11 +37,6 @@ def weights_gib(model: str, pool: PoolName) -> float | None:
     return size
 
 
-def engine_share(settings: WorkerSettings, gpus: float) -> float:
-    """Share of each GPU's memory that an engine with `gpus` GPUs takes; `gpus` under 1 is a part of one."""
-    return settings.gpu_memory_utilization or GPU_SHARE * min(1.0, gpus)
-
-
 def verdict(
     settings: WorkerSettings, gpus: float, weights: float | None, gpu_memory_gib: float | None
 ) -> Verdict:
@@ -60,7 +51,8 @@ def verdict(
     if settings.quantization or settings.dtype != "auto":
         return _unknown("the size of the converted weights")
     # With an explicit cache size vLLM does not look at its share.
-    share = min(1.0, gpus) if settings.kv_cache_gib else engine_share(settings, gpus)
+    part = min(1.0, gpus)
+    share = part if settings.kv_cache_gib else settings.gpu_memory_utilization or GPU_SHARE * part
     room = share * gpu_memory_gib
     weights, cache = weights / settings.tensor_parallel, _cache_gib(settings)
     need = weights + cache

@@ -79,18 +79,18 @@ def make_plan() -> Plan:
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
     environ = with_token(os.environ)
-    pairs = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
+    workers = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
     if gpus:
-        check_memory(pairs, chosen, machine.gpu_memory())
-    router = plan_router(pairs, environ)
-    ports = [(router, "ROUTER_PORT"), *((spec, "DEPLOY_WORKER_PORT") for _, spec in pairs)]
-    for spec, setting in ports:
+        check_memory(workers, chosen, machine.gpu_memory())
+    router = plan_router(workers, environ)
+    for spec in (router, *workers):
         if reason := why_taken(spec.host, spec.port):
+            setting = "DEPLOY_WORKER_PORT" if spec.pool else "ROUTER_PORT"
             raise PlanError(
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
                 f"stop the process there, or choose another port with {setting}"
             )
-    return Plan(settings, chosen, router, [spec for _, spec in pairs])
+    return Plan(settings, chosen, router, workers)
 
 
 async def serve(plan: Plan) -> int:

@@ -51,8 +51,8 @@ def plan_workers(
     environ: Mapping[str, str],
     gpus: Sequence[str],
     cores: int,
-) -> list[tuple[PoolName, Spec]]:
-    """Each worker with its pool, in the order of their ports; a pool's workers go on different GPUs.
+) -> list[Spec]:
+    """The workers, in the order of their ports; a pool's workers go on different GPUs.
 
     `environ` is the operator's environment. It overrides the defaults here. Raises `PlanError`.
     """
@@ -85,23 +85,25 @@ def plan_workers(
             # vLLM measures the free memory of its GPU while it starts, so workers on one GPU take turns.
             gate="+".join(group) if group else None,
             token=environ.get("WORKER_TOKEN"),
+            pool=pool,
         )
         seen[pool] += 1
-        workers.append((pool, spec))
+        workers.append(spec)
     return workers
 
 
-def plan_router(workers: Sequence[tuple[PoolName, Spec]], environ: Mapping[str, str]) -> Spec:
+def plan_router(workers: Sequence[Spec], environ: Mapping[str, str]) -> Spec:
     """The router, with the addresses of the workers. Raises `PlanError` or `SettingsError`."""
     document = document_of(
-        (pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
-        for pool, spec in workers
+        (spec.pool, None, f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}")
+        for spec in workers
+        if spec.pool
     )
     # The operator's settings come from the environment, as in the router itself.
     settings = read_settings(RouterSettings, workers=document)
     if settings.port == 0:
         raise PlanError("ROUTER_PORT: 0 is a random port; choose one")
-    if settings.port in {spec.port for _, spec in workers}:
+    if settings.port in {spec.port for spec in workers}:
         raise PlanError("ROUTER_PORT is one of the workers' ports; change it or DEPLOY_WORKER_PORT")
     env, key = with_own_key({**environ, "ROUTER_WORKERS": json.dumps(document)}, "deploy.local")
     return Spec(

@@ -13,6 +13,7 @@ from typing import Any
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.readiness import is_live, is_ready
 from triptych.deploy.local.output import Output
+from triptych.workers.shared.contract import PoolName
 
 REPORT_SECONDS = 15.0
 # How long a child may leave GET /live unanswered. A working event loop does not pause this long, neither for
@@ -37,7 +38,7 @@ class Spec:
     """A child process: `argv` with exactly the environment `env`, ready when GET /ready on `port` is 200.
 
     Children with the same `gate` start one after another, each once the one before it is ready. Children
-    without a gate start at once. `token` is sent with GET /ready.
+    without a gate start at once. `token` is sent with GET /ready. A worker is of a `pool`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Spec:
     port: int
     gate: str | None = None
     token: str | None = field(default=None, repr=False)
+    pool: PoolName | None = None
 
 
 class Supervisor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from triptych.deploy.common.gpu_memory import UPSTREAM_GIB, engine_share, verdict, weights_gib
+from triptych.deploy.common.gpu_memory import UPSTREAM_GIB, verdict, weights_gib
 from triptych.workers.settings import WorkerSettings
 
 
@@ -76,18 +76,11 @@ def settings(**its: Any) -> WorkerSettings:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "its", "share"),
-    [(0.3, {}, 0.27), (1, {}, 0.9), (2, {}, 0.9), (0.3, {"gpu_memory_utilization": 0.5}, 0.5)],
-)
-def test_share_of_gpu_memory(gpus: float, its: dict[str, Any], share: float) -> None:
-    assert engine_share(settings(**its), gpus) == pytest.approx(share)
-
-
-@pytest.mark.parametrize(
     ("gpus", "its", "weights", "memory", "holds"),
     [
         (0.1, {}, 7.6, 24, "no"),
         (1, {"gpu_memory_utilization": 0.2}, 7.6, 24, "no"),
+        (0.1, {"gpu_memory_utilization": 0.5}, 7.6, 24, "yes"),
         (1, {}, 16, 16, "no"),
         (2, {"tensor_parallel": 2}, 16, 16, "yes"),
         (1, {}, 7.0, 8, "no"),
