@@ -61,8 +61,6 @@ GPU_SCALES: Mapping[SizeName, Scale] = {
     "nano": Scale(rounds=1, seconds=0.3, quick=True),
 }
 SECTION_SECONDS = 180.0
-# A section that starts later than so long before the end measures nothing.
-LEAST_SECONDS = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +110,7 @@ async def run(bench: Bench, names: Sequence[str], budget: float, folder: Path) -
         section, its, limit = SECTIONS[name], bench, None
         if section.gpu:
             its = bench._replace(scale=GPU_SCALES[bench.size])
-            limit = min(SECTION_SECONDS, end - time.monotonic())
+            limit = max(0.0, min(SECTION_SECONDS, end - time.monotonic()))
         print(f"[{number}/{len(names)}] {name}: {section.title}", file=sys.stderr)
         bench.report[name] = result = await limited(name, its, limit)
         print(result.error or f"{result.seconds:.0f} s", file=sys.stderr)
@@ -130,22 +128,17 @@ async def limited(name: str, bench: Bench, seconds: float | None) -> Result:
         machine=f"{card.name() or 'no GPU'}; {machine()}" if section.gpu else machine(),
         revision=revision(),
     )
-    clock, limit = time.monotonic(), asyncio.timeout(seconds)
-    late = seconds is not None and seconds < LEAST_SECONDS
+    clock = time.monotonic()
     try:
-        if not late:
-            async with limit:
-                await section.run(bench, result)
+        async with asyncio.timeout(seconds) as limit:
+            await section.run(bench, result)
     except Exception as error:
         # A section may raise its own TimeoutError.
-        late = limit.expired()
-        result.error = f"{type(error).__name__}: {error}"
-        if not late:
+        if limit.expired():
+            result.error = f"{seconds:.0f} s were not enough: a section's limit, or the rest of --budget"
+        else:
+            result.error = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-    if late:
-        result.error = (
-            f"{max(seconds or 0, 0):.0f} s were not enough: a section's limit, or the rest of --budget"
-        )
     result.seconds = time.monotonic() - clock
     return result
 

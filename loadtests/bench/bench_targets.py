@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import sub, truediv
 from statistics import StatisticsError, median
-from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench.measure import Result, Row
 from triptych.loadtests.bench.sections import compared, growth, latency, on_gpu, overload, router_alone
@@ -22,56 +21,51 @@ GOALS = {
     on_gpu.QUERIES: 3_000,
     on_gpu.TIMES_RECIPE.format(512): 3,
 }
-OVERLOAD: Sequence[tuple[str, Literal["least", "most"], float, str, Callable[[Sequence[float]], float]]] = (
-    (overload.GOODPUT, "least", 0.9, "x", median),
-    (overload.OTHER, "most", 0, "", sum),
-    (overload.REFUSAL_MS, "most", 50, "ms", median),
-    (overload.AFTER, "most", 2, "x", median),
-)
 Results = Mapping[str, Result]
 Value = Callable[[Results], float]
 """A measured value. Raises `LookupError` where it was not measured."""
 
 
-class Target(NamedTuple):
-    """A bound on a value."""
-
-    name: str
-    at: Literal["least", "most"]
-    bound: float
-    unit: str
-    value: Value
-
-
 def judged(results: Results) -> Iterator[Bound]:
     """The targets that were measured."""
-    for name, at, bound, unit, value in targets():
+    for bound, value in targets():
         # Without a good reply in most rounds, a median is 0 or missing.
         with contextlib.suppress(LookupError, StatisticsError, ZeroDivisionError):
             found = value(results)
-            yield Bound(name, Estimate(found, found, found), bound, at, unit)
+            yield bound._replace(found=Estimate(found, found, found))
 
 
-def targets() -> Iterator[Target]:
-    """All targets."""
-    for load, bound in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items():
-        yield Target(f"(d) / (a), {load}", "least", bound, "x", _compare("throughput", load, D, A))
+def targets() -> Iterator[tuple[Bound, Value]]:
+    """All targets, and how each value is found."""
+    for load, least in {SHORT[64]: 4, SHORT[16]: 2.5, SHORT[1]: 1.2, LISTS: 1.2}.items():
+        yield _least(f"(d) / (a), {load}", least, "x"), _compare("throughput", load, D, A)
     for section, load in RECIPES.items():
-        yield Target(f"(d) / (e) JSON, {load}", "least", 4, "x", _compare(section, load, D, E_JSON))
+        yield _least(f"(d) / (e) JSON, {load}", 4, "x"), _compare(section, load, D, E_JSON)
     for load in (SHORT[16], SHORT[64], SHORT[256], LISTS, LONG):
-        yield Target(f"(d) / (c), {load}", "least", 0.9, "x", _compare("throughput", load, D, C))
+        yield _least(f"(d) / (c), {load}", 0.9, "x"), _compare("throughput", load, D, C)
     added = _compare("router", router_alone.ALONE, router_alone.THROUGH, router_alone.DIRECT, "p50_ms", sub)
-    yield Target("router adds to the p50 at concurrency 1", "most", 1.5, "ms", added)
+    yield _most("router adds to the p50 at concurrency 1", 1.5, "ms"), added
     under_bulk = _compare("latency", latency.LOAD, latency.CLASSES, latency.IDLE, "p99_ms")
-    yield Target("query p99 under bulk / idle", "most", 3, "x", under_bulk)
+    yield _most("query p99 under bulk / idle", 3, "x"), under_bulk
     for load in overload.OVERLOADS.values():
-        for figure, at, bound, unit, of in OVERLOAD:
-            yield Target(f"{load}: {figure}", at, bound, unit, _overload(load, figure, of))
-    yield Target("router alone, base64, requests per CPU second", "least", 2500, "/s", _per_core)
-    yield Target("growth: steepest cost, as a power of n", "most", 1.2, "", _steepest)
-    for name, bound in GOALS.items():
-        yield Target(f"{name}, goal on an H200", "least", bound, "", partial(_figure, name=name))
-    yield Target("failures and wrong vectors, overload aside", "most", 0, "", _failures)
+        value = partial(_overload, load)
+        yield _least(f"{load}: {overload.GOODPUT}", 0.9, "x"), value(overload.GOODPUT, median)
+        yield _most(f"{load}: {overload.OTHER}", 0), value(overload.OTHER, sum)
+        yield _most(f"{load}: {overload.REFUSAL_MS}", 50, "ms"), value(overload.REFUSAL_MS, median)
+        yield _most(f"{load}: {overload.AFTER}", 2, "x"), value(overload.AFTER, median)
+    yield _least("router alone, base64, requests per CPU second", 2500, "/s"), _per_core
+    yield _most("growth: steepest cost, as a power of n", 1.2), _steepest
+    for name, least in GOALS.items():
+        yield _least(f"{name}, goal on an H200", least), partial(_figure, name=name)
+    yield _most("failures and wrong vectors, overload aside", 0), _failures
+
+
+def _least(figure: str, bound: float, unit: str = "") -> Bound:
+    return Bound(figure, None, bound, "least", unit)
+
+
+def _most(figure: str, bound: float, unit: str = "") -> Bound:
+    return Bound(figure, None, bound, "most", unit)
 
 
 def _figure(results: Results, name: str) -> float:

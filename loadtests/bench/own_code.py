@@ -1,44 +1,60 @@
-"""Writes the vectors of a variant as the model's own code gives them in float32: transformers, unchunked, one
-input at a time.
+"""The model's own code as a server: transformers in float32, each input in one pass.
 
-    python -m loadtests.bench.own_code VARIANT TEXTS.json IMAGE OUT.npy
+    python -m loadtests.bench.own_code VARIANT PORT
+
+`POST /` takes a JSON list of queries, one batch; `POST /image` takes an image. Both return unit vectors,
+float32 [inputs, dimensions].
 """
 
+import io
 import json
 import sys
-from typing import Any
 
-import numpy as np
 import torch
+from aiohttp import web
 from PIL import Image
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from triptych.workers.prompts import IMAGE_PROMPT
+from triptych.workers.shared.contract import READY_PATH
 from triptych.workers.shared.families import V4
 
 
-def main(folder: str, texts: str, image: str, out: str) -> None:
-    """One unit vector for each text, as queries, then one for the image."""
+def app(folder: str) -> web.Application:
+    """The server of the model in `folder`, on a GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     processor = AutoProcessor.from_pretrained(folder)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device)
+    tokenizer = processor.tokenizer
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device).model
 
-    def states(**inputs: Any) -> tuple[list[int], torch.Tensor]:
-        encoded = processor(**inputs, return_tensors="pt").to(device)
+    async def texts(request: web.Request) -> web.Response:
+        queries = [V4.prefixes["query"] + text for text in json.loads(await request.read())]
+        encoded = tokenizer(queries, return_tensors="pt", padding=True).to(device)
+        return means(encoded, encoded.attention_mask)
+
+    async def image(request: web.Request) -> web.Response:
+        picture = Image.open(io.BytesIO(await request.read())).convert("RGB")
+        encoded = processor(text=[IMAGE_PROMPT], images=[picture], return_tensors="pt").to(device)
+        start, end = (
+            encoded.input_ids == tokenizer.convert_tokens_to_ids(f"<|vision_{name}|>")
+            for name in ("start", "end")
+        )
+        # From the start token to the end token.
+        return means(encoded, start.cumsum(1) - end.cumsum(1) + end.int())
+
+    def means(encoded: dict[str, torch.Tensor], mask: torch.Tensor) -> web.Response:
         with torch.inference_mode():
-            return encoded.input_ids[0].tolist(), model.model(**encoded).last_hidden_state[0]
+            states = model(**encoded).last_hidden_state
+            vectors = torch.nn.functional.normalize((states * mask[..., None]).sum(1), dim=1)
+        return web.Response(body=vectors.cpu().numpy().tobytes())
 
-    with open(texts) as file:
-        means = [states(text=[V4.prefixes["query"] + text])[1].mean(0) for text in json.load(file)]
-    with Image.open(image) as picture:
-        ids, hidden = states(text=[IMAGE_PROMPT], images=[picture.convert("RGB")])
-    start, end = (
-        ids.index(processor.tokenizer.convert_tokens_to_ids(f"<|vision_{name}|>"))
-        for name in ("start", "end")
-    )
-    means.append(hidden[start : end + 1].mean(0))
-    np.save(out, torch.nn.functional.normalize(torch.stack(means), dim=1).cpu().numpy())
+    async def ready(request: web.Request) -> web.Response:
+        return web.Response()
+
+    made = web.Application(client_max_size=1 << 26)
+    made.add_routes([web.post("/", texts), web.post("/image", image), web.get(READY_PATH, ready)])
+    return made
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    web.run_app(app(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), access_log=None)

@@ -10,8 +10,16 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.stock import STOCK, stock_copy
-from triptych.loadtests.server_processes import Router, Server, StockServer, Worker, free_port
-from triptych.workers.shared.contract import PoolName
+from triptych.loadtests.server_processes import (
+    ENGINE_ENVIRONMENT,
+    LOOPBACK,
+    Router,
+    Server,
+    StockServer,
+    Worker,
+    free_port,
+)
+from triptych.workers.shared.contract import READY_PATH, PoolName
 from triptych.workers.shared.families import BY_POOL, V4
 from triptych.workers.shared.parent_death import die_with_parent
 
@@ -118,19 +126,33 @@ class Servers:
 
     async def stub(self, status: int = 200) -> Server:
         """Start a worker that answers batches with `status` at once."""
-        port = free_port()
-        argv = ("triptych.loadtests.bench.stub", str(port), str(status))
-        return await self.started(Server(self.log("stub"), *argv, port=port))
+        return await self.program("stub", "triptych.loadtests.bench.stub", str(status))
 
     async def vllm_router(self, server: Server) -> Server:
         """Start vLLM's router in Rust (PyPI: vllm-router), otherwise with its defaults."""
         if importlib.util.find_spec("vllm_router") is None:
             raise RuntimeError("vllm-router is not installed; run `make dev`")
-        port = free_port()
-        argv = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port())]
-        argv += ["--worker-urls", server.url, "--policy", "round_robin", "--log-level", "warning"]
-        module = "vllm_router.launch_router"
-        return await self.started(Server(self.log("vllm-router"), module, *argv, port=port, ready="/health"))
+        argv = ["--host", LOOPBACK, "--prometheus-port", str(free_port()), "--worker-urls", server.url]
+        argv += ["--policy", "round_robin", "--log-level", "warning", "--port"]
+        return await self.program("vllm-router", "vllm_router.launch_router", *argv, ready="/health")
+
+    async def own_code(self, variant: Path) -> Server:
+        """Start the model's own code."""
+        return await self.program("own-code", "triptych.loadtests.bench.own_code", str(variant))
+
+    async def program(
+        self,
+        name: str,
+        *argv: str,
+        python: str | Path = sys.executable,
+        ready: str = READY_PATH,
+        **environment: str,
+    ) -> Server:
+        """Start `python -m ARGV PORT`, with one thread for each engine."""
+        port, own = free_port(), {**ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1", **environment}
+        argv = (*argv, str(port))
+        server = Server(self.log(name), *argv, port=port, environment=own, ready=ready, python=python)
+        return await self.started(server)
 
     async def started(self, server: Server) -> Server:
         """Wait until `server` is ready."""

@@ -1,6 +1,6 @@
 """A worker that answers at once, to measure the router alone.
 
-    python -m loadtests.bench.stub PORT STATUS
+    python -m loadtests.bench.stub STATUS PORT
 
 With status 200 every item gets the same unit vector, from frames made in advance. With another status every
 batch gets that status, while the worker still says it is ready.
@@ -48,12 +48,16 @@ def app(status: int) -> web.Application:
         return web.Response()
 
     made = web.Application()
-    made.router.add_post(contract.ENCODE_PATH, encode)
-    made.router.add_get(contract.INFO_PATH, info)
-    made.router.add_get(contract.READY_PATH, ready)
+    made.add_routes(
+        [
+            web.post(contract.ENCODE_PATH, encode),
+            web.get(contract.INFO_PATH, info),
+            web.get(contract.READY_PATH, ready),
+        ]
+    )
     return made
 
 
 if __name__ == "__main__":
-    port, status = map(int, sys.argv[1:])
+    status, port = map(int, sys.argv[1:])
     web.run_app(app(status), host="127.0.0.1", port=port, access_log=None, loop=uvloop.new_event_loop())

@@ -4,7 +4,6 @@ infinity and the vendor's server have packages of their own: docs/PERFORMANCE.md
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,9 @@ from triptych.loadtests.bench.servers import SIZES, Engine, Servers
 from triptych.loadtests.bench.stock import stock_copy
 from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
-from triptych.loadtests.server_processes import ENGINE_ENVIRONMENT, Server, free_port
 from triptych.workers.checkpoints.folders import load_json, write_json
 from triptych.workers.checkpoints.layout import CONFIG
 from triptych.workers.checkpoints.variant import read_variant
-from triptych.workers.shared.contract import READY_PATH
 from triptych.workers.shared.families import V4
 
 LOADS = (SHORT[1], SHORT[64], LONG)
@@ -49,7 +46,7 @@ async def run(bench: Bench, result: Result) -> None:
         *await others(servers, variant, dimensions),
         routed,
     ]
-    of_batches = [await script(servers, variant, dimensions), routed]
+    of_batches = [await transformers(servers, variant, dimensions), routed]
     for load in (*LOADS, *BATCHES):
         its = of_batches if load in BATCHES else compared
         result.rows += await side_by_side(scale, load, its, texts)
@@ -66,9 +63,9 @@ def memory_mib(pid: int) -> float:
     return sum(one.memory_full_info().pss for one in (root, *root.children(recursive=True))) / 2**20
 
 
-async def script(servers: Servers, checkpoint: Path, dimensions: int) -> System:
-    """Plain transformers."""
-    server = await other(servers, "script", "triptych.loadtests.bench.script", str(checkpoint))
+async def transformers(servers: Servers, checkpoint: Path, dimensions: int) -> System:
+    """Plain transformers, as a script would use it."""
+    server = await servers.own_code(checkpoint)
 
     def make(texts: Sequence[str]) -> bytes:
         return post(f"{server.url}/", orjson.dumps(texts))
@@ -86,7 +83,7 @@ async def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[Sy
         print(f"infinity and jina-on-prem are left out: {python} or {vendor} is missing", flush=True)
         return []
     folder = sentence_transformer(servers.folder.resolve() / "sentence-transformer", checkpoint, dimensions)
-    start = partial(other, servers, python=python, ready="/health")
+    start = partial(servers.program, python=python, ready="/health", DO_NOT_TRACK="1")
     flags = ("--device", "cpu", "--dtype", "float32", "--no-bettertransformer", "--host", "127.0.0.1")
     named = ("--model-id", str(folder), "--served-model-name", "stock")
     infinity = await start("infinity", "infinity_emb.cli", "v2", *flags, *named, "--port")
@@ -105,21 +102,6 @@ async def others(servers: Servers, checkpoint: Path, dimensions: int) -> list[Sy
         System("(f) infinity", {"infinity": infinity}, infinity.url, ask_infinity, read),
         System("(g) jina-on-prem, batching", {"jina-on-prem": on_prem}, on_prem.url, ask_vendor, read),
     ]
-
-
-async def other(
-    servers: Servers,
-    name: str,
-    *argv: str,
-    python: str | Path = sys.executable,
-    ready: str = READY_PATH,
-    **environment: str,
-) -> Server:
-    """Start `python -m ARGV PORT` with one thread; it ends with the benchmark."""
-    port, own = free_port(), {**ENGINE_ENVIRONMENT, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", **environment}
-    argv = (*argv, str(port))
-    server = Server(servers.log(name), *argv, port=port, environment=own, ready=ready, python=python)
-    return await servers.started(server)
 
 
 def sentence_transformer(folder: Path, checkpoint: Path, dimensions: int) -> Path:
