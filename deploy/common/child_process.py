@@ -88,25 +88,24 @@ class ChildProcess:
                 raise StartFailed(f"{name} is not ready after {seconds:g} s") from None
             raise
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the process, but not to its children."""
-        if not self.exited.done():
-            os.kill(self.pid, signal.SIGTERM)
-
     def kill(self) -> None:
         """Send SIGKILL to the process group."""
         if not self.exited.done():
             os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self, seconds: float) -> None:
-        """Send SIGTERM, after `seconds` SIGKILL, and wait for the end."""
-        self.terminate()
+        """Send SIGTERM, after `seconds` SIGKILL, and wait for the end and the last lines."""
+        if not self.exited.done():
+            # Not to its children.
+            os.kill(self.pid, signal.SIGTERM)
         await asyncio.wait([self.exited], timeout=seconds)
         self.kill()
-        await self.exited
+        await self.drained()
 
     async def drained(self) -> None:
-        """Wait, for a second at most, until `on_line` got the last lines of a process that has exited."""
+        """Wait for the end, then, for a second at most, until `on_line` got the last lines."""
+        # Who waits may be cancelled.
+        await asyncio.shield(self.exited)
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=1)
 

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from triptych.deploy.common.child_process import ChildProcess
 from triptych.deploy.common.readiness import is_live, is_ready
@@ -84,12 +83,12 @@ class Supervisor:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
-        self._kill = asyncio.Event()
 
     def stop(self) -> None:
         """Stop the router, then the workers; when called again, kill them."""
         if self._stop.is_set():
-            self._kill.set()
+            for child in self.children.values():
+                child.kill()
         self._stop.set()
 
     async def run(self) -> None:
@@ -119,8 +118,8 @@ class Supervisor:
             except OSError as error:
                 why = f"cannot be started ({error})"
             else:
-                code = await asyncio.shield(child.exited)
                 await child.drained()
+                code = child.exited.result()
                 why = _ended(code)
                 if ready_at is not None:
                     was_ready, served = True, self._clock() - ready_at
@@ -194,22 +193,8 @@ class Supervisor:
             self._output.say("stopping")
         # The router first: it needs the workers to finish the requests that it has accepted.
         router = running.pop(self._router.name, None)
-        for children in ([router] if router else [], list(running.values())):
-            await self._end(children)
-
-    async def _end(self, children: Sequence[ChildProcess]) -> None:
-        for child in children:
-            child.terminate()
-        all_ended = asyncio.gather(*(child.exited for child in children))
-        killed = asyncio.create_task(self._kill.wait())
-        both: list[asyncio.Future[Any]] = [all_ended, killed]
-        await asyncio.wait(both, timeout=self._stop_seconds, return_when=asyncio.FIRST_COMPLETED)
-        killed.cancel()
-        for child in children:
-            child.kill()
-        for child in children:
-            await child.exited
-            await child.drained()
+        for children in ([router] if router else [], running.values()):
+            await asyncio.gather(*(child.stop(self._stop_seconds) for child in children))
 
 
 def restart_delay(deaths: int) -> float:

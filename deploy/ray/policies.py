@@ -11,7 +11,7 @@ import ray
 from ray.serve.config import AutoscalingContext
 
 from triptych.deploy.ray.directory import find_directory
-from triptych.deploy.ray.pressure import FromNone, Pressure, replicas_for
+from triptych.deploy.ray.pressure import FromNone, Pressure
 from triptych.deploy.ray.ray_private import labels_match
 from triptych.workers.shared.contract import PoolName
 
@@ -34,7 +34,7 @@ class PressurePolicy:
         backlog_seconds: float,
     ) -> None:
         self._name, self._pool = name, pool
-        self._capacity, self._utilization = tokens_per_second, utilization
+        self._capacity = tokens_per_second * utilization
         self._backlog_seconds = backlog_seconds
         self._from_none = FromNone()
         self._pressure: Pressure | None = None
@@ -46,8 +46,7 @@ class PressurePolicy:
         self._look(now)
         if self._pressure is None:
             return context.target_num_replicas, {}
-        demand = self._pressure.demand(self._backlog_seconds)
-        wanted = replicas_for(demand, self._capacity, self._utilization)
+        wanted = self._pressure.demand(self._backlog_seconds) / self._capacity
         target, running = context.target_num_replicas, context.current_num_replicas
         config: Any = context.config
         return self._from_none.decide(wanted, target, running, config.upscale_delay_s, now), {}

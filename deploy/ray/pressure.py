@@ -35,11 +35,6 @@ class Pressure:
         return flow if flow >= SMALLEST_FLOW else 0.0
 
 
-def replicas_for(demand: float, tokens_per_second: float, utilization: float) -> float:
-    """Number of replicas for `demand`, each at the part `utilization` of its `tokens_per_second`."""
-    return demand / (tokens_per_second * utilization)
-
-
 class FromNone:
     """Scaling while no replica runs. Serve then applies no delay of its own.
 
@@ -66,8 +61,7 @@ class FromNone:
 class Flow:
     """Exponential average of tokens per second."""
 
-    def __init__(self, seconds: float = AVERAGED_SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._tokens = 0.0
         self._then = 0.0
 
@@ -78,7 +72,7 @@ class Flow:
 
     def per_second(self, now: float) -> float:
         """The rate at `now`."""
-        return self._decayed(now) / self._seconds
+        return self._decayed(now) / AVERAGED_SECONDS
 
     def _decayed(self, now: float) -> float:
-        return self._tokens * math.exp(min(0.0, (self._then - now) / self._seconds))
+        return self._tokens * math.exp(min(0.0, (self._then - now) / AVERAGED_SECONDS))

@@ -3,7 +3,7 @@
 import pytest
 
 from triptych.deploy.ray.book import LEARNING_SECONDS, LEASE_SECONDS, Book, Member, RouterReport
-from triptych.deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure, replicas_for
+from triptych.deploy.ray.pressure import AVERAGED_SECONDS, SMALLEST_FLOW, Flow, Pressure
 from triptych.workers.shared.contract import PoolName
 
 NOW = 100.0
@@ -111,7 +111,6 @@ def test_served_by_all_and_known_by_none() -> None:
 
 def test_demand_has_arrivals_and_backlog() -> None:
     assert Pressure(300, 20, 50).demand(backlog_seconds=30) == 60
-    assert replicas_for(60, tokens_per_second=100, utilization=0.5) == pytest.approx(1.2)
     assert Pressure(tokens_per_second=SMALLEST_FLOW / 2).demand(30) == 0
 
 
