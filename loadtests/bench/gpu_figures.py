@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from statistics import median
 
 import numpy as np
 
@@ -42,27 +43,23 @@ async def throughput(
     loads: Sequence[Load],
     compared: Sequence[System],
     scale: Scale | None = None,
-) -> None:
-    """Measure systems side by side; one row for each load and system."""
+) -> dict[tuple[Load, str], float]:
+    """Measure systems side by side, one row for each load and system; their median tokens a second."""
+    found: dict[tuple[Load, str], float] = {}
     variant = await bench.servers.variant(bench.size)
     texts, config = Texts(variant), load_json(variant / CONFIG)
     peak = next((one.figures[PEAK] for one in bench.report.values() if PEAK in one.figures), None)
     for load in loads:
         tokens = load.tokens + PREFIX_TOKENS
         for row in await side_by_side(scale or bench.scale, load, compared, texts):
-            rates = [tokens * rate for rate in row.items_per_second]
-            row.figures[TOKENS] = rates
+            row.figures[TOKENS] = rates = [tokens * rate for rate in row.items_per_second]
+            found[load, row.system] = median(rates)
             # The vision tower's operations are not counted.
             if peak and "images" not in load.name:
                 of_token = flops_per_token(config, tokens) / 1e12
                 row.figures[SHARE] = [100 * rate * of_token / peak for rate in rates]
             result.rows.append(row)
-
-
-def rate_of(result: Result, load: Load, system: System) -> float:
-    """The median tokens a second of a system."""
-    [row] = [row for row in result.rows if (row.load, row.system) == (load.name, system.name)]
-    return float(np.median(row.figures[TOKENS]))
+    return found
 
 
 async def query_rate(bench: Bench, system: System, start: float) -> float:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
@@ -37,33 +37,30 @@ BATCH, ROUND_BATCHES = 32, 200
 
 
 async def run(bench: Bench, result: Result) -> None:
-    rows, rounds = result.rows, bench.scale.rounds
+    rounds = bench.scale.rounds
+
+    def add(rows: list[Row], values: Iterable[int]) -> None:
+        costs = [median(row.figures[CPU_MS]) for row in rows]
+        rows[-1].figures[EXPONENT] = [exponent(dict(zip(values, costs, strict=True)))]
+        result.rows += rows
+
     for trials in await through_router(bench):
-        measured = await interleaved(trials, rounds, settle_seconds=0)
-        for row in measured:
+        rows = await interleaved([*trials.values()], rounds, settle_seconds=0)
+        for row in rows:
             row.figures[CPU_MS] = [1e3 * row.cpu["router"] / row.requests]
-        rows += measured
+        add(rows, trials)
     costs: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
         "n replicas, a request": (REPLICAS, of_replicas),
         "n items waiting, a batch of 32": (WAITING, partial(of_queue, with_keys=False)),
         "n items waiting, each of its own key, a batch of 32": (WAITING, partial(of_queue, with_keys=True)),
     }
     for title, (values, cost) in costs.items():
-        measured = [Row(load=title, system=f"n = {n:,}") for n in values]
+        rows = [Row(load=title, system=f"n = {n:,}", figures={CPU_MS: []}) for n in values]
         for _ in range(rounds):
-            for n, row in zip(values, measured, strict=True):
+            for n, row in zip(values, rows, strict=True):
                 gc.collect()
-                row.figures.setdefault(CPU_MS, []).append(cost(n))
-        rows += measured
-    for title in dict.fromkeys(row.load for row in rows):
-        of_title = [row for row in rows if row.load == title]
-        medians = {number(row): median(row.figures[CPU_MS]) for row in of_title}
-        of_title[-1].figures[EXPONENT] = [exponent(medians)]
-
-
-def number(row: Row) -> int:
-    """The n of a row."""
-    return int(row.system.removeprefix("n = ").replace(",", ""))
+                row.figures[CPU_MS].append(cost(n))
+        add(rows, values)
 
 
 def exponent(costs: Mapping[int, float]) -> float:
@@ -77,8 +74,8 @@ def exponent(costs: Mapping[int, float]) -> float:
     )
 
 
-async def through_router(bench: Bench) -> list[list[Trial]]:
-    """Costs of a whole router process, a list for each n."""
+async def through_router(bench: Bench) -> list[dict[int, Trial]]:
+    """Costs of a whole router process by n."""
     servers, seconds = bench.servers, bench.scale.seconds
     await servers.need()
     stub = await servers.stub()
@@ -122,13 +119,13 @@ async def through_router(bench: Bench) -> list[list[Trial]]:
 
     one = await router()
     return [
-        [trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS],
-        [trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS],
-        [
-            trial("n router processes, a request", n, await router(processes=n), partial(texts, 1))
+        {n: trial("n items a request, a request", n, one, partial(texts, n)) for n in ITEMS},
+        {n: trial("n tokens a text, a request", n, one, partial(long, n)) for n in TOKENS},
+        {
+            n: trial("n router processes, a request", n, await router(processes=n), partial(texts, 1))
             for n in PROCESSES
-        ],
-        [await with_keys(n) for n in KEYS],
+        },
+        {n: await with_keys(n) for n in KEYS},
     ]
 
 

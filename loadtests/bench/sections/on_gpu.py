@@ -22,7 +22,6 @@ from triptych.loadtests.bench.gpu_figures import (
     least_cosine,
     load_of,
     query_rate,
-    rate_of,
     throughput,
 )
 from triptych.loadtests.bench.loops import Vector, post
@@ -152,9 +151,9 @@ async def short(bench: Bench, result: Result) -> None:
     ours = await _ours(bench, worker)
     lists = load_of(20, max(1, AMOUNTS[bench.size].texts[20] // LIST), LIST)
     loads = _loads(bench)
-    await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
+    rates = await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
     for tokens, load in loads.items():
-        result.figures[THROUGH_ROUTER.format(tokens)] = rate_of(result, load, ours)
+        result.figures[THROUGH_ROUTER.format(tokens)] = rates[load, ours.name]
 
 
 async def long(bench: Bench, result: Result) -> None:
@@ -201,9 +200,9 @@ async def stock(bench: Bench, result: Result) -> None:
     """vLLM's own server, which takes the mean itself."""
     worker, server = await bench.servers.need(Engine(size=bench.size), Engine("stock", bench.size))
     ours, other, loads = await _ours(bench, worker), systems.stock(server, "base64"), _loads(bench)
-    await throughput(bench, result, list(loads.values()), [other, ours])
+    rates = await throughput(bench, result, list(loads.values()), [other, ours])
     for tokens, load in loads.items():
-        times = rate_of(result, load, ours) / rate_of(result, load, other)
+        times = rates[load, ours.name] / rates[load, other.name]
         result.figures[f"{tokens}-token texts, times stock vLLM"] = times
     rate = await query_rate(bench, other, AMOUNTS[bench.size].queries)
     result.figures["30-token queries/s at p99 <= 50 ms, stock vLLM"] = rate
@@ -219,10 +218,9 @@ async def recipe(bench: Bench, result: Result) -> None:
         # A text of 512 tokens is 10 MB of JSON. More at a time would only wait for each other.
         most = max(RECIPE_CONNECTIONS, RECIPE_TOKENS // tokens)
         few = load_of(tokens, min(load.concurrency, most))
-        await throughput(bench, result, [few], [other, systems.recipe(server, "base64", dimensions)])
-        await throughput(bench, result, [load], [ours])
-        times = rate_of(result, load, ours) / rate_of(result, few, other)
-        result.figures[TIMES_RECIPE.format(tokens)] = times
+        rates = await throughput(bench, result, [few], [other, systems.recipe(server, "base64", dimensions)])
+        rates |= await throughput(bench, result, [load], [ours])
+        result.figures[TIMES_RECIPE.format(tokens)] = rates[load, ours.name] / rates[few, other.name]
 
 
 async def tasks_mixed(bench: Bench, result: Result, pools: Sequence[PoolName]) -> None:

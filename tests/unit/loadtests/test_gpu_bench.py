@@ -103,15 +103,3 @@ async def test_sections_are_written_one_by_one_within_limits(
     assert "not enough" in last["late"].error
     assert last["late"].figures == {}
     assert "not enough" in (tmp_path / "bench.md").read_text()
-
-
-async def test_timeout_inside_a_section_keeps_its_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fails(_: Bench, its: Result) -> None:
-        raise TimeoutError("the server does not answer")
-
-    monkeypatch.setitem(bench.SECTIONS, "fails", Section("fails", fails))
-    its = Bench(Servers(tmp_path), bench.QUICK, "nano", {})
-    found = await bench.limited("fails", its, None)
-    assert found.error == "TimeoutError: the server does not answer"

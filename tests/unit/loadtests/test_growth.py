@@ -4,7 +4,7 @@ import pytest
 
 from triptych.loadtests.bench.bench_report import markdown
 from triptych.loadtests.bench.measure import Result, Row
-from triptych.loadtests.bench.sections.growth import BATCH, exponent, number, of_queue, of_replicas
+from triptych.loadtests.bench.sections.growth import BATCH, exponent, of_queue, of_replicas
 
 
 def test_exponent_is_that_of_the_steepest_part() -> None:
@@ -12,10 +12,6 @@ def test_exponent_is_that_of_the_steepest_part() -> None:
     assert exponent({1: 5.0, 8: 5.0, 64: 40.0}) == pytest.approx(1)
     # Quadratic only at its end.
     assert exponent({1: 1.0, 10: 2.0, 100: 200.0}) == pytest.approx(2)
-
-
-def test_number_of_a_row() -> None:
-    assert number(Row(load="load", system="n = 10,000")) == 10_000
 
 
 @pytest.mark.parametrize("with_keys", [False, True])
