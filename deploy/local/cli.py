@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from dotenv import load_dotenv
 
@@ -36,15 +35,6 @@ Ctrl-C ends it.
 """
 
 
-class Plan(NamedTuple):
-    """Everything that is decided before a process starts."""
-
-    settings: DeploySettings
-    models: Models
-    router: Spec
-    workers: list[Spec]
-
-
 def main() -> int:
     """Serve until stopped. Exit code: 0, 78 for a wrong setting, 1 for another reason not to start."""
     # Into the environment, because the router and the workers inherit it.
@@ -55,14 +45,17 @@ def main() -> int:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
     try:
-        return asyncio.run(serve(plan))
+        return asyncio.run(serve(*plan))
     except GaveUp as reason:
         print(f"\n{reason}", file=sys.stderr)
         return 1
 
 
-def make_plan() -> Plan:
-    """Read the settings and look at the machine. Raises `SettingsError` or `PlanError`."""
+def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
+    """The settings, the checkpoints, the router and the workers, decided before a process starts.
+
+    Raises `SettingsError` or `PlanError`.
+    """
     settings = read_settings(DeploySettings)
     if importlib.util.find_spec("vllm") is None:
         raise PlanError("vLLM is not installed here: pip install 'triptych[gpu]' or 'triptych[cpu]'")
@@ -90,23 +83,23 @@ def make_plan() -> Plan:
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
                 f"stop the process there, or choose another port with {setting}"
             )
-    return Plan(settings, chosen, router, workers)
+    return settings, chosen, router, workers
 
 
-async def serve(plan: Plan) -> int:
+async def serve(settings: DeploySettings, models: Models, router: Spec, workers: Sequence[Spec]) -> int:
     """Make missing checkpoints, then run router and workers until stopped. Raises `GaveUp`."""
-    output = Output([plan.router.name, *(spec.name for spec in plan.workers)])
+    output = Output([router.name, *(spec.name for spec in workers)])
     started = time.monotonic()
-    notice = DEMO_WARNING + "\n" if plan.models.demo else ""
-    address = f"{plan.router.host}:{plan.router.port}"
+    notice = DEMO_WARNING + "\n" if models.demo else ""
+    address = f"{router.host}:{router.port}"
 
     def on_ready() -> None:
         seconds = time.monotonic() - started
         output.plain(READY.format(seconds=seconds, address=address, notice=notice))
 
-    if plan.models.demo:
+    if models.demo:
         output.say(DEMO_WARNING)
-    for step in plan.models.steps:
+    for step in models.steps:
         output.say(step.title)
         child = ChildProcess(step.argv, os.environ)
         _on_signals(child.kill)
@@ -114,10 +107,10 @@ async def serve(plan: Plan) -> int:
             output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
             return 1
     supervisor = Supervisor(
-        plan.router,
-        plan.workers,
+        router,
+        workers,
         output=output,
-        stop_seconds=plan.settings.stop_seconds,
+        stop_seconds=settings.stop_seconds,
         on_ready=on_ready,
     )
     _on_signals(supervisor.stop)

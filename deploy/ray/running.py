@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -75,8 +75,7 @@ def start(config: ClusterConfig, pools: Sequence[PoolName] | None = None) -> Non
 
 def stop_removed(config: ClusterConfig, seconds: float) -> None:
     """Stop the pools that the configuration no longer names. Raises `Failed` when one is left in the end."""
-    removed = [f"{config.name}-{name}" for name in BY_POOL if name not in config.pools]
-    _check_stopped(_stop(removed, seconds))
+    _stop(seconds, [f"{config.name}-{name}" for name in BY_POOL if name not in config.pools])
 
 
 def wait(config: ClusterConfig, seconds: float) -> Status:
@@ -127,7 +126,7 @@ def stop(config: ClusterConfig, seconds: float) -> None:
     pools = [f"{config.name}-{name}" for name in BY_POOL]
     others = set(serve.status().applications) - {routers, *pools}
     # The routers first: they need the workers to finish the requests that they have accepted.
-    _check_stopped(_stop([routers], seconds) + _stop(pools, seconds))
+    _stop(seconds, [routers], pools)
     # Last, because replicas that still run would start it again.
     if (book := find_directory(config.name)) is not None:
         ray.kill(book)
@@ -135,32 +134,34 @@ def stop(config: ClusterConfig, seconds: float) -> None:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _stop(names: Collection[str], seconds: float) -> list[str]:
-    """Stop those of the applications that run, and wait; returns those left after `seconds`."""
-    deadline = time.monotonic() + seconds
-    left = _running(names)
-    for name in left:
-        print(f"ending {name}", flush=True)
-        delete_application(name)
-    while left and time.monotonic() <= deadline:
-        time.sleep(LOOK_SECONDS)
-        said, left = left, _running(left)
-        if left and left != said:
-            print(f"still ending: {', '.join(left)}", flush=True)
-    return left
+def _stop(seconds: float, *groups: Sequence[str]) -> None:
+    """Stop those of the applications that run, one group after another, each within `seconds`.
 
-
-def _running(names: Collection[str]) -> list[str]:
-    running = serve.status().applications
-    return [name for name in names if name in running]
-
-
-def _check_stopped(left: Sequence[str]) -> None:
-    if left:
+    Raises `Failed` if some are left after that.
+    """
+    late: list[str] = []
+    for names in groups:
+        deadline = time.monotonic() + seconds
+        left = _running(names)
+        for name in left:
+            print(f"ending {name}", flush=True)
+            delete_application(name)
+        while left and time.monotonic() <= deadline:
+            time.sleep(LOOK_SECONDS)
+            said, left = left, _running(left)
+            if left and left != said:
+                print(f"still ending: {', '.join(left)}", flush=True)
+        late += left
+    if late:
         raise Failed(
-            f"still ending: {', '.join(left)} (--timeout). Serve goes on; run this again to wait longer, or "
+            f"still ending: {', '.join(late)} (--timeout). Serve goes on; run this again to wait longer, or "
             "see Serve's log"
         )
+
+
+def _running(names: Sequence[str]) -> list[str]:
+    running = serve.status().applications
+    return [name for name in names if name in running]
 
 
 def scaled(config: ClusterConfig, wanted: dict[str, int]) -> ClusterConfig:

@@ -14,7 +14,7 @@ from triptych.loadtests.bench.systems import System
 from triptych.loadtests.bench.texts import Texts
 from triptych.workers.checkpoints.variant import read_variant
 from triptych.workers.shared.contract import PoolName
-from triptych.workers.shared.families import V5_NANO
+from triptych.workers.shared.families import BY_POOL, V5_NANO
 
 RETRIEVAL: PoolName = "retrieval"
 # The vectors of one reply in so many are checked.
@@ -37,8 +37,8 @@ SHORT = {
 }
 LISTS = Load("32 texts of 20 tokens a request, concurrency 8", 8, texts=32)
 LONG = Load("512-token texts, concurrency 16", 16, tokens=512)
-BASE64 = Load("20-token texts as base64, concurrency 64", 64, form="base64")
 QUICK = (SHORT[1], SHORT[16], SHORT[64], LISTS)
+BASE64 = Load("20-token texts as base64, concurrency 64", 64, form="base64")
 RECIPE_NANO = (
     Load("20-token texts against the recipe, concurrency 16", 16),
     Load("512-token texts against the recipe, concurrency 16", 16, tokens=512),
@@ -46,33 +46,17 @@ RECIPE_NANO = (
 RECIPE_TINY = (Load("512-token texts against the recipe, tiny variant, concurrency 4", 4, tokens=512),)
 
 
-async def throughput(bench: Bench, result: Result) -> None:
-    """By load, against stock vLLM, also behind its router."""
-    servers, scale = bench.servers, bench.scale
-    stock, worker = await servers.need(Engine("stock"), Engine())
-    texts = Texts(await servers.variant())
-    router, vllm_router = await servers.router((RETRIEVAL, worker)), await servers.vllm_router(stock)
-    for load in QUICK if scale.quick else (*SHORT.values(), LISTS, LONG, BASE64):
-        its = [
-            systems.stock(stock, load.form),
-            systems.stock_routed(vllm_router, stock, load.form),
-            systems.worker(worker),
-            systems.routed(router, worker, load.form),
-        ]
-        result.rows += await side_by_side(scale, load, its, texts)
-
-
-async def encoder(bench: Bench, result: Result) -> None:
-    """The same with an encoder, whose last token is the vector."""
-    servers, pool = bench.servers, V5_NANO.pools[0]
+async def throughput(bench: Bench, result: Result, pool: PoolName, loads: Sequence[Load]) -> None:
+    """By load, against stock vLLM; the model of `retrieval` also behind vLLM's router."""
+    servers, family = bench.servers, BY_POOL[pool]
     stock, worker = await servers.need(Engine("stock", pool=pool), Engine(pool=pool))
     texts, router = Texts(await servers.variant(pool=pool)), await servers.router((pool, worker))
-    for load in (SHORT[16], SHORT[64], LISTS):
-        its = [
-            systems.stock(stock, load.form, special_tokens=V5_NANO.special_tokens),
-            systems.worker(worker),
-            systems.routed(router, worker, load.form, V5_NANO.name),
-        ]
+    vllm_router = await servers.vllm_router(stock) if pool == RETRIEVAL else None
+    for load in QUICK if bench.scale.quick else loads:
+        its = [systems.stock(stock, load.form, special_tokens=family.special_tokens)]
+        if vllm_router:
+            its.append(systems.stock_routed(vllm_router, stock, load.form))
+        its += [systems.worker(worker), systems.routed(router, worker, load.form, family.name)]
         result.rows += await side_by_side(bench.scale, load, its, texts)
 
 
@@ -113,8 +97,16 @@ async def side_by_side(scale: Scale, load: Load, compared: Sequence[System], tex
     return await interleaved(its, scale.rounds, scale.settle_seconds, scale.tolerance)
 
 
-THROUGHPUT = Section("Throughput, one pool, nano variant", throughput)
-ENCODER = Section("Throughput, jina-embeddings-v5-text-nano, nano variant", encoder, quick=False)
+THROUGHPUT = Section(
+    "Throughput, one pool, nano variant",
+    partial(throughput, pool=RETRIEVAL, loads=(*SHORT.values(), LISTS, LONG, BASE64)),
+)
+# An encoder, whose last token is the vector.
+ENCODER = Section(
+    "Throughput, jina-embeddings-v5-text-nano, nano variant",
+    partial(throughput, pool=V5_NANO.pools[0], loads=(SHORT[16], SHORT[64], LISTS)),
+    quick=False,
+)
 AGAINST_RECIPE_NANO = Section(
     "Against the published recipe, nano variant",
     partial(recipe, size="nano", loads=RECIPE_NANO),
