@@ -6,14 +6,14 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.router import eventually
 from triptych.deploy.local.output import Output
 from triptych.deploy.local.supervisor import Spec, Supervisor
 from triptych.loadtests.server_processes import free_port
@@ -62,7 +62,7 @@ class Run:
         await asyncio.sleep(0)
 
     async def ready(self) -> None:
-        await until(lambda: self.all_ready.is_set() or self.task.done())
+        await eventually(lambda: self.all_ready.is_set() or self.task.done())
         assert self.all_ready.is_set(), self.text.getvalue()
 
     def pid(self, name: str) -> int:
@@ -80,13 +80,6 @@ def nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> No
     (binaries / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (binaries / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{binaries}:/usr/bin:/bin")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; the test fails when that takes too long."""
-    async with hang_guard():
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def wait_gone(pids: list[int]) -> list[int]:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.unit.deploy.fakes import Fakes, until, wait_gone
+from tests.fakes.router import eventually
+from tests.unit.deploy.fakes import Fakes, wait_gone
 
 # Runs a supervisor over pickled specs. It writes the process IDs to a file when all are ready.
 DRIVER = """
@@ -35,7 +36,7 @@ async def test_killed_supervisor_leaves_nothing(fakes: Fakes, tmp_path: Path) ->
         [sys.executable, "-c", DRIVER, str(specs), str(report)], stdout=subprocess.DEVNULL
     )
     try:
-        await until(report.exists)
+        await eventually(report.exists)
         pids = [*map(int, report.read_text().split()), int(grandchild.read_text())]
         assert len(pids) == 4
     finally:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hang_guard import hang_guard
-from tests.unit.deploy.fakes import Fakes, until, wait_gone
+from tests.fakes.router import eventually
+from tests.unit.deploy.fakes import Fakes, wait_gone
 from triptych.deploy.local.supervisor import GaveUp
 
 
@@ -26,7 +27,7 @@ async def test_others_start_together(start, fakes: Fakes, tmp_path: Path) -> Non
     go = tmp_path / "go"
     workers = [fakes.spec(name, ready_file=str(go)) for name in "ab"]
     run = start(fakes.spec("router"), workers)
-    await until(lambda: {"a start", "b start"} <= set(fakes.events()))
+    await eventually(lambda: {"a start", "b start"} <= set(fakes.events()))
     assert not run.all_ready.is_set()
     go.touch()
     await run.ready()
@@ -34,7 +35,7 @@ async def test_others_start_together(start, fakes: Fakes, tmp_path: Path) -> Non
 
 async def test_death_opens_the_gate(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a", gate="0", exit_code=1), fakes.spec("b", gate="0")])
-    await until(lambda: "b ready" in fakes.events() or run.task.done())
+    await eventually(lambda: "b ready" in fakes.events() or run.task.done())
     with pytest.raises(GaveUp):
         await run.task
     assert "b start" in fakes.events()
@@ -60,7 +61,7 @@ async def test_killed_child_is_restarted(start, fakes: Fakes, tmp_path: Path, na
     await run.ready()
     first, engine = run.pid(name), int(grandchild.read_text())
     os.kill(first, signal.SIGKILL)
-    await until(lambda: fakes.events().count(f"{name} ready") == 2)
+    await eventually(lambda: fakes.events().count(f"{name} ready") == 2)
     assert await asyncio.to_thread(wait_gone, [first, engine]) == []
     assert run.delays == [1.0]
     assert f"{name} was ended by SIGKILL; death 1, starting it again in 1 s" in run.text.getvalue()
@@ -92,9 +93,9 @@ async def test_restarts_back_off(start, fakes: Fakes, served: int, delays: list[
     await run.ready()
     others = [run.pid("router"), run.pid("b")]
     for life in range(1, len(delays) + 1):
-        await until(lambda life=life: run.text.getvalue().count("a is ready") == life or run.task.done())
+        await eventually(lambda life=life: run.text.getvalue().count("a is ready") == life or run.task.done())
         os.kill(run.pid("a"), signal.SIGKILL)
-    await until(lambda: run.text.getvalue().count("a is ready") > len(delays) or run.task.done())
+    await eventually(lambda: run.text.getvalue().count("a is ready") > len(delays) or run.task.done())
     assert run.delays == delays
     assert others == [run.pid("router"), run.pid("b")]
 
@@ -106,9 +107,9 @@ async def test_later_failed_start_ends_nothing(start, fakes: Fakes, tmp_path: Pa
     await run.ready()
     gone.touch()
     os.kill(run.pid("a"), signal.SIGKILL)
-    await until(lambda: fakes.events().count("a start") > 5 or run.task.done())
+    await eventually(lambda: fakes.events().count("a start") > 5 or run.task.done())
     gone.unlink()
-    await until(lambda: fakes.events().count("a ready") == 2 or run.task.done())
+    await eventually(lambda: fakes.events().count("a ready") == 2 or run.task.done())
     assert not run.task.done()
     assert fakes.events().count("router start") == fakes.events().count("b start") == 1
 
@@ -121,9 +122,9 @@ async def test_failed_fork_is_retried(start, fakes: Fakes, tmp_path: Path) -> No
     await run.ready()
     link.unlink()
     os.kill(run.pid("a"), signal.SIGKILL)
-    await until(lambda: len(run.delays) > 5 or run.task.done())
+    await eventually(lambda: len(run.delays) > 5 or run.task.done())
     link.symlink_to(target)
-    await until(lambda: fakes.events().count("a ready") == 2 or run.task.done())
+    await eventually(lambda: fakes.events().count("a ready") == 2 or run.task.done())
     assert not run.task.done()
     assert run.delays[:6] == [1, 2, 4, 8, 16, 30]
     assert "a cannot be started ([Errno 2] No such file or directory" in run.text.getvalue()
@@ -155,7 +156,7 @@ async def test_second_stop_kills_at_once(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router", stubborn=True), [fakes.spec("a", stubborn=True)], stop_seconds=300)
     await run.ready()
     run.supervisor.stop()
-    await until(lambda: "router term" in fakes.events())
+    await eventually(lambda: "router term" in fakes.events())
     run.supervisor.stop()
     async with hang_guard():
         await run.task
@@ -166,7 +167,7 @@ async def test_stop_during_the_start(start, fakes: Fakes, tmp_path: Path) -> Non
     run = start(
         fakes.spec("router"), [fakes.spec("a", gate="0", ready_file=never), fakes.spec("b", gate="0")]
     )
-    await until(lambda: "a start" in fakes.events())
+    await eventually(lambda: "a start" in fakes.events())
     await run.stop()
     assert "b start" not in fakes.events()
     assert await asyncio.to_thread(wait_gone, [run.pid("a")]) == []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.deploy.fakes import Fakes, until, wait_gone
+from tests.fakes.router import eventually
+from tests.unit.deploy.fakes import Fakes, wait_gone
 from triptych.deploy.local.supervisor import LIVE_QUESTIONS
 
 QUICK = {"live_seconds": 1.0}
@@ -18,10 +19,10 @@ QUICK = {"live_seconds": 1.0}
 async def test_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> None:
     run = start(fakes.spec("router"), [fakes.spec("a")], **QUICK)
     await run.ready()
-    await until(lambda: f"{name} live" in fakes.events())
+    await eventually(lambda: f"{name} live" in fakes.events())
     stopped = run.pid(name)
     os.kill(stopped, signal.SIGSTOP)
-    await until(lambda: fakes.events().count(f"{name} ready") == 2)
+    await eventually(lambda: fakes.events().count(f"{name} ready") == 2)
     assert await asyncio.to_thread(wait_gone, [stopped]) == []
     assert f"{name} does not answer /live for 1 s; killing it" in run.text.getvalue()
     assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
@@ -31,41 +32,41 @@ async def test_worker_that_is_not_live_is_restarted(start, fakes: Fakes, tmp_pat
     dead = tmp_path / "dead"
     run = start(fakes.spec("router"), [fakes.spec("a", dead_file=str(dead))], **QUICK)
     await run.ready()
-    await until(lambda: "a live" in fakes.events())
+    await eventually(lambda: "a live" in fakes.events())
     dead.touch()
-    await until(lambda: "a was ended by SIGKILL" in run.text.getvalue())
+    await eventually(lambda: "a was ended by SIGKILL" in run.text.getvalue())
     dead.unlink()
-    await until(lambda: fakes.events().count("a ready") == 2)
+    await eventually(lambda: fakes.events().count("a ready") == 2)
     assert fakes.events().count("a dead") >= LIVE_QUESTIONS - 1
 
 
 async def test_live_router_need_not_be_ready(start, fakes: Fakes, tmp_path: Path) -> None:
     # A router is not ready while one pool is down.
     run = start(fakes.spec("router", ready_file=str(tmp_path / "never")), [fakes.spec("a")], **QUICK)
-    await until(lambda: fakes.events().count("router live") > LIVE_QUESTIONS + 1)
+    await eventually(lambda: fakes.events().count("router live") > LIVE_QUESTIONS + 1)
     assert fakes.events().count("router start") == 1
     os.kill(run.pid("router"), signal.SIGSTOP)
-    await until(lambda: fakes.events().count("router start") == 2)
+    await eventually(lambda: fakes.events().count("router start") == 2)
 
 
 async def test_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Path) -> None:
     stall = tmp_path / "stall"
     run = start(fakes.spec("router"), [fakes.spec("a", stall_file=str(stall))], **QUICK)
     await run.ready()
-    await until(lambda: "a live" in fakes.events())
+    await eventually(lambda: "a live" in fakes.events())
     stall.touch()
-    await until(lambda: "a asked" in fakes.events())
+    await eventually(lambda: "a asked" in fakes.events())
     # Blocks the supervisor while it waits for the answer to a probe.
     time.sleep(3 * QUICK["live_seconds"])  # noqa: ASYNC251
     stall.unlink()
     answered = fakes.events().count("a live")
-    await until(lambda: fakes.events().count("a live") > answered + 2)
+    await eventually(lambda: fakes.events().count("a live") > answered + 2)
     assert fakes.events().count("a start") == 1
 
 
 async def test_draining_router_is_not_killed(start, fakes: Fakes) -> None:
     run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")], **QUICK)
     await run.ready()
-    await until(lambda: "router live" in fakes.events())
+    await eventually(lambda: "router live" in fakes.events())
     await run.stop()
     assert "router exit" in fakes.events()
