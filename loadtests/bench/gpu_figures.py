@@ -13,7 +13,6 @@ from triptych.loadtests.bench.sections import Bench, Scale
 from triptych.loadtests.bench.sections.compared import Load, side_by_side
 from triptych.loadtests.bench.sections.emulated import PREFIX_TOKENS
 from triptych.loadtests.bench.systems import System, read_frames
-from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.server_processes import Server
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG
@@ -46,8 +45,8 @@ async def throughput(
 ) -> dict[tuple[Load, str], float]:
     """Measure systems side by side, one row for each load and system; their median tokens a second."""
     found: dict[tuple[Load, str], float] = {}
-    variant = await bench.servers.variant(bench.size)
-    texts, config = Texts(variant), load_json(variant / CONFIG)
+    texts = await bench.servers.texts(bench.size)
+    config = load_json(await bench.servers.variant(bench.size) / CONFIG)
     peak = next((one.figures[PEAK] for one in bench.report.values() if PEAK in one.figures), None)
     for load in loads:
         tokens = load.tokens + PREFIX_TOKENS
@@ -64,7 +63,7 @@ async def throughput(
 
 async def query_rate(bench: Bench, system: System, start: float) -> float:
     """Queries a second, Poisson arrivals, of which 99 % are answered within 50 ms and none fails."""
-    texts, words = Texts(await bench.servers.variant(bench.size)), QUERY_TOKENS - PREFIX_TOKENS
+    texts, words = await bench.servers.texts(bench.size), QUERY_TOKENS - PREFIX_TOKENS
 
     async def holds(rate: float) -> bool:
         moments = poisson(rate, bench.scale.seconds, seed=round(rate))

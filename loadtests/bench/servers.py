@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests.bench import card
 from triptych.loadtests.bench.stock import STOCK, stock_copy
+from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.server_processes import (
     ENGINE_ENVIRONMENT,
     LOOPBACK,
@@ -24,6 +25,7 @@ from triptych.workers.shared.families import BY_POOL, V4
 from triptych.workers.shared.parent_death import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINTS = "triptych.workers.checkpoints"
 FIXTURE = ROOT / "tests" / "data" / "upstream-tiny"
 STEP_TOKENS, STEP_ITEMS = 8192, 256
 # Of an emulated card: the fixed time of a step, and tokens a second.
@@ -91,13 +93,17 @@ class Servers:
             upstream = self.folder / size / "upstream" / family.key
             async with self._writing:
                 if not upstream.exists():
-                    await _checkpoints("tiny", "--model", family.name, *its.flags, str(upstream))
+                    await child(CHECKPOINTS, "tiny", "--model", family.name, *its.flags, str(upstream))
         # A merge locks the parent folder, so each has its own.
         merged = self.folder / size / "merged" / pool
         if not (merged / pool).exists():
             dtype = "float32" if its.dtype == "float32" else "source"
-            await _checkpoints("merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
+            await child(CHECKPOINTS, "merge", str(upstream), str(merged), "--pool", pool, "--dtype", dtype)
         return merged / pool
+
+    async def texts(self, size: SizeName = "nano", pool: PoolName = "retrieval") -> Texts:
+        """Texts in the tokens of a variant."""
+        return Texts(await self.variant(size, pool))
 
     async def need(self, *engines: Engine) -> list[Server]:
         """Servers of `engines`. Starts the missing ones together, and stops all other servers."""
@@ -205,10 +211,6 @@ def _on_card(size: Size, pool: PoolName) -> list[str]:
     # flag counts: `StockServer` is eager, as fits a CPU.
     share = ("--gpu-memory-utilization", "0.1", "--no-enforce-eager")
     return [*media, "--kv-cache-memory-bytes", cache, *share]
-
-
-async def _checkpoints(*argv: str) -> None:
-    await child("triptych.workers.checkpoints", *argv)
 
 
 async def child(*argv: str) -> str:

@@ -50,7 +50,7 @@ async def throughput(bench: Bench, result: Result, pool: PoolName, loads: Sequen
     """By load, against stock vLLM; the model of `retrieval` also behind vLLM's router."""
     servers, family = bench.servers, BY_POOL[pool]
     stock, worker = await servers.need(Engine("stock", pool=pool), Engine(pool=pool))
-    texts, router = Texts(await servers.variant(pool=pool)), await servers.router((pool, worker))
+    texts, router = await servers.texts(pool=pool), await servers.router((pool, worker))
     vllm_router = await servers.vllm_router(stock) if pool == RETRIEVAL else None
     for load in QUICK if bench.scale.quick else loads:
         its = [systems.stock(stock, load.form, special_tokens=family.special_tokens)]
@@ -64,8 +64,7 @@ async def recipe(bench: Bench, result: Result, size: SizeName, loads: Sequence[L
     """Against the published recipe."""
     servers = bench.servers
     worker, token_level = await servers.need(Engine(size=size), Engine("token-level stock", size))
-    variant = await servers.variant(size)
-    dimensions, texts = read_variant(variant).dimensions, Texts(variant)
+    texts, dimensions = await servers.texts(size), read_variant(await servers.variant(size)).dimensions
     its = [
         systems.worker(worker),
         systems.routed(await servers.router((RETRIEVAL, worker)), worker, "float"),

@@ -6,7 +6,6 @@ from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load, side_by_side
 from triptych.loadtests.bench.servers import CARD_SECONDS, CARD_TOKENS, STEP_ITEMS, STEP_TOKENS, Engine
 from triptych.loadtests.bench.systems import System
-from triptych.loadtests.bench.texts import Texts
 
 # The nano and the tiny checkpoint have the same tokenizer as the model: "Query: " is three tokens.
 PREFIX_TOKENS = 3
@@ -34,7 +33,7 @@ async def run(bench: Bench, result: Result) -> None:
         router = await servers.router((RETRIEVAL, worker), processes=processes)
         routed = systems.routed(router, worker, "base64")
         compared.append(routed._replace(name=f"{routed.name}, router processes: {processes}"))
-    texts = Texts(await servers.variant("tiny"))
+    texts = await servers.texts("tiny")
     scale = bench.scale._replace(seconds=bench.scale.seconds * SECONDS_FACTOR, settle_seconds=0.1)
     for load in LOADS:
         rows = await side_by_side(scale, load, compared, texts)

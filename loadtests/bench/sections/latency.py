@@ -9,7 +9,6 @@ from triptych.loadtests.bench.measure import Result, Sending, Trial, interleaved
 from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.servers import Engine
 from triptych.loadtests.bench.systems import ask_router
-from triptych.loadtests.bench.texts import Texts
 
 QUERIES_PER_SECOND = 30
 BULK_TEXTS, BULK_TOKENS, BULK_CONNECTIONS = 128, 100, 8
@@ -26,7 +25,7 @@ SECONDS_FACTOR = 5
 async def run(bench: Bench, result: Result) -> None:
     servers, scale = bench.servers, bench.scale
     [worker] = await servers.need(Engine())
-    texts = Texts(await servers.variant())
+    texts = await servers.texts()
     router = await servers.router(("retrieval", worker))
     seconds = scale.seconds * SECONDS_FACTOR
     lists = round(BULK_TEXTS_PER_SECOND * (seconds + BULK_FILL_SECONDS) / BULK_TEXTS)

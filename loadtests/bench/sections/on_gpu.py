@@ -30,7 +30,6 @@ from triptych.loadtests.bench.sections import Bench, Section
 from triptych.loadtests.bench.sections.compared import RETRIEVAL, Load
 from triptych.loadtests.bench.servers import FIXTURE, SIZES, Engine, SizeName, child
 from triptych.loadtests.bench.systems import System
-from triptych.loadtests.bench.texts import Texts
 from triptych.loadtests.content.pictures import image
 from triptych.loadtests.server_processes import Server
 from triptych.workers.checkpoints.variant import read_variant
@@ -108,11 +107,10 @@ async def memory(bench: Bench, result: Result) -> None:
 async def parity(bench: Bench, result: Result) -> None:
     """The engine at full size against transformers in float32, with the same weights."""
     [worker] = await bench.servers.need(Engine(size=bench.size))
-    variant = await bench.servers.variant(bench.size)
-    lists = Texts(variant).lists("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
+    lists = (await bench.servers.texts(bench.size)).lists("parity", PARITY_TEXTS, 1, PARITY_TOKENS)
     picture = image("parity", 0, *AMOUNTS[bench.size].image, "png")
     vectors = await ask(worker, [*(Item(Text(text, "query")) for [text] in lists), Item(Image(picture))])
-    own = await bench.servers.own_code(variant)
+    own = await bench.servers.own_code(await bench.servers.variant(bench.size))
     bodies = [*(("/", orjson.dumps(its)) for its in lists), ("/image", picture)]
     async with httpx.AsyncClient(base_url=own.url, timeout=PARITY_SECONDS) as client:
         replies = [(await client.post(path, content=body)).raise_for_status() for path, body in bodies]
@@ -147,8 +145,7 @@ async def fixture(bench: Bench, result: Result, size: SizeName) -> None:
 
 async def short(bench: Bench, result: Result) -> None:
     """Texts of a few hundred tokens, and lists of queries."""
-    [worker] = await bench.servers.need(Engine(size=bench.size))
-    ours = await _ours(bench, worker)
+    ours, [worker] = await _ours(bench)
     lists = load_of(20, max(1, AMOUNTS[bench.size].texts[20] // LIST), LIST)
     loads = _loads(bench)
     rates = await throughput(bench, result, [*loads.values(), lists], [systems.worker(worker), ours])
@@ -158,14 +155,13 @@ async def short(bench: Bench, result: Result) -> None:
 
 async def long(bench: Bench, result: Result) -> None:
     """Texts of thousands of tokens."""
-    [worker] = await bench.servers.need(Engine(size=bench.size))
-    await throughput(bench, result, list(_loads(bench, long=True).values()), [await _ours(bench, worker)])
+    ours, _ = await _ours(bench)
+    await throughput(bench, result, list(_loads(bench, long=True).values()), [ours])
 
 
 async def media(bench: Bench, result: Result) -> None:
     """Images, and a vector for each token. Without other systems: stock vLLM has no projector for these."""
-    [worker] = await bench.servers.need(Engine(size=bench.size))
-    ours, (width, height) = await _ours(bench, worker), AMOUNTS[bench.size].image
+    (ours, _), (width, height) = await _ours(bench), AMOUNTS[bench.size].image
     pictures = [image("media", serial, width, height, "jpeg") for serial in range(IMAGES)]
     images = itertools.cycle([base64.b64encode(picture).decode() for picture in pictures])
 
@@ -192,14 +188,14 @@ async def media(bench: Bench, result: Result) -> None:
 
 async def queries(bench: Bench, result: Result) -> None:
     """The highest rate of queries that are answered in time."""
-    [worker] = await bench.servers.need(Engine(size=bench.size))
-    result.figures[QUERIES] = await query_rate(bench, await _ours(bench, worker), AMOUNTS[bench.size].queries)
+    ours, _ = await _ours(bench)
+    result.figures[QUERIES] = await query_rate(bench, ours, AMOUNTS[bench.size].queries)
 
 
 async def stock(bench: Bench, result: Result) -> None:
     """vLLM's own server, which takes the mean itself."""
-    worker, server = await bench.servers.need(Engine(size=bench.size), Engine("stock", bench.size))
-    ours, other, loads = await _ours(bench, worker), systems.stock(server, "base64"), _loads(bench)
+    ours, [_, server] = await _ours(bench, Engine("stock", bench.size))
+    other, loads = systems.stock(server, "base64"), _loads(bench)
     rates = await throughput(bench, result, list(loads.values()), [other, ours])
     for tokens, load in loads.items():
         times = rates[load, ours.name] / rates[load, other.name]
@@ -210,10 +206,9 @@ async def stock(bench: Bench, result: Result) -> None:
 
 async def recipe(bench: Bench, result: Result) -> None:
     """The published recipe: a vector for each token as JSON, of which the client takes the mean."""
-    size = bench.size
-    worker, server = await bench.servers.need(Engine(size=size), Engine("token-level stock", size))
-    dimensions = read_variant(await bench.servers.variant(size)).dimensions
-    ours, other = await _ours(bench, worker), systems.recipe(server, "float", dimensions)
+    ours, [_, server] = await _ours(bench, Engine("token-level stock", bench.size))
+    dimensions = read_variant(await bench.servers.variant(bench.size)).dimensions
+    other = systems.recipe(server, "float", dimensions)
     for tokens, load in list(_loads(bench).items())[::2]:
         # A text of 512 tokens is 10 MB of JSON. More at a time would only wait for each other.
         most = max(RECIPE_CONNECTIONS, RECIPE_TOKENS // tokens)
@@ -244,7 +239,7 @@ async def fp8(bench: Bench, result: Result) -> None:
     """Weights quantized to fp8 while they are loaded, against bfloat16."""
     size = bench.size
     worker, quantized = await bench.servers.need(Engine(size=size), Engine(size=size, setting=FP8))
-    lists = Texts(await bench.servers.variant(size)).lists("fp8", 32, 1, PARITY_TOKENS)
+    lists = (await bench.servers.texts(size)).lists("fp8", 32, 1, PARITY_TOKENS)
     items = [Item(Text(text, "query")) for [text] in lists]
     result.figures["fp8: least cosine"] = least_cosine(await ask(quantized, items), await ask(worker, items))
     scale = bench.scale._replace(tolerance=FP8_TOLERANCE)
@@ -262,11 +257,11 @@ async def _weights(bench: Bench) -> float:
     return weights_gib(str(await bench.servers.variant(bench.size)), RETRIEVAL) or 0.0
 
 
-async def _ours(bench: Bench, worker: Server) -> System:
-    """A router in front of a worker of the pool `retrieval`."""
-    return systems.routed(
-        await bench.servers.router((RETRIEVAL, worker), processes=ROUTER_PROCESSES), worker, "base64"
-    )
+async def _ours(bench: Bench, *others: Engine) -> tuple[System, list[Server]]:
+    """Our router and worker; the servers of the worker and of `others`."""
+    servers = await bench.servers.need(Engine(size=bench.size), *others)
+    router = await bench.servers.router((RETRIEVAL, servers[0]), processes=ROUTER_PROCESSES)
+    return systems.routed(router, servers[0], "base64"), servers
 
 
 async def _resident_gib(worker: Server) -> float:

@@ -44,7 +44,7 @@ async def run(bench: Bench, result: Result) -> None:
     servers, scale = bench.servers, bench.scale
     [worker] = await servers.need(Engine("emulated"))
     router = await servers.router(("retrieval", worker), **LIMITS)
-    texts = Texts(await servers.variant())
+    texts = await servers.texts()
     for tokens in CONCURRENCY:
         rounds = min(scale.rounds, ROUNDS)
         result.rows += await interleaved(trials(tokens, router, worker, texts, scale), rounds)
