@@ -39,7 +39,6 @@ class RouterReport:
     """What one router reports: the workers it knows, those it sends work to, and the load of each pool."""
 
     id: str
-    node: str
     url: str
     known: frozenset[str] = frozenset()
     serving: frozenset[str] = frozenset()

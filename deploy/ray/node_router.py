@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import ray
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
@@ -52,7 +51,6 @@ class NodeRouter:
         self._host, self._port, self._stop_seconds = reachable(host), its.port, its.drain_seconds + 5
         self._url = f"http://{self._host}:{self._port}"
         self._id = serve.get_replica_context().replica_id.unique_id
-        self._node = ray.get_runtime_context().get_node_id()
         self._folder = tempfile.TemporaryDirectory(prefix="triptych-router-")
         self._file, self._pools = Path(self._folder.name) / "workers.json", pools
         own = {
@@ -98,7 +96,7 @@ class NodeRouter:
 
     async def _follow(self) -> None:
         page = (await self._client.get(f"{self._url}/metrics")).raise_for_status().text
-        report = read_metrics(page, self._id, self._node, self._url)
+        report = read_metrics(page, self._id, self._url)
         if (groups := await self._directory.ask("report", report)) is not None:
             write_workers(self._file, groups, self._pools, self._id)
 
@@ -139,7 +137,7 @@ def write_workers(path: Path, groups: Groups, pools: Mapping[PoolName, bool], ro
     part.replace(path)
 
 
-def read_metrics(page: str, id: str, node: str, url: str) -> RouterReport:
+def read_metrics(page: str, id: str, url: str) -> RouterReport:
     """The report of a router, from its metrics. A worker serves if all processes of the router use it."""
     sums: defaultdict[str, defaultdict[Any, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(page):
@@ -155,7 +153,6 @@ def read_metrics(page: str, id: str, node: str, url: str) -> RouterReport:
     waiting, running = sums["triptych_router_queue_tokens"], sums["triptych_router_replica_tokens_in_flight"]
     return RouterReport(
         id,
-        node,
         url,
         known=frozenset(address for address, count in known.items() if count),
         serving=frozenset(address for address, count in ready.items() if count >= processes),

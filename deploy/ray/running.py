@@ -17,7 +17,7 @@ from triptych.deploy.ray.book import Overview
 from triptych.deploy.ray.config import ClusterConfig, ConfigError, parse_config
 from triptych.deploy.ray.directory import NAMESPACE, find_directory
 from triptych.deploy.ray.nodes import Node, nodes_of_cluster
-from triptych.deploy.ray.ray_private import delete_application, start_ray
+from triptych.deploy.ray.ray_private import delete_application
 from triptych.deploy.ray.serve_app import applications
 from triptych.deploy.ray.status import Status, read_status
 from triptych.workers.shared.contract import PoolName
@@ -26,8 +26,6 @@ from triptych.workers.shared.families import BY_POOL
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer; an actor that is starting takes a while.
 DIRECTORY_SECONDS = 10.0
-# On loopback. Ray replaces 127.0.0.1 by the machine's address; the cluster tests take 127.0.0.2 to 127.0.0.5.
-LOCAL_ADDRESS = "127.0.0.100"
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -35,16 +33,10 @@ class Failed(click.ClickException):
     """A command has failed; the text says why and what to do."""
 
 
-def connect(address: str | None, *, local: bool = False) -> None:
-    """Connect to the cluster at `address`, or start Ray on this machine if `local`. Raises `Failed`.
-
-    A Ray that starts here does not change the SIGTERM handler.
-    """
+def connect(address: str | None) -> None:
+    """Connect to the cluster at `address`. Raises `Failed`."""
     try:
-        if local:
-            start_ray(LOCAL_ADDRESS, **QUIET)
-        else:
-            ray.init(address or "auto", **QUIET)
+        ray.init(address or "auto", **QUIET)
     except ConnectionError:
         where = address or os.environ.get("RAY_ADDRESS", "this machine")
         raise Failed(

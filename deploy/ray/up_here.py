@@ -10,7 +10,8 @@ import ray
 from triptych.deploy.common.variants import DEMO_WARNING
 from triptych.deploy.ray import demo
 from triptych.deploy.ray.config import ClusterConfig
-from triptych.deploy.ray.running import connect, start, stop, wait
+from triptych.deploy.ray.ray_private import start_ray
+from triptych.deploy.ray.running import QUIET, start, stop, wait
 from triptych.deploy.ray.status import render
 
 TRY_IT = """
@@ -19,6 +20,8 @@ TRY_IT = """
   curl {url}/v1/embeddings -H 'Content-Type: application/json' \\
     -d '{{"task": "retrieval.query", "input": ["How do plants turn light into food?"]}}'
 """
+# On loopback. Ray replaces 127.0.0.1 by the machine's address; the cluster tests take 127.0.0.2 to 127.0.0.5.
+LOCAL_ADDRESS = "127.0.0.100"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,7 +64,7 @@ def _connect_here(signals: Sequence[signal.Signals]) -> None:
         signal.signal(number, lambda number, _: came.append(number))
     # Ray's processes inherit the mask: a closed terminal must not end them before the deployment.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-    connect(None, local=True)
+    start_ray(LOCAL_ADDRESS, **QUIET)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     _interrupt_on(signals)
     if came:

@@ -65,8 +65,8 @@ class Row(msgspec.Struct, kw_only=True):
         for name, value in done.figures.items():
             self.figures.setdefault(name, []).append(value)
 
-    def fail(self, kind: str, count: int = 1) -> None:
-        self.failures[kind] = self.failures.get(kind, 0) + count
+    def fail(self, kind: str) -> None:
+        self.failures[kind] = self.failures.get(kind, 0) + 1
 
     def check(
         self,

@@ -37,7 +37,7 @@ def test_new_book_waits_for_a_lease() -> None:
 def test_leases_expire() -> None:
     book = old_book()
     book.beat(member("a"), NOW)
-    book.report(RouterReport("r", "node", "url"), NOW)
+    book.report(RouterReport("r", "url"), NOW)
     assert book.members(NOW + LEASE_SECONDS) == [member("a")]
     assert book.routers(NOW + LEASE_SECONDS) != []
     assert book.members(NOW + LEASE_SECONDS + 0.1) == []
@@ -47,16 +47,14 @@ def test_leases_expire() -> None:
 def test_who_leaves_is_forgotten() -> None:
     book = old_book()
     book.beat(member("a"), NOW)
-    book.report(RouterReport("r", "node", "url"), NOW)
+    book.report(RouterReport("r", "url"), NOW)
     book.leave("a", NOW)
     book.leave("r", NOW)
     assert book.overview(NOW) == ([], [], {})
 
 
 def reporting(id: str, arrived: float, *, waiting: float = 0) -> RouterReport:
-    return RouterReport(
-        id, "node", "url", pressures={"code": Pressure(waiting, 20)}, arrived={"code": arrived}
-    )
+    return RouterReport(id, "url", pressures={"code": Pressure(waiting, 20)}, arrived={"code": arrived})
 
 
 def test_pressure_sums_all_routers() -> None:
@@ -96,13 +94,13 @@ def test_served_by_all_and_known_by_none() -> None:
     assert book.served_by_all("a", NOW)
     assert book.known_by_none("a", NOW)
     both = frozenset({"a"})
-    book.report(RouterReport("r", "node", "url", known=both, serving=both), NOW)
-    book.report(RouterReport("s", "node", "url", known=both), NOW)
+    book.report(RouterReport("r", "url", known=both, serving=both), NOW)
+    book.report(RouterReport("s", "url", known=both), NOW)
     assert not book.served_by_all("a", NOW)
     assert not book.known_by_none("a", NOW)
-    book.report(RouterReport("s", "node", "url", known=both, serving=both), NOW)
+    book.report(RouterReport("s", "url", known=both, serving=both), NOW)
     assert book.served_by_all("a", NOW)
-    book.report(RouterReport("r", "node", "url"), NOW)
+    book.report(RouterReport("r", "url"), NOW)
     assert not book.known_by_none("a", NOW)
     # A router that left does not count.
     book.leave("s", NOW)

@@ -86,7 +86,7 @@ triptych_router_requested_tokens_total{pool="code"} 9.0
 
 
 def test_metrics_of_a_router_are_read() -> None:
-    report = read_metrics(PAGE, "r", "node", "url")
+    report = read_metrics(PAGE, "r", "url")
     assert report.known == {"a:1", "b:1"}
     # One of two processes does not use b:1 yet.
     assert report.serving == {"a:1"}

@@ -13,7 +13,7 @@ from triptych.deploy.ray.status import SILENT, Status, read_status, render
 CONFIG = ClusterConfig(pools={"code": Pool(model="/variants/code", replicas=1)})
 NODES = [{"NodeID": "n1", "NodeManagerAddress": "10.0.0.1", "Alive": True}]
 MEMBER = Member("w1", "code", "10.0.0.1:9001", "n1")
-ROUTER = RouterReport("r1", "n1", "http://10.0.0.1:8080", serving=frozenset({MEMBER.address}))
+ROUTER = RouterReport("r1", "http://10.0.0.1:8080", serving=frozenset({MEMBER.address}))
 KNOWN = Overview([MEMBER], [ROUTER], {})
 
 

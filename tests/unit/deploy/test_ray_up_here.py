@@ -13,11 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray._private import services, utils
 
 from tests.exit_status import exit_status
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.deploy.ray import demo, running, up_here
+from triptych.deploy.ray import demo, up_here
 from triptych.deploy.ray.__main__ import cli
 from triptych.deploy.ray.config import ClusterConfig, Pool, Routers
 
@@ -58,7 +59,7 @@ def up_local(steps: list[str], signals: dict[str, signal.Signals], monkeypatch: 
         monkeypatch.setattr(up_here.ray, "is_initialized", lambda: True)
 
     monkeypatch.setattr(up_here.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(running.ray, "init", init)
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(up_here.ray, "shutdown", step("shutdown"))
     monkeypatch.setattr(
         demo, "make", step("make", ClusterConfig(pools={"code": Pool(model="/variants/code")}))
@@ -146,7 +147,7 @@ def test_local_routers_listen_on_loopback(host: str | None, listens: str) -> Non
 def test_local_ray_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr(utils, "set_sigterm_handler", None)
-    monkeypatch.setattr(running.ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
-    running.connect(None, local=True)
+    monkeypatch.setattr(ray, "init", lambda _, _node_ip_address, **__: given.append(_node_ip_address))
+    up_here.start_ray(up_here.LOCAL_ADDRESS)
     assert [services.resolve_ip_for_localhost(address) for address in given] == given
     assert given[0].startswith("127.")
