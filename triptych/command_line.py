@@ -37,7 +37,7 @@ class Commands(click.Group):
     """
 
     def __init__(self, extras: Mapping[str, str], **attributes: Any) -> None:
-        """`extras`: for each command, the extras with its dependencies."""
+        """`extras`: for each command, the extras with its dependencies, as in `cpu|gpu`."""
         super().__init__(**attributes)
         self._extras = extras
 
@@ -60,13 +60,9 @@ class Commands(click.Group):
             extras = self._extras.get(ctx.invoked_subcommand or "")
             if package in ("", "triptych") or extras is None:
                 raise
-            raise click.ClickException(not_installed(package, extras)) from None
-
-
-def not_installed(package: str, extras: str) -> str:
-    """The message for a missing package; `extras` as in `cpu|gpu`."""
-    ways = " or ".join(f"pip install 'triptych[{extra}]'" for extra in extras.split("|"))
-    return f"this needs {package}, which is not installed: {ways}"
+            ways = " or ".join(f"pip install 'triptych[{extra}]'" for extra in extras.split("|"))
+            message = f"this needs {package}, which is not installed: {ways}"
+            raise click.ClickException(message) from None
 
 
 class SettingsCommand(click.Command):

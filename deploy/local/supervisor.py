@@ -124,7 +124,7 @@ class Supervisor:
                 if ready_at is not None:
                     was_ready, served = True, self._clock() - ready_at
             deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
-            delay = restart_delay(deaths)
+            delay = min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
             if self._waiting:
                 if code == os.EX_CONFIG:
                     raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
@@ -195,11 +195,6 @@ class Supervisor:
         router = running.pop(self._router.name, None)
         for children in ([router] if router else [], running.values()):
             await asyncio.gather(*(child.stop(self._stop_seconds) for child in children))
-
-
-def restart_delay(deaths: int) -> float:
-    """Seconds before the next start, after so many deaths in a row."""
-    return min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
 
 
 def _ended(code: int) -> str:

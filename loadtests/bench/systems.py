@@ -31,18 +31,15 @@ class System(NamedTuple):
     read_all: bool = False
 
 
-def stock(server: Server, form: Form, *, special_tokens: bool = False) -> System:
-    """vLLM's OpenAI server with its own pooler."""
-    url = f"{server.url}/v1/embeddings"
-    make = partial(ask_stock, url, form, add_special_tokens=special_tokens)
-    return System("(a) stock vLLM", {"vLLM": server}, server.url, make, read_embeddings)
-
-
-def stock_routed(router: Server, server: Server, form: Form) -> System:
-    """The same behind vllm-router."""
-    processes = {"vllm-router": router, "vLLM": server}
-    make = partial(ask_stock, f"{router.url}/v1/embeddings", form)
-    return System("(b) vllm-router, stock vLLM", processes, router.url, make, read_embeddings)
+def stock(
+    server: Server, form: Form, router: Server | None = None, *, special_tokens: bool = False
+) -> System:
+    """vLLM's OpenAI server with its own pooler, also behind vllm-router."""
+    url = (router or server).url
+    make = partial(ask_stock, f"{url}/v1/embeddings", form, add_special_tokens=special_tokens)
+    processes = {"vllm-router": router, "vLLM": server} if router else {"vLLM": server}
+    name = "(b) vllm-router, stock vLLM" if router else "(a) stock vLLM"
+    return System(name, processes, url, make, read_embeddings)
 
 
 def worker(server: Server) -> System:

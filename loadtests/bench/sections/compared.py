@@ -55,7 +55,7 @@ async def throughput(bench: Bench, result: Result, pool: PoolName, loads: Sequen
     for load in QUICK if bench.scale.quick else loads:
         its = [systems.stock(stock, load.form, special_tokens=family.special_tokens)]
         if vllm_router:
-            its.append(systems.stock_routed(vllm_router, stock, load.form))
+            its.append(systems.stock(stock, load.form, vllm_router))
         its += [systems.worker(worker), systems.routed(router, worker, load.form, family.name)]
         result.rows += await side_by_side(bench.scale, load, its, texts)
 

@@ -41,7 +41,7 @@ async def run(bench: Bench, result: Result) -> None:
     routed = systems.routed(await servers.router((RETRIEVAL, worker)), worker, "base64")
     compared = [
         systems.stock(stock, "base64"),
-        systems.stock_routed(await servers.vllm_router(stock), stock, "base64"),
+        systems.stock(stock, "base64", await servers.vllm_router(stock)),
         systems.recipe(recipe, "base64", dimensions),
         *await others(servers, variant, dimensions),
         routed,
