@@ -66,11 +66,6 @@ def set_up(clone: Path) -> SetUp:
     return set_up
 
 
-def test_second_run_does_nothing(set_up: SetUp) -> None:
-    set_up("cpu")
-    assert set_up("cpu").ran == []
-
-
 def test_changed_project_is_updated_in_place(clone: Path, set_up: SetUp) -> None:
     set_up("gpu", "ray")
     (clone / "pyproject.toml").write_text("[project] # changed")
@@ -79,16 +74,13 @@ def test_changed_project_is_updated_in_place(clone: Path, set_up: SetUp) -> None
     assert not commands.created_venv
 
 
-def test_other_engine_replaces_venv(clone: Path, set_up: SetUp) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_other_engine_or_killed_installation_is_replaced(clone: Path, set_up: SetUp, killed: bool) -> None:
     set_up("cpu")
-    assert set_up("gpu").created_venv
-    assert not (clone / ".venv" / "triptych-torchvision.pth").exists()
-
-
-def test_killed_installation_is_replaced(clone: Path, set_up: SetUp) -> None:
-    set_up("cpu")
-    (clone / ".venv" / ".triptych").write_text(install.UNFINISHED)
-    assert set_up("cpu").created_venv
+    if killed:
+        (clone / ".venv" / ".triptych").write_text(install.UNFINISHED)
+    assert set_up("cpu" if killed else "gpu").created_venv
+    assert (clone / ".venv" / "triptych-torchvision.pth").exists() == killed
 
 
 @pytest.mark.parametrize(("done", "extras", "failing"), [((), (), "--editable"), (("gpu",), ("ray",), "ray")])

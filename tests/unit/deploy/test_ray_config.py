@@ -73,8 +73,10 @@ def test_settings_as_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: getattr(read, name) for name in given} == given
 
 
-def test_precedence_of_the_environment() -> None:
-    config = parse_config(pools(gpus=0.25, worker={"batch_tokens": 128}, env={"A": "pool"}))
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_precedence_of_the_environment(share: float | None) -> None:
+    worker = {"batch_tokens": 128} | ({"gpu_memory_utilization": share} if share else {})
+    config = parse_config(pools(gpus=0.25, worker=worker, env={"A": "pool"}))
     node = {"WORKER_PORT": "1", "A": "node", "WORKER_BATCH_TOKENS": "1", "ROUTER_PORT": "8080", "B": "node"}
     env = worker_environment(config.pools["code"], "code", "10.0.0.1", 8101, "secret", node)
     expected = {
@@ -84,15 +86,9 @@ def test_precedence_of_the_environment() -> None:
         "WORKER_PORT": "8101",
         "WORKER_TOKEN": "secret",
         "WORKER_BATCH_TOKENS": "128",
-        "WORKER_GPU_MEMORY_UTILIZATION": "0.225",
+        "WORKER_GPU_MEMORY_UTILIZATION": str(share or 0.225),
         "A": "pool",
         "B": "node",
     }
     assert env | expected == env
     assert "ROUTER_PORT" not in env
-
-
-def test_configured_memory_share_stays() -> None:
-    pool = parse_config(pools(gpus=0.5, worker={"gpu_memory_utilization": 0.3})).pools["code"]
-    env = worker_environment(pool, "code", "h", 1, "t", {})
-    assert env["WORKER_GPU_MEMORY_UTILIZATION"] == "0.3"
