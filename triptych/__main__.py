@@ -7,7 +7,7 @@ import click
 
 from triptych.command_line import Commands, Lazy, SettingsCommand, load
 
-# The extra with the dependencies of each command. The others need only what the client does.
+# The extras with the dependencies of each command. The others need only what the client does.
 EXTRAS = {
     "serve": "cpu|gpu",
     "router": "router",
@@ -63,7 +63,6 @@ def passed_on(main: str, about: str) -> click.Command:
 
 
 cli = Commands(
-    EXTRAS,
     context_settings={"max_content_width": 110},
     help="""Serve Jina's embedding models at high throughput, and use what is served.
 
@@ -141,8 +140,15 @@ click.version_option(package_name="triptych")(cli)
 
 
 def main() -> None:
-    """Run the command line."""
-    cli(prog_name="triptych")
+    """Run the command line. Names the extra to install if a command misses a package."""
+    try:
+        cli(prog_name="triptych")
+    except ModuleNotFoundError as error:
+        package, extras = (error.name or "").partition(".")[0], EXTRAS.get("".join(sys.argv[1:2]))
+        if package in ("", "triptych") or extras is None:
+            raise
+        ways = " or ".join(f"pip install 'triptych[{extra}]'" for extra in extras.split("|"))
+        sys.exit(f"Error: this needs {package}, which is not installed: {ways}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -30,16 +29,7 @@ class Lazy(click.Command):
 
 
 class Commands(click.Group):
-    """A group of commands that have dependencies of their own.
-
-    Lists the commands in order, loads only the one that is called, and names the extra to install if that one
-    misses a package.
-    """
-
-    def __init__(self, extras: Mapping[str, str], **attributes: Any) -> None:
-        """`extras`: for each command, the extras with its dependencies, as in `cpu|gpu`."""
-        super().__init__(**attributes)
-        self._extras = extras
+    """A group that lists its commands in order, and loads only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -48,21 +38,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        # click sets it later, but `invoke` has to know which command could not be loaded.
-        ctx.invoked_subcommand = name
         return name, load(command.target) if isinstance(command, Lazy) else command, rest
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            extras = self._extras.get(ctx.invoked_subcommand or "")
-            if package in ("", "triptych") or extras is None:
-                raise
-            ways = " or ".join(f"pip install 'triptych[{extra}]'" for extra in extras.split("|"))
-            message = f"this needs {package}, which is not installed: {ways}"
-            raise click.ClickException(message) from None
 
 
 class SettingsCommand(click.Command):
