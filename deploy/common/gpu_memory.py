@@ -78,11 +78,9 @@ def _cache_gib(settings: WorkerSettings) -> float:
 
 def _cached(model: str) -> Path | None:
     """Folder of an id in the local Hugging Face cache."""
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(model, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):

@@ -50,6 +50,7 @@ class Spec:
     pool: PoolName | None = None
 
 
+@dataclass
 class Supervisor:
     """Runs `router` and `workers` until `stop` is called.
 
@@ -58,28 +59,18 @@ class Supervisor:
     deployment, so that the operator sees the error.
     """
 
-    def __init__(
-        self,
-        router: Spec,
-        workers: Sequence[Spec],
-        *,
-        output: Output,
-        stop_seconds: float,
-        live_seconds: float = LIVE_SECONDS,
-        on_ready: Callable[[], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._router = router
-        self._workers = list(workers)
-        self._output = output
-        self._stop_seconds = stop_seconds
-        self._live_seconds = live_seconds
-        self._on_ready = on_ready
-        self._sleep = sleep
-        self._clock = clock
+    router: Spec
+    workers: Sequence[Spec]
+    output: Output
+    on_ready: Callable[[], None]
+    stop_seconds: float
+    live_seconds: float = LIVE_SECONDS
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self.children: dict[str, ChildProcess] = {}
-        self._waiting = {spec.name for spec in [router, *workers]}
+        self._waiting = {spec.name for spec in (self.router, *self.workers)}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._gates: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop = asyncio.Event()
@@ -93,7 +84,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run until all children have ended. Raises `GaveUp` when the deployment cannot start."""
-        keepers = [asyncio.create_task(self._keep(spec)) for spec in [self._router, *self._workers]]
+        keepers = [asyncio.create_task(self._keep(spec)) for spec in (self.router, *self.workers)]
         reporter = asyncio.create_task(self._report())
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -122,7 +113,7 @@ class Supervisor:
                 code = child.exited.result()
                 why = _ended(code)
                 if ready_at is not None:
-                    was_ready, served = True, self._clock() - ready_at
+                    was_ready, served = True, self.clock() - ready_at
             deaths = 1 if served >= WINDOW_SECONDS else deaths + 1
             delay = min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
             if self._waiting:
@@ -130,8 +121,8 @@ class Supervisor:
                     raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
                 if not was_ready and deaths >= START_DEATHS:
                     raise GaveUp(_obituary(spec, child, f"{why} again and again"))
-            self._output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")
-            await self._sleep(delay)
+            self.output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")
+            await self.sleep(delay)
 
     async def _start(self, spec: Spec) -> tuple[ChildProcess, float | None]:
         """Start the child when its gate is free; returns when it became ready, None if it died first.
@@ -139,19 +130,19 @@ class Supervisor:
         Raises `OSError` when it cannot be started.
         """
         async with self._gates[spec.gate or spec.name]:
-            started = self._clock()
-            child = ChildProcess(spec.argv, spec.env, partial(self._output.line, spec.name))
+            started = self.clock()
+            child = ChildProcess(spec.argv, spec.env, partial(self.output.line, spec.name))
             self.children[spec.name] = child
             self._watchers[spec.name] = asyncio.create_task(self._watch(spec, child))
-            self._output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
+            self.output.say(f"{spec.name} starts on port {spec.port} (pid {child.pid})")
             if not await child.ready(partial(is_ready, spec.host, spec.port, spec.token)):
                 return child, None
-            now = self._clock()
-            self._output.say(f"{spec.name} is ready after {now - started:.0f} s")
+            now = self.clock()
+            self.output.say(f"{spec.name} is ready after {now - started:.0f} s")
             if self._waiting:
                 self._waiting.discard(spec.name)
                 if not self._waiting:
-                    self._on_ready()
+                    self.on_ready()
             return child, now
 
     async def _watch(self, spec: Spec, child: ChildProcess) -> None:
@@ -160,9 +151,9 @@ class Supervisor:
         It counts from the first answer, not from readiness: a router is not ready while a pool is down. It
         counts probes, not seconds: on a machine that was suspended, time passed without a probe.
         """
-        seconds = self._live_seconds / LIVE_QUESTIONS
+        seconds = self.live_seconds / LIVE_QUESTIONS
         answered, missed, closed = False, 0, 0.0
-        while missed < LIVE_QUESTIONS and closed < self._stop_seconds:
+        while missed < LIVE_QUESTIONS and closed < self.stop_seconds:
             _, live = await asyncio.gather(
                 asyncio.wait([child.exited], timeout=seconds), is_live(spec.host, spec.port, seconds)
             )
@@ -175,26 +166,26 @@ class Supervisor:
                 closed += seconds
             elif answered:
                 missed += 1
-        silence = max(self._live_seconds, closed)
-        self._output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
+        silence = max(self.live_seconds, closed)
+        self.output.say(f"{spec.name} does not answer /live for {silence:g} s; killing it")
         child.kill()
 
     async def _report(self) -> None:
-        started = self._clock()
+        started = self.clock()
         while True:
             await asyncio.sleep(REPORT_SECONDS)
             if self._waiting:
                 names = ", ".join(sorted(self._waiting))
-                self._output.say(f"{self._clock() - started:.0f} s: waiting for {names}")
+                self.output.say(f"{self.clock() - started:.0f} s: waiting for {names}")
 
     async def _end_all(self) -> None:
         running = {name: child for name, child in self.children.items() if child.code is None}
         if running:
-            self._output.say("stopping")
+            self.output.say("stopping")
         # The router first: it needs the workers to finish the requests that it has accepted.
-        router = running.pop(self._router.name, None)
+        router = running.pop(self.router.name, None)
         for children in ([router] if router else [], running.values()):
-            await asyncio.gather(*(child.stop(self._stop_seconds) for child in children))
+            await asyncio.gather(*(child.stop(self.stop_seconds) for child in children))
 
 
 def _ended(code: int) -> str:

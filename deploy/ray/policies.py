@@ -5,6 +5,7 @@ own calls whether the result is there.
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -22,20 +23,17 @@ PATIENCE_SECONDS = 10.0
 Decision = tuple[float, dict[str, Any]]
 
 
+@dataclass
 class PressurePolicy:
     """The replicas of one pool follow its load; the number stays while the load is unknown."""
 
-    def __init__(
-        self,
-        name: str,
-        pool: PoolName,
-        tokens_per_second: float,
-        utilization: float,
-        backlog_seconds: float,
-    ) -> None:
-        self._name, self._pool = name, pool
-        self._capacity = tokens_per_second * utilization
-        self._backlog_seconds = backlog_seconds
+    name: str
+    pool: PoolName
+    tokens_per_second: float
+    utilization: float
+    backlog_seconds: float
+
+    def __post_init__(self) -> None:
         self._from_none = FromNone()
         self._pressure: Pressure | None = None
         self._asked_at = float("-inf")
@@ -46,7 +44,8 @@ class PressurePolicy:
         self._look(now)
         if self._pressure is None:
             return context.target_num_replicas, {}
-        wanted = self._pressure.demand(self._backlog_seconds) / self._capacity
+        capacity = self.tokens_per_second * self.utilization
+        wanted = self._pressure.demand(self.backlog_seconds) / capacity
         target, running = context.target_num_replicas, context.current_num_replicas
         config: Any = context.config
         return self._from_none.decide(wanted, target, running, config.upscale_delay_s, now), {}
@@ -60,8 +59,8 @@ class PressurePolicy:
                 self._answer = self._pressure = None
         if self._answer is None and now - self._asked_at >= ASK_SECONDS:
             self._asked_at = now
-            book = find_directory(self._name)
-            self._answer = book.ask.remote("pressure", self._pool).future() if book else None
+            book = find_directory(self.name)
+            self._answer = book.ask.remote("pressure", self.pool).future() if book else None
 
 
 class NodesPolicy:
