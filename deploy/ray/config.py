@@ -193,33 +193,22 @@ class Routers(_Strict):
         return sum(float(self.settings.get(name, fields[name].default)) for name in times)
 
 
-def _range(ports: str) -> range:
-    first, _, last = ports.partition("-")
-    return range(int(first), int(last or first) + 1)
-
-
-def _ports(value: str) -> str:
-    try:
-        ports = _range(value)
-    except ValueError:
-        ports = range(0)
-    if not ports or ports[0] < 1 or ports[-1] > 65535:
-        raise ValueError(f"{value} is not a range of ports, such as 8101-8199")
-    return value
-
-
 class ClusterConfig(_Strict):
     """A deployment: its pools and its routers."""
 
     name: str = Field("triptych", pattern=r"^[a-z][a-z0-9-]*$", description="Prefix of the names in Ray.")
     pools: dict[families.Pool, Pool] = Field(min_length=1)
     routers: Routers = Routers()
-    worker_ports: Annotated[str, AfterValidator(_ports)] = Field(
-        "8101-8199", description="Ports that workers may listen on, for a firewall between the nodes."
+    worker_ports: str = Field(
+        "8101-8199",
+        pattern=r"^\d+(-\d+)?$",
+        description="Ports that workers may listen on, for a firewall between the nodes.",
     )
 
     @model_validator(mode="after")
-    def _engines_are_valid(self) -> Self:
+    def _ports_and_engines_are_valid(self) -> Self:
+        if not self.port_range or self.port_range[0] < 1 or self.port_range[-1] > 65535:
+            raise ValueError(f"worker_ports: {self.worker_ports} is not a range, such as 8101-8199")
         for name, pool in self.pools.items():
             try:
                 _settings_of(WorkerSettings, pool.worker, WORKER_OWN, model="unused", task=name)
@@ -230,7 +219,8 @@ class ClusterConfig(_Strict):
     @property
     def port_range(self) -> range:
         """The workers' ports."""
-        return _range(self.worker_ports)
+        first, _, last = self.worker_ports.partition("-")
+        return range(int(first), int(last or first) + 1)
 
 
 def read_config(path: Path) -> ClusterConfig:
