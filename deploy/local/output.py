@@ -15,16 +15,15 @@ class Output:
     def __init__(self, names: Iterable[str], stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         names = [SUPERVISOR, *names]
-        self._width = max(map(len, names))
-        coloured = self._stream.isatty() and not os.environ.get("NO_COLOR")
-        self._colours = dict(zip(names, (1, *COLOURS * len(names)), strict=False)) if coloured else {}
+        width = max(map(len, names))
+        self._heads = {name: f"{name:<{width}} |" for name in names}
+        if self._stream.isatty() and not os.environ.get("NO_COLOR"):
+            for name, colour in zip(names, (1, *COLOURS * len(names)), strict=False):
+                self._heads[name] = f"\x1b[{colour}m{self._heads[name]}\x1b[0m"
 
     def line(self, name: str, text: str) -> None:
         """Print one line of a child."""
-        head = f"{name:<{self._width}} |"
-        if colour := self._colours.get(name):
-            head = f"\x1b[{colour}m{head}\x1b[0m"
-        self._write(f"{head} {text}\n")
+        self.plain(f"{self._heads[name]} {text}")
 
     def say(self, text: str) -> None:
         """Print one line of the supervisor."""
@@ -32,12 +31,8 @@ class Output:
 
     def plain(self, text: str) -> None:
         """Print text without a name."""
-        self._write(text + "\n")
-
-    def _write(self, text: str) -> None:
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            print(text, file=self._stream, flush=True)
         except OSError:
             # The reader is gone (`make serve | head`, a closed terminal). Serving goes on.
             self._stream = open(os.devnull, "w")  # noqa: SIM115

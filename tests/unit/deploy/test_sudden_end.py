@@ -21,7 +21,8 @@ async def main(specs, report):
         pids = [child.pid for child in supervisor.children.values()]
         Path(report + ".new").write_text(" ".join(map(str, pids)))
         os.rename(report + ".new", report)
-    supervisor = Supervisor(specs[0], specs[1:], output=Output([]), stop_seconds=5, on_ready=ready)
+    output = Output(spec.name for spec in specs)
+    supervisor = Supervisor(specs[0], specs[1:], output=output, stop_seconds=5, on_ready=ready)
     await supervisor.run()
 
 asyncio.run(main(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]))
