@@ -121,8 +121,9 @@ def status(config_file: Path | None, address: str | None, as_json: bool) -> NoRe
     """
     from triptych.deploy.ray import running
 
+    wanted = read_config(config_file or demo.CONFIG)
     running.connect(address)
-    seen = running.look(read_config(config_file or demo.CONFIG))
+    seen = running.look(wanted)
     print(json.dumps(dataclasses.asdict(seen), indent=2) if as_json else render(seen))
     sys.exit(not seen.healthy)
 
@@ -172,7 +173,7 @@ def down(config_file: Path | None, address: str | None, timeout: float) -> None:
     """
     from triptych.deploy.ray import running
 
-    wanted = demo.config_of(config_file)
+    wanted = read_config(config_file or demo.CONFIG)
     running.connect(address)
     running.stop(wanted, timeout)
 
