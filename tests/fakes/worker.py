@@ -1,17 +1,14 @@
 """A fake worker without an engine, on a real socket, with modes of misbehaviour.
 
-Its vectors are derived from the input, so a test can tell to which input a vector belongs. `python -m
-tests.fakes.worker --port 8101 --task retrieval` runs one as a process.
+Its vectors are derived from the input, so a test can tell to which input a vector belongs.
 """
 
-import argparse
 import asyncio
 import random
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import get_args
 
 import msgspec
 from aiohttp import web
@@ -19,13 +16,12 @@ from aiohttp.typedefs import Handler
 
 from tests.fakes.frames import Mode, frame_of, text_of
 from tests.fakes.hang_guard import hang_guard
-from triptych.workers.admission import Admission, Stay
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
 
 # A text that begins with this drops the connection.
 POISON = "!poison"
-# A text that begins with this ends the process; with `returns` it is restarted.
+# A text that begins with this ends the process, which is restarted.
 DEADLY = "!deadly"
 
 
@@ -34,11 +30,10 @@ class FakeWorker:
 
     `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
     `vectors_of` names the pool whose vectors it returns; the task `shared` has those of each adapter.
-    `failing_index` fails that item of each batch. `admission` limits batches as in a real worker.
+    `failing_index` fails that item of each batch.
 
     Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
-    batches; `company`, the value of `active` at each batch's start; `deaths`, processes that a deadly text
-    ended.
+    batches; `deaths`, processes that a deadly text ended.
     """
 
     def __init__(
@@ -62,9 +57,6 @@ class FakeWorker:
         self.ready = True
         self.token: str | None = None
         self.gate = asyncio.Event()
-        # It dies of a deadly input once this is set.
-        self.fatal = asyncio.Event()
-        self.fatal.set()
         self.delay = 0.05
         self.wait: str | None = None
         self.batches: list[contract.EncodeRequest] = []
@@ -72,10 +64,7 @@ class FakeWorker:
         self.left = 0
         self.active = 0
         self.deaths = 0
-        self.returns = True
         self.failing_index: int | None = None
-        self.admission: Admission | None = None
-        self.company: list[int] = []
         self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
@@ -129,12 +118,10 @@ class FakeWorker:
         await self._stop()
 
     async def _die_of_it(self) -> None:
-        await self.fatal.wait()
         self.deaths += 1
         await self.die()
         self._dying = None
-        if self.returns:
-            await self.start()
+        await self.start()
 
     async def come_back(self) -> None:
         """Start again, healthy, on the same port."""
@@ -175,15 +162,10 @@ class FakeWorker:
 
     async def _encode(self, request: web.Request) -> web.StreamResponse:
         batch = contract.decode_request(await request.read())
-        stay = self._enter(request, batch)
-        if isinstance(stay, float):
-            waits = {contract.STATE_HEADER: contract.OVERLOADED, contract.WAIT_HEADER: f"{stay}"}
-            return web.Response(status=503, headers=waits)
         mode = self.script.popleft() if self.script else self.mode
         self.batches.append(batch)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.active += 1
-        self.company.append(self.active)
         await self._notify()
         try:
             return await self._answer(request, batch, mode)
@@ -192,15 +174,7 @@ class FakeWorker:
             raise
         finally:
             self.active -= 1
-            if stay is not None and self.admission is not None:
-                self.admission.leave(stay)
             await asyncio.shield(self._notify())
-
-    def _enter(self, request: web.Request, batch: contract.EncodeRequest) -> Stay | float | None:
-        if self.admission is None:
-            return None
-        caller = request.headers.get(contract.ROUTER_HEADER, "")
-        return self.admission.enter(caller, batch.priority, len(batch.items), alone=batch.alone)
 
     async def _answer(
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
@@ -282,23 +256,3 @@ async def fake_workers(*workers: FakeWorker) -> AsyncIterator[None]:
         for worker in workers:
             worker.gate.set()
             await worker.die()
-
-
-async def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--task", choices=contract.POOLS, required=True)
-    parser.add_argument("--dimensions", type=int, default=2048)
-    parser.add_argument("--mode", choices=get_args(Mode), default="healthy")
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds, with --mode slow")
-    parser.add_argument("--vectors-of", choices=contract.POOLS, help="the pool whose vectors it returns")
-    arguments = parser.parse_args()
-    worker = FakeWorker(arguments.task, arguments.dimensions, arguments.port)
-    worker.mode, worker.delay = arguments.mode, arguments.delay
-    worker.vectors_of = arguments.vectors_of or arguments.task
-    await worker.start()
-    await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(_main())

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from tests.fakes.clock import skip
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import router_process
-from tests.fakes.router import check, eventually, running_router
+from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.__main__ import main
 from triptych.router.pool.replica import State
@@ -41,13 +41,6 @@ async def test_stalled_body_returns_504_and_closes(path: str, framing: str) -> N
         assert "SERVICE_TIMEOUT" in reply
         assert "connection: close" in reply.lower()
         writer.close()
-
-
-async def test_router_sends_the_worker_token() -> None:
-    worker = FakeWorker()
-    worker.token = TOKEN
-    async with fake_workers(worker), running_router(worker, worker_token=SecretStr(TOKEN)) as router:
-        check(await router.ask(["a"]), ["a"])
 
 
 @pytest.mark.parametrize("sent", [None, SecretStr("another-token-that-none-may-see")])

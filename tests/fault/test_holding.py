@@ -24,24 +24,6 @@ async def until_empty(router: RunningRouter) -> None:
     await eventually(lambda: router.fleet.addresses.get("retrieval") == [])
 
 
-async def test_held_work_is_served_by_a_new_worker(document: Document) -> None:
-    worker = FakeWorker()
-    worker.mode = "held"
-    document.name(empty=["retrieval"])
-    settings = {"lanes": 1, "batch_items": 2, "hold_seconds": LONG}
-    async with fake_workers(worker), discovering(document, **settings) as router:
-        asked = [asyncio.create_task(router.ask([f"text {number}", "b"])) for number in range(5)]
-        await eventually(lambda: waiting(router) == 10)
-        metrics = (await router.client.get("/metrics")).text
-        assert 'triptych_router_queue_items{class="interactive",pool="retrieval"} 10.0' in metrics
-        document.name(worker)
-        await worker.until_batches(1)
-        assert waiting(router) == 8
-        worker.gate.set()
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
-        await router.until_idle()
-
-
 def check_refused(reply: httpx.Response) -> None:
     assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
     assert int(reply.headers["retry-after"]) >= 1
@@ -155,26 +137,3 @@ async def test_readiness_of_an_empty_pool(
         page = parse((await router.client.get("/metrics")).text)
         assert value(page, "triptych_router_pool_ready", pool="retrieval") == (status == 200)
         assert value(page, "triptych_router_pool_ready", pool="code") == 1
-
-
-async def test_targets_lists_known_workers(document: Document) -> None:
-    code, first, second = FakeWorker("code"), FakeWorker(), FakeWorker()
-    settings = {"hold_seconds": LONG}
-    workers = (first, second, code)
-    async with fake_workers(*workers), discovering(document, *workers, **settings) as router:
-        await router.until_state(code, State.READY)
-        reply = await router.client.get("/targets")
-        assert reply.headers["content-type"] == "application/json"
-        assert reply.json() == [
-            {"targets": [first.address, second.address], "labels": {"task": "retrieval"}},
-            {"targets": [code.address], "labels": {"task": "code"}},
-        ]
-        # They stay when the document is gone.
-        document.remove()
-        await second.die()
-        assert (await router.client.get("/targets")).json() == reply.json()
-        document.name(code, empty=["retrieval"])
-        await until_empty(router)
-        assert (await router.client.get("/targets")).json() == [
-            {"targets": [code.address], "labels": {"task": "code"}}
-        ]

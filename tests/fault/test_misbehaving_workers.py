@@ -139,15 +139,6 @@ async def test_router_identifies_itself() -> None:
     assert names[0] == names[1] != names[2]
 
 
-async def test_draining_only_replica_returns_503() -> None:
-    async with one_worker("draining") as (router, worker):
-        worker.ready = False
-        reply = await router.ask(["a"])
-        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert int(reply.headers["retry-after"]) > 0
-        await router.until_idle()
-
-
 @pytest.mark.parametrize(
     ("text", "status", "code"),
     [

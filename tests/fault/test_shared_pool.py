@@ -49,16 +49,6 @@ def check(reply: httpx.Response, asked: Sequence[dict[str, str]], space: str) ->
     assert set(reply.headers["x-vector-space"].split(", ")) == expected
 
 
-async def test_every_task_is_served_with_its_adapter() -> None:
-    shared = worker()
-    async with fake_workers(shared), running_router(shared) as router:
-        for task in TASKS:
-            reply = await router.post(input=["a"], task=task)
-            check(reply, [{"text": "a", "task": task}], OLD)
-        reply = await router.post(input="a", task=None)
-        check(reply, [{"text": "a", "task": "text-matching"}], OLD)
-
-
 async def test_tasks_share_a_batch() -> None:
     shared = worker()
     async with fake_workers(shared), running_router(shared) as router:
@@ -130,18 +120,6 @@ async def test_one_wrong_space_refuses_the_whole_request() -> None:
         reply = await router.post(input=both, headers={"x-require-vector-space": header})
         assert reply.status_code == 412
         assert "the pool code" in reply.text
-
-
-@pytest.mark.parametrize("dedicated_first", [True, False])
-async def test_pool_of_its_own_goes_before_the_shared_one(dedicated_first: bool) -> None:
-    shared, own = worker(), worker(NEW, "retrieval")
-    both = (own, shared) if dedicated_first else (shared, own)
-    async with fake_workers(*both), running_router(*both) as router:
-        reply = await router.post(input=["a"], task="retrieval.query")
-        assert reply.headers["x-vector-space"] == f"retrieval={NEW}"
-        check(await router.post(input=["a"], task="code.query"), [{"text": "a", "task": "code.query"}], OLD)
-        assert [item.adapter for item in own.items + shared.items] == [None, "code"]
-        assert (await router.client.get("/ready")).json()["pools"].keys() == set(V4.pools)
 
 
 async def test_pool_of_its_own_may_come_and_go(document: Document) -> None:

@@ -2,17 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
 
-import httpx
 import pytest
 
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.load import OpenLoop
 from tests.fakes.process import Process, router_here, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.workers.shared.contract import Text
 
 
 async def test_drain_timeout_returns_503() -> None:
@@ -126,59 +122,3 @@ async def test_second_signal_stops_at_once(processes: int) -> None:
         assert await router.ended(signal.SIGTERM) == 0
         await worker.until_left(1)
         await asyncio.gather(request, return_exceptions=True)
-
-
-class Either:
-    """A client that changes to the other of two routers when a connection is refused.
-
-    As other clients do, it repeats a request when a kept-alive connection was closed before it was read.
-    """
-
-    def __init__(self, routers: Sequence[Process], workers: Sequence[FakeWorker]) -> None:
-        self._routers = list(routers)
-        self._workers = workers
-
-    async def ask(self, texts: Sequence[str]) -> httpx.Response:
-        [text] = texts
-        for _ in range(10):
-            router = self._routers[0]
-            try:
-                reply = await router.ask(text)
-            except httpx.ConnectError:
-                if self._routers[0] is router:
-                    self._routers.reverse()
-                continue
-            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                if self._seen(text):
-                    raise
-                continue
-            if reply.status_code == 200:
-                check(reply, texts)
-            return reply
-        raise AssertionError("both routers refuse connections")
-
-    def _seen(self, text: str) -> bool:
-        items = (item for worker in self._workers for item in worker.items)
-        return any(isinstance(item.content, Text) and item.content.text == text for item in items)
-
-
-async def test_rolling_router_restart_causes_no_errors() -> None:
-    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
-    settings = {"ROUTER_DRAIN_NOTICE_SECONDS": "0.3"}
-    async with (
-        fake_workers(*workers),
-        router_process(*workers, ROUTER_PROCESSES="2", **settings) as first,
-        router_process(*workers, **settings) as second,
-    ):
-        for router in (first, second):
-            await router.until_it_answers("/ready")
-        load = OpenLoop(Either([first, second], workers), pause_seconds=0.01)
-        await load.answered(50)
-        assert await first.ended(signal.SIGTERM) == 0
-        await load.answered(50)
-        await first.start()
-        await first.until_it_answers("/ready")
-        assert await second.ended(signal.SIGTERM) == 0
-        await load.answered(50)
-        outcomes = await load.stop()
-        assert set(outcomes) == {"ok"}, outcomes

@@ -4,21 +4,6 @@ import msgspec
 
 from tests.fakes.router import eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.router.pool.replica import State
-
-
-async def test_worker_of_another_task_is_refused() -> None:
-    worker = FakeWorker("code")
-    async with fake_workers(worker), running_router(worker, task="retrieval", wait=False) as router:
-        replica = router.replica(worker)
-        await eventually(lambda: "code" in replica.reason)
-        assert replica.state is State.DOWN
-        reply = await router.ask(["a"])
-        assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert worker.batches == []
-        ready = await router.client.get("/ready")
-        assert ready.status_code == 503
-        assert "code" in ready.json()["pools"]["retrieval"]
 
 
 async def test_swapped_worker_returns_no_vectors() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.unit.router.apps import Workers, client_of_app
+from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
 from triptych.router.items import MOST_INTERACTIVE_ITEMS
 from triptych.workers.shared.families import V4
 
@@ -26,6 +26,11 @@ async def test_every_page_can_be_read(client: httpx.AsyncClient) -> None:
     for path in (*pages, "/metrics", "/docs", "/openapi.json"):
         for method in ("GET", "HEAD"):
             assert (await client.request(method, path)).status_code == 200, path
+
+
+async def test_targets_lists_all_workers(client: httpx.AsyncClient) -> None:
+    expected = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
+    assert (await client.get("/targets")).json() == expected
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,10 @@ def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
     suspects = [waiting(queue, deaths=1) for _ in range(2)]
     bulk = waiting(queue, bulk=True)
     replicas = [replica("a"), replica("b")]
-    assert items_of(dispatch(choice, replicas)) == suspects[:1]
+    found = dispatch(choice, replicas)
+    assert items_of(found) == suspects[:1]
+    assert found.batch is not None
+    assert found.batch.request().alone
     assert items_of(dispatch(choice, replicas)) == [bulk], "bulk has its turn"
     assert not items_of(dispatch(choice, replicas))
 

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.router.apps import info
 from tests.unit.router.items import make_item, make_request, vector
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut
-from triptych.router.items import Job
+from triptych.router.items import Batch, Job
 from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.call import ConnectionLost, Overloaded
 from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
@@ -45,20 +45,31 @@ def ask(dispatcher: Dispatcher, items: int = 1, *, bulk: bool = False, now: floa
     return job
 
 
+def start(dispatcher: Dispatcher, now: float = 0.0) -> tuple[Replica, Batch]:
+    """The next batch, and its replica."""
+    found = dispatcher.next(now)
+    assert found is not None
+    return found
+
+
+def finish(dispatcher: Dispatcher, replica: Replica, batch: Batch, now: float = 0.0) -> None:
+    """Deliver the results of a batch."""
+    for item in list(batch.items):
+        dispatcher.deliver(batch, item, vector(item), now)
+    dispatcher.answered(replica, batch, 1, 0.0, now)
+    dispatcher.ended(replica, batch, now)
+
+
 def test_bulk_gets_more_lanes_when_queries_stop(dispatcher: Dispatcher) -> None:
     query = ask(dispatcher)
     bulk = ask(dispatcher, 2, bulk=True)
-    batches = [dispatcher.next(0.0), dispatcher.next(0.0)]
+    batches = [start(dispatcher), start(dispatcher)]
     assert dispatcher.next(0.0) is None
     end = dispatcher.wake_at(0.0)
     assert end == QUERIES_SECONDS
-    batches.append(dispatcher.next(end))
-    for found in batches:
-        assert found is not None
-        replica, batch = found
-        dispatcher.deliver(batch, batch.items[0], vector(batch.items[0]), end)
-        dispatcher.answered(replica, batch, 1, 0.0, end)
-        dispatcher.ended(replica, batch, end)
+    batches.append(start(dispatcher, end))
+    for replica, batch in batches:
+        finish(dispatcher, replica, batch, end)
     assert query.vectors()
     assert len(bulk.vectors()) == 2
 
@@ -80,30 +91,38 @@ def test_hopeless_deadline_is_refused(dispatcher: Dispatcher) -> None:
 
 def test_refused_bulk_does_not_delay_queries(dispatcher: Dispatcher) -> None:
     bulk = ask(dispatcher, bulk=True)
-    found = dispatcher.next(0.0)
-    assert found is not None
-    replica, batch = found
+    replica, batch = start(dispatcher)
     dispatcher.declined(replica, batch, Overloaded(1e9), 0.0)
     dispatcher.ended(replica, batch, 0.0)
     query = ask(dispatcher)
-    found = dispatcher.next(0.0)
-    assert found is not None
-    assert found[1].items == query.items
+    replica, batch = start(dispatcher)
+    assert batch.items == query.items
     assert dispatcher.next(0.0) is None
     assert dispatcher.wake_at(0.0) == LONGEST_PAUSE_SECONDS
     for job in (bulk, query):
         job.fail(TimedOut("its client has left"), 0.0)
-    dispatcher.ended(*found, 0.0)
+    dispatcher.ended(replica, batch, 0.0)
+
+
+def die(dispatcher: Dispatcher, instance: str, leaving: Job | None = None) -> None:
+    """Start a batch with which `instance` dies, after the client of `leaving` has left."""
+    replica, batch = start(dispatcher)
+    if leaving is not None:
+        leaving.fail(TimedOut("its client has left"), 0.0)
+    dispatcher.put_back_failed(batch, ConnectionLost("lost"), instance, 0.0)
+    dispatcher.ended(replica, batch, 0.0)
 
 
 def test_death_counts_after_the_client_has_left(dispatcher: Dispatcher) -> None:
-    for instance, error in (("one", TimedOut), ("two", CrashesWorker)):
+    die(dispatcher, "one", leaving=ask(dispatcher))
+    again = ask(dispatcher)
+    die(dispatcher, "two")
+    assert isinstance(again.error, CrashesWorker)
+
+
+def test_success_clears_a_suspect(dispatcher: Dispatcher) -> None:
+    for instance in ("one", "two", "three"):
         job = ask(dispatcher)
-        found = dispatcher.next(0.0)
-        assert found is not None
-        replica, batch = found
-        if instance == "one":
-            job.fail(TimedOut("its client has left"), 0.0)
-        dispatcher.put_back_failed(batch, ConnectionLost("lost"), instance, 0.0)
-        dispatcher.ended(replica, batch, 0.0)
-        assert isinstance(job.error, error)
+        die(dispatcher, instance)
+        finish(dispatcher, *start(dispatcher))
+        assert job.vectors()
