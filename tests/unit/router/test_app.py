@@ -150,23 +150,21 @@ async def test_readiness_of_each_pool(workers: Workers, dead: bool) -> None:
             assert reply.status_code == (503 if dead and task == "code.query" else 200)
 
 
-async def test_model_list_is_as_openais(client: httpx.AsyncClient) -> None:
-    listed = (await client.get("/v1/models")).json()
-    assert listed["object"] == "list"
-    [entry] = listed["data"]
-    assert entry["id"] == "jina-embeddings-v4"
-    assert entry["object"] == "model"
-    assert set(entry["tasks"]) == set(V4.tasks)
-    assert (entry["dimensions"], entry["max_tokens"]) == (2048, 32_768)
-    assert {"created", "owned_by"} <= set(entry)
-
-
 @pytest.mark.parametrize("name", [*V4.names, f"{V4.names[0]}:code.query", f"{V4.names[1]}:text-matching"])
 async def test_model_is_found_by_all_names(client: httpx.AsyncClient, name: str) -> None:
     for path in (f"/v1/models/{name}", f"/v1/models/{name.replace('/', '%2F')}"):
         reply = await client.get(path)
         assert reply.status_code == 200
         assert reply.json()["id"] == name
+
+
+async def test_model_is_found_by_alias(workers: Workers) -> None:
+    aliases = {"mine": {"tasks": {"separation": "code.query"}}}
+    async with client_of_app(workers, model_aliases=aliases) as client:
+        assert (await client.get("/v1/models/mine")).json()["id"] == "mine"
+        body = {"input": "a", "task": "separation", "model": "mine"}
+        assert (await client.post("/v1/embeddings", json=body)).status_code == 200
+        assert workers.pools == ["code"]
 
 
 @pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x"])

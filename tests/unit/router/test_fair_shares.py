@@ -118,22 +118,6 @@ def test_greedy_keys_get_equal_room() -> None:
     assert 0.7 * MAX_ITEMS < waiting.total() < 0.8 * MAX_ITEMS
 
 
-def test_key_alone_leaves_room() -> None:
-    queue = PoolQueue(10**9, 1000)
-    with suppress(QueueFull):
-        for _ in range(1000):
-            admit(queue, make_request([1], key="alone").items)
-    assert 500 < queue.items < 600
-
-
-def test_without_keys_all_room_is_used() -> None:
-    queue = PoolQueue(10**9, 1000)
-    for _ in range(1000):
-        admit(queue, make_request([1]).items)
-    with pytest.raises(QueueFull):
-        admit(queue, make_request([1]).items)
-
-
 def test_small_request_is_next_but_one_turn() -> None:
     queue = PoolQueue(10**9, 10**9)
     for key in ("a", "b"):

@@ -2,60 +2,18 @@
 
 import asyncio
 from ipaddress import ip_network
-from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from tests.fakes.site import hangs, says, site
-from tests.unit.router.fetching import LIMIT, LOOPBACK
+from tests.unit.router.fetching import LIMIT
 from triptych.router.media.fetch import (
     MAX_FETCHES_PER_CLIENT,
     MAX_FETCHES_PER_HOST,
     Fetcher,
 )
-
-
-class NameServer(asyncio.DatagramProtocol):
-    """Resolves quick.example to 127.0.0.1, and ignores all other questions."""
-
-    def __init__(self) -> None:
-        self.asked: set[bytes] = set()
-
-    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        question = data[12 : data.index(b"\0", 12) + 5]
-        self.asked.add(question)
-        if question.startswith(b"\5quick"):
-            header = data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
-            is_a = question[-4:-2] == b"\0\1"
-            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if is_a else b""
-            self.transport.sendto((header if is_a else header[:6] + bytes(6)) + question + answer, address)
-
-
-async def test_slow_names_block_no_others() -> None:
-    loop = asyncio.get_running_loop()
-    transport, names = await loop.create_datagram_endpoint(NameServer, ("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    resolver = aiohttp.AsyncResolver(nameservers=["127.0.0.1"], udp_port=port, timeout=30)
-    slow = [f"http://slow-{number}.example/" for number in range(48)]
-    try:
-        async with site(says()) as server, Fetcher(LOOPBACK, GUARD_SECONDS, resolver) as fetcher:
-            waiting = [asyncio.create_task(fetcher.fetch(url, LIMIT, "f")) for url in slow]
-            await eventually(lambda: len(names.asked) >= len(slow))
-            url = server.url.replace("127.0.0.1", "quick.example")
-            assert await fetcher.fetch(url, LIMIT, "f") == b"media"
-            assert not any(task.done() for task in waiting)
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-            assert all(task.cancelled() for task in waiting)
-    finally:
-        transport.close()
 
 
 async def test_slow_host_does_not_block_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,9 +91,3 @@ async def test_token_texts_are_returned(client: httpx.AsyncClient) -> None:
         assert len(entry["tokenized_input"]) == len(entry["embeddings"])
     plain = await post(client, input="some text", return_multivector=True)
     assert "tokenized_input" not in plain.json()["data"][0]
-
-
-async def test_token_texts_need_multivector(client: httpx.AsyncClient) -> None:
-    reply = await post(client, input="a", return_tokenized_input=True)
-    assert reply.status_code == 422
-    assert reply.json()["errors"][0]["field"] == "body -> return_tokenized_input"

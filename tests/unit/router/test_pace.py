@@ -44,11 +44,6 @@ def test_small_batches_do_not_look_slow(fixed: float, per_token: float) -> None:
     assert not slow.slow
 
 
-def test_unknown_pace_bounds_nothing() -> None:
-    assert Pace().seconds(1000) == 0
-    assert Pace().tokens_until_twice() == float("inf")
-
-
 @pytest.mark.parametrize(("fixed", "per_token"), [(0.003, 12e-6), (0.015, 5e-6)])
 def test_fixed_time_is_estimated(fixed: float, per_token: float) -> None:
     pace = Pace()
@@ -56,13 +51,6 @@ def test_fixed_time_is_estimated(fixed: float, per_token: float) -> None:
         tokens = (20, 400, 60)[number % 3]
         pace.observe(tokens, fixed + per_token * tokens)
     assert pace.tokens_until_twice() == pytest.approx(fixed / per_token, rel=0.01)
-
-
-def test_constant_time_bounds_nothing() -> None:
-    pace = Pace()
-    for number in range(50):
-        pace.observe(20 + number % 7, 0.01 - 0.0001 * (number % 7))
-    assert pace.tokens_until_twice() == float("inf")
 
 
 def test_slow_has_hysteresis() -> None:
@@ -81,13 +69,6 @@ def test_slow_needs_enough_batches_and_others() -> None:
     assert not pace_of(1.0, BATCHES_UNTIL_JUDGED - 1).compare([pace_of(0.001)])
     assert not pace_of(1.0).compare([pace_of(0.001, BATCHES_UNTIL_JUDGED - 1)])
     assert not pace_of(1.0).compare([])
-
-
-def test_joint_slowdown_is_not_slow() -> None:
-    paces = [pace_of(0.001) for _ in range(3)]
-    for pace in paces:
-        go_on(pace, 0.1)
-    assert not any(pace.compare(other for other in paces if other is not pace) for pace in paces)
 
 
 def drained(rate: DrainRate, start: float, seconds: float, per_second: int) -> float:

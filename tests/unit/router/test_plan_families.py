@@ -175,8 +175,9 @@ def test_old_names_bring_dimensions_and_task(model: str, dimensions: int, routed
 
 @pytest.mark.parametrize("task", ["classification", "separation"])
 def test_old_tasks_of_v3_are_known_to_its_alias_alone(task: str) -> None:
-    [item] = planned(V4, aliases=OLD_MODELS, input="a", model="jina-embeddings-v3", task=task)
-    assert route(item) == ("text-matching", "query")
+    for fields in ({"input": "a", "task": task}, {"input": [{"text": "a", "task": task}]}):
+        [item] = planned(V4, aliases=OLD_MODELS, model="jina-embeddings-v3", **fields)
+        assert route(item) == ("text-matching", "query")
     with pytest.raises(Invalid):
         planned(V4, aliases=OLD_MODELS, input="a", model="jina-embeddings-v2-base-en", task=task)
 

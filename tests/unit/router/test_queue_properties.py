@@ -151,6 +151,7 @@ class Traffic(RuleBasedStateMachine):
 
     def close(self, request: Job) -> None:
         self.finished.append(request)
+        assert request.done_at == self.now
         if request.error is None:
             return
         self.queue.cancel(request.items, self.now)
@@ -253,31 +254,3 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
 
 def make_job(item: Item) -> None:
     Job([item], 0.0, NEVER, lambda _: None)
-
-
-@given(st.lists(costs, min_size=1, max_size=12), st.data())
-def test_poison_item_fails_alone(costs: list[int], data: st.DataObject) -> None:
-    """Items that share a batch with it are served within their tries."""
-    poison = data.draw(st.integers(0, len(costs) - 1), label="poison")
-    budget = data.draw(st.integers(1, sum(costs) + 1), label="budget")
-    failed: list[Item] = []
-    served: list[Item] = []
-    items = [make_item(cost, index) for index, cost in enumerate(costs)]
-    for item in items:
-        make_job(item)
-    queue = PoolQueue(10**6, 10**6)
-    admit(queue, items)
-    while batch := take_next(queue, budget, 100, 0.0).batch:
-        left = list(batch.items)
-        for item in left:
-            batch.remove(item)
-        if items[poison] not in left:
-            served += left
-            continue
-        back = []
-        for item in left:
-            item.tries += 1
-            (failed if item.tries >= MOST_TRIES else back).append(item)
-        queue.put_back(back)
-    assert failed == [items[poison]]
-    assert sorted(served, key=items.index) == [item for item in items if item is not items[poison]]

@@ -68,20 +68,9 @@ def test_base64_is_little_endian_float32(values: list[float]) -> None:
 @given(st.lists(floats, min_size=1, max_size=40))
 @example([0.0, -0.0, -1.0, -1e-45, 0.0, 0.0, 0.0, 0.0])
 @example([1.0] * 2048)
-def test_ubinary_packs_bits(values: list[float]) -> None:
+def test_binary_forms_pack_bits(values: list[float]) -> None:
     assert embedding(values, "ubinary") == bits(values)
-
-
-@given(st.lists(floats, min_size=1, max_size=40))
-def test_binary_is_ubinary_minus_128(values: list[float]) -> None:
     assert embedding(values, "binary") == [byte - 128 for byte in bits(values)]
-
-
-def test_known_bits() -> None:
-    assert embedding(VALUES, "ubinary") == [0b10010101, 0b01000000]
-    assert embedding(VALUES, "binary") == [0b10010101 - 128, 0b01000000 - 128]
-    assert embedding([-1.0] * 8, "binary") == [-128]
-    assert embedding([1.0] * 8, "binary") == [127]
 
 
 MATRIX = [VALUES[:8], [-value for value in VALUES[:8]], [1.0] * 8]
