@@ -51,13 +51,6 @@ async def test_upgrade_request_is_ignored(cut: str) -> None:
         assert [len(batch.items) for batch in worker.batches] == [1, 1, 1]
 
 
-async def test_upgrade_in_a_pipeline_is_ignored() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
-        writer.write(posted(["one"]) + wanting(H2C, ["two", "two"]) + posted(["three"] * 3))
-        for count in (1, 2, 3):
-            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == count
-
-
 async def test_many_upgrades_at_once_are_all_answered() -> None:
     async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
         number = 1500

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import RunningRouter, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
 from tests.metrics import parse, value
@@ -43,40 +43,6 @@ async def test_scaling_to_zero_and_back_causes_no_errors(document: Document) -> 
             await router.until_state(worker, State.READY)
         await load.answered(60)
         assert set(await load.stop()) == {"ok"}
-        await router.until_idle()
-
-
-@pytest.mark.parametrize("politely", [True, False], ids=["retired", "killed"])
-async def test_restart_of_only_replica_causes_no_errors(politely: bool) -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, hold_seconds=LONG) as router:
-        load = OpenLoop(router)
-        for _ in range(2):
-            await load.answered(30)
-            await (worker.retire() if politely else worker.die())
-            await eventually(lambda: waiting(router) > 30)
-            await worker.come_back()
-            await router.until_state(worker, State.READY)
-        await load.answered(60)
-        assert set(await load.stop()) == {"ok"}
-        await router.until_idle()
-
-
-async def test_batches_of_a_removed_replica_are_held(document: Document) -> None:
-    """Even if they exceed the retry budget of an empty pool."""
-    old, new = FakeWorker(), FakeWorker()
-    settings = {"lanes": 16, "batch_items": 1, "hold_seconds": LONG}
-    async with fake_workers(old, new), discovering(document, old, **settings) as router:
-        await router.until_state(old, State.READY)
-        old.mode = "held"
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(16)]
-        await old.until_batches(16)
-        document.name(empty=["retrieval"])
-        await until_empty(router)
-        await old.die()
-        await eventually(lambda: waiting(router) == 16)
-        document.name(new)
-        assert {reply.status_code for reply in await asyncio.gather(*asked)} == {200}
         await router.until_idle()
 
 

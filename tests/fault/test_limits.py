@@ -26,22 +26,6 @@ async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: boo
         assert reply.status_code == 200
 
 
-async def test_deadline_in_queue_sends_nothing() -> None:
-    async with one_worker(lanes=1, worker_timeout_seconds=1000) as (router, worker):
-        worker.script.append("held")
-        first = asyncio.create_task(router.ask(["first"]))
-        await worker.until_batches(1)
-        late = asyncio.create_task(router.ask(["late"], headers={"x-request-timeout-seconds": "50"}))
-        await eventually(lambda: router.waiting_items == 1)
-        skip(50)
-        reply = await late
-        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
-        worker.gate.set()
-        assert (await first).status_code == 200
-        assert len(worker.items) == 1
-        await router.until_idle()
-
-
 async def test_full_pool_refuses_the_whole_request() -> None:
     code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
     settings = {"lanes": 1, "queue_items": 2, "max_items": 2, "max_pdf_pages": 2}

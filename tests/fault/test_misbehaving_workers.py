@@ -11,7 +11,6 @@ from tests.fakes.clock import skip
 from tests.fakes.frames import Mode
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
 from triptych.router.pool.call import END_SECONDS
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.replica import State
@@ -109,17 +108,6 @@ async def test_rejected_batch_is_not_retried() -> None:
         assert attempts(refusing, good) == {"a": 1}
         assert router.replica(refusing).state is State.READY
         await router.until_idle()
-
-
-async def test_overload_uses_no_tries() -> None:
-    worker = FakeWorker()
-    # More than the failures that open the breaker.
-    worker.script.extend(["overloaded"] * (FAILURES_UNTIL_OPEN + 1))  # type: ignore[list-item]
-    async with fake_workers(worker), running_router(worker) as router:
-        assert (await router.ask(["a"])).status_code == 200
-        replica = router.replica(worker)
-        assert (replica.state, replica.breaker.failures) == (State.READY, 0)
-        assert attempts(worker) == {"a": FAILURES_UNTIL_OPEN + 2}
 
 
 async def test_invalid_wait_header_is_ignored() -> None:

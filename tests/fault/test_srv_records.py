@@ -8,13 +8,7 @@ import dns.rcode
 import pytest
 
 from tests.fakes.dns import NameServer, name_server
-from tests.fakes.load import OpenLoop
-from tests.fakes.router import eventually
-from tests.fakes.worker import FakeWorker, fake_workers
-from tests.fault.documents import discovering
-from triptych.router.pool import discovery
 from triptych.router.pool.discovery import Discovery, source_of
-from triptych.router.pool.replica import State
 from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import TargetGroup
 
@@ -48,25 +42,6 @@ class Found:
     def targets(self) -> tuple[str, ...]:
         [group] = self.applied[-1]
         return group.targets
-
-
-async def test_scaling_needs_no_change_of_the_document(
-    tmp_path: Path, server: NameServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(discovery, "SrvRecords", lambda: SrvRecords([server.address]))
-    old, new = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    async with fake_workers(old, new):
-        server.records[NAME] = [f"127.0.0.1:{old.port}"]
-        async with discovering(document(tmp_path / "workers.json")) as router:
-            await router.until_state(old, State.READY)
-            load = OpenLoop(router, 40)
-            await load.answered(20)
-            server.records[NAME] = [f"127.0.0.1:{old.port}", f"127.0.0.1:{new.port}"]
-            await new.until_batches(3)
-            server.records[NAME] = [f"127.0.0.1:{new.port}"]
-            await eventually(lambda: not router.knows(old))
-            assert set(await load.stop()) == {"ok"}
-            await router.until_idle()
 
 
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NXDOMAIN])

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.process import Process, router_here, router_process, until_refused
+from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 
@@ -14,7 +14,7 @@ from tests.fakes.worker import FakeWorker, fake_workers
 async def test_drain_timeout_returns_503() -> None:
     worker = FakeWorker()
     worker.mode = "hanging"
-    async with fake_workers(worker), router_here(worker, ROUTER_DRAIN_SECONDS="1") as router:
+    async with fake_workers(worker), router_process(worker, ROUTER_DRAIN_SECONDS="1") as router:
         await router.until_it_answers("/ready")
         request = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
@@ -67,8 +67,7 @@ async def test_stop_closes_idle_connections(processes: str) -> None:
     worker = FakeWorker()
     worker.mode = "held"
     settings = {**FOR_LONG, "ROUTER_PROCESSES": processes}
-    serving = router_here if processes == "1" else router_process
-    async with fake_workers(worker), serving(worker, **settings) as router:
+    async with fake_workers(worker), router_process(worker, **settings) as router:
         await router.until_it_answers("/ready")
         busy = asyncio.create_task(router.ask("a text"))
         await worker.until_batches(1)
@@ -88,7 +87,7 @@ async def test_stop_closes_idle_connections(processes: str) -> None:
 async def test_drain_notice_serves_idle_connections() -> None:
     worker = FakeWorker()
     settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1"}
-    async with fake_workers(worker), router_here(worker, **settings) as router:
+    async with fake_workers(worker), router_process(worker, **settings) as router:
         await router.until_it_answers("/ready")
         (used, used_writer), (idle, idle_writer) = [await idle_connection(router) for _ in range(2)]
         router.process.send_signal(signal.SIGTERM)

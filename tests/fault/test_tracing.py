@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.collector import Collector, attributes, collecting
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.process import router_here
+from tests.fakes.process import router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.test_shared_metrics import page_when
@@ -28,7 +28,7 @@ async def test_trace_spans_caller_to_worker() -> None:
     async with (
         collecting() as collector,
         fake_workers(worker),
-        router_here(worker, **settings(collector)) as router,
+        router_process(worker, **settings(collector)) as router,
     ):
         await router.until_it_answers("/ready")
         headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "x-request-id": "f" * 32}
@@ -60,7 +60,7 @@ async def test_batch_span_links_all_requests() -> None:
     async with (
         collecting() as collector,
         fake_workers(worker),
-        router_here(worker, ROUTER_LANES="1", **settings(collector)) as router,
+        router_process(worker, ROUTER_LANES="1", **settings(collector)) as router,
     ):
         await router.until_it_answers("/ready")
         worker.mode = "held"
@@ -89,7 +89,7 @@ async def test_spans_are_flushed_on_stop() -> None:
     worker = FakeWorker()
     async with collecting() as collector, fake_workers(worker):
         slow = settings(collector) | {"OTEL_BSP_SCHEDULE_DELAY": "3600000"}
-        async with router_here(worker, **slow) as router:
+        async with router_process(worker, **slow) as router:
             await router.until_it_answers("/ready")
             await router.ask("a")
             assert not collector.named("batch")
@@ -106,7 +106,7 @@ async def test_failing_collector_affects_no_request(how: str) -> None:
         ours = settings(collector)
         if how == "is not there":
             ours["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1"
-        async with router_here(worker, **ours) as router:
+        async with router_process(worker, **ours) as router:
             await router.until_it_answers("/ready")
             for number in range(20):
                 check(await router.ask(f"{number}"), [f"{number}"])

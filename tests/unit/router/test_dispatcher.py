@@ -14,6 +14,7 @@ from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica
+from triptych.router.pool.retry_budget import SMALLEST_CAPACITY
 
 HOLD_SECONDS = 10.0
 
@@ -93,6 +94,7 @@ def test_refused_bulk_does_not_delay_queries(dispatcher: Dispatcher) -> None:
     bulk = ask(dispatcher, bulk=True)
     replica, batch = start(dispatcher)
     dispatcher.declined(replica, batch, Overloaded(1e9), 0.0)
+    assert (replica.breaker.failures, batch.items[0].tries) == (0, 0)
     dispatcher.ended(replica, batch, 0.0)
     query = ask(dispatcher)
     replica, batch = start(dispatcher)
@@ -118,6 +120,22 @@ def test_death_counts_after_the_client_has_left(dispatcher: Dispatcher) -> None:
     again = ask(dispatcher)
     die(dispatcher, "two")
     assert isinstance(again.error, CrashesWorker)
+
+
+def test_batches_of_removed_replicas_can_all_be_retried(dispatcher: Dispatcher) -> None:
+    """The pool has no lanes any more, which bound its retry budget."""
+    replicas = [Replica(f"r:{number}", "retrieval", 4) for number in range(2 * SMALLEST_CAPACITY)]
+    dispatcher.set_replicas(replicas, 0.0)
+    for one in replicas:
+        one.up(info("retrieval"))
+    job = ask(dispatcher, len(replicas))
+    started = [start(dispatcher) for _ in replicas]
+    dispatcher.set_replicas([], 0.0)
+    for replica, batch in started:
+        dispatcher.put_back_failed(batch, ConnectionLost("lost"), None, 0.0)
+        dispatcher.ended(replica, batch, 0.0)
+    assert len(dispatcher.queue.waiting()) == len(job.items)
+    dispatcher.remove(0.0)
 
 
 def test_success_clears_a_suspect(dispatcher: Dispatcher) -> None:

@@ -22,15 +22,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
 
-# Pool and role (prefix) of each task, as in docs/API.md.
-ROUTES = {
-    "text-matching": ("text-matching", "query"),
-    "retrieval.query": ("retrieval", "query"),
-    "retrieval.passage": ("retrieval", "passage"),
-    "code.query": ("code", "query"),
-    "code.passage": ("code", "passage"),
-}
-
 
 def planned(limits: Limits = LIMITS, priority: Priority | None = None, **fields: Any) -> list[Item]:
     return plan(parse_request(json.dumps(fields).encode(), limits.catalog), limits, priority)
@@ -39,13 +30,6 @@ def planned(limits: Limits = LIMITS, priority: Priority | None = None, **fields:
 def route(item: Item) -> tuple[str, str]:
     assert isinstance(item.wire.content, Text)
     return item.pool, item.wire.content.role
-
-
-@pytest.mark.parametrize("task", ROUTES)
-@pytest.mark.parametrize("field", ["task", "task_type"])
-def test_task_sets_pool_and_role(task: str, field: str) -> None:
-    [item] = planned(input="a", **{field: task})
-    assert route(item) == ROUTES[task]
 
 
 def test_item_task_overrides_the_request() -> None:
@@ -92,26 +76,22 @@ def test_items_have_index_and_field() -> None:
         {"image": URI.replace("png", "PNG").replace("data", "DATA")},
         {"image": f"data:image/svg+xml;charset=utf-8;base64,{IMAGE}"},
         {"url": URI},
-        {"bytes": IMAGE},
+        {"bytes": f"\r\n\t {IMAGE}"},
+        {"image": f"\r\n\t data:;base64,{IMAGE}"},
         URI,
         f"data:image/png; charset=utf-8;base64,{IMAGE}",
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])
-def test_image_bytes_are_unchanged(value: object, listed: bool) -> None:
+def test_image_bytes_are_unchanged(value: str | dict[str, str], listed: bool) -> None:
     [item] = planned(input=[value] if listed else value, task="retrieval.passage")
     assert item.wire.content == Image(PNG)
     assert item.pool == "retrieval"
-
-
-@pytest.mark.parametrize("form", ["image", "url", "bytes"])
-@pytest.mark.parametrize("value", [IMAGE, URI, f"data:;base64,{IMAGE}"])
-def test_leading_space_before_image_is_skipped(form: str, value: str) -> None:
-    [item] = planned(input={form: f"\r\n\t {value}"})
-    assert item.wire.content == Image(PNG)
-    ranked = {"query": {"image": f"\r\n\t {value}"}, "documents": ["a"]}
-    query, _ = plan_rerank(parse_rerank(json.dumps(ranked).encode(), 9), LIMITS, Served(V4), None)
-    assert query.wire.content == Image(PNG)
+    # Queries of rankings have no `url` and no `bytes`.
+    if "image" in value:
+        ranked = json.dumps({"query": value, "documents": ["a"]}).encode()
+        query, _ = plan_rerank(parse_rerank(ranked, 9), LIMITS, Served(V4), None)
+        assert query.wire.content == Image(PNG)
 
 
 def test_space_around_url_is_skipped() -> None:

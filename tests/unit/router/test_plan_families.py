@@ -56,6 +56,11 @@ ROUTES: list[tuple[Family, str | None, str, str]] = [
     (V5_NANO, "clustering", "v5-nano.clustering", "passage"),
     (V5_NANO, "classification", "v5-nano.classification", "passage"),
     (V4, None, "text-matching", "query"),
+    (V4, "text-matching", "text-matching", "query"),
+    (V4, "retrieval.query", "retrieval", "query"),
+    (V4, "retrieval.passage", "retrieval", "passage"),
+    (V4, "code.query", "code", "query"),
+    (V4, "code.passage", "code", "passage"),
 ]
 
 

@@ -28,57 +28,36 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     # No input, and invalid inputs.
     ({}, "body -> input"),
     ({"input": None}, "body -> input"),
-    ({"input": 5}, "body -> input"),
     ({"input": []}, "body -> input"),
     ({"input": [1, 2, 3]}, "body -> input"),
-    ({"input": [["a"]]}, "body -> input"),
     # Invalid items, each under its index.
     ({"input": ["a", None]}, "body -> input -> 1"),
-    ({"input": ["a", ["b"]]}, "body -> input -> 1"),
     ({"input": {}}, "body -> input"),
-    ({"input": [{}]}, "body -> input -> 0"),
     ({"input": [{"txt": "a"}]}, "body -> input -> 0"),
     ({"input": [{"text": None}]}, "body -> input -> 0"),
-    ({"input": {"text": "a", "image": IMAGE}}, "body -> input"),
     ({"input": ["a", {"text": "a", "image": IMAGE}]}, "body -> input -> 1"),
-    ({"input": [{"image": IMAGE, "url": URI}]}, "body -> input -> 0"),
     # Values of the wrong type inside an item.
     ({"input": {"text": 5}}, "body -> input -> text"),
-    ({"input": {"image": 5}}, "body -> input -> image"),
-    ({"input": ["a", "b", "c", {"image": ["x"]}]}, "body -> input -> 3 -> image"),
+    ({"input": ["a", {"image": ["x"]}]}, "body -> input -> 1 -> image"),
     ({"input": [{"url": {"url": URI}}]}, "body -> input -> 0 -> url"),
     ({"input": [{"bytes": 7}]}, "body -> input -> 0 -> bytes"),
-    ({"input": [{"text": "a", "task": "retrieval"}]}, "body -> input -> 0 -> task"),
     ({"input": {"image": IMAGE, "task": "x"}}, "body -> input -> task"),
     # A PDF must be alone.
-    ({"input": {"pdf": 5}}, "body -> input -> pdf"),
     ({"input": {"pdf": "JVBERi0=", "text": "a"}}, "body -> input"),
     ({"input": [{"pdf": 5}]}, "body -> input -> 0 -> pdf"),
     ({"input": ["a", {"pdf": "JVBERi0="}]}, "body -> input -> 1 -> pdf"),
-    ({"input": ["a", {"pdf": 5}]}, "body -> input -> 1 -> pdf"),
-    ({"input": [{"pdf": "JVBERi0=", "task": "x"}]}, "body -> input -> 0 -> task"),
     # Options that conflict.
     ({"input": "a", "late_chunking": True, "return_multivector": True}, "body -> late_chunking"),
     ({"input": "a", "return_tokenized_input": True}, "body -> return_tokenized_input"),
-    (
-        {"input": "a", "return_tokenized_input": "perhaps", "return_multivector": True},
-        "body -> return_tokenized_input",
-    ),
     # The other fields.
     ({"input": "a", "model": 4}, "body -> model"),
-    ({"input": "a", "task": "classification"}, "body -> task"),
     ({"input": "a", "task": ["code.query"]}, "body -> task"),
-    ({"input": "a", "dimensions": 0}, "body -> dimensions"),
     ({"input": "a", "dimensions": 2049}, "body -> dimensions"),
     ({"input": "a", "dimensions": True}, "body -> dimensions"),
     ({"input": "a", "dimensions": 128, "return_multivector": True}, "body -> dimensions"),
-    ({"input": "a", "embedding_type": "int8"}, "body -> embedding_type"),
     ({"input": "a", "embedding_type": []}, "body -> embedding_type"),
     ({"input": "a", "embedding_type": ["float", "base64"]}, "body -> embedding_type"),
-    ({"input": "a", "truncate": "perhaps"}, "body -> truncate"),
     ({"input": "a", "normalized": "perhaps"}, "body -> normalized"),
-    ({"input": "a", "return_multivector": "perhaps"}, "body -> return_multivector"),
-    ({"input": "a", "late_chunking": "perhaps"}, "body -> late_chunking"),
 ]
 
 

@@ -39,15 +39,6 @@ def test_change_leads_to_the_wanted_set(now: dict[str, PoolName], wanted: dict[s
     assert places - set(removed) | set(added) == {(pool, address) for address, pool in wanted.items()}
 
 
-@given(fleets)
-def test_grouping_is_no_change(fleet: dict[str, PoolName]) -> None:
-    grouped = [
-        TargetGroup(targets=tuple(reversed(addresses)), labels=Labels(task=pool))
-        for pool, addresses in pools_of(fleet).items()
-    ]
-    assert change(pools_of(fleet), grouped) == ((), ())
-
-
 def test_unknown_labels_are_ignored() -> None:
     data = b'[{"targets": ["[::1]:81", "w-1.example:8101"], "labels": {"task": "code", "__meta_rack": "3"}}]'
     [group] = read_document(data)
