@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tests.unit.router.apps import Workers, client_of_app
 from triptych.router.api.app import App
+from triptych.router.api.cors import EXPOSED
 from triptych.router.api.pages import PAGE_PATHS
 from triptych.router.errors import all_errors
 from triptych.router.settings import RouterSettings
@@ -85,6 +86,18 @@ async def test_only_liveness_is_open(document: dict[str, Any], workers: Workers)
 
     assert open_paths(await guarded_document(workers)) == {"/health", "/live"}
     assert open_paths(document) == set(document["paths"])
+
+
+async def test_documented_headers_are_exposed_to_pages(workers: Workers) -> None:
+    document = await guarded_document(workers)
+    responses = [
+        response
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for response in operation["responses"].values()
+    ]
+    named = {name.lower() for response in responses for name in response["headers"]}
+    assert {name for name in named if name.startswith("x-")} <= set(EXPOSED)
 
 
 @pytest.mark.parametrize(
