@@ -18,12 +18,6 @@ from triptych.workers.shared.families import (
 )
 
 
-@pytest.mark.parametrize("families", [(V4, V3), (V3, V4), (RERANKER_V2, V5_SMALL, V4)])
-def test_first_model_that_embeds_is_the_default(families: tuple[Family, ...]) -> None:
-    expected = next(family for family in families if family.tasks)
-    assert catalog(*families).embedding(None).family is expected
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -101,13 +95,6 @@ def test_alias_of_a_model_that_is_not_deployed_is_refused() -> None:
     with pytest.raises(ModelNotFound, match="yours") as caught:
         catalog(V4, aliases=aliases).embedding("mine")
     assert "mine" not in caught.value.detail.partition(";")[2]
-
-
-def test_deployed_model_goes_before_an_old_name() -> None:
-    old = catalog(V4, aliases=OLD_MODELS).embedding(V3.name)
-    assert (old.family, old.dimensions, old.task) == (V4, 1024, "retrieval.passage")
-    real = catalog(V4, V3, aliases=OLD_MODELS).embedding(V3.name)
-    assert (real.family, real.dimensions, real.task) == (V3, None, None)
 
 
 @pytest.mark.parametrize("task", V3.tasks)

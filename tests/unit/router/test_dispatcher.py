@@ -1,146 +1,289 @@
 """Decisions of a pool over time, without tasks or timers."""
 
-from collections.abc import Iterator
+from math import inf
 
 import pytest
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_item, make_request, vector
-from triptych.router.errors import CrashesWorker, QueueFull, TimedOut
-from triptych.router.items import Batch, Job
+from tests.unit.router.items import NEVER, make_item, make_request, vector
+from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
+from triptych.router.items import Batch, Item, Job
 from triptych.router.observe.metrics import Metrics
-from triptych.router.pool.call import ConnectionLost, Overloaded
+from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
+from triptych.router.pool.call import Overloaded, ReplicaFailed
 from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
 from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica
-from triptych.router.pool.retry_budget import SMALLEST_CAPACITY
-
-HOLD_SECONDS = 10.0
-
-
-@pytest.fixture
-def replica() -> Replica:
-    ready = Replica("r:1", "retrieval", 4)
-    ready.up(info("retrieval"))
-    return ready
+from triptych.router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
+from triptych.workers.shared import contract
 
 
-@pytest.fixture
-def dispatcher(replica: Replica) -> Iterator[Dispatcher]:
-    observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
-    queue = PoolQueue(10**6, 10**6)
-    pool = Dispatcher("retrieval", [replica], queue, 10**6, 1, observer, 0.0, HOLD_SECONDS)
-    yield pool
-    assert not queue.items
-    assert not pool.in_flight
+class Told(Dispatcher):
+    """Has a ready replica for each of `lanes`. It dispatches what it can; the test ends the batches."""
+
+    def __init__(self, *lanes: int, batch_items: int = 8, hold_seconds: float = 0.0) -> None:
+        self.now = 0.0
+        replicas = [Replica(f"r:{number}", "retrieval", count) for number, count in enumerate(lanes)]
+        observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
+        queue = PoolQueue(10**6, 10**6)
+        super().__init__("retrieval", replicas, queue, 10**6, batch_items, observer, 0.0, hold_seconds)
+        # Replica, batch, tokens in flight and time of each start.
+        self.started: list[tuple[Replica, Batch, int, float]] = []
+        for replica in replicas:
+            replica.up(info("retrieval"))
+            replica.changed = self.changed
+
+    def changed(self) -> None:
+        self.replicas_changed(self.now)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        while found := self.next(self.now):
+            replica, batch = found
+            self.started.append((replica, batch, replica.tokens_in_flight, self.now))
+
+    def ask(self, items: int = 1, *, bulk: bool = False) -> Job:
+        """A job that was admitted and, if possible, dispatched."""
+
+        def finished(job: Job) -> None:
+            if job.error is not None:
+                self.forget(job.items, self.now)
+                self.dispatch()
+
+        job = make_request([1] * items, bulk=bulk, finished=finished)
+        self.admit(job.items, self.now)
+        self.dispatch()
+        return job
+
+    def last(self, replica: Replica) -> list[Item]:
+        """The items of the last batch of `replica`."""
+        return [batch for one, batch, *_ in self.started if one is replica][-1].items
+
+    def _oldest(self, replica: Replica) -> tuple[Batch, int, float]:
+        return next(rest for one, *rest in self.started if one is replica and rest[0] in self.in_flight)  # type: ignore[return-value]
+
+    def done(self, replica: Replica, *, failing_after: int | None = None) -> None:
+        """Answer the oldest batch of `replica`; items after the first few may fail inside the engine."""
+        batch, tokens, at = self._oldest(replica)
+        for number, item in enumerate(list(batch.items)):
+            fails = failing_after is not None and number >= failing_after
+            frame = contract.Failure(0, "internal", "told to") if fails else vector(item)
+            self.deliver(batch, item, frame, self.now)
+        self.answered(replica, batch, tokens, at, self.now)
+        self.ended(replica, batch, self.now)
+        self.dispatch()
+
+    def failed(self, replica: Replica, dead_instance: str | None = None) -> None:
+        """Fail the oldest batch of `replica`."""
+        batch, _, at = self._oldest(replica)
+        error = ReplicaFailed("told to")
+        self.replica_failed(replica, error, at, self.now)
+        self.put_back_failed(batch, error, dead_instance, self.now)
+        self.ended(replica, batch, self.now)
+        self.dispatch()
 
 
-def ask(dispatcher: Dispatcher, items: int = 1, *, bulk: bool = False, now: float = 0.0) -> Job:
-    def finished(job: Job) -> None:
-        if job.error is not None:
-            dispatcher.forget(job.items, now)
-
-    job = make_request([1] * items, bulk=bulk, finished=finished)
-    dispatcher.admit(job.items, now)
-    return job
-
-
-def start(dispatcher: Dispatcher, now: float = 0.0) -> tuple[Replica, Batch]:
-    """The next batch, and its replica."""
-    found = dispatcher.next(now)
-    assert found is not None
-    return found
+def test_bulk_gets_more_lanes_when_queries_stop() -> None:
+    pool = Told(4, batch_items=1)
+    pool.ask()
+    pool.ask(2, bulk=True)
+    assert len(pool.in_flight) == 2
+    assert pool.wake_at(0.0) == QUERIES_SECONDS
+    pool.now = QUERIES_SECONDS
+    pool.dispatch()
+    assert len(pool.in_flight) == 3
 
 
-def finish(dispatcher: Dispatcher, replica: Replica, batch: Batch, now: float = 0.0) -> None:
-    """Deliver the results of a batch."""
-    for item in list(batch.items):
-        dispatcher.deliver(batch, item, vector(item), now)
-    dispatcher.answered(replica, batch, 1, 0.0, now)
-    dispatcher.ended(replica, batch, now)
-
-
-def test_bulk_gets_more_lanes_when_queries_stop(dispatcher: Dispatcher) -> None:
-    query = ask(dispatcher)
-    bulk = ask(dispatcher, 2, bulk=True)
-    batches = [start(dispatcher), start(dispatcher)]
-    assert dispatcher.next(0.0) is None
-    end = dispatcher.wake_at(0.0)
-    assert end == QUERIES_SECONDS
-    batches.append(start(dispatcher, end))
-    for replica, batch in batches:
-        finish(dispatcher, replica, batch, end)
-    assert query.vectors()
-    assert len(bulk.vectors()) == 2
-
-
-def test_hopeless_deadline_is_refused(dispatcher: Dispatcher) -> None:
-    ask(dispatcher, 1000)
-    ask(dispatcher, 1000, bulk=True)
+def test_hopeless_deadline_is_refused() -> None:
+    pool = Told(1)
+    pool.ask(1000)
+    pool.ask(1000, bulk=True)
     for step in range(1, 51):
-        dispatcher.queue.drained(make_item(10), step / 10)
+        pool.queue.drained(make_item(10), step / 10)
     hurried = make_request([1]).items
-    dispatcher.check_room(hurried, 5.0, deadline=60.0)
-    dispatcher.check_any_room(5.0, deadline=60.0)
+    pool.check_room(hurried, 5.0, deadline=60.0)
+    pool.check_any_room(5.0, deadline=60.0)
     with pytest.raises(QueueFull):
-        dispatcher.check_room(hurried, 5.0, deadline=6.0)
+        pool.check_room(hurried, 5.0, deadline=6.0)
     with pytest.raises(QueueFull):
-        dispatcher.check_any_room(5.0, deadline=6.0)
-    dispatcher.remove(5.0)
+        pool.check_any_room(5.0, deadline=6.0)
 
 
-def test_refused_bulk_does_not_delay_queries(dispatcher: Dispatcher) -> None:
-    bulk = ask(dispatcher, bulk=True)
-    replica, batch = start(dispatcher)
-    dispatcher.declined(replica, batch, Overloaded(1e9), 0.0)
+def test_refused_bulk_does_not_delay_queries() -> None:
+    pool = Told(4)
+    [replica] = pool.replicas
+    pool.ask(bulk=True)
+    [batch] = pool.in_flight
+    pool.declined(replica, batch, Overloaded(1e9), 0.0)
     assert (replica.breaker.failures, batch.items[0].tries) == (0, 0)
-    dispatcher.ended(replica, batch, 0.0)
-    query = ask(dispatcher)
-    replica, batch = start(dispatcher)
-    assert batch.items == query.items
-    assert dispatcher.next(0.0) is None
-    assert dispatcher.wake_at(0.0) == LONGEST_PAUSE_SECONDS
-    for job in (bulk, query):
-        job.fail(TimedOut("its client has left"), 0.0)
-    dispatcher.ended(replica, batch, 0.0)
+    pool.ended(replica, batch, 0.0)
+    query = pool.ask()
+    assert pool.last(replica) == query.items
+    assert len(pool.in_flight) == 1
+    assert pool.wake_at(0.0) == LONGEST_PAUSE_SECONDS
 
 
-def die(dispatcher: Dispatcher, instance: str, leaving: Job | None = None) -> None:
-    """Start a batch with which `instance` dies, after the client of `leaving` has left."""
-    replica, batch = start(dispatcher)
-    if leaving is not None:
-        leaving.fail(TimedOut("its client has left"), 0.0)
-    dispatcher.put_back_failed(batch, ConnectionLost("lost"), instance, 0.0)
-    dispatcher.ended(replica, batch, 0.0)
-
-
-def test_death_counts_after_the_client_has_left(dispatcher: Dispatcher) -> None:
-    die(dispatcher, "one", leaving=ask(dispatcher))
-    again = ask(dispatcher)
-    die(dispatcher, "two")
+def test_death_counts_after_the_client_has_left() -> None:
+    pool = Told(1, hold_seconds=10.0)
+    [replica] = pool.replicas
+    pool.ask().fail(TimedOut("its client has left"), 0.0)
+    pool.failed(replica, "one")
+    again = pool.ask()
+    pool.failed(replica, "two")
     assert isinstance(again.error, CrashesWorker)
 
 
-def test_batches_of_removed_replicas_can_all_be_retried(dispatcher: Dispatcher) -> None:
-    """The pool has no lanes any more, which bound its retry budget."""
-    replicas = [Replica(f"r:{number}", "retrieval", 4) for number in range(2 * SMALLEST_CAPACITY)]
-    dispatcher.set_replicas(replicas, 0.0)
-    for one in replicas:
-        one.up(info("retrieval"))
-    job = ask(dispatcher, len(replicas))
-    started = [start(dispatcher) for _ in replicas]
-    dispatcher.set_replicas([], 0.0)
-    for replica, batch in started:
-        dispatcher.put_back_failed(batch, ConnectionLost("lost"), None, 0.0)
-        dispatcher.ended(replica, batch, 0.0)
-    assert len(dispatcher.queue.waiting()) == len(job.items)
-    dispatcher.remove(0.0)
-
-
-def test_success_clears_a_suspect(dispatcher: Dispatcher) -> None:
+def test_success_clears_a_suspect() -> None:
+    pool = Told(1)
+    [replica] = pool.replicas
     for instance in ("one", "two", "three"):
-        job = ask(dispatcher)
-        die(dispatcher, instance)
-        finish(dispatcher, *start(dispatcher))
+        job = pool.ask()
+        pool.failed(replica, instance)
+        pool.done(replica)
         assert job.vectors()
+
+
+def test_batches_of_removed_replicas_can_all_be_retried() -> None:
+    """The pool has no lanes any more, which bound its retry budget."""
+    pool = Told(*[4] * (2 * SMALLEST_CAPACITY), batch_items=1, hold_seconds=10.0)
+    replicas = pool.replicas
+    job = pool.ask(4 * len(replicas))
+    assert len(pool.in_flight) == len(job.items)
+    pool.set_replicas([], 0.0)
+    for replica in replicas * 4:
+        pool.failed(replica)
+    assert len(pool.queue.waiting()) == len(job.items)
+
+
+def test_retry_waits_for_a_sound_replica() -> None:
+    pool = Told(1, 1)
+    sound, failing = pool.replicas
+    pool.ask()
+    job = pool.ask()
+    assert pool.last(failing) == job.items
+    pool.failed(failing)
+    assert pool.queue.waiting() == job.items
+    pool.done(sound)
+    assert pool.last(sound) == job.items
+
+
+def test_hold_starts_when_the_last_replica_dies() -> None:
+    """Waiting for a busy replica is no hold."""
+    pool = Told(1, batch_items=1, hold_seconds=10.0)
+    job = pool.ask(2)
+    pool.now = 5.0
+    pool.changed()
+    assert pool.wake_at(5.0) == inf
+    pool.now = 50.0
+    pool.replicas[0].down("connection refused", gone=True)
+    assert pool.wake_at(50.0) == 60.0
+    pool.expire(59.9)
+    assert not job.closed
+    pool.expire(60.0)
+    assert isinstance(job.error, Unavailable)
+
+
+@pytest.fixture
+def unequal() -> tuple[Told, Replica, Replica, Replica]:
+    """A pool with a slow replica, a fast one and one that is gone; the others are busy."""
+    pool = Told(3, 3, 1, batch_items=1)
+    slow, fast, gone = pool.replicas
+    gone.down("connection refused", gone=True)
+    for seconds, replica in ((1.0, slow), (0.01, fast)):
+        for _ in range(BATCHES_UNTIL_JUDGED):
+            replica.pace.observe(1, seconds)
+    pool.ask(6)
+    assert (slow.lanes_in_use, fast.lanes_in_use) == (3, 3)
+    pool.now = 1.0
+    pool.done(slow)
+    pool.done(slow)
+    assert slow.pace.slow
+    pool.ask(6)
+    assert slow.lanes_in_use == 1
+    return pool, slow, fast, gone
+
+
+def test_slow_only_replica_has_all_lanes(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
+    _, slow, fast, _ = unequal
+    fast.down("connection refused", gone=True)
+    assert not slow.pace.slow
+    assert slow.lanes_in_use == 3
+
+
+def test_pace_ignores_failing_replicas(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
+    pool, slow, fast, _ = unequal
+    for _ in range(FAILURES_UNTIL_OPEN):
+        fast.breaker.failed(pool.now, pool.now)
+    pool.done(slow)
+    assert slow.lanes_in_use == 3
+
+
+def test_slow_replica_stays_slow_beside_faster(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
+    _, slow, _, returned = unequal
+    returned.up(info("retrieval"))
+    returned.down("connection refused", gone=True)
+    assert slow.pace.slow
+    assert slow.lanes_in_use == 1
+
+
+@pytest.mark.parametrize("done", [0, 5])
+def test_failed_batch_costs_one_retry(done: int) -> None:
+    pool = Told(1, batch_items=10 * SMALLEST_CAPACITY)
+    [replica] = pool.replicas
+    job = pool.ask(5 * SMALLEST_CAPACITY)
+    pool.done(replica, failing_after=done)
+    assert pool.last(replica) == job.items[done:]
+    pool.done(replica)
+    assert job.vectors() == [vector(item) for item in job.items]
+
+
+def test_all_failed_batch_is_no_success_or_failure() -> None:
+    """A dead engine fails fast, and must not look fast. Its batch is tried elsewhere."""
+    pool = Told(2)
+    [replica] = pool.replicas
+    pool.ask()
+    pool.failed(replica)
+    for _ in range(10):
+        pool.ask(2)
+        assert replica.lanes_in_use == 1
+        pool.done(replica, failing_after=0)
+        assert (replica.breaker.failures, replica.successes, replica.sound) == (1, 0, False)
+        assert replica.pace.seconds_per_token == 0
+    pool.done(replica)
+    assert replica.sound
+
+
+def test_open_breaker_lets_one_batch_try() -> None:
+    pool = Told(4, batch_items=1)
+    [replica] = pool.replicas
+    for _ in range(8):
+        pool.ask()
+    while replica.breaker.state(pool.now) is not BreakerState.OPEN:
+        pool.now += 1.0
+        pool.failed(replica)
+    sent = len(pool.started)
+    pool.dispatch()
+    assert len(pool.started) == sent
+    with pytest.raises(Unavailable) as refused:
+        pool.check_room(make_request([1]).items, pool.now, NEVER)
+    assert (refused.value.retry_after or 0) >= 1
+    pool.now = replica.breaker.open_until
+    pool.dispatch()
+    assert len(pool.started) == sent + 1
+    pool.done(replica)
+    assert replica.breaker.state(pool.now) is BreakerState.CLOSED
+    assert replica.lanes_in_use > 1
+
+
+def test_retries_are_bounded_when_all_fail() -> None:
+    """The clock stands still, so time earns no retry."""
+    pool = Told(1)
+    [replica] = pool.replicas
+    for _ in range(300):
+        pool.ask()
+        while replica.lanes_in_use:
+            pool.done(replica, failing_after=0)
+    sent = len(pool.started)
+    assert 0 < sent - 300 <= SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent

@@ -17,15 +17,11 @@ from tests.unit.router.items import encode, make_request
 from tests.unit.router.test_pool_properties import OUTCOMES, Scripted, check_ended
 from triptych.router.errors import QueueFull, TimedOut, Unavailable
 from triptych.router.items import Job
-from triptych.router.observe.metrics import Metrics
 from triptych.router.pool import breaker
 from triptych.router.pool import replica as replica_module
-from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.hold import Hold
-from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
 
 SECONDS = 0.01
 
@@ -84,26 +80,6 @@ def refuses(queue: PoolQueue, now: float) -> bool:
     except QueueFull:
         return True
     return False
-
-
-def test_hold_starts_when_the_last_replica_dies() -> None:
-    """Waiting for a busy replica is no hold."""
-    replica, queue = Replica("r:1", "retrieval", 1), PoolQueue(10**6, 10**6)
-    observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
-    pool = Dispatcher("retrieval", [replica], queue, 8, 1, observer, 0.0, hold_seconds=10.0)
-    replica.up(info("retrieval"))
-    job = make_request([1, 1])
-    pool.admit(job.items, 0.0)
-    assert pool.next(0.0) is not None
-    pool.replicas_changed(5.0)
-    assert pool.wake_at(5.0) == inf
-    replica.down("connection refused", gone=True)
-    pool.replicas_changed(50.0)
-    assert pool.wake_at(50.0) == 60.0
-    pool.expire(59.9)
-    assert not job.closed
-    pool.expire(60.0)
-    assert isinstance(job.error, Unavailable)
 
 
 STEPS = ("ask", "ask bulk", "leave", "up", "down", "draining", "wait", "turn", "none", "all")

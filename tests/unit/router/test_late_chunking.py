@@ -37,44 +37,6 @@ async def test_one_text_is_a_document(client: httpx.AsyncClient, alone: object) 
     assert [entry["index"] for entry in reply.json()["data"]] == [0]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"input": ["a", {"image": "iVBORw0KGgo="}]}, "body -> input -> 1"),
-        (
-            {"input": ["a", {"text": "b", "task": "code.query"}], "task": "retrieval.passage"},
-            "body -> input -> 1 -> task",
-        ),
-        ({"input": "a", "return_multivector": True}, "body -> late_chunking"),
-        ({"input": {"pdf": "JVBERi0="}}, "body -> input"),
-        ({"input": ["a", "data:image/png;base64,iVBORw0KGgo="]}, "body -> input -> 1"),
-    ],
-)
-async def test_invalid_document_is_refused(
-    client: httpx.AsyncClient, body: dict[str, Any], field: str
-) -> None:
-    reply = await post(client, late_chunking=True, **body)
-    assert reply.status_code == 422
-    [fault] = reply.json()["errors"]
-    assert (fault["field"], fault["type"]) == (field, "conflict")
-
-
-@pytest.mark.parametrize(("place", "empty"), [(0, ""), (1, " "), (2, "\n\t \u3000")])
-async def test_empty_part_is_refused(
-    client: httpx.AsyncClient, workers: Workers, place: int, empty: str
-) -> None:
-    for part, field in ((empty, ""), ({"text": empty}, " -> text")):
-        inputs: list[object] = [*PARTS]
-        inputs[place] = part
-        reply = await post(client, input=inputs, late_chunking=True)
-        assert reply.status_code == 422
-        [fault] = reply.json()["errors"]
-        assert fault["field"] == f"body -> input -> {place}{field}"
-    reply = await post(client, input=empty, late_chunking=True)
-    assert [fault["field"] for fault in reply.json()["errors"]] == ["body -> input"]
-    assert not workers.batches
-
-
 async def test_image_uri_in_text_item_is_text(client: httpx.AsyncClient, workers: Workers) -> None:
     uri = "data:image/png;base64,iVBORw0KGgo="
     assert (await post(client, input=["a", {"text": uri}], late_chunking=True)).status_code == 200

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.router.catalogs import V4_ONLY, parse_request
 from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, plan
 from triptych.router.api.rerank import parse_rerank, plan_rerank
-from triptych.router.errors import MediaInvalid, TooLarge
+from triptych.router.errors import Invalid, MediaInvalid, TooLarge
 from triptych.router.items import Item, Priority
 from triptych.router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
 from triptych.router.pool.served import Served
@@ -122,21 +122,45 @@ def test_text_like_a_uri_stays_text(text: str) -> None:
     assert item.wire.content == Text(text, "query")
 
 
-@pytest.mark.parametrize("form", ["image", "url", "bytes"])
 @pytest.mark.parametrize(
-    "value",
+    ("form", "value"),
     [
-        "",
-        "not base64!",
-        base64.b64encode(b"%PDF-1.7").decode(),
-        "data:text/plain;base64,YQ==",
-        "file:///etc/passwd",
+        *(
+            (form, value)
+            for form in ("image", "url", "bytes")
+            for value in (
+                "",
+                "not base64!",
+                "JVBERi0xLjc=",
+                "data:text/plain;base64,YQ==",
+                "file:///etc/passwd",
+            )
+        ),
+        ("bytes", "https://example.org/a.png"),
     ],
 )
 def test_invalid_image_names_its_field(form: str, value: str) -> None:
     with pytest.raises(MediaInvalid) as caught:
         planned(input=["a", {form: value}])
     assert caught.value.detail.startswith(f"body -> input -> 1 -> {form}: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"input": ["a", {"image": IMAGE}]}, "body -> input -> 1"),
+        ({"input": ["a", URI]}, "body -> input -> 1"),
+        ({"input": {"pdf": "JVBERi0="}}, "body -> input"),
+        ({"input": ["a", {"text": "b", "task": "code.query"}]}, "body -> input -> 1 -> task"),
+        ({"input": ["", "b"]}, "body -> input -> 0"),
+        ({"input": ["a", {"text": "\n\t \u3000"}]}, "body -> input -> 1 -> text"),
+        ({"input": " "}, "body -> input"),
+    ],
+)
+def test_invalid_document_is_refused(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        planned(task="retrieval.passage", late_chunking=True, **fields)
+    assert [fault["field"] for fault in caught.value.errors] == [field]
 
 
 @pytest.mark.parametrize("form", ["image", "url"])
@@ -147,11 +171,6 @@ def test_image_url_is_left_to_fetch(form: str, address: str) -> None:
     assert (item.index, item.field, item.pool) == (1, f"body -> input -> 1 -> {form}", "code")
     assert item.cost == MAX_IMAGE_TOKENS + PROMPT_TOKENS
     assert item.wire.dimensions == 64
-
-
-def test_bytes_field_takes_no_url() -> None:
-    with pytest.raises(MediaInvalid, match="body -> input -> bytes"):
-        planned(input={"bytes": "https://example.org/a.png"})
 
 
 PDF = b"%PDF-1.7 and so on"
