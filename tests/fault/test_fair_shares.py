@@ -2,13 +2,11 @@
 
 import asyncio
 import hashlib
-from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 
 from tests.fakes.router import eventually, one_worker
-from tests.fault.connections import connected
 
 
 def key(name: str, **limits: int) -> dict[str, Any]:
@@ -61,17 +59,3 @@ async def test_failed_request_pays_for_what_workers_did() -> None:
             reply = await router.ask(texts, headers=of("one"))
         assert (reply.status_code, reply.json()["code"]) == (429, "RATE_TOKEN_LIMIT_EXCEEDED")
         await router.until_idle()
-
-
-async def test_stalled_bodies_leave_memory_to_another_key() -> None:
-    keys = [key("greedy"), key("modest")]
-    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer greedy\r\n"
-    async with one_worker(api_keys=keys, memory_bytes=4 << 20) as (router, _), AsyncExitStack() as stack:
-        for _ in range(10):
-            _, writer = await stack.enter_async_context(connected(router))
-            writer.write(head + b"content-length: 500000\r\n\r\n" + b" " * 400_000)
-        await eventually(lambda: router.app.budget.used > 2_000_000)
-        refused = await router.post(of("greedy"), input=["a" * 500_000])
-        assert (refused.status_code, refused.json()["code"]) == (429, "QUEUE_FULL")
-        reply = await router.ask(["a" * 300_000], headers=of("modest"), truncate=True)
-        assert reply.status_code == 200

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from aiohttp import web
+
 from tests.fakes.process import ROOT
 from tests.fakes.router import eventually, running_router
+from tests.fakes.site import site
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.loadtests.golden import Golden
 from triptych.workers.shared.contract import POOLS
@@ -87,29 +90,24 @@ async def test_locust_stops_without_a_server() -> None:
 
 
 async def test_locust_follows_no_redirect(tmp_path: Path) -> None:
-    asked: list[bytes] = []
-    vector = b'{"data": [{"index": 0, "embedding": "AACAPw=="}], "usage": {}}'
+    vector = {"data": [{"index": 0, "embedding": "AACAPw=="}], "usage": {}}
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        asked.append(head)
+    async def answer(request: web.Request) -> web.Response:
         # The first asks how long texts are.
-        moved = len(asked) > 1 and b"/elsewhere" not in head
-        line = b"307 Moved\r\nLocation: /elsewhere" if moved else b"200 OK"
-        length = b"Content-Length: %d\r\nConnection: close" % len(vector)
-        writer.write(b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (line, length, vector))
-        await writer.drain()
-        writer.close()
+        moved = len(server.requests) > 1 and request.path != "/elsewhere"
+        return web.json_response(
+            vector, status=307 if moved else 200, headers={"Location": "/elsewhere"} if moved else None
+        )
 
     golden = tmp_path / "golden.npz"
     with golden.open("wb") as file:
         Golden("nowhere").save(file)
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+    async with site(answer) as server:
         code, output = await locust(
-            f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            server.url,
             *("--tags", "interactive", "-u", "1", "--dialect", "openai", "--golden", str(golden)),
-            until=lambda: len(asked) > 5,
+            until=lambda: len(server.requests) > 5,
         )
     assert code == 1, output
     assert "HTTP 307" in output
-    assert not any(b"/elsewhere" in head for head in asked)
+    assert not any(request.path == "/elsewhere" for request in server.requests)

@@ -77,20 +77,19 @@ async def test_stalled_bodies_are_within_the_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{"input": ["a" * 3 * MIB]}, {"input": [LONG] * 40, **MULTI}, {"input": ["a"] * 300}]
+    ("mebibytes", "body"),
+    [
+        (4, {"input": ["a" * 3 * MIB]}),
+        (4, {"input": [LONG] * 40, **MULTI}),
+        (4, {"input": ["a"] * 300}),
+        # Its pages count, not its bytes.
+        (1, {"input": {"pdf": base64.b64encode(coloured_pdf(100)).decode()}, "dimensions": 128}),
+    ],
+    ids=["body", "multi-vectors", "vectors", "pages of a PDF"],
 )
-async def test_request_beyond_the_budget_returns_413(body: dict[str, object]) -> None:
-    async with one_worker(memory_bytes=4 * MIB) as (router, worker):
+async def test_request_beyond_the_budget_returns_413(mebibytes: int, body: dict[str, object]) -> None:
+    async with one_worker(memory_bytes=mebibytes * MIB) as (router, worker):
         reply = await router.post(**body)  # type: ignore[arg-type]
-        assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
-        assert not worker.batches
-        await until_nothing_is_held(router)
-
-
-async def test_pages_of_a_small_pdf_are_counted() -> None:
-    async with one_worker(memory_bytes=MIB) as (router, worker):
-        pdf = base64.b64encode(coloured_pdf(100)).decode()
-        reply = await router.post(input={"pdf": pdf}, dimensions=128)
         assert (reply.status_code, reply.json()["code"]) == (413, "INPUT_TOO_LARGE")
         assert not worker.batches
         await until_nothing_is_held(router)

@@ -97,6 +97,13 @@ def test_alias_of_a_model_that_is_not_deployed_is_refused() -> None:
     assert "mine" not in caught.value.detail.partition(";")[2]
 
 
+def test_deployed_model_goes_before_an_old_name() -> None:
+    old = catalog(V4, aliases=OLD_MODELS).embedding(V3.name)
+    assert (old.family, old.dimensions, old.task) == (V4, 1024, "retrieval.passage")
+    real = catalog(V4, V3, aliases=OLD_MODELS).embedding(V3.name)
+    assert (real.family, real.dimensions, real.task) == (V3, None, None)
+
+
 @pytest.mark.parametrize("task", V3.tasks)
 def test_old_name_takes_every_task_of_v3(task: str) -> None:
     alias = OLD_MODELS[V3.name]

@@ -146,22 +146,23 @@ async def test_token_refusal_is_not_counted() -> None:
             assert limits_of(reply)["remaining-requests"] == "9"
 
 
-def opens(guard: Guard, secret: str) -> bool:
+def admitted(guard: Guard, secret: str) -> str:
+    """The name of the key that a request with `secret` is admitted by; empty if it is refused."""
     headers = [(b"authorization", f"Bearer {secret}".encode())]
     request = Request({"method": "GET", "path": "/ready", "headers": headers}, None)  # type: ignore[arg-type]
     try:
         guard.admit(request)
     except (AuthError, RateExceeded):
-        return False
-    return True
+        return ""
+    assert request.memory.key == request.key
+    return request.key
 
 
 def test_settings_and_file_add_up(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(json.dumps([entry(OTHER, "bob")]))
     guard = Guard(settings(api_keys_file=path, api_keys=[entry()]))
-    assert opens(guard, SECRET)
-    assert opens(guard, OTHER)
+    assert (admitted(guard, SECRET), admitted(guard, OTHER)) == ("alice", "bob")
 
 
 @pytest.mark.parametrize("content", ["", "[", f'["{OTHER}"]', json.dumps([entry(), entry()]), None])
@@ -174,13 +175,13 @@ def test_broken_file_keeps_the_keys(
     path.unlink() if content is None else path.write_text(content)
     guard.reload()
     guard.reload()
-    assert opens(guard, SECRET)
+    assert admitted(guard, SECRET)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "ROUTER_API_KEYS_FILE" in record.getMessage()
     assert OTHER not in caplog.text
     path.write_text(json.dumps([entry(OTHER, "bob")]))
     guard.reload()
-    assert (opens(guard, SECRET), opens(guard, OTHER)) == (False, True)
+    assert (admitted(guard, SECRET), admitted(guard, OTHER)) == ("", "bob")
 
 
 @pytest.mark.parametrize("content", [None, "[", f'["{SECRET}"]', json.dumps([{SECRET: 1}])])
@@ -201,4 +202,4 @@ def test_start_with_bad_limits_file_fails(tmp_path: Path) -> None:
 def test_limits_file_is_shared(tmp_path: Path) -> None:
     given = settings(api_keys=[entry(requests_per_minute=3)], limits_file=tmp_path / "limits")
     guards = [Guard(given), Guard(given)]
-    assert [opens(guards[turn % 2], SECRET) for turn in range(4)] == [True, True, True, False]
+    assert [admitted(guards[turn % 2], SECRET) for turn in range(4)] == ["alice"] * 3 + [""]

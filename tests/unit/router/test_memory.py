@@ -145,6 +145,22 @@ async def test_large_reply_is_held_until_read(size: int, expected: list[tuple[in
     assert bodies == expected
 
 
+def test_greedy_key_leaves_memory_to_another() -> None:
+    budget = Budget(1000)
+
+    def reserve(key: str, size: int) -> None:
+        reservation = Reservation(budget)
+        reservation.key = key
+        reservation.grow(size)
+
+    # Two thirds of the room that is shared.
+    for _ in range(59):
+        reserve("greedy", 10)
+    with pytest.raises(QueueFull):
+        reserve("greedy", 10)
+    reserve("modest", 100)
+
+
 def test_requests_without_keys_share_all_memory() -> None:
     budget = Budget(100)
     for _ in range(10):
