@@ -1,4 +1,4 @@
-"""Clients that misbehave on raw sockets: they stall, stop reading, break off or send garbage."""
+"""Clients that misbehave on raw sockets: they stall, stop reading or break off."""
 
 import asyncio
 import json
@@ -43,28 +43,10 @@ async def reads_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         await asyncio.sleep(0.05)
 
 
-async def breaks_a_chunk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends a chunk whose length is not a number, and leaves."""
-    writer.write(f"{HEAD}transfer-encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n".encode())
-    await writer.drain()
-
-
 async def leaves_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Leaves without waiting for its reply."""
     writer.write(_request(50))
     await writer.drain()
-
-
-async def sends_garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends random bytes."""
-    writer.write(random.randbytes(4096))
-    await reader.read()
-
-
-async def sends_too_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Announces more than any router accepts, and sends a part of it."""
-    writer.write(f"{HEAD}content-length: {1 << 40}\r\n\r\n".encode() + b" " * (1 << 20))
-    await reader.read()
 
 
 CLIENTS: tuple[Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], ...] = (
@@ -72,10 +54,7 @@ CLIENTS: tuple[Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
     stalls_in_the_body,
     never_reads,
     reads_slowly,
-    breaks_a_chunk,
     leaves_early,
-    sends_garbage,
-    sends_too_much,
 )
 
 

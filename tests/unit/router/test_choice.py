@@ -1,5 +1,7 @@
 """Which batch goes to which replica, and how large it is (pure)."""
 
+import sys
+
 import msgspec
 import pytest
 
@@ -114,31 +116,35 @@ def test_bulk_leaves_lanes_for_queries(lanes: int, in_use: int, beside_queries: 
     assert takes_bulk(busy, beside_queries=beside_queries) is may
 
 
-def test_batch_is_half_of_an_equal_share() -> None:
-    one, other = measured(), measured()
-    assert share_of(6000, one, [one], beside_queries=False) == 3000
-    assert share_of(6000, one, [one, other], beside_queries=False) == 1500
-    one.tokens_in_flight = 3000
-    assert share_of(3000, one, [one], beside_queries=False) == 3000
+def of_tokens(count: int, in_flight: int = 0) -> Replica:
+    """A replica that has measured only how long tokens take: `count` a second."""
+    made = measured(known=False)
+    for tokens in (20, 400, 60) if count else ():
+        made.pace.observe(tokens, tokens / count)
+    made.tokens_in_flight = in_flight
+    return made
 
 
-def test_batch_is_at_least_nearly_free() -> None:
-    one = measured()
-    assert share_of(600, one, [one], beside_queries=False) == pytest.approx(NEARLY_FREE, rel=0.02)
-    one = measured(known=False)
-    assert share_of(600, one, [one], beside_queries=False) >= 600
-
-
-def test_bulk_beside_queries_is_nearly_free() -> None:
-    one = measured()
-    assert share_of(60_000, one, [one], beside_queries=True) == pytest.approx(NEARLY_FREE, rel=0.02)
-
-
-def test_batch_is_worth_its_call() -> None:
-    one = measured(known=False)
-    for tokens in (20, 400, 60):
-        one.pace.observe(tokens, 1e-6 * tokens)
-    assert share_of(100, one, [one], beside_queries=True) == SMALLEST_SHARE_TOKENS
+@pytest.mark.parametrize(
+    ("waiting", "replicas", "beside_queries", "share"),
+    [
+        # Half of an equal share of all work.
+        (6000, [measured()], False, 3000),
+        (6000, [measured(), measured()], False, 1500),
+        (3000, [measured(), of_tokens(0, in_flight=3000)], False, 1500),
+        # At least what is nearly free, and worth its call; anything, if that is unknown.
+        (600, [measured()], False, NEARLY_FREE),
+        (100, [of_tokens(1_000_000)], True, SMALLEST_SHARE_TOKENS),
+        (600, [of_tokens(0)], False, sys.maxsize),
+        # Beside queries exactly that.
+        (60_000, [measured()], True, NEARLY_FREE),
+    ],
+)
+def test_share_of_a_replica(
+    waiting: int, replicas: list[Replica], beside_queries: bool, share: float
+) -> None:
+    found = share_of(waiting, replicas[0], replicas, beside_queries=beside_queries)
+    assert found == pytest.approx(share, rel=0.02)
 
 
 def test_unmeasured_replicas_share_batches(queue: PoolQueue) -> None:

@@ -94,9 +94,6 @@ def ready(address: str, *, pool: str = "retrieval", version: str | None = None, 
 )
 def test_replicas_with_other_vectors_are_refused(other: Replica, says: str | None) -> None:
     one = ready("one:1")
+    assert "the task code" in (why_refused(one, info("code"), [one, other]) or "")
     refusal = why_refused(one, info("retrieval"), [one, other])
     assert (refusal is None) if says is None else (says in (refusal or ""))
-
-
-def test_replica_of_another_task_is_refused() -> None:
-    assert "the task code" in (why_refused(ready("one:1"), info("code"), []) or "")

@@ -34,19 +34,17 @@ async def test_document_parts_are_rows(client: httpx.AsyncClient) -> None:
     assert np.load(io.BytesIO(reply.content)).shape == (2, 2048)
 
 
-async def test_multivectors_are_refused(client: httpx.AsyncClient) -> None:
-    reply = await post(client, ACCEPT, input="a", return_multivector=True)
-    assert reply.status_code == 422
-    assert reply.json()["errors"][0]["field"] == "header -> accept"
-
-
-async def test_embed_dtype_needs_npy(client: httpx.AsyncClient) -> None:
-    reply = await post(client, {}, input="a", embed_dtype="float16")
-    assert reply.status_code == 422
-    assert reply.json()["errors"][0]["field"] == "body -> embed_dtype"
-
-
-async def test_errors_are_json(client: httpx.AsyncClient) -> None:
-    reply = await post(client, ACCEPT, input=[])
-    assert reply.status_code == 422
-    assert reply.headers["content-type"] == "application/json"
+@pytest.mark.parametrize(
+    ("headers", "body", "field"),
+    [
+        (ACCEPT, {"input": "a", "return_multivector": True}, "header -> accept"),
+        ({}, {"input": "a", "embed_dtype": "float16"}, "body -> embed_dtype"),
+        (ACCEPT, {"input": []}, "body -> input"),
+    ],
+)
+async def test_wrong_request_gets_json(
+    client: httpx.AsyncClient, headers: dict[str, str], body: dict[str, Any], field: str
+) -> None:
+    reply = await post(client, headers, **body)
+    assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
+    assert reply.json()["errors"][0]["field"] == field

@@ -152,6 +152,12 @@ async def test_process_is_confined(monkeypatch: pytest.MonkeyPatch) -> None:
         await rendering.render(coloured_pdf(1), 1, "f")
         process = rendering.idle[0].process
         folder = Path(f"/proc/{process.pid}")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        assert status["Seccomp"].strip() == "2"
+        assert status["NoNewPrivs"].strip() == "1"
+        assert int(status["Uid"].split()[0]) != 0
+        opened = sorted(os.readlink(path).partition(":")[0] for path in (folder / "fd").iterdir())
+        assert opened == ["/dev/null", "/dev/null", "pipe", "pipe"]
         assert b"secret" not in (folder / "environ").read_bytes()
         assert os.getsid(process.pid) != os.getsid(0)
         soft = {
