@@ -155,6 +155,8 @@ def test_batches_of_removed_replicas_can_all_be_retried() -> None:
     for replica in replicas * 4:
         pool.failed(replica)
     assert len(pool.queue.waiting()) == len(job.items)
+    pool.expire(10.0)
+    assert isinstance(job.error, Unavailable)
 
 
 def test_retry_waits_for_a_sound_replica() -> None:
@@ -179,10 +181,15 @@ def test_hold_starts_when_the_last_replica_dies() -> None:
     pool.now = 50.0
     pool.replicas[0].down("connection refused", gone=True)
     assert pool.wake_at(50.0) == 60.0
+    pool.now = 55.0
+    pool.ask()
     pool.expire(59.9)
     assert not job.closed
     pool.expire(60.0)
     assert isinstance(job.error, Unavailable)
+    assert pool.wake_at(60.0) == 65.0
+    pool.replicas[0].up(info("retrieval"))
+    assert pool.wake_at(60.0) == inf
 
 
 @pytest.fixture

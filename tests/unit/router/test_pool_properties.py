@@ -99,6 +99,7 @@ async def run(
     replicas: int,
     lanes: int,
     lives: Sequence[tuple[str, str]] = (("only", "only"),),
+    hold_seconds: float = 0.0,
 ) -> tuple[list[Job], Counter[Item], int]:
     """Run `requests` (costs, bulk, client leaves) through a pool.
 
@@ -109,7 +110,8 @@ async def run(
     steps = iter(script)
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
-    pool = Pool("retrieval", members, PoolQueue(10**6, 10**6), encode, 8, 4, lambda: 0.0)
+    queue = PoolQueue(10**6, 10**6)
+    pool = Pool("retrieval", members, queue, encode, 8, 4, lambda: 0.0, hold_seconds=hold_seconds)
 
     def watch(member: Scripted) -> None:
         def changed() -> None:
@@ -138,7 +140,7 @@ async def run(
     for costs, bulk, leaves in requests:
         job = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
         jobs.append(job)
-        if not pool.dispatcher.up:
+        if not (pool.dispatcher.up or pool.dispatcher.holds):
             job.fail(pool.dispatcher.unavailable(0.0), 0.0)
             continue
         pool.admit(job.items)
@@ -153,9 +155,9 @@ async def run(
     return jobs, sent, sum(member.free for member in members)
 
 
-def run_without_pauses(*arguments: Any) -> tuple[list[Job], Counter[Item], int]:
+def run_without_pauses(*arguments: Any, **options: Any) -> tuple[list[Job], Counter[Item], int]:
     with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        return asyncio.run(run(*arguments))
+        return asyncio.run(run(*arguments, **options))
 
 
 requests_of_any_kind = st.lists(
@@ -175,11 +177,16 @@ requests_of_any_kind = st.lists(
     script=st.lists(st.sampled_from(OUTCOMES), max_size=25),
     replicas=st.integers(1, 3),
     lanes=st.integers(1, 3),
+    hold_seconds=st.sampled_from([0.0, 1.0]),
 )
 def test_every_job_ends_once(
-    requests: list[tuple[list[int], bool, bool]], script: list[str], replicas: int, lanes: int
+    requests: list[tuple[list[int], bool, bool]],
+    script: list[str],
+    replicas: int,
+    lanes: int,
+    hold_seconds: float,
 ) -> None:
-    jobs, sent, free = run_without_pauses(requests, script, replicas, lanes)
+    jobs, sent, free = run_without_pauses(requests, script, replicas, lanes, hold_seconds=hold_seconds)
     check_ended(jobs)
     assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
 
