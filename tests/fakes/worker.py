@@ -68,7 +68,6 @@ class FakeWorker:
         self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
-        self._noticed = False
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -107,25 +106,10 @@ class FakeWorker:
         if runner is not None:
             await runner.cleanup()
 
-    async def retire(self) -> None:
-        """Stop like a real worker on SIGTERM: refuse new batches, finish accepted ones, then stop listening.
-
-        It stops once the router has noticed, by a refused batch or a readiness probe.
-        """
-        self.mode, self.ready = "draining", False
-        had, self._noticed = len(self.batches), False
-        await self._until(lambda: self.active == 0 and (len(self.batches) > had or self._noticed))
-        await self._stop()
-
     async def _die_of_it(self) -> None:
         self.deaths += 1
         await self.die()
         self._dying = None
-        await self.start()
-
-    async def come_back(self) -> None:
-        """Start again, healthy, on the same port."""
-        self.mode, self.ready = "healthy", True
         await self.start()
 
     async def until_batches(self, count: int) -> None:
@@ -155,9 +139,6 @@ class FakeWorker:
         return web.Response(body=contract.encode_info(self.info), content_type="application/json")
 
     async def _ready(self, _: web.Request) -> web.Response:
-        if not self.ready:
-            self._noticed = True
-            await self._notify()
         return web.Response(status=200 if self.ready else 503)
 
     async def _encode(self, request: web.Request) -> web.StreamResponse:

@@ -3,12 +3,12 @@
 They are the alerts' expressions. promtool tests how long an alert waits (tests/data/alerts_test.yml).
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.prometheus import Prometheus, alerts, prometheus
@@ -36,25 +36,6 @@ async def watched(folder: Path, **settings: Any) -> AsyncIterator[Watched]:
         yield router, worker, watching
 
 
-@asynccontextmanager
-async def repeated(ask: Callable[[], Coroutine[Any, Any, object]]) -> AsyncIterator[None]:
-    """Ask again and again during the block, without waiting for replies."""
-
-    async def forever() -> None:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                group.create_task(ask())
-                await asyncio.sleep(0.01)
-
-    asking = asyncio.create_task(forever())
-    try:
-        yield
-    finally:
-        asking.cancel()
-        with suppress(asyncio.CancelledError):
-            await asking
-
-
 async def test_lost_worker_alerts_until_it_returns(tmp_path: Path) -> None:
     async with watched(tmp_path) as (_, worker, watching):
         await worker.die()
@@ -68,17 +49,18 @@ async def test_lost_worker_alerts_until_it_returns(tmp_path: Path) -> None:
 async def test_failing_worker_alerts(tmp_path: Path) -> None:
     async with watched(tmp_path) as (router, worker, watching):
         worker.mode = "flaky"
-        async with repeated(lambda: router.post(input=["a text"])):
-            await watching.until(ALERTS["TriptychRetries"])
-            worker.mode = "error"
-            await watching.until(ALERTS["TriptychErrors"])
+        load = OpenLoop(router)
+        await watching.until(ALERTS["TriptychRetries"])
+        worker.mode = "error"
+        await watching.until(ALERTS["TriptychErrors"])
+        await load.stop()
 
 
 async def test_full_queue_alerts(tmp_path: Path) -> None:
     sizes = {"max_items": 4, "max_pdf_pages": 4, "queue_items": 4}
-    async with (
-        watched(tmp_path, **sizes) as (router, worker, watching),
-        repeated(lambda: router.post(input=["one", "two", "three", "four"])),
-    ):
+    async with watched(tmp_path, **sizes) as (router, worker, watching):
         worker.mode = "held"
+        load = OpenLoop(router, size=4)
         await watching.until(ALERTS["TriptychQueueFull"])
+        worker.gate.set()
+        await load.stop()

@@ -10,6 +10,7 @@ import httpx
 
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
+from tests.fault.test_leaving_clients import leave
 from tests.fault.test_media import pdf, png
 from tests.unit.router.pdfs import endless_pdf
 from triptych.router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_CLIENT, MAX_FETCHES_PER_HOST
@@ -35,12 +36,6 @@ async def post(router: RunningRouter, key: str, **body: Any) -> httpx.Response:
     return await router.post(headers=KEYS[key], **body)
 
 
-async def leave(tasks: list["asyncio.Task[httpx.Response]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def test_key_cannot_hold_all_renderers() -> None:
     async with one_worker(pdf_processes=2, pdf_timeout_seconds=600.0, **GUARDED) as (router, _):
         greedy = [
@@ -52,7 +47,7 @@ async def test_key_cannot_hold_all_renderers() -> None:
             assert reply.status_code == 200
             assert len(reply.json()["data"]) == 2
         assert not any(task.done() for task in greedy)
-        await leave(greedy)
+        await leave(*greedy)
 
 
 async def test_key_cannot_hold_all_fetches() -> None:
@@ -67,4 +62,4 @@ async def test_key_cannot_hold_all_fetches() -> None:
         await eventually(lambda: sum(len(host.requests) for host in hosts) >= MAX_FETCHES_PER_CLIENT)
         assert (await post(router, "other", input={"image": quick.url})).status_code == 200
         assert not greedy.done()
-        await leave([greedy])
+        await leave(greedy)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 
 
-async def leave(*asked: "asyncio.Task[object]") -> None:
+async def leave(*asked: "asyncio.Task[Any]") -> None:
     """Close the clients' connections."""
     for task in asked:
         task.cancel()
