@@ -5,7 +5,6 @@ import json
 import logging
 
 import pytest
-from aiohttp import web
 
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
@@ -116,18 +115,12 @@ async def test_http_source_may_stop_and_return(caplog: pytest.LogCaptureFixture)
         headers = source.requests[0].headers
         assert headers["Authorization"] == "Bearer a secret"
         assert headers["X-Prometheus-Refresh-Interval-Seconds"] == "0.01"
-        source.handler = resets
+        source.handler = says(b"", 500)
         await eventually(lambda: "cannot be used" in caplog.text)
         assert (await router.ask(["a"])).status_code == 200
         source.handler = says(listing(new), Content_Type="application/json; charset=utf-8")
         await router.until_state(new, State.READY)
         assert not router.knows(old)
-
-
-async def resets(request: web.Request) -> web.Response:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
 
 
 @pytest.mark.parametrize(

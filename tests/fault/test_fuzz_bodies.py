@@ -132,28 +132,6 @@ def test_almost_valid_body_gets_a_valid_reply(
     check_reply(client.post("/v1/embeddings", content=content, headers=sent))
 
 
-rerank_bodies = st.fixed_dictionaries(
-    {"query": items, "documents": items | st.lists(items, max_size=4)},
-    optional={
-        "model": right["model"],
-        "top_n": st.integers(-1, 5) | st.sampled_from([True, "2", 2.5, None]),
-        "return_documents": right["truncate"],
-        "truncate": right["truncate"],
-    },
-)
-
-
-@EXAMPLES
-@given(body=rerank_bodies | json_values, sent=headers)
-def test_any_rerank_body_gets_a_valid_reply(client: httpx.Client, body: object, sent: dict[str, str]) -> None:
-    reply = client.post("/v1/rerank", content=json.dumps(body), headers=sent)
-    if reply.status_code == 200:
-        scores = [result["relevance_score"] for result in reply.json()["results"]]
-        assert scores == sorted(scores, reverse=True)
-    else:
-        check_error(reply)
-
-
 @EXAMPLES
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]),

@@ -91,23 +91,19 @@ def test_alias_sets_its_field(field: str, alias: str, right: object, wrong: obje
 def test_all_errors_are_reported() -> None:
     body = {
         "input": ["a", {"image": 5}, {"text": "a", "task": "x"}],
-        "task": "x",
         "dimensions": 0,
         "embedding_type": "x",
-        "late_chunking": "perhaps",
     }
     with pytest.raises(Invalid) as caught:
         parse(**body)
     assert {error["field"] for error in caught.value.errors} == {
         "body -> input -> 1 -> image",
         "body -> input -> 2 -> task",
-        "body -> task",
         "body -> dimensions",
         "body -> embedding_type",
-        "body -> late_chunking",
     }
     first = caught.value.errors[0]
-    assert caught.value.detail == f"{first['field']}: {first['message']} (and 5 more)"
+    assert caught.value.detail == f"{first['field']}: {first['message']} (and 3 more)"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"input=a", b"\xff\xfe", b'{"input": "\xff"}'])
