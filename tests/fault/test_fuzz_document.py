@@ -1,5 +1,6 @@
 """The router against its own OpenAPI document."""
 
+import httpx
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
@@ -13,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.fault.fuzzing import Target
+from tests.fault.fuzzing import Target, check_error
 
 CHECKS = [
     status_code_conformance,
@@ -59,6 +60,12 @@ def hold(cases: SearchStrategy[schemathesis.Case], only_unsaid: bool = False) ->
         # A very short deadline is valid, and ends in 504.
         assert response.status_code in (200, 400, 404, 412, 413, 422, 504), response.text
         case.validate_response(response, checks=CHECKS)
+        if 400 <= response.status_code < 500:
+            sent = httpx.Request(case.method, str(response.request.url), content=response.request.body or b"")
+            headers = {name.lower(): values[0] for name, values in response.headers.items()}
+            check_error(
+                httpx.Response(response.status_code, headers=headers, content=response.content, request=sent)
+            )
         if response.status_code == 200 and isinstance(case.body, dict) and "input" in case.body:
             inputs = case.body["input"] if isinstance(case.body["input"], list) else [case.body["input"]]
             assert len(response.json()["data"]) == len(inputs)
