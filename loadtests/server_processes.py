@@ -17,7 +17,7 @@ from typing import Self
 import httpx
 
 from triptych.workers.shared.contract import LIVE_PATH, READY_PATH, PoolName
-from triptych.workers.shared.parent_death import die_with_parent
+from triptych.workers.shared.parent_death import guard_group
 
 # One thread each and a small cache: several engines share two cores and some memory.
 ENGINE_ENVIRONMENT = {
@@ -51,7 +51,7 @@ def free_port(host: str = LOOPBACK, ports: range = PORTS, count: int = 1) -> int
 
 
 class Process(subprocess.Popen[bytes]):
-    """A child process with its own process group; its output goes to the file `log`."""
+    """A child process with its own process group, which ends with us; its output goes to the file `log`."""
 
     def __init__(
         self,
@@ -68,9 +68,8 @@ class Process(subprocess.Popen[bytes]):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A benchmark that is killed must not leave engines behind.
-                preexec_fn=die_with_parent,
             )
+        self._guard = guard_group(self.pid)
 
     def wait_ready(self, url: str) -> None:
         """Return once `url` answers 200.
@@ -105,6 +104,8 @@ class Process(subprocess.Popen[bytes]):
         """Send SIGKILL to the whole group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        with self._guard:
+            self._guard.kill()
         self.wait()
 
     def tail(self, lines: int = 40) -> str:

@@ -7,6 +7,8 @@ import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from triptych.workers.shared.parent_death import guard_group
+
 TAIL_LINES = 30
 # Longer lines are split, so that a child cannot fill our memory with one line.
 MAX_LINE_BYTES = 1 << 16
@@ -45,14 +47,7 @@ class ChildProcess:
         )
         self.pid = self._popen.pid
         try:
-            # The pipe ends with this process; then the shell kills the group. The kernel's parent-death
-            # signal would not reach a child of the child, such as an engine that is still importing.
-            self._guard = subprocess.Popen(
-                ("/bin/sh", "-c", f"read _; kill -s KILL -- -{self.pid}"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._guard = guard_group(self.pid)
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
             # A process that is not watched would keep its port.

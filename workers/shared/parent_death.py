@@ -1,8 +1,9 @@
-"""Ends a process when its parent ends, by Linux's parent-death signal."""
+"""Ends a process, or a whole process group, when its parent ends, even by SIGKILL."""
 
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -23,3 +24,18 @@ def die_with_parent(parent: int | None = None) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def guard_group(group: int) -> "subprocess.Popen[bytes]":
+    """Start a shell that kills the process group `group` when this process ends.
+
+    Kill the shell once the group has ended. Linux's parent-death signal would not reach a child of the child,
+    such as an engine that is still importing.
+    """
+    # The pipe ends with this process.
+    return subprocess.Popen(
+        ("/bin/sh", "-c", f"read _; kill -s KILL -- -{group}"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
