@@ -90,7 +90,7 @@ class Servers:
         family, its = BY_POOL[pool], SIZES[size]
         upstream = FIXTURE
         if its.flags is not None:
-            upstream = self.folder / size / "upstream" / family.key
+            upstream = self.folder / size / "upstream" / family.name
             async with self._writing:
                 if not upstream.exists():
                     await child(CHECKPOINTS, "tiny", "--model", family.name, *its.flags, str(upstream))

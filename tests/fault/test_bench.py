@@ -1,10 +1,12 @@
-"""The benchmark of the router alone, with a real router and a stub worker."""
+"""The benchmark of the router alone, with a real router and a stub worker; checkpoints of benchmarks."""
 
 from pathlib import Path
 
 from triptych.loadtests.bench.measure import Row
 from triptych.loadtests.bench.sections.router_alone import ALONE, BUSY, DIRECT, FORMS, THROUGH, measure
 from triptych.loadtests.bench.servers import Servers
+from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.shared.families import V4, V5_NANO
 
 REQUESTS = {BUSY: 100, ALONE: 10}
 
@@ -35,3 +37,10 @@ async def test_failing_worker_has_no_throughput(tmp_path: Path) -> None:
         assert row.items == 0
         assert sum(row.failures.values()) == row.requests == REQUESTS[row.load]
         assert row.items_per_second == [0.0]
+
+
+async def test_models_have_checkpoints_of_their_own(tmp_path: Path) -> None:
+    servers = Servers(tmp_path)
+    for family in (V5_NANO, V4):
+        variant = await servers.variant(pool=family.pools[0])
+        assert read_variant(variant).family is family
