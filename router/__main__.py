@@ -1,29 +1,39 @@
-"""`triptych router`: reads the settings and serves until a signal."""
+"""`triptych router`: reads the settings and serves until a signal.
+
+`Processes` starts its children as `python -m triptych.router PARENT FD...`.
+"""
 
 import asyncio
 import os
+import socket
 import sys
+from collections.abc import Sequence
 
 from triptych.router.serving.dumpable import hide_memory
 from triptych.router.serving.listening import listen
 from triptych.router.serving.processes import Processes
 from triptych.router.serving.server import Server, set_up_logging
 from triptych.router.settings import RouterSettings
+from triptych.workers.shared.parent_death import die_with_parent
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 
-def main() -> int:
-    """Serve. Returns the exit status: 78 (EX_CONFIG) for a wrong setting."""
+def main(inherited: Sequence[int] = ()) -> int:
+    """Serve on new listening sockets, or on the `inherited` descriptors of the parent's.
+
+    Returns the exit status: 78 (EX_CONFIG) for a wrong setting.
+    """
     hide_memory()
     try:
         settings = read_settings(RouterSettings)
         set_up_logging(settings)
-        server = Server(settings) if settings.processes == 1 else None
+        server = Server(settings) if inherited or settings.processes == 1 else None
     except SettingsError as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
     try:
-        sockets = listen(settings.host, settings.port)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in inherited]
+        sockets = sockets or listen(settings.host, settings.port)
     except OSError as error:
         print(f"cannot listen on {settings.host}:{settings.port}: {error}", file=sys.stderr)
         return 1
@@ -33,5 +43,11 @@ def main() -> int:
     return 0
 
 
+def main_of_child(parent: int, *descriptors: int) -> int:
+    """Serve on `descriptors`, inherited from the process `parent`, while that lives."""
+    die_with_parent(parent)
+    return main(descriptors)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main_of_child(*map(int, sys.argv[1:])) if sys.argv[1:] else main())

@@ -47,7 +47,7 @@ class Processes:
         count: int,
         sockets: Sequence[socket.socket],
         notice_seconds: float = 0.0,
-        command: Sequence[str] = (sys.executable, "-m", "triptych.router.serving.child"),
+        command: Sequence[str] = (sys.executable, "-m", "triptych.router"),
         brief_seconds: float = BRIEF_SECONDS,
         delays: Sequence[float] = DELAYS,
         start_tries: int = START_TRIES,
