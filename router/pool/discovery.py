@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -23,54 +22,21 @@ MAX_BYTES = 16 << 20
 Apply = Callable[[tuple[TargetGroup, ...]], None]
 
 
-class FileSource:
-    """A document in a file. It is read when the file has changed."""
+class Source:
+    """A document in the file or at the http(s) URL `location`.
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._seen: tuple[int, int, int] | None = None
+    It is fetched as Prometheus' `http_sd` asks: status 200, `application/json`.
+    """
 
-    async def look(self) -> bytes | None:
-        """The file's content, None if it has not changed. Raises `OSError`."""
-        return await asyncio.to_thread(self._look)
+    def __init__(self, location: str, token: str | None, refresh_seconds: float) -> None:
+        self._location = location
+        self._client = _client(token, refresh_seconds) if is_url(location) else None
 
-    def _look(self) -> bytes | None:
-        # Reset before reading, so that a file is read again after a failure.
-        seen, self._seen = self._seen, None
-        with self._path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            version = (status.st_ino, status.st_mtime_ns, status.st_size)
-            data = None if version == seen else file.read()
-        self._seen = version
-        return data
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
-class HttpSource:
-    """A document at a URL, served as Prometheus' `http_sd` asks: status 200, `application/json`."""
-
-    def __init__(self, url: str, token: str | None, refresh_seconds: float) -> None:
-        self._url = url
-        headers = {
-            "Accept": "application/json",
-            "X-Prometheus-Refresh-Interval-Seconds": f"{refresh_seconds:g}",
-        }
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        self._client = httpx.AsyncClient(
-            headers=headers,
-            timeout=HTTP_SECONDS,
-            follow_redirects=True,
-            # The machine's certificates and SSL_CERT_FILE, but no proxies.
-            verify=ssl.create_default_context(),
-            trust_env=False,
-        )
-
-    async def look(self) -> bytes | None:
-        """The document. Raises `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
-        async with asyncio.timeout(HTTP_SECONDS), self._client.stream("GET", self._url) as response:
+    async def read(self) -> bytes:
+        """The document. Raises `OSError`, `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
+        if self._client is None:
+            return await asyncio.to_thread(Path(self._location).read_bytes)
+        async with asyncio.timeout(HTTP_SECONDS), self._client.stream("GET", self._location) as response:
             if response.status_code != 200:
                 raise DocumentError(f"it answers with status {response.status_code}")
             content_type = response.headers.get("content-type", "none")
@@ -85,7 +51,25 @@ class HttpSource:
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+
+def _client(token: str | None, refresh_seconds: float) -> httpx.AsyncClient:
+    headers = {
+        "Accept": "application/json",
+        "X-Prometheus-Refresh-Interval-Seconds": f"{refresh_seconds:g}",
+    }
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return httpx.AsyncClient(
+        headers=headers,
+        timeout=HTTP_SECONDS,
+        follow_redirects=True,
+        # The machine's certificates and SSL_CERT_FILE, but no proxies.
+        verify=ssl.create_default_context(),
+        trust_env=False,
+    )
 
 
 class Discovery:
@@ -97,8 +81,7 @@ class Discovery:
 
     def __init__(
         self,
-        source: FileSource | HttpSource,
-        name: str,
+        source: Source,
         seconds: float,
         apply: Apply,
         records: SrvRecords | None = None,
@@ -106,10 +89,10 @@ class Discovery:
         self.trouble: str | None = "not read yet"
         self.looked = asyncio.Event()
         self._source = source
-        self._name = name
         self._seconds = seconds
         self._apply = apply
         self._records = records or SrvRecords()
+        self._document = b""
         self._unreadable: str | None = None
         self._groups: tuple[TargetGroup, ...] = ()
         self._applied: tuple[TargetGroup, ...] = ()
@@ -121,7 +104,7 @@ class Discovery:
                 try:
                     await self.look()
                 except Exception:
-                    log.exception("reading %s ended in an unexpected error. This is a bug.", self._name)
+                    log.exception("reading ROUTER_DISCOVERY ended in an unexpected error. This is a bug.")
                 self.looked.set()
                 await asyncio.sleep(self._seconds)
         finally:
@@ -139,27 +122,20 @@ class Discovery:
 
     async def _read(self) -> None:
         try:
-            data = await self._source.look()
-            # A broken document that has not changed is still broken.
-            if data is not None:
-                self._groups = read_document(data)
-                self._unreadable = None
+            document = await self._source.read()
+            if document != self._document:
+                self._groups = read_document(document)
+                self._document = document
+            self._unreadable = None
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DocumentError) as error:
             self._unreadable = str(error) or type(error).__name__
 
     def _report(self, trouble: str | None) -> None:
         if trouble is not None and trouble != self.trouble:
-            log.error("%s cannot be used, the known workers stay: %s", self._name, trouble)
+            log.error("ROUTER_DISCOVERY cannot be used, the known workers stay: %s", trouble)
         elif trouble is None and self.trouble is not None:
-            log.info("%s is read", self._name)
+            log.info("ROUTER_DISCOVERY is read")
         self.trouble = trouble
-
-
-def source_of(location: str, token: str | None, seconds: float) -> FileSource | HttpSource:
-    """The source at `location`: an http(s) URL, otherwise a file."""
-    if is_url(location):
-        return HttpSource(location, token, seconds)
-    return FileSource(location)
 
 
 def discovery_of(settings: RouterSettings, apply: Apply) -> Discovery | None:
@@ -167,5 +143,5 @@ def discovery_of(settings: RouterSettings, apply: Apply) -> Discovery | None:
     if settings.discovery is None:
         return None
     token = settings.discovery_token.get_secret_value() if settings.discovery_token else None
-    source = source_of(settings.discovery, token, settings.discovery_seconds)
-    return Discovery(source, "ROUTER_DISCOVERY", settings.discovery_seconds, apply)
+    source = Source(settings.discovery, token, settings.discovery_seconds)
+    return Discovery(source, settings.discovery_seconds, apply)

@@ -11,7 +11,7 @@ from tests.fakes.router import eventually, workers_setting
 from tests.fakes.site import says, site
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
-from triptych.router.pool.discovery import MAX_BYTES, Discovery, source_of
+from triptych.router.pool.discovery import MAX_BYTES, Discovery, Source
 from triptych.router.pool.replica import State
 from triptych.router.pool.targets import DocumentError
 
@@ -70,7 +70,7 @@ async def test_broken_document_is_logged_once_and_ignored(
     document: Document, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     applied: list[object] = []
-    discovery = Discovery(source_of(str(document.path), None, 1), "the document", 1, applied.append)
+    discovery = Discovery(Source(str(document.path), None, 1), 1, applied.append)
     document.name(FakeWorker(port=1))
     await discovery.look()
     document.remove() if text is None else document.write(text)
@@ -137,7 +137,7 @@ async def test_invalid_http_sd_reply_is_ignored(
 ) -> None:
     listed = listing(FakeWorker(port=1), padding)
     async with site(says(listed, status, Content_Type=content_type)) as server:
-        source = source_of(server.url, None, 1)
+        source = Source(server.url, None, 1)
         with pytest.raises(DocumentError, match=reason):
-            await source.look()
+            await source.read()
         await source.close()

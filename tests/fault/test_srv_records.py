@@ -8,7 +8,7 @@ import dns.rcode
 import pytest
 
 from tests.fakes.dns import NameServer, name_server
-from triptych.router.pool.discovery import Discovery, source_of
+from triptych.router.pool.discovery import Discovery, Source
 from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import TargetGroup
 
@@ -32,7 +32,7 @@ class Found:
     def __init__(self, location: str, server: NameServer) -> None:
         self.applied: list[tuple[TargetGroup, ...]] = []
         records = SrvRecords([server.address])
-        self._discovery = Discovery(source_of(location, None, 1), "D", 1, self.applied.append, records)
+        self._discovery = Discovery(Source(location, None, 1), 1, self.applied.append, records)
 
     async def look(self) -> str | None:
         await self._discovery.look()
