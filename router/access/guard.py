@@ -1,13 +1,10 @@
 """Authentication of requests, and reloading of the key file when it changes."""
 
 import asyncio
-import contextlib
 import errno
 import logging
-import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from triptych.router.access.keys import Key, KeyRing, KeysError, read_keys
 from triptych.router.access.limits import Allowance, Memory, Store
@@ -31,14 +28,15 @@ class Guard:
         """Raises `SettingsError`."""
         self._given = settings.api_keys
         self._path = settings.api_keys_file
-        self._seen: object = None
+        # The content of the file, or why it cannot be read.
+        self._seen: bytes | str = b""
         self._ring: KeyRing | None = None
         self._store: Store | None = None
         if not settings.guarded:
             return
         try:
-            self._seen = _state_of(self._path)
-            self._ring = self._read()
+            self._seen = self._content()
+            self._ring = self._ring_of(self._seen)
         except KeysError as error:
             raise SettingsError(f"{self._source}: {error}") from None
         try:
@@ -69,30 +67,33 @@ class Guard:
 
     def reload(self) -> None:
         """Read the file if it has changed. An invalid file is logged, and the keys stay."""
-        state = _state_of(self._path)
-        if state == self._seen:
+        content = self._content()
+        if content == self._seen:
             return
-        self._seen = state
+        self._seen = content
         try:
-            ring = self._read()
+            self._ring = self._ring_of(content)
         except KeysError as error:
             log.error("%s: %s; the keys are unchanged", self._source, error)
-            return
-        self._ring = ring
-        log.info("%s: reloaded, %d keys in total", self._source, len(ring))
+        else:
+            log.info("%s: reloaded, %d keys in total", self._source, len(self._ring))
 
     @property
     def _source(self) -> str:
         return f"ROUTER_API_KEYS_FILE ({self._path})" if self._path else "ROUTER_API_KEYS"
 
-    def _read(self) -> KeyRing:
-        keys: tuple[Key, ...] = self._given
-        if self._path is not None:
-            try:
-                keys += read_keys(self._path.read_bytes())
-            except OSError as error:
-                raise KeysError(f"cannot be read: {error.strerror}") from None
-        return KeyRing(keys)
+    def _content(self) -> bytes | str:
+        """The content of the file, `[]` without one; a text says why it cannot be read."""
+        try:
+            return self._path.read_bytes() if self._path else b"[]"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+
+    def _ring_of(self, content: bytes | str) -> KeyRing:
+        """The keys of the settings and of the file. Raises `KeysError`."""
+        if isinstance(content, str):
+            raise KeysError(content)
+        return KeyRing((*self._given, *read_keys(content)))
 
     async def watch(self) -> None:
         """Reload the file whenever it has changed, if there is one."""
@@ -100,12 +101,3 @@ class Guard:
             await asyncio.sleep(RELOAD_SECONDS)
             # In a thread, since the disk may be slow.
             await asyncio.to_thread(self.reload)
-
-
-def _state_of(path: Path | None) -> object:
-    """File version (inode, mtime, size); None if there is no file."""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            state = os.stat(path)
-            return state.st_ino, state.st_mtime_ns, state.st_size
-    return None
