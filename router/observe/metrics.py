@@ -1,6 +1,7 @@
 """The router's counters and histograms; its gauges are in `gauges.py`. docs/METRICS.md lists both."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
@@ -84,9 +85,9 @@ class Metrics:
             ("pool", "reason"),
         )
         # Looking a child up by its labels costs more than counting.
-        self._by_answer: dict[tuple[str, int], Histogram] = {}
+        self._answered = cache(lambda route, status: self.requests.labels(route, str(status)))
+        self._encoded = cache(self.encode.labels)
         self._by_key: dict[str, Summary] = {}
-        self._by_form: dict[str, Histogram] = {}
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
         return Histogram(f"triptych_router_{name}", text, labels, buckets=buckets, registry=self.registry)
@@ -96,11 +97,7 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float, key: str = "") -> None:
         """A request was answered. `key` is the name of its API key, if it has one."""
-        try:
-            child = self._by_answer[route, status]
-        except KeyError:
-            child = self._by_answer[route, status] = self.requests.labels(route, str(status))
-        child.observe(seconds)
+        self._answered(route, status).observe(seconds)
         if key:
             self._of_key(key).observe(seconds)
 
@@ -122,11 +119,7 @@ class Metrics:
 
     def encoded(self, form: str, seconds: float) -> None:
         """A reply was encoded."""
-        try:
-            child = self._by_form[form]
-        except KeyError:
-            child = self._by_form[form] = self.encode.labels(form)
-        child.observe(seconds)
+        self._encoded(form).observe(seconds)
 
     def loaded(self, step: str, outcome: str, seconds: float) -> None:
         """An image or PDF was fetched or rendered; `outcome` is done or failed."""

@@ -4,7 +4,8 @@ Attributes have the names of OpenTelemetry's semantic conventions, or begin with
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from triptych.router.http import Request
@@ -67,22 +68,21 @@ class Tracing:
     def waited(self, pool: str, batch: Batch, now: float) -> None:
         """Record the queue wait of each request in `batch`, which ends `now`."""
         ended = time.time_ns()
-        for job, count in _jobs(batch.items).items():
-            if job.span is not None:
-                wait = self._tracer.start_span(
-                    "queue",
-                    self._otel.set_span_in_context(job.span),
-                    attributes={"triptych.pool": pool, "triptych.items": count},
-                    start_time=ended - int((now - job.admitted_at) * 1e9),
-                )
-                wait.end(ended)
+        for job, span, count in _traced(batch.items):
+            wait = self._tracer.start_span(
+                "queue",
+                self._otel.set_span_in_context(span),
+                attributes={"triptych.pool": pool, "triptych.items": count},
+                start_time=ended - int((now - job.admitted_at) * 1e9),
+            )
+            wait.end(ended)
 
     def batch(self, pool: str, address: str, batch: Batch) -> "Span | None":
         """Start the span of a batch at a replica, the parent of the worker's span. `batch_ended` ends it.
 
         Child of the first request that is traced, linked to the others.
         """
-        spans = [job.span for job in _jobs(batch.items) if job.span is not None]
+        spans = [span for _, span, _ in _traced(batch.items)]
         if not spans:
             return None
         host, _, port = address.rpartition(":")
@@ -109,14 +109,12 @@ class Tracing:
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
         """Record a retry event for each request in `items`."""
-        for job, count in _jobs(items).items():
-            if job.span is not None:
-                job.span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
+        for _, span, count in _traced(items):
+            span.add_event("retry", {"triptych.reason": reason, "triptych.items": count})
 
 
-def _jobs(items: Iterable[Item]) -> dict[Job, int]:
-    """The requests of `items`, in order, and the number of items of each."""
-    found: dict[Job, int] = {}
-    for item in items:
-        found[item.job] = found.get(item.job, 0) + 1
-    return found
+def _traced(items: Iterable[Item]) -> Iterator[tuple[Job, "Span", int]]:
+    """The requests of `items` that are traced, in order, with their spans and numbers of items."""
+    for job, count in Counter(item.job for item in items).items():
+        if job.span is not None:
+            yield job, job.span, count

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-from prometheus_client import Histogram
+from functools import cache
 
 from triptych.router.items import Batch, Item, Priority
 from triptych.router.observe.metrics import Metrics
@@ -31,7 +30,7 @@ class PoolObserver:
         self._requested = metrics.requested_tokens.labels(pool)
         self._items = metrics.items.labels(pool)
         self._tokens = metrics.tokens.labels(pool)
-        self._by_outcome: dict[str, Histogram] = {}
+        self._inference = cache(lambda outcome: metrics.inference.labels(pool, outcome))
         self._served_items = self._served_tokens = 0
 
     def requested(self, tokens: float) -> None:
@@ -59,29 +58,20 @@ class PoolObserver:
         outcome, reason = "done", ""
         try:
             yield
-        except CallFailed as error:
-            outcome, reason = error.outcome, str(error)
-            raise
         except asyncio.CancelledError:
             outcome = "abandoned"
             raise
         except Exception as error:
-            outcome, reason = "failed", str(error)
+            outcome = error.outcome if isinstance(error, CallFailed) else "failed"
+            reason = str(error)
             raise
         finally:
-            self._ended(outcome, self._clock() - started)
+            self._inference(outcome).observe(self._clock() - started)
+            self._items.inc(self._served_items)
+            self._tokens.inc(self._served_tokens)
+            self._served_items = self._served_tokens = 0
             if self._tracing and span:
                 self._tracing.batch_ended(span, outcome, reason)
-
-    def _ended(self, outcome: str, seconds: float) -> None:
-        try:
-            child = self._by_outcome[outcome]
-        except KeyError:
-            child = self._by_outcome[outcome] = self._metrics.inference.labels(self._pool, outcome)
-        child.observe(seconds)
-        self._items.inc(self._served_items)
-        self._tokens.inc(self._served_tokens)
-        self._served_items = self._served_tokens = 0
 
     def served(self, vector: contract.Vector) -> None:
         """An item has its vector. It is counted when its batch ends."""
