@@ -11,6 +11,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 import click
@@ -20,7 +21,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     TypeAdapter,
     ValidationError,
 )
@@ -43,15 +43,11 @@ class Key(BaseModel):
     sha256: Annotated[str, Field(pattern=f"^{_HASH.pattern}$", repr=False)]
     requests_per_minute: Annotated[int, Field(ge=1, le=10**9)] | None = None
     tokens_per_minute: Annotated[int, Field(ge=1, le=10**12)] | None = None
-    _digest: bytes = PrivateAttr()
 
-    def model_post_init(self, _: Any) -> None:
-        self._digest = bytes.fromhex(self.sha256)
-
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """The SHA-256 of the key."""
-        return self._digest
+        return bytes.fromhex(self.sha256)
 
 
 def _named(entry: Any) -> Any:

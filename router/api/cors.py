@@ -7,30 +7,14 @@ from typing import Annotated
 from pydantic import AfterValidator
 from yarl import URL
 
+from triptych.router.api.reply_models import COMMON_HEADERS, EMBEDDING_HEADERS, LIMIT_HEADERS
 from triptych.router.http import Header, Reply, Request
 
 ANY = "*"
 # Browsers cache a preflight this long; Chromium's limit is two hours.
 MAX_AGE_SECONDS = 7200
 # Response headers that scripts may read.
-EXPOSED = (
-    "x-request-id",
-    "x-total-time",
-    "x-queue-time",
-    "x-inference-time",
-    "x-router-overhead",
-    "x-truncated-inputs",
-    "x-vector-space",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
-    "x-usage-total-tokens",
-    "x-usage-prompt-tokens",
-    "retry-after",
-)
+EXPOSED = tuple(map(str.lower, (*COMMON_HEADERS, *EMBEDDING_HEADERS, *LIMIT_HEADERS, "retry-after")))
 
 _EXPOSE: Header = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
 _VARY: Header = (b"vary", b"origin")
