@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
 from triptych.router.pool.served import Served, Serving, served_by, serving
-from triptych.router.pool.targets import TargetGroup, change
+from triptych.router.pool.targets import TargetGroup
 from triptych.router.pool.transport import AiohttpClient, WorkerClient
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
@@ -110,11 +110,6 @@ class Fleet:
         return [(replica.pool, replica.version, replica.address) for replica in self._replicas()]
 
     @property
-    def addresses(self) -> dict[contract.PoolName, list[str]]:
-        """The addresses of each pool's replicas."""
-        return {name: [replica.address for replica in pool.replicas] for name, pool in self.pools.items()}
-
-    @property
     def served(self) -> dict[Family, Served]:
         """The families of the pools; the family of the first pool comes first."""
         return served_by(self.pools.values())
@@ -135,42 +130,23 @@ class Fleet:
         that is no longer named is refused.
         """
         groups = tuple(groups)
-        named = dict.fromkeys(group.labels.task for group in groups)
+        wanted: dict[contract.PoolName, dict[str, str | None]] = defaultdict(dict)
+        for group in groups:
+            wanted[group.labels.task].update(dict.fromkeys(group.targets, group.labels.version))
         self._may_be_empty = {group.labels.task for group in groups if group.labels.min_replicas == "0"}
-        removed, added = change(self.addresses, groups)
-        for name, address in removed:
-            log.info("replica %s of pool %s is removed", address, name)
-        new: dict[contract.PoolName, list[Replica]] = defaultdict(list)
-        for name, address in added:
-            new[name].append(Replica(address, name, self._settings.lanes))
         self._removed = [pool for pool in self._removed if pool.in_flight]
-        changed = [name for name, _ in (*removed, *added)]
-        changed += [name for name in named if name not in self.pools]
-        changed += [name for name in self.pools if name not in named]
-        for name in dict.fromkeys(changed):
-            if name not in self.pools:
-                self.pools[name] = self._empty_pool(name)
-            pool = self.pools[name]
-            if pool.dispatcher.up:
-                # Where all are replaced at once, waiting items wait until the new ones are probed.
-                for replica in new[name]:
-                    replica.expect()
-            gone = [replica for replica in pool.replicas if (name, replica.address) in removed]
-            for replica in gone:
-                self._unwatch(replica)
-            if name not in named:
-                self._removed.append(self.pools.pop(name))
-                pool.remove()
-                continue
-            pool.set_replicas([replica for replica in (*pool.replicas, *new[name]) if replica not in gone])
-            for replica in new[name]:
-                self._watch(pool, replica)
+        before = self.pools
         # In the order of the document: the first pool's model is the default.
-        self.pools = {name: self.pools[name] for name in named}
+        self.pools = {name: before.get(name) or self._empty_pool(name) for name in wanted}
+        for name, pool in before.items():
+            if name not in wanted:
+                for replica in pool.replicas:
+                    self._unwatch(replica)
+                self._removed.append(pool)
+                pool.remove()
+        for name, versions in wanted.items():
+            self._set_replicas(self.pools[name], versions)
         self._assign()
-        versions = {address: group.labels.version for group in groups for address in group.targets}
-        for replica in self._replicas():
-            replica.version = versions[replica.address]
 
     def not_ready(self) -> dict[contract.PoolName, str]:
         """The pools of tasks that are not ready, and why."""
@@ -265,6 +241,26 @@ class Fleet:
                 pool.requested(pool.requested_tokens / self._requests)
             self._requests += 1
 
+    def _set_replicas(self, pool: Pool, versions: Mapping[str, str | None]) -> None:
+        """Have a replica at each address of `versions` in `pool`, and no others."""
+        stay = {replica.address: replica for replica in pool.replicas if replica.address in versions}
+        gone = [replica for replica in pool.replicas if replica.address not in versions]
+        new = [
+            Replica(address, pool.name, self._settings.lanes) for address in versions if address not in stay
+        ]
+        if pool.dispatcher.up:
+            # Where all are replaced at once, waiting items wait until the new ones are probed.
+            for replica in new:
+                replica.expect()
+        for replica in gone:
+            self._unwatch(replica)
+        if gone or new:
+            pool.set_replicas([*stay.values(), *new])
+        for replica in new:
+            self._watch(pool, replica)
+        for replica in pool.replicas:
+            replica.version = versions[replica.address]
+
     def _watch(self, pool: Pool, replica: Replica) -> None:
         prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds, self._retry_seconds)
 
@@ -277,6 +273,7 @@ class Fleet:
         self._watched[replica] = prober, asyncio.create_task(prober.run())
 
     def _unwatch(self, replica: Replica) -> None:
+        log.info("replica %s of pool %s is removed", replica.address, replica.pool)
         _, task = self._watched.pop(replica)
         task.cancel()
         replica.changed = lambda: None

@@ -1,8 +1,8 @@
-"""The `http_sd` document that lists the workers: its schema, and how two of them differ (pure)."""
+"""The `http_sd` document that lists the workers (pure)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -110,24 +110,3 @@ def document_of(workers: Iterable[tuple[PoolName, str | None, str]]) -> list[dic
 def is_url(location: str) -> bool:
     """Whether `location` is an http(s) URL, otherwise a file."""
     return location.lower().startswith(("http://", "https://"))
-
-
-class Change(NamedTuple):
-    """The workers to remove and to add, each a pool and an address."""
-
-    removed: tuple[tuple[PoolName, str], ...]
-    added: tuple[tuple[PoolName, str], ...]
-
-
-def change(now: Mapping[PoolName, Iterable[str]], wanted: Iterable[TargetGroup]) -> Change:
-    """The change from the pools of `now`, each with its addresses, to `wanted`.
-
-    An address that moves to another pool is removed from one and added to the other.
-    """
-    before = [(pool, address) for pool, addresses in now.items() for address in addresses]
-    after = [(group.labels.task, address) for group in wanted for address in group.targets]
-    stay = set(before) & set(after)
-    return Change(
-        tuple(place for place in before if place not in stay),
-        tuple(place for place in after if place not in stay),
-    )

@@ -21,7 +21,7 @@ def waiting(router: RunningRouter) -> int:
 
 async def until_empty(router: RunningRouter) -> None:
     """Wait until the router knows the pool, and no replica of it."""
-    await eventually(lambda: router.fleet.addresses.get("retrieval") == [])
+    await eventually(lambda: () in [pool.replicas for pool in router.fleet.pools.values()])
 
 
 def check_refused(reply: httpx.Response) -> None:

@@ -1,19 +1,22 @@
-"""The discovery document: valid forms, and the difference between two sets of workers."""
+"""The discovery document: valid forms, and a fleet that serves with its workers."""
 
+import asyncio
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.router.apps import Workers
+from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.targets import (
     DocumentError,
     Labels,
     TargetGroup,
-    change,
     document_of,
     read_document,
 )
+from triptych.router.settings import RouterSettings
 from triptych.workers.shared.contract import PoolName
 
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
@@ -26,17 +29,24 @@ def groups_of(fleet: dict[str, PoolName]) -> list[TargetGroup]:
     return [TargetGroup(targets=(address,), labels=Labels(task=pool)) for address, pool in fleet.items()]
 
 
-def pools_of(fleet: dict[str, PoolName]) -> dict[PoolName, list[str]]:
-    return {pool: [address for address in fleet if fleet[address] == pool] for pool in set(fleet.values())}
-
-
 @given(fleets, fleets)
-def test_change_leads_to_the_wanted_set(now: dict[str, PoolName], wanted: dict[str, PoolName]) -> None:
-    removed, added = change(pools_of(now), groups_of(wanted))
-    places = {(pool, address) for address, pool in now.items()}
-    assert set(removed) <= places
-    assert not set(added) & places
-    assert places - set(removed) | set(added) == {(pool, address) for address, pool in wanted.items()}
+def test_fleet_serves_with_the_named_workers_only(
+    before: dict[str, PoolName], now: dict[str, PoolName]
+) -> None:
+    async def apply_both() -> None:
+        settings = RouterSettings(discovery="no such file")
+        async with Fleet(settings, lambda *_: Workers()) as fleet:
+            seen = []
+            for named in (before, now):
+                fleet.apply(groups_of(named))
+                assert list(fleet.pools) == list(dict.fromkeys(named.values()))
+                replicas = {one.address: one for pool in fleet.pools.values() for one in pool.replicas}
+                assert {address: one.pool for address, one in replicas.items()} == named
+                seen.append(replicas)
+        stay = [address for address, pool in now.items() if before.get(address) == pool]
+        assert all(seen[0][address] is seen[1][address] for address in stay)
+
+    asyncio.run(apply_both())
 
 
 def test_unknown_labels_are_ignored() -> None:
@@ -61,7 +71,7 @@ def test_document_round_trips(fleet: dict[str, PoolName], version: str | None) -
     assert named == list(dict.fromkeys(fleet.values()))
     if fleet:
         groups = read_document(json.dumps(document).encode())
-        assert change(pools_of(fleet), groups) == ((), ())
+        assert {target: group.labels.task for group in groups for target in group.targets} == fleet
         assert {group.labels.version for group in groups} == {version}
 
 
