@@ -39,6 +39,8 @@ MAX_FETCHES_PER_HOST = 16
 # For one name server, and how often each is asked.
 LOOKUP_SECONDS = 2.0
 LOOKUP_TRIES = 2
+# Addresses of a host that are tried. For each that fails, aiohttp tries all others again.
+MAX_ADDRESSES = 8
 CHUNK_BYTES = 64 << 10
 HEADERS = {"User-Agent": "triptych", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -135,7 +137,7 @@ class Fetcher:
 
 
 class PublicResolver(AbstractResolver):
-    """Passes on the allowed addresses of another resolver."""
+    """Passes on the first allowed addresses of another resolver."""
 
     def __init__(self, networks: Sequence[IPNetwork], resolver: AbstractResolver) -> None:
         self._networks = networks
@@ -151,7 +153,7 @@ class PublicResolver(AbstractResolver):
         allowed = [result for result in found if is_allowed(ip_address(result["host"]), self._networks)]
         if not allowed:
             raise _NotPublic
-        return allowed
+        return allowed[:MAX_ADDRESSES]
 
     async def close(self) -> None:
         await self._resolver.close()

@@ -13,7 +13,7 @@ from tests.fakes.site import says, site
 from tests.unit.router.fetching import LIMIT, LOOPBACK, Names, failure
 from triptych.router.media import fetch
 from triptych.router.media.addresses import NOT_PUBLIC
-from triptych.router.media.fetch import MAX_REDIRECTS, Fetcher, PublicResolver
+from triptych.router.media.fetch import MAX_ADDRESSES, MAX_REDIRECTS, Fetcher, PublicResolver
 
 
 async def test_this_machine_is_refused() -> None:
@@ -42,6 +42,11 @@ async def test_only_allowed_addresses_are_used() -> None:
     async with site(says()) as server, Fetcher(LOOPBACK, GUARD_SECONDS, names) as fetcher:
         url = server.url.replace("127.0.0.1", "a.example")
         assert await fetcher.fetch(url, LIMIT, "f") == b"media"
+
+
+async def test_only_a_few_addresses_are_tried() -> None:
+    resolver = PublicResolver(LOOPBACK, Names(",".join(["10.0.0.1"] + ["127.0.0.1"] * 1000)))
+    assert len(await resolver.resolve("a.example", 80)) == MAX_ADDRESSES
 
 
 async def test_dns_rebinding_is_refused() -> None:
