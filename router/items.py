@@ -1,6 +1,7 @@
 """Items to embed, batches of them, and the job that collects the results of one request (pure)."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -122,14 +123,14 @@ def bound_priority(items: Sequence[Item], tokens: int) -> None:
 
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
-    """The size on the wire in bytes; for a text a lower bound, its characters."""
+    """Bytes that `content` takes in memory, about as many as on the wire."""
     match content:
         case contract.Text():
-            return len(content.text)
+            return sys.getsizeof(content.text)
         case contract.Image():
             return len(content.data)
         case contract.Document():
-            return sum(map(len, content.chunks))
+            return sum(map(sys.getsizeof, content.chunks))
 
 
 class Batch:

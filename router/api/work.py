@@ -3,7 +3,6 @@
 import asyncio
 import math
 import re
-import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +16,14 @@ from triptych.router.api.catalog import Catalog
 from triptych.router.api.plan import Limits
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from triptych.router.http import Header, Request
-from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of
+from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of, size_of
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
 from triptych.workers.shared import contract
-from triptych.workers.shared.contract import SPACE_HEADER, Document, Image, PoolName, Text, Vector
+from triptych.workers.shared.contract import SPACE_HEADER, Document, PoolName, Vector
 from triptych.workers.shared.families import BY_POOL, TASK_POOLS, Family
 
 # Of a vector in float32, and with its JSON.
@@ -243,18 +242,8 @@ async def whole(pieces: Iterator[bytes], *, stream: bool = False) -> bytes | deq
 
 def content_bytes(items: Sequence[Item]) -> int:
     """Memory of the inputs, twice: they are copied when they are sent to a worker."""
-    contents: list[Text | Image | Document] = [item.wire.content for item in items]
-    contents += [query.content for query in queries_of(items)]
-    size = 0
-    for content in contents:
-        match content:
-            case Text():
-                size += sys.getsizeof(content.text)
-            case Image():
-                size += len(content.data)
-            case Document():
-                size += sum(map(sys.getsizeof, content.chunks))
-    return 2 * size
+    contents = [item.wire.content for item in items] + [query.content for query in queries_of(items)]
+    return 2 * sum(map(size_of, contents))
 
 
 def reply_bytes(items: Sequence[Item], served: Served, *, stream: bool) -> int:
