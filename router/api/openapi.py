@@ -27,7 +27,7 @@ from triptych.router.api.reply_models import (
     header,
 )
 from triptych.router.api.rerank import RerankRequest
-from triptych.router.api.schema import ITEMS, EmbeddingRequest, PdfAmongOthers
+from triptych.router.api.schema import ITEMS, EmbeddingRequest
 from triptych.router.api.work import SPACES_PATTERN
 from triptych.router.errors import Invalid, RateExceeded, all_errors
 from triptych.router.pool.served import Served
@@ -107,8 +107,6 @@ def _schemas(models: Sequence[Served]) -> Json:
         schema_generator=_AnyOf,
     )
     definitions: Json = schemas["$defs"]
-    # No request can hold it: it exists for the error that it raises.
-    del definitions[PdfAmongOthers.__name__]
     tasks = dict.fromkeys(task for its in models for task in (*its.family.tasks, *its.family.other_tasks))
     for model in (EmbeddingRequest, *ITEMS):
         _first_form(definitions, model, "task")["enum"] = list(tasks)

@@ -9,8 +9,9 @@ from triptych.router.api.schema import (
     BytesItem,
     EmbeddingRequest,
     ImageItem,
-    PdfAmongOthers,
     PdfItem,
+    RankedImage,
+    RankedText,
     TextItem,
     UrlItem,
 )
@@ -41,7 +42,7 @@ PDF_TOKENS = SMALL_TOKENS + 1
 
 _NOT_LOADED = contract.Image(b"")
 
-Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem | PdfAmongOthers
+Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = 
     items: list[Item] = []
     queries: list[bool] = []
     for index, (source, path) in enumerate(zip(inputs, paths, strict=True)):
+        if isinstance(source, PdfItem) and len(inputs) > 1:
+            raise Invalid.field(
+                f"{path} -> pdf", "a PDF must be the only input of its request", "pdf_alone", source.pdf
+            )
         own_task = task if isinstance(source, str) else source.task or task
         pool, role = routes[own_task]
         content, cost, media, field = plan_content(source, role, path, limits, family)
@@ -157,7 +162,7 @@ def _document(
 
 
 def plan_content(
-    source: Source,
+    source: Source | RankedText | RankedImage,
     role: contract.Role,
     field: str,
     limits: Limits,
@@ -169,9 +174,9 @@ def plan_content(
             image, field = source, _image_field(family, field)
         case str():
             return contract.Text(source, role), _text_tokens(source), None, field
-        case TextItem():
+        case RankedText():
             return contract.Text(source.text, role), _text_tokens(source.text), None, field
-        case ImageItem():
+        case RankedImage():
             image, field = source.image, _image_field(family, field, "image")
         case UrlItem():
             image, field = source.url, _image_field(family, field, "url")
@@ -182,8 +187,6 @@ def plan_content(
             pdf = source.pdf.strip()
             file = pdf if is_remote(pdf) else read_pdf(pdf, limits.max_pdf_bytes, field)
             return _NOT_LOADED, PDF_TOKENS, Media("pdf", file), field
-        case PdfAmongOthers():
-            raise AssertionError("the schema lets no such PDF through. This is a bug.")
     image = image.strip()
     if is_remote(image) and not isinstance(source, BytesItem):
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field

@@ -6,7 +6,7 @@ way each document is an item, scored against the query inside the worker.
 
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import orjson
@@ -16,9 +16,9 @@ from triptych.router.api.body import parse_body
 from triptych.router.api.bounds import MaxItems, not_too_many
 from triptych.router.api.catalog import Choice
 from triptych.router.api.model_fields import whole_number
-from triptych.router.api.plan import Limits, Source, plan_content
+from triptych.router.api.plan import Limits, plan_content
 from triptych.router.api.reply_bodies import PIECE_BYTES, in_pieces
-from triptych.router.api.schema import ImageItem, TextItem, one_form_of
+from triptych.router.api.schema import RANKED_FORMS, RankedImage, RankedText, form_of
 from triptych.router.api.work import Work, tokens_of, whole
 from triptych.router.http import Reply, Request
 from triptych.router.items import Item, Priority, Query
@@ -34,41 +34,12 @@ WINDOWS_TOKENS = 32_768
 # Of a name that no model has. The reply repeats it, so it is kept while the request waits, uncounted.
 MAX_NAME = 256
 
-_FORMS = ("text", "image")
-
-
-class _Ranked(BaseModel):
-    model_config = ConfigDict(extra="ignore", json_schema_extra=one_form_of(_FORMS))
-
-
-class RankedText(_Ranked):
-    """A text."""
-
-    text: str
-
-
-class RankedImage(_Ranked):
-    """An image."""
-
-    image: str = Field(
-        description="A PNG, JPEG, WebP or GIF image: its http(s) address, base64, or a "
-        "`data:...;base64,` URI."
-    )
-
-
-def _form(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "|string"
-    given = [form for form in _FORMS if isinstance(value, dict) and value.get(form) is not None]
-    return f"|{given[0]}" if len(given) == 1 else None
-
-
 Ranked = Annotated[
     Annotated[str, Tag("|string")]
     | Annotated[RankedText, Tag("|text")]
     | Annotated[RankedImage, Tag("|image")],
     Discriminator(
-        _form,
+        form_of(RANKED_FORMS),
         custom_error_type="item_form",
         custom_error_message='write a string, {"text": "..."} or {"image": "..."}',
     ),
@@ -145,7 +116,7 @@ def plan_rerank(
     longest = WINDOWS_TOKENS if family.windows else served.max_tokens
     items = []
     for index, (field, source, role) in enumerate(sources):
-        content, cost, wanted_media, field = plan_content(_source(source), role, field, limits, family)
+        content, cost, wanted_media, field = plan_content(source, role, field, limits, family)
         # Long documents are cut: ranking 99 whole documents and a cut one is better than refusing all.
         wire = contract.Item(content, truncate=True)
         item = Item(pool, wire, min(cost, longest), index, field, media=wanted_media)
@@ -156,16 +127,6 @@ def plan_rerank(
         for item in items[1:]:
             item.cost = min(item.cost + items[0].cost, longest)
     return items
-
-
-def _source(ranked: str | RankedText | RankedImage) -> Source:
-    match ranked:
-        case str():
-            return ranked
-        case RankedText():
-            return TextItem(text=ranked.text)
-        case RankedImage():
-            return ImageItem(image=ranked.image)
 
 
 def rerank_body(wanted: RerankRequest, model: str, scores: list[contract.Vector]) -> Iterator[bytes]:

@@ -31,6 +31,7 @@ from triptych.router.api.model_fields import Choosing, Dimensions, ModelName, Pr
 EmbeddingType = Literal["float", "base64", "binary", "ubinary"]
 
 _FORMS = ("text", "image", "url", "bytes", "pdf")
+RANKED_FORMS = ("text", "image")
 _RIGHT_ITEM = 'write a string, {"text": "..."}, {"image": "..."} or {"pdf": "..."} (exactly one of them)'
 
 
@@ -52,6 +53,39 @@ def one_form_of(forms: Sequence[str]) -> Callable[[dict[str, Any], type[BaseMode
     return extend
 
 
+def form_of(forms: Sequence[str]) -> Callable[[Any], str | None]:
+    """A discriminator: `|string`, or the one of `forms` that an object has."""
+
+    def find(value: Any) -> str | None:
+        if isinstance(value, str):
+            return "|string"
+        given = [form for form in forms if isinstance(value, dict) and value.get(form) is not None]
+        return f"|{given[0]}" if len(given) == 1 else None
+
+    return find
+
+
+_item_form = form_of(_FORMS)
+
+
+class _Ranked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(RANKED_FORMS))
+
+
+class RankedText(_Ranked):
+    """A text."""
+
+    text: str = Field(description="The text; it may be empty.")
+
+
+class RankedImage(_Ranked):
+    """An image."""
+
+    image: str = Field(
+        description="A PNG, JPEG, WebP or GIF image: an http(s) URL, base64, or a `data:...;base64,` URI."
+    )
+
+
 class _Item(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra=one_form_of(_FORMS))
 
@@ -60,18 +94,12 @@ class _Item(BaseModel):
     )
 
 
-class TextItem(_Item):
+class TextItem(RankedText, _Item):
     """A text."""
 
-    text: str = Field(description="The text; it may be empty.")
 
-
-class ImageItem(_Item):
+class ImageItem(RankedImage, _Item):
     """An image."""
-
-    image: str = Field(
-        description="A PNG, JPEG, WebP or GIF image: an http(s) URL, base64, or a `data:...;base64,` URI."
-    )
 
 
 class UrlItem(_Item):
@@ -96,25 +124,6 @@ ITEMS = (TextItem, ImageItem, UrlItem, BytesItem, PdfItem)
 """The forms of an input that is an object."""
 
 
-class PdfAmongOthers(_Item):
-    """A PDF among other inputs. It exists only for its error."""
-
-    pdf: Annotated[Any, BeforeValidator(lambda _: _refuse_pdf())]
-
-
-def _refuse_pdf() -> None:
-    raise PydanticCustomError("pdf_alone", "a PDF must be the only input of its request")
-
-
-def _item_form(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "|string"
-    if isinstance(value, dict):
-        forms = [form for form in _FORMS if value.get(form) is not None]
-        return f"|{forms[0]}" if len(forms) == 1 else None
-    return None
-
-
 def _input_form(value: Any) -> str | None:
     if isinstance(value, str):
         return "|one string"
@@ -134,7 +143,7 @@ InputItem = Annotated[
     | Annotated[ImageItem, Tag("|image")]
     | Annotated[UrlItem, Tag("|url")]
     | Annotated[BytesItem, Tag("|bytes")]
-    | SkipJsonSchema[Annotated[PdfAmongOthers, Tag("|pdf")]],
+    | SkipJsonSchema[Annotated[PdfItem, Tag("|pdf")]],
     _form,
 ]
 LoneItem = Annotated[

@@ -196,6 +196,13 @@ def test_pdf_is_left_to_render(listed: bool, sent: str, media: Media) -> None:
     assert planned(input=value, priority=Priority.INTERACTIVE)[0].priority is Priority.INTERACTIVE
 
 
+def test_pdf_among_others_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        planned(input=["a", {"pdf": base64.b64encode(b"%PDF-1.7").decode()}])
+    [error] = caught.value.errors
+    assert (error["field"], error["type"]) == ("body -> input -> 1 -> pdf", "pdf_alone")
+
+
 def test_pdf_size_is_bounded() -> None:
     def sent(size: int) -> dict[str, str]:
         return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}

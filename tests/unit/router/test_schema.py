@@ -42,10 +42,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"url": {"url": URI}}]}, "body -> input -> 0 -> url"),
     ({"input": [{"bytes": 7}]}, "body -> input -> 0 -> bytes"),
     ({"input": {"image": IMAGE, "task": "x"}}, "body -> input -> task"),
-    # A PDF must be alone.
     ({"input": {"pdf": "JVBERi0=", "text": "a"}}, "body -> input"),
     ({"input": [{"pdf": 5}]}, "body -> input -> 0 -> pdf"),
-    ({"input": ["a", {"pdf": "JVBERi0="}]}, "body -> input -> 1 -> pdf"),
     # Options that conflict.
     ({"input": "a", "late_chunking": True, "return_multivector": True}, "body -> late_chunking"),
     ({"input": "a", "return_tokenized_input": True}, "body -> return_tokenized_input"),
