@@ -23,7 +23,7 @@ from triptych.router.api.reply_models import (
     Readiness,
     RerankReply,
     Status,
-    Targets,
+    TargetList,
     header,
 )
 from triptych.router.api.rerank import RerankRequest
@@ -37,8 +37,9 @@ from triptych.workers.shared.families import V4, Family
 VERSION = "0.1.0"
 
 Json = dict[str, Any]
+Body = type[BaseModel] | type[str]
 _WORK_ERRORS = (400, 412, 413, 415, 422, 429, 500, 503, 504)
-
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 # Of requests for embeddings and rankings; all are optional.
 _WORK_HEADERS = {
@@ -83,13 +84,21 @@ def openapi(settings: RouterSettings, served: Mapping[Family, Served]) -> Json:
         "paths": {
             "/v1/embeddings": {"post": _embeddings(settings)},
             "/v1/rerank": {"post": _rerank(settings)},
-            "/v1/models": {"get": _get("The served models", ModelList)},
-            "/v1/models/{id}": {"get": _model(models[0].family.name)},
-            "/health": {"get": _health()},
-            "/live": {"get": _get("Liveness: the process answers", Status)},
-            "/ready": {"get": _ready()},
-            "/metrics": {"get": _metrics()},
-            "/targets": {"get": _targets()},
+            "/v1/models": _get("The served models", ModelList),
+            "/v1/models/{id}": _model(models[0].family.name),
+            "/health": _get(
+                "For load balancers: the router takes requests",
+                Status,
+                otherwise="The router is stopping, or does not know its workers yet",
+            ),
+            "/live": _get("Liveness: the process answers", Status),
+            "/ready": _get(
+                "Readiness: every pool has a ready replica, or may be empty",
+                Readiness,
+                otherwise="A pool has no ready replica",
+            ),
+            "/metrics": _get("Metrics for Prometheus", str),
+            "/targets": _get("The workers, for Prometheus' service discovery", TargetList),
         },
         "components": {"schemas": _schemas(models)},
     }
@@ -100,7 +109,7 @@ def openapi(settings: RouterSettings, served: Mapping[Family, Served]) -> Json:
 
 def _schemas(models: Sequence[Served]) -> Json:
     requests = (EmbeddingRequest, RerankRequest)
-    replies = (EmbeddingReply, RerankReply, Error, ModelList, ModelEntry, Status, Readiness, Targets)
+    replies = (EmbeddingReply, RerankReply, Error, ModelList, ModelEntry, Status, Readiness, TargetList)
     _, schemas = models_json_schema(
         [(model, "validation") for model in requests] + [(model, "serialization") for model in replies],
         ref_template="#/components/schemas/{model}",
@@ -179,41 +188,18 @@ def _work(path: str, request: type[BaseModel], reply: Json, settings: RouterSett
     }
 
 
-def _get(summary: str, reply: type[BaseModel]) -> Json:
-    return {"summary": summary, "responses": {"200": _reply(summary, reply)}}
+def _get(summary: str, reply: Body, *, otherwise: str | None = None) -> Json:
+    """A path that is read. `otherwise` says when it replies the same with status 503."""
+    responses = {"200": _reply(summary, reply)} | ({"503": _reply(otherwise, reply)} if otherwise else {})
+    return {"get": {"summary": summary, "responses": responses}}
 
 
 def _model(name: str) -> Json:
-    operation = _get("One model", ModelEntry)
+    path = _get("One model", ModelEntry)
     id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": name}
-    operation["parameters"] = [id]
-    operation["responses"]["404"] = _error(404)
-    return operation
-
-
-def _health() -> Json:
-    operation = _get("For load balancers: the router takes requests", Status)
-    operation["responses"]["503"] = _reply("The router is stopping, or does not know its workers yet", Status)
-    return operation
-
-
-def _ready() -> Json:
-    operation = _get("Readiness: every pool has a ready replica, or may be empty", Readiness)
-    operation["responses"]["503"] = _reply("A pool has no ready replica", Readiness)
-    return operation
-
-
-def _metrics() -> Json:
-    operation = _get("Metrics for Prometheus", Status)
-    operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    return operation
-
-
-def _targets() -> Json:
-    operation = _get("The workers, for Prometheus' service discovery", Targets)
-    schema = {"type": "array", "items": _reference(Targets)}
-    operation["responses"]["200"]["content"] = {"application/json": {"schema": schema}}
-    return operation
+    path["get"]["parameters"] = [id]
+    path["get"]["responses"]["404"] = _error(404)
+    return path
 
 
 def _error(status: int, *, limited: bool = False) -> Json:
@@ -230,12 +216,9 @@ def _sentence(kind: type[Exception]) -> str:
     return "fields break the schema" if kind is Invalid else (kind.__doc__ or "").rstrip(".").lower()
 
 
-def _reply(description: str, body: type[BaseModel], headers: Mapping[str, Json] = {}) -> Json:
-    return {
-        "description": description,
-        "headers": {**COMMON_HEADERS, **headers},
-        "content": {"application/json": {"schema": _reference(body)}},
-    }
+def _reply(description: str, body: Body, headers: Mapping[str, Json] = {}) -> Json:
+    content = {"application/json": {"schema": _reference(body)}} if issubclass(body, BaseModel) else _TEXT
+    return {"description": description, "headers": {**COMMON_HEADERS, **headers}, "content": content}
 
 
 def _reference(model: type[BaseModel]) -> Json:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import V4
@@ -143,10 +143,14 @@ class TargetLabels(BaseModel):
 
 
 class Targets(BaseModel):
-    """The workers of one pool, as in Prometheus' `http_sd` format."""
+    """The workers of one pool."""
 
     targets: list[str] = Field(examples=[["127.0.0.1:8101"]])
     labels: TargetLabels
+
+
+class TargetList(RootModel[list[Targets]]):
+    """The workers, in Prometheus' `http_sd` format."""
 
 
 def header(kind: str, description: str, *, always: bool = False, **schema: Any) -> dict[str, Any]:
