@@ -22,7 +22,7 @@ Sources:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
@@ -170,7 +170,6 @@ _V5_TASKS = {
     "classification": Route("classification", "passage"),
     "clustering": Route("clustering", "passage"),
 }
-_V5_PREFIXES: Mapping[Role, str] = {"query": "Query: ", "passage": "Document: "}
 
 V5_SMALL = Family(
     key="v5-small",
@@ -181,7 +180,7 @@ V5_SMALL = Family(
     tasks=_V5_TASKS,
     other_tasks={"separation": "clustering"},
     default=_V5_TASKS["text-matching"],
-    prefixes=_V5_PREFIXES,
+    prefixes={"query": "Query: ", "passage": "Document: "},
     pooling="last",
     special_tokens=True,
     # 28 layers, 8 heads of 128 values (config of Qwen3-0.6B).
@@ -190,20 +189,14 @@ V5_SMALL = Family(
     architecture="TriptychQwen3",
 )
 
-V5_NANO = Family(
+V5_NANO = replace(
+    V5_SMALL,
     key="v5-nano",
     name="jina-embeddings-v5-text-nano",
     dimensions=768,
-    matryoshka=(32, 64, 128, 256, 512),
     positions=8192,
-    tasks=_V5_TASKS,
-    other_tasks={"separation": "clustering"},
-    default=_V5_TASKS["text-matching"],
-    prefixes=_V5_PREFIXES,
-    pooling="last",
-    special_tokens=True,
     causal=False,
-    layout="v5",
+    cache_bytes=0,
     architecture="TriptychEuroBert",
 )
 
