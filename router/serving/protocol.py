@@ -132,7 +132,7 @@ class Protocol(HttpToolsProtocol):
             # Reading goes on only to notice that the client disconnects.
             return
         in_body = self._in_body and not self._turned_away
-        if not self._pieces and self._turns.take(self, in_body=in_body):
+        if not self._pieces and self._turns.take(self.resume, in_body=in_body):
             self._read(data)
             return
         self._pieces.append(data)
@@ -143,7 +143,7 @@ class Protocol(HttpToolsProtocol):
             self._await_head_no_more()
 
     def resume(self) -> None:
-        """See `Reader`."""
+        """Read what was received while the connection waited for its turn."""
         pieces, self._pieces = self._pieces, []
         if not self.transport.is_closing():
             self.flow.resume_reading()

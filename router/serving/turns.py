@@ -4,18 +4,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 # Longer turns refuse more requests at once and leave less time for those accepted (docs/PERFORMANCE.md).
 TURN_SECONDS = 0.005
-
-
-class Reader(Protocol):
-    """A connection."""
-
-    def resume(self) -> None:
-        """Read what was received while it waited for its turn."""
-        ...
 
 
 class Turns:
@@ -30,22 +21,25 @@ class Turns:
         self._seconds = seconds
         self._clock = clock
         self._ends = 0.0
-        self._bodies: deque[Reader] = deque()
-        self._others: deque[Reader] = deque()
+        self._bodies: deque[Callable[[], None]] = deque()
+        self._others: deque[Callable[[], None]] = deque()
 
     @property
     def waiting(self) -> int:
         """Connections that wait for their turn."""
         return len(self._bodies) + len(self._others)
 
-    def take(self, reader: Reader, *, in_body: bool) -> bool:
-        """Whether `reader` may read now. If not, it waits; those in a body have a head that was read."""
+    def take(self, read: Callable[[], None], *, in_body: bool) -> bool:
+        """Whether a connection may read now. If not, `read` is called in its turn.
+
+        Those in a body, whose head was read, go first.
+        """
         now = self._clock()
         if not self._ends:
             self._begin(now)
         if not self.waiting and now < self._ends:
             return True
-        (self._bodies if in_body else self._others).append(reader)
+        (self._bodies if in_body else self._others).append(read)
         return False
 
     def _begin(self, now: float) -> None:
@@ -58,7 +52,7 @@ class Turns:
             return
         self._begin(self._clock())
         while queue := self._bodies or self._others:
-            queue.popleft().resume()
+            queue.popleft()()
             # At least one in a turn.
             if self._clock() >= self._ends:
                 break

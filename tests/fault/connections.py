@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import orjson
 from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.worker import FakeWorker
-from triptych.router.serving.turns import Reader, Turns
+from triptych.router.serving.turns import Turns
 
 LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
@@ -91,10 +91,10 @@ class Later(Turns):
 
     def __init__(self) -> None:
         super().__init__()
-        self.readers: list[Reader] = []
+        self.readers: list[Callable[[], None]] = []
 
-    def take(self, reader: Reader, *, in_body: bool) -> bool:
-        self.readers.append(reader)
+    def take(self, read: Callable[[], None], *, in_body: bool) -> bool:
+        self.readers.append(read)
         return False
 
     @property
@@ -103,4 +103,4 @@ class Later(Turns):
 
     def go_on(self) -> None:
         for _ in range(len(self.readers)):
-            self.readers.pop(0).resume()
+            self.readers.pop(0)()

@@ -261,7 +261,8 @@ async def test_client_may_leave_before_its_turn() -> None:
         async with connected(router) as (_, writer):
             writer.write(posted(["left"]))
             await eventually(lambda: turns.waiting)
-            [protocol] = turns.readers
+            [read] = turns.readers
+            protocol = getattr(read, "__self__", None)
             assert isinstance(protocol, Protocol)
             before = router.app.connections.number
             protocol.abort()

@@ -16,7 +16,7 @@ class Client:
         self._clock = clock
 
     def receive(self, turns: Turns) -> None:
-        if turns.take(self, in_body=self.in_body):
+        if turns.take(self.resume, in_body=self.in_body):
             self.resume()
 
     def resume(self) -> None:
