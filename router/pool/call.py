@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Callable
 from typing import ClassVar
 
+import aiohttp
 import msgspec
 import numpy as np
 from yarl import URL
@@ -26,7 +27,6 @@ from triptych.router.pool.replica import Replica
 from triptych.router.pool.transport import (
     TRANSPORT_ERRORS,
     WorkerClient,
-    WorkerReply,
     is_out_of_descriptors,
     was_refused,
     was_sent,
@@ -164,7 +164,7 @@ async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver:
         raise ReplicaFailed(f"the reply ended {left} frames early")
 
 
-async def _failure(reply: WorkerReply) -> CallFailed:
+async def _failure(reply: aiohttp.ClientResponse) -> CallFailed:
     """The meaning of a reply other than 200."""
     state = reply.headers.get(contract.STATE_HEADER)
     if reply.status == 503 and state == contract.OVERLOADED:

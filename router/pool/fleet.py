@@ -25,7 +25,7 @@ from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
 from triptych.router.pool.served import Served, Serving, served_by, serving
 from triptych.router.pool.targets import TargetGroup
-from triptych.router.pool.transport import AiohttpClient, WorkerClient
+from triptych.router.pool.transport import WorkerClient
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import Family
@@ -48,7 +48,7 @@ class Fleet:
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[..., WorkerClient] = AiohttpClient,
+        make_client: Callable[..., WorkerClient] = WorkerClient,
         clock: Callable[[], float] = time.monotonic,
         retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:

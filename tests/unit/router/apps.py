@@ -26,7 +26,7 @@ ADDRESSES: dict[str, contract.PoolName] = {
 
 @dataclass
 class Answer:
-    """A `WorkerReply`."""
+    """A worker's reply."""
 
     parts: AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,6 @@ from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober, why_refused
 from triptych.router.pool.replica import Replica, State
-from triptych.router.pool.transport import WorkerReply
 
 
 class Silent:
@@ -23,13 +22,13 @@ class Silent:
         self._asked = asked
 
     @asynccontextmanager
-    async def get(self, url: URL, seconds: float) -> AsyncIterator[WorkerReply]:
+    async def get(self, url: URL, seconds: float) -> AsyncIterator[Any]:
         self._asked()
         raise TimeoutError
         yield
 
     @asynccontextmanager
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[WorkerReply]:
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Any]:
         raise NotImplementedError
         yield
 
