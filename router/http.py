@@ -32,6 +32,8 @@ DISCARD_BYTES = 64 << 20
 # is counted, and its request ends when the client has read most of it.
 LARGE_REPLY_BYTES = 64 << 10
 
+# The `type` of OpenAI's error object, where the class of the status does not decide it.
+_ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _REQUEST_ID = re.compile(rb"[0-9a-fA-F]{32}")
 
 
@@ -184,7 +186,8 @@ def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -
 
 def error_body(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
     """The body of every error: Jina's `detail`, and OpenAI's `error`, which its SDKs show."""
-    error = {"message": detail, "type": _error_type(status), "code": code}
+    kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    error = {"message": detail, "type": kind, "code": code}
     return {"detail": detail, "code": code, "request_id": request_id.decode(), "error": error}
 
 
@@ -234,17 +237,6 @@ async def _send_pieces(send: Send, request: Request, body: deque[bytes] | Iterat
 def _popped(pieces: deque[bytes]) -> Iterator[bytes]:
     while pieces:
         yield pieces.popleft()
-
-
-def _error_type(status: int) -> str:
-    """The `type` of OpenAI's error object."""
-    match status:
-        case 401:
-            return "authentication_error"
-        case 429:
-            return "rate_limit_error"
-        case _:
-            return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -44,7 +44,7 @@ class Memory:
 
 
 def taken(full_at: float, cost: float, per_minute: int, now: float) -> tuple[float, float]:
-    """When a bucket is full again after taking `cost`, and the seconds to wait first (0: none)."""
+    """When a bucket is full again after taking `cost`, and the seconds to wait first."""
     start = max(full_at, now)
     after = start + cost * WINDOW_SECONDS / per_minute
     # A request that costs more than the bucket holds waits until it is full.

@@ -64,7 +64,7 @@ class LimitsFile:
         try:
             os.posix_fallocate(self._file, 0, size)
         except OSError:
-            # What is there of a new file must not be taken for one of another kind.
+            # Otherwise the unfinished file would be refused later as a file of another kind.
             if os.pread(self._file, len(_MAGIC), 0) != _MAGIC:
                 os.truncate(self._file, 0)
             raise

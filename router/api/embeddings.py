@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Literal, NamedTuple
 
 from triptych.router.api.accept import prefers
@@ -48,12 +47,11 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     if form.npy:
         tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
-        started = time.perf_counter()
-        reply = npy_body(vectors, form.npy)
-        fleet.metrics.encoded("npy", time.perf_counter() - started)
+        with fleet.metrics.encoded("npy").time():
+            reply = npy_body(vectors, form.npy)
         return Reply(200, reply, NPY.encode(), tuple(headers))
     pieces = embeddings_body(vectors, form.type, form.multivector, model)
-    pieces = _timed(pieces, partial(fleet.metrics.encoded, form.type))
+    pieces = _timed(pieces, fleet.metrics.encoded(form.type).observe)
     body = await whole(pieces, stream=form.multivector and request.takes_stream)
     return Reply(200, body, headers=tuple(headers))
 

@@ -4,7 +4,6 @@ The model chooses: a cross-encoder, or late interaction over the multi-vectors o
 way each document is an item, scored against the query inside the worker.
 """
 
-import time
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -31,7 +30,7 @@ from triptych.workers.shared import contract
 # Some cross-encoders read a long document in windows of their context. All windows together have at most
 # WORKER_MAX_TOKENS tokens, by default as many as here.
 WINDOWS_TOKENS = 32_768
-# Of a name that no model has. The reply repeats it, so it is kept while the request waits, uncounted.
+# Longest name of a model. The reply may repeat it, so it is kept while the request waits, and is not counted.
 MAX_NAME = 256
 
 Ranked = Annotated[
@@ -89,9 +88,8 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
             item.index = index
             item.query = query
         vectors = await work.vectors(documents)
-    encoding = time.perf_counter()
-    body = await whole(rerank_body(wanted, choice.model, vectors))
-    fleet.metrics.encoded("rerank", time.perf_counter() - encoding)
+    with fleet.metrics.encoded("rerank").time():
+        body = await whole(rerank_body(wanted, choice.model, vectors))
     return Reply(200, body)
 
 

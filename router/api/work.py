@@ -26,7 +26,7 @@ from triptych.workers.shared import contract
 from triptych.workers.shared.contract import SPACE_HEADER, Document, PoolName, Vector
 from triptych.workers.shared.families import BY_POOL, TASK_POOLS, Family
 
-# Of a vector in float32, and with its JSON.
+# Of each value of a vector: as float32, and as float32 with its JSON.
 VECTOR_BYTES, REPLY_BYTES = 4, 16
 # The inputs of a smaller body are not measured; they count as its bytes.
 SMALL_BODY_BYTES = 64 << 10
@@ -75,9 +75,9 @@ class Work:
             raise TimedOut(f"{what} within {self._seconds:g} seconds") from None
 
     async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
-        """What `parse` makes of the request's body, see `Request.body`, and of what it must stay within.
+        """Read the request's body, see `Request.body`, and return what `parse` makes of it.
 
-        A large body is parsed in a thread.
+        `parse` also gets the limits of a request. A large body is parsed in a thread.
         """
         body = await self._request.body(self._settings.max_body_bytes)
         # Read here, since the fleet belongs to the event loop.

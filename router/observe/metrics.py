@@ -86,7 +86,7 @@ class Metrics:
         )
         # Looking a child up by its labels costs more than counting.
         self._answered = cache(lambda route, status: self.requests.labels(route, str(status)))
-        self._encoded = cache(self.encode.labels)
+        self.encoded = cache(self.encode.labels)
         self._by_key: dict[str, Summary] = {}
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
@@ -116,10 +116,6 @@ class Metrics:
     def closed(self, reason: str) -> None:
         """A connection was closed because of its limits."""
         self.closed_connections.labels(reason).inc()
-
-    def encoded(self, form: str, seconds: float) -> None:
-        """A reply was encoded."""
-        self._encoded(form).observe(seconds)
 
     def loaded(self, step: str, outcome: str, seconds: float) -> None:
         """An image or PDF was fetched or rendered; `outcome` is done or failed."""

@@ -117,7 +117,7 @@ class Dispatcher:
     def check_any_room(self, now: float, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when not even the smallest request of `key` fits.
 
-        `check_room` says if no replica is ready.
+        Without a ready replica it does nothing: `check_room` refuses requests then.
         """
         if self.ready(now) or self.holds:
             self.queue.check_any_room(self.name, now, deadline, self._tokens_in_flight(), key)
@@ -148,7 +148,7 @@ class Dispatcher:
         return None
 
     def wake_at(self, now: float) -> float:
-        """When the next hold, pause, open breaker, sparing or presence of queries ends; inf if none is on."""
+        """When the next hold, pause, open breaker, sparing or presence of queries ends; inf without any."""
         moments = [self.hold.ends_at]
         if self.queue.items:
             moments += [replica.next_end(now) for replica in self.replicas]

@@ -1,4 +1,4 @@
-"""From a worker's word on an item that failed to the error that its client reads."""
+"""Maps a worker's failure of an item to the error that its client reads."""
 
 from triptych.router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
 from triptych.router.items import Item

@@ -106,7 +106,7 @@ class Line:
         return (len(share.items), share.tokens) if share else (0, 0)
 
     def ahead(self, key: str, tokens: int) -> int:
-        """Most tokens that go before `tokens` more of `key` have gone.
+        """Most tokens that batches take before they have taken `tokens` more of `key`.
 
         Meanwhile each other key sends as much as `key`, and a quantum.
         """

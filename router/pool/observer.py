@@ -49,7 +49,7 @@ class PoolObserver:
 
     @contextmanager
     def at(self, replica: Replica, batch: Batch) -> Iterator[None]:
-        """The time that `replica` has `batch`. Enter it in the batch's own task."""
+        """Observe `batch` while `replica` has it. Enter it in the batch's own task."""
         ids = logs.some(item.job.request_id for item in batch.items)
         logs.requests.set(ids)
         batch.headers = {contract.REQUESTS_HEADER: ",".join(ids)}

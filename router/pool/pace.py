@@ -92,7 +92,7 @@ class DrainRate:
         self._waiting = False
 
     def observe(self, tokens: int, now: float, waiting: bool) -> None:
-        """An item of `tokens` is done (0: none); `waiting`: whether items wait from now on."""
+        """An item of `tokens` is done (0 if no item is); `waiting`: whether items wait from now on."""
         if self._waiting:
             self._tokens, self._busy = self._decayed(now)
             self._tokens += tokens

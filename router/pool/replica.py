@@ -15,7 +15,7 @@ from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 
-# Pause of an overloaded replica that names none; up to twice as long, by chance.
+# Pause of an overloaded replica that gives no time; up to twice as long, by chance.
 PAUSE_SECONDS = 0.05
 # Longest pause, whatever a replica asks for.
 LONGEST_PAUSE_SECONDS = 2.0
@@ -98,7 +98,7 @@ class Replica:
         return self.state is State.SUSPECT
 
     def next_end(self, now: float) -> float:
-        """When the next pause or open breaker ends; inf if none is on."""
+        """When the next pause or open breaker ends; inf without one."""
         if self.state is not State.READY:
             return math.inf
         ends = (self.breaker.open_until, *self._paused_until.values())

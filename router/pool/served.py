@@ -10,9 +10,9 @@ from triptych.workers.shared.families import BY_POOL, Family
 
 
 class Served(NamedTuple):
-    """A family, and the info of a ready worker of it; the published sizes count until there is one.
+    """A family, and the info of one of its ready workers. Until there is one, the published sizes count.
 
-    The model is the same in all pools of a family.
+    All pools of a family serve the same model.
     """
 
     family: Family
@@ -46,7 +46,10 @@ def served_by(pools: Iterable[Pool]) -> dict[Family, Served]:
 
 
 class Serving(NamedTuple):
-    """The workers' pool that serves a task's pool; `adapter` is for its items, None if it is merged there."""
+    """The pool of workers that serves a task's pool.
+
+    Its items must name `adapter`; None if the workers' checkpoint has it merged.
+    """
 
     pool: Pool
     adapter: str | None

@@ -1,4 +1,4 @@
-"""Open connections of one process: limits on their number, and an end to those on which bytes hardly move."""
+"""Open connections of one process: limits their number, and closes those on which bytes hardly move."""
 
 import asyncio
 import resource
