@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import msgspec
 from yarl import URL
@@ -100,11 +101,9 @@ class Prober:
                 wait = min(wait * 2, self._longest_retry)
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
-        except TimeoutError:
-            pass
 
     async def _probe(self) -> None:
         replica = self._replica

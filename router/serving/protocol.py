@@ -18,7 +18,6 @@ from triptych.router.http import Header, Reply, error_body, json_reply, new_id
 from triptych.router.memory import RETRY_SECONDS
 from triptych.router.serving.connections import Connections
 from triptych.router.serving.joined_head import JoinedHead
-from triptych.router.serving.turns import Turns
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
 MAX_HEAD_BYTES = 64 << 10
@@ -28,7 +27,6 @@ MAX_FIELDS = 256
 MAX_PIPELINED = 32
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
-
 
 TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header], bool] | None]
 """Returns the reply to a request that its method, path and headers already decide, else None.
@@ -49,7 +47,6 @@ USES = {
 }
 """Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
 
-
 _HEAD_TOO_LARGE = (
     431,
     "HTTP_HEAD_TOO_LARGE",
@@ -62,7 +59,7 @@ class _Excess(Exception):
 
 
 class Protocol(HttpToolsProtocol):
-    """Handles what comes before the application, and so before API keys.
+    """Handles what comes before the application `App`, and so before API keys.
 
     - `turn_away`: under overload, the application refuses a request by its head, before the body is read.
     - A head (request line and headers) that is too long or too slow is refused and its connection closed.
@@ -87,18 +84,19 @@ class Protocol(HttpToolsProtocol):
         self._sends = 0
         self.address = ""
         self._late: asyncio.TimerHandle | None = None
-        self._turn_away: TurnAway | None = getattr(self.config.app, "turn_away", None)
         self._turned_away = False
         self._last = False
-        self._cors: Cors = getattr(self.config.app, "cors", Cors(()))
-        self._connections: Connections | None = getattr(self.config.app, "connections", None)
         self._pieces: list[bytes] = []
-        self._turns = self._connections.turns if self._connections else Turns()
+        app: Any = self.config.app
+        self._turn_away: TurnAway = app.turn_away
+        self._cors: Cors = app.cors
+        self._connections: Connections = app.connections
+        self._turns = self._connections.turns
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, JoinedHead(transport)))
         self.address = self.client[0] if self.client else ""
-        if self._connections is None or self._connections.add(self):
+        if self._connections.add(self):
             self._await_head(HEAD_SECONDS)
         else:
             error = Unavailable("too many connections", retry_after=RETRY_SECONDS)
@@ -106,8 +104,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
-        if self._connections is not None:
-            self._connections.remove(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -196,7 +193,7 @@ class Protocol(HttpToolsProtocol):
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
-        if self._turn_away is not None and not (self._busy or self.flow.write_paused):
+        if not (self._busy or self.flow.write_paused):
             path = self.url.partition(b"?")[0]
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:

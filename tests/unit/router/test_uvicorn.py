@@ -8,6 +8,9 @@ from uvicorn._types import ASGISendCallable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from triptych.router.api.cors import Cors
+from triptych.router.observe.metrics import Metrics
+from triptych.router.serving.connections import Connections
 from triptych.router.serving.protocol import USES, Protocol
 
 
@@ -40,6 +43,7 @@ async def written(*pieces: bytes) -> Mock:
         for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": piece is not pieces[-1]})
 
+    vars(app).update(turn_away=lambda *_: None, cors=Cors(()), connections=Connections(9, 9, 0, Metrics()))
     config = uvicorn.Config(app, log_config=None)  # type: ignore[arg-type]
     config.load()
     state, transport = ServerState(), Mock(spec=asyncio.Transport)
