@@ -53,9 +53,11 @@ class Objective(BaseModel):
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
         if not self.bounds:
-            names = [name for name in Objective.model_fields if name not in ("flow", "segments")]
-            raise ValueError(f"nothing is bounded; give at least one of {', '.join(names)}")
+            raise ValueError(f"nothing is bounded; give at least one of {', '.join(BOUNDS)}")
         return self
+
+
+BOUNDS = tuple(name for name in Objective.model_fields if name not in ("flow", "segments"))
 
 
 class Objectives(BaseModel):
@@ -83,7 +85,7 @@ def read_objectives(given: str) -> Objectives:
     for part in map(str.strip, given.split(",")):
         match = re.fullmatch(r"(\w+?)s? *= *(\d+\.?\d*|\.\d+) *(ms|s|%|)", part)
         suffix, factor = _UNITS[match[3]] if match else ("", 1.0)
-        if not match or (field := match[1] + suffix) in bounds:
+        if not match or (field := match[1] + suffix) not in BOUNDS or field in bounds:
             raise ValueError(
                 f"--slo {given}: cannot read {part!r}; give for example p99=250ms, p50=0.1s, failures=0.1%, "
                 "throughput=50 or capacity=100, each once, separated by commas"

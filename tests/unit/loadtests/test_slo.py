@@ -126,9 +126,15 @@ def test_short_text_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["p99=250", "p98=1ms", "failures=0.1", "p99=", "p99=-1ms", "p99=0ms", "=", "a=b", "p99=1ms,p99=9s"],
+    "part", ["p99=250", "p98=1ms", "failures=0.1", "flow=3", "p99=", "p99=-1ms", "=", "a=b", "p50=9s"]
 )
-def test_bad_short_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="--slo"):
-        read_objectives(text)
+def test_bad_short_text_is_refused(part: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"--slo p50=1ms,{part}: cannot read '{part}'; give .*failures=0\.1%"
+    ):
+        read_objectives(f"p50=1ms,{part}")
+
+
+def test_bound_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--slo p99=0ms: p99_ms: .*greater than 0"):
+        read_objectives("p99=0ms")
