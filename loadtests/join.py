@@ -33,10 +33,12 @@ def join(host: str, port: int, name: str | None = None) -> None:
 
     Raises `HarnessFailed` if there is no plan within `WAIT_SECONDS`, or it has all its processes already.
     """
-    uvloop.run(_join(f"{host}:{port}", name or socket.gethostname()))
+    uvloop.run(_join(host, port, name or socket.gethostname()))
 
 
-async def _join(address: str, name: str) -> None:
+async def _join(host: str, port: int, name: str) -> None:
+    # In a URL, an address of IPv6 needs brackets.
+    address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
     async with aiohttp.ClientSession() as session, await _connected(session, address, name) as conductor:
         try:
             plan = msgspec.json.decode(await conductor.receive_bytes(timeout=WAIT_SECONDS), type=Plan)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -18,13 +19,16 @@ from triptych.loadtests.generator import Generator
 
 
 @contextlib.asynccontextmanager
-async def joining() -> AsyncIterator[tuple[Conductor, asyncio.Task[None]]]:
-    async with conducting() as conductor, asyncio.timeout(GUARD_SECONDS):
-        yield conductor, asyncio.create_task(module._join(f"{LOCAL}:{conductor.port}", "process 1"))
+async def joining(host: str = LOCAL) -> AsyncIterator[tuple[Conductor, asyncio.Task[None]]]:
+    async with conducting(host=host) as conductor, asyncio.timeout(GUARD_SECONDS):
+        yield conductor, asyncio.create_task(module._join(host, conductor.port, "process 1"))
 
 
-async def test_process_ends_with_its_run() -> None:
-    async with joining() as (conductor, joined):
+@pytest.mark.parametrize("host", [LOCAL, "::1", "[::1]"])
+async def test_process_ends_with_its_run(host: str) -> None:
+    if host != LOCAL and not socket.has_dualstack_ipv6():
+        pytest.skip("needs IPv6")
+    async with joining(host) as (conductor, joined):
         await conductor.gather()
     await joined
 
@@ -54,4 +58,4 @@ async def test_silent_conductor_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
     app.router.add_get("/", silent)
     async with TestServer(app, shutdown_timeout=0) as server:
         with pytest.raises(HarnessFailed, match="is lost"):
-            await module._join(f"{LOCAL}:{server.port}", "process 1")
+            await module._join(LOCAL, server.port or 0, "process 1")
