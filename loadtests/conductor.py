@@ -202,4 +202,5 @@ class Conductor:
             if isinstance(message, Broken):
                 raise HarnessFailed(f"{name} {message.why}")
             yield name, message
-        raise HarnessFailed(f"waited too long: {len(self._members)} of {self._size} processes joined")
+        joined = f"{len(self._members)} of {self._size} processes joined"
+        raise HarnessFailed(f"waited too long: {joined}, and not all have answered")

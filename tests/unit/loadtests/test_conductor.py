@@ -177,6 +177,13 @@ async def test_strangers_do_not_join(host: str) -> None:
     await task
 
 
+async def test_load_that_never_ends_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOST_SECONDS", -1000.0)
+    async with gathered(hang) as (conductor, _):
+        with pytest.raises(HarnessFailed, match="1 of 1 processes joined, and not all have answered"):
+            await conductor.run([STEADY], lambda *_: None)
+
+
 async def test_missing_processes_are_counted() -> None:
     async with conducting(2) as conductor:
         with pytest.raises(HarnessFailed, match="0 of 2"):
