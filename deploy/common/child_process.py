@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 from triptych.workers.shared.parent_death import guard_group
 
@@ -46,14 +47,14 @@ class ChildProcess:
             start_new_session=True,
         )
         self.pid = self._popen.pid
-        try:
-            self._guard = guard_group(self.pid)
-            self._pidfd = os.pidfd_open(self.pid)
-        except OSError:
+        with ExitStack() as undo:
             # A process that is not watched would keep its port.
-            os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
-            raise
+            undo.callback(self._popen.wait)
+            undo.callback(os.killpg, self.pid, signal.SIGKILL)
+            self._guard = undo.enter_context(guard_group(self.pid))
+            undo.callback(self._guard.kill)
+            self._pidfd = os.pidfd_open(self.pid)
+            undo.pop_all()
         self._loop.add_reader(self._pidfd, self._reap)
         self._reading = self._loop.create_task(self._read()) if on_line else None
 

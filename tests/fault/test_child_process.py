@@ -1,6 +1,7 @@
 """A child process ends with its whole group, and with its parent."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -40,6 +41,16 @@ async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path) -> None:
     await child.stop(0.1)
     assert child.code == -signal.SIGKILL
     assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
+
+
+async def test_unwatched_child_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(pid: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", no_room)
+    with pytest.raises(OSError, match="too many"):
+        ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ)
+    assert psutil.Process().children() == []
 
 
 async def never() -> bool:
