@@ -35,9 +35,9 @@ TICK_SECONDS = 0.02
 class Server(uvicorn.Server):
     """uvicorn with a graceful shutdown in three steps: notice, no new connections, drain.
 
-    After the first SIGTERM, SIGINT or SIGHUP, `/ready` says "draining" and requests are still served for
-    ROUTER_DRAIN_NOTICE_SECONDS. Then new connections are stopped and idle ones are closed, and requests in
-    flight have ROUTER_DRAIN_SECONDS. A second signal ends the process at once.
+    After the first SIGTERM, SIGINT or SIGHUP, `/health` and `/ready` return 503, and requests are still
+    served for ROUTER_DRAIN_NOTICE_SECONDS. Then new connections are stopped and idle ones are closed, and
+    requests in flight have ROUTER_DRAIN_SECONDS. A second signal ends the process at once.
 
     One of several processes does not stop new connections, since the others serve the same socket. Their
     parent does, when all stop.

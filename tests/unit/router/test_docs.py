@@ -75,7 +75,7 @@ async def test_every_error_is_documented(document: dict[str, Any], workers: Work
     }
 
 
-async def test_only_liveness_is_open(document: dict[str, Any], workers: Workers) -> None:
+async def test_only_health_checks_are_open(document: dict[str, Any], workers: Workers) -> None:
     def open_paths(described: dict[str, Any]) -> set[str]:
         return {
             path
