@@ -127,18 +127,29 @@ async def test_redirects_are_limited() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
-async def test_certificate_is_verified(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("host", "trusted"), [("a.example", False), ("b.example", True), ("a.example", True)]
+)
+async def test_certificate_is_verified(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, host: str, trusted: bool
+) -> None:
     certificate, key = self_signed(tmp_path, "a.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    if trusted:
+        trusting = ssl.create_default_context(cafile=certificate)
+        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
     names = Names("127.0.0.1")
     async with (
         site(says(), ssl_context=context) as server,
         Fetcher(LOOPBACK, GUARD_SECONDS, names) as fetcher,
     ):
-        url = f"https://a.example:{server.url.rpartition(':')[2]}/"
-        assert "certificate" in await failure(fetcher, url)
-        assert not server.requests
+        url = f"https://{host}:{server.url.rpartition(':')[2]}/"
+        if trusted and host == "a.example":
+            assert await fetcher.fetch(url, LIMIT, "f") == b"media"
+        else:
+            assert "certificate" in await failure(fetcher, url)
+            assert not server.requests
 
 
 def self_signed(folder: Any, name: str) -> tuple[str, str]:
