@@ -92,7 +92,9 @@ class Clients:
             self.left += 1
             return
         self.outcomes[reply.status_code] += 1
-        assert reply.status_code in ALLOWED, reply.text
+        # Workers are killed at random, so two may die with the same input.
+        blamed = reply.status_code == 400 and reply.json()["code"] == "INPUT_CRASHES_WORKER"
+        assert blamed or reply.status_code in ALLOWED, reply.text
         if reply.status_code == 200:
             check(reply, texts)
 
