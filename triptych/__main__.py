@@ -148,7 +148,9 @@ def main() -> None:
         if package in ("", "triptych") or extras is None:
             raise
         ways = " or ".join(f"pip install 'triptych[{extra}]'" for extra in extras.split("|"))
-        sys.exit(f"Error: this needs {package}, which is not installed: {ways}")
+        click.echo(f"Error: this needs {package}, which is not installed: {ways}", err=True)
+        # Not 1, which is a result of some commands.
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_help_has_an_example(name: tuple[str, ...], capsys: pytest.CaptureFixtur
 )
 def test_missing_extra_is_named(arguments: str, package: str, extras: str) -> None:
     done = run(*arguments.split(), without=(package,))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert package in done.stderr
     assert f"pip install {extras}" in done.stderr
 
