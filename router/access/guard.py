@@ -11,6 +11,7 @@ from triptych.router.access.limits import Allowance, Memory, Store
 from triptych.router.access.limits_file import LimitsFile
 from triptych.router.api.pages import PAGE_PATHS
 from triptych.router.http import Request
+from triptych.router.regular_files import read_regular_file
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.strict_settings import SettingsError
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 # Liveness needs no key. The page has no data of its own, and asks for a key.
 OPEN_PATHS = frozenset({"/health", "/live", *PAGE_PATHS})
 RELOAD_SECONDS = 1.0
+# A hundred thousand keys take ten.
+MAX_BYTES = 64 << 20
 
 
 class Guard:
@@ -85,7 +88,7 @@ class Guard:
     def _content(self) -> bytes | str:
         """The content of the file, `[]` without one; a text says why it cannot be read."""
         try:
-            return self._path.read_bytes() if self._path else b"[]"
+            return read_regular_file(self._path, MAX_BYTES) if self._path else b"[]"
         except OSError as error:
             return f"cannot be read: {error.strerror}"
 

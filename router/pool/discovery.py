@@ -10,6 +10,7 @@ import httpx
 
 from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import DocumentError, TargetGroup, is_url, read_document
+from triptych.router.regular_files import read_regular_file
 from triptych.router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Source:
     async def read(self) -> bytes:
         """The document. Raises `OSError`, `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
         if self._client is None:
-            return await asyncio.to_thread(Path(self._location).read_bytes)
+            return await asyncio.to_thread(read_regular_file, Path(self._location), MAX_BYTES)
         async with asyncio.timeout(HTTP_SECONDS), self._client.stream("GET", self._location) as response:
             if response.status_code != 200:
                 raise DocumentError(f"it answers with status {response.status_code}")
@@ -92,7 +93,7 @@ class Discovery:
         self._seconds = seconds
         self._apply = apply
         self._records = records or SrvRecords()
-        self._document = b""
+        self._document: bytes | None = None
         self._unreadable: str | None = None
         self._groups: tuple[TargetGroup, ...] = ()
         self._applied: tuple[TargetGroup, ...] = ()

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import os
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import eventually, workers_setting
 from tests.fakes.site import says, site
@@ -83,6 +85,26 @@ async def test_broken_document_is_logged_once_and_ignored(
     await discovery.look()
     assert discovery.trouble is None
     assert len(applied) == 2
+
+
+async def test_empty_document_at_the_start_is_not_taken_as_read(document: Document) -> None:
+    document.write("")
+    discovery = Discovery(Source(str(document.path), None, 1), 1, lambda _: None)
+    await discovery.look()
+    assert discovery.trouble is not None
+    assert "Invalid JSON" in discovery.trouble
+
+
+async def test_fifo_or_huge_file_is_refused(document: Document) -> None:
+    source = Source(str(document.path), None, 1)
+    os.mkfifo(document.path)
+    with pytest.raises(OSError, match="not a regular file"):
+        await asyncio.wait_for(source.read(), GUARD_SECONDS)
+    document.remove()
+    document.write("")
+    os.truncate(document.path, MAX_BYTES + 1)
+    with pytest.raises(OSError, match="over 16 MiB"):
+        await source.read()
 
 
 async def test_router_starts_without_its_document(document: Document) -> None:

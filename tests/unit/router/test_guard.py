@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,17 @@ def test_broken_file_keeps_the_keys(
     path.write_text(json.dumps([entry(OTHER, "bob")]))
     guard.reload()
     assert (admitted(guard, SECRET), admitted(guard, OTHER)) == ("", "bob")
+
+
+def test_fifo_keeps_the_keys_and_does_not_block(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps([entry()]))
+    guard = Guard(settings(api_keys_file=path))
+    path.unlink()
+    os.mkfifo(path)
+    guard.reload()
+    assert admitted(guard, SECRET)
+    assert "not a regular file" in caplog.text
 
 
 @pytest.mark.parametrize("content", [None, "[", f'["{SECRET}"]', json.dumps([{SECRET: 1}])])
