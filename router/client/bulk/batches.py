@@ -13,6 +13,7 @@ from triptych.router.client.errors import (
     Invalid,
     MediaInvalid,
     MediaUnreachable,
+    ReplyInvalid,
     StatusError,
     TokenLimitExceeded,
     TooLarge,
@@ -36,10 +37,12 @@ async def embed_batch(
     )
     found |= {number: row.reason for number, row in numbered if isinstance(row, BadRow)}
     failures = {number: result for number, result in found.items() if isinstance(result, str)}
-    widths = [len(result) for result in found.values() if not isinstance(result, str)]
+    widths = {len(result) for result in found.values() if not isinstance(result, str)}
     if not widths:
         return None, failures
-    vectors = np.full((len(rows), widths[0]), np.nan, np.float32)
+    if len(widths) > 1:
+        raise ReplyInvalid(f"the vectors of one batch have different lengths: {sorted(widths)}")
+    vectors = np.full((len(rows), widths.pop()), np.nan, np.float32)
     for number, result in found.items():
         if not isinstance(result, str):
             vectors[number - start] = result

@@ -26,7 +26,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], start_over: str) -> None:
-        """Raises `Refused` if the journal is of another run, or another process uses it."""
+        """Raises `Refused` if the journal is damaged or of another run, or another process uses it."""
         self._about = dict(about)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -43,6 +43,9 @@ class Journal:
         except BlockingIOError:
             os.close(self._file)
             raise Refused(f"another process is writing {path}; let it finish or stop it") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            os.close(self._file)
+            raise Refused(f"{path} is damaged, or of another program; {start_over}") from None
         except BaseException:
             os.close(self._file)
             raise
@@ -60,7 +63,10 @@ class Journal:
 
     def _append(self, line: dict[str, Any]) -> None:
         data = orjson.dumps(line) + b"\n"
-        if os.write(self._file, data) != len(data):
+        written = os.write(self._file, data)
+        if written != len(data):
+            # Another batch may find room again, and would continue this line.
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "the journal")
         os.fdatasync(self._file)
 

@@ -39,8 +39,9 @@ def run(job: Job, client: AsyncClient) -> Outcome:
     Finished batches are kept then, and also if the process is killed.
     """
     job.check()
+    digest = source.digest(job.source)
     rows = _survey(job)
-    with Journal(job.journal, job.about(source.digest(job.source), rows), job.start_over) as journal:
+    with Journal(job.journal, job.about(digest, rows), job.start_over) as journal:
         earlier = job.count(journal.done, rows)
         if not job.out.exists():
             try:
@@ -48,6 +49,9 @@ def run(job: Job, client: AsyncClient) -> Outcome:
             except SpaceMismatch as error:
                 advice = "The server has other weights than before. Serve the same again, or"
                 raise Refused(f"{error}\n{advice} {job.start_over}") from error
+            # Rows that were removed would be vectors of zeros.
+            if source.digest(job.source) != digest:
+                raise Refused(f"{job.source} has changed during the run; {job.start_over}")
             _finish(job, rows, journal)
         elif earlier < rows:
             raise Refused(f"{job.out} exists, but {job.journal} says that it is not done; remove one of them")

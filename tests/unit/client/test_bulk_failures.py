@@ -14,6 +14,7 @@ from pyarrow import parquet as pq
 from tests.unit.client.bulk import LONG, TEXTS, Strict, do, job
 from tests.unit.client.fakes import Deployment, matrix_of, refusal
 from triptych.router.client.bulk.problems import Refused, RowFailed
+from triptych.router.client.errors import ReplyInvalid
 
 BAD = [*TEXTS[:6], f"{LONG} 6", *TEXTS[7:10], f"{LONG} 10", *TEXTS[11:]]
 
@@ -53,6 +54,19 @@ def test_batch_of_failed_rows_is_skipped(tmp_path: Path) -> None:
     found = np.load(wanted.out)
     assert np.isnan(found[:8]).all()
     np.testing.assert_array_equal(found[8:], matrix_of(texts[8:], 16))
+
+
+class Unequal(Strict):
+    """Returns vectors of one value for the second row of `BAD`'s failing batch, of 16 for others."""
+
+    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+        short = asked["input"] == [TEXTS[7]]
+        return super().embeddings({**asked, "dimensions": 1} if short else asked)
+
+
+def test_halves_of_a_batch_have_one_width(tmp_path: Path) -> None:
+    with pytest.raises(ReplyInvalid, match=r"different lengths: \[1, 16\]"):
+        do(job(tmp_path, BAD, skip=True), Unequal())
 
 
 def test_run_with_all_rows_failed_is_retried(tmp_path: Path) -> None:

@@ -204,3 +204,44 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     with Journal(wanted.journal, {}, ""), pytest.raises(Refused, match="another process"):
         do(wanted, deployment)
     assert deployment.requests == []
+
+
+@pytest.mark.parametrize("size", [20, 100_000])
+def test_input_that_changes_during_the_run_gives_no_output(tmp_path: Path, size: int) -> None:
+    # More than one read of the file.
+    texts = [f"row {number} {'x' * 100}" for number in range(500)]
+    wanted = job(tmp_path, texts, batch=8)
+
+    class Changes(Deployment):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            os.truncate(wanted.source, size)
+            return super().embeddings(asked)
+
+    with pytest.raises(Refused, match="has changed during the run; start over"):
+        do(wanted, Changes())
+    assert not wanted.out.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello\nworld\n", b"7\n", b"[]\n", b'{"a":1}\n{"b":2}\n', b"{}\n7\n", bytes(64) + b"\n"]
+)
+def test_damaged_journal_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    wanted = job(tmp_path)
+    wanted.journal.write_bytes(content)
+    with pytest.raises(Refused, match=r"is damaged, .* start over"):
+        do(wanted, Deployment())
+    assert wanted.journal.read_bytes() == content
+
+
+def test_line_that_does_not_fit_damages_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    write_all = os.write
+    with Journal(path, {}, "") as journal:
+        journal.begin(None)
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", lambda file, data: write_all(file, data[:5]))
+            with pytest.raises(OSError, match="No space left"):
+                journal.add(0, {})
+        journal.add(1, {})
+    with Journal(path, {}, "") as journal:
+        assert journal.done == {1}
