@@ -5,6 +5,7 @@ Time and chance come from a clock that is passed in.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ LONGEST_TIMEOUT_SECONDS = 3600.0
 AGAIN = (429, 503, 504)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
+_KEY = re.compile("[!-~]+")
 
 
 class Clock:
@@ -54,6 +56,13 @@ class Core:
     ) -> None:
         if not base_url.lower().startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://: {base_url!r}")
+        try:
+            httpx.URL(base_url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"base_url is invalid: {error}") from None
+        if api_key is not None and not _KEY.fullmatch(api_key):
+            # Without the key, since errors are logged.
+            raise ValueError("api_key may have visible ASCII characters only")
         if timeout <= 0 or retries < 0 or max_wait < 0:
             raise ValueError("timeout must be over 0, retries and max_wait at least 0")
         self.clock = clock or Clock()

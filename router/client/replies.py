@@ -124,10 +124,13 @@ def model_names(body: bytes) -> list[str]:
 
 
 def readiness(body: bytes) -> Readiness:
-    """The reply of `GET /ready`, with any status."""
+    """The reply of `GET /ready`, with any status. Raises `ReplyInvalid`."""
     content = _object(body)
-    spaces = content.get("vector_spaces", {})
-    return Readiness(_field(content, "ready", bool), dict(_field(content, "pools", dict)), dict(spaces))
+    ready, pools = _field(content, "ready", bool), _field(content, "pools", dict)
+    spaces = _field({"vector_spaces": {}, **content}, "vector_spaces", dict)
+    if not all(isinstance(space, str) for pool in spaces for space in _field(spaces, pool, list)):
+        raise ReplyInvalid("the reply has a vector space that is not a string")
+    return Readiness(ready, pools, spaces)
 
 
 def _entries(body: bytes, count: int | None, field: str) -> list[Any]:

@@ -267,6 +267,12 @@ def test_base_url_may_end_in_v1(url: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="http://"):
         Client("localhost:8080")
+    with pytest.raises(ValueError, match="base_url is invalid"):
+        Client("http://[::1")
+    for key in ("", "secret\n", "sec ret", "secr\xe9t"):
+        with pytest.raises(ValueError, match="api_key") as refused:
+            Client(URL, key)
+        assert "sec" not in str(refused.value)
     with pytest.raises(ValueError, match="concurrency"):
         AsyncClient(URL, concurrency=0)
     with pytest.raises(ValueError, match="not an http"):

@@ -16,6 +16,7 @@ from triptych.router.client.errors import (
     ConnectionLost,
     InputError,
     Internal,
+    ReplyInvalid,
     StatusError,
     TimedOut,
     TriptychError,
@@ -145,6 +146,26 @@ def test_lost_connection_names_the_address(kind: str) -> None:
     assert isinstance(error, ConnectionLost)
     assert "http://deployment/v1/embeddings: ReadTimeout" in str(error)
     assert len(deployment.requests) == 3
+
+
+READY = {"ready": True, "pools": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ok",
+        None,
+        {**READY, "pools": [[1, 2]]},
+        {**READY, "vector_spaces": None},
+        {**READY, "vector_spaces": [1]},
+        {**READY, "vector_spaces": {"code": 7}},
+        {**READY, "vector_spaces": {"code": [7]}},
+    ],
+)
+def test_invalid_readiness_is_refused(content: Any) -> None:
+    with pytest.raises(ReplyInvalid):
+        Deployment(httpx.Response(200, json=content)).client().ready()
 
 
 def test_ready_is_not_retried() -> None:
