@@ -168,7 +168,8 @@ class Conductor:
             raise web.HTTPBadRequest
         # Several may have the name of one machine.
         name = request.query.get("name", "process")
-        name = f"{name} ({number + 1})" if name in self._members else name
+        while name in self._members:
+            name = f"{name} ({number + 1})"
         self._members[name] = member
         await member.prepare(request)
         plan = msgspec.structs.replace(self._plan, process=number, processes=self._size)

@@ -64,12 +64,14 @@ async def _connected(session: aiohttp.ClientSession, address: str, name: str) ->
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            return await session.ws_connect(
-                f"http://{address}/",
-                params={"name": name},
-                heartbeat=HEARTBEAT_SECONDS,
-                max_msg_size=MESSAGE_BYTES,
-            )
+            # What listens there may never answer.
+            async with asyncio.timeout(max(deadline - time.monotonic(), RETRY_SECONDS)):
+                return await session.ws_connect(
+                    f"http://{address}/",
+                    params={"name": name},
+                    heartbeat=HEARTBEAT_SECONDS,
+                    max_msg_size=MESSAGE_BYTES,
+                )
         except aiohttp.WSServerHandshakeError:
             raise HarnessFailed(f"{address}: no run waits there, or it has all its --processes") from None
         except (aiohttp.ClientError, OSError) as error:

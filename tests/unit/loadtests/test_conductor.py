@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests.fakes.router import eventually
 from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import Broken, Done, HarnessFailed, Load, Plan, Stopped, ToConductor
 from triptych.loadtests.conductor import Conductor
@@ -102,6 +103,17 @@ async def test_records_of_all_processes_add_up() -> None:
         assert [process.name for process in measured.processes] == ["process 0", "process 1"]
         assert conductor.compared == 8
         assert conductor.examples.keys() == {"HTTP 500"}
+
+
+async def test_each_process_has_a_name_of_its_own() -> None:
+    plans: list[Plan] = []
+    async with conducting(3) as conductor, asyncio.TaskGroup() as group:
+        for number, name in enumerate(("a", "a (3)", "a"), 1):
+            group.create_task(take_part(conductor.port, name, answer, plans))
+            await eventually(lambda: len(plans) == number)  # noqa: B023
+        assert len(conductor._members) == 3
+        await conductor.gather()
+        await asyncio.gather(*(member.close() for member in conductor._members.values()))
 
 
 async def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

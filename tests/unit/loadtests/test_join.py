@@ -45,12 +45,22 @@ async def test_failed_report_is_told_at_both_ends(monkeypatch: pytest.MonkeyPatc
         await joined
 
 
+async def test_listener_that_never_answers_is_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    with (
+        socket.create_server((LOCAL, 0)) as listener,
+        pytest.raises(HarnessFailed, match="no run waits there"),
+    ):
+        await module._join(LOCAL, listener.getsockname()[1], "process 1")
+
+
 async def test_silent_conductor_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(request: web.Request) -> web.StreamResponse:
         """Sends the plan, and then not even a sign of life."""
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        await socket.send_bytes(msgspec.json.encode(plan()))
+        connection = web.WebSocketResponse()
+        await connection.prepare(request)
+        await connection.send_bytes(msgspec.json.encode(plan()))
         return await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
