@@ -7,8 +7,9 @@ import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
-from triptych.workers.shared.parent_death import guard_group
+from triptych.workers.shared.parent_death import die_with_parent, guard_group
 
 TAIL_LINES = 30
 # Longer lines are split, so that a child cannot fill our memory with one line.
@@ -32,8 +33,14 @@ class ChildProcess:
         argv: Sequence[str],
         env: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
+        *,
+        death_signal: bool = True,
     ) -> None:
-        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes."""
+        """Start it. `on_line` gets each line of its output; without it, the output goes where ours goes.
+
+        `death_signal` ends it if this process ends before the guard runs. It runs code between fork and exec,
+        so set it to False in a process with several threads.
+        """
         self._loop = asyncio.get_running_loop()
         self._on_line = on_line
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -45,6 +52,7 @@ class ChildProcess:
             stdout=subprocess.PIPE if on_line else None,
             stderr=subprocess.STDOUT if on_line else None,
             start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()) if death_signal else None,
         )
         self.pid = self._popen.pid
         with ExitStack() as undo:

@@ -67,7 +67,7 @@ class NodeRouter:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.AsyncClient(headers=headers, timeout=5, trust_env=False)
         await _until_free(host, its.port)
-        self._process = ChildProcess(ROUTER, env)
+        self._process = ChildProcess(ROUTER, env, death_signal=False)
         await self._process.until(self._is_live, START_SECONDS, f"the router on {host}")
         self._following = asyncio.create_task(repeat(self._follow, LOOK_SECONDS))
         self._started = True

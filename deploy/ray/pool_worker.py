@@ -54,7 +54,7 @@ class PoolWorker:
         env = worker_environment(its, pool, host, self._port, self._token, dict(os.environ))
         # vLLM measures the free memory of its GPU while it starts.
         async with gpus_locked([str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])]):
-            self._process = ChildProcess(WORKER, env)
+            self._process = ChildProcess(WORKER, env, death_signal=False)
             await self._process.until(
                 self._is_ready, its.start_seconds, f"the worker of pool {pool} on {host}"
             )

@@ -1,9 +1,11 @@
 """A child process ends with its whole group, and with its parent."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from triptych.deploy.common.child_process import ChildProcess, StartFailed
 
+# Far less than the child would run.
+SOON_SECONDS = 60
 # Ignores SIGTERM, starts a child, and writes both process IDs to a file.
 STUBBORN = (
     "import os, signal, subprocess, sys, time\n"
@@ -51,6 +55,34 @@ async def test_unwatched_child_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError, match="too many"):
         ChildProcess((sys.executable, "-c", "import time; time.sleep(1000)"), os.environ)
     assert psutil.Process().children() == []
+
+
+# Is killed before the guard of its child runs.
+KILLED_EARLY = """
+import asyncio, os, signal
+from triptych.deploy.common import child_process
+
+def guard_group(group):
+    print(group, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    child_process.guard_group = guard_group
+    child_process.ChildProcess(("sleep", "1000"), os.environ, print)
+
+asyncio.run(main())
+"""
+
+
+def test_parent_killed_during_the_start_leaves_nothing() -> None:
+    parent = subprocess.run([sys.executable, "-c", KILLED_EARLY], stdout=subprocess.PIPE, check=False)
+    assert parent.returncode == -signal.SIGKILL
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int(parent.stdout))
+        try:
+            child.wait(SOON_SECONDS)
+        finally:
+            child.kill()
 
 
 async def never() -> bool:
