@@ -37,6 +37,8 @@ def join(host: str, port: int, name: str | None = None) -> None:
 
 
 async def _join(host: str, port: int, name: str) -> None:
+    # An argument of a command may have bytes that are not UTF-8.
+    name = name.encode(errors="replace").decode()
     # In a URL, an address of IPv6 needs brackets.
     address = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
     async with aiohttp.ClientSession() as session, await _connected(session, address, name) as conductor:

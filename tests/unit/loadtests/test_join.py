@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from tests.unit.loadtests.test_conductor import LOCAL, conducting, plan
+from tests.unit.loadtests.test_conductor import LOCAL, STEADY, conducting, plan
 from triptych.loadtests import join as module
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.conductor import Conductor
@@ -30,6 +30,15 @@ async def test_process_ends_with_its_run(host: str) -> None:
         pytest.skip("needs IPv6")
     async with joining(host) as (conductor, joined):
         await conductor.gather()
+    await joined
+
+
+async def test_name_that_is_not_utf8_joins() -> None:
+    async with conducting() as conductor, asyncio.timeout(GUARD_SECONDS):
+        joined = asyncio.create_task(module._join(LOCAL, conductor.port, "p\udcff"))
+        await conductor.gather()
+        [measured] = await conductor.run([STEADY], lambda *_: None)
+        assert [process.name for process in measured.processes] == ["p?"]
     await joined
 
 
