@@ -17,7 +17,7 @@ from triptych.loadtests import compare, results, slo
 from triptych.loadtests.assignment import HarnessFailed, Stopped
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
-from triptych.loadtests.report import html, terminal
+from triptych.loadtests.report import terminal
 from triptych.loadtests.report.headline import judged
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
@@ -141,6 +141,9 @@ def _found(capacity: Capacity | None) -> int:
 
 def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
     """Write the page, print the table, and return the exit code."""
+    # It takes a quarter of a second to import, and most commands draw nothing.
+    from triptych.loadtests.report import html
+
     judgement = slo.judge(finished, objectives) if objectives else []
     (out / "report.html").write_text(html.render(finished, judgement))
     print(terminal.render(finished, judgement))
