@@ -95,7 +95,7 @@ class Retries:
         self._clock = clock
 
     def pause(self, error: TriptychError) -> float:
-        """Seconds until the next try; raises `error` if there is none."""
+        """Seconds until the next try. Raises `error` when no further try follows."""
         refusal = error if isinstance(error, StatusError) and error.status in AGAIN else None
         if not (refusal or isinstance(error, ConnectionLost)) or self._left == 0:
             raise error

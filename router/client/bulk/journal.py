@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,26 +30,24 @@ class Journal:
         """Raises `Refused` if the journal is damaged or of another run, or another process uses it."""
         self._about = dict(about)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = path.read_bytes()
-            complete = data[: data.rfind(b"\n") + 1]
-            before, *batches = [orjson.loads(line) for line in complete.splitlines()] or [{}]
-            self.space: str | None = before.pop(SPACE, None)
-            self.done: set[int] = {line["batch"] for line in batches}
-            self.failures: Failures = {row: why for line in batches for row, why in line.get("failed", ())}
+        with ExitStack() as undo:
+            undo.callback(os.close, self._file)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                data = path.read_bytes()
+                complete = data[: data.rfind(b"\n") + 1]
+                before, *batches = [orjson.loads(line) for line in complete.splitlines()] or [{}]
+                self.space: str | None = before.pop(SPACE, None)
+                self.done: set[int] = {line["batch"] for line in batches}
+                self.failures: Failures = {row: why for its in batches for row, why in its.get("failed", ())}
+            except BlockingIOError:
+                raise Refused(f"another process is writing {path}; let it finish or stop it") from None
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise Refused(f"{path} is damaged, or of another program; {start_over}") from None
             if self.done and before != self._about:
                 raise Refused(_difference(path, before, about, start_over))
             os.ftruncate(self._file, len(complete) if self.done else 0)
-        except BlockingIOError:
-            os.close(self._file)
-            raise Refused(f"another process is writing {path}; let it finish or stop it") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            os.close(self._file)
-            raise Refused(f"{path} is damaged, or of another program; {start_over}") from None
-        except BaseException:
-            os.close(self._file)
-            raise
+            undo.pop_all()
 
     def begin(self, space: str | None) -> None:
         """Start a new run, with vectors of `space`."""
