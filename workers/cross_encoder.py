@@ -39,7 +39,6 @@ _QUERY = Text("what does the lighthouse keeper write down?", "query")
 _SHORT = Text("the lighthouse keeper writes down each ship", "passage")
 _LONG = Text("the colour of the evening sea " * 200, "passage")
 
-
 Content = Text | Image
 
 

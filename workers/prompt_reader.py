@@ -56,7 +56,9 @@ class PromptReader:
         return content if isinstance(content, Image) else Text(self._text(content), content.role)
 
     def pair(self, query: Content, document: Content) -> Pair:
-        asked, read = self._text(query), self._text(document)
+        # `query` has cut it already.
+        asked = query.text if isinstance(query, Text) else IMAGE
+        read = self._text(document)
         images = [part.data for part in (document, query) if isinstance(part, Image)]
         room = self.max_tokens - 1 - len(images) * (IMAGE_TOKENS - 1)
         token_ids = self._ids(PROMPT.format(document=read, query=asked))
