@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import httpx
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
+from triptych.loadtests.server_processes import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,8 +54,7 @@ class Process:
 @asynccontextmanager
 async def router_process(*workers: FakeWorker, **settings: str) -> AsyncIterator[Process]:
     """A router process in front of `workers`, started without waiting."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "ROUTER_WORKERS": json.dumps(workers_setting(workers)),

@@ -16,6 +16,7 @@ from aiohttp.typedefs import Handler
 
 from tests.fakes.frames import Mode, frame_of, text_of
 from tests.fakes.hang_guard import hang_guard
+from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
 
@@ -89,9 +90,9 @@ class FakeWorker:
         app.router.add_get(contract.READY_PATH, self._ready)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        # Not one of the kernel's ports, which another process could get while this one does not listen.
+        self.port = self.port or free_port()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
 
     async def die(self) -> None:
         """Drop all connections and stop listening."""
