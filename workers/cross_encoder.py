@@ -22,6 +22,7 @@ from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import (
+    VERSION,
     Document,
     EncodeRequest,
     Image,
@@ -102,6 +103,7 @@ class CrossEncoder:
             max_tokens=reader.max_tokens,
             batch_tokens=settings.batch_tokens,
             versions=versions(),
+            contract=VERSION,
         )
 
     async def warm_up(self) -> None:

@@ -22,6 +22,10 @@ replies. `x-worker-state` explains an error:
     500 dead           the engine died before the first frame
     500 wrong          the worker found that its vectors are wrong, before the first frame
 
+`VERSION` grows with each change that an older worker would get wrong, for example a new field of `Item`,
+which it would ignore. A worker also serves older routers: fields stay, and new ones have defaults. So workers
+are upgraded first, and a router refuses a worker whose version is below its own.
+
 Does not import torch or vllm, because the router imports it.
 """
 
@@ -31,6 +35,8 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
+
+VERSION = 1
 
 ENCODE_PATH = "/v1/encode"
 INFO_PATH = "/v1/info"
@@ -169,6 +175,7 @@ class Info(msgspec.Struct, frozen=True):
     `space` identifies the vector space (`triptych.workers.checkpoints.space`), `instance` the worker process.
     `dimensions` is the length of an uncut vector. `multivector_dimensions` is None without a projector,
     `revision` if unknown. `max_tokens` is the longest input, `batch_tokens` the largest engine step.
+    `contract` is the `VERSION` of this contract that it speaks.
     """
 
     task: PoolName
@@ -181,6 +188,7 @@ class Info(msgspec.Struct, frozen=True):
     max_tokens: Size
     batch_tokens: Size
     versions: dict[str, str]
+    contract: int = 1
 
 
 @lru_cache

@@ -3,7 +3,16 @@
 import msgspec
 import pytest
 
-from triptych.workers.shared.contract import EncodeRequest, Item, Text, decode_request, encode_request
+from triptych.workers.shared.contract import (
+    Document,
+    EncodeRequest,
+    Image,
+    Item,
+    Text,
+    decode_info,
+    decode_request,
+    encode_request,
+)
 
 QUERY, DOCUMENT = Text("a query", "query"), Text("a document", "passage")
 
@@ -21,3 +30,26 @@ def test_unknown_query_index_is_refused(index: int) -> None:
     }
     with pytest.raises(msgspec.ValidationError, match="against"):
         decode_request(msgspec.msgpack.encode(wire))
+
+
+def test_messages_of_version_1_are_understood() -> None:
+    items = [
+        {"content": {"type": "text", "text": "a", "role": "query"}, "dimensions": 64, "truncate": True},
+        {"content": {"type": "image", "data": b"a"}, "multivector": True, "against": 0, "adapter": "code"},
+        {"content": {"type": "document", "chunks": ["a", "b"], "role": "passage"}, "normalized": False},
+    ]
+    sent = {"items": items, "priority": 1, "queries": [{"type": "text", "text": "q", "role": "plain"}]}
+    assert decode_request(msgspec.msgpack.encode(sent)) == EncodeRequest(
+        [
+            Item(Text("a", "query"), dimensions=64, truncate=True),
+            Item(Image(b"a"), multivector=True, against=0, adapter="code"),
+            Item(Document(("a", "b"), "passage"), normalized=False),
+        ],
+        priority=1,
+        queries=[Text("q", "plain")],
+    )
+    told = (
+        b'{"task": "code", "model": "m", "space": "a", "instance": "i", "revision": null, "dimensions": 64,'
+        b'"multivector_dimensions": null, "max_tokens": 9, "batch_tokens": 9, "versions": {}}'
+    )
+    assert decode_info(told).contract == 1
