@@ -65,8 +65,6 @@ def test_broken_driver_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         make_plan()
 
 
-# Below the ports that the system gives to others.
-WORKER_PORT = "18101"
 GPUS = """
 case "$*" in
 -L) {each} echo "GPU $i: NVIDIA Something (UUID: GPU-$i)"; done ;;
@@ -106,7 +104,7 @@ def test_too_little_gpu_memory_is_refused(
     smi(tmp_path, monkeypatch, GPUS.format(each=each, mib=mib))
     for name, value in {
         "ROUTER_PORT": str(free_port()),
-        "DEPLOY_WORKER_PORT": WORKER_PORT,
+        "DEPLOY_WORKER_PORT": str(free_port(count=3)),
         **environ,
     }.items():
         monkeypatch.setenv(name, value)
