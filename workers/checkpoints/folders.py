@@ -40,7 +40,8 @@ def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
     Locks the parent folder; other processes wait. Removes what killed processes left of `folder`. Syncs
     everything to disk before renaming. Raises `CheckpointError` if `folder` exists and `replace` is false.
     """
-    folder = folder.absolute()
+    # A link stays, and its target is replaced.
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

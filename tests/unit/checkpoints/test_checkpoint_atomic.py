@@ -86,6 +86,16 @@ def test_leftovers_are_removed_first(tmp_path):
         assert sorted(tmp_path.iterdir()) == sorted([partial, tmp_path / ".retrieval.partial-x"])
 
 
+def test_linked_folder_is_replaced(tmp_path):
+    real, link = tmp_path / "disk" / "code", tmp_path / "code"
+    real.mkdir(parents=True)
+    link.symlink_to(real)
+    with whole_folder(link, replace=True) as partial:
+        (partial / "new").touch()
+    assert link.is_symlink()
+    assert [path.name for path in real.iterdir()] == ["new"]
+
+
 def test_failure_leaves_nothing(tmp_path):
     def fail():
         with whole_folder(tmp_path / "code", replace=False) as partial:
