@@ -36,7 +36,7 @@ from triptych.workers.checkpoints.shards import (
     write_shard,
 )
 from triptych.workers.checkpoints.space import WeightsDigest, progress_bar, source_digest
-from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant
+from triptych.workers.checkpoints.variant import FORMAT, Record, embedding_of, read_record, read_variant
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import Family
 
@@ -53,14 +53,13 @@ def merge(
     force: bool,
     say: Callable[[str], object],
 ) -> None:
-    """Write `out/<pool>` for each pool, by default all of the model's, in the source's dtype or in float32.
+    """Write `out/<pool>` for each pool, in the source's dtype or in float32.
 
     Keeps an existing variant of the same source and dtype; replaces any other folder only with `force`.
     Raises `CheckpointError`, before it writes anything, if the source is damaged, an adapter does not fit, or
     a folder exists.
     """
     folder, family = source.folder, source.family
-    pools = pools or family.pools
     strange = [pool for pool in pools if pool not in family.worker_pools]
     if strange:
         raise CheckpointError(
@@ -87,6 +86,7 @@ def merge(
         pool: sum(spec.nbytes for its in files.values() for spec in its) for pool, files in specs.items()
     }
     _check_space(out, sum(sizes.values()))
+    shapes = {name: tensor.shape for name, tensor in base.items()}
     for pool, plan in plans.items():
         first = unmerged.adapters[family.adapters_of(pool)[0]]
         digest = WeightsDigest()
@@ -94,6 +94,8 @@ def merge(
             progress_bar(f"merging {pool}", sizes[pool]) as bar,
             whole_folder(out / pool, replace=force) as partial,
         ):
+            # First, because the source may lack some of them.
+            write_small_files(family, folder, partial, record.dtype, shapes)
             for name, parts in plan.files.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 blocks = _shard(str(Path(name).parent), parts, specs[pool][name], digest, bar)
@@ -101,8 +103,6 @@ def merge(
             write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
             for name, content in plan.configs.items():
                 write_json(partial / name, content)
-            shapes = {name: tensor.shape for name, tensor in base.items()}
-            write_small_files(family, folder, partial, record.dtype, shapes)
             its = msgspec.structs.replace(
                 record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
             )
@@ -129,8 +129,7 @@ def _spec(part: Part, *, float32: bool) -> Spec:
 
 def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32: bool) -> Record:
     """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
-    end = MERGED_LAYOUTS[source.family.layout].EMBEDDING
-    embedding = next(tensor for name, tensor in base.items() if name.endswith(end))
+    embedding = embedding_of(source.folder, source.family, base)
     projector = base.get(f"{layout.PROJECTOR}.weight")
     return Record(
         format=FORMAT,
