@@ -74,6 +74,7 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
     engine = Engine(engine_args(variant, settings), adapters)
     # Its vectors would be in another space than `space`.
     if read_variant(variant.path) != variant:
+        engine.shutdown()
         raise RuntimeError(f"{variant.path} was replaced while the engine loaded it")
     prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
     info = Info(

@@ -88,8 +88,9 @@ def test_variant_that_is_replaced_while_it_is_loaded_is_not_served(
 ) -> None:
     assert exit_status(cli, "merge", UPSTREAM, tmp_path, "--pool", "code") == 0
 
-    def load(*_: object) -> None:
+    def load(*_: object) -> Any:
         edit_json(tmp_path / "code" / "variant.json", digest="another")
+        return SimpleNamespace(shutdown=lambda: None)
 
     monkeypatch.setattr(embedding, "Engine", load)
     with pytest.raises(RuntimeError, match="replaced"):
