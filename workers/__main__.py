@@ -122,6 +122,7 @@ async def serve(service: Embedder | CrossEncoder, settings: WorkerSettings) -> i
         host=settings.host,
         port=settings.port,
         lifespan="off",
+        ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,

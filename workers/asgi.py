@@ -45,8 +45,6 @@ class WorkerApp:
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if not self._authorized(scope["path"], headers):
             body = _reason("send this worker's WORKER_TOKEN")

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from triptych.workers.checkpoints.layout import TOKENIZER
 from triptych.workers.checkpoints.shared_variant import FOLDER
 from triptych.workers.checkpoints.space import vector_space
-from triptych.workers.checkpoints.variant import Variant
+from triptych.workers.checkpoints.variant import Variant, read_variant
 from triptych.workers.encoding import Job
 from triptych.workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
 from triptych.workers.item_error import ItemError
@@ -61,7 +61,7 @@ _Query = Callable[[], asyncio.Task[Encoded]]
 
 
 def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
-    """Start the engine of a variant."""
+    """Start the engine of a variant. Raises `RuntimeError` if the folder is replaced meanwhile."""
     dtype, max_tokens = dtype_of(variant, settings), context_of(variant, settings)
     space = vector_space(
         variant.path,
@@ -73,6 +73,10 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
     )
     adapters = {name: variant.path / FOLDER.format(name) for name in variant.adapters}
     engine = Engine(engine_args(variant, settings), adapters)
+    # Its vectors would be in another space than `space`.
+    if read_variant(variant.path) != variant:
+        engine.shutdown()
+        raise RuntimeError(f"{variant.path} was replaced while the engine loaded it")
     prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
     info = Info(
         task=task,

@@ -43,8 +43,7 @@ class WindowReader:
 
     def __init__(self, folder: Path, task: PoolName, settings: WorkerSettings) -> None:
         config = read_config(folder)
-        if not (folder / TOKENIZER).exists():
-            raise CheckpointError(f"{folder} has no {TOKENIZER}; fetch it again")
+        load_json(folder / TOKENIZER)
         self.folder, self.task = folder, task
         context = self.max_tokens = min(settings.max_tokens, config.context)
         self.engine_args = cross_encoder_args(folder, context, settings)

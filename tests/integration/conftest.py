@@ -52,6 +52,11 @@ def pools(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield dict(zip(settings, started, strict=True))
 
 
+@pytest.fixture
+def worker(pools: dict[str, Worker]) -> Worker:
+    return pools["retrieval"]
+
+
 @pytest.fixture(scope="package")
 def cross_encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrossEncoders]:
     """A worker for each kind of cross-encoder, and its scores in transformers."""

@@ -23,11 +23,6 @@ CHUNKS = (
 )
 
 
-@pytest.fixture
-def worker(pools: dict[str, Worker]) -> Worker:
-    return pools["retrieval"]
-
-
 @pytest.fixture(scope="module")
 def token_states(variants: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[int]], Array]:
     """The last hidden states of transformers for token ids: [tokens, h]."""

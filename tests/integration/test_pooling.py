@@ -22,11 +22,6 @@ from triptych.workers.shared.contract import (
 FULL = 256
 
 
-@pytest.fixture
-def worker(pools: dict[str, Worker]) -> Worker:
-    return pools["retrieval"]
-
-
 def one(worker: Worker, item: Item) -> Array:
     [frame] = worker.encode([item])
     return array_of(frame)

@@ -25,11 +25,6 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture
-def worker(pools: dict[str, Worker]) -> Worker:
-    return pools["retrieval"]
-
-
 def test_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[bytes]) -> None:
     contents = [*(Text(text, "passage") for text in DOCUMENTS), Image(images[0])]
     vectors = worker.encode([Item(content, multivector=True) for content in [QUERY, *contents]])

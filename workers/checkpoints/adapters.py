@@ -27,6 +27,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
     "use_dora": (False, None),
     "use_qalora": (False, None),
+    "alora_invocation_tokens": (None, []),
+    "arrow_config": (None,),
+    # PEFT takes the initial values of the others off the base.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
     "fan_in_fan_out": (False, None),
     "bias": ("none", None),
     "lora_bias": (False, None),

@@ -34,36 +34,40 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path, *, replace: bool) -> Iterator[Path]:
-    """A temporary folder that is renamed to `folder` when the block succeeds.
-
-    Locks the parent folder; other processes wait. Removes what killed processes left of `folder`. Syncs
-    everything to disk before renaming. Raises `CheckpointError` if `folder` exists and `replace` is false.
-    """
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+def locked(folder: Path) -> Iterator[None]:
+    """Create `folder`, and let one process at a time write into it. The others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(parent, fcntl.LOCK_EX)
-        prefix = f".{folder.name}{_PARTIAL}"
-        _remove(folder.parent, prefix)
-        if folder.exists() and not replace:
-            raise CheckpointError(f"{folder} exists already; remove it or choose another name")
-        partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-        try:
-            yield partial
-            partial.chmod(0o755)
-            for root, _, names in os.walk(partial):
-                for name in (*names, "."):
-                    _sync(Path(root, name))
-            if folder.exists():
-                folder.rename(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
-            partial.rename(folder)
-            os.fsync(parent)
-        finally:
-            _remove(folder.parent, prefix)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        os.close(parent)
+        os.close(handle)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` when the block succeeds; the parent is `locked`.
+
+    Removes what killed processes left of `folder`. Syncs everything to disk before renaming.
+    """
+    # A link stays, and its target is replaced.
+    folder = folder.resolve()
+    prefix = f".{folder.name}{_PARTIAL}"
+    _remove(folder.parent, prefix)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        for root, _, names in os.walk(partial):
+            for name in (*names, "."):
+                _sync(Path(root, name))
+        if folder.exists():
+            folder.rename(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        partial.rename(folder)
+        _sync(folder.parent)
+    finally:
+        _remove(folder.parent, prefix)
 
 
 def is_partial(folder: Path) -> bool:

@@ -20,6 +20,8 @@ _SOURCE = [
     *layout.TOKENIZER_FILES,
     "adapters/*",
 ]
+# What a worker reads. Many repositories also hold gigabytes of ONNX.
+_SERVED = ["*.json", "*.txt", "*.safetensors", "*.bin"]
 PINNED = {
     "jinaai/jina-embeddings-v4": "853c867b65b749f3c3c72a06868140d842e04f06",
     "jinaai/jina-embeddings-v5-text-nano": "8a7f00aac812071b69403df470f1038ec85f8925",
@@ -63,12 +65,12 @@ def resolve_folder(model: str, revision: str | None) -> Path:
     """The folder of `WORKER_MODEL`; a Hugging Face id is downloaded. Raises `CheckpointError`."""
     folder = Path(model)
     try:
-        return folder if folder.is_dir() else _fetch(model, revision)
+        return folder if folder.is_dir() else _fetch(model, revision, _SERVED)
     except CheckpointError as error:
         raise CheckpointError(f"WORKER_MODEL: {error}") from error
 
 
-def _fetch(name: str, revision: str | None, only: list[str] | None = None) -> Path:
+def _fetch(name: str, revision: str | None, only: list[str]) -> Path:
     if not _HUB_ID.fullmatch(name):
         raise CheckpointError(f"{name} is neither a folder nor a Hugging Face id")
     from huggingface_hub import snapshot_download

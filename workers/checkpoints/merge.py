@@ -19,7 +19,7 @@ from tqdm import tqdm
 from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.adapters import Low
 from triptych.workers.checkpoints.configs import write_small_files
-from triptych.workers.checkpoints.folders import whole_folder, write_json
+from triptych.workers.checkpoints.folders import locked, whole_folder, write_json
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
@@ -36,7 +36,7 @@ from triptych.workers.checkpoints.shards import (
     write_shard,
 )
 from triptych.workers.checkpoints.space import WeightsDigest, progress_bar, source_digest
-from triptych.workers.checkpoints.variant import FORMAT, Record, read_record, read_variant
+from triptych.workers.checkpoints.variant import FORMAT, Record, embedding_of, read_record, read_variant
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import Family
 
@@ -53,14 +53,13 @@ def merge(
     force: bool,
     say: Callable[[str], object],
 ) -> None:
-    """Write `out/<pool>` for each pool, by default all of the model's, in the source's dtype or in float32.
+    """Write `out/<pool>` for each pool, in the source's dtype or in float32.
 
     Keeps an existing variant of the same source and dtype; replaces any other folder only with `force`.
     Raises `CheckpointError`, before it writes anything, if the source is damaged, an adapter does not fit, or
     a folder exists.
     """
     folder, family = source.folder, source.family
-    pools = pools or family.pools
     strange = [pool for pool in pools if pool not in family.worker_pools]
     if strange:
         raise CheckpointError(
@@ -71,14 +70,7 @@ def merge(
     unmerged = MERGED_LAYOUTS[family.layout].read(family, folder, [*wanted])
     base = unmerged.weights
     record = _record(source, source_digest(family, folder), base, float32=float32)
-    missing = []
-    for pool in pools:
-        if (out / pool).exists() and not force:
-            _check_existing(out / pool, record)
-            say(f"{out / pool} exists already, with this source and dtype: nothing to do")
-        else:
-            missing.append(pool)
-    plans = {pool: _plan(family, pool, unmerged) for pool in missing}
+    plans = {pool: _plan(family, pool, unmerged) for pool in pools}
     specs = {
         pool: {file: [_spec(part, float32=float32) for part in parts] for file, parts in plan.files.items()}
         for pool, plan in plans.items()
@@ -86,28 +78,34 @@ def merge(
     sizes = {
         pool: sum(spec.nbytes for its in files.values() for spec in its) for pool, files in specs.items()
     }
-    _check_space(out, sum(sizes.values()))
-    for pool, plan in plans.items():
-        first = unmerged.adapters[family.adapters_of(pool)[0]]
-        digest = WeightsDigest()
-        with (
-            progress_bar(f"merging {pool}", sizes[pool]) as bar,
-            whole_folder(out / pool, replace=force) as partial,
-        ):
-            for name, parts in plan.files.items():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                blocks = _shard(str(Path(name).parent), parts, specs[pool][name], digest, bar)
-                write_shard(partial / name, specs[pool][name], blocks)
-            write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
-            for name, content in plan.configs.items():
-                write_json(partial / name, content)
-            shapes = {name: tensor.shape for name, tensor in base.items()}
-            write_small_files(family, folder, partial, record.dtype, shapes)
-            its = msgspec.structs.replace(
-                record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
-            )
-            write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
-        say(f"{out / pool}: {sizes[pool] / 1e6:,.1f} MB, digest {its.digest[:16]}")
+    shapes = {name: tensor.shape for name, tensor in base.items()}
+    with locked(out):
+        missing = []
+        for pool in pools:
+            if (out / pool).exists() and not force:
+                _check_existing(out / pool, record)
+                say(f"{out / pool} exists already, with this source and dtype: nothing to do")
+            else:
+                missing.append(pool)
+        _check_space(out, sum(sizes[pool] for pool in missing))
+        for pool in missing:
+            first = unmerged.adapters[family.adapters_of(pool)[0]]
+            digest = WeightsDigest()
+            with progress_bar(f"merging {pool}", sizes[pool]) as bar, whole_folder(out / pool) as partial:
+                # First, because the source may lack some of them.
+                write_small_files(family, folder, partial, record.dtype, shapes)
+                for name, parts in plans[pool].files.items():
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    blocks = _shard(str(Path(name).parent), parts, specs[pool][name], digest, bar)
+                    write_shard(partial / name, specs[pool][name], blocks)
+                write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
+                for name, content in plans[pool].configs.items():
+                    write_json(partial / name, content)
+                its = msgspec.structs.replace(
+                    record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
+                )
+                write_json(partial / layout.VARIANT, msgspec.to_builtins(its))
+            say(f"{out / pool}: {sizes[pool] / 1e6:,.1f} MB, digest {its.digest[:16]}")
 
 
 def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
@@ -129,8 +127,7 @@ def _spec(part: Part, *, float32: bool) -> Spec:
 
 def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32: bool) -> Record:
     """The record of the variants of this merge; task, digest, rank and alpha are placeholders."""
-    end = MERGED_LAYOUTS[source.family.layout].EMBEDDING
-    embedding = next(tensor for name, tensor in base.items() if name.endswith(end))
+    embedding = embedding_of(source.folder, source.family, base)
     projector = base.get(f"{layout.PROJECTOR}.weight")
     return Record(
         format=FORMAT,
@@ -202,8 +199,7 @@ def _merged(tensor: Tensor, low: Low | None, dtype: str) -> Iterator[bytes]:
 
 
 def _check_space(out: Path, needed: int) -> None:
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(out).free
     if free < needed:
         raise CheckpointError(
             f"{out} needs {math.ceil(needed / 1e6):,} MB, the disk has {free // 10**6:,} MB free"

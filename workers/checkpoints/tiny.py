@@ -19,7 +19,8 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from triptych.workers.checkpoints import layout
-from triptych.workers.checkpoints.folders import load_json, whole_folder, write_json
+from triptych.workers.checkpoints.folders import load_json, locked, whole_folder, write_json
+from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import LAYOUTS
 from triptych.workers.checkpoints.shards import Spec, encode, write_index, write_shard
 from triptych.workers.checkpoints.space import progress_bar
@@ -52,9 +53,12 @@ def write_tiny(family: Family, out: Path, config_file: str, seed: int) -> None:
     }
     total = sum(spec.nbytes for specs in files.values() for spec in specs)
     with (
+        locked(out.absolute().parent),
         progress_bar("writing random weights", total) as bar,
-        whole_folder(out, replace=False) as partial,
+        whole_folder(out) as partial,
     ):
+        if out.exists():
+            raise CheckpointError(f"{out} exists already; remove it or choose another name")
         shutil.copytree(small, partial, ignore=shutil.ignore_patterns(TINY, NANO, FULL), dirs_exist_ok=True)
         write_json(partial / layout.CONFIG, config)
         _write_tokenizer(small, partial)

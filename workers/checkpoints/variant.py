@@ -1,7 +1,7 @@
 """Identifies and checks the checkpoint in a folder. Does not import torch or vllm."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,10 +121,7 @@ def read_variant(path: Path) -> Variant:
     for name in (layout.TOKENIZER, *([layout.PREPROCESSOR] if family.images else [])):
         load_json(path / name)
     dimensions = text_config(config).get("hidden_size")
-    end = LAYOUTS[family.layout].EMBEDDING
-    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(end)), None)
-    if embedding is None:
-        raise CheckpointError(f"{path} has no {end} among its weights; fetch or merge it again")
+    embedding = embedding_of(path, family, tensors)
     if embedding.shape[-1:] != (dimensions,):
         raise CheckpointError(
             f"{path / layout.CONFIG} says hidden_size {dimensions}, "
@@ -149,6 +146,15 @@ def read_variant(path: Path) -> Variant:
         adapters=adapters,
         rank=rank,
     )
+
+
+def embedding_of(folder: Path, family: Family, weights: Mapping[str, Tensor]) -> Tensor:
+    """The token embeddings among the weights of a folder. Raises `CheckpointError` without them."""
+    end = LAYOUTS[family.layout].EMBEDDING
+    for name, tensor in weights.items():
+        if name.endswith(end):
+            return tensor
+    raise CheckpointError(f"{folder} has no {end} among its weights; fetch or merge it again")
 
 
 def read_record(path: Path) -> Record:

@@ -63,6 +63,19 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+@pytest.fixture
+def refused(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Merges a source, checks that nothing was written, and returns the error."""
+
+    def refused(source: Path, *options: str) -> str:
+        status, _, error = run("merge", source, tmp_path / "out", *options)
+        assert status == 1
+        assert not list(tmp_path.glob("out/*"))
+        return error
+
+    return refused
+
+
 @pytest.fixture(scope="session")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fixture checkpoint merged into float32; read-only."""

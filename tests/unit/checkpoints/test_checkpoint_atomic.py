@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.workers.checkpoints.folders import whole_folder
+from triptych.workers.checkpoints.folders import locked, whole_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import identify, read_variant
 
@@ -66,13 +66,27 @@ def test_killed_replacement_keeps_the_old(data, run, merged, tmp_path, where):
     assert '"digest_matches": true' in run("verify", tmp_path / "code", "--full", "--json")[1]
 
 
+def second_merge(data: Path, out: Path) -> subprocess.Popen:
+    """A merge that waits for another."""
+    command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(data), str(out)]
+    options = ["--pool", "code", "--dtype", "float32"]
+    second = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waits_for_a_lock(second)
+    return second
+
+
+def test_merge_keeps_what_another_wrote_meanwhile(data, merged, tmp_path):
+    with locked(tmp_path):
+        second = second_merge(data, tmp_path)
+        shutil.copytree(merged / "code", tmp_path / "code")
+    out, error = second.communicate(timeout=GUARD_SECONDS)
+    assert second.returncode == 0, error
+    assert "nothing to do" in out
+
+
 def test_second_merge_waits(data, run, tmp_path):
     with stopped_merge(data, tmp_path, "before the rename"):
-        command = [sys.executable, "-m", "triptych.workers.checkpoints", "merge", str(data), str(tmp_path)]
-        second = subprocess.Popen(
-            [*command, "--pool", "code"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        waits_for_a_lock(second)
+        second = second_merge(data, tmp_path)
         assert [path.name.startswith(".code.partial-") for path in tmp_path.iterdir()] == [True]
     _, error = second.communicate(timeout=GUARD_SECONDS)
     assert second.returncode == 0, error
@@ -82,13 +96,23 @@ def test_second_merge_waits(data, run, tmp_path):
 def test_leftovers_are_removed_first(tmp_path):
     (tmp_path / ".code.partial-x").mkdir()
     (tmp_path / ".retrieval.partial-x").mkdir()
-    with whole_folder(tmp_path / "code", replace=False) as partial:
+    with whole_folder(tmp_path / "code") as partial:
         assert sorted(tmp_path.iterdir()) == sorted([partial, tmp_path / ".retrieval.partial-x"])
+
+
+def test_linked_folder_is_replaced(tmp_path):
+    real, link = tmp_path / "disk" / "code", tmp_path / "code"
+    real.mkdir(parents=True)
+    link.symlink_to(real)
+    with whole_folder(link) as partial:
+        (partial / "new").touch()
+    assert link.is_symlink()
+    assert [path.name for path in real.iterdir()] == ["new"]
 
 
 def test_failure_leaves_nothing(tmp_path):
     def fail():
-        with whole_folder(tmp_path / "code", replace=False) as partial:
+        with whole_folder(tmp_path / "code") as partial:
             (partial / "half").write_bytes(b"x")
             raise KeyboardInterrupt
 

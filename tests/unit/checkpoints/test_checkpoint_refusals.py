@@ -1,5 +1,6 @@
 """Sources that cannot be merged are refused before anything is written, and the error names the cause."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,16 +12,8 @@ from triptych.workers.checkpoints.adapters import adapter_key
 
 
 @pytest.fixture
-def refused(upstream, run, tmp_path):
-    """Merges, checks that nothing was written, and returns the error."""
-
-    def refused(*options):
-        status, _, error = run("merge", upstream.path, tmp_path / "out", *options)
-        assert status == 1
-        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
-        return error
-
-    return refused
+def refused(upstream, refused):
+    return partial(refused, upstream.path)
 
 
 UP = adapter_key("model.language_model.layers.1.mlp.up_proj", "A", ".code")
@@ -80,6 +73,9 @@ def test_adapter_file_with_one_task(upstream, run, refused, tmp_path):
         {"modules_to_save": ["norm"]},
         {"layer_replication": [[0, 2]]},
         {"use_qalora": True},
+        {"alora_invocation_tokens": [1, 2]},
+        {"arrow_config": {"top_k": 3}},
+        {"init_lora_weights": "pissa_niter_4"},
         {"r": None},
         {"r": 0},
         {"lora_alpha": "high"},
@@ -108,6 +104,7 @@ def test_quantized_base_is_refused(upstream, refused, dtype):
     [
         "config.json",
         "preprocessor_config.json",
+        "tokenizer.json",
         "tokenizer_config.json",
         "model-00002-of-00002.safetensors",
         "adapters/adapter_config.json",
@@ -115,7 +112,8 @@ def test_quantized_base_is_refused(upstream, refused, dtype):
     ],
 )
 @pytest.mark.parametrize("how", ["missing", "cut short"])
-def test_damaged_sources_are_refused(upstream, refused, name, how):
+def test_damaged_sources_are_refused_before_weights_are_written(upstream, refused, monkeypatch, name, how):
+    monkeypatch.delattr(merge, "write_shard")
     file = upstream.path / name
     data = file.read_bytes()
     file.unlink()
@@ -147,6 +145,11 @@ def test_wrong_kinds_of_source_are_refused(merged, run, refused, tmp_path):
     status, _, error = run("merge", merged / "code", tmp_path / "out")
     assert status == 1
     assert "needs no merge" in error
+
+
+def test_base_without_embeddings_is_refused(upstream, refused):
+    upstream.rename_base(lambda name: name.replace("embed_tokens", "embeddings"))
+    assert "embed_tokens.weight" in refused()
 
 
 def test_missing_keys_are_all_named(upstream, refused):

@@ -51,19 +51,6 @@ def copy(sources: dict[Family, Path], tmp_path: Path) -> Callable[[Family], Path
     return lambda family: Path(shutil.copytree(sources[family], tmp_path / "source"))
 
 
-@pytest.fixture
-def refused(tmp_path: Path, run: Run) -> Callable[..., str]:
-    """Merges, checks that nothing was written, and returns the error."""
-
-    def refused(source: Path, *options: str) -> str:
-        status, _, error = run("merge", source, tmp_path / "out", *options)
-        assert status == 1
-        assert not (tmp_path / "out").exists()
-        return error
-
-    return refused
-
-
 def expected(family: Family, source: Path, adapter: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The variant's weights by definition, in float64."""
     base = {name: tensor.double() for name, tensor in load_file(source / BASE).items()}

@@ -211,6 +211,16 @@ def test_remote_code_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize("content", [None, "version https://git-lfs.github.com/spec/v1\n"])
+def test_tokenizer_that_was_not_fetched_is_refused(tmp_path: Path, content: str | None) -> None:
+    write_bert(tmp_path)
+    (tmp_path / TOKENIZER).unlink()
+    if content:
+        (tmp_path / TOKENIZER).write_text(content)
+    with pytest.raises(CheckpointError, match=TOKENIZER):
+        cross_encoder_of(tmp_path)
+
+
 @pytest.mark.parametrize(("architecture", "model_type"), MODEL_TYPES.items())
 def test_architectures_are_supported(architecture: str, model_type: str) -> None:
     assert architecture in _SEQUENCE_CLASSIFICATION_MODELS

@@ -1,6 +1,7 @@
 """The service of a variant, with an engine that is a function."""
 
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +11,18 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from tests.exit_status import exit_status
 from tests.fakes.worker import FakeWorker
 from tests.integration.conftest import UPSTREAM
-from triptych.workers.embedding import Embedder, max_sim
+from tests.unit.checkpoints.files import edit_json
+from triptych.workers import embedding
+from triptych.workers.checkpoints.__main__ import cli
+from triptych.workers.checkpoints.variant import read_variant
+from triptych.workers.embedding import Embedder, load_embedder, max_sim
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import striped_png
 from triptych.workers.prompts import Prompter
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import EncodeRequest, Image, Item, Text, Vector
 from triptych.workers.vllm_engine import WrongVectorError
 
@@ -74,6 +81,20 @@ def test_long_canary_is_prefilled_in_chunks_where_it_can_be(pool: str, chunked: 
     [item] = Embedder(engine, prompter, info, 0.005).canaries["long text"].items
     assert isinstance(item.content, Text)
     assert (len(item.content.text.split()) > info.batch_tokens) == chunked
+
+
+def test_variant_that_is_replaced_while_it_is_loaded_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exit_status(cli, "merge", UPSTREAM, tmp_path, "--pool", "code") == 0
+
+    def load(*_: object) -> Any:
+        edit_json(tmp_path / "code" / "variant.json", digest="another")
+        return SimpleNamespace(shutdown=lambda: None)
+
+    monkeypatch.setattr(embedding, "Engine", load)
+    with pytest.raises(RuntimeError, match="replaced"):
+        load_embedder(read_variant(tmp_path / "code"), "code", WorkerSettings(model="code"))
 
 
 async def test_broken_image_fails_alone() -> None:

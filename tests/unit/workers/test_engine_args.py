@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 
@@ -135,6 +136,18 @@ def test_other_arguments_reach_vllm(variant: Variant) -> None:
     given = {"seed": 7, "disable_log_stats": False, "load_format": "safetensors"}
     settings = WorkerSettings(model="m", engine_args=given)
     assert engine_args(variant, settings).items() >= given.items()
+
+
+def test_download_leaves_out_formats_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = ["config.json", "tokenizer.json", "merges.txt", "model.safetensors", "pytorch_model.bin"]
+
+    def download(name: str, revision: str | None, allow_patterns: list[str] | None) -> str:
+        published = [*served, "onnx/model.onnx", "onnx/model.onnx_data", "tf_model.h5", "README.md"]
+        assert list(filter_repo_objects(published, allow_patterns=allow_patterns)) == served
+        return "/cache"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert resolve_folder("org/model", None) == Path("/cache")
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "variants/../retrieval", "a folder", "~/variants/code"])

@@ -23,7 +23,7 @@ def recognize(folder: Path, config: dict[str, Any], names: Container[str]) -> tu
     `names` are those of its tensors. None for a model of no family.
     """
     for family in KNOWN:
-        if family.architecture in config.get("architectures", []):
+        if family.architecture in (config.get("architectures") or []):
             return family, "incomplete", f"has no {VARIANT}; merge again"
         if found := LAYOUTS[family.layout].kind(family, folder, config, names):
             return family, *found

@@ -22,7 +22,7 @@ _HEAD_NAMES = tuple(f"{_HEAD}.{layer}.{kind}" for layer in (0, 2) for kind in ("
 def kind(
     family: Family, folder: Path, config: dict[str, Any], names: Container[str]
 ) -> tuple[Kind, str] | None:
-    if ARCHITECTURE not in config.get("architectures", []):
+    if ARCHITECTURE not in (config.get("architectures") or []):
         return None
     lacking = [name for name in _HEAD_NAMES if name not in names]
     if lacking:
