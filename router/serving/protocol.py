@@ -189,7 +189,6 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Excess(400, "HTTP_INVALID", f"over {MAX_PIPELINED} pipelined requests")
         self._in_head = False
-        self._in_body = True
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
@@ -197,7 +196,7 @@ class Protocol(HttpToolsProtocol):
             path = self.url.partition(b"?")[0]
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
-                self._turned_away = True
+                self._turned_away = self._in_body = True
                 reply, headers, last = refusal
                 self._last = last or self.expect_100_continue or not self.parser.should_keep_alive()
                 self._answer(reply, headers, last=self._last)
@@ -206,6 +205,8 @@ class Protocol(HttpToolsProtocol):
                     self.transport.close()
                 return
         super().on_headers_complete()
+        # Not before: a head that it refuses has no place in the pipeline.
+        self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -277,7 +278,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._broken = True
-        if self._turned_away:
+        if self._turned_away or (self._in_body and self.cycle.response_complete):
             # It has its reply.
             self.transport.close()
             return
