@@ -54,9 +54,9 @@ class Request:
     """One HTTP request. `headers` has lower-case names; `id` is the client's or a new one.
 
     `reply_headers` are added to the reply. `span` is its trace, if there is one. The handler sets
-    `queue_seconds` and `inference_seconds`. `cut_off`: its body was not read to the end. `allowance` is what
-    its key may use, None without limits; `key` is the name of the key, empty without keys. `memory` counts
-    the bytes that it holds, body included.
+    `queue_seconds` and `inference_seconds`. `cut_off`: its body was not read to the end, or its client waits
+    for `100 Continue`. `allowance` is what its key may use, None without limits; `key` is the name of the
+    key, empty without keys. `memory` counts the bytes that it holds, body included.
     """
 
     def __init__(self, scope: Scope, receive: Receive, budget: Budget | None = None) -> None:
@@ -71,7 +71,8 @@ class Request:
         self.span: Span | None = None
         self.key = ""
         self.allowance: Allowance | None = None
-        self.cut_off = False
+        # Without `100 Continue` the client may leave the body out, and send its next request in its place.
+        self.cut_off = b"expect" in self.headers
         self.reply_headers: list[Header] = []
         self._receive = receive
 
@@ -106,6 +107,7 @@ class Request:
         received = size = 0
         failure: InputError | QueueFull | None = None
         more = True
+        self.cut_off = False
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":

@@ -73,7 +73,8 @@ class PromptReader:
                 token_ids = self._ids(PROMPT.format(document=read, query=asked))
         token_ids = token_ids[:room]
         if images and token_ids.count(self._placeholder) != len(images):
-            raise ItemError("invalid", "beside an image, a text must not contain <|image_pad|>")
+            message = "beside an image, a text must not contain <|image_pad|>"
+            raise ItemError("invalid", message, query=isinstance(query, Text))
         query_image = len(images) - 1 if isinstance(query, Image) else None
         return Pair([[*token_ids, SCORE_TOKEN]], images, query_image, cut=cut)
 

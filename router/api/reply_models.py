@@ -162,7 +162,7 @@ def header(kind: str, description: str, *, always: bool = False, **schema: Any) 
 # Of every reply.
 COMMON_HEADERS = {
     "X-Request-Id": header("string", "The id that was sent, or a new one.", always=True),
-    "x-total-time": header("number", "Milliseconds from the first byte to the reply.", always=True),
+    "x-total-time": header("number", "Milliseconds from the request's head to the reply.", always=True),
     "x-queue-time": header("number", "Milliseconds until a worker had the last input.", always=True),
     "x-inference-time": header(
         "number", "Milliseconds from then until the last vector had arrived.", always=True

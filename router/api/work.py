@@ -37,8 +37,10 @@ Result = TypeVar("Result")
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 _PARSER_SLOT = FairSlots(1, 1)
 
-# Comma-separated vector spaces, each alone or as pool=space.
-_ONE_SPACE = rf"(?:(?:{'|'.join(map(re.escape, TASK_POOLS))})=)?[0-9A-Za-z_]+"
+# Comma-separated vector spaces, each alone or as pool=space. ECMAScript's syntax, for the OpenAPI document,
+# lacks some escapes of `re.escape`.
+_POOLS = "|".join(pool.replace(".", r"\.") for pool in TASK_POOLS)
+_ONE_SPACE = rf"(?:(?:{_POOLS})=)?[0-9A-Za-z_]+"
 SPACES_PATTERN = rf"^{_ONE_SPACE}(?: *, *{_ONE_SPACE})*$"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from triptych.router.api.cors import Cors
 from triptych.router.errors import Unavailable
@@ -38,11 +38,11 @@ USES = {
     "protocol": (
         *("client", "config", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser"),
         *("pipeline", "timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
-        *("connection_made", "connection_lost", "data_received", "resume_writing"),
+        *("_start_asgi_task", "connection_made", "connection_lost", "data_received", "resume_writing"),
         *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
         "on_response_complete",
     ),
-    "cycle": ("response_complete", "response_started"),
+    "cycle": ("disconnected", "message_event", "response_complete", "response_started"),
     "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
 }
 """Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
@@ -87,6 +87,8 @@ class Protocol(HttpToolsProtocol):
         self._turned_away = False
         self._last = False
         self._pieces: list[bytes] = []
+        # The request that the application has; `cycle` is the last one of a pipeline.
+        self._current: RequestResponseCycle | None = None
         app: Any = self.config.app
         self._turn_away: TurnAway = app.turn_away
         self._cors: Cors = app.cors
@@ -105,6 +107,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_head_no_more()
         self._connections.remove(self)
+        if self._current is not None:
+            self._current.disconnected = True
+            self._current.message_event.set()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -189,7 +194,6 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Excess(400, "HTTP_INVALID", f"over {MAX_PIPELINED} pipelined requests")
         self._in_head = False
-        self._in_body = True
         self._await_head_no_more()
         if self.parser.should_upgrade():
             return
@@ -197,7 +201,7 @@ class Protocol(HttpToolsProtocol):
             path = self.url.partition(b"?")[0]
             refusal = self._turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
-                self._turned_away = True
+                self._turned_away = self._in_body = True
                 reply, headers, last = refusal
                 self._last = last or self.expect_100_continue or not self.parser.should_keep_alive()
                 self._answer(reply, headers, last=self._last)
@@ -206,6 +210,8 @@ class Protocol(HttpToolsProtocol):
                     self.transport.close()
                 return
         super().on_headers_complete()
+        # Not before: a head that it refuses has no place in the pipeline.
+        self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         self._advanced = True
@@ -221,6 +227,10 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
         elif not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._current = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         cast(JoinedHead, self.transport).flush()
@@ -277,7 +287,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._broken = True
-        if self._turned_away:
+        if self._turned_away or (self._in_body and self.cycle.response_complete):
             # It has its reply.
             self.transport.close()
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import orjson
 import pytest
@@ -30,6 +31,7 @@ WEBSOCKET = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
 BODY = b'{"input": ["a"], "task": "retrieval.query"}'
 ID = b"0123456789abcdef" * 2
 TINY = b"a:\r\n"
+INVALID_TARGET = b"GET http://a:x/ HTTP/1.1\r\nhost: x\r\n\r\n"
 KEEP_ALIVE_SECONDS = 75
 
 
@@ -78,8 +80,9 @@ async def test_reply_without_a_body_is_sent(last: bool) -> None:
         (b"GET /live HTTP/1.1\r\n" + TINY * 1000, 431, "HTTP_HEAD_TOO_LARGE"),
         (b"GET /live HTTP/1.1\r\nb: " + b"b" * MAX_HEAD_BYTES + b"\r\n\r\n", 431, "HTTP_HEAD_TOO_LARGE"),
         (CHUNKED + b"\r\n0\r\n" + TINY * 1000, 431, "HTTP_HEAD_TOO_LARGE"),
+        (INVALID_TARGET, 400, "HTTP_INVALID"),
     ],
-    ids=["CONNECT", "garbage", "many fields", "long field", "many trailers"],
+    ids=["CONNECT", "garbage", "many fields", "long field", "many trailers", "target"],
 )
 async def test_invalid_head_is_refused(sent: bytes, status: int, code: str) -> None:
     async with running_router(FakeWorker(port=1), wait=False) as router:
@@ -209,6 +212,59 @@ async def test_malformed_body_in_a_pipeline_ends_the_connection() -> None:
         writer.write(LIVE + CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n")
         assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
         assert await reader.read() == b""
+
+
+async def test_invalid_head_spares_the_requests_before_it() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(LIVE * 3 + INVALID_TARGET)
+        for _ in range(3):
+            assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        assert await reader.read() == b""
+
+
+async def test_answered_request_gets_no_second_reply() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        writer.write(CHUNKED.replace(b"embeddings", b"other") + b"\r\n5\r\nhello\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+        writer.write(b"zz\r\n")
+        assert b"HTTP/1.1" not in await reader.read()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        (b"POST", b"PUT", b"405"),
+        (b"/embeddings", b"/other", b"404"),
+        (b"host: x", b"x-priority: high", b"422"),
+        (b"host: x", b"content-encoding: br", b"415"),
+        (b"host: x", b"authorization: Bearer wrong", b"401"),
+    ],
+)
+async def test_refusal_of_an_expected_body_closes(old: bytes, new: bytes, status: bytes) -> None:
+    """The client may leave the body out, and would send its next request in its place."""
+    head = posted(["a"]).partition(b"\r\n\r\n")[0].replace(old, new) + b"\r\nexpect: 100-continue\r\n\r\n"
+    settings: dict[str, Any] = {"api_keys": ["0" * 64]} if status == b"401" else {}
+    async with (
+        running_router(FakeWorker(port=1), wait=False, **settings) as router,
+        connected(router) as (reader, writer),
+        hang_guard(),
+    ):
+        writer.write(head)
+        reply = await reader.readuntil(b"\r\n\r\n")
+        assert reply.split()[1] == status
+        assert b"connection: close" in reply
+        await reader.read()
+
+
+async def test_expected_body_keeps_the_connection() -> None:
+    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+        request = posted(["a"]).replace(b"host: x", b"expect: 100-continue")
+        body = request.index(b"\r\n\r\n") + 4
+        for _ in range(2):
+            writer.write(request[:body])
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            writer.write(request[body:])
+            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
 
 
 async def test_trailers_are_no_headers() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.connections import LIVE, connected, posted, until_read
 
 
 async def leave(*asked: "asyncio.Task[Any]") -> None:
@@ -28,6 +30,18 @@ async def test_worker_request_is_cancelled(mode: str) -> None:
         await router.until_idle()
         worker.mode = "healthy"
         assert (await router.ask(["c"])).status_code == 200
+
+
+@pytest.mark.parametrize("next_request", [LIVE, posted(["b"])], ids=["read", "work"])
+async def test_leaving_a_pipeline_drops_its_work(next_request: bytes) -> None:
+    async with one_worker("hanging") as (router, worker), hang_guard():
+        async with connected(router) as (_, writer):
+            writer.write(posted(["a"]) + next_request)
+            await worker.until_batches(1)
+            await until_read(router, writer)
+        await worker.until_left(1)
+        await router.until_idle()
+        assert len(worker.batches) == 1
 
 
 async def test_error_in_one_pool_cancels_the_others() -> None:

@@ -12,6 +12,7 @@ MATRIX = [
     "application/json;q=0.5, application/*;q=0.8",
     'application/json;profile="x,y;q=1";q=0.2, application/x-npy;q=0.3',
     "application/x-npy, application/json;q=high",
+    "text/plain, " * 20 + "application/x-npy",
 ]
 JSON = [
     None,
@@ -25,6 +26,8 @@ JSON = [
     "application/x-npy;q=2",
     "application/x-npy;q=nan",
     '"' + '\\"' * 30_000,
+    # Only so many ranges are read, since each takes time.
+    "," * 60_000 + "application/x-npy",
 ]
 
 

@@ -60,6 +60,14 @@ async def test_paths_are_those_served(document: dict[str, Any]) -> None:
     assert documented == served
 
 
+async def test_patterns_are_ecmascript(document: dict[str, Any]) -> None:
+    """With the flag `u`, which validators set, only syntax characters and classes may be escaped."""
+    patterns: list[str] = []
+    json.loads(json.dumps(document), object_hook=lambda part: patterns.append(part.get("pattern", "")))
+    assert len(set(patterns)) > 2
+    assert re.findall(r"\\[^]^$\\.*+?()[{}|/dDsSwW]", " ".join(patterns)) == []
+
+
 @pytest.mark.parametrize("guarded", [False, True])
 async def test_every_error_is_documented(document: dict[str, Any], workers: Workers, guarded: bool) -> None:
     post = (await guarded_document(workers) if guarded else document)["paths"]["/v1/embeddings"]["post"]

@@ -88,8 +88,13 @@ def test_prompt_fits_the_context(
 
 def test_placeholder_in_a_text_beside_an_image_is_refused(checkpoint: Path) -> None:
     pair = reader(checkpoint).pair
-    with pytest.raises(ItemError, match="must not contain"):
-        pair(IMAGE, Text("<|image_pad|>", "passage"))
+    for query, document in (
+        (IMAGE, Text("<|image_pad|>", "passage")),
+        (Text("<|image_pad|>", "query"), IMAGE),
+    ):
+        with pytest.raises(ItemError, match="must not contain") as refused:
+            pair(query, document)
+        assert refused.value.query == isinstance(query, Text)
     assert not pair(Text("<|image_pad|>", "query"), Text("", "passage")).images
 
 
