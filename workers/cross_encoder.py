@@ -22,7 +22,6 @@ from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import (
-    VERSION,
     Document,
     EncodeRequest,
     Image,
@@ -103,7 +102,6 @@ class CrossEncoder:
             max_tokens=reader.max_tokens,
             batch_tokens=settings.batch_tokens,
             versions=versions(),
-            contract=VERSION,
         )
 
     async def warm_up(self) -> None:

@@ -21,7 +21,6 @@ from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.prompts import Prompt, Prompter
 from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import (
-    VERSION,
     Document,
     EncodeRequest,
     Image,
@@ -89,7 +88,6 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
         max_tokens=max_tokens,
         batch_tokens=settings.batch_tokens,
         versions=versions(),
-        contract=VERSION,
     )
     return Embedder(engine, prompter, info, tolerance_of(dtype, settings.quantization))
 

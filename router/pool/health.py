@@ -27,9 +27,7 @@ Judge = Callable[[Replica, contract.Info], str | None]
 
 
 def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]) -> str | None:
-    """Why `replica` must not serve beside `others`: it is too old, or has other vectors. None if it may."""
-    if info.contract < contract.VERSION:
-        return f"its contract {info.contract} is older than {contract.VERSION}; upgrade workers first"
+    """Why `replica` must not serve beside `others`: it has vectors of another kind. None if it may."""
     if info.task != replica.pool:
         return f"it serves the task {info.task}, not {replica.pool}; start it with that task's checkpoint"
     for other in others:

@@ -145,8 +145,8 @@ async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
             workers[1].vectors_of = "code"
             done = await running.finished()
     assert done.code == 1
-    assert done.failures().keys() == {f"{WRONG}golden"}
-    assert sum(done.failures().values()) < done.run.golden.compared
+    # A slow machine may also have refusals.
+    assert 0 < done.failures()[f"{WRONG}golden"] < done.run.golden.compared
 
 
 @pytest.mark.parametrize("mode", ["error", "hanging"])

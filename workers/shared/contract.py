@@ -22,9 +22,9 @@ replies. `x-worker-state` explains an error:
     500 dead           the engine died before the first frame
     500 wrong          the worker found that its vectors are wrong, before the first frame
 
-`VERSION` grows with each change that an older worker would get wrong, for example a new field of `Item`,
-which it would ignore. A worker also serves older routers: fields stay, and new ones have defaults. So workers
-are upgraded first, and a router refuses a worker whose version is below its own.
+Routers and workers of different versions meet during an upgrade. So fields stay. New ones have defaults,
+which are not sent, and a worker refuses a batch with a field that it does not know, since its vectors would
+be wrong. New kinds of frames and failures answer new fields only. Workers are upgraded before routers.
 
 Does not import torch or vllm, because the router imports it.
 """
@@ -35,8 +35,6 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
-
-VERSION = 1
 
 ENCODE_PATH = "/v1/encode"
 INFO_PATH = "/v1/info"
@@ -69,20 +67,24 @@ Space = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_]+$", max_length=64)]
 FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", "internal"]
 
 
-class Text(msgspec.Struct, frozen=True, tag="text"):
+class _RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A part of a batch, or the whole."""
+
+
+class Text(_RequestPart, frozen=True, tag="text"):
     """A text without its prefix; the worker adds the prefix of `role`."""
 
     text: str
     role: Role
 
 
-class Image(msgspec.Struct, frozen=True, tag="image"):
+class Image(_RequestPart, frozen=True, tag="image"):
     """An encoded image (PNG, JPEG, WebP, GIF)."""
 
     data: bytes
 
 
-class Document(msgspec.Struct, frozen=True, tag="document"):
+class Document(_RequestPart, frozen=True, tag="document"):
     """Consecutive chunks of one text (late chunking): read together, one vector for each.
 
     The worker joins them, with a space where neither side has white space, and adds the prefix of `role`.
@@ -92,7 +94,7 @@ class Document(msgspec.Struct, frozen=True, tag="document"):
     role: Role
 
 
-class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+class Item(_RequestPart, frozen=True):
     """One input to encode.
 
     `dimensions` cuts the vector to that many values before it is normalized (None: all of them).
@@ -114,7 +116,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     adapter: str | None = None
 
 
-class EncodeRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+class EncodeRequest(_RequestPart, frozen=True):
     """A batch. A lower `priority` goes first (0 interactive, 1 bulk).
 
     `queries` are scored against items (`Item.against`); each is sent and encoded once. `alone` asks the
@@ -175,7 +177,6 @@ class Info(msgspec.Struct, frozen=True):
     `space` identifies the vector space (`triptych.workers.checkpoints.space`), `instance` the worker process.
     `dimensions` is the length of an uncut vector. `multivector_dimensions` is None without a projector,
     `revision` if unknown. `max_tokens` is the longest input, `batch_tokens` the largest engine step.
-    `contract` is the `VERSION` of this contract that it speaks.
     """
 
     task: PoolName
@@ -188,7 +189,6 @@ class Info(msgspec.Struct, frozen=True):
     max_tokens: Size
     batch_tokens: Size
     versions: dict[str, str]
-    contract: int = 1
 
 
 @lru_cache

@@ -13,7 +13,6 @@ from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober, why_refused
 from triptych.router.pool.replica import Replica, State
-from triptych.workers.shared import contract
 
 
 class Silent:
@@ -70,13 +69,6 @@ async def silences_until_down(*, batches_between: bool) -> int:
 async def test_only_consecutive_silences_count(batches_between: bool) -> None:
     probes = (5 if batches_between else 1) * SILENCES_UNTIL_DOWN
     assert await silences_until_down(batches_between=batches_between) == probes
-
-
-def test_only_workers_older_than_the_router_are_refused() -> None:
-    one = ready("one:1")
-    older, newer = (replace(info("retrieval"), contract=contract.VERSION + step) for step in (-1, 1))
-    assert "upgrade workers first" in (why_refused(one, older, [one]) or "")
-    assert why_refused(one, newer, [one]) is None
 
 
 def ready(address: str, *, pool: str = "retrieval", version: str | None = None, **changes: Any) -> Replica:

@@ -9,7 +9,6 @@ from triptych.workers.shared.contract import (
     Image,
     Item,
     Text,
-    decode_info,
     decode_request,
     encode_request,
 )
@@ -32,7 +31,7 @@ def test_unknown_query_index_is_refused(index: int) -> None:
         decode_request(msgspec.msgpack.encode(wire))
 
 
-def test_messages_of_version_1_are_understood() -> None:
+def test_requests_of_the_first_version_are_understood() -> None:
     items = [
         {"content": {"type": "text", "text": "a", "role": "query"}, "dimensions": 64, "truncate": True},
         {"content": {"type": "image", "data": b"a"}, "multivector": True, "against": 0, "adapter": "code"},
@@ -48,8 +47,13 @@ def test_messages_of_version_1_are_understood() -> None:
         priority=1,
         queries=[Text("q", "plain")],
     )
-    told = (
-        b'{"task": "code", "model": "m", "space": "a", "instance": "i", "revision": null, "dimensions": 64,'
-        b'"multivector_dimensions": null, "max_tokens": 9, "batch_tokens": 9, "versions": {}}'
-    )
-    assert decode_info(told).contract == 1
+
+
+@pytest.mark.parametrize("part", ["request", "item", "content"])
+def test_request_with_an_unknown_field_is_refused(part: str) -> None:
+    content = {"type": "text", "text": "a", "role": "query"}
+    item = {"content": content}
+    request = {"items": [item]}
+    {"request": request, "item": item, "content": content}[part]["new"] = True
+    with pytest.raises(msgspec.ValidationError, match="new"):
+        decode_request(msgspec.msgpack.encode(request))
