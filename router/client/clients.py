@@ -1,7 +1,7 @@
 """The two clients. Only I/O: requests and replies are in their own modules, retries in `core`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Self, TypeVar, Unpack
 
 import httpx
@@ -26,6 +26,7 @@ from triptych.router.client.requests import (
     Item,
     MultiOptions,
     Part,
+    checked,
     embed_call,
     parts,
     rerank_call,
@@ -69,10 +70,10 @@ class Client:
         as the only input, gives one vector per page. A lone surrogate in a text is sent as U+FFFD.
         """
         one_space = OneSpace()
-        found = [
-            replies.vectors(self._send(embed_call(part, **options), one_space), part.vectors)
-            for part in parts(inputs, options.get("late_chunking"))
-        ]
+        found = []
+        for part in parts(inputs, options.get("late_chunking")):
+            body = self._send(embed_call(part, **options), one_space)
+            found.append(replies.vectors(body, part.vectors, options.get("dimensions")))
         return replies.join(found)
 
     def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
@@ -85,10 +86,12 @@ class Client:
         return found
 
     def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
+        self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Rank documents by how well they answer `query`, best first; all, or the best `top_n`."""
-        return replies.ranked(self._send(rerank_call(query, documents, top_n, model)), documents)
+        documents = checked(documents, "documents")
+        body = self._send(rerank_call(query, documents, top_n, model))
+        return replies.ranked(body, documents, top_n)
 
     def models(self) -> list[str]:
         """Names of the served models."""
@@ -97,7 +100,8 @@ class Client:
     def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            return replies.readiness(self._request(READY).content)
+            reply = self._request(READY)
+        return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     def close(self) -> None:
         """Close the connections."""
@@ -150,7 +154,7 @@ class AsyncClient:
 
         async def one(part: Part, one_space: OneSpace) -> Floats:
             body = await self._send(embed_call(part, **options), one_space)
-            return replies.vectors(body, part.vectors)
+            return replies.vectors(body, part.vectors, options.get("dimensions"))
 
         return replies.join(await self._each(one, parts(inputs, options.get("late_chunking"))))
 
@@ -164,10 +168,12 @@ class AsyncClient:
         return [matrix for found in await self._each(one, parts(inputs)) for matrix in found]
 
     async def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
+        self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Like `Client.rerank`: best first."""
-        return replies.ranked(await self._send(rerank_call(query, documents, top_n, model)), documents)
+        documents = checked(documents, "documents")
+        body = await self._send(rerank_call(query, documents, top_n, model))
+        return replies.ranked(body, documents, top_n)
 
     async def models(self) -> list[str]:
         """Names of the served models."""
@@ -176,7 +182,8 @@ class AsyncClient:
     async def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            return replies.readiness((await self._request(READY)).content)
+            reply = await self._request(READY)
+        return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -69,7 +69,9 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
     except orjson.JSONDecodeError:
         content = None
     if not isinstance(content, dict):
-        content = {"detail": body[:200].decode("utf-8", "replace").strip()}
+        target = headers.get("location")
+        page = body[:200].decode("utf-8", "replace").strip()
+        content = {"detail": f"redirect to {target}, which is not followed" if target else page}
     code = str(content.get("code") or "")
     errors = content.get("errors")
     raise error_class(status, code)(
@@ -82,9 +84,12 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
     )
 
 
-def vectors(body: bytes, count: int | None) -> Floats:
-    """The vectors of a reply, float32 [n, d]; raises `ReplyInvalid` unless there are `count`."""
-    return _matrix(_entries(body, count, "embedding"))
+def vectors(body: bytes, count: int | None, dimensions: int | None) -> Floats:
+    """The vectors of a reply, float32 [count, dimensions]; raises `ReplyInvalid` for others."""
+    matrix = _matrix(_entries(body, count, "embedding"))
+    if dimensions not in (None, matrix.shape[1]):
+        raise ReplyInvalid(f"{dimensions} dimensions were requested, {matrix.shape[1]} returned")
+    return matrix
 
 
 def multivectors(body: bytes, count: int | None) -> list[Floats]:
@@ -103,12 +108,11 @@ def join(matrices: Sequence[Floats]) -> Floats:
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
 
-def ranked(body: bytes, documents: Sequence[Item]) -> list[RankedDocument]:
-    """The documents in the order of the reply, best first."""
-    results = _field(_object(body), "results", list)
+def ranked(body: bytes, documents: Sequence[Item], top_n: int | None) -> list[RankedDocument]:
+    """All documents, or `top_n`, in the order of the reply, best first. Raises `ReplyInvalid`."""
     found = []
     left = set(range(len(documents)))
-    for result in results:
+    for result in _list(body, "results", min(top_n or len(documents), len(documents))):
         index = _field(result, "index", int)
         if index not in left:
             raise ReplyInvalid(f"document {index} was ranked twice, or was not sent")
@@ -120,13 +124,17 @@ def ranked(body: bytes, documents: Sequence[Item]) -> list[RankedDocument]:
 
 def model_names(body: bytes) -> list[str]:
     """The names of `GET /v1/models`."""
-    return [_field(entry, "id", str) for entry in _field(_object(body), "data", list)]
+    return [_field(entry, "id", str) for entry in _list(body, "data", None)]
 
 
-def readiness(body: bytes) -> Readiness:
-    """The reply of `GET /ready`, with any status. Raises `ReplyInvalid`."""
-    content = _object(body)
-    ready, pools = _field(content, "ready", bool), _field(content, "pools", dict)
+def readiness(status: int, headers: Mapping[str, str], body: bytes) -> Readiness:
+    """The reply of `GET /ready`, with any status. Raises like `accept` if it is another reply."""
+    try:
+        content = _object(body)
+        ready, pools = _field(content, "ready", bool), _field(content, "pools", dict)
+    except ReplyInvalid:
+        accept(status, headers, body)
+        raise
     spaces = _field({"vector_spaces": {}, **content}, "vector_spaces", dict)
     if not all(isinstance(space, str) for pool in spaces for space in _field(spaces, pool, list)):
         raise ReplyInvalid("the reply has a vector space that is not a string")
@@ -135,9 +143,7 @@ def readiness(body: bytes) -> Readiness:
 
 def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
     """One field of each entry of `data`, in order of `index`."""
-    data = _field(_object(body), "data", list)
-    if count is not None and len(data) != count:
-        raise ReplyInvalid(f"{count} vectors were requested, {len(data)} returned")
+    data = _list(body, "data", count)
     if not data:
         raise ReplyInvalid("the reply has no vectors")
     found: dict[int, Any] = {
@@ -169,6 +175,14 @@ def _same_width(arrays: Iterable[Floats]) -> None:
     widths = {array.shape[-1] for array in arrays}
     if len(widths) > 1:
         raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
+
+
+def _list(body: bytes, name: str, count: int | None) -> list[Any]:
+    """A field of a reply. Raises `ReplyInvalid` unless it has `count` entries."""
+    found: list[Any] = _field(_object(body), name, list)
+    if count is not None and len(found) != count:
+        raise ReplyInvalid(f"{name!r} should have {count} entries and has {len(found)}")
+    return found
 
 
 def _object(body: bytes) -> Any:

@@ -20,7 +20,7 @@ from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
 from triptych.router.client.clients import AsyncClient
-from triptych.router.client.errors import ReplyInvalid, SpaceMismatch
+from triptych.router.client.errors import ReplyInvalid, SpaceMismatch, StatusError
 from triptych.router.client.replies import Floats
 
 
@@ -153,7 +153,7 @@ async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
 
 
 async def _spaces(client: AsyncClient) -> Mapping[str, list[str]]:
-    with suppress(ReplyInvalid):
+    with suppress(ReplyInvalid, StatusError):
         return (await client.ready()).vector_spaces
     return {}
 

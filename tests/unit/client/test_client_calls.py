@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,14 +229,50 @@ def test_rerank_refuses_unknown_document(call: Call) -> None:
     bad = httpx.Response(200, json={"results": [{"index": -1, "relevance_score": 1}]})
     with pytest.raises(ReplyInvalid, match="document -1"):
         call(Deployment(bad), "rerank", "query", ["a"])
-    with pytest.raises(ValueError, match="documents is empty"):
-        call(Deployment(), "rerank", "query", [])
+
+
+@pytest.mark.parametrize("top_n", [None, 2, 9])
+def test_rerank_refuses_another_number_of_documents(call: Call, top_n: int | None) -> None:
+    few = httpx.Response(200, json={"results": [{"index": 0, "relevance_score": 1}]})
+    with pytest.raises(ReplyInvalid, match="'results' should have 2"):
+        call(Deployment(few), "rerank", "query", ["a", "b"], top_n=top_n)
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "error", "message"),
+    [
+        ("query", [], ValueError, "documents is empty"),
+        ("query", "a document", TypeError, "documents: .*not str"),
+        ("query", {"text": "a"}, TypeError, "documents: .*not dict"),
+        ("query", ["a", 7], TypeError, r"documents\[1\].*int"),
+        (b"query", ["a"], TypeError, "query.*bytes"),
+    ],
+)
+def test_rerank_refuses_invalid_inputs(
+    call: Call, query: Any, documents: Any, error: type[Exception], message: str
+) -> None:
+    deployment = Deployment()
+    with pytest.raises(error, match=message):
+        call(deployment, "rerank", query, documents)
+    assert deployment.requests == []
+
+
+def test_rerank_takes_any_iterable(call: Call) -> None:
+    found = call(Deployment(), "rerank", "query", (text for text in "abc"))
+    assert [one.document for one in found] == ["c", "b", "a"]
+
+
+def test_vectors_of_other_dimensions_are_refused(call: Call) -> None:
+    reply = reply_with(entry(0, [1.0, 0.0]))
+    assert call(Deployment(reply), "embed", "a", dimensions=2).shape == (1, 2)
+    with pytest.raises(ReplyInvalid, match="3 dimensions were requested, 2 returned"):
+        call(Deployment(reply), "embed", "a", dimensions=3)
 
 
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (reply_with(entry(0, [1.0])), "2 vectors"),
+        (reply_with(entry(0, [1.0])), "'data' should have 2"),
         (reply_with(entry(0, [1.0]), entry(0, [1.0])), "indexes"),
         (reply_with(entry(0, [1.0]), entry(2, [1.0])), "indexes"),
         (reply_with(entry(0, [1.0]), entry(1, [1.0, 0.0])), "different lengths"),
@@ -267,7 +304,7 @@ def test_base_url_may_end_in_v1(url: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="http://"):
         Client("localhost:8080")
-    with pytest.raises(ValueError, match="base_url is invalid"):
+    with pytest.raises(ValueError, match="base_url"):
         Client("http://[::1")
     for key in ("", "secret\n", "sec ret", "secr\xe9t"):
         with pytest.raises(ValueError, match="api_key") as refused:
@@ -279,6 +316,26 @@ def test_wrong_arguments_are_refused() -> None:
         Image.from_url("file:///etc/passwd")
     with pytest.raises(TypeError, match="tsk"):
         sync_call(Deployment(), "embed", "a", tsk="code.query")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NO_PROXY", "[::1]"),
+        ("HTTP_PROXY", "http://127.0.0.1:port"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ],
+)
+def test_wrong_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Client | AsyncClient], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    # As if it were not installed.
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ValueError, match="a proxy or certificate file in the environment"):
+        kind(URL)
 
 
 @pytest.mark.parametrize("multi", [False, True])
