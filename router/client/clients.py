@@ -1,6 +1,7 @@
 """The two clients. Only I/O: requests and replies are in their own modules, retries in `core`."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Self, TypeVar, Unpack
 
@@ -61,7 +62,8 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
-        self._http = httpx.Client(**self._core.http, transport=transport)
+        self._transport = transport
+        self._open()
 
     def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Embed each input into one vector: float32 [n, d] in input order; [1, d] for a single input.
@@ -124,7 +126,14 @@ class Client:
                 pause = tries.pause(error)
             self._core.clock.sleep(pause)
 
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._http = self._core.open(httpx.Client, self._transport)
+
     def _request(self, call: Call) -> httpx.Response:
+        if self._process != os.getpid():
+            # On a connection from before a fork, each process could read replies to the other.
+            self._open()
         return self._http.request(call.method, call.path, content=call.body, headers=call.headers)
 
 
@@ -147,7 +156,7 @@ class AsyncClient:
             raise ValueError("concurrency must be at least 1")
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
         self._concurrency = concurrency
-        self._http = httpx.AsyncClient(**self._core.http, transport=transport)
+        self._http = self._core.open(httpx.AsyncClient, transport)
 
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Like `Client.embed`: float32 [n, d], in input order."""

@@ -7,11 +7,11 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -31,6 +31,8 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 _KEY = re.compile("[!-~]+")
 
+_H = TypeVar("_H")
+
 
 class Clock:
     """Time and chance. Tests replace them, so that they do not wait."""
@@ -43,7 +45,7 @@ class Clock:
 
 
 class Core:
-    """How to reach a deployment, as options of httpx's clients (`http`), and how long to keep trying."""
+    """How to reach a deployment, and how long to keep trying."""
 
     def __init__(
         self,
@@ -56,10 +58,6 @@ class Core:
     ) -> None:
         if not base_url.lower().startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://: {base_url!r}")
-        try:
-            httpx.URL(base_url)
-        except httpx.InvalidURL as error:
-            raise ValueError(f"base_url is invalid: {error}") from None
         if api_key is not None and not _KEY.fullmatch(api_key):
             # Without the key, since errors are logged.
             raise ValueError("api_key may have visible ASCII characters only")
@@ -73,12 +71,20 @@ class Core:
         }
         if api_key is not None:
             headers["authorization"] = f"Bearer {api_key}"
-        self.http: dict[str, Any] = {
+        self._http: dict[str, Any] = {
             # Users of other clients are used to an address that ends in /v1.
             "base_url": base_url.rstrip("/").removesuffix("/v1"),
             "headers": headers,
             "timeout": httpx.Timeout(timeout + GRACE_SECONDS, connect=min(CONNECT_SECONDS, timeout)),
         }
+
+    def open(self, kind: Callable[..., _H], transport: object) -> _H:
+        """A client of httpx, of this `kind`. Raises ValueError if it cannot be made."""
+        try:
+            return kind(**self._http, transport=transport)
+        except (httpx.InvalidURL, ImportError, OSError) as error:
+            where = "base_url, or a proxy or certificate file in the environment"
+            raise ValueError(f"{where}, cannot be used: {error}") from error
 
     def tries(self) -> "Retries":
         """The tries of one call that starts now."""
@@ -101,7 +107,7 @@ class Retries:
             raise error
         self._left -= 1
         pause = seconds_to_wait(refusal.retry_after or "", self._clock.wall()) if refusal else None
-        if pause is None:
+        if not pause:
             # Half of it is random, so that clients that failed together do not return together.
             pause = self._step * (0.5 + 0.5 * self._clock.chance())
             self._step = min(2 * self._step, LONGEST_PAUSE_SECONDS)
@@ -117,7 +123,7 @@ def seconds_to_wait(retry_after: str, now: float) -> float | None:
         return float(text)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
 
@@ -127,12 +133,7 @@ def failures() -> Iterator[None]:
     """Translate httpx's exceptions into ours."""
     try:
         yield
-    except (
-        httpx.TimeoutException,
-        httpx.NetworkError,
-        httpx.RemoteProtocolError,
-        httpx.ProxyError,
-    ) as error:
+    except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise ConnectionLost(f"no reply from {error.request.url}: {reason}") from error
     except httpx.DecodingError as error:
