@@ -34,6 +34,8 @@ from triptych.router.client.requests import (
 )
 
 CONCURRENCY = 8
+# Most connections that httpx opens. It spends quadratic time on requests that wait for one.
+CONNECTIONS = 100
 
 _T = TypeVar("_T")
 
@@ -157,6 +159,7 @@ class AsyncClient:
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
         self._concurrency = concurrency
         self._http = self._core.open(httpx.AsyncClient, transport)
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Like `Client.embed`: float32 [n, d], in input order."""
@@ -233,4 +236,5 @@ class AsyncClient:
             await self._core.clock.sleep_async(pause)
 
     async def _request(self, call: Call) -> httpx.Response:
-        return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)
+        async with self._free:
+            return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)

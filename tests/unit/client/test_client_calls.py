@@ -108,6 +108,14 @@ def test_async_client_limits_concurrency() -> None:
     assert deployment.busiest == 4
 
 
+async def test_calls_wait_for_a_connection_outside_of_httpx() -> None:
+    deployment = Deployment()
+    async with deployment.async_client() as client:
+        found = await asyncio.gather(*(client.embed(str(number)) for number in range(150)))
+    np.testing.assert_array_equal(np.concatenate(found), matrix_of([str(number) for number in range(150)]))
+    assert deployment.busiest == 100
+
+
 def test_first_failure_cancels_the_others() -> None:
     deployment = Deployment(refusal(413, "INPUT_TOO_LARGE"))
     with pytest.raises(TooLarge):
