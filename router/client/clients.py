@@ -73,7 +73,7 @@ class Client:
         More than 512 inputs or 48 MiB are sent as several requests, one after another. A PDF, `{"pdf": ...}`
         as the only input, gives one vector per page. A lone surrogate in a text is sent as U+FFFD.
         """
-        one_space = OneSpace()
+        one_space = OneSpace(options.get("vector_space"))
         found = []
         for part in parts(inputs, options.get("late_chunking")):
             body = self._send(embed_call(part, **options), one_space)
@@ -82,7 +82,7 @@ class Client:
 
     def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Embed each token into one vector: float32 [tokens, 128] per input, in input order."""
-        one_space = OneSpace()
+        one_space = OneSpace(options.get("vector_space"))
         found: list[Floats] = []
         for part in parts(inputs):
             body = self._send(embed_call(part, multivector=True, **options), one_space)
@@ -163,8 +163,9 @@ class AsyncClient:
 
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Like `Client.embed`: float32 [n, d], in input order."""
+        one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part, one_space: OneSpace) -> Floats:
+        async def one(part: Part) -> Floats:
             body = await self._send(embed_call(part, **options), one_space)
             return replies.vectors(body, part.vectors, options.get("dimensions"))
 
@@ -172,8 +173,9 @@ class AsyncClient:
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Like `Client.embed_multi`: float32 [tokens, 128] per input."""
+        one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part, one_space: OneSpace) -> list[Floats]:
+        async def one(part: Part) -> list[Floats]:
             body = await self._send(embed_call(part, multivector=True, **options), one_space)
             return replies.multivectors(body, part.vectors)
 
@@ -207,14 +209,13 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _each(self, one: Callable[[Part, OneSpace], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
+    async def _each(self, one: Callable[[Part], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
         """The result of `one` for each part, in order. The first failure cancels the others."""
-        one_space = OneSpace()
         free = asyncio.Semaphore(self._concurrency)
 
         async def in_turn(part: Part) -> _T:
             async with free:
-                return await one(part, one_space)
+                return await one(part)
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -42,20 +42,31 @@ class Readiness(NamedTuple):
 
 
 class OneSpace:
-    """Checks that all replies of one call have the same vector space per pool."""
+    """Checks that all replies of one call have the same vector space per pool, one of those `required`."""
 
-    def __init__(self) -> None:
-        self._spaces: dict[str, str] = {}
+    def __init__(self, required: str | None) -> None:
+        # As the server reads it: a space without a pool stands for every pool.
+        self._required = _spaces(required or "")
+        self._first: dict[str, str] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise `ReplyInvalid` if a reply has another space than one before it."""
-        for named in filter(None, headers.get("x-vector-space", "").split(",")):
-            pool, _, space = named.strip().partition("=")
-            if (first := self._spaces.setdefault(pool, space)) != space:
+        """Raise `ReplyInvalid` if a reply has a space that is not required, or another than one before it."""
+        for pool, space in _spaces(headers.get("x-vector-space", "")):
+            required = [one for name, one in self._required if name == pool]
+            required = required or [one for name, one in self._required if not name]
+            if required and space not in required:
+                raise ReplyInvalid(f"the server returned vectors of another space: {pool}={space}")
+            if (first := self._first.setdefault(pool, space)) != space:
                 raise ReplyInvalid(
                     f"the vector space of pool {pool} changed from {first} to {space} in this call; embed "
                     "all inputs again, or choose one space with vector_space"
                 )
+
+
+def _spaces(header: str) -> list[tuple[str, str]]:
+    """The pools and vector spaces in a header."""
+    parts = [part.strip().rpartition("=") for part in header.split(",") if part.strip()]
+    return [(pool, space) for pool, _, space in parts]
 
 
 def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneSpace | None = None) -> bytes:
@@ -74,13 +85,15 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
         content = {"detail": f"redirect to {target}, which is not followed" if target else page}
     code = str(content.get("code") or "")
     errors = content.get("errors")
+    errors = errors if isinstance(errors, list) else []
+    faults: list[Any] = [fault for fault in errors if isinstance(fault, dict) and "field" in fault]
     raise error_class(status, code)(
         status,
         str(content.get("detail") or "no reason given"),
         code=code,
         request_id=content.get("request_id") or headers.get("x-request-id"),
         retry_after=headers.get("retry-after"),
-        errors=errors if isinstance(errors, list) else (),
+        errors=faults,
     )
 
 

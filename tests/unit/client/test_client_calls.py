@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,23 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
+from tests.unit.client.fakes import (
+    URL,
+    Call,
+    Deployment,
+    async_call,
+    entry,
+    matrix_of,
+    refusal,
+    reply_with,
+    sync_call,
+    vector_of,
+)
 from triptych.router.client import AsyncClient, Client, Image, requests
-from triptych.router.client.errors import ReplyInvalid, TooLarge
+from triptych.router.client.errors import TooLarge
 from triptych.router.client.requests import TASKS
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.families import FAMILIES
-
-Call = Callable[..., Any]
-
-
-def sync_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
-    with deployment.client(FakeClock()) as client:
-        return getattr(client, name)(*arguments, **options)
-
-
-def async_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
-    async def run() -> Any:
-        async with deployment.async_client(FakeClock(), concurrency=4) as client:
-            return await getattr(client, name)(*arguments, **options)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(params=[sync_call, async_call], ids=["sync", "async"])
-def call(request: pytest.FixtureRequest) -> Call:
-    return request.param
-
-
-def reply_with(*entries: Any) -> httpx.Response:
-    return httpx.Response(200, json={"data": list(entries)})
-
-
-def entry(index: int, vector: Any) -> dict[str, Any]:
-    return {"index": index, "embedding": base64_of(np.array(vector, np.float32))}
 
 
 @pytest.mark.parametrize(
@@ -233,19 +215,6 @@ def test_rerank_returns_documents_best_first(call: Call) -> None:
     }
 
 
-def test_rerank_refuses_unknown_document(call: Call) -> None:
-    bad = httpx.Response(200, json={"results": [{"index": -1, "relevance_score": 1}]})
-    with pytest.raises(ReplyInvalid, match="document -1"):
-        call(Deployment(bad), "rerank", "query", ["a"])
-
-
-@pytest.mark.parametrize("top_n", [None, 2, 9])
-def test_rerank_refuses_another_number_of_documents(call: Call, top_n: int | None) -> None:
-    few = httpx.Response(200, json={"results": [{"index": 0, "relevance_score": 1}]})
-    with pytest.raises(ReplyInvalid, match="'results' should have 2"):
-        call(Deployment(few), "rerank", "query", ["a", "b"], top_n=top_n)
-
-
 @pytest.mark.parametrize(
     ("query", "documents", "error", "message"),
     [
@@ -268,33 +237,6 @@ def test_rerank_refuses_invalid_inputs(
 def test_rerank_takes_any_iterable(call: Call) -> None:
     found = call(Deployment(), "rerank", "query", (text for text in "abc"))
     assert [one.document for one in found] == ["c", "b", "a"]
-
-
-def test_vectors_of_other_dimensions_are_refused(call: Call) -> None:
-    reply = reply_with(entry(0, [1.0, 0.0]))
-    assert call(Deployment(reply), "embed", "a", dimensions=2).shape == (1, 2)
-    with pytest.raises(ReplyInvalid, match="3 dimensions were requested, 2 returned"):
-        call(Deployment(reply), "embed", "a", dimensions=3)
-
-
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [
-        (reply_with(entry(0, [1.0])), "'data' should have 2"),
-        (reply_with(entry(0, [1.0]), entry(0, [1.0])), "indexes"),
-        (reply_with(entry(0, [1.0]), entry(2, [1.0])), "indexes"),
-        (reply_with(entry(0, [1.0]), entry(1, [1.0, 0.0])), "different lengths"),
-        (reply_with(entry(0, [1.0]), entry(1, [np.nan])), "not finite"),
-        (reply_with(entry(0, [1.0]), entry(1, [])), "empty"),
-        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": "AAA="}), "float32"),
-        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": [1.0]}), "'embedding'"),
-        (httpx.Response(200, text="<html>"), "not JSON"),
-        (httpx.Response(200, json=[1]), "'data'"),
-    ],
-)
-def test_invalid_replies_are_refused(call: Call, reply: httpx.Response, message: str) -> None:
-    with pytest.raises(ReplyInvalid, match=message):
-        call(Deployment(reply), "embed", ["a", "b"])
 
 
 @pytest.mark.parametrize("url", [URL, f"{URL}/", f"{URL}/v1", f"{URL}/v1/"])
@@ -346,26 +288,5 @@ def test_wrong_environment_is_refused(
         kind(URL)
 
 
-@pytest.mark.parametrize("multi", [False, True])
-def test_mixed_vector_spaces_are_refused(multi: bool) -> None:
-    class Upgraded(Deployment):
-        def answer(self, request: httpx.Request) -> httpx.Response:
-            reply = super().answer(request)
-            reply.headers["x-vector-space"] = f"text-matching={len(self.asked)}, code=same"
-            return reply
-
-    texts = ["a"] * (requests.MAX_ITEMS + 1)
-    with Upgraded().client() as client, pytest.raises(ReplyInvalid, match="from 1 to 2"):
-        (client.embed_multi if multi else client.embed)(texts)
-    with Deployment().client() as client:
-        assert len(client.embed(texts)) == len(texts)
-
-
 def test_tasks_are_those_of_all_models() -> None:
     assert set(TASKS) == {task for family in FAMILIES for task in family.tasks}
-
-
-def test_parts_of_different_width_are_refused() -> None:
-    first = reply_with(*(entry(index, [1.0, 0.0]) for index in range(512)))
-    with pytest.raises(ReplyInvalid, match=r"\[2, 8\]"):
-        sync_call(Deployment(first), "embed", ["x"] * 513)

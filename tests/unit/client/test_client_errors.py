@@ -97,6 +97,13 @@ def test_redirect_names_its_target() -> None:
     assert "https://deployment/v1/embeddings" in error.detail
 
 
+def test_faults_of_another_shape_are_left_out() -> None:
+    odd = httpx.Response(422, json={"detail": "no", "errors": ["odd", {"loc": 1}, FAULT]})
+    error = attempt(Deployment(odd), "sync", FakeClock())
+    assert isinstance(error, Invalid)
+    assert error.errors == [FAULT]
+
+
 def test_errors_survive_pickling() -> None:
     error = Invalid(422, "no", code="VALIDATION_ERROR", request_id="ab", retry_after="7", errors=[FAULT])
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
