@@ -14,6 +14,7 @@ from triptych.router.client.core import (
     TIMEOUT_SECONDS,
     Clock,
     Core,
+    Retries,
     failures,
 )
 from triptych.router.client.errors import TriptychError
@@ -118,14 +119,14 @@ class Client:
         self.close()
 
     def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
-        tries = self._core.tries()
+        retries = Retries(self._core)
         while True:
             try:
                 with failures():
                     reply = self._request(call)
                 return replies.accept(reply.status_code, reply.headers, reply.content, one_space)
             except TriptychError as error:
-                pause = tries.pause(error)
+                pause = retries.pause(error)
             self._core.clock.sleep(pause)
 
     def _open(self) -> None:
@@ -226,14 +227,14 @@ class AsyncClient:
         return [task.result() for task in tasks]
 
     async def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
-        tries = self._core.tries()
+        retries = Retries(self._core)
         while True:
             try:
                 with failures():
                     reply = await self._request(call)
                 return replies.accept(reply.status_code, reply.headers, reply.content, one_space)
             except TriptychError as error:
-                pause = tries.pause(error)
+                pause = retries.pause(error)
             await self._core.clock.sleep_async(pause)
 
     async def _request(self, call: Call) -> httpx.Response:

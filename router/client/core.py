@@ -64,7 +64,7 @@ class Core:
         if timeout <= 0 or retries < 0 or max_wait < 0:
             raise ValueError("timeout must be over 0, retries and max_wait at least 0")
         self.clock = clock or Clock()
-        self._retries, self._max_wait = retries, max_wait
+        self.retries, self.max_wait = retries, max_wait
         headers = {
             "content-type": "application/json",
             "x-request-timeout-seconds": f"{min(timeout, LONGEST_TIMEOUT_SECONDS):g}",
@@ -86,19 +86,15 @@ class Core:
             where = "base_url, or a proxy or certificate file in the environment"
             raise ValueError(f"{where}, cannot be used: {error}") from error
 
-    def tries(self) -> "Retries":
-        """The tries of one call that starts now."""
-        return Retries(self._retries, self._max_wait, self.clock)
-
 
 class Retries:
-    """The retries of one call: at most `retries`, none later than `seconds` from now."""
+    """The retries of one call that starts now."""
 
-    def __init__(self, retries: int, seconds: float, clock: Clock) -> None:
-        self._left = retries
+    def __init__(self, core: Core) -> None:
+        self._left = core.retries
         self._step = FIRST_PAUSE_SECONDS
-        self._end = clock.monotonic() + seconds
-        self._clock = clock
+        self._end = core.clock.monotonic() + core.max_wait
+        self._clock = core.clock
 
     def pause(self, error: TriptychError) -> float:
         """Seconds until the next try. Raises `error` when no further try follows."""

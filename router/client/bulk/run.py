@@ -45,7 +45,7 @@ def run(job: Job, client: AsyncClient) -> Outcome:
         earlier = job.count(journal.done, rows)
         if not job.out.exists():
             try:
-                asyncio.run(_embed_all(job, rows, journal, client))
+                asyncio.run(_embed_all(job, rows, earlier, journal, client))
             except SpaceMismatch as error:
                 advice = "The server has other weights than before. Serve the same again, or"
                 raise Refused(f"{error}\n{advice} {job.start_over}") from error
@@ -80,11 +80,10 @@ def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
         number += 1
 
 
-async def _embed_all(job: Job, rows: int, journal: Journal, client: AsyncClient) -> None:
+async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client: AsyncClient) -> None:
     """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(job.concurrency)
-    earlier = job.count(journal.done, rows)
     # The first vector decides the width. A file without vectors in the journal is left from another run.
     matrix = Matrix(job.partial) if earlier > len(journal.failures) else None
 
