@@ -45,7 +45,7 @@ class Client:
     """A deployment at `base_url`, such as http://127.0.0.1:8080.
 
     timeout: seconds for one request. The server stops working on it then.
-    retries: retries of a request after 429, 503, 504 or a lost connection. They are safe, since the same
+    retries: retries of a request after 429, 502, 503, 504 or a lost connection. They are safe, since the same
         input always gives the same vector. Retry-After is honoured; otherwise pauses double.
     max_wait: seconds after which no retry starts.
     transport: replaces the network, for tests.

@@ -25,8 +25,8 @@ CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 5.0
 # The server's limit for `x-request-timeout-seconds`.
 LONGEST_TIMEOUT_SECONDS = 3600.0
-# A retry after a 500 is useless: the server has already tried elsewhere.
-AGAIN = (429, 503, 504)
+# A proxy that loses the router says 502. A retry after a 500 is useless: the router has tried elsewhere.
+AGAIN = (429, 502, 503, 504)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 _KEY = re.compile("[!-~]+")

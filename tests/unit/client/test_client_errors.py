@@ -119,10 +119,11 @@ def test_transient_errors_are_retried(kind: str) -> None:
         refusal(503, "SERVICE_UNAVAILABLE"),
         httpx.RemoteProtocolError("cut off"),
         refusal(504, "SERVICE_TIMEOUT"),
+        httpx.Response(502, text="<html>from a proxy</html>"),
     ]
     deployment, clock = Deployment(*script), FakeClock(chance=1.0)
-    assert attempt(deployment, kind, clock, retries=5) is None
-    assert clock.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert attempt(deployment, kind, clock, retries=6) is None
+    assert clock.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
     assert len({request.content for request in deployment.requests}) == 1
 
 
