@@ -92,7 +92,9 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
         if vectors is not None:
             if matrix is None:
                 dtype = np.dtype(job.dtype).newbyteorder("<")
-                matrix = Matrix.create(job.partial, rows, vectors.shape[1], dtype)
+                # At the end, a .parquet file is written beside it.
+                copies = 2 if job.out.suffix == ".parquet" else 1
+                matrix = Matrix.create(job.partial, rows, vectors.shape[1], dtype, copies)
             matrix.write(vectors, [number * job.batch])
         journal.add(number, failures)
 

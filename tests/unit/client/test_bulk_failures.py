@@ -1,9 +1,9 @@
 """Bulk runs with failing rows, disks and arguments."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -125,9 +125,14 @@ def test_impossible_job_is_refused_before_sending(
     assert deployment.requests == []
 
 
-def test_full_disk_is_refused_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10})
-    )
+@pytest.mark.parametrize(("out", "copies"), [("out.npy", 1), ("out.parquet", 2)])
+def test_full_disk_is_refused_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, copies: int
+) -> None:
+    wanted = job(tmp_path, out=out)
+    free = copies * matrix_of(TEXTS, 16).nbytes - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(Refused, match="GB free"):
-        do(job(tmp_path), Deployment())
+        do(wanted, Deployment())
+    free += 1
+    do(wanted, Deployment())
