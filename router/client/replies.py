@@ -80,9 +80,9 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
     except orjson.JSONDecodeError:
         content = None
     if not isinstance(content, dict):
-        target = headers.get("location")
-        page = body[:200].decode("utf-8", "replace").strip()
-        content = {"detail": f"redirect to {target}, which is not followed" if target else page}
+        content = {"detail": body[:200].decode("utf-8", "replace").strip()}
+        if status < 400 and "location" in headers:
+            content["detail"] = f"redirect to {headers['location']}, which is not followed"
     code = str(content.get("code") or "")
     errors = content.get("errors")
     errors = errors if isinstance(errors, list) else []
