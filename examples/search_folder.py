@@ -36,7 +36,10 @@ def paragraphs(folder: Path) -> Iterator[tuple[str, str | Image]]:
 
 def index(folder: Path, embeddings: Client, store: QdrantClient) -> None:
     """Embed the folder and store its vectors."""
-    names, contents = zip(*paragraphs(folder), strict=True)
+    found = list(paragraphs(folder))
+    if not found:
+        sys.exit(f"{folder} has no Markdown files and no images")
+    names, contents = zip(*found, strict=True)
     vectors = embeddings.embed(contents, task="retrieval.passage", dimensions=DIMENSIONS)
     store.create_collection(COLLECTION, VectorParams(size=DIMENSIONS, distance=Distance.COSINE))
     store.upsert(

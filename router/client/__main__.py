@@ -105,7 +105,8 @@ def embed(
     job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
     started = time.monotonic()
     try:
-        key = os.environ.get(KEY_VARIABLE)
+        # Empty is like missing.
+        key = os.environ.get(KEY_VARIABLE) or None
         done = run(job, AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait))
     except Refused as error:
         _exit(f"error: {error}", REFUSED)
@@ -137,7 +138,7 @@ def verify(url: str, as_json: bool) -> None:
     from triptych.router.client.verify import measure, passes, report
 
     try:
-        with Client(url, os.environ.get(KEY_VARIABLE), max_wait=20) as client:
+        with Client(url, os.environ.get(KEY_VARIABLE) or None, max_wait=20) as client:
             rows = measure(client)
     except (TriptychError, OSError) as error:
         _exit(f"error: {error}", FAILED)

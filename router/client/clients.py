@@ -1,7 +1,8 @@
 """The two clients. Only I/O: requests and replies are in their own modules, retries in `core`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Self, TypeVar, Unpack
 
 import httpx
@@ -13,6 +14,7 @@ from triptych.router.client.core import (
     TIMEOUT_SECONDS,
     Clock,
     Core,
+    Retries,
     failures,
 )
 from triptych.router.client.errors import TriptychError
@@ -26,12 +28,15 @@ from triptych.router.client.requests import (
     Item,
     MultiOptions,
     Part,
+    checked,
     embed_call,
     parts,
     rerank_call,
 )
 
 CONCURRENCY = 8
+# Most connections that httpx opens. It spends quadratic time on requests that wait for one.
+CONNECTIONS = 100
 
 _T = TypeVar("_T")
 
@@ -40,7 +45,7 @@ class Client:
     """A deployment at `base_url`, such as http://127.0.0.1:8080.
 
     timeout: seconds for one request. The server stops working on it then.
-    retries: retries of a request after 429, 503, 504 or a lost connection. They are safe, since the same
+    retries: retries of a request after 429, 502, 503, 504 or a lost connection. They are safe, since the same
         input always gives the same vector. Retry-After is honoured; otherwise pauses double.
     max_wait: seconds after which no retry starts.
     transport: replaces the network, for tests.
@@ -60,7 +65,8 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
-        self._http = httpx.Client(**self._core.http, transport=transport)
+        self._transport = transport
+        self._open()
 
     def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Embed each input into one vector: float32 [n, d] in input order; [1, d] for a single input.
@@ -68,16 +74,16 @@ class Client:
         More than 512 inputs or 48 MiB are sent as several requests, one after another. A PDF, `{"pdf": ...}`
         as the only input, gives one vector per page. A lone surrogate in a text is sent as U+FFFD.
         """
-        one_space = OneSpace()
-        found = [
-            replies.vectors(self._send(embed_call(part, **options), one_space), part.vectors)
-            for part in parts(inputs, options.get("late_chunking"))
-        ]
+        one_space = OneSpace(options.get("vector_space"))
+        found = []
+        for part in parts(inputs, options.get("late_chunking")):
+            body = self._send(embed_call(part, **options), one_space)
+            found.append(replies.vectors(body, part.vectors, options.get("dimensions")))
         return replies.join(found)
 
     def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Embed each token into one vector: float32 [tokens, 128] per input, in input order."""
-        one_space = OneSpace()
+        one_space = OneSpace(options.get("vector_space"))
         found: list[Floats] = []
         for part in parts(inputs):
             body = self._send(embed_call(part, multivector=True, **options), one_space)
@@ -85,10 +91,12 @@ class Client:
         return found
 
     def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
+        self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Rank documents by how well they answer `query`, best first; all, or the best `top_n`."""
-        return replies.ranked(self._send(rerank_call(query, documents, top_n, model)), documents)
+        documents = checked(documents, "documents")
+        body = self._send(rerank_call(query, documents, top_n, model))
+        return replies.ranked(body, documents, top_n)
 
     def models(self) -> list[str]:
         """Names of the served models."""
@@ -97,7 +105,8 @@ class Client:
     def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            return replies.readiness(self._request(READY).content)
+            reply = self._request(READY)
+        return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     def close(self) -> None:
         """Close the connections."""
@@ -110,17 +119,24 @@ class Client:
         self.close()
 
     def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
-        tries = self._core.tries()
+        retries = Retries(self._core)
         while True:
             try:
                 with failures():
                     reply = self._request(call)
                 return replies.accept(reply.status_code, reply.headers, reply.content, one_space)
             except TriptychError as error:
-                pause = tries.pause(error)
+                pause = retries.pause(error)
             self._core.clock.sleep(pause)
 
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._http = self._core.open(httpx.Client, self._transport)
+
     def _request(self, call: Call) -> httpx.Response:
+        if self._process != os.getpid():
+            # On a connection from before a fork, each process could read replies to the other.
+            self._open()
         return self._http.request(call.method, call.path, content=call.body, headers=call.headers)
 
 
@@ -143,31 +159,36 @@ class AsyncClient:
             raise ValueError("concurrency must be at least 1")
         self._core = Core(base_url, api_key, timeout, retries, max_wait, clock)
         self._concurrency = concurrency
-        self._http = httpx.AsyncClient(**self._core.http, transport=transport)
+        self._http = self._core.open(httpx.AsyncClient, transport)
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def embed(self, inputs: Inputs, **options: Unpack[EmbedOptions]) -> Floats:
         """Like `Client.embed`: float32 [n, d], in input order."""
+        one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part, one_space: OneSpace) -> Floats:
+        async def one(part: Part) -> Floats:
             body = await self._send(embed_call(part, **options), one_space)
-            return replies.vectors(body, part.vectors)
+            return replies.vectors(body, part.vectors, options.get("dimensions"))
 
         return replies.join(await self._each(one, parts(inputs, options.get("late_chunking"))))
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Like `Client.embed_multi`: float32 [tokens, 128] per input."""
+        one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part, one_space: OneSpace) -> list[Floats]:
+        async def one(part: Part) -> list[Floats]:
             body = await self._send(embed_call(part, multivector=True, **options), one_space)
             return replies.multivectors(body, part.vectors)
 
         return [matrix for found in await self._each(one, parts(inputs)) for matrix in found]
 
     async def rerank(
-        self, query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
+        self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Like `Client.rerank`: best first."""
-        return replies.ranked(await self._send(rerank_call(query, documents, top_n, model)), documents)
+        documents = checked(documents, "documents")
+        body = await self._send(rerank_call(query, documents, top_n, model))
+        return replies.ranked(body, documents, top_n)
 
     async def models(self) -> list[str]:
         """Names of the served models."""
@@ -176,7 +197,8 @@ class AsyncClient:
     async def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            return replies.readiness((await self._request(READY)).content)
+            reply = await self._request(READY)
+        return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -188,14 +210,13 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _each(self, one: Callable[[Part, OneSpace], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
+    async def _each(self, one: Callable[[Part], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
         """The result of `one` for each part, in order. The first failure cancels the others."""
-        one_space = OneSpace()
         free = asyncio.Semaphore(self._concurrency)
 
         async def in_turn(part: Part) -> _T:
             async with free:
-                return await one(part, one_space)
+                return await one(part)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -206,15 +227,16 @@ class AsyncClient:
         return [task.result() for task in tasks]
 
     async def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
-        tries = self._core.tries()
+        retries = Retries(self._core)
         while True:
             try:
                 with failures():
                     reply = await self._request(call)
                 return replies.accept(reply.status_code, reply.headers, reply.content, one_space)
             except TriptychError as error:
-                pause = tries.pause(error)
+                pause = retries.pause(error)
             await self._core.clock.sleep_async(pause)
 
     async def _request(self, call: Call) -> httpx.Response:
-        return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)
+        async with self._free:
+            return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)

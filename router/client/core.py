@@ -7,11 +7,11 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -25,11 +25,13 @@ CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 5.0
 # The server's limit for `x-request-timeout-seconds`.
 LONGEST_TIMEOUT_SECONDS = 3600.0
-# A retry after a 500 is useless: the server has already tried elsewhere.
-AGAIN = (429, 503, 504)
+# A proxy that loses the router says 502. A retry after a 500 is useless: the router has tried elsewhere.
+AGAIN = (429, 502, 503, 504)
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 _KEY = re.compile("[!-~]+")
+
+_H = TypeVar("_H")
 
 
 class Clock:
@@ -43,7 +45,7 @@ class Clock:
 
 
 class Core:
-    """How to reach a deployment, as options of httpx's clients (`http`), and how long to keep trying."""
+    """How to reach a deployment, and how long to keep trying."""
 
     def __init__(
         self,
@@ -56,43 +58,43 @@ class Core:
     ) -> None:
         if not base_url.lower().startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://: {base_url!r}")
-        try:
-            httpx.URL(base_url)
-        except httpx.InvalidURL as error:
-            raise ValueError(f"base_url is invalid: {error}") from None
         if api_key is not None and not _KEY.fullmatch(api_key):
             # Without the key, since errors are logged.
             raise ValueError("api_key may have visible ASCII characters only")
         if timeout <= 0 or retries < 0 or max_wait < 0:
             raise ValueError("timeout must be over 0, retries and max_wait at least 0")
         self.clock = clock or Clock()
-        self._retries, self._max_wait = retries, max_wait
+        self.retries, self.max_wait = retries, max_wait
         headers = {
             "content-type": "application/json",
             "x-request-timeout-seconds": f"{min(timeout, LONGEST_TIMEOUT_SECONDS):g}",
         }
         if api_key is not None:
             headers["authorization"] = f"Bearer {api_key}"
-        self.http: dict[str, Any] = {
+        self._http: dict[str, Any] = {
             # Users of other clients are used to an address that ends in /v1.
             "base_url": base_url.rstrip("/").removesuffix("/v1"),
             "headers": headers,
             "timeout": httpx.Timeout(timeout + GRACE_SECONDS, connect=min(CONNECT_SECONDS, timeout)),
         }
 
-    def tries(self) -> "Retries":
-        """The tries of one call that starts now."""
-        return Retries(self._retries, self._max_wait, self.clock)
+    def open(self, kind: Callable[..., _H], transport: object) -> _H:
+        """A client of httpx, of this `kind`. Raises ValueError if it cannot be made."""
+        try:
+            return kind(**self._http, transport=transport)
+        except (httpx.InvalidURL, ImportError, OSError) as error:
+            where = "base_url, or a proxy or certificate file in the environment"
+            raise ValueError(f"{where}, cannot be used: {error}") from error
 
 
 class Retries:
-    """The retries of one call: at most `retries`, none later than `seconds` from now."""
+    """The retries of one call that starts now."""
 
-    def __init__(self, retries: int, seconds: float, clock: Clock) -> None:
-        self._left = retries
+    def __init__(self, core: Core) -> None:
+        self._left = core.retries
         self._step = FIRST_PAUSE_SECONDS
-        self._end = clock.monotonic() + seconds
-        self._clock = clock
+        self._end = core.clock.monotonic() + core.max_wait
+        self._clock = core.clock
 
     def pause(self, error: TriptychError) -> float:
         """Seconds until the next try. Raises `error` when no further try follows."""
@@ -101,7 +103,7 @@ class Retries:
             raise error
         self._left -= 1
         pause = seconds_to_wait(refusal.retry_after or "", self._clock.wall()) if refusal else None
-        if pause is None:
+        if not pause:
             # Half of it is random, so that clients that failed together do not return together.
             pause = self._step * (0.5 + 0.5 * self._clock.chance())
             self._step = min(2 * self._step, LONGEST_PAUSE_SECONDS)
@@ -117,7 +119,7 @@ def seconds_to_wait(retry_after: str, now: float) -> float | None:
         return float(text)
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
 
@@ -127,12 +129,7 @@ def failures() -> Iterator[None]:
     """Translate httpx's exceptions into ours."""
     try:
         yield
-    except (
-        httpx.TimeoutException,
-        httpx.NetworkError,
-        httpx.RemoteProtocolError,
-        httpx.ProxyError,
-    ) as error:
+    except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise ConnectionLost(f"no reply from {error.request.url}: {reason}") from error
     except httpx.DecodingError as error:

@@ -68,14 +68,18 @@ class StatusError(TriptychError):
         retry_after: str | None = None,
         errors: "Sequence[FieldError]" = (),
     ) -> None:
-        request = f", request {request_id}" if request_id else ""
-        super().__init__(f"{detail} ({status}{f' {code}' if code else ''}{request})")
+        # The positional arguments, since pickle calls the class with them.
+        super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.code = code
         self.request_id = request_id
         self.retry_after = retry_after
         self.errors: list[FieldError] = list(errors)
+
+    def __str__(self) -> str:
+        request = f", request {self.request_id}" if self.request_id else ""
+        return f"{self.detail} ({self.status}{f' {self.code}' if self.code else ''}{request})"
 
     def __init_subclass__(cls, code: str = "", statuses: Sequence[int] = ()) -> None:
         if code:

@@ -42,20 +42,31 @@ class Readiness(NamedTuple):
 
 
 class OneSpace:
-    """Checks that all replies of one call have the same vector space per pool."""
+    """Checks that all replies of one call have the same vector space per pool, one of those `required`."""
 
-    def __init__(self) -> None:
-        self._spaces: dict[str, str] = {}
+    def __init__(self, required: str | None) -> None:
+        # As the server reads it: a space without a pool stands for every pool.
+        self._required = _spaces(required or "")
+        self._first: dict[str, str] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise `ReplyInvalid` if a reply has another space than one before it."""
-        for named in filter(None, headers.get("x-vector-space", "").split(",")):
-            pool, _, space = named.strip().partition("=")
-            if (first := self._spaces.setdefault(pool, space)) != space:
+        """Raise `ReplyInvalid` if a reply has a space that is not required, or another than one before it."""
+        for pool, space in _spaces(headers.get("x-vector-space", "")):
+            required = [one for name, one in self._required if name == pool]
+            required = required or [one for name, one in self._required if not name]
+            if required and space not in required:
+                raise ReplyInvalid(f"the server returned vectors of another space: {pool}={space}")
+            if (first := self._first.setdefault(pool, space)) != space:
                 raise ReplyInvalid(
                     f"the vector space of pool {pool} changed from {first} to {space} in this call; embed "
                     "all inputs again, or choose one space with vector_space"
                 )
+
+
+def _spaces(header: str) -> list[tuple[str, str]]:
+    """The pools and vector spaces in a header."""
+    parts = [part.strip().rpartition("=") for part in header.split(",") if part.strip()]
+    return [(pool, space) for pool, _, space in parts]
 
 
 def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneSpace | None = None) -> bytes:
@@ -70,21 +81,28 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
         content = None
     if not isinstance(content, dict):
         content = {"detail": body[:200].decode("utf-8", "replace").strip()}
+        if status < 400 and "location" in headers:
+            content["detail"] = f"redirect to {headers['location']}, which is not followed"
     code = str(content.get("code") or "")
     errors = content.get("errors")
+    errors = errors if isinstance(errors, list) else []
+    faults: list[Any] = [fault for fault in errors if isinstance(fault, dict) and "field" in fault]
     raise error_class(status, code)(
         status,
         str(content.get("detail") or "no reason given"),
         code=code,
         request_id=content.get("request_id") or headers.get("x-request-id"),
         retry_after=headers.get("retry-after"),
-        errors=errors if isinstance(errors, list) else (),
+        errors=faults,
     )
 
 
-def vectors(body: bytes, count: int | None) -> Floats:
-    """The vectors of a reply, float32 [n, d]; raises `ReplyInvalid` unless there are `count`."""
-    return _matrix(_entries(body, count, "embedding"))
+def vectors(body: bytes, count: int | None, dimensions: int | None) -> Floats:
+    """The vectors of a reply, float32 [count, dimensions]; raises `ReplyInvalid` for others."""
+    matrix = _matrix(_entries(body, count, "embedding"))
+    if dimensions not in (None, matrix.shape[1]):
+        raise ReplyInvalid(f"{dimensions} dimensions were requested, {matrix.shape[1]} returned")
+    return matrix
 
 
 def multivectors(body: bytes, count: int | None) -> list[Floats]:
@@ -103,12 +121,11 @@ def join(matrices: Sequence[Floats]) -> Floats:
     return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
 
 
-def ranked(body: bytes, documents: Sequence[Item]) -> list[RankedDocument]:
-    """The documents in the order of the reply, best first."""
-    results = _field(_object(body), "results", list)
+def ranked(body: bytes, documents: Sequence[Item], top_n: int | None) -> list[RankedDocument]:
+    """All documents, or `top_n`, in the order of the reply, best first. Raises `ReplyInvalid`."""
     found = []
     left = set(range(len(documents)))
-    for result in results:
+    for result in _list(body, "results", min(top_n or len(documents), len(documents))):
         index = _field(result, "index", int)
         if index not in left:
             raise ReplyInvalid(f"document {index} was ranked twice, or was not sent")
@@ -120,13 +137,17 @@ def ranked(body: bytes, documents: Sequence[Item]) -> list[RankedDocument]:
 
 def model_names(body: bytes) -> list[str]:
     """The names of `GET /v1/models`."""
-    return [_field(entry, "id", str) for entry in _field(_object(body), "data", list)]
+    return [_field(entry, "id", str) for entry in _list(body, "data", None)]
 
 
-def readiness(body: bytes) -> Readiness:
-    """The reply of `GET /ready`, with any status. Raises `ReplyInvalid`."""
-    content = _object(body)
-    ready, pools = _field(content, "ready", bool), _field(content, "pools", dict)
+def readiness(status: int, headers: Mapping[str, str], body: bytes) -> Readiness:
+    """The reply of `GET /ready`, with any status. Raises like `accept` if it is another reply."""
+    try:
+        content = _object(body)
+        ready, pools = _field(content, "ready", bool), _field(content, "pools", dict)
+    except ReplyInvalid:
+        accept(status, headers, body)
+        raise
     spaces = _field({"vector_spaces": {}, **content}, "vector_spaces", dict)
     if not all(isinstance(space, str) for pool in spaces for space in _field(spaces, pool, list)):
         raise ReplyInvalid("the reply has a vector space that is not a string")
@@ -135,9 +156,7 @@ def readiness(body: bytes) -> Readiness:
 
 def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
     """One field of each entry of `data`, in order of `index`."""
-    data = _field(_object(body), "data", list)
-    if count is not None and len(data) != count:
-        raise ReplyInvalid(f"{count} vectors were requested, {len(data)} returned")
+    data = _list(body, "data", count)
     if not data:
         raise ReplyInvalid("the reply has no vectors")
     found: dict[int, Any] = {
@@ -169,6 +188,14 @@ def _same_width(arrays: Iterable[Floats]) -> None:
     widths = {array.shape[-1] for array in arrays}
     if len(widths) > 1:
         raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
+
+
+def _list(body: bytes, name: str, count: int | None) -> list[Any]:
+    """A field of a reply. Raises `ReplyInvalid` unless it has `count` entries."""
+    found: list[Any] = _field(_object(body), name, list)
+    if count is not None and len(found) != count:
+        raise ReplyInvalid(f"{name!r} should have {count} entries and has {len(found)}")
+    return found
 
 
 def _object(body: bytes) -> Any:

@@ -66,10 +66,15 @@ class Call(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The inputs of one request, and the number of vectors they give; None for a PDF."""
+    """The inputs of one request."""
 
-    content: Item | list[Item]
-    vectors: int | None
+    items: list[Item]
+
+    @property
+    def vectors(self) -> int | None:
+        """The number of vectors that they give; None for a PDF."""
+        has_pdf = any(isinstance(item, Mapping) and "pdf" in item for item in self.items)
+        return None if has_pdf else len(self.items)
 
 
 MODELS = Call("GET", "/v1/models")
@@ -82,23 +87,25 @@ def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
     Raises TypeError for an invalid input, ValueError if there are none or too many for late chunking, and
     OSError for a missing file.
     """
-    if isinstance(inputs, str | Image | Mapping):
-        return [_part(inputs, [inputs])]
-    if isinstance(inputs, bytes | bytearray) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs: {_VALID_INPUT}, or an iterable of these; not {type(inputs).__name__}")
-    items = list(inputs)
-    for index, item in enumerate(items):
-        if not isinstance(item, str | Image | Mapping):
-            raise TypeError(f"inputs[{index}]: {_VALID_INPUT}; not {type(item).__name__}")
-    if not items:
-        raise ValueError("inputs is empty")
+    items = checked([inputs] if isinstance(inputs, str | Image | Mapping) else inputs, "inputs")
     if late_chunking and len(items) > MAX_ITEMS:
         # In two requests, each half would lose the context of the other.
         raise ValueError(f"late chunking takes at most {MAX_ITEMS} inputs, not {len(items)}")
-    return [_part(piece, piece) for piece in ([items] if late_chunking else _pieces(items))]
+    return [Part(piece) for piece in ([items] if late_chunking else _pieces(items))]
 
 
-_VALID_INPUT = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
+def checked(items: Iterable[Item], name: str) -> list[Item]:
+    """`items` as a list. Raises TypeError if one is invalid, ValueError if there are none."""
+    valid = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
+    if isinstance(items, str | bytes | bytearray | Mapping) or not isinstance(items, Iterable):
+        raise TypeError(f"{name}: an iterable of {valid}; not {type(items).__name__}")
+    found = list(items)
+    for index, item in enumerate(found):
+        if not isinstance(item, str | Image | Mapping):
+            raise TypeError(f"{name}[{index}]: {valid}; not {type(item).__name__}")
+    if not found:
+        raise ValueError(f"{name} is empty")
+    return found
 
 
 def _pieces(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -126,18 +133,12 @@ def _length(value: Any) -> int:
             return len(_dumps(value))
 
 
-def _part(content: Item | list[Item], items: Sequence[Item]) -> Part:
-    has_pdf = any(isinstance(item, Mapping) and "pdf" in item for item in items)
-    return Part(content, None if has_pdf else len(items))
-
-
 def embed_call(part: Part, *, multivector: bool = False, **options: Unpack[EmbedOptions]) -> Call:
     """`POST /v1/embeddings` for one part. Vectors come as base64, which keeps every bit."""
     if unknown := options.keys() - EmbedOptions.__optional_keys__:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
-    content = part.content
     fields: dict[str, Any] = {
-        "input": [_wire(item) for item in content] if isinstance(content, list) else _wire(content),
+        "input": [_wire(item) for item in part.items],
         "embedding_type": "base64",
         **options,
         "return_multivector": multivector or None,
@@ -154,8 +155,7 @@ def rerank_call(
     query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
 ) -> Call:
     """`POST /v1/rerank`. The reply leaves out the documents, since the caller has them."""
-    if not documents:
-        raise ValueError("documents is empty")
+    [query] = checked([query], "query")
     fields = {
         "model": model,
         "query": _wire(query),

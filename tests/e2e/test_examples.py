@@ -36,6 +36,17 @@ def test_folder_is_indexed_once_and_searched(deployment: Deployment, tmp_path: P
     assert run(deployment, "search_folder.py", folder, "lighthouse") == found
 
 
+def test_folder_without_documents_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "search_folder.py", tmp_path, "lighthouse"],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path} has no")
+
+
 def test_chroma_finds_documents(deployment: Deployment) -> None:
     assert len(run(deployment, "chroma_collection.py", "lighthouse")) == 3
 

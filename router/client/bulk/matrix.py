@@ -33,9 +33,9 @@ class Matrix:
         self._path, self._offset = path, there.offset
 
     @classmethod
-    def create(cls, path: Path, rows: int, width: int, dtype: np.dtype[Any]) -> "Matrix":
-        """Create a file of full size. Raises `Refused` if the disk has no room."""
-        size = rows * width * dtype.itemsize
+    def create(cls, path: Path, rows: int, width: int, dtype: np.dtype[Any], copies: int) -> "Matrix":
+        """Create a file of full size. Raises `Refused` if the disk has no room for so many copies of it."""
+        size = copies * rows * width * dtype.itemsize
         free = shutil.disk_usage(path.parent).free
         if size > free:
             raise Refused(f"{path.parent} has {free / 1e9:.1f} GB free; the vectors need {size / 1e9:.1f} GB")

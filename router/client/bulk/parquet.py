@@ -9,6 +9,7 @@ import numpy as np
 
 from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, no_column
+from triptych.router.client.requests import without_lone_surrogates
 
 try:
     import pyarrow as pa
@@ -58,4 +59,4 @@ def write(path: Path, matrix: Matrix, ids: Iterator[Any] | None) -> None:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None or isinstance(value, BadRow) else str(value)
+    return None if value is None or isinstance(value, BadRow) else without_lone_surrogates(str(value))

@@ -20,7 +20,7 @@ from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
 from triptych.router.client.clients import AsyncClient
-from triptych.router.client.errors import ReplyInvalid, SpaceMismatch
+from triptych.router.client.errors import ReplyInvalid, SpaceMismatch, StatusError
 from triptych.router.client.replies import Floats
 
 
@@ -45,7 +45,7 @@ def run(job: Job, client: AsyncClient) -> Outcome:
         earlier = job.count(journal.done, rows)
         if not job.out.exists():
             try:
-                asyncio.run(_embed_all(job, rows, journal, client))
+                asyncio.run(_embed_all(job, rows, earlier, journal, client))
             except SpaceMismatch as error:
                 advice = "The server has other weights than before. Serve the same again, or"
                 raise Refused(f"{error}\n{advice} {job.start_over}") from error
@@ -80,11 +80,10 @@ def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
         number += 1
 
 
-async def _embed_all(job: Job, rows: int, journal: Journal, client: AsyncClient) -> None:
+async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client: AsyncClient) -> None:
     """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(job.concurrency)
-    earlier = job.count(journal.done, rows)
     # The first vector decides the width. A file without vectors in the journal is left from another run.
     matrix = Matrix(job.partial) if earlier > len(journal.failures) else None
 
@@ -93,7 +92,9 @@ async def _embed_all(job: Job, rows: int, journal: Journal, client: AsyncClient)
         if vectors is not None:
             if matrix is None:
                 dtype = np.dtype(job.dtype).newbyteorder("<")
-                matrix = Matrix.create(job.partial, rows, vectors.shape[1], dtype)
+                # At the end, a .parquet file is written beside it.
+                copies = 2 if job.out.suffix == ".parquet" else 1
+                matrix = Matrix.create(job.partial, rows, vectors.shape[1], dtype, copies)
             matrix.write(vectors, [number * job.batch])
         journal.add(number, failures)
 
@@ -153,7 +154,7 @@ async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
 
 
 async def _spaces(client: AsyncClient) -> Mapping[str, list[str]]:
-    with suppress(ReplyInvalid):
+    with suppress(ReplyInvalid, StatusError):
         return (await client.ready()).vector_spaces
     return {}
 

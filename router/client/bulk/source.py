@@ -1,8 +1,8 @@
 """Streams the rows of a file. Changes when a format is added.
 
 A row is a text, an item as a dict (.jsonl), or a `BadRow` with a reason. A bad row does not affect others.
-Blank lines are skipped in .jsonl and .csv, and are rows in other text files. Only the current row is in
-memory, or a few rows of a .parquet file.
+Blank lines are skipped in .jsonl and .csv, and are rows in other text files; these have one column, `text`.
+Only the current row is in memory, or a few rows of a .parquet file.
 """
 
 import csv
@@ -31,7 +31,7 @@ def rows(path: Path, column: str) -> Iterator[Row]:
 def values(path: Path, column: str) -> Iterator[Any]:
     """The values of a column. The file's name decides the format."""
     match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
+        case ".jsonl" | ".ndjson" | ".json":
             return _jsonl(path, column)
         case ".csv":
             return _csv(path, column)
@@ -40,7 +40,7 @@ def values(path: Path, column: str) -> Iterator[Any]:
 
             return parquet.values(path, column)
         case _:
-            return _lines(path)
+            return _lines(path, column)
 
 
 def digest(path: Path) -> str:
@@ -72,7 +72,9 @@ def _has_surrogates(text: str) -> bool:
     return False
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, column: str) -> Iterator[str]:
+    if column != "text":
+        raise no_column(path, column, ["text"])
     for line in _raw_lines(path):
         yield line.decode("utf-8", "surrogateescape")
 
@@ -114,11 +116,14 @@ def _csv(path: Path, column: str) -> Iterator[Any]:
     # The default limit is too low for documents.
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
-        if column not in (reader.fieldnames or ()):
-            raise no_column(path, column, reader.fieldnames or ())
+        # Strict, since otherwise a quote that is not closed takes all further rows.
+        reader = csv.DictReader(file, strict=True)
         try:
+            if column not in (reader.fieldnames or ()):
+                raise no_column(path, column, reader.fieldnames or ())
             for record in reader:
-                yield record[column]
+                # Values that no header names, after a comma that is not quoted, are under None.
+                extra = any(record.get(None, ()))
+                yield BadRow("has more values than the header") if extra else record[column]
         except csv.Error as error:
             raise Refused(f"{path}, line {reader.line_num}: {error}") from None

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from triptych.router.client.core import Clock
 from triptych.router.client.replies import Floats
 
 URL = "http://deployment"
+Call = Callable[..., Any]
 
 
 def vector_of(item: Any, dimensions: int = 8) -> Floats:
@@ -52,6 +53,14 @@ def refusal(status: int, code: str, detail: str = "no", headers: Any = None, **m
     """An error in the API's shape."""
     content = {"detail": detail, "code": code, "request_id": "ab" * 16, **more}
     return httpx.Response(status, json=content, headers=headers)
+
+
+def reply_with(*entries: Any) -> httpx.Response:
+    return httpx.Response(200, json={"data": list(entries)})
+
+
+def entry(index: int, vector: Any) -> dict[str, Any]:
+    return {"index": index, "embedding": base64_of(np.array(vector, np.float32))}
 
 
 class Deployment:
@@ -143,3 +152,16 @@ class FakeClock(Clock):
 
     async def sleep_async(self, seconds: float) -> None:
         self.sleep(seconds)
+
+
+def sync_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
+    with deployment.client(FakeClock()) as client:
+        return getattr(client, name)(*arguments, **options)
+
+
+def async_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
+    async def run() -> Any:
+        async with deployment.async_client(FakeClock(), concurrency=4) as client:
+            return await getattr(client, name)(*arguments, **options)
+
+    return asyncio.run(run())

@@ -1,9 +1,9 @@
 """Bulk runs with failing rows, disks and arguments."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -57,7 +57,7 @@ def test_batch_of_failed_rows_is_skipped(tmp_path: Path) -> None:
 
 
 class Unequal(Strict):
-    """Returns vectors of one value for the second row of `BAD`'s failing batch, of 16 for others."""
+    """Returns vectors of one value for the second row of `BAD`'s failing batch, of 8 for others."""
 
     def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
         short = asked["input"] == [TEXTS[7]]
@@ -65,8 +65,8 @@ class Unequal(Strict):
 
 
 def test_halves_of_a_batch_have_one_width(tmp_path: Path) -> None:
-    with pytest.raises(ReplyInvalid, match=r"different lengths: \[1, 16\]"):
-        do(job(tmp_path, BAD, skip=True), Unequal())
+    with pytest.raises(ReplyInvalid, match=r"different lengths: \[1, 8\]"):
+        do(job(tmp_path, BAD, skip=True, dimensions=None), Unequal())
 
 
 def test_run_with_all_rows_failed_is_retried(tmp_path: Path) -> None:
@@ -125,9 +125,14 @@ def test_impossible_job_is_refused_before_sending(
     assert deployment.requests == []
 
 
-def test_full_disk_is_refused_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10})
-    )
+@pytest.mark.parametrize(("out", "copies"), [("out.npy", 1), ("out.parquet", 2)])
+def test_full_disk_is_refused_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, copies: int
+) -> None:
+    wanted = job(tmp_path, out=out)
+    free = copies * matrix_of(TEXTS, 16).nbytes - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(Refused, match="GB free"):
-        do(job(tmp_path), Deployment())
+        do(wanted, Deployment())
+    free += 1
+    do(wanted, Deployment())

@@ -57,6 +57,13 @@ def test_float16_and_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, matrix_of(TEXTS, 16).astype(np.float16))
 
 
+def test_id_that_is_not_utf8_does_not_stop_the_end_of_a_run(tmp_path: Path) -> None:
+    wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")
+    wanted.source.write_bytes(b"id,text\n\xff7,one\n8,two\n")
+    do(wanted, Deployment())
+    assert pq.read_table(wanted.out)["id"].to_pylist() == ["\ufffd7", "8"]
+
+
 def test_row_groups_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triptych.router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 4)
     wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")

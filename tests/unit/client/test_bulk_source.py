@@ -39,6 +39,20 @@ def test_every_format_gives_same_rows(tmp_path: Path, ending: str) -> None:
     assert rows(write(tmp_path, ending, TEXTS)) == TEXTS
 
 
+def test_text_file_has_one_column(tmp_path: Path) -> None:
+    path = write(tmp_path, "txt", TEXTS)
+    assert list(source.values(path, "text")) == TEXTS
+    with pytest.raises(Refused, match=r"no column 'body'; it has: text"):
+        rows(path, "body")
+
+
+def test_json_file_has_an_object_in_each_line(tmp_path: Path) -> None:
+    lines = write(tmp_path, "jsonl", TEXTS).rename(tmp_path / "lines.json")
+    assert rows(lines) == TEXTS
+    lines.write_text(json.dumps([{"text": "a"}], indent=1))
+    assert all(isinstance(row, BadRow) for row in rows(lines))
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_column_is_chosen_by_name(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path, ending, TEXTS, column="body")
@@ -104,6 +118,20 @@ def test_short_csv_line_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "short.csv"
     path.write_text("id,text\n1,one\n2\n")
     assert rows(path) == ["one", BadRow("has no value")]
+
+
+def test_csv_line_with_further_values_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "commas.csv"
+    path.write_text("id,text\n1,one, or two\n2,two,\n3,three\n")
+    assert rows(path) == [BadRow("has more values than the header"), "two", "three"]
+
+
+@pytest.mark.parametrize("content", ['id,text\n1,"one\n2,two\n', '"id,text\n1,one\n'])
+def test_csv_quote_that_is_not_closed_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "open.csv"
+    path.write_text(content)
+    with pytest.raises(Refused, match="line"):
+        rows(path)
 
 
 def test_invalid_parquet_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +12,23 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.unit.client.fakes import URL, Deployment, FakeClock, base64_of, matrix_of, refusal, vector_of
+from tests.unit.client.fakes import (
+    URL,
+    Call,
+    Deployment,
+    async_call,
+    entry,
+    matrix_of,
+    refusal,
+    reply_with,
+    sync_call,
+    vector_of,
+)
 from triptych.router.client import AsyncClient, Client, Image, requests
-from triptych.router.client.errors import ReplyInvalid, TooLarge
+from triptych.router.client.errors import TooLarge
 from triptych.router.client.requests import TASKS
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.families import FAMILIES
-
-Call = Callable[..., Any]
-
-
-def sync_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
-    with deployment.client(FakeClock()) as client:
-        return getattr(client, name)(*arguments, **options)
-
-
-def async_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
-    async def run() -> Any:
-        async with deployment.async_client(FakeClock(), concurrency=4) as client:
-            return await getattr(client, name)(*arguments, **options)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(params=[sync_call, async_call], ids=["sync", "async"])
-def call(request: pytest.FixtureRequest) -> Call:
-    return request.param
-
-
-def reply_with(*entries: Any) -> httpx.Response:
-    return httpx.Response(200, json={"data": list(entries)})
-
-
-def entry(index: int, vector: Any) -> dict[str, Any]:
-    return {"index": index, "embedding": base64_of(np.array(vector, np.float32))}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +88,14 @@ def test_async_client_limits_concurrency() -> None:
     texts = [str(number) for number in range(512 * 9)]
     np.testing.assert_array_equal(async_call(deployment, "embed", texts), matrix_of(texts))
     assert deployment.busiest == 4
+
+
+async def test_calls_wait_for_a_connection_outside_of_httpx() -> None:
+    deployment = Deployment()
+    async with deployment.async_client() as client:
+        found = await asyncio.gather(*(client.embed(str(number)) for number in range(150)))
+    np.testing.assert_array_equal(np.concatenate(found), matrix_of([str(number) for number in range(150)]))
+    assert deployment.busiest == 100
 
 
 def test_first_failure_cancels_the_others() -> None:
@@ -224,32 +215,28 @@ def test_rerank_returns_documents_best_first(call: Call) -> None:
     }
 
 
-def test_rerank_refuses_unknown_document(call: Call) -> None:
-    bad = httpx.Response(200, json={"results": [{"index": -1, "relevance_score": 1}]})
-    with pytest.raises(ReplyInvalid, match="document -1"):
-        call(Deployment(bad), "rerank", "query", ["a"])
-    with pytest.raises(ValueError, match="documents is empty"):
-        call(Deployment(), "rerank", "query", [])
-
-
 @pytest.mark.parametrize(
-    ("reply", "message"),
+    ("query", "documents", "error", "message"),
     [
-        (reply_with(entry(0, [1.0])), "2 vectors"),
-        (reply_with(entry(0, [1.0]), entry(0, [1.0])), "indexes"),
-        (reply_with(entry(0, [1.0]), entry(2, [1.0])), "indexes"),
-        (reply_with(entry(0, [1.0]), entry(1, [1.0, 0.0])), "different lengths"),
-        (reply_with(entry(0, [1.0]), entry(1, [np.nan])), "not finite"),
-        (reply_with(entry(0, [1.0]), entry(1, [])), "empty"),
-        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": "AAA="}), "float32"),
-        (reply_with(entry(0, [1.0]), {"index": 1, "embedding": [1.0]}), "'embedding'"),
-        (httpx.Response(200, text="<html>"), "not JSON"),
-        (httpx.Response(200, json=[1]), "'data'"),
+        ("query", [], ValueError, "documents is empty"),
+        ("query", "a document", TypeError, "documents: .*not str"),
+        ("query", {"text": "a"}, TypeError, "documents: .*not dict"),
+        ("query", ["a", 7], TypeError, r"documents\[1\].*int"),
+        (b"query", ["a"], TypeError, "query.*bytes"),
     ],
 )
-def test_invalid_replies_are_refused(call: Call, reply: httpx.Response, message: str) -> None:
-    with pytest.raises(ReplyInvalid, match=message):
-        call(Deployment(reply), "embed", ["a", "b"])
+def test_rerank_refuses_invalid_inputs(
+    call: Call, query: Any, documents: Any, error: type[Exception], message: str
+) -> None:
+    deployment = Deployment()
+    with pytest.raises(error, match=message):
+        call(deployment, "rerank", query, documents)
+    assert deployment.requests == []
+
+
+def test_rerank_takes_any_iterable(call: Call) -> None:
+    found = call(Deployment(), "rerank", "query", (text for text in "abc"))
+    assert [one.document for one in found] == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize("url", [URL, f"{URL}/", f"{URL}/v1", f"{URL}/v1/"])
@@ -267,7 +254,7 @@ def test_base_url_may_end_in_v1(url: str) -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="http://"):
         Client("localhost:8080")
-    with pytest.raises(ValueError, match="base_url is invalid"):
+    with pytest.raises(ValueError, match="base_url"):
         Client("http://[::1")
     for key in ("", "secret\n", "sec ret", "secr\xe9t"):
         with pytest.raises(ValueError, match="api_key") as refused:
@@ -281,26 +268,25 @@ def test_wrong_arguments_are_refused() -> None:
         sync_call(Deployment(), "embed", "a", tsk="code.query")
 
 
-@pytest.mark.parametrize("multi", [False, True])
-def test_mixed_vector_spaces_are_refused(multi: bool) -> None:
-    class Upgraded(Deployment):
-        def answer(self, request: httpx.Request) -> httpx.Response:
-            reply = super().answer(request)
-            reply.headers["x-vector-space"] = f"text-matching={len(self.asked)}, code=same"
-            return reply
-
-    texts = ["a"] * (requests.MAX_ITEMS + 1)
-    with Upgraded().client() as client, pytest.raises(ReplyInvalid, match="from 1 to 2"):
-        (client.embed_multi if multi else client.embed)(texts)
-    with Deployment().client() as client:
-        assert len(client.embed(texts)) == len(texts)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("NO_PROXY", "[::1]"),
+        ("HTTP_PROXY", "http://127.0.0.1:port"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ],
+)
+def test_wrong_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Client | AsyncClient], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    # As if it were not installed.
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(ValueError, match="a proxy or certificate file in the environment"):
+        kind(URL)
 
 
 def test_tasks_are_those_of_all_models() -> None:
     assert set(TASKS) == {task for family in FAMILIES for task in family.tasks}
-
-
-def test_parts_of_different_width_are_refused() -> None:
-    first = reply_with(*(entry(index, [1.0, 0.0]) for index in range(512)))
-    with pytest.raises(ReplyInvalid, match=r"\[2, 8\]"):
-        sync_call(Deployment(first), "embed", ["x"] * 513)

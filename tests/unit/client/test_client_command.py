@@ -68,6 +68,20 @@ def test_server_error_exit_status(
     assert "error: send a key (401 AUTH_MISSING_API_KEY" in capsys.readouterr().err
 
 
+def test_empty_key_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    deployment = Deployment()
+
+    def client(url: str, key: str | None, **options: Any) -> AsyncClient:
+        keys.append(key)
+        return deployment.async_client(**options)
+
+    monkeypatch.setattr("triptych.router.client.clients.AsyncClient", client)
+    monkeypatch.setenv(command.KEY_VARIABLE, "")
+    assert embed(tmp_path) == 0
+    assert keys == [None]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,6 +1,8 @@
 """Which reply raises which error, and what is retried. Nothing here sleeps."""
 
 import asyncio
+import copy
+import pickle
 from email.utils import formatdate
 from typing import Any
 
@@ -16,13 +18,16 @@ from triptych.router.client.errors import (
     ConnectionLost,
     InputError,
     Internal,
+    Invalid,
+    MissingKey,
+    NotFound,
     ReplyInvalid,
     StatusError,
     TimedOut,
     TriptychError,
     Unavailable,
 )
-from triptych.router.errors import all_errors
+from triptych.router.errors import FieldError, all_errors
 
 # The client uses no wrong method and sends no Content-Encoding.
 NEVER = {"METHOD_NOT_ALLOWED", "INPUT_ENCODING_UNSUPPORTED"}
@@ -48,6 +53,7 @@ def attempt(deployment: Deployment, kind: str, clock: FakeClock, **options: Any)
     return None
 
 
+FAULT: FieldError = {"field": "body -> dimensions", "message": "too many", "type": "le", "input": 9999}
 kinds = pytest.mark.parametrize("kind", ["sync", "async"])
 
 
@@ -58,8 +64,7 @@ def test_every_code_has_an_exception() -> None:
 @kinds
 @pytest.mark.parametrize("code", STATUS)
 def test_each_error_raises_and_some_are_retried(kind: str, code: str) -> None:
-    faults = [{"field": "body -> dimensions", "message": "too many", "type": "le", "input": 9999}]
-    more = {"errors": faults} if STATUS[code] == 422 else {}
+    more = {"errors": [FAULT]} if STATUS[code] == 422 else {}
     deployment = Deployment(*(refusal(STATUS[code], code, "what happened", **more) for _ in range(9)))
     error = attempt(deployment, kind, FakeClock(), retries=3)
     assert type(error) is BY_CODE[code]
@@ -85,6 +90,27 @@ def test_foreign_reply_goes_by_status(status: int, kind: type[StatusError]) -> N
     assert "from a proxy" in error.detail
 
 
+def test_redirect_names_its_target() -> None:
+    page = httpx.Response(301, text="<html>moved", headers={"Location": "https://deployment/v1/embeddings"})
+    error = attempt(Deployment(page), "sync", FakeClock())
+    assert isinstance(error, StatusError)
+    assert "https://deployment/v1/embeddings" in error.detail
+
+
+def test_faults_of_another_shape_are_left_out() -> None:
+    odd = httpx.Response(422, json={"detail": "no", "errors": ["odd", {"loc": 1}, FAULT]})
+    error = attempt(Deployment(odd), "sync", FakeClock())
+    assert isinstance(error, Invalid)
+    assert error.errors == [FAULT]
+
+
+def test_errors_survive_pickling() -> None:
+    error = Invalid(422, "no", code="VALIDATION_ERROR", request_id="ab", retry_after="7", errors=[FAULT])
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is Invalid
+        assert (str(again), vars(again)) == (str(error), vars(error))
+
+
 @kinds
 def test_transient_errors_are_retried(kind: str) -> None:
     script = [
@@ -93,10 +119,11 @@ def test_transient_errors_are_retried(kind: str) -> None:
         refusal(503, "SERVICE_UNAVAILABLE"),
         httpx.RemoteProtocolError("cut off"),
         refusal(504, "SERVICE_TIMEOUT"),
+        httpx.Response(502, text="<html>from a proxy</html>"),
     ]
     deployment, clock = Deployment(*script), FakeClock(chance=1.0)
-    assert attempt(deployment, kind, clock, retries=5) is None
-    assert clock.slept == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert attempt(deployment, kind, clock, retries=6) is None
+    assert clock.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
     assert len({request.content for request in deployment.requests}) == 1
 
 
@@ -120,10 +147,18 @@ def test_retry_after_is_honoured(kind: str) -> None:
     assert clock.slept == [7.0, 30.0, 0.5]
 
 
+def test_retry_after_zero_is_no_reason_to_hurry() -> None:
+    clock = FakeClock()
+    busy = Deployment(*[refusal(429, "QUEUE_FULL", headers={"Retry-After": "0"}) for _ in range(3)])
+    assert attempt(busy, "sync", clock) is None
+    assert clock.slept == [0.5, 1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [("0", 0), (" 12 ", 12), (formatdate(90, usegmt=True), 0), (formatdate(160, usegmt=True), 60),
-     ("-3", None), ("1.5", None), ("", None), ("²", None)],
+     ("-3", None), ("1.5", None), ("", None), ("²", None),
+     (f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}", None)],
 )  # fmt: skip
 def test_both_forms_of_retry_after(header: str, seconds: float | None) -> None:
     assert seconds_to_wait(header, now=100) == seconds
@@ -166,6 +201,19 @@ READY = {"ready": True, "pools": {}}
 def test_invalid_readiness_is_refused(content: Any) -> None:
     with pytest.raises(ReplyInvalid):
         Deployment(httpx.Response(200, json=content)).client().ready()
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (refusal(401, "AUTH_MISSING_API_KEY"), MissingKey),
+        (httpx.Response(503, text="<html>no upstream"), Unavailable),
+        (httpx.Response(404, json={"ok": False}), NotFound),
+    ],
+)
+def test_ready_raises_what_another_reply_says(reply: httpx.Response, kind: type[StatusError]) -> None:
+    with pytest.raises(kind):
+        Deployment(reply).client().ready()
 
 
 def test_ready_is_not_retried() -> None:
