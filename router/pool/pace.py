@@ -75,10 +75,13 @@ class Pace:
 class DrainRate:
     """Rate at which a queue drains, in tokens a second, over the last few seconds in which items waited.
 
-    Time in which nothing waits shows the demand, not the capacity.
+    Time in which nothing waits shows the demand, not the capacity. Where items take long, the rate is over
+    more time: a text of 15 s is no progress at first, and then much at once.
     """
 
     SECONDS = 5.0
+    # At least as long as so many of the longest items.
+    ITEMS = 4
     # With less time or fewer items the rate is unknown: the first item of a burst may have waited for the
     # burst to be read.
     SHORTEST = 0.25
@@ -90,11 +93,17 @@ class DrainRate:
         self._busy = 0.0
         self._then = 0.0
         self._waiting = False
+        self._seconds = self.SECONDS
 
-    def observe(self, tokens: int, now: float, waiting: bool) -> None:
-        """An item of `tokens` is done (0 if no item is); `waiting`: whether items wait from now on."""
+    def observe(self, tokens: int, now: float, waiting: bool, took: float = 0.0) -> None:
+        """An item of `tokens` is done (0 if no item is), `took` seconds after it left the queue.
+
+        `waiting`: whether items wait from now on.
+        """
         if self._waiting:
+            decay = math.exp((self._then - now) / self._seconds)
             self._tokens, self._busy = self._decayed(now)
+            self._seconds = max(self.SECONDS, self.ITEMS * took, self._seconds * decay)
             self._tokens += tokens
             self._items += tokens > 0
         self._then, self._waiting = now, waiting
@@ -106,5 +115,5 @@ class DrainRate:
         return tokens / busy if tokens and known else None
 
     def _decayed(self, now: float) -> tuple[float, float]:
-        decay = math.exp((self._then - now) / self.SECONDS)
-        return self._tokens * decay, self._busy * decay + self.SECONDS * (1 - decay)
+        decay = math.exp((self._then - now) / self._seconds)
+        return self._tokens * decay, self._busy * decay + self._seconds * (1 - decay)

@@ -148,7 +148,7 @@ class PoolQueue:
 
     def drained(self, item: Item, now: float) -> None:
         """Count `item`, which had left the queue, as done."""
-        self._drained.observe(item.cost, now, waiting=bool(self.items))
+        self._drained.observe(item.cost, now, bool(self.items), now - item.job.started_at)
 
     def put_back(self, items: Sequence[Item]) -> None:
         """Return items in flight to the head of their line, in their order. They need no room."""

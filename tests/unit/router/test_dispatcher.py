@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, make_item, make_request, vector
+from tests.unit.router.items import NEVER, make_request, vector
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
 from triptych.router.observe.metrics import Metrics
@@ -101,7 +101,7 @@ def test_hopeless_deadline_is_refused() -> None:
     pool.ask(1000)
     pool.ask(1000, bulk=True)
     for step in range(1, 51):
-        pool.queue.drained(make_item(10), step / 10)
+        pool.queue.drained(make_request([10]).items[0], step / 10)
     hurried = make_request([1]).items
     pool.check_room(hurried, 5.0, deadline=60.0)
     pool.check_any_room(5.0, deadline=60.0)

@@ -103,6 +103,17 @@ def test_rate_falls_without_progress() -> None:
     assert later < 300
 
 
+def test_rate_of_long_items_is_steady() -> None:
+    rate, seconds = DrainRate(), 15
+    rate.observe(0, 0.0, waiting=True)
+    for number in range(1, 20):
+        done = number * seconds
+        rate.observe(1000 * seconds, done, waiting=True, took=seconds)
+        if number > DrainRate.FEWEST:
+            for later in range(seconds):
+                assert rate.per_second(done + later) == pytest.approx(1000, rel=0.5)
+
+
 def test_rate_is_unknown_at_first() -> None:
     rate = DrainRate()
     assert rate.per_second(100.0) is None
