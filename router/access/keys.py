@@ -29,7 +29,7 @@ from triptych.router.errors import InvalidKey, MissingKey
 
 PREFIX = "triptych_"
 _HASH = re.compile("[0-9a-fA-F]{64}")
-_BEARER = re.compile(rb"[Bb]earer +(\S+) *")
+_BEARER = re.compile(rb"(?i:bearer) +(\S+) *")
 # Keys are indexed by this many bytes of their digest.
 _FINDER_BYTES = 8
 

@@ -218,7 +218,8 @@ class App:
             raise NotFound(f"no path {request.path[:100]}; see /docs")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(methods)}", list(methods))
+            allowed = [*methods, "HEAD"] if "GET" in methods else [*methods]
+            raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(allowed)}", allowed)
         return handler
 
     async def _models(self, _: Request) -> Reply:

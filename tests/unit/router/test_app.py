@@ -52,9 +52,9 @@ async def test_page_can_be_switched_off(workers: Workers) -> None:
     [
         ("GET", "/v1/embeddings", "POST"),
         ("PUT", "/v1/embeddings", "POST"),
-        ("POST", "/v1/models", "GET"),
-        ("DELETE", "/v1/models/jina-embeddings-v4", "GET"),
-        ("POST", "/ready", "GET"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/v1/models/jina-embeddings-v4", "GET, HEAD"),
+        ("POST", "/ready", "GET, HEAD"),
     ],
 )
 async def test_wrong_method_returns_405(

@@ -20,7 +20,7 @@ def ring(*entries: object) -> KeyRing:
 
 def test_key_is_found_by_hash() -> None:
     assert ring({"name": "alice", "sha256": HASH}).find(f"Bearer {SECRET}".encode()).name == "alice"
-    assert ring({"name": "alice", "sha256": HASH.upper()}).find(f"bearer  {SECRET} ".encode()).name == "alice"
+    assert ring({"name": "alice", "sha256": HASH.upper()}).find(f"BEARER  {SECRET} ".encode()).name == "alice"
 
 
 def test_hash_alone_has_no_limits() -> None:
