@@ -50,7 +50,7 @@ async def embed(client: httpx.AsyncClient, text: str) -> np.ndarray:
 async def test_killed_worker_fails_no_request(deployment: Deployment) -> None:
     """Clients ask one text after another until the worker is back."""
     async with httpx.AsyncClient(base_url=deployment.url, timeout=GUARD_SECONDS) as client:
-        expected = [await embed(client, text) for text in TEXTS]
+        expected = np.array([await embed(client, text) for text in TEXTS])
         answered, back = 0, asyncio.Event()
 
         async def ask() -> None:
@@ -58,7 +58,9 @@ async def test_killed_worker_fails_no_request(deployment: Deployment) -> None:
             while not back.is_set():
                 number = answered % len(TEXTS)
                 answered += 1
-                np.testing.assert_allclose(await embed(client, TEXTS[number]), expected[number], atol=1e-5)
+                # In bfloat16 a vector depends a little on its batch.
+                alike = expected @ await embed(client, TEXTS[number])
+                assert (np.argmax(alike), alike.max()) == (number, pytest.approx(1, abs=1e-3))
                 # The engine that starts needs the processors, too.
                 await asyncio.sleep(0.05)
 
