@@ -19,7 +19,6 @@ from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
 from tests.unit.router.apps import Workers, client_of_app
 from tests.unit.router.catalogs import parse_request
-from triptych.router.api import large_json
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.large_json import read, read_large
 from triptych.router.api.work import Work
@@ -43,16 +42,13 @@ values = st.recursive(
 )
 
 
-@pytest.fixture
-def tiny_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_json, "PIECE_BYTES", 7)
-    monkeypatch.setattr(large_json, "LONG_STRING_BYTES", 5)
+def read_in_tiny_pieces(body: bytes) -> Any:
+    return read_large(body, MANY, piece_bytes=7, long_bytes=5)
 
 
 @given(values, st.booleans())
-@pytest.mark.usefixtures("tiny_pieces")
 def test_large_json_is_read_as_json(value: Any, ascii_only: bool) -> None:
-    found = read_large(json.dumps(value, ensure_ascii=ascii_only).encode(), MANY)
+    found = read_in_tiny_pieces(json.dumps(value, ensure_ascii=ascii_only).encode())
     assert json.dumps(without_keys(found)) == json.dumps(without_keys(value))
 
 
@@ -73,9 +69,8 @@ json_like = st.text(st.sampled_from('\\"ud83dDe00 n{}[]:,a漢'), max_size=40).ma
 @example(rb'"%b"' % (rb"\ud83d\ude00" * 5))
 @example(rb'"%b"' % (rb"\\ud83d\ude00" * 5))
 @example(b'"aaaaaaaaaaaaa\\')
-@pytest.mark.usefixtures("tiny_pieces")
 def test_any_bytes_are_read_alike_or_refused(data: bytes) -> None:
-    assert outcome(lambda: read_large(data, MANY)) == outcome(lambda: read(data))
+    assert outcome(lambda: read_in_tiny_pieces(data)) == outcome(lambda: read(data))
 
 
 def outcome(parse: Callable[[], Any]) -> Any:
