@@ -16,10 +16,6 @@ SETTINGS = {
     "DEPLOY_POOLS": ",".join(f"{pool}={workers}" for pool, workers in POOLS.items()),
     "WORKER_MAX_TOKENS": str(MAX_TOKENS),
     "WORKER_KV_CACHE_GIB": "0.5",
-    # Clients of v2 and v3 find their models' names.
-    "ROUTER_OLD_MODEL_NAMES": "true",
-    # Tests serve images on loopback, which is closed to clients' addresses unless opened.
-    "ROUTER_MEDIA_ALLOWED_NETWORKS": '["127.0.0.0/8"]',
 }
 
 

@@ -1,15 +1,26 @@
-"""Every example runs as its README says."""
+"""Every example runs as its README says, and so does the command in the main README."""
 
+import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+import numpy as np
+import pytest
 from PIL import Image
 
+from tests.e2e.test_requests import embed
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.vectors import cosine
 from triptych.loadtests.server_processes import Deployment
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def run(deployment: Deployment, name: str, *arguments: object) -> list[str]:
@@ -17,7 +28,7 @@ def run(deployment: Deployment, name: str, *arguments: object) -> list[str]:
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *map(str, arguments)],
         env=os.environ | {"TRIPTYCH_URL": deployment.url},
-        cwd=EXAMPLES.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
@@ -58,6 +69,18 @@ def test_late_chunking_is_compared(deployment: Deployment) -> None:
 
 def test_openai_client_is_moved(deployment: Deployment) -> None:
     assert run(deployment, "openai_client.py")[0].startswith("256 values")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_readme_command_runs(deployment: Deployment, api: httpx.Client) -> None:
+    [command] = re.findall(
+        r"^    (curl .*?'[^']*')$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    arguments = shlex.split(command.replace("http://127.0.0.1:8080", deployment.url))
+    reply = json.loads(subprocess.check_output([*arguments, "-sS", "--noproxy", "*"], timeout=GUARD_SECONDS))
+    [vector] = [np.array(entry["embedding"], np.float32) for entry in reply["data"]]
+    [right] = embed(api, **json.loads(arguments[arguments.index("-d") + 1]))
+    assert cosine(vector, right) > 0.99999
 
 
 def test_all_examples_are_tested() -> None:
