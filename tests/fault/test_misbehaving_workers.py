@@ -27,9 +27,7 @@ FAILING: list[Mode] = [
     "reset",
     "garbage",
     "wrong dimension",
-    "wrong length",
     "not finite",
-    "not normalised",
     "wrong index",
 ]
 SILENT: list[Mode] = ["hanging", "hanging in the body"]
