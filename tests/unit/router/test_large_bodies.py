@@ -1,26 +1,23 @@
-"""Large bodies: read as small ones are, in short steps, and without holding the event loop."""
+"""Large bodies: read as small ones are, in pieces, and in a thread."""
 
 import asyncio
-import gzip
 import json
-import math
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic_core import from_json
 
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
 from tests.unit.router.apps import Workers, client_of_app
 from tests.unit.router.catalogs import parse_request
+from triptych.router.api import large_json
 from triptych.router.api.body import LARGE_BYTES
-from triptych.router.api.large_json import read, read_large
+from triptych.router.api.large_json import PIECE_BYTES, read, read_large
 from triptych.router.api.work import Work
 from triptych.router.errors import Invalid
 from triptych.router.http import Message, Request
@@ -116,61 +113,22 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "spaces": lambda: b'{"input": "a"%b}' % (b" " * MOST),
     "quotes": lambda: b'{"input": [%b]}' % (b'"",' * (MOST // 3)),
     "brackets": lambda: b"[" * MOST,
-    "late chunking": lambda: string(b"a b ")[:-1] + b', "late_chunking": true}',
 }
 
 
-# The longest turn of the event loop, as a multiple of `seconds_at_once`, and tries to stay below it.
-MOST_AT_ONCE, TRIES = 4, 5
+@pytest.mark.parametrize("kind", BODIES)
+def test_largest_bodies_are_decoded_in_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece holds the interpreter, and with it the event loop."""
+    sizes = [0]
 
+    def read_piece(data: bytes) -> Any:
+        sizes.append(len(data))
+        return read(data)
 
-@asynccontextmanager
-async def turns_of_the_loop() -> AsyncIterator[list[float]]:
-    """The turns of the event loop in CPU time of the process, which other processes do not change."""
-    turns: list[float] = []
-
-    async def count() -> None:
-        last = time.process_time()
-        while True:
-            await asyncio.sleep(0)
-            turns.append((now := time.process_time()) - last)
-            last = now
-
-    counting = asyncio.create_task(count())
-    await asyncio.sleep(0)
-    yield turns
-    # The last turn counts too.
-    await asyncio.sleep(0)
-    counting.cancel()
-
-
-def seconds_at_once() -> float:
-    """CPU seconds of parsing a text of 60 MiB at once."""
-    data = string(b"a")
-    started = time.process_time()
-    from_json(data)
-    return time.process_time() - started
-
-
-# test_encoding.py has the turns of decompression alone.
-@pytest.mark.parametrize(
-    ("kind", "coding"), [*((kind, "identity") for kind in BODIES), ("lone surrogates", "gzip")]
-)
-async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str) -> None:
-    workers = Workers()
-    workers.dead = {"text-matching"}
-    body = BODIES[kind]()
-    if coding == "gzip":
-        body = gzip.compress(body, 1)
-    ratios: list[float] = []
-    # Usually below 2. Other processes that fill the memory meanwhile can make one try slow, but not each.
-    while min(ratios, default=math.inf) >= MOST_AT_ONCE and len(ratios) < TRIES:
-        at_once = seconds_at_once()
-        async with client_of_app(workers) as client, turns_of_the_loop() as turns:
-            reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
-        assert reply.status_code in (400, 413, 422, 503)
-        ratios.append(max(turns) / at_once)
-    assert min(ratios) < MOST_AT_ONCE, ratios
+    monkeypatch.setattr(large_json, "read", read_piece)
+    with suppress(Invalid):
+        read_large(BODIES[kind](), max_items=512)
+    assert max(sizes) <= PIECE_BYTES + len('"\\udead"')
 
 
 async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:
