@@ -32,11 +32,6 @@ def chroma(url: str) -> Any:
     return function([TEXT])[0]
 
 
-def qdrant_guide(url: str) -> Any:
-    body = {"input": [TEXT], "model": V4.name, "dimensions": 1024, "task_type": TASK}
-    return requests.post(url, json=body, timeout=60).json()["data"][0]["embedding"]
-
-
 def openai_sdk(url: str) -> Any:
     with openai.OpenAI(base_url=url.removesuffix("/embeddings"), api_key="any") as client:
         reply = client.embeddings.create(model=V4.name, input=TEXT, extra_body={"task": TASK})
@@ -60,7 +55,7 @@ def _body(**fields: object) -> Callable[[str], Any]:
 
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "chromadb": chroma,
-    "qdrant guide": qdrant_guide,
+    "qdrant guide": _body(input=[TEXT], model=V4.name, dimensions=1024, task_type=TASK),
     "openai": openai_sdk,
     "curl": curl,
     "langchain": _body(input=[TEXT], model=f"{V4.name}:{TASK}"),

@@ -32,6 +32,21 @@ Mode = Literal[
     "endless",  # sends every frame, but does not end the reply
 ]
 
+# Failures of a whole batch that are retried.
+FAILING: list[Mode] = [
+    "error",
+    "unavailable",
+    "hanging",
+    "hanging in the body",
+    "cut",
+    "short",
+    "reset",
+    "garbage",
+    "wrong dimension",
+    "not finite",
+    "wrong index",
+]
+
 # A text that begins with this is over the context, and cut if the item allows it.
 LONG = "!long"
 

@@ -14,7 +14,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.frames import Mode
+from tests.fakes.frames import FAILING, Mode
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.load import MOST_OPEN
 from tests.fakes.process import Process, router_process
@@ -31,23 +31,7 @@ ALLOWED = {200, 429, 500, 503, 504}
 # Allowed growth: the allocator in the first minutes, and connections to restarted workers.
 RSS_SHARE, RSS_BYTES, DESCRIPTORS = 0.10, 8 << 20, 12
 
-MODES: list[Mode] = [
-    "slow",
-    "flaky",
-    "error",
-    "unavailable",
-    "overloaded",
-    "hanging",
-    "hanging in the body",
-    "cut",
-    "short",
-    "reset",
-    "garbage",
-    "wrong dimension",
-    "not finite",
-    "wrong index",
-    "same index twice",
-]
+MODES: list[Mode] = [*FAILING, "slow", "flaky", "overloaded", "same index twice"]
 # These are zero in an idle router.
 GAUGES = {
     "triptych_router_queue_items",

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from typing import Any
 
 import msgspec
 from hypothesis import given, settings
@@ -153,74 +154,56 @@ async def run(
     return jobs, sent, sum(member.free for member in members)
 
 
-requests_of_any_kind = st.lists(
-    st.tuples(
-        st.lists(st.integers(1, 10), min_size=1, max_size=8),
-        st.booleans(),
-        st.sampled_from([False, False, False, True]),
-    ),
-    min_size=1,
-    max_size=8,
+# Of any kind: costs, bulk, and whether the client leaves.
+traffic = st.fixed_dictionaries(
+    {
+        "requests": st.lists(
+            st.tuples(
+                st.lists(st.integers(1, 10), min_size=1, max_size=8),
+                st.booleans(),
+                st.sampled_from([False, False, False, True]),
+            ),
+            min_size=1,
+            max_size=8,
+        ),
+        "replicas": st.integers(1, 3),
+        "lanes": st.integers(1, 3),
+    }
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from(OUTCOMES), max_size=25),
-    replicas=st.integers(1, 3),
-    lanes=st.integers(1, 3),
-    hold_seconds=st.sampled_from([0.0, 1.0]),
-)
-def test_every_job_ends_once(
-    requests: list[tuple[list[int], bool, bool]],
-    script: list[str],
-    replicas: int,
-    lanes: int,
-    hold_seconds: float,
-) -> None:
-    jobs, sent, free = run_without_waiting(run(requests, script, replicas, lanes, hold_seconds=hold_seconds))
+def scripts(*outcomes: str) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(outcomes), max_size=25)
+
+
+@settings(max_examples=300)
+@given(traffic, scripts(*OUTCOMES), st.sampled_from([0.0, 1.0]))
+def test_every_job_ends_once(traffic: dict[str, Any], script: list[str], hold_seconds: float) -> None:
+    jobs, sent, free = run_without_waiting(run(**traffic, script=script, hold_seconds=hold_seconds))
     check_ended(jobs)
     assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from(["done", "overloaded"]), max_size=25),
-    lanes=st.integers(1, 3),
-)
-def test_overload_fails_no_job(
-    requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
-) -> None:
-    jobs, _, _ = run_without_waiting(run(requests, script, 2, lanes))
-    for job, (_, _, leaves) in zip(jobs, requests, strict=True):
+@given(traffic, scripts("done", "overloaded"))
+def test_overload_fails_no_job(traffic: dict[str, Any], script: list[str]) -> None:
+    jobs, _, _ = run_without_waiting(run(**traffic, script=script))
+    for job, (_, _, leaves) in zip(jobs, traffic["requests"], strict=True):
         if not leaves:
             assert has_its_own_results(job)
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from([*OUTCOMES, "lost"]), max_size=25),
-    lives=st.lists(
-        st.tuples(st.sampled_from("abc"), st.sampled_from(["old", "new"])), min_size=1, max_size=6
-    ),
-    replicas=st.integers(1, 3),
-    lanes=st.integers(1, 3),
-)
+lives = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["old", "new"])), min_size=1, max_size=6)
+
+
+@settings(max_examples=300)
+@given(traffic, scripts(*OUTCOMES, "lost"), lives)
 def test_jobs_never_mix_vector_spaces(
-    requests: list[tuple[list[int], bool, bool]],
-    script: list[str],
-    lives: list[tuple[str, str]],
-    replicas: int,
-    lanes: int,
+    traffic: dict[str, Any], script: list[str], lives: list[tuple[str, str]]
 ) -> None:
-    jobs, _, _ = run_without_waiting(run(requests, script, replicas, lanes, lives))
+    jobs, _, _ = run_without_waiting(run(**traffic, script=script, lives=lives))
     check_ended(jobs, CrashesWorker)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(st.floats(0.001, 0.3), min_size=1, max_size=10),
     outcome=st.sampled_from(["overloaded", "failed"]),
