@@ -20,7 +20,9 @@ from triptych.router.pool.targets import DocumentError
 
 async def test_removed_replica_finishes_its_batch(document: Document) -> None:
     staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    async with fake_workers(staying, leaving), discovering(document, staying, leaving, lanes=1) as router:
+    # Admission goes by the rate, which a busy machine makes low.
+    settings = {"lanes": 1, "request_timeout_seconds": 600}
+    async with fake_workers(staying, leaving), discovering(document, staying, leaving, **settings) as router:
         await router.until_state(leaving, State.READY)
         leaving.mode = "held"
         load = OpenLoop(router)

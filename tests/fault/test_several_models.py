@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from tests.fakes.router import RunningRouter, running_router, workers_setting
+from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.router.pool.targets import TargetGroup
-from triptych.workers.shared.families import BY_POOL, FAMILIES, V3, V4
+from triptych.workers.shared.families import BY_POOL, FAMILIES, V3
 
 
 def fake(pool: str) -> FakeWorker:
@@ -26,14 +25,6 @@ async def router() -> AsyncIterator[RunningRouter]:
     workers = [fake(pool) for pool in BY_POOL]
     async with fake_workers(*workers), running_router(*workers) as running:
         yield running
-
-
-async def test_new_document_may_change_the_first_pool() -> None:
-    workers = fake("v3.base"), fake("text-matching")
-    async with fake_workers(*workers), running_router(*workers) as router:
-        groups = [TargetGroup.model_validate(group) for group in workers_setting(workers)]
-        router.fleet.apply(reversed(groups))
-        assert (await router.client.post("/v1/embeddings", json={"input": "a"})).json()["model"] == V4.name
 
 
 async def test_models_are_listed_with_what_their_workers_say(router: RunningRouter) -> None:

@@ -64,6 +64,21 @@ async def test_replicas_that_replace_all_others_count_as_up() -> None:
         assert pool.dispatcher.up
 
 
+@pytest.mark.parametrize(
+    ("fewest", "hold_seconds", "ready"),
+    [("0", 60, True), ("0", 0, False), ("1", 60, False), (None, 60, False)],
+)
+async def test_readiness_of_an_empty_pool(fewest: str | None, hold_seconds: float, ready: bool) -> None:
+    labels = Labels(task="code", min_replicas=fewest)
+    settings = RouterSettings(discovery="no such file", hold_seconds=hold_seconds)
+    async with Fleet(settings, lambda *_: Workers()) as fleet:
+        fleet.apply([TargetGroup(targets=(), labels=labels)])
+        assert fleet.not_ready() == ({} if ready else {"code": "no replica"})
+        # A replica that is still starting changes nothing.
+        fleet.apply([TargetGroup(targets=("a:1",), labels=labels)])
+        assert fleet.is_ready(fleet.pools["code"]) is ready
+
+
 def test_unknown_labels_are_ignored() -> None:
     data = b'[{"targets": ["[::1]:81", "w-1.example:8101"], "labels": {"task": "code", "__meta_rack": "3"}}]'
     [group] = read_document(data)
