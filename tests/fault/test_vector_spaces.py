@@ -88,34 +88,6 @@ async def test_client_may_require_a_space(required: str, status: int) -> None:
         assert len(one.batches) == (2 if status == 200 else 0)
 
 
-async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None:
-    old, new = worker(OLD), worker(NEW)
-    versions = {old: "1", new: "2"}
-    async with fake_workers(old, new):
-        document.name(old, new, versions=versions)
-        # Admission goes by the rate, which a busy machine makes low.
-        patient = {"request_timeout_seconds": 600}
-        async with discovering(document, batch_items=4, lanes=2, **patient) as router:
-            await router.until_state(old, State.READY)
-            await router.until_state(new, State.READY)
-            assert router.fleet.spaces["retrieval"] == [OLD, NEW]
-            many = [[f"{number} {place}" for place in range(40)] for number in range(20)]
-            replies = await asyncio.gather(*(router.post(input=texts) for texts in many))
-            seen = set()
-            for reply, texts in zip(replies, many, strict=True):
-                assert reply.status_code == 200
-                [space] = spaces_in(reply, texts)
-                assert reply.headers["x-vector-space"] == f"retrieval={space}"
-                seen.add(space)
-            assert seen == {OLD, NEW}
-            for required in (OLD, NEW):
-                headers = {"x-require-vector-space": required}
-                replies = await asyncio.gather(*(router.post(input=texts, headers=headers) for texts in many))
-                for reply, texts in zip(replies, many, strict=True):
-                    assert spaces_in(reply, texts) == {required}
-            await router.until_idle()
-
-
 @pytest.mark.parametrize(("required", "killed"), [(False, False), (False, True), (True, True)])
 async def test_removed_space_restarts_the_request(document: Document, required: bool, killed: bool) -> None:
     old, new = worker(OLD), worker(NEW)

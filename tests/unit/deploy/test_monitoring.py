@@ -29,20 +29,17 @@ def test_prometheus_accepts_rules_and_jobs() -> None:
 
 def alert_test(name: str, series: dict[str, str], labels: dict[str, str] | None) -> dict[str, Any]:
     """A test of promtool: after half an hour of `series` the alert fires with `labels`, or is quiet."""
-    fired = ",".join(f'{label}="{value}"' for label, value in {"alertname": name, **(labels or {})}.items())
+    alert = f'alertname="{name}",alertstate="firing"'
+    fired = ",".join([alert, *(f'{label}="{value}"' for label, value in (labels or {}).items())])
+    query = {
+        "expr": f"ALERTS{{{alert}}}",
+        "eval_time": "30m",
+        "exp_samples": [{"labels": f"ALERTS{{{fired}}}", "value": 1}] if labels else [],
+    }
     return {
-        "name": f"{name} {'fires' if labels else 'stays quiet'}",
         "interval": "1m",
         "input_series": [{"series": one, "values": values} for one, values in series.items()],
-        "promql_expr_test": [
-            {
-                "expr": f'ALERTS{{alertname="{name}",alertstate="firing"}}',
-                "eval_time": "30m",
-                "exp_samples": [{"labels": f'ALERTS{{alertstate="firing",{fired}}}', "value": 1}]
-                if labels
-                else [],
-            }
-        ],
+        "promql_expr_test": [query],
     }
 
 

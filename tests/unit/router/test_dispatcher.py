@@ -3,11 +3,10 @@
 from math import inf
 
 import pytest
-from prometheus_client import generate_latest
+from msgspec.structs import replace
 
-from tests.metrics import parse, value
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, make_item, make_request, vector
+from tests.unit.router.items import NEVER, make_item, make_request
 from tests.unit.router.told import Told
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
@@ -23,7 +22,6 @@ from triptych.router.pool.call import (
 from triptych.router.pool.dispatcher import QUERIES_SECONDS
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
 from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica, State
-from triptych.router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
 
 
 def test_bulk_gets_more_lanes_when_queries_stop() -> None:
@@ -94,6 +92,20 @@ def test_failure_decides_the_state(failure: ReplicaFailed, state: State) -> None
     assert pool.replicas[0].state is state
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_required_space_chooses_the_replica(number: int) -> None:
+    pool = Told(2, 2)
+    for replica, space in zip(pool.replicas, ("old", "new"), strict=True):
+        replica.up(replace(info("retrieval"), space=space))
+    replica = pool.replicas[number]
+    job = make_request([1] * 9)
+    job.required = {"": frozenset([replica.space])}
+    pool.admit(job.items, 0.0)
+    pool.dispatch()
+    assert {one for one, *_ in pool.started} == {replica}
+    assert sum(len(batch.items) for _, batch, *_ in pool.started) == 9
+
+
 def test_success_clears_a_suspect() -> None:
     pool = Told(1)
     [replica] = pool.replicas
@@ -102,20 +114,6 @@ def test_success_clears_a_suspect() -> None:
         pool.failed(replica, instance)
         pool.done(replica)
         assert job.vectors()
-
-
-def test_batches_of_removed_replicas_can_all_be_retried() -> None:
-    """The pool has no lanes any more, which bound its retry budget."""
-    pool = Told(*[4] * (2 * SMALLEST_CAPACITY), batch_items=1, hold_seconds=10.0)
-    replicas = pool.replicas
-    job = pool.ask(4 * len(replicas))
-    assert len(pool.in_flight) == len(job.items)
-    pool.set_replicas([], 0.0)
-    for replica in replicas * 4:
-        pool.failed(replica)
-    assert len(pool.queue.waiting()) == len(job.items)
-    pool.expire(10.0)
-    assert isinstance(job.error, Unavailable)
 
 
 def test_retry_waits_for_a_sound_replica() -> None:
@@ -216,17 +214,6 @@ def test_slow_replica_stays_slow_beside_faster(unequal: tuple[Told, Replica, Rep
     assert slow.lanes_in_use == 1
 
 
-@pytest.mark.parametrize("done", [0, 5])
-def test_failed_batch_costs_one_retry(done: int) -> None:
-    pool = Told(1, batch_items=10 * SMALLEST_CAPACITY)
-    [replica] = pool.replicas
-    job = pool.ask(5 * SMALLEST_CAPACITY)
-    pool.done(replica, failing_after=done)
-    assert pool.last(replica) == job.items[done:]
-    pool.done(replica)
-    assert job.vectors() == [vector(item) for item in job.items]
-
-
 def test_all_failed_batch_is_no_success_or_failure() -> None:
     """A dead engine fails fast, and must not look fast. Its batch is tried elsewhere."""
     pool = Told(2)
@@ -263,28 +250,3 @@ def test_open_breaker_lets_one_batch_try() -> None:
     pool.done(replica)
     assert replica.breaker.state(pool.now) is BreakerState.CLOSED
     assert replica.lanes_in_use > 1
-
-
-def test_retries_are_counted_by_reason() -> None:
-    pool = Told(1)
-    [replica] = pool.replicas
-    pool.ask()
-    pool.failed(replica)
-    pool.done(replica, failing_after=0)
-    page = parse(generate_latest(pool.metrics.registry).decode())
-    # The alert on retries has these names.
-    for reason in ("replica_failed", "item_failed"):
-        assert value(page, "triptych_router_retries_total", pool="retrieval", reason=reason) == 1
-
-
-def test_retries_are_bounded_when_all_fail() -> None:
-    """The clock stands still, so time earns no retry."""
-    pool = Told(1)
-    [replica] = pool.replicas
-    for _ in range(300):
-        pool.ask()
-        while replica.lanes_in_use:
-            pool.done(replica, failing_after=0)
-    sent = len(pool.started)
-    allowed = SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent
-    assert 0.9 * allowed < sent - 300 <= allowed
