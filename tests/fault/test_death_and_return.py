@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.fakes.router import eventually, one_worker, running_router
+from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.replica import State
 
@@ -37,19 +37,3 @@ async def test_stale_connection_to_a_restarted_replica_is_retried() -> None:
             await router.until_state(worker, State.READY)
             assert (await router.ask([f"text {number}"])).status_code == 200
         await router.until_idle()
-
-
-async def test_death_of_only_replica_returns_503() -> None:
-    async with one_worker(lanes=1) as (router, worker):
-        worker.script.append("held")
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(5)]
-        await worker.until_batches(1)
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 4)
-        await worker.die()
-        for reply in await asyncio.gather(*asked):
-            assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-            assert int(reply.headers["retry-after"]) > 0
-        await router.until_idle()
-        await worker.start()
-        await router.until_state(worker, State.READY)
-        assert (await router.ask(["again"])).status_code == 200

@@ -9,6 +9,7 @@ from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.connections import LIVE
 
 
 async def test_drain_timeout_returns_503() -> None:
@@ -26,7 +27,6 @@ async def test_drain_timeout_returns_503() -> None:
         assert await router.ended() == 0
 
 
-LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
 
 

@@ -128,6 +128,18 @@ def test_retry_waits_for_a_sound_replica() -> None:
     assert pool.last(sound) == job.items
 
 
+def test_death_of_the_only_replica_refuses_its_work() -> None:
+    pool = Told(1, batch_items=1)
+    [replica] = pool.replicas
+    in_flight, waiting = pool.ask(), pool.ask()
+    replica.down("connection refused", gone=True)
+    assert isinstance(waiting.error, Unavailable)
+    pool.failed(replica)
+    assert isinstance(in_flight.error, Unavailable)
+    with pytest.raises(Unavailable):
+        pool.check_room(make_request([1]).items, 0.0, NEVER)
+
+
 def test_hold_starts_when_the_last_replica_dies() -> None:
     """Waiting for a busy replica is no hold."""
     pool = Told(1, batch_items=1, hold_seconds=10.0)

@@ -20,10 +20,3 @@ def test_jobs_are_held_for_equal_times() -> None:
     assert hold.ends_at == 14.0
     assert hold.pop_expired(14.0) == [two]
     assert hold.ends_at == inf
-
-
-def test_replica_up_ends_the_hold() -> None:
-    hold = Hold(10.0)
-    hold.begin(make_request([1]).items, 0.0)
-    hold.end()
-    assert hold.pop_expired(99.0) == []
