@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, make_item, make_request
+from tests.unit.router.items import NEVER, make_request
 from tests.unit.router.told import Told
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
@@ -166,11 +166,11 @@ def test_held_time_does_not_count_as_slow() -> None:
     [replica] = pool.replicas
     pool.ask(1000)
     for step in range(1, 41):
-        pool.queue.drained(make_item(100), step / 10)
+        pool.queue.drained(make_request([100]).items[0], step / 10)
     pool.now = 4.0
     replica.draining()
     # A replica that stops still finishes its batch.
-    pool.queue.drained(make_item(100), 10.0)
+    pool.queue.drained(make_request([100]).items[0], 10.0)
     hurried = make_request([1]).items
     pool.check_room(hurried, 60.0, deadline=70.0)
     pool.now = 60.0
@@ -178,7 +178,7 @@ def test_held_time_does_not_count_as_slow() -> None:
     pool.check_room(hurried, 60.5, deadline=70.5)
     # Now it is slow.
     for step in range(1, 41):
-        pool.queue.drained(make_item(1), 60 + step / 10)
+        pool.queue.drained(make_request([1]).items[0], 60 + step / 10)
     with pytest.raises(QueueFull):
         pool.check_room(hurried, 64.0, deadline=74.0)
 
