@@ -75,10 +75,10 @@ class Prometheus:
         found: list[dict[str, Any]] = reply.json()["data"]["result"]
         return found
 
-    async def until(self, expression: str, *, exists: bool = True) -> None:
-        """Wait until `expression` has a series, or with `exists=False` until it has none."""
+    async def until(self, expression: str) -> None:
+        """Wait until `expression` has a series."""
         async with hang_guard():
-            while bool(await self.query(expression)) != exists:  # noqa: ASYNC110
+            while not await self.query(expression):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
 

@@ -28,15 +28,17 @@ _QUOTE = ord('"')
 _NAME = f"long string {secrets.token_hex(8)}-"
 
 
-def read_large(body: bytes, max_items: int) -> Any:
-    """The value of `body`, which may have lone surrogates.
+def read_large(
+    body: bytes, max_items: int, piece_bytes: int = PIECE_BYTES, long_bytes: int = LONG_STRING_BYTES
+) -> Any:
+    """The value of `body`, which may have lone surrogates. Strings over `long_bytes` are decoded in pieces.
 
     Raises `ValueError` if it is not JSON, and `Invalid` if it has too many values for a request of
     `max_items` or is mostly something else than long strings.
     """
     # Each value is one string, or two with its key.
     most_strings = 2 * most_values(max_items)
-    most_rest = most_strings * LONG_STRING_BYTES
+    most_rest = most_strings * long_bytes
     rest: list[bytes] = []
     texts: dict[str, str] = {}
     size = at = 0
@@ -44,12 +46,12 @@ def read_large(body: bytes, max_items: int) -> Any:
         start = body.find(b'"', at) + 1
         if not start:
             break
-        end = _characters_end(body, start, LONG_STRING_BYTES)
+        end = _characters_end(body, start, long_bytes)
         if end == len(body) or body[end] == _QUOTE:
             rest.append(body[at : end + 1])
         else:
             name = f"{_NAME}{len(texts)}"
-            texts[name], end = _long_string(body, start)
+            texts[name], end = _long_string(body, start, piece_bytes)
             rest.append(b'%b"%b"' % (body[at : start - 1], name.encode()))
         size += len(rest[-1])
         at = end + 1
@@ -84,11 +86,11 @@ def without_lone_surrogates(data: bytes) -> str:
         raise ValueError("recursion limit exceeded") from None
 
 
-def _long_string(body: bytes, at: int) -> tuple[str, int]:
+def _long_string(body: bytes, at: int, piece_bytes: int) -> tuple[str, int]:
     """The text of the string that begins at `at`, and the offset of its last quote."""
     pieces = []
     while True:
-        end = _piece_end(body, at)
+        end = _piece_end(body, at, piece_bytes)
         pieces.append(read(b'"%b"' % body[at:end]))
         if body[end : end + 1] == b'"':
             return "".join(pieces), end
@@ -97,9 +99,9 @@ def _long_string(body: bytes, at: int) -> tuple[str, int]:
         at = end
 
 
-def _piece_end(body: bytes, at: int) -> int:
+def _piece_end(body: bytes, at: int, most: int) -> int:
     """Where the piece that begins at `at` ends: before a whole character."""
-    end = _characters_end(body, at, PIECE_BYTES)
+    end = _characters_end(body, at, most)
     while at < end < len(body) and body[end] & 0xC0 == 0x80:
         end -= 1
     if _HIGH_SURROGATE.fullmatch(body, end - 6, end) and _LOW_SURROGATE.match(body, end):

@@ -1,10 +1,33 @@
 """Moves the event loop's clock, so that a test need not wait for a timeout."""
 
 import asyncio
+import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from tests.fakes.hang_guard import GUARD_SECONDS
+
+T = TypeVar("T")
+
+
+def run_without_waiting(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` with a clock that only moves when nothing is ready: it jumps to the next timer."""
+    selector = selectors.DefaultSelector()
+    loop = asyncio.SelectorEventLoop(selector)
+    now, poll = 0.0, selector.select
+
+    def select(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        nonlocal now
+        if timeout is None:
+            return poll(None)
+        now += timeout
+        return poll(0)
+
+    selector.select = select  # type: ignore[method-assign]
+    loop.time = lambda: now  # type: ignore[method-assign]
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(main)
 
 
 def skip(seconds: float) -> None:

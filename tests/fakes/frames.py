@@ -26,13 +26,29 @@ Mode = Literal[
     "reset",  # drops the connection
     "garbage",  # bytes that are not frames
     "wrong dimension",
-    "wrong length",  # fewer bytes than the shape needs
     "not finite",
-    "not normalised",
     "wrong index",
     "same index twice",
     "endless",  # sends every frame, but does not end the reply
 ]
+
+# Failures of a whole batch that are retried.
+FAILING: list[Mode] = [
+    "error",
+    "unavailable",
+    "hanging",
+    "hanging in the body",
+    "cut",
+    "short",
+    "reset",
+    "garbage",
+    "wrong dimension",
+    "not finite",
+    "wrong index",
+]
+
+# A text that begins with this is over the context, and cut if the item allows it.
+LONG = "!long"
 
 # A text that begins with `!` and one of these codes fails its item; a query, each of its documents.
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
@@ -61,12 +77,18 @@ def vector_of(
     values = generator.standard_normal(size).astype(np.float32)
     values /= np.linalg.norm(values, axis=-1, keepdims=True)
     texts = [f"<{number}>" for number in range(tokens)] if item.tokenized else None
-    return contract.Vector(0, tokens, size, values.tobytes(), tokenized=texts)
+    cut = _first_long(item.content) if item.truncate else None
+    return contract.Vector(0, tokens, size, values.tobytes(), cut, texts)
 
 
 def query_of(item: contract.Item, batch: contract.EncodeRequest) -> contract.Text | contract.Image | None:
     """The query that `item` is scored against."""
     return None if item.against is None else batch.queries[item.against]
+
+
+def _first_long(content: contract.Text | contract.Image | contract.Document) -> int | None:
+    texts = content.chunks if isinstance(content, contract.Document) else (getattr(content, "text", ""),)
+    return next((number for number, text in enumerate(texts) if text.startswith(LONG)), None)
 
 
 def _source(content: contract.Text | contract.Image | contract.Document) -> bytes:
@@ -96,12 +118,8 @@ def frame_of(pool: str, dimensions: int, batch: contract.EncodeRequest, index: i
                 (*shape[:-1], shape[-1] - 1),
                 data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
             )
-        case "wrong length":
-            data = data[:-4]
         case "not finite":
             data = data[:-4] + np.float32("nan").tobytes()
-        case "not normalised":
-            data = (np.frombuffer(data, np.float32) * 2).tobytes()
         case "wrong index":
             index += 1000
     return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))

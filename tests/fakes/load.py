@@ -9,6 +9,7 @@ import httpx
 from tests.fakes.router import eventually
 
 MOST_OPEN = 100
+PAUSE_SECONDS = 0.01
 
 
 class Asked(Protocol):
@@ -23,10 +24,9 @@ class OpenLoop:
     It pauses while `MOST_OPEN` requests have no reply, so that a slow machine builds no backlog.
     """
 
-    def __init__(self, router: Asked, size: int = 1, pause_seconds: float = 0.01) -> None:
+    def __init__(self, router: Asked, size: int = 1) -> None:
         self._router = router
         self._size = size
-        self._pause_seconds = pause_seconds
         self._sent: list[asyncio.Task[httpx.Response]] = []
         self._done = 0
         self._more = asyncio.create_task(self._send())
@@ -38,7 +38,7 @@ class OpenLoop:
             task = asyncio.create_task(self._router.ask(texts))
             task.add_done_callback(self._count)
             self._sent.append(task)
-            await asyncio.sleep(self._pause_seconds)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def answered(self, count: int) -> None:
         """Wait for `count` more replies."""

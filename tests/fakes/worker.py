@@ -20,8 +20,6 @@ from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
 
-# A text that begins with this drops the connection.
-POISON = "!poison"
 # A text that begins with this ends the process, which is restarted.
 DEADLY = "!deadly"
 
@@ -165,7 +163,6 @@ class FakeWorker:
         if any(text_of(item).startswith(DEADLY) for item in batch.items):
             self._dying = self._dying or asyncio.create_task(self._die_of_it())
             await asyncio.Event().wait()
-        poisoned = any(text_of(item).startswith(POISON) for item in batch.items)
         match mode:
             case "error":
                 return web.Response(status=500, text="boom")
@@ -184,7 +181,7 @@ class FakeWorker:
                 await self.gate.wait()
             case "slow":
                 await asyncio.sleep(self.delay)
-        if mode == "reset" or poisoned:
+        if mode == "reset":
             request.transport.abort()
             return web.Response()
         response = web.StreamResponse(

@@ -85,6 +85,28 @@ def test_parent_killed_during_the_start_leaves_nothing() -> None:
             child.kill()
 
 
+# Is killed when its child, and the child of this, run.
+KILLED_LATER = """
+import asyncio, os, sys
+from triptych.deploy.common.child_process import ChildProcess
+
+async def main():
+    child = ChildProcess((sys.executable, "-c", *sys.argv[1:]), os.environ)
+    await child.exited
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_parent_leaves_nothing(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED_LATER, STUBBORN, str(pids))
+    processes = await numbers(pids)
+    parent.kill()
+    await parent.wait()
+    assert not psutil.wait_procs(processes, GUARD_SECONDS)[1]
+
+
 async def never() -> bool:
     return False
 

@@ -4,29 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.fakes.load import OpenLoop
-from tests.fakes.router import eventually, one_worker, running_router
+from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.replica import State
-
-
-async def test_repeated_kills_cause_no_errors() -> None:
-    workers = [FakeWorker(dimensions=64), FakeWorker(dimensions=64)]
-    # Admission goes by the rate, which a busy machine makes low.
-    async with fake_workers(*workers), running_router(*workers, request_timeout_seconds=600) as router:
-        for turn in range(3):
-            victim = workers[turn % 2]
-            load = OpenLoop(router, 10)
-            await load.answered(20)
-            await victim.die()
-            await router.until_state(victim, State.DOWN)
-            # Answered by the other, which has been restarted itself since the first turn.
-            await load.answered(20)
-            # An item in flight at two deaths would be refused.
-            assert set(await load.stop()) == {"ok"}
-            await victim.start()
-            await router.until_state(victim, State.READY)
-        await router.until_idle()
 
 
 @pytest.mark.parametrize("how", ["dead", "not ready", "draining"])
@@ -57,19 +37,3 @@ async def test_stale_connection_to_a_restarted_replica_is_retried() -> None:
             await router.until_state(worker, State.READY)
             assert (await router.ask([f"text {number}"])).status_code == 200
         await router.until_idle()
-
-
-async def test_death_of_only_replica_returns_503() -> None:
-    async with one_worker(lanes=1) as (router, worker):
-        worker.script.append("held")
-        asked = [asyncio.create_task(router.ask([f"text {number}"])) for number in range(5)]
-        await worker.until_batches(1)
-        await eventually(lambda: router.fleet.pools["retrieval"].queue.items == 4)
-        await worker.die()
-        for reply in await asyncio.gather(*asked):
-            assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
-            assert int(reply.headers["retry-after"]) > 0
-        await router.until_idle()
-        await worker.start()
-        await router.until_state(worker, State.READY)
-        assert (await router.ask(["again"])).status_code == 200

@@ -3,16 +3,14 @@
 import asyncio
 
 import httpx
-import pytest
 
 from tests.fakes.load import OpenLoop
 from tests.fakes.router import RunningRouter, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
-from tests.metrics import parse, value
 from triptych.router.pool.replica import State
 
-LONG = 60.0
+LONG = 600.0
 
 
 def waiting(router: RunningRouter) -> int:
@@ -31,7 +29,9 @@ def check_refused(reply: httpx.Response) -> None:
 
 async def test_scaling_to_zero_and_back_causes_no_errors(document: Document) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG) as router:
+    # Admission goes by the rate, which a busy machine makes low.
+    settings = {"hold_seconds": LONG, "request_timeout_seconds": LONG}
+    async with fake_workers(worker), discovering(document, worker, **settings) as router:
         await router.until_state(worker, State.READY)
         load = OpenLoop(router)
         for _ in range(2):
@@ -66,40 +66,3 @@ async def test_removed_pool_refuses_held_work(document: Document) -> None:
         await worker.die()
         check_refused(await given)
         await router.until_idle()
-
-
-@pytest.mark.parametrize(
-    ("fewest", "hold", "status", "says"),
-    [
-        ("0", LONG, 200, "ready"),
-        ("0", 0.0, 503, "no replica"),
-        ("1", LONG, 503, "no replica"),
-        (None, LONG, 503, "no replica"),
-    ],
-)
-async def test_readiness_of_an_empty_pool(
-    document: Document, fewest: str | None, hold: float, status: int, says: str
-) -> None:
-    code = FakeWorker("code")
-    async with fake_workers(code), discovering(document, code, hold_seconds=hold) as router:
-        await router.until_state(code, State.READY)
-        document.name(code, empty=["retrieval"], fewest=fewest)
-        await until_empty(router)
-        ready = await router.client.get("/ready")
-        assert ready.status_code == status
-        assert ready.json() == {
-            "ready": status == 200,
-            "reason": None,
-            "pools": {"retrieval": says, "code": "ready"},
-            "vector_spaces": {"retrieval": [], "code": [code.info.space]},
-        }
-        # Without the pool it is ready; a replica that is still starting changes nothing.
-        document.name(code)
-        await eventually(lambda: list(router.fleet.pools) == ["code"])
-        assert (await router.client.get("/ready")).status_code == 200
-        document.name(code, FakeWorker(port=1), empty=["retrieval"], fewest=fewest)
-        await eventually(lambda: "retrieval" in router.fleet.pools)
-        assert (await router.client.get("/ready")).status_code == status
-        page = parse((await router.client.get("/metrics")).text)
-        assert value(page, "triptych_router_pool_ready", pool="retrieval") == (status == 200)
-        assert value(page, "triptych_router_pool_ready", pool="code") == 1

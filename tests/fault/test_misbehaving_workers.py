@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.fakes.clock import skip
-from tests.fakes.frames import Mode
+from tests.fakes.frames import FAILING, Mode
 from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.pool.call import END_SECONDS
@@ -16,22 +16,6 @@ from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.replica import State
 from triptych.workers.shared.contract import ROUTER_HEADER
 
-# Failures that are retried.
-FAILING: list[Mode] = [
-    "error",
-    "unavailable",
-    "hanging",
-    "hanging in the body",
-    "cut",
-    "short",
-    "reset",
-    "garbage",
-    "wrong dimension",
-    "wrong length",
-    "not finite",
-    "not normalised",
-    "wrong index",
-]
 SILENT: list[Mode] = ["hanging", "hanging in the body"]
 SILENCE_SECONDS = 3.0
 

@@ -3,17 +3,11 @@
 from collections.abc import AsyncIterator
 
 import msgspec
-import numpy as np
 import pytest
 
-from tests.fakes.frames import vector_of
-from tests.fakes.router import RunningRouter, running_router, workers_setting
+from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from triptych.router.pool.targets import TargetGroup
-from triptych.workers.shared.contract import Item, Role, Text
-from triptych.workers.shared.families import BY_POOL, FAMILIES, V3, V4
-
-EMBEDDERS = [family for family in FAMILIES if family.tasks]
+from triptych.workers.shared.families import BY_POOL, FAMILIES, V3
 
 
 def fake(pool: str) -> FakeWorker:
@@ -26,45 +20,11 @@ def fake(pool: str) -> FakeWorker:
 
 
 @pytest.fixture
-async def workers() -> AsyncIterator[dict[str, FakeWorker]]:
-    made = {pool: fake(pool) for pool in BY_POOL}
-    async with fake_workers(*made.values()):
-        yield made
-
-
-@pytest.fixture
-async def router(workers: dict[str, FakeWorker]) -> AsyncIterator[RunningRouter]:
-    async with running_router(*workers.values()) as running:
+async def router() -> AsyncIterator[RunningRouter]:
+    """With a worker for each pool of each model."""
+    workers = [fake(pool) for pool in BY_POOL]
+    async with fake_workers(*workers), running_router(*workers) as running:
         yield running
-        await running.until_idle()
-
-
-def right(pool: str, text: str, role: Role) -> np.ndarray:
-    vector = vector_of(pool, Item(Text(text, role)), BY_POOL[pool].dimensions)
-    return np.frombuffer(vector.data, np.float32)
-
-
-async def test_every_task_of_a_model_is_served_by_its_own_pool(
-    router: RunningRouter, workers: dict[str, FakeWorker]
-) -> None:
-    for family, (task, (pool, role)) in [(one, route) for one in EMBEDDERS for route in one.routes.items()]:
-        body = {"input": [f"text for {task}"], "model": family.name, "task": task}
-        before = len(workers[pool].batches)
-        reply = await router.client.post("/v1/embeddings", json=body)
-        assert reply.status_code == 200, reply.text
-        assert reply.json()["model"] == family.name
-        assert reply.headers["x-vector-space"].startswith(f"{pool}=")
-        [entry] = reply.json()["data"]
-        np.testing.assert_array_equal(np.float32(entry["embedding"]), right(pool, f"text for {task}", role))
-        assert len(workers[pool].batches) == before + 1
-
-
-async def test_new_document_may_change_the_first_pool() -> None:
-    workers = fake("v3.base"), fake("text-matching")
-    async with fake_workers(*workers), running_router(*workers) as router:
-        groups = [TargetGroup.model_validate(group) for group in workers_setting(workers)]
-        router.fleet.apply(reversed(groups))
-        assert (await router.client.post("/v1/embeddings", json={"input": "a"})).json()["model"] == V4.name
 
 
 async def test_models_are_listed_with_what_their_workers_say(router: RunningRouter) -> None:

@@ -1,6 +1,5 @@
 """One worker for all tasks of a model: which adapter encodes an item, and what clients see of it."""
 
-import asyncio
 from collections.abc import Sequence
 
 import httpx
@@ -143,22 +142,3 @@ async def test_pool_of_its_own_may_come_and_go(document: Document) -> None:
         document.name(shared)
         await eventually(lambda: not router.knows(own))
         check(await router.post(input=[text]), [text], OLD)
-
-
-async def test_removed_space_restarts_the_request(document: Document) -> None:
-    old, new = worker(OLD), worker(NEW)
-    versions = {old: "1", new: "2"}
-    async with fake_workers(old, new):
-        document.name(old, versions=versions)
-        async with discovering(document, batch_items=5, lanes=1) as router:
-            await router.until_state(old, State.READY)
-            old.script.extend(["healthy", "held"])
-            asked = asyncio.create_task(router.post(input=inputs(20)))
-            await old.until_batches(2)
-            document.name(old, new, versions=versions)
-            await router.until_state(new, State.READY)
-            document.name(new, versions=versions)
-            await eventually(lambda: not router.knows(old))
-            old.gate.set()
-            check(await asked, inputs(20), NEW)
-            await router.until_idle()

@@ -9,6 +9,7 @@ from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import Process, router_process, until_refused
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.connections import LIVE
 
 
 async def test_drain_timeout_returns_503() -> None:
@@ -26,13 +27,26 @@ async def test_drain_timeout_returns_503() -> None:
         assert await router.ended() == 0
 
 
+FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
+
+
+async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A kept-alive connection after one reply."""
+    url = router.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(LIVE)
+    assert b"connection" not in await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(len(b'{"status":"ok"}'))
+    return reader, writer
+
+
 @pytest.mark.parametrize(("how", "processes"), [(signal.SIGHUP, "1"), (signal.SIGTERM, "2")])
 async def test_drain_notice_keeps_serving(how: signal.Signals, processes: str) -> None:
     worker = FakeWorker()
-    settings = {"ROUTER_DRAIN_NOTICE_SECONDS": "1000", "ROUTER_PROCESSES": processes}
+    settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1000", "ROUTER_PROCESSES": processes}
     async with fake_workers(worker), router_process(worker, **settings) as router:
         await router.until_it_answers("/ready")
-        assert "connection" not in (await router.ask("before")).headers
+        used, used_writer = await idle_connection(router)
         router.process.send_signal(how)
         while await router.answers("/ready"):  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -45,21 +59,13 @@ async def test_drain_notice_keeps_serving(how: signal.Signals, processes: str) -
             reply = await router.ask(f"text {number}")
             check(reply, [f"text {number}"])
             assert reply.headers["connection"] == "close"
+        used_writer.write(LIVE)
+        async with hang_guard():
+            last = await used.read()
+        assert last.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in last
+        used_writer.close()
         assert await router.ended(how) == 0
-
-
-LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
-FOR_LONG = {"ROUTER_KEEP_ALIVE_SECONDS": "1000", "ROUTER_DRAIN_SECONDS": "1000"}
-
-
-async def idle_connection(router: Process) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A kept-alive connection after one reply."""
-    url = router.client.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(LIVE)
-    assert b"connection" not in await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(len(b'{"status":"ok"}'))
-    return reader, writer
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -81,26 +87,6 @@ async def test_stop_closes_idle_connections(processes: str) -> None:
         assert not busy.done()
         worker.gate.set()
         check(await busy, ["a text"])
-        assert await router.ended() == 0
-
-
-async def test_drain_notice_serves_idle_connections() -> None:
-    worker = FakeWorker()
-    settings = {**FOR_LONG, "ROUTER_DRAIN_NOTICE_SECONDS": "1"}
-    async with fake_workers(worker), router_process(worker, **settings) as router:
-        await router.until_it_answers("/ready")
-        (used, used_writer), (idle, idle_writer) = [await idle_connection(router) for _ in range(2)]
-        router.process.send_signal(signal.SIGTERM)
-        while await router.answers("/ready"):  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        used_writer.write(LIVE)
-        async with hang_guard():
-            reply = await used.read()
-            assert reply.startswith(b"HTTP/1.1 200 ")
-            assert b"connection: close" in reply
-            assert await idle.read() == b""
-        for writer in (used_writer, idle_writer):
-            writer.close()
         assert await router.ended() == 0
 
 

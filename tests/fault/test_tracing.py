@@ -3,10 +3,7 @@
 import asyncio
 import signal
 
-import pytest
-
 from tests.fakes.collector import Collector, attributes, collecting
-from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -96,23 +93,3 @@ async def test_spans_are_flushed_on_stop() -> None:
             assert await router.ended(signal.SIGTERM) == 0
         assert len(collector.named("batch")) == 1
         assert len(collector.named("POST /v1/embeddings")) == 1
-
-
-@pytest.mark.parametrize("how", ["answers 500", "is not there"])
-async def test_failing_collector_affects_no_request(how: str) -> None:
-    worker = FakeWorker()
-    async with collecting() as collector, fake_workers(worker):
-        collector.broken = True
-        ours = settings(collector)
-        if how == "is not there":
-            ours["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:1"
-        async with router_process(worker, **ours) as router:
-            await router.until_it_answers("/ready")
-            for number in range(20):
-                check(await router.ask(f"{number}"), [f"{number}"])
-            if how == "answers 500":
-                async with hang_guard():
-                    while not collector.asked:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)
-            check(await router.ask("last"), ["last"])
-            assert await router.ended(signal.SIGTERM) == 0

@@ -33,12 +33,3 @@ def test_what_is_copied_is_not_ignored() -> None:
     for name in ["pyproject.toml", "README.md", "LICENSE", "triptych", *packages]:
         # Load tests are not for images.
         assert any(fnmatch.fnmatch(name, pattern) for pattern in allowed) != (name == "loadtests")
-
-
-def test_images_run_unprivileged() -> None:
-    for stage in re.split(r"^FROM ", TEXT, flags=re.MULTILINE)[1:]:
-        if users := re.findall(r"^USER (.*)$", stage, re.MULTILINE):
-            assert users[-1] == "10001:10001"
-    assert TEXT.count("HEALTHCHECK") == 3
-    for label in ("title", "description", "licenses", "version", "revision"):
-        assert f"org.opencontainers.image.{label}=" in TEXT

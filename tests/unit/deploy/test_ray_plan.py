@@ -2,7 +2,6 @@
 
 import json
 import os
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +56,6 @@ def test_nodes_of_the_cluster_are_the_default(tmp_path: Path, monkeypatch: pytes
 def test_demo_is_planned_but_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "make", lambda: pytest.fail("the demo was made"))
     assert exit_status(command.cli, "plan", "--nodes", "cpus=8") == 0
-
-
-def test_guide_shows_real_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    # As on a machine without /models.
-    monkeypatch.setattr(command, "weights_gib", lambda *_: None)
-    guide = (ROOT / "docs" / "CLUSTER.md").read_text()
-    called, _, rest = guide.partition("    $ triptych ray ")[2].partition("\n")
-    assert exit_status(command.cli, *called.split()) == 1
-    assert rest.startswith(textwrap.indent(capsys.readouterr().out, "    "))
 
 
 def test_nodes_of_the_command_line() -> None:

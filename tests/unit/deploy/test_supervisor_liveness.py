@@ -3,16 +3,17 @@
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.clock import skip
 from tests.fakes.router import eventually
 from tests.unit.deploy.fakes import Fakes, wait_gone
 from triptych.deploy.local.supervisor import LIVE_QUESTIONS
 
-QUICK = {"live_seconds": 1.0}
+# A child of a busy machine answers at least one question in this time.
+QUICK = {"live_seconds": 3.0}
 
 
 @pytest.mark.parametrize("name", ["router", "a"])
@@ -24,7 +25,7 @@ async def test_hanging_child_is_restarted(start, fakes: Fakes, name: str) -> Non
     os.kill(stopped, signal.SIGSTOP)
     await eventually(lambda: fakes.events().count(f"{name} ready") == 2)
     assert await asyncio.to_thread(wait_gone, [stopped]) == []
-    assert f"{name} does not answer /live for 1 s; killing it" in run.text.getvalue()
+    assert f"{name} does not answer /live for 3 s; killing it" in run.text.getvalue()
     assert f"{name} was ended by SIGKILL; death 1" in run.text.getvalue()
 
 
@@ -56,8 +57,8 @@ async def test_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Pa
     await eventually(lambda: "a live" in fakes.events())
     stall.touch()
     await eventually(lambda: "a asked" in fakes.events())
-    # Blocks the supervisor while it waits for the answer to a probe.
-    time.sleep(3 * QUICK["live_seconds"])  # noqa: ASYNC251
+    # While the supervisor waits for the answer to a probe.
+    skip(3 * QUICK["live_seconds"])
     stall.unlink()
     answered = fakes.events().count("a live")
     await eventually(lambda: fakes.events().count("a live") > answered + 2)
@@ -65,7 +66,7 @@ async def test_suspended_machine_kills_nothing(start, fakes: Fakes, tmp_path: Pa
 
 
 async def test_draining_router_is_not_killed(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router", linger=2.0), [fakes.spec("a")], **QUICK)
+    run = start(fakes.spec("router", linger=4.0), [fakes.spec("a")], **QUICK)
     await run.ready()
     await eventually(lambda: "router live" in fakes.events())
     await run.stop()

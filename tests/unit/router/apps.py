@@ -44,7 +44,7 @@ class Answer:
 
 
 class Workers:
-    """A `WorkerClient` with one worker per pool; those in `dead` refuse connections.
+    """A `WorkerClient` with one worker per pool; those in `dead` and other addresses refuse connections.
 
     `batches` records the batches, `pools` the pool of each.
     """
@@ -72,8 +72,8 @@ class Workers:
         """Nothing to close."""
 
     def _pool_at(self, url: URL) -> contract.PoolName:
-        task = ADDRESSES[url.authority]
-        if task in self.dead:
+        task = ADDRESSES.get(url.authority)
+        if task is None or task in self.dead:
             raise ConnectionRefusedError
         return task
 

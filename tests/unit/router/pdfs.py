@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.router.media.pdf import PdfRenderer
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
@@ -57,7 +58,8 @@ def endless_pdf() -> bytes:
 
 @asynccontextmanager
 async def renderer(*arguments: Any, **options: Any) -> AsyncIterator[PdfRenderer]:
-    rendering = PdfRenderer(*arguments, **options)
+    patient = {"page_seconds": GUARD_SECONDS, "document_seconds": GUARD_SECONDS}
+    rendering = PdfRenderer(*arguments, **patient | options)
     try:
         yield rendering
     finally:

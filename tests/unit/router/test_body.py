@@ -1,6 +1,10 @@
 """Bodies that are not quite JSON, as known clients send them."""
 
+import contextlib
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.unit.router.catalogs import parse_request
 from triptych.router.api.rerank import parse_rerank
@@ -53,6 +57,19 @@ def test_broken_json_stays_invalid(body: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         parse_request(body)
     assert [(error["field"], error["type"]) for error in caught.value.errors] == [("body", "json_invalid")]
+
+
+@given(st.binary(max_size=300))
+@example(b"null")
+@example(b'{"input": "a", "input": 5}')
+@example(b'{"input": NaN}')
+@example(b'{"input": "a", "dimensions": 1e400}')
+@example(b'{"input": "a", "dimensions": ' + b"9" * 5000 + b"}")
+@example(b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}")
+@example(b'{"input": ' + b'{"text":' * 500 + b"1" + b"}" * 500 + b"}")
+def test_any_bytes_are_read_or_invalid(body: bytes) -> None:
+    with contextlib.suppress(Invalid):
+        parse_request(body)
 
 
 def test_wrong_field_is_still_named() -> None:

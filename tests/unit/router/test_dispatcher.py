@@ -3,86 +3,25 @@
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, make_request, vector
+from tests.unit.router.items import NEVER, make_request
+from tests.unit.router.told import Told
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
-from triptych.router.items import Batch, Item, Job
-from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
-from triptych.router.pool.call import Overloaded, ReplicaFailed
-from triptych.router.pool.dispatcher import QUERIES_SECONDS, Dispatcher
-from triptych.router.pool.observer import PoolObserver
+from triptych.router.pool.call import (
+    ConnectionLost,
+    ConnectionRefused,
+    EngineDied,
+    Overloaded,
+    ReplicaFailed,
+    SpaceChanged,
+    TokenRefused,
+)
+from triptych.router.pool.dispatcher import QUERIES_SECONDS
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
-from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica
-from triptych.router.pool.retry_budget import SHARE_OF_TRAFFIC, SMALLEST_CAPACITY
-from triptych.workers.shared import contract
-
-
-class Told(Dispatcher):
-    """Has a ready replica for each of `lanes`. It dispatches what it can; the test ends the batches."""
-
-    def __init__(self, *lanes: int, batch_items: int = 8, hold_seconds: float = 0.0) -> None:
-        self.now = 0.0
-        replicas = [Replica(f"r:{number}", "retrieval", count) for number, count in enumerate(lanes)]
-        observer = PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
-        queue = PoolQueue(10**6, 10**6)
-        super().__init__("retrieval", replicas, queue, 10**6, batch_items, observer, 0.0, hold_seconds)
-        # Replica, batch, tokens in flight and time of each start.
-        self.started: list[tuple[Replica, Batch, int, float]] = []
-        for replica in replicas:
-            replica.up(info("retrieval"))
-            replica.changed = self.changed
-
-    def changed(self) -> None:
-        self.replicas_changed(self.now)
-        self.dispatch()
-
-    def dispatch(self) -> None:
-        while found := self.next(self.now):
-            replica, batch = found
-            self.started.append((replica, batch, replica.tokens_in_flight, self.now))
-
-    def ask(self, items: int = 1, *, bulk: bool = False) -> Job:
-        """A job that was admitted and, if possible, dispatched."""
-
-        def finished(job: Job) -> None:
-            if job.error is not None:
-                self.forget(job.items, self.now)
-                self.dispatch()
-
-        job = make_request([1] * items, bulk=bulk, finished=finished)
-        self.admit(job.items, self.now)
-        self.dispatch()
-        return job
-
-    def last(self, replica: Replica) -> list[Item]:
-        """The items of the last batch of `replica`."""
-        return [batch for one, batch, *_ in self.started if one is replica][-1].items
-
-    def _oldest(self, replica: Replica) -> tuple[Batch, int, float]:
-        return next(rest for one, *rest in self.started if one is replica and rest[0] in self.in_flight)  # type: ignore[return-value]
-
-    def done(self, replica: Replica, *, failing_after: int | None = None) -> None:
-        """Answer the oldest batch of `replica`; items after the first few may fail inside the engine."""
-        batch, tokens, at = self._oldest(replica)
-        for number, item in enumerate(list(batch.items)):
-            fails = failing_after is not None and number >= failing_after
-            frame = contract.Failure(0, "internal", "told to") if fails else vector(item)
-            self.deliver(batch, item, frame, self.now)
-        self.answered(replica, batch, tokens, at, self.now)
-        self.ended(replica, batch, self.now)
-        self.dispatch()
-
-    def failed(self, replica: Replica, dead_instance: str | None = None) -> None:
-        """Fail the oldest batch of `replica`."""
-        batch, _, at = self._oldest(replica)
-        error = ReplicaFailed("told to")
-        self.replica_failed(replica, error, at, self.now)
-        self.put_back_failed(batch, error, dead_instance, self.now)
-        self.ended(replica, batch, self.now)
-        self.dispatch()
+from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica, State
 
 
 def test_bulk_gets_more_lanes_when_queries_stop() -> None:
@@ -135,6 +74,38 @@ def test_death_counts_after_the_client_has_left() -> None:
     assert isinstance(again.error, CrashesWorker)
 
 
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        (ReplicaFailed("told to"), State.READY),
+        (ConnectionLost("told to"), State.SUSPECT),
+        (ConnectionRefused("told to"), State.DOWN),
+        (EngineDied("told to"), State.DOWN),
+        (SpaceChanged("told to"), State.DOWN),
+        (TokenRefused(), State.DOWN),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_failure_decides_the_state(failure: ReplicaFailed, state: State) -> None:
+    pool = Told(1)
+    pool.replica_failed(pool.replicas[0], failure, 0.0, 0.0)
+    assert pool.replicas[0].state is state
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_required_space_chooses_the_replica(number: int) -> None:
+    pool = Told(2, 2)
+    for replica, space in zip(pool.replicas, ("old", "new"), strict=True):
+        replica.up(replace(info("retrieval"), space=space))
+    replica = pool.replicas[number]
+    job = make_request([1] * 9)
+    job.required = {"": frozenset([replica.space])}
+    pool.admit(job.items, 0.0)
+    pool.dispatch()
+    assert {one for one, *_ in pool.started} == {replica}
+    assert sum(len(batch.items) for _, batch, *_ in pool.started) == 9
+
+
 def test_success_clears_a_suspect() -> None:
     pool = Told(1)
     [replica] = pool.replicas
@@ -143,20 +114,6 @@ def test_success_clears_a_suspect() -> None:
         pool.failed(replica, instance)
         pool.done(replica)
         assert job.vectors()
-
-
-def test_batches_of_removed_replicas_can_all_be_retried() -> None:
-    """The pool has no lanes any more, which bound its retry budget."""
-    pool = Told(*[4] * (2 * SMALLEST_CAPACITY), batch_items=1, hold_seconds=10.0)
-    replicas = pool.replicas
-    job = pool.ask(4 * len(replicas))
-    assert len(pool.in_flight) == len(job.items)
-    pool.set_replicas([], 0.0)
-    for replica in replicas * 4:
-        pool.failed(replica)
-    assert len(pool.queue.waiting()) == len(job.items)
-    pool.expire(10.0)
-    assert isinstance(job.error, Unavailable)
 
 
 def test_retry_waits_for_a_sound_replica() -> None:
@@ -169,6 +126,18 @@ def test_retry_waits_for_a_sound_replica() -> None:
     assert pool.queue.waiting() == job.items
     pool.done(sound)
     assert pool.last(sound) == job.items
+
+
+def test_death_of_the_only_replica_refuses_its_work() -> None:
+    pool = Told(1, batch_items=1)
+    [replica] = pool.replicas
+    in_flight, waiting = pool.ask(), pool.ask()
+    replica.down("connection refused", gone=True)
+    assert isinstance(waiting.error, Unavailable)
+    pool.failed(replica)
+    assert isinstance(in_flight.error, Unavailable)
+    with pytest.raises(Unavailable):
+        pool.check_room(make_request([1]).items, 0.0, NEVER)
 
 
 def test_hold_starts_when_the_last_replica_dies() -> None:
@@ -190,6 +159,28 @@ def test_hold_starts_when_the_last_replica_dies() -> None:
     assert pool.wake_at(60.0) == 65.0
     pool.replicas[0].up(info("retrieval"))
     assert pool.wake_at(60.0) == inf
+
+
+def test_held_time_does_not_count_as_slow() -> None:
+    pool = Told(1, hold_seconds=100.0)
+    [replica] = pool.replicas
+    pool.ask(1000)
+    for step in range(1, 41):
+        pool.queue.drained(make_request([100]).items[0], step / 10)
+    pool.now = 4.0
+    replica.draining()
+    # A replica that stops still finishes its batch.
+    pool.queue.drained(make_request([100]).items[0], 10.0)
+    hurried = make_request([1]).items
+    pool.check_room(hurried, 60.0, deadline=70.0)
+    pool.now = 60.0
+    replica.up(info("retrieval"))
+    pool.check_room(hurried, 60.5, deadline=70.5)
+    # Now it is slow.
+    for step in range(1, 41):
+        pool.queue.drained(make_request([1]).items[0], 60 + step / 10)
+    with pytest.raises(QueueFull):
+        pool.check_room(hurried, 64.0, deadline=74.0)
 
 
 @pytest.fixture
@@ -235,17 +226,6 @@ def test_slow_replica_stays_slow_beside_faster(unequal: tuple[Told, Replica, Rep
     assert slow.lanes_in_use == 1
 
 
-@pytest.mark.parametrize("done", [0, 5])
-def test_failed_batch_costs_one_retry(done: int) -> None:
-    pool = Told(1, batch_items=10 * SMALLEST_CAPACITY)
-    [replica] = pool.replicas
-    job = pool.ask(5 * SMALLEST_CAPACITY)
-    pool.done(replica, failing_after=done)
-    assert pool.last(replica) == job.items[done:]
-    pool.done(replica)
-    assert job.vectors() == [vector(item) for item in job.items]
-
-
 def test_all_failed_batch_is_no_success_or_failure() -> None:
     """A dead engine fails fast, and must not look fast. Its batch is tried elsewhere."""
     pool = Told(2)
@@ -282,15 +262,3 @@ def test_open_breaker_lets_one_batch_try() -> None:
     pool.done(replica)
     assert replica.breaker.state(pool.now) is BreakerState.CLOSED
     assert replica.lanes_in_use > 1
-
-
-def test_retries_are_bounded_when_all_fail() -> None:
-    """The clock stands still, so time earns no retry."""
-    pool = Told(1)
-    [replica] = pool.replicas
-    for _ in range(300):
-        pool.ask()
-        while replica.lanes_in_use:
-            pool.done(replica, failing_after=0)
-    sent = len(pool.started)
-    assert 0 < sent - 300 <= SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent

@@ -1,7 +1,7 @@
 """Health checks: which replicas may serve, and how many probes without an answer take one down."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,15 +10,16 @@ from msgspec.structs import replace
 from yarl import URL
 
 from tests.fakes.hang_guard import hang_guard
-from tests.unit.router.apps import info
+from tests.unit.router.apps import Workers, info
 from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober, why_refused
 from triptych.router.pool.replica import Replica, State
 
 
-class Silent:
-    """A `WorkerClient` that answers no probe; `asked` is called for each."""
+class Silent(Workers):
+    """Answers no probe; `asked` is called for each."""
 
     def __init__(self, asked: Callable[[], object]) -> None:
+        super().__init__()
         self._asked = asked
 
     @asynccontextmanager
@@ -26,14 +27,6 @@ class Silent:
         self._asked()
         raise TimeoutError
         yield
-
-    @asynccontextmanager
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Any]:
-        raise NotImplementedError
-        yield
-
-    async def close(self) -> None:
-        """There is nothing to close."""
 
 
 async def silences_until_down(*, batches_between: bool) -> int:

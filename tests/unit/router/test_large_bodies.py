@@ -1,19 +1,15 @@
-"""Large bodies: read as small ones are, in short steps, and without holding the event loop."""
+"""Large bodies: read as small ones are, in pieces, and in a thread."""
 
 import asyncio
-import gzip
 import json
-import math
 import threading
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic_core import from_json
 
 from tests.fakes.router import workers_setting
 from tests.fakes.worker import FakeWorker
@@ -21,7 +17,7 @@ from tests.unit.router.apps import Workers, client_of_app
 from tests.unit.router.catalogs import parse_request
 from triptych.router.api import large_json
 from triptych.router.api.body import LARGE_BYTES
-from triptych.router.api.large_json import read, read_large
+from triptych.router.api.large_json import PIECE_BYTES, read, read_large
 from triptych.router.api.work import Work
 from triptych.router.errors import Invalid
 from triptych.router.http import Message, Request
@@ -43,16 +39,13 @@ values = st.recursive(
 )
 
 
-@pytest.fixture
-def tiny_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_json, "PIECE_BYTES", 7)
-    monkeypatch.setattr(large_json, "LONG_STRING_BYTES", 5)
+def read_in_tiny_pieces(body: bytes) -> Any:
+    return read_large(body, MANY, piece_bytes=7, long_bytes=5)
 
 
 @given(values, st.booleans())
-@pytest.mark.usefixtures("tiny_pieces")
 def test_large_json_is_read_as_json(value: Any, ascii_only: bool) -> None:
-    found = read_large(json.dumps(value, ensure_ascii=ascii_only).encode(), MANY)
+    found = read_in_tiny_pieces(json.dumps(value, ensure_ascii=ascii_only).encode())
     assert json.dumps(without_keys(found)) == json.dumps(without_keys(value))
 
 
@@ -73,9 +66,8 @@ json_like = st.text(st.sampled_from('\\"ud83dDe00 n{}[]:,a漢'), max_size=40).ma
 @example(rb'"%b"' % (rb"\ud83d\ude00" * 5))
 @example(rb'"%b"' % (rb"\\ud83d\ude00" * 5))
 @example(b'"aaaaaaaaaaaaa\\')
-@pytest.mark.usefixtures("tiny_pieces")
 def test_any_bytes_are_read_alike_or_refused(data: bytes) -> None:
-    assert outcome(lambda: read_large(data, MANY)) == outcome(lambda: read(data))
+    assert outcome(lambda: read_in_tiny_pieces(data)) == outcome(lambda: read(data))
 
 
 def outcome(parse: Callable[[], Any]) -> Any:
@@ -121,61 +113,22 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "spaces": lambda: b'{"input": "a"%b}' % (b" " * MOST),
     "quotes": lambda: b'{"input": [%b]}' % (b'"",' * (MOST // 3)),
     "brackets": lambda: b"[" * MOST,
-    "late chunking": lambda: string(b"a b ")[:-1] + b', "late_chunking": true}',
 }
 
 
-# The longest turn of the event loop, as a multiple of `seconds_at_once`, and tries to stay below it.
-MOST_AT_ONCE, TRIES = 4, 5
+@pytest.mark.parametrize("kind", BODIES)
+def test_largest_bodies_are_decoded_in_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece holds the interpreter, and with it the event loop."""
+    sizes = [0]
 
+    def read_piece(data: bytes) -> Any:
+        sizes.append(len(data))
+        return read(data)
 
-@asynccontextmanager
-async def turns_of_the_loop() -> AsyncIterator[list[float]]:
-    """The turns of the event loop in CPU time of the process, which other processes do not change."""
-    turns: list[float] = []
-
-    async def count() -> None:
-        last = time.process_time()
-        while True:
-            await asyncio.sleep(0)
-            turns.append((now := time.process_time()) - last)
-            last = now
-
-    counting = asyncio.create_task(count())
-    await asyncio.sleep(0)
-    yield turns
-    # The last turn counts too.
-    await asyncio.sleep(0)
-    counting.cancel()
-
-
-def seconds_at_once() -> float:
-    """CPU seconds of parsing a text of 60 MiB at once."""
-    data = string(b"a")
-    started = time.process_time()
-    from_json(data)
-    return time.process_time() - started
-
-
-# test_encoding.py has the turns of decompression alone.
-@pytest.mark.parametrize(
-    ("kind", "coding"), [*((kind, "identity") for kind in BODIES), ("lone surrogates", "gzip")]
-)
-async def test_largest_bodies_do_not_hold_the_loop(kind: str, coding: str) -> None:
-    workers = Workers()
-    workers.dead = {"text-matching"}
-    body = BODIES[kind]()
-    if coding == "gzip":
-        body = gzip.compress(body, 1)
-    ratios: list[float] = []
-    # Usually below 2. Other processes that fill the memory meanwhile can make one try slow, but not each.
-    while min(ratios, default=math.inf) >= MOST_AT_ONCE and len(ratios) < TRIES:
-        at_once = seconds_at_once()
-        async with client_of_app(workers) as client, turns_of_the_loop() as turns:
-            reply = await client.post("/v1/embeddings", content=body, headers={"content-encoding": coding})
-        assert reply.status_code in (400, 413, 422, 503)
-        ratios.append(max(turns) / at_once)
-    assert min(ratios) < MOST_AT_ONCE, ratios
+    monkeypatch.setattr(large_json, "read", read_piece)
+    with suppress(Invalid):
+        read_large(BODIES[kind](), max_items=512)
+    assert max(sizes) <= PIECE_BYTES + len('"\\udead"')
 
 
 async def test_fleet_is_read_by_the_loop_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.fakes.frames import vector_of
+from tests.fakes.frames import LONG, vector_of
 from tests.unit.router.apps import Workers
 from triptych.workers.shared.contract import Document, Item, Text
 
@@ -35,6 +35,14 @@ async def test_inputs_become_one_document(client: httpx.AsyncClient, workers: Wo
 async def test_one_text_is_a_document(client: httpx.AsyncClient, alone: object) -> None:
     reply = await post(client, input=alone, late_chunking=True)
     assert [entry["index"] for entry in reply.json()["data"]] == [0]
+
+
+@pytest.mark.parametrize("late_chunking", [False, True])
+async def test_cut_inputs_are_named_in_a_header(client: httpx.AsyncClient, late_chunking: bool) -> None:
+    cut = await post(client, input=["short", LONG], truncate=True, late_chunking=late_chunking)
+    assert cut.headers["x-truncated-inputs"] == "1"
+    whole = await post(client, input=["short", "other"], truncate=True, late_chunking=late_chunking)
+    assert "x-truncated-inputs" not in whole.headers
 
 
 async def test_image_uri_in_text_item_is_text(client: httpx.AsyncClient, workers: Workers) -> None:

@@ -32,6 +32,7 @@ async def test_request_is_counted(client: httpx.AsyncClient) -> None:
     tokens = reply.json()["usage"]["total_tokens"]
     assert value(page, "triptych_router_tokens_total", pool="retrieval") == tokens
     assert value(page, "triptych_router_items_total", pool="code") == 0
+    assert value(page, "triptych_router_pool_ready", pool="code") == 1
     assert value(page, "triptych_router_replica_lanes", pool="code", replica="code:1") == 4
 
 

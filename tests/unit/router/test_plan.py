@@ -6,30 +6,20 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router.catalogs import V4_ONLY, parse_request
-from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS, Limits, plan
+from tests.unit.router.catalogs import limits, planned, route
+from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS
 from triptych.router.api.rerank import parse_rerank, plan_rerank
 from triptych.router.errors import Invalid, MediaInvalid, TooLarge
-from triptych.router.items import Item, Priority
+from triptych.router.items import Priority
 from triptych.router.media.formats import MAX_IMAGE_TOKENS, PROMPT_TOKENS, Media
 from triptych.router.pool.served import Served
 from triptych.workers.shared import contract
 from triptych.workers.shared.contract import Image, Text
 from triptych.workers.shared.families import V4
 
-LIMITS = Limits(max_items=64, max_image_bytes=100, max_pdf_bytes=200, catalog=V4_ONLY)
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (56).to_bytes(4, "big") + (84).to_bytes(4, "big")
 IMAGE = base64.b64encode(PNG).decode()
 URI = f"data:image/png;base64,{IMAGE}"
-
-
-def planned(limits: Limits = LIMITS, priority: Priority | None = None, **fields: Any) -> list[Item]:
-    return plan(parse_request(json.dumps(fields).encode(), limits.catalog), limits, priority)
-
-
-def route(item: Item) -> tuple[str, str]:
-    assert isinstance(item.wire.content, Text)
-    return item.pool, item.wire.content.role
 
 
 def test_item_task_overrides_the_request() -> None:
@@ -90,7 +80,7 @@ def test_image_bytes_are_unchanged(value: str | dict[str, str], listed: bool) ->
     # Queries of rankings have no `url` and no `bytes`.
     if "image" in value:
         ranked = json.dumps({"query": value, "documents": ["a"]}).encode()
-        query, _ = plan_rerank(parse_rerank(ranked, 9), LIMITS, Served(V4), None)
+        query, _ = plan_rerank(parse_rerank(ranked, 9), limits(), Served(V4), None)
         assert query.wire.content == Image(PNG)
 
 
@@ -207,9 +197,9 @@ def test_pdf_size_is_bounded() -> None:
     def sent(size: int) -> dict[str, str]:
         return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}
 
-    planned(input=sent(LIMITS.max_pdf_bytes))
+    planned(input=sent(limits().max_pdf_bytes))
     with pytest.raises(TooLarge, match="body -> input -> pdf: the PDF"):
-        planned(input=sent(LIMITS.max_pdf_bytes + 1))
+        planned(input=sent(limits().max_pdf_bytes + 1))
     with pytest.raises(MediaInvalid, match="body -> input -> pdf: not a PDF"):
         planned(input={"pdf": IMAGE})
 

@@ -1,7 +1,6 @@
 """Planning for models other than jina-embeddings-v4, and that no item leaves its model's pools."""
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,22 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.router.catalogs import catalog, parse_request
-from triptych.router.api.aliases import NO_ALIASES, OLD_MODELS, Aliases
-from triptych.router.api.plan import Limits, plan
+from tests.unit.router.catalogs import planned, route
+from triptych.router.api.aliases import OLD_MODELS
 from triptych.router.errors import Invalid, ModelNotFound
-from triptych.router.items import Item
 from triptych.workers.shared.contract import Document, Text
 from triptych.workers.shared.families import BY_NAME, BY_POOL, FAMILIES, V3, V4, V5_NANO, V5_SMALL, Family
 
 EMBEDDERS = [family for family in FAMILIES if family.tasks]
 IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + bytes(8)).decode()
-
-
-def planned(*families: Family, aliases: Aliases = NO_ALIASES, **fields: Any) -> list[Item]:
-    models = catalog(*families, aliases=aliases)
-    limits = Limits(max_items=64, max_image_bytes=1000, max_pdf_bytes=1000, catalog=models)
-    return plan(parse_request(json.dumps(fields).encode(), models), limits)
 
 
 def refused(*families: Family, **fields: Any) -> tuple[str, str]:
@@ -33,11 +24,6 @@ def refused(*families: Family, **fields: Any) -> tuple[str, str]:
         planned(*families, **fields)
     error = caught.value.errors[0]
     return error["field"], error["message"]
-
-
-def route(item: Item) -> tuple[str, str]:
-    assert isinstance(item.wire.content, Text)
-    return item.pool, item.wire.content.role
 
 
 # As in docs/MODELS.md.

@@ -5,19 +5,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Any
-from unittest.mock import patch
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.clock import run_without_waiting
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request
 from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
-from triptych.router.pool import breaker
-from triptych.router.pool import replica as replica_module
+from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
 from triptych.router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.pool import Pool
@@ -111,7 +110,7 @@ async def run(
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
     queue = PoolQueue(10**6, 10**6)
-    pool = Pool("retrieval", members, queue, encode, 8, 4, lambda: 0.0, hold_seconds=hold_seconds)
+    pool = Pool("retrieval", members, queue, encode, 8, 4, loop.time, hold_seconds=hold_seconds)
 
     def watch(member: Scripted) -> None:
         def changed() -> None:
@@ -149,85 +148,62 @@ async def run(
             job.fail(TimedOut("the client has left"), 0.0)
     async with hang_guard():
         while len(ended) < len(jobs) or pool.in_flight:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+            await asyncio.sleep(1)
     assert (pool.queue.items, pool.queue.tokens) == (0, 0)
     assert all((member.lanes_in_use, member.tokens_in_flight) == (0, 0) for member in members)
     return jobs, sent, sum(member.free for member in members)
 
 
-def run_without_pauses(*arguments: Any, **options: Any) -> tuple[list[Job], Counter[Item], int]:
-    with patch.object(replica_module, "PAUSE_SECONDS", 0.0), patch.object(breaker, "OPEN_SECONDS", 0.0):
-        return asyncio.run(run(*arguments, **options))
-
-
-requests_of_any_kind = st.lists(
-    st.tuples(
-        st.lists(st.integers(1, 10), min_size=1, max_size=8),
-        st.booleans(),
-        st.sampled_from([False, False, False, True]),
-    ),
-    min_size=1,
-    max_size=8,
+# Of any kind: costs, bulk, and whether the client leaves.
+traffic = st.fixed_dictionaries(
+    {
+        "requests": st.lists(
+            st.tuples(
+                st.lists(st.integers(1, 10), min_size=1, max_size=8),
+                st.booleans(),
+                st.sampled_from([False, False, False, True]),
+            ),
+            min_size=1,
+            max_size=8,
+        ),
+        "replicas": st.integers(1, 3),
+        "lanes": st.integers(1, 3),
+    }
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from(OUTCOMES), max_size=25),
-    replicas=st.integers(1, 3),
-    lanes=st.integers(1, 3),
-    hold_seconds=st.sampled_from([0.0, 1.0]),
-)
-def test_every_job_ends_once(
-    requests: list[tuple[list[int], bool, bool]],
-    script: list[str],
-    replicas: int,
-    lanes: int,
-    hold_seconds: float,
-) -> None:
-    jobs, sent, free = run_without_pauses(requests, script, replicas, lanes, hold_seconds=hold_seconds)
+def scripts(*outcomes: str) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(outcomes), max_size=25)
+
+
+@settings(max_examples=300)
+@given(traffic, scripts(*OUTCOMES), st.sampled_from([0.0, 1.0]))
+def test_every_job_ends_once(traffic: dict[str, Any], script: list[str], hold_seconds: float) -> None:
+    jobs, sent, free = run_without_waiting(run(**traffic, script=script, hold_seconds=hold_seconds))
     check_ended(jobs)
     assert all(times <= 1 + MAX_RETRIES + free for times in sent.values())
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from(["done", "overloaded"]), max_size=25),
-    lanes=st.integers(1, 3),
-)
-def test_overload_fails_no_job(
-    requests: list[tuple[list[int], bool, bool]], script: list[str], lanes: int
-) -> None:
-    jobs, _, _ = run_without_pauses(requests, script, 2, lanes)
-    for job, (_, _, leaves) in zip(jobs, requests, strict=True):
+@given(traffic, scripts("done", "overloaded"))
+def test_overload_fails_no_job(traffic: dict[str, Any], script: list[str]) -> None:
+    jobs, _, _ = run_without_waiting(run(**traffic, script=script))
+    for job, (_, _, leaves) in zip(jobs, traffic["requests"], strict=True):
         if not leaves:
             assert has_its_own_results(job)
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    requests=requests_of_any_kind,
-    script=st.lists(st.sampled_from([*OUTCOMES, "lost"]), max_size=25),
-    lives=st.lists(
-        st.tuples(st.sampled_from("abc"), st.sampled_from(["old", "new"])), min_size=1, max_size=6
-    ),
-    replicas=st.integers(1, 3),
-    lanes=st.integers(1, 3),
-)
+lives = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["old", "new"])), min_size=1, max_size=6)
+
+
+@settings(max_examples=300)
+@given(traffic, scripts(*OUTCOMES, "lost"), lives)
 def test_jobs_never_mix_vector_spaces(
-    requests: list[tuple[list[int], bool, bool]],
-    script: list[str],
-    lives: list[tuple[str, str]],
-    replicas: int,
-    lanes: int,
+    traffic: dict[str, Any], script: list[str], lives: list[tuple[str, str]]
 ) -> None:
-    jobs, _, _ = run_without_pauses(requests, script, replicas, lanes, lives)
+    jobs, _, _ = run_without_waiting(run(**traffic, script=script, lives=lives))
     check_ended(jobs, CrashesWorker)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     steps=st.lists(st.floats(0.001, 0.3), min_size=1, max_size=10),
     outcome=st.sampled_from(["overloaded", "failed"]),
@@ -236,7 +212,6 @@ def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
     """Whatever the clock says when a timer fires."""
 
     async def serve() -> None:
-        loop = asyncio.get_running_loop()
         going, now = cycle(steps), 0.0
 
         def clock() -> float:
@@ -245,16 +220,16 @@ def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
             return now
 
         replica = Scripted("r:0", 2, iter([outcome]), Counter())
+        # One more failure opens the breaker.
+        for moment in range(1 - FAILURES_UNTIL_OPEN, 0):
+            replica.breaker.failed(moment, moment)
         pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock)
         replica.up(info("retrieval"))
-        job = make_request([1])
-        with patch.object(loop, "call_later", lambda _, *call: loop.call_soon(*call)):
-            pool.admit(job.items)
-            for _ in range(20_000):
-                if job.closed:
-                    break
-                await asyncio.sleep(0)
+        ended = asyncio.Event()
+        job = make_request([1], finished=lambda _: ended.set())
+        pool.admit(job.items)
+        async with hang_guard():
+            await ended.wait()
         assert has_its_own_results(job)
 
-    with patch.object(breaker, "FAILURES_UNTIL_OPEN", 1):
-        asyncio.run(serve())
+    run_without_waiting(serve())

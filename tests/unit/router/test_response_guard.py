@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.client_proto import ResponseHandler
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.site import site
 from tests.unit.router.fetching import LIMIT, LOOPBACK
 from triptych.router.media.fetch import Fetcher
@@ -50,7 +51,7 @@ async def test_flood_of_framing_is_cut_off(kind: str) -> None:
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResponseHandler, "data_received", count)
-        async with server, Fetcher(LOOPBACK, 30) as fetcher:
+        async with server, Fetcher(LOOPBACK, GUARD_SECONDS) as fetcher:
             await asyncio.gather(fetcher.fetch(url, LIMIT, "f"), return_exceptions=True)
     assert sum(counted) <= FRAMING_BYTES + 2 * STEP_BYTES
 
@@ -64,6 +65,6 @@ async def test_ordinary_chunks_are_accepted() -> None:
             await response.write(bytes(200))
         return response
 
-    async with site(handler) as server, Fetcher(LOOPBACK, 10) as fetcher:
+    async with site(handler) as server, Fetcher(LOOPBACK, GUARD_SECONDS) as fetcher:
         for _ in range(3):
             assert await fetcher.fetch(server.url, LIMIT, "f") == bytes(LIMIT // 200 * 200)

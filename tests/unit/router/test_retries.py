@@ -1,9 +1,14 @@
-"""The retry budget of a pool."""
+"""Retries: the budget of a pool, and what is tried again."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 
+from tests.metrics import parse, value
+from tests.unit.router.items import vector
+from tests.unit.router.told import Told
+from triptych.router.errors import Unavailable
 from triptych.router.pool.retry_budget import (
     FLOOR_PER_SECOND,
     SHARE_OF_TRAFFIC,
@@ -20,16 +25,6 @@ def spent(budget: RetryBudget, now: float = 0.0) -> int:
 @pytest.mark.parametrize(("lanes", "retries"), [(100, 100), (1, SMALLEST_CAPACITY)])
 def test_capacity_is_the_number_of_lanes(lanes: int, retries: int) -> None:
     assert spent(RetryBudget(lanes, now=0.0)) == retries
-
-
-def test_retries_are_a_share_of_traffic() -> None:
-    budget = RetryBudget(lanes=1, now=0.0)
-    spent(budget)
-    granted = 0
-    for _ in range(1000):
-        budget.earn()
-        granted += budget.spend(0.0)
-    assert abs(granted - 1000 * SHARE_OF_TRAFFIC) <= 1
 
 
 def test_budget_recovers_with_time() -> None:
@@ -65,3 +60,53 @@ def test_retries_never_exceed_the_budget(lanes: int, events: list[bool | float])
             now += event
     allowed = max(lanes, SMALLEST_CAPACITY) + sent * SHARE_OF_TRAFFIC + now * FLOOR_PER_SECOND
     assert granted <= allowed + 1e-6
+
+
+def test_batches_of_removed_replicas_can_all_be_retried() -> None:
+    """The pool has no lanes any more, which bound its retry budget."""
+    pool = Told(*[4] * (2 * SMALLEST_CAPACITY), batch_items=1, hold_seconds=10.0)
+    replicas = pool.replicas
+    job = pool.ask(4 * len(replicas))
+    assert len(pool.in_flight) == len(job.items)
+    pool.set_replicas([], 0.0)
+    for replica in replicas * 4:
+        pool.failed(replica)
+    assert len(pool.queue.waiting()) == len(job.items)
+    pool.expire(10.0)
+    assert isinstance(job.error, Unavailable)
+
+
+@pytest.mark.parametrize("done", [0, 5])
+def test_failed_batch_costs_one_retry(done: int) -> None:
+    pool = Told(1, batch_items=10 * SMALLEST_CAPACITY)
+    [replica] = pool.replicas
+    job = pool.ask(5 * SMALLEST_CAPACITY)
+    pool.done(replica, failing_after=done)
+    assert pool.last(replica) == job.items[done:]
+    pool.done(replica)
+    assert job.vectors() == [vector(item) for item in job.items]
+
+
+def test_retries_are_counted_by_reason() -> None:
+    pool = Told(1)
+    [replica] = pool.replicas
+    pool.ask()
+    pool.failed(replica)
+    pool.done(replica, failing_after=0)
+    page = parse(generate_latest(pool.metrics.registry).decode())
+    # The alert on retries has these names.
+    for reason in ("replica_failed", "item_failed"):
+        assert value(page, "triptych_router_retries_total", pool="retrieval", reason=reason) == 1
+
+
+def test_retries_are_bounded_when_all_fail() -> None:
+    """The clock stands still, so time earns no retry."""
+    pool = Told(1)
+    [replica] = pool.replicas
+    for _ in range(300):
+        pool.ask()
+        while replica.lanes_in_use:
+            pool.done(replica, failing_after=0)
+    sent = len(pool.started)
+    allowed = SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent
+    assert 0.9 * allowed < sent - 300 <= allowed

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.router import eventually
 from tests.unit.router.apps import Workers
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.targets import (
@@ -43,10 +44,39 @@ def test_fleet_serves_with_the_named_workers_only(
                 replicas = {one.address: one for pool in fleet.pools.values() for one in pool.replicas}
                 assert {address: one.pool for address, one in replicas.items()} == named
                 seen.append(replicas)
+            # Those of removed replicas have a turn to end.
+            await asyncio.sleep(0)
+            probers = [task for task in asyncio.all_tasks() if "Prober.run" in repr(task)]
+            assert len(probers) == len(now)
         stay = [address for address, pool in now.items() if before.get(address) == pool]
         assert all(seen[0][address] is seen[1][address] for address in stay)
 
     asyncio.run(apply_both())
+
+
+async def test_replicas_that_replace_all_others_count_as_up() -> None:
+    """So what waits is not refused before their first probe."""
+    async with Fleet(RouterSettings(discovery="no such file"), lambda *_: Workers()) as fleet:
+        fleet.apply(groups_of({"retrieval:1": "retrieval"}))
+        pool = fleet.pools["retrieval"]
+        await eventually(lambda: pool.dispatcher.up)
+        fleet.apply(groups_of({"a:1": "retrieval"}))
+        assert pool.dispatcher.up
+
+
+@pytest.mark.parametrize(
+    ("fewest", "hold_seconds", "ready"),
+    [("0", 60, True), ("0", 0, False), ("1", 60, False), (None, 60, False)],
+)
+async def test_readiness_of_an_empty_pool(fewest: str | None, hold_seconds: float, ready: bool) -> None:
+    labels = Labels(task="code", min_replicas=fewest)
+    settings = RouterSettings(discovery="no such file", hold_seconds=hold_seconds)
+    async with Fleet(settings, lambda *_: Workers()) as fleet:
+        fleet.apply([TargetGroup(targets=(), labels=labels)])
+        assert fleet.not_ready() == ({} if ready else {"code": "no replica"})
+        # A replica that is still starting changes nothing.
+        fleet.apply([TargetGroup(targets=("a:1",), labels=labels)])
+        assert fleet.is_ready(fleet.pools["code"]) is ready
 
 
 def test_unknown_labels_are_ignored() -> None:
