@@ -24,6 +24,8 @@ from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
+# Time to remove what is half written.
+STEP_STOP_SECONDS = 10.0
 READY = """
 Ready after {seconds:.0f} s: http://{address}
 {notice}
@@ -115,7 +117,7 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
         await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
         events[1].cancel()
         if stopping.is_set():
-            await child.stop(0)
+            await child.stop(STEP_STOP_SECONDS)
             output.say("stopped")
             return 0
         if code := child.code:
