@@ -24,6 +24,7 @@ from triptych.workers.shared import logs
 from triptych.workers.shared.collector import freeze
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
+from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 from triptych.workers.watchdog import Watchdog
 from triptych.workers.window_reader import WindowReader
@@ -53,6 +54,12 @@ def main() -> int:
     """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting, 1 engine failed."""
     try:
         settings = read_settings(WorkerSettings)
+        # The port is opened when the engine has started, which takes minutes.
+        if reason := why_taken(settings.host, settings.port):
+            raise SettingsError(
+                f"cannot listen on {settings.host}:{settings.port} ({reason}): "
+                "change WORKER_HOST or WORKER_PORT"
+            )
         logs.configure(settings.log_format, "info")
         logs.configure_engine(settings.log_format)
         service = load(settings)

@@ -12,7 +12,6 @@ from dotenv import load_dotenv
 
 from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
-from triptych.deploy.common.readiness import why_taken
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
 from triptych.deploy.local.memory_check import check_memory
@@ -21,6 +20,7 @@ from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, se
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
