@@ -123,7 +123,8 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
         if code := child.code:
             output.say(
                 f"that ended with exit code {code}: {' '.join(step.argv)}\n"
-                "Its error is above. DEPLOY_MODEL and DEPLOY_MODELS name its source, DEPLOY_STATE its folder."
+                "Its error is above. DEPLOY_MODEL and DEPLOY_MODELS name the source, DEPLOY_STATE the folder "
+                "for what is made. If something there is damaged, remove it and start again."
             )
             return 1
     supervisor = Supervisor(

@@ -122,7 +122,8 @@ class Supervisor:
             delay = min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
             if self._waiting:
                 if code == os.EX_CONFIG:
-                    raise GaveUp(_obituary(spec, child, "cannot work with its settings"), os.EX_CONFIG)
+                    why = "cannot work with its settings or its checkpoint"
+                    raise GaveUp(_obituary(spec, child, why), code)
                 if not was_ready and deaths >= START_DEATHS:
                     raise GaveUp(_obituary(spec, child, f"{why} again and again"))
             self.output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")
