@@ -44,9 +44,12 @@ def connect(address: str | None) -> None:
         if at := re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d+)", where):
             socket.create_connection((at[1], int(at[2])), CONNECT_SECONDS).close()
         ray.init(address or "auto", **QUIET)
+    except ray.exceptions.AuthenticationError as error:
+        raise Failed(str(error)) from None
     except (OSError, ValueError):
         raise Failed(
-            f"no Ray cluster at {where}: give its --address (HOST:6379), or start one with `ray start --head`"
+            f"no Ray cluster at {where} accepts this machine: give its --address (HOST:6379) and its token "
+            "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or start one with `ray start --head`"
         ) from None
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from triptych.deploy.ray import running
 from triptych.deploy.ray.config import ClusterConfig, Pool
@@ -55,6 +56,16 @@ def test_address_where_nothing_listens_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379" if by_option else address)
     with pytest.raises(running.Failed, match=f"{address}.+--address"):
         running.connect(address if by_option else None)
+
+
+def test_missing_token_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise AuthenticationError("no authentication token was found")
+
+    monkeypatch.setattr(running.ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(running.Failed, match="no authentication token was found"):
+        running.connect(None)
 
 
 def test_down_waits_for_a_long_drain(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
