@@ -26,6 +26,7 @@ from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
 from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
+from triptych.workers.vllm_engine import StartError
 from triptych.workers.watchdog import Watchdog
 from triptych.workers.window_reader import WindowReader
 
@@ -66,6 +67,14 @@ def main() -> int:
     except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
+    except StartError as error:
+        # Without a traceback, so that the engine's own error is among the last lines.
+        logger.critical(
+            "the engine cannot start: %s. Settings for its memory are WORKER_KV_CACHE_GIB, "
+            "WORKER_GPU_MEMORY_UTILIZATION and WORKER_MAX_TOKENS",
+            error,
+        )
+        return 1
     try:
         return uvloop.run(serve(service, settings))
     finally:
