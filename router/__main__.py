@@ -35,7 +35,10 @@ def main(inherited: Sequence[int] = ()) -> int:
         sockets = [socket.socket(fileno=descriptor) for descriptor in inherited]
         sockets = sockets or listen(settings.host, settings.port)
     except OSError as error:
-        print(f"cannot listen on {settings.host}:{settings.port}: {error}", file=sys.stderr)
+        text = (
+            f"cannot listen on {settings.host}:{settings.port} ({error}): change ROUTER_HOST or ROUTER_PORT"
+        )
+        print(text, file=sys.stderr)
         return 1
     if server is None:
         return asyncio.run(Processes(settings.processes, sockets, settings.drain_notice_seconds).run())

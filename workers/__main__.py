@@ -24,7 +24,9 @@ from triptych.workers.shared import logs
 from triptych.workers.shared.collector import freeze
 from triptych.workers.shared.contract import PoolName
 from triptych.workers.shared.families import BY_POOL
+from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
+from triptych.workers.vllm_engine import StartError
 from triptych.workers.watchdog import Watchdog
 from triptych.workers.window_reader import WindowReader
 
@@ -53,12 +55,26 @@ def main() -> int:
     """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting, 1 engine failed."""
     try:
         settings = read_settings(WorkerSettings)
+        # The port is opened when the engine has started, which takes minutes.
+        if reason := why_taken(settings.host, settings.port):
+            raise SettingsError(
+                f"cannot listen on {settings.host}:{settings.port} ({reason}): "
+                "change WORKER_HOST or WORKER_PORT"
+            )
         logs.configure(settings.log_format, "info")
         logs.configure_engine(settings.log_format)
         service = load(settings)
     except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
         return os.EX_CONFIG
+    except StartError as error:
+        # Without a traceback, so that the engine's own error is among the last lines.
+        logger.critical(
+            "the engine cannot start: %s. Settings for its memory are WORKER_KV_CACHE_GIB, "
+            "WORKER_GPU_MEMORY_UTILIZATION and WORKER_MAX_TOKENS",
+            error,
+        )
+        return 1
     try:
         return uvloop.run(serve(service, settings))
     finally:

@@ -28,8 +28,12 @@ class WrongVectorError(RuntimeError):
     """The engine returned a vector of the wrong shape, or one with inf or NaN."""
 
 
+class StartError(Exception):
+    """The engine's process ended while it started, and has printed why."""
+
+
 class Engine:
-    """Starts vLLM; blocks until the weights are loaded (seconds to minutes).
+    """Starts vLLM; blocks until the weights are loaded (seconds to minutes). Raises `StartError`.
 
     Many tasks may encode at once; vLLM batches them. Cancelling a task aborts its request.
 
@@ -59,7 +63,10 @@ class Engine:
             name: LoRARequest(name, number, str(folder))
             for number, (name, folder) in enumerate((adapters or {}).items(), 1)
         } or {None: None}
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        except RuntimeError as error:
+            raise StartError(str(error)) from error
         self._ids = itertools.count()
         self._unsent: list[tuple[Any, _Answer]] = []
         self._sending: set[asyncio.Task[None]] = set()

@@ -1,4 +1,4 @@
-"""Readiness and liveness probes over HTTP, and whether a port is free."""
+"""Readiness and liveness probes over HTTP."""
 
 import asyncio
 import socket
@@ -44,13 +44,3 @@ def reachable(host: str) -> str:
     except OSError:
         return host
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-
-
-def why_taken(host: str, port: int) -> str | None:
-    """Why a server cannot listen on this port now, None if it can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return None

@@ -12,18 +12,20 @@ from dotenv import load_dotenv
 
 from triptych.deploy.common import machine, variants
 from triptych.deploy.common.child_process import ChildProcess
-from triptych.deploy.common.readiness import why_taken
 from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
 from triptych.deploy.local.memory_check import check_memory
 from triptych.deploy.local.output import Output
-from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, with_token
+from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, set_settings, with_token
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.settings import WorkerSettings
+from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
+# Time to remove what is half written.
+STEP_STOP_SECONDS = 10.0
 READY = """
 Ready after {seconds:.0f} s: http://{address}
 {notice}
@@ -37,9 +39,8 @@ Ctrl-C ends it.
 
 def main() -> int:
     """Serve until stopped. Exit code: 0, 78 for a wrong setting, 1 for another reason not to start."""
-    # Into the environment, because the router and the workers inherit it.
-    load_dotenv(ENV_FILE)
     try:
+        read_env_file()
         plan = make_plan()
     except (SettingsError, PlanError) as error:
         print(error, file=sys.stderr)
@@ -48,7 +49,15 @@ def main() -> int:
         return asyncio.run(serve(*plan))
     except GaveUp as reason:
         print(f"\n{reason}", file=sys.stderr)
-        return 1
+        return reason.status
+
+
+def read_env_file() -> None:
+    """Put `.env` into the environment, which router and workers inherit. Raises `PlanError`."""
+    try:
+        load_dotenv(ENV_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{ENV_FILE} cannot be read, correct or remove it: {error}") from None
 
 
 def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
@@ -71,17 +80,17 @@ def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
         raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
-    environ = with_token(os.environ)
+    environ = with_token(set_settings(os.environ))
     workers = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
     if gpus:
         check_memory(workers, chosen, machine.gpu_memory())
     router = plan_router(workers, environ)
     for spec in (router, *workers):
         if reason := why_taken(spec.host, spec.port):
-            setting = "DEPLOY_WORKER_PORT" if spec.pool else "ROUTER_PORT"
+            setting = "WORKER_HOST or DEPLOY_WORKER_PORT" if spec.pool else "ROUTER_HOST or ROUTER_PORT"
             raise PlanError(
                 f"{spec.name} cannot listen on {spec.host}:{spec.port} ({reason}): "
-                f"stop the process there, or choose another port with {setting}"
+                f"stop the process there, or change {setting}"
             )
     return settings, chosen, router, workers
 
@@ -99,12 +108,24 @@ async def serve(settings: DeploySettings, models: Models, router: Spec, workers:
 
     if models.demo:
         output.say(DEMO_WARNING)
+    stopping = asyncio.Event()
+    _on_signals(stopping.set)
     for step in models.steps:
         output.say(step.title)
         child = ChildProcess(step.argv, os.environ)
-        _on_signals(child.kill)
-        if code := await child.exited:
-            output.say(f"that ended with exit code {code}: {' '.join(step.argv)}")
+        events: list[asyncio.Future[int]] = [child.exited, asyncio.create_task(stopping.wait())]
+        await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        events[1].cancel()
+        if stopping.is_set():
+            await child.stop(STEP_STOP_SECONDS)
+            output.say("stopped")
+            return 0
+        if code := child.code:
+            output.say(
+                f"that ended with exit code {code}: {' '.join(step.argv)}\n"
+                "Its error is above. DEPLOY_MODEL and DEPLOY_MODELS name the source, DEPLOY_STATE the folder "
+                "for what is made. If something there is damaged, remove it and start again."
+            )
             return 1
     supervisor = Supervisor(
         router,

@@ -25,12 +25,21 @@ OURS = {
     "ROUTER_DISCOVERY": "DEPLOY_POOLS",
 }
 WORKER_HOST = "127.0.0.1"
+PREFIXES = ("DEPLOY_", "ROUTER_", "WORKER_")
 
 Group = tuple[str, ...]
 
 
 class PlanError(ValueError):
     """The settings contradict each other or the machine; the text names the settings."""
+
+
+def set_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` as settings classes read it: setting names in upper case, and empty settings left out."""
+    named = {
+        name.upper() if name.upper().startswith(PREFIXES) else name: value for name, value in environ.items()
+    }
+    return {name: value for name, value in named.items() if value or not name.startswith(PREFIXES)}
 
 
 def with_token(environ: Mapping[str, str]) -> dict[str, str]:

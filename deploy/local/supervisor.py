@@ -29,7 +29,11 @@ START_DEATHS = 3
 
 
 class GaveUp(Exception):
-    """The deployment cannot start; the text says which child fails and why."""
+    """The deployment cannot start; the text says which child fails and why. `status` is the exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,8 @@ class Supervisor:
             delay = min(2.0 ** min(deaths - 1, 10), MAX_DELAY_SECONDS)
             if self._waiting:
                 if code == os.EX_CONFIG:
-                    raise GaveUp(_obituary(spec, child, "cannot work with its settings"))
+                    why = "cannot work with its settings or its checkpoint"
+                    raise GaveUp(_obituary(spec, child, why), code)
                 if not was_ready and deaths >= START_DEATHS:
                     raise GaveUp(_obituary(spec, child, f"{why} again and again"))
             self.output.say(f"{spec.name} {why}; death {deaths}, starting it again in {delay:g} s")

@@ -226,7 +226,7 @@ class ClusterConfig(_Strict):
 def read_config(path: Path) -> ClusterConfig:
     """The configuration in a YAML file. Raises `ConfigError`."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return parse_config(data, str(path))

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from triptych.workers.shared.families import BY_POOL
 LOOK_SECONDS = 1.0
 # Longest wait for the directory's answer; an actor that is starting takes a while.
 DIRECTORY_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
 QUIET: Any = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -35,12 +38,18 @@ class Failed(click.ClickException):
 
 def connect(address: str | None) -> None:
     """Connect to the cluster at `address`. Raises `Failed`."""
+    where = address or os.environ.get("RAY_ADDRESS") or "this machine"
     try:
+        # Where nothing answers, Ray would try for ever.
+        if at := re.fullmatch(r"\[?([^\[\]/]+)\]?:(\d+)", where):
+            socket.create_connection((at[1], int(at[2])), CONNECT_SECONDS).close()
         ray.init(address or "auto", **QUIET)
-    except ConnectionError:
-        where = address or os.environ.get("RAY_ADDRESS", "this machine")
+    except ray.exceptions.AuthenticationError as error:
+        raise Failed(str(error)) from None
+    except (OSError, ValueError):
         raise Failed(
-            f"no Ray cluster at {where}: give its --address (HOST:6379), or start one with `ray start --head`"
+            f"no Ray cluster at {where} accepts this machine: give its --address (HOST:6379) and its token "
+            "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or start one with `ray start --head`"
         ) from None
 
 

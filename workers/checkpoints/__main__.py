@@ -1,6 +1,7 @@
 """`triptych tiny`, `triptych merge`, and `triptych verify` for a folder."""
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +19,14 @@ FOLDER = click.Path(path_type=Path)
 
 
 def _explained(command: Callable[..., None]) -> Callable[..., None]:
-    """Have `command` exit with 1 and a message if it raises `CheckpointError` or `OSError`."""
+    """Have `command` exit with 1 and a message if it raises `CheckpointError` or `OSError`.
+
+    SIGTERM interrupts it like Ctrl-C, so that it removes what is half written.
+    """
 
     @functools.wraps(command)
     def explained(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             command(**options)
         except (layout.CheckpointError, OSError) as error:

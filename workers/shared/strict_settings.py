@@ -61,14 +61,16 @@ Settings = TypeVar("Settings", bound=StrictSettings)
 
 def read_settings(settings: type[Settings], **given: Any) -> Settings:
     """Read settings from the environment; `given` values win. Raises `SettingsError`."""
+    prefix = settings.model_config["env_prefix"]
     try:
         return settings(**given)
     except ValidationError as error:
-        prefix = settings.model_config["env_prefix"]
         lines = [_line(prefix, _place(fault), fault["msg"]) for fault in error.errors()]
         raise SettingsError("\n".join(lines)) from None
     except pydantic_settings.SettingsError as error:
-        raise SettingsError(f"{error}; write it as JSON") from None
+        # It names the field in quotes.
+        name = str(error).split('"')[1]
+        raise SettingsError(f"{prefix}{name}".upper() + ": this is not JSON") from None
 
 
 def _place(fault: ErrorDetails) -> Sequence[str | int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +55,15 @@ def test_merge_recovers_from_a_kill(data, run, tmp_path, where):
     assert run("merge", data, tmp_path, "--pool", "code")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["code"]
     read_variant(tmp_path / "code")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", PATCHES)
+def test_stopped_merge_leaves_nothing(data, tmp_path, where, number):
+    with stopped_merge(data, tmp_path, where) as process:
+        process.send_signal(number)
+        process.wait(GUARD_SECONDS)
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("where", PATCHES)

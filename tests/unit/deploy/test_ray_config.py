@@ -55,9 +55,10 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         read_config(tmp_path / "nowhere.yaml")
     broken = tmp_path / "broken.yaml"
-    broken.write_text("pools: [")
-    with pytest.raises(ConfigError, match="broken"):
-        read_config(broken)
+    for content in (b"pools: [", b"pools: {} # \xe9"):
+        broken.write_bytes(content)
+        with pytest.raises(ConfigError, match="broken"):
+            read_config(broken)
 
 
 @pytest.mark.parametrize("name", ["cluster", "demo"])

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from triptych.deploy.ray import running
 from triptych.deploy.ray.config import ClusterConfig, Pool
+from triptych.loadtests.server_processes import free_port
 
 CONFIG = ClusterConfig(pools={"code": Pool(model="/variants/code")})
 ALL = ["triptych-routers", "triptych-retrieval", "triptych-code"]
@@ -45,6 +47,25 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     monkeypatch.setattr(running.time, "monotonic", lambda: serve.now)
     monkeypatch.setattr(running.time, "sleep", sleep)
     return serve
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_address_where_nothing_listens_is_refused(monkeypatch: pytest.MonkeyPatch, by_option: bool) -> None:
+    monkeypatch.setattr(running.ray, "init", lambda *_, **__: pytest.fail("Ray would try for ever"))
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379" if by_option else address)
+    with pytest.raises(running.Failed, match=f"{address}.+--address"):
+        running.connect(address if by_option else None)
+
+
+def test_missing_token_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise AuthenticationError("no authentication token was found")
+
+    monkeypatch.setattr(running.ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(running.Failed, match="no authentication token was found"):
+        running.connect(None)
 
 
 def test_down_waits_for_a_long_drain(serve: Serve) -> None:

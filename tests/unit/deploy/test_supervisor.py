@@ -80,6 +80,7 @@ async def test_failing_start_ends_it(start, fakes: Fakes, code: int, said: str, 
     with pytest.raises(GaveUp, match=f"a {said}") as reason:
         await run.task
     assert "no such weights" in str(reason.value)
+    assert reason.value.status == (os.EX_CONFIG if code == os.EX_CONFIG else 1)
     assert run.delays == delays
     assert fakes.events().count("a start") == len(delays) + 1
     assert await asyncio.to_thread(wait_gone, [run.pid("router")]) == []

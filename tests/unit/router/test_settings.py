@@ -57,7 +57,7 @@ def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) 
     [
         ({"ROUTER_WORKERS": None}, ["ROUTER_WORKERS"]),
         ({"ROUTER_WORKERS": []}, ["ROUTER_WORKERS"]),
-        ({"ROUTER_WORKERS": "127.0.0.1:8101"}, ["workers", "JSON"]),
+        ({"ROUTER_WORKERS": "127.0.0.1:8101"}, ["ROUTER_WORKERS: ", "JSON"]),
         ({"ROUTER_WORKERS": [{"targets": ["127.0.0.1:1"]}]}, ["ROUTER_WORKERS -> 0 -> labels"]),
         ({"ROUTER_WORKERS": [{"targets": [], "labels": RECORDS}]}, ["ROUTER_DISCOVERY"]),
         ({"ROUTER_WORKERS": [*WORKERS, *WORKERS]}, ["127.0.0.1:8101"]),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import vllm.engine.arg_utils
+import vllm.v1.engine.async_llm
 from vllm import PoolingParams
 from vllm.lora.request import LoRARequest
 from vllm.utils.system_utils import get_mp_context
@@ -12,6 +13,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+from triptych.workers import __main__ as worker
 from triptych.workers.plugin import ADD_BATCH, add_batch
 from triptych.workers.vllm_engine import Engine
 
@@ -31,6 +33,23 @@ def test_engine_process_is_spawned(given: str | None, monkeypatch: pytest.Monkey
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = given
     with pytest.raises(Stop, match="spawn"):
         Engine({})
+
+
+def test_engine_that_cannot_start_is_reported_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("Engine core initialization failed")
+
+    monkeypatch.setattr(os, "environ", os.environ | {"WORKER_MODEL": "a", "WORKER_PORT": "0"})
+    monkeypatch.setattr(vllm.v1.engine.async_llm.AsyncLLM, "from_engine_args", fail)
+    monkeypatch.setattr(vllm.engine.arg_utils, "AsyncEngineArgs", lambda: None)
+    monkeypatch.setattr(worker.logs, "configure", lambda *_: None)
+    monkeypatch.setattr(worker, "load", lambda _: Engine({}))
+    assert worker.main() == 1
+    assert "Engine core initialization failed" in caplog.text
+    assert "WORKER_KV_CACHE_GIB" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 class Recorder:
