@@ -201,6 +201,13 @@ def failed_checks(run: Run) -> int:
     return wrong(run.segments) + len(run.golden.complaints)
 
 
+def held(run: Run) -> list[Measured]:
+    """The segments in which the result of a search held."""
+    capacity = run.capacity
+    probes = [probe for probe in capacity.probes if probe.rate == capacity.rate] if capacity else []
+    return [run.segments[place] for probe in probes if probe.verdict == "holds" for place in probe.segments]
+
+
 def read(path: Path) -> Run:
     """Read a run from a file, or from the run.json of a folder. Raises `ValueError` that says what to do."""
     file = path / "run.json" if path.is_dir() else path

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from triptych.loadtests import estimates
 from triptych.loadtests.confidence import Estimate
 from triptych.loadtests.objectives import Objective, Objectives
-from triptych.loadtests.results import Clock, Measured, Run, failed_checks
+from triptych.loadtests.results import Clock, Measured, Run, failed_checks, held
 
 _LATENCIES: dict[str, tuple[float, Clock]] = {
     "p50_ms": (0.5, "total"),
@@ -129,17 +129,12 @@ def _judged(run: Run, objective: Objective) -> Iterator[Bound]:
 
 
 def _segments(run: Run, objective: Objective) -> list[Measured]:
-    """The named segments; by default all, or after a search those that confirm its result."""
+    """The named segments; by default all, or after a search those that confirmed its result."""
     if objective.segments is not None:
         return [measured for measured in run.segments if measured.segment.name in objective.segments]
     if run.capacity is None:
         return run.segments
-    found = run.capacity.rate, run.capacity.rate
-    return [
-        measured
-        for measured in run.segments
-        if measured.segment.name.startswith("confirm ") and measured.segment.rate == found
-    ]
+    return [measured for measured in held(run) if measured.segment.name.startswith("confirm ")]
 
 
 def _over_idle(run: Run, measured: Measured, flow: str | None) -> Estimate | None:

@@ -14,6 +14,7 @@ from triptych.loadtests.results import (
     all_intervals,
     failed_checks,
     failure_counts,
+    held,
     wrong,
 )
 from triptych.loadtests.slo import Bound, passed
@@ -45,12 +46,11 @@ def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
 
 
 def chosen(run: Run) -> list[Measured]:
-    """The segments of the key figures: those at the capacity, or at the highest load."""
+    """The segments of the key figures: where the result of a search held, or at the highest load."""
     if run.capacity is None:
         return [max(run.segments, key=lambda one: max(one.segment.rate))]
-    tried = [probe for probe in run.capacity.probes if probe.segments]
-    rate = run.capacity.rate or min(probe.rate for probe in tried)
-    return [run.segments[number] for probe in tried if probe.rate == rate for number in probe.segments]
+    lowest = min((probe for probe in run.capacity.probes if probe.segments), key=lambda probe: probe.rate)
+    return held(run) or [run.segments[number] for number in lowest.segments]
 
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:

@@ -228,6 +228,17 @@ def test_rate_that_held_by_chance_is_not_confirmed() -> None:
     assert capacity.confirmed == 3
 
 
+@pytest.mark.parametrize("met", [True, False])
+def test_confirmation_holds_if_its_figures_meet_the_objective(met: bool) -> None:
+    server = Scripted(below(40))
+
+    def judge(pooled: Sequence[Measured]) -> Ruling:
+        return Ruling("unclear", "close", met) if server.now("confirm") else server.judge(pooled)
+
+    capacity = search(server, judge, most=40.0)
+    assert (capacity.rate == 40.0, capacity.confirmed) == ((True, 3) if met else (False, 0))
+
+
 @pytest.mark.parametrize("by_chance", [40.0, (80.0 * 160.0) ** 0.5])
 def test_rate_that_failed_by_chance_is_tried_again(by_chance: float) -> None:
     tried: dict[float, int] = {}

@@ -15,7 +15,7 @@ from triptych.loadtests.objectives import Objective, Objectives
 from triptych.loadtests.report import headline, html, tables, terminal
 from triptych.loadtests.report.cuts import latency, mean_time, moments, points
 from triptych.loadtests.report.words import duration, number, share
-from triptych.loadtests.results import Golden, Run, Segment
+from triptych.loadtests.results import Golden, Probe, Run, Segment
 
 HOSTILE = '"><script>alert("$x_1$")</script>'
 
@@ -131,6 +131,15 @@ def test_search_says_which_rate_holds() -> None:
     for words in (Page(searched()).words, terminal.render(searched())):
         assert "Holds 412 requests/s (less than 440) with p99=250ms,failures=0.1%; confirmed 3 of 3;" in words
         assert "At the rate that holds, 412 requests/s: p50" in words
+
+
+def test_figures_of_the_rate_are_of_the_tries_that_held() -> None:
+    run = searched()
+    assert run.capacity is not None
+    before = headline.sentence(run, headline.chosen(run))
+    # The slowest probe, as a confirmation that a stall made slow.
+    run.capacity.probes.append(Probe(rate=412.0, verdict="fails", segments=[4]))
+    assert headline.sentence(run, headline.chosen(run)) == before
 
 
 @pytest.mark.parametrize(

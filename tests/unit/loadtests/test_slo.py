@@ -8,7 +8,7 @@ from tests.unit.loadtests.sample_run import interval, measured, run_of, steady
 from triptych.loadtests import slo
 from triptych.loadtests.objectives import Objectives, read_objectives
 from triptych.loadtests.report import headline
-from triptych.loadtests.results import Capacity, Measured
+from triptych.loadtests.results import Capacity, Measured, Probe
 
 
 def objectives(text: str, tmp_path: Path) -> Objectives:
@@ -91,17 +91,20 @@ def test_failed_checks_never_pass(tmp_path: Path) -> None:
 
 def test_search_is_judged_by_its_confirmations(tmp_path: Path) -> None:
     run = run_of(
-        named(steady(10.0), "probe 90/s", 90.0),
+        named(steady(10.0), "confirm 1 of 3 at 80/s", 80.0),
         named(steady(10.0), "confirm 1 of 3 at 84/s", 84.0),
-        named(steady(0.1), "confirm 1 of 3 at 80/s", 80.0),
+        named(steady(0.1), "confirm 2 of 3 at 80/s", 80.0),
     )
     judged = bounded("p99_ms = 1000", tmp_path)
     assert not slo.passed(slo.judge(run, judged))
     run.capacity = capacity(80.0)
-    assert slo.passed(slo.judge(run, judged))
     # An unconfirmed capacity cannot pass.
-    run.capacity = capacity(70.0)
     assert not slo.passed(slo.judge(run, judged))
+    run.capacity.probes = [
+        Probe(rate=rate, verdict=verdict, segments=[number])
+        for number, (rate, verdict) in enumerate(((80.0, "fails"), (84.0, "holds"), (80.0, "holds")))
+    ]
+    assert slo.passed(slo.judge(run, judged))
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,15 @@ def test_rarest_judged_flow_decides_how_many_requests(tmp_path: Path) -> None:
     text = '[[objective]]\nflow = "{}"\n{} = 500\n'
     flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
     judged = objectives("".join(text.format(*pair) for pair in flows), tmp_path)
-    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies")
+    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies", True)
     assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.02}) == pytest.approx(200 / 0.02)
     assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.5}) == pytest.approx(2000 / 0.5)
+
+
+@pytest.mark.parametrize(("text", "met"), [("p90=100ms", False), ("p90=150ms", True)])
+def test_figures_meet_an_objective_however_close(text: str, met: bool) -> None:
+    one = measured([interval([0.1] * 45 + [0.2] * 5)] * 10)
+    assert verdict.holds([one], read_objectives(text)).met is met
 
 
 def test_wrong_reply_fails_a_rate() -> None:
