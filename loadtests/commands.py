@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,22 +29,25 @@ PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
     from triptych.loadtests.one_run import run
+    from triptych.loadtests.setup import name_of
 
     objectives = read_objectives(options.slo) if options.slo else None
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name_of(options)}"
+    # Before the load, which would be lost otherwise.
+    out.mkdir(parents=True, exist_ok=True)
     missing = "run.json and report.html are missing"
     with ExitStack() as stack:
         try:
             finished = run(options, objectives, stack)
-            out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
-            out.mkdir(parents=True, exist_ok=True)
+            searched = options.command == "find-capacity"
+            # The objective of a search does not have to hold at every rate.
+            judgement, code = _shown(finished, None if searched else objectives)
             # A file by this name is complete.
             (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
             missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
             partial.rename(out / "run.json")
-            if options.command == "find-capacity":
-                # The objective is what to search for; it does not have to hold at every rate.
-                return max(_report(finished, out, None), _found(finished.capacity))
-            return _report(finished, out, objectives)
+            _write_page(finished, out, judgement)
+            return max(code, _found(finished.capacity)) if searched else code
         except Stopped:
             # What was started ends with this process.
             stack.pop_all()
@@ -75,7 +78,9 @@ def gate(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     finished = results.read(options.run)
     out = options.run if options.run.is_dir() else options.run.parent
-    return _report(finished, out, read_objectives(options.slo) if options.slo else None)
+    judgement, code = _shown(finished, read_objectives(options.slo) if options.slo else None)
+    _write_page(finished, out, judgement)
+    return code
 
 
 def golden(options: argparse.Namespace) -> int:
@@ -120,7 +125,7 @@ def main(options: argparse.Namespace) -> int:
     """Run a command; return the exit code."""
     try:
         return COMMANDS[options.command](options)
-    except (Unusable, ValueError) as error:
+    except (Unusable, OSError, ValueError) as error:
         print(f"loadtests: {error}", file=sys.stderr)
     except HarnessFailed as error:
         print(f"loadtests: the load tester failed: {error}", file=sys.stderr)
@@ -139,13 +144,16 @@ def _found(capacity: Capacity | None) -> int:
     return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
 
 
-def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
-    """Write the page, print the table, and return the exit code."""
+def _shown(finished: Run, objectives: Objectives | None) -> tuple[list[slo.Bound], int]:
+    """Print the tables; return the judgement and the exit code."""
+    judgement = slo.judge(finished, objectives) if objectives else []
+    print(terminal.render(finished, judgement), flush=True)
+    return judgement, PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED
+
+
+def _write_page(finished: Run, out: Path, judgement: Sequence[slo.Bound]) -> None:
     # It takes a quarter of a second to import, and most commands draw nothing.
     from triptych.loadtests.report import html
 
-    judgement = slo.judge(finished, objectives) if objectives else []
     (out / "report.html").write_text(html.render(finished, judgement))
-    print(terminal.render(finished, judgement))
     print(f"\n{out / 'report.html'}")
-    return PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED

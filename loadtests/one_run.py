@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from triptych.loadtests.results import Capacity, Idle, Measured, Run, Segment
 from triptych.loadtests.results import Golden as GoldenResult
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
-from triptych.loadtests.setup import command_line, crew_of, shaped
+from triptych.loadtests.setup import command_line, crew_of, name_of, shaped
 from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.traffic import Traffic
 
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     measured, capacity, seconds = asyncio.run(send())
     golden.compared = conductor.compared
     return Run(
-        name=f"{Path(options.scenario).stem}-{load.name}",
+        name=name_of(options),
         command=command_line(options),
         scenario=options.scenario,
         about=scenario.about,

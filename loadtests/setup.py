@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
@@ -23,7 +24,6 @@ DEFAULT_SECONDS = 30.0
 class Shaped:
     """The load over time: `segments`, or a `search`. `describe` says it in words."""
 
-    name: str
     describe: str
     segments: Sequence[Segment] = ()
     search: Shape | None = None
@@ -37,7 +37,6 @@ def shaped(options: argparse.Namespace, scenario: Scenario, objectives: Objectiv
     joint = ", " if options.shape == "step" else " to "
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     return Shaped(
-        name=options.shape,
         describe=f"{options.shape}, {joint.join(f'{rate:g}' for rate in options.rate)} requests/s",
         segments=segments_of(options.shape, options.rate, seconds),
     )
@@ -64,7 +63,13 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     if why := search.too_few(options.start):
         raise ValueError(f"--start {options.start:g}: {why} or a higher --start")
     describe = f"search for the highest rate with {options.slo}"
-    return Shaped(name="capacity", describe=describe, search=search.shape())
+    return Shaped(describe=describe, search=search.shape())
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """The name of the run."""
+    load = "capacity" if options.command == "find-capacity" else options.shape
+    return f"{Path(options.scenario).stem}-{load}"
 
 
 def crew_of(options: argparse.Namespace) -> Crew:
