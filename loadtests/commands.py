@@ -1,6 +1,7 @@
 """The commands of `triptych loadtest`.
 
 They return exit codes: 0, 1 if something does not hold, 2 if there is no result, 130 after a second Ctrl-C.
+Statistics and drawings take long to import, and a process that sends load needs neither.
 """
 
 import argparse
@@ -10,18 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from triptych.loadtests import compare, results, slo
+from triptych.loadtests import results
 from triptych.loadtests.assignment import HarnessFailed, Stopped
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
-from triptych.loadtests.report import terminal
-from triptych.loadtests.report.headline import judged
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
+
+if TYPE_CHECKING:
+    from triptych.loadtests.slo import Bound
 
 PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 
@@ -63,6 +66,8 @@ def join(options: argparse.Namespace) -> int:
 
 
 def compare_runs(options: argparse.Namespace) -> int:
+    from triptych.loadtests import compare
+
     runs = [results.read(path) for path in options.runs]
     comparison = compare.compare(runs, options.tolerance)
     print(compare.render(comparison))
@@ -70,6 +75,9 @@ def compare_runs(options: argparse.Namespace) -> int:
 
 
 def gate(options: argparse.Namespace) -> int:
+    from triptych.loadtests import slo
+    from triptych.loadtests.report.headline import judged
+
     judgement = slo.judge(results.read(options.run), read_objectives(options.slo))
     print(judged(judgement).title, *judged(judgement).lines, sep="\n  ")
     return PASSED if slo.passed(judgement) else FAILED
@@ -144,15 +152,17 @@ def _found(capacity: Capacity | None) -> int:
     return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
 
 
-def _shown(finished: Run, objectives: Objectives | None) -> tuple[list[slo.Bound], int]:
+def _shown(finished: Run, objectives: Objectives | None) -> tuple["list[Bound]", int]:
     """Print the tables; return the judgement and the exit code."""
+    from triptych.loadtests import slo
+    from triptych.loadtests.report import terminal
+
     judgement = slo.judge(finished, objectives) if objectives else []
     print(terminal.render(finished, judgement), flush=True)
     return judgement, PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED
 
 
-def _write_page(finished: Run, out: Path, judgement: Sequence[slo.Bound]) -> None:
-    # It takes a quarter of a second to import, and most commands draw nothing.
+def _write_page(finished: Run, out: Path, judgement: "Sequence[Bound]") -> None:
     from triptych.loadtests.report import html
 
     (out / "report.html").write_text(html.render(finished, judgement))
