@@ -21,7 +21,7 @@ from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.provenance import machine, revision
 from triptych.loadtests.recording import Total
-from triptych.loadtests.results import Capacity, Idle, Measured, Run, Segment
+from triptych.loadtests.results import Capacity, Measured, Run, Segment
 from triptych.loadtests.results import Golden as GoldenResult
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     made_with, made_on = revision(), machine()
     target, token = find_target(options, stack)
     scraper = Scraper(metrics_pages(options, target, token))
-    plan, idle, golden = _ask_before(options, scenario, seed, target)
+    plan, golden = _ask_before(options, scenario, seed, target)
     flows = [flow.name for flow in scenario.flows]
     conductor = Conductor(crew.bind, crew.port, crew.size, plan, flows, crew.check)
     stack.callback(crew.stop)
@@ -78,7 +78,6 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
         machine=made_on,
         revision=made_with,
         golden=golden,
-        idle=idle,
         segments=measured,
         series=scraper.series(),
         capacity=capacity,
@@ -91,7 +90,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
 
 def _ask_before(
     options: argparse.Namespace, scenario: Scenario, seed: str, target: Target
-) -> tuple[Plan, dict[str, Idle], GoldenResult]:
+) -> tuple[Plan, GoldenResult]:
     """What to find out from the idle server."""
     with contextlib.closing(Calm(target)) as calm:
         calibration = calm.calibrate(scenario)
@@ -101,7 +100,7 @@ def _ask_before(
             known = Golden.load(options.golden)
             complaints += known.compare(golden)
             golden = known
-        idle = calm.idle(Traffic(scenario, f"{seed} idle", calibration=calibration))
+        calm.rehearse(Traffic(scenario, f"{seed} before", calibration=calibration))
     file = io.BytesIO()
     golden.save(file)
     plan = Plan(
@@ -113,7 +112,7 @@ def _ask_before(
         calibration=calibration,
         golden=file.getvalue(),
     )
-    return plan, idle, GoldenResult(source=golden.source, compared=0, complaints=complaints)
+    return plan, GoldenResult(source=golden.source, compared=0, complaints=complaints)
 
 
 class _Progress:

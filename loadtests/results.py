@@ -70,18 +70,16 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Process(msgspec.Struct, kw_only=True):
-    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
-    event loop ran (`lag`) and how late it sent requests (`late`).
+    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late it
+    sent requests.
 
-    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included
-    (None: unknown).
+    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included.
     """
 
     name: str
     cpu: float
-    lag: float
     late: float
-    machine_cpu: float | None = None
+    machine_cpu: float
 
 
 class Measured(msgspec.Struct, kw_only=True):
@@ -131,15 +129,6 @@ class Capacity(msgspec.Struct, kw_only=True):
     limited_by: Limit = "server"
 
 
-class Idle(msgspec.Struct, kw_only=True):
-    """A flow before the load, one request at a time: latency in seconds, and tokens per request."""
-
-    requests: int
-    p50: float
-    p99: float
-    tokens: float
-
-
 class Golden(msgspec.Struct, kw_only=True):
     """The check against known vectors: their source, the number of comparisons, and what was wrong with the
     vectors before the load, such as two tasks with the same ones."""
@@ -166,7 +155,6 @@ class Run(msgspec.Struct, kw_only=True):
     machine: str
     revision: str
     golden: Golden
-    idle: dict[str, Idle] = {}
     segments: list[Measured]
     series: list[Series] = []
     capacity: Capacity | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
 from triptych.loadtests.estimates import bottleneck
-from triptych.loadtests.objectives import OF_A_RUN, Objectives
+from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.results import Segment
 from triptych.loadtests.scenario import Scenario
 from triptych.loadtests.shapes import Shape, segments_of
@@ -46,7 +46,7 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
     if not objectives.of_rates:
-        raise ValueError(f"--slo {options.slo}: a rate is not judged by {' or '.join(sorted(OF_A_RUN))}")
+        raise ValueError(f"--slo {options.slo}: a rate is not judged by capacity")
     weights = {flow.name: flow.weight for flow in scenario.flows}
     shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     search = Search(

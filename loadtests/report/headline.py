@@ -19,9 +19,6 @@ from triptych.loadtests.results import (
 )
 from triptych.loadtests.slo import Bound, passed
 
-MARK = " †"
-"""Follows throughput that does not count because checks failed."""
-MOST_SENTENCES = 3
 _COUNTED: tuple[estimates.Counted, ...] = ("done", "items", "tokens")
 LIMITS = {
     "server": "limited by the server",
@@ -36,7 +33,7 @@ class Banner(NamedTuple):
 
     tone: Literal["bad", "warning", "good", "plain"]
     title: str
-    lines: list[str]
+    lines: Sequence[str] = ()
 
 
 def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
@@ -55,7 +52,7 @@ def chosen(run: Run) -> list[Measured]:
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:
     """The key figures of some segments, and their load."""
-    segment, mark = measured[0].segment, MARK if failed_checks(run) else ""
+    segment = measured[0].segment
     where = f"{'At' if segment.rate[0] == segment.rate[1] else 'From'} {load_of(segment)}"
     if run.capacity is not None:
         what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
@@ -63,7 +60,7 @@ def sentence(run: Run, measured: Sequence[Measured]) -> str:
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
     answered, items, tokens = (
-        f"{number(estimates.rate(measured, counted).value)} /s{mark}" for counted in _COUNTED
+        f"{number(estimates.rate(measured, counted).value)} /s" for counted in _COUNTED
     )
     return (
         f"{where}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
@@ -89,7 +86,6 @@ def _checks(run: Run) -> Banner | None:
         if kind.startswith(WRONG)
     ]
     lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
-    lines.append("Throughput below is marked (†): wrong work does not count.")
     what = "the vectors of the deployment are wrong"
     if count := wrong(run.segments):
         good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run.segments))
@@ -109,21 +105,18 @@ def judged(judgement: Sequence[Bound]) -> Banner:
 def _result(run: Run) -> Banner:
     if run.capacity is not None:
         return _capacity(run, run.capacity)
-    few = 1 < len(run.segments) <= MOST_SENTENCES
-    lines = [f"{one.segment.name}: {sentence(run, [one])}" for one in run.segments] if few else []
-    return Banner("plain", sentence(run, chosen(run)), lines)
+    return Banner("plain", sentence(run, chosen(run)))
 
 
 def _capacity(run: Run, capacity: Capacity) -> Banner:
-    lines = [f"probe at {number(probe.rate)}/s: {probe.why}" for probe in capacity.probes if probe.why]
     if not capacity.rate and capacity.limited_by == "replies":
         last = capacity.probes[-1]
         title = f"No result for {capacity.objective}: at {number(last.rate)} requests/s {last.why}"
-        return Banner("warning", title, lines)
+        return Banner("warning", title)
     if not capacity.rate:
         least = min((probe.rate for probe in capacity.probes), default=0.0)
         title = f"No rate meets {capacity.objective}; the lowest tried was {number(least)} requests/s"
-        return Banner("bad", title, lines)
+        return Banner("bad", title)
     bracket = "" if capacity.fails_at is None else f" (less than {number(capacity.fails_at)})"
     title = (
         f"Holds {number(capacity.rate)} requests/s{bracket} with {capacity.objective}; "

@@ -10,7 +10,6 @@ from triptych.loadtests.results import (
     Capacity,
     Clock,
     Golden,
-    Idle,
     Interval,
     Measured,
     Probe,
@@ -54,7 +53,7 @@ def build(
             ]
             for flow, part in flows.items()
         }
-        process = Process(name="here", cpu=cpu, lag=0.0006, late=0.0009, machine_cpu=0.55)
+        process = Process(name="here", cpu=cpu, late=0.0009, machine_cpu=0.55)
         measured.append(
             Measured(
                 segment=segment,
@@ -81,7 +80,6 @@ def build(
         machine="2 cores, 8 GiB",
         revision="4ae0c78",
         golden=Golden(source="the deployment itself, before the load", compared=512),
-        idle={flow: Idle(requests=20, p50=0.011, p99=0.016, tokens=20.0) for flow in flows},
         segments=measured,
         series=[
             Series(panel=panel, name=pool, unit=unit, at=at, values=[second % 7 for second in at])
@@ -149,7 +147,6 @@ def run_of(*segments: Measured) -> Run:
     """A run of these segments."""
     run = build([constant(seconds=10)], flows={"query": 1.0})
     run.segments = list(segments)
-    run.idle = {"query": Idle(requests=20, p50=0.01, p99=0.02, tokens=10)}
     return run
 
 

@@ -113,7 +113,7 @@ def test_doubts_are_warned_of() -> None:
     other = run(2)
     other.scenario, other.machine = "bulk", "8 cores"
     other.segments[0].intervals["query"][0].failures = {"wrong: order": 3}
-    other.segments[0].processes = [Process(name="p", cpu=0.99, lag=0.0, late=0.0)]
+    other.segments[0].processes = [Process(name="p", cpu=0.99, late=0.0, machine_cpu=0.5)]
     text = " ".join(compare([run(1), other]).warnings)
     assert all(said in text for said in ("another scenario", "8 cores", "3 checks failed", "99% of a core"))
     assert compare([run(1), run(2)]).warnings == []

@@ -51,7 +51,8 @@ Play = Callable[[Socket, str, Load], Awaitable[None]]
 async def answer(member: Socket, name: str, load: Load) -> None:
     """Three requests sent, none lost."""
     await tell(member, Samples([(0, 0, "query", Interval(sent=3))], {"HTTP 500": name}))
-    await tell(member, Done(processes=[Process(name=name, cpu=0.1, lag=0.0, late=0.0)], compared=4))
+    process = Process(name=name, cpu=0.1, late=0.0, machine_cpu=0.5)
+    await tell(member, Done(processes=[process], compared=4))
 
 
 async def fail(member: Socket, name: str, load: Load) -> None:

@@ -118,13 +118,11 @@ def test_banners_say_what_matters(run: Run, judgement: Sequence[slo.Bound], tone
     assert lines.count("FAILS: ") == sum(not bound.holds for bound in judgement)
 
 
-def test_failed_checks_precede_all_else_and_mark_throughput() -> None:
+def test_failed_checks_precede_all_else() -> None:
     run, judgement = judged(1000)
     run.segments[0].intervals["query"][0].failures = {"wrong: order": 1}
     for words in (Page(run, judgement).words, terminal.render(run, judgement)):
-        assert words.index("CHECKS FAILED: 1 of ") < words.index("PASS")
-        assert re.search(r"tokens [\d.]+k? /s †", words)
-        assert "items/s †" in words
+        assert words.index("CHECKS FAILED: 1 of ") < words.index("PASS") < words.index("At 200 requests/s")
 
 
 def test_search_says_which_rate_holds() -> None:
