@@ -119,7 +119,7 @@ def _load(parser: argparse.ArgumentParser) -> None:
         "--shape",
         choices=LOADS,
         default="constant",
-        help="ramp and spike take two loads (--rate 10,200), step any number (default: constant)",
+        help="spike takes two loads (--rate 10,200), step any number (default: constant)",
     )
     load.add_argument("--seconds", type=number(0.1), help="length of each step (default: 30; soak: 600)")
     load.add_argument("--slo", help=f"objectives: {SLO}")

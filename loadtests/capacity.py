@@ -162,7 +162,7 @@ class Search:
         first, settle = self._segments, self.seconds * SETTLE_SHARE
         for _ in range(patience):
             seconds = settle + self._length(rate)
-            segment = Segment(name=name, seconds=seconds, settle=settle, rate=(rate, rate))
+            segment = Segment(name=name, seconds=seconds, settle=settle, rate=rate)
             measured.append((yield from self._run(segment)))
             verdict, why, met = self.judge(measured)
             if verdict != "unclear":
@@ -183,7 +183,7 @@ class Search:
         rate = max(min(probe.rate for probe in self._probes) * RECOVERY_SHARE, 1 / RECOVERY_SECONDS)
         answered = failed = 0
         for _ in range(RECOVERIES):
-            segment = Segment(name="recover", seconds=RECOVERY_SECONDS, rate=(rate, rate))
+            segment = Segment(name="recover", seconds=RECOVERY_SECONDS, rate=rate)
             measured = yield from self._run(segment)
             rows = list(measured.intervals.values())
             every = [interval for row in rows for interval in row]

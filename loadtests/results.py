@@ -9,7 +9,7 @@ import msgspec
 
 from triptych.loadtests.histogram import Count, Counts, merged
 
-VERSION = 2
+VERSION = 3
 
 Clock = Literal["total", "service", "router", "queue", "inference", "overhead"]
 """`total` runs from the moment a request was due until the reply was in; `service` from the moment it was
@@ -57,16 +57,13 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a run under one load, in requests per second.
-
-    The load changes linearly from the first value to the second. The first `settle` of `seconds` do not
-    count.
-    """
+    """A part of a run under one load: `rate` requests per second. The first `settle` of `seconds` do not
+    count."""
 
     name: str
     seconds: float
     settle: float = 0.0
-    rate: tuple[float, float]
+    rate: float
 
 
 class Process(msgspec.Struct, kw_only=True):
@@ -161,6 +158,10 @@ class Run(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
+class _Versioned(msgspec.Struct):
+    version: int = VERSION
+
+
 def all_intervals(segments: Iterable[Measured]) -> Iterator[tuple[str, Interval]]:
     """Every interval with its flow, settling included."""
     for measured in segments:
@@ -200,11 +201,11 @@ def read(path: Path) -> Run:
     """Read a run from a file, or from the run.json of a folder. Raises `ValueError` that says what to do."""
     file = path / "run.json" if path.is_dir() else path
     try:
-        run = msgspec.json.decode(file.read_bytes(), type=Run)
+        data = file.read_bytes()
+        if (version := msgspec.json.decode(data, type=_Versioned).version) != VERSION:
+            raise ValueError(f"{file}: format version {version}; this program reads {VERSION}")
+        return msgspec.json.decode(data, type=Run)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; give the folder of a run or its run.json") from None
     except msgspec.DecodeError as error:
         raise ValueError(f"{file}: not a run of `triptych loadtest`: {error}") from None
-    if run.version != VERSION:
-        raise ValueError(f"{file}: format version {run.version}; this program reads {VERSION}")
-    return run

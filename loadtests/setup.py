@@ -34,10 +34,9 @@ def shaped(options: argparse.Namespace, scenario: Scenario, objectives: Objectiv
     if options.command == "find-capacity":
         assert objectives is not None
         return _search(options, scenario, objectives)
-    joint = ", " if options.shape == "step" else " to "
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     return Shaped(
-        describe=f"{options.shape}, {joint.join(f'{rate:g}' for rate in options.rate)} requests/s",
+        describe=f"{options.shape}, {', '.join(f'{rate:g}' for rate in options.rate)} requests/s",
         segments=segments_of(options.shape, options.rate, seconds),
     )
 

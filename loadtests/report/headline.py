@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
-from triptych.loadtests.report.words import duration, estimated, load_of, number, share
+from triptych.loadtests.report.words import duration, estimated, number, share
 from triptych.loadtests.results import (
     WRONG,
     Capacity,
@@ -45,18 +45,18 @@ def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
 def chosen(run: Run) -> list[Measured]:
     """The segments of the key figures: where the result of a search held, or at the highest load."""
     if run.capacity is None:
-        return [max(run.segments, key=lambda one: max(one.segment.rate))]
+        return [max(run.segments, key=lambda one: one.segment.rate)]
     lowest = min((probe for probe in run.capacity.probes if probe.segments), key=lambda probe: probe.rate)
     return held(run) or [run.segments[number] for number in lowest.segments]
 
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:
     """The key figures of some segments, and their load."""
-    segment = measured[0].segment
-    where = f"{'At' if segment.rate[0] == segment.rate[1] else 'From'} {load_of(segment)}"
+    load = f"{number(measured[0].segment.rate)} requests/s"
+    where = f"At {load}"
     if run.capacity is not None:
         what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
-        where = f"At {what}, {load_of(segment)}"
+        where = f"At {what}, {load}"
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
     answered, items, tokens = (

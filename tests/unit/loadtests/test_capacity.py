@@ -21,7 +21,7 @@ Server = Callable[[Segment], Measured]
 
 
 def rate_of(segment: Segment) -> float:
-    return segment.rate[0]
+    return segment.rate
 
 
 def measured(segment: Segment, intervals: list[Interval], interval: float = 0.5) -> Measured:

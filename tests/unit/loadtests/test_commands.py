@@ -70,3 +70,10 @@ def test_full_disk_leaves_the_printed_result(
     printed = capsys.readouterr()
     assert "At 200 requests/s" in printed.out
     assert "run.json" in printed.err
+
+
+def test_run_of_an_older_format_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"version": 1, "segments": [{"rate": "another type"}]}')
+    assert commands.main(parser().parse_args(["report", str(tmp_path)])) == commands.NO_RESULT
+    assert f"{file}: format version 1" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_doubts_are_warned_of() -> None:
 @pytest.mark.parametrize("field", ["name", "rate"])
 def test_runs_without_common_segment_are_refused(field: str) -> None:
     other = run(2)
-    setattr(other.segments[0].segment, field, {"name": "another", "rate": (99, 99)}[field])
+    setattr(other.segments[0].segment, field, {"name": "another", "rate": 99.0}[field])
     for runs in ([run(1), other], [run(1), run(3), other]):
         with pytest.raises(ValueError, match=r"run at 2 and run at 1 .* in common"):
             compare(runs)

@@ -19,7 +19,7 @@ from triptych.loadtests.results import Interval, Process, Segment
 from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
-STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
+STEADY = Segment(name="steady", seconds=0.2, rate=5)
 Socket = aiohttp.ClientWebSocketResponse
 
 

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from tests.unit.loadtests.sample_run import build, constant, searched, steps
-from triptych.loadtests import estimates, slo
+from triptych.loadtests import slo
 from triptych.loadtests.objectives import Objective, Objectives
 from triptych.loadtests.report import headline, html, tables, terminal
-from triptych.loadtests.report.cuts import latency, mean_time, moments, points
+from triptych.loadtests.report.cuts import latency, mean_time, moments
 from triptych.loadtests.report.words import duration, number, share
 from triptych.loadtests.results import Golden, Probe, Run, Segment
 
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 def hostile() -> Run:
     """A run in which every name is markup."""
     run = build(
-        [Segment(name=HOSTILE, seconds=40.0, settle=5.0, rate=(rate, rate)) for rate in (50.0, 100.0, 200.0)],
+        [Segment(name=HOSTILE, seconds=40.0, settle=5.0, rate=rate) for rate in (50.0, 100.0, 200.0)],
         flows={HOSTILE: 0.5, f"other {HOSTILE}": 0.5},
         failures={HOSTILE: 0.01, f"wrong: {HOSTILE}": 0.01},
         cpu=0.99,
@@ -216,15 +216,6 @@ def test_moments_hold_every_interval_once(seconds: float, most: int) -> None:
     joined = [one for piece in pieces for one in piece.intervals["query"]]
     assert joined == run.segments[0].intervals["query"]
     assert sum(piece.segment.seconds for piece in pieces) == pytest.approx(seconds)
-
-
-def test_ramp_is_cut_into_rising_loads() -> None:
-    found = points(build([Segment(name="ramp", seconds=120.0, settle=12.0, rate=(0.0, 400.0))]))
-    assert [point.load for point in found] == pytest.approx(
-        [400 * (12 + 9 * part + 4.5) / 120 for part in range(12)]
-    )
-    for point in found:
-        assert estimates.rate(point.measured, "sent").value == pytest.approx(point.load, rel=0.25)
 
 
 def test_settling_does_not_change_a_percentile() -> None:

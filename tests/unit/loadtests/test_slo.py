@@ -22,7 +22,7 @@ def bounded(text: str, tmp_path: Path) -> Objectives:
 
 
 def named(one: Measured, name: str, rate: float = 10.0) -> Measured:
-    one.segment.name, one.segment.rate = name, (rate, rate)
+    one.segment.name, one.segment.rate = name, rate
     return one
 
 
