@@ -68,8 +68,7 @@ def join(options: argparse.Namespace) -> int:
 def compare_runs(options: argparse.Namespace) -> int:
     from triptych.loadtests import compare
 
-    runs = [results.read(path) for path in options.runs]
-    comparison = compare.compare(runs, options.tolerance)
+    comparison = compare.compare(results.read(options.before), results.read(options.after), options.tolerance)
     print(compare.render(comparison))
     return FAILED if comparison.worse else PASSED
 
