@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
 
     objectives = read_objectives(options.slo) if options.slo else None
     out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name_of(options)}"
-    # Before the load, which would be lost otherwise.
-    out.mkdir(parents=True, exist_ok=True)
+    # Before the load, which would be lost otherwise. Two runs may begin in one second.
+    out.mkdir(parents=True, exist_ok=options.out is not None)
     missing = "run.json and report.html are missing"
     with ExitStack() as stack:
         try:
@@ -100,7 +100,7 @@ def golden(options: argparse.Namespace) -> int:
     complaints = found.complaints()
     for complaint in complaints:
         print(complaint)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=options.out is not None)
     with options.out.open("wb") as file:
         found.save(file)
     print(f"{options.out}: {sum(map(len, found.vectors.values()))} vectors")

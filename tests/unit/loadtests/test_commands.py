@@ -42,10 +42,13 @@ def test_exit_code_of_a_search(
     assert (tmp_path / "report.html").exists()
 
 
-def ended(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, command: str, out: Path) -> int:
+def ended(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, command: str, out: Path | None = None
+) -> int:
     """The exit code of a command with `run`; the real one sends requests."""
     monkeypatch.setitem(sys.modules, "triptych.loadtests.one_run", SimpleNamespace(run=run))  # type: ignore[arg-type]
-    return commands.main(parser().parse_args([command, "--url", "http://127.0.0.1:1", "--out", str(out)]))
+    folder = ["--out", str(out)] if out else []
+    return commands.main(parser().parse_args([command, "--url", "http://127.0.0.1:1", *folder]))
 
 
 def test_unusable_folder_is_named_before_the_load(
@@ -77,3 +80,13 @@ def test_run_of_an_older_format_is_named(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text('{"version": 1, "segments": [{"rate": "another type"}]}')
     assert commands.main(parser().parse_args(["report", str(tmp_path)])) == commands.NO_RESULT
     assert f"{file}: format version 1" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_second_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands.time, "strftime", lambda _: "now")
+    codes = [ended(lambda *_: stopped(), monkeypatch, "run") for _ in range(2)]
+    assert codes == [commands.PASSED, commands.NO_RESULT]
+    assert "now-interactive-constant" in capsys.readouterr().err
