@@ -271,7 +271,8 @@ async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
         # A request may take a minute.
         async with asyncio.timeout(50):
             assert await process.wait() == 0
-    assert "stopped by Ctrl-C" in done.output
+    # Without a result, if the process had not reported yet.
+    assert "stopped" in done.output
 
 
 async def test_silent_target_is_named(tmp_path: Path) -> None:
