@@ -2,7 +2,7 @@
 
 triptych loadtest run --rate 50                                 send one load
 triptych loadtest find-capacity --slo p99=250ms,failures=0.1%   search for the highest rate that holds
-triptych loadtest compare RUN RUN                               show significant differences between runs
+triptych loadtest compare BEFORE AFTER                          show significant differences between runs
 triptych loadtest gate RUN --slo FILE                           check objectives; the exit code is the result
 triptych loadtest --help                                        list the other commands
 """
@@ -44,8 +44,9 @@ def parser() -> argparse.ArgumentParser:
     join = commands.add_parser("join", help="send load for a run that waits with --join")
     join.add_argument("address", type=address, metavar="HOST:PORT", help="where that run waits")
     join.add_argument("--name", help="name of this process in the report (default: the machine's)")
-    compare = commands.add_parser("compare", help="compare with the first run; exit code 1 if one is worse")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its run.json")
+    compare = commands.add_parser("compare", help="compare two runs; exit code 1 if the second is worse")
+    compare.add_argument("before", type=Path, metavar="BEFORE", help="a run's folder or its run.json")
+    compare.add_argument("after", type=Path, metavar="AFTER", help="the same")
     compare.add_argument(
         "--tolerance", type=float, default=0.05, help="ignore differences up to this share (0.05)"
     )
@@ -119,7 +120,7 @@ def _load(parser: argparse.ArgumentParser) -> None:
         "--shape",
         choices=LOADS,
         default="constant",
-        help="ramp and spike take two loads (--rate 10,200), step any number (default: constant)",
+        help="spike takes two loads (--rate 10,200), step any number (default: constant)",
     )
     load.add_argument("--seconds", type=number(0.1), help="length of each step (default: 30; soak: 600)")
     load.add_argument("--slo", help=f"objectives: {SLO}")

@@ -1,10 +1,8 @@
 """Asks an idle server before the load: does it answer, how long are texts, which vectors are right?"""
 
-import time
 from collections.abc import Iterable
 
 import httpx
-import numpy as np
 from tqdm import tqdm
 
 from triptych.loadtests.checks import Checker
@@ -12,15 +10,11 @@ from triptych.loadtests.content.corpus import NAME, probe
 from triptych.loadtests.dialects import Dialect, Target
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.outcomes import Outcome, judged
-from triptych.loadtests.results import Idle
 from triptych.loadtests.scenario import TASKS, Flow, Request, Scenario, Task
 from triptych.loadtests.traffic import Traffic
 
 # Length of the texts that lengths are calibrated by.
 PROBE_UNITS = 150
-IDLE_REQUESTS = 20
-# A flow of slow requests is asked fewer times.
-IDLE_SECONDS = 10.0
 
 
 class Unusable(Exception):
@@ -38,21 +32,19 @@ class Calm:
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, request: Request) -> tuple[Outcome, float]:
-        """The good outcome of one request, and the seconds it took. Raises `Unusable` for any other."""
+    def ask(self, request: Request) -> Outcome:
+        """The good outcome of one request. Raises `Unusable` for any other."""
         call = self._dialect.encode(request)
-        begin = time.monotonic()
         try:
             response = self._client.post(call.url, content=call.body, headers=call.headers)
         except httpx.HTTPError as error:
             raise Unusable(f"{call.url} does not answer: {error or type(error).__name__}") from None
-        seconds = time.monotonic() - begin
         answer = response.status_code, response.headers, response.content
         outcome = judged(self._dialect, self._checker, request, *answer)
         if outcome.kind:
             said = f"{outcome.kind}, {outcome.detail}"
             raise Unusable(f"{call.url} answers a single request of flow {request.flow.name} with {said}")
-        return outcome, seconds
+        return outcome
 
     def calibrate(self, scenario: Scenario) -> dict[str, float]:
         """How many tokens a unit of text has in each language, as the server counts; empty if it does not.
@@ -67,7 +59,7 @@ class Calm:
             for language in (NAME, *(flow.languages or scenario.languages)) if flow.images < 1 else ():
                 if language not in found:
                     text = probe(language, PROBE_UNITS)
-                    outcome, _ = self.ask(Request(Flow(name=flow.name, task=flow.task), [text]))
+                    outcome = self.ask(Request(Flow(name=flow.name, task=flow.task), [text]))
                     if not outcome.tokens:
                         return {}
                     found[language] = outcome.tokens / PROBE_UNITS
@@ -78,22 +70,10 @@ class Calm:
         golden = Golden(source="the deployment itself, before the load")
         wanted = [request for request in golden.requests() if request.flow.task in set(tasks)]
         for request in tqdm(wanted, desc="golden vectors", unit="text", leave=False, disable=None):
-            golden.learn(request, self.ask(request)[0].vectors[0])
+            golden.learn(request, self.ask(request).vectors[0])
         return golden
 
-    def idle(self, traffic: Traffic) -> dict[str, Idle]:
-        """How long each flow's requests take on the idle server. Raises `Unusable`."""
-        found = {}
-        for name, flow in tqdm(traffic.flows.items(), desc="idle", unit="flow", leave=False, disable=None):
-            times: list[float] = []
-            tokens = 0
-            begin = time.monotonic()
-            # The first may meet cold caches.
+    def rehearse(self, traffic: Traffic) -> None:
+        """Ask for each flow once. Raises `Unusable`."""
+        for flow in traffic.flows.values():
             self.ask(traffic.of(flow))
-            while len(times) < IDLE_REQUESTS and (not times or time.monotonic() - begin < IDLE_SECONDS):
-                outcome, seconds = self.ask(traffic.of(flow))
-                times.append(seconds)
-                tokens += outcome.tokens
-            p50, p99 = np.quantile(times, (0.5, 0.99), method="inverted_cdf").tolist()
-            found[name] = Idle(requests=len(times), p50=p50, p99=p99, tokens=tokens / len(times))
-        return found

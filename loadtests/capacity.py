@@ -45,7 +45,8 @@ class Search:
     result lies within `precision` (a share) of a rate that fails, or is `most`.
 
     Noise misleads in two ways. A rate that fails by chance hides all rates above, so the lowest rate that
-    failed is tried again. A rate that holds by chance fails its confirmations, and the search goes lower.
+    failed is tried again. A rate that holds by chance fails its confirmations, and the search goes lower. A
+    confirmation holds if its figures meet the objective, however close.
     """
 
     judge: Judge
@@ -67,8 +68,8 @@ class Search:
     def shape(self) -> Shape:
         """Double the rate until it fails, bisect, then confirm; returns a `Capacity`."""
         with contextlib.suppress(_ServerDied):
-            for looks in (SECOND_LOOKS, *[0] * (LOWERINGS - 1)):
-                yield from self._narrow(looks)
+            for _ in range(LOWERINGS):
+                yield from self._narrow()
                 good, _ = self._bracket()
                 if not good or (yield from self._confirm(good)):
                     break
@@ -108,8 +109,9 @@ class Search:
             return bad / GROWTH if bad > self.start * LEAST_SHARE else None
         return math.sqrt(good * bad) if bad / good > 1 + self.precision else None
 
-    def _narrow(self, looks: int) -> Generator[Segment, Measured, None]:
-        """Try rates until none is left, with as many second looks at the lowest that failed."""
+    def _narrow(self) -> Generator[Segment, Measured, None]:
+        """Try rates until none is left, then look again at the lowest that failed."""
+        looks = SECOND_LOOKS
         while not self._over:
             if (rate := self._next()) is not None:
                 yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE)
@@ -125,8 +127,7 @@ class Search:
         """Repeat a rate that held; returns whether it holds."""
         for self._tries in range(1, CONFIRMATIONS + 1):
             name = f"confirm {self._tries} of {CONFIRMATIONS} at {rate:.4g}/s"
-            # A rate that has held with confidence is not given up for an unclear try.
-            self._confirmed += (yield from self._try(name, rate, 1, confirms=True)) != "fails"
+            self._confirmed += (yield from self._try(name, rate, 1, confirms=True)) == "holds"
         return self._confirmed >= ENOUGH
 
     def _try(
@@ -142,11 +143,11 @@ class Search:
             self._probes.append(Probe(rate=rate, verdict="unclear", segments=[], why=why + other))
             return "unclear"
         for limit in (None, "harness"):
-            probe, reason = yield from self._probe(name, rate, patience)
+            probe, reason = yield from self._probe(name, rate, patience, confirms)
             self._probes.append(probe)
             if not confirms:
                 self._verdicts[rate] = probe.verdict
-            if probe.verdict == "fails" or (probe.verdict == "unclear" and not confirms) or reason:
+            if probe.verdict != "holds":
                 yield from self._recover(probe)
             if not reason:
                 break
@@ -154,19 +155,21 @@ class Search:
         return probe.verdict
 
     def _probe(
-        self, name: str, rate: float, patience: int
+        self, name: str, rate: float, patience: int, confirms: bool
     ) -> Generator[Segment, Measured, tuple[Probe, str | None]]:
         """One probe, and the reason if the harness was in the way."""
         measured: list[Measured] = []
         first, settle = self._segments, self.seconds * SETTLE_SHARE
         for _ in range(patience):
             seconds = settle + self._length(rate)
-            segment = Segment(name=name, seconds=seconds, settle=settle, rate=(rate, rate))
+            segment = Segment(name=name, seconds=seconds, settle=settle, rate=rate)
             measured.append((yield from self._run(segment)))
-            verdict, why = self.judge(measured)
+            verdict, why, met = self.judge(measured)
             if verdict != "unclear":
                 break
             name = f"again {rate:.4g}/s"
+        if confirms and verdict == "unclear":
+            verdict = "holds" if met else "fails"
         reason = self.bottleneck(measured) if verdict != "holds" else None
         segments = list(range(first, self._segments))
         return Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why), reason
@@ -180,7 +183,7 @@ class Search:
         rate = max(min(probe.rate for probe in self._probes) * RECOVERY_SHARE, 1 / RECOVERY_SECONDS)
         answered = failed = 0
         for _ in range(RECOVERIES):
-            segment = Segment(name="recover", seconds=RECOVERY_SECONDS, rate=(rate, rate))
+            segment = Segment(name="recover", seconds=RECOVERY_SECONDS, rate=rate)
             measured = yield from self._run(segment)
             rows = list(measured.intervals.values())
             every = [interval for row in rows for interval in row]

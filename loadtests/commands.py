@@ -1,27 +1,30 @@
 """The commands of `triptych loadtest`.
 
 They return exit codes: 0, 1 if something does not hold, 2 if there is no result, 130 after a second Ctrl-C.
+Statistics and drawings take long to import, and a process that sends load needs neither.
 """
 
 import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from triptych.loadtests import compare, results, slo
+from triptych.loadtests import results
 from triptych.loadtests.assignment import HarnessFailed, Stopped
 from triptych.loadtests.calm import Calm, Unusable
 from triptych.loadtests.objectives import Objectives, read_objectives
-from triptych.loadtests.report import terminal
-from triptych.loadtests.report.headline import judged
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
+
+if TYPE_CHECKING:
+    from triptych.loadtests.slo import Bound
 
 PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 
@@ -29,22 +32,25 @@ PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 def run(options: argparse.Namespace) -> int:
     """Also `find-capacity`."""
     from triptych.loadtests.one_run import run
+    from triptych.loadtests.setup import name_of
 
     objectives = read_objectives(options.slo) if options.slo else None
+    out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name_of(options)}"
+    # Before the load, which would be lost otherwise. Two runs may begin in one second.
+    out.mkdir(parents=True, exist_ok=options.out is not None)
     missing = "run.json and report.html are missing"
     with ExitStack() as stack:
         try:
             finished = run(options, objectives, stack)
-            out = options.out or Path("build/loadtests") / f"{time.strftime('%Y%m%d-%H%M%S')}-{finished.name}"
-            out.mkdir(parents=True, exist_ok=True)
+            searched = options.command == "find-capacity"
+            # The objective of a search does not have to hold at every rate.
+            judgement, code = _shown(finished, None if searched else objectives)
             # A file by this name is complete.
             (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
             missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
             partial.rename(out / "run.json")
-            if options.command == "find-capacity":
-                # The objective is what to search for; it does not have to hold at every rate.
-                return max(_report(finished, out, None), _found(finished.capacity))
-            return _report(finished, out, objectives)
+            _write_page(finished, out, judgement)
+            return max(code, _found(finished.capacity)) if searched else code
         except Stopped:
             # What was started ends with this process.
             stack.pop_all()
@@ -60,13 +66,17 @@ def join(options: argparse.Namespace) -> int:
 
 
 def compare_runs(options: argparse.Namespace) -> int:
-    runs = [results.read(path) for path in options.runs]
-    comparison = compare.compare(runs, options.tolerance)
+    from triptych.loadtests import compare
+
+    comparison = compare.compare(results.read(options.before), results.read(options.after), options.tolerance)
     print(compare.render(comparison))
     return FAILED if comparison.worse else PASSED
 
 
 def gate(options: argparse.Namespace) -> int:
+    from triptych.loadtests import slo
+    from triptych.loadtests.report.headline import judged
+
     judgement = slo.judge(results.read(options.run), read_objectives(options.slo))
     print(judged(judgement).title, *judged(judgement).lines, sep="\n  ")
     return PASSED if slo.passed(judgement) else FAILED
@@ -75,7 +85,9 @@ def gate(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     finished = results.read(options.run)
     out = options.run if options.run.is_dir() else options.run.parent
-    return _report(finished, out, read_objectives(options.slo) if options.slo else None)
+    judgement, code = _shown(finished, read_objectives(options.slo) if options.slo else None)
+    _write_page(finished, out, judgement)
+    return code
 
 
 def golden(options: argparse.Namespace) -> int:
@@ -88,7 +100,7 @@ def golden(options: argparse.Namespace) -> int:
     complaints = found.complaints()
     for complaint in complaints:
         print(complaint)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=options.out is not None)
     with options.out.open("wb") as file:
         found.save(file)
     print(f"{options.out}: {sum(map(len, found.vectors.values()))} vectors")
@@ -120,7 +132,7 @@ def main(options: argparse.Namespace) -> int:
     """Run a command; return the exit code."""
     try:
         return COMMANDS[options.command](options)
-    except (Unusable, ValueError) as error:
+    except (Unusable, OSError, ValueError) as error:
         print(f"loadtests: {error}", file=sys.stderr)
     except HarnessFailed as error:
         print(f"loadtests: the load tester failed: {error}", file=sys.stderr)
@@ -139,13 +151,18 @@ def _found(capacity: Capacity | None) -> int:
     return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
 
 
-def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
-    """Write the page, print the table, and return the exit code."""
-    # It takes a quarter of a second to import, and most commands draw nothing.
-    from triptych.loadtests.report import html
+def _shown(finished: Run, objectives: Objectives | None) -> tuple["list[Bound]", int]:
+    """Print the tables; return the judgement and the exit code."""
+    from triptych.loadtests import slo
+    from triptych.loadtests.report import terminal
 
     judgement = slo.judge(finished, objectives) if objectives else []
+    print(terminal.render(finished, judgement), flush=True)
+    return judgement, PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED
+
+
+def _write_page(finished: Run, out: Path, judgement: "Sequence[Bound]") -> None:
+    from triptych.loadtests.report import html
+
     (out / "report.html").write_text(html.render(finished, judgement))
-    print(terminal.render(finished, judgement))
     print(f"\n{out / 'report.html'}")
-    return PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED

@@ -1,6 +1,6 @@
-"""Comparison of runs with the first of them: what differs by more than chance."""
+"""Comparison of two runs: what differs by more than chance."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
@@ -36,57 +36,45 @@ class Line(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The lines and one word on each run, by its name. `warnings` are reasons to doubt the lines."""
+    """The names of both runs, one word on them, and the lines. `warnings` are reasons to doubt the lines."""
 
     baseline: str
-    lines: dict[str, list[Line]]
-    verdicts: dict[str, str]
+    run: str
+    verdict: str
+    lines: list[Line]
     warnings: list[str]
 
     @property
     def worse(self) -> bool:
         """Whether a figure of all flows together is worse, or a run has failed checks."""
-        every = (line for lines in self.lines.values() for line in lines)
-        worse = any(line.verdict == "worse" and not line.flow for line in every)
-        return worse or NO_VERDICT in self.verdicts.values()
+        worse = any(line.verdict == "worse" and not line.flow for line in self.lines)
+        return worse or self.verdict == NO_VERDICT
 
 
-def compare(runs: Sequence[Run], tolerance: float = 0.05) -> Comparison:
-    """Compare all runs with the first, by segments of the same name and load.
+def compare(baseline: Run, run: Run, tolerance: float = 0.05) -> Comparison:
+    """Compare segments of the same name and load.
 
     A figure differs if the confidence interval of its ratio lies outside 1 ± `tolerance`. Raises `ValueError`
-    for fewer than two runs, and for a run that has no segment in common with the first.
+    for runs without a segment in common.
     """
-    if len(runs) < 2:
-        raise ValueError("compare: give at least two runs")
-    baseline, *others = runs
-    found = Comparison(_name(baseline), {}, {}, [])
-    for run in others:
-        name = _name(run)
-        lines = found.lines[name] = list(_lines(baseline, run, tolerance))
-        if not lines:
-            both = f"{name} and {_name(baseline)}"
-            raise ValueError(f"compare: {both} have no segment of the same name and load in common")
-        clear = {line.verdict for line in lines} - {"no clear difference"}
-        failed = failed_checks(run) or failed_checks(baseline)
-        found.verdicts[name] = NO_VERDICT if failed else " and ".join(sorted(clear)) or "no clear difference"
-        found.warnings.extend(
-            warning for warning in _warnings(baseline, run) if warning not in found.warnings
-        )
-    return found
+    lines = list(_lines(baseline, run, tolerance))
+    if not lines:
+        both = f"{_name(baseline)} and {_name(run)}"
+        raise ValueError(f"compare: {both} have no segment of the same name and load in common")
+    clear = {line.verdict for line in lines} - {"no clear difference"}
+    failed = failed_checks(run) or failed_checks(baseline)
+    verdict = NO_VERDICT if failed else " and ".join(sorted(clear)) or "no clear difference"
+    return Comparison(_name(baseline), _name(run), verdict, lines, list(_warnings(baseline, run)))
 
 
 def render(comparison: Comparison) -> str:
     """The comparison as text for the terminal."""
-    verdicts = (f"{name}: {verdict}" for name, verdict in comparison.verdicts.items())
+    head = f"{comparison.run}: {comparison.verdict}", f"baseline: {comparison.baseline}"
     warnings = (f"! {warning}" for warning in comparison.warnings)
-    tables = (
-        terminal.table(run, HEAD, [_cells(line) for line in lines], left=4)
-        for run, lines in comparison.lines.items()
-    )
-    count = sum(map(len, comparison.lines.values()))
+    table = terminal.table("", HEAD, [_cells(line) for line in comparison.lines], left=4)
+    count = len(comparison.lines)
     end = f"{count} figures were compared. About 1 in 20 of those that do not differ seems to, by chance."
-    return terminal.text(*verdicts, *warnings, f"baseline: {comparison.baseline}", *tables, end)
+    return terminal.text(*head, *warnings, table, end)
 
 
 def _lines(one: Run, other: Run, tolerance: float) -> Iterator[Line]:

@@ -57,8 +57,9 @@ class Conductor:
         except OSError as error:
             raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
         self.port = int(self._listener.getsockname()[1])
-        self._members: dict[str, web.WebSocketResponse] = {}
-        self._inbox: asyncio.Queue[tuple[str, ToConductor]] = asyncio.Queue()
+        self._members: dict[str, tuple[int, web.WebSocketResponse]] = {}
+        # A text says why a process left before the first load.
+        self._inbox: asyncio.Queue[tuple[str, ToConductor | str]] = asyncio.Queue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -74,7 +75,9 @@ class Conductor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(member.close() for member in self._members.values()), return_exceptions=True)
+        await asyncio.gather(
+            *(member.close() for _, member in self._members.values()), return_exceptions=True
+        )
         await self._runner.cleanup()
 
     @property
@@ -88,13 +91,15 @@ class Conductor:
         async for heard in self._messages(time.monotonic() + wait_seconds):
             if heard:
                 ready.add(heard[0])
+            # One that left again has freed its place.
+            ready &= self._members.keys()
             if len(ready) == self._size:
                 return
 
     async def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
         """Go through `segments` without a gap. After `stop`, the result is what was measured until then.
 
-        Raises `HarnessFailed`, and `KeyboardInterrupt` if there was no load before `stop`.
+        Raises `HarnessFailed`, and `KeyboardInterrupt` if nothing was measured before `stop`.
         """
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
@@ -105,26 +110,28 @@ class Conductor:
         if self._begin is None:
             self._begin = begin
         done: dict[str, Done] = {}
+        heard = dict.fromkeys(self._members, begin)
         shown = begin
-        for member in self._members.values():
+        for _, member in self._members.values():
             # Reading tells when the process is gone.
             with contextlib.suppress(ConnectionError):
                 await member.send_bytes(msgspec.json.encode(load))
         messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
         while len(done) < self._size and not self.stopped:
             match await anext(messages):
-                case (_, Samples() as samples):
+                case (name, Samples() as samples):
                     total.add(samples)
+                    heard[name] = time.monotonic()
                 case (name, Done() as report):
                     done[name] = report
             if time.monotonic() >= shown:
                 shown = time.monotonic() + 1
                 watch(total, time.monotonic() - begin)
         if self.stopped:
-            if self.seconds <= 0:
-                # No load has begun, so there is no result.
+            # Up to here, all processes have reported.
+            segments, done = until(min(heard.values()) - begin, segments), {}
+            if not segments and self._number == 1:
                 raise KeyboardInterrupt
-            segments, done = until(time.monotonic() - begin, segments), {}
         reports = [done[name] for name in sorted(done)]
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
@@ -159,10 +166,14 @@ class Conductor:
         self.stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        """A process joins; hand on its messages until the connection ends."""
-        number = len(self._members)
-        if number == self._size:
+        """A process joins; hand on its messages until the connection ends.
+
+        If it leaves before the first load, another can take its place.
+        """
+        free = set(range(self._size)) - {number for number, _ in self._members.values()}
+        if not free:
             raise web.HTTPConflict
+        number = min(free)
         member = web.WebSocketResponse(timeout=1, heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_BYTES)
         if not member.can_prepare(request):
             raise web.HTTPBadRequest
@@ -170,7 +181,7 @@ class Conductor:
         name = request.query.get("name", "process")
         while name in self._members:
             name = f"{name} ({number + 1})"
-        self._members[name] = member
+        self._members[name] = number, member
         await member.prepare(request)
         plan = msgspec.structs.replace(self._plan, process=number, processes=self._size)
         why = "has ended"
@@ -185,7 +196,11 @@ class Conductor:
             pass
         except msgspec.DecodeError as error:
             why = f"sent a malformed message: {error}"
-        self._inbox.put_nowait((name, Broken(why)))
+        if self._number:
+            self._inbox.put_nowait((name, Broken(why)))
+        else:
+            del self._members[name]
+            self._inbox.put_nowait((name, why))
         return member
 
     async def _messages(self, deadline: float) -> AsyncIterator[tuple[str, ToConductor] | None]:
@@ -200,8 +215,12 @@ class Conductor:
             except TimeoutError:
                 yield None
                 continue
-            if isinstance(message, Broken):
-                raise HarnessFailed(f"{name} {message.why}")
-            yield name, message
+            match message:
+                case str(why):
+                    print(f"{name} {why}; waiting for another", flush=True)
+                case Broken(why=why):
+                    raise HarnessFailed(f"{name} {why}")
+                case _:
+                    yield name, message
         joined = f"{len(self._members)} of {self._size} processes joined"
         raise HarnessFailed(f"waited too long: {joined}, and not all have answered")

@@ -36,23 +36,15 @@ def rate(measured: Sequence[Measured], counted_as: Counted, flow: str | None = N
     return Estimate(found.value, max(0.0, found.value - half), found.value + half)
 
 
-def latency(
-    measured: Sequence[Measured], share: float, flow: str | None = None, clock: Clock = "total"
-) -> Estimate | None:
+def latency(measured: Sequence[Measured], share: float, flow: str | None = None) -> Estimate | None:
     """The `share` percentile (0 to 1) of good replies, in seconds; None if there was no reply."""
-    return percentile(times(measured, flow, clock), share)
+    return percentile(times(measured, flow), share)
 
 
 def failure_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
     """Failures, wrong replies included, as a share of the requests sent; None if none was sent."""
     requests = _sums(measured, flow, "sent")
     return share_of(_sums(measured, flow, "failed"), requests) if requests.any() else None
-
-
-def answered_share(measured: Sequence[Measured], flow: str | None = None) -> Estimate | None:
-    """Replies, whenever their requests were sent, as a share of the requests sent; None if none was sent."""
-    requests = _sums(measured, flow, "sent")
-    return quotient(_sums(measured, flow, "done"), requests) if requests.any() else None
 
 
 def replies(measured: Sequence[Measured], flow: str | None = None) -> int:
@@ -93,12 +85,11 @@ def bottleneck(measured: Sequence[Measured]) -> str | None:
         middle = latency([one], 0.5)
         allowed = max(LATE_SECONDS, LATE_SHARE * middle.value if middle else 0.0)
         for process in one.processes:
-            full = process.machine_cpu is not None and process.machine_cpu >= FULL
-            late = max(process.late, process.lag)
             if process.cpu >= BUSY:
                 return f"{process.name} of the harness used {process.cpu:.0%} of a core"
-            if late > allowed and not (full and process.cpu < MODEST):
-                return f"{process.name} of the harness was {late * 1e3:.0f} ms late (p99)"
+            others = process.machine_cpu >= FULL and process.cpu < MODEST
+            if process.late > allowed and not others:
+                return f"{process.name} of the harness was {process.late * 1e3:.0f} ms late (p99)"
     return None
 
 

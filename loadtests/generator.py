@@ -25,8 +25,6 @@ from triptych.loadtests.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
-BEAT_SECONDS = 0.05
-
 
 def session_for(target: Target) -> aiohttp.ClientSession:
     """The connections to a target: as many as there are open requests."""
@@ -63,19 +61,12 @@ class Generator:
         timeline = Timeline(load.segments, load.interval)
         recorder = self._recorder = Recorder(timeline)
         begin = self._begin = time.monotonic() + load.delay
-        monitor = Monitor()
         sending: set[asyncio.Task[None]] = set()
-
-        async def beat() -> None:
-            while True:
-                due = time.monotonic() + BEAT_SECONDS
-                await asyncio.sleep(BEAT_SECONDS)
-                add(monitor.lag, time.monotonic() - due)
 
         ticks = _every(load.interval, begin, lambda: recorder.tick(self._now()))
         processes = []
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(beat()), group.create_task(ticks)]
+            ticking = group.create_task(ticks)
             for start, segment in zip(timeline.begins, load.segments, strict=True):
                 await _sleep_until(begin + start)
                 monitor = Monitor()
@@ -98,7 +89,7 @@ class Generator:
             if sending:
                 # As long as a request may take. A reply that trickles would never end; it counts as failed.
                 await asyncio.wait(sending, timeout=self._plan.target.timeout + 5)
-            for task in (*sending, *helpers):
+            for task in (*sending, ticking):
                 task.cancel()
         return Done(processes=processes, compared=self._checker.compared)
 

@@ -11,7 +11,7 @@ SHARE = 0.99
 class Monitor:
     """Observes this process and its machine, from when it is made. Only the newest one may be read.
 
-    `lag`: how late the event loop ran. `late`: how late requests were sent.
+    `late`: how late requests were sent.
     """
 
     def __init__(self) -> None:
@@ -19,11 +19,10 @@ class Monitor:
         # The next calls measure from here.
         self._process.cpu_percent()
         psutil.cpu_percent()
-        self.lag: Counts = {}
         self.late: Counts = {}
 
     def read(self, name: str) -> Process:
         """The figures so far."""
-        lag, late = (percentile(counts, SHARE) if counts else 0.0 for counts in (self.lag, self.late))
+        late = percentile(self.late, SHARE) if self.late else 0.0
         cpu, machine_cpu = self._process.cpu_percent() / 100, psutil.cpu_percent() / 100
-        return Process(name=name, cpu=cpu, lag=lag, late=late, machine_cpu=machine_cpu)
+        return Process(name=name, cpu=cpu, late=late, machine_cpu=machine_cpu)

@@ -10,17 +10,13 @@ from triptych.loadtests.toml_files import faults, read_toml
 
 _UNITS = {"ms": ("_ms", 1.0), "s": ("_ms", 1e3), "%": ("_share", 0.01), "": ("", 1.0)}
 """What a unit in the short text adds to the field's name, and its factor."""
-OF_A_RUN = frozenset(("capacity", "p99_over_idle_p50"))
-"""Bounds by which a single rate of a search cannot be judged."""
 
 
 class Objective(BaseModel):
     """Bounds for one flow (default: all flows together) in some segments (default: each).
 
-    Latencies are at most so many milliseconds: `service_p99_ms` since the request was sent, `router_p99_ms`
-    by the server's clock, the others since the request was due. `failure_share`, `p99_over_p50` and
-    `p99_over_idle_p50` (p50 before the load) are at most; `throughput` (answered per second),
-    `throughput_share` (answered by offered) and `capacity` (requests per second) are at least.
+    Latencies since the request was due, in milliseconds, and `failure_share` are at most; `throughput`
+    (answered per second) and `capacity` (requests per second) are at least.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,13 +27,8 @@ class Objective(BaseModel):
     p90_ms: PositiveFloat | None = None
     p99_ms: PositiveFloat | None = None
     p999_ms: PositiveFloat | None = None
-    service_p99_ms: PositiveFloat | None = None
-    router_p99_ms: PositiveFloat | None = None
     failure_share: Annotated[float, Field(ge=0, le=1)] | None = None
     throughput: PositiveFloat | None = None
-    throughput_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    p99_over_idle_p50: PositiveFloat | None = None
-    p99_over_p50: PositiveFloat | None = None
     capacity: PositiveFloat | None = None
 
     @property
@@ -69,8 +60,8 @@ class Objectives(BaseModel):
 
     @property
     def of_rates(self) -> list[Objective]:
-        """Those by which a single rate can be judged."""
-        return [objective for objective in self.objective if objective.bounds - OF_A_RUN]
+        """Those by which a single rate of a search can be judged."""
+        return [objective for objective in self.objective if objective.bounds != {"capacity"}]
 
 
 def read_objectives(given: str) -> Objectives:

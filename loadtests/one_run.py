@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,11 +21,11 @@ from triptych.loadtests.histogram import merged, percentile
 from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.provenance import machine, revision
 from triptych.loadtests.recording import Total
-from triptych.loadtests.results import Capacity, Idle, Measured, Run, Segment
+from triptych.loadtests.results import Capacity, Measured, Run, Segment
 from triptych.loadtests.results import Golden as GoldenResult
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
-from triptych.loadtests.setup import command_line, crew_of, shaped
+from triptych.loadtests.setup import command_line, crew_of, name_of, shaped
 from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.traffic import Traffic
 
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     made_with, made_on = revision(), machine()
     target, token = find_target(options, stack)
     scraper = Scraper(metrics_pages(options, target, token))
-    plan, idle, golden = _ask_before(options, scenario, seed, target)
+    plan, golden = _ask_before(options, scenario, seed, target)
     flows = [flow.name for flow in scenario.flows]
     conductor = Conductor(crew.bind, crew.port, crew.size, plan, flows, crew.check)
     stack.callback(crew.stop)
@@ -66,7 +65,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     measured, capacity, seconds = asyncio.run(send())
     golden.compared = conductor.compared
     return Run(
-        name=f"{Path(options.scenario).stem}-{load.name}",
+        name=name_of(options),
         command=command_line(options),
         scenario=options.scenario,
         about=scenario.about,
@@ -79,7 +78,6 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
         machine=made_on,
         revision=made_with,
         golden=golden,
-        idle=idle,
         segments=measured,
         series=scraper.series(),
         capacity=capacity,
@@ -92,7 +90,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
 
 def _ask_before(
     options: argparse.Namespace, scenario: Scenario, seed: str, target: Target
-) -> tuple[Plan, dict[str, Idle], GoldenResult]:
+) -> tuple[Plan, GoldenResult]:
     """What to find out from the idle server."""
     with contextlib.closing(Calm(target)) as calm:
         calibration = calm.calibrate(scenario)
@@ -102,7 +100,7 @@ def _ask_before(
             known = Golden.load(options.golden)
             complaints += known.compare(golden)
             golden = known
-        idle = calm.idle(Traffic(scenario, f"{seed} idle", calibration=calibration))
+        calm.rehearse(Traffic(scenario, f"{seed} before", calibration=calibration))
     file = io.BytesIO()
     golden.save(file)
     plan = Plan(
@@ -114,7 +112,7 @@ def _ask_before(
         calibration=calibration,
         golden=file.getvalue(),
     )
-    return plan, idle, GoldenResult(source=golden.source, compared=0, complaints=complaints)
+    return plan, GoldenResult(source=golden.source, compared=0, complaints=complaints)
 
 
 class _Progress:

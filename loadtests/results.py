@@ -9,7 +9,7 @@ import msgspec
 
 from triptych.loadtests.histogram import Count, Counts, merged
 
-VERSION = 2
+VERSION = 3
 
 Clock = Literal["total", "service", "router", "queue", "inference", "overhead"]
 """`total` runs from the moment a request was due until the reply was in; `service` from the moment it was
@@ -57,31 +57,26 @@ class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A part of a run under one load, in requests per second.
-
-    The load changes linearly from the first value to the second. The first `settle` of `seconds` do not
-    count.
-    """
+    """A part of a run under one load: `rate` requests per second. The first `settle` of `seconds` do not
+    count."""
 
     name: str
     seconds: float
     settle: float = 0.0
-    rate: tuple[float, float]
+    rate: float
 
 
 class Process(msgspec.Struct, kw_only=True):
-    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late its
-    event loop ran (`lag`) and how late it sent requests (`late`).
+    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late it
+    sent requests.
 
-    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included
-    (None: unknown).
+    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included.
     """
 
     name: str
     cpu: float
-    lag: float
     late: float
-    machine_cpu: float | None = None
+    machine_cpu: float
 
 
 class Measured(msgspec.Struct, kw_only=True):
@@ -131,15 +126,6 @@ class Capacity(msgspec.Struct, kw_only=True):
     limited_by: Limit = "server"
 
 
-class Idle(msgspec.Struct, kw_only=True):
-    """A flow before the load, one request at a time: latency in seconds, and tokens per request."""
-
-    requests: int
-    p50: float
-    p99: float
-    tokens: float
-
-
 class Golden(msgspec.Struct, kw_only=True):
     """The check against known vectors: their source, the number of comparisons, and what was wrong with the
     vectors before the load, such as two tasks with the same ones."""
@@ -166,11 +152,14 @@ class Run(msgspec.Struct, kw_only=True):
     machine: str
     revision: str
     golden: Golden
-    idle: dict[str, Idle] = {}
     segments: list[Measured]
     series: list[Series] = []
     capacity: Capacity | None = None
     notes: list[str] = []
+
+
+class _Versioned(msgspec.Struct):
+    version: int = VERSION
 
 
 def all_intervals(segments: Iterable[Measured]) -> Iterator[tuple[str, Interval]]:
@@ -201,15 +190,22 @@ def failed_checks(run: Run) -> int:
     return wrong(run.segments) + len(run.golden.complaints)
 
 
+def held(run: Run) -> list[Measured]:
+    """The segments in which the result of a search held."""
+    capacity = run.capacity
+    probes = [probe for probe in capacity.probes if probe.rate == capacity.rate] if capacity else []
+    return [run.segments[place] for probe in probes if probe.verdict == "holds" for place in probe.segments]
+
+
 def read(path: Path) -> Run:
     """Read a run from a file, or from the run.json of a folder. Raises `ValueError` that says what to do."""
     file = path / "run.json" if path.is_dir() else path
     try:
-        run = msgspec.json.decode(file.read_bytes(), type=Run)
+        data = file.read_bytes()
+        if (version := msgspec.json.decode(data, type=_Versioned).version) != VERSION:
+            raise ValueError(f"{file}: format version {version}; this program reads {VERSION}")
+        return msgspec.json.decode(data, type=Run)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; give the folder of a run or its run.json") from None
     except msgspec.DecodeError as error:
         raise ValueError(f"{file}: not a run of `triptych loadtest`: {error}") from None
-    if run.version != VERSION:
-        raise ValueError(f"{file}: format version {run.version}; this program reads {VERSION}")
-    return run

@@ -5,11 +5,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.crew import Crew, RayCrew, RemoteCrew
 from triptych.loadtests.estimates import bottleneck
-from triptych.loadtests.objectives import OF_A_RUN, Objectives
+from triptych.loadtests.objectives import Objectives
 from triptych.loadtests.results import Segment
 from triptych.loadtests.scenario import Scenario
 from triptych.loadtests.shapes import Shape, segments_of
@@ -23,7 +24,6 @@ DEFAULT_SECONDS = 30.0
 class Shaped:
     """The load over time: `segments`, or a `search`. `describe` says it in words."""
 
-    name: str
     describe: str
     segments: Sequence[Segment] = ()
     search: Shape | None = None
@@ -34,11 +34,9 @@ def shaped(options: argparse.Namespace, scenario: Scenario, objectives: Objectiv
     if options.command == "find-capacity":
         assert objectives is not None
         return _search(options, scenario, objectives)
-    joint = ", " if options.shape == "step" else " to "
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     return Shaped(
-        name=options.shape,
-        describe=f"{options.shape}, {joint.join(f'{rate:g}' for rate in options.rate)} requests/s",
+        describe=f"{options.shape}, {', '.join(f'{rate:g}' for rate in options.rate)} requests/s",
         segments=segments_of(options.shape, options.rate, seconds),
     )
 
@@ -47,7 +45,7 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
     if not objectives.of_rates:
-        raise ValueError(f"--slo {options.slo}: a rate is not judged by {' or '.join(sorted(OF_A_RUN))}")
+        raise ValueError(f"--slo {options.slo}: a rate is not judged by capacity")
     weights = {flow.name: flow.weight for flow in scenario.flows}
     shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     search = Search(
@@ -64,7 +62,13 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     if why := search.too_few(options.start):
         raise ValueError(f"--start {options.start:g}: {why} or a higher --start")
     describe = f"search for the highest rate with {options.slo}"
-    return Shaped(name="capacity", describe=describe, search=search.shape())
+    return Shaped(describe=describe, search=search.shape())
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """The name of the run."""
+    load = "capacity" if options.command == "find-capacity" else options.shape
+    return f"{Path(options.scenario).stem}-{load}"
 
 
 def crew_of(options: argparse.Namespace) -> Crew:

@@ -9,7 +9,7 @@ from triptych.loadtests.results import Capacity, Measured, Segment
 Shape = Generator[Segment, Measured, Capacity | None]
 """A shape that depends on what was measured: yields a segment and is sent its result."""
 
-LOADS: dict[str, int | None] = {"constant": 1, "ramp": 2, "step": None, "spike": 2, "soak": 1}
+LOADS: dict[str, int | None] = {"constant": 1, "step": None, "spike": 2, "soak": 1}
 """The shapes, and how many loads each takes (None: any number)."""
 SETTLE_SECONDS, SETTLE_SHARE = 5.0, 0.2
 
@@ -23,21 +23,13 @@ def segments_of(shape: str, loads: Sequence[float], seconds: float) -> list[Segm
     first, last = loads[0], loads[-1]
     settle = min(SETTLE_SECONDS, SETTLE_SHARE * seconds)
     parts = {
-        "constant": [("steady", first, first, settle)],
-        "soak": [("soak", first, first, settle)],
-        "ramp": [("ramp", first, last, 0.0)],
-        "step": [(f"{load:g}/s", load, load, settle) for load in loads],
+        "constant": [("steady", first, settle)],
+        "soak": [("soak", first, settle)],
+        "step": [(f"{load:g}/s", load, settle) for load in loads],
         # How the load changes is the question, so only the first part settles.
-        "spike": [
-            ("before", first, first, settle),
-            ("spike", last, last, 0.0),
-            ("after", first, first, 0.0),
-        ],
+        "spike": [("before", first, settle), ("spike", last, 0.0), ("after", first, 0.0)],
     }[shape]
-    return [
-        Segment(name=name, seconds=seconds, settle=settles, rate=(low, high))
-        for name, low, high, settles in parts
-    ]
+    return [Segment(name=name, seconds=seconds, settle=settles, rate=rate) for name, rate, settles in parts]
 
 
 def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
@@ -46,9 +38,6 @@ def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
     for segment in segments:
         if at <= start:
             break
-        low, high = segment.rate
-        share = min(1.0, (at - start) / segment.seconds)
-        rate = low, low + share * (high - low)
-        started.append(msgspec.structs.replace(segment, seconds=share * segment.seconds, rate=rate))
+        started.append(msgspec.structs.replace(segment, seconds=min(segment.seconds, at - start)))
         start += segment.seconds
     return started

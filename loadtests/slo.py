@@ -6,16 +6,9 @@ from typing import Literal, NamedTuple
 from triptych.loadtests import estimates
 from triptych.loadtests.confidence import Estimate
 from triptych.loadtests.objectives import Objective, Objectives
-from triptych.loadtests.results import Clock, Measured, Run, failed_checks
+from triptych.loadtests.results import Measured, Run, failed_checks, held
 
-_LATENCIES: dict[str, tuple[float, Clock]] = {
-    "p50_ms": (0.5, "total"),
-    "p90_ms": (0.9, "total"),
-    "p99_ms": (0.99, "total"),
-    "p999_ms": (0.999, "total"),
-    "service_p99_ms": (0.99, "service"),
-    "router_p99_ms": (0.99, "router"),
-}
+_LATENCIES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
 class Bound(NamedTuple):
@@ -76,22 +69,16 @@ def passed(bounds: Sequence[Bound]) -> bool:
 def bounded(measured: Sequence[Measured], objective: Objective, where: str = "") -> Iterator[Bound]:
     """The bounds of `objective` that apply to any load, in any segment."""
     flow = objective.flow
-    for name, (share, clock) in _LATENCIES.items():
-        if (bound := getattr(objective, name)) is not None:
-            found = times(estimates.latency(measured, share, flow, clock), 1e3)
-            yield Bound(name.removesuffix("_ms").replace("_", " "), found, bound, unit="ms", where=where)
+    for name, share in _LATENCIES.items():
+        if (bound := getattr(objective, f"{name}_ms")) is not None:
+            found = times(estimates.latency(measured, share, flow), 1e3)
+            yield Bound(name, found, bound, unit="ms", where=where)
     if (bound := objective.failure_share) is not None:
         failed = times(estimates.failure_share(measured, flow), 100)
         yield Bound("failures", failed, bound * 100, unit="%", where=where)
     if (bound := objective.throughput) is not None:
         answered = estimates.rate(measured, "done", flow)
         yield Bound("throughput", answered, bound, "least", "requests/s", where)
-    if (bound := objective.throughput_share) is not None:
-        share_answered = estimates.answered_share(measured, flow)
-        yield Bound("throughput / offered", share_answered, bound, "least", where=where)
-    if (bound := objective.p99_over_p50) is not None:
-        p50, p99 = (estimates.latency(measured, share, flow) for share in (0.5, 0.99))
-        yield Bound("p99 / p50", times(p99, 1 / p50.value) if p50 else None, bound, unit="x", where=where)
 
 
 def has_flow(measured: Sequence[Measured], flow: str | None) -> bool:
@@ -121,29 +108,13 @@ def _judged(run: Run, objective: Objective) -> Iterator[Bound]:
         yield Bound("requests of this flow", None, 1, "least", where=who)
         return
     for measured in segments:
-        where = f"{who}{measured.segment.name}: "
-        yield from bounded([measured], objective, where)
-        if (limit := objective.p99_over_idle_p50) is not None:
-            over = _over_idle(run, measured, objective.flow)
-            yield Bound("p99 / p50 before the load", over, limit, unit="x", where=where)
+        yield from bounded([measured], objective, f"{who}{measured.segment.name}: ")
 
 
 def _segments(run: Run, objective: Objective) -> list[Measured]:
-    """The named segments; by default all, or after a search those that confirm its result."""
+    """The named segments; by default all, or after a search those that confirmed its result."""
     if objective.segments is not None:
         return [measured for measured in run.segments if measured.segment.name in objective.segments]
     if run.capacity is None:
         return run.segments
-    found = run.capacity.rate, run.capacity.rate
-    return [
-        measured
-        for measured in run.segments
-        if measured.segment.name.startswith("confirm ") and measured.segment.rate == found
-    ]
-
-
-def _over_idle(run: Run, measured: Measured, flow: str | None) -> Estimate | None:
-    # Several flows together have no common p50 before the load.
-    only = next(iter(run.idle.values())) if len(run.idle) == 1 else None
-    idle = run.idle.get(flow) if flow else only
-    return times(estimates.latency([measured], 0.99, flow), 1 / idle.p50) if idle else None
+    return [measured for measured in held(run) if measured.segment.name.startswith("confirm ")]

@@ -18,10 +18,11 @@ Verdict = Literal["holds", "fails", "unclear"]
 
 
 class Ruling(NamedTuple):
-    """A verdict, and its reason."""
+    """A verdict, its reason, and whether the values themselves meet the objectives, however close."""
 
     verdict: Verdict
     why: str = ""
+    met: bool = False
 
 
 def requests_needed(objectives: Objectives, shares: Mapping[str, float]) -> float:
@@ -41,6 +42,7 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
     if answered.high < KEPT_UP * offered.value:
         return Ruling("fails", f"{answered.value:.1f} of {offered.value:.1f} requests/s answered")
     unclear: list[str] = []
+    met = True
     for objective in objectives.of_rates:
         if not has_flow(measured, objective.flow):
             return Ruling("fails", f"{objective.who}no such flow")
@@ -50,9 +52,10 @@ def holds(measured: Sequence[Measured], objectives: Objectives) -> Ruling:
                 return Ruling("fails", why)
             if verdict == "unclear":
                 unclear.append(why)
+                met = met and bound.holds
         if (replies := estimates.replies(measured, objective.flow)) < _enough(objective):
             unclear.append(f"{objective.who}{replies} of {_enough(objective)} replies")
-    return Ruling("unclear", unclear[0]) if unclear else Ruling("holds")
+    return Ruling("unclear", unclear[0], met) if unclear else Ruling("holds", met=True)
 
 
 def _enough(objective: Objective) -> int:

@@ -150,7 +150,7 @@ async def closed_loop(url: str, requests: Iterable[Request], connections: int) -
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     """Times of independent arrivals within `seconds`, on average `rate` a second."""
-    segment = Segment(name="open loop", seconds=seconds, rate=(rate, rate))
+    segment = Segment(name="open loop", seconds=seconds, rate=rate)
     return list(due_times(segment, "poisson", 0, 1, random.Random(seed)))
 
 

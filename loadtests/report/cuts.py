@@ -9,43 +9,31 @@ import numpy as np
 
 from triptych.loadtests import estimates
 from triptych.loadtests.histogram import mean, merged, percentile
-from triptych.loadtests.report.words import load_of
 from triptych.loadtests.results import Clock, Measured, Run, Segment
 
-RAMP_PARTS = 12
 MOST_MOMENTS = 240
 
 
 class Point(NamedTuple):
     """Measurements under one load, in requests per second. A search adds its `verdict`."""
 
-    label: str
     load: float
     measured: list[Measured]
     verdict: Literal["holds", "fails", "unclear"] | None = None
 
 
 def points(run: Run) -> list[Point]:
-    """The loads of a run in rising order: the probes of a search, the parts of a ramp, or the segments."""
+    """The loads of a run in rising order: the probes of a search, or the segments."""
     if run.capacity is not None:
         return [
-            Point(
-                load_of(run.segments[probe.segments[0]].segment),
-                probe.rate,
-                [run.segments[index] for index in probe.segments],
-                probe.verdict,
-            )
+            Point(probe.rate, [run.segments[index] for index in probe.segments], probe.verdict)
             for probe in sorted(run.capacity.probes, key=lambda probe: probe.rate)
             if probe.segments
         ]
-    found: dict[float, Point] = {}
+    found: dict[float, list[Measured]] = {}
     for measured in run.segments:
-        low, high = measured.segment.rate
-        settled = math.ceil(measured.segment.settle / measured.interval - 1e-9)
-        for part in [measured] if low == high else _pieces(measured, settled, RAMP_PARTS):
-            load = sum(part.segment.rate) / 2
-            found.setdefault(load, Point(load_of(part.segment), load, [])).measured.append(part)
-    return [found[load] for load in sorted(found)]
+        found.setdefault(measured.segment.rate, []).append(measured)
+    return [Point(load, found[load]) for load in sorted(found)]
 
 
 def moments(run: Run, most: int = MOST_MOMENTS) -> list[Measured]:
@@ -54,7 +42,7 @@ def moments(run: Run, most: int = MOST_MOMENTS) -> list[Measured]:
     return [
         piece
         for measured in run.segments
-        for piece in _pieces(measured, 0, math.floor(most * measured.segment.seconds / seconds))
+        for piece in _pieces(measured, math.floor(most * measured.segment.seconds / seconds))
     ]
 
 
@@ -77,20 +65,18 @@ def mean_time(measured: Iterable[Measured], clock: Clock) -> float | None:
     return mean(counts) if counts else None
 
 
-def _pieces(measured: Measured, first: int, count: int) -> Iterator[Measured]:
-    """The intervals from `first` on, in `count` segments of their own with the load in their middle.
+def _pieces(measured: Measured, count: int) -> Iterator[Measured]:
+    """The intervals in `count` segments of their own.
 
     There are fewer segments if there are fewer whole intervals. A rest joins the last one.
     """
-    whole = max(first + 1, math.floor(measured.segment.seconds / measured.interval + 1e-9))
-    low, high = measured.segment.rate
-    for numbers in np.array_split(np.arange(first, whole), max(1, min(count, whole - first))):
+    whole = max(1, math.floor(measured.segment.seconds / measured.interval + 1e-9))
+    for numbers in np.array_split(np.arange(whole), max(1, min(count, whole))):
         begin, end = int(numbers[0]), int(numbers[-1]) + 1
         last = end == whole
         start = begin * measured.interval
         stop = measured.segment.seconds if last else end * measured.interval
-        load = low + (high - low) * (start + stop) / 2 / measured.segment.seconds
-        segment = Segment(name=measured.segment.name, seconds=stop - start, rate=(load, load))
+        segment = Segment(name=measured.segment.name, seconds=stop - start, rate=measured.segment.rate)
         intervals = {flow: row[begin : None if last else end] for flow, row in measured.intervals.items()}
         yield msgspec.structs.replace(
             measured, segment=segment, began=measured.began + start, intervals=intervals

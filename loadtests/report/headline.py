@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
 from triptych.loadtests.objectives import read_objectives
-from triptych.loadtests.report.words import duration, estimated, load_of, number, share
+from triptych.loadtests.report.words import duration, estimated, number, share
 from triptych.loadtests.results import (
     WRONG,
     Capacity,
@@ -14,13 +14,11 @@ from triptych.loadtests.results import (
     all_intervals,
     failed_checks,
     failure_counts,
+    held,
     wrong,
 )
 from triptych.loadtests.slo import Bound, passed
 
-MARK = " †"
-"""Follows throughput that does not count because checks failed."""
-MOST_SENTENCES = 3
 _COUNTED: tuple[estimates.Counted, ...] = ("done", "items", "tokens")
 LIMITS = {
     "server": "limited by the server",
@@ -35,7 +33,7 @@ class Banner(NamedTuple):
 
     tone: Literal["bad", "warning", "good", "plain"]
     title: str
-    lines: list[str]
+    lines: Sequence[str] = ()
 
 
 def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
@@ -45,25 +43,24 @@ def banners(run: Run, judgement: Sequence[Bound]) -> list[Banner]:
 
 
 def chosen(run: Run) -> list[Measured]:
-    """The segments of the key figures: those at the capacity, or at the highest load."""
+    """The segments of the key figures: where the result of a search held, or at the highest load."""
     if run.capacity is None:
-        return [max(run.segments, key=lambda one: max(one.segment.rate))]
-    tried = [probe for probe in run.capacity.probes if probe.segments]
-    rate = run.capacity.rate or min(probe.rate for probe in tried)
-    return [run.segments[number] for probe in tried if probe.rate == rate for number in probe.segments]
+        return [max(run.segments, key=lambda one: one.segment.rate)]
+    lowest = min((probe for probe in run.capacity.probes if probe.segments), key=lambda probe: probe.rate)
+    return held(run) or [run.segments[number] for number in lowest.segments]
 
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:
     """The key figures of some segments, and their load."""
-    segment, mark = measured[0].segment, MARK if failed_checks(run) else ""
-    where = f"{'At' if segment.rate[0] == segment.rate[1] else 'From'} {load_of(segment)}"
+    load = f"{number(measured[0].segment.rate)} requests/s"
+    where = f"At {load}"
     if run.capacity is not None:
         what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
-        where = f"At {what}, {load_of(segment)}"
+        where = f"At {what}, {load}"
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
     answered, items, tokens = (
-        f"{number(estimates.rate(measured, counted).value)} /s{mark}" for counted in _COUNTED
+        f"{number(estimates.rate(measured, counted).value)} /s" for counted in _COUNTED
     )
     return (
         f"{where}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
@@ -89,7 +86,6 @@ def _checks(run: Run) -> Banner | None:
         if kind.startswith(WRONG)
     ]
     lines += [f"before the load: {complaint}" for complaint in run.golden.complaints]
-    lines.append("Throughput below is marked (†): wrong work does not count.")
     what = "the vectors of the deployment are wrong"
     if count := wrong(run.segments):
         good = sum(sum(one.clocks.get("total", {}).values()) for _, one in all_intervals(run.segments))
@@ -109,21 +105,18 @@ def judged(judgement: Sequence[Bound]) -> Banner:
 def _result(run: Run) -> Banner:
     if run.capacity is not None:
         return _capacity(run, run.capacity)
-    few = 1 < len(run.segments) <= MOST_SENTENCES
-    lines = [f"{one.segment.name}: {sentence(run, [one])}" for one in run.segments] if few else []
-    return Banner("plain", sentence(run, chosen(run)), lines)
+    return Banner("plain", sentence(run, chosen(run)))
 
 
 def _capacity(run: Run, capacity: Capacity) -> Banner:
-    lines = [f"probe at {number(probe.rate)}/s: {probe.why}" for probe in capacity.probes if probe.why]
     if not capacity.rate and capacity.limited_by == "replies":
         last = capacity.probes[-1]
         title = f"No result for {capacity.objective}: at {number(last.rate)} requests/s {last.why}"
-        return Banner("warning", title, lines)
+        return Banner("warning", title)
     if not capacity.rate:
         least = min((probe.rate for probe in capacity.probes), default=0.0)
         title = f"No rate meets {capacity.objective}; the lowest tried was {number(least)} requests/s"
-        return Banner("bad", title, lines)
+        return Banner("bad", title)
     bracket = "" if capacity.fails_at is None else f" (less than {number(capacity.fails_at)})"
     title = (
         f"Holds {number(capacity.rate)} requests/s{bracket} with {capacity.objective}; "

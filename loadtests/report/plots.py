@@ -11,7 +11,7 @@ from triptych.loadtests.report import figures as draw
 from triptych.loadtests.report import tables
 from triptych.loadtests.report.cuts import Point, latency, middle, moments
 from triptych.loadtests.report.figures import Chart
-from triptych.loadtests.report.words import duration
+from triptych.loadtests.report.words import duration, number
 from triptych.loadtests.results import WRONG, Clock, Measured, Run, failure_counts
 
 # Fewer loads make no curve.
@@ -78,7 +78,7 @@ def by_flow(run: Run, points: Sequence[Point]) -> list[Chart]:
     if len(flows) < 2:
         return []
     curve = len(points) >= LEAST_POINTS
-    pieces = points if curve else [Point("", middle(one), [one]) for one in moments(run)]
+    pieces = points if curve else [Point(middle(one), [one]) for one in moments(run)]
     at = [piece.load for piece in pieces]
     charts = []
     for name, part in (("p50", 0.5), ("p99", 0.99)):
@@ -92,7 +92,7 @@ def time_spent(run: Run, points: Sequence[Point]) -> list[Chart]:
     """The parts of the mean latency under each load."""
     pieces = {measured.segment.name: [measured] for measured in run.segments}
     if len(points) >= LEAST_POINTS:
-        pieces = {point.label: point.measured for point in points}
+        pieces = {f"{number(point.load)} requests/s": point.measured for point in points}
     spent = {label: parts for label, its in pieces.items() if (parts := tables.spent(its))}
     if not spent:
         return []

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from triptych.loadtests import estimates
 from triptych.loadtests.report.cuts import mean_time
-from triptych.loadtests.report.headline import MARK, chosen
+from triptych.loadtests.report.headline import chosen
 from triptych.loadtests.report.words import NOTHING, duration, estimated, interval, number, share
-from triptych.loadtests.results import Clock, Measured, Run, all_intervals, failed_checks, failure_counts
+from triptych.loadtests.results import Clock, Measured, Run, all_intervals, failure_counts
 
 ENOUGH_FOR_P999 = 1000
 PARTS: dict[Clock, str] = {"overhead": "router", "queue": "queue", "inference": "inference"}
@@ -27,7 +27,7 @@ class Table(NamedTuple):
 
 def every(run: Run) -> list[Table]:
     """All tables of the page."""
-    found = [loads(run, run.segments), probes(run), failures(run), idle(run), harness(run)]
+    found = [loads(run, run.segments), probes(run), failures(run), harness(run)]
     return [table for table in found if table.rows]
 
 
@@ -40,9 +40,7 @@ def brief(run: Run) -> list[Table]:
 
 def loads(run: Run, segments: Iterable[Measured]) -> Table:
     """One row for each segment and flow."""
-    mark = MARK if failed_checks(run) else ""
-    head = ["segment", "flow", "due/s"]
-    head += [f"answered/s{mark}", f"items/s{mark}", f"tokens/s{mark}"]
+    head = ["segment", "flow", "due/s", "answered/s", "items/s", "tokens/s"]
     head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
     rows = []
     for one in segments:
@@ -86,23 +84,11 @@ def harness(run: Run) -> Table:
     rows = []
     for name in dict.fromkeys(process.name for one in run.segments for process in one.processes):
         its = [process for one in run.segments for process in one.processes if process.name == name]
-        cpu, lag, late = (max(getattr(process, of) for process in its) for of in ("cpu", "lag", "late"))
-        rows.append([name, share(cpu), duration(lag), duration(late)])
-    busy = max((one.machine_cpu or 0.0 for its in run.segments for one in its.processes), default=0.0)
-    note = f"The worst segment of each. Its machine was up to {share(busy)} busy." if busy else ""
-    return Table(
-        "The harness", ["process", "CPU", "event loop late (p99)", "sent late (p99)"], rows, note=note
-    )
-
-
-def idle(run: Run) -> Table:
-    """Each flow before the load."""
-    rows = [
-        [flow, f"{one.requests:,}", number(one.tokens), duration(one.p50), duration(one.p99)]
-        for flow, one in run.idle.items()
-    ]
-    note = "One request at a time, before the load."
-    return Table("Idle", ["flow", "requests", "tokens per request", "p50", "p99"], rows, note=note)
+        worst = (max(getattr(process, of) for process in its) for of in ("cpu", "late", "machine_cpu"))
+        cpu, late, busy = worst
+        rows.append([name, share(cpu), duration(late), share(busy)])
+    note = "The worst segment of each."
+    return Table("The harness", ["process", "CPU", "sent late (p99)", "its machine's CPU"], rows, note=note)
 
 
 def setup(run: Run) -> dict[str, str]:

@@ -1,11 +1,10 @@
-"""Numbers, times and loads as text."""
+"""Numbers and times as text."""
 
 from collections.abc import Callable
 
 from matplotlib.ticker import EngFormatter
 
 from triptych.loadtests.confidence import Estimate
-from triptych.loadtests.results import Segment
 
 NOTHING = "-"
 
@@ -38,9 +37,3 @@ def interval(estimate: Estimate | None, write: Callable[[float], str]) -> str:
         return NOTHING
     value, low, high = (write(part) for part in estimate)
     return value if low == high else f"{value} ({low} to {high})"
-
-
-def load_of(segment: Segment) -> str:
-    """For example "200 requests/s" or "10 to 200 requests/s"."""
-    low, high = segment.rate
-    return f"{number(low)} requests/s" if low == high else f"{number(low)} to {number(high)} requests/s"

@@ -63,9 +63,6 @@ def test_mix_holds_its_objectives(deployment: Deployment, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     run = results.read(tmp_path)
     assert (run.golden.complaints, failures(run)) == ([], set()), done.stdout
-    # Every flow was asked for before the load, with real engines: texts, code, images, late chunking.
-    assert set(run.idle) == set(run.segments[0].intervals)
-    assert all(idle.tokens > 0 for idle in run.idle.values())
     panels = {series.panel for series in run.series}
     assert {"queue", "engine", "served"} <= panels
     assert any("worker" in series.name for series in run.series)

@@ -215,7 +215,7 @@ async def test_killed_process_leaves_no_result(tmp_path: Path) -> None:
             done = await running.finished()
     assert done.code == 2
     assert "process" in done.output
-    assert not done.folder.exists()
+    assert not list(done.folder.iterdir())
 
 
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -247,7 +247,6 @@ async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Pat
             # A process reports once a second.
             await eventually(lambda: len(worker.batches) >= before + 200)
             # Writing the report waits for a reader.
-            running.folder.mkdir()
             os.mkfifo(running.folder / "report.html")
             running.process.send_signal(signal.SIGINT)
             await eventually((running.folder / "run.json").exists)
@@ -272,7 +271,8 @@ async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
         # A request may take a minute.
         async with asyncio.timeout(50):
             assert await process.wait() == 0
-    assert "stopped by Ctrl-C" in done.output
+    # Without a result, if the process had not reported yet.
+    assert "stopped" in done.output
 
 
 async def test_silent_target_is_named(tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def test_router_does_not_import_its_client() -> None:
         ("deploy.local.cli", ("yaml", "ray")),
         ("router.__main__", (*ENGINES, "opentelemetry")),
         ("workers.checkpoints.merge", ENGINES),
+        # A process that sends load needs no statistics.
+        ("loadtests.commands", ("scipy", "matplotlib")),
         (
             "router.client",
             ("pydantic", "aiohttp", "pyarrow", "tqdm", "triptych.router.api", "triptych.workers"),

@@ -10,7 +10,6 @@ from triptych.loadtests.results import (
     Capacity,
     Clock,
     Golden,
-    Idle,
     Interval,
     Measured,
     Probe,
@@ -29,11 +28,11 @@ OBJECTIVE = "p99=250ms,failures=0.1%"
 
 
 def constant(rate: float = 200.0, seconds: float = 60.0, settle: float = 5.0) -> Segment:
-    return Segment(name="steady", seconds=seconds, settle=settle, rate=(rate, rate))
+    return Segment(name="steady", seconds=seconds, settle=settle, rate=rate)
 
 
 def steps(*rates: float, seconds: float = 30.0) -> list[Segment]:
-    return [Segment(name=f"{rate:g}/s", seconds=seconds, settle=5.0, rate=(rate, rate)) for rate in rates]
+    return [Segment(name=f"{rate:g}/s", seconds=seconds, settle=5.0, rate=rate) for rate in rates]
 
 
 def build(
@@ -50,11 +49,12 @@ def build(
     for segment in segments:
         intervals = {
             flow: [
-                _interval(draw, flow, rate * part, rate / LIMIT, failures or {}) for rate in _rates(segment)
+                _interval(draw, flow, segment.rate * part, segment.rate / LIMIT, failures or {})
+                for _ in range(math.ceil(segment.seconds))
             ]
             for flow, part in flows.items()
         }
-        process = Process(name="here", cpu=cpu, lag=0.0006, late=0.0009, machine_cpu=0.55)
+        process = Process(name="here", cpu=cpu, late=0.0009, machine_cpu=0.55)
         measured.append(
             Measured(
                 segment=segment,
@@ -81,7 +81,6 @@ def build(
         machine="2 cores, 8 GiB",
         revision="4ae0c78",
         golden=Golden(source="the deployment itself, before the load", compared=512),
-        idle={flow: Idle(requests=20, p50=0.011, p99=0.016, tokens=20.0) for flow in flows},
         segments=measured,
         series=[
             Series(panel=panel, name=pool, unit=unit, at=at, values=[second % 7 for second in at])
@@ -94,9 +93,7 @@ def build(
 def searched() -> Run:
     """A search that finds that 412 requests a second hold, and 440 do not."""
     rates = [50, 100, 200, 400, 800, 440, 412]
-    segments = [
-        Segment(name=f"probe {rate}/s", seconds=18.0, settle=3.0, rate=(rate, rate)) for rate in rates
-    ]
+    segments = [Segment(name=f"probe {rate}/s", seconds=18.0, settle=3.0, rate=rate) for rate in rates]
     run = build(segments, gap=1.0)
     run.capacity = Capacity(
         objective=OBJECTIVE,
@@ -134,7 +131,7 @@ def measured(
     **flows: list[Interval],
 ) -> Measured:
     """A segment of such intervals, of one second each."""
-    segment = Segment(name="steady", seconds=seconds or float(len(intervals)), settle=settle, rate=(10, 10))
+    segment = Segment(name="steady", seconds=seconds or float(len(intervals)), settle=settle, rate=10)
     named = {"query": list(intervals), **flows}
     return Measured(segment=segment, began=0.0, interval=1.0, intervals=named, processes=[])
 
@@ -149,15 +146,7 @@ def run_of(*segments: Measured) -> Run:
     """A run of these segments."""
     run = build([constant(seconds=10)], flows={"query": 1.0})
     run.segments = list(segments)
-    run.idle = {"query": Idle(requests=20, p50=0.01, p99=0.02, tokens=10)}
     return run
-
-
-def _rates(segment: Segment) -> list[float]:
-    """The rate of each second."""
-    low, high = segment.rate
-    count = math.ceil(segment.seconds)
-    return [low + (high - low) * (number + 0.5) / count for number in range(count)]
 
 
 def _interval(

@@ -21,7 +21,7 @@ Server = Callable[[Segment], Measured]
 
 
 def rate_of(segment: Segment) -> float:
-    return segment.rate[0]
+    return segment.rate
 
 
 def measured(segment: Segment, intervals: list[Interval], interval: float = 0.5) -> Measured:
@@ -226,6 +226,17 @@ def test_rate_that_held_by_chance_is_not_confirmed() -> None:
     capacity = search(server, judge, most=40.0)
     assert 33 < capacity.rate <= 37
     assert capacity.confirmed == 3
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_confirmation_holds_if_its_figures_meet_the_objective(met: bool) -> None:
+    server = Scripted(below(40))
+
+    def judge(pooled: Sequence[Measured]) -> Ruling:
+        return Ruling("unclear", "close", met) if server.now("confirm") else server.judge(pooled)
+
+    capacity = search(server, judge, most=40.0)
+    assert (capacity.rate == 40.0, capacity.confirmed) == ((True, 3) if met else (False, 0))
 
 
 @pytest.mark.parametrize("by_chance", [40.0, (80.0 * 160.0) ** 0.5])

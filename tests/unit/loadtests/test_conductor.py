@@ -14,12 +14,12 @@ from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import Broken, Done, HarnessFailed, Load, Plan, Stopped, ToConductor
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.dialects import Target
-from triptych.loadtests.recording import Samples
+from triptych.loadtests.recording import Samples, Total
 from triptych.loadtests.results import Interval, Process, Segment
 from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
-STEADY = Segment(name="steady", seconds=0.2, rate=(5, 5))
+STEADY = Segment(name="steady", seconds=0.2, rate=5)
 Socket = aiohttp.ClientWebSocketResponse
 
 
@@ -51,7 +51,8 @@ Play = Callable[[Socket, str, Load], Awaitable[None]]
 async def answer(member: Socket, name: str, load: Load) -> None:
     """Three requests sent, none lost."""
     await tell(member, Samples([(0, 0, "query", Interval(sent=3))], {"HTTP 500": name}))
-    await tell(member, Done(processes=[Process(name=name, cpu=0.1, lag=0.0, late=0.0)], compared=4))
+    process = Process(name=name, cpu=0.1, late=0.0, machine_cpu=0.5)
+    await tell(member, Done(processes=[process], compared=4))
 
 
 async def fail(member: Socket, name: str, load: Load) -> None:
@@ -113,7 +114,7 @@ async def test_each_process_has_a_name_of_its_own() -> None:
             await eventually(lambda: len(plans) == number)  # noqa: B023
         assert len(conductor._members) == 3
         await conductor.gather()
-        await asyncio.gather(*(member.close() for member in conductor._members.values()))
+        await asyncio.gather(*(member.close() for _, member in conductor._members.values()))
 
 
 async def test_ctrl_c_before_the_first_load_gives_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +146,24 @@ async def test_ctrl_c_keeps_what_a_search_has_measured(monkeypatch: pytest.Monke
             conductor.stop()
 
 
+async def test_stopped_load_ends_where_all_processes_have_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELAY_SECONDS", 0.0)
+    long, seen = msgspec.structs.replace(STEADY, seconds=600.0), []
+
+    async def report_once(member: Socket, name: str, load: Load) -> None:
+        await tell(member, Samples([], {"HTTP 500": name}))
+
+    def watch(total: Total, _: float) -> None:
+        if seen:
+            conductor.stop()
+        if total.examples:
+            seen.append(conductor.seconds)
+
+    async with gathered(report_once) as (conductor, _):
+        [measured] = await conductor.run([long], watch)
+    assert measured.segment.seconds <= seen[0]
+
+
 @pytest.mark.parametrize(("play", "said"), [(fail, "it broke"), (lose, "has ended"), (hang, "is lost")])
 async def test_lost_process_fails_the_run(play: Play, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
@@ -168,6 +187,25 @@ async def test_malformed_message_names_its_process_and_field(sent: str, field: s
     async with gathered(answer, malformed) as (conductor, _):
         with pytest.raises(HarnessFailed, match=f"process 1 sent .*{field}"):
             await conductor.run([STEADY], lambda *_: None)
+
+
+async def test_process_that_leaves_before_the_load_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    plans: list[Plan] = []
+    async with conducting(2) as conductor:
+        parts = []
+        for name in ("first", "second"):
+            parts.append(asyncio.create_task(take_part(conductor.port, name, answer, plans)))
+            await eventually(lambda: len(conductor._members) == len(parts))
+        gathering = asyncio.create_task(conductor.gather())
+        parts[0].cancel()
+        await eventually(lambda: len(conductor._members) == 1)
+        parts.append(asyncio.create_task(take_part(conductor.port, "third", answer, plans)))
+        await gathering
+        [measured] = await conductor.run([STEADY], lambda *_: None)
+        assert [process.name for process in measured.processes] == ["second", "third"]
+    assert plans[-1].process == 0
+    assert "first has ended" in capsys.readouterr().out
+    await asyncio.gather(*parts, return_exceptions=True)
 
 
 async def test_surplus_process_finds_no_run() -> None:

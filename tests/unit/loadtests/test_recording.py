@@ -7,7 +7,7 @@ from triptych.loadtests.histogram import bucket
 from triptych.loadtests.recording import Recorder, Samples, Timeline, Total, interval_for
 from triptych.loadtests.results import Segment
 
-SEGMENTS = [Segment(name="a", seconds=2.0, rate=(1, 1)), Segment(name="b", seconds=1.5, rate=(2, 2))]
+SEGMENTS = [Segment(name="a", seconds=2.0, rate=1), Segment(name="b", seconds=1.5, rate=2)]
 
 
 def recorded() -> tuple[Recorder, Total]:
@@ -72,4 +72,4 @@ def test_in_flight_adds_up_over_processes() -> None:
     [([4.0], 0.25), ([10.0], 0.5), ([60.0], 1.0), ([3600.0], 6.0), ([30.0, 4.0], 0.25)],
 )
 def test_interval_length(seconds: list[float], interval: float) -> None:
-    assert interval_for(Segment(name="x", seconds=its, rate=(1, 1)) for its in seconds) == interval
+    assert interval_for(Segment(name="x", seconds=its, rate=1) for its in seconds) == interval

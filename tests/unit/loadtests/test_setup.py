@@ -57,7 +57,7 @@ def test_run_listens_on_loopback_unless_asked(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--shape", "ramp", "--rate", "5"), "takes 2 loads"),
+        (("--shape", "spike", "--rate", "5"), "takes 2 loads"),
         (("--rate", "5,6"), "takes 1 loads"),
         (("--slo", "p99=fast"), "p99=fast"),
         (("--scenario", "absent"), "absent"),
