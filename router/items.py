@@ -189,8 +189,8 @@ class Job:
     """The items of one request, admitted together; holds their results in input order.
 
     `finished` is called once: with the last result, or at the first error. `request_id` and `span` identify
-    the request in logs and traces. `deadline` is absolute, on the pool's clock. `key` is the name of the API
-    key, empty without keys.
+    the request in logs and traces. `deadline` is absolute, on the pool's clock; the request's own timeout
+    enforces it. `key` is the name of the API key, empty without keys.
 
     `spaces` maps each pool to the one vector space of its results; `required` are the spaces that the client
     accepts.

@@ -18,7 +18,7 @@ BLOCKS = 10
 
 @dataclass(slots=True)
 class Outcome:
-    """Requests that arrived after the warm-up; `failed` were refused, or expired in the queue.
+    """Requests that arrived after the warm-up; `failed` were refused, or late.
 
     `latency` has the seconds of served requests, in order of completion. `busy` is the share of the
     replicas' time that their engines spent in steps.
@@ -67,7 +67,7 @@ def simulate(setup: Setup, load: float, seconds: float, warm_up: float = 0.0) ->
     def ended(job: Job) -> None:
         if job.admitted_at < warm_up:
             return
-        if job.error is not None:
+        if job.error is not None or job.done_at > job.deadline:
             outcome.failed += 1
         else:
             outcome.latency.append(job.done_at - job.admitted_at)

@@ -3,9 +3,8 @@
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from triptych.router.items import Batch, Item, Priority
+from triptych.router.items import Batch, Priority
 from triptych.router.pool.pace import Pace
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
@@ -16,15 +15,7 @@ SPARE_SECONDS = 1.0
 SMALLEST_SHARE_TOKENS = 256
 
 
-class Dispatched(NamedTuple):
-    """The next batch and its replica, both None if nothing can be sent; `expired` are past their deadline."""
-
-    replica: Replica | None
-    batch: Batch | None
-    expired: list[Item]
-
-
-NOTHING = Dispatched(None, None, [])
+Dispatched = tuple[Replica, Batch]
 
 
 class Choice:
@@ -41,8 +32,11 @@ class Choice:
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
 
-    def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched:
-        """The next batch and its replica. `beside_queries`: interactive items came lately."""
+    def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched | None:
+        """The next batch and its replica, None if nothing can be sent.
+
+        `beside_queries`: interactive items came lately.
+        """
         bulk_waits = self._queue.depth(Priority.BULK)[0] > 0
         for_bulk = [
             replica
@@ -52,7 +46,7 @@ class Choice:
         ]
         first = self._queue.next_priority(self._batch_tokens, bulk_allowed=bool(for_bulk))
         if first is None:
-            return NOTHING
+            return None
         spared: Replica | None = None
         head = self._queue.head(first)
         order = [first]
@@ -66,34 +60,32 @@ class Choice:
             able, head_too, spare = self._able_for_head(able, replicas, now, priority)
             spared = spared or spare
             able = [replica for replica in able if replica is not spared]
-            found = self._take(able, now, priority, beside_queries=beside_queries, head_too=head_too)
-            if found is not NOTHING:
+            if found := self._take(able, priority, beside_queries=beside_queries, head_too=head_too):
                 return found
-        return NOTHING
+        return None
 
     def _take(
-        self, able: list[Replica], now: float, priority: Priority, *, beside_queries: bool, head_too: bool
-    ) -> Dispatched:
+        self, able: list[Replica], priority: Priority, *, beside_queries: bool, head_too: bool
+    ) -> Dispatched | None:
         """The next batch of a priority for one of `able`."""
         _, waiting = self._queue.depth(priority)
         is_bulk = priority is Priority.BULK
         while able and waiting:
             replica = min(able, key=self._expected)
             share = share_of(waiting, replica, able, beside_queries=is_bulk and beside_queries)
-            batch, expired = self._queue.take(
+            batch = self._queue.take(
                 min(self._batch_tokens, share),
                 self._batch_items,
-                now,
                 priority,
                 untried=not head_too,
                 space=replica.space,
                 idle=not replica.lanes_in_use,
             )
-            if batch is not None or expired:
-                return Dispatched(replica, batch, expired)
+            if batch is not None:
+                return replica, batch
             # The waiting jobs may have begun in another vector space.
             able = [other for other in able if other.space != replica.space]
-        return NOTHING
+        return None
 
     def _able_for_head(
         self, able: list[Replica], replicas: Sequence[Replica], now: float, priority: Priority

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 
-from triptych.router.errors import Internal, RouterError, SpaceMismatch, TimedOut, Unavailable
+from triptych.router.errors import Internal, RouterError, SpaceMismatch, Unavailable
 from triptych.router.items import Batch, Item, ItemState, Priority
 from triptych.router.pool.call import (
     CallFailed,
@@ -131,21 +131,17 @@ class Dispatcher:
             self.hold.begin(items, now)
 
     def next(self, now: float) -> tuple[Replica, Batch] | None:
-        """The next batch and its replica, None if nothing can be dispatched. Items past their deadline fail.
+        """The next batch and its replica, None if nothing can be dispatched.
 
         The batch is in flight from here until `ended`.
         """
-        while self.queue.items:
-            beside_queries = now - self._last_query < QUERIES_SECONDS
-            replica, batch, expired = self._choice.next(self.replicas, now, beside_queries=beside_queries)
-            for item in expired:
-                item.job.fail(TimedOut("the request timed out in the queue"), now)
-            if replica is not None and batch is not None:
-                self._start(replica, batch, now)
-                return replica, batch
-            if not expired:
-                break
-        return None
+        if not self.queue.items:
+            return None
+        beside_queries = now - self._last_query < QUERIES_SECONDS
+        found = self._choice.next(self.replicas, now, beside_queries=beside_queries)
+        if found is not None:
+            self._start(*found, now)
+        return found
 
     def wake_at(self, now: float) -> float:
         """When the next hold, pause, open breaker, sparing or presence of queries ends; inf without any."""

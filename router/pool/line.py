@@ -146,12 +146,9 @@ class Line:
         returned = self._returned
         self._remove(returned if item in returned.items else self._shares[item.job.key], [item])
 
-    def take(
-        self, max_tokens: int, max_items: int, now: float, *, untried: bool, space: str, idle: bool
-    ) -> tuple[list[Item], list[Item]]:
-        """Remove the items of the next batch, see `PoolQueue.take`; also returns those that have expired."""
+    def take(self, max_tokens: int, max_items: int, *, untried: bool, space: str, idle: bool) -> list[Item]:
+        """Remove and return the items of the next batch, see `PoolQueue.take`."""
         batch = _Filling(max_tokens, max_items)
-        expired: list[Item] = []
         # Shares whose other items cannot go now.
         passed: list[Share] = []
         share: Share | None = self._returned if self._returned.items else self._in_turn()
@@ -160,9 +157,6 @@ class Line:
             credit = share.credit if len(self._shares) > 1 else inf
             turn_ends = False
             for item in share.items:
-                if item.job.deadline <= now:
-                    expired.append(item)
-                    continue
                 if untried and item.failed_before:
                     continue
                 if (item.deaths and not idle) or not item.accepts(space):
@@ -185,7 +179,7 @@ class Line:
         for share in reversed(passed):
             self._shares[share.key] = share
             self._shares.move_to_end(share.key, last=False)
-        return batch.items, expired
+        return batch.items
 
     def _in_turn(self) -> Share | None:
         return next(iter(self._shares.values())) if self._shares else None

@@ -7,7 +7,6 @@ the room for waiting items, API keys have fair shares.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from triptych.router.errors import QueueFull
 from triptych.router.items import Batch, Item, ItemState, Priority, cost_of
@@ -20,13 +19,6 @@ BULK_SHARE = 0.2
 SHORTEST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
 # Admission assumes that the queue may drain this much slower than measured.
 MARGIN = 2.0
-
-
-class Taken(NamedTuple):
-    """What left the queue: a batch, if there is one, and items whose deadline has passed."""
-
-    batch: Batch | None
-    expired: list[Item]
 
 
 class PoolQueue:
@@ -167,14 +159,13 @@ class PoolQueue:
         self,
         max_tokens: int,
         max_items: int,
-        now: float,
         priority: Priority,
         *,
         untried: bool = False,
         space: str = "",
         idle: bool = True,
-    ) -> Taken:
-        """The next batch of a priority, within both limits; expired items are removed on the way.
+    ) -> Batch | None:
+        """The next batch of a priority, within both limits; None if no item can go now.
 
         An item that is larger than `max_tokens` or `MAX_BATCH_BYTES` goes alone, and so does one before its
         last try. Queries come on top of `max_tokens`: a query is encoded once for all its documents in a
@@ -182,13 +173,12 @@ class PoolQueue:
         before. Items whose job does not accept `space` are skipped, and suspects unless the replica is
         `idle`.
         """
-        items, expired = self._lines[priority].take(
-            max_tokens, max_items, now, untried=untried, space=space, idle=idle
-        )
-        self.cancel(expired, now)
-        batch = Batch(items) if items else None
-        self._account(priority, batch.tokens if batch else 0)
-        return Taken(batch, expired)
+        items = self._lines[priority].take(max_tokens, max_items, untried=untried, space=space, idle=idle)
+        if not items:
+            return None
+        batch = Batch(items)
+        self._account(priority, batch.tokens)
+        return batch
 
     def waiting(self) -> list[Item]:
         """All waiting items."""

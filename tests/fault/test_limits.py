@@ -26,6 +26,23 @@ async def test_deadline_returns_504_and_cancels_worker(mode: str, by_header: boo
         assert reply.status_code == 200
 
 
+async def test_waiting_request_leaves_the_queue_at_its_deadline() -> None:
+    patient = {"request_timeout_seconds": 1000, "worker_timeout_seconds": 1000}
+    async with one_worker("held", lanes=1, **patient) as (router, worker):
+        queue = router.fleet.pools["retrieval"].queue
+        first = asyncio.create_task(router.ask(["a"]))
+        await worker.until_batches(1)
+        late = asyncio.create_task(router.ask(["b"], headers={"x-request-timeout-seconds": "100"}))
+        await eventually(lambda: queue.items == 1)
+        skip(100)
+        reply = await late
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
+        assert queue.items == 0
+        worker.gate.set()
+        assert (await first).status_code == 200
+        assert len(worker.batches) == 1
+
+
 async def test_full_pool_refuses_the_whole_request() -> None:
     code, retrieval = FakeWorker("code"), FakeWorker("retrieval")
     settings = {"lanes": 1, "queue_items": 2, "max_items": 2, "max_pdf_pages": 2}

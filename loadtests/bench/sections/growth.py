@@ -157,7 +157,7 @@ def of_queue(n: int, *, with_keys: bool) -> float:
         for its in batch:
             queue.check_room([its], 0.0, math.inf)
             queue.admit([its], 0.0)
-        taken, _ = queue.take(1 << 30, BATCH, 0.0, Priority.INTERACTIVE)
+        taken = queue.take(1 << 30, BATCH, Priority.INTERACTIVE)
         if taken is None or len(taken.items) < BATCH:
             raise RuntimeError("the queue gave no full batch")
     return 1e3 * (time.process_time() - begin) / ROUND_BATCHES

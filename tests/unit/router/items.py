@@ -6,7 +6,7 @@ from typing import Any
 
 from triptych.router.items import Batch, Item, Job, Priority, Query
 from triptych.router.pool.call import Deliver
-from triptych.router.pool.queue import PoolQueue, Taken
+from triptych.router.pool.queue import PoolQueue
 from triptych.workers.shared import contract
 
 NEVER = float("inf")
@@ -43,10 +43,10 @@ def admit(queue: PoolQueue, items: Sequence[Item], now: float = 0.0) -> None:
     queue.admit(items, now)
 
 
-def take_next(queue: PoolQueue, max_tokens: int, max_items: int, now: float = 0.0) -> Taken:
+def take_next(queue: PoolQueue, max_tokens: int, max_items: int) -> Batch | None:
     """Take the next batch, as a pool does."""
     priority = queue.next_priority(max_tokens)
-    return Taken(None, []) if priority is None else queue.take(max_tokens, max_items, now, priority)
+    return None if priority is None else queue.take(max_tokens, max_items, priority)
 
 
 def ranked(query: Query, items: Sequence[Item]) -> Sequence[Item]:

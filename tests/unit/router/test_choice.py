@@ -51,15 +51,16 @@ def waiting(
     return item
 
 
-def dispatch(choice: Choice, replicas: list[Replica], now: float = 0.0) -> Dispatched:
+def dispatch(choice: Choice, replicas: list[Replica], now: float = 0.0) -> Dispatched | None:
     found = choice.next(replicas, now, beside_queries=False)
-    if found.replica is not None and found.batch is not None:
-        found.replica.acquire(found.batch)
+    if found is not None:
+        chosen, batch = found
+        chosen.acquire(batch)
     return found
 
 
-def items_of(found: Dispatched) -> list[Item]:
-    return found.batch.items if found.batch else []
+def items_of(found: Dispatched | None) -> list[Item]:
+    return found[1].items if found else []
 
 
 def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
@@ -68,8 +69,8 @@ def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
     replicas = [replica("a"), replica("b")]
     found = dispatch(choice, replicas)
     assert items_of(found) == suspects[:1]
-    assert found.batch is not None
-    assert found.batch.request().alone
+    assert found is not None
+    assert found[1].request().alone
     assert items_of(dispatch(choice, replicas)) == [bulk], "bulk has its turn"
     assert not items_of(dispatch(choice, replicas))
 
@@ -78,14 +79,14 @@ def test_busy_replica_is_spared_in_turns(queue: PoolQueue, choice: Choice) -> No
     """A long text may keep it busy; other items do not wait for that."""
     one = replica("a")
     waiting(queue)
-    assert dispatch(choice, [one]).batch
+    assert dispatch(choice, [one])
     waiting(queue, deaths=1)
     query = waiting(queue)
-    assert not dispatch(choice, [one], 10.0).batch
+    assert not dispatch(choice, [one], 10.0)
     assert choice.spares_until == 10.0 + SPARE_SECONDS
     assert items_of(dispatch(choice, [one], 10.0 + SPARE_SECONDS)) == [query]
     waiting(queue)
-    assert not dispatch(choice, [one], 10.0 + 2 * SPARE_SECONDS).batch
+    assert not dispatch(choice, [one], 10.0 + 2 * SPARE_SECONDS)
 
 
 def test_job_waits_for_its_vector_space(queue: PoolQueue, choice: Choice) -> None:
@@ -93,7 +94,8 @@ def test_job_waits_for_its_vector_space(queue: PoolQueue, choice: Choice) -> Non
     item = waiting(queue, space="old", tries=1)
     old.breaker.failed(-1.0, 0.0)
     found = dispatch(choice, [new, old])
-    assert found.replica is old, "the only one of the space, though its last batch failed"
+    assert found is not None
+    assert found[0] is old, "the only one of the space, though its last batch failed"
     assert items_of(found) == [item]
 
 
@@ -151,5 +153,5 @@ def test_unmeasured_replicas_share_batches(queue: PoolQueue) -> None:
     replicas = [replica("a"), replica("b")]
     for _ in range(4):
         waiting(queue)
-    taken = [dispatch(Choice(queue, 100, 1), replicas).replica for _ in range(4)]
-    assert [taken.count(one) for one in replicas] == [2, 2]
+    taken = [dispatch(Choice(queue, 100, 1), replicas) for _ in range(4)]
+    assert [sum(found is not None and found[0] is one for found in taken) for one in replicas] == [2, 2]

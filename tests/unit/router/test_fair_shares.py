@@ -43,7 +43,7 @@ def test_backlogged_keys_get_equal_work(
     # A batch that fails is sent again at once, three times in all.
     bound = QUANTUM + 2 * largest + TRIES * max(BATCH_TOKENS, largest)
     for outcome in cycle([*outcomes, "done", "done"]):
-        batch = take_next(queue, BATCH_TOKENS, batch_items).batch
+        batch = take_next(queue, BATCH_TOKENS, batch_items)
         assert batch is not None
         for item in batch.items:
             batch.remove(item)
@@ -66,7 +66,7 @@ def test_failing_key_gets_no_more_work() -> None:
         admit(queue, make_request([100] * 1000, key=key).items)
     spent: Counter[str] = Counter()
     while spent.total() < 60_000:
-        batch = take_next(queue, BATCH_TOKENS, 20).batch
+        batch = take_next(queue, BATCH_TOKENS, 20)
         assert batch is not None
         for item in batch.items:
             batch.remove(item)
@@ -126,7 +126,7 @@ def test_small_request_is_next_but_one_turn() -> None:
     admit(queue, query.items)
     sent = 0
     while query.items[0] in queue.waiting():
-        batch = take_next(queue, 100, 100).batch
+        batch = take_next(queue, 100, 100)
         assert batch is not None
         sent += batch.tokens
     assert sent <= 2 * QUANTUM + 10

@@ -17,8 +17,8 @@ def queue_of(*jobs: Job, max_tokens: int = 1000, max_items: int = 1000) -> PoolQ
     return queue
 
 
-def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000, now: float = 0.0) -> list[Item]:
-    batch = take_next(queue, max_tokens, max_items, now).batch
+def taken(queue: PoolQueue, max_tokens: int = 1000, max_items: int = 1000) -> list[Item]:
+    batch = take_next(queue, max_tokens, max_items)
     return batch.items if batch else []
 
 
@@ -46,7 +46,7 @@ def test_query_is_sent_once_per_batch() -> None:
     ranked(one, first.items)
     ranked(two, second.items)
     queue = queue_of(first, second, plain)
-    batch = take_next(queue, 20, 100).batch
+    batch = take_next(queue, 20, 100)
     assert batch is not None
     assert batch.tokens == 5 * 4 + 500 + 3
     sent = batch.request()
@@ -89,18 +89,18 @@ def test_untried_skips_failed_items() -> None:
     request = make_request([1] * 5)
     queue = queue_of(request)
     request.items[0].tries = request.items[2].tries = 1
-    batch, expired = queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True)
+    batch = queue.take(10, 2, Priority.INTERACTIVE, untried=True)
     assert batch is not None
-    assert (batch.items, expired) == ([request.items[1], request.items[3]], [])
+    assert batch.items == [request.items[1], request.items[3]]
     assert queue.waiting() == [request.items[0], request.items[2], request.items[4]]
-    queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True)
-    assert queue.take(10, 2, 0.0, Priority.INTERACTIVE, untried=True) == (None, [])
+    queue.take(10, 2, Priority.INTERACTIVE, untried=True)
+    assert queue.take(10, 2, Priority.INTERACTIVE, untried=True) is None
     assert taken(queue) == [request.items[0], request.items[2]]
 
 
 def test_unwanted_batch_is_aborted_once() -> None:
     request = make_request([1, 1, 1])
-    batch = take_next(queue_of(request), 10, 10, 0.0).batch
+    batch = take_next(queue_of(request), 10, 10)
     assert batch is not None
     ended: list[int] = []
     batch.abort = lambda: ended.append(1)

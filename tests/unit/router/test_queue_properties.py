@@ -42,15 +42,13 @@ class Traffic(RuleBasedStateMachine):
         target=requests,
         costs=st.lists(costs, min_size=1, max_size=6),
         bulk=st.booleans(),
-        seconds=st.integers(1, 20) | st.just(NEVER),
         number=st.integers(0, 2),
     )
-    def ask(self, costs: list[int], bulk: bool, seconds: float, number: int) -> object:
+    def ask(self, costs: list[int], bulk: bool, number: int) -> object:
         request = make_request(
             costs,
             bulk=bulk,
             now=self.now,
-            deadline=self.now + seconds,
             finished=self.close,
             key=self.keys[number % len(self.keys)],
         )
@@ -74,36 +72,29 @@ class Traffic(RuleBasedStateMachine):
     @rule(target=batches, tokens=st.integers(1, 40), items=st.integers(1, 6))
     def take(self, tokens: int, items: int) -> object:
         waited = {bulk: list(line) for bulk, line in self.lines.items()}
-        batch, expired = take_next(self.queue, tokens, items, self.now)
-        assert batch is not None or expired or not any(waited.values())
-        for item in expired:
-            assert item.job.deadline <= self.now
-            assert item in waited[item.priority]
-            assert item not in self.queue.waiting()
-            item.job.fail(TimedOut("late"), self.now)
+        batch = take_next(self.queue, tokens, items)
         if batch is None:
+            assert not any(waited.values())
             return multiple()
         self.check(batch, waited[batch.priority], tokens, items)
         for item in batch.items:
-            if item in self.lines[batch.priority]:
-                self.lines[batch.priority].remove(item)
+            self.lines[batch.priority].remove(item)
             self.sent[item] += 1
         self.in_flight.append(batch)
         return batch
 
     def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
         """A batch has the first items of each key; of one key, as many as fit."""
-        fresh = [item for item in line if item.job.deadline > self.now]
         for key in self.keys:
             taken = [item for item in batch.items if item.job.key == key]
-            assert taken == [item for item in fresh if item.job.key == key][: len(taken)]
+            assert taken == [item for item in line if item.job.key == key][: len(taken)]
         assert {item.priority for item in batch.items} == {batch.priority}
         assert batch.tokens == sum(item.cost for item in batch.items)
         if len(batch.items) > 1:
             assert batch.tokens <= tokens
             assert len(batch.items) <= items
             assert all(item.tries < TRIES_BEFORE_ALONE for item in batch.items)
-        following = fresh[len(batch.items) :]
+        following = line[len(batch.items) :]
         if following and len(self.keys) == 1 and batch.items[0].tries < TRIES_BEFORE_ALONE:
             assert (
                 batch.tokens + following[0].cost > tokens
@@ -198,14 +189,12 @@ class Traffic(RuleBasedStateMachine):
             self.give_back(batch)
         while self.queue.items:
             before = self.queue.items
-            batch, expired = take_next(self.queue, 10, 3, self.now)
+            batch = take_next(self.queue, 10, 3)
+            assert batch is not None
             assert self.queue.items < before
-            for item in expired:
-                item.job.fail(TimedOut("late"), self.now)
-            for item in batch.items if batch else ():
-                if item.batch is batch:
-                    batch.remove(item)
-                    item.job.resolve(item, vector(item, self.numbers[item]), self.now)
+            for item in batch.items:
+                batch.remove(item)
+                item.job.resolve(item, vector(item, self.numbers[item]), self.now)
         assert all(request.closed for request in self.jobs)
         assert self.queue.tokens == 0
         for bulk in (False, True):
@@ -245,7 +234,7 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
         item = make_item(cost)
         make_job(item)
         admit(queue, [item])
-        batch = take_next(queue, budget, 1000, 0.0).batch
+        batch = take_next(queue, budget, 1000)
         assert batch is not None
         ahead += -batch.tokens if batch.priority is Priority.BULK else batch.tokens * share / (1 - share)
         assert ahead <= budget + budget * share / (1 - share)
