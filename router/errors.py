@@ -34,6 +34,8 @@ from typing import ClassVar, TypedDict
 
 # Retry-After is longer by up to this part of itself, so that refused clients do not come back together.
 JITTER = 0.5
+# Retry-After where nothing says how long it will take.
+UNAVAILABLE_SECONDS = 2
 
 _Header = tuple[bytes, bytes]
 
@@ -237,6 +239,9 @@ class Unavailable(RouterError):
 
     status = 503
     code = "SERVICE_UNAVAILABLE"
+
+    def __init__(self, detail: str, *, retry_after: int = UNAVAILABLE_SECONDS) -> None:
+        super().__init__(detail, retry_after=retry_after)
 
 
 class TimedOut(RouterError):

@@ -43,7 +43,6 @@ from triptych.router.media.loader import MediaLoader
 from triptych.router.memory import Budget, default_budget
 from triptych.router.observe.gauges import Gauges
 from triptych.router.observe.metrics import CONTENT_TYPE
-from triptych.router.pool.dispatcher import RETRY_AFTER
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
 from triptych.router.pool.targets import document_of
@@ -197,7 +196,7 @@ class App:
             raise
         except asyncio.CancelledError:
             # The server cancels the requests that are open when its shutdown timeout ends.
-            error = Unavailable("the router is stopping", retry_after=RETRY_AFTER)
+            error = Unavailable("the router is stopping")
         except RouterError as expected:
             # Its traceback would keep the request's body until the next garbage collection.
             error = expected.with_traceback(None)

@@ -23,7 +23,6 @@ from triptych.router.errors import MediaUnreachable, TooLarge, Unavailable
 from triptych.router.media.addresses import NOT_PUBLIC, IPNetwork, Refused, check_url, is_allowed, parse
 from triptych.router.media.response_guard import guard_responses
 from triptych.router.memory import Reservation
-from triptych.router.pool.dispatcher import RETRY_AFTER
 from triptych.router.pool.transport import is_out_of_descriptors
 from triptych.router.slots import FairSlots
 
@@ -109,7 +108,7 @@ class Fetcher:
             reason = str(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if is_out_of_descriptors(error):
-                raise Unavailable("no file descriptor is free to fetch it", retry_after=RETRY_AFTER) from None
+                raise Unavailable("no file descriptor is free to fetch it") from None
             log.info("fetching media failed: %r", error)
             reason = _reason(error)
         raise MediaUnreachable(f"{field}: cannot be fetched: {reason}") from None

@@ -20,7 +20,6 @@ from triptych.router.media.pdf_process import (
     encode,
 )
 from triptych.router.memory import Reservation
-from triptych.router.pool.dispatcher import RETRY_AFTER
 from triptych.router.slots import FairSlots
 
 log = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class PdfRenderer:
         except OSError as error:
             # The machine is out of processes, memory or file descriptors, probably only for a while.
             log.error("the process that renders PDFs cannot be started: %s", error)
-            raise Unavailable("no process can be started to render PDFs", retry_after=RETRY_AFTER) from None
+            raise Unavailable("no process can be started to render PDFs") from None
         try:
             async with asyncio.timeout(START_SECONDS):
                 ready = await receive(process)

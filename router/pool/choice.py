@@ -11,9 +11,10 @@ from triptych.router.pool.replica import Replica
 
 # A replica is spared for this long so that it becomes idle for a suspect; then it serves others as long.
 SPARE_SECONDS = 1.0
+# Queries count as present for this long after the last one.
+QUERIES_SECONDS = 2.0
 # Batches smaller than this cost more in calls than spreading the work gains, whatever the engine.
 SMALLEST_SHARE_TOKENS = 256
-
 
 Dispatched = tuple[Replica, Batch]
 
@@ -22,21 +23,21 @@ class Choice:
     """Takes batches for the replicas of one pool out of its queue.
 
     `last_pace` is the pace of the replica that last finished a batch, used for unmeasured replicas.
+    `last_query` is when an interactive item was last admitted.
     `spares_until` is when a replica that is spared for a suspect takes other work again.
     """
 
     def __init__(self, queue: PoolQueue, batch_tokens: int, batch_items: int) -> None:
         self.last_pace = Pace()
+        self.last_query = -math.inf
         self.spares_until = -math.inf
         self._queue = queue
         self._batch_tokens = batch_tokens
         self._batch_items = batch_items
 
-    def next(self, replicas: Sequence[Replica], now: float, *, beside_queries: bool) -> Dispatched | None:
-        """The next batch and its replica, None if nothing can be sent.
-
-        `beside_queries`: interactive items came lately.
-        """
+    def next(self, replicas: Sequence[Replica], now: float) -> Dispatched | None:
+        """The next batch and its replica, None if nothing can be sent."""
+        beside_queries = now - self.last_query < QUERIES_SECONDS
         bulk_waits = self._queue.depth(Priority.BULK)[0] > 0
         for_bulk = [
             replica
@@ -63,6 +64,13 @@ class Choice:
             if found := self._take(able, priority, beside_queries=beside_queries, head_too=head_too):
                 return found
         return None
+
+    def next_end(self, now: float) -> float:
+        """When a replica is spared no longer, or waiting bulk may have more lanes; inf without either."""
+        ends = [self.spares_until]
+        if self._queue.depth(Priority.BULK)[0]:
+            ends.append(self.last_query + QUERIES_SECONDS)
+        return min((end for end in ends if end > now), default=math.inf)
 
     def _take(
         self, able: list[Replica], priority: Priority, *, beside_queries: bool, head_too: bool

@@ -4,10 +4,9 @@
 """
 
 import logging
-import math
 from collections.abc import Sequence
 
-from triptych.router.errors import Internal, RouterError, SpaceMismatch, Unavailable
+from triptych.router.errors import Internal, RouterError, Unavailable
 from triptych.router.items import Batch, Item, ItemState, Priority
 from triptych.router.pool.call import (
     CallFailed,
@@ -26,19 +25,16 @@ from triptych.router.pool.failures import client_error
 from triptych.router.pool.hold import Hold
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import UP, Replica, State
+from triptych.router.pool.replica import Replica
+from triptych.router.pool.replicas import Replicas
 from triptych.router.pool.retry_budget import RetryBudget
 from triptych.router.pool.suspects import Suspects
 from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
 
-# Seconds after which a refused request is worth sending again.
-RETRY_AFTER = 2
 # An item is tried three times in all.
 MAX_RETRIES = 2
-# Queries count as present for this long after the last one.
-QUERIES_SECONDS = 2.0
 
 
 class Dispatcher:
@@ -59,58 +55,34 @@ class Dispatcher:
         hold_seconds: float = 0.0,
     ) -> None:
         self.name = name
-        self.replicas = tuple(replicas)
+        self.replicas = Replicas(replicas)
         self.queue = queue
         self.in_flight: set[Batch] = set()
         self.hold = Hold(hold_seconds)
         self._choice = Choice(queue, batch_tokens, batch_items)
         self._suspects = Suspects()
         self._observer = observer
-        self._retries = RetryBudget(sum(replica.lanes for replica in self.replicas), now)
-        self._last_query = -math.inf
-
-    @property
-    def up(self) -> bool:
-        """Whether any replica is up, even with an open breaker: admitted work waits for it."""
-        return any(replica.state in UP for replica in self.replicas)
+        self._retries = RetryBudget(self.replicas.lanes, now)
 
     @property
     def holds(self) -> bool:
         """Whether work is held here until a replica comes up."""
-        return self.hold.seconds > 0 and not self.up
-
-    @property
-    def spaces(self) -> list[str]:
-        """The vector spaces that it serves: one, or two during an upgrade."""
-        return sorted({replica.space for replica in self.replicas if replica.state in UP and replica.info})
-
-    def ready(self, now: float) -> bool:
-        """Whether any replica takes work, or soon will."""
-        # Without `any`, whose generator was 4 % of a request's time.
-        for replica in self.replicas:  # noqa: SIM110
-            if replica.usable(now):
-                return True
-        return False
+        return self.hold.seconds > 0 and not self.replicas.up
 
     def unavailable(self, now: float) -> Unavailable:
         """The error for work that no replica can take now."""
-        trials = [
-            replica.breaker.open_until - now for replica in self.replicas if replica.state is State.READY
-        ]
-        return Unavailable(
-            f"no replica of the pool {self.name} is ready; try again shortly",
-            retry_after=max(1, math.ceil(min(trials, default=RETRY_AFTER))),
-        )
+        detail = f"no replica of the pool {self.name} is ready; try again shortly"
+        return Unavailable(detail, retry_after=self.replicas.retry_after(now))
 
     def check_room(self, items: Sequence[Item], now: float, deadline: float) -> None:
         """Raise a `RouterError` unless all of `items`, of one job, can be admitted together."""
-        if not self.ready(now) and not self.holds:
+        if not self.replicas.usable(now) and not self.holds:
             raise self.unavailable(now)
         if items[0].job.required:
             for item in {item.pool: item for item in items}.values():
-                if mismatch := self._mismatch(item):
+                if mismatch := self.replicas.mismatch(item):
                     raise mismatch
-        self.queue.check_room(items, now, deadline, self._tokens_in_flight())
+        self.queue.check_room(items, now, deadline, self.replicas.tokens_in_flight)
         # The costlier check comes last: it hashes the items.
         self._suspects.check(items, now)
 
@@ -119,13 +91,13 @@ class Dispatcher:
 
         Without a ready replica it does nothing: `check_room` refuses requests then.
         """
-        if self.ready(now) or self.holds:
-            self.queue.check_any_room(self.name, now, deadline, self._tokens_in_flight(), key)
+        if self.replicas.usable(now) or self.holds:
+            self.queue.check_any_room(self.name, now, deadline, self.replicas.tokens_in_flight, key)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` to the queue."""
         if any(item.priority is Priority.INTERACTIVE for item in items):
-            self._last_query = now
+            self._choice.last_query = now
         self.queue.admit(items, now)
         if self.holds:
             self.hold.begin(items, now)
@@ -135,30 +107,23 @@ class Dispatcher:
 
         The batch is in flight from here until `ended`.
         """
-        if not self.queue.items:
-            return None
-        beside_queries = now - self._last_query < QUERIES_SECONDS
-        found = self._choice.next(self.replicas, now, beside_queries=beside_queries)
+        found = self._choice.next(self.replicas, now) if self.queue.items else None
         if found is not None:
             self._start(*found, now)
         return found
 
     def wake_at(self, now: float) -> float:
-        """When the next hold, pause, open breaker, sparing or presence of queries ends; inf without any."""
+        """When time alone may change something; inf if it never will."""
         moments = [self.hold.ends_at]
         if self.queue.items:
-            moments += [replica.next_end(now) for replica in self.replicas]
-            ends = [self._choice.spares_until]
-            if self.queue.depth(Priority.BULK)[0]:
-                ends.append(self._last_query + QUERIES_SECONDS)
-            moments += [end for end in ends if end > now]
+            moments += [self._choice.next_end(now), *(replica.next_end(now) for replica in self.replicas)]
         return min(moments)
 
     def expire(self, now: float) -> None:
         """Fail the jobs that were held for too long."""
         for job in self.hold.pop_expired(now):
             detail = f"no replica of the pool {self.name} came up within {self.hold.seconds:g} s"
-            job.fail(Unavailable(f"{detail}; try again later", retry_after=RETRY_AFTER), now)
+            job.fail(Unavailable(f"{detail}; try again later"), now)
 
     def forget(self, items: Sequence[Item], now: float) -> None:
         """Drop `items`, wherever they are: their job is closed."""
@@ -174,8 +139,8 @@ class Dispatcher:
         for replica in self.replicas:
             # The replicas that it was compared with may be gone.
             if replica.pace.slow:
-                self._compare_pace(replica, now)
-        if self.up:
+                self.replicas.compare_pace(replica, now)
+        if self.replicas.up:
             self._keep_spaces(self.queue.waiting(), now)
             self.hold.end()
             self.queue.measure_rate(now)
@@ -187,10 +152,9 @@ class Dispatcher:
 
     def set_replicas(self, replicas: Sequence[Replica], now: float) -> None:
         """Use `replicas` from now on; others finish what they have."""
-        self.replicas = tuple(replicas)
-        lanes = sum(replica.lanes for replica in self.replicas)
+        self.replicas = Replicas(replicas)
         # Replicas that are left out may still die with what they have.
-        self._retries.resize(max(len(self.in_flight), lanes))
+        self._retries.resize(max(len(self.in_flight), self.replicas.lanes))
         self.replicas_changed(now)
 
     def remove(self, now: float) -> None:
@@ -228,7 +192,7 @@ class Dispatcher:
         """Every item of `batch` has had a frame; `tokens` were in flight at `replica` when it was sent."""
         replica.record_answer(batch, tokens, now - started)
         self._choice.last_pace = replica.pace
-        self._compare_pace(replica, now)
+        self.replicas.compare_pace(replica, now)
         if failed := batch.unfinished():
             self._put_back_if_tries_left(failed, "item_failed", "".join(batch.failures[-1:]), now)
 
@@ -278,7 +242,7 @@ class Dispatcher:
         """The task of `batch` has ended, however it did."""
         replica.release(batch)
         self.in_flight.discard(batch)
-        self.fail(batch.unfinished(), Unavailable("the router is stopping", retry_after=RETRY_AFTER), now)
+        self.fail(batch.unfinished(), Unavailable("the router is stopping"), now)
 
     def fail(self, items: Sequence[Item], error: RouterError, now: float) -> None:
         """End the jobs of `items` with `error`."""
@@ -295,46 +259,21 @@ class Dispatcher:
         replica.acquire(batch)
         self.in_flight.add(batch)
 
-    def _tokens_in_flight(self) -> int:
-        return sum(replica.tokens_in_flight for replica in self.replicas)
-
-    def _mismatch(self, item: Item) -> SpaceMismatch | None:
-        """The error for an item whose client accepts no vector space that is served; None if it does."""
-        required = item.job.required_of(item.pool)
-        served = [item.space_of(space) for space in self.spaces]
-        if not required or not served or not required.isdisjoint(served):
-            return None
-        return SpaceMismatch(
-            f"the pool {item.pool} serves the vector space {' and '.join(served)}; "
-            "x-require-vector-space names another"
-        )
-
     def _keep_spaces(self, items: Sequence[Item], now: float) -> None:
         """Start jobs over whose vector space is no longer served."""
-        spaces = self.spaces
+        spaces = self.replicas.spaces
         for item in {(item.job, item.pool): item for item in items}.values():
             if item.job.closed or not spaces or any(map(item.accepts, spaces)):
                 continue
-            if mismatch := self._mismatch(item):
+            if mismatch := self.replicas.mismatch(item):
                 item.job.fail(mismatch, now)
             else:
                 self.queue.put_back(item.job.start_over(item.pool))
 
-    def _compare_pace(self, replica: Replica, now: float) -> None:
-        """Compare the pace of `replica` with those that could have its work; alone it is not slow."""
-        others = [
-            other.pace
-            for other in self.replicas
-            if other is not replica and other.state is State.READY and other.usable(now)
-        ]
-        if replica.pace.compare(others):
-            text = "slow: it gets one batch at a time" if replica.pace.slow else "no longer slow"
-            log.warning("replica %s of pool %s is %s", replica.address, self.name, text)
-
     def _put_back_if_tries_left(self, items: Sequence[Item], kind: str, reason: str, now: float) -> None:
         """Put `items` of one batch back, as far as they and the pool have tries left."""
         if items and not self._retries.spend(now):
-            self.fail(items, Unavailable("too many failures to try again", retry_after=RETRY_AFTER), now)
+            self.fail(items, Unavailable("too many failures to try again"), now)
         for item in items:
             item.tries += 1
             if item.tries > MAX_RETRIES:
@@ -353,6 +292,6 @@ class Dispatcher:
         self._observer.put_back(wanted, kind)
         if self.holds:
             self.hold.begin(wanted, now)
-        elif not self.up:
+        elif not self.replicas.up:
             self.fail(wanted, self.unavailable(now), now)
         self._keep_spaces(wanted, now)

@@ -17,7 +17,6 @@ from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
 from triptych.router.pool.discovery import Discovery, discovery_of
-from triptych.router.pool.dispatcher import RETRY_AFTER
 from triptych.router.pool.health import RETRY_SECONDS, Prober, why_refused
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
@@ -118,7 +117,7 @@ class Fleet:
     def spaces(self) -> dict[contract.PoolName, list[str]]:
         """The vector spaces that each pool of a task serves."""
         return {
-            name: sorted(contract.adapter_space(space, adapter) for space in pool.dispatcher.spaces)
+            name: sorted(contract.adapter_space(space, adapter) for space in pool.replicas.spaces)
             for name, (pool, adapter) in self.serving.items()
         }
 
@@ -159,7 +158,7 @@ class Fleet:
     def is_ready(self, pool: Pool) -> bool:
         """Whether `pool` takes work, or may be empty and holds work until a replica is up."""
         holds = pool.dispatcher.holds and pool.name in self._may_be_empty
-        return holds or pool.dispatcher.ready(self.clock())
+        return holds or pool.replicas.usable(self.clock())
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.
@@ -201,7 +200,7 @@ class Fleet:
         try:
             for item in job.items:
                 if item.pool not in self.serving:
-                    raise Unavailable(f"no worker serves the pool {item.pool}", retry_after=RETRY_AFTER)
+                    raise Unavailable(f"no worker serves the pool {item.pool}")
                 pool, adapter = self.serving[item.pool]
                 if adapter is not None:
                     item.wire = replace(item.wire, adapter=adapter)
@@ -248,7 +247,7 @@ class Fleet:
         new = [
             Replica(address, pool.name, self._settings.lanes) for address in versions if address not in stay
         ]
-        if pool.dispatcher.up:
+        if pool.replicas.up:
             # Where all are replaced at once, waiting items wait until the new ones are probed.
             for replica in new:
                 replica.expect()

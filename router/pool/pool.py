@@ -15,6 +15,7 @@ from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
+from triptych.router.pool.replicas import Replicas
 from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def replicas(self) -> tuple[Replica, ...]:
+    def replicas(self) -> Replicas:
         """Its replicas, in any state."""
         return self.dispatcher.replicas
 

@@ -68,6 +68,6 @@ def serving(pools: Mapping[PoolName, Pool], before: Mapping[PoolName, Serving]) 
             continue
         for one, adapter in zip(family.pools, family.adapters, strict=True):
             shared = Serving(pool, adapter)
-            if one not in pools or (before.get(one) == shared and not pools[one].dispatcher.up):
+            if one not in pools or (before.get(one) == shared and not pools[one].replicas.up):
                 found[one] = shared
     return found

@@ -52,7 +52,7 @@ def waiting(
 
 
 def dispatch(choice: Choice, replicas: list[Replica], now: float = 0.0) -> Dispatched | None:
-    found = choice.next(replicas, now, beside_queries=False)
+    found = choice.next(replicas, now)
     if found is not None:
         chosen, batch = found
         chosen.acquire(batch)

@@ -19,7 +19,7 @@ from triptych.router.pool.call import (
     SpaceChanged,
     TokenRefused,
 )
-from triptych.router.pool.dispatcher import QUERIES_SECONDS
+from triptych.router.pool.choice import QUERIES_SECONDS
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
 from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica, State
 

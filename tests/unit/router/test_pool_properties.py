@@ -139,7 +139,7 @@ async def run(
     for costs, bulk, leaves in requests:
         job = make_request(costs, bulk=bulk, deadline=NEVER, finished=finished)
         jobs.append(job)
-        if not (pool.dispatcher.up or pool.dispatcher.holds):
+        if not (pool.replicas.up or pool.dispatcher.holds):
             job.fail(pool.dispatcher.unavailable(0.0), 0.0)
             continue
         pool.admit(job.items)
