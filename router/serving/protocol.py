@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with limits on the request head, and without upgrades.
 
-This file holds everything that uses uvicorn's private interfaces, besides the overrides in `server.py`.
-`USES` names them; they were tested with uvicorn 0.54. A test names those that a new version lacks.
+This file holds everything that uses uvicorn's private interfaces, besides the overrides in `server.py`. They
+were tested with uvicorn 0.54. The type checker names those that a new version lacks.
 """
 
 import asyncio
@@ -33,19 +33,6 @@ TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header],
 
 The last element says whether to close the connection after it.
 """
-
-USES = {
-    "protocol": (
-        *("client", "config", "cycle", "expect_100_continue", "flow", "headers", "loop", "parser"),
-        *("pipeline", "timeout_keep_alive", "transport", "url", "_unset_keepalive_if_required", "shutdown"),
-        *("_start_asgi_task", "connection_made", "connection_lost", "data_received", "resume_writing"),
-        *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
-        "on_response_complete",
-    ),
-    "cycle": ("disconnected", "message_event", "response_complete", "response_started"),
-    "server": ("force_exit", "handle_exit", "on_tick", "run", "serve", "should_exit", "shutdown"),
-}
-"""Attributes that are used of HttpToolsProtocol, its request cycle, and uvicorn.Server."""
 
 _HEAD_TOO_LARGE = (
     431,

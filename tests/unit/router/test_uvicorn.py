@@ -1,37 +1,16 @@
-"""What the router uses of uvicorn's private interfaces exists in the installed version."""
+"""What uvicorn writes to its transport, and what the router makes of it."""
 
 import asyncio
 from unittest.mock import Mock
 
 import uvicorn
 from uvicorn._types import ASGISendCallable
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from triptych.router.api.cors import Cors
 from triptych.router.observe.metrics import Metrics
 from triptych.router.serving.connections import Connections
-from triptych.router.serving.protocol import USES, Protocol
-
-
-async def test_used_attributes_exist() -> None:
-    async def waits(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    config = uvicorn.Config(waits, log_config=None)
-    config.load()
-    state = ServerState()
-    protocol = HttpToolsProtocol(config, state, {}, asyncio.get_running_loop())
-    protocol.connection_made(asyncio.Transport())  # type: ignore[arg-type]
-    protocol.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-    for task in state.tasks:
-        task.cancel()
-    objects = {"protocol": protocol, "cycle": protocol.cycle, "server": uvicorn.Server(config)}
-    assert objects.keys() == USES.keys()
-    missing = [
-        f"{kind}.{name}" for kind, names in USES.items() for name in names if not hasattr(objects[kind], name)
-    ]
-    assert missing == []
+from triptych.router.serving.protocol import Protocol
 
 
 async def written(*pieces: bytes) -> Mock:
