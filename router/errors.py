@@ -24,7 +24,7 @@
     ├── TimedOut                 the request's deadline has passed
     └── Internal                 the router or a replica failed, and retries did not help
 
-`ClientGone` is outside the tree: there is no one to reply to.
+`ClientGone` is outside the tree: no reply is sent to a client that has left.
 """
 
 import math

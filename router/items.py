@@ -297,4 +297,4 @@ class Job:
 
 
 def _nothing(_: Job) -> None:
-    """A released job has no one to tell."""
+    """In place of `finished`, which refers to the request."""

@@ -1,7 +1,7 @@
 """Which workers and routers serve, by the leases that they renew (pure).
 
-It is kept in memory only. Everyone renews every two seconds, so a new book is complete after one lease. Until
-then it names no worker at all, because a list of some workers would be taken for all.
+It is kept in memory only. Workers and routers renew every two seconds, so a new book is complete after one
+lease. Until then it names no worker, because routers would take an incomplete list for a complete one.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from triptych.workers.shared.families import BY_POOL
 
 # A lease ends after this long without renewal.
 LEASE_SECONDS = 10.0
-# A new book gives no document and no pressure for this long. Everyone has renewed more than once by then.
+# A new book gives no document and no pressure for this long. All have renewed more than once by then.
 LEARNING_SECONDS = 2 * AVERAGED_SECONDS
 
 Groups = list[dict[str, Any]]
@@ -70,7 +70,7 @@ class Book:
         self._members[member.id] = member, now
 
     def leave(self, id: str, now: float) -> None:
-        """A worker or a router is about to stop: forget it."""
+        """Forget a worker or a router that is about to stop."""
         self._members.pop(id, None)
         self._routers.pop(id, None)
 

@@ -28,10 +28,18 @@ from triptych.workers.shared.strict_settings import StrictSettings
 NO_PREFIX = "="
 # Settings that the deployment sets itself, each with what to write instead, if anything.
 TOKEN = "WORKER_TOKEN in the environment of the nodes"
-WORKER_OWN: dict[str, str | None] = {"model": "model", "task": "the pool's name", "host": None}
-WORKER_OWN |= {"port": "worker_ports", "token": TOKEN, "tensor_parallel": "tensor_parallel"}
-ROUTER_OWN: dict[str, str | None] = {"workers": None, "discovery": None, "discovery_token": None}
-ROUTER_OWN |= {
+WORKER_OWN: dict[str, str | None] = {
+    "model": "model",
+    "task": "the pool's name",
+    "host": None,
+    "port": "worker_ports",
+    "token": TOKEN,
+    "tensor_parallel": "tensor_parallel",
+}
+ROUTER_OWN: dict[str, str | None] = {
+    "workers": None,
+    "discovery": None,
+    "discovery_token": None,
     "discovery_seconds": None,
     "host": "host",
     "port": "port",

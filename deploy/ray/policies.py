@@ -12,7 +12,7 @@ import ray
 from ray.serve.config import AutoscalingContext
 
 from triptych.deploy.ray.directory import find_directory
-from triptych.deploy.ray.pressure import FromNone, Pressure
+from triptych.deploy.ray.pressure import FromZero, Pressure
 from triptych.deploy.ray.ray_private import labels_match
 from triptych.workers.shared.contract import PoolName
 
@@ -34,7 +34,7 @@ class PressurePolicy:
     backlog_seconds: float
 
     def __post_init__(self) -> None:
-        self._from_none = FromNone()
+        self._from_zero = FromZero()
         self._pressure: Pressure | None = None
         self._asked_at = float("-inf")
         self._answer: Any = None
@@ -48,7 +48,7 @@ class PressurePolicy:
         wanted = self._pressure.demand(self.backlog_seconds) / capacity
         target, running = context.target_num_replicas, context.current_num_replicas
         config: Any = context.config
-        return self._from_none.decide(wanted, target, running, config.upscale_delay_s, now), {}
+        return self._from_zero.decide(wanted, target, running, config.upscale_delay_s, now), {}
 
     def _look(self, now: float) -> None:
         if self._answer is not None:

@@ -35,11 +35,12 @@ class Pressure:
         return flow if flow >= SMALLEST_FLOW else 0.0
 
 
-class FromNone:
-    """Scaling while no replica runs. Serve then applies no delay of its own.
+class FromZero:
+    """Scaling up from zero replicas, for which Serve applies no delay of its own.
 
-    It wants one replica as soon as there is work, and never fewer than are starting, because a start that is
-    cancelled begins again with the next request. More replicas have to be wanted for `up_seconds`.
+    It asks for one replica as soon as there is work, and never for fewer than are starting, because a start
+    that is cancelled begins again with the next request. It asks for more once the load has needed them for
+    `up_seconds`.
     """
 
     def __init__(self) -> None:

@@ -116,8 +116,8 @@ class KeyRing:
         if match is None:
             raise MissingKey("send the header `Authorization: Bearer KEY` with your API key")
         digest = hashlib.sha256(match[1]).digest()
-        # The time of the lookup can only leak the first bytes of a stored hash, and nobody can make a key for
-        # a given prefix of a hash. The comparison of the whole digest takes constant time.
+        # The time of the lookup can leak only the first bytes of a stored hash, which do not help to find a key.
+        # The comparison of the whole digest takes constant time.
         key = self._by_finder.get(digest[:_FINDER_BYTES])
         if key is None or not hmac.compare_digest(digest, key.digest):
             raise InvalidKey("the API key is invalid")

@@ -142,7 +142,7 @@ class App:
             self.fleet.check_any_room(deadline, name)
         except QueueFull as full:
             self._metrics.answered(route, full.status, 0.0, name)
-            self._metrics.rejected(full.code)
+            self._metrics.rejections.labels(full.code).inc()
             id = id_of(named)
             common = [*_common_headers(id, 0.0, 0.0, 0.0), *self.cors.headers(named)]
             return error_reply(full, id), common, self.draining
@@ -180,7 +180,7 @@ class App:
             self._gauges.requests -= 1
             self._metrics.answered(route, status, time.perf_counter() - started, request.key)
             if reason:
-                self._metrics.rejected(reason)
+                self._metrics.rejections.labels(reason).inc()
             if self._tracing and request.span:
                 self._tracing.answered(request.span, status, reason)
 

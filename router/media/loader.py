@@ -124,7 +124,7 @@ class MediaLoader:
             yield
             outcome = "done"
         finally:
-            self._metrics.loaded(step, outcome, time.perf_counter() - started)
+            self._metrics.media.labels(step, outcome).observe(time.perf_counter() - started)
 
 
 class _Fetched:

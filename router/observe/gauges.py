@@ -1,8 +1,8 @@
 """Gauges that are read off the fleet: queue depth, work in flight, the state of each replica.
 
 They are set when `/metrics` is read. In multi-process mode each process also sets its own every second, in
-the shared folder, and prometheus-client adds them up. Whoever starts the processes calls `mark_process_dead`
-when one ends, which removes its gauges.
+the shared folder, and prometheus-client adds them up. Their
+parent calls `mark_process_dead` when one ends, which removes its gauges.
 """
 
 import asyncio
@@ -71,9 +71,8 @@ def read(
     yield "connections_waiting", (), connections.turns.waiting
     yield "reserved_memory_bytes", (), budget.used
     yield "memory_budget_bytes", (), budget.limit
-    used = {pool for pool, _ in fleet.serving.values()}
     for name, pool in fleet.pools.items():
-        yield "pool_ready", (name,), pool not in used or fleet.is_ready(pool)
+        yield "pool_ready", (name,), pool not in fleet.in_use or pool.is_ready()
         for priority in Priority:
             items, tokens = pool.queue.depth(priority)
             yield "queue_items", (name, priority.label), items

@@ -108,15 +108,3 @@ class Metrics:
             label = key if len(self._by_key) < MOST_KEYS else "other"
             child = self._by_key[label] = self.of_keys.labels(label)
             return child
-
-    def rejected(self, reason: str) -> None:
-        """A request ended in an error with code `reason`."""
-        self.rejections.labels(reason).inc()
-
-    def closed(self, reason: str) -> None:
-        """A connection was closed because of its limits."""
-        self.closed_connections.labels(reason).inc()
-
-    def loaded(self, step: str, outcome: str, seconds: float) -> None:
-        """An image or PDF was fetched or rendered; `outcome` is done or failed."""
-        self.media.labels(step, outcome).observe(seconds)

@@ -14,7 +14,7 @@ LONGEST_OPEN_SECONDS = 15.0
 
 
 class BreakerState(Enum):
-    """CLOSED lets batches through, OPEN none, HALF_OPEN one, whose outcome decides."""
+    """CLOSED lets all batches through, OPEN no batch, HALF_OPEN one, whose outcome decides."""
 
     CLOSED = "closed"
     HALF_OPEN = "half_open"

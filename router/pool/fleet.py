@@ -38,7 +38,8 @@ FIRST_PROBES_SECONDS = 2.0
 class Fleet:
     """The pools of the workers that are named. An async context: workers are probed while it lasts.
 
-    `pools` are those of the workers, `serving` those of tasks, each with what serves it.
+    `pools` are those of the workers, `serving` those of tasks, each with what serves it, `in_use` the pools
+    that serve a task.
 
     Entering it waits for the first probe of every worker, up to two seconds. Otherwise, of several router
     processes, one that has just started would refuse requests that the others could serve.
@@ -53,7 +54,7 @@ class Fleet:
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
-        self._in_use: tuple[Pool, ...] = ()
+        self.in_use: tuple[Pool, ...] = ()
         self.clock = clock
         self.metrics = Metrics()
         self.tracing = Tracing.configured(settings.trust_traceparent)
@@ -63,7 +64,6 @@ class Fleet:
         self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
-        self._may_be_empty: set[contract.PoolName] = set()
         self._discovery: Discovery | None = None
         self._discovering = contextlib.AsyncExitStack()
 
@@ -132,7 +132,7 @@ class Fleet:
         wanted: dict[contract.PoolName, dict[str, str | None]] = defaultdict(dict)
         for group in groups:
             wanted[group.labels.task].update(dict.fromkeys(group.targets, group.labels.version))
-        self._may_be_empty = {group.labels.task for group in groups if group.labels.min_replicas == "0"}
+        may_be_empty = {group.labels.task for group in groups if group.labels.min_replicas == "0"}
         self._removed = [pool for pool in self._removed if pool.in_flight]
         before = self.pools
         # In the order of the document: the first pool's model is the default.
@@ -144,6 +144,7 @@ class Fleet:
                 self._removed.append(pool)
                 pool.remove()
         for name, versions in wanted.items():
+            self.pools[name].may_be_empty = name in may_be_empty
             self._set_replicas(self.pools[name], versions)
         self._assign()
 
@@ -152,13 +153,8 @@ class Fleet:
         return {
             name: "; ".join(f"{one.address}: {one.reason}" for one in pool.replicas) or "no replica"
             for name, (pool, _) in self.serving.items()
-            if not self.is_ready(pool)
+            if not pool.is_ready()
         }
-
-    def is_ready(self, pool: Pool) -> bool:
-        """Whether `pool` takes work, or may be empty and holds work until a replica is up."""
-        holds = pool.dispatcher.holds and pool.name in self._may_be_empty
-        return holds or pool.replicas.usable(self.clock())
 
     def check_any_room(self, deadline: float, key: str = "") -> None:
         """Raise `QueueFull` when no pool has room for any request of `key` with `deadline`.
@@ -168,7 +164,7 @@ class Fleet:
         """
         full: QueueFull | None = None
         now = self.clock()
-        for pool in self._in_use:
+        for pool in self.in_use:
             try:
                 pool.dispatcher.check_any_room(now, deadline, key)
             except QueueFull as error:
@@ -221,7 +217,7 @@ class Fleet:
     def _assign(self) -> None:
         """Find what serves each pool of a task; vectors of another engine are in another vector space."""
         before, self.serving = self.serving, serving(self.pools, self.serving)
-        self._in_use = tuple({pool for pool, _ in self.serving.values()})
+        self.in_use = tuple({pool for pool, _ in self.serving.values()})
         for name in before.keys() & self.serving.keys():
             old, new = before[name].pool.name, self.serving[name].pool.name
             if old != new:

@@ -30,6 +30,8 @@ Encode = Callable[[Replica, Batch, Deliver], Awaitable[None]]
 class Pool:
     """One pool: its queue, its replicas, its batches in flight. `dispatcher` tells what it can take.
 
+    One that `may_be_empty` counts as ready without replicas if it holds requests.
+
     No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
     admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
     (`triptych.router.pool.call.encode`).
@@ -50,6 +52,7 @@ class Pool:
         self.name = name
         self.queue = queue
         self.requested_tokens = 0.0
+        self.may_be_empty = False
         self._encode = encode
         self._clock = clock
         self._observer = observer or PoolObserver(Metrics(), name, None, clock)
@@ -70,6 +73,10 @@ class Pool:
     def in_flight(self) -> int:
         """Number of batches in flight."""
         return len(self.dispatcher.in_flight)
+
+    def is_ready(self) -> bool:
+        """Whether it takes work, or may be empty and holds work until a replica is up."""
+        return (self.may_be_empty and self.dispatcher.holds) or self.replicas.usable(self._clock())
 
     def requested(self, tokens: float) -> None:
         """Count `tokens`, estimated, that clients ask for, admitted or not."""

@@ -21,7 +21,7 @@ class Connection(Protocol):
     address: str
 
     def progress(self) -> tuple[object, int] | None:
-        """The phase of its request and the bytes that moved in it; None while the client owes nothing."""
+        """The phase of its request and the bytes that moved in it; None while no bytes have to move."""
         ...
 
     def abort(self) -> None:
@@ -36,7 +36,7 @@ class Connections:
         self._most = min(most, int((1 - SPARE_SHARE) * resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
         self._most_per_client = most_per_client
         self._min_bytes_per_second = min_bytes_per_second
-        self._metrics = metrics
+        self._closed = metrics.closed_connections
         self.turns = Turns()
         self._open: set[Connection] = set()
         self._by_client: Counter[str] = Counter()
@@ -52,10 +52,10 @@ class Connections:
         self._open.add(connection)
         self._by_client[connection.address] += 1
         if len(self._open) > self._most:
-            self._metrics.closed("too_many")
+            self._closed.labels("too_many").inc()
             return False
         if self._by_client[connection.address] > self._most_per_client:
-            self._metrics.closed("too_many_of_client")
+            self._closed.labels("too_many_of_client").inc()
             return False
         return True
 
@@ -88,6 +88,6 @@ class Connections:
             elif now - since < GRACE_SECONDS:
                 waiting[connection] = (phase, start, since)
             else:
-                self._metrics.closed("too_slow")
+                self._closed.labels("too_slow").inc()
                 connection.abort()
         self._slow = waiting
