@@ -116,7 +116,7 @@ class KeyRing:
         if match is None:
             raise MissingKey("send the header `Authorization: Bearer KEY` with your API key")
         digest = hashlib.sha256(match[1]).digest()
-        # The time of the lookup can leak only the first bytes of a stored hash, which do not help to find a key.
+        # The time of the lookup can leak only the first bytes of a stored hash, which do not lead to its key.
         # The comparison of the whole digest takes constant time.
         key = self._by_finder.get(digest[:_FINDER_BYTES])
         if key is None or not hmac.compare_digest(digest, key.digest):
