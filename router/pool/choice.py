@@ -65,12 +65,12 @@ class Choice:
                 return found
         return None
 
-    def next_end(self, now: float) -> float:
-        """When a replica is spared no longer, or waiting bulk may have more lanes; inf without either."""
+    def ends_after(self, now: float) -> list[float]:
+        """When a replica is spared no longer, and when waiting bulk may have more lanes."""
         ends = [self.spares_until]
         if self._queue.depth(Priority.BULK)[0]:
             ends.append(self.last_query + QUERIES_SECONDS)
-        return min((end for end in ends if end > now), default=math.inf)
+        return [end for end in ends if end > now]
 
     def _take(
         self, able: list[Replica], priority: Priority, *, beside_queries: bool, head_too: bool

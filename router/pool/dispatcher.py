@@ -116,7 +116,8 @@ class Dispatcher:
         """When time alone may change something; inf if it never will."""
         moments = [self.hold.ends_at]
         if self.queue.items:
-            moments += [self._choice.next_end(now), *(replica.next_end(now) for replica in self.replicas)]
+            moments += [replica.next_end(now) for replica in self.replicas]
+            moments += self._choice.ends_after(now)
         return min(moments)
 
     def expire(self, now: float) -> None:
