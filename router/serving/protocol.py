@@ -5,7 +5,6 @@ were tested with uvicorn 0.54. The type checker names those that a new version l
 """
 
 import asyncio
-import http
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from triptych.router.errors import Unavailable
 from triptych.router.http import Header, Reply, error_body, json_reply, new_id
 from triptych.router.memory import RETRY_SECONDS
 from triptych.router.serving.connections import Connections
+from triptych.router.serving.early_reply import early_reply
 from triptych.router.serving.joined_head import JoinedHead
 
 # Node allows 16 KiB, nginx 32 KiB. A head that arrives in one piece may be somewhat longer.
@@ -191,7 +191,7 @@ class Protocol(HttpToolsProtocol):
                 self._turned_away = self._in_body = True
                 reply, headers, last = refusal
                 self._last = last or self.expect_100_continue or not self.parser.should_keep_alive()
-                self._answer(reply, headers, last=self._last)
+                self.transport.writelines(early_reply(reply, headers, last=self._last))
                 if self.expect_100_continue:
                     # The client may leave the body out, and send its next request in its place.
                     self.transport.close()
@@ -289,18 +289,6 @@ class Protocol(HttpToolsProtocol):
         reply = json_reply(status, error_body(status, code, detail, request_id))
         # Only the headers that have arrived.
         cors = self._cors.headers(dict(self.headers or ()))
-        self._answer(reply, [(b"x-request-id", request_id), *headers, *cors], last=True)
+        own = (b"x-request-id", request_id)
+        self.transport.writelines(early_reply(reply, [own, *headers, *cors], last=True))
         self.transport.close()
-
-    def _answer(self, reply: Reply, headers: Sequence[Header], *, last: bool) -> None:
-        """Send `reply` with `headers` besides its own; it says whether it is the `last` one."""
-        # Errors are never so large that they come in pieces.
-        assert isinstance(reply.body, bytes)
-        lines = [
-            b"HTTP/1.1 %d %b" % (reply.status, http.HTTPStatus(reply.status).phrase.encode()),
-            b"content-type: %b" % reply.content_type,
-            b"content-length: %d" % len(reply.body),
-            *(b"%b: %b" % header for header in (*reply.headers, *headers)),
-            *([b"connection: close"] if last else []),
-        ]
-        self.transport.writelines((b"\r\n".join([*lines, b"", b""]), reply.body))
