@@ -100,14 +100,9 @@ class InvalidKey(AuthError):
 
 
 class RateExceeded(RouterError):
-    """The key is over one of its limits; `limits` are headers that say what is left."""
+    """The key is over one of its limits."""
 
     status = 429
-    limits: Sequence[_Header] = ()
-
-    @property
-    def headers(self) -> list[_Header]:
-        return [*super().headers, *self.limits]
 
 
 class RequestRateExceeded(RateExceeded):

@@ -54,19 +54,20 @@ class Guard:
         """The key of a request with `headers`; None without keys. Raises `MissingKey` or `InvalidKey`."""
         return self._ring.find(headers.get(b"authorization")) if self._ring is not None else None
 
-    def admit(self, request: Request) -> Allowance | None:
-        """Set the key of the request; returns what it may use, None if there is no limit.
+    def admit(self, request: Request) -> None:
+        """Set the key of the request, and what it may use if there is a limit.
 
         Raises `MissingKey`, `InvalidKey` or `RequestRateExceeded`.
         """
         key = None if request.path in OPEN_PATHS else self.key_of(request.headers)
         if key is None:
-            return None
+            return
         request.key = request.memory.key = key.name
         if key.requests_per_minute is None and key.tokens_per_minute is None:
-            return None
+            return
         assert self._store is not None
-        return Allowance(key, self._store, time.monotonic())
+        request.allowance = Allowance(key, self._store)
+        request.allowance.take_request(time.monotonic())
 
     def reload(self) -> None:
         """Read the file if it has changed. An invalid file is logged, and the keys stay."""

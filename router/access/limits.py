@@ -66,15 +66,18 @@ class Allowance:
     The handler sets `used` to the tokens that were really used.
     """
 
-    __slots__ = ("_key", "_levels", "_store", "_tokens", "used")
+    __slots__ = ("_key", "_levels", "_requests", "_store", "_tokens", "used")
 
-    def __init__(self, key: Key, store: Store, now: float) -> None:
-        """Take one request. Raises `RequestRateExceeded`, whose `limits` say what is left."""
+    def __init__(self, key: Key, store: Store) -> None:
         self._key = key
         self._store = store
-        self._tokens = 0
+        self._levels = Levels(0.0, 0.0)
+        self._requests = self._tokens = 0
         self.used: int | None = None
-        limit = key.requests_per_minute
+
+    def take_request(self, now: float) -> None:
+        """Take one request. Raises `RequestRateExceeded`, and takes nothing then."""
+        limit = self._key.requests_per_minute
 
         def take(levels: Levels) -> Levels:
             self._levels = levels
@@ -88,13 +91,10 @@ class Allowance:
                 )
             return levels._replace(requests=full_at)
 
-        try:
-            self._levels = store.change(key.digest, take)
-        except RequestRateExceeded as error:
-            error.limits = self.headers(now)
-            raise
+        self._levels = self._store.change(self._key.digest, take)
+        self._requests = 1
 
-    def take(self, tokens: int, now: float) -> None:
+    def take_tokens(self, tokens: int, now: float) -> None:
         """Take an estimated number of tokens. Raises `TokenRateExceeded`, and takes nothing then."""
         limit = self._key.tokens_per_minute
         if limit is None:
@@ -117,13 +117,13 @@ class Allowance:
         """Correct the estimate to what was used. A refused request takes nothing."""
         limits = self._key
         excess = (self.used or 0) - self._tokens
-        requests = -1 if refused else 0
-        if not excess and not requests:
+        returned = self._requests if refused else 0
+        if not excess and not returned:
             return
 
         def correct(levels: Levels) -> Levels:
             requests_at, tokens_at = levels
-            if requests and limits.requests_per_minute is not None:
+            if returned and limits.requests_per_minute is not None:
                 requests_at -= WINDOW_SECONDS / limits.requests_per_minute
             if excess and limits.tokens_per_minute is not None:
                 tokens_at = max(tokens_at, now) + excess * WINDOW_SECONDS / limits.tokens_per_minute

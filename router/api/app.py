@@ -190,7 +190,7 @@ class App:
         if preflight := self.cors.preflight(request):
             return preflight, ""
         try:
-            request.allowance = self.guard.admit(request)
+            self.guard.admit(request)
             return await self._handler(request, route)(request), ""
         except ClientGone:
             raise

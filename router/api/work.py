@@ -96,7 +96,7 @@ class Work:
         Raises `TokenRateExceeded`.
         """
         if self._request.allowance is not None:
-            self._request.allowance.take(cost_of(items), time.monotonic())
+            self._request.allowance.take_tokens(cost_of(items), time.monotonic())
         return await self._media.load(self._request, items)
 
     async def vectors(self, items: list[Item]) -> list[Vector]:

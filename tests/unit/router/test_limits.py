@@ -29,6 +29,13 @@ def key(requests: int | None = None, tokens: int | None = None, number: int = 0)
     )
 
 
+def admitted(key: Key, store: Store, now: float) -> Allowance:
+    """What a request of `key` may use, once it is admitted."""
+    allowance = Allowance(key, store)
+    allowance.take_request(now)
+    return allowance
+
+
 def headers(allowance: Allowance, now: float = NOW) -> dict[str, str]:
     return {
         name.decode().removeprefix("x-ratelimit-"): value.decode() for name, value in allowance.headers(now)
@@ -38,46 +45,46 @@ def headers(allowance: Allowance, now: float = NOW) -> dict[str, str]:
 def test_burst_then_constant_rate(store: Store) -> None:
     limited = key(requests=6)
     for _ in range(6):
-        Allowance(limited, store, NOW)
+        admitted(limited, store, NOW)
     expected = [(0, False), (9.9, False), (10, True), (10, False), (30, True), (30, True), (30, False)]
     for later, served in expected:
         if served:
-            Allowance(limited, store, NOW + later)
+            admitted(limited, store, NOW + later)
         else:
             with pytest.raises(RequestRateExceeded) as refused:
-                Allowance(limited, store, NOW + later)
+                admitted(limited, store, NOW + later)
             assert refused.value.retry_after in (1, 10)
 
 
 def test_keys_are_limited_separately(store: Store) -> None:
-    Allowance(key(requests=1, number=1), store, NOW)
-    Allowance(key(requests=1, number=2), store, NOW)
+    admitted(key(requests=1, number=1), store, NOW)
+    admitted(key(requests=1, number=2), store, NOW)
     with pytest.raises(RequestRateExceeded):
-        Allowance(key(requests=1, number=1), store, NOW)
+        admitted(key(requests=1, number=1), store, NOW)
 
 
 def test_debt_is_paid_first(store: Store) -> None:
     limited = key(tokens=600)
-    allowance = Allowance(limited, store, NOW)
-    allowance.take(600, NOW)
+    allowance = admitted(limited, store, NOW)
+    allowance.take_tokens(600, NOW)
     allowance.used = 900
     allowance.settle(NOW, refused=False)
     assert headers(allowance) == {"limit-tokens": "600", "remaining-tokens": "0", "reset-tokens": "1m30s"}
     with pytest.raises(TokenRateExceeded) as caught:
-        Allowance(limited, store, NOW).take(10, NOW)
+        admitted(limited, store, NOW).take_tokens(10, NOW)
     assert caught.value.retry_after == 31
-    Allowance(limited, store, NOW + 31).take(10, NOW + 31)
+    admitted(limited, store, NOW + 31).take_tokens(10, NOW + 31)
 
 
 def test_late_refund_does_not_overfill(store: Store) -> None:
     limited = key(tokens=100)
-    allowance = Allowance(limited, store, NOW)
-    allowance.take(50, NOW)
+    allowance = admitted(limited, store, NOW)
+    allowance.take_tokens(50, NOW)
     allowance.settle(NOW + 600, refused=False)
     assert headers(allowance, NOW + 600)["remaining-tokens"] == "100"
-    Allowance(limited, store, NOW + 600).take(100, NOW + 600)
+    admitted(limited, store, NOW + 600).take_tokens(100, NOW + 600)
     with pytest.raises(TokenRateExceeded):
-        Allowance(limited, store, NOW + 600).take(1, NOW + 600)
+        admitted(limited, store, NOW + 600).take_tokens(1, NOW + 600)
 
 
 @given(
@@ -91,9 +98,9 @@ def test_rate_holds_on_average(asked: list[tuple[float, int, int]], limit: int) 
     waits: list[int] = []
     for pause, estimated, used in asked:
         now += pause
-        allowance = Allowance(limited, store, now)
+        allowance = admitted(limited, store, now)
         try:
-            allowance.take(estimated, now)
+            allowance.take_tokens(estimated, now)
         except TokenRateExceeded as error:
             waits.append(error.retry_after or 0)
             continue
@@ -108,12 +115,12 @@ def test_rate_holds_on_average(asked: list[tuple[float, int, int]], limit: int) 
 @given(st.integers(1, 1000), st.integers(1, 3000), st.integers(1, 3000))
 def test_retry_after_is_enough(limit: int, first: int, second: int) -> None:
     store, limited = Memory(), key(tokens=limit)
-    Allowance(limited, store, NOW).take(first, NOW)
+    admitted(limited, store, NOW).take_tokens(first, NOW)
     try:
-        Allowance(limited, store, NOW).take(second, NOW)
+        admitted(limited, store, NOW).take_tokens(second, NOW)
     except TokenRateExceeded as error:
         later = NOW + (error.retry_after or 0)
-        Allowance(limited, store, later).take(second, later)
+        admitted(limited, store, later).take_tokens(second, later)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def _take_all(path: Path, start: Barrier, taken: "multiprocessing.Queue[int]") -
     start.wait(GUARD_SECONDS)
     for _ in range(3_000):
         try:
-            Allowance(key(requests=4_000), store, NOW)
+            admitted(key(requests=4_000), store, NOW)
             served += 1
         except RateExceeded:
             pass
@@ -195,9 +202,9 @@ def test_file_of_another_boot_is_reset(tmp_path: Path) -> None:
         (tmp_path / "boot").write_text(f"{boot}\n")
         store = LimitsFile(tmp_path / "limits", boot_id=tmp_path / "boot")
         for _ in range(times):
-            Allowance(key(requests=3), store, NOW)
+            admitted(key(requests=3), store, NOW)
         with pytest.raises(RequestRateExceeded):
-            Allowance(key(requests=3), store, NOW)
+            admitted(key(requests=3), store, NOW)
         store.close()
 
 
