@@ -122,7 +122,9 @@ def read_status(
         routers=[router.url for router in seen.routers],
         nodes=len(addresses),
         failed={
-            f"{config.name}-{part}": _message(its) for part, its in ours.items() if _state(its) == FAILED
+            f"{config.name}-{part}": _message(application)
+            for part, application in ours.items()
+            if _state(application) == FAILED
         },
     )
 
@@ -145,19 +147,20 @@ def render(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _state(said: Any) -> str:
-    """Serve's state of an application."""
-    return str(said.status.value) if said else "NOT_STARTED"
+def _state(application: Any) -> str:
+    """Serve's state of an application; None is one that Serve does not know."""
+    return str(application.status.value) if application else "NOT_STARTED"
 
 
-def _message(said: Any) -> str:
+def _message(application: Any) -> str:
     """Serve's messages about an application and its deployments."""
-    return "; ".join(its.message for its in (said, *said.deployments.values()) if its.message) if said else ""
+    parts = (application, *application.deployments.values()) if application else ()
+    return "; ".join(part.message for part in parts if part.message)
 
 
-def _states(said: Any) -> dict[str, int]:
+def _states(application: Any) -> dict[str, int]:
     """The number of replicas in each state."""
-    [deployment] = said.deployments.values() if said and said.deployments else [None]
+    [deployment] = application.deployments.values() if application and application.deployments else [None]
     states = deployment.replica_states if deployment else {}
     return {str(getattr(state, "value", state)): count for state, count in states.items() if count}
 
