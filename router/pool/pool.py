@@ -3,13 +3,11 @@
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from triptych.router.errors import Internal
 from triptych.router.items import Batch, Item, ItemState
-from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.call import CallFailed, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.observer import PoolObserver
@@ -45,8 +43,8 @@ class Pool:
         encode: Encode,
         batch_tokens: int,
         batch_items: int,
-        clock: Clock = time.monotonic,
-        observer: PoolObserver | None = None,
+        clock: Clock,
+        observer: PoolObserver,
         hold_seconds: float = 0.0,
     ) -> None:
         self.name = name
@@ -55,9 +53,9 @@ class Pool:
         self.may_be_empty = False
         self._encode = encode
         self._clock = clock
-        self._observer = observer or PoolObserver(Metrics(), name, None, clock)
+        self._observer = observer
         self.dispatcher = Dispatcher(
-            name, replicas, queue, batch_tokens, batch_items, self._observer, clock(), hold_seconds
+            name, replicas, queue, batch_tokens, batch_items, observer, clock(), hold_seconds
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from triptych.router.items import Batch, Item, Job, Priority, Query
+from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.call import Deliver
+from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
 from triptych.workers.shared import contract
 
@@ -54,6 +56,11 @@ def ranked(query: Query, items: Sequence[Item]) -> Sequence[Item]:
     for item in items:
         item.query = query
     return items
+
+
+def observer() -> PoolObserver:
+    """An observer of its own, whose metrics nothing reads."""
+    return PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
 
 
 async def encode(replica: Any, batch: Batch, deliver: Deliver) -> None:

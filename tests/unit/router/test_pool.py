@@ -4,7 +4,7 @@ import asyncio
 
 from tests.fakes.clock import skip
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_request
+from tests.unit.router.items import make_request, observer
 from triptych.router.errors import TimedOut
 from triptych.router.items import Batch, Job
 from triptych.router.pool.call import Deliver, ReplicaFailed
@@ -20,7 +20,8 @@ class Told(Pool):
     """
 
     def __init__(self, *replicas: Replica, failing: int = 0) -> None:
-        super().__init__("retrieval", replicas, PoolQueue(10**6, 10**6), self._answer, 10**6, 1, lambda: 0.0)
+        queue = PoolQueue(10**6, 10**6)
+        super().__init__("retrieval", replicas, queue, self._answer, 10**6, 1, lambda: 0.0, observer())
         self.given: list[Replica] = []
         self._failing = failing
         for replica in replicas:

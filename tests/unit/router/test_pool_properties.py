@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fakes.clock import run_without_waiting
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, encode, make_request
+from tests.unit.router.items import NEVER, encode, make_request, observer
 from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
@@ -110,7 +110,7 @@ async def run(
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
     queue = PoolQueue(10**6, 10**6)
-    pool = Pool("retrieval", members, queue, encode, 8, 4, loop.time, hold_seconds=hold_seconds)
+    pool = Pool("retrieval", members, queue, encode, 8, 4, loop.time, observer(), hold_seconds)
 
     def watch(member: Scripted) -> None:
         def changed() -> None:
@@ -223,7 +223,7 @@ def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
         # One more failure opens the breaker.
         for moment in range(1 - FAILURES_UNTIL_OPEN, 0):
             replica.breaker.failed(moment, moment)
-        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock)
+        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock, observer())
         replica.up(info("retrieval"))
         ended = asyncio.Event()
         job = make_request([1], finished=lambda _: ended.set())
