@@ -4,7 +4,6 @@ import asyncio
 import io
 import random
 import re
-import sys
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -59,8 +58,8 @@ class Request:
     key, empty without keys. `memory` counts the bytes that it holds, body included.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, budget: Budget | None = None) -> None:
-        self.memory = Reservation(budget or Budget(sys.maxsize))
+    def __init__(self, scope: Scope, receive: Receive, budget: Budget) -> None:
+        self.memory = Reservation(budget)
         self.http_version: str = scope.get("http_version", "1.1")
         self.method: str = scope["method"]
         self.path: str = scope["path"]

@@ -13,6 +13,7 @@ from tests.unit.router.apps import Workers
 from triptych.router.content_encoding import INPUT_BYTES, OUTPUT_BYTES
 from triptych.router.errors import TooLarge
 from triptych.router.http import Message, Request
+from triptych.router.memory import Budget
 from triptych.workers.shared.contract import Text
 
 BODY = b'{"input": ["%s", "two"]}' % b"".join(b"%d and " % number for number in range(50))
@@ -52,7 +53,7 @@ def of(pieces: Iterable[bytes], coding: str) -> Request:
         return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
     headers = [(b"content-encoding", coding.encode())]
-    return Request({"method": "POST", "path": "/", "headers": headers}, receive)
+    return Request({"method": "POST", "path": "/", "headers": headers}, receive, Budget(1 << 30))
 
 
 @pytest.mark.parametrize(("coding", "compress"), CODINGS)

@@ -16,6 +16,7 @@ from triptych.router.access.guard import OPEN_PATHS, Guard
 from triptych.router.api.app import App
 from triptych.router.errors import AuthError, RateExceeded
 from triptych.router.http import Request
+from triptych.router.memory import Budget
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.strict_settings import SettingsError
 
@@ -150,7 +151,7 @@ async def test_token_refusal_is_not_counted() -> None:
 def admitted(guard: Guard, secret: str) -> str:
     """The name of the key that a request with `secret` is admitted by; empty if it is refused."""
     headers = [(b"authorization", f"Bearer {secret}".encode())]
-    request = Request({"method": "GET", "path": "/ready", "headers": headers}, None)  # type: ignore[arg-type]
+    request = Request({"method": "GET", "path": "/ready", "headers": headers}, None, Budget(1))  # type: ignore[arg-type]
     try:
         guard.admit(request)
     except (AuthError, RateExceeded):

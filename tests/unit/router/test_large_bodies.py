@@ -22,6 +22,7 @@ from triptych.router.api.work import Work
 from triptych.router.errors import Invalid
 from triptych.router.http import Message, Request
 from triptych.router.media.loader import MediaLoader
+from triptych.router.memory import Budget
 from triptych.router.pool.fleet import Fleet
 from triptych.router.settings import RouterSettings
 
@@ -151,7 +152,7 @@ async def test_keys_take_turns_at_the_parser() -> None:
         async def receive() -> Message:
             return {"type": "http.request", "body": body}
 
-        request = Request({"method": "POST", "path": "/", "headers": []}, receive)
+        request = Request({"method": "POST", "path": "/", "headers": []}, receive, Budget(1 << 30))
         request.key = key
         work = Work(request, fleet, MediaLoader(settings, fleet.metrics), settings)
         await work.read(lambda *_: order.append(key))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from triptych.router.http import Request
+from triptych.router.memory import Budget
 from triptych.router.observe.tracing import Tracing
 from triptych.workers.shared.otel import Otel
 
@@ -31,7 +32,7 @@ def request(trace: str, flags: str) -> Request:
     async def receive() -> dict[str, object]:
         raise AssertionError
 
-    return Request(scope, receive)
+    return Request(scope, receive, Budget(1))
 
 
 @pytest.mark.parametrize("sampler", ["traceidratio", "parentbased_traceidratio"])
