@@ -59,9 +59,9 @@ async def test_replicas_that_replace_all_others_count_as_up() -> None:
     async with Fleet(RouterSettings(discovery="no such file"), lambda *_: Workers()) as fleet:
         fleet.apply(groups_of({"retrieval:1": "retrieval"}))
         pool = fleet.pools["retrieval"]
-        await eventually(lambda: pool.dispatcher.up)
+        await eventually(lambda: pool.replicas.up)
         fleet.apply(groups_of({"a:1": "retrieval"}))
-        assert pool.dispatcher.up
+        assert pool.replicas.up
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def test_readiness_of_an_empty_pool(fewest: str | None, hold_seconds: floa
         assert fleet.not_ready() == ({} if ready else {"code": "no replica"})
         # A replica that is still starting changes nothing.
         fleet.apply([TargetGroup(targets=("a:1",), labels=labels)])
-        assert fleet.is_ready(fleet.pools["code"]) is ready
+        assert fleet.pools["code"].is_ready() is ready
 
 
 def test_unknown_labels_are_ignored() -> None:
