@@ -100,7 +100,7 @@ def golden(options: argparse.Namespace) -> int:
     complaints = found.complaints()
     for complaint in complaints:
         print(complaint)
-    options.out.parent.mkdir(parents=True, exist_ok=options.out is not None)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("wb") as file:
         found.save(file)
     print(f"{options.out}: {sum(map(len, found.vectors.values()))} vectors")

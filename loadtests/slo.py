@@ -49,7 +49,7 @@ class Bound(NamedTuple):
 
     def amount(self, value: float) -> str:
         """A value with the unit."""
-        return f"{value:.4g}{'' if self.unit in ('', '%', 'x') else ' '}{self.unit}"
+        return f"{value:.4g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
 
 
 def judge(run: Run, objectives: Objectives) -> list[Bound]:

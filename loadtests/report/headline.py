@@ -52,18 +52,17 @@ def chosen(run: Run) -> list[Measured]:
 
 def sentence(run: Run, measured: Sequence[Measured]) -> str:
     """The key figures of some segments, and their load."""
-    load = f"{number(measured[0].segment.rate)} requests/s"
-    where = f"At {load}"
+    what = ""
     if run.capacity is not None:
-        what = "the rate that holds" if run.capacity.rate else "the lowest rate tried"
-        where = f"At {what}, {load}"
+        what = "the rate that holds, " if run.capacity.rate else "the lowest rate tried, "
+    load = f"At {what}{number(measured[0].segment.rate)} requests/s"
     p50, p99 = (estimated(estimates.latency(measured, part), duration) for part in (0.5, 0.99))
     failed = estimated(estimates.failure_share(measured), share)
     answered, items, tokens = (
         f"{number(estimates.rate(measured, counted).value)} /s" for counted in _COUNTED
     )
     return (
-        f"{where}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
+        f"{load}: p50 {p50}, p99 {p99}, failed {failed}, answered {answered}, items {items}, tokens {tokens}"
     )
 
 

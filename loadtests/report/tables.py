@@ -27,18 +27,18 @@ class Table(NamedTuple):
 
 def every(run: Run) -> list[Table]:
     """All tables of the page."""
-    found = [loads(run, run.segments), probes(run), failures(run), harness(run)]
+    found = [loads(run.segments), probes(run), failures(run), harness(run)]
     return [table for table in found if table.rows]
 
 
 def brief(run: Run) -> list[Table]:
     """The tables of the terminal; after a search only its result."""
     shown = run.segments if run.capacity is None else chosen(run)
-    found = [loads(run, shown), probes(run), failures(run)]
+    found = [loads(shown), probes(run), failures(run)]
     return [table for table in found if table.rows]
 
 
-def loads(run: Run, segments: Iterable[Measured]) -> Table:
+def loads(segments: Iterable[Measured]) -> Table:
     """One row for each segment and flow."""
     head = ["segment", "flow", "due/s", "answered/s", "items/s", "tokens/s"]
     head += ["p50", "p90", "p99 (95 % interval)", "p99.9", "failed"]
@@ -84,8 +84,7 @@ def harness(run: Run) -> Table:
     rows = []
     for name in dict.fromkeys(process.name for one in run.segments for process in one.processes):
         its = [process for one in run.segments for process in one.processes if process.name == name]
-        worst = (max(getattr(process, of) for process in its) for of in ("cpu", "late", "machine_cpu"))
-        cpu, late, busy = worst
+        cpu, late, busy = (max(getattr(one, of) for one in its) for of in ("cpu", "late", "machine_cpu"))
         rows.append([name, share(cpu), duration(late), share(busy)])
     note = "The worst segment of each."
     return Table("The harness", ["process", "CPU", "sent late (p99)", "its machine's CPU"], rows, note=note)
