@@ -20,8 +20,8 @@ GROWTH = 2.0
 PATIENCE = 3
 # A try lasts until it has enough replies, with a `MARGIN` for chance, at most this multiple of `seconds`.
 LONGEST, MARGIN = 20.0, 1.25
-# A rate that fails its confirmations counts as one that fails, this many times at most.
 CONFIRMATIONS, ENOUGH = 3, 2
+# A rate that fails its confirmations counts as one that fails, this many times at most.
 LOWERINGS = 4
 SECOND_LOOKS = 2
 SETTLE_SHARE = 0.2
@@ -33,7 +33,7 @@ LEAST_SHARE = 1 / 64
 
 
 class _ServerDied(Exception):
-    """It answers nothing any more."""
+    """The server no longer answers."""
 
 
 @dataclass(kw_only=True)

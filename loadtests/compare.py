@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The names of both runs, one word on them, and the lines. `warnings` are reasons to doubt the lines."""
+    """The names of both runs, the verdict, and the lines. `warnings` are reasons to doubt them."""
 
     baseline: str
     run: str

@@ -15,8 +15,8 @@ _UNITS = {"ms": ("_ms", 1.0), "s": ("_ms", 1e3), "%": ("_share", 0.01), "": ("",
 class Objective(BaseModel):
     """Bounds for one flow (default: all flows together) in some segments (default: each).
 
-    Latencies since the request was due, in milliseconds, and `failure_share` are at most; `throughput`
-    (answered per second) and `capacity` (requests per second) are at least.
+    Latencies (in milliseconds, since the request was due) and `failure_share` are upper bounds. `throughput`
+    (answered per second) and `capacity` (requests per second) are lower bounds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +67,8 @@ class Objectives(BaseModel):
 def read_objectives(given: str) -> Objectives:
     """Read a TOML file, or a short text such as "p99=250ms,failures=0.1%".
 
-    The short text takes latencies in ms or s, shares (`failures`, `throughput`) in %, and other bounds
-    without a unit. Raises `ValueError` that names the file or option and the fault.
+    The short text takes latencies in ms or s, `failures` in %, and other bounds without a unit. Raises
+    `ValueError` that names the file or option and the fault.
     """
     if "=" not in given or given.endswith(".toml"):
         return read_toml(Path(given), Objectives, Objective)

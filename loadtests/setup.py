@@ -45,7 +45,7 @@ def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objecti
     if options.start > options.most:
         raise ValueError(f"--start {options.start:g}: at most --most {options.most:g}")
     if not objectives.of_rates:
-        raise ValueError(f"--slo {options.slo}: a rate is not judged by capacity")
+        raise ValueError(f"--slo {options.slo}: capacity alone cannot judge a rate")
     weights = {flow.name: flow.weight for flow in scenario.flows}
     shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     search = Search(

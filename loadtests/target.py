@@ -57,7 +57,7 @@ def _addresses(given: Sequence[str]) -> dict[str, str]:
 
 
 def _checked(option: str, url: str) -> str:
-    """The address, which the report shows. Raises `ValueError` if it is none, or holds a password."""
+    """The address, which the report shows. Raises `ValueError` if it is invalid or holds a password."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{option} {url}: an address starts with http:// or https://")

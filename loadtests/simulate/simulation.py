@@ -18,7 +18,7 @@ BLOCKS = 10
 
 @dataclass(slots=True)
 class Outcome:
-    """Requests that arrived after the warm-up; `failed` were refused, or late.
+    """Requests that arrived after the warm-up; `failed` were refused or late.
 
     `latency` has the seconds of served requests, in order of completion. `busy` is the share of the
     replicas' time that their engines spent in steps.
