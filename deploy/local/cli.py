@@ -16,7 +16,7 @@ from triptych.deploy.common.variants import DEMO_WARNING, Models
 from triptych.deploy.install import NoAnswer
 from triptych.deploy.local.memory_check import check_memory
 from triptych.deploy.local.output import Output
-from triptych.deploy.local.specs import PlanError, plan_router, plan_workers, set_settings, with_token
+from triptych.deploy.local.specs import PlanError, normalized, plan_router, plan_workers, with_token
 from triptych.deploy.local.supervisor import GaveUp, Spec, Supervisor
 from triptych.deploy.settings import DeploySettings
 from triptych.workers.settings import WorkerSettings
@@ -24,7 +24,7 @@ from triptych.workers.shared.free_ports import why_taken
 from triptych.workers.shared.strict_settings import SettingsError, read_settings
 
 ENV_FILE = ".env"
-# Time to remove what is half written.
+# Time for a step to remove what it has half written.
 STEP_STOP_SECONDS = 10.0
 READY = """
 Ready after {seconds:.0f} s: http://{address}
@@ -38,7 +38,7 @@ Ctrl-C ends it.
 
 
 def main() -> int:
-    """Serve until stopped. Exit code: 0, 78 for a wrong setting, 1 for another reason not to start."""
+    """Serve until stopped. Exit code: 0, 78 if settings or checkpoints are refused, 1 if the start fails."""
     try:
         read_env_file()
         plan = make_plan()
@@ -80,7 +80,7 @@ def make_plan() -> tuple[DeploySettings, Models, Spec, list[Spec]]:
         raise PlanError("DEPLOY_GPUS names GPUs, but no NVIDIA GPU or no vLLM for GPUs is found here")
     gpus = usable if settings.gpus is None else settings.gpus
     chosen = variants.choose(settings, has_gpu=bool(gpus))
-    environ = with_token(set_settings(os.environ))
+    environ = with_token(normalized(os.environ))
     workers = plan_workers(settings, chosen, environ, gpus, len(os.sched_getaffinity(0)))
     if gpus:
         check_memory(workers, chosen, machine.gpu_memory())

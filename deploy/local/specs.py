@@ -34,8 +34,8 @@ class PlanError(ValueError):
     """The settings contradict each other or the machine; the text names the settings."""
 
 
-def set_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` as settings classes read it: setting names in upper case, and empty settings left out."""
+def normalized(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` as the settings classes read it: names of settings in upper case, empty ones left out."""
     named = {
         name.upper() if name.upper().startswith(PREFIXES) else name: value for name, value in environ.items()
     }
