@@ -297,4 +297,4 @@ class Job:
 
 
 def _nothing(_: Job) -> None:
-    """In place of `finished`, which refers to the request."""
+    """Replaces `finished` of a released job, since that refers to the request."""

@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
-    """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting, 1 engine failed."""
+    """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting or checkpoint, 1 engine failed."""
     try:
         settings = read_settings(WorkerSettings)
         # The port is opened when the engine has started, which takes minutes.
@@ -82,7 +82,10 @@ def main() -> int:
 
 
 def load(settings: WorkerSettings) -> Embedder | CrossEncoder:
-    """Start the engine of the configured model. Raises `CheckpointError`, `SettingsError` or `OSError`."""
+    """Start the engine of the configured model.
+
+    Raises `CheckpointError`, `SettingsError`, `OSError` or `StartError`.
+    """
     folder = resolve_folder(settings.model, settings.revision)
     if settings.task and BY_POOL[settings.task].any_name:
         logger.info("loading the cross-encoder from %s", folder)

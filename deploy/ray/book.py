@@ -16,7 +16,7 @@ from triptych.workers.shared.families import BY_POOL
 
 # A lease ends after this long without renewal.
 LEASE_SECONDS = 10.0
-# A new book gives no document and no pressure for this long. All have renewed more than once by then.
+# A new book gives no document and no pressure for this long. Each has renewed more than once by then.
 LEARNING_SECONDS = 2 * AVERAGED_SECONDS
 
 Groups = list[dict[str, Any]]

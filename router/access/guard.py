@@ -25,7 +25,7 @@ MAX_BYTES = 64 << 20
 
 
 class Guard:
-    """Checks API keys; without keys in the settings it admits everyone."""
+    """Checks API keys; without keys in the settings it admits all requests."""
 
     def __init__(self, settings: RouterSettings) -> None:
         """Raises `SettingsError`."""

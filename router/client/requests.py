@@ -98,7 +98,7 @@ def checked(items: Iterable[Item], name: str) -> list[Item]:
     """`items` as a list. Raises TypeError if one is invalid, ValueError if there are none."""
     valid = "a string, an Image (for bytes: Image.from_bytes), or an item as a dict"
     if isinstance(items, str | bytes | bytearray | Mapping) or not isinstance(items, Iterable):
-        raise TypeError(f"{name}: an iterable of {valid}; not {type(items).__name__}")
+        raise TypeError(f"{name}: an iterable of inputs, each {valid}; not {type(items).__name__}")
     found = list(items)
     for index, item in enumerate(found):
         if not isinstance(item, str | Image | Mapping):

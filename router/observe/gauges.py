@@ -1,8 +1,8 @@
 """Gauges that are read off the fleet: queue depth, work in flight, the state of each replica.
 
 They are set when `/metrics` is read. In multi-process mode each process also sets its own every second, in
-the shared folder, and prometheus-client adds them up. Their
-parent calls `mark_process_dead` when one ends, which removes its gauges.
+the shared folder, and prometheus-client adds them up. Their parent calls `mark_process_dead` when one ends,
+which removes its gauges.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from triptych.router.http import Header, Reply
 def early_reply(reply: Reply, headers: Sequence[Header], *, last: bool) -> tuple[bytes, bytes]:
     """Head and body of `reply` in HTTP/1.1, with `headers` besides its own.
 
-    The `last` one on its connection says so.
+    `last`: the connection closes after it, and it says so.
     """
     # Errors are never so large that they come in pieces.
     assert isinstance(reply.body, bytes)

@@ -197,7 +197,7 @@ class Protocol(HttpToolsProtocol):
                     self.transport.close()
                 return
         super().on_headers_complete()
-        # Not before: a head that it refuses has no place in the pipeline.
+        # Not before: uvicorn may refuse the head, and then it has no place in the pipeline.
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:

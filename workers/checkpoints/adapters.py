@@ -29,7 +29,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_qalora": (False, None),
     "alora_invocation_tokens": (None, []),
     "arrow_config": (None,),
-    # PEFT takes the initial values of the others off the base.
+    # With other values, PEFT subtracts the initial adapter from the base.
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
     "fan_in_fan_out": (False, None),
     "bias": ("none", None),

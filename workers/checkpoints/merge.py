@@ -92,7 +92,7 @@ def merge(
             first = unmerged.adapters[family.adapters_of(pool)[0]]
             digest = WeightsDigest()
             with progress_bar(f"merging {pool}", sizes[pool]) as bar, whole_folder(out / pool) as partial:
-                # First, because the source may lack some of them.
+                # First, because the source may lack some of these files.
                 write_small_files(family, folder, partial, record.dtype, shapes)
                 for name, parts in plans[pool].files.items():
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)

@@ -22,9 +22,10 @@ replies. `x-worker-state` explains an error:
     500 dead           the engine died before the first frame
     500 wrong          the worker found that its vectors are wrong, before the first frame
 
-Routers and workers of different versions meet during an upgrade. So fields stay. New ones have defaults,
-which are not sent, and a worker refuses a batch with a field that it does not know, since its vectors would
-be wrong. New kinds of frames and failures answer new fields only. Workers are upgraded before routers.
+Routers and workers of different versions meet during an upgrade. So no field is removed. New fields have
+defaults, and defaults are not sent. A worker refuses a batch with a field that it does not know, since its
+vectors would be wrong. So workers should be upgraded first. They send new kinds of frames and failures only
+in reply to new fields.
 
 Does not import torch or vllm, because the router imports it.
 """
@@ -68,7 +69,7 @@ FailureCode = Literal["token_limit", "media_invalid", "invalid", "unsupported", 
 
 
 class _RequestPart(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A part of a batch, or the whole."""
+    """Base of a batch and of its parts."""
 
 
 class Text(_RequestPart, frozen=True, tag="text"):

@@ -63,7 +63,7 @@ def configure_in_engine() -> None:
 class Handler(logging.Handler):
     """Writes lines to a file descriptor, and drops those that would have to wait.
 
-    Nobody may be reading the pipe. Once it is full, a write would block the process. When it has room again,
+    The pipe may have no reader. Once it is full, a write would block the process. When it has room again,
     a line says how many were dropped.
     """
 

@@ -34,7 +34,7 @@ class Matrix:
 
     @classmethod
     def create(cls, path: Path, rows: int, width: int, dtype: np.dtype[Any], copies: int) -> "Matrix":
-        """Create a file of full size. Raises `Refused` if the disk has no room for so many copies of it."""
+        """Create a file of full size. Raises `Refused` if the disk has no room for `copies` of it."""
         size = copies * rows * width * dtype.itemsize
         free = shutil.disk_usage(path.parent).free
         if size > free:
