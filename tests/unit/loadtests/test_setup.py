@@ -108,7 +108,7 @@ def test_endless_search_is_refused(option: str, value: str) -> None:
 
 
 def test_search_needs_an_objective_for_rates() -> None:
-    with pytest.raises(ValueError, match="judged by capacity"):
+    with pytest.raises(ValueError, match="capacity alone"):
         made("--slo", "capacity=5", command="find-capacity")
 
 
