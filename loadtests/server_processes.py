@@ -108,9 +108,9 @@ class Process(subprocess.Popen[bytes]):
             self._guard.kill()
         self.wait()
 
-    def tail(self, lines: int = 40) -> str:
-        """The end of the output."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+    def tail(self) -> str:
+        """The last lines of the output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
 
 class Server(Process):

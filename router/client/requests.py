@@ -151,9 +151,7 @@ def embed_call(part: Part, *, multivector: bool = False, **options: Unpack[Embed
     return Call("POST", "/v1/embeddings", _json(fields), sent)
 
 
-def rerank_call(
-    query: Item, documents: Sequence[Item], top_n: int | None = None, model: str | None = None
-) -> Call:
+def rerank_call(query: Item, documents: Sequence[Item], top_n: int | None, model: str | None) -> Call:
     """`POST /v1/rerank`. The reply leaves out the documents, since the caller has them."""
     [query] = checked([query], "query")
     fields = {

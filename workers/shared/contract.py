@@ -51,6 +51,7 @@ OVERLOADED = "overloaded"
 DRAINING = "draining"
 DEAD = "dead"
 WRONG = "wrong"
+MAX_FRAME_BYTES = 1 << 28
 
 PoolName = str
 """The name of a pool, such as `retrieval` or `v3.base`; `triptych.workers.shared.families` checks it."""
@@ -229,9 +230,8 @@ class FrameReader:
     Raises `msgspec.DecodeError` (or its `ValidationError`) if the stream breaks this contract.
     """
 
-    def __init__(self, max_frame_bytes: int = 1 << 28) -> None:
+    def __init__(self) -> None:
         self._buffer = bytearray()
-        self._max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield each result that `data` completes. Progress frames are skipped."""
@@ -241,7 +241,7 @@ class FrameReader:
         try:
             while len(buffer) - start >= 4:
                 size = int.from_bytes(buffer[start : start + 4], "little")
-                if size > self._max_frame_bytes:
+                if size > MAX_FRAME_BYTES:
                     raise msgspec.DecodeError(f"a frame of {size} bytes exceeds the limit")
                 end = start + 4 + size
                 if len(buffer) < end:
