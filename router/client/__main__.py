@@ -91,8 +91,8 @@ def embed(
 ) -> None:
     """Embed a whole file; after a stop, the same command continues.
 
-    IN is .jsonl, .csv, .parquet, or text with one input per line. OUT is .npy with one row per input, or
-    .parquet with row numbers.
+    IN is .jsonl, .ndjson, .json, .csv, .parquet, or text with one input per line. OUT is .npy with one row
+    per input, or .parquet with row numbers.
 
     \b
     Examples:
