@@ -29,9 +29,9 @@ UNSENT = "not sent"
 class Interval(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One flow in one interval of time.
 
-    `sent` counts requests due in it. `clocks` (times of good replies) and
-    `failures` (by kind) belong to these requests, whenever they ended. `done`, `items` and `tokens` count
-    good replies that came in it, whenever they were sent. `in_flight` requests had no reply at its end.
+    `sent` counts requests due in it. `clocks` (times of good replies) and `failures` (by kind) belong to
+    these requests, whenever they ended. `done`, `items` and `tokens` count good replies that came in it,
+    whenever they were sent. `in_flight` requests had no reply at its end.
     """
 
     sent: Count = 0
