@@ -72,7 +72,7 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
     )
     adapters = {name: variant.path / FOLDER.format(name) for name in variant.adapters}
     engine = Engine(engine_args(variant, settings), adapters)
-    # Its vectors would be in another space than `space`.
+    # The engine's vectors would be in another space than `space`.
     if read_variant(variant.path) != variant:
         engine.shutdown()
         raise RuntimeError(f"{variant.path} was replaced while the engine loaded it")

@@ -43,6 +43,7 @@ class WindowReader:
 
     def __init__(self, folder: Path, task: PoolName, settings: WorkerSettings) -> None:
         config = read_config(folder)
+        # Checks it: the tokenizers library does not say which file is missing or a pointer of Git LFS.
         load_json(folder / TOKENIZER)
         self.folder, self.task = folder, task
         context = self.max_tokens = min(settings.max_tokens, config.context)

@@ -40,7 +40,7 @@ def write_small_files(
         target / layout.CONFIG, config | MERGED_LAYOUTS[family.layout].changes(family, original, weights)
     )
 
-    # It is copied as it is, and has to be there.
+    # Checks it: it is copied below as it is.
     load_json(source / layout.TOKENIZER)
     tokenizer = _without(load_json(source / layout.TOKENIZER_CONFIG), ("auto_map",))
     if family.images:
