@@ -10,7 +10,7 @@ CallFailed
 ├── Overloaded               the replica has enough work and took nothing of the batch
 │   └── OutOfDescriptors     the router can open no more connections
 ├── Draining                 the replica is stopping and took nothing of the batch
-└── Rejected                 the replica calls the batch invalid; another try cannot help
+└── Rejected                 the replica calls the batch invalid; its items are tried alone
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class Draining(CallFailed):
 
 
 class Rejected(CallFailed):
-    """The replica calls the batch invalid; another try cannot help."""
+    """The replica calls the batch invalid, perhaps because of one item with a field of a newer version."""
 
     outcome = "rejected"
 

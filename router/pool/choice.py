@@ -51,8 +51,8 @@ class Choice:
         spared: Replica | None = None
         head = self._queue.head(first)
         order = [first]
-        if head is not None and head.deaths:
-            # A suspect that waits for its replica does not hold up the other priority.
+        if first is Priority.BULK or (head is not None and head.deaths):
+            # Bulk or a suspect that waits for its replica does not hold up the other priority.
             order += [other for other in Priority if other is not first]
         for priority in order:
             able = for_bulk

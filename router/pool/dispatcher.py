@@ -198,7 +198,7 @@ class Dispatcher:
             self._put_back_if_tries_left(failed, "item_failed", "".join(batch.failures[-1:]), now)
 
     def declined(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
-        """`replica` did nothing of `batch`: it is overloaded, stopping, or calls the batch invalid."""
+        """`replica` did nothing of `batch`. If it rejects the batch, each item is tried once more, alone."""
         match error:
             case Overloaded():
                 replica.pause(batch.priority, error.seconds, now)
@@ -206,8 +206,10 @@ class Dispatcher:
                 replica.draining()
             case Rejected():
                 log.error("replica %s rejected a batch: %s. This is a bug.", replica.address, error)
-                self.fail(batch.unfinished(), Internal("a worker rejected the batch"), now)
-                return
+                if len(batch.items) == 1:
+                    self.fail(batch.items, Internal("a worker rejected the input"), now)
+                for item in batch.unfinished():
+                    item.tries = MAX_RETRIES
         self._put_back(batch.unfinished(), error.outcome, now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:

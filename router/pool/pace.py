@@ -104,6 +104,10 @@ class DrainRate:
             decay = math.exp((self._then - now) / self._seconds)
             self._tokens, self._busy = self._decayed(now)
             self._seconds = max(self.SECONDS, self.ITEMS * took, self._seconds * decay)
+            if took > max(self._busy, self.SECONDS):
+                # The time in which the item began is forgotten. The others were as fast then.
+                self._tokens *= took / max(self._busy, self.SHORTEST)
+                self._busy = took
             self._tokens += tokens
             self._items += tokens > 0
         self._then, self._waiting = now, waiting

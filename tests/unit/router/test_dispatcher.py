@@ -106,6 +106,21 @@ def test_required_space_chooses_the_replica(number: int) -> None:
     assert sum(len(batch.items) for _, batch, *_ in pool.started) == 9
 
 
+def test_bulk_of_another_space_does_not_delay_queries() -> None:
+    pool = Told(1, 1, batch_items=1)
+    old, new = pool.replicas
+    new.up(replace(info("retrieval"), space="new"))
+    bulk = pool.ask(2, bulk=True)
+    # They earn a batch of bulk, which only the busy replica may have.
+    queries = [pool.ask() for _ in range(10)]
+    while new.lanes_in_use:
+        pool.done(new)
+    assert all(query.closed for query in queries)
+    pool.done(old)
+    pool.done(old)
+    assert bulk.vectors()
+
+
 def test_success_clears_a_suspect() -> None:
     pool = Told(1)
     [replica] = pool.replicas

@@ -114,6 +114,19 @@ def test_rate_of_long_items_is_steady() -> None:
                 assert rate.per_second(done + later) == pytest.approx(1000, rel=0.5)
 
 
+@pytest.mark.parametrize("beside", [0, 500])
+def test_rate_counts_the_whole_time_of_a_long_item(beside: int) -> None:
+    rate, seconds = DrainRate(), 60
+    now = drained(rate, 0.0, 30, per_second=1000)
+    if beside:
+        drained(rate, now, seconds, per_second=beside)
+    now += seconds
+    rate.observe((1000 - beside) * seconds, now, waiting=True, took=seconds)
+    assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
+    now = drained(rate, now, 30, per_second=1000)
+    assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
+
+
 def test_rate_is_unknown_at_first() -> None:
     rate = DrainRate()
     assert rate.per_second(100.0) is None

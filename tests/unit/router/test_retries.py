@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 from tests.metrics import parse, value
 from tests.unit.router.items import vector
 from tests.unit.router.told import Told
-from triptych.router.errors import Unavailable
+from triptych.router.errors import Internal, Unavailable
+from triptych.router.pool.call import Rejected
 from triptych.router.pool.retry_budget import (
     FLOOR_PER_SECOND,
     SHARE_OF_TRAFFIC,
@@ -110,3 +111,25 @@ def test_retries_are_bounded_when_all_fail() -> None:
     sent = len(pool.started)
     allowed = SMALLEST_CAPACITY + SHARE_OF_TRAFFIC * sent
     assert 0.9 * allowed < sent - 300 <= allowed
+
+
+def test_rejected_input_fails_alone() -> None:
+    pool = Told(1)
+    [replica] = pool.replicas
+
+    def reject() -> None:
+        [batch] = pool.in_flight
+        pool.declined(replica, batch, Rejected("told to"), 0.0)
+        pool.ended(replica, batch, 0.0)
+        pool.dispatch()
+
+    pool.ask()
+    wrong, right = pool.ask(), pool.ask()
+    pool.done(replica)
+    assert pool.last(replica) == [*wrong.items, *right.items]
+    reject()
+    assert pool.last(replica) == wrong.items
+    reject()
+    assert isinstance(wrong.error, Internal)
+    pool.done(replica)
+    assert right.vectors()
