@@ -205,7 +205,7 @@ class Dispatcher:
             case Draining():
                 replica.draining()
             case Rejected():
-                log.error("replica %s rejected a batch: %s. This is a bug.", replica.address, error)
+                log.error("replica %s rejected a batch (older, or a bug): %s", replica.address, error)
                 if len(batch.items) == 1:
                     self.fail(batch.items, Internal("a worker rejected the input"), now)
                 for item in batch.unfinished():
