@@ -130,8 +130,9 @@ class Client:
             self._core.clock.sleep(pause)
 
     def _open(self) -> None:
-        self._process = os.getpid()
         self._http = self._core.open(httpx.Client, self._transport)
+        # Last, since other threads of a fork go by it.
+        self._process = os.getpid()
 
     def _request(self, call: Call) -> httpx.Response:
         if self._process != os.getpid():

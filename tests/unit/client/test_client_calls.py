@@ -239,6 +239,30 @@ def test_rerank_takes_any_iterable(call: Call) -> None:
     assert [one.document for one in found] == ["c", "b", "a"]
 
 
+def test_thread_of_a_fork_does_not_use_connections_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[httpx.Client] = []
+    used: list[httpx.Client] = []
+
+    class Recorded(httpx.Client):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            opened.append(self)
+            if len(opened) == 2:
+                # As another thread does meanwhile.
+                client.models()
+
+        def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+            used.append(self)
+            return super().request(*arguments, **options)
+
+    monkeypatch.setattr(httpx, "Client", Recorded)
+    client = Deployment().client()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    client.models()
+    assert len(used) == 2
+    assert opened[0] not in used
+
+
 @pytest.mark.parametrize("url", [URL, f"{URL}/", f"{URL}/v1", f"{URL}/v1/"])
 def test_base_url_may_end_in_v1(url: str) -> None:
     deployment = Deployment()
