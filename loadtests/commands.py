@@ -40,15 +40,20 @@ def run(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=options.out is not None)
     missing = "run.json and report.html are missing"
     with ExitStack() as stack:
+        if options.out is None:
+            stack.callback(_remove_empty, out)
         try:
             finished = run(options, objectives, stack)
             searched = options.command == "find-capacity"
-            # The objective of a search does not have to hold at every rate.
-            judgement, code = _shown(finished, None if searched else objectives)
-            # A file by this name is complete.
-            (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
-            missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
-            partial.rename(out / "run.json")
+            try:
+                # A file by this name is complete.
+                (partial := out / "run.json.new").write_bytes(msgspec.json.encode(finished) + b"\n")
+                missing = f"report.html is missing: `triptych loadtest report {out}` writes it"
+                partial.rename(out / "run.json")
+            finally:
+                # The disk may be full, or the output closed. The objective of a search does not have to hold
+                # at every rate.
+                judgement, code = _shown(finished, None if searched else objectives)
             _write_page(finished, out, judgement)
             return max(code, _found(finished.capacity)) if searched else code
         except Stopped:
@@ -149,6 +154,12 @@ def _found(capacity: Capacity | None) -> int:
     if capacity is not None and capacity.rate:
         return PASSED
     return NO_RESULT if capacity is None or capacity.limited_by == "replies" else FAILED
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a run without a result."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _shown(finished: Run, objectives: Objectives | None) -> tuple["list[Bound]", int]:

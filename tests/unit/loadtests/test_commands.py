@@ -1,6 +1,7 @@
 """The exit codes of runs and searches, and results that cannot be written."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.loadtests import sample_run
-from triptych.loadtests import commands
+from triptych.loadtests import commands, results
 from triptych.loadtests.__main__ import parser
+from triptych.loadtests.calm import Unusable
 from triptych.loadtests.results import Capacity, Limit, Run
 
 
@@ -73,6 +75,25 @@ def test_full_disk_leaves_the_printed_result(
     printed = capsys.readouterr()
     assert "At 200 requests/s" in printed.out
     assert "run.json" in printed.err
+
+
+def test_closed_output_leaves_the_written_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert ended(lambda *_: stopped(), monkeypatch, "run", tmp_path) == commands.NO_RESULT
+    assert results.read(tmp_path).segments
+
+
+def test_run_without_result_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> Run:
+        raise Unusable("it does not answer")
+
+    monkeypatch.chdir(tmp_path)
+    assert ended(run, monkeypatch, "run") == commands.NO_RESULT
+    assert list(tmp_path.glob("build/loadtests/*")) == []
 
 
 def test_run_of_an_older_format_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
