@@ -13,7 +13,7 @@ import uvloop
 
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.canary import Drift
-from triptych.workers.checkpoints.hub import resolve_folder
+from triptych.workers.checkpoints.hub import FetchError, resolve_folder
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.variant import Variant, read_variant
 from triptych.workers.cross_encoder import CrossEncoder
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
-    """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting or checkpoint, 1 engine failed."""
+    """Serve until stopped. Exit code: 0 asked to stop, 78 wrong setting or checkpoint, 1 another failure."""
     try:
         settings = read_settings(WorkerSettings)
         # The port is opened when the engine has started, which takes minutes.
@@ -66,7 +66,7 @@ def main() -> int:
         service = load(settings)
     except (SettingsError, CheckpointError, OSError) as error:
         print(error, file=sys.stderr)
-        return os.EX_CONFIG
+        return 1 if isinstance(error, FetchError) else os.EX_CONFIG
     except StartError as error:
         # Without a traceback, so that the engine's own error is among the last lines.
         logger.critical(

@@ -29,6 +29,10 @@ PINNED = {
 """The revisions that were looked at, by Hugging Face id; other ids give their newest."""
 
 
+class FetchError(CheckpointError):
+    """A model cannot be fetched. The hub may answer later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A base with adapters on disk. `name` is what the user asked for, `revision` its commit if known."""
@@ -67,7 +71,7 @@ def resolve_folder(model: str, revision: str | None) -> Path:
     try:
         return folder if folder.is_dir() else _fetch(model, revision, _SERVED)
     except CheckpointError as error:
-        raise CheckpointError(f"WORKER_MODEL: {error}") from error
+        raise type(error)(f"WORKER_MODEL: {error}") from error
 
 
 def _fetch(name: str, revision: str | None, only: list[str]) -> Path:
@@ -80,7 +84,7 @@ def _fetch(name: str, revision: str | None, only: list[str]) -> Path:
     # The errors of the hub client have no common base, and differ between its versions.
     except Exception as error:
         at = f" --revision {revision}" if revision else ""
-        raise CheckpointError(
+        raise FetchError(
             f"{name} cannot be fetched: {error}\n"
             f"On a machine that reaches the hub, run `hf download {name}{at} --local-dir DIR`; copy DIR to "
             "this machine and name it instead. HF_ENDPOINT sets a mirror, HF_TOKEN a token."

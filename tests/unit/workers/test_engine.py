@@ -52,6 +52,20 @@ def test_engine_that_cannot_start_is_reported_without_a_traceback(
     assert "Traceback" not in caplog.text
 
 
+def test_hub_that_does_not_answer_is_no_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.setattr(os, "environ", os.environ | {"WORKER_MODEL": "org/model", "WORKER_PORT": "0"})
+    monkeypatch.setattr(worker.logs, "configure", lambda *_: None)
+    # A service manager does not start it again after 78.
+    assert worker.main() == 1
+    assert "WORKER_MODEL: org/model" in capsys.readouterr().err
+
+
 class Recorder:
     """The two methods with which vLLM's engine takes a request."""
 
