@@ -126,4 +126,4 @@ def _csv(path: Path, column: str) -> Iterator[Any]:
                 extra = any(record.get(None, ()))
                 yield BadRow("has more values than the header") if extra else record[column]
         except csv.Error as error:
-            raise Refused(f"{path}, line {reader.line_num}: {error}") from None
+            raise Refused(f"{path}, after line {reader.line_num}: {error}") from None

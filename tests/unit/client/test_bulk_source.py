@@ -126,11 +126,18 @@ def test_csv_line_with_further_values_is_a_bad_row(tmp_path: Path) -> None:
     assert rows(path) == [BadRow("has more values than the header"), "two", "three"]
 
 
-@pytest.mark.parametrize("content", ['id,text\n1,"one\n2,two\n', '"id,text\n1,one\n'])
-def test_csv_quote_that_is_not_closed_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('id,text\n1,"one\n2,two\n', 1),
+        ('"id,text\n1,one\n', 0),
+        ('id,text\n1,one\n2,"two" 2\n3,three\n', 2),
+    ],
+)
+def test_csv_quote_that_is_not_closed_is_refused(tmp_path: Path, content: str, line: int) -> None:
     path = tmp_path / "open.csv"
     path.write_text(content)
-    with pytest.raises(Refused, match="line"):
+    with pytest.raises(Refused, match=f"after line {line}:"):
         rows(path)
 
 
