@@ -48,8 +48,8 @@ class Bound(NamedTuple):
         return value + (f" ({low} to {high})" if low != high else "")
 
     def amount(self, value: float) -> str:
-        """A value with the unit."""
-        return f"{value:.4g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
+        """A value with the unit; `x` is the unit of bench's ratios."""
+        return f"{value:.4g}{'' if self.unit in ('', '%', 'x') else ' '}{self.unit}"
 
 
 def judge(run: Run, objectives: Objectives) -> list[Bound]:
