@@ -170,7 +170,7 @@ async def test_model_is_found_by_alias(workers: Workers) -> None:
         assert workers.pools == ["code"]
 
 
-@pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x"])
+@pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x", "%00", "%ff"])
 async def test_unknown_model_returns_404(client: httpx.AsyncClient, name: str) -> None:
     reply = await client.get(f"/v1/models/{name}")
     assert reply.status_code == 404
