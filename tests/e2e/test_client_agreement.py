@@ -79,4 +79,4 @@ def test_one_text_has_one_vector(deployment: Deployment, api: httpx.Client, clie
     [right] = embed(api, input=TEXT, task=TASK)
     vector = np.array(CLIENTS[client](f"{deployment.url}/v1/embeddings"), np.float32)
     assert len(vector) in (256, 1024, 2048)
-    assert cosine(vector, right[: len(vector)]) > 0.99999
+    assert cosine(vector, right[: len(vector)]) > 0.9999
