@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.router import PATIENT, RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
 from tests.unit.loadtests.test_generator import answering
@@ -64,10 +64,6 @@ INPUTS = {"query": 1, "code": 4, "pair": 2, "image": 2, "document": 3, "vectors"
 
 def pools() -> list[FakeWorker]:
     return [FakeWorker(pool, dimensions=256) for pool in POOLS]
-
-
-# Admission goes by the rate, which a busy machine makes low.
-PATIENT = {"request_timeout_seconds": 600}
 
 
 def address(router: RunningRouter) -> str:
