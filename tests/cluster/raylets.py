@@ -41,10 +41,11 @@ AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(
 
 
 class Node:
-    """One raylet, at `address`."""
+    """One raylet, at `address`, of the cluster whose files are in `temp`."""
 
-    def __init__(self, address: str, log: Path, *arguments: str) -> None:
+    def __init__(self, address: str, temp: Path, log: Path, *arguments: str) -> None:
         self.address = address
+        self.temp = temp
         self.log = log
         self._arguments = arguments
 
@@ -73,7 +74,9 @@ class Node:
         """Send SIGKILL to all of Ray's processes here and their children, as when a machine dies."""
         flags = (f"--node_ip_address={self.address}", f"--node-ip-address={self.address}")
         ours = [
-            process for process in psutil.process_iter() if any(flag in cmdline(process) for flag in flags)
+            process
+            for process in processes(str(self.temp))
+            if any(flag in cmdline(process) for flag in flags)
         ]
         below = [child for process in ours for child in process.children(recursive=True)]
         for process in [*ours, *below]:
@@ -108,7 +111,7 @@ class RayCluster:
         return await self._add(address, "--address", self.address, "--num-cpus", "2")
 
     async def _add(self, address: str, *arguments: str) -> Node:
-        node = Node(address, self.folder / f"node-{address}.log", *arguments)
+        node = Node(address, self.temp, self.folder / f"node-{address}.log", *arguments)
         await node.start()
         self.nodes.append(node)
         return node
@@ -116,16 +119,17 @@ class RayCluster:
     def stop(self) -> None:
         """Kill everything."""
         ray.shutdown()  # type: ignore[no-untyped-call]
-        ours = [
-            process
-            for process in processes("")
-            if str(self.temp) in cmdline(process) or self.address in cmdline(process)
-        ]
+        ours = processes(str(self.temp)) + processes(self.address)
         ours += [child for process in ours for child in process.children(recursive=True)]
         for process in ours:
             with_luck(process.kill)
         psutil.wait_procs(ours, 20)
         shutil.rmtree(self.temp, ignore_errors=True)
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The cluster's processes with `title`; another Ray on this machine may have such ones, too."""
+        below = [child for process in processes(str(self.temp)) for child in process.children()]
+        return [process for process in below if title in cmdline(process)]
 
     def config(self, name: str, pools: dict[str, Any], **routers: Any) -> Path:
         """Write a configuration with nano models and small engines."""
@@ -186,9 +190,7 @@ class RayCluster:
         )
         return status
 
-    async def until(
-        self, config: Path, holds: Callable[[Status], bool], seconds: float = START_SECONDS
-    ) -> Status:
+    async def until(self, config: Path, holds: Callable[[Status], bool]) -> Status:
         """Wait until the status meets `holds`. It is read in this process, which is cheap."""
         began = time.monotonic()
         deadline = began + START_SECONDS
@@ -210,9 +212,9 @@ class RayCluster:
         return "".join(f"\n== {path.name}\n{path.read_text()[-1500:]}" for path in found[-4:])
 
 
-def processes(title: str) -> list[psutil.Process]:
-    """The processes with `title` in their command line."""
-    return [process for process in psutil.process_iter() if title in cmdline(process)]
+def processes(text: str) -> list[psutil.Process]:
+    """The processes with `text` in their command line."""
+    return [process for process in psutil.process_iter() if text in cmdline(process)]
 
 
 def cmdline(process: psutil.Process) -> str:

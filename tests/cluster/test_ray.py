@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.load import Load, vectors
-from tests.cluster.raylets import QUICK, START_SECONDS, RayCluster, processes, workers_of
+from tests.cluster.raylets import QUICK, START_SECONDS, RayCluster, workers_of
 from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.deploy.ray.status import Status
 from triptych.workers.shared.contract import PoolName
@@ -59,6 +59,9 @@ class Deployment:
         self.config = self.cluster.config("deployment", {"retrieval": self.retrieval, "code": self.code})
         return self.config
 
+    def pids(self, title: str) -> set[int]:
+        return {process.pid for process in self.cluster.processes(title)}
+
     def load(self) -> Load:
         return Load(self.url, "retrieval.query")
 
@@ -94,13 +97,13 @@ async def test_up_serves_on_every_node(deployment: Deployment) -> None:
     assert sorted(group["targets"]) == sorted(
         replica["address"] for replica in status["pools"]["retrieval"]["replicas"]
     )
-    before = pids("ray::ServeReplica:triptych-")
+    before = deployment.pids("ray::ServeReplica:triptych-")
     await deployment.cluster.up(deployment.config)
-    assert pids("ray::ServeReplica:triptych-") == before, "the same configuration changes nothing"
+    assert deployment.pids("ray::ServeReplica:triptych-") == before, "the same configuration changes nothing"
 
 
 async def test_dead_replica_is_replaced(deployment: Deployment) -> None:
-    replica = processes(RETRIEVAL)[0]
+    replica = deployment.cluster.processes(RETRIEVAL)[0]
     below = workers_of(replica)
     assert len(below) >= 2
     async with deployment.load() as load:
@@ -114,11 +117,13 @@ async def test_dead_replica_is_replaced(deployment: Deployment) -> None:
 
 @pytest.mark.long
 async def test_dead_worker_ends_its_replica(deployment: Deployment) -> None:
-    replica = processes(RETRIEVAL)[0]
+    replica = deployment.cluster.processes(RETRIEVAL)[0]
     async with deployment.load() as load:
         [worker] = [process for process in workers_of(replica) if "triptych.workers" in process.cmdline()]
         worker.kill()
-        await deployment.cluster.until(deployment.config, lambda status: replica.pid not in pids(RETRIEVAL))
+        await deployment.cluster.until(
+            deployment.config, lambda status: replica.pid not in deployment.pids(RETRIEVAL)
+        )
         await deployment.until_replicas("retrieval", 2)
     load.check(deployment.right)
 
@@ -127,7 +132,7 @@ async def test_dead_worker_ends_its_replica(deployment: Deployment) -> None:
 async def test_controller_and_directory_die(deployment: Deployment) -> None:
     async with deployment.load() as load:
         for title in ("ray::ServeController", "ray::Directory"):
-            [process] = processes(title)
+            [process] = deployment.cluster.processes(title)
             process.kill()
             await asyncio.to_thread(process.wait, GUARD_SECONDS)
         await deployment.cluster.until(
@@ -154,14 +159,14 @@ async def test_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     new = deployment.variants["new"]
     # A checkpoint of another task would give wrong vectors.
     deployment.retrieval |= {"model": str(new / "code")}
-    serving = pids(RETRIEVAL)
+    serving = deployment.pids(RETRIEVAL)
     async with deployment.load() as load:
         code, said = await deployment.cluster.deploy(
             "up", deployment.write(), "--timeout", str(START_SECONDS)
         )
         assert code == 1, said
         assert "The rollout has stopped" in said
-        assert serving <= pids(RETRIEVAL)
+        assert serving <= deployment.pids(RETRIEVAL)
     load.check(deployment.right)
     deployment.retrieval |= {"model": str(new / "retrieval")}
     async with deployment.load() as load:
@@ -169,7 +174,7 @@ async def test_upgrade_and_a_failed_one(deployment: Deployment) -> None:
     old, deployment.right = deployment.right, await vectors(deployment.url, "retrieval.query")
     assert float(old[0] @ deployment.right[0]) < 0.99
     assert set(load.check(old, deployment.right)) == {0, 1}
-    assert not serving & pids(RETRIEVAL)
+    assert not serving & deployment.pids(RETRIEVAL)
 
 
 @pytest.mark.long
@@ -204,8 +209,12 @@ async def test_node_dies(deployment: Deployment) -> None:
 
 
 async def test_down_leaves_no_process(deployment: Deployment) -> None:
-    replicas = processes("ray::ServeReplica:triptych-")
-    ours = [*replicas, *processes("ray::Directory"), *processes("ray::ServeController")]
+    replicas = deployment.cluster.processes("ray::ServeReplica:triptych-")
+    ours = [
+        *replicas,
+        *deployment.cluster.processes("ray::Directory"),
+        *deployment.cluster.processes("ray::ServeController"),
+    ]
     ours += [child for replica in replicas for child in workers_of(replica)]
     code, said = await deployment.cluster.deploy("down", deployment.config)
     assert code == 0, said
@@ -213,7 +222,3 @@ async def test_down_leaves_no_process(deployment: Deployment) -> None:
     assert not alive
     status = await deployment.cluster.status(deployment.config)
     assert not any(pool["replicas"] for pool in status["pools"].values())
-
-
-def pids(title: str) -> set[int]:
-    return {process.pid for process in processes(title)}

@@ -16,6 +16,8 @@ SETTINGS = {
     "DEPLOY_POOLS": ",".join(f"{pool}={workers}" for pool, workers in POOLS.items()),
     "WORKER_MAX_TOKENS": str(MAX_TOKENS),
     "WORKER_KV_CACHE_GIB": "0.5",
+    # Admission goes by the rate, which a busy machine makes low.
+    "ROUTER_REQUEST_TIMEOUT_SECONDS": "600",
     # Clients of v2 and v3 find their models' names.
     "ROUTER_OLD_MODEL_NAMES": "true",
     # Tests serve images on loopback, which is closed to clients' addresses unless opened.

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.e2e.test_requests import IMAGES, data_uri, embed
-from tests.vectors import Array, cosine
+from tests.e2e.test_requests import IMAGES, assert_same, data_uri, embed, vectors_of
+from tests.vectors import cosine
 
 MODEL = "jina-embeddings-v4"
 TEXTS = ["Rye bread keeps for a week.", "Swifts sleep while they fly.", "A heap is a tree."]
@@ -27,16 +27,6 @@ def ask(api: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     assert reply.status_code == 200, reply.text
     read: dict[str, Any] = reply.json()
     return read
-
-
-def in_array_order(reply: dict[str, Any]) -> list[Array]:
-    """As clients that never look at `index`."""
-    return [np.array(entry["embedding"], np.float32) for entry in reply["data"]]
-
-
-def assert_same(vectors: list[Array], right: list[Array]) -> None:
-    for vector, its in zip(vectors, right, strict=True):
-        assert cosine(vector, its) > 0.99999
 
 
 @pytest.fixture
@@ -79,12 +69,12 @@ def test_langchain_sends_texts_without_a_task(api: httpx.Client) -> None:
 
 def test_langchain_sends_images_as_bytes(api: httpx.Client) -> None:
     reply = ask(api, {"input": [{"bytes": raw} for raw in RAW], "model": MODEL})
-    assert_same(in_array_order(reply), embed(api, input=[{"image": data_uri(image)} for image in IMAGES]))
+    assert_same(vectors_of(reply), embed(api, input=[{"image": data_uri(image)} for image in IMAGES]))
 
 
 def test_langchain_sends_the_address_of_an_image(api: httpx.Client, address_of_image: str) -> None:
     reply = ask(api, {"input": [{"url": address_of_image}], "model": MODEL})
-    assert_same(in_array_order(reply), embed(api, input={"image": RAW[0]}))
+    assert_same(vectors_of(reply), embed(api, input={"image": RAW[0]}))
 
 
 @pytest.mark.parametrize(("form", "read"), [("binary", 128), ("ubinary", 0)])
@@ -95,19 +85,19 @@ def test_llama_index_unpacks_bits(api: httpx.Client, form: str, read: int) -> No
     for entry, right in zip(ask(api, body)["data"], floats, strict=True):
         bits = np.unpackbits((np.array(entry["embedding"]) + read).astype(np.uint8))
         # A value so near to nought that another batch may turn its sign says nothing.
-        clear = np.abs(right) > 1e-6
+        clear = np.abs(right) > 1e-3
         np.testing.assert_array_equal(bits[clear], (right > 0)[clear])
 
 
 def test_llama_index_sends_floats_by_its_own_name(api: httpx.Client) -> None:
     reply = ask(api, {"input": TEXTS, "model": MODEL, "encoding_type": "float", "task": "retrieval.query"})
-    assert_same(in_array_order(reply), embed(api, input=TEXTS, task="retrieval.query"))
+    assert_same(vectors_of(reply), embed(api, input=TEXTS, task="retrieval.query"))
 
 
 def test_a_bare_data_uri_is_an_image(api: httpx.Client) -> None:
     """So llama-index, langchain and haystack send images."""
     reply = ask(api, {"input": [data_uri(image) for image in IMAGES], "model": MODEL})
-    assert_same(in_array_order(reply), embed(api, input=[{"image": raw} for raw in RAW]))
+    assert_same(vectors_of(reply), embed(api, input=[{"image": raw} for raw in RAW]))
 
 
 def test_haystack_adds_up_what_was_used(api: httpx.Client) -> None:
@@ -125,13 +115,13 @@ def test_haystack_adds_up_what_was_used(api: httpx.Client) -> None:
         for name in ("prompt_tokens", "total_tokens"):
             total[name] = total.get(name, 0) + reply["usage"][name]
     assert total == ask(api, body)["usage"]
-    assert_same(in_array_order(ask(api, body)), embed(api, **body))
+    assert_same(vectors_of(ask(api, body)), embed(api, **body))
 
 
 def test_litellm_sends_images_as_plain_base64(api: httpx.Client) -> None:
     reply = ask(api, {"model": MODEL, "input": [{"image": RAW[0]}, {"text": TEXTS[0]}, {"image": RAW[1]}]})
     right = embed(api, input=[data_uri(IMAGES[0]), TEXTS[0], data_uri(IMAGES[1])])
-    assert_same(in_array_order(reply), right)
+    assert_same(vectors_of(reply), right)
     assert {entry["object"] for entry in reply["data"]} == {"embedding"}
     assert reply["object"] == "list"
 
@@ -139,12 +129,12 @@ def test_litellm_sends_images_as_plain_base64(api: httpx.Client) -> None:
 def test_weaviate_reads_vectors_and_usage(api: httpx.Client) -> None:
     reply = ask(api, {"input": TEXTS, "model": MODEL, "dimensions": 256})
     assert all(isinstance(value, int) for value in reply["usage"].values())
-    assert_same(in_array_order(reply), embed(api, input=TEXTS, dimensions=256))
+    assert_same(vectors_of(reply), embed(api, input=TEXTS, dimensions=256))
 
 
 def test_weaviate_takes_a_task_from_the_models_name(api: httpx.Client) -> None:
     reply = ask(api, {"input": TEXTS, "model": f"{MODEL}:retrieval.passage"})
-    assert_same(in_array_order(reply), embed(api, input=TEXTS, task="retrieval.passage"))
+    assert_same(vectors_of(reply), embed(api, input=TEXTS, task="retrieval.passage"))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +160,7 @@ def test_elasticsearch_reads_vectors_in_the_order_of_the_array(api: httpx.Client
     texts = [f"document {number} of {'many ' * (number % 7)}" for number in range(40)]
     body = {"input": texts, "model": MODEL, "task": "retrieval.passage", "embedding_type": "float"}
     alone = [vector for text in texts for vector in embed(api, input=text, task="retrieval.passage")]
-    assert_same(in_array_order(ask(api, body)), alone)
+    assert_same(vectors_of(ask(api, body)), alone)
 
 
 def test_elasticsearch_sends_a_pdf_alone(api: httpx.Client) -> None:
@@ -178,12 +168,12 @@ def test_elasticsearch_sends_a_pdf_alone(api: httpx.Client) -> None:
     raw = pdf(pages)
     body = {"model": MODEL, "task": "retrieval.passage"}
     reply = ask(api, {**body, "input": {"pdf": f"data:application/pdf;base64,{raw}"}})
-    vectors = in_array_order(reply)
+    vectors = vectors_of(reply)
     assert len(vectors) == len(pages)
     assert cosine(vectors[0], vectors[1]) < 0.9999
-    assert_same(in_array_order(ask(api, {**body, "input": {"pdf": raw}})), vectors)
+    assert_same(vectors_of(ask(api, {**body, "input": {"pdf": raw}})), vectors)
     for page, vector in zip(pages, vectors, strict=True):
-        assert_same(in_array_order(ask(api, {**body, "input": {"pdf": pdf([page])}})), [vector])
+        assert_same(vectors_of(ask(api, {**body, "input": {"pdf": pdf([page])}})), [vector])
 
 
 def test_agno_sends_a_user_and_one_text(api: httpx.Client) -> None:
@@ -196,4 +186,4 @@ def test_agno_sends_a_user_and_one_text(api: httpx.Client) -> None:
         "user": "somebody",
     }
     reply = ask(api, body)
-    assert_same(in_array_order(reply), embed(api, input=TEXTS[0], dimensions=1024))
+    assert_same(vectors_of(reply), embed(api, input=TEXTS[0], dimensions=1024))

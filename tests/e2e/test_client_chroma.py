@@ -13,7 +13,7 @@ import pytest
 from chromadb.utils.embedding_functions import JinaEmbeddingFunction
 from PIL import Image
 
-from tests.e2e.test_requests import data_uri, embed, png
+from tests.e2e.test_requests import assert_same, data_uri, embed, png
 from tests.vectors import Array, cosine
 from triptych.loadtests.server_processes import Deployment
 
@@ -83,8 +83,7 @@ def test_the_nearest_neighbour_of_a_documents_text_is_the_document(
     for own, second in found["distances"] or []:
         assert own == pytest.approx(0, abs=1e-4)
         assert second > own
-    for vector, right in zip(stored(held, ids), embed(api, input=DOCUMENTS, **options), strict=True):
-        assert cosine(vector, right) > 0.99999
+    assert_same(stored(held, ids), embed(api, input=DOCUMENTS, **options))
 
 
 def test_a_query_has_a_task_of_its_own(
@@ -100,8 +99,9 @@ def test_a_query_has_a_task_of_its_own(
     passages = embed(api, input=DOCUMENTS[:2], task="retrieval.passage", dimensions=1024)
     distances = dict(zip(found["ids"][0], (found["distances"] or [[]])[0], strict=True))
     for number, passage in enumerate(passages):
-        # The square of the distance between two vectors of length 1.
-        assert distances[str(number)] == pytest.approx(2 - 2 * cosine(query, passage), abs=1e-4)
+        # The square of the distance between two vectors of length 1. In bfloat16 they depend a little on
+        # their batches.
+        assert distances[str(number)] == pytest.approx(2 - 2 * cosine(query, passage), abs=5e-3)
 
 
 def test_late_chunking_stores_each_part_in_its_context(
@@ -114,8 +114,7 @@ def test_late_chunking_stores_each_part_in_its_context(
     right = embed(api, input=DOCUMENTS, **options)
     alone = embed(api, input=DOCUMENTS, **{**options, "late_chunking": False})
     vectors = stored(held, ids)
-    for vector, its in zip(vectors, right, strict=True):
-        assert cosine(vector, its) > 0.99999
+    assert_same(vectors, right)
     # Parts that were not the first have been read after others.
     assert all(cosine(vector, its) < 0.9999 for vector, its in zip(vectors[1:], alone[1:], strict=True))
     assert len(held.query(query_texts=["swifts"], n_results=1)["ids"][0]) == 1
@@ -130,8 +129,8 @@ def test_images_are_found_by_themselves(
     held.add(ids=["text"], documents=[DOCUMENTS[0]])
     found = held.query(query_images=pictures, n_results=1)
     assert found["ids"] == [["orange"], ["navy"]]
-    [right] = embed(api, input={"image": data_uri(png("navy", (64, 48)))}, task="retrieval.passage")
-    assert cosine(stored(held, ["navy"])[0], right) > 0.99999
+    right = embed(api, input={"image": data_uri(png("navy", (64, 48)))}, task="retrieval.passage")
+    assert_same(stored(held, ["navy"]), right)
 
 
 def test_what_was_wrong_is_what_chroma_says(deployment: Deployment) -> None:

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import MAX_TOKENS
-from tests.e2e.test_requests import embed
-from tests.vectors import Array, cosine
+from tests.e2e.test_requests import assert_same, embed, vectors_of
 from triptych.loadtests.server_processes import Deployment
 
 README = Path(__file__).parents[2] / "README.md"
@@ -31,15 +29,10 @@ def curl(*arguments: str) -> str:
     return run.stdout.decode()
 
 
-def vectors_of(reply: dict[str, Any]) -> list[Array]:
-    return [np.array(entry["embedding"], np.float32) for entry in reply["data"]]
-
-
 def test_requests_need_nothing_but_a_body(deployment: Deployment, api: httpx.Client) -> None:
     body = {"input": ["one", "two"], "task": "retrieval.query"}
     reply = requests.post(f"{deployment.url}/v1/embeddings", json=body, timeout=60)
-    for vector, right in zip(vectors_of(reply.json()), embed(api, **body), strict=True):
-        assert cosine(vector, right) > 0.99999
+    assert_same(vectors_of(reply.json()), embed(api, **body))
 
 
 def test_requests_raises_for_what_is_wrong(deployment: Deployment) -> None:
@@ -89,8 +82,7 @@ def test_the_readmes_line_runs(deployment: Deployment, api: httpx.Client) -> Non
     assert f"{deployment.url}/v1/embeddings" in arguments
     body = json.loads(arguments[arguments.index("-d") + 1])
     reply = json.loads(curl(*arguments))
-    for vector, right in zip(vectors_of(reply), embed(api, **body), strict=True):
-        assert cosine(vector, right) > 0.99999
+    assert_same(vectors_of(reply), embed(api, **body))
 
 
 @needs_curl
@@ -113,8 +105,7 @@ def test_curl_writes_a_matrix_that_numpy_loads(
     )
     matrix = np.load(file)
     assert (matrix.shape, matrix.dtype) == ((3, 128), np.float16)
-    for row, right in zip(matrix, embed(api, **body), strict=True):
-        assert cosine(row.astype(np.float32), right) > 0.99999
+    assert_same(matrix, embed(api, **body))
     usage = api.post("/v1/embeddings", json=body).json()["usage"]
     written = headers.read_text().lower()
     assert f"x-usage-total-tokens: {usage['total_tokens']}\n" in written.replace("\r", "")

@@ -30,11 +30,23 @@ def run_without_waiting(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+class _Ahead:
+    """A clock that is `seconds` ahead of `now`."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self._now() + self.seconds
+
+
 def skip(seconds: float) -> None:
     """Make the timers of the running event loop that end within `seconds` end now."""
     loop = asyncio.get_running_loop()
-    now = loop.time
-    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
+    if not isinstance(loop.time, _Ahead):
+        loop.time = _Ahead(loop.time)  # type: ignore[method-assign]
+    loop.time.seconds += seconds
 
 
 async def pass_until(condition: Callable[[], bool]) -> None:

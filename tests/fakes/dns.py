@@ -12,6 +12,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from triptych.loadtests.server_processes import free_port
+
 # Bytes of a message over TCP.
 LARGEST = 65_535
 
@@ -58,7 +60,8 @@ class _Datagrams(asyncio.DatagramProtocol):
 @asynccontextmanager
 async def name_server() -> AsyncIterator[NameServer]:
     """A running name server."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Not one of the kernel's ports, which another process may have for UDP.
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
         server = NameServer(listener.getsockname()[1])
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

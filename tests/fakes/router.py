@@ -20,6 +20,9 @@ from triptych.router.serving.protocol import Protocol
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 
+# Settings of a router that must refuse no load: admission goes by the rate, which a busy machine makes low.
+PATIENT = {"request_timeout_seconds": 600.0}
+
 
 class _Server(uvicorn.Server):
     """Leaves signals to the test runner, and stops at once; uvicorn's own polls every 0.1 s."""

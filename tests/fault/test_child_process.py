@@ -16,8 +16,6 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from triptych.deploy.common.child_process import ChildProcess, StartFailed
 
-# Far less than the child would run.
-SOON_SECONDS = 60
 # Ignores SIGTERM, starts a child, and writes both process IDs to a file.
 STUBBORN = (
     "import os, signal, subprocess, sys, time\n"
@@ -80,7 +78,7 @@ def test_parent_killed_during_the_start_leaves_nothing() -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         child = psutil.Process(int(parent.stdout))
         try:
-            child.wait(SOON_SECONDS)
+            child.wait(GUARD_SECONDS)
         finally:
             child.kill()
 
@@ -114,7 +112,7 @@ async def never() -> bool:
 async def test_early_exit_fails_the_start() -> None:
     child = ChildProcess((sys.executable, "-c", "raise SystemExit(3)"), os.environ)
     with pytest.raises(StartFailed, match="the child ended with 3"):
-        await child.until(never, 60, "the child")
+        await child.until(never, GUARD_SECONDS, "the child")
 
 
 async def test_slow_start_fails() -> None:

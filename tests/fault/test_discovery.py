@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import eventually, workers_setting
+from tests.fakes.router import PATIENT, eventually, workers_setting
 from tests.fakes.site import says, site
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
@@ -20,9 +20,10 @@ from triptych.router.pool.targets import DocumentError
 
 async def test_removed_replica_finishes_its_batch(document: Document) -> None:
     staying, leaving = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
-    # Admission goes by the rate, which a busy machine makes low.
-    settings = {"lanes": 1, "request_timeout_seconds": 600}
-    async with fake_workers(staying, leaving), discovering(document, staying, leaving, **settings) as router:
+    async with (
+        fake_workers(staying, leaving),
+        discovering(document, staying, leaving, lanes=1, **PATIENT) as router,
+    ):
         await router.until_state(leaving, State.READY)
         leaving.mode = "held"
         load = OpenLoop(router)

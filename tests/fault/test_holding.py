@@ -5,7 +5,7 @@ import asyncio
 import httpx
 
 from tests.fakes.load import OpenLoop
-from tests.fakes.router import RunningRouter, eventually
+from tests.fakes.router import PATIENT, RunningRouter, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
 from triptych.router.pool.replica import State
@@ -29,9 +29,7 @@ def check_refused(reply: httpx.Response) -> None:
 
 async def test_scaling_to_zero_and_back_causes_no_errors(document: Document) -> None:
     worker = FakeWorker(dimensions=64)
-    # Admission goes by the rate, which a busy machine makes low.
-    settings = {"hold_seconds": LONG, "request_timeout_seconds": LONG}
-    async with fake_workers(worker), discovering(document, worker, **settings) as router:
+    async with fake_workers(worker), discovering(document, worker, hold_seconds=LONG, **PATIENT) as router:
         await router.until_state(worker, State.READY)
         load = OpenLoop(router)
         for _ in range(2):

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
+from tests.fakes.router import PATIENT, RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.loadtest import joined, loadtest, started
 from tests.unit.loadtests.test_generator import answering
@@ -78,7 +79,7 @@ def scenario(tmp_path: Path) -> str:
 
 async def test_good_deployment_passes(tmp_path: Path, scenario: str) -> None:
     workers = pools()
-    async with fake_workers(*workers), running_router(*workers) as router:
+    async with fake_workers(*workers), running_router(*workers, **PATIENT) as router:
         done = await loadtest(
             tmp_path,
             "run",
@@ -120,7 +121,7 @@ async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, scenario
 async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     file = tmp_path / "golden"
-    async with fake_workers(*workers), running_router(*workers) as router:
+    async with fake_workers(*workers), running_router(*workers, **PATIENT) as router:
         recorded = await loadtest(file, "golden", address(router))
         assert recorded.code == 0, recorded.output
         # Each pool is right in itself, and they have changed places.
@@ -172,7 +173,7 @@ async def test_failures_are_counted_by_kind(
 
 async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, lanes=1) as router:
+    async with fake_workers(worker), running_router(worker, lanes=1, **PATIENT) as router:
         arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
         async with started(tmp_path, "run", address(router), *arguments) as running:
             await running.loads()
@@ -261,15 +262,16 @@ async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Pat
 async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
     worker, port = FakeWorker(dimensions=64), free_port()
     async with fake_workers(worker), running_router(worker) as router, joined(port) as process:
-        arguments = ("--rate", "30", "--seconds", "60", "--join", f"127.0.0.1:{port}")
+        # A request may take longer than this test.
+        patient = ("--timeout", str(10 * GUARD_SECONDS))
+        arguments = ("--rate", "30", "--seconds", "60", "--join", f"127.0.0.1:{port}", *patient)
         async with started(tmp_path, "run", address(router), *arguments) as running:
             await running.loads()
             worker.mode = "hanging"
             await eventually(lambda: worker.active > 0)
             running.process.send_signal(signal.SIGINT)
             done = await running.finished()
-        # A request may take a minute.
-        async with asyncio.timeout(50):
+        async with hang_guard():
             assert await process.wait() == 0
     # Without a result, if the process had not reported yet.
     assert "stopped" in done.output

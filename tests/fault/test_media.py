@@ -14,6 +14,7 @@ from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
 from tests.fakes.worker import FakeWorker
+from tests.metrics import parse, value
 from triptych.workers.shared import contract
 
 OPEN = {"media_allowed_networks": ["127.0.0.1/32"]}
@@ -166,6 +167,10 @@ async def test_failed_fetch_cancels_the_others() -> None:
         async with hang_guard():
             await server.left.wait()
         await until_quiet(router)
+        page = parse((await router.client.get("/metrics")).text)
+        # The alert on media has these names.
+        failed = {"step": "fetch", "outcome": "failed"}
+        assert value(page, "triptych_router_media_duration_seconds_count", **failed) == 2
 
 
 async def test_leaving_client_cancels_its_fetches() -> None:

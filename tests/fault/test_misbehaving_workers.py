@@ -17,7 +17,8 @@ from triptych.router.pool.replica import State
 from triptych.workers.shared.contract import ROUTER_HEADER
 
 SILENT: list[Mode] = ["hanging", "hanging in the body"]
-SILENCE_SECONDS = 3.0
+SILENCE_SECONDS = 30.0
+SETTINGS = {"worker_timeout_seconds": SILENCE_SECONDS, "request_timeout_seconds": 3600}
 
 T = TypeVar("T")
 
@@ -49,8 +50,7 @@ async def ask_many(router: RunningRouter, name: str = "") -> set[int]:
 async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
     bad, good = FakeWorker(dimensions=64), FakeWorker(dimensions=64)
     bad.mode = mode
-    settings = {"worker_timeout_seconds": SILENCE_SECONDS}
-    async with fake_workers(bad, good), running_router(bad, good, **settings) as router:
+    async with fake_workers(bad, good), running_router(bad, good, **SETTINGS) as router:
         for turn in range(3):
             assert await answered(router, bad, mode, ask_many(router, f"turn {turn}")) == {200}
         assert bad.batches, "the failing replica got no batch"
@@ -61,7 +61,7 @@ async def test_failing_replica_causes_no_errors(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", [mode for mode in FAILING if mode != "hanging in the body"])
 async def test_failing_only_replica_returns_500(mode: Mode) -> None:
     """But a failure that passes is retried."""
-    async with one_worker(worker_timeout_seconds=SILENCE_SECONDS) as (router, worker):
+    async with one_worker(**SETTINGS) as (router, worker):
         worker.script.extend([mode] * MAX_RETRIES)
         assert (await answered(router, worker, mode, router.ask(["a"]))).status_code == 200
         worker.mode = mode

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -65,10 +66,13 @@ def directory_of(pid: int) -> Path:
 async def test_killed_parent_ends_its_children() -> None:
     worker = FakeWorker()
     async with fake_workers(worker), two_processes(worker) as router:
-        pidfds = [os.pidfd_open(pid) for pid in descendants(router.process.pid)]
+        children = descendants(router.process.pid)
+        pidfds = [os.pidfd_open(pid) for pid in children]
         assert len(pidfds) == 2
+        [left] = {directory_of(pid) for pid in children}
         assert await router.ended(signal.SIGKILL) == -signal.SIGKILL
         assert wait_gone(pidfds)
+        shutil.rmtree(left)
 
 
 async def test_ended_child_is_replaced_and_all_stop_together() -> None:

@@ -9,6 +9,8 @@ from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.workers.shared.families import BY_POOL, FAMILIES, V3
 
+RANKING = {"query": "a", "documents": ["b"]}
+
 
 def fake(pool: str) -> FakeWorker:
     family = BY_POOL[pool]
@@ -36,6 +38,14 @@ async def test_models_are_listed_with_what_their_workers_say(router: RunningRout
         assert entry["max_tokens"] == family.positions
         assert set(entry["vector_spaces"]) == set(family.pools)
         assert (await router.client.get(f"/v1/models/{family.names[1]}")).json()["tasks"] == entry["tasks"]
+
+
+async def test_reply_names_its_model_and_pool(router: RunningRouter) -> None:
+    for family in FAMILIES:
+        path, body = ("embeddings", {"input": "a"}) if family.tasks else ("rerank", RANKING)
+        reply = await router.client.post(f"/v1/{path}", json=body | {"model": family.name})
+        assert reply.json()["model"] == family.name
+        assert reply.headers["x-vector-space"].partition("=")[0] in family.pools
 
 
 async def test_document_lists_the_tasks_of_the_models_that_are_served() -> None:

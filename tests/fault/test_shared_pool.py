@@ -59,6 +59,14 @@ async def test_tasks_share_a_batch() -> None:
         assert 'pool="retrieval"' not in page
 
 
+async def test_batches_of_a_request_are_of_one_space() -> None:
+    """Each adapter of the worker has its own space."""
+    shared = worker()
+    async with fake_workers(shared), running_router(shared, batch_items=5, lanes=1) as router:
+        check(await router.post(input=inputs(20)), inputs(20), OLD)
+        assert len(shared.batches) == 4
+
+
 async def test_ranking_names_the_adapter_of_its_documents() -> None:
     shared = worker()
     async with fake_workers(shared), running_router(shared) as router:

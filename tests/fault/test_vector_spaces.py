@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.frames import vector_of
-from tests.fakes.router import eventually, running_router
+from tests.fakes.router import PATIENT, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
 from triptych.router.pool.replica import State
@@ -93,9 +93,7 @@ async def test_upgrade_never_mixes_spaces_in_a_reply(document: Document) -> None
     versions = {old: "1", new: "2"}
     async with fake_workers(old, new):
         document.name(old, new, versions=versions)
-        # Admission goes by the rate, which a busy machine makes low.
-        patient = {"request_timeout_seconds": 600}
-        async with discovering(document, batch_items=4, lanes=2, **patient) as router:
+        async with discovering(document, batch_items=4, lanes=2, **PATIENT) as router:
             await router.until_state(old, State.READY)
             await router.until_state(new, State.READY)
             assert router.fleet.spaces["retrieval"] == [OLD, NEW]

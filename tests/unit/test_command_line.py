@@ -11,6 +11,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from tests.exit_status import exit_status
+from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych import __main__ as command
 from triptych.command_line import Lazy, load
 from triptych.deploy.settings import DeploySettings
@@ -38,9 +39,8 @@ def run(*arguments: str, without: tuple[str, ...] = ()) -> subprocess.CompletedP
     program = (
         f"import sys; sys.modules |= dict.fromkeys({without!r})\nfrom triptych.__main__ import main; main()"
     )
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    argv = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=GUARD_SECONDS, check=False)
 
 
 def test_help_needs_no_engine() -> None:
@@ -181,4 +181,4 @@ def test_package_imports_the_client_on_use() -> None:
         "assert not {'pydantic', 'aiohttp', 'uvicorn'} & set(sys.modules)\n"
         "try:\n    triptych.Nothing\nexcept AttributeError as error:\n    assert 'Nothing' in str(error)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=GUARD_SECONDS)

@@ -40,14 +40,19 @@ def registered(registry: object) -> Described:
     )
 
 
-def test_router_metrics_are_documented() -> None:
+def router_metrics() -> Described:
     registry = Metrics().registry
     make_gauges(registry)
-    assert documented("router") == registered(registry)
+    return registered(registry)
 
 
-def test_worker_metrics_are_documented() -> None:
-    assert documented("worker") == registered(WorkerMetrics(lambda: 0, lambda: 0)._registry)
+def worker_metrics() -> Described:
+    return registered(WorkerMetrics(lambda: 0, lambda: 0)._registry)
+
+
+def test_metrics_are_documented() -> None:
+    assert documented("router") == router_metrics()
+    assert documented("worker") == worker_metrics()
 
 
 def test_names_follow_prometheus_conventions() -> None:

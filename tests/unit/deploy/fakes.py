@@ -50,7 +50,7 @@ class Run:
             router,
             workers,
             output=Output([router.name, *(spec.name for spec in workers)], self.text),
-            stop_seconds=options.pop("stop_seconds", 20.0),
+            stop_seconds=GUARD_SECONDS,
             on_ready=self.all_ready.set,
             sleep=self._sleep,
             **options,

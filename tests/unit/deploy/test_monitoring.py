@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from tests.prometheus import MONITORING, ROOT, alerts, panels, tool
-from triptych.router.observe.gauges import make_gauges
-from triptych.router.observe.metrics import Metrics
-from triptych.workers.worker_metrics import WorkerMetrics
+from tests.unit.test_metrics_docs import router_metrics, worker_metrics
 
 ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"][0]["rules"]
 CASES = yaml.safe_load((ROOT / "tests" / "data" / "alerts.yml").read_text())
+METRICS = router_metrics() | worker_metrics()
 
 
 def promtool(*arguments: object) -> str:
@@ -63,11 +62,21 @@ def test_each_alert_has_a_runbook(rule: dict[str, dict[str, str]]) -> None:
     assert anchor in [heading.lower() for heading in headings]
 
 
+def metric_of(series: str) -> str:
+    return re.sub("_(bucket|count|sum)$", "", series)
+
+
 def test_expressions_name_existing_metrics() -> None:
-    registry = Metrics().registry
-    make_gauges(registry)
-    described = [*registry.collect(), *WorkerMetrics(lambda: 0, lambda: 0)._registry.collect()]
-    known = {metric.name for metric in described}
     expressions = [*alerts().values(), *(one for panel in panels().values() for one in panel)]
     named = {name for one in expressions for name in re.findall(r"triptych_\w+", one)}
-    assert {re.sub("_(total|bucket|count|sum)$", "", name) for name in named} <= known
+    assert {metric_of(name) for name in named} <= METRICS.keys()
+
+
+def test_cases_have_the_labels_of_the_metrics() -> None:
+    """So the alerts, which these cases test, have them too."""
+    for one in {one for case in CASES.values() for kind in ("fires", "quiet") for one in case[kind]}:
+        name, labels = one.split("{")
+        if name != "up":
+            _, wanted = METRICS[metric_of(name)]
+            # These are Prometheus's own.
+            assert set(re.findall(r"(\w+)=", labels)) - {"instance", "le"} == set(wanted), one

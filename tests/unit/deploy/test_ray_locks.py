@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from triptych.deploy.ray.locks import gpus_locked, take_port
+from triptych.loadtests.server_processes import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -16,23 +17,19 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_port_is_given_once() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    one = [port]
+    one = [free_port()]
     taken, lock = take_port("127.0.0.1", one)
-    assert taken == port
+    assert [taken] == one
     with pytest.raises(OSError, match="worker_ports"):
         take_port("127.0.0.1", one)
     lock.release()
-    assert take_port("127.0.0.1", one)[0] == port
+    assert take_port("127.0.0.1", one)[0] == taken
 
 
 def test_port_in_use_is_skipped() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with pytest.raises(OSError, match="is free"):
-            take_port("127.0.0.1", [listener.getsockname()[1]])
-        port = listener.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match="is free"):
+        take_port("127.0.0.1", [port])
     # The failed attempt does not keep it locked.
     assert take_port("127.0.0.1", [port])[0] == port
 

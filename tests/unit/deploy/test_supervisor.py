@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.clock import skip
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import eventually
 from tests.unit.deploy.fakes import Fakes, wait_gone
 from triptych.deploy.local.supervisor import GaveUp
@@ -146,15 +147,17 @@ async def test_router_stops_before_workers(start, fakes: Fakes, tmp_path: Path) 
 
 
 async def test_slow_child_is_killed_at_the_end(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router"), [fakes.spec("a", stubborn=True)], stop_seconds=0.5)
+    run = start(fakes.spec("router"), [fakes.spec("a", stubborn=True)])
     await run.ready()
-    await run.stop()
-    assert "a term" in fakes.events()
+    run.supervisor.stop()
+    await eventually(lambda: "a term" in fakes.events())
+    skip(GUARD_SECONDS)
+    await run.task
     assert "a exit" not in fakes.events()
 
 
 async def test_second_stop_kills_at_once(start, fakes: Fakes) -> None:
-    run = start(fakes.spec("router", stubborn=True), [fakes.spec("a", stubborn=True)], stop_seconds=300)
+    run = start(fakes.spec("router", stubborn=True), [fakes.spec("a", stubborn=True)])
     await run.ready()
     run.supervisor.stop()
     await eventually(lambda: "router term" in fakes.events())

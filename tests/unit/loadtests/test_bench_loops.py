@@ -6,10 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.fakes.hang_guard import hang_guard
 from triptych.loadtests.bench.loops import BROKEN, Request, closed_loop, open_loop, post
 
 Answer = Callable[[int], Awaitable[bytes | None]]
 """The reply to the n-th request. None drops the connection."""
+
+# Nothing listens there.
+NOWHERE = "http://127.0.0.1:1"
 
 
 @asynccontextmanager
@@ -30,14 +34,8 @@ async def server(answer: Answer, opened: list[str] | None = None) -> AsyncIterat
             writer.write(data)
         writer.close()
 
-    async with asyncio.timeout(30), await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+    async with hang_guard(), await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-
-
-async def nowhere() -> str:
-    """An address on which nothing listens."""
-    async with server(lambda number: fixed(None)) as url:
-        return url
 
 
 async def fixed(data: bytes | None) -> bytes | None:
@@ -81,9 +79,8 @@ async def test_bodies_are_read_whole(data: bytes) -> None:
 
 
 async def test_closed_loop_needs_a_server() -> None:
-    url = await nowhere()
     with pytest.raises(OSError, match=r"refused|Connect"):
-        await closed_loop(url, requests(url, 3), 1)
+        await closed_loop(NOWHERE, requests(NOWHERE, 3), 1)
 
 
 async def test_open_loop_does_not_wait_for_replies() -> None:
@@ -101,8 +98,7 @@ async def test_open_loop_does_not_wait_for_replies() -> None:
 
 
 async def test_refused_connections_are_broken() -> None:
-    url = await nowhere()
-    replies = await open_loop(url, requests(url, 5), [0.0] * 5)
+    replies = await open_loop(NOWHERE, requests(NOWHERE, 5), [0.0] * 5)
     assert [each.status for each in replies] == [BROKEN] * 5
 
 

@@ -9,6 +9,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from tests.fakes.clock import pass_until
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import Broken, Done, HarnessFailed, Load, Plan, Stopped, ToConductor
@@ -164,12 +166,26 @@ async def test_stopped_load_ends_where_all_processes_have_reported(monkeypatch: 
     assert measured.segment.seconds <= seen[0]
 
 
-@pytest.mark.parametrize(("play", "said"), [(fail, "it broke"), (lose, "has ended"), (hang, "is lost")])
-async def test_lost_process_fails_the_run(play: Play, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
+@pytest.mark.parametrize(("play", "said"), [(fail, "it broke"), (lose, "has ended")])
+async def test_lost_process_fails_the_run(play: Play, said: str) -> None:
     async with gathered(answer, play) as (conductor, _):
         with pytest.raises(HarnessFailed, match=f"(?s)process 1.*{said}"):
             await conductor.run([STEADY], lambda *_: None)
+
+
+async def test_silent_process_fails_the_run() -> None:
+    asked = asyncio.Event()
+
+    async def silent(member: Socket, name: str, load: Load) -> None:
+        asked.set()
+        await hang(member, name, load)
+
+    async with gathered(silent) as (conductor, _):
+        running = asyncio.create_task(conductor.run([STEADY], lambda *_: None))
+        await asked.wait()
+        await pass_until(running.done)
+        with pytest.raises(HarnessFailed, match="process 0 is lost"):
+            await running
 
 
 @pytest.mark.parametrize(
@@ -212,7 +228,7 @@ async def test_surplus_process_finds_no_run() -> None:
     async with gathered(hang) as (conductor, _):
         # Otherwise it would take part until the end.
         with pytest.raises(aiohttp.WSServerHandshakeError):
-            await asyncio.wait_for(take_part(conductor.port, "surplus", answer, []), 20)
+            await asyncio.wait_for(take_part(conductor.port, "surplus", answer, []), GUARD_SECONDS)
 
 
 @pytest.mark.parametrize("host", [LOCAL, "[::]"])
@@ -223,7 +239,7 @@ async def test_strangers_do_not_join(host: str) -> None:
         async with session.get(f"http://{LOCAL}:{conductor.port}/") as refused:
             assert refused.status == 400
         task = asyncio.create_task(take_part(conductor.port, "process 0", answer, []))
-        await conductor.gather(20.0)
+        await conductor.gather(GUARD_SECONDS)
     await task
 
 

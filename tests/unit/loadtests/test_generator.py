@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.unit.loadtests.test_conductor import plan
 from tests.unit.router.test_fetch_addresses import self_signed
 from triptych.loadtests.assignment import Load
@@ -71,7 +72,7 @@ class Sending(Generator):
         return Outcome(), time.monotonic()
 
 
-async def outcome_at(address: str, verify: bool = True, patience: float = 30.0) -> Outcome:
+async def outcome_at(address: str, verify: bool = True, patience: float = GUARD_SECONDS) -> Outcome:
     """What becomes of a request to `address`."""
     target = msgspec.structs.replace(plan().target, addresses={"": address}, verify=verify, timeout=patience)
     async with session_for(target) as session:
@@ -86,7 +87,8 @@ async def test_server_that_does_not_answer_has_a_kind(kind: str) -> None:
         taken.bind(("127.0.0.1", 0))
         if kind == "timeout":
             taken.listen()
-        outcome = await outcome_at(f"http://127.0.0.1:{taken.getsockname()[1]}", patience=0.2)
+        patience = 0.2 if kind == "timeout" else GUARD_SECONDS
+        outcome = await outcome_at(f"http://127.0.0.1:{taken.getsockname()[1]}", patience=patience)
     assert outcome.kind == kind, outcome
 
 

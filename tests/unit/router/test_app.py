@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.metrics import parse, value
 from tests.unit.router.apps import ADDRESSES, Workers, client_of_app
 from triptych.router.items import MOST_INTERACTIVE_ITEMS
 from triptych.workers.shared.families import V4
@@ -143,6 +144,8 @@ async def test_readiness_of_each_pool(workers: Workers, dead: bool) -> None:
             "pools": {"retrieval": "ready", "text-matching": "ready", "code": code},
             "vector_spaces": {"retrieval": ["0" * 16], "text-matching": ["0" * 16], "code": spaces},
         }
+        page = parse((await client.get("/metrics")).text)
+        assert value(page, "triptych_router_pool_ready", pool="code") == (not dead)
         for path in ("/health", "/live"):
             assert (await client.get(path)).status_code == 200
         for task in ("code.query", "retrieval.query"):
@@ -167,7 +170,7 @@ async def test_model_is_found_by_alias(workers: Workers) -> None:
         assert workers.pools == ["code"]
 
 
-@pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x"])
+@pytest.mark.parametrize("name", ["x", "jina-embeddings-v3", "jina-embeddings-v4:x", "%00", "%ff"])
 async def test_unknown_model_returns_404(client: httpx.AsyncClient, name: str) -> None:
     reply = await client.get(f"/v1/models/{name}")
     assert reply.status_code == 404

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.unit.router.pdfs import coloured_pdf, endless_pdf, renderer
 from triptych.router.errors import Internal, MediaInvalid
 from triptych.router.media import pdf
@@ -31,7 +31,7 @@ async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) ->
     async def slowly(process: asyncio.subprocess.Process) -> Message:
         nonlocal passed
         message = await receive(process)
-        passed += 6
+        passed += 60
         # Timers that are due run within the next two iterations of the loop.
         for _ in range(3):
             await asyncio.sleep(0)
@@ -39,11 +39,12 @@ async def test_timeouts_of_page_and_document(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(loop, "time", lambda: clock() + passed)
     monkeypatch.setattr(pdf, "receive", slowly)
+    monkeypatch.setattr(pdf, "START_SECONDS", GUARD_SECONDS)
     command = [sys.executable, "-c", PAGES]
-    async with renderer(1, page_seconds=10, document_seconds=60, command=command) as rendering:
+    async with renderer(1, page_seconds=100, document_seconds=600, command=command) as rendering:
         assert await rendering.render(b"", 4, "f") == [b"page"] * 4
-    async with renderer(1, page_seconds=10, document_seconds=15, command=command) as rendering:
-        with pytest.raises(MediaInvalid, match=r"^f: .*too long.* 15 s for all"):
+    async with renderer(1, page_seconds=100, document_seconds=150, command=command) as rendering:
+        with pytest.raises(MediaInvalid, match=r"^f: .*too long.* 150 s for all"):
             await rendering.render(b"", 4, "f")
         assert not rendering.idle
 

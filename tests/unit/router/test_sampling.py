@@ -1,13 +1,16 @@
-"""Which requests are traced, whatever their `traceparent` says."""
+"""Which requests are traced, whatever their `traceparent` says, and how tracing ends."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from triptych.router.http import Request
 from triptych.router.memory import Budget
 from triptych.router.observe.tracing import Tracing
+from triptych.workers.shared import otel
 from triptych.workers.shared.otel import Otel
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -60,3 +63,13 @@ def test_trusted_traceparent_decides(flags: str, sampled: bool) -> None:
     with tracing("parentbased_traceidratio", "0.5", trust=True) as ours:
         span = ours.request(request(TRACE, flags), "/v1/embeddings")
     assert span.is_recording() == sampled
+
+
+async def test_silent_collector_does_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otel, "FLUSH_SECONDS", 0.01)
+    answered = threading.Event()
+    tracing = Otel("router")
+    monkeypatch.setattr(tracing._provider, "shutdown", lambda: answered.wait(GUARD_SECONDS))
+    async with hang_guard():
+        await tracing.close()
+    answered.set()

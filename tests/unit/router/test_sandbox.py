@@ -30,7 +30,7 @@ parent, file, font_folders = os.getppid(), sys.argv[1], sys.argv[2:]
 attempts = {
     "read a file": lambda: open(file),
     "write a file": lambda: open(file, "a"),
-    "create a file": lambda: open("/tmp/of-the-sandbox", "w"),
+    "create a file": lambda: open(f"{file}.new", "w"),
     "run a program": lambda: os.execv(sys.executable, [sys.executable, "--version"]),
     "list a folder": lambda: os.listdir("/"),
     "read secrets of the router": lambda: open(f"/proc/{parent}/environ"),

@@ -1,11 +1,11 @@
 """Canaries detect an engine that returns wrong vectors."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
-from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
+from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.router import eventually
 from tests.unit.workers.services import FakeService, batch, client_of, metric
 from triptych.workers.asgi import WorkerApp
 from triptych.workers.canary import Canaries, Drift
@@ -35,12 +35,6 @@ async def app(service: FakeService) -> WorkerApp:
     app.canaries = Canaries(service, app.metrics, rest=0, shortest_rest_seconds=0)
     await app.canaries.learn()
     return app
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with hang_guard():
-        while not holds():  # noqa: ASYNC110 (a service has no event for its steps)
-            await asyncio.sleep(0)
 
 
 async def test_drift_takes_worker_out_of_service(
