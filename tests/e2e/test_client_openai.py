@@ -68,7 +68,7 @@ def test_what_the_sdk_asks_for_by_default_is_base64(client: openai.OpenAI) -> No
 def test_a_task_may_stand_in_the_models_name(client: openai.OpenAI) -> None:
     named = client.embeddings.create(model=f"{V4.name}:code.passage", input=TEXTS[1]).data[0].embedding
     given = client.embeddings.create(model=V4.name, input=TEXTS[1], extra_body={"task": "code.passage"})
-    assert np.dot(named, given.data[0].embedding) > 0.9999
+    assert np.dot(named, given.data[0].embedding) > 0.99999
     default = client.embeddings.create(model=V4.name, input=TEXTS[1]).data[0].embedding
     assert np.dot(named, default) < 0.9999
 

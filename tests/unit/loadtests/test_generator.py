@@ -163,7 +163,7 @@ async def test_same_seed_gives_the_same_arrivals_and_each_load_others(clock: Clo
 def certified(tmp_path: Path) -> ssl.SSLContext:
     """A server's certificate that no authority has signed."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificate")
+        pytest.skip("needs openssl for the certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*self_signed(tmp_path, "a.example"))
     return context
