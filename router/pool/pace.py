@@ -101,8 +101,7 @@ class DrainRate:
         `waiting`: whether items wait from now on.
         """
         if self._waiting:
-            decay = math.exp((self._then - now) / self._seconds)
-            self._tokens, self._busy = self._decayed(now)
+            decay, self._tokens, self._busy = self._decayed(now)
             self._seconds = max(self.SECONDS, self.ITEMS * took, self._seconds * decay)
             if took > max(self._busy, self.SECONDS):
                 # The time in which the item began is forgotten. The others were as fast then.
@@ -114,10 +113,13 @@ class DrainRate:
 
     def per_second(self, now: float) -> float | None:
         """The rate, None while unknown; time without progress counts while items wait."""
-        tokens, busy = self._decayed(now) if self._waiting else (self._tokens, self._busy)
+        tokens, busy = self._tokens, self._busy
+        if self._waiting:
+            _, tokens, busy = self._decayed(now)
         known = self._items >= self.FEWEST and busy >= self.SHORTEST
         return tokens / busy if tokens and known else None
 
-    def _decayed(self, now: float) -> tuple[float, float]:
+    def _decayed(self, now: float) -> tuple[float, float, float]:
+        """The share that is left of the last observation, and what is left of its tokens and busy time."""
         decay = math.exp((self._then - now) / self._seconds)
-        return self._tokens * decay, self._busy * decay + self._seconds * (1 - decay)
+        return decay, self._tokens * decay, self._busy * decay + self._seconds * (1 - decay)
