@@ -28,6 +28,11 @@ url = click.option("--url", default=URL, show_default=True, help="Address of the
 epilog = f"An API key is read from the environment variable {KEY_VARIABLE}."
 
 
+def key_of_environment() -> str | None:
+    """The API key; an empty one counts as missing."""
+    return os.environ.get(KEY_VARIABLE) or None
+
+
 @click.group()
 def cli() -> None:
     """Use a running deployment."""
@@ -105,8 +110,7 @@ def embed(
     job = Job(source=source, out=out, truncate=truncate or None, skip=on_error == "skip", **options)
     started = time.monotonic()
     try:
-        # Empty is like missing.
-        key = os.environ.get(KEY_VARIABLE) or None
+        key = key_of_environment()
         done = run(job, AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait))
     except Refused as error:
         _exit(f"error: {error}", REFUSED)
@@ -138,7 +142,7 @@ def verify(url: str, as_json: bool) -> None:
     from triptych.router.client.verify import measure, passes, report
 
     try:
-        with Client(url, os.environ.get(KEY_VARIABLE) or None, max_wait=20) as client:
+        with Client(url, key_of_environment(), max_wait=20) as client:
             rows = measure(client)
     except (TriptychError, OSError) as error:
         _exit(f"error: {error}", FAILED)

@@ -4,6 +4,7 @@ Nothing loops over floats: each vector is one base64 string.
 """
 
 import binascii
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -46,14 +47,15 @@ class OneSpace:
 
     def __init__(self, required: str | None) -> None:
         # As the server reads it: a space without a pool stands for every pool.
-        self._required = _spaces(required or "")
+        self._required: defaultdict[str, set[str]] = defaultdict(set)
+        for pool, space in _spaces(required or ""):
+            self._required[pool].add(space)
         self._first: dict[str, str] = {}
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Raise `ReplyInvalid` if a reply has a space that is not required, or another than one before it."""
         for pool, space in _spaces(headers.get("x-vector-space", "")):
-            required = [one for name, one in self._required if name == pool]
-            required = required or [one for name, one in self._required if not name]
+            required = self._required.get(pool) or self._required.get("")
             if required and space not in required:
                 raise ReplyInvalid(f"the server returned vectors of another space: {pool}={space}")
             if (first := self._first.setdefault(pool, space)) != space:
