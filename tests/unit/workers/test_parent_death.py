@@ -7,11 +7,11 @@ import psutil
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 
-# Prints the process ID of a child that has a child itself.
+# Prints the process ID of a child once that has started two of its own.
 PARENT = """
 import subprocess, sys
 from triptych.workers.shared.parent_death import guard_group
-argv = ["/bin/sh", "-c", "sleep 1000 & echo ready; sleep 1000"]
+argv = ["/bin/sh", "-c", "sleep 1000 & sleep 1000 & echo ready; wait"]
 child = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE)
 guard_group(child.pid)
 child.stdout.readline()
