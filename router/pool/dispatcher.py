@@ -8,24 +8,14 @@ from collections.abc import Sequence
 
 from triptych.router.errors import Internal, RouterError, Unavailable
 from triptych.router.items import Batch, Item, ItemState, Priority
-from triptych.router.pool.call import (
-    CallFailed,
-    ConnectionLost,
-    ConnectionRefused,
-    Draining,
-    EngineDied,
-    Overloaded,
-    Rejected,
-    ReplicaFailed,
-    SpaceChanged,
-    TokenRefused,
-)
+from triptych.router.pool import call
+from triptych.router.pool.call import Declined, ReplicaFailed
 from triptych.router.pool.choice import Choice
 from triptych.router.pool.failures import client_error
 from triptych.router.pool.hold import Hold
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
+from triptych.router.pool.replica import Replica, State
 from triptych.router.pool.replicas import Replicas
 from triptych.router.pool.retry_budget import RetryBudget
 from triptych.router.pool.suspects import Suspects
@@ -197,33 +187,29 @@ class Dispatcher:
         if failed := batch.unfinished():
             self._put_back_if_tries_left(failed, "item_failed", "".join(batch.failures[-1:]), now)
 
-    def declined(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
+    def declined(self, replica: Replica, batch: Batch, error: Declined, now: float) -> None:
         """`replica` did nothing of `batch`. If it rejects the batch, each item is tried once more, alone."""
-        match error:
-            case Overloaded():
-                replica.pause(batch.priority, error.seconds, now)
-            case Draining():
+        match error.outcome:
+            case contract.DRAINING:
                 replica.draining()
-            case Rejected():
+            case call.REJECTED:
                 log.error("replica %s rejected a batch (older, or a bug): %s", replica.address, error)
                 if len(batch.items) == 1:
                     self.fail(batch.items, Internal("a worker rejected the input"), now)
                 for item in batch.unfinished():
                     item.tries = MAX_RETRIES
+            case _:
+                replica.pause(batch.priority, error.seconds, now)
         self._put_back(batch.unfinished(), error.outcome, now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
         """`replica` failed. `put_back_failed` follows, once it is known whether its process died."""
         log.warning("replica %s: %s", replica.address, error)
-        match error:
-            case ConnectionRefused():
-                replica.down("connection refused", gone=True)
-            case ConnectionLost():
+        match error.state:
+            case State.SUSPECT:
                 replica.suspect(str(error))
-            case EngineDied():
-                replica.down(str(error), gone=True)
-            case SpaceChanged() | TokenRefused():
-                replica.down(str(error))
+            case State.DOWN:
+                replica.down(str(error), gone=error.gone)
         replica.record_failure(str(error), started, now)
 
     def put_back_failed(

@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 from yarl import URL
 
-from triptych.router.pool.call import TokenRefused
+from triptych.router.pool.call import TOKEN_REFUSED, ReplicaFailed
 from triptych.router.pool.replica import UP, Replica, State
 from triptych.router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
 from triptych.workers.shared import contract
@@ -106,34 +106,33 @@ class Prober:
                 await self._woken.wait()
 
     async def _probe(self) -> None:
-        replica = self._replica
         try:
             info = contract.decode_info(await self._get(contract.INFO_PATH))
             await self._get(contract.READY_PATH)
-        except TokenRefused as error:
+        except ReplicaFailed as error:
             self._refuse(str(error))
-            return
-        except (*TRANSPORT_ERRORS, _NotReady) as error:
-            if is_out_of_descriptors(error):
-                return
-            self._silences += 1
-            known_gone = was_refused(error) or isinstance(error, _NotReady)
-            if known_gone or replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
-                refused = was_refused(error)
-                self._lost(
-                    "connection refused" if refused else str(error) or type(error).__name__, gone=refused
-                )
-            return
+        except _NotReady as error:
+            self._lost(str(error))
         except msgspec.DecodeError as error:
             self._lost(f"its info is invalid: {error}")
-            return
-        self._silences = 0
-        refusal = self._judge(replica, info)
-        if refusal is None:
-            replica.up(info)
-            self._refusal = None
+        except TRANSPORT_ERRORS as error:
+            self._unanswered(error)
         else:
-            self._refuse(refusal)
+            self._silences = 0
+            if refusal := self._judge(self._replica, info):
+                self._refuse(refusal)
+            else:
+                self._replica.up(info)
+                self._refusal = None
+
+    def _unanswered(self, error: Exception) -> None:
+        if is_out_of_descriptors(error):
+            return
+        self._silences += 1
+        refused = was_refused(error)
+        if refused or self._replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
+            reason = "connection refused" if refused else str(error) or type(error).__name__
+            self._lost(reason, gone=refused)
 
     def _refuse(self, refusal: str) -> None:
         replica = self._replica
@@ -151,7 +150,7 @@ class Prober:
         url = URL(f"http://{self._replica.address}{path}")
         async with self._client.get(url, PROBE_TIMEOUT_SECONDS) as reply:
             if reply.status == 401:
-                raise TokenRefused
+                raise ReplicaFailed(TOKEN_REFUSED)
             if reply.status != 200:
                 raise _NotReady(f"{path} answers {reply.status}")
             return await reply.read()

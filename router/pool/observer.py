@@ -8,7 +8,7 @@ from functools import cache
 from triptych.router.items import Batch, Item, Priority
 from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
-from triptych.router.pool.call import CallFailed
+from triptych.router.pool.call import Declined
 from triptych.router.pool.replica import Replica
 from triptych.workers.shared import contract, logs
 
@@ -62,7 +62,7 @@ class PoolObserver:
             outcome = "abandoned"
             raise
         except Exception as error:
-            outcome = error.outcome if isinstance(error, CallFailed) else "failed"
+            outcome = error.outcome if isinstance(error, Declined) else "failed"
             reason = str(error)
             raise
         finally:

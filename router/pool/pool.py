@@ -8,7 +8,7 @@ from functools import partial
 
 from triptych.router.errors import Internal
 from triptych.router.items import Batch, Item, ItemState
-from triptych.router.pool.call import CallFailed, Deliver, ReplicaFailed
+from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
@@ -190,7 +190,7 @@ class Pool:
             dispatcher.put_back_failed(batch, error, instance if dead else None, self._clock())
             # While the lane is still taken, so that the retry goes to another replica if one is free.
             self.dispatch()
-        except CallFailed as error:
+        except Declined as error:
             dispatcher.declined(replica, batch, error, self._clock())
         except Exception:
             log.exception("a batch ended in an unexpected error. This is a bug.")

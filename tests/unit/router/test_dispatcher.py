@@ -10,18 +10,11 @@ from tests.unit.router.items import NEVER, make_request
 from tests.unit.router.told import Told
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
-from triptych.router.pool.call import (
-    ConnectionLost,
-    ConnectionRefused,
-    EngineDied,
-    Overloaded,
-    ReplicaFailed,
-    SpaceChanged,
-    TokenRefused,
-)
+from triptych.router.pool.call import Declined
 from triptych.router.pool.choice import QUERIES_SECONDS
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
-from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica, State
+from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica
+from triptych.workers.shared import contract
 
 
 def test_bulk_gets_more_lanes_when_queries_stop() -> None:
@@ -55,7 +48,7 @@ def test_refused_bulk_does_not_delay_queries() -> None:
     [replica] = pool.replicas
     pool.ask(bulk=True)
     [batch] = pool.in_flight
-    pool.declined(replica, batch, Overloaded(1e9), 0.0)
+    pool.declined(replica, batch, Declined(contract.OVERLOADED, seconds=1e9), 0.0)
     assert (replica.breaker.failures, batch.items[0].tries) == (0, 0)
     pool.ended(replica, batch, 0.0)
     query = pool.ask()
@@ -72,24 +65,6 @@ def test_death_counts_after_the_client_has_left() -> None:
     again = pool.ask()
     pool.failed(replica, "two")
     assert isinstance(again.error, CrashesWorker)
-
-
-@pytest.mark.parametrize(
-    ("failure", "state"),
-    [
-        (ReplicaFailed("told to"), State.READY),
-        (ConnectionLost("told to"), State.SUSPECT),
-        (ConnectionRefused("told to"), State.DOWN),
-        (EngineDied("told to"), State.DOWN),
-        (SpaceChanged("told to"), State.DOWN),
-        (TokenRefused(), State.DOWN),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_failure_decides_the_state(failure: ReplicaFailed, state: State) -> None:
-    pool = Told(1)
-    pool.replica_failed(pool.replicas[0], failure, 0.0, 0.0)
-    assert pool.replicas[0].state is state
 
 
 @pytest.mark.parametrize("number", [0, 1])

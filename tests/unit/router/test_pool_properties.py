@@ -16,15 +16,16 @@ from tests.unit.router.apps import info
 from tests.unit.router.items import NEVER, encode, make_request, observer
 from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
+from triptych.router.pool import call
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
-from triptych.router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
+from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica, State
 from triptych.workers.shared import contract
 
-OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
+OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "rejected", "item")
 # Outcomes that use no try.
 FREE = ("overloaded", "draining")
 
@@ -50,15 +51,9 @@ class Scripted(Replica):
             case "failed":
                 raise ReplicaFailed("scripted")
             case "lost":
-                lost = ConnectionLost("scripted")
-                lost.perhaps_dead = True
-                raise lost
-            case "overloaded":
-                raise Overloaded
-            case "draining":
-                raise Draining
-            case "refused":
-                raise Rejected("scripted")
+                raise ReplicaFailed("scripted", State.SUSPECT, perhaps_dead=True)
+            case contract.OVERLOADED | contract.DRAINING | call.REJECTED:
+                raise Declined(outcome)
         items = list(reversed(list(enumerate(batch.items))))
         for number, (index, item) in enumerate(items):
             if outcome == "half" and 2 * number >= len(items):

@@ -9,7 +9,7 @@ from tests.metrics import parse, value
 from tests.unit.router.items import vector
 from tests.unit.router.told import Told
 from triptych.router.errors import Internal, Unavailable
-from triptych.router.pool.call import Rejected
+from triptych.router.pool.call import REJECTED, Declined
 from triptych.router.pool.retry_budget import (
     FLOOR_PER_SECOND,
     SHARE_OF_TRAFFIC,
@@ -119,7 +119,7 @@ def test_rejected_input_fails_alone() -> None:
 
     def reject() -> None:
         [batch] = pool.in_flight
-        pool.declined(replica, batch, Rejected("told to"), 0.0)
+        pool.declined(replica, batch, Declined(REJECTED), 0.0)
         pool.ended(replica, batch, 0.0)
         pool.dispatch()
 
