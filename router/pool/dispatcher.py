@@ -15,8 +15,7 @@ from triptych.router.pool.failures import client_error
 from triptych.router.pool.hold import Hold
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica, State
-from triptych.router.pool.replicas import Replicas
+from triptych.router.pool.replica import Replica, Replicas, State
 from triptych.router.pool.retry_budget import RetryBudget
 from triptych.router.pool.suspects import Suspects
 from triptych.workers.shared import contract
@@ -51,7 +50,7 @@ class Dispatcher:
         self.hold = Hold(hold_seconds)
         self._choice = Choice(queue, batch_tokens, batch_items)
         self._suspects = Suspects()
-        self._observer = observer
+        self.observer = observer
         self._retries = RetryBudget(self.replicas.lanes, now)
 
     @property
@@ -176,7 +175,7 @@ class Dispatcher:
                 self._suspects.clear(item)
             batch.remove(item)
             self.queue.drained(item, now)
-            self._observer.served(frame)
+            self.observer.served(frame)
             item.job.resolve(item, frame, now)
 
     def answered(self, replica: Replica, batch: Batch, tokens: int, started: float, now: float) -> None:
@@ -240,7 +239,7 @@ class Dispatcher:
 
     def _start(self, replica: Replica, batch: Batch, now: float) -> None:
         self._retries.earn()
-        self._observer.taken(batch, now)
+        self.observer.taken(batch, now)
         batch.space = replica.space
         for item in batch.items:
             item.job.started_at = now
@@ -278,7 +277,7 @@ class Dispatcher:
                 item.batch.remove(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
-        self._observer.put_back(wanted, kind)
+        self.observer.put_back(wanted, kind)
         if self.holds:
             self.hold.begin(wanted, now)
         elif not self.replicas.up:

@@ -17,6 +17,7 @@ from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
 from triptych.router.pool.discovery import Discovery, discovery_of
+from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.health import RETRY_SECONDS, Prober, why_refused
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
@@ -49,13 +50,12 @@ class Fleet:
         self,
         settings: RouterSettings,
         make_client: Callable[..., WorkerClient] = WorkerClient,
-        clock: Callable[[], float] = time.monotonic,
         retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
         self.in_use: tuple[Pool, ...] = ()
-        self.clock = clock
+        self.clock = time.monotonic
         self.metrics = Metrics()
         self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
@@ -268,25 +268,24 @@ class Fleet:
         self._watched[replica] = prober, asyncio.create_task(prober.run())
 
     def _unwatch(self, replica: Replica) -> None:
-        log.info("replica %s of pool %s is removed", replica.address, replica.pool)
+        log.info("%s is removed", replica)
         _, task = self._watched.pop(replica)
         task.cancel()
-        replica.changed = lambda: None
         replica.remove()
 
     def _empty_pool(self, name: contract.PoolName) -> Pool:
         settings = self._settings
-        return Pool(
+        dispatcher = Dispatcher(
             name,
             [],
             PoolQueue(settings.queue_tokens, settings.queue_items),
-            partial(call.encode, self._client),
             settings.batch_tokens,
             settings.batch_items,
-            self.clock,
             PoolObserver(self.metrics, name, self.tracing, self.clock),
+            self.clock(),
             settings.hold_seconds,
         )
+        return Pool(dispatcher, partial(call.encode, self._client), self.clock)
 
     def _judge(self, replica: Replica, info: contract.Info) -> str | None:
         return why_refused(replica, info, self._replicas())

@@ -137,7 +137,7 @@ class Prober:
     def _refuse(self, refusal: str) -> None:
         replica = self._replica
         if refusal != self._refusal:
-            log.error("replica %s of pool %s is refused: %s", replica.address, replica.pool, refusal)
+            log.error("%s is refused: %s", replica, refusal)
         replica.down(refusal)
         self._refusal = refusal
 

@@ -10,10 +10,7 @@ from triptych.router.errors import Internal
 from triptych.router.items import Batch, Item, ItemState
 from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import Dispatcher
-from triptych.router.pool.observer import PoolObserver
-from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
-from triptych.router.pool.replicas import Replicas
+from triptych.router.pool.replica import Replica, Replicas
 from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
@@ -35,28 +32,14 @@ class Pool:
     (`triptych.router.pool.call.encode`).
     """
 
-    def __init__(
-        self,
-        name: contract.PoolName,
-        replicas: Sequence[Replica],
-        queue: PoolQueue,
-        encode: Encode,
-        batch_tokens: int,
-        batch_items: int,
-        clock: Clock,
-        observer: PoolObserver,
-        hold_seconds: float = 0.0,
-    ) -> None:
-        self.name = name
-        self.queue = queue
+    def __init__(self, dispatcher: Dispatcher, encode: Encode, clock: Clock) -> None:
+        self.name = dispatcher.name
+        self.queue = dispatcher.queue
+        self.dispatcher = dispatcher
         self.requested_tokens = 0.0
         self.may_be_empty = False
         self._encode = encode
         self._clock = clock
-        self._observer = observer
-        self.dispatcher = Dispatcher(
-            name, replicas, queue, batch_tokens, batch_items, observer, clock(), hold_seconds
-        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._soon: asyncio.Handle | None = None
@@ -79,7 +62,7 @@ class Pool:
     def requested(self, tokens: float) -> None:
         """Count `tokens`, estimated, that clients ask for, admitted or not."""
         self.requested_tokens += tokens
-        self._observer.requested(tokens)
+        self.dispatcher.observer.requested(tokens)
 
     def admit(self, items: Sequence[Item]) -> None:
         """Add `items` to the queue; they are dispatched in the next turn of the event loop.
@@ -151,11 +134,7 @@ class Pool:
         moment = self.dispatcher.wake_at(now)
         if moment < math.inf:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, moment - now), self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        self.dispatch()
+            self._timer = loop.call_later(max(0.0, moment - now), self.dispatch)
 
     def _start(self, replica: Replica, batch: Batch) -> None:
         task = asyncio.get_running_loop().create_task(self._run(replica, batch))
@@ -181,7 +160,7 @@ class Pool:
                 self._dispatch_soon()
 
         try:
-            with self._observer.at(replica, batch):
+            with self.dispatcher.observer.at(replica, batch):
                 await self._encode(replica, batch, deliver)
             dispatcher.answered(replica, batch, tokens, started, self._clock())
         except ReplicaFailed as error:

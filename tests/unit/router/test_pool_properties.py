@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fakes.clock import run_without_waiting
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, encode, make_request, observer
+from tests.unit.router.items import NEVER, dispatcher, encode, make_request
 from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
 from triptych.router.pool import call
@@ -21,7 +21,6 @@ from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
 from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.pool import Pool
-from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica, State
 from triptych.workers.shared import contract
 
@@ -104,8 +103,7 @@ async def run(
     steps = iter(script)
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
-    queue = PoolQueue(10**6, 10**6)
-    pool = Pool("retrieval", members, queue, encode, 8, 4, loop.time, observer(), hold_seconds)
+    pool = Pool(dispatcher(members, 8, 4, loop.time(), hold_seconds), encode, loop.time)
 
     def watch(member: Scripted) -> None:
         def changed() -> None:
@@ -218,7 +216,7 @@ def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
         # One more failure opens the breaker.
         for moment in range(1 - FAILURES_UNTIL_OPEN, 0):
             replica.breaker.failed(moment, moment)
-        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock, observer())
+        pool = Pool(dispatcher([replica], 8, 4, clock()), encode, clock)
         replica.up(info("retrieval"))
         ended = asyncio.Event()
         job = make_request([1], finished=lambda _: ended.set())
