@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from msgspec.structs import replace
+from pydantic import SecretStr
 
 from triptych.router.background import running
 from triptych.router.errors import QueueFull, RouterError, Unavailable
@@ -18,7 +19,7 @@ from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
 from triptych.router.pool.discovery import Discovery, discovery_of
 from triptych.router.pool.dispatcher import Dispatcher
-from triptych.router.pool.health import RETRY_SECONDS, Prober, why_refused
+from triptych.router.pool.health import Prober
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
@@ -32,7 +33,6 @@ from triptych.workers.shared.families import Family
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 2.0
 FIRST_PROBES_SECONDS = 2.0
 
 
@@ -49,8 +49,7 @@ class Fleet:
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[..., WorkerClient] = WorkerClient,
-        retry_seconds: tuple[float, float] = RETRY_SECONDS,
+        make_client: Callable[[float, SecretStr | None], WorkerClient] = WorkerClient,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
@@ -60,7 +59,6 @@ class Fleet:
         self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
         self._make_client = make_client
-        self._retry_seconds = retry_seconds
         self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
@@ -69,9 +67,7 @@ class Fleet:
 
     async def __aenter__(self) -> "Fleet":
         settings = self._settings
-        self._client = self._make_client(
-            CONNECT_SECONDS, settings.worker_timeout_seconds, settings.worker_token
-        )
+        self._client = self._make_client(settings.worker_timeout_seconds, settings.worker_token)
         if settings.workers:
             # A pool that the settings name without a worker can never have one.
             self.apply(group for group in settings.workers if group.targets)
@@ -257,7 +253,7 @@ class Fleet:
             replica.version = versions[replica.address]
 
     def _watch(self, pool: Pool, replica: Replica) -> None:
-        prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds, self._retry_seconds)
+        prober = Prober(replica, self._client, self._replicas, self._settings.probe_seconds)
 
         def changed() -> None:
             prober.wake()
@@ -286,6 +282,3 @@ class Fleet:
             settings.hold_seconds,
         )
         return Pool(dispatcher, partial(call.encode, self._client), self.clock)
-
-    def _judge(self, replica: Replica, info: contract.Info) -> str | None:
-        return why_refused(replica, info, self._replicas())

@@ -18,12 +18,8 @@ log = logging.getLogger(__name__)
 
 # First and longest pause between probes of a replica that is down.
 RETRY_SECONDS = (0.25, 2.0)
-PROBE_TIMEOUT_SECONDS = 5.0
 # A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
-
-# Why a worker with this info must not serve; None if it may.
-Judge = Callable[[Replica, contract.Info], str | None]
 
 
 def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]) -> str | None:
@@ -51,23 +47,20 @@ def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]
 class Prober:
     """Probes one replica: often while it is down, seldom while it is up.
 
-    `judge` checks the info of a worker before it may serve. `probed` is set after the first probe.
-    `retry_seconds` are the first and the longest pause while it is down.
+    `replicas` are all those that it may serve beside. `probed` is set after the first probe.
     """
 
     def __init__(
         self,
         replica: Replica,
         client: WorkerClient,
-        judge: Judge,
+        replicas: Callable[[], Iterable[Replica]],
         seconds_while_up: float,
-        retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self._replica = replica
         self._client = client
-        self._judge = judge
+        self._replicas = replicas
         self._seconds_while_up = seconds_while_up
-        self._first_retry, self._longest_retry = retry_seconds
         self.probed = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
@@ -80,7 +73,8 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled."""
         replica = self._replica
-        wait = self._first_retry
+        first_wait, longest_wait = RETRY_SECONDS
+        wait = first_wait
         while True:
             successes = replica.successes
             await self._probe()
@@ -88,7 +82,7 @@ class Prober:
             # A change before this point is visible in the state.
             self._woken.clear()
             if replica.state is State.READY:
-                wait = self._first_retry
+                wait = first_wait
                 # Traffic that succeeds is the better probe.
                 while replica.state is State.READY:
                     await self._sleep(self._seconds_while_up)
@@ -98,7 +92,7 @@ class Prober:
                     self._silences = 0
             else:
                 await self._sleep(wait)
-                wait = min(wait * 2, self._longest_retry)
+                wait = min(wait * 2, longest_wait)
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -119,7 +113,7 @@ class Prober:
             self._unanswered(error)
         else:
             self._silences = 0
-            if refusal := self._judge(self._replica, info):
+            if refusal := why_refused(self._replica, info, self._replicas()):
                 self._refuse(refusal)
             else:
                 self._replica.up(info)
@@ -148,7 +142,7 @@ class Prober:
 
     async def _get(self, path: str) -> bytes:
         url = URL(f"http://{self._replica.address}{path}")
-        async with self._client.get(url, PROBE_TIMEOUT_SECONDS) as reply:
+        async with self._client.get(url) as reply:
             if reply.status == 401:
                 raise ReplicaFailed(TOKEN_REFUSED)
             if reply.status != 200:

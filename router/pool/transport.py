@@ -15,6 +15,9 @@ from yarl import URL
 
 from triptych.workers.shared import contract
 
+CONNECT_SECONDS = 2.0
+# For all of a probe.
+PROBE_SECONDS = 5.0
 # Shorter than the workers' own, so that no call uses a connection that is just being closed.
 KEEPALIVE_SECONDS = 2.0
 
@@ -25,15 +28,12 @@ TRANSPORT_ERRORS = (aiohttp.ClientError, OSError)
 class WorkerClient:
     """Calls to workers, a connection for each call in progress, without proxies, cookies or redirects.
 
-    `connect_seconds` limits connecting, `silence_seconds` the wait for the next bytes. Every request carries
-    `token` and a random name of this client. A call may raise `TRANSPORT_ERRORS`; leaving its context early
-    hangs up. Create and close it inside a running event loop.
+    `silence_seconds` limits the wait for the next bytes. Every request carries `token` and a random name of
+    this client. A call may raise `TRANSPORT_ERRORS`; leaving its context early hangs up. Create and close it
+    inside a running event loop.
     """
 
-    def __init__(
-        self, connect_seconds: float, silence_seconds: float, token: SecretStr | None = None
-    ) -> None:
-        self._connect_seconds = connect_seconds
+    def __init__(self, silence_seconds: float, token: SecretStr | None) -> None:
         headers = {contract.ROUTER_HEADER: secrets.token_hex(8)}
         if token:
             headers["authorization"] = f"Bearer {token.get_secret_value()}"
@@ -48,13 +48,13 @@ class WorkerClient:
             headers=headers,
             skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=connect_seconds, sock_read=silence_seconds
+                total=None, sock_connect=CONNECT_SECONDS, sock_read=silence_seconds
             ),
         )
 
-    def get(self, url: URL, seconds: float) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def get(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """A GET with a total timeout."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, self._connect_seconds))
+        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS, sock_connect=CONNECT_SECONDS)
         return self._session.get(url, timeout=timeout, allow_redirects=False)
 
     def post(
@@ -64,7 +64,6 @@ class WorkerClient:
         return self._session.post(url, data=body, headers=headers, allow_redirects=False)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._session.close()
 
 

@@ -55,7 +55,7 @@ class Workers:
         self.pools: list[contract.PoolName] = []
 
     @asynccontextmanager
-    async def get(self, url: URL, seconds: float) -> AsyncIterator[Answer]:
+    async def get(self, url: URL) -> AsyncIterator[Answer]:
         yield Answer(one(contract.encode_info(info(self._pool_at(url)))))
 
     @asynccontextmanager

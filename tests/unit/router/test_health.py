@@ -23,7 +23,7 @@ class Silent(Workers):
         self._asked = asked
 
     @asynccontextmanager
-    async def get(self, url: URL, seconds: float) -> AsyncIterator[Any]:
+    async def get(self, url: URL) -> AsyncIterator[Any]:
         self._asked()
         raise TimeoutError
         yield
@@ -44,7 +44,7 @@ async def silences_until_down(*, batches_between: bool) -> int:
     client = Silent(asked)
     replica = Replica("r:1", "retrieval", 4)
     replica.up(info("retrieval"))
-    prober = Prober(replica, client, lambda *_: None, seconds_while_up=0.001)
+    prober = Prober(replica, client, lambda: [], seconds_while_up=0.001)
 
     def changed() -> None:
         assert replica.state is State.DOWN
