@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from yarl import URL
 
+from triptych.router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
 from triptych.router.items import Batch, Item
 from triptych.router.pool.replica import Replica, State
 from triptych.router.pool.transport import (
@@ -23,6 +24,8 @@ from triptych.workers.shared import contract
 END_SECONDS = 2.0
 # How far rounding may move the squared length of a normalized vector from 1.
 LENGTH_TOLERANCE = 0.05
+# Of a worker's message for the client.
+MOST_CHARACTERS = 2000
 
 TOKEN_REFUSED = "the worker refuses the token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN"
 OUT_OF_DESCRIPTORS, REJECTED = "out_of_descriptors", "rejected"
@@ -132,6 +135,22 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if seconds > 0 else None
+
+
+def client_error(item: Item, failure: contract.Failure) -> RouterError:
+    """What the client reads of an item's own failure."""
+    field = item.query.field if failure.query and item.query else item.field
+    message = failure.message[:MOST_CHARACTERS]
+    detail = f"{field}: {message}"
+    match failure.code:
+        case "token_limit":
+            return TokenLimitExceeded(detail)
+        case "media_invalid":
+            return MediaInvalid(detail)
+        case "unsupported" | "invalid":
+            return Invalid.field(field, message, failure.code)
+        case _:
+            return Internal(detail)
 
 
 def check_vector(vector: contract.Vector, item: contract.Item, info: contract.Info) -> None:

@@ -4,15 +4,15 @@
 """
 
 import logging
+import math
 from collections.abc import Sequence
+from itertools import takewhile
 
 from triptych.router.errors import Internal, RouterError, Unavailable
-from triptych.router.items import Batch, Item, ItemState, Priority
+from triptych.router.items import Batch, Item, ItemState, Job, Priority
 from triptych.router.pool import call
-from triptych.router.pool.call import Declined, ReplicaFailed
+from triptych.router.pool.call import Declined, ReplicaFailed, client_error
 from triptych.router.pool.choice import Choice
-from triptych.router.pool.failures import client_error
-from triptych.router.pool.hold import Hold
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica, Replicas, State
@@ -47,7 +47,9 @@ class Dispatcher:
         self.replicas = Replicas(replicas)
         self.queue = queue
         self.in_flight: set[Batch] = set()
-        self.hold = Hold(hold_seconds)
+        self._hold_seconds = hold_seconds
+        # In the order of their ends, since all are held for the same time.
+        self._held_until: dict[Job, float] = {}
         self._choice = Choice(queue, batch_tokens, batch_items)
         self._suspects = Suspects()
         self.observer = observer
@@ -56,7 +58,7 @@ class Dispatcher:
     @property
     def holds(self) -> bool:
         """Whether work is held here until a replica comes up."""
-        return self.hold.seconds > 0 and not self.replicas.up
+        return self._hold_seconds > 0 and not self.replicas.up
 
     def unavailable(self, now: float) -> Unavailable:
         """The error for work that no replica can take now."""
@@ -89,7 +91,7 @@ class Dispatcher:
             self._choice.last_query = now
         self.queue.admit(items, now)
         if self.holds:
-            self.hold.begin(items, now)
+            self._hold(items, now)
 
     def next(self, now: float) -> tuple[Replica, Batch] | None:
         """The next batch and its replica, None if nothing can be dispatched.
@@ -103,7 +105,7 @@ class Dispatcher:
 
     def wake_at(self, now: float) -> float:
         """When time alone may change something; inf if it never will."""
-        moments = [self.hold.ends_at]
+        moments = [next(iter(self._held_until.values()), math.inf)]
         if self.queue.items:
             moments += [replica.next_end(now) for replica in self.replicas]
             moments += self._choice.ends_after(now)
@@ -111,15 +113,17 @@ class Dispatcher:
 
     def expire(self, now: float) -> None:
         """Fail the jobs that were held for too long."""
-        for job in self.hold.pop_expired(now):
-            detail = f"no replica of the pool {self.name} came up within {self.hold.seconds:g} s"
+        expired = takewhile(lambda held: held[1] <= now, self._held_until.items())
+        for job in [job for job, _ in expired]:
+            self._held_until.pop(job, None)
+            detail = f"no replica of the pool {self.name} came up within {self._hold_seconds:g} s"
             job.fail(Unavailable(f"{detail}; try again later"), now)
 
     def forget(self, items: Sequence[Item], now: float) -> None:
         """Drop `items`, wherever they are: their job is closed."""
         self.queue.cancel(items, now)
         for item in items:
-            self.hold.forget(item.job)
+            self._held_until.pop(item.job, None)
             if item.state is ItemState.IN_FLIGHT and item.batch is not None:
                 item.state = ItemState.DONE
                 item.batch.remove(item, unwanted=True)
@@ -132,11 +136,11 @@ class Dispatcher:
                 self.replicas.compare_pace(replica, now)
         if self.replicas.up:
             self._keep_spaces(self.queue.waiting(), now)
-            self.hold.end()
+            self._held_until.clear()
             self.queue.measure_rate(now)
         elif self.holds:
             self.queue.forget_rate()
-            self.hold.begin(self.queue.waiting(), now)
+            self._hold(self.queue.waiting(), now)
         else:
             self.fail(self.queue.waiting(), self.unavailable(now), now)
 
@@ -149,8 +153,8 @@ class Dispatcher:
 
     def remove(self, now: float) -> None:
         """The pool is no longer named: refuse what waits, hold nothing, use no replica."""
-        self.hold.end()
-        self.hold.seconds = 0.0
+        self._held_until.clear()
+        self._hold_seconds = 0.0
         self.set_replicas([], now)
 
     def deliver(self, batch: Batch, item: Item, frame: contract.Frame, now: float) -> None:
@@ -237,6 +241,11 @@ class Dispatcher:
         for item in items:
             item.job.fail(error, now)
 
+    def _hold(self, items: Sequence[Item], now: float) -> None:
+        """Hold the jobs of `items` from now on; jobs that are held already keep their time."""
+        for item in items:
+            self._held_until.setdefault(item.job, now + self._hold_seconds)
+
     def _start(self, replica: Replica, batch: Batch, now: float) -> None:
         self._retries.earn()
         self.observer.taken(batch, now)
@@ -279,7 +288,7 @@ class Dispatcher:
         self.queue.put_back(wanted)
         self.observer.put_back(wanted, kind)
         if self.holds:
-            self.hold.begin(wanted, now)
+            self._hold(wanted, now)
         elif not self.replicas.up:
             self.fail(wanted, self.unavailable(now), now)
         self._keep_spaces(wanted, now)

@@ -142,6 +142,7 @@ def test_hold_starts_when_the_last_replica_dies() -> None:
     assert pool.wake_at(50.0) == 60.0
     pool.now = 55.0
     pool.ask()
+    pool.changed()
     pool.expire(59.9)
     assert not job.closed
     pool.expire(60.0)
