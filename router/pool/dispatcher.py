@@ -86,7 +86,6 @@ class Dispatcher:
             self.queue.check_any_room(self.name, now, deadline, self.replicas.tokens_in_flight, key)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
-        """Add `items` to the queue."""
         if any(item.priority is Priority.INTERACTIVE for item in items):
             self._choice.last_query = now
         self.queue.admit(items, now)
@@ -100,7 +99,15 @@ class Dispatcher:
         """
         found = self._choice.next(self.replicas, now) if self.queue.items else None
         if found is not None:
-            self._start(*found, now)
+            replica, batch = found
+            self._retries.earn()
+            self.observer.taken(batch, now)
+            batch.space = replica.space
+            for item in batch.items:
+                item.job.started_at = now
+                item.job.spaces.setdefault(item.pool, item.space_of(batch.space))
+            replica.acquire(batch)
+            self.in_flight.add(batch)
         return found
 
     def wake_at(self, now: float) -> float:
@@ -152,7 +159,7 @@ class Dispatcher:
         self.replicas_changed(now)
 
     def remove(self, now: float) -> None:
-        """The pool is no longer named: refuse what waits, hold nothing, use no replica."""
+        """The pool is no longer named: what waits is refused, batches in flight finish."""
         self._held_until.clear()
         self._hold_seconds = 0.0
         self.set_replicas([], now)
@@ -237,7 +244,6 @@ class Dispatcher:
         self.fail(batch.unfinished(), Unavailable("the router is stopping"), now)
 
     def fail(self, items: Sequence[Item], error: RouterError, now: float) -> None:
-        """End the jobs of `items` with `error`."""
         for item in items:
             item.job.fail(error, now)
 
@@ -245,16 +251,6 @@ class Dispatcher:
         """Hold the jobs of `items` from now on; jobs that are held already keep their time."""
         for item in items:
             self._held_until.setdefault(item.job, now + self._hold_seconds)
-
-    def _start(self, replica: Replica, batch: Batch, now: float) -> None:
-        self._retries.earn()
-        self.observer.taken(batch, now)
-        batch.space = replica.space
-        for item in batch.items:
-            item.job.started_at = now
-            item.job.spaces.setdefault(item.pool, item.space_of(batch.space))
-        replica.acquire(batch)
-        self.in_flight.add(batch)
 
     def _keep_spaces(self, items: Sequence[Item], now: float) -> None:
         """Start jobs over whose vector space is no longer served."""

@@ -138,7 +138,7 @@ class Fleet:
                 for replica in pool.replicas:
                     self._unwatch(replica)
                 self._removed.append(pool)
-                pool.remove()
+                pool.dispatcher.remove(self.clock())
         for name, versions in wanted.items():
             self.pools[name].may_be_empty = name in may_be_empty
             self._set_replicas(self.pools[name], versions)

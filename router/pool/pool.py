@@ -47,12 +47,10 @@ class Pool:
 
     @property
     def replicas(self) -> Replicas:
-        """Its replicas, in any state."""
         return self.dispatcher.replicas
 
     @property
     def in_flight(self) -> int:
-        """Number of batches in flight."""
         return len(self.dispatcher.in_flight)
 
     def is_ready(self) -> bool:
@@ -85,25 +83,18 @@ class Pool:
         self._set_timer(now)
 
     def forget(self, items: Sequence[Item]) -> None:
-        """Drop `items`, wherever they are: their job is closed."""
         self.dispatcher.forget(items, self._clock())
         if self.queue.items:
             # Items behind them may have waited only because of them.
             self._dispatch_soon()
 
     def replicas_changed(self) -> None:
-        """A replica has changed its state."""
         self.dispatcher.replicas_changed(self._clock())
         self.dispatch()
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
-        """Use `replicas` from now on; others finish what they have."""
         self.dispatcher.set_replicas(replicas, self._clock())
         self.dispatch()
-
-    def remove(self) -> None:
-        """The pool is no longer named: what waits is refused, batches in flight finish."""
-        self.dispatcher.remove(self._clock())
 
     async def close(self) -> None:
         """Cancel the batches in flight, and start no more."""

@@ -169,7 +169,6 @@ class Replica:
         self.tokens_in_flight += batch.tokens
 
     def release(self, batch: Batch) -> None:
-        """Give back the lane of `batch`."""
         self.quarantined = False
         self.lanes_in_use -= 1
         self.bulk_lanes_in_use -= batch.priority is Priority.BULK
