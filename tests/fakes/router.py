@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import uvicorn
 
 from tests.fakes.frames import Mode, vector_of
-from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.hang_guard import GUARD_SECONDS, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.api.app import App
 from triptych.router.pool import health
@@ -108,13 +108,6 @@ class RunningRouter:
             sum(replica.tokens_in_flight for replica in self._replicas()),
             sum(replica.lanes_in_use for replica in self._replicas()),
         )
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
-    """Poll until `condition` holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "query") -> None:

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tests.fakes.frames import Mode, frame_of, text_of
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.hang_guard import eventually
 from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
@@ -67,7 +67,6 @@ class FakeWorker:
         self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
-        self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -94,15 +93,11 @@ class FakeWorker:
 
     async def die(self) -> None:
         """Drop all connections and stop listening."""
-        if self._runner is not None:
-            for connection in list(self._runner.server.connections if self._runner.server else ()):
-                if connection.transport is not None:
-                    connection.transport.abort()
-        await self._stop()
-
-    async def _stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            for connection in list(runner.server.connections if runner.server else ()):
+                if connection.transport is not None:
+                    connection.transport.abort()
             await runner.cleanup()
 
     async def _die_of_it(self) -> None:
@@ -113,20 +108,11 @@ class FakeWorker:
 
     async def until_batches(self, count: int) -> None:
         """Wait until `count` batches have arrived."""
-        await self._until(lambda: len(self.batches) >= count)
+        await eventually(lambda: len(self.batches) >= count)
 
     async def until_left(self, count: int) -> None:
         """Wait until the callers of `count` batches have disconnected."""
-        await self._until(lambda: self.left >= count)
-
-    async def _until(self, condition: object) -> None:
-        assert callable(condition)
-        async with self._changed, hang_guard():
-            await self._changed.wait_for(condition)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        await eventually(lambda: self.left >= count)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -146,7 +132,6 @@ class FakeWorker:
         self.batches.append(batch)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.active += 1
-        await self._notify()
         try:
             return await self._answer(request, batch, mode)
         except (asyncio.CancelledError, ConnectionError):
@@ -154,7 +139,6 @@ class FakeWorker:
             raise
         finally:
             self.active -= 1
-            await asyncio.shield(self._notify())
 
     async def _answer(
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
