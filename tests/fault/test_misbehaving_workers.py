@@ -71,18 +71,6 @@ async def test_failing_only_replica_returns_500(mode: Mode) -> None:
         await router.until_idle()
 
 
-@pytest.mark.parametrize("mode", ["cut", "short"])
-async def test_finished_items_are_not_retried(mode: Mode) -> None:
-    async with one_worker() as (router, worker):
-        worker.script.append(mode)
-        assert (await router.ask(list("abcdef"))).status_code == 200
-        counts = attempts(worker)
-        assert set(counts) == set("abcdef")
-        # The fake worker answers the last item first.
-        assert counts["f"] == 1
-        assert counts["a"] == 2
-
-
 async def test_rejected_batch_is_not_retried() -> None:
     refusing, good = FakeWorker(), FakeWorker()
     refusing.script.append("rejecting")

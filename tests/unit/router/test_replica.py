@@ -46,13 +46,6 @@ def test_success_ends_the_pause(replica: Replica) -> None:
     assert not replica.has_free_lane(10.0)
 
 
-def test_bulk_pause_spares_queries(replica: Replica) -> None:
-    replica.pause(Priority.BULK, 0.3, 10.0)
-    assert replica.has_free_lane(10.0)
-    assert not replica.has_free_lane(10.0, Priority.BULK)
-    assert replica.has_free_lane(10.3, Priority.BULK)
-
-
 def test_pauses_stay_short_and_are_random(replica: Replica) -> None:
     """Otherwise other routers would get all of its lanes, or several routers would ask in step."""
     now, pauses = 10.0, set()
