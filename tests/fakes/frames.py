@@ -25,7 +25,6 @@ Mode = Literal[
     "short",  # one frame is missing, and the reply ends properly
     "reset",  # drops the connection
     "garbage",  # bytes that are not frames
-    "wrong dimension",
     "not finite",
     "wrong index",
     "same index twice",
@@ -42,7 +41,6 @@ FAILING: list[Mode] = [
     "short",
     "reset",
     "garbage",
-    "wrong dimension",
     "not finite",
     "wrong index",
 ]
@@ -111,18 +109,13 @@ def frame_of(pool: str, dimensions: int, batch: contract.EncodeRequest, index: i
                 failure = contract.Failure(index, code, f"the worker says {code}", content is query)
                 return contract.encode_frame(failure)
     vector = vector_of(pool, item, dimensions, query)
-    shape, data = vector.shape, vector.data
+    data = vector.data
     match mode:
-        case "wrong dimension":
-            shape, data = (
-                (*shape[:-1], shape[-1] - 1),
-                data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
-            )
         case "not finite":
             data = data[:-4] + np.float32("nan").tobytes()
         case "wrong index":
             index += 1000
-    return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))
+    return contract.encode_frame(msgspec.structs.replace(vector, index=index, data=data))
 
 
 def text_of(item: contract.Item) -> str:

@@ -127,18 +127,13 @@ def test_rate_counts_the_whole_time_of_a_long_item(beside: int) -> None:
     assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
 
 
-def test_rate_is_unknown_at_first() -> None:
+def test_rate_needs_enough_time_and_items() -> None:
     rate = DrainRate()
     assert rate.per_second(100.0) is None
     now = drained(rate, 0.0, DrainRate.SHORTEST / 2, per_second=1000)
     assert rate.per_second(now) is None
-
-
-def test_rate_needs_enough_items() -> None:
     rate = DrainRate()
     rate.observe(0, 0.0, waiting=True)
-    for number in range(1, DrainRate.FEWEST):
+    for number in range(1, DrainRate.FEWEST + 1):
         rate.observe(10, 10.0 * number, waiting=True)
-        assert rate.per_second(10.0 * number) is None
-    rate.observe(10, 10.0 * DrainRate.FEWEST, waiting=True)
-    assert rate.per_second(10.0 * DrainRate.FEWEST) is not None
+        assert (rate.per_second(10.0 * number) is None) is (number < DrainRate.FEWEST)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
+from tests.unit.router.items import admit, make_request, take_next, vector
 from triptych.router.errors import Internal, QueueFull, TimedOut
 from triptych.router.items import Batch, Item, ItemState, Job, Priority
 from triptych.router.pool.line import TRIES_BEFORE_ALONE
@@ -196,14 +196,9 @@ class Traffic(RuleBasedStateMachine):
                 batch.remove(item)
                 item.job.resolve(item, vector(item, self.numbers[item]), self.now)
         assert all(request.closed for request in self.jobs)
-        assert self.queue.tokens == 0
-        for bulk in (False, True):
-            assert self.queue.depth(Priority(bulk)) == (0, 0)
         self.lines = {False: [], True: []}
-        self.in_flight = []
-        for request in self.jobs:
-            if request.error is None:
-                assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
+        self.queue_equals_the_model()
+        self.jobs_end_once_with_their_results()
 
 
 class SharedTraffic(Traffic):
@@ -231,15 +226,9 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
     queue.admit(make_request([bulk_cost] * enough, bulk=True).items, 0.0)
     ahead = 0.0
     for cost in interactive:
-        item = make_item(cost)
-        make_job(item)
-        admit(queue, [item])
+        admit(queue, make_request([cost]).items)
         batch = take_next(queue, budget, 1000)
         assert batch is not None
         ahead += -batch.tokens if batch.priority is Priority.BULK else batch.tokens * share / (1 - share)
         assert ahead <= budget + budget * share / (1 - share)
         assert ahead >= -budget
-
-
-def make_job(item: Item) -> None:
-    Job([item], 0.0, NEVER, lambda _: None)
