@@ -23,7 +23,8 @@ from triptych.workers.shared.contract import PoolName
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 
 # An address has one pool, as in every valid document.
-fleets = st.dictionaries(st.sampled_from([f"a:{port}" for port in range(1, 9)]), st.sampled_from(POOLS))
+addresses = st.sampled_from([f"a:{port}" for port in range(1, 9)])
+fleets = st.dictionaries(addresses, st.sampled_from(POOLS))
 
 
 def groups_of(fleet: dict[str, PoolName]) -> list[TargetGroup]:
@@ -87,16 +88,17 @@ def test_unknown_labels_are_ignored() -> None:
     assert group.labels.task == "code"
 
 
-@given(fleets, st.lists(st.sampled_from([None, "1", "2"]), min_size=8, max_size=8))
-def test_document_round_trips(fleet: dict[str, PoolName], versions: list[str | None]) -> None:
-    workers = [
-        (pool, version, address) for (address, pool), version in zip(fleet.items(), versions, strict=False)
-    ]
+kinds = st.tuples(st.sampled_from(POOLS), st.sampled_from([None, "1", "2"]))
+
+
+@given(st.dictionaries(addresses, kinds))
+def test_document_round_trips(fleet: dict[str, tuple[PoolName, str | None]]) -> None:
+    workers = [(pool, version, address) for address, (pool, version) in fleet.items()]
     document = document_of(workers)
     if fleet:
         groups = [(group.labels, group.targets) for group in read_document(json.dumps(document).encode())]
         named = [(labels.task, labels.version) for labels, _ in groups]
-        assert named == list(dict.fromkeys((pool, version) for pool, version, _ in workers))
+        assert named == list(dict.fromkeys(fleet.values()))
         listed = [(labels.task, labels.version, one) for labels, targets in groups for one in targets]
         assert sorted(listed, key=str) == sorted(workers, key=str)
 
