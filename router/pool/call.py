@@ -13,7 +13,6 @@ from triptych.router.items import Batch, Item
 from triptych.router.pool.replica import Replica, State
 from triptych.router.pool.transport import (
     TRANSPORT_ERRORS,
-    WorkerClient,
     is_out_of_descriptors,
     was_refused,
     was_sent,
@@ -63,7 +62,7 @@ class Declined(Exception):
         self.seconds = seconds
 
 
-async def encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+async def encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     """Send `batch` to `replica`; `deliver` is called with each frame once it is checked.
 
     Returns when every item has had a frame. Raises `ReplicaFailed` or `Declined` after as many deliveries
@@ -80,7 +79,7 @@ async def encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: 
         raise ReplicaFailed(reason, state, gone=refused, perhaps_dead=was_sent(error)) from error
 
 
-async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+async def _encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     info = replica.info
     if info is None:
         raise ReplicaFailed("it was never ready. This is a bug.")
@@ -88,7 +87,8 @@ async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver:
     missing: list[Item | None] = [*batch.items]
     left = len(missing)
     url = URL(f"http://{replica.address}{contract.ENCODE_PATH}")
-    async with client.post(url, contract.encode_request(request), batch.headers) as reply:
+    data = contract.encode_request(request)
+    async with client.post(url, data=data, headers=batch.headers, allow_redirects=False) as reply:
         if reply.status != 200:
             raise await _failure(reply)
         if reply.headers.get(contract.SPACE_HEADER) != contract.space_header(replica.pool, batch.space):

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+import aiohttp
 from msgspec.structs import replace
 from pydantic import SecretStr
 
@@ -26,7 +27,7 @@ from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
 from triptych.router.pool.served import Served, Serving, served_by, serving
 from triptych.router.pool.targets import TargetGroup
-from triptych.router.pool.transport import WorkerClient
+from triptych.router.pool.transport import worker_session
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import Family
@@ -49,7 +50,7 @@ class Fleet:
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[[float, SecretStr | None], WorkerClient] = WorkerClient,
+        make_client: Callable[[float, SecretStr | None], aiohttp.ClientSession] = worker_session,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}

@@ -5,12 +5,18 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+import aiohttp
 import msgspec
 from yarl import URL
 
 from triptych.router.pool.call import TOKEN_REFUSED, ReplicaFailed
 from triptych.router.pool.replica import UP, Replica, State
-from triptych.router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
+from triptych.router.pool.transport import (
+    CONNECT_SECONDS,
+    TRANSPORT_ERRORS,
+    is_out_of_descriptors,
+    was_refused,
+)
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import BY_POOL
 
@@ -18,6 +24,7 @@ log = logging.getLogger(__name__)
 
 # First and longest pause between probes of a replica that is down.
 RETRY_SECONDS = (0.25, 2.0)
+TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=CONNECT_SECONDS)
 # A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
 
@@ -53,7 +60,7 @@ class Prober:
     def __init__(
         self,
         replica: Replica,
-        client: WorkerClient,
+        client: aiohttp.ClientSession,
         replicas: Callable[[], Iterable[Replica]],
         seconds_while_up: float,
     ) -> None:
@@ -142,7 +149,7 @@ class Prober:
 
     async def _get(self, path: str) -> bytes:
         url = URL(f"http://{self._replica.address}{path}")
-        async with self._client.get(url) as reply:
+        async with self._client.get(url, timeout=TIMEOUT, allow_redirects=False) as reply:
             if reply.status == 401:
                 raise ReplicaFailed(TOKEN_REFUSED)
             if reply.status != 200:

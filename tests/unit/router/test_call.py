@@ -49,13 +49,13 @@ def test_invalid_vector_is_refused(item: Item, damage: Callable[[Vector], Vector
 
 
 class Failing:
-    """A `WorkerClient` whose calls end in `outcome`."""
+    """A session whose calls end in `outcome`."""
 
     def __init__(self, outcome: Answer | Exception) -> None:
         self._outcome = outcome
 
     @asynccontextmanager
-    async def post(self, *_: object) -> AsyncIterator[Answer]:
+    async def post(self, *_: object, **__: object) -> AsyncIterator[Answer]:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         yield self._outcome

@@ -31,7 +31,7 @@ async def test_only_consecutive_silences_count(batches_between: bool) -> None:
         asked = 0
 
         @asynccontextmanager
-        async def get(self, url: URL) -> AsyncIterator[Any]:
+        async def get(self, url: URL, **_: object) -> AsyncIterator[Any]:
             self.asked += 1
             replica.successes += batches_between
             raise TimeoutError
