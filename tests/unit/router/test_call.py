@@ -89,11 +89,10 @@ async def test_failure_tells_what_became_of_the_replica(
 ) -> None:
     """An input is suspected of a worker's death only if the worker has read it."""
     pool = Told(1)
-    [replica] = pool.replicas
     pool.ask()
     [batch] = pool.in_flight
     with pytest.raises(ReplicaFailed) as caught:
-        await encode(Failing(outcome), replica, batch, lambda *_: None)  # type: ignore[arg-type]
-    pool.replica_failed(replica, caught.value, 0.0, 0.0)
-    assert replica.state is state
+        await encode(Failing(outcome), pool.replica, batch, lambda *_: None)  # type: ignore[arg-type]
+    pool.replica_failed(pool.replica, caught.value, 0.0, 0.0)
+    assert pool.replica.state is state
     assert (caught.value.gone, caught.value.perhaps_dead) == (gone, perhaps_dead)
