@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import DocumentError, TargetGroup, is_url, read_document
 from triptych.router.regular_files import read_regular_file
-from triptych.router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +128,3 @@ class Discovery:
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DocumentError) as error:
             return str(error) or type(error).__name__
         return None
-
-
-def discovery_of(settings: RouterSettings, apply: Apply) -> Discovery | None:
-    """The discovery that `settings` name, None if they list the workers themselves."""
-    if settings.discovery is None:
-        return None
-    source = Source(settings.discovery, settings.discovery_token, settings.discovery_seconds)
-    return Discovery(source, settings.discovery_seconds, apply)

@@ -18,7 +18,7 @@ from triptych.router.items import Item, Job, bound_priority, cost_of
 from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
-from triptych.router.pool.discovery import Discovery, discovery_of
+from triptych.router.pool.discovery import Discovery, Source
 from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.health import Prober
 from triptych.router.pool.observer import PoolObserver
@@ -72,8 +72,9 @@ class Fleet:
         if settings.workers:
             # A pool that the settings name without a worker can never have one.
             self.apply(group for group in settings.workers if group.targets)
-        self._discovery = discovery_of(settings, self.apply)
-        if self._discovery is not None:
+        if settings.discovery is not None:
+            source = Source(settings.discovery, settings.discovery_token, settings.discovery_seconds)
+            self._discovery = Discovery(source, settings.discovery_seconds, self.apply)
             await self._discovering.enter_async_context(running(self._discovery.run()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PROBES_SECONDS):
