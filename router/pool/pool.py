@@ -80,7 +80,14 @@ class Pool:
         while (found := self.dispatcher.next(now)) is not None:
             self._start(*found)
             now = self._clock()
-        self._set_timer(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # uvloop counts in whole milliseconds, so its timers may be early; then the timer is set again.
+        moment = self.dispatcher.wake_at(now)
+        if moment < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, moment - now), self.dispatch)
 
     def forget(self, items: Sequence[Item]) -> None:
         self.dispatcher.forget(items, self._clock())
@@ -99,8 +106,6 @@ class Pool:
     async def close(self) -> None:
         """Cancel the batches in flight, and start no more."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -113,19 +118,6 @@ class Pool:
     def _dispatch_now(self) -> None:
         self._soon = None
         self.dispatch()
-
-    def _set_timer(self, now: float) -> None:
-        """Wake when time alone may change something.
-
-        uvloop counts in whole milliseconds, so its timers may be early; then the timer is set again.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        moment = self.dispatcher.wake_at(now)
-        if moment < math.inf:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, moment - now), self.dispatch)
 
     def _start(self, replica: Replica, batch: Batch) -> None:
         task = asyncio.get_running_loop().create_task(self._run(replica, batch))
