@@ -52,6 +52,15 @@ LONG = "!long"
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
 
 
+# The vector space of a worker that is given no other.
+SPACE = "0" * 16
+
+
+def source(pool: str, space: str) -> str:
+    """What the vectors of `pool` are derived from; those of two spaces differ."""
+    return pool if space == SPACE else f"{pool} {space}"
+
+
 @lru_cache(maxsize=4096)
 def vector_of(
     pool: str, item: contract.Item, dimensions: int, query: contract.Text | contract.Image | None = None

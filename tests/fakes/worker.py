@@ -9,12 +9,13 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tests.fakes.frames import Mode, frame_of, text_of
+from tests.fakes.frames import SPACE, Mode, frame_of, source, text_of
 from tests.fakes.hang_guard import eventually
 from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared import contract
@@ -28,28 +29,23 @@ class FakeWorker:
     """A fake worker. Set `mode` for all batches, or `script` for the next ones, and `info` before probes.
 
     `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
-    `vectors_of` names the pool whose vectors it returns; the task `shared` has those of each adapter.
-    `failing_index` fails that item of each batch.
+    `vectors_of` names the pool whose vectors it returns. `failing_index` fails that item of each batch.
+    Further fields of its info can be given.
 
     Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
     batches; `deaths`, processes that a deadly text ended.
     """
 
     def __init__(
-        self, task: contract.PoolName = "retrieval", dimensions: int = 2048, port: int = 0, seed: int = 0
+        self,
+        task: contract.PoolName = "retrieval",
+        dimensions: int = 2048,
+        port: int = 0,
+        seed: int = 0,
+        **info: Any,
     ) -> None:
-        self.info = contract.Info(
-            task=task,
-            model="fake",
-            space="0" * 16,
-            instance="not started",
-            revision=None,
-            dimensions=dimensions,
-            multivector_dimensions=128,
-            max_tokens=32_768,
-            batch_tokens=8192,
-            versions={},
-        )
+        made = contract.Info(task, "fake", SPACE, "not started", None, dimensions, 128, 32_768, 8192, {})
+        self.info = msgspec.structs.replace(made, **info)
         self.vectors_of: contract.PoolName = task
         self.mode: Mode = "healthy"
         self.script: deque[Mode] = deque()
@@ -203,9 +199,8 @@ class FakeWorker:
         if (item.adapter is not None) != (self.info.task == V4.shared_pool):
             failure = contract.Failure(index, "unsupported", f"adapter {item.adapter} in {self.info.task}")
             return contract.encode_frame(failure)
-        # A shared engine's vectors differ with its space, as those of two versions do.
-        pool = f"{item.adapter} {self.info.space}" if item.adapter else self.vectors_of
-        return frame_of(pool, self.info.dimensions, batch, index, mode)
+        vectors = source(item.adapter or self.vectors_of, self.info.space)
+        return frame_of(vectors, self.info.dimensions, batch, index, mode)
 
 
 @asynccontextmanager

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import httpx
-import msgspec
 import numpy as np
 import pytest
 
-from tests.fakes.frames import vector_of
+from tests.fakes.frames import source, vector_of
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
@@ -21,13 +20,11 @@ TASKS = list(V4.tasks)
 
 
 def worker(space: str = OLD, task: str = "shared") -> FakeWorker:
-    made = FakeWorker(task, DIMENSIONS)
-    made.info = msgspec.structs.replace(made.info, space=space)
-    return made
+    return FakeWorker(task, DIMENSIONS, space=space)
 
 
 def right(adapter: str, space: str, text: str, role: Role) -> np.ndarray:
-    vector = vector_of(f"{adapter} {space}", Item(Text(text, role)), DIMENSIONS)
+    vector = vector_of(source(adapter, space), Item(Text(text, role)), DIMENSIONS)
     return np.frombuffer(vector.data, np.float32)
 
 
