@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -105,21 +106,18 @@ async def run(
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
     pool = Pool(dispatcher(members, 8, 4, loop.time(), hold_seconds), encode, loop.time)
 
-    def watch(member: Scripted) -> None:
-        def changed() -> None:
-            pool.replicas_changed()
-            if member.state is not State.READY:
-                loop.call_soon(come_up)
+    def changed(member: Scripted) -> None:
+        pool.replicas_changed()
+        if member.state is not State.READY:
+            loop.call_soon(come_up, member)
 
-        def come_up() -> None:
-            instance, space = next(coming)
-            member.up(msgspec.structs.replace(info("retrieval"), instance=instance, space=space))
-
-        member.changed = changed
-        come_up()
+    def come_up(member: Scripted) -> None:
+        instance, space = next(coming)
+        member.up(msgspec.structs.replace(info("retrieval"), instance=instance, space=space))
 
     for member in members:
-        watch(member)
+        member.changed = partial(changed, member)
+        come_up(member)
     ended: list[Job] = []
     jobs: list[Job] = []
 
