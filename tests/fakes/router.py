@@ -95,19 +95,19 @@ class RunningRouter:
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
-        await eventually(lambda: not self.waiting_items and self._in_flight() == (0, 0, 0))
+        pools, replicas = self.fleet.pools.values(), self._replicas()
+        await eventually(
+            lambda: (
+                not self.waiting_items
+                and not any(pool.queue.tokens or pool.in_flight for pool in pools)
+                and not any(replica.tokens_in_flight or replica.lanes_in_use for replica in replicas)
+            )
+        )
 
     @property
     def waiting_items(self) -> int:
         """Items that wait in all pools."""
         return sum(pool.queue.items for pool in self.fleet.pools.values())
-
-    def _in_flight(self) -> tuple[int, int, int]:
-        return (
-            sum(pool.queue.tokens + pool.in_flight for pool in self.fleet.pools.values()),
-            sum(replica.tokens_in_flight for replica in self._replicas()),
-            sum(replica.lanes_in_use for replica in self._replicas()),
-        )
 
 
 def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "query") -> None:

@@ -23,6 +23,7 @@ from triptych.workers.shared.families import V4
 
 # A text that begins with this ends the process, which is restarted.
 DEADLY = "!deadly"
+STATUSES = {"error": 500, "unavailable": 503, "rejecting": 400}
 
 
 class FakeWorker:
@@ -144,14 +145,10 @@ class FakeWorker:
             self._dying = self._dying or asyncio.create_task(self._die_of_it())
             await asyncio.Event().wait()
         match mode:
-            case "error":
-                return web.Response(status=500, text="boom")
             case "flaky" if self._random.random() < 1 / 3:
-                return web.Response(status=500, text="boom")
-            case "unavailable":
-                return web.Response(status=503, text="no server available")
-            case "rejecting":
-                return web.Response(status=400, text="what is this")
+                return web.Response(status=500)
+            case "error" | "unavailable" | "rejecting":
+                return web.Response(status=STATUSES[mode], text="boom")
             case "overloaded" | "draining":
                 waits = {contract.WAIT_HEADER: self.wait} if mode == "overloaded" and self.wait else {}
                 return web.Response(status=503, headers={contract.STATE_HEADER: mode, **waits})
