@@ -81,8 +81,7 @@ async def encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, 
 
 async def _encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     info = replica.info
-    if info is None:
-        raise ReplicaFailed("it was never ready. This is a bug.")
+    assert info is not None, "it was never ready. This is a bug."
     request = batch.request()
     missing: list[Item | None] = [*batch.items]
     left = len(missing)
