@@ -176,10 +176,9 @@ class Fleet:
     def submit(self, job: Job) -> None:
         """Admit all items of `job` to their pools, or none.
 
-        Items of a request that is too large to be interactive become bulk. Raises `Unavailable` when a pool
-        has no ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one
-        serves another vector space, `CrashesWorker` for an item that workers died with. Then the job is
-        released.
+        Raises `Unavailable` when a pool has no ready replica and holds nothing, `QueueFull` when one has no
+        room, `SpaceMismatch` when one serves another vector space, `CrashesWorker` for an item that workers
+        died with. Then the job is released.
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
         finished = job.finished

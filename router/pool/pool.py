@@ -28,8 +28,7 @@ class Pool:
     One that `may_be_empty` counts as ready without replicas if it holds requests.
 
     No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
-    admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
-    (`triptych.router.pool.call.encode`).
+    admitted or dropped, when a lane is free, and when a replica comes up. `encode` is `call.encode`.
     """
 
     def __init__(self, dispatcher: Dispatcher, encode: Encode, clock: Clock) -> None:
