@@ -66,7 +66,7 @@ class Traffic:
         self._client = httpx.AsyncClient(
             base_url=url,
             timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             trust_env=False,
         )
 

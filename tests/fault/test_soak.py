@@ -10,6 +10,7 @@ import random
 import psutil
 
 from tests.fakes.frames import FAILING, Mode
+from tests.fakes.hang_guard import eventually
 from tests.fakes.process import Process, router_process
 from tests.fakes.router import check
 from tests.fakes.worker import FakeWorker, fake_workers
@@ -94,13 +95,10 @@ async def test_router_survives_faults_without_leaks() -> None:
         for number in range(20):
             check(await router.ask(f"text {number}"), [f"text {number}"])
         await traffic.close()
-        after = watched.num_fds()
         first, last = thirds(watch.resident)
-        print(
-            f"{traffic.codes}; descriptors {before} and {after}; "
-            f"resident {first / 2**20:.1f} and {last / 2**20:.1f} MiB"
-        )
+        print(f"{traffic.codes}; resident {first / 2**20:.1f} and {last / 2**20:.1f} MiB")
         assert traffic.wrong == []
         assert {"ok", "left"} <= traffic.codes.keys() <= ALLOWED, traffic.outcomes
-        assert after <= before + DESCRIPTORS
+        # Those of connections that were just closed go within seconds.
+        await eventually(lambda: watched.num_fds() <= before + DESCRIPTORS)
         assert last <= first * (1 + RSS_SHARE) + RSS_BYTES
