@@ -123,11 +123,14 @@ class Traffic:
 async def meanwhile(*endless: Coroutine[None, None, None]) -> AsyncIterator[None]:
     """Run `endless` during the block; fails if one of them has ended."""
     tasks = [asyncio.create_task(each) for each in endless]
-    yield
-    for task in tasks:
-        assert not task.done(), task.exception()
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), task.exception()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _vectors(reply: httpx.Response) -> list[np.ndarray]:
