@@ -1,6 +1,7 @@
-"""Settings for all tests: the hypothesis profile, garbage collection, the order of tests, and GPUs."""
+"""Settings for all tests: the hypothesis profile, signals, garbage collection, the order of tests, and GPUs."""
 
 import gc
+import signal
 from functools import cache
 
 import pytest
@@ -16,6 +17,9 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("triptych")
+
+# In a background job of a script, Ctrl-C is ignored, and the processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
