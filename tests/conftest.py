@@ -1,4 +1,4 @@
-"""Settings for all tests: the hypothesis profile, signals, garbage collection, the order of tests, and GPUs."""
+"""Settings for all tests: hypothesis, signals, garbage collection, the order of tests, and GPUs."""
 
 import gc
 import signal
@@ -18,8 +18,11 @@ settings.register_profile(
 )
 settings.load_profile("triptych")
 
-# In a background job of a script, Ctrl-C is ignored, and the processes that tests interrupt would inherit that.
+# A background job of a script ignores SIGINT, and nohup ignores SIGHUP. The processes that tests signal would
+# inherit that. They do not inherit a handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
