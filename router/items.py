@@ -185,6 +185,7 @@ class Batch:
         return [item for item in self.items if item.batch is self]
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Job:
     """The items of one request, admitted together; holds their results in input order.
 
@@ -196,34 +197,28 @@ class Job:
     accepts.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        now: float,
-        deadline: float,
-        finished: Callable[["Job"], None],
-        request_id: str = "",
-        span: "Span | None" = None,
-        required: RequiredSpaces | None = None,
-        key: str = "",
-    ) -> None:
-        if not items:
+    items: Sequence[Item]
+    admitted_at: float
+    deadline: float
+    finished: Callable[["Job"], None]
+    request_id: str = ""
+    span: "Span | None" = None
+    required: RequiredSpaces = dataclasses.field(default_factory=dict)
+    key: str = ""
+    spaces: dict[contract.PoolName, str] = dataclasses.field(default_factory=dict)
+    error: Exception | None = None
+    results: list[contract.Vector | None] = dataclasses.field(init=False)
+    missing: int = dataclasses.field(init=False)
+    started_at: float = dataclasses.field(init=False)
+    done_at: float = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.items:
             raise ValueError("a job without items. This is a bug.")
-        self.items = items
-        self.key = key
-        self.results: list[contract.Vector | None] = [None] * len(items)
-        self.missing = len(items)
-        self.admitted_at = now
-        self.started_at = now
-        self.done_at = now
-        self.deadline = deadline
-        self.error: Exception | None = None
-        self.finished = finished
-        self.request_id = request_id
-        self.span = span
-        self.required: RequiredSpaces = required or {}
-        self.spaces: dict[contract.PoolName, str] = {}
-        for item in items:
+        self.results = [None] * len(self.items)
+        self.missing = len(self.items)
+        self.started_at = self.done_at = self.admitted_at
+        for item in self.items:
             item.job = self
 
     @property
@@ -284,7 +279,8 @@ class Job:
         """
         self.items = ()
         self.results = []
-        self.finished = _nothing
+        # It refers to the request.
+        self.finished = lambda _: None
 
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""
@@ -294,7 +290,3 @@ class Job:
         if len(vectors) != len(self.items):
             raise RuntimeError("a job was read before all its results were in. This is a bug.")
         return vectors
-
-
-def _nothing(_: Job) -> None:
-    """Replaces `finished` of a released job, since that refers to the request."""
