@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from triptych.router.api.accept import prefers
-from triptych.router.api.plan import Limits, plan
+from triptych.router.api.catalog import Catalog
+from triptych.router.api.plan import plan
 from triptych.router.api.reply_bodies import embeddings_body, npy_body
 from triptych.router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
 from triptych.router.api.work import Work, tokens_of, whole
@@ -34,9 +35,9 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
 
-    def parse(body: bytes, limits: Limits) -> tuple[_Form, list[Item]]:
-        wanted = parse_request(body, limits.catalog, settings.max_items)
-        return _form(request, wanted), plan(wanted, limits, work.priority)
+    def parse(body: bytes, catalog: Catalog) -> tuple[_Form, list[Item]]:
+        wanted = parse_request(body, catalog, settings.max_items)
+        return _form(request, wanted), plan(wanted, catalog, settings, work.priority)
 
     async with work:
         form, items = await work.read(parse)

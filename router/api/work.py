@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.catalog import Catalog
-from triptych.router.api.plan import Limits
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
 from triptych.router.http import Header, Request
 from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of, size_of
@@ -76,19 +75,19 @@ class Work:
             what = "the request body did not arrive" if self._request.cut_off else "not done"
             raise TimedOut(f"{what} within {self._seconds:g} seconds") from None
 
-    async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
+    async def read(self, parse: Callable[[bytes, Catalog], Result]) -> Result:
         """Read the request's body, see `Request.body`, and return what `parse` makes of it.
 
-        `parse` also gets the limits of a request. A large body is parsed in a thread.
+        `parse` also gets the models that it may name. A large body is parsed in a thread.
         """
         body = await self._request.body(self._settings.max_body_bytes)
         # Read here, since the fleet belongs to the event loop.
         self._served = self._fleet.served
-        limits = self._limits()
+        catalog = Catalog(self._served, self._settings.aliases)
         if len(body) <= LARGE_BYTES:
-            return parse(body, limits)
+            return parse(body, catalog)
         async with _PARSER_SLOT.slot(self._request.key):
-            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
+            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, catalog)
 
     async def load(self, items: list[Item]) -> list[Item]:
         """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
@@ -145,15 +144,6 @@ class Work:
             request.allowance.used = tokens_of(vectors)
         request.reply_headers.append(space_header(job.spaces))
         return vectors
-
-    def _limits(self) -> Limits:
-        settings = self._settings
-        return Limits(
-            settings.max_items,
-            settings.max_image_bytes,
-            settings.max_pdf_bytes,
-            Catalog(self._served, settings.aliases),
-        )
 
     def _served_by(self, pool: PoolName) -> Served:
         family = BY_POOL[pool]

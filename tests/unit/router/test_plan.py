@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router.catalogs import limits, planned, route
+from tests.unit.router.catalogs import SETTINGS, planned, route
 from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS
 from triptych.router.api.rerank import parse_rerank, plan_rerank
 from triptych.router.errors import Invalid, MediaInvalid, TooLarge
@@ -80,7 +80,7 @@ def test_image_bytes_are_unchanged(value: str | dict[str, str], listed: bool) ->
     # Queries of rankings have no `url` and no `bytes`.
     if "image" in value:
         ranked = json.dumps({"query": value, "documents": ["a"]}).encode()
-        query, _ = plan_rerank(parse_rerank(ranked, 9), limits(), Served(V4), None)
+        query, _ = plan_rerank(parse_rerank(ranked, 9), SETTINGS, Served(V4), None)
         assert query.wire.content == Image(PNG)
 
 
@@ -197,9 +197,9 @@ def test_pdf_size_is_bounded() -> None:
     def sent(size: int) -> dict[str, str]:
         return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}
 
-    planned(input=sent(limits().max_pdf_bytes))
+    planned(input=sent(SETTINGS.max_pdf_bytes))
     with pytest.raises(TooLarge, match="body -> input -> pdf: the PDF"):
-        planned(input=sent(limits().max_pdf_bytes + 1))
+        planned(input=sent(SETTINGS.max_pdf_bytes + 1))
     with pytest.raises(MediaInvalid, match="body -> input -> pdf: not a PDF"):
         planned(input={"pdf": IMAGE})
 

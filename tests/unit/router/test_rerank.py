@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.frames import vector_of
 from tests.unit.router.apps import Workers
-from tests.unit.router.catalogs import limits
+from tests.unit.router.catalogs import SETTINGS
 from triptych.router.api.rerank import parse_rerank, plan_rerank
 from triptych.router.pool.served import Served
 from triptych.workers.shared.contract import Item, Text
@@ -98,5 +98,5 @@ async def test_bad_image_is_named(client: httpx.AsyncClient) -> None:
 def test_long_document_costs_what_is_read(family: Family, cost: int) -> None:
     size = 4 * (20_000 if family.cross_encoder else 2 * V4.positions)
     body = json.dumps({"query": "whom", "documents": ["a" * size]}).encode()
-    _, document = plan_rerank(parse_rerank(body, 64), limits(), Served(family), None)
+    _, document = plan_rerank(parse_rerank(body, 64), SETTINGS, Served(family), None)
     assert document.cost == cost
