@@ -32,21 +32,17 @@ _OWN = Path(__file__).parent / "page"
 # The files of each path; Swagger UI's are found at the first request. Addresses in them are relative, so that
 # pages work behind a proxy that adds a path prefix.
 PAGE_PATHS = {"/": "index.html", "/page/page.css": "page.css", "/page/page.js": "page.js"}
-_DOCS_PATHS = {"/docs": "docs.html", "/docs/start.js": "docs.js"}
 _SWAGGER_PATHS = {
     f"/docs/{name}": name for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 }
-DOCS_PATHS = (*_DOCS_PATHS, *_SWAGGER_PATHS)
+DOCS_PATHS = {"/docs": "docs.html", "/docs/start.js": "docs.js", **_SWAGGER_PATHS}
 
 
 @cache
 def static(path: str) -> Reply:
     """The file at `path`, one of `PAGE_PATHS` or `DOCS_PATHS`. It is read once, which blocks."""
-    file = _file(path)
+    folder = _OWN
+    if path in _SWAGGER_PATHS:
+        folder = Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist")))
+    file = folder / {**PAGE_PATHS, **DOCS_PATHS}[path]
     return Reply(200, file.read_bytes(), _TYPES[file.suffix], _HEADERS)
-
-
-def _file(path: str) -> Path:
-    if name := _SWAGGER_PATHS.get(path):
-        return Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist"))) / name
-    return _OWN / {**PAGE_PATHS, **_DOCS_PATHS}[path]

@@ -14,15 +14,14 @@ from typing import TypeVar
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.catalog import Catalog
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
-from triptych.router.http import Header, Request
+from triptych.router.http import Request
 from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of, size_of
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
-from triptych.workers.shared import contract
-from triptych.workers.shared.contract import SPACE_HEADER, Document, PoolName, Vector
+from triptych.workers.shared.contract import SPACE_HEADER, Document, Vector, space_header
 from triptych.workers.shared.families import BY_POOL, TASK_POOLS, Family
 
 # Of each value of a vector: as float32, and as float32 with its JSON.
@@ -110,7 +109,9 @@ class Work:
         if memory.held > SMALL_BODY_BYTES:
             memory.resize(content_bytes(items))
         inputs = memory.held
-        memory.grow(reply_bytes(items, self._served_by(items[0].pool), stream=request.takes_stream))
+        family = BY_POOL[items[0].pool]
+        served = self._served.get(family) or Served(family)
+        memory.grow(reply_bytes(items, served, stream=request.takes_stream))
         done: asyncio.Future[None] = loop.create_future()
 
         def finished(_: Job) -> None:
@@ -142,12 +143,9 @@ class Work:
             memory.exceed(inputs + values * (VECTOR_BYTES if request.takes_stream else REPLY_BYTES))
         if request.allowance is not None:
             request.allowance.used = tokens_of(vectors)
-        request.reply_headers.append(space_header(job.spaces))
+        spaces = ", ".join(space_header(pool, space) for pool, space in job.spaces.items())
+        request.reply_headers.append((SPACE_HEADER.encode(), spaces.encode()))
         return vectors
-
-    def _served_by(self, pool: PoolName) -> Served:
-        family = BY_POOL[pool]
-        return self._served.get(family) or Served(family)
 
 
 def required_spaces(request: Request) -> RequiredSpaces:
@@ -170,12 +168,6 @@ def required_spaces(request: Request) -> RequiredSpaces:
         pool, _, space = part.strip().rpartition("=")
         spaces[pool].add(space)
     return {pool: frozenset(some) for pool, some in spaces.items()}
-
-
-def space_header(spaces: Mapping[PoolName, str]) -> Header:
-    """The header that names the vector space of each pool's results."""
-    named = ", ".join(contract.space_header(pool, space) for pool, space in spaces.items())
-    return SPACE_HEADER.encode(), named.encode()
 
 
 def tokens_of(vectors: list[Vector]) -> int:
