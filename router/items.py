@@ -27,7 +27,6 @@ class Priority(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in headers and metrics."""
         return self.name.lower()
 
 
@@ -87,7 +86,6 @@ class Item:
 
     @property
     def failed_before(self) -> bool:
-        """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
 
     def space_of(self, space: str) -> str:
@@ -157,7 +155,6 @@ class Batch:
             item.batch = self
 
     def request(self) -> contract.EncodeRequest:
-        """The request that is sent to the worker."""
         positions = {query: position for position, query in enumerate(queries_of(self.items))}
         items = [
             item.wire
@@ -181,7 +178,6 @@ class Batch:
             self.abort()
 
     def unfinished(self) -> list[Item]:
-        """The items that are still in the batch, in order."""
         return [item for item in self.items if item.batch is self]
 
 

@@ -46,7 +46,6 @@ class Key(BaseModel):
 
     @cached_property
     def digest(self) -> bytes:
-        """The SHA-256 of the key."""
         return bytes.fromhex(self.sha256)
 
 

@@ -70,7 +70,6 @@ class LimitsFile:
             raise
 
     def close(self) -> None:
-        """Close the file."""
         self._map.close()
         os.close(self._file)
 

@@ -103,7 +103,6 @@ class App:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI scope."""
         if scope["type"] == "http":
             await self._http(Request(scope, receive, self.budget), send)
         elif scope["type"] == "lifespan":
@@ -206,7 +205,6 @@ class App:
         return error_reply(error, request.id), error.code
 
     def _route(self, path: str) -> str:
-        """The route of a path, or `NO_ROUTE`."""
         if path in self.routes:
             return path
         return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
@@ -265,12 +263,10 @@ class App:
 
 
 def methods_of(route: str) -> tuple[str, ...]:
-    """The methods that `route` takes."""
     return ("POST",) if route in WORK_PATHS else ("GET", "HEAD")
 
 
 def error_reply(error: RouterError, request_id: bytes) -> Reply:
-    """The reply that `error` makes."""
     content = {**error_body(error.status, error.code, error.detail, request_id), **error.fields}
     return json_reply(error.status, content, error.headers)
 

@@ -27,7 +27,6 @@ class Choice(NamedTuple):
 
     @property
     def family(self) -> Family:
-        """The family."""
         return self.served.family
 
 

@@ -24,9 +24,7 @@ class Connection(Protocol):
         """The phase of its request and the bytes that moved in it; None while no bytes have to move."""
         ...
 
-    def abort(self) -> None:
-        """Close it at once."""
-        ...
+    def abort(self) -> None: ...
 
 
 class Connections:
@@ -44,7 +42,6 @@ class Connections:
 
     @property
     def number(self) -> int:
-        """The number of open connections."""
         return len(self._open)
 
     def add(self, connection: Connection) -> bool:
@@ -60,7 +57,6 @@ class Connections:
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Forget a closed connection."""
         if connection in self._open:
             self._open.remove(connection)
             self._by_client[connection.address] -= 1

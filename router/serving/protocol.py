@@ -104,7 +104,6 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def progress(self) -> tuple[object, int] | None:
-        """See `Connection`."""
         if unsent := self.transport.get_write_buffer_size():
             # While writing is paused, the buffer only shrinks.
             return ("reply", id(self.cycle), self._sends), -unsent
@@ -113,7 +112,6 @@ class Protocol(HttpToolsProtocol):
         return None
 
     def abort(self) -> None:
-        """See `Connection`."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -229,7 +227,6 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether the application is answering a request."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _parse(self, data: bytes) -> None:
