@@ -4,21 +4,21 @@ import asyncio
 import re
 import socket
 
-import orjson
 import pytest
 
 from tests.fakes.clock import skip
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.router import eventually, running_router
-from tests.fakes.worker import FakeWorker
+from tests.fakes.router import eventually
 from tests.fault.connections import (
     CHUNKED,
     LIVE,
-    body_of_the_reply,
     connected,
     full,
+    full_connection,
+    no_workers,
     posted,
     refusal,
+    reply_of,
     until_read,
 )
 from triptych.router.serving.protocol import HEAD_SECONDS
@@ -30,7 +30,7 @@ LARGE_REQUEST = posted(["a" * 1_000_000]).replace(b"host: x", b"host: x\r\nconne
 
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the body"])
 async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
-    async with full() as (router, worker), connected(router) as (reader, writer), hang_guard():
+    async with full_connection() as (router, worker, reader, writer):
         id = b"0123456789abcdef" * 2
         # A body that looks like a request.
         request = posted(["GET /live HTTP/1.1\r\n\r\n"]).replace(
@@ -48,11 +48,11 @@ async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
             assert {b"x-total-time", b"x-queue-time", b"x-inference-time"} < headers.keys()
             assert b"connection" not in headers
         writer.write(LIVE)
-        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        assert await reply_of(reader) == {"status": "ok"}
         worker.gate.set()
         await eventually(lambda: not router.fleet.pools["retrieval"].queue.items)
         writer.write(posted(["served"]))
-        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        assert len((await reply_of(reader))["data"]) == 1
         page = (await router.client.get("/metrics")).text
         assert 'triptych_router_rejections_total{reason="QUEUE_FULL"} 2.0' in page
         assert 'route="/v1/embeddings",status="429"} 2.0' in page
@@ -71,11 +71,7 @@ async def test_full_queue_returns_429_before_the_body(cut: str) -> None:
     ids=["HTTP/1.0", "connection: close", "expect: 100-continue", "large body", "draining"],
 )
 async def test_last_reply_closes_the_connection(first: bytes, rest: bytes, draining: bool) -> None:
-    async with (
-        full(min_bytes_per_second=0) as (router, _),
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
+    async with full_connection(min_bytes_per_second=0) as (router, _, reader, writer):
         router.app.draining = draining
         writer.write(first)
         headers, _ = await refusal(reader)
@@ -86,16 +82,16 @@ async def test_last_reply_closes_the_connection(first: bytes, rest: bytes, drain
 
 
 async def test_malformed_body_gets_no_second_reply() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with full_connection() as (_, _, reader, writer):
         writer.write(CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n")
         await refusal(reader)
         assert await reader.read() == b""
 
 
 async def test_pipeline_keeps_its_order() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with full_connection() as (_, _, reader, writer):
         writer.write(LIVE + REQUEST)
-        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        assert await reply_of(reader) == {"status": "ok"}
         await refusal(reader)
 
 
@@ -148,11 +144,7 @@ async def test_refusal_has_cors_headers() -> None:
 async def test_protocol_errors_have_cors_headers(
     origins: list[str], sent: bytes, expected: bytes | None
 ) -> None:
-    async with (
-        running_router(FakeWorker(port=1), wait=False, cors_origins=origins) as router,
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
+    async with no_workers(cors_origins=origins) as router, connected(router) as (reader, writer):
         writer.write(sent)
         await until_read(router, writer)
         skip(HEAD_SECONDS)
