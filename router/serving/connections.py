@@ -57,11 +57,10 @@ class Connections:
         return True
 
     def remove(self, connection: Connection) -> None:
-        if connection in self._open:
-            self._open.remove(connection)
-            self._by_client[connection.address] -= 1
-            if not self._by_client[connection.address]:
-                del self._by_client[connection.address]
+        self._open.remove(connection)
+        self._by_client[connection.address] -= 1
+        if not self._by_client[connection.address]:
+            del self._by_client[connection.address]
 
     async def watch(self) -> None:
         """Close slow connections again and again, unless there is no minimum rate."""

@@ -18,10 +18,10 @@ def parse(**fields: Any) -> EmbeddingRequest:
     return parse_request(json.dumps(fields).encode())
 
 
-def faults(body: bytes) -> list[tuple[str, str]]:
+def wrong_fields(body: bytes) -> list[str]:
     with pytest.raises(Invalid) as caught:
         parse_request(body)
-    return [(error["field"], error["type"]) for error in caught.value.errors]
+    return [error["field"] for error in caught.value.errors]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -61,29 +61,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("fields", "field"), WRONG, ids=lambda value: json.dumps(value)[:60])
 def test_wrong_field_is_named(fields: dict[str, Any], field: str) -> None:
-    assert [name for name, _ in faults(json.dumps(fields).encode())] == [field]
+    assert wrong_fields(json.dumps(fields).encode()) == [field]
 
 
-ALIASES = {
-    "task": (("task_type",), "code.query", "retrieval"),
-    "embedding_type": (("encoding_type", "encoding_format"), "base64", "int8"),
-    "dimensions": (("output_dimensionality", "output_dimension"), 128, 0),
-    "truncate": (("truncation",), True, "perhaps"),
-}
-ALIAS_CASES = [
-    pytest.param(field, alias, right, wrong, id=alias)
-    for field, (aliases, right, wrong) in ALIASES.items()
-    for alias in aliases
-]
-
-
-@pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
+@pytest.mark.parametrize(
+    ("field", "alias", "right", "wrong"),
+    [
+        ("task", "task_type", "code.query", "retrieval"),
+        ("embedding_type", "encoding_type", "base64", "int8"),
+        ("embedding_type", "encoding_format", "base64", "int8"),
+        ("dimensions", "output_dimensionality", 128, 0),
+        ("dimensions", "output_dimension", 128, 0),
+        ("truncate", "truncation", True, "perhaps"),
+    ],
+)
 def test_alias_sets_its_field(field: str, alias: str, right: object, wrong: object) -> None:
     assert getattr(parse(input="a", **{alias: right}), field) == right
     assert getattr(parse(input="a", **{alias: wrong, field: right}), field) == right
     assert getattr(parse(input="a", **{alias: right, field: None}), field) == right
-    body = json.dumps({"input": "a", alias: wrong}).encode()
-    assert [name for name, _ in faults(body)] == [f"body -> {alias}"]
+    assert wrong_fields(json.dumps({"input": "a", alias: wrong}).encode()) == [f"body -> {alias}"]
 
 
 def test_all_errors_are_reported() -> None:
@@ -104,14 +100,9 @@ def test_all_errors_are_reported() -> None:
     assert caught.value.detail == f"{first['field']}: {first['message']} (and 3 more)"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"input=a", b"\xff\xfe", b'{"input": "\xff"}'])
-def test_invalid_json(body: bytes) -> None:
-    assert faults(body) == [("body", "json_invalid")]
-
-
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"5"])
 def test_body_must_be_an_object(body: bytes) -> None:
-    assert [field for field, _ in faults(body)] == ["body"]
+    assert wrong_fields(body) == ["body"]
 
 
 @pytest.mark.parametrize(
