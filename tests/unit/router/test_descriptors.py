@@ -32,11 +32,13 @@ class Exhausted(Workers):
             yield reply
 
 
-def connector_error() -> aiohttp.ClientConnectorError:
-    return aiohttp.ClientConnectorError(None, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))  # type: ignore[arg-type]
+EXHAUSTED = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENFILE, "no file"), connector_error()])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENFILE, "no file"), aiohttp.ClientConnectorError(None, EXHAUSTED)],  # type: ignore[arg-type]
+)
 async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
     workers = Exhausted(error)
     async with client_of_app(workers) as client:
@@ -50,7 +52,7 @@ async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
 
 async def test_exhaustion_is_no_fault_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object) -> bool:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        raise EXHAUSTED
 
     # Where the socket is made.
     monkeypatch.setattr(fetch, "is_allowed", exhausted)

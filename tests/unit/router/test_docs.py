@@ -9,12 +9,11 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.unit.router.apps import Workers, client_of_app
+from tests.unit.router.apps import Workers, client_of_app, settings_of
 from triptych.router.api.app import App, methods_of
 from triptych.router.api.cors import EXPOSED
 from triptych.router.api.pages import PAGE_PATHS
 from triptych.router.errors import all_errors
-from triptych.router.settings import RouterSettings
 
 KEYS = [hashlib.sha256(b"a").hexdigest()]
 BEARER = {"authorization": "Bearer a"}
@@ -40,10 +39,9 @@ def check(document: dict[str, Any], schema: dict[str, Any], value: object) -> No
 
 
 async def test_paths_are_those_served(document: dict[str, Any]) -> None:
-    settings = RouterSettings(workers=[{"targets": ["a:1"], "labels": {"task": "code"}}])  # type: ignore[list-item]
     served = {
         (path.replace("/v1/models/", "/v1/models/{id}") if path.endswith("/") else path, method.lower())
-        for path in App(settings).routes
+        for path in App(settings_of()).routes
         for method in methods_of(path)
         if method != "HEAD" and path not in PAGE_PATHS and not path.startswith(("/openapi.json", "/docs"))
     }

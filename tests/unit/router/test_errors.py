@@ -63,12 +63,6 @@ def test_errors_have_one_shape(error: RouterError, openai: str) -> None:
     }
 
 
-def test_retry_after_is_a_header() -> None:
-    headers = dict(error_reply(QueueFull("full", retry_after=3), REQUEST_ID).headers)
-    assert int(headers[b"retry-after"]) in range(3, 6)
-    assert b"retry-after" not in dict(error_reply(WRONG, REQUEST_ID).headers)
-
-
 @pytest.mark.parametrize(
     ("value", "short"),
     [

@@ -33,22 +33,11 @@ def test_task_field_overrides_the_model_name() -> None:
 
 
 def test_options_reach_every_item() -> None:
-    items = planned(input=["a", {"image": IMAGE}], dimensions=64, truncate=True, normalized=False)
-    for item in items:
-        assert item.wire.dimensions == 64
-        assert item.wire.truncate
-        assert not item.wire.normalized
-        assert not item.wire.multivector
+    options = {"dimensions": 64, "truncate": True, "normalized": False}
+    for item in planned(input=["a", {"image": IMAGE}], **options):
+        assert item.wire == contract.Item(item.wire.content, **options)
     [item] = planned(input="a", return_multivector=True)
-    assert item.wire.multivector
-
-
-def test_default_options() -> None:
-    [item] = planned(input="a")
-    assert route(item) == ("text-matching", "query")
-    assert item.wire == contract.Item(
-        Text("a", "query"), dimensions=None, truncate=False, normalized=True, multivector=False
-    )
+    assert item.wire == contract.Item(Text("a", "query"), multivector=True)
 
 
 def test_items_have_index_and_field() -> None:
