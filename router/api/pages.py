@@ -1,8 +1,7 @@
 """Static pages: the page at `/`, and Swagger UI at `/docs`. Both work without network access.
 
-Swagger UI comes from the package flask-swagger-ui (0.7 MB), which follows its releases; Flask is never
-imported. Other packages do not fit: swagger-ui-bundle stops at 4.15, which cannot show OpenAPI 3.1;
-drf-spectacular-sidecar and swagger-ui-py unpack to 10 and 25 MB; Scalar's script alone has 4.9 MB.
+Swagger UI comes from the package flask-swagger-ui, which is small (0.7 MB) and follows its releases; Flask is
+never imported.
 """
 
 from functools import cache
