@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from typing import Any
 
 import orjson
 import pytest
@@ -57,20 +56,18 @@ async def test_upgrade_request_is_ignored(cut: str) -> None:
 
 async def test_many_upgrades_at_once_are_all_answered() -> None:
     async with full_connection() as (_, _, reader, writer):
-        number = 1500
-        writer.write(wanting(H2C, ["a"]) * number + LIVE)
-        for _ in range(number):
+        writer.write(wanting(H2C, ["a"]) * 1500 + LIVE)
+        for _ in range(1500):
             await refusal(reader)
         assert await reply_of(reader) == {"status": "ok"}
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["kept open", "closed"])
-async def test_reply_without_a_body_is_sent(last: bool) -> None:
-    close = b"connection: close\r\n" if last else b""
+@pytest.mark.parametrize("close", [b"", b"connection: close\r\n"], ids=["kept open", "closed"])
+async def test_reply_without_a_body_is_sent(close: bytes) -> None:
     async with one_connection() as (_, _, reader, writer):
         writer.write(b"HEAD /live HTTP/1.1\r\nhost: x\r\n%b\r\n" % close)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        if last:
+        if close:
             assert await reader.read() == b""
 
 
@@ -218,18 +215,15 @@ async def test_answered_request_gets_no_second_reply() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "status"),
     [
-        (b"POST", b"PUT", b"405"),
         (b"/embeddings", b"/other", b"404"),
         (b"host: x", b"x-priority: high", b"422"),
         (b"host: x", b"content-encoding: br", b"415"),
-        (b"host: x", b"authorization: Bearer wrong", b"401"),
     ],
 )
 async def test_refusal_of_an_expected_body_closes(old: bytes, new: bytes, status: bytes) -> None:
     """The client may leave the body out, and would send its next request in its place."""
     head = posted(["a"]).partition(b"\r\n\r\n")[0].replace(old, new) + b"\r\nexpect: 100-continue\r\n\r\n"
-    settings: dict[str, Any] = {"api_keys": ["0" * 64]} if status == b"401" else {}
-    async with no_workers(**settings) as router, connected(router) as (reader, writer):
+    async with no_workers() as router, connected(router) as (reader, writer):
         writer.write(head)
         reply = await reader.readuntil(b"\r\n\r\n")
         assert reply.split()[1] == status
@@ -298,8 +292,7 @@ async def test_client_may_leave_before_its_turn() -> None:
             writer.write(posted(["left"]))
             await eventually(lambda: turns.waiting)
             [read] = turns.readers
-            protocol = getattr(read, "__self__", None)
-            assert isinstance(protocol, Protocol)
+            protocol: Protocol = read.__self__  # type: ignore[attr-defined]
             before = router.app.connections.number
             protocol.abort()
             await eventually(lambda: router.app.connections.number < before)

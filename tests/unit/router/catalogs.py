@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from triptych.router.api import schema
-from triptych.router.api.aliases import NO_ALIASES, Aliases
+from triptych.router.api.aliases import Aliases
 from triptych.router.api.catalog import Catalog
 from triptych.router.api.plan import plan
 from triptych.router.items import Item, Priority
@@ -14,9 +14,9 @@ from triptych.workers.shared.contract import Text
 from triptych.workers.shared.families import V4, Family
 
 
-def catalog(*families: Family, aliases: Aliases = NO_ALIASES) -> Catalog:
+def catalog(*families: Family, aliases: Aliases | None = None) -> Catalog:
     """The catalog of a router that serves `families`, the first by default."""
-    return Catalog({family: Served(family) for family in families}, aliases)
+    return Catalog({family: Served(family) for family in families}, aliases or {})
 
 
 V4_ONLY = catalog(V4)
@@ -29,7 +29,7 @@ def parse_request(body: bytes, models: Catalog = V4_ONLY, max_items: int = 512) 
 
 
 def planned(
-    *families: Family, aliases: Aliases = NO_ALIASES, priority: Priority | None = None, **fields: Any
+    *families: Family, aliases: Aliases | None = None, priority: Priority | None = None, **fields: Any
 ) -> list[Item]:
     """The items of a request to a router that serves `families`, by default v4."""
     models = catalog(*families, aliases=aliases) if families else V4_ONLY

@@ -25,27 +25,22 @@ def wrong_fields(body: bytes) -> list[str]:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    # No input, and invalid inputs.
     ({}, "body -> input"),
     ({"input": None}, "body -> input"),
     ({"input": []}, "body -> input"),
     ({"input": [1, 2, 3]}, "body -> input"),
-    # Invalid items, each under its index.
     ({"input": ["a", None]}, "body -> input -> 1"),
     ({"input": {}}, "body -> input"),
     ({"input": [{"txt": "a"}]}, "body -> input -> 0"),
     ({"input": [{"text": None}]}, "body -> input -> 0"),
     ({"input": ["a", {"text": "a", "image": IMAGE}]}, "body -> input -> 1"),
-    # Values of the wrong type inside an item.
     ({"input": {"text": 5}}, "body -> input -> text"),
     ({"input": ["a", {"image": ["x"]}]}, "body -> input -> 1 -> image"),
     ({"input": {"image": IMAGE, "task": "x"}}, "body -> input -> task"),
     ({"input": {"pdf": "JVBERi0=", "text": "a"}}, "body -> input"),
     ({"input": [{"pdf": 5}]}, "body -> input -> 0 -> pdf"),
-    # Options that conflict.
     ({"input": "a", "late_chunking": True, "return_multivector": True}, "body -> late_chunking"),
     ({"input": "a", "return_tokenized_input": True}, "body -> return_tokenized_input"),
-    # The other fields.
     ({"input": "a", "model": 4}, "body -> model"),
     ({"input": "a", "task": ["code.query"]}, "body -> task"),
     ({"input": "a", "dimensions": 2049}, "body -> dimensions"),
