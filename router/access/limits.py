@@ -49,7 +49,6 @@ def taken(full_at: float, cost: float, per_minute: int, now: float) -> tuple[flo
     after = start + cost * WINDOW_SECONDS / per_minute
     # A request that costs more than the bucket holds waits until it is full.
     wait = min(after - now - WINDOW_SECONDS, start - now)
-    # Ignore rounding errors.
     return after, max(wait, 0.0) if wait > 1e-6 else 0.0
 
 

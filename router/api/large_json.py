@@ -16,7 +16,6 @@ from triptych.router.errors import Invalid
 
 # Decoding a piece takes a few milliseconds.
 PIECE_BYTES = 256 << 10
-# Shorter strings stay in the rest.
 LONG_STRING_BYTES = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

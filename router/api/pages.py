@@ -10,7 +10,6 @@ from pathlib import Path
 
 from triptych.router.http import Header, Reply
 
-# Styles and images of the pages are their own, or data: URIs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -129,10 +129,12 @@ class Processes:
 
     async def _start(self, shared: str | None) -> Process:
         descriptors = [listener.fileno() for listener in self._sockets]
+        files = {SHARED_FOLDER: shared, "ROUTER_LIMITS_FILE": f"{shared}/limits"} if shared else {}
         child = await asyncio.create_subprocess_exec(
             *self._command,
             *map(str, [os.getpid(), *descriptors]),
-            env={**_shared(shared), **os.environ},
+            # The operator's own settings override these.
+            env={**files, **os.environ},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=descriptors,
             # Ctrl-C would reach it twice, from the terminal and from the parent.
@@ -142,10 +144,3 @@ class Processes:
         if self._stopping.is_set():
             child.terminate()
         return child
-
-
-def _shared(folder: str | None) -> dict[str, str]:
-    """Where the children share metrics and limits; the operator's own settings override these."""
-    if folder is None:
-        return {}
-    return {SHARED_FOLDER: folder, "ROUTER_LIMITS_FILE": f"{folder}/limits"}
