@@ -263,11 +263,6 @@ class Job:
         self.done_at = now
         self.finished(self)
 
-    @property
-    def sent_tokens(self) -> int:
-        """The cost of the items that were sent to workers."""
-        return cost_of([item for item in self.items if item.was_sent])
-
     def release(self) -> None:
         """Drop the items and results of a job that is closed or was not admitted.
 

@@ -15,7 +15,6 @@ from triptych.router.items import Item
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.settings import RouterSettings
-from triptych.workers.shared.contract import Vector
 from triptych.workers.shared.families import BY_POOL
 
 NPY = "application/x-npy"
@@ -41,7 +40,9 @@ async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, setting
         del wanted
         vectors = await work.vectors(await work.load(items))
         del items
-    headers = _cut_header(vectors)
+    # The inputs that lost tokens to `truncate`; of a document, which is alone, its parts.
+    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
+    headers: list[Header] = [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []
     if npy:
         tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
@@ -80,9 +81,3 @@ def _check_form(wanted: EmbeddingRequest, npy: bool) -> None:
             "conflict",
             wanted.embed_dtype,
         )
-
-
-def _cut_header(vectors: list[Vector]) -> list[Header]:
-    """Which inputs lost tokens to `truncate`; for a document, which is alone, which of its parts."""
-    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
-    return [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []

@@ -107,7 +107,9 @@ class Work:
         request = self._request
         memory = request.memory
         if memory.held > SMALL_BODY_BYTES:
-            memory.resize(content_bytes(items))
+            contents = [item.wire.content for item in items] + [query.content for query in queries_of(items)]
+            # Twice, since they are copied when they are sent to a worker.
+            memory.resize(2 * sum(map(size_of, contents)))
         inputs = memory.held
         family = BY_POOL[items[0].pool]
         served = self._served.get(family) or Served(family)
@@ -134,7 +136,7 @@ class Work:
             # job ignores it.
             end(Unavailable("the request was given up"))
             if request.allowance is not None and job.error is not None:
-                request.allowance.used = job.sent_tokens
+                request.allowance.used = cost_of([item for item in job.items if item.was_sent])
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at
             job.release()
@@ -222,12 +224,6 @@ async def whole(pieces: Iterator[bytes], *, stream: bool = False) -> bytes | deq
         all_pieces.append(piece)
         await asyncio.sleep(0)
     return all_pieces
-
-
-def content_bytes(items: Sequence[Item]) -> int:
-    """Memory of the inputs, twice: they are copied when they are sent to a worker."""
-    contents = [item.wire.content for item in items] + [query.content for query in queries_of(items)]
-    return 2 * sum(map(size_of, contents))
 
 
 def reply_bytes(items: Sequence[Item], served: Served, *, stream: bool) -> int:
