@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import signal
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,7 @@ async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], 
         keys.write_text(f'["{KEY}"]')
         await worker.die()
         assert await ask() == 503
-        router.process.terminate()
-        async with hang_guard():
-            await router.process.wait()
+        await router.ended(signal.SIGTERM)
     output = "".join(capfd.readouterr()) + "".join(said)
     assert "refuses the token" in output
     assert not [secret for secret in (KEY, TOKEN, ENTRY["sha256"]) if secret in output]

@@ -15,9 +15,6 @@ from triptych.router.api.cors import EXPOSED
 from triptych.router.api.pages import PAGE_PATHS
 from triptych.router.errors import all_errors
 
-KEYS = [hashlib.sha256(b"a").hexdigest()]
-BEARER = {"authorization": "Bearer a"}
-
 
 @pytest.fixture
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -25,8 +22,8 @@ async def document(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def guarded_document(workers: Workers) -> dict[str, Any]:
-    async with client_of_app(workers, api_keys=KEYS) as client:
-        return (await client.get("/openapi.json", headers=BEARER)).json()
+    async with client_of_app(workers, api_keys=[hashlib.sha256(b"a").hexdigest()]) as client:
+        return (await client.get("/openapi.json", headers={"authorization": "Bearer a"})).json()
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: object) -> None:

@@ -36,16 +36,12 @@ def test_limits_are_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert caplog.text.count("ROUTER_LIMITS_FILE") == 1
 
 
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
-
-
 def test_metrics_files_are_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
     reserve_shared_files()
     files = list(tmp_path.iterdir())
     assert len(files) == 3
-    assert all(allocated(path) >= FILE_BYTES for path in files)
+    assert all(path.stat().st_blocks * 512 >= FILE_BYTES for path in files)
 
 
 @pytest.mark.usefixtures("full_disk")

@@ -24,17 +24,13 @@ async def post(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
     return await client.post("/v1/rerank", json=body)
 
 
-def expected_scores(pool: str) -> list[float]:
-    items = [Item(Text(text, "passage"), truncate=True) for text in TEXTS]
-    scores = [vector_of(pool, item, 2048, Text(QUERY, "query")) for item in items]
-    return [float(np.frombuffer(score.data, np.float32)[0]) for score in scores]
-
-
 async def test_documents_are_best_first(client: httpx.AsyncClient, workers: Workers) -> None:
     reply = await post(client, query=QUERY, documents=DOCUMENTS)
     assert reply.status_code == 200, reply.text
     assert set(workers.pools) == {"retrieval"}
-    scores = expected_scores("retrieval")
+    items = [Item(Text(text, "passage"), truncate=True) for text in TEXTS]
+    vectors = [vector_of("retrieval", item, 2048, Text(QUERY, "query")) for item in items]
+    scores = [float(np.frombuffer(vector.data, np.float32)[0]) for vector in vectors]
     order = sorted(range(4), key=lambda index: -scores[index])
     assert reply.json()["results"] == [
         {
