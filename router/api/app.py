@@ -74,12 +74,7 @@ class App:
         self.media = MediaLoader(settings, self.fleet.metrics)
         self.budget = Budget(settings.memory_bytes or default_budget(settings.processes))
         self._metrics = self.fleet.metrics
-        self.connections = Connections(
-            settings.max_connections,
-            settings.max_connections_per_client,
-            settings.min_bytes_per_second,
-            self._metrics,
-        )
+        self.connections = Connections(settings, self._metrics)
         self._gauges = Gauges(self.fleet, self.budget, self.connections)
         self._tracing = self.fleet.tracing
         self._settings = settings

@@ -14,6 +14,7 @@ from triptych.router.http import Message, Reply, Request, send_reply
 from triptych.router.memory import Budget, Reservation, default_budget
 from triptych.router.observe.metrics import Metrics
 from triptych.router.serving.connections import GRACE_SECONDS, Connections
+from triptych.router.settings import RouterSettings
 
 steps = st.lists(
     st.tuples(
@@ -67,7 +68,7 @@ class Client:
 
 
 def connections() -> Connections:
-    return Connections(100, 100, 10, Metrics())
+    return Connections(RouterSettings.model_construct(min_bytes_per_second=10), Metrics())
 
 
 @given(st.lists(st.integers(0, 40) | st.sampled_from(["idle", "next request"]), min_size=1, max_size=80))
