@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
-import orjson
+import httpx
 
 from tests.fakes.frames import Mode
 from tests.fakes.hang_guard import hang_guard
@@ -70,31 +71,40 @@ def posted(texts: list[str]) -> bytes:
     return b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
 
+async def response(reader: asyncio.StreamReader) -> httpx.Response:
+    """The next reply, which has a length."""
+    line, *fields = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
+    headers = httpx.Headers([(name, value) for name, value in (field.split(b": ", 1) for field in fields)])
+    content = await reader.readexactly(int(headers["content-length"]))
+    version, status, phrase = line.decode().split(" ", 2)
+    assert (version, phrase) == ("HTTP/1.1", HTTPStatus(int(status)).phrase)
+    return httpx.Response(int(status), headers=headers, content=content)
+
+
 async def reply_of(reader: asyncio.StreamReader) -> Any:
     """The body of a 200."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert b"/1.1 200 " in head
-    [length] = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
-    return orjson.loads(await reader.readexactly(int(length)))
+    reply = await response(reader)
+    assert reply.status_code == 200
+    return reply.json()
 
 
-async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
-    """Headers and body of a 429."""
-    head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
-    assert head[0] == b"HTTP/1.1 429 Too Many Requests"
-    headers = dict(line.split(b": ", 1) for line in head[1:])
-    return headers, orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+async def refusal(reader: asyncio.StreamReader) -> httpx.Response:
+    """A 429."""
+    reply = await response(reader)
+    assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+    return reply
 
 
-async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body of the error that closes a connection."""
+async def refused(router: RunningRouter, *pieces: bytes) -> httpx.Response:
+    """The error that closes a connection."""
     async with connected(router) as (reader, writer):
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    assert b"connection: close" in head
-    return int(head.split()[1]), orjson.loads(body)
+        reply = await response(reader)
+        assert await reader.read() == b""
+    assert reply.headers["connection"] == "close"
+    return reply
 
 
 @asynccontextmanager

@@ -31,8 +31,8 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 async def test_stalled_body_returns_504_and_closes(path: str, framing: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\nx-request-timeout-seconds: 0.1\r\n\r\n"
     async with no_workers() as router:
-        status, error = await refused(router, head.encode() + b"1\r\n{\r\n")
-        assert (status, error["code"]) == (504, "SERVICE_TIMEOUT")
+        reply = await refused(router, head.encode() + b"1\r\n{\r\n")
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
 
 
 @pytest.mark.parametrize("sent", [None, SecretStr("another-token-that-none-may-see")])
