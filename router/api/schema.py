@@ -247,6 +247,6 @@ class EmbeddingRequest(BaseModel):
         return value
 
 
-def parse_request(body: bytes, catalog: Catalog, max_items: int = 512) -> EmbeddingRequest:
+def parse_request(body: bytes, catalog: Catalog, max_items: int) -> EmbeddingRequest:
     """Parse a request. Raises `ModelNotFound`, or `Invalid` with all wrong fields."""
     return parse_body(EmbeddingRequest, body, Choosing(max_items, "inputs", catalog))
