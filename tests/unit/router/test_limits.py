@@ -1,7 +1,6 @@
 """Rate limits: their arithmetic, and processes that share a file."""
 
 import multiprocessing
-import struct
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -178,22 +177,18 @@ def test_failed_change_leaves_the_file(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         one.change(b"k" * 32, fails)
-    seen: list[Levels] = []
-    other.change(b"k" * 32, lambda levels: seen.append(levels) or levels)  # type: ignore[func-returns-value]
-    assert seen == [Levels(1.0, 2.0)]
+    assert other.change(b"k" * 32, lambda levels: levels) == Levels(1.0, 2.0)
 
 
 def test_full_file_replaces_the_idlest_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits_file, "CAPACITY", 3)
     one, other = (LimitsFile(tmp_path / "limits") for _ in range(2))
-    names = [struct.pack(">32s", name.encode()) for name in ("a" * 32, "b" * 32, "c" * 32, "d" * 32)]
+    names = [letter * 32 for letter in (b"a", b"b", b"c", b"d")]
     for store in (one, other):
         for at, name in enumerate(names[:3]):
             store.change(name, lambda _, at=at: Levels(10.0 - at, 0.0))  # type: ignore[misc]
     one.change(names[3], lambda _: Levels(20.0, 0.0))
-    kept: list[float] = []
-    for name in (names[0], names[1], names[3]):
-        other.change(name, lambda levels: kept.append(levels.requests) or levels)  # type: ignore[func-returns-value]
+    kept = [other.change(name, lambda levels: levels).requests for name in (names[0], names[1], names[3])]
     assert kept == [10.0, 9.0, 20.0]
 
 
