@@ -22,9 +22,10 @@ from triptych.router.serving.processes import Processes
 
 
 @asynccontextmanager
-async def two_processes(worker: FakeWorker) -> AsyncIterator[Process]:
+async def two_processes() -> AsyncIterator[Process]:
     """A router of two processes, both serving."""
-    async with router_process(worker, ROUTER_PROCESSES="2") as router:
+    worker = FakeWorker(dimensions=64)
+    async with fake_workers(worker), router_process(worker, ROUTER_PROCESSES="2") as router:
         await until_both_serve(router)
         yield router
 
@@ -65,8 +66,7 @@ def directory_of(pid: int) -> Path:
 
 
 async def test_killed_parent_ends_its_children() -> None:
-    worker = FakeWorker()
-    async with fake_workers(worker), two_processes(worker) as router:
+    async with two_processes() as router:
         children = descendants(router.process.pid)
         pidfds = [os.pidfd_open(pid) for pid in children]
         assert len(pidfds) == 2
@@ -77,8 +77,7 @@ async def test_killed_parent_ends_its_children() -> None:
 
 
 async def test_ended_child_is_replaced_and_all_stop_together() -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), two_processes(worker) as router:
+    async with two_processes() as router:
         first, second = descendants(router.process.pid)
         [directory] = {directory_of(pid) for pid in (first, second)}
         assert directory.is_dir()
