@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,11 @@ async def test_requests_are_counted_by_key() -> None:
 
 
 async def test_body_without_key_is_not_read() -> None:
-    app = App(settings_of(api_keys=[entry()]))
-    sent: list[Any] = []
+    async def body() -> AsyncIterator[bytes]:
+        yield pytest.fail("the body was read")
 
-    async def receive() -> Any:
-        raise AssertionError("the body was read")
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "headers": []}
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 401
+    async with client_of_app(Workers(), api_keys=[entry()]) as client:
+        assert (await client.post("/v1/embeddings", content=body())).status_code == 401
 
 
 async def test_requests_are_limited() -> None:

@@ -54,11 +54,9 @@ class Client:
     """A connection whose client owes `moved` bytes so far."""
 
     address = "a"
-
-    def __init__(self) -> None:
-        self.phase: object = "body"
-        self.moved: int | None = 0
-        self.aborted = False
+    phase: object = "body"
+    moved: int | None = 0
+    aborted = False
 
     def progress(self) -> tuple[object, int] | None:
         return None if self.moved is None else (self.phase, self.moved)
