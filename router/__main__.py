@@ -46,11 +46,8 @@ def main(inherited: Sequence[int] = ()) -> int:
     return 0
 
 
-def main_of_child(parent: int, *descriptors: int) -> int:
-    """Serve on `descriptors`, inherited from the process `parent`, while that lives."""
-    die_with_parent(parent)
-    return main(descriptors)
-
-
 if __name__ == "__main__":
-    sys.exit(main_of_child(*map(int, sys.argv[1:])) if sys.argv[1:] else main())
+    parent_and_descriptors = [int(argument) for argument in sys.argv[1:]]
+    if parent_and_descriptors:
+        die_with_parent(parent_and_descriptors[0])
+    sys.exit(main(parent_and_descriptors[1:]))

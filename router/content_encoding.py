@@ -16,13 +16,12 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 def decoder_for(content_encoding: bytes) -> "Decoder | None":
     """The decoder for a `Content-Encoding` header, None without compression. Raises `UnsupportedEncoding`."""
-    match name := content_encoding.decode("latin-1").strip().lower():
-        case "" | "identity":
-            return None
-        case "gzip" | "x-gzip" | "deflate":
-            return Decoder(name)
-        case _:
-            raise UnsupportedEncoding(f"Content-Encoding {name[:100]!r}: send gzip, deflate or no encoding")
+    name = content_encoding.decode("latin-1").strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise UnsupportedEncoding(f"Content-Encoding {name[:100]!r}: send gzip, deflate or no encoding")
+    return Decoder(name)
 
 
 class Decoder:

@@ -29,7 +29,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypedDict
 
 # Retry-After is longer by up to this part of itself, so that refused clients do not come back together.
@@ -53,38 +53,35 @@ class RouterError(Exception):
     """An error with an HTTP `status` and a `code` that clients can test.
 
     `detail` is a sentence for the client; `retry_after`, in seconds, is set when a later try may succeed. Its
-    header has jitter.
+    header has jitter. `own_headers` and `fields` are those that no other kind of error has.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
+    retry_after: int | None = None
+    own_headers: tuple[_Header, ...] = ()
+    fields: Mapping[str, object] = {}
 
     def __init__(self, detail: str, *, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.retry_after = retry_after
+        if retry_after is not None:
+            self.retry_after = retry_after
 
     @property
-    def headers(self) -> list[_Header]:
+    def headers(self) -> tuple[_Header, ...]:
         """Headers of the reply besides those of every reply."""
         if self.retry_after is None:
-            return []
-        return [(b"retry-after", b"%d" % with_jitter(self.retry_after, random.random()))]
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """Fields of the reply's body besides those of every error."""
-        return {}
+            return self.own_headers
+        seconds = with_jitter(self.retry_after, random.random())
+        return (b"retry-after", b"%d" % seconds), *self.own_headers
 
 
 class AuthError(RouterError):
     """The caller is not known."""
 
     status = 401
-
-    @property
-    def headers(self) -> list[_Header]:
-        return [*super().headers, (b"www-authenticate", b"Bearer")]
+    own_headers = ((b"www-authenticate", b"Bearer"),)
 
 
 class MissingKey(AuthError):
@@ -152,10 +149,7 @@ class UnsupportedEncoding(InputError):
 
     status = 415
     code = "INPUT_ENCODING_UNSUPPORTED"
-
-    @property
-    def headers(self) -> list[_Header]:
-        return [*super().headers, (b"accept-encoding", b"gzip, deflate")]
+    own_headers = ((b"accept-encoding", b"gzip, deflate"),)
 
 
 class TooLarge(InputError):
@@ -189,10 +183,7 @@ class Invalid(InputError):
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         super().__init__(first + more)
         self.errors = list(errors)
-
-    @property
-    def fields(self) -> dict[str, object]:
-        return {"errors": self.errors}
+        self.fields = {"errors": self.errors}
 
     @classmethod
     def field(cls, field: str, message: str, kind: str, value: object = None) -> "Invalid":
@@ -215,11 +206,7 @@ class MethodNotAllowed(RouterError):
 
     def __init__(self, detail: str, allow: Sequence[str]) -> None:
         super().__init__(detail)
-        self.allow = tuple(allow)
-
-    @property
-    def headers(self) -> list[_Header]:
-        return [(b"allow", ", ".join(self.allow).encode())]
+        self.own_headers = ((b"allow", ", ".join(allow).encode()),)
 
 
 class QueueFull(RouterError):
@@ -234,9 +221,7 @@ class Unavailable(RouterError):
 
     status = 503
     code = "SERVICE_UNAVAILABLE"
-
-    def __init__(self, detail: str, *, retry_after: int = UNAVAILABLE_SECONDS) -> None:
-        super().__init__(detail, retry_after=retry_after)
+    retry_after = UNAVAILABLE_SECONDS
 
 
 class TimedOut(RouterError):

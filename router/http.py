@@ -76,7 +76,6 @@ class Request:
         self._receive = receive
 
     def header(self, name: str) -> str | None:
-        """The value of a header, None if it was not sent."""
         value = self.headers.get(name.encode())
         return None if value is None else value.decode("latin-1").strip()
 
@@ -181,7 +180,6 @@ def _joined(headers: Sequence[Header]) -> dict[bytes, bytes]:
 
 
 def json_reply(status: int, content: object, headers: tuple[Header, ...] = ()) -> Reply:
-    """A reply in JSON."""
     return Reply(status, orjson.dumps(content), headers=headers)
 
 

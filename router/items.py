@@ -27,7 +27,6 @@ class Priority(IntEnum):
 
     @property
     def label(self) -> str:
-        """Its name in headers and metrics."""
         return self.name.lower()
 
 
@@ -87,7 +86,6 @@ class Item:
 
     @property
     def failed_before(self) -> bool:
-        """Whether an attempt has failed."""
         return self.tries > 0 or self.deaths > 0
 
     def space_of(self, space: str) -> str:
@@ -124,13 +122,10 @@ def bound_priority(items: Sequence[Item], tokens: int) -> None:
 
 def size_of(content: contract.Text | contract.Image | contract.Document) -> int:
     """Bytes that `content` takes in memory, about as many as on the wire."""
-    match content:
-        case contract.Text():
-            return sys.getsizeof(content.text)
-        case contract.Image():
-            return len(content.data)
-        case contract.Document():
-            return sum(map(sys.getsizeof, content.chunks))
+    if isinstance(content, contract.Image):
+        return len(content.data)
+    texts = content.chunks if isinstance(content, contract.Document) else (content.text,)
+    return sum(map(sys.getsizeof, texts))
 
 
 class Batch:
@@ -157,7 +152,6 @@ class Batch:
             item.batch = self
 
     def request(self) -> contract.EncodeRequest:
-        """The request that is sent to the worker."""
         positions = {query: position for position, query in enumerate(queries_of(self.items))}
         items = [
             item.wire
@@ -181,10 +175,10 @@ class Batch:
             self.abort()
 
     def unfinished(self) -> list[Item]:
-        """The items that are still in the batch, in order."""
         return [item for item in self.items if item.batch is self]
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Job:
     """The items of one request, admitted together; holds their results in input order.
 
@@ -196,34 +190,28 @@ class Job:
     accepts.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        now: float,
-        deadline: float,
-        finished: Callable[["Job"], None],
-        request_id: str = "",
-        span: "Span | None" = None,
-        required: RequiredSpaces | None = None,
-        key: str = "",
-    ) -> None:
-        if not items:
+    items: Sequence[Item]
+    admitted_at: float
+    deadline: float
+    finished: Callable[["Job"], None]
+    request_id: str = ""
+    span: "Span | None" = None
+    required: RequiredSpaces = dataclasses.field(default_factory=dict)
+    key: str = ""
+    spaces: dict[contract.PoolName, str] = dataclasses.field(default_factory=dict)
+    error: Exception | None = None
+    results: list[contract.Vector | None] = dataclasses.field(init=False)
+    missing: int = dataclasses.field(init=False)
+    started_at: float = dataclasses.field(init=False)
+    done_at: float = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.items:
             raise ValueError("a job without items. This is a bug.")
-        self.items = items
-        self.key = key
-        self.results: list[contract.Vector | None] = [None] * len(items)
-        self.missing = len(items)
-        self.admitted_at = now
-        self.started_at = now
-        self.done_at = now
-        self.deadline = deadline
-        self.error: Exception | None = None
-        self.finished = finished
-        self.request_id = request_id
-        self.span = span
-        self.required: RequiredSpaces = required or {}
-        self.spaces: dict[contract.PoolName, str] = {}
-        for item in items:
+        self.results = [None] * len(self.items)
+        self.missing = len(self.items)
+        self.started_at = self.done_at = self.admitted_at
+        for item in self.items:
             item.job = self
 
     @property
@@ -272,11 +260,6 @@ class Job:
         self.done_at = now
         self.finished(self)
 
-    @property
-    def sent_tokens(self) -> int:
-        """The cost of the items that were sent to workers."""
-        return cost_of([item for item in self.items if item.was_sent])
-
     def release(self) -> None:
         """Drop the items and results of a job that is closed or was not admitted.
 
@@ -284,7 +267,8 @@ class Job:
         """
         self.items = ()
         self.results = []
-        self.finished = _nothing
+        # It refers to the request.
+        self.finished = lambda _: None
 
     def vectors(self) -> list[contract.Vector]:
         """All results, in input order. Raises the error of a failed job."""
@@ -294,7 +278,3 @@ class Job:
         if len(vectors) != len(self.items):
             raise RuntimeError("a job was read before all its results were in. This is a bug.")
         return vectors
-
-
-def _nothing(_: Job) -> None:
-    """Replaces `finished` of a released job, since that refers to the request."""

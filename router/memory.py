@@ -85,7 +85,6 @@ class Reservation:
         self.held = size
 
     def release(self) -> None:
-        """Hold nothing."""
         self.exceed(0)
 
 

@@ -199,13 +199,19 @@ class RouterSettings(StrictSettings):
     drain_seconds: int = Field(30, ge=0, description="Longest wait after that for accepted requests.")
 
     @model_validator(mode="after")
-    def _one_source_of_workers(self) -> Self:
+    def _check(self) -> Self:
         if bool(self.workers) == bool(self.discovery):
             raise ValueError(
                 "ROUTER_WORKERS, ROUTER_DISCOVERY: set exactly one of the two; it names the workers"
             )
         if self.discovery_token and not (self.discovery and is_url(self.discovery)):
             raise ValueError("ROUTER_DISCOVERY_TOKEN is for an http(s) address in ROUTER_DISCOVERY")
+        if self.queue_items < max(self.max_items, self.max_pdf_pages):
+            raise ValueError(
+                f"ROUTER_QUEUE_ITEMS ({self.queue_items}) must be at least ROUTER_MAX_ITEMS "
+                f"({self.max_items}) and ROUTER_MAX_PDF_PAGES ({self.max_pdf_pages}), or the largest request "
+                "could never be admitted"
+            )
         return self
 
     @cached_property
@@ -215,15 +221,4 @@ class RouterSettings(StrictSettings):
 
     @property
     def guarded(self) -> bool:
-        """Whether requests need an API key."""
         return bool(self.api_keys) or self.api_keys_file is not None
-
-    @model_validator(mode="after")
-    def _queue_holds_a_request(self) -> Self:
-        if self.queue_items < max(self.max_items, self.max_pdf_pages):
-            raise ValueError(
-                f"ROUTER_QUEUE_ITEMS ({self.queue_items}) must be at least ROUTER_MAX_ITEMS "
-                f"({self.max_items}) and ROUTER_MAX_PDF_PAGES ({self.max_pdf_pages}), or the largest request "
-                "could never be admitted"
-            )
-        return self

@@ -1,6 +1,7 @@
-"""Settings for all tests: the hypothesis profile, garbage collection, the order of tests, and GPUs."""
+"""Settings for all tests: hypothesis, signals, garbage collection, the order of tests, and GPUs."""
 
 import gc
+import signal
 from functools import cache
 
 import pytest
@@ -16,6 +17,12 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("triptych")
+
+# A background job of a script ignores SIGINT, and nohup ignores SIGHUP. The processes that tests signal would
+# inherit that. They do not inherit a handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,7 @@ class Guard:
         # The content of the file, or why it cannot be read.
         self._seen: bytes | str = b""
         self._ring: KeyRing | None = None
-        self._store: Store | None = None
+        self._store: Store = Memory()
         if not settings.guarded:
             return
         try:
@@ -43,12 +43,12 @@ class Guard:
         except KeysError as error:
             raise SettingsError(f"{self._source}: {error}") from None
         try:
-            self._store = LimitsFile(settings.limits_file) if settings.limits_file else Memory()
+            if settings.limits_file:
+                self._store = LimitsFile(settings.limits_file)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise SettingsError(f"ROUTER_LIMITS_FILE: {error}") from None
             log.error("ROUTER_LIMITS_FILE: %s: this process counts the limits of keys by itself", error)
-            self._store = Memory()
 
     def key_of(self, headers: Mapping[bytes, bytes]) -> Key | None:
         """The key of a request with `headers`; None without keys. Raises `MissingKey` or `InvalidKey`."""
@@ -65,7 +65,6 @@ class Guard:
         request.key = request.memory.key = key.name
         if key.requests_per_minute is None and key.tokens_per_minute is None:
             return
-        assert self._store is not None
         request.allowance = Allowance(key, self._store)
         request.allowance.take_request(time.monotonic())
 

@@ -10,7 +10,6 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -46,7 +45,6 @@ class Key(BaseModel):
 
     @cached_property
     def digest(self) -> bytes:
-        """The SHA-256 of the key."""
         return bytes.fromhex(self.sha256)
 
 
@@ -61,21 +59,21 @@ def _named(entry: Any) -> Any:
     return {"name": f"key-{entry[:8].lower()}", "sha256": entry}
 
 
+class KeysError(ValueError):
+    """Invalid keys. The message says which and why, and quotes nothing that may be a secret."""
+
+
 def _distinct(keys: tuple[Key, ...]) -> tuple[Key, ...]:
     names = Counter(key.name for key in keys)
     finders = Counter(key.digest[:_FINDER_BYTES] for key in keys)
     twice = {key.name for key in keys if names[key.name] > 1 or finders[key.digest[:_FINDER_BYTES]] > 1}
     if twice:
-        raise ValueError(f"duplicate name or key: {', '.join(sorted(twice))}")
+        raise KeysError(f"duplicate name or key: {', '.join(sorted(twice))}")
     return keys
 
 
 Keys = Annotated[tuple[Annotated[Key, BeforeValidator(_named)], ...], AfterValidator(_distinct)]
 _adapter: TypeAdapter[tuple[Key, ...]] = TypeAdapter(Keys)
-
-
-class KeysError(ValueError):
-    """Invalid keys. The message says which and why, and quotes nothing that may be a secret."""
 
 
 def read_keys(text: str | bytes) -> tuple[Key, ...]:
@@ -99,13 +97,9 @@ def _fault(fault: Any) -> str:
 class KeyRing:
     """Finds the key of a request."""
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    def __init__(self, keys: tuple[Key, ...]) -> None:
         """Raises `KeysError` for a duplicate name or key."""
-        try:
-            _distinct(tuple(keys))
-        except ValueError as error:
-            raise KeysError(str(error)) from None
-        self._by_finder = {key.digest[:_FINDER_BYTES]: key for key in keys}
+        self._by_finder = {key.digest[:_FINDER_BYTES]: key for key in _distinct(keys)}
 
     def __len__(self) -> int:
         return len(self._by_finder)

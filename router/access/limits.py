@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from triptych.router.access.keys import Key
-from triptych.router.errors import RequestRateExceeded, TokenRateExceeded
+from triptych.router.errors import RateExceeded, RequestRateExceeded, TokenRateExceeded
 
 WINDOW_SECONDS = 60.0
 
@@ -49,7 +49,6 @@ def taken(full_at: float, cost: float, per_minute: int, now: float) -> tuple[flo
     after = start + cost * WINDOW_SECONDS / per_minute
     # A request that costs more than the bucket holds waits until it is full.
     wait = min(after - now - WINDOW_SECONDS, start - now)
-    # Ignore rounding errors.
     return after, max(wait, 0.0) if wait > 1e-6 else 0.0
 
 
@@ -78,20 +77,8 @@ class Allowance:
     def take_request(self, now: float) -> None:
         """Take one request. Raises `RequestRateExceeded`, and takes nothing then."""
         limit = self._key.requests_per_minute
-
-        def take(levels: Levels) -> Levels:
-            self._levels = levels
-            if limit is None:
-                return levels
-            full_at, wait = taken(levels.requests, 1, limit, now)
-            if wait:
-                raise RequestRateExceeded(
-                    f"the API key is over its limit of {limit} requests per minute",
-                    retry_after=math.ceil(wait),
-                )
-            return levels._replace(requests=full_at)
-
-        self._levels = self._store.change(self._key.digest, take)
+        detail = f"the API key is over its limit of {limit} requests per minute"
+        self._take("requests", 1, limit, now, RequestRateExceeded, detail)
         self._requests = 1
 
     def take_tokens(self, tokens: int, now: float) -> None:
@@ -99,19 +86,23 @@ class Allowance:
         limit = self._key.tokens_per_minute
         if limit is None:
             return
+        detail = f"about {tokens} more tokens would exceed the API key's {limit} tokens per minute"
+        self._take("tokens", tokens, limit, now, TokenRateExceeded, detail)
+        self._tokens = tokens
 
+    def _take(
+        self, bucket: str, cost: int, limit: int | None, now: float, error: type[RateExceeded], detail: str
+    ) -> None:
         def take(levels: Levels) -> Levels:
             self._levels = levels
-            full_at, wait = taken(levels.tokens, tokens, limit, now)
+            if limit is None:
+                return levels
+            full_at, wait = taken(getattr(levels, bucket), cost, limit, now)
             if wait:
-                raise TokenRateExceeded(
-                    f"about {tokens} more tokens would exceed the API key's {limit} tokens per minute",
-                    retry_after=math.ceil(wait),
-                )
-            return levels._replace(tokens=full_at)
+                raise error(detail, retry_after=math.ceil(wait))
+            return levels._replace(**{bucket: full_at})
 
         self._levels = self._store.change(self._key.digest, take)
-        self._tokens = tokens
 
     def settle(self, now: float, *, refused: bool) -> None:
         """Correct the estimate to what was used. A refused request takes nothing."""

@@ -1,7 +1,6 @@
 """Aliases: other names for a model, with what their clients mean by them."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -49,21 +48,18 @@ class Alias(BaseModel):
 
 
 Aliases = Mapping[str, Alias]
-NO_ALIASES: Aliases = MappingProxyType({})
 
 # Clients of v2 send no task, and encode queries and passages alike. Passages of one pool can be compared with
 # each other, and with the queries of clients that do send a task for these.
 _V2 = Alias(task="retrieval.passage", dimensions=768)
-OLD_MODELS: Aliases = MappingProxyType(
-    {
-        "jina-embeddings-v3": Alias(
-            task="retrieval.passage",
-            tasks={"classification": "text-matching", "separation": "text-matching"},
-            dimensions=1024,
-        ),
-        **{f"jina-embeddings-v2-base-{language}": _V2 for language in ("en", "de", "es", "zh")},
-        "jina-embeddings-v2-base-code": Alias(task="code.passage", dimensions=768),
-        "jina-embeddings-v2-small-en": Alias(task="retrieval.passage", dimensions=512),
-    }
-)
+OLD_MODELS: Aliases = {
+    "jina-embeddings-v3": Alias(
+        task="retrieval.passage",
+        tasks={"classification": "text-matching", "separation": "text-matching"},
+        dimensions=1024,
+    ),
+    **{f"jina-embeddings-v2-base-{language}": _V2 for language in ("en", "de", "es", "zh")},
+    "jina-embeddings-v2-base-code": Alias(task="code.passage", dimensions=768),
+    "jina-embeddings-v2-small-en": Alias(task="retrieval.passage", dimensions=512),
+}
 """The names of v2 and v3 models, served by v4 with the number of values that their clients expect."""

@@ -53,6 +53,8 @@ from triptych.workers.shared import logs
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Reply]]
+# Their requests wait in a queue.
+WORK_PATHS = ("/v1/embeddings", "/v1/rerank")
 MODEL_PATH = "/v1/models/"
 CLOSE: Header = (b"connection", b"close")
 # Unknown paths share one label, or clients could create any number of series.
@@ -72,12 +74,7 @@ class App:
         self.media = MediaLoader(settings, self.fleet.metrics)
         self.budget = Budget(settings.memory_bytes or default_budget(settings.processes))
         self._metrics = self.fleet.metrics
-        self.connections = Connections(
-            settings.max_connections,
-            settings.max_connections_per_client,
-            settings.min_bytes_per_second,
-            self._metrics,
-        )
+        self.connections = Connections(settings, self._metrics)
         self._gauges = Gauges(self.fleet, self.budget, self.connections)
         self._tracing = self.fleet.tracing
         self._settings = settings
@@ -85,25 +82,22 @@ class App:
         self._document: dict[str, Any] = {}
         self._documented: list[Served] | None = None
         work: dict[str, Any] = {"fleet": self.fleet, "media": self.media, "settings": settings}
-        self.routes: dict[str, dict[str, Handler]] = {
-            "/v1/embeddings": {"POST": partial(embeddings, **work)},
-            "/v1/rerank": {"POST": partial(rerank, **work)},
-            "/v1/models": {"GET": self._models},
-            MODEL_PATH: {"GET": self._model},
-            "/health": {"GET": self._health},
-            "/live": {"GET": self._live},
-            "/ready": {"GET": self._ready},
-            "/metrics": {"GET": self._read_metrics},
-            "/targets": {"GET": self._targets},
-            "/openapi.json": {"GET": self._openapi},
-            **{path: {"GET": self._static} for path in DOCS_PATHS},
-            **{path: {"GET": self._static} for path in PAGE_PATHS if settings.page},
+        self.routes: dict[str, Handler] = {
+            "/v1/embeddings": partial(embeddings, **work),
+            "/v1/rerank": partial(rerank, **work),
+            "/v1/models": self._models,
+            MODEL_PATH: self._model,
+            "/health": self._health,
+            "/live": self._live,
+            "/ready": self._ready,
+            "/metrics": self._read_metrics,
+            "/targets": self._targets,
+            "/openapi.json": self._openapi,
+            **dict.fromkeys(DOCS_PATHS, self._static),
+            **(dict.fromkeys(PAGE_PATHS, self._static) if settings.page else {}),
         }
-        # The routes whose requests wait in a queue.
-        self._work = {route.encode(): route for route, methods in self.routes.items() if "POST" in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI scope."""
         if scope["type"] == "http":
             await self._http(Request(scope, receive, self.budget), send)
         elif scope["type"] == "lifespan":
@@ -131,8 +125,8 @@ class App:
         The key comes first, since keys have shares of the queues. Its limits do not: a refused request would
         only be given back what it took.
         """
-        route = self._work.get(path)
-        if route is None or method != b"POST":
+        route = path.decode("latin-1")
+        if route not in WORK_PATHS or method != b"POST":
             return None
         named = dict(headers)
         try:
@@ -206,18 +200,16 @@ class App:
         return error_reply(error, request.id), error.code
 
     def _route(self, path: str) -> str:
-        """The route of a path, or `NO_ROUTE`."""
         if path in self.routes:
             return path
         return MODEL_PATH if path.startswith(MODEL_PATH) else NO_ROUTE
 
     def _handler(self, request: Request, route: str) -> Handler:
-        methods = self.routes.get(route)
-        if methods is None:
-            raise NotFound(f"no path {request.path[:100]}; see /docs")
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        handler = self.routes.get(route)
         if handler is None:
-            allowed = [*methods, "HEAD"] if "GET" in methods else [*methods]
+            raise NotFound(f"no path {request.path[:100]}; see /docs")
+        allowed = methods_of(route)
+        if request.method not in allowed:
             raise MethodNotAllowed(f"{request.path[:100]} allows {', '.join(allowed)}", allowed)
         return handler
 
@@ -233,9 +225,8 @@ class App:
 
     async def _health(self, _: Request) -> Reply:
         # Not the reason: this path needs no key.
-        if self._not_ready():
-            return json_reply(503, {"status": "not ready"})
-        return json_reply(200, {"status": "ok"})
+        status, said = (503, "not ready") if self._not_ready() else (200, "ok")
+        return json_reply(status, {"status": said})
 
     def _not_ready(self) -> str | None:
         """Why requests should go to another router; None if this one takes them."""
@@ -266,10 +257,13 @@ class App:
         return await asyncio.to_thread(static, request.path)
 
 
+def methods_of(route: str) -> tuple[str, ...]:
+    return ("POST",) if route in WORK_PATHS else ("GET", "HEAD")
+
+
 def error_reply(error: RouterError, request_id: bytes) -> Reply:
-    """The reply that `error` makes."""
-    content = error_body(error.status, error.code, error.detail, request_id) | error.fields
-    return json_reply(error.status, content, tuple(error.headers))
+    content = {**error_body(error.status, error.code, error.detail, request_id), **error.fields}
+    return json_reply(error.status, content, error.headers)
 
 
 def _common_headers(id: bytes, total: float, queue: float, inference: float) -> list[Header]:

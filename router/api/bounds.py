@@ -41,7 +41,6 @@ def check_values(body: bytes, max_items: int) -> None:
 
 
 def most_values(max_items: int) -> int:
-    """The most JSON values that a request may have."""
     return max(VALUES_PER_ITEM * max_items, LEAST_VALUES)
 
 

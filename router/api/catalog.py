@@ -1,15 +1,12 @@
 """Which model a request chooses, among the deployed families and the operator's aliases (pure)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
-from triptych.router.api.aliases import NO_ALIASES, Aliases
+from triptych.router.api.aliases import Aliases
 from triptych.router.errors import ModelNotFound
 from triptych.router.pool.served import Served
 from triptych.workers.shared.families import BY_NAME, FAMILIES, Family
-
-_NO_TASKS: Mapping[str, str] = MappingProxyType({})
 
 
 class Choice(NamedTuple):
@@ -22,19 +19,18 @@ class Choice(NamedTuple):
     served: Served
     model: str
     task: str | None = None
-    tasks: Mapping[str, str] = _NO_TASKS
+    tasks: Mapping[str, str] = {}
     dimensions: int | None = None
 
     @property
     def family(self) -> Family:
-        """The family."""
         return self.served.family
 
 
 class Catalog:
     """The models that requests may name. While no pool is known, every family counts as deployed."""
 
-    def __init__(self, served: Mapping[Family, Served], aliases: Aliases = NO_ALIASES) -> None:
+    def __init__(self, served: Mapping[Family, Served], aliases: Aliases) -> None:
         self._served = served or {family: Served(family) for family in FAMILIES}
         self._aliases = aliases
 

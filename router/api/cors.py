@@ -59,7 +59,6 @@ class Cors:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     def headers(self, headers: Mapping[bytes, bytes]) -> list[Header]:
-        """CORS headers of the reply to a request with `headers`."""
         if not self._origins:
             return []
         if self._any:

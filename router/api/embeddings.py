@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
 
 from triptych.router.api.accept import prefers
-from triptych.router.api.plan import Limits, plan
+from triptych.router.api.catalog import Catalog
+from triptych.router.api.plan import plan
 from triptych.router.api.reply_bodies import embeddings_body, npy_body
-from triptych.router.api.schema import EmbeddingRequest, EmbeddingType, parse_request
+from triptych.router.api.schema import EmbeddingRequest, parse_request
 from triptych.router.api.work import Work, tokens_of, whole
 from triptych.router.errors import Invalid
 from triptych.router.http import Header, Reply, Request
@@ -15,44 +15,43 @@ from triptych.router.items import Item
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.settings import RouterSettings
-from triptych.workers.shared.contract import Vector
 from triptych.workers.shared.families import BY_POOL
 
 NPY = "application/x-npy"
 JSON = "application/json"
 
 
-class _Form(NamedTuple):
-    """The form of the reply; `npy` is the type of a matrix, None for JSON."""
-
-    npy: Literal["float32", "float16"] | None
-    type: EmbeddingType
-    multivector: bool
-
-
 async def embeddings(request: Request, fleet: Fleet, media: MediaLoader, settings: RouterSettings) -> Reply:
     """Embed what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
+    npy = prefers(request.header("accept"), NPY, JSON)
 
-    def parse(body: bytes, limits: Limits) -> tuple[_Form, list[Item]]:
-        wanted = parse_request(body, limits.catalog, settings.max_items)
-        return _form(request, wanted), plan(wanted, limits, work.priority)
+    def parse(body: bytes, catalog: Catalog) -> tuple[EmbeddingRequest, list[Item]]:
+        wanted = parse_request(body, catalog, settings.max_items)
+        _check_form(wanted, npy)
+        return wanted, plan(wanted, catalog, settings, work.priority)
 
     async with work:
-        form, items = await work.read(parse)
+        wanted, items = await work.read(parse)
         model = BY_POOL[items[0].pool].name
+        form, multivector = wanted.embedding_type or "float", bool(wanted.return_multivector)
+        dtype = wanted.embed_dtype or "float32"
+        # It has the inputs.
+        del wanted
         vectors = await work.vectors(await work.load(items))
         del items
-    headers = _cut_header(vectors)
-    if form.npy:
+    # The inputs that lost tokens to `truncate`; of a document, which is alone, its parts.
+    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
+    headers: list[Header] = [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []
+    if npy:
         tokens = str(tokens_of(vectors)).encode()
         headers += [(b"x-usage-total-tokens", tokens), (b"x-usage-prompt-tokens", tokens)]
         with fleet.metrics.encoded("npy").time():
-            reply = npy_body(vectors, form.npy)
+            reply = npy_body(vectors, dtype)
         return Reply(200, reply, NPY.encode(), tuple(headers))
-    pieces = embeddings_body(vectors, form.type, form.multivector, model)
-    pieces = _timed(pieces, fleet.metrics.encoded(form.type).observe)
-    body = await whole(pieces, stream=form.multivector and request.takes_stream)
+    pieces = embeddings_body(vectors, form, multivector, model)
+    pieces = _timed(pieces, fleet.metrics.encoded(form).observe)
+    body = await whole(pieces, stream=multivector and request.takes_stream)
     return Reply(200, body, headers=tuple(headers))
 
 
@@ -69,9 +68,8 @@ def _timed(pieces: Iterator[bytes], done: Callable[[float], None]) -> Iterator[b
     done(seconds)
 
 
-def _form(request: Request, wanted: EmbeddingRequest) -> _Form:
-    """The form of the reply. Raises `Invalid` if the reply cannot be a matrix."""
-    npy = prefers(request.header("accept"), NPY, JSON)
+def _check_form(wanted: EmbeddingRequest, npy: bool) -> None:
+    """Raise `Invalid` if the reply should be a matrix and cannot, or the other way round."""
     if npy and wanted.return_multivector:
         raise Invalid.field(
             "header -> accept", f"multi-vectors make no matrix; take {NPY} out", "conflict", NPY
@@ -83,11 +81,3 @@ def _form(request: Request, wanted: EmbeddingRequest) -> _Form:
             "conflict",
             wanted.embed_dtype,
         )
-    dtype = wanted.embed_dtype or "float32"
-    return _Form(dtype if npy else None, wanted.embedding_type or "float", bool(wanted.return_multivector))
-
-
-def _cut_header(vectors: list[Vector]) -> list[Header]:
-    """Which inputs lost tokens to `truncate`; for a document, which is alone, which of its parts."""
-    cut = [str(index + vector.cut) for index, vector in enumerate(vectors) if vector.cut is not None]
-    return [(b"x-truncated-inputs", ",".join(cut).encode())] if cut else []

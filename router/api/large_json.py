@@ -16,7 +16,6 @@ from triptych.router.errors import Invalid
 
 # Decoding a piece takes a few milliseconds.
 PIECE_BYTES = 256 << 10
-# Shorter strings stay in the rest.
 LONG_STRING_BYTES = 256
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -117,12 +116,10 @@ def _characters_end(body: bytes, at: int, most: int) -> int:
 
 def _with_texts(value: Any, texts: dict[str, str]) -> Any:
     """`value` with each name replaced by its text."""
-    match value:
-        case str():
-            return texts.get(value, value)
-        case list():
-            return [_with_texts(part, texts) for part in value]
-        case dict():
-            return {key: _with_texts(part, texts) for key, part in value.items()}
-        case _:
-            return value
+    if isinstance(value, str):
+        return texts.get(value, value)
+    if isinstance(value, list):
+        return [_with_texts(part, texts) for part in value]
+    if isinstance(value, dict):
+        return {key: _with_texts(part, texts) for key, part in value.items()}
+    return value

@@ -3,7 +3,6 @@
 The model must be validated first, then `prompt_name`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -60,12 +59,8 @@ def _known_task(value: object, info: ValidationInfo) -> str:
             if role not in (None, family.tasks[task].role):
                 raise PydanticCustomError("conflict", "cannot be used together with this prompt_name")
             return task
-    raise PydanticKnownError("literal_error", {"expected": _either(family.tasks)})
-
-
-def _either(tasks: Iterable[str]) -> str:
-    *first, last = map(repr, tasks)
-    return f"{', '.join(first)} or {last}"
+    *first, last = map(repr, family.tasks)
+    raise PydanticKnownError("literal_error", {"expected": f"{', '.join(first)} or {last}"})
 
 
 def _served_dimensions(value: int, info: ValidationInfo) -> int:

@@ -1,8 +1,7 @@
 """Static pages: the page at `/`, and Swagger UI at `/docs`. Both work without network access.
 
-Swagger UI comes from the package flask-swagger-ui (0.7 MB), which follows its releases; Flask is never
-imported. Other packages do not fit: swagger-ui-bundle stops at 4.15, which cannot show OpenAPI 3.1;
-drf-spectacular-sidecar and swagger-ui-py unpack to 10 and 25 MB; Scalar's script alone has 4.9 MB.
+Swagger UI comes from the package flask-swagger-ui, which is small (0.7 MB) and follows its releases; Flask is
+never imported.
 """
 
 from functools import cache
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from triptych.router.http import Header, Reply
 
-# Styles and images of the pages are their own, or data: URIs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,21 +30,17 @@ _OWN = Path(__file__).parent / "page"
 # The files of each path; Swagger UI's are found at the first request. Addresses in them are relative, so that
 # pages work behind a proxy that adds a path prefix.
 PAGE_PATHS = {"/": "index.html", "/page/page.css": "page.css", "/page/page.js": "page.js"}
-_DOCS_PATHS = {"/docs": "docs.html", "/docs/start.js": "docs.js"}
 _SWAGGER_PATHS = {
     f"/docs/{name}": name for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 }
-DOCS_PATHS = (*_DOCS_PATHS, *_SWAGGER_PATHS)
+DOCS_PATHS = {"/docs": "docs.html", "/docs/start.js": "docs.js", **_SWAGGER_PATHS}
 
 
 @cache
 def static(path: str) -> Reply:
     """The file at `path`, one of `PAGE_PATHS` or `DOCS_PATHS`. It is read once, which blocks."""
-    file = _file(path)
+    folder = _OWN
+    if path in _SWAGGER_PATHS:
+        folder = Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist")))
+    file = folder / {**PAGE_PATHS, **DOCS_PATHS}[path]
     return Reply(200, file.read_bytes(), _TYPES[file.suffix], _HEADERS)
-
-
-def _file(path: str) -> Path:
-    if name := _SWAGGER_PATHS.get(path):
-        return Path(str(distribution("flask-swagger-ui").locate_file("flask_swagger_ui/dist"))) / name
-    return _OWN / {**PAGE_PATHS, **_DOCS_PATHS}[path]

@@ -1,7 +1,6 @@
 """Planning: the items of a request, each with pool, role, priority and cost (pure)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from triptych.router.api.catalog import Catalog
@@ -26,6 +25,7 @@ from triptych.router.media.formats import (
     read_image,
     read_pdf,
 )
+from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import Family
 
@@ -45,24 +45,16 @@ _NOT_LOADED = contract.Image(b"")
 Source = str | TextItem | ImageItem | UrlItem | BytesItem | PdfItem
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a request may ask for: sizes, and models."""
-
-    max_items: int
-    max_image_bytes: int
-    max_pdf_bytes: int
-    catalog: Catalog
-
-
-def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = None) -> list[Item]:
+def plan(
+    request: EmbeddingRequest, catalog: Catalog, settings: RouterSettings, priority: Priority | None = None
+) -> list[Item]:
     """One item for each input, in order, all for pools of one family; `priority` replaces that of each.
 
     `triptych.router.media.loader` completes items with `media` set; a PDF becomes an item for each page.
 
     Raises `ModelNotFound`, `Invalid`, `TooLarge` or `MediaInvalid`.
     """
-    choice = limits.catalog.embedding(request.model)
+    choice = catalog.embedding(request.model)
     family, max_tokens = choice.family, choice.served.max_tokens
     _check_options(request, family)
     task = request.task or choice.task or family.default_task
@@ -77,10 +69,6 @@ def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = 
         "tokenized": bool(request.return_tokenized_input),
     }
     inputs = request.input if isinstance(request.input, list) else [request.input]
-    if len(inputs) > limits.max_items:
-        raise Invalid.field(
-            "body -> input", f"at most {limits.max_items} inputs a request", "too_long", inputs
-        )
     listed = isinstance(request.input, list)
     paths = [f"body -> input -> {index}" if listed else "body -> input" for index in range(len(inputs))]
     if request.late_chunking:
@@ -97,7 +85,7 @@ def plan(request: EmbeddingRequest, limits: Limits, priority: Priority | None = 
             )
         own_task = task if isinstance(source, str) else source.task or task
         pool, role = routes[own_task]
-        content, cost, media, field = plan_content(source, role, path, limits, family)
+        content, cost, media, field = plan_content(source, role, path, settings, family)
         wire = contract.Item(content, **options)
         items.append(Item(pool, wire, min(cost, max_tokens), index, field, media=media))
         queries.append(_is_query(own_task))
@@ -165,7 +153,7 @@ def plan_content(
     source: Source | RankedText | RankedImage,
     role: contract.Role,
     field: str,
-    limits: Limits,
+    settings: RouterSettings,
     family: Family,
 ) -> tuple[contract.Text | contract.Image, int, Media | None, str]:
     """Content for the worker, estimated cost in tokens, media to load, and field of one input."""
@@ -185,12 +173,12 @@ def plan_content(
         case PdfItem():
             field = _image_field(family, field, "pdf")
             pdf = source.pdf.strip()
-            file = pdf if is_remote(pdf) else read_pdf(pdf, limits.max_pdf_bytes, field)
+            file = pdf if is_remote(pdf) else read_pdf(pdf, settings.max_pdf_bytes, field)
             return _NOT_LOADED, PDF_TOKENS, Media("pdf", file), field
     image = image.strip()
     if is_remote(image) and not isinstance(source, BytesItem):
         return _NOT_LOADED, MAX_IMAGE_TOKENS + PROMPT_TOKENS, Media("image", image), field
-    data, tokens = read_image(image, limits.max_image_bytes, field)
+    data, tokens = read_image(image, settings.max_image_bytes, field)
     return contract.Image(data), tokens, None, field
 
 

@@ -92,14 +92,6 @@ def npy_body(vectors: Sequence[Vector], dtype: Literal["float32", "float16"]) ->
     return buffer.getvalue()
 
 
-def _float(values: _Floats) -> _Floats:
-    return values
-
-
-def _base64(values: _Floats) -> str:
-    return binascii.b2a_base64(values.data, newline=False).decode("ascii")
-
-
 def _ubinary(values: _Floats) -> npt.NDArray[np.uint8]:
     return np.packbits(values > 0)
 
@@ -111,8 +103,8 @@ def _binary(values: _Floats) -> npt.NDArray[np.int8]:
 
 _Encoder = Callable[[_Floats], Any]
 _ENCODERS: dict[EmbeddingType, _Encoder] = {
-    "float": _float,
-    "base64": _base64,
+    "float": lambda values: values,
+    "base64": lambda values: binascii.b2a_base64(values.data, newline=False).decode("ascii"),
     "ubinary": _ubinary,
     "binary": _binary,
 }

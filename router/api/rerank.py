@@ -13,9 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from triptych.router.api.body import parse_body
 from triptych.router.api.bounds import MaxItems, not_too_many
-from triptych.router.api.catalog import Choice
+from triptych.router.api.catalog import Catalog, Choice
 from triptych.router.api.model_fields import whole_number
-from triptych.router.api.plan import Limits, plan_content
+from triptych.router.api.plan import plan_content
 from triptych.router.api.reply_bodies import PIECE_BYTES, in_pieces
 from triptych.router.api.schema import RANKED_FORMS, RankedImage, RankedText, form_of
 from triptych.router.api.work import Work, tokens_of, whole
@@ -73,10 +73,10 @@ async def rerank(request: Request, fleet: Fleet, media: MediaLoader, settings: R
     """Rank what the request asks for. Raises a `RouterError`, or `ClientGone`."""
     work = Work(request, fleet, media, settings)
 
-    def parse(body: bytes, limits: Limits) -> tuple[RerankRequest, Choice, list[Item]]:
+    def parse(body: bytes, catalog: Catalog) -> tuple[RerankRequest, Choice, list[Item]]:
         wanted = parse_rerank(body, settings.max_items)
-        choice = limits.catalog.ranking(wanted.model)
-        return wanted, choice, plan_rerank(wanted, limits, choice.served, work.priority)
+        choice = catalog.ranking(wanted.model)
+        return wanted, choice, plan_rerank(wanted, settings, choice.served, work.priority)
 
     async with work:
         wanted, choice, items = await work.read(parse)
@@ -99,7 +99,7 @@ def parse_rerank(body: bytes, max_items: int) -> RerankRequest:
 
 
 def plan_rerank(
-    wanted: RerankRequest, limits: Limits, served: Served, priority: Priority | None
+    wanted: RerankRequest, settings: RouterSettings, served: Served, priority: Priority | None
 ) -> list[Item]:
     """The query and then each document as items whose media may still have to be loaded.
 
@@ -114,7 +114,7 @@ def plan_rerank(
     longest = WINDOWS_TOKENS if family.windows else served.max_tokens
     items = []
     for index, (field, source, role) in enumerate(sources):
-        content, cost, wanted_media, field = plan_content(source, role, field, limits, family)
+        content, cost, wanted_media, field = plan_content(source, role, field, settings, family)
         # Long documents are cut: ranking 99 whole documents and a cut one is better than refusing all.
         wire = contract.Item(content, truncate=True)
         item = Item(pool, wire, min(cost, longest), index, field, media=wanted_media)

@@ -137,23 +137,15 @@ def _input_form(value: Any) -> str | None:
 
 
 _form = Discriminator(_item_form, custom_error_type="item_form", custom_error_message=_RIGHT_ITEM)
-InputItem = Annotated[
-    Annotated[str, Tag("|string")]
-    | Annotated[TextItem, Tag("|text")]
-    | Annotated[ImageItem, Tag("|image")]
-    | Annotated[UrlItem, Tag("|url")]
-    | Annotated[BytesItem, Tag("|bytes")]
-    | SkipJsonSchema[Annotated[PdfItem, Tag("|pdf")]],
-    _form,
-]
-LoneItem = Annotated[
+_Listable = (
     Annotated[TextItem, Tag("|text")]
     | Annotated[ImageItem, Tag("|image")]
     | Annotated[UrlItem, Tag("|url")]
     | Annotated[BytesItem, Tag("|bytes")]
-    | Annotated[PdfItem, Tag("|pdf")],
-    _form,
-]
+)
+_Pdf = Annotated[PdfItem, Tag("|pdf")]
+InputItem = Annotated[Annotated[str, Tag("|string")] | _Listable | SkipJsonSchema[_Pdf], _form]
+LoneItem = Annotated[_Listable | _Pdf, _form]
 Input = Annotated[
     Annotated[str, Tag("|one string")]
     | Annotated[list[str], Field(min_length=1), Tag("|strings")]
@@ -255,6 +247,6 @@ class EmbeddingRequest(BaseModel):
         return value
 
 
-def parse_request(body: bytes, catalog: Catalog, max_items: int = 512) -> EmbeddingRequest:
+def parse_request(body: bytes, catalog: Catalog, max_items: int) -> EmbeddingRequest:
     """Parse a request. Raises `ModelNotFound`, or `Invalid` with all wrong fields."""
     return parse_body(EmbeddingRequest, body, Choosing(max_items, "inputs", catalog))

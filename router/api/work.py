@@ -13,17 +13,15 @@ from typing import TypeVar
 
 from triptych.router.api.body import LARGE_BYTES
 from triptych.router.api.catalog import Catalog
-from triptych.router.api.plan import Limits
 from triptych.router.errors import ClientGone, Invalid, TimedOut, Unavailable
-from triptych.router.http import Header, Request
+from triptych.router.http import Request
 from triptych.router.items import Item, Job, Priority, RequiredSpaces, cost_of, queries_of, size_of
 from triptych.router.media.loader import MediaLoader
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.served import Served
 from triptych.router.settings import RouterSettings
 from triptych.router.slots import FairSlots
-from triptych.workers.shared import contract
-from triptych.workers.shared.contract import SPACE_HEADER, Document, PoolName, Vector
+from triptych.workers.shared.contract import SPACE_HEADER, Document, Vector, space_header
 from triptych.workers.shared.families import BY_POOL, TASK_POOLS, Family
 
 # Of each value of a vector: as float32, and as float32 with its JSON.
@@ -76,19 +74,19 @@ class Work:
             what = "the request body did not arrive" if self._request.cut_off else "not done"
             raise TimedOut(f"{what} within {self._seconds:g} seconds") from None
 
-    async def read(self, parse: Callable[[bytes, Limits], Result]) -> Result:
+    async def read(self, parse: Callable[[bytes, Catalog], Result]) -> Result:
         """Read the request's body, see `Request.body`, and return what `parse` makes of it.
 
-        `parse` also gets the limits of a request. A large body is parsed in a thread.
+        `parse` also gets the models that it may name. A large body is parsed in a thread.
         """
         body = await self._request.body(self._settings.max_body_bytes)
         # Read here, since the fleet belongs to the event loop.
         self._served = self._fleet.served
-        limits = self._limits()
+        catalog = Catalog(self._served, self._settings.aliases)
         if len(body) <= LARGE_BYTES:
-            return parse(body, limits)
+            return parse(body, catalog)
         async with _PARSER_SLOT.slot(self._request.key):
-            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, limits)
+            return await asyncio.get_running_loop().run_in_executor(_PARSER, parse, body, catalog)
 
     async def load(self, items: list[Item]) -> list[Item]:
         """Charge `items` to the key's limits, then load their media, see `MediaLoader.load`.
@@ -109,9 +107,13 @@ class Work:
         request = self._request
         memory = request.memory
         if memory.held > SMALL_BODY_BYTES:
-            memory.resize(content_bytes(items))
+            contents = [item.wire.content for item in items] + [query.content for query in queries_of(items)]
+            # Twice, since they are copied when they are sent to a worker.
+            memory.resize(2 * sum(map(size_of, contents)))
         inputs = memory.held
-        memory.grow(reply_bytes(items, self._served_by(items[0].pool), stream=request.takes_stream))
+        family = BY_POOL[items[0].pool]
+        served = self._served.get(family) or Served(family)
+        memory.grow(reply_bytes(items, served, stream=request.takes_stream))
         done: asyncio.Future[None] = loop.create_future()
 
         def finished(_: Job) -> None:
@@ -134,7 +136,7 @@ class Work:
             # job ignores it.
             end(Unavailable("the request was given up"))
             if request.allowance is not None and job.error is not None:
-                request.allowance.used = job.sent_tokens
+                request.allowance.used = cost_of([item for item in job.items if item.was_sent])
             request.queue_seconds = job.started_at - job.admitted_at
             request.inference_seconds = job.done_at - job.started_at
             job.release()
@@ -143,21 +145,9 @@ class Work:
             memory.exceed(inputs + values * (VECTOR_BYTES if request.takes_stream else REPLY_BYTES))
         if request.allowance is not None:
             request.allowance.used = tokens_of(vectors)
-        request.reply_headers.append(space_header(job.spaces))
+        spaces = ", ".join(space_header(pool, space) for pool, space in job.spaces.items())
+        request.reply_headers.append((SPACE_HEADER.encode(), spaces.encode()))
         return vectors
-
-    def _limits(self) -> Limits:
-        settings = self._settings
-        return Limits(
-            settings.max_items,
-            settings.max_image_bytes,
-            settings.max_pdf_bytes,
-            Catalog(self._served, settings.aliases),
-        )
-
-    def _served_by(self, pool: PoolName) -> Served:
-        family = BY_POOL[pool]
-        return self._served.get(family) or Served(family)
 
 
 def required_spaces(request: Request) -> RequiredSpaces:
@@ -180,12 +170,6 @@ def required_spaces(request: Request) -> RequiredSpaces:
         pool, _, space = part.strip().rpartition("=")
         spaces[pool].add(space)
     return {pool: frozenset(some) for pool, some in spaces.items()}
-
-
-def space_header(spaces: Mapping[PoolName, str]) -> Header:
-    """The header that names the vector space of each pool's results."""
-    named = ", ".join(contract.space_header(pool, space) for pool, space in spaces.items())
-    return SPACE_HEADER.encode(), named.encode()
 
 
 def tokens_of(vectors: list[Vector]) -> int:
@@ -240,12 +224,6 @@ async def whole(pieces: Iterator[bytes], *, stream: bool = False) -> bytes | deq
         all_pieces.append(piece)
         await asyncio.sleep(0)
     return all_pieces
-
-
-def content_bytes(items: Sequence[Item]) -> int:
-    """Memory of the inputs, twice: they are copied when they are sent to a worker."""
-    contents = [item.wire.content for item in items] + [query.content for query in queries_of(items)]
-    return 2 * sum(map(size_of, contents))
 
 
 def reply_bytes(items: Sequence[Item], served: Served, *, stream: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from triptych.router.observe.metrics import Metrics
 from triptych.router.serving.turns import Turns
+from triptych.router.settings import RouterSettings
 
 CHECK_SECONDS = 1.0
 # A body or a reply must move at the minimum rate on average over this time.
@@ -24,18 +25,16 @@ class Connection(Protocol):
         """The phase of its request and the bytes that moved in it; None while no bytes have to move."""
         ...
 
-    def abort(self) -> None:
-        """Close it at once."""
-        ...
+    def abort(self) -> None: ...
 
 
 class Connections:
     """The open connections of one process, and their turns to read."""
 
-    def __init__(self, most: int, most_per_client: int, min_bytes_per_second: int, metrics: Metrics) -> None:
-        self._most = min(most, int((1 - SPARE_SHARE) * resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
-        self._most_per_client = most_per_client
-        self._min_bytes_per_second = min_bytes_per_second
+    def __init__(self, settings: RouterSettings, metrics: Metrics) -> None:
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(settings.max_connections, int((1 - SPARE_SHARE) * descriptors))
+        self._settings = settings
         self._closed = metrics.closed_connections
         self.turns = Turns()
         self._open: set[Connection] = set()
@@ -44,7 +43,6 @@ class Connections:
 
     @property
     def number(self) -> int:
-        """The number of open connections."""
         return len(self._open)
 
     def add(self, connection: Connection) -> bool:
@@ -54,28 +52,26 @@ class Connections:
         if len(self._open) > self._most:
             self._closed.labels("too_many").inc()
             return False
-        if self._by_client[connection.address] > self._most_per_client:
+        if self._by_client[connection.address] > self._settings.max_connections_per_client:
             self._closed.labels("too_many_of_client").inc()
             return False
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Forget a closed connection."""
-        if connection in self._open:
-            self._open.remove(connection)
-            self._by_client[connection.address] -= 1
-            if not self._by_client[connection.address]:
-                del self._by_client[connection.address]
+        self._open.remove(connection)
+        self._by_client[connection.address] -= 1
+        if not self._by_client[connection.address]:
+            del self._by_client[connection.address]
 
     async def watch(self) -> None:
         """Close slow connections again and again, unless there is no minimum rate."""
-        while self._min_bytes_per_second:
+        while self._settings.min_bytes_per_second:
             await asyncio.sleep(CHECK_SECONDS)
             self.close_slow(asyncio.get_running_loop().time())
 
     def close_slow(self, now: float) -> None:
         """Close the connections on which too few bytes have moved."""
-        least = self._min_bytes_per_second * GRACE_SECONDS
+        least = self._settings.min_bytes_per_second * GRACE_SECONDS
         waiting: dict[Connection, tuple[object, int, float]] = {}
         for connection in list(self._open):
             progress = connection.progress()

@@ -34,6 +34,5 @@ class JoinedHead:
             self.write(b"")
 
     def close(self) -> None:
-        """Close the connection once everything is sent."""
         self.flush()
         self._transport.close()

@@ -5,17 +5,16 @@ were tested with uvicorn 0.54. The type checker names those that a new version l
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from triptych.router.api.cors import Cors
+from triptych.router.api.app import App
 from triptych.router.errors import Unavailable
-from triptych.router.http import Header, Reply, error_body, json_reply, new_id
+from triptych.router.http import Header, error_body, json_reply, new_id
 from triptych.router.memory import RETRY_SECONDS
-from triptych.router.serving.connections import Connections
 from triptych.router.serving.early_reply import early_reply
 from triptych.router.serving.joined_head import JoinedHead
 
@@ -27,12 +26,6 @@ MAX_FIELDS = 256
 MAX_PIPELINED = 32
 # As nginx's client_header_timeout.
 HEAD_SECONDS = 60.0
-
-TurnAway = Callable[[bytes, bytes, Sequence[Header]], tuple[Reply, list[Header], bool] | None]
-"""Returns the reply to a request that its method, path and headers already decide, else None.
-
-The last element says whether to close the connection after it.
-"""
 
 _HEAD_TOO_LARGE = (
     431,
@@ -76,10 +69,8 @@ class Protocol(HttpToolsProtocol):
         self._pieces: list[bytes] = []
         # The request that the application has; `cycle` is the last one of a pipeline.
         self._current: RequestResponseCycle | None = None
-        app: Any = self.config.app
-        self._turn_away: TurnAway = app.turn_away
-        self._cors: Cors = app.cors
-        self._connections: Connections = app.connections
+        self._application = cast(App, self.config.app)
+        self._connections = self._application.connections
         self._turns = self._connections.turns
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -104,7 +95,6 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def progress(self) -> tuple[object, int] | None:
-        """See `Connection`."""
         if unsent := self.transport.get_write_buffer_size():
             # While writing is paused, the buffer only shrinks.
             return ("reply", id(self.cycle), self._sends), -unsent
@@ -113,7 +103,6 @@ class Protocol(HttpToolsProtocol):
         return None
 
     def abort(self) -> None:
-        """See `Connection`."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -186,7 +175,7 @@ class Protocol(HttpToolsProtocol):
             return
         if not (self._busy or self.flow.write_paused):
             path = self.url.partition(b"?")[0]
-            refusal = self._turn_away(self.parser.get_method(), path, self.headers)
+            refusal = self._application.turn_away(self.parser.get_method(), path, self.headers)
             if refusal is not None:
                 self._turned_away = self._in_body = True
                 reply, headers, last = refusal
@@ -229,7 +218,6 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        """Whether the application is answering a request."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _parse(self, data: bytes) -> None:
@@ -288,7 +276,7 @@ class Protocol(HttpToolsProtocol):
         request_id = new_id()
         reply = json_reply(status, error_body(status, code, detail, request_id))
         # Only the headers that have arrived.
-        cors = self._cors.headers(dict(self.headers or ()))
+        cors = self._application.cors.headers(dict(self.headers or ()))
         own = (b"x-request-id", request_id)
         self.transport.writelines(early_reply(reply, [own, *headers, *cors], last=True))
         self.transport.close()

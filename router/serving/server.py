@@ -72,7 +72,6 @@ class Server(uvicorn.Server):
         self._clock = clock
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve on `sockets` until a signal."""
         # nohup ignores SIGHUP.
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)

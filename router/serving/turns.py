@@ -26,7 +26,6 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Connections that wait for their turn."""
         return len(self._bodies) + len(self._others)
 
     def take(self, read: Callable[[], None], *, in_body: bool) -> bool:

@@ -3,18 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
-import orjson
+import httpx
 
+from tests.fakes.frames import Mode
 from tests.fakes.hang_guard import hang_guard
-from tests.fakes.router import RunningRouter, eventually, one_worker
+from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
 from tests.fakes.worker import FakeWorker
 from triptych.router.serving.turns import Turns
 
 LIVE = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+# Settings that let a test move the clock.
+HOURS: dict[str, Any] = {"request_timeout_seconds": 3600, "worker_timeout_seconds": 3600}
 # A reply of 20 MB, far more than socket buffers hold.
 LARGE = [f"text {number}" for number in range(400)]
 
@@ -23,13 +27,36 @@ LARGE = [f"text {number}" for number in range(400)]
 async def connected(
     router: RunningRouter,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A raw connection to the router."""
+    """A raw connection to the router; the block may not hang."""
     url = router.client.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
+    async with hang_guard():
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+Connected = tuple[RunningRouter, FakeWorker, asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def one_connection(mode: Mode = "healthy", **settings: Any) -> AsyncIterator[Connected]:
+    """A raw connection to a router in front of one worker."""
+    async with one_worker(mode, **settings) as (router, worker), connected(router) as (reader, writer):
+        yield router, worker, reader, writer
+
+
+@asynccontextmanager
+async def full_connection(**settings: Any) -> AsyncIterator[Connected]:
+    """A raw connection to a router whose queue has no room, see `full`."""
+    async with full(**settings) as (router, worker), connected(router) as (reader, writer):
+        yield router, worker, reader, writer
+
+
+def no_workers(**settings: Any) -> AbstractAsyncContextManager[RunningRouter]:
+    """A router whose only worker does not exist."""
+    return running_router(FakeWorker(port=1), wait=False, **settings)
 
 
 async def until_read(router: RunningRouter, writer: asyncio.StreamWriter) -> None:
@@ -44,38 +71,47 @@ def posted(texts: list[str]) -> bytes:
     return b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
 
-async def body_of_the_reply(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert b"/1.1 200 " in head
-    [length] = [line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
-    return await reader.readexactly(int(length))
+async def response(reader: asyncio.StreamReader) -> httpx.Response:
+    """The next reply, which has a length."""
+    line, *fields = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
+    headers = httpx.Headers([(name, value) for name, value in (field.split(b": ", 1) for field in fields)])
+    content = await reader.readexactly(int(headers["content-length"]))
+    version, status, phrase = line.decode().split(" ", 2)
+    assert (version, phrase) == ("HTTP/1.1", HTTPStatus(int(status)).phrase)
+    return httpx.Response(int(status), headers=headers, content=content)
 
 
-async def refusal(reader: asyncio.StreamReader) -> tuple[dict[bytes, bytes], dict[str, str]]:
-    """Headers and body of a 429."""
-    head = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
-    assert head[0] == b"HTTP/1.1 429 Too Many Requests"
-    headers = dict(line.split(b": ", 1) for line in head[1:])
-    return headers, orjson.loads(await reader.readexactly(int(headers[b"content-length"])))
+async def reply_of(reader: asyncio.StreamReader) -> Any:
+    """The body of a 200."""
+    reply = await response(reader)
+    assert reply.status_code == 200
+    return reply.json()
 
 
-async def refused(router: RunningRouter, *pieces: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body of the error that closes a connection."""
-    async with connected(router) as (reader, writer), hang_guard():
+async def refusal(reader: asyncio.StreamReader) -> httpx.Response:
+    """A 429."""
+    reply = await response(reader)
+    assert (reply.status_code, reply.json()["code"]) == (429, "QUEUE_FULL")
+    return reply
+
+
+async def refused(router: RunningRouter, *pieces: bytes) -> httpx.Response:
+    """The error that closes a connection."""
+    async with connected(router) as (reader, writer):
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    assert b"connection: close" in head
-    return int(head.split()[1]), orjson.loads(body)
+        reply = await response(reader)
+        assert await reader.read() == b""
+    assert reply.headers["connection"] == "close"
+    return reply
 
 
 @asynccontextmanager
 async def full(**settings: Any) -> AsyncIterator[tuple[RunningRouter, FakeWorker]]:
     """A router whose queue has no room until the worker's gate is opened."""
     small = {"lanes": 1, "batch_items": 1, "max_items": 1, "max_pdf_pages": 1, "queue_items": 1}
-    patient = {"request_timeout_seconds": 3600, "worker_timeout_seconds": 3600}
-    async with one_worker("held", **small, **patient, **settings) as (router, worker):
+    async with one_worker("held", **small, **HOURS, **settings) as (router, worker):
         asked = [asyncio.create_task(router.ask(["in the lane"]))]
         await worker.until_batches(1)
         asked.append(asyncio.create_task(router.ask(["in the queue"])))

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import json
 import logging
+import signal
 from pathlib import Path
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -15,6 +15,7 @@ from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import router_process
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
+from tests.fault.connections import no_workers, refused
 from triptych.router.pool.replica import State
 
 KEY = "triptych_a-key-that-no-output-may-hold"
@@ -28,17 +29,10 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
     [("/v1/embeddings", "Content-Length: 100"), ("/v1/rerank", "Transfer-Encoding: chunked")],
 )
 async def test_stalled_body_returns_504_and_closes(path: str, framing: str) -> None:
-    async with running_router(FakeWorker(port=1), wait=False) as router:
-        url = httpx.URL(router.client.base_url)
-        reader, writer = await asyncio.open_connection(url.host, url.port)
-        head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\nx-request-timeout-seconds: 0.1\r\n\r\n"
-        writer.write(head.encode() + b"1\r\n{\r\n")
-        async with hang_guard():
-            reply = (await reader.read()).decode()
-        assert reply.startswith("HTTP/1.1 504 ")
-        assert "SERVICE_TIMEOUT" in reply
-        assert "connection: close" in reply.lower()
-        writer.close()
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\nx-request-timeout-seconds: 0.1\r\n\r\n"
+    async with no_workers() as router:
+        reply = await refused(router, head.encode() + b"1\r\n{\r\n")
+        assert (reply.status_code, reply.json()["code"]) == (504, "SERVICE_TIMEOUT")
 
 
 @pytest.mark.parametrize("sent", [None, SecretStr("another-token-that-none-may-see")])
@@ -69,7 +63,7 @@ async def test_token_rejection_retries_elsewhere() -> None:
 async def test_key_file_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("[]")
-    async with running_router(FakeWorker(port=1), wait=False, api_keys_file=path) as router:
+    async with no_workers(api_keys_file=path) as router:
         assert (await router.client.get("/v1/models", headers=BEARER)).status_code == 401
         path.write_text(json.dumps([ENTRY]))
         while (await router.client.get("/v1/models", headers=BEARER)).status_code == 401:
@@ -122,9 +116,7 @@ async def test_logs_and_replies_hide_secrets(capfd: pytest.CaptureFixture[str], 
         keys.write_text(f'["{KEY}"]')
         await worker.die()
         assert await ask() == 503
-        router.process.terminate()
-        async with hang_guard():
-            await router.process.wait()
+        await router.ended(signal.SIGTERM)
     output = "".join(capfd.readouterr()) + "".join(said)
     assert "refuses the token" in output
     assert not [secret for secret in (KEY, TOKEN, ENTRY["sha256"]) if secret in output]

@@ -2,25 +2,26 @@
 
 import asyncio
 import re
-from typing import Any
 
 import orjson
 import pytest
 
 from tests.fakes.clock import skip
-from tests.fakes.hang_guard import hang_guard
-from tests.fakes.router import RunningRouter, eventually, one_worker, running_router
-from tests.fakes.worker import FakeWorker
+from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fault.connections import (
     CHUNKED,
+    HOURS,
     LIVE,
     Later,
-    body_of_the_reply,
     connected,
     full,
+    full_connection,
+    no_workers,
+    one_connection,
     posted,
     refusal,
     refused,
+    reply_of,
     until_read,
 )
 from triptych.router.serving.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_PIPELINED, Protocol
@@ -42,33 +43,31 @@ def wanting(upgrade: bytes, texts: list[str]) -> bytes:
 
 @pytest.mark.parametrize("cut", ["whole", "before the body", "in the head"])
 async def test_upgrade_request_is_ignored(cut: str) -> None:
-    async with one_worker() as (router, worker), connected(router) as (reader, writer), hang_guard():
+    async with one_connection() as (router, worker, reader, writer):
         for number, upgrade in enumerate((H2C, H2C, WEBSOCKET)):
             request = wanting(upgrade, [f"GET /live HTTP/1.1\r\n\r\n{number}"])
             at = {"whole": len(request), "before the body": request.index(b"\r\n\r\n") + 4}.get(cut, 70)
             writer.write(request[:at])
             await until_read(router, writer)
             writer.write(request[at:])
-            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+            assert len((await reply_of(reader))["data"]) == 1
         assert [len(batch.items) for batch in worker.batches] == [1, 1, 1]
 
 
 async def test_many_upgrades_at_once_are_all_answered() -> None:
-    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
-        number = 1500
-        writer.write(wanting(H2C, ["a"]) * number + LIVE)
-        for _ in range(number):
+    async with full_connection() as (_, _, reader, writer):
+        writer.write(wanting(H2C, ["a"]) * 1500 + LIVE)
+        for _ in range(1500):
             await refusal(reader)
-        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        assert await reply_of(reader) == {"status": "ok"}
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["kept open", "closed"])
-async def test_reply_without_a_body_is_sent(last: bool) -> None:
-    close = b"connection: close\r\n" if last else b""
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+@pytest.mark.parametrize("close", [b"", b"connection: close\r\n"], ids=["kept open", "closed"])
+async def test_reply_without_a_body_is_sent(close: bytes) -> None:
+    async with one_connection() as (_, _, reader, writer):
         writer.write(b"HEAD /live HTTP/1.1\r\nhost: x\r\n%b\r\n" % close)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        if last:
+        if close:
             assert await reader.read() == b""
 
 
@@ -85,9 +84,10 @@ async def test_reply_without_a_body_is_sent(last: bool) -> None:
     ids=["CONNECT", "garbage", "many fields", "long field", "many trailers", "target"],
 )
 async def test_invalid_head_is_refused(sent: bytes, status: int, code: str) -> None:
-    async with running_router(FakeWorker(port=1), wait=False) as router:
-        found, error = await refused(router, sent)
-        assert (found, error["code"]) == (status, code)
+    async with no_workers() as router:
+        reply = await refused(router, sent)
+        error = reply.json()
+        assert (reply.status_code, error["code"]) == (status, code)
         assert error["error"] == {"message": error["detail"], "type": "invalid_request_error", "code": code}
 
 
@@ -111,11 +111,7 @@ async def test_endless_head_returns_431(start: bytes, unit: bytes) -> None:
             sent += len(unit)
             await writer.drain()
 
-    async with (
-        running_router(FakeWorker(port=1), wait=False) as router,
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
+    async with no_workers() as router, connected(router) as (reader, writer):
         sending = asyncio.create_task(send(writer))
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 431 ")
         sending.cancel()
@@ -126,7 +122,7 @@ async def test_endless_head_returns_431(start: bytes, unit: bytes) -> None:
 
 
 async def test_slow_head_returns_408() -> None:
-    async with running_router(FakeWorker(port=1), wait=False) as router, hang_guard():
+    async with no_workers() as router:
         for sent, status in ((b"GET /live HTTP/1.1\r\nhost: ", b"408"), (b"", b""), (b"\r\n\r\n", b"")):
             async with connected(router) as (reader, writer):
                 writer.write(sent)
@@ -139,11 +135,7 @@ async def test_slow_head_returns_408() -> None:
 
 async def test_head_timeout_spares_a_running_request() -> None:
     """Also when the next head on its connection stalls."""
-    async with (
-        one_worker("held", request_timeout_seconds=600, worker_timeout_seconds=600) as (router, worker),
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
+    async with one_connection("held", **HOURS) as (router, worker, reader, writer):
         request = posted(["one"])
         writer.write(request[:-1])
         await head_timeout(router, writer)
@@ -151,7 +143,7 @@ async def test_head_timeout_spares_a_running_request() -> None:
         await worker.until_batches(1)
         await head_timeout(router, writer)
         worker.gate.set()
-        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        assert len((await reply_of(reader))["data"]) == 1
         assert await reader.read() == b""
         await eventually(lambda: worker.active == 0)
 
@@ -171,13 +163,13 @@ async def used(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, re
         await refusal(reader)
     else:
         writer.write(LIVE)
-        await body_of_the_reply(reader)
+        await reply_of(reader)
 
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_idle_connection_is_kept_for_its_time(refused: bool) -> None:
     """The head timeout, which is shorter, spares it."""
-    async with full() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with full_connection() as (router, _, reader, writer):
         await used(reader, writer, refused=refused)
         await head_timeout(router, writer)
         await used(reader, writer, refused=refused)
@@ -190,7 +182,6 @@ async def test_head_on_idle_connection_has_full_timeout() -> None:
         full(keep_alive_seconds=10) as (router, _),
         connected(router) as (reader, writer),
         connected(router) as (idle, idle_writer),
-        hang_guard(),
     ):
         await used(reader, writer, refused=True)
         writer.write(LIVE[:10])
@@ -200,30 +191,22 @@ async def test_head_on_idle_connection_has_full_timeout() -> None:
         # The keep-alive time is over now.
         assert await idle.read() == b""
         writer.write(LIVE[10:])
-        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+        assert await reply_of(reader) == {"status": "ok"}
 
 
-async def test_malformed_body_in_a_pipeline_ends_the_connection() -> None:
-    async with (
-        one_worker(min_bytes_per_second=0) as (router, _),
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
-        writer.write(LIVE + CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n")
-        assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
-        assert await reader.read() == b""
-
-
-async def test_invalid_head_spares_the_requests_before_it() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
-        writer.write(LIVE * 3 + INVALID_TARGET)
+@pytest.mark.parametrize(
+    "invalid", [CHUNKED + b"\r\n5\r\nhello\r\nzz\r\n", INVALID_TARGET], ids=["body", "head"]
+)
+async def test_invalid_request_spares_those_before_it(invalid: bytes) -> None:
+    async with one_connection(min_bytes_per_second=0) as (_, _, reader, writer):
+        writer.write(LIVE * 3 + invalid)
         for _ in range(3):
-            assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+            assert await reply_of(reader) == {"status": "ok"}
         assert await reader.read() == b""
 
 
 async def test_answered_request_gets_no_second_reply() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with one_connection() as (_, _, reader, writer):
         writer.write(CHUNKED.replace(b"embeddings", b"other") + b"\r\n5\r\nhello\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
         writer.write(b"zz\r\n")
@@ -233,42 +216,31 @@ async def test_answered_request_gets_no_second_reply() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "status"),
     [
-        (b"POST", b"PUT", b"405"),
-        (b"/embeddings", b"/other", b"404"),
-        (b"host: x", b"x-priority: high", b"422"),
-        (b"host: x", b"content-encoding: br", b"415"),
-        (b"host: x", b"authorization: Bearer wrong", b"401"),
+        (b"/embeddings", b"/other", 404),
+        (b"host: x", b"x-priority: high", 422),
+        (b"host: x", b"content-encoding: br", 415),
     ],
 )
-async def test_refusal_of_an_expected_body_closes(old: bytes, new: bytes, status: bytes) -> None:
+async def test_refusal_of_an_expected_body_closes(old: bytes, new: bytes, status: int) -> None:
     """The client may leave the body out, and would send its next request in its place."""
     head = posted(["a"]).partition(b"\r\n\r\n")[0].replace(old, new) + b"\r\nexpect: 100-continue\r\n\r\n"
-    settings: dict[str, Any] = {"api_keys": ["0" * 64]} if status == b"401" else {}
-    async with (
-        running_router(FakeWorker(port=1), wait=False, **settings) as router,
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
-        writer.write(head)
-        reply = await reader.readuntil(b"\r\n\r\n")
-        assert reply.split()[1] == status
-        assert b"connection: close" in reply
-        await reader.read()
+    async with no_workers() as router:
+        assert (await refused(router, head)).status_code == status
 
 
 async def test_expected_body_keeps_the_connection() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with one_connection() as (_, _, reader, writer):
         request = posted(["a"]).replace(b"host: x", b"expect: 100-continue")
         body = request.index(b"\r\n\r\n") + 4
         for _ in range(2):
             writer.write(request[:body])
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
             writer.write(request[body:])
-            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+            assert len((await reply_of(reader))["data"]) == 1
 
 
 async def test_trailers_are_no_headers() -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer), hang_guard():
+    async with one_connection() as (_, _, reader, writer):
         chunk = b"%x\r\n%b\r\n" % (len(BODY), BODY)
         writer.write(CHUNKED + b"\r\n" + chunk + b"0\r\nx-request-id: " + ID + b"\r\n\r\n")
         head = await reader.readuntil(b"\r\n\r\n")
@@ -277,17 +249,16 @@ async def test_trailers_are_no_headers() -> None:
 
 
 async def test_long_pipeline_is_cut() -> None:
-    async with running_router(FakeWorker(port=1), wait=False) as router, hang_guard():
-        async with connected(router) as (reader, writer):
-            writer.write(LIVE * 1000)
-            replies = re.findall(rb"HTTP/1.1 (\d+) ", await reader.read())
+    async with no_workers() as router, connected(router) as (reader, writer):
+        writer.write(LIVE * 1000)
+        replies = re.findall(rb"HTTP/1.1 (\d+) ", await reader.read())
         assert replies == [b"200"] * (MAX_PIPELINED + 1)
 
 
 async def test_body_may_take_many_turns() -> None:
     text = "word " * 50_000
     body = orjson.dumps({"input": [text], "task": "retrieval.query", "truncate": True})
-    async with one_worker() as (router, worker), hang_guard():
+    async with one_worker() as (router, worker):
         router.app.connections.turns = Turns(0.0)
         async with connected(router) as (reader, writer):
             writer.write(CHUNKED + b"\r\n")
@@ -298,7 +269,7 @@ async def test_body_may_take_many_turns() -> None:
 
 
 async def test_request_that_waits_for_its_turn_is_not_idle() -> None:
-    async with one_worker() as (router, _), hang_guard():
+    async with one_worker() as (router, _):
         router.app.connections.turns = turns = Later()
         async with connected(router) as (reader, writer):
             # The first is on a new connection, the second on one that was idle.
@@ -308,18 +279,17 @@ async def test_request_that_waits_for_its_turn_is_not_idle() -> None:
                 skip(max(HEAD_SECONDS, KEEP_ALIVE_SECONDS))
                 await asyncio.sleep(0)
                 turns.go_on()
-                assert orjson.loads(await body_of_the_reply(reader)) == {"status": "ok"}
+                assert await reply_of(reader) == {"status": "ok"}
 
 
 async def test_client_may_leave_before_its_turn() -> None:
-    async with one_worker() as (router, worker), hang_guard():
+    async with one_worker() as (router, worker):
         router.app.connections.turns = turns = Later()
         async with connected(router) as (_, writer):
             writer.write(posted(["left"]))
             await eventually(lambda: turns.waiting)
             [read] = turns.readers
-            protocol = getattr(read, "__self__", None)
-            assert isinstance(protocol, Protocol)
+            protocol: Protocol = read.__self__  # type: ignore[attr-defined]
             before = router.app.connections.number
             protocol.abort()
             await eventually(lambda: router.app.connections.number < before)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import one_worker, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.connections import LIVE, connected, posted, until_read
@@ -34,7 +33,7 @@ async def test_worker_request_is_cancelled(mode: str) -> None:
 
 @pytest.mark.parametrize("next_request", [LIVE, posted(["b"])], ids=["read", "work"])
 async def test_leaving_a_pipeline_drops_its_work(next_request: bytes) -> None:
-    async with one_worker("hanging") as (router, worker), hang_guard():
+    async with one_worker("hanging") as (router, worker):
         async with connected(router) as (_, writer):
             writer.write(posted(["a"]) + next_request)
             await worker.until_batches(1)

@@ -12,9 +12,8 @@ import pytest
 
 from tests.fakes.clock import pass_until
 from tests.fakes.frames import Mode
-from tests.fakes.hang_guard import hang_guard
 from tests.fakes.router import RunningRouter, eventually, one_worker
-from tests.fault.connections import LARGE, body_of_the_reply, connected, posted
+from tests.fault.connections import HOURS, LARGE, connected, one_connection, posted, reply_of
 from tests.unit.router.pdfs import coloured_pdf
 from triptych.router.items import Item, Job
 
@@ -63,7 +62,7 @@ async def test_items_are_freed_at_once(space: str) -> None:
 
 
 async def test_stalled_bodies_are_within_the_budget() -> None:
-    async with one_worker(memory_bytes=4 * MIB) as (router, _), hang_guard():
+    async with one_worker(memory_bytes=4 * MIB) as (router, _):
         async with connected(router) as (_, one), connected(router) as (_, two):
             for writer in (one, two):
                 writer.write(HEAD + b"content-length: 4000000\r\n\r\n" + b" " * 2_000_000)
@@ -122,15 +121,11 @@ async def test_large_multivectors_are_streamed() -> None:
 @pytest.mark.parametrize("memory", [None, 4 * MIB])
 async def test_http_1_0_gets_a_length(memory: int | None) -> None:
     """So the whole reply is held, which does not fit into a small budget."""
-    async with (
-        one_worker(memory_bytes=memory) as (router, _),
-        connected(router) as (reader, writer),
-        hang_guard(),
-    ):
+    async with one_connection(memory_bytes=memory) as (router, _, reader, writer):
         assert (await router.post(input=[LONG], **MULTI)).status_code == 200
         writer.write(multi(1).replace(b"HTTP/1.1", b"HTTP/1.0"))
         if memory is None:
-            [entry] = orjson.loads(await body_of_the_reply(reader))["data"]
+            [entry] = (await reply_of(reader))["data"]
             assert len(entry["embeddings"]) == 5001
         else:
             assert b" 413 " in await reader.readline()
@@ -153,10 +148,7 @@ def multi(count: int = 10) -> bytes:
 
 @pytest.mark.parametrize("request_of", [multi, lambda: posted(LARGE)])
 async def test_client_that_never_reads_is_closed(request_of: Callable[[], bytes]) -> None:
-    async with (
-        one_worker(request_timeout_seconds=3600) as (router, _),
-        reading_nothing(router, request_of()),
-    ):
+    async with one_worker(request_timeout_seconds=3600) as (router, _), reading_nothing(router, request_of()):
         assert (await router.ask(["meanwhile"])).status_code == 200
         await pass_until(lambda: router.app.budget.used == 0)
         await router.until_idle()
@@ -164,7 +156,7 @@ async def test_client_that_never_reads_is_closed(request_of: Callable[[], bytes]
 
 
 async def test_leaving_during_a_stream_frees_it() -> None:
-    async with one_worker() as (router, _), hang_guard():
+    async with one_worker() as (router, _):
         async with reading_nothing(router, multi()):
             assert router.app.budget.used > 0
         await until_nothing_is_held(router)
@@ -172,7 +164,7 @@ async def test_leaving_during_a_stream_frees_it() -> None:
 
 @pytest.mark.parametrize("framing", [b"content-length: 100", b"transfer-encoding: chunked"])
 async def test_stalled_body_is_closed(framing: bytes) -> None:
-    async with one_worker() as (router, _), connected(router) as (reader, writer):
+    async with one_connection() as (router, _, reader, writer):
         writer.write(HEAD + framing + b"\r\n\r\n5\r\n")
         await pass_until(reader.at_eof)
         assert await reader.read() == b""
@@ -181,31 +173,30 @@ async def test_stalled_body_is_closed(framing: bytes) -> None:
 
 
 async def test_waiting_for_a_worker_is_not_slow() -> None:
-    patient = {"request_timeout_seconds": 3600, "worker_timeout_seconds": 3600}
-    async with one_worker("held", **patient) as (router, worker), connected(router) as (reader, writer):
+    async with one_connection("held", **HOURS) as (router, worker, reader, writer):
         writer.write(posted(["a"]))
         await worker.until_batches(1)
         async with connected(router) as (stalled, stalled_writer):
             stalled_writer.write(HEAD + b"content-length: 100\r\n\r\n{")
             await pass_until(stalled.at_eof)
         worker.gate.set()
-        assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+        assert len((await reply_of(reader))["data"]) == 1
 
 
 @pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_client"])
 async def test_connection_over_the_limit_gets_503(limit: str) -> None:
     # The test's client has one.
-    async with one_worker(**{limit: 2}) as (router, _), hang_guard():
+    async with one_worker(**{limit: 2}) as (router, _):
         async with connected(router), connected(router) as (reader, _):
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         await eventually(lambda: router.app.connections.number == 1)
         async with connected(router) as (reader, writer):
             writer.write(posted(["a"]))
-            assert len(orjson.loads(await body_of_the_reply(reader))["data"]) == 1
+            assert len((await reply_of(reader))["data"]) == 1
 
 
 async def test_leaving_after_garbage_is_noticed() -> None:
-    async with one_worker("held") as (router, worker), hang_guard():
+    async with one_worker("held") as (router, worker):
         async with connected(router) as (_, writer):
             writer.write(posted(["a"]) + b"garbage\r\n\r\n")
             await worker.until_batches(1)

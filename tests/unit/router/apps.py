@@ -96,12 +96,16 @@ def info(task: contract.PoolName) -> contract.Info:
     return contract.Info(task, "fake", "0" * 16, "1", None, 2048, 128, 32_768, 8192, {})
 
 
+def settings_of(**given: Any) -> RouterSettings:
+    """The settings of a router in front of all workers."""
+    groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
+    return RouterSettings(workers=groups, **given)  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def client_of_app(workers: Workers, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application whose workers are ready, except dead ones."""
-    groups = [{"targets": [address], "labels": {"task": task}} for address, task in ADDRESSES.items()]
-    configured = RouterSettings(workers=groups, **settings)  # type: ignore[arg-type]
-
+    configured = settings_of(**settings)
     fleet = Fleet(configured, lambda *_: workers)
     app = App(configured, fleet)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]

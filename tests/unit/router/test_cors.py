@@ -9,8 +9,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from tests.unit.router.apps import Workers, client_of_app
-from triptych.router.settings import RouterSettings
+from tests.unit.router.apps import Workers, client_of_app, settings_of
 
 ORIGIN, OTHER = "https://app.example.org", "https://evil.example.org"
 KEY = "triptych_" + "k" * 32
@@ -19,7 +18,6 @@ GUARDED: dict[str, Any] = {
         {"name": "one", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "requests_per_minute": 1}
     ]
 }
-WORKERS = [{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]
 ALLOW, EXPOSE = "access-control-allow-origin", "access-control-expose-headers"
 PATHS = ["/v1/embeddings", "/v1/rerank", "/v1/models", "/v1/models/x", "/ready", "/metrics", "/nowhere"]
 
@@ -111,7 +109,7 @@ async def test_cors_is_off_by_default() -> None:
 )
 def test_invalid_origin_is_refused(origins: list[str], right: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        RouterSettings(workers=WORKERS, cors_origins=origins)  # type: ignore[arg-type]
+        settings_of(cors_origins=origins)
     [error] = caught.value.errors()
     assert error["loc"][0] == "cors_origins"
     assert right in error["msg"]
@@ -121,5 +119,4 @@ def test_invalid_origin_is_refused(origins: list[str], right: str) -> None:
     "origins", [["*"], [], [ORIGIN, "http://localhost:5173", "http://[::1]:3000", "chrome-extension://abc"]]
 )
 def test_valid_origins_are_accepted(origins: list[str]) -> None:
-    settings = RouterSettings(workers=WORKERS, cors_origins=origins)  # type: ignore[arg-type]
-    assert list(settings.cors_origins) == origins
+    assert list(settings_of(cors_origins=origins).cors_origins) == origins

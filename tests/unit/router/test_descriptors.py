@@ -6,6 +6,7 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -33,11 +34,13 @@ class Exhausted(Workers):
             yield reply
 
 
-def connector_error() -> aiohttp.ClientConnectorError:
-    return aiohttp.ClientConnectorError(None, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))  # type: ignore[arg-type]
+EXHAUSTED = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENFILE, "no file"), connector_error()])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENFILE, "no file"), aiohttp.ClientConnectorError(None, EXHAUSTED)],  # type: ignore[arg-type]
+)
 async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
     workers = Exhausted(error)
     async with client_of_app(workers) as client:
@@ -50,11 +53,8 @@ async def test_exhaustion_is_no_failure_of_a_worker(error: OSError) -> None:
 
 
 async def test_exhaustion_is_no_fault_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object) -> bool:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
     # Where the socket is made.
-    monkeypatch.setattr(fetch, "is_allowed", exhausted)
+    monkeypatch.setattr(fetch, "is_allowed", Mock(side_effect=EXHAUSTED))
     async with client_of_app(Workers()) as client:
         reply = await client.post("/v1/embeddings", json={"input": {"image": "http://1.1.1.1/a.png"}})
         assert (reply.status_code, reply.json()["code"]) == (503, "SERVICE_UNAVAILABLE")

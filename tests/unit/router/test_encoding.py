@@ -130,17 +130,9 @@ async def test_broken_stream_is_read_to_its_end(client: httpx.AsyncClient) -> No
     assert (reply.status_code, sent) == (422, 20)
 
 
-def bomb() -> Iterator[bytes]:
-    """512 MiB in half a megabyte of gzip, made as it is read."""
-    compressor = zlib.compressobj(wbits=31)
-    for _ in range(512):
-        yield compressor.compress(bytes(1 << 20))
-    yield compressor.flush()
-
-
 async def test_bomb_takes_little_memory() -> None:
     limit = 4 << 20
-    data = b"".join(bomb())
+    data = gzip.compress(bytes(128 << 20))
     for pieces in ([data], [data[at : at + 50_000] for at in range(0, len(data), 50_000)]):
         tracemalloc.start()
         try:

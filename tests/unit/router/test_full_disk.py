@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import prometheus_client.values
 import pytest
@@ -22,10 +23,8 @@ WORKERS = [{"targets": ["127.0.0.1:1"], "labels": {"task": "code"}}]
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", fail)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "posix_fallocate", Mock(side_effect=full))
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -36,16 +35,12 @@ def test_limits_are_kept_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert caplog.text.count("ROUTER_LIMITS_FILE") == 1
 
 
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
-
-
 def test_metrics_files_are_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SHARED_FOLDER, str(tmp_path))
     reserve_shared_files()
     files = list(tmp_path.iterdir())
     assert len(files) == 3
-    assert all(allocated(path) >= FILE_BYTES for path in files)
+    assert all(path.stat().st_blocks * 512 >= FILE_BYTES for path in files)
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -61,11 +56,8 @@ def test_metrics_are_kept_in_memory(
     assert [record.name for record in caplog.records] == [shared_files.__name__]
 
 
-async def test_processes_start_without_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(**_: object) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr("tempfile.TemporaryDirectory", fail)
+async def test_processes_start_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryDirectory", Mock(side_effect=OSError(errno.ENOSPC, "full")))
     assert await Processes(1, [], command=["sh", "-c", "exit 78"]).run() == os.EX_CONFIG
 
 

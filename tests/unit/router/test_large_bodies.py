@@ -26,8 +26,7 @@ from triptych.router.memory import Budget
 from triptych.router.pool.fleet import Fleet
 from triptych.router.settings import RouterSettings
 
-MIB = 1 << 20
-MOST = 60 * MIB
+MOST = 60 << 20
 MANY = 10_000
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -99,18 +98,12 @@ def string(unit: bytes) -> bytes:
     return b'{"input": "%b"}' % (unit * (MOST // len(unit)))
 
 
-def listed(part: bytes, count: int = 500) -> bytes:
-    return b'{"input": [%b]}' % b",".join([part] * count)
-
-
 BODIES: dict[str, Callable[[], bytes]] = {
     "one text": lambda: string(b"a"),
     "unicode escapes": lambda: string(rb"\u00e9"),
     "lone surrogates": lambda: string(rb"\ud800"),
     "escaped quotes": lambda: string(rb"\",\""),
-    "many texts": lambda: listed(b'"%b"' % (b"a" * (MOST // 500))),
-    "wrong items": lambda: listed(b'{"%b": 1}' % (b"k" * (MOST // 500))),
-    "images with line breaks": lambda: listed(b'{"image": "%b"}' % (b"AAAA\\n" * (2 * MIB - 9)), 5),
+    "wrong items": lambda: b'{"input": [%b]}' % b",".join([b'{"%b": 1}' % (b"k" * (MOST // 500))] * 500),
     "spaces": lambda: b'{"input": "a"%b}' % (b" " * MOST),
     "quotes": lambda: b'{"input": [%b]}' % (b'"",' * (MOST // 3)),
     "brackets": lambda: b"[" * MOST,

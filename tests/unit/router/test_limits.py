@@ -1,15 +1,16 @@
 """Rate limits: their arithmetic, and processes that share a file."""
 
 import multiprocessing
-import struct
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.hang_guard import GUARD_SECONDS
+from triptych.router.access import limits_file
 from triptych.router.access.keys import Key
 from triptych.router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
 from triptych.router.access.limits_file import LimitsFile
@@ -171,41 +172,34 @@ def test_processes_share_limits(tmp_path: Path) -> None:
 def test_failed_change_leaves_the_file(tmp_path: Path) -> None:
     one, other = LimitsFile(tmp_path / "limits"), LimitsFile(tmp_path / "limits")
     one.change(b"k" * 32, lambda _: Levels(1.0, 2.0))
-
-    def fails(_: Levels) -> Levels:
-        raise ZeroDivisionError
-
     with pytest.raises(ZeroDivisionError):
-        one.change(b"k" * 32, fails)
-    seen: list[Levels] = []
-    other.change(b"k" * 32, lambda levels: seen.append(levels) or levels)  # type: ignore[func-returns-value]
-    assert seen == [Levels(1.0, 2.0)]
+        one.change(b"k" * 32, Mock(side_effect=ZeroDivisionError))
+    assert other.change(b"k" * 32, lambda levels: levels) == Levels(1.0, 2.0)
 
 
-def test_full_file_replaces_the_idlest_key(tmp_path: Path) -> None:
-    one, other = (LimitsFile(tmp_path / "limits", capacity=3) for _ in range(2))
-    names = [struct.pack(">32s", name.encode()) for name in ("a" * 32, "b" * 32, "c" * 32, "d" * 32)]
+def test_full_file_replaces_the_idlest_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_file, "CAPACITY", 3)
+    one, other = (LimitsFile(tmp_path / "limits") for _ in range(2))
+    names = [letter * 32 for letter in (b"a", b"b", b"c", b"d")]
     for store in (one, other):
         for at, name in enumerate(names[:3]):
             store.change(name, lambda _, at=at: Levels(10.0 - at, 0.0))  # type: ignore[misc]
     one.change(names[3], lambda _: Levels(20.0, 0.0))
-    kept: list[float] = []
-    for name in (names[0], names[1], names[3]):
-        other.change(name, lambda levels: kept.append(levels.requests) or levels)  # type: ignore[func-returns-value]
+    kept = [other.change(name, lambda levels: levels).requests for name in (names[0], names[1], names[3])]
     assert kept == [10.0, 9.0, 20.0]
 
 
-def test_file_of_another_boot_is_reset(tmp_path: Path) -> None:
+def test_file_of_another_boot_is_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock restarts at 0 with a boot, so the times in an older file are far ahead."""
     boots = ["0e8e2b42-5bd1-4cd8-93c5-6a1ee4a9a0a5", "b3a1b6c4-0a54-44c3-8c53-2a4b7f2b6d10"]
+    monkeypatch.setattr(limits_file, "BOOT_ID", tmp_path / "boot")
     for boot, times in ((boots[0], 3), (boots[0], 0), (boots[1], 3)):
         (tmp_path / "boot").write_text(f"{boot}\n")
-        store = LimitsFile(tmp_path / "limits", boot_id=tmp_path / "boot")
+        store = LimitsFile(tmp_path / "limits")
         for _ in range(times):
             admitted(key(requests=3), store, NOW)
         with pytest.raises(RequestRateExceeded):
             admitted(key(requests=3), store, NOW)
-        store.close()
 
 
 @pytest.mark.parametrize("content", [b"[]", b"x" * 100])

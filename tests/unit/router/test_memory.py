@@ -5,7 +5,7 @@ import resource
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from triptych.router.errors import QueueFull, TooLarge
@@ -14,6 +14,7 @@ from triptych.router.http import Message, Reply, Request, send_reply
 from triptych.router.memory import Budget, Reservation, default_budget
 from triptych.router.observe.metrics import Metrics
 from triptych.router.serving.connections import GRACE_SECONDS, Connections
+from triptych.router.settings import RouterSettings
 
 steps = st.lists(
     st.tuples(
@@ -52,11 +53,10 @@ def test_default_budget_is_divided() -> None:
 class Client:
     """A connection whose client owes `moved` bytes so far."""
 
-    def __init__(self, address: str = "a") -> None:
-        self.address = address
-        self.phase: object = "body"
-        self.moved: int | None = 0
-        self.aborted = False
+    address = "a"
+    phase: object = "body"
+    moved: int | None = 0
+    aborted = False
 
     def progress(self) -> tuple[object, int] | None:
         return None if self.moved is None else (self.phase, self.moved)
@@ -65,58 +65,32 @@ class Client:
         self.aborted = True
 
 
-def connections(most: int = 100, per_client: int = 100, rate: int = 10) -> Connections:
-    return Connections(most, per_client, rate, Metrics())
+def connections() -> Connections:
+    return Connections(RouterSettings.model_construct(min_bytes_per_second=10), Metrics())
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=80))
-def test_slow_connection_is_closed(moves: list[int]) -> None:
+@given(st.lists(st.integers(0, 40) | st.sampled_from(["idle", "next request"]), min_size=1, max_size=80))
+@example([0] * 15 + ["idle"] + [0] * 25)
+@example([0] * 15 + ["next request"] + [0] * 25)
+def test_slow_connection_is_closed(moves: list[int | str]) -> None:
     """Closed when no window of 20 seconds, begun after the last enough bytes, moves 200 bytes."""
-    all_open, client = connections(rate=10), Client()
-    all_open.add(client)
-    since = start = total = 0
-    expected = False
-    for second, moved in enumerate([0, *moves]):
-        total += moved
-        client.moved = total
-        if total - start >= 10 * GRACE_SECONDS:
-            since, start = second, total
-        expected = expected or second - since >= GRACE_SECONDS
-        all_open.close_slow(float(second))
-        assert client.aborted == expected
-        if expected:
-            return
-
-
-@pytest.mark.parametrize("change", ["idle", "next request"])
-def test_new_phase_restarts_the_time(change: str) -> None:
     all_open, client = connections(), Client()
     all_open.add(client)
-    for second in range(15):
+    since = start = total = 0
+    new = True
+    for second, moved in enumerate([0, *moves]):
+        if moved == "next request":
+            client.phase, new = second, True
+        elif isinstance(moved, int):
+            total += moved
+        client.moved = None if moved == "idle" else total
+        if new or total - start >= 10 * GRACE_SECONDS:
+            since, start = second, total
+        new = moved == "idle"
         all_open.close_slow(float(second))
-    if change == "idle":
-        client.moved = None
-        all_open.close_slow(15.0)
-        client.moved = 0
-    else:
-        client.phase = "reply"
-    for second in range(16, 35):
-        all_open.close_slow(float(second))
-    assert not client.aborted
-    all_open.close_slow(100.0)
-    assert client.aborted
-
-
-def test_connections_are_limited() -> None:
-    all_open = connections(most=3, per_client=2)
-    first, *rest = [Client("a"), Client("a"), Client("b"), Client("b")]
-    assert [all_open.add(client) for client in (first, *rest)] == [True, True, True, False]
-    all_open.remove(rest[-1])
-    all_open.remove(first)
-    # Removed once, also if the connection is lost twice.
-    all_open.remove(first)
-    assert all_open.add(Client("b"))
-    assert not all_open.add(Client("b"))
+        assert client.aborted == (second - since >= GRACE_SECONDS)
+        if client.aborted:
+            return
 
 
 def test_descriptors_limit_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router.catalogs import limits, planned, route
+from tests.unit.router.catalogs import SETTINGS, planned, route
 from triptych.router.api.plan import PDF_TOKENS, SMALL_ITEMS, SMALL_TOKENS
 from triptych.router.api.rerank import parse_rerank, plan_rerank
 from triptych.router.errors import Invalid, MediaInvalid, TooLarge
@@ -33,22 +33,11 @@ def test_task_field_overrides_the_model_name() -> None:
 
 
 def test_options_reach_every_item() -> None:
-    items = planned(input=["a", {"image": IMAGE}], dimensions=64, truncate=True, normalized=False)
-    for item in items:
-        assert item.wire.dimensions == 64
-        assert item.wire.truncate
-        assert not item.wire.normalized
-        assert not item.wire.multivector
+    options = {"dimensions": 64, "truncate": True, "normalized": False}
+    for item in planned(input=["a", {"image": IMAGE}], **options):
+        assert item.wire == contract.Item(item.wire.content, **options)
     [item] = planned(input="a", return_multivector=True)
-    assert item.wire.multivector
-
-
-def test_default_options() -> None:
-    [item] = planned(input="a")
-    assert route(item) == ("text-matching", "query")
-    assert item.wire == contract.Item(
-        Text("a", "query"), dimensions=None, truncate=False, normalized=True, multivector=False
-    )
+    assert item.wire == contract.Item(Text("a", "query"), multivector=True)
 
 
 def test_items_have_index_and_field() -> None:
@@ -80,7 +69,7 @@ def test_image_bytes_are_unchanged(value: str | dict[str, str], listed: bool) ->
     # Queries of rankings have no `url` and no `bytes`.
     if "image" in value:
         ranked = json.dumps({"query": value, "documents": ["a"]}).encode()
-        query, _ = plan_rerank(parse_rerank(ranked, 9), limits(), Served(V4), None)
+        query, _ = plan_rerank(parse_rerank(ranked, 9), SETTINGS, Served(V4), None)
         assert query.wire.content == Image(PNG)
 
 
@@ -197,9 +186,9 @@ def test_pdf_size_is_bounded() -> None:
     def sent(size: int) -> dict[str, str]:
         return {"pdf": base64.b64encode(PDF + bytes(size - len(PDF))).decode()}
 
-    planned(input=sent(limits().max_pdf_bytes))
+    planned(input=sent(SETTINGS.max_pdf_bytes))
     with pytest.raises(TooLarge, match="body -> input -> pdf: the PDF"):
-        planned(input=sent(limits().max_pdf_bytes + 1))
+        planned(input=sent(SETTINGS.max_pdf_bytes + 1))
     with pytest.raises(MediaInvalid, match="body -> input -> pdf: not a PDF"):
         planned(input={"pdf": IMAGE})
 

@@ -18,36 +18,29 @@ def parse(**fields: Any) -> EmbeddingRequest:
     return parse_request(json.dumps(fields).encode())
 
 
-def faults(body: bytes) -> list[tuple[str, str]]:
+def wrong_fields(body: bytes) -> list[str]:
     with pytest.raises(Invalid) as caught:
         parse_request(body)
-    return [(error["field"], error["type"]) for error in caught.value.errors]
+    return [error["field"] for error in caught.value.errors]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    # No input, and invalid inputs.
     ({}, "body -> input"),
     ({"input": None}, "body -> input"),
     ({"input": []}, "body -> input"),
     ({"input": [1, 2, 3]}, "body -> input"),
-    # Invalid items, each under its index.
     ({"input": ["a", None]}, "body -> input -> 1"),
     ({"input": {}}, "body -> input"),
     ({"input": [{"txt": "a"}]}, "body -> input -> 0"),
     ({"input": [{"text": None}]}, "body -> input -> 0"),
     ({"input": ["a", {"text": "a", "image": IMAGE}]}, "body -> input -> 1"),
-    # Values of the wrong type inside an item.
     ({"input": {"text": 5}}, "body -> input -> text"),
     ({"input": ["a", {"image": ["x"]}]}, "body -> input -> 1 -> image"),
-    ({"input": [{"url": {"url": URI}}]}, "body -> input -> 0 -> url"),
-    ({"input": [{"bytes": 7}]}, "body -> input -> 0 -> bytes"),
     ({"input": {"image": IMAGE, "task": "x"}}, "body -> input -> task"),
     ({"input": {"pdf": "JVBERi0=", "text": "a"}}, "body -> input"),
     ({"input": [{"pdf": 5}]}, "body -> input -> 0 -> pdf"),
-    # Options that conflict.
     ({"input": "a", "late_chunking": True, "return_multivector": True}, "body -> late_chunking"),
     ({"input": "a", "return_tokenized_input": True}, "body -> return_tokenized_input"),
-    # The other fields.
     ({"input": "a", "model": 4}, "body -> model"),
     ({"input": "a", "task": ["code.query"]}, "body -> task"),
     ({"input": "a", "dimensions": 2049}, "body -> dimensions"),
@@ -61,29 +54,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("fields", "field"), WRONG, ids=lambda value: json.dumps(value)[:60])
 def test_wrong_field_is_named(fields: dict[str, Any], field: str) -> None:
-    assert [name for name, _ in faults(json.dumps(fields).encode())] == [field]
+    assert wrong_fields(json.dumps(fields).encode()) == [field]
 
 
-ALIASES = {
-    "task": (("task_type",), "code.query", "retrieval"),
-    "embedding_type": (("encoding_type", "encoding_format"), "base64", "int8"),
-    "dimensions": (("output_dimensionality", "output_dimension"), 128, 0),
-    "truncate": (("truncation",), True, "perhaps"),
-}
-ALIAS_CASES = [
-    pytest.param(field, alias, right, wrong, id=alias)
-    for field, (aliases, right, wrong) in ALIASES.items()
-    for alias in aliases
-]
-
-
-@pytest.mark.parametrize(("field", "alias", "right", "wrong"), ALIAS_CASES)
+@pytest.mark.parametrize(
+    ("field", "alias", "right", "wrong"),
+    [
+        ("task", "task_type", "code.query", "retrieval"),
+        ("embedding_type", "encoding_type", "base64", "int8"),
+        ("embedding_type", "encoding_format", "base64", "int8"),
+        ("dimensions", "output_dimensionality", 128, 0),
+        ("dimensions", "output_dimension", 128, 0),
+        ("truncate", "truncation", True, "perhaps"),
+    ],
+)
 def test_alias_sets_its_field(field: str, alias: str, right: object, wrong: object) -> None:
     assert getattr(parse(input="a", **{alias: right}), field) == right
     assert getattr(parse(input="a", **{alias: wrong, field: right}), field) == right
     assert getattr(parse(input="a", **{alias: right, field: None}), field) == right
-    body = json.dumps({"input": "a", alias: wrong}).encode()
-    assert [name for name, _ in faults(body)] == [f"body -> {alias}"]
+    assert wrong_fields(json.dumps({"input": "a", alias: wrong}).encode()) == [f"body -> {alias}"]
 
 
 def test_all_errors_are_reported() -> None:
@@ -104,14 +93,9 @@ def test_all_errors_are_reported() -> None:
     assert caught.value.detail == f"{first['field']}: {first['message']} (and 3 more)"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"input=a", b"\xff\xfe", b'{"input": "\xff"}'])
-def test_invalid_json(body: bytes) -> None:
-    assert faults(body) == [("body", "json_invalid")]
-
-
 @pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"5"])
 def test_body_must_be_an_object(body: bytes) -> None:
-    assert [field for field, _ in faults(body)] == ["body"]
+    assert wrong_fields(body) == ["body"]
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,7 @@ steps = st.lists(
 
 @given(steps)
 @example([("join", 0)] * 4 + [("cancel all of a client", 0)])
-def test_no_slot_is_lost_or_left_free(plan: list[tuple[str, int]]) -> None:
-    asyncio.run(_follow(plan))
-
-
-async def _follow(plan: list[tuple[str, int]]) -> None:
+async def test_no_slot_is_lost_or_left_free(plan: list[tuple[str, int]]) -> None:
     slots = FairSlots(TOTAL, PER_CLIENT)
     holders: list[Holder] = []
     for action, number in plan:

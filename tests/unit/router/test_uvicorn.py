@@ -11,6 +11,7 @@ from triptych.router.api.cors import Cors
 from triptych.router.observe.metrics import Metrics
 from triptych.router.serving.connections import Connections
 from triptych.router.serving.protocol import Protocol
+from triptych.router.settings import RouterSettings
 
 
 async def written(*pieces: bytes) -> Mock:
@@ -22,7 +23,8 @@ async def written(*pieces: bytes) -> Mock:
         for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": piece is not pieces[-1]})
 
-    vars(app).update(turn_away=lambda *_: None, cors=Cors(()), connections=Connections(9, 9, 0, Metrics()))
+    connections = Connections(RouterSettings.model_construct(), Metrics())
+    vars(app).update(turn_away=lambda *_: None, cors=Cors(()), connections=connections)
     config = uvicorn.Config(app, log_config=None)  # type: ignore[arg-type]
     config.load()
     state, transport = ServerState(), Mock(spec=asyncio.Transport)
