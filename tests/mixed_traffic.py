@@ -5,7 +5,8 @@ import base64
 import io
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,19 +52,21 @@ def kinds(longest: int) -> list[Kind]:
 class Traffic:
     """An open loop of `kinds` at `url`. Call `learn` first, while nothing disturbs.
 
-    `outcomes` counts (kind, status); `wrong` lists replies with other vectors than in a calm system.
+    `leaving` is the share of clients that leave early. `outcomes` counts (kind, code); the code is "ok",
+    "left" or that of an error. `wrong` lists replies with other vectors than in a calm system.
     """
 
-    def __init__(self, url: str, kinds: Sequence[Kind], seed: int) -> None:
-        self.outcomes: Counter[tuple[str, int]] = Counter()
+    def __init__(self, url: str, kinds: Sequence[Kind], seed: int, leaving: float = 0.0) -> None:
+        self.outcomes: Counter[tuple[str, str]] = Counter()
         self.wrong: list[str] = []
         self._kinds = kinds
+        self._leaving = leaving
         self._random = random.Random(seed)
         self._expected: dict[tuple[str, int], list[np.ndarray]] = {}
         self._client = httpx.AsyncClient(
             base_url=url,
             timeout=TIMEOUT_SECONDS,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             trust_env=False,
         )
 
@@ -86,10 +89,17 @@ class Traffic:
                 group.create_task(self._ask(kind, self._random.randrange(len(kind.bodies))))
 
     async def _ask(self, kind: Kind, number: int) -> None:
-        reply = await self._send(kind, kind.bodies[number])
-        self.outcomes[kind.name, reply.status_code] += 1
-        if reply.status_code != 200:
+        leaves = self._random.random() < self._leaving
+        try:
+            async with asyncio.timeout(self._random.uniform(0, 0.05) if leaves else None):
+                reply = await self._send(kind, kind.bodies[number])
+        except TimeoutError:
+            self.outcomes[kind.name, "left"] += 1
             return
+        if reply.status_code != 200:
+            self.outcomes[kind.name, reply.json()["code"]] += 1
+            return
+        self.outcomes[kind.name, "ok"] += 1
         found, expected = _vectors(reply), self._expected[kind.name, number]
         if len(found) != len(expected) or not all(
             one.shape == other.shape and np.allclose(one, other, atol=TOLERANCE)
@@ -100,8 +110,27 @@ class Traffic:
     async def _send(self, kind: Kind, body: dict[str, Any]) -> httpx.Response:
         return await self._client.post(kind.path, json=body, headers={"accept": kind.accept})
 
+    @property
+    def codes(self) -> dict[str, int]:
+        """Number of requests by code."""
+        return dict(Counter(code for _, code in self.outcomes.elements()))
+
     async def close(self) -> None:
         await self._client.aclose()
+
+
+@asynccontextmanager
+async def meanwhile(*endless: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `endless` during the block; fails if one of them has ended."""
+    tasks = [asyncio.create_task(each) for each in endless]
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), task.exception()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _vectors(reply: httpx.Response) -> list[np.ndarray]:

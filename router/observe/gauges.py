@@ -112,16 +112,16 @@ class Gauges:
     async def page(self) -> bytes:
         """All metrics, of all processes that share a folder. The request for the page is not in flight."""
         self._set(self.requests - 1)
-        pools: dict[str, set[str]] = {
-            name: {replica.address for replica in pool.replicas} for name, pool in self._fleet.pools.items()
-        }
+        current: set[tuple[str | None, str | None]] = {(None, None)}
+        for name, pool in self._fleet.pools.items():
+            current |= {(name, None), *((name, replica.address) for replica in pool.replicas)}
         counted: Collector = (
             MultiProcessCollector(None, self._folder)  # type: ignore[no-untyped-call]
             if self._folder
             else self._fleet.metrics.registry
         )
         # It takes milliseconds, and reads files where there is a folder.
-        return await asyncio.to_thread(generate_latest, _Current(counted, pools))
+        return await asyncio.to_thread(generate_latest, _Current(counted, current))
 
     def _set(self, requests: int) -> None:
         for name, labels, value in read(self._fleet, self._budget, self._connections, requests):
@@ -148,19 +148,19 @@ class _Current(Collector):
     prometheus-client cannot remove series in multi-process mode.
     """
 
-    def __init__(self, counted: Collector, pools: dict[str, set[str]]) -> None:
+    def __init__(self, counted: Collector, current: set[tuple[str | None, str | None]]) -> None:
         self._counted = counted
-        self._pools = pools
+        self._current = current
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._counted.collect():
             if metric.type == "gauge":
-                metric.samples = [sample for sample in metric.samples if self._is_current(sample.labels)]
+                metric.samples = [
+                    sample
+                    for sample in metric.samples
+                    if (sample.labels.get("pool"), sample.labels.get("replica")) in self._current
+                ]
             yield metric
-
-    def _is_current(self, labels: dict[str, str]) -> bool:
-        replicas = self._pools.get(labels["pool"]) if "pool" in labels else set()
-        return replicas is not None and ("replica" not in labels or labels["replica"] in replicas)
 
 
 def _resident_bytes() -> int:

@@ -4,14 +4,13 @@ OpenTelemetry's own samplers follow the `sampled` flag of a `traceparent`, or co
 Clients choose both.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import opentelemetry.sdk.trace as sdk
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, Tracer, TraceState, get_current_span
-from opentelemetry.util.types import Attributes
+from opentelemetry.trace import Tracer, get_current_span
 
 
 def sample_unforced(tracer: Tracer) -> None:
@@ -30,16 +29,9 @@ class _Unforced(Sampler):
         self._new_trace_id = RandomIdGenerator().generate_trace_id
 
     def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
+        self, parent_context: Context | None, trace_id: int, *span: Any, **more: Any
     ) -> SamplingResult:
-        result = self._sampler.should_sample(Context(), self._new_trace_id(), name, kind, attributes, links)
+        result = self._sampler.should_sample(Context(), self._new_trace_id(), *span, **more)
         parents = get_current_span(parent_context).get_span_context().trace_state
         return SamplingResult(result.decision, result.attributes, parents)
 

@@ -31,7 +31,8 @@ def reserve_shared_files() -> None:
     paths = [Path(folder, f"{kind}_{os.getpid()}.db") for kind in _KINDS]
     try:
         for path in paths:
-            reserve(path, FILE_BYTES)
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
     except OSError as error:
         log.error(
             "no space for metrics in %s (%s): this process reports its own metrics only",
@@ -42,12 +43,3 @@ def reserve_shared_files() -> None:
             path.unlink(missing_ok=True)
         del os.environ[SHARED_FOLDER]
         values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
-
-
-def reserve(path: Path, size: int) -> None:
-    """Create a file at `path`, or extend it, with space for `size` bytes. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    finally:
-        os.close(descriptor)

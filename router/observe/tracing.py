@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 class Tracing:
-    """Makes the spans of one router."""
-
     @classmethod
     def configured(cls, trust_traceparent: bool = False) -> "Tracing | None":
         """Tracing as the environment configures it, or None.
@@ -100,7 +98,6 @@ class Tracing:
         return span
 
     def batch_ended(self, span: "Span", outcome: str, reason: str) -> None:
-        """End the span of a batch."""
         span.set_attribute("triptych.outcome", outcome)
         if outcome in ("failed", "rejected"):
             span.set_attribute("error.type", outcome)

@@ -22,15 +22,12 @@ class BreakerState(Enum):
 
 
 class Breaker:
-    """The breaker of one replica."""
-
     def __init__(self) -> None:
         self.failures = 0
         self._failed_at = float("-inf")
         self._open_seconds = 0.0
 
     def state(self, now: float) -> BreakerState:
-        """The state at `now`."""
         if self.failures < FAILURES_UNTIL_OPEN:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now < self.open_until else BreakerState.HALF_OPEN
@@ -41,7 +38,6 @@ class Breaker:
         return self._failed_at + self._open_seconds
 
     def succeeded(self) -> None:
-        """A batch succeeded."""
         self.failures = 0
         self._open_seconds = 0.0
 

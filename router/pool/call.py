@@ -1,32 +1,18 @@
-"""One call to a worker: sends a batch, reads the frames, checks every vector.
-
-CallFailed
-├── ReplicaFailed            the replica did not do its work; the batch may be tried again
-│   ├── ConnectionRefused    nothing listens at the address
-│   ├── ConnectionLost       the connection broke, or was not made in time
-│   ├── EngineDied           the worker says that its engine has died
-│   ├── SpaceChanged         the worker serves another vector space than at the last probe
-│   └── TokenRefused         the worker answers 401
-├── Overloaded               the replica has enough work and took nothing of the batch
-│   └── OutOfDescriptors     the router can open no more connections
-├── Draining                 the replica is stopping and took nothing of the batch
-└── Rejected                 the replica calls the batch invalid; its items are tried alone
-"""
+"""One call to a worker: sends a batch, reads the frames, checks every vector."""
 
 import asyncio
 from collections.abc import Callable
-from typing import ClassVar
 
 import aiohttp
 import msgspec
 import numpy as np
 from yarl import URL
 
+from triptych.router.errors import Internal, Invalid, MediaInvalid, RouterError, TokenLimitExceeded
 from triptych.router.items import Batch, Item
-from triptych.router.pool.replica import Replica
+from triptych.router.pool.replica import Replica, State
 from triptych.router.pool.transport import (
     TRANSPORT_ERRORS,
-    WorkerClient,
     is_out_of_descriptors,
     was_refused,
     was_sent,
@@ -37,111 +23,75 @@ from triptych.workers.shared import contract
 END_SECONDS = 2.0
 # How far rounding may move the squared length of a normalized vector from 1.
 LENGTH_TOLERANCE = 0.05
+# Of a worker's message for the client.
+MOST_CHARACTERS = 2000
+
+TOKEN_REFUSED = "the worker refuses the token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN"
+OUT_OF_DESCRIPTORS, REJECTED = "out_of_descriptors", "rejected"
 
 Deliver = Callable[[Item, contract.Frame], None]
 
 
-class CallFailed(Exception):
-    """A call that did not answer the whole batch. `outcome` names it in metrics."""
-
-    outcome: ClassVar[str] = "failed"
-
-
-class ReplicaFailed(CallFailed):
+class ReplicaFailed(Exception):
     """The replica did not do its work; unfinished items may be tried again.
 
-    `perhaps_dead`: the worker had the batch, and its process may have died with it.
+    `state` is its state from now on, READY for no change. `gone`: its process has ended. `perhaps_dead`: the
+    worker had the batch, and its process may have died with it.
     """
 
-    perhaps_dead = False
+    def __init__(
+        self, reason: str, state: State = State.READY, *, gone: bool = False, perhaps_dead: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.gone = gone
+        self.perhaps_dead = perhaps_dead
 
 
-class ConnectionRefused(ReplicaFailed):
-    """Nothing listens at the replica's address."""
+class Declined(Exception):
+    """The replica took nothing of the batch, which is no failure. `outcome` says why, also in metrics.
 
-
-class ConnectionLost(ReplicaFailed):
-    """The connection broke, or was not made in time."""
-
-
-class EngineDied(ReplicaFailed):
-    """The worker says that its engine has died."""
-
-    perhaps_dead = True
-
-
-class SpaceChanged(ReplicaFailed):
-    """The worker serves another vector space than at the last probe."""
-
-
-class TokenRefused(ReplicaFailed):
-    """The worker answers 401."""
-
-    def __init__(self) -> None:
-        super().__init__("the worker refuses the token: set ROUTER_WORKER_TOKEN to its WORKER_TOKEN")
-
-
-class Overloaded(CallFailed):
-    """The replica has enough work and took nothing of the batch.
-
-    `seconds` is its estimate of when it has room, if it gives one.
+    OVERLOADED: it has enough work; `seconds` is its estimate of when it has room, if it gives one.
+    OUT_OF_DESCRIPTORS: the router can open no more connections. DRAINING: it is stopping.
+    REJECTED: it calls the batch invalid, perhaps because of one item with a field of a newer version.
     """
 
-    outcome = "overloaded"
-
-    def __init__(self, seconds: float | None = None) -> None:
-        super().__init__("overloaded")
+    def __init__(self, outcome: str, reason: str = "", seconds: float | None = None) -> None:
+        super().__init__(reason or outcome)
+        self.outcome = outcome
         self.seconds = seconds
 
 
-class OutOfDescriptors(Overloaded):
-    """The router can open no more connections. The batch waits, as for a replica that is overloaded."""
-
-    outcome = "out_of_descriptors"
-
-
-class Draining(CallFailed):
-    """The replica is stopping and took nothing of the batch."""
-
-    outcome = "draining"
-
-
-class Rejected(CallFailed):
-    """The replica calls the batch invalid, perhaps because of one item with a field of a newer version."""
-
-    outcome = "rejected"
-
-
-async def encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+async def encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     """Send `batch` to `replica`; `deliver` is called with each frame once it is checked.
 
-    Returns when every item has had a frame. Raises `CallFailed` after as many deliveries as there were.
-    Cancelling closes the connection, and the worker drops the batch.
+    Returns when every item has had a frame. Raises `ReplicaFailed` or `Declined` after as many deliveries
+    as there were. Cancelling closes the connection, and the worker drops the batch.
     """
     try:
         await _encode(client, replica, batch, deliver)
     except TRANSPORT_ERRORS as error:
         if is_out_of_descriptors(error):
-            raise OutOfDescriptors from error
-        kind = ConnectionRefused if was_refused(error) else ConnectionLost
-        failure = kind(f"{type(error).__name__} {error}".strip())
-        failure.perhaps_dead = was_sent(error)
-        raise failure from error
+            raise Declined(OUT_OF_DESCRIPTORS) from error
+        refused = was_refused(error)
+        reason = "connection refused" if refused else f"{type(error).__name__} {error}".strip()
+        state = State.DOWN if refused else State.SUSPECT
+        raise ReplicaFailed(reason, state, gone=refused, perhaps_dead=was_sent(error)) from error
 
 
-async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver: Deliver) -> None:
+async def _encode(client: aiohttp.ClientSession, replica: Replica, batch: Batch, deliver: Deliver) -> None:
     info = replica.info
-    if info is None:
-        raise ReplicaFailed("it was never ready. This is a bug.")
+    assert info is not None, "it was never ready. This is a bug."
     request = batch.request()
     missing: list[Item | None] = [*batch.items]
     left = len(missing)
     url = URL(f"http://{replica.address}{contract.ENCODE_PATH}")
-    async with client.post(url, contract.encode_request(request), batch.headers) as reply:
+    data = contract.encode_request(request)
+    async with client.post(url, data=data, headers=batch.headers, allow_redirects=False) as reply:
         if reply.status != 200:
             raise await _failure(reply)
         if reply.headers.get(contract.SPACE_HEADER) != contract.space_header(replica.pool, batch.space):
-            raise SpaceChanged("it serves another vector space than at the last probe")
+            raise ReplicaFailed("it serves another vector space than at the last probe", State.DOWN)
         reader = contract.FrameReader()
         # The time is bounded only once all frames are there.
         async with asyncio.timeout(None) as limit:
@@ -164,20 +114,17 @@ async def _encode(client: WorkerClient, replica: Replica, batch: Batch, deliver:
         raise ReplicaFailed(f"the reply ended {left} frames early")
 
 
-async def _failure(reply: aiohttp.ClientResponse) -> CallFailed:
+async def _failure(reply: aiohttp.ClientResponse) -> Exception:
     """The meaning of a reply other than 200."""
     state = reply.headers.get(contract.STATE_HEADER)
-    if reply.status == 503 and state == contract.OVERLOADED:
-        return Overloaded(_seconds(reply.headers.get(contract.WAIT_HEADER)))
-    if reply.status == 503 and state == contract.DRAINING:
-        return Draining()
+    if reply.status == 503 and state in (contract.OVERLOADED, contract.DRAINING):
+        return Declined(state, seconds=_seconds(reply.headers.get(contract.WAIT_HEADER)))
     if state == contract.DEAD:
-        return EngineDied("the engine has died")
+        return ReplicaFailed("the engine has died", State.DOWN, gone=True, perhaps_dead=True)
     if reply.status == 401:
-        return TokenRefused()
-    text = (await reply.read())[:500].decode(errors="replace")
-    kind = Rejected if 400 <= reply.status < 500 else ReplicaFailed
-    return kind(f"status {reply.status} {text}")
+        return ReplicaFailed(TOKEN_REFUSED, State.DOWN)
+    reason = f"status {reply.status} {(await reply.read())[:500].decode(errors='replace')}"
+    return Declined(REJECTED, reason) if 400 <= reply.status < 500 else ReplicaFailed(reason)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -187,6 +134,22 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if seconds > 0 else None
+
+
+def client_error(item: Item, failure: contract.Failure) -> RouterError:
+    """What the client reads of an item's own failure."""
+    field = item.query.field if failure.query and item.query else item.field
+    message = failure.message[:MOST_CHARACTERS]
+    detail = f"{field}: {message}"
+    match failure.code:
+        case "token_limit":
+            return TokenLimitExceeded(detail)
+        case "media_invalid":
+            return MediaInvalid(detail)
+        case "unsupported" | "invalid":
+            return Invalid.field(field, message, failure.code)
+        case _:
+            return Internal(detail)
 
 
 def check_vector(vector: contract.Vector, item: contract.Item, info: contract.Info) -> None:

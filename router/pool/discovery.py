@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from pydantic import SecretStr
 
 from triptych.router.pool.srv_records import SrvRecords
 from triptych.router.pool.targets import DocumentError, TargetGroup, is_url, read_document
 from triptych.router.regular_files import read_regular_file
-from triptych.router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,25 @@ class Source:
     It is fetched as Prometheus' `http_sd` asks: status 200, `application/json`.
     """
 
-    def __init__(self, location: str, token: str | None, refresh_seconds: float) -> None:
+    def __init__(self, location: str, token: SecretStr | None, refresh_seconds: float) -> None:
         self._location = location
-        self._client = _client(token, refresh_seconds) if is_url(location) else None
+        self._client: httpx.AsyncClient | None = None
+        if not is_url(location):
+            return
+        headers = {
+            "Accept": "application/json",
+            "X-Prometheus-Refresh-Interval-Seconds": f"{refresh_seconds:g}",
+        }
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token.get_secret_value()}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=HTTP_SECONDS,
+            follow_redirects=True,
+            # The machine's certificates and SSL_CERT_FILE, but no proxies.
+            verify=ssl.create_default_context(),
+            trust_env=False,
+        )
 
     async def read(self) -> bytes:
         """The document. Raises `OSError`, `httpx.HTTPError`, or `DocumentError` for another kind of reply."""
@@ -51,26 +67,8 @@ class Source:
         return bytes(document)
 
     async def close(self) -> None:
-        """Close its connections."""
         if self._client is not None:
             await self._client.aclose()
-
-
-def _client(token: str | None, refresh_seconds: float) -> httpx.AsyncClient:
-    headers = {
-        "Accept": "application/json",
-        "X-Prometheus-Refresh-Interval-Seconds": f"{refresh_seconds:g}",
-    }
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    return httpx.AsyncClient(
-        headers=headers,
-        timeout=HTTP_SECONDS,
-        follow_redirects=True,
-        # The machine's certificates and SSL_CERT_FILE, but no proxies.
-        verify=ssl.create_default_context(),
-        trust_env=False,
-    )
 
 
 class Discovery:
@@ -81,11 +79,7 @@ class Discovery:
     """
 
     def __init__(
-        self,
-        source: Source,
-        seconds: float,
-        apply: Apply,
-        records: SrvRecords | None = None,
+        self, source: Source, seconds: float, apply: Apply, records: SrvRecords | None = None
     ) -> None:
         self.trouble: str | None = "not read yet"
         self.looked = asyncio.Event()
@@ -94,7 +88,6 @@ class Discovery:
         self._apply = apply
         self._records = records or SrvRecords()
         self._document: bytes | None = None
-        self._unreadable: str | None = None
         self._groups: tuple[TargetGroup, ...] = ()
         self._applied: tuple[TargetGroup, ...] = ()
 
@@ -113,36 +106,25 @@ class Discovery:
             await self._records.close()
 
     async def look(self) -> None:
-        """Read once."""
-        await self._read()
+        unreadable = await self._read()
         groups, unresolved = await self._records.add_to(self._groups)
-        self._report(self._unreadable or unresolved)
+        trouble = unreadable or unresolved
+        if trouble and trouble != self.trouble:
+            log.error("ROUTER_DISCOVERY cannot be used, the known workers stay: %s", trouble)
+        elif self.trouble and not trouble:
+            log.info("ROUTER_DISCOVERY is read")
+        self.trouble = trouble
         if groups != self._applied:
             self._applied = groups
             self._apply(groups)
 
-    async def _read(self) -> None:
+    async def _read(self) -> str | None:
+        """Read the document; returns what went wrong."""
         try:
             document = await self._source.read()
             if document != self._document:
                 self._groups = read_document(document)
                 self._document = document
-            self._unreadable = None
         except (OSError, httpx.HTTPError, httpx.InvalidURL, DocumentError) as error:
-            self._unreadable = str(error) or type(error).__name__
-
-    def _report(self, trouble: str | None) -> None:
-        if trouble is not None and trouble != self.trouble:
-            log.error("ROUTER_DISCOVERY cannot be used, the known workers stay: %s", trouble)
-        elif trouble is None and self.trouble is not None:
-            log.info("ROUTER_DISCOVERY is read")
-        self.trouble = trouble
-
-
-def discovery_of(settings: RouterSettings, apply: Apply) -> Discovery | None:
-    """The discovery that `settings` name, None if they list the workers themselves."""
-    if settings.discovery is None:
+            return str(error) or type(error).__name__
         return None
-    token = settings.discovery_token.get_secret_value() if settings.discovery_token else None
-    source = Source(settings.discovery, token, settings.discovery_seconds)
-    return Discovery(source, settings.discovery_seconds, apply)

@@ -4,29 +4,18 @@
 """
 
 import logging
+import math
 from collections.abc import Sequence
+from itertools import takewhile
 
 from triptych.router.errors import Internal, RouterError, Unavailable
-from triptych.router.items import Batch, Item, ItemState, Priority
-from triptych.router.pool.call import (
-    CallFailed,
-    ConnectionLost,
-    ConnectionRefused,
-    Draining,
-    EngineDied,
-    Overloaded,
-    Rejected,
-    ReplicaFailed,
-    SpaceChanged,
-    TokenRefused,
-)
+from triptych.router.items import Batch, Item, ItemState, Job, Priority
+from triptych.router.pool import call
+from triptych.router.pool.call import Declined, ReplicaFailed, client_error
 from triptych.router.pool.choice import Choice
-from triptych.router.pool.failures import client_error
-from triptych.router.pool.hold import Hold
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
-from triptych.router.pool.replicas import Replicas
+from triptych.router.pool.replica import Replica, Replicas, State
 from triptych.router.pool.retry_budget import RetryBudget
 from triptych.router.pool.suspects import Suspects
 from triptych.workers.shared import contract
@@ -58,16 +47,18 @@ class Dispatcher:
         self.replicas = Replicas(replicas)
         self.queue = queue
         self.in_flight: set[Batch] = set()
-        self.hold = Hold(hold_seconds)
+        self._hold_seconds = hold_seconds
+        # In the order of their ends, since all are held for the same time.
+        self._held_until: dict[Job, float] = {}
         self._choice = Choice(queue, batch_tokens, batch_items)
         self._suspects = Suspects()
-        self._observer = observer
+        self.observer = observer
         self._retries = RetryBudget(self.replicas.lanes, now)
 
     @property
     def holds(self) -> bool:
         """Whether work is held here until a replica comes up."""
-        return self.hold.seconds > 0 and not self.replicas.up
+        return self._hold_seconds > 0 and not self.replicas.up
 
     def unavailable(self, now: float) -> Unavailable:
         """The error for work that no replica can take now."""
@@ -95,12 +86,11 @@ class Dispatcher:
             self.queue.check_any_room(self.name, now, deadline, self.replicas.tokens_in_flight, key)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
-        """Add `items` to the queue."""
         if any(item.priority is Priority.INTERACTIVE for item in items):
             self._choice.last_query = now
         self.queue.admit(items, now)
         if self.holds:
-            self.hold.begin(items, now)
+            self._hold(items, now)
 
     def next(self, now: float) -> tuple[Replica, Batch] | None:
         """The next batch and its replica, None if nothing can be dispatched.
@@ -109,12 +99,20 @@ class Dispatcher:
         """
         found = self._choice.next(self.replicas, now) if self.queue.items else None
         if found is not None:
-            self._start(*found, now)
+            replica, batch = found
+            self._retries.earn()
+            self.observer.taken(batch, now)
+            batch.space = replica.space
+            for item in batch.items:
+                item.job.started_at = now
+                item.job.spaces.setdefault(item.pool, item.space_of(batch.space))
+            replica.acquire(batch)
+            self.in_flight.add(batch)
         return found
 
     def wake_at(self, now: float) -> float:
         """When time alone may change something; inf if it never will."""
-        moments = [self.hold.ends_at]
+        moments = [next(iter(self._held_until.values()), math.inf)]
         if self.queue.items:
             moments += [replica.next_end(now) for replica in self.replicas]
             moments += self._choice.ends_after(now)
@@ -122,15 +120,17 @@ class Dispatcher:
 
     def expire(self, now: float) -> None:
         """Fail the jobs that were held for too long."""
-        for job in self.hold.pop_expired(now):
-            detail = f"no replica of the pool {self.name} came up within {self.hold.seconds:g} s"
+        expired = takewhile(lambda held: held[1] <= now, self._held_until.items())
+        for job in [job for job, _ in expired]:
+            self._held_until.pop(job, None)
+            detail = f"no replica of the pool {self.name} came up within {self._hold_seconds:g} s"
             job.fail(Unavailable(f"{detail}; try again later"), now)
 
     def forget(self, items: Sequence[Item], now: float) -> None:
         """Drop `items`, wherever they are: their job is closed."""
         self.queue.cancel(items, now)
         for item in items:
-            self.hold.forget(item.job)
+            self._held_until.pop(item.job, None)
             if item.state is ItemState.IN_FLIGHT and item.batch is not None:
                 item.state = ItemState.DONE
                 item.batch.remove(item, unwanted=True)
@@ -143,11 +143,11 @@ class Dispatcher:
                 self.replicas.compare_pace(replica, now)
         if self.replicas.up:
             self._keep_spaces(self.queue.waiting(), now)
-            self.hold.end()
+            self._held_until.clear()
             self.queue.measure_rate(now)
         elif self.holds:
             self.queue.forget_rate()
-            self.hold.begin(self.queue.waiting(), now)
+            self._hold(self.queue.waiting(), now)
         else:
             self.fail(self.queue.waiting(), self.unavailable(now), now)
 
@@ -159,9 +159,9 @@ class Dispatcher:
         self.replicas_changed(now)
 
     def remove(self, now: float) -> None:
-        """The pool is no longer named: refuse what waits, hold nothing, use no replica."""
-        self.hold.end()
-        self.hold.seconds = 0.0
+        """The pool is no longer named: what waits is refused, batches in flight finish."""
+        self._held_until.clear()
+        self._hold_seconds = 0.0
         self.set_replicas([], now)
 
     def deliver(self, batch: Batch, item: Item, frame: contract.Frame, now: float) -> None:
@@ -186,7 +186,7 @@ class Dispatcher:
                 self._suspects.clear(item)
             batch.remove(item)
             self.queue.drained(item, now)
-            self._observer.served(frame)
+            self.observer.served(frame)
             item.job.resolve(item, frame, now)
 
     def answered(self, replica: Replica, batch: Batch, tokens: int, started: float, now: float) -> None:
@@ -197,33 +197,29 @@ class Dispatcher:
         if failed := batch.unfinished():
             self._put_back_if_tries_left(failed, "item_failed", "".join(batch.failures[-1:]), now)
 
-    def declined(self, replica: Replica, batch: Batch, error: CallFailed, now: float) -> None:
+    def declined(self, replica: Replica, batch: Batch, error: Declined, now: float) -> None:
         """`replica` did nothing of `batch`. If it rejects the batch, each item is tried once more, alone."""
-        match error:
-            case Overloaded():
-                replica.pause(batch.priority, error.seconds, now)
-            case Draining():
+        match error.outcome:
+            case contract.DRAINING:
                 replica.draining()
-            case Rejected():
+            case call.REJECTED:
                 log.error("replica %s rejected a batch (older, or a bug): %s", replica.address, error)
                 if len(batch.items) == 1:
                     self.fail(batch.items, Internal("a worker rejected the input"), now)
                 for item in batch.unfinished():
                     item.tries = MAX_RETRIES
+            case _:
+                replica.pause(batch.priority, error.seconds, now)
         self._put_back(batch.unfinished(), error.outcome, now)
 
     def replica_failed(self, replica: Replica, error: ReplicaFailed, started: float, now: float) -> None:
         """`replica` failed. `put_back_failed` follows, once it is known whether its process died."""
         log.warning("replica %s: %s", replica.address, error)
-        match error:
-            case ConnectionRefused():
-                replica.down("connection refused", gone=True)
-            case ConnectionLost():
+        match error.state:
+            case State.SUSPECT:
                 replica.suspect(str(error))
-            case EngineDied():
-                replica.down(str(error), gone=True)
-            case SpaceChanged() | TokenRefused():
-                replica.down(str(error))
+            case State.DOWN:
+                replica.down(str(error), gone=error.gone)
         replica.record_failure(str(error), started, now)
 
     def put_back_failed(
@@ -248,19 +244,13 @@ class Dispatcher:
         self.fail(batch.unfinished(), Unavailable("the router is stopping"), now)
 
     def fail(self, items: Sequence[Item], error: RouterError, now: float) -> None:
-        """End the jobs of `items` with `error`."""
         for item in items:
             item.job.fail(error, now)
 
-    def _start(self, replica: Replica, batch: Batch, now: float) -> None:
-        self._retries.earn()
-        self._observer.taken(batch, now)
-        batch.space = replica.space
-        for item in batch.items:
-            item.job.started_at = now
-            item.job.spaces.setdefault(item.pool, item.space_of(batch.space))
-        replica.acquire(batch)
-        self.in_flight.add(batch)
+    def _hold(self, items: Sequence[Item], now: float) -> None:
+        """Hold the jobs of `items` from now on; jobs that are held already keep their time."""
+        for item in items:
+            self._held_until.setdefault(item.job, now + self._hold_seconds)
 
     def _keep_spaces(self, items: Sequence[Item], now: float) -> None:
         """Start jobs over whose vector space is no longer served."""
@@ -292,9 +282,9 @@ class Dispatcher:
                 item.batch.remove(item)
                 wanted.append(item)
         self.queue.put_back(wanted)
-        self._observer.put_back(wanted, kind)
+        self.observer.put_back(wanted, kind)
         if self.holds:
-            self.hold.begin(wanted, now)
+            self._hold(wanted, now)
         elif not self.replicas.up:
             self.fail(wanted, self.unavailable(now), now)
         self._keep_spaces(wanted, now)

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+import aiohttp
 from msgspec.structs import replace
+from pydantic import SecretStr
 
 from triptych.router.background import running
 from triptych.router.errors import QueueFull, RouterError, Unavailable
@@ -16,22 +18,22 @@ from triptych.router.items import Item, Job, bound_priority, cost_of
 from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
-from triptych.router.pool.discovery import Discovery, discovery_of
-from triptych.router.pool.health import RETRY_SECONDS, Prober, why_refused
+from triptych.router.pool.discovery import Discovery, Source
+from triptych.router.pool.dispatcher import Dispatcher
+from triptych.router.pool.health import Prober
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
 from triptych.router.pool.served import Served, Serving, served_by, serving
 from triptych.router.pool.targets import TargetGroup
-from triptych.router.pool.transport import WorkerClient
+from triptych.router.pool.transport import worker_session
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import Family
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 2.0
 FIRST_PROBES_SECONDS = 2.0
 
 
@@ -48,19 +50,16 @@ class Fleet:
     def __init__(
         self,
         settings: RouterSettings,
-        make_client: Callable[..., WorkerClient] = WorkerClient,
-        clock: Callable[[], float] = time.monotonic,
-        retry_seconds: tuple[float, float] = RETRY_SECONDS,
+        make_client: Callable[[float, SecretStr | None], aiohttp.ClientSession] = worker_session,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
         self.in_use: tuple[Pool, ...] = ()
-        self.clock = clock
+        self.clock = time.monotonic
         self.metrics = Metrics()
         self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
         self._make_client = make_client
-        self._retry_seconds = retry_seconds
         self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
@@ -69,14 +68,13 @@ class Fleet:
 
     async def __aenter__(self) -> "Fleet":
         settings = self._settings
-        self._client = self._make_client(
-            CONNECT_SECONDS, settings.worker_timeout_seconds, settings.worker_token
-        )
+        self._client = self._make_client(settings.worker_timeout_seconds, settings.worker_token)
         if settings.workers:
             # A pool that the settings name without a worker can never have one.
             self.apply(group for group in settings.workers if group.targets)
-        self._discovery = discovery_of(settings, self.apply)
-        if self._discovery is not None:
+        if settings.discovery is not None:
+            source = Source(settings.discovery, settings.discovery_token, settings.discovery_seconds)
+            self._discovery = Discovery(source, settings.discovery_seconds, self.apply)
             await self._discovering.enter_async_context(running(self._discovery.run()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PROBES_SECONDS):
@@ -142,7 +140,7 @@ class Fleet:
                 for replica in pool.replicas:
                     self._unwatch(replica)
                 self._removed.append(pool)
-                pool.remove()
+                pool.dispatcher.remove(self.clock())
         for name, versions in wanted.items():
             self.pools[name].may_be_empty = name in may_be_empty
             self._set_replicas(self.pools[name], versions)
@@ -178,10 +176,9 @@ class Fleet:
     def submit(self, job: Job) -> None:
         """Admit all items of `job` to their pools, or none.
 
-        Items of a request that is too large to be interactive become bulk. Raises `Unavailable` when a pool
-        has no ready replica and holds nothing, `QueueFull` when one has no room, `SpaceMismatch` when one
-        serves another vector space, `CrashesWorker` for an item that workers died with. Then the job is
-        released.
+        Raises `Unavailable` when a pool has no ready replica and holds nothing, `QueueFull` when one has no
+        room, `SpaceMismatch` when one serves another vector space, `CrashesWorker` for an item that workers
+        died with. Then the job is released.
         """
         parts: dict[Pool, list[Item]] = defaultdict(list)
         finished = job.finished
@@ -257,7 +254,7 @@ class Fleet:
             replica.version = versions[replica.address]
 
     def _watch(self, pool: Pool, replica: Replica) -> None:
-        prober = Prober(replica, self._client, self._judge, self._settings.probe_seconds, self._retry_seconds)
+        prober = Prober(replica, self._client, self._replicas, self._settings.probe_seconds)
 
         def changed() -> None:
             prober.wake()
@@ -268,25 +265,21 @@ class Fleet:
         self._watched[replica] = prober, asyncio.create_task(prober.run())
 
     def _unwatch(self, replica: Replica) -> None:
-        log.info("replica %s of pool %s is removed", replica.address, replica.pool)
+        log.info("%s is removed", replica)
         _, task = self._watched.pop(replica)
         task.cancel()
-        replica.changed = lambda: None
         replica.remove()
 
     def _empty_pool(self, name: contract.PoolName) -> Pool:
         settings = self._settings
-        return Pool(
+        dispatcher = Dispatcher(
             name,
             [],
             PoolQueue(settings.queue_tokens, settings.queue_items),
-            partial(call.encode, self._client),
             settings.batch_tokens,
             settings.batch_items,
-            self.clock,
             PoolObserver(self.metrics, name, self.tracing, self.clock),
+            self.clock(),
             settings.hold_seconds,
         )
-
-    def _judge(self, replica: Replica, info: contract.Info) -> str | None:
-        return why_refused(replica, info, self._replicas())
+        return Pool(dispatcher, partial(call.encode, self._client), self.clock)

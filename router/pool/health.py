@@ -5,12 +5,18 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+import aiohttp
 import msgspec
 from yarl import URL
 
-from triptych.router.pool.call import TokenRefused
+from triptych.router.pool.call import TOKEN_REFUSED, ReplicaFailed
 from triptych.router.pool.replica import UP, Replica, State
-from triptych.router.pool.transport import TRANSPORT_ERRORS, WorkerClient, is_out_of_descriptors, was_refused
+from triptych.router.pool.transport import (
+    CONNECT_SECONDS,
+    TRANSPORT_ERRORS,
+    is_out_of_descriptors,
+    was_refused,
+)
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import BY_POOL
 
@@ -18,12 +24,9 @@ log = logging.getLogger(__name__)
 
 # First and longest pause between probes of a replica that is down.
 RETRY_SECONDS = (0.25, 2.0)
-PROBE_TIMEOUT_SECONDS = 5.0
+TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=CONNECT_SECONDS)
 # A busy machine may answer late: only this many timeouts in a row count, with no batch done in between.
 SILENCES_UNTIL_DOWN = 3
-
-# Why a worker with this info must not serve; None if it may.
-Judge = Callable[[Replica, contract.Info], str | None]
 
 
 def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]) -> str | None:
@@ -51,23 +54,20 @@ def why_refused(replica: Replica, info: contract.Info, others: Iterable[Replica]
 class Prober:
     """Probes one replica: often while it is down, seldom while it is up.
 
-    `judge` checks the info of a worker before it may serve. `probed` is set after the first probe.
-    `retry_seconds` are the first and the longest pause while it is down.
+    `replicas` are all those that it may serve beside. `probed` is set after the first probe.
     """
 
     def __init__(
         self,
         replica: Replica,
-        client: WorkerClient,
-        judge: Judge,
+        client: aiohttp.ClientSession,
+        replicas: Callable[[], Iterable[Replica]],
         seconds_while_up: float,
-        retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self._replica = replica
         self._client = client
-        self._judge = judge
+        self._replicas = replicas
         self._seconds_while_up = seconds_while_up
-        self._first_retry, self._longest_retry = retry_seconds
         self.probed = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
@@ -80,7 +80,8 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled."""
         replica = self._replica
-        wait = self._first_retry
+        first_wait, longest_wait = RETRY_SECONDS
+        wait = first_wait
         while True:
             successes = replica.successes
             await self._probe()
@@ -88,7 +89,7 @@ class Prober:
             # A change before this point is visible in the state.
             self._woken.clear()
             if replica.state is State.READY:
-                wait = self._first_retry
+                wait = first_wait
                 # Traffic that succeeds is the better probe.
                 while replica.state is State.READY:
                     await self._sleep(self._seconds_while_up)
@@ -98,7 +99,7 @@ class Prober:
                     self._silences = 0
             else:
                 await self._sleep(wait)
-                wait = min(wait * 2, self._longest_retry)
+                wait = min(wait * 2, longest_wait)
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -106,39 +107,38 @@ class Prober:
                 await self._woken.wait()
 
     async def _probe(self) -> None:
-        replica = self._replica
         try:
             info = contract.decode_info(await self._get(contract.INFO_PATH))
             await self._get(contract.READY_PATH)
-        except TokenRefused as error:
+        except ReplicaFailed as error:
             self._refuse(str(error))
-            return
-        except (*TRANSPORT_ERRORS, _NotReady) as error:
-            if is_out_of_descriptors(error):
-                return
-            self._silences += 1
-            known_gone = was_refused(error) or isinstance(error, _NotReady)
-            if known_gone or replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
-                refused = was_refused(error)
-                self._lost(
-                    "connection refused" if refused else str(error) or type(error).__name__, gone=refused
-                )
-            return
+        except _NotReady as error:
+            self._lost(str(error))
         except msgspec.DecodeError as error:
             self._lost(f"its info is invalid: {error}")
-            return
-        self._silences = 0
-        refusal = self._judge(replica, info)
-        if refusal is None:
-            replica.up(info)
-            self._refusal = None
+        except TRANSPORT_ERRORS as error:
+            self._unanswered(error)
         else:
-            self._refuse(refusal)
+            self._silences = 0
+            if refusal := why_refused(self._replica, info, self._replicas()):
+                self._refuse(refusal)
+            else:
+                self._replica.up(info)
+                self._refusal = None
+
+    def _unanswered(self, error: Exception) -> None:
+        if is_out_of_descriptors(error):
+            return
+        self._silences += 1
+        refused = was_refused(error)
+        if refused or self._replica.state is not State.READY or self._silences >= SILENCES_UNTIL_DOWN:
+            reason = "connection refused" if refused else str(error) or type(error).__name__
+            self._lost(reason, gone=refused)
 
     def _refuse(self, refusal: str) -> None:
         replica = self._replica
         if refusal != self._refusal:
-            log.error("replica %s of pool %s is refused: %s", replica.address, replica.pool, refusal)
+            log.error("%s is refused: %s", replica, refusal)
         replica.down(refusal)
         self._refusal = refusal
 
@@ -149,9 +149,9 @@ class Prober:
 
     async def _get(self, path: str) -> bytes:
         url = URL(f"http://{self._replica.address}{path}")
-        async with self._client.get(url, PROBE_TIMEOUT_SECONDS) as reply:
+        async with self._client.get(url, timeout=TIMEOUT, allow_redirects=False) as reply:
             if reply.status == 401:
-                raise TokenRefused
+                raise ReplicaFailed(TOKEN_REFUSED)
             if reply.status != 200:
                 raise _NotReady(f"{path} answers {reply.status}")
             return await reply.read()

@@ -8,6 +8,7 @@ of arrival. Items that come back from a replica go before all others.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
 
@@ -22,16 +23,14 @@ TRIES_BEFORE_ALONE = 2
 MAX_BATCH_BYTES = 32 << 20
 
 
+@dataclass(slots=True, eq=False)
 class Share:
     """The waiting items of one key, in order, their tokens, and the credit of the key."""
 
-    __slots__ = ("credit", "items", "key", "tokens")
-
-    def __init__(self, key: str, credit: float = QUANTUM) -> None:
-        self.key = key
-        self.credit = credit
-        self.items: OrderedDict[Item, None] = OrderedDict()
-        self.tokens = 0
+    key: str
+    credit: float = QUANTUM
+    items: OrderedDict[Item, None] = field(default_factory=OrderedDict)
+    tokens: int = 0
 
 
 class _Filling:
@@ -88,7 +87,6 @@ class Line:
         return chain(self._returned.items, *(share.items for share in self._shares.values()))
 
     def head(self) -> Item | None:
-        """The item that goes next."""
         if self._returned.items:
             return next(iter(self._returned.items))
         while self._shares:
@@ -101,7 +99,6 @@ class Line:
         return None
 
     def depth(self, key: str) -> tuple[int, int]:
-        """Waiting items and tokens of `key`."""
         share = self._shares.get(key)
         return (len(share.items), share.tokens) if share else (0, 0)
 

@@ -8,14 +8,12 @@ from functools import cache
 from triptych.router.items import Batch, Item, Priority
 from triptych.router.observe.metrics import Metrics
 from triptych.router.observe.tracing import Tracing
-from triptych.router.pool.call import CallFailed
+from triptych.router.pool.call import Declined
 from triptych.router.pool.replica import Replica
 from triptych.workers.shared import contract, logs
 
 
 class PoolObserver:
-    """The observer of one pool."""
-
     def __init__(
         self, metrics: Metrics, pool: contract.PoolName, tracing: Tracing | None, clock: Callable[[], float]
     ) -> None:
@@ -38,7 +36,6 @@ class PoolObserver:
         self._requested.inc(tokens)
 
     def taken(self, batch: Batch, now: float) -> None:
-        """`batch` has left the queue."""
         wait = self._wait[batch.priority]
         for job in {item.job for item in batch.items}:
             wait.observe(now - job.admitted_at)
@@ -62,7 +59,7 @@ class PoolObserver:
             outcome = "abandoned"
             raise
         except Exception as error:
-            outcome = error.outcome if isinstance(error, CallFailed) else "failed"
+            outcome = error.outcome if isinstance(error, Declined) else "failed"
             reason = str(error)
             raise
         finally:
@@ -79,7 +76,6 @@ class PoolObserver:
         self._served_tokens += vector.tokens
 
     def put_back(self, items: Sequence[Item], reason: str) -> None:
-        """`items` return to the queue."""
         if items:
             self._metrics.retries.labels(self._pool, reason).inc(len(items))
         if self._tracing:

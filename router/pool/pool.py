@@ -8,12 +8,9 @@ from functools import partial
 
 from triptych.router.errors import Internal
 from triptych.router.items import Batch, Item, ItemState
-from triptych.router.pool.call import CallFailed, Deliver, ReplicaFailed
+from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import Dispatcher
-from triptych.router.pool.observer import PoolObserver
-from triptych.router.pool.queue import PoolQueue
-from triptych.router.pool.replica import Replica
-from triptych.router.pool.replicas import Replicas
+from triptych.router.pool.replica import Replica, Replicas
 from triptych.workers.shared import contract
 
 log = logging.getLogger(__name__)
@@ -31,32 +28,17 @@ class Pool:
     One that `may_be_empty` counts as ready without replicas if it holds requests.
 
     No task waits for work: `dispatch` runs whenever something may be dispatched, which is when items were
-    admitted or dropped, when a lane is free, and when a replica comes up. `encode` sends a batch to a replica
-    (`triptych.router.pool.call.encode`).
+    admitted or dropped, when a lane is free, and when a replica comes up. `encode` is `call.encode`.
     """
 
-    def __init__(
-        self,
-        name: contract.PoolName,
-        replicas: Sequence[Replica],
-        queue: PoolQueue,
-        encode: Encode,
-        batch_tokens: int,
-        batch_items: int,
-        clock: Clock,
-        observer: PoolObserver,
-        hold_seconds: float = 0.0,
-    ) -> None:
-        self.name = name
-        self.queue = queue
+    def __init__(self, dispatcher: Dispatcher, encode: Encode, clock: Clock) -> None:
+        self.name = dispatcher.name
+        self.queue = dispatcher.queue
+        self.dispatcher = dispatcher
         self.requested_tokens = 0.0
         self.may_be_empty = False
         self._encode = encode
         self._clock = clock
-        self._observer = observer
-        self.dispatcher = Dispatcher(
-            name, replicas, queue, batch_tokens, batch_items, observer, clock(), hold_seconds
-        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._soon: asyncio.Handle | None = None
@@ -64,12 +46,10 @@ class Pool:
 
     @property
     def replicas(self) -> Replicas:
-        """Its replicas, in any state."""
         return self.dispatcher.replicas
 
     @property
     def in_flight(self) -> int:
-        """Number of batches in flight."""
         return len(self.dispatcher.in_flight)
 
     def is_ready(self) -> bool:
@@ -79,7 +59,7 @@ class Pool:
     def requested(self, tokens: float) -> None:
         """Count `tokens`, estimated, that clients ask for, admitted or not."""
         self.requested_tokens += tokens
-        self._observer.requested(tokens)
+        self.dispatcher.observer.requested(tokens)
 
     def admit(self, items: Sequence[Item]) -> None:
         """Add `items` to the queue; they are dispatched in the next turn of the event loop.
@@ -99,34 +79,32 @@ class Pool:
         while (found := self.dispatcher.next(now)) is not None:
             self._start(*found)
             now = self._clock()
-        self._set_timer(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # uvloop counts in whole milliseconds, so its timers may be early; then the timer is set again.
+        moment = self.dispatcher.wake_at(now)
+        if moment < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, moment - now), self.dispatch)
 
     def forget(self, items: Sequence[Item]) -> None:
-        """Drop `items`, wherever they are: their job is closed."""
         self.dispatcher.forget(items, self._clock())
         if self.queue.items:
             # Items behind them may have waited only because of them.
             self._dispatch_soon()
 
     def replicas_changed(self) -> None:
-        """A replica has changed its state."""
         self.dispatcher.replicas_changed(self._clock())
         self.dispatch()
 
     def set_replicas(self, replicas: Sequence[Replica]) -> None:
-        """Use `replicas` from now on; others finish what they have."""
         self.dispatcher.set_replicas(replicas, self._clock())
         self.dispatch()
-
-    def remove(self) -> None:
-        """The pool is no longer named: what waits is refused, batches in flight finish."""
-        self.dispatcher.remove(self._clock())
 
     async def close(self) -> None:
         """Cancel the batches in flight, and start no more."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -138,23 +116,6 @@ class Pool:
 
     def _dispatch_now(self) -> None:
         self._soon = None
-        self.dispatch()
-
-    def _set_timer(self, now: float) -> None:
-        """Wake when time alone may change something.
-
-        uvloop counts in whole milliseconds, so its timers may be early; then the timer is set again.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        moment = self.dispatcher.wake_at(now)
-        if moment < math.inf:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, moment - now), self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
         self.dispatch()
 
     def _start(self, replica: Replica, batch: Batch) -> None:
@@ -181,7 +142,7 @@ class Pool:
                 self._dispatch_soon()
 
         try:
-            with self._observer.at(replica, batch):
+            with self.dispatcher.observer.at(replica, batch):
                 await self._encode(replica, batch, deliver)
             dispatcher.answered(replica, batch, tokens, started, self._clock())
         except ReplicaFailed as error:
@@ -190,7 +151,7 @@ class Pool:
             dispatcher.put_back_failed(batch, error, instance if dead else None, self._clock())
             # While the lane is still taken, so that the retry goes to another replica if one is free.
             self.dispatch()
-        except CallFailed as error:
+        except Declined as error:
             dispatcher.declined(replica, batch, error, self._clock())
         except Exception:
             log.exception("a batch ended in an unexpected error. This is a bug.")

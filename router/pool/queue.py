@@ -40,7 +40,6 @@ class PoolQueue:
 
     @property
     def items(self) -> int:
-        """Number of waiting items."""
         return self._interactive.items + self._bulk.items
 
     @property
@@ -103,9 +102,13 @@ class PoolQueue:
         if not waiting:
             return None
         ahead: float = waiting_tokens
+        own, own_tokens = self._lines[priority].depth(key)
         if waiting + items > self._room_items.most or waiting_tokens + tokens > self._room_tokens.most:
             detail = f"the queue of the pool {pool} is full: {waiting} items wait"
-        elif key and not self._has_share(key, priority, items, tokens):
+        elif key and not (
+            self._room_items.has_share(own, items, waiting)
+            and self._room_tokens.has_share(own_tokens, tokens, waiting_tokens)
+        ):
             detail = f"the API key has its share of the queue of the pool {pool}"
             ahead = self._ahead(key, priority, tokens)
         else:
@@ -122,12 +125,6 @@ class PoolQueue:
                 f"ones before it, and the request has {deadline - now:.1f} s"
             )
         return QueueFull(f"{detail}; try again later", retry_after=self._retry_after(ahead, now))
-
-    def _has_share(self, key: str, priority: Priority, items: int, tokens: int) -> bool:
-        """Whether `key` may add `items` with `tokens` to what it has of a priority."""
-        own, own_tokens = self._lines[priority].depth(key)
-        by_items = self._room_items.has_share(own, items, self.items)
-        return by_items and self._room_tokens.has_share(own_tokens, tokens, self.tokens)
 
     def admit(self, items: Sequence[Item], now: float) -> None:
         """Add `items` of one job, for which `check_room` has found room."""
@@ -177,11 +174,18 @@ class PoolQueue:
         if not items:
             return None
         batch = Batch(items)
-        self._account(priority, batch.tokens)
+        # Interactive batches earn for waiting bulk items; bulk batches spend.
+        interactive_share, bulk_share = self._shares
+        if priority is Priority.INTERACTIVE:
+            if self._bulk.items:
+                self._earned += batch.tokens * bulk_share / interactive_share
+        elif self._interactive.items:
+            self._earned -= batch.tokens
+        if not self._bulk.items:
+            self._earned = 0.0
         return batch
 
     def waiting(self) -> list[Item]:
-        """All waiting items."""
         return [item for line in self._lines for item in line]
 
     def forget_rate(self) -> None:
@@ -203,7 +207,6 @@ class PoolQueue:
         return min(self.tokens, self._lines[priority].ahead(key, tokens) / self._shares[priority])
 
     def _rate(self, now: float) -> float | None:
-        """Drain rate in tokens a second; None while unknown."""
         return None if self._rate_unknown else self._drained.per_second(now)
 
     def _retry_after(self, ahead: float, now: float) -> int:
@@ -212,13 +215,3 @@ class PoolQueue:
             return SHORTEST_RETRY_SECONDS
         seconds = ahead / 2 / rate
         return math.ceil(min(max(seconds, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS))
-
-    def _account(self, priority: Priority, tokens: int) -> None:
-        """Interactive batches earn for waiting bulk items; bulk batches spend."""
-        if priority is Priority.INTERACTIVE:
-            if self._bulk.items:
-                self._earned += tokens * self._shares[Priority.BULK] / self._shares[Priority.INTERACTIVE]
-        elif self._interactive.items:
-            self._earned -= tokens
-        if not self._bulk.items:
-            self._earned = 0.0

@@ -6,7 +6,7 @@ fails for good. Items are remembered by a hash, so that one that is sent again k
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,7 +38,7 @@ class Suspects:
     def __init__(self) -> None:
         self._deaths: OrderedDict[bytes, _Deaths] = OrderedDict()
 
-    def check(self, items: Iterable[Item], now: float) -> None:
+    def check(self, items: Sequence[Item], now: float) -> None:
         """Set `deaths` of new items. Raises `CrashesWorker` for one with too many."""
         for _, error in self._refused(items, now):
             raise error
@@ -57,11 +57,14 @@ class Suspects:
                 self._deaths.popitem(last=False)
         return self._refused([*in_flight, *waiting], now)
 
-    def _refused(self, items: Iterable[Item], now: float) -> list[tuple[Item, CrashesWorker]]:
-        self._forget_old(now)
+    def _refused(self, items: Sequence[Item], now: float) -> list[tuple[Item, CrashesWorker]]:
+        while self._deaths:
+            key, oldest = next(iter(self._deaths.items()))
+            if now - oldest.at < REMEMBERED_SECONDS:
+                break
+            del self._deaths[key]
         if not self._deaths:
             return []
-        items = list(items)
         for item in items:
             known = self._deaths.get(_key(item))
             item.deaths = known.number if known else 0
@@ -71,13 +74,6 @@ class Suspects:
         """`item` has its result: it is no cause of a death."""
         self._deaths.pop(_key(item), None)
         item.deaths = 0
-
-    def _forget_old(self, now: float) -> None:
-        while self._deaths:
-            key, deaths = next(iter(self._deaths.items()))
-            if now - deaths.at < REMEMBERED_SECONDS:
-                return
-            del self._deaths[key]
 
 
 def _refusal(item: Item) -> CrashesWorker:

@@ -59,13 +59,9 @@ def _some_worker(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
     return groups
 
 
-def _some_pool(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
+def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
     if not groups:
         raise ValueError(f"name at least one worker, such as {_EXAMPLE}, or a pool without any")
-    return groups
-
-
-def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
     counts = Counter(name for group in groups for name in (*group.targets, group.labels.srv) if name)
     if twice := [target for target, count in counts.items() if count > 1]:
         raise ValueError(f"an address may be listed once, for one pool; listed twice: {', '.join(twice)}")
@@ -75,7 +71,7 @@ def _distinct(groups: tuple[TargetGroup, ...]) -> tuple[TargetGroup, ...]:
 # Workers in the settings cannot change later, so there must be one.
 TargetGroups = Annotated[tuple[TargetGroup, ...], AfterValidator(_some_worker), AfterValidator(_distinct)]
 _DOCUMENT: TypeAdapter[tuple[TargetGroup, ...]] = TypeAdapter(
-    Annotated[tuple[TargetGroup, ...], AfterValidator(_some_pool), AfterValidator(_distinct)]
+    Annotated[tuple[TargetGroup, ...], AfterValidator(_distinct)]
 )
 
 

@@ -6,15 +6,13 @@ Every other call is made with httpx. On this path a call costs 0.10 to 0.18 ms o
 
 import errno
 import secrets
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 from pydantic import SecretStr
-from yarl import URL
 
 from triptych.workers.shared import contract
 
+CONNECT_SECONDS = 2.0
 # Shorter than the workers' own, so that no call uses a connection that is just being closed.
 KEEPALIVE_SECONDS = 2.0
 
@@ -22,50 +20,28 @@ KEEPALIVE_SECONDS = 2.0
 TRANSPORT_ERRORS = (aiohttp.ClientError, OSError)
 
 
-class WorkerClient:
-    """Calls to workers, a connection for each call in progress, without proxies, cookies or redirects.
+def worker_session(silence_seconds: float, token: SecretStr | None) -> aiohttp.ClientSession:
+    """A session for calls to workers: a connection for each call in progress, without proxies or cookies.
 
-    `connect_seconds` limits connecting, `silence_seconds` the wait for the next bytes. Every request carries
-    `token` and a random name of this client. A call may raise `TRANSPORT_ERRORS`; leaving its context early
-    hangs up. Create and close it inside a running event loop.
+    `silence_seconds` limits the wait for the next bytes, nothing the whole of a call. Every request carries
+    `token` and a random name of this router. A call may raise `TRANSPORT_ERRORS`; leaving its context early
+    hangs up. Make and close it inside a running event loop.
     """
-
-    def __init__(
-        self, connect_seconds: float, silence_seconds: float, token: SecretStr | None = None
-    ) -> None:
-        self._connect_seconds = connect_seconds
-        headers = {contract.ROUTER_HEADER: secrets.token_hex(8)}
-        if token:
-            headers["authorization"] = f"Bearer {token.get_secret_value()}"
-        self._session = aiohttp.ClientSession(
-            # Names of workers are resolved by the system; aiohttp would choose aiodns where it is installed.
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            headers=headers,
-            skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=connect_seconds, sock_read=silence_seconds
-            ),
-        )
-
-    def get(self, url: URL, seconds: float) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """A GET with a total timeout."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, self._connect_seconds))
-        return self._session.get(url, timeout=timeout, allow_redirects=False)
-
-    def post(
-        self, url: URL, body: bytes, headers: Mapping[str, str]
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """A POST without a total timeout; only silence of the worker ends it."""
-        return self._session.post(url, data=body, headers=headers, allow_redirects=False)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
+    headers = {contract.ROUTER_HEADER: secrets.token_hex(8)}
+    if token:
+        headers["authorization"] = f"Bearer {token.get_secret_value()}"
+    return aiohttp.ClientSession(
+        # Names of workers are resolved by the system; aiohttp would choose aiodns where it is installed.
+        connector=aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, resolver=aiohttp.ThreadedResolver()
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        headers=headers,
+        skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+        timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence_seconds),
+    )
 
 
 def was_sent(error: BaseException) -> bool:

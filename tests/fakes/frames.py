@@ -25,7 +25,6 @@ Mode = Literal[
     "short",  # one frame is missing, and the reply ends properly
     "reset",  # drops the connection
     "garbage",  # bytes that are not frames
-    "wrong dimension",
     "not finite",
     "wrong index",
     "same index twice",
@@ -42,7 +41,6 @@ FAILING: list[Mode] = [
     "short",
     "reset",
     "garbage",
-    "wrong dimension",
     "not finite",
     "wrong index",
 ]
@@ -52,6 +50,15 @@ LONG = "!long"
 
 # A text that begins with `!` and one of these codes fails its item; a query, each of its documents.
 FAILURES: tuple[contract.FailureCode, ...] = ("token_limit", "media_invalid", "unsupported", "internal")
+
+
+# The vector space of a worker that is given no other.
+SPACE = "0" * 16
+
+
+def source(pool: str, space: str) -> str:
+    """What the vectors of `pool` are derived from; those of two spaces differ."""
+    return pool if space == SPACE else f"{pool} {space}"
 
 
 @lru_cache(maxsize=4096)
@@ -111,18 +118,13 @@ def frame_of(pool: str, dimensions: int, batch: contract.EncodeRequest, index: i
                 failure = contract.Failure(index, code, f"the worker says {code}", content is query)
                 return contract.encode_frame(failure)
     vector = vector_of(pool, item, dimensions, query)
-    shape, data = vector.shape, vector.data
+    data = vector.data
     match mode:
-        case "wrong dimension":
-            shape, data = (
-                (*shape[:-1], shape[-1] - 1),
-                data[: len(data) - 4 * (len(data) // 4 // shape[-1])],
-            )
         case "not finite":
             data = data[:-4] + np.float32("nan").tobytes()
         case "wrong index":
             index += 1000
-    return contract.encode_frame(msgspec.structs.replace(vector, index=index, shape=shape, data=data))
+    return contract.encode_frame(msgspec.structs.replace(vector, index=index, data=data))
 
 
 def text_of(item: contract.Item) -> str:

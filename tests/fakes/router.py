@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import uvicorn
 
 from tests.fakes.frames import Mode, vector_of
-from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.hang_guard import GUARD_SECONDS, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.api.app import App
+from triptych.router.pool import health
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.replica import Replica, State
 from triptych.router.serving.protocol import Protocol
@@ -22,6 +23,8 @@ from triptych.workers.shared import contract
 
 # Settings of a router that must refuse no load: admission goes by the rate, which a busy machine makes low.
 PATIENT = {"request_timeout_seconds": 600.0}
+# Workers that come back are noticed soon.
+health.RETRY_SECONDS = (0.02, 0.05)
 
 
 class _Server(uvicorn.Server):
@@ -92,26 +95,19 @@ class RunningRouter:
 
     async def until_idle(self) -> None:
         """Wait until nothing waits and nothing is in flight; fails when something was left behind."""
-        await eventually(lambda: not self.waiting_items and self._in_flight() == (0, 0, 0))
+        pools, replicas = self.fleet.pools.values(), self._replicas()
+        await eventually(
+            lambda: (
+                not self.waiting_items
+                and not any(pool.queue.tokens or pool.in_flight for pool in pools)
+                and not any(replica.tokens_in_flight or replica.lanes_in_use for replica in replicas)
+            )
+        )
 
     @property
     def waiting_items(self) -> int:
         """Items that wait in all pools."""
         return sum(pool.queue.items for pool in self.fleet.pools.values())
-
-    def _in_flight(self) -> tuple[int, int, int]:
-        return (
-            sum(pool.queue.tokens + pool.in_flight for pool in self.fleet.pools.values()),
-            sum(replica.tokens_in_flight for replica in self._replicas()),
-            sum(replica.lanes_in_use for replica in self._replicas()),
-        )
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
-    """Poll until `condition` holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 def check(reply: httpx.Response, texts: Sequence[str], role: contract.Role = "query") -> None:
@@ -140,7 +136,7 @@ async def running_router(
     if "discovery" not in settings:
         settings["workers"] = workers_setting(workers, task)
     configured = RouterSettings(**settings)
-    app = App(configured, Fleet(configured, retry_seconds=(0.02, 0.05)))
+    app = App(configured, Fleet(configured))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # As uvloop does. Otherwise a reply in two writes waits for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

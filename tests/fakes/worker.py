@@ -9,47 +9,44 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tests.fakes.frames import Mode, frame_of, text_of
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.frames import SPACE, Mode, frame_of, source, text_of
+from tests.fakes.hang_guard import eventually
 from triptych.loadtests.server_processes import free_port
 from triptych.workers.shared import contract
 from triptych.workers.shared.families import V4
 
 # A text that begins with this ends the process, which is restarted.
 DEADLY = "!deadly"
+STATUSES = {"error": 500, "unavailable": 503, "rejecting": 400}
 
 
 class FakeWorker:
     """A fake worker. Set `mode` for all batches, or `script` for the next ones, and `info` before probes.
 
     `token` is required of callers if set. `wait` is the seconds that it tells in mode "overloaded".
-    `vectors_of` names the pool whose vectors it returns; the task `shared` has those of each adapter.
-    `failing_index` fails that item of each batch.
+    `vectors_of` names the pool whose vectors it returns. `failing_index` fails that item of each batch.
+    Further fields of its info can be given.
 
     Records: `batches` and their `headers`; `left`, batches whose caller disconnected; `active`, current
     batches; `deaths`, processes that a deadly text ended.
     """
 
     def __init__(
-        self, task: contract.PoolName = "retrieval", dimensions: int = 2048, port: int = 0, seed: int = 0
+        self,
+        task: contract.PoolName = "retrieval",
+        dimensions: int = 2048,
+        port: int = 0,
+        seed: int = 0,
+        **info: Any,
     ) -> None:
-        self.info = contract.Info(
-            task=task,
-            model="fake",
-            space="0" * 16,
-            instance="not started",
-            revision=None,
-            dimensions=dimensions,
-            multivector_dimensions=128,
-            max_tokens=32_768,
-            batch_tokens=8192,
-            versions={},
-        )
+        made = contract.Info(task, "fake", SPACE, "not started", None, dimensions, 128, 32_768, 8192, {})
+        self.info = msgspec.structs.replace(made, **info)
         self.vectors_of: contract.PoolName = task
         self.mode: Mode = "healthy"
         self.script: deque[Mode] = deque()
@@ -67,7 +64,6 @@ class FakeWorker:
         self._dying: asyncio.Task[None] | None = None
         self.port = port
         self._random = random.Random(seed)
-        self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -94,15 +90,11 @@ class FakeWorker:
 
     async def die(self) -> None:
         """Drop all connections and stop listening."""
-        if self._runner is not None:
-            for connection in list(self._runner.server.connections if self._runner.server else ()):
-                if connection.transport is not None:
-                    connection.transport.abort()
-        await self._stop()
-
-    async def _stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            for connection in list(runner.server.connections if runner.server else ()):
+                if connection.transport is not None:
+                    connection.transport.abort()
             await runner.cleanup()
 
     async def _die_of_it(self) -> None:
@@ -113,20 +105,11 @@ class FakeWorker:
 
     async def until_batches(self, count: int) -> None:
         """Wait until `count` batches have arrived."""
-        await self._until(lambda: len(self.batches) >= count)
+        await eventually(lambda: len(self.batches) >= count)
 
     async def until_left(self, count: int) -> None:
         """Wait until the callers of `count` batches have disconnected."""
-        await self._until(lambda: self.left >= count)
-
-    async def _until(self, condition: object) -> None:
-        assert callable(condition)
-        async with self._changed, hang_guard():
-            await self._changed.wait_for(condition)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        await eventually(lambda: self.left >= count)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -146,7 +129,6 @@ class FakeWorker:
         self.batches.append(batch)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.active += 1
-        await self._notify()
         try:
             return await self._answer(request, batch, mode)
         except (asyncio.CancelledError, ConnectionError):
@@ -154,7 +136,6 @@ class FakeWorker:
             raise
         finally:
             self.active -= 1
-            await asyncio.shield(self._notify())
 
     async def _answer(
         self, request: web.Request, batch: contract.EncodeRequest, mode: Mode
@@ -164,14 +145,10 @@ class FakeWorker:
             self._dying = self._dying or asyncio.create_task(self._die_of_it())
             await asyncio.Event().wait()
         match mode:
-            case "error":
-                return web.Response(status=500, text="boom")
             case "flaky" if self._random.random() < 1 / 3:
-                return web.Response(status=500, text="boom")
-            case "unavailable":
-                return web.Response(status=503, text="no server available")
-            case "rejecting":
-                return web.Response(status=400, text="what is this")
+                return web.Response(status=500)
+            case "error" | "unavailable" | "rejecting":
+                return web.Response(status=STATUSES[mode], text="boom")
             case "overloaded" | "draining":
                 waits = {contract.WAIT_HEADER: self.wait} if mode == "overloaded" and self.wait else {}
                 return web.Response(status=503, headers={contract.STATE_HEADER: mode, **waits})
@@ -219,9 +196,8 @@ class FakeWorker:
         if (item.adapter is not None) != (self.info.task == V4.shared_pool):
             failure = contract.Failure(index, "unsupported", f"adapter {item.adapter} in {self.info.task}")
             return contract.encode_frame(failure)
-        # A shared engine's vectors differ with its space, as those of two versions do.
-        pool = f"{item.adapter} {self.info.space}" if item.adapter else self.vectors_of
-        return frame_of(pool, self.info.dimensions, batch, index, mode)
+        vectors = source(item.adapter or self.vectors_of, self.info.space)
+        return frame_of(vectors, self.info.dimensions, batch, index, mode)
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
-"""Workers that fail at batches: what a client sees, with and without a good replica."""
+"""Workers that fail at batches, or serve something else: what clients see."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from tests.fakes.clock import skip
@@ -69,18 +70,6 @@ async def test_failing_only_replica_returns_500(mode: Mode) -> None:
         assert (reply.status_code, reply.json()["code"]) == (500, "INTERNAL_ERROR")
         assert attempts(worker) == {"a": 1 + MAX_RETRIES, "b": 1 + MAX_RETRIES}
         await router.until_idle()
-
-
-@pytest.mark.parametrize("mode", ["cut", "short"])
-async def test_finished_items_are_not_retried(mode: Mode) -> None:
-    async with one_worker() as (router, worker):
-        worker.script.append(mode)
-        assert (await router.ask(list("abcdef"))).status_code == 200
-        counts = attempts(worker)
-        assert set(counts) == set("abcdef")
-        # The fake worker answers the last item first.
-        assert counts["f"] == 1
-        assert counts["a"] == 2
 
 
 async def test_rejected_batch_is_not_retried() -> None:
@@ -160,3 +149,34 @@ async def test_endless_reply_releases_its_lane() -> None:
         skip(END_SECONDS)
         await router.until_idle()
         assert (await router.ask(["a"])).status_code == 200
+
+
+async def test_swapped_worker_returns_no_vectors() -> None:
+    """It restarts with another task before the next probe."""
+    async with one_worker() as (router, worker):
+        assert (await router.ask(["a"])).status_code == 200
+        await worker.die()
+        worker.info = msgspec.structs.replace(worker.info, task="code")
+        await worker.start()
+        replies = [await router.ask([f"text {number}"]) for number in range(10)]
+        assert {reply.status_code for reply in replies} <= {503}
+        await eventually(lambda: "code" in router.replica(worker).reason)
+        assert (await router.ask(["b"])).status_code == 503
+
+
+async def test_unreadable_info_is_refused() -> None:
+    async with one_worker(wait=False, probe_seconds=0.02) as (router, worker):
+        worker.info = None  # type: ignore[assignment]
+        await eventually(lambda: "invalid" in router.replica(worker).reason)
+        assert (await router.ask(["a"])).status_code == 503
+
+
+async def test_worker_info_bounds_dimensions() -> None:
+    dimensions = 64
+    worker = FakeWorker(dimensions=dimensions)
+    async with fake_workers(worker), running_router(worker) as router:
+        assert (await router.ask(["a"], dimensions=dimensions)).status_code == 200
+        reply = await router.ask(["a"], dimensions=dimensions + 1)
+        assert reply.status_code == 422
+        assert reply.json()["errors"][0]["field"] == "body -> dimensions"
+        assert len((await router.ask(["a"])).json()["data"][0]["embedding"]) == dimensions

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-import msgspec
 import pytest
 
 from tests.fakes.router import RunningRouter, running_router
@@ -14,11 +13,8 @@ RANKING = {"query": "a", "documents": ["b"]}
 
 def fake(pool: str) -> FakeWorker:
     family = BY_POOL[pool]
-    worker = FakeWorker(pool, family.dimensions)
-    worker.info = msgspec.structs.replace(
-        worker.info, max_tokens=family.positions, multivector_dimensions=family.multivector
-    )
-    return worker
+    sizes = {"max_tokens": family.positions, "multivector_dimensions": family.multivector}
+    return FakeWorker(pool, family.dimensions, **sizes)
 
 
 @pytest.fixture

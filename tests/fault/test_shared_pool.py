@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import httpx
-import msgspec
 import numpy as np
 import pytest
 
-from tests.fakes.frames import vector_of
+from tests.fakes.frames import source, vector_of
 from tests.fakes.router import eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.fault.documents import Document, discovering
@@ -21,13 +20,11 @@ TASKS = list(V4.tasks)
 
 
 def worker(space: str = OLD, task: str = "shared") -> FakeWorker:
-    made = FakeWorker(task, DIMENSIONS)
-    made.info = msgspec.structs.replace(made.info, space=space)
-    return made
+    return FakeWorker(task, DIMENSIONS, space=space)
 
 
 def right(adapter: str, space: str, text: str, role: Role) -> np.ndarray:
-    vector = vector_of(f"{adapter} {space}", Item(Text(text, role)), DIMENSIONS)
+    vector = vector_of(source(adapter, space), Item(Text(text, role)), DIMENSIONS)
     return np.frombuffer(vector.data, np.float32)
 
 
@@ -48,23 +45,19 @@ def check(reply: httpx.Response, asked: Sequence[dict[str, str]], space: str) ->
     assert set(reply.headers["x-vector-space"].split(", ")) == expected
 
 
-async def test_tasks_share_a_batch() -> None:
+@pytest.mark.parametrize(("batch_items", "batches"), [(256, 1), (5, 4)])
+async def test_tasks_share_batches(batch_items: int, batches: int) -> None:
+    """Each adapter of the worker has its own space, also in several batches."""
     shared = worker()
-    async with fake_workers(shared), running_router(shared) as router:
+    async with fake_workers(shared), running_router(shared, batch_items=batch_items, lanes=1) as router:
         check(await router.post(input=inputs(20), task=None), inputs(20), OLD)
-        [batch] = shared.batches
-        assert [item.adapter for item in batch.items] == [V4.tasks[one["task"]].adapter for one in inputs(20)]
+        assert len(shared.batches) == batches
+        assert [item.adapter for item in shared.items] == [
+            V4.tasks[one["task"]].adapter for one in inputs(20)
+        ]
         page = (await router.client.get("/metrics")).text
         assert 'triptych_router_items_total{pool="shared"} 20.0' in page
         assert 'pool="retrieval"' not in page
-
-
-async def test_batches_of_a_request_are_of_one_space() -> None:
-    """Each adapter of the worker has its own space."""
-    shared = worker()
-    async with fake_workers(shared), running_router(shared, batch_items=5, lanes=1) as router:
-        check(await router.post(input=inputs(20)), inputs(20), OLD)
-        assert len(shared.batches) == 4
 
 
 async def test_ranking_names_the_adapter_of_its_documents() -> None:
@@ -99,34 +92,27 @@ async def test_tasks_are_listed_and_not_the_shared_pool() -> None:
 
 
 @pytest.mark.parametrize(
-    ("required", "task", "status"),
+    ("required", "tasks", "status"),
     [
-        (adapter_space(OLD, "retrieval"), "code.query", 412),
-        (f"retrieval={adapter_space(OLD, 'retrieval')}", "code.query", 200),
-        (f"code={adapter_space(OLD, 'retrieval')}", "code.query", 412),
-        (OLD, "retrieval.query", 412),
-        (f"shared={OLD}", "retrieval.query", 422),
+        (adapter_space(OLD, "retrieval"), ["code.query"], 412),
+        (f"retrieval={adapter_space(OLD, 'retrieval')}", ["code.query"], 200),
+        (f"code={adapter_space(OLD, 'retrieval')}", ["code.query"], 412),
+        # One wrong space refuses the whole request.
+        (f"code={adapter_space(OLD, 'retrieval')}", ["retrieval.query", "code.query"], 412),
+        (OLD, ["retrieval.query"], 412),
+        (f"shared={OLD}", ["retrieval.query"], 422),
     ],
 )
-async def test_client_requires_the_space_of_an_adapter(required: str, task: str, status: int) -> None:
+async def test_client_requires_the_space_of_an_adapter(required: str, tasks: list[str], status: int) -> None:
     shared = worker()
     async with fake_workers(shared), running_router(shared) as router:
-        reply = await router.post(input=["a"], task=task, headers={"x-require-vector-space": required})
+        texts = [{"text": "a", "task": task} for task in tasks]
+        reply = await router.post(input=texts, headers={"x-require-vector-space": required})
         assert reply.status_code == status, reply.text
         if status == 412:
-            pool = V4.tasks[task].adapter
+            pool = V4.tasks[tasks[-1]].adapter
             assert f"the pool {pool} serves the vector space {adapter_space(OLD, pool)}" in reply.text
         assert len(shared.batches) == (status == 200)
-
-
-async def test_one_wrong_space_refuses_the_whole_request() -> None:
-    shared = worker()
-    header = f"retrieval={adapter_space(OLD, 'retrieval')}, code={adapter_space(OLD, 'retrieval')}"
-    async with fake_workers(shared), running_router(shared) as router:
-        both = [{"text": "a", "task": "retrieval.query"}, {"text": "a", "task": "code.query"}]
-        reply = await router.post(input=both, headers={"x-require-vector-space": header})
-        assert reply.status_code == 412
-        assert "the pool code" in reply.text
 
 
 async def test_pool_of_its_own_may_come_and_go(document: Document) -> None:

@@ -44,7 +44,7 @@ class Answer:
 
 
 class Workers:
-    """A `WorkerClient` with one worker per pool; those in `dead` and other addresses refuse connections.
+    """A session with one worker per pool; those in `dead` and other addresses refuse connections.
 
     `batches` records the batches, `pools` the pool of each.
     """
@@ -55,13 +55,13 @@ class Workers:
         self.pools: list[contract.PoolName] = []
 
     @asynccontextmanager
-    async def get(self, url: URL, seconds: float) -> AsyncIterator[Answer]:
+    async def get(self, url: URL, **_: object) -> AsyncIterator[Answer]:
         yield Answer(one(contract.encode_info(info(self._pool_at(url)))))
 
     @asynccontextmanager
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+    async def post(self, url: URL, *, data: bytes, **_: object) -> AsyncIterator[Answer]:
         task = self._pool_at(url)
-        batch = contract.decode_request(body)
+        batch = contract.decode_request(data)
         self.batches.append(batch)
         self.pools.append(task)
         yield Answer(

@@ -7,8 +7,10 @@ from typing import Any
 from triptych.router.items import Batch, Item, Job, Priority, Query
 from triptych.router.observe.metrics import Metrics
 from triptych.router.pool.call import Deliver
+from triptych.router.pool.dispatcher import Dispatcher
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.queue import PoolQueue
+from triptych.router.pool.replica import Replica
 from triptych.workers.shared import contract
 
 NEVER = float("inf")
@@ -61,6 +63,14 @@ def ranked(query: Query, items: Sequence[Item]) -> Sequence[Item]:
 def observer() -> PoolObserver:
     """An observer of its own, whose metrics nothing reads."""
     return PoolObserver(Metrics(), "retrieval", None, lambda: 0.0)
+
+
+def dispatcher(
+    replicas: Sequence[Replica], tokens: int, items: int, now: float = 0.0, hold_seconds: float = 0.0
+) -> Dispatcher:
+    """A dispatcher with a large queue."""
+    queue = PoolQueue(10**6, 10**6)
+    return Dispatcher("retrieval", replicas, queue, tokens, items, observer(), now, hold_seconds)
 
 
 async def encode(replica: Any, batch: Batch, deliver: Deliver) -> None:

@@ -1,7 +1,8 @@
 """Calls to workers: vectors are checked, and errors tell whether the worker had the batch."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import aiohttp
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from msgspec.structs import replace
 
 from tests.fakes.frames import vector_of
-from tests.unit.router.apps import info
-from triptych.router.pool.call import ReplicaFailed, check_vector
-from triptych.router.pool.transport import was_sent
-from triptych.workers.shared.contract import Document, Item, Text, Vector
+from tests.unit.router.apps import Answer, info, one
+from tests.unit.router.told import Told
+from triptych.router.pool.call import ReplicaFailed, check_vector, encode
+from triptych.router.pool.replica import State
+from triptych.workers.shared.contract import DEAD, STATE_HEADER, Document, Item, Text, Vector
 
 TEXT = Text("a long text of some tokens", "query")
 ITEMS = {
@@ -46,15 +48,51 @@ def test_invalid_vector_is_refused(item: Item, damage: Callable[[Vector], Vector
         check_vector(damage(vector), item, info("retrieval"))
 
 
+class Failing:
+    """A session whose calls end in `outcome`."""
+
+    def __init__(self, outcome: Answer | Exception) -> None:
+        self._outcome = outcome
+
+    @asynccontextmanager
+    async def post(self, *_: object, **__: object) -> AsyncIterator[Answer]:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        yield self._outcome
+
+
+def status(code: int, state: str = "") -> Answer:
+    return Answer(one(b"a reason"), {STATE_HEADER: state}, code)
+
+
+REFUSED = aiohttp.ClientConnectorError(None, ConnectionRefusedError())  # type: ignore[arg-type]
+BROKEN = aiohttp.ClientOSError(errno.ECONNRESET, "Connection reset by peer")
+UNSENT = aiohttp.ClientOSError(None, "Can not write request body for http://a")
+
+
 @pytest.mark.parametrize(
-    ("error", "sent"),
+    ("outcome", "state", "gone", "perhaps_dead"),
     [
-        (aiohttp.ServerDisconnectedError(), True),
-        (aiohttp.ClientOSError(errno.ECONNRESET, "Connection reset by peer"), True),
-        (aiohttp.ClientOSError(None, "Can not write request body for http://a"), False),
-        (aiohttp.ConnectionTimeoutError(), False),
+        (REFUSED, State.DOWN, True, False),
+        (aiohttp.ServerDisconnectedError(), State.SUSPECT, False, True),
+        (BROKEN, State.SUSPECT, False, True),
+        (UNSENT, State.SUSPECT, False, False),
+        (aiohttp.ConnectionTimeoutError(), State.SUSPECT, False, False),
+        (status(500, state=DEAD), State.DOWN, True, True),
+        (status(401), State.DOWN, False, False),
+        (status(200), State.DOWN, False, False),
+        (status(503), State.READY, False, False),
     ],
 )
-def test_only_whole_requests_count_as_sent(error: Exception, sent: bool) -> None:
+async def test_failure_tells_what_became_of_the_replica(
+    outcome: Answer | Exception, state: State, gone: bool, perhaps_dead: bool
+) -> None:
     """An input is suspected of a worker's death only if the worker has read it."""
-    assert was_sent(error) is sent
+    pool = Told(1)
+    pool.ask()
+    [batch] = pool.in_flight
+    with pytest.raises(ReplicaFailed) as caught:
+        await encode(Failing(outcome), pool.replica, batch, lambda *_: None)  # type: ignore[arg-type]
+    pool.replica_failed(pool.replica, caught.value, 0.0, 0.0)
+    assert pool.replica.state is state
+    assert (caught.value.gone, caught.value.perhaps_dead) == (gone, perhaps_dead)

@@ -2,101 +2,66 @@
 
 import sys
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, admit, make_item
-from triptych.router.items import Item, Job
-from triptych.router.pool.choice import (
-    SMALLEST_SHARE_TOKENS,
-    SPARE_SECONDS,
-    Choice,
-    Dispatched,
-    share_of,
-    takes_bulk,
-)
-from triptych.router.pool.queue import PoolQueue
+from tests.unit.router.items import make_request
+from tests.unit.router.told import Told
+from triptych.router.items import Job
+from triptych.router.pool.choice import SMALLEST_SHARE_TOKENS, SPARE_SECONDS, share_of, takes_bulk
 from triptych.router.pool.replica import Replica
 
 FIXED, PER_TOKEN = 0.01, 20e-6
 NEARLY_FREE = FIXED / PER_TOKEN
 
 
-@pytest.fixture
-def queue() -> PoolQueue:
-    return PoolQueue(10**6, 10**6)
+def suspect(pool: Told) -> Job:
+    """A job that waits, whose item a worker died with."""
+    job = make_request([1])
+    job.items[0].deaths = 1
+    pool.admit(job.items, pool.now)
+    return job
 
 
-@pytest.fixture
-def choice(queue: PoolQueue) -> Choice:
-    return Choice(queue, 100, 10)
+def test_one_suspect_at_a_time() -> None:
+    pool = Told(4, 4)
+    first, second = suspect(pool), suspect(pool)
+    bulk = pool.ask(bulk=True)
+    batches = [batch for _, batch, *_ in pool.started]
+    assert [batch.items for batch in batches] == [first.items, bulk.items], "bulk has its turn"
+    assert batches[0].request().alone
+    assert pool.queue.waiting() == second.items
 
 
-def replica(name: str, space: str = "only") -> Replica:
-    made = Replica(name, "retrieval", 4)
-    made.up(msgspec.structs.replace(info("retrieval"), space=space))
-    return made
-
-
-def waiting(
-    queue: PoolQueue, *, deaths: int = 0, tries: int = 0, bulk: bool = False, space: str = ""
-) -> Item:
-    item = make_item(bulk=bulk)
-    item.deaths, item.tries = deaths, tries
-    job = Job([item], 0.0, NEVER, lambda _: None)
-    if space:
-        job.spaces["retrieval"] = space
-    admit(queue, [item])
-    return item
-
-
-def dispatch(choice: Choice, replicas: list[Replica], now: float = 0.0) -> Dispatched | None:
-    found = choice.next(replicas, now)
-    if found is not None:
-        chosen, batch = found
-        chosen.acquire(batch)
-    return found
-
-
-def items_of(found: Dispatched | None) -> list[Item]:
-    return found[1].items if found else []
-
-
-def test_one_suspect_at_a_time(queue: PoolQueue, choice: Choice) -> None:
-    suspects = [waiting(queue, deaths=1) for _ in range(2)]
-    bulk = waiting(queue, bulk=True)
-    replicas = [replica("a"), replica("b")]
-    found = dispatch(choice, replicas)
-    assert items_of(found) == suspects[:1]
-    assert found is not None
-    assert found[1].request().alone
-    assert items_of(dispatch(choice, replicas)) == [bulk], "bulk has its turn"
-    assert not items_of(dispatch(choice, replicas))
-
-
-def test_busy_replica_is_spared_in_turns(queue: PoolQueue, choice: Choice) -> None:
+def test_busy_replica_is_spared_in_turns() -> None:
     """A long text may keep it busy; other items do not wait for that."""
-    one = replica("a")
-    waiting(queue)
-    assert dispatch(choice, [one])
-    waiting(queue, deaths=1)
-    query = waiting(queue)
-    assert not dispatch(choice, [one], 10.0)
-    assert choice.spares_until == 10.0 + SPARE_SECONDS
-    assert items_of(dispatch(choice, [one], 10.0 + SPARE_SECONDS)) == [query]
-    waiting(queue)
-    assert not dispatch(choice, [one], 10.0 + 2 * SPARE_SECONDS)
+    pool = Told(4)
+    pool.ask()
+    pool.now = 10.0
+    suspect(pool)
+    query = pool.ask()
+    assert len(pool.started) == 1
+    assert pool.wake_at(10.0) == 10.0 + SPARE_SECONDS
+    pool.now += SPARE_SECONDS
+    pool.dispatch()
+    assert pool.last() == query.items
+    pool.now += SPARE_SECONDS
+    pool.ask()
+    assert len(pool.started) == 2
 
 
-def test_job_waits_for_its_vector_space(queue: PoolQueue, choice: Choice) -> None:
-    old, new = replica("a", "old"), replica("b", "new")
-    item = waiting(queue, space="old", tries=1)
+def test_job_waits_for_its_vector_space() -> None:
+    pool = Told(4, 4)
+    new, old = pool.replicas
+    new.up(replace(info("retrieval"), space="new"))
     old.breaker.failed(-1.0, 0.0)
-    found = dispatch(choice, [new, old])
-    assert found is not None
-    assert found[0] is old, "the only one of the space, though its last batch failed"
-    assert items_of(found) == [item]
+    job = make_request([1])
+    job.items[0].tries = 1
+    job.spaces["retrieval"] = old.space
+    pool.admit(job.items, 0.0)
+    pool.dispatch()
+    assert pool.last(old) == job.items, "the only one of the space, though its last batch failed"
 
 
 def measured(lanes: int = 4, *, known: bool = True) -> Replica:
@@ -149,9 +114,7 @@ def test_share_of_a_replica(
     assert found == pytest.approx(share, rel=0.02)
 
 
-def test_unmeasured_replicas_share_batches(queue: PoolQueue) -> None:
-    replicas = [replica("a"), replica("b")]
-    for _ in range(4):
-        waiting(queue)
-    taken = [dispatch(Choice(queue, 100, 1), replicas) for _ in range(4)]
-    assert [sum(found is not None and found[0] is one for found in taken) for one in replicas] == [2, 2]
+def test_unmeasured_replicas_share_batches() -> None:
+    pool = Told(4, 4, batch_items=1)
+    pool.ask(4)
+    assert [replica.lanes_in_use for replica in pool.replicas] == [2, 2]

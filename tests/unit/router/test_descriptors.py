@@ -3,8 +3,9 @@
 import errno
 import os
 import resource
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
@@ -25,11 +26,11 @@ class Exhausted(Workers):
         self.left = 3
 
     @asynccontextmanager
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+    async def post(self, url: URL, **call: Any) -> AsyncIterator[Answer]:
         if self.left:
             self.left -= 1
             raise self._error
-        async with super().post(url, body, headers) as reply:
+        async with super().post(url, **call) as reply:
             yield reply
 
 

@@ -10,18 +10,11 @@ from tests.unit.router.items import NEVER, make_request
 from tests.unit.router.told import Told
 from triptych.router.errors import CrashesWorker, QueueFull, TimedOut, Unavailable
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN, BreakerState
-from triptych.router.pool.call import (
-    ConnectionLost,
-    ConnectionRefused,
-    EngineDied,
-    Overloaded,
-    ReplicaFailed,
-    SpaceChanged,
-    TokenRefused,
-)
+from triptych.router.pool.call import Declined
 from triptych.router.pool.choice import QUERIES_SECONDS
 from triptych.router.pool.pace import BATCHES_UNTIL_JUDGED
-from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS, Replica, State
+from triptych.router.pool.replica import LONGEST_PAUSE_SECONDS
+from triptych.workers.shared import contract
 
 
 def test_bulk_gets_more_lanes_when_queries_stop() -> None:
@@ -52,44 +45,24 @@ def test_hopeless_deadline_is_refused() -> None:
 
 def test_refused_bulk_does_not_delay_queries() -> None:
     pool = Told(4)
-    [replica] = pool.replicas
     pool.ask(bulk=True)
     [batch] = pool.in_flight
-    pool.declined(replica, batch, Overloaded(1e9), 0.0)
-    assert (replica.breaker.failures, batch.items[0].tries) == (0, 0)
-    pool.ended(replica, batch, 0.0)
+    pool.declined(pool.replica, batch, Declined(contract.OVERLOADED, seconds=1e9), 0.0)
+    assert (pool.replica.breaker.failures, batch.items[0].tries) == (0, 0)
+    pool.ended(pool.replica, batch, 0.0)
     query = pool.ask()
-    assert pool.last(replica) == query.items
+    assert pool.last() == query.items
     assert len(pool.in_flight) == 1
     assert pool.wake_at(0.0) == LONGEST_PAUSE_SECONDS
 
 
 def test_death_counts_after_the_client_has_left() -> None:
     pool = Told(1, hold_seconds=10.0)
-    [replica] = pool.replicas
     pool.ask().fail(TimedOut("its client has left"), 0.0)
-    pool.failed(replica, "one")
+    pool.failed(dead_instance="one")
     again = pool.ask()
-    pool.failed(replica, "two")
+    pool.failed(dead_instance="two")
     assert isinstance(again.error, CrashesWorker)
-
-
-@pytest.mark.parametrize(
-    ("failure", "state"),
-    [
-        (ReplicaFailed("told to"), State.READY),
-        (ConnectionLost("told to"), State.SUSPECT),
-        (ConnectionRefused("told to"), State.DOWN),
-        (EngineDied("told to"), State.DOWN),
-        (SpaceChanged("told to"), State.DOWN),
-        (TokenRefused(), State.DOWN),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_failure_decides_the_state(failure: ReplicaFailed, state: State) -> None:
-    pool = Told(1)
-    pool.replica_failed(pool.replicas[0], failure, 0.0, 0.0)
-    assert pool.replicas[0].state is state
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -123,11 +96,10 @@ def test_bulk_of_another_space_does_not_delay_queries() -> None:
 
 def test_success_clears_a_suspect() -> None:
     pool = Told(1)
-    [replica] = pool.replicas
     for instance in ("one", "two", "three"):
         job = pool.ask()
-        pool.failed(replica, instance)
-        pool.done(replica)
+        pool.failed(dead_instance=instance)
+        pool.done()
         assert job.vectors()
 
 
@@ -145,11 +117,10 @@ def test_retry_waits_for_a_sound_replica() -> None:
 
 def test_death_of_the_only_replica_refuses_its_work() -> None:
     pool = Told(1, batch_items=1)
-    [replica] = pool.replicas
     in_flight, waiting = pool.ask(), pool.ask()
-    replica.down("connection refused", gone=True)
+    pool.replica.down("connection refused", gone=True)
     assert isinstance(waiting.error, Unavailable)
-    pool.failed(replica)
+    pool.failed()
     assert isinstance(in_flight.error, Unavailable)
     with pytest.raises(Unavailable):
         pool.check_room(make_request([1]).items, 0.0, NEVER)
@@ -167,6 +138,7 @@ def test_hold_starts_when_the_last_replica_dies() -> None:
     assert pool.wake_at(50.0) == 60.0
     pool.now = 55.0
     pool.ask()
+    pool.changed()
     pool.expire(59.9)
     assert not job.closed
     pool.expire(60.0)
@@ -178,18 +150,17 @@ def test_hold_starts_when_the_last_replica_dies() -> None:
 
 def test_held_time_does_not_count_as_slow() -> None:
     pool = Told(1, hold_seconds=100.0)
-    [replica] = pool.replicas
     pool.ask(1000)
     for step in range(1, 41):
         pool.queue.drained(make_request([100]).items[0], step / 10)
     pool.now = 4.0
-    replica.draining()
+    pool.replica.draining()
     # A replica that stops still finishes its batch.
     pool.queue.drained(make_request([100]).items[0], 10.0)
     hurried = make_request([1]).items
     pool.check_room(hurried, 60.0, deadline=70.0)
     pool.now = 60.0
-    replica.up(info("retrieval"))
+    pool.replica.up(info("retrieval"))
     pool.check_room(hurried, 60.5, deadline=70.5)
     # Now it is slow.
     for step in range(1, 41):
@@ -198,12 +169,13 @@ def test_held_time_does_not_count_as_slow() -> None:
         pool.check_room(hurried, 64.0, deadline=74.0)
 
 
-@pytest.fixture
-def unequal() -> tuple[Told, Replica, Replica, Replica]:
-    """A pool with a slow replica, a fast one and one that is gone; the others are busy."""
+@pytest.mark.parametrize(
+    ("event", "lanes"), [("the fast one dies", 3), ("the fast one fails", 3), ("a third comes and goes", 1)]
+)
+def test_slow_replica_has_one_lane_beside_a_fast_one(event: str, lanes: int) -> None:
     pool = Told(3, 3, 1, batch_items=1)
-    slow, fast, gone = pool.replicas
-    gone.down("connection refused", gone=True)
+    slow, fast, third = pool.replicas
+    third.down("connection refused", gone=True)
     for seconds, replica in ((1.0, slow), (0.01, fast)):
         for _ in range(BATCHES_UNTIL_JUDGED):
             replica.pace.observe(1, seconds)
@@ -212,68 +184,52 @@ def unequal() -> tuple[Told, Replica, Replica, Replica]:
     pool.now = 1.0
     pool.done(slow)
     pool.done(slow)
-    assert slow.pace.slow
     pool.ask(6)
     assert slow.lanes_in_use == 1
-    return pool, slow, fast, gone
-
-
-def test_slow_only_replica_has_all_lanes(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
-    _, slow, fast, _ = unequal
-    fast.down("connection refused", gone=True)
-    assert not slow.pace.slow
-    assert slow.lanes_in_use == 3
-
-
-def test_pace_ignores_failing_replicas(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
-    pool, slow, fast, _ = unequal
-    for _ in range(FAILURES_UNTIL_OPEN):
-        fast.breaker.failed(pool.now, pool.now)
-    pool.done(slow)
-    assert slow.lanes_in_use == 3
-
-
-def test_slow_replica_stays_slow_beside_faster(unequal: tuple[Told, Replica, Replica, Replica]) -> None:
-    _, slow, _, returned = unequal
-    returned.up(info("retrieval"))
-    returned.down("connection refused", gone=True)
-    assert slow.pace.slow
-    assert slow.lanes_in_use == 1
+    match event:
+        case "the fast one dies":
+            fast.down("connection refused", gone=True)
+        case "the fast one fails":
+            for _ in range(FAILURES_UNTIL_OPEN):
+                fast.breaker.failed(pool.now, pool.now)
+            pool.done(slow)
+        case _:
+            third.up(info("retrieval"))
+            third.down("connection refused", gone=True)
+    assert slow.lanes_in_use == lanes
 
 
 def test_all_failed_batch_is_no_success_or_failure() -> None:
     """A dead engine fails fast, and must not look fast. Its batch is tried elsewhere."""
     pool = Told(2)
-    [replica] = pool.replicas
     pool.ask()
-    pool.failed(replica)
+    pool.failed()
     for _ in range(10):
         pool.ask(2)
-        assert replica.lanes_in_use == 1
-        pool.done(replica, failing_after=0)
-        assert (replica.breaker.failures, replica.successes, replica.sound) == (1, 0, False)
-        assert replica.pace.seconds_per_token == 0
-    pool.done(replica)
-    assert replica.sound
+        assert pool.replica.lanes_in_use == 1
+        pool.done(failing_after=0)
+        assert (pool.replica.breaker.failures, pool.replica.successes, pool.replica.sound) == (1, 0, False)
+        assert pool.replica.pace.seconds_per_token == 0
+    pool.done()
+    assert pool.replica.sound
 
 
 def test_open_breaker_lets_one_batch_try() -> None:
     pool = Told(4, batch_items=1)
-    [replica] = pool.replicas
     for _ in range(8):
         pool.ask()
-    while replica.breaker.state(pool.now) is not BreakerState.OPEN:
+    while pool.replica.breaker.state(pool.now) is not BreakerState.OPEN:
         pool.now += 1.0
-        pool.failed(replica)
+        pool.failed()
     sent = len(pool.started)
     pool.dispatch()
     assert len(pool.started) == sent
     with pytest.raises(Unavailable) as refused:
         pool.check_room(make_request([1]).items, pool.now, NEVER)
     assert (refused.value.retry_after or 0) >= 1
-    pool.now = replica.breaker.open_until
+    pool.now = pool.replica.breaker.open_until
     pool.dispatch()
     assert len(pool.started) == sent + 1
-    pool.done(replica)
-    assert replica.breaker.state(pool.now) is BreakerState.CLOSED
-    assert replica.lanes_in_use > 1
+    pool.done()
+    assert pool.replica.breaker.state(pool.now) is BreakerState.CLOSED
+    assert pool.replica.lanes_in_use > 1

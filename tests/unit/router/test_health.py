@@ -1,7 +1,6 @@
 """Health checks: which replicas may serve, and how many probes without an answer take one down."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,59 +8,11 @@ import pytest
 from msgspec.structs import replace
 from yarl import URL
 
-from tests.fakes.hang_guard import hang_guard
+from tests.fakes.hang_guard import eventually
 from tests.unit.router.apps import Workers, info
+from triptych.router.background import running
 from triptych.router.pool.health import SILENCES_UNTIL_DOWN, Prober, why_refused
 from triptych.router.pool.replica import Replica, State
-
-
-class Silent(Workers):
-    """Answers no probe; `asked` is called for each."""
-
-    def __init__(self, asked: Callable[[], object]) -> None:
-        super().__init__()
-        self._asked = asked
-
-    @asynccontextmanager
-    async def get(self, url: URL, seconds: float) -> AsyncIterator[Any]:
-        self._asked()
-        raise TimeoutError
-        yield
-
-
-async def silences_until_down(*, batches_between: bool) -> int:
-    """Number of unanswered probes until a replica is down, at most five times `SILENCES_UNTIL_DOWN`."""
-    over = asyncio.Event()
-    silences = 0
-
-    def asked() -> None:
-        nonlocal silences
-        silences += 1
-        replica.successes += batches_between
-        if silences == 5 * SILENCES_UNTIL_DOWN:
-            over.set()
-
-    client = Silent(asked)
-    replica = Replica("r:1", "retrieval", 4)
-    replica.up(info("retrieval"))
-    prober = Prober(replica, client, lambda *_: None, seconds_while_up=0.001)
-
-    def changed() -> None:
-        assert replica.state is State.DOWN
-        over.set()
-
-    replica.changed = changed
-    probing = asyncio.create_task(prober.run())
-    async with hang_guard():
-        await over.wait()
-    probing.cancel()
-    return silences
-
-
-@pytest.mark.parametrize("batches_between", [False, True])
-async def test_only_consecutive_silences_count(batches_between: bool) -> None:
-    probes = (5 if batches_between else 1) * SILENCES_UNTIL_DOWN
-    assert await silences_until_down(batches_between=batches_between) == probes
 
 
 def ready(address: str, *, pool: str = "retrieval", version: str | None = None, **changes: Any) -> Replica:
@@ -70,6 +21,28 @@ def ready(address: str, *, pool: str = "retrieval", version: str | None = None, 
     replica.version = version
     replica.up(replace(info(pool), **changes))
     return replica
+
+
+@pytest.mark.parametrize("batches_between", [False, True])
+async def test_only_consecutive_silences_count(batches_between: bool) -> None:
+    replica, downs = ready("r:1"), list[int]()
+
+    class Silent(Workers):
+        asked = 0
+
+        @asynccontextmanager
+        async def get(self, url: URL, **_: object) -> AsyncIterator[Any]:
+            self.asked += 1
+            replica.successes += batches_between
+            raise TimeoutError
+            yield
+
+    client = Silent()
+    replica.changed = lambda: downs.append(client.asked)
+    async with running(Prober(replica, client, lambda: [], seconds_while_up=0.001).run()):
+        await eventually(lambda: bool(downs) or client.asked >= 5 * SILENCES_UNTIL_DOWN)
+    assert downs == ([] if batches_between else [SILENCES_UNTIL_DOWN])
+    assert replica.state is (State.READY if batches_between else State.DOWN)
 
 
 @pytest.mark.parametrize(

@@ -79,28 +79,18 @@ def drained(rate: DrainRate, start: float, seconds: float, per_second: int) -> f
     return start + seconds
 
 
-def test_rate_follows_the_last_seconds() -> None:
-    rate = DrainRate()
-    now = drained(rate, 0.0, 2, per_second=1000)
-    assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
-    now = drained(rate, now, 30, per_second=200)
-    assert rate.per_second(now) == pytest.approx(200, rel=0.1)
-
-
-def test_rate_ignores_idle_time() -> None:
+def test_rate_is_over_the_last_seconds_in_which_items_wait() -> None:
     rate = DrainRate()
     now = drained(rate, 0.0, 5, per_second=1000)
     rate.observe(0, now, waiting=False)
     rate.observe(10, now + 3600, waiting=False)
-    assert rate.per_second(now + 3601) == pytest.approx(1000, rel=0.1)
-
-
-def test_rate_falls_without_progress() -> None:
-    rate = DrainRate()
-    now = drained(rate, 0.0, 5, per_second=1000)
-    later = rate.per_second(now + 10)
-    assert later is not None
-    assert later < 300
+    now += 3601
+    assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
+    now = drained(rate, now, 30, per_second=200)
+    assert rate.per_second(now) == pytest.approx(200, rel=0.1)
+    without_progress = rate.per_second(now + 10)
+    assert without_progress is not None
+    assert without_progress < 60
 
 
 def test_rate_of_long_items_is_steady() -> None:
@@ -127,18 +117,13 @@ def test_rate_counts_the_whole_time_of_a_long_item(beside: int) -> None:
     assert rate.per_second(now) == pytest.approx(1000, rel=0.1)
 
 
-def test_rate_is_unknown_at_first() -> None:
+def test_rate_needs_enough_time_and_items() -> None:
     rate = DrainRate()
     assert rate.per_second(100.0) is None
     now = drained(rate, 0.0, DrainRate.SHORTEST / 2, per_second=1000)
     assert rate.per_second(now) is None
-
-
-def test_rate_needs_enough_items() -> None:
     rate = DrainRate()
     rate.observe(0, 0.0, waiting=True)
-    for number in range(1, DrainRate.FEWEST):
+    for number in range(1, DrainRate.FEWEST + 1):
         rate.observe(10, 10.0 * number, waiting=True)
-        assert rate.per_second(10.0 * number) is None
-    rate.observe(10, 10.0 * DrainRate.FEWEST, waiting=True)
-    assert rate.per_second(10.0 * DrainRate.FEWEST) is not None
+        assert (rate.per_second(10.0 * number) is None) is (number < DrainRate.FEWEST)

@@ -4,12 +4,11 @@ import asyncio
 
 from tests.fakes.clock import skip
 from tests.unit.router.apps import info
-from tests.unit.router.items import make_request, observer
+from tests.unit.router.items import dispatcher, make_request
 from triptych.router.errors import TimedOut
 from triptych.router.items import Batch, Job
 from triptych.router.pool.call import Deliver, ReplicaFailed
 from triptych.router.pool.pool import ABORT_SECONDS, Pool
-from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica
 
 
@@ -20,8 +19,7 @@ class Told(Pool):
     """
 
     def __init__(self, *replicas: Replica, failing: int = 0) -> None:
-        queue = PoolQueue(10**6, 10**6)
-        super().__init__("retrieval", replicas, queue, self._answer, 10**6, 1, lambda: 0.0, observer())
+        super().__init__(dispatcher(replicas, 10**6, 1), self._answer, lambda: 0.0)
         self.given: list[Replica] = []
         self._failing = failing
         for replica in replicas:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -13,18 +14,18 @@ from hypothesis import strategies as st
 from tests.fakes.clock import run_without_waiting
 from tests.fakes.hang_guard import hang_guard
 from tests.unit.router.apps import info
-from tests.unit.router.items import NEVER, encode, make_request, observer
+from tests.unit.router.items import NEVER, dispatcher, encode, make_request
 from triptych.router.errors import CrashesWorker, Internal, RouterError, TimedOut, Unavailable
 from triptych.router.items import Batch, Item, Job
+from triptych.router.pool import call
 from triptych.router.pool.breaker import FAILURES_UNTIL_OPEN
-from triptych.router.pool.call import ConnectionLost, Deliver, Draining, Overloaded, Rejected, ReplicaFailed
+from triptych.router.pool.call import Declined, Deliver, ReplicaFailed
 from triptych.router.pool.dispatcher import MAX_RETRIES
 from triptych.router.pool.pool import Pool
-from triptych.router.pool.queue import PoolQueue
 from triptych.router.pool.replica import Replica, State
 from triptych.workers.shared import contract
 
-OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "refused", "item")
+OUTCOMES = ("done", "failed", "half", "lost", "overloaded", "draining", "rejected", "item")
 # Outcomes that use no try.
 FREE = ("overloaded", "draining")
 
@@ -50,15 +51,9 @@ class Scripted(Replica):
             case "failed":
                 raise ReplicaFailed("scripted")
             case "lost":
-                lost = ConnectionLost("scripted")
-                lost.perhaps_dead = True
-                raise lost
-            case "overloaded":
-                raise Overloaded
-            case "draining":
-                raise Draining
-            case "refused":
-                raise Rejected("scripted")
+                raise ReplicaFailed("scripted", State.SUSPECT, perhaps_dead=True)
+            case contract.OVERLOADED | contract.DRAINING | call.REJECTED:
+                raise Declined(outcome)
         items = list(reversed(list(enumerate(batch.items))))
         for number, (index, item) in enumerate(items):
             if outcome == "half" and 2 * number >= len(items):
@@ -109,24 +104,20 @@ async def run(
     steps = iter(script)
     coming = cycle(lives)
     members = [Scripted(f"r:{number}", lanes, steps, sent) for number in range(replicas)]
-    queue = PoolQueue(10**6, 10**6)
-    pool = Pool("retrieval", members, queue, encode, 8, 4, loop.time, observer(), hold_seconds)
+    pool = Pool(dispatcher(members, 8, 4, loop.time(), hold_seconds), encode, loop.time)
 
-    def watch(member: Scripted) -> None:
-        def changed() -> None:
-            pool.replicas_changed()
-            if member.state is not State.READY:
-                loop.call_soon(come_up)
+    def changed(member: Scripted) -> None:
+        pool.replicas_changed()
+        if member.state is not State.READY:
+            loop.call_soon(come_up, member)
 
-        def come_up() -> None:
-            instance, space = next(coming)
-            member.up(msgspec.structs.replace(info("retrieval"), instance=instance, space=space))
-
-        member.changed = changed
-        come_up()
+    def come_up(member: Scripted) -> None:
+        instance, space = next(coming)
+        member.up(msgspec.structs.replace(info("retrieval"), instance=instance, space=space))
 
     for member in members:
-        watch(member)
+        member.changed = partial(changed, member)
+        come_up(member)
     ended: list[Job] = []
     jobs: list[Job] = []
 
@@ -223,7 +214,7 @@ def test_early_timers_strand_no_job(steps: list[float], outcome: str) -> None:
         # One more failure opens the breaker.
         for moment in range(1 - FAILURES_UNTIL_OPEN, 0):
             replica.breaker.failed(moment, moment)
-        pool = Pool("retrieval", [replica], PoolQueue(10**6, 10**6), encode, 8, 4, clock, observer())
+        pool = Pool(dispatcher([replica], 8, 4, clock()), encode, clock)
         replica.up(info("retrieval"))
         ended = asyncio.Event()
         job = make_request([1], finished=lambda _: ended.set())

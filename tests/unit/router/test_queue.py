@@ -133,16 +133,6 @@ def test_query_that_goes_next_is_admitted_beside_slow_bulk() -> None:
         queue.check_room(make_request([10]).items, now, deadline, in_flight=4000)
 
 
-def test_check_any_room_refuses_only_a_full_queue() -> None:
-    queue = queue_of(make_request([10] * 2), max_tokens=1000, max_items=3)
-    queue.check_any_room("retrieval", 0.0)
-    admit(queue, make_request([1]).items)
-    with pytest.raises(QueueFull):
-        queue.check_any_room("retrieval", 0.0)
-    taken(queue, max_items=1)
-    queue.check_any_room("retrieval", 0.0)
-
-
 def test_check_any_room_uses_the_shorter_wait() -> None:
     queue, now = queue_of(make_request([100] * 12)), 0.0
     for item in taken(queue, max_items=8):

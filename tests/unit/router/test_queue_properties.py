@@ -1,4 +1,7 @@
-"""Properties of the queue: no item is lost, duplicated, reordered or left behind."""
+"""Properties of the queue: no item is lost, duplicated, reordered or left behind.
+
+test_pool_properties.py has what becomes of jobs.
+"""
 
 from collections.abc import Sequence
 
@@ -6,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from tests.unit.router.items import NEVER, admit, make_item, make_request, take_next, vector
-from triptych.router.errors import Internal, QueueFull, TimedOut
+from tests.unit.router.items import admit, make_request, take_next
+from triptych.router.errors import QueueFull
 from triptych.router.items import Batch, Item, ItemState, Job, Priority
 from triptych.router.pool.line import TRIES_BEFORE_ALONE
 from triptych.router.pool.queue import PoolQueue
 
 MAX_TOKENS = 60
 MAX_ITEMS = 12
-MOST_TRIES = 3
 
 costs = st.integers(1, 30)
 
@@ -28,15 +30,8 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
         self.queue = PoolQueue(MAX_TOKENS, MAX_ITEMS)
         self.lines: dict[bool, list[Item]] = {False: [], True: []}
-        self.in_flight: list[Batch] = []
-        self.jobs: list[Job] = []
-        self.finished: list[Job] = []
-        self.numbers: dict[Item, int] = {}
-        self.sent: dict[Item, int] = {}
-        self.delivered: set[Item] = set()
 
     @rule(
         target=requests,
@@ -45,42 +40,29 @@ class Traffic(RuleBasedStateMachine):
         number=st.integers(0, 2),
     )
     def ask(self, costs: list[int], bulk: bool, number: int) -> object:
-        request = make_request(
-            costs,
-            bulk=bulk,
-            now=self.now,
-            finished=self.close,
-            key=self.keys[number % len(self.keys)],
-        )
+        request = make_request(costs, bulk=bulk, key=self.keys[number % len(self.keys)])
         waiting, tokens = self.queue.items, self.queue.tokens
         fits = waiting + len(costs) <= MAX_ITEMS and tokens + sum(costs) <= MAX_TOKENS
         try:
-            admit(self.queue, request.items, self.now)
+            admit(self.queue, request.items)
         except QueueFull:
             assert waiting > 0
             assert not fits or self.keys[0]
-            assert (self.queue.items, self.queue.tokens) == (waiting, tokens)
             return multiple()
         assert fits or waiting == 0
-        self.jobs.append(request)
         self.lines[bulk] += request.items
-        for item in request.items:
-            self.numbers[item] = len(self.numbers)
-            self.sent[item] = 0
         return request
 
     @rule(target=batches, tokens=st.integers(1, 40), items=st.integers(1, 6))
     def take(self, tokens: int, items: int) -> object:
-        waited = {bulk: list(line) for bulk, line in self.lines.items()}
         batch = take_next(self.queue, tokens, items)
         if batch is None:
-            assert not any(waited.values())
+            assert not any(self.lines.values())
             return multiple()
-        self.check(batch, waited[batch.priority], tokens, items)
+        line = self.lines[batch.priority]
+        self.check(batch, line, tokens, items)
         for item in batch.items:
-            self.lines[batch.priority].remove(item)
-            self.sent[item] += 1
-        self.in_flight.append(batch)
+            line.remove(item)
         return batch
 
     def check(self, batch: Batch, line: list[Item], tokens: int, items: int) -> None:
@@ -104,48 +86,21 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(batch=batches, data=st.data())
     def finish_one(self, batch: Batch, data: st.DataObject) -> None:
-        left = batch.unfinished()
-        if left:
-            item = data.draw(st.sampled_from(left), label="item")
-            batch.remove(item)
-            self.delivered.add(item)
-            item.job.resolve(item, vector(item, self.numbers[item]), self.now)
+        if left := batch.unfinished():
+            batch.remove(data.draw(st.sampled_from(left), label="item"))
 
-    @rule(batch=consumes(batches))
-    def fail_rest(self, batch: Batch) -> None:
-        for item in batch.unfinished():
-            item.tries += 1
-            if item.tries >= MOST_TRIES:
-                item.job.fail(Internal("too often"), self.now)
-        self.give_back(batch)
-
-    @rule(batch=consumes(batches))
-    def refuse_rest(self, batch: Batch) -> None:
-        self.give_back(batch)
-
-    def give_back(self, batch: Batch) -> None:
+    @rule(batch=consumes(batches), failed=st.booleans())
+    def give_back(self, batch: Batch, failed: bool) -> None:
         back = batch.unfinished()
         for item in back:
+            item.tries += failed
             batch.remove(item)
         self.queue.put_back(back)
-        if back:
-            self.lines[batch.priority][:0] = back
-        self.in_flight.remove(batch)
+        self.lines[batch.priority][:0] = back
 
     @rule(request=consumes(requests))
     def cancel(self, request: Job) -> None:
-        request.fail(TimedOut("gone"), self.now)
-
-    @rule(seconds=st.integers(1, 10))
-    def advance_time(self, seconds: int) -> None:
-        self.now += seconds
-
-    def close(self, request: Job) -> None:
-        self.finished.append(request)
-        assert request.done_at == self.now
-        if request.error is None:
-            return
-        self.queue.cancel(request.items, self.now)
+        self.queue.cancel(request.items, 0.0)
         for line in self.lines.values():
             line[:] = [item for item in line if item.job is not request]
         for item in request.items:
@@ -164,46 +119,13 @@ class Traffic(RuleBasedStateMachine):
         assert self.queue.items == sum(map(len, self.lines.values()))
         assert self.queue.tokens == sum(item.cost for line in self.lines.values() for item in line)
 
-    @invariant()
-    def items_are_in_one_place(self) -> None:
-        waiting = {item for line in self.lines.values() for item in line}
-        taken = [item for batch in self.in_flight for item in batch.unfinished()]
-        assert len(taken) == len(set(taken))
-        assert not waiting & set(taken)
-        for request in self.jobs:
-            for item in request.items:
-                places = (item in waiting) + (item in taken) + (item in self.delivered)
-                assert places == 1 or (places == 0 and request.error is not None)
-
-    @invariant()
-    def jobs_end_once_with_their_results(self) -> None:
-        assert len(self.finished) == len(set(map(id, self.finished)))
-        for request in self.jobs:
-            assert request.closed == (request in self.finished)
-            if request.closed and request.error is None:
-                assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
-
     def teardown(self) -> None:
-        """Serve the rest: every job ends and nothing is left."""
-        for batch in list(self.in_flight):
-            self.give_back(batch)
-        while self.queue.items:
-            before = self.queue.items
-            batch = take_next(self.queue, 10, 3)
-            assert batch is not None
+        """Serve the rest: nothing is left."""
+        while before := self.queue.items:
+            batch = self.take(10, 3)
+            assert isinstance(batch, Batch)
             assert self.queue.items < before
-            for item in batch.items:
-                batch.remove(item)
-                item.job.resolve(item, vector(item, self.numbers[item]), self.now)
-        assert all(request.closed for request in self.jobs)
-        assert self.queue.tokens == 0
-        for bulk in (False, True):
-            assert self.queue.depth(Priority(bulk)) == (0, 0)
-        self.lines = {False: [], True: []}
-        self.in_flight = []
-        for request in self.jobs:
-            if request.error is None:
-                assert request.vectors() == [vector(item, self.numbers[item]) for item in request.items]
+            self.queue_equals_the_model()
 
 
 class SharedTraffic(Traffic):
@@ -231,15 +153,9 @@ def test_bulk_wait_is_bounded_by_its_share(share: float, interactive: list[int],
     queue.admit(make_request([bulk_cost] * enough, bulk=True).items, 0.0)
     ahead = 0.0
     for cost in interactive:
-        item = make_item(cost)
-        make_job(item)
-        admit(queue, [item])
+        admit(queue, make_request([cost]).items)
         batch = take_next(queue, budget, 1000)
         assert batch is not None
         ahead += -batch.tokens if batch.priority is Priority.BULK else batch.tokens * share / (1 - share)
         assert ahead <= budget + budget * share / (1 - share)
         assert ahead >= -budget
-
-
-def make_job(item: Item) -> None:
-    Job([item], 0.0, NEVER, lambda _: None)

@@ -1,4 +1,4 @@
-"""How long a worker's death counts against an item; tests/fault/test_query_of_death.py has the rest."""
+"""How long a worker's death counts against an item; tests/fault/test_death_and_return.py has the rest."""
 
 import pytest
 

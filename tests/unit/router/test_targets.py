@@ -23,7 +23,8 @@ from triptych.workers.shared.contract import PoolName
 POOLS: tuple[PoolName, ...] = ("retrieval", "text-matching", "code")
 
 # An address has one pool, as in every valid document.
-fleets = st.dictionaries(st.sampled_from([f"a:{port}" for port in range(1, 9)]), st.sampled_from(POOLS))
+addresses = st.sampled_from([f"a:{port}" for port in range(1, 9)])
+fleets = st.dictionaries(addresses, st.sampled_from(POOLS))
 
 
 def groups_of(fleet: dict[str, PoolName]) -> list[TargetGroup]:
@@ -69,13 +70,14 @@ async def test_replicas_that_replace_all_others_count_as_up() -> None:
     [("0", 60, True), ("0", 0, False), ("1", 60, False), (None, 60, False)],
 )
 async def test_readiness_of_an_empty_pool(fewest: str | None, hold_seconds: float, ready: bool) -> None:
-    labels = Labels(task="code", min_replicas=fewest)
+    labels = {"task": "code"} | ({} if fewest is None else {"min_replicas": fewest})
+    [group] = read_document(json.dumps([{"targets": [], "labels": labels}]).encode())
     settings = RouterSettings(discovery="no such file", hold_seconds=hold_seconds)
     async with Fleet(settings, lambda *_: Workers()) as fleet:
-        fleet.apply([TargetGroup(targets=(), labels=labels)])
+        fleet.apply([group])
         assert fleet.not_ready() == ({} if ready else {"code": "no replica"})
         # A replica that is still starting changes nothing.
-        fleet.apply([TargetGroup(targets=("a:1",), labels=labels)])
+        fleet.apply([group.model_copy(update={"targets": ("a:1",)})])
         assert fleet.pools["code"].is_ready() is ready
 
 
@@ -86,28 +88,19 @@ def test_unknown_labels_are_ignored() -> None:
     assert group.labels.task == "code"
 
 
-@pytest.mark.parametrize("fewest", [None, "0", "12"])
-def test_pool_may_be_empty(fewest: str | None) -> None:
-    labels = {"task": "code"} | ({} if fewest is None else {"min_replicas": fewest})
-    [group] = read_document(json.dumps([{"targets": [], "labels": labels}]).encode())
-    assert group == TargetGroup(targets=(), labels=Labels(task="code", min_replicas=fewest))
+kinds = st.tuples(st.sampled_from(POOLS), st.sampled_from([None, "1", "2"]))
 
 
-@given(fleets, st.sampled_from([None, "2"]))
-def test_document_round_trips(fleet: dict[str, PoolName], version: str | None) -> None:
-    workers = [(pool, version, address) for address, pool in fleet.items()]
+@given(st.dictionaries(addresses, kinds))
+def test_document_round_trips(fleet: dict[str, tuple[PoolName, str | None]]) -> None:
+    workers = [(pool, version, address) for address, (pool, version) in fleet.items()]
     document = document_of(workers)
-    named = [group["labels"]["task"] for group in document]
-    assert named == list(dict.fromkeys(fleet.values()))
     if fleet:
-        groups = read_document(json.dumps(document).encode())
-        assert {target: group.labels.task for group in groups for target in group.targets} == fleet
-        assert {group.labels.version for group in groups} == {version}
-
-
-def test_versions_are_separate_groups() -> None:
-    document = document_of([("code", "1", "a:1"), ("code", "2", "b:1"), ("code", "1", "c:1")])
-    assert [group["targets"] for group in document] == [["a:1", "c:1"], ["b:1"]]
+        groups = [(group.labels, group.targets) for group in read_document(json.dumps(document).encode())]
+        named = [(labels.task, labels.version) for labels, _ in groups]
+        assert named == list(dict.fromkeys(fleet.values()))
+        listed = [(labels.task, labels.version, one) for labels, targets in groups for one in targets]
+        assert sorted(listed, key=str) == sorted(workers, key=str)
 
 
 GOOD = '{"targets": ["a:1"], "labels": {"task": "code"}}'

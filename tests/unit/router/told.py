@@ -13,7 +13,10 @@ from triptych.workers.shared import contract
 
 
 class Told(Dispatcher):
-    """Has a ready replica for each of `lanes`. It dispatches what it can; the test ends the batches."""
+    """Has a ready replica for each of `lanes`. It dispatches what it can; the test ends the batches.
+
+    Without an argument, `replica` is the first one.
+    """
 
     def __init__(self, *lanes: int, batch_items: int = 8, hold_seconds: float = 0.0) -> None:
         self.now = 0.0
@@ -22,6 +25,7 @@ class Told(Dispatcher):
         observer = PoolObserver(self.metrics, "retrieval", None, lambda: 0.0)
         queue = PoolQueue(10**6, 10**6)
         super().__init__("retrieval", replicas, queue, 10**6, batch_items, observer, 0.0, hold_seconds)
+        self.replica = replicas[0]
         # Replica, batch, tokens in flight and time of each start.
         self.started: list[tuple[Replica, Batch, int, float]] = []
         for replica in replicas:
@@ -50,16 +54,17 @@ class Told(Dispatcher):
         self.dispatch()
         return job
 
-    def last(self, replica: Replica) -> list[Item]:
+    def last(self, replica: Replica | None = None) -> list[Item]:
         """The items of the last batch of `replica`."""
-        return [batch for one, batch, *_ in self.started if one is replica][-1].items
+        return [batch for one, batch, *_ in self.started if one is (replica or self.replica)][-1].items
 
-    def _oldest(self, replica: Replica) -> tuple[Batch, int, float]:
-        return next(rest for one, *rest in self.started if one is replica and rest[0] in self.in_flight)  # type: ignore[return-value]
+    def _oldest(self, replica: Replica | None) -> tuple[Replica, Batch, int, float]:
+        wanted = replica or self.replica
+        return next(start for start in self.started if start[0] is wanted and start[1] in self.in_flight)
 
-    def done(self, replica: Replica, *, failing_after: int | None = None) -> None:
+    def done(self, replica: Replica | None = None, *, failing_after: int | None = None) -> None:
         """Answer the oldest batch of `replica`; items after the first few may fail inside the engine."""
-        batch, tokens, at = self._oldest(replica)
+        replica, batch, tokens, at = self._oldest(replica)
         for number, item in enumerate(list(batch.items)):
             fails = failing_after is not None and number >= failing_after
             frame = contract.Failure(0, "internal", "told to") if fails else vector(item)
@@ -68,9 +73,9 @@ class Told(Dispatcher):
         self.ended(replica, batch, self.now)
         self.dispatch()
 
-    def failed(self, replica: Replica, dead_instance: str | None = None) -> None:
+    def failed(self, replica: Replica | None = None, dead_instance: str | None = None) -> None:
         """Fail the oldest batch of `replica`."""
-        batch, _, at = self._oldest(replica)
+        replica, batch, _, at = self._oldest(replica)
         error = ReplicaFailed("told to")
         self.replica_failed(replica, error, at, self.now)
         self.put_back_failed(batch, error, dead_instance, self.now)
