@@ -32,17 +32,18 @@ _FIRST = _BOOT + _BOOT_BYTES
 class LimitsFile:
     """A `Store` in the file at `path`, which is created if it does not exist.
 
-    Once it holds `CAPACITY` keys, a new key replaces the one whose buckets are full again first.
+    Once it holds `capacity` keys, a new key replaces the one whose buckets are full again first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, capacity: int = CAPACITY, boot_id: Path = BOOT_ID) -> None:
         """Raises `OSError`, also if `path` is a file of another kind."""
-        size_wanted = _FIRST + CAPACITY * _ENTRY_BYTES
+        self._capacity = capacity
+        size_wanted = _FIRST + capacity * _ENTRY_BYTES
         # Each process opens the file itself, since locks are not inherited.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            size, boot = os.fstat(self._file).st_size, _boot()
+            size, boot = os.fstat(self._file).st_size, _boot(boot_id)
             if size and (size != size_wanted or os.pread(self._file, len(_MAGIC), 0) != _MAGIC):
                 raise OSError(f"{path} is not a limits file; name one that does not exist")
             if not size or os.pread(self._file, _BOOT_BYTES, _BOOT) != boot:
@@ -96,16 +97,16 @@ class LimitsFile:
 
     def _free(self, count: int) -> int:
         """Offset of an unused entry, or of the one whose buckets are full again first."""
-        if count < CAPACITY:
+        if count < self._capacity:
             _COUNT.pack_into(self._map, len(_MAGIC), count + 1)
             return _FIRST + count * _ENTRY_BYTES
-        offsets = range(_FIRST, _FIRST + CAPACITY * _ENTRY_BYTES, _ENTRY_BYTES)
+        offsets = range(_FIRST, _FIRST + self._capacity * _ENTRY_BYTES, _ENTRY_BYTES)
         return min(offsets, key=lambda at: max(_LEVELS.unpack_from(self._map, at + _ID_BYTES)))
 
 
-def _boot() -> bytes:
+def _boot(boot_id: Path) -> bytes:
     """An id of this boot; zeros if the system has none."""
     try:
-        return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
+        return bytes.fromhex(boot_id.read_text().strip().replace("-", ""))[:_BOOT_BYTES]
     except (OSError, ValueError):
         return bytes(_BOOT_BYTES)

@@ -20,7 +20,7 @@ from triptych.router.observe.tracing import Tracing
 from triptych.router.pool import call
 from triptych.router.pool.discovery import Discovery, Source
 from triptych.router.pool.dispatcher import Dispatcher
-from triptych.router.pool.health import Prober
+from triptych.router.pool.health import RETRY_SECONDS, Prober
 from triptych.router.pool.observer import PoolObserver
 from triptych.router.pool.pool import Pool
 from triptych.router.pool.queue import PoolQueue
@@ -51,6 +51,7 @@ class Fleet:
         self,
         settings: RouterSettings,
         make_client: Callable[[float, SecretStr | None], aiohttp.ClientSession] = worker_session,
+        retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self.pools: dict[contract.PoolName, Pool] = {}
         self.serving: dict[contract.PoolName, Serving] = {}
@@ -60,6 +61,7 @@ class Fleet:
         self.tracing = Tracing.configured(settings.trust_traceparent)
         self._settings = settings
         self._make_client = make_client
+        self._retry_seconds = retry_seconds
         self._watched: dict[Replica, tuple[Prober, asyncio.Task[None]]] = {}
         self._removed: list[Pool] = []
         self._requests = 0
@@ -254,7 +256,8 @@ class Fleet:
             replica.version = versions[replica.address]
 
     def _watch(self, pool: Pool, replica: Replica) -> None:
-        prober = Prober(replica, self._client, self._replicas, self._settings.probe_seconds)
+        seconds = self._settings.probe_seconds
+        prober = Prober(replica, self._client, self._replicas, seconds, self._retry_seconds)
 
         def changed() -> None:
             prober.wake()

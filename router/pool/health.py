@@ -55,6 +55,7 @@ class Prober:
     """Probes one replica: often while it is down, seldom while it is up.
 
     `replicas` are all those that it may serve beside. `probed` is set after the first probe.
+    `retry_seconds` are the first and the longest pause while it is down.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Prober:
         client: aiohttp.ClientSession,
         replicas: Callable[[], Iterable[Replica]],
         seconds_while_up: float,
+        retry_seconds: tuple[float, float] = RETRY_SECONDS,
     ) -> None:
         self._replica = replica
         self._client = client
         self._replicas = replicas
         self._seconds_while_up = seconds_while_up
+        self._first_retry, self._longest_retry = retry_seconds
         self.probed = asyncio.Event()
         self._woken = asyncio.Event()
         self._refusal: str | None = None
@@ -80,8 +83,7 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled."""
         replica = self._replica
-        first_wait, longest_wait = RETRY_SECONDS
-        wait = first_wait
+        wait = self._first_retry
         while True:
             successes = replica.successes
             await self._probe()
@@ -89,7 +91,7 @@ class Prober:
             # A change before this point is visible in the state.
             self._woken.clear()
             if replica.state is State.READY:
-                wait = first_wait
+                wait = self._first_retry
                 # Traffic that succeeds is the better probe.
                 while replica.state is State.READY:
                     await self._sleep(self._seconds_while_up)
@@ -99,7 +101,7 @@ class Prober:
                     self._silences = 0
             else:
                 await self._sleep(wait)
-                wait = min(wait * 2, longest_wait)
+                wait = min(wait * 2, self._longest_retry)
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):

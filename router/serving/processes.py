@@ -27,11 +27,8 @@ from triptych.router.serving.listening import take_no_more
 
 log = logging.getLogger(__name__)
 
-# A child that ends within this time counts as a failed start.
 BRIEF_SECONDS = 10.0
-# Before a restart, by the number of failed starts in a row; the last one repeats.
 DELAYS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-# After so many in a row all end, unless a child has ever run: a wrong configuration must not restart forever.
 START_TRIES = 6
 
 
@@ -39,6 +36,10 @@ class Processes:
     """Runs `count` children on `sockets` until a signal.
 
     As in a single process, new connections are accepted for `notice_seconds` after it.
+
+    A child that ends within `brief_seconds` counts as a failed start. `delays` are the seconds before a
+    restart, by the number of failed starts in a row; the last one repeats. After `start_tries` in a row all
+    processes end, unless a child has ever run: a wrong configuration must not restart forever.
     """
 
     def __init__(
@@ -47,11 +48,17 @@ class Processes:
         sockets: Sequence[socket.socket],
         notice_seconds: float = 0.0,
         command: Sequence[str] = (sys.executable, "-m", "triptych.router"),
+        brief_seconds: float = BRIEF_SECONDS,
+        delays: Sequence[float] = DELAYS,
+        start_tries: int = START_TRIES,
     ) -> None:
         self._count = count
         self._sockets = sockets
         self._notice_seconds = notice_seconds
         self._command = command
+        self._brief_seconds = brief_seconds
+        self._delays = delays
+        self._start_tries = start_tries
         self._children: set[Process] = set()
         self._stopping = asyncio.Event()
         self._lived = False
@@ -103,7 +110,7 @@ class Processes:
                 code, what = 1, f"a router process cannot be started ({error})"
             else:
                 try:
-                    async with asyncio.timeout(BRIEF_SECONDS):
+                    async with asyncio.timeout(self._brief_seconds):
                         code = await child.wait()
                 except TimeoutError:
                     self._lived, failed = True, 0
@@ -116,11 +123,11 @@ class Processes:
                 if self._stopping.is_set():
                     # SIGTERM: it was still starting and had no handler.
                     return 0 if code in (0, -signal.SIGTERM) else 1
-            if code == os.EX_CONFIG or (failed >= START_TRIES and not self._lived):
+            if code == os.EX_CONFIG or (failed >= self._start_tries and not self._lived):
                 log.error("%s and cannot be kept running", what)
                 self._stop()
                 return os.EX_CONFIG if code == os.EX_CONFIG else 1
-            delay = DELAYS[min(failed, len(DELAYS) - 1)]
+            delay = self._delays[min(failed, len(self._delays) - 1)]
             log.error("%s; another starts in %g s", what, delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):

@@ -14,7 +14,6 @@ from tests.fakes.frames import Mode, vector_of
 from tests.fakes.hang_guard import GUARD_SECONDS, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from triptych.router.api.app import App
-from triptych.router.pool import health
 from triptych.router.pool.fleet import Fleet
 from triptych.router.pool.replica import Replica, State
 from triptych.router.serving.protocol import Protocol
@@ -23,8 +22,6 @@ from triptych.workers.shared import contract
 
 # Settings of a router that must refuse no load: admission goes by the rate, which a busy machine makes low.
 PATIENT = {"request_timeout_seconds": 600.0}
-# Workers that come back are noticed soon.
-health.RETRY_SECONDS = (0.02, 0.05)
 
 
 class _Server(uvicorn.Server):
@@ -136,7 +133,7 @@ async def running_router(
     if "discovery" not in settings:
         settings["workers"] = workers_setting(workers, task)
     configured = RouterSettings(**settings)
-    app = App(configured, Fleet(configured))
+    app = App(configured, Fleet(configured, retry_seconds=(0.02, 0.05)))
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     # As uvloop does. Otherwise a reply in two writes waits for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -19,7 +19,11 @@ from triptych.workers.shared.contract import ROUTER_HEADER
 
 SILENT: list[Mode] = ["hanging", "hanging in the body"]
 SILENCE_SECONDS = 30.0
-SETTINGS = {"worker_timeout_seconds": SILENCE_SECONDS, "request_timeout_seconds": 3600}
+SETTINGS = {
+    "worker_timeout_seconds": SILENCE_SECONDS,
+    "request_timeout_seconds": 3600,
+    "keep_alive_seconds": 3600,
+}
 
 T = TypeVar("T")
 
@@ -32,7 +36,9 @@ async def answered(router: RunningRouter, bad: FakeWorker, mode: Mode, asked: Co
         busy = [one for one in router.fleet.pools["retrieval"].replicas if one.lanes_in_use]
         if bad.active and busy == [failing] and failing.state is State.READY:
             skip(SILENCE_SECONDS)
-        await asyncio.sleep(0.01)
+        # Until all requests have arrived, whose heads may not be late.
+        for _ in range(100):
+            await asyncio.sleep(0)
     return await task
 
 

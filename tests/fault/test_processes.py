@@ -17,7 +17,6 @@ from tests.fakes.process import Process, router_process
 from tests.fakes.router import check, eventually
 from tests.fakes.worker import FakeWorker, fake_workers
 from tests.processes import descendants, wait_gone
-from triptych.router.serving import processes
 from triptych.router.serving.processes import Processes
 
 
@@ -95,35 +94,27 @@ async def test_ended_child_is_replaced_and_all_stop_together() -> None:
         assert not directory.exists()
 
 
-@pytest.fixture
-def _three_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "DELAYS", (0.0,))
-    monkeypatch.setattr(processes, "START_TRIES", 3)
-
-
 @pytest.mark.parametrize(("code", "starts"), [(1, 3), (os.EX_CONFIG, 1)])
-@pytest.mark.usefixtures("_three_tries")
 async def test_failing_children_end_the_parent(code: int, starts: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = ["sh", "-c", f"printf x >> {log}; exit {code}"]
     listener = socket.create_server(("127.0.0.1", 0))
     async with hang_guard():
-        assert await Processes(1, [listener], command=command).run() == code
+        assert await Processes(1, [listener], command=command, delays=(0.0,), start_tries=3).run() == code
     assert len(log.read_text()) == starts
 
 
-@pytest.mark.usefixtures("_three_tries")
 @pytest.mark.parametrize("fault", ["exits at once", "cannot be started"])
 async def test_failed_replacement_is_retried(
-    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As long as another child lives."""
     program, pids = tmp_path / "program", tmp_path / "pids"
     replace_file(program, f"#!/bin/sh\necho $$ >> {pids}\nexec sleep 100\n")
     listener = socket.create_server(("127.0.0.1", 0))
     # The first two count as alive at once.
-    monkeypatch.setattr(processes, "BRIEF_SECONDS", 0.0)
-    running = asyncio.create_task(Processes(2, [listener], command=[str(program)]).run())
+    kept = Processes(2, [listener], command=[str(program)], brief_seconds=0.0, delays=(0.0,), start_tries=3)
+    running = asyncio.create_task(kept.run())
     await eventually(lambda: len(started(pids)) == 2)
     first, second = started(pids)
     if fault == "exits at once":

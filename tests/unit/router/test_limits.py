@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.hang_guard import GUARD_SECONDS
-from triptych.router.access import limits_file
 from triptych.router.access.keys import Key
 from triptych.router.access.limits import WINDOW_SECONDS, Allowance, Levels, Memory, Store, duration
 from triptych.router.access.limits_file import LimitsFile
@@ -177,9 +176,8 @@ def test_failed_change_leaves_the_file(tmp_path: Path) -> None:
     assert other.change(b"k" * 32, lambda levels: levels) == Levels(1.0, 2.0)
 
 
-def test_full_file_replaces_the_idlest_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_file, "CAPACITY", 3)
-    one, other = (LimitsFile(tmp_path / "limits") for _ in range(2))
+def test_full_file_replaces_the_idlest_key(tmp_path: Path) -> None:
+    one, other = (LimitsFile(tmp_path / "limits", capacity=3) for _ in range(2))
     names = [letter * 32 for letter in (b"a", b"b", b"c", b"d")]
     for store in (one, other):
         for at, name in enumerate(names[:3]):
@@ -192,10 +190,9 @@ def test_full_file_replaces_the_idlest_key(tmp_path: Path, monkeypatch: pytest.M
 def test_file_of_another_boot_is_reset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock restarts at 0 with a boot, so the times in an older file are far ahead."""
     boots = ["0e8e2b42-5bd1-4cd8-93c5-6a1ee4a9a0a5", "b3a1b6c4-0a54-44c3-8c53-2a4b7f2b6d10"]
-    monkeypatch.setattr(limits_file, "BOOT_ID", tmp_path / "boot")
     for boot, times in ((boots[0], 3), (boots[0], 0), (boots[1], 3)):
         (tmp_path / "boot").write_text(f"{boot}\n")
-        store = LimitsFile(tmp_path / "limits")
+        store = LimitsFile(tmp_path / "limits", boot_id=tmp_path / "boot")
         for _ in range(times):
             admitted(key(requests=3), store, NOW)
         with pytest.raises(RequestRateExceeded):
