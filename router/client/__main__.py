@@ -112,14 +112,12 @@ def embed(
     try:
         key = key_of_environment()
         done = run(job, AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait))
-    except Refused as error:
-        _exit(f"error: {error}", REFUSED)
     except RowFailed as error:
         advice = "--on-error skip makes such rows NaN; --truncate truncates texts that are too long."
         _exit(f"error: {error}\nFinished batches are kept. {advice}", FAILED)
     except (TriptychError, OSError) as error:
         _exit(f"error: {error}\nFinished batches are kept. {CONTINUES}.", FAILED)
-    except ValueError as error:
+    except (Refused, ValueError) as error:
         _exit(f"error: {error}", REFUSED)
     except KeyboardInterrupt:
         _exit(f"stopped; {CONTINUES}", STOPPED)

@@ -5,7 +5,7 @@ Nothing loops over floats: each vector is one base64 string.
 
 import binascii
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,18 +109,18 @@ def vectors(body: bytes, count: int | None, dimensions: int | None) -> Floats:
 
 def multivectors(body: bytes, count: int | None) -> list[Floats]:
     """One matrix per input, float32 [tokens, 128]; raises `ReplyInvalid` unless there are `count`."""
-    matrices = []
-    for entry in _entries(body, count, "embeddings"):
-        if not isinstance(entry, list) or not entry:
-            raise ReplyInvalid("a multi-vector is not a list of vectors")
-        matrices.append(_matrix(entry))
-    return matrices
+    entries = _entries(body, count, "embeddings")
+    if not all(entries):
+        raise ReplyInvalid("a multi-vector is not a list of vectors")
+    return [_matrix(entry) for entry in entries]
 
 
 def join(matrices: Sequence[Floats]) -> Floats:
     """Concatenate matrices; raises `ReplyInvalid` if their widths differ."""
-    _same_width(matrices)
-    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+    widths = {matrix.shape[1] for matrix in matrices}
+    if len(widths) > 1:
+        raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
+    return np.concatenate(matrices)
 
 
 def ranked(body: bytes, documents: Sequence[Item], top_n: int | None) -> list[RankedDocument]:
@@ -171,25 +171,18 @@ def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
 
 
 def _matrix(texts: list[Any]) -> Floats:
-    rows = [_vector(text) for text in texts]
-    _same_width(rows)
-    return np.stack(rows).astype(np.float32, copy=False)
+    return join([_row(text) for text in texts]).astype(np.float32, copy=False)
 
 
-def _vector(text: Any) -> Floats:
+def _row(text: Any) -> Floats:
+    """One vector, as a matrix."""
     try:
-        values: Floats = np.frombuffer(binascii.a2b_base64(text), "<f4")
+        values: Floats = np.frombuffer(binascii.a2b_base64(text), "<f4").reshape(1, -1)
     except (ValueError, TypeError) as error:
         raise ReplyInvalid(f"a vector is not base64 of float32 values: {error}") from None
     if not values.size or not np.isfinite(values).all():
         raise ReplyInvalid("a vector is empty or has values that are not finite")
     return values
-
-
-def _same_width(arrays: Iterable[Floats]) -> None:
-    widths = {array.shape[-1] for array in arrays}
-    if len(widths) > 1:
-        raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
 
 
 def _list(body: bytes, name: str, count: int | None) -> list[Any]:

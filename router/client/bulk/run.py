@@ -42,7 +42,7 @@ def run(job: Job, client: AsyncClient) -> Outcome:
     digest = source.digest(job.source)
     rows = _survey(job)
     with Journal(job.journal, job.about(digest, rows), job.start_over) as journal:
-        earlier = job.count(journal.done, rows)
+        earlier = sum(min(job.batch, rows - number * job.batch) for number in journal.done)
         if not job.out.exists():
             try:
                 asyncio.run(_embed_all(job, rows, earlier, journal, client))
@@ -99,15 +99,7 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
         journal.add(number, failures)
 
     async def embed(items: list[str | dict[str, Any]]) -> Floats:
-        return await client.embed(
-            items,
-            model=job.model,
-            task=job.task,
-            dimensions=job.dimensions,
-            truncate=job.truncate,
-            priority="bulk",
-            vector_space=journal.space,
-        )
+        return await client.embed(items, priority="bulk", vector_space=journal.space, **job.options)
 
     async def one(number: int, some: Sequence[Row]) -> None:
         vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
