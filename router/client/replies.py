@@ -99,17 +99,17 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
     )
 
 
-def vectors(body: bytes, count: int | None, dimensions: int | None) -> Floats:
-    """The vectors of a reply, float32 [count, dimensions]; raises `ReplyInvalid` for others."""
-    matrix = _matrix(_entries(body, count, "embedding"))
+def vectors(body: bytes, items: Sequence[Item], dimensions: int | None) -> Floats:
+    """The vectors of `items`, float32 [n, dimensions]; raises `ReplyInvalid` for others."""
+    matrix = _matrix(_entries(body, items, "embedding"))
     if dimensions not in (None, matrix.shape[1]):
         raise ReplyInvalid(f"{dimensions} dimensions were requested, {matrix.shape[1]} returned")
     return matrix
 
 
-def multivectors(body: bytes, count: int | None) -> list[Floats]:
-    """One matrix per input, float32 [tokens, 128]; raises `ReplyInvalid` unless there are `count`."""
-    entries = _entries(body, count, "embeddings")
+def multivectors(body: bytes, items: Sequence[Item]) -> list[Floats]:
+    """One matrix for each of `items`, float32 [tokens, 128]. Raises `ReplyInvalid`."""
+    entries = _entries(body, items, "embeddings")
     if not all(entries):
         raise ReplyInvalid("a multi-vector is not a list of vectors")
     return [_matrix(entry) for entry in entries]
@@ -156,9 +156,11 @@ def readiness(status: int, headers: Mapping[str, str], body: bytes) -> Readiness
     return Readiness(ready, pools, spaces)
 
 
-def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
+def _entries(body: bytes, items: Sequence[Item], field: str) -> list[Any]:
     """One field of each entry of `data`, in order of `index`."""
-    data = _list(body, "data", count)
+    # A PDF gives one vector per page.
+    has_pdf = any(isinstance(item, Mapping) and "pdf" in item for item in items)
+    data = _list(body, "data", None if has_pdf else len(items))
     if not data:
         raise ReplyInvalid("the reply has no vectors")
     found: dict[int, Any] = {

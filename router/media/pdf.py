@@ -73,13 +73,8 @@ class PdfRenderer:
             sound = False
             try:
                 async with asyncio.timeout(self._document_seconds):
-                    pages = await process.render(Job(data, max_pages), self._page_seconds, memory)
+                    result = await process.render(Job(data, max_pages), self._page_seconds, memory)
                 sound = True
-            except _Refused as refusal:
-                sound = True
-                if refusal.fault.too_many_pages:
-                    raise TooLarge(f"{field}: {refusal.fault.message}") from None
-                raise MediaInvalid(f"{field}: {refusal.fault.message}") from None
             except TimeoutError:
                 limits = f"{self._page_seconds:g} s for a page, {self._document_seconds:g} s for all"
                 log.warning("a PDF took too long (%s): process killed", limits)
@@ -92,7 +87,10 @@ class PdfRenderer:
                     self.idle.append(process)
                 else:
                     self._end(process.process)
-            return pages
+        if isinstance(result, Fault):
+            kind = TooLarge if result.too_many_pages else MediaInvalid
+            raise kind(f"{field}: {result.message}")
+        return result
 
     async def close(self) -> None:
         """Kill all idle processes."""
@@ -152,8 +150,8 @@ class PdfProcess:
         self.process = process
         self.documents = 0
 
-    async def render(self, job: Job, page_seconds: float, memory: Reservation | None) -> list[bytes]:
-        """Raises `_Refused` for a bad document, and other errors if the process fails."""
+    async def render(self, job: Job, page_seconds: float, memory: Reservation | None) -> list[bytes] | Fault:
+        """The pages, or what is wrong with the document. Raises if the process fails."""
         self.documents += 1
         pages: list[bytes] = []
         assert self.process.stdin is not None
@@ -170,17 +168,9 @@ class PdfProcess:
                     case Done():
                         return pages
                     case Fault() as fault:
-                        raise _Refused(fault)
+                        return fault
                     case message:
                         raise ValueError(f"unexpected message: {type(message).__name__}")
-
-
-class _Refused(Exception):
-    """The document is bad; the process is fine."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
 
 
 async def receive(process: asyncio.subprocess.Process) -> Message:
