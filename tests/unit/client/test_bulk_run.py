@@ -47,16 +47,6 @@ def test_options_and_bulk_priority_are_sent(tmp_path: Path) -> None:
     assert {r.headers["x-priority"] for r in deployment.requests if r.method == "POST"} == {"bulk"}
 
 
-def test_float16_and_ids(tmp_path: Path) -> None:
-    wanted = job(tmp_path, ending="jsonl", out="out.parquet", dtype="float16", id="id")
-    do(wanted, Deployment())
-    table = pq.read_table(wanted.out)
-    assert table["id"].to_pylist() == [str(number) for number in range(41)]
-    found = np.stack(table["embedding"].to_numpy())
-    assert found.dtype == np.float16
-    np.testing.assert_array_equal(found, matrix_of(TEXTS, 16).astype(np.float16))
-
-
 def test_id_that_is_not_utf8_does_not_stop_the_end_of_a_run(tmp_path: Path) -> None:
     wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")
     wanted.source.write_bytes(b"id,text\n\xff7,one\n8,two\n")
@@ -64,14 +54,19 @@ def test_id_that_is_not_utf8_does_not_stop_the_end_of_a_run(tmp_path: Path) -> N
     assert pq.read_table(wanted.out)["id"].to_pylist() == ["\ufffd7", "8"]
 
 
-def test_row_groups_keep_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triptych.router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 4)
-    wanted = job(tmp_path, ending="csv", out="out.parquet", id="id")
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_row_groups_have_ids_and_float16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr("triptych.router.client.bulk.parquet.GROUP_BYTES", 10 * 16 * 2)
+    wanted = job(tmp_path, ending=ending, out="out.parquet", id="id", dtype="float16")
     do(wanted, Deployment())
     file = pq.ParquetFile(wanted.out)
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 10, 10, 1]
     assert file.read()["id"].to_pylist() == [str(number) for number in range(41)]
-    np.testing.assert_array_equal(np.stack(file.read()["embedding"].to_numpy()), matrix_of(TEXTS, 16))
+    found = np.stack(file.read()["embedding"].to_numpy())
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, matrix_of(TEXTS, 16).astype(np.float16))
 
 
 def test_missing_server_fails_at_once(tmp_path: Path) -> None:
