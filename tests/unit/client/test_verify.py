@@ -49,11 +49,8 @@ def result(matrix: Floats) -> tuple[bool, str]:
 def test_published_cosines_pass() -> None:
     passes, report = result(vectors_with(PUBLISHED))
     assert passes, report
-    assert "PASS" in report
     for (one, other), cosine in PUBLISHED.items():
-        [line] = [line for line in report.splitlines() if line.startswith(f"{one}-{other}")]
-        assert line.split()[1:] == [f"{cosine:.4f}", f"{cosine:.4f}", line.split()[3]]
-        assert abs(float(line.split()[3])) < 1e-4
+        assert f"\n{one}-{other}       {cosine:.4f}    {cosine:.4f}" in report
 
 
 @pytest.mark.parametrize(
