@@ -18,6 +18,7 @@ CONCURRENCY = 8
 CONNECTIONS = 100
 
 _T = TypeVar("_T")
+_W = TypeVar("_W")
 
 
 class Client:
@@ -150,7 +151,8 @@ class AsyncClient:
             body = await self._send(requests.embed_call(part, **options), one_space)
             return replies.vectors(body, part, options.get("dimensions"))
 
-        return replies.join(await self._each(one, requests.parts(inputs, options.get("late_chunking"))))
+        work = requests.parts(inputs, options.get("late_chunking"))
+        return replies.join(await each(self._concurrency, work, one))
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Like `Client.embed_multi`: float32 [tokens, 128] per input."""
@@ -160,7 +162,8 @@ class AsyncClient:
             body = await self._send(requests.embed_call(part, multivector=True, **options), one_space)
             return replies.multivectors(body, part)
 
-        return [matrix for found in await self._each(one, requests.parts(inputs)) for matrix in found]
+        found = await each(self._concurrency, requests.parts(inputs), one)
+        return [matrix for matrices in found for matrix in matrices]
 
     async def rerank(
         self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
@@ -190,22 +193,6 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _each(self, one: Callable[[list[Item]], Awaitable[_T]], work: list[list[Item]]) -> list[_T]:
-        """The result of `one` for each part, in order. The first failure cancels the others."""
-        free = asyncio.Semaphore(self._concurrency)
-
-        async def in_turn(part: list[Item]) -> _T:
-            async with free:
-                return await one(part)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(in_turn(part)) for part in work]
-        except BaseExceptionGroup as errors:
-            first = errors.exceptions[0]
-            raise first from first.__cause__
-        return [task.result() for task in tasks]
-
     async def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
         retries = Retries(self._core)
         while True:
@@ -220,3 +207,26 @@ class AsyncClient:
     async def _request(self, call: Call) -> httpx.Response:
         async with self._free:
             return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)
+
+
+async def each(concurrency: int, work: Iterable[_W], one: Callable[[_W], Awaitable[_T]]) -> list[_T]:
+    """The result of `one` for each of `work`, in order; at most `concurrency` run at a time.
+
+    The first failure cancels the others. `work` is read no further ahead than it is done.
+    """
+    free = asyncio.Semaphore(concurrency)
+    results: dict[int, _T] = {}
+
+    async def in_turn(index: int, piece: _W) -> None:
+        results[index] = await one(piece)
+        free.release()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index, piece in enumerate(work):
+                await free.acquire()
+                group.create_task(in_turn(index, piece))
+    except BaseExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__
+    return [results[index] for index in range(len(results))]

@@ -19,7 +19,7 @@ from triptych.router.client.bulk.journal import Failures, Journal
 from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
-from triptych.router.client.clients import AsyncClient
+from triptych.router.client.clients import AsyncClient, each
 from triptych.router.client.errors import ReplyInvalid, SpaceMismatch, StatusError
 from triptych.router.client.replies import Floats
 
@@ -83,7 +83,6 @@ def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
 async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client: AsyncClient) -> None:
     """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
-    free = asyncio.Semaphore(job.concurrency)
     # The first vector decides the width. A file without vectors in the journal is left from another run.
     matrix = Matrix(job.partial) if earlier > len(journal.failures) else None
 
@@ -101,12 +100,12 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
     async def embed(items: list[str | dict[str, Any]]) -> Floats:
         return await client.embed(items, priority="bulk", vector_space=journal.space, **job.options)
 
-    async def one(number: int, some: Sequence[Row]) -> None:
+    async def one(batch: tuple[int, Sequence[Row]]) -> None:
+        number, some = batch
         vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
         # One thread, so that waiting for the disk does not delay the network.
         await loop.run_in_executor(writer, keep, number, vectors, failures)
         bar.update(len(some))
-        free.release()
 
     # Rows of earlier runs do not count for the speed.
     with (
@@ -116,15 +115,7 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
         async with client:
             if earlier < rows:
                 await _pin_space(client, job, journal)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for number, some in _batches(job):
-                        if number not in journal.done:
-                            await free.acquire()
-                            group.create_task(one(number, some))
-            except BaseExceptionGroup as errors:
-                first = errors.exceptions[0]
-                raise first from first.__cause__
+            await each(job.concurrency, (b for b in _batches(job) if b[0] not in journal.done), one)
 
 
 async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
