@@ -56,15 +56,12 @@ def test_batch_of_failed_rows_is_skipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[8:], matrix_of(texts[8:], 16))
 
 
-class Unequal(Strict):
-    """Returns vectors of one value for the second row of `BAD`'s failing batch, of 8 for others."""
-
-    def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
-        short = asked["input"] == [TEXTS[7]]
-        return super().embeddings({**asked, "dimensions": 1} if short else asked)
-
-
 def test_halves_of_a_batch_have_one_width(tmp_path: Path) -> None:
+    class Unequal(Strict):
+        def embeddings(self, asked: dict[str, Any]) -> httpx.Response:
+            second_half = asked["input"] == [TEXTS[7]]
+            return super().embeddings({**asked, "dimensions": 1} if second_half else asked)
+
     with pytest.raises(ReplyInvalid, match=r"different lengths: \[1, 8\]"):
         do(job(tmp_path, BAD, skip=True, dimensions=None), Unequal())
 
