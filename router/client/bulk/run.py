@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -74,10 +75,7 @@ def _survey(job: Job) -> int:
 
 def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
     rows = source.rows(job.source, job.column)
-    number = 0
-    while some := list(islice(rows, job.batch)):
-        yield number, some
-        number += 1
+    return enumerate(iter(lambda: list(islice(rows, job.batch)), []))
 
 
 async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client: AsyncClient) -> None:
@@ -97,11 +95,9 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
             matrix.write(vectors, [number * job.batch])
         journal.add(number, failures)
 
-    async def embed(items: list[str | dict[str, Any]]) -> Floats:
-        return await client.embed(items, priority="bulk", vector_space=journal.space, **job.options)
-
     async def one(batch: tuple[int, Sequence[Row]]) -> None:
         number, some = batch
+        embed = partial(client.embed, priority="bulk", vector_space=journal.space, **job.options)
         vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
         # One thread, so that waiting for the disk does not delay the network.
         await loop.run_in_executor(writer, keep, number, vectors, failures)
