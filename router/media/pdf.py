@@ -7,18 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from triptych.router.errors import Internal, MediaInvalid, TooLarge, Unavailable
-from triptych.router.media.pdf_process import (
-    LENGTH_BYTES,
-    MAX_MESSAGE_BYTES,
-    Done,
-    Fault,
-    Job,
-    Message,
-    Page,
-    Ready,
-    decode_message,
-    encode,
-)
+from triptych.router.media import pdf_process
+from triptych.router.media.pdf_process import Fault, Job, Message, Ready
 from triptych.router.memory import Reservation
 from triptych.router.slots import FairSlots
 
@@ -156,16 +146,16 @@ class PdfProcess:
         pages: list[bytes] = []
         assert self.process.stdin is not None
         async with asyncio.timeout(page_seconds) as clock:
-            self.process.stdin.write(encode(job))
+            self.process.stdin.write(pdf_process.encode(job))
             await self.process.stdin.drain()
             while True:
                 match await receive(self.process):
-                    case Page(data) if len(pages) < job.max_pages:
+                    case pdf_process.Page(data) if len(pages) < job.max_pages:
                         if memory is not None:
                             memory.grow(len(data))
                         pages.append(data)
                         clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
-                    case Done():
+                    case pdf_process.Done():
                         return pages
                     case Fault() as fault:
                         return fault
@@ -176,8 +166,8 @@ class PdfProcess:
 async def receive(process: asyncio.subprocess.Process) -> Message:
     """The next message of a process."""
     assert process.stdout is not None
-    size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "little")
-    if size > MAX_MESSAGE_BYTES:
+    size = int.from_bytes(await process.stdout.readexactly(pdf_process.LENGTH_BYTES), "little")
+    if size > pdf_process.MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {size} bytes")
-    message: Message = decode_message(await process.stdout.readexactly(size))
+    message: Message = pdf_process.decode_message(await process.stdout.readexactly(size))
     return message

@@ -9,23 +9,8 @@ import httpx
 import pytest
 
 from tests.unit.client.fakes import Call, Deployment, refusal, sync_call
+from triptych.router.client import errors
 from triptych.router.client.core import seconds_to_wait
-from triptych.router.client.errors import (
-    BY_CODE,
-    AuthError,
-    Busy,
-    ConnectionLost,
-    InputError,
-    Internal,
-    Invalid,
-    MissingKey,
-    NotFound,
-    ReplyInvalid,
-    StatusError,
-    TimedOut,
-    TriptychError,
-    Unavailable,
-)
 from triptych.router.errors import FieldError, all_errors
 
 # The client uses no wrong method and sends no Content-Encoding.
@@ -34,11 +19,11 @@ STATUS = {error.code: error.status for error in all_errors() if error.code not i
 AGAIN = {429, 503, 504}
 
 
-def attempt(call: Call, deployment: Deployment) -> TriptychError | None:
+def attempt(call: Call, deployment: Deployment) -> errors.TriptychError | None:
     """The error of one call."""
     try:
         call(deployment, "embed", "a")
-    except TriptychError as error:
+    except errors.TriptychError as error:
         return error
     return None
 
@@ -47,7 +32,7 @@ FAULT: FieldError = {"field": "body -> dimensions", "message": "too many", "type
 
 
 def test_every_code_has_an_exception() -> None:
-    assert BY_CODE.keys() == STATUS.keys()
+    assert errors.BY_CODE.keys() == STATUS.keys()
 
 
 @pytest.mark.parametrize("code", STATUS)
@@ -56,8 +41,8 @@ def test_each_error_raises_and_some_are_retried(call: Call, code: str) -> None:
     replies = [refusal(STATUS[code], code, "what happened", **more) for _ in range(9)]
     deployment = Deployment(*replies, retries=3)
     error = attempt(call, deployment)
-    assert type(error) is BY_CODE[code]
-    assert isinstance(error, StatusError)
+    assert type(error) is errors.BY_CODE[code]
+    assert isinstance(error, errors.StatusError)
     assert (error.status, error.code, error.detail) == (STATUS[code], code, "what happened")
     assert error.request_id == "ab" * 16
     assert error.errors == more.get("errors", [])
@@ -67,14 +52,14 @@ def test_each_error_raises_and_some_are_retried(call: Call, code: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InputError), (401, AuthError), (418, StatusError), (429, Busy), (302, StatusError),
-     (500, Internal), (502, StatusError), (503, Unavailable), (504, TimedOut)],
+    [(400, errors.InputError), (401, errors.AuthError), (418, errors.StatusError), (429, errors.Busy),
+     (302, errors.StatusError), (500, errors.Internal), (503, errors.Unavailable), (504, errors.TimedOut)],
 )  # fmt: skip
-def test_foreign_reply_goes_by_status(status: int, kind: type[StatusError]) -> None:
+def test_foreign_reply_goes_by_status(status: int, kind: type[errors.StatusError]) -> None:
     page = httpx.Response(status, text="<html>from a proxy</html>", headers={"x-request-id": "of the proxy"})
     error = attempt(sync_call, Deployment(page, retries=0))
     assert type(error) is kind
-    assert isinstance(error, StatusError)
+    assert isinstance(error, errors.StatusError)
     assert (error.code, error.request_id) == ("", "of the proxy")
     assert "from a proxy" in error.detail
 
@@ -82,21 +67,23 @@ def test_foreign_reply_goes_by_status(status: int, kind: type[StatusError]) -> N
 def test_redirect_names_its_target() -> None:
     page = httpx.Response(301, text="<html>moved", headers={"Location": "https://deployment/v1/embeddings"})
     error = attempt(sync_call, Deployment(page))
-    assert isinstance(error, StatusError)
+    assert isinstance(error, errors.StatusError)
     assert "https://deployment/v1/embeddings" in error.detail
 
 
 def test_faults_of_another_shape_are_left_out() -> None:
     odd = httpx.Response(422, json={"detail": "no", "errors": ["odd", {"loc": 1}, FAULT]})
     error = attempt(sync_call, Deployment(odd))
-    assert isinstance(error, Invalid)
+    assert isinstance(error, errors.Invalid)
     assert error.errors == [FAULT]
 
 
 def test_errors_survive_pickling() -> None:
-    error = Invalid(422, "no", code="VALIDATION_ERROR", request_id="ab", retry_after="7", errors=[FAULT])
+    error = errors.Invalid(
+        422, "no", code="VALIDATION_ERROR", request_id="ab", retry_after="7", errors=[FAULT]
+    )
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
-        assert type(again) is Invalid
+        assert type(again) is errors.Invalid
         assert (str(again), vars(again)) == (str(error), vars(error))
 
 
@@ -155,7 +142,7 @@ def test_retries_end_at_max_wait(call: Call) -> None:
     replies = [refusal(503, "SERVICE_UNAVAILABLE", headers={"Retry-After": "40"}) for _ in range(9)]
     busy = Deployment(*replies, retries=100, max_wait=100)
     error = attempt(call, busy)
-    assert isinstance(error, Unavailable)
+    assert isinstance(error, errors.Unavailable)
     assert error.retry_after == "40"
     assert busy.clock.slept == [40.0, 40.0]
 
@@ -163,7 +150,7 @@ def test_retries_end_at_max_wait(call: Call) -> None:
 def test_lost_connection_names_the_address(call: Call) -> None:
     deployment = Deployment(*[httpx.ReadTimeout("") for _ in range(9)], retries=2)
     error = attempt(call, deployment)
-    assert isinstance(error, ConnectionLost)
+    assert isinstance(error, errors.ConnectionLost)
     assert "http://deployment/v1/embeddings: ReadTimeout" in str(error)
     assert len(deployment.requests) == 3
 
@@ -184,25 +171,25 @@ READY = {"ready": True, "pools": {}}
     ],
 )
 def test_invalid_readiness_is_refused(content: Any) -> None:
-    with pytest.raises(ReplyInvalid):
+    with pytest.raises(errors.ReplyInvalid):
         Deployment(httpx.Response(200, json=content)).client().ready()
 
 
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        (refusal(401, "AUTH_MISSING_API_KEY"), MissingKey),
-        (httpx.Response(503, text="<html>no upstream"), Unavailable),
-        (httpx.Response(404, json={"ok": False}), NotFound),
+        (refusal(401, "AUTH_MISSING_API_KEY"), errors.MissingKey),
+        (httpx.Response(503, text="<html>no upstream"), errors.Unavailable),
+        (httpx.Response(404, json={"ok": False}), errors.NotFound),
     ],
 )
-def test_ready_raises_what_another_reply_says(reply: httpx.Response, kind: type[StatusError]) -> None:
+def test_ready_raises_what_another_reply_says(reply: httpx.Response, kind: type[errors.StatusError]) -> None:
     with pytest.raises(kind):
         Deployment(reply).client().ready()
 
 
 def test_ready_is_not_retried() -> None:
     deployment = Deployment(httpx.ConnectError("refused"))
-    with deployment.client() as client, pytest.raises(ConnectionLost):
+    with deployment.client() as client, pytest.raises(errors.ConnectionLost):
         client.ready()
     assert len(deployment.requests) == 1
