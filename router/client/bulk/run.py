@@ -111,7 +111,8 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
         async with client:
             if earlier < rows:
                 await _pin_space(client, job, journal)
-            await each(job.concurrency, (b for b in _batches(job) if b[0] not in journal.done), one)
+            missing = (batch for batch in _batches(job) if batch[0] not in journal.done)
+            await each(job.concurrency, missing, one)
 
 
 async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:
