@@ -107,18 +107,15 @@ def test_too_large_request_is_split(tmp_path: Path) -> None:
         ({"out": "out.txt"}, r"\.npy or \.parquet"),
         ({"out": "no/out.npy"}, "not a folder"),
         ({"id": "id"}, "cannot hold ids"),
-        ({"texts": []}, "no rows"),
+        ({"texts": [], "ending": "jsonl"}, "no rows"),
     ],
 )
 def test_impossible_job_is_refused_before_sending(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     deployment = Deployment()
-    wanted = job(tmp_path, **change)
-    if change == {"texts": []}:
-        wanted.source.write_text("")
     with pytest.raises(Refused, match=message):
-        do(wanted, deployment)
+        do(job(tmp_path, **change), deployment)
     assert deployment.requests == []
 
 
