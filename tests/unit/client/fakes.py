@@ -37,16 +37,14 @@ def base64_of(vector: Floats) -> str:
 
 def reply_to(asked: dict[str, Any]) -> dict[str, Any]:
     """The API's reply, with entries in reverse order: only `index` tells them apart."""
-    items = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
     data: list[dict[str, Any]] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(asked["input"]):
         if asked.get("return_multivector"):
             rows = [base64_of(vector_of([item, token], 128)) for token in range(2 + index % 3)]
-            data.append({"object": "embeddings", "index": index, "embeddings": rows})
+            data.append({"index": index, "embeddings": rows})
         else:
-            vector = vector_of(item, asked.get("dimensions", 8))
-            data.append({"object": "embedding", "index": index, "embedding": base64_of(vector)})
-    return {"model": "jina-embeddings-v4", "object": "list", "data": data[::-1]}
+            data.append(entry(index, vector_of(item, asked.get("dimensions", 8))))
+    return {"data": data[::-1]}
 
 
 def refusal(status: int, code: str, detail: str = "no", headers: Any = None, **more: Any) -> httpx.Response:

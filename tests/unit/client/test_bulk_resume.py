@@ -172,7 +172,7 @@ def test_waits_for_pool_to_learn_space(tmp_path: Path) -> None:
 def test_run_without_space_is_not_continued(tmp_path: Path) -> None:
     no_space = httpx.Response(200, json={"ready": True, "pools": {}})
     wanted = stopped_half_way(
-        tmp_path, no_space, httpx.Response(200, json=reply_to({"input": "a"})), no_space
+        tmp_path, no_space, httpx.Response(200, json=reply_to({"input": ["a"]})), no_space
     )
     deployment = Deployment()
     with pytest.raises(Refused, match="named no vector space"):
