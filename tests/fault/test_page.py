@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 from PIL import Image
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -36,8 +37,9 @@ class Browser:
         self.driver = Chrome(options, ChromeService(DRIVER))
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until `condition` is true; returns its value."""
-        return WebDriverWait(self.driver, GUARD_SECONDS, 0.05).until(lambda _: condition())
+        """Wait until `condition` is true; returns its value. The page may replace what it reads."""
+        wait = WebDriverWait(self.driver, GUARD_SECONDS, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: condition())
 
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
