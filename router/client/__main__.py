@@ -24,7 +24,8 @@ KEY_VARIABLE = "TRIPTYCH_API_KEY"
 FAILED, REFUSED, ROWS_FAILED, STOPPED = 1, 2, 3, 130
 CONTINUES = "The same command continues"
 
-url = click.option("--url", default=URL, show_default=True, help="Address of the deployment.")
+url = click.option("--url", default=URL, help="Address of the deployment.")
+defaults = {"show_default": True}
 epilog = f"An API key is read from the environment variable {KEY_VARIABLE}."
 
 
@@ -38,50 +39,31 @@ def cli() -> None:
     """Use a running deployment."""
 
 
-@cli.command(epilog=epilog)
+@cli.command(epilog=epilog, context_settings=defaults)
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @url
-@click.option("--column", default="text", show_default=True, help="Field or column to embed.")
+@click.option("--column", default="text", help="Field or column to embed.")
 @click.option("--id", metavar="COLUMN", help="Field or column to copy into a .parquet OUT as `id`.")
 @click.option("--model", help="Model to embed with.  [default: the first one that is served]")
 @click.option(
-    "--task",
-    type=click.Choice(TASKS),
-    default="retrieval.passage",
-    show_default=True,
-    help="What the vectors are for.",
+    "--task", type=click.Choice(TASKS), default="retrieval.passage", help="What the vectors are for."
 )
 @click.option(
     "--dimensions", type=click.IntRange(1, 2048), metavar="N", help="Values per vector.  [default: all]"
 )
 @click.option("--truncate", is_flag=True, help="Truncate texts that are too long instead of refusing them.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Dtype of OUT.")
+@click.option("--batch", type=click.IntRange(1, MAX_ITEMS), default=256, help="Rows per request.")
+@click.option("--concurrency", type=click.IntRange(1), default=8, help="Concurrent requests.")
+@click.option("--timeout", type=float, default=300, help="Seconds per request.")
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Dtype of OUT.",
-)
-@click.option(
-    "--batch", type=click.IntRange(1, MAX_ITEMS), default=256, show_default=True, help="Rows per request."
-)
-@click.option(
-    "--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Concurrent requests."
-)
-@click.option("--timeout", type=float, default=300, show_default=True, help="Seconds per request.")
-@click.option(
-    "--max-wait",
-    type=float,
-    default=600,
-    show_default=True,
-    help="Seconds to wait for a server that is busy or down.",
+    "--max-wait", type=float, default=600, help="Seconds to wait for a server that is busy or down."
 )
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
-    show_default=True,
     help="At a row that cannot be embedded: stop, or list it in OUT.failed.jsonl.",
 )
 def embed(
@@ -112,14 +94,12 @@ def embed(
     try:
         key = key_of_environment()
         done = run(job, AsyncClient(url, key, timeout=timeout, retries=sys.maxsize, max_wait=max_wait))
-    except Refused as error:
-        _exit(f"error: {error}", REFUSED)
     except RowFailed as error:
         advice = "--on-error skip makes such rows NaN; --truncate truncates texts that are too long."
         _exit(f"error: {error}\nFinished batches are kept. {advice}", FAILED)
     except (TriptychError, OSError) as error:
         _exit(f"error: {error}\nFinished batches are kept. {CONTINUES}.", FAILED)
-    except ValueError as error:
+    except (Refused, ValueError) as error:
         _exit(f"error: {error}", REFUSED)
     except KeyboardInterrupt:
         _exit(f"stopped; {CONTINUES}", STOPPED)
@@ -133,13 +113,13 @@ def embed(
         _exit(f"{count} of them failed and are NaN; {where} lists them with reasons", ROWS_FAILED)
 
 
-@cli.command(epilog=epilog)
+@cli.command(epilog=epilog, context_settings=defaults)
 @url
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(url: str, as_json: bool) -> None:
     """Compare a deployment's vectors with published cosines."""
     from triptych.router.client.clients import Client
-    from triptych.router.client.verify import measure, passes, report
+    from triptych.router.client.verify import measure, report
 
     try:
         with Client(url, key_of_environment(), max_wait=20) as client:
@@ -148,9 +128,10 @@ def verify(url: str, as_json: bool) -> None:
         _exit(f"error: {error}", FAILED)
     except ValueError as error:
         _exit(f"error: {error}", REFUSED)
-    document = {"passes": passes(rows), "pairs": [row._asdict() for row in rows]}
+    passes = all(row.passes for row in rows)
+    document = {"passes": passes, "pairs": [row._asdict() for row in rows]}
     click.echo(json.dumps(document, indent=2) if as_json else report(rows))
-    if not passes(rows):
+    if not passes:
         sys.exit(FAILED)
 
 

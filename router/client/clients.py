@@ -2,43 +2,23 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Self, TypeVar, Unpack
 
 import httpx
 
-from triptych.router.client import replies
-from triptych.router.client.core import (
-    MAX_WAIT_SECONDS,
-    RETRIES,
-    TIMEOUT_SECONDS,
-    Clock,
-    Core,
-    Retries,
-    failures,
-)
+from triptych.router.client import core, replies, requests
+from triptych.router.client.core import Clock, Core, Retries, failures
 from triptych.router.client.errors import TriptychError
 from triptych.router.client.replies import Floats, OneSpace, RankedDocument, Readiness
-from triptych.router.client.requests import (
-    MODELS,
-    READY,
-    Call,
-    EmbedOptions,
-    Inputs,
-    Item,
-    MultiOptions,
-    Part,
-    checked,
-    embed_call,
-    parts,
-    rerank_call,
-)
+from triptych.router.client.requests import Call, EmbedOptions, Inputs, Item, MultiOptions
 
 CONCURRENCY = 8
 # Most connections that httpx opens. It spends quadratic time on requests that wait for one.
 CONNECTIONS = 100
 
 _T = TypeVar("_T")
+_W = TypeVar("_W")
 
 
 class Client:
@@ -58,9 +38,9 @@ class Client:
         base_url: str,
         api_key: str | None = None,
         *,
-        timeout: float = TIMEOUT_SECONDS,
-        retries: int = RETRIES,
-        max_wait: float = MAX_WAIT_SECONDS,
+        timeout: float = core.TIMEOUT_SECONDS,
+        retries: int = core.RETRIES,
+        max_wait: float = core.MAX_WAIT_SECONDS,
         transport: httpx.BaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -76,36 +56,36 @@ class Client:
         """
         one_space = OneSpace(options.get("vector_space"))
         found = []
-        for part in parts(inputs, options.get("late_chunking")):
-            body = self._send(embed_call(part, **options), one_space)
-            found.append(replies.vectors(body, part.vectors, options.get("dimensions")))
+        for part in requests.parts(inputs, options.get("late_chunking")):
+            body = self._send(requests.embed_call(part, **options), one_space)
+            found.append(replies.vectors(body, part, options.get("dimensions")))
         return replies.join(found)
 
     def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Embed each token into one vector: float32 [tokens, 128] per input, in input order."""
         one_space = OneSpace(options.get("vector_space"))
         found: list[Floats] = []
-        for part in parts(inputs):
-            body = self._send(embed_call(part, multivector=True, **options), one_space)
-            found += replies.multivectors(body, part.vectors)
+        for part in requests.parts(inputs):
+            body = self._send(requests.embed_call(part, multivector=True, **options), one_space)
+            found += replies.multivectors(body, part)
         return found
 
     def rerank(
         self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Rank documents by how well they answer `query`, best first; all, or the best `top_n`."""
-        documents = checked(documents, "documents")
-        body = self._send(rerank_call(query, documents, top_n, model))
+        documents = requests.checked(documents, "documents")
+        body = self._send(requests.rerank_call(query, documents, top_n, model))
         return replies.ranked(body, documents, top_n)
 
     def models(self) -> list[str]:
         """Names of the served models."""
-        return replies.model_names(self._send(MODELS))
+        return replies.model_names(self._send(requests.MODELS))
 
     def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            reply = self._request(READY)
+            reply = self._request(requests.READY)
         return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     def close(self) -> None:
@@ -149,9 +129,9 @@ class AsyncClient:
         base_url: str,
         api_key: str | None = None,
         *,
-        timeout: float = TIMEOUT_SECONDS,
-        retries: int = RETRIES,
-        max_wait: float = MAX_WAIT_SECONDS,
+        timeout: float = core.TIMEOUT_SECONDS,
+        retries: int = core.RETRIES,
+        max_wait: float = core.MAX_WAIT_SECONDS,
         concurrency: int = CONCURRENCY,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
@@ -167,38 +147,40 @@ class AsyncClient:
         """Like `Client.embed`: float32 [n, d], in input order."""
         one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part) -> Floats:
-            body = await self._send(embed_call(part, **options), one_space)
-            return replies.vectors(body, part.vectors, options.get("dimensions"))
+        async def one(part: list[Item]) -> Floats:
+            body = await self._send(requests.embed_call(part, **options), one_space)
+            return replies.vectors(body, part, options.get("dimensions"))
 
-        return replies.join(await self._each(one, parts(inputs, options.get("late_chunking"))))
+        work = requests.parts(inputs, options.get("late_chunking"))
+        return replies.join(await each(self._concurrency, work, one))
 
     async def embed_multi(self, inputs: Inputs, **options: Unpack[MultiOptions]) -> list[Floats]:
         """Like `Client.embed_multi`: float32 [tokens, 128] per input."""
         one_space = OneSpace(options.get("vector_space"))
 
-        async def one(part: Part) -> list[Floats]:
-            body = await self._send(embed_call(part, multivector=True, **options), one_space)
-            return replies.multivectors(body, part.vectors)
+        async def one(part: list[Item]) -> list[Floats]:
+            body = await self._send(requests.embed_call(part, multivector=True, **options), one_space)
+            return replies.multivectors(body, part)
 
-        return [matrix for found in await self._each(one, parts(inputs)) for matrix in found]
+        found = await each(self._concurrency, requests.parts(inputs), one)
+        return [matrix for matrices in found for matrix in matrices]
 
     async def rerank(
         self, query: Item, documents: Iterable[Item], top_n: int | None = None, model: str | None = None
     ) -> list[RankedDocument]:
         """Like `Client.rerank`: best first."""
-        documents = checked(documents, "documents")
-        body = await self._send(rerank_call(query, documents, top_n, model))
+        documents = requests.checked(documents, "documents")
+        body = await self._send(requests.rerank_call(query, documents, top_n, model))
         return replies.ranked(body, documents, top_n)
 
     async def models(self) -> list[str]:
         """Names of the served models."""
-        return replies.model_names(await self._send(MODELS))
+        return replies.model_names(await self._send(requests.MODELS))
 
     async def ready(self) -> Readiness:
         """Whether every pool can answer, and which cannot. Asks once, without retries."""
         with failures():
-            reply = await self._request(READY)
+            reply = await self._request(requests.READY)
         return replies.readiness(reply.status_code, reply.headers, reply.content)
 
     async def aclose(self) -> None:
@@ -210,22 +192,6 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    async def _each(self, one: Callable[[Part], Awaitable[_T]], work: Sequence[Part]) -> list[_T]:
-        """The result of `one` for each part, in order. The first failure cancels the others."""
-        free = asyncio.Semaphore(self._concurrency)
-
-        async def in_turn(part: Part) -> _T:
-            async with free:
-                return await one(part)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(in_turn(part)) for part in work]
-        except BaseExceptionGroup as errors:
-            first = errors.exceptions[0]
-            raise first from first.__cause__
-        return [task.result() for task in tasks]
 
     async def _send(self, call: Call, one_space: OneSpace | None = None) -> bytes:
         retries = Retries(self._core)
@@ -241,3 +207,26 @@ class AsyncClient:
     async def _request(self, call: Call) -> httpx.Response:
         async with self._free:
             return await self._http.request(call.method, call.path, content=call.body, headers=call.headers)
+
+
+async def each(concurrency: int, work: Iterable[_W], one: Callable[[_W], Awaitable[_T]]) -> list[_T]:
+    """The result of `one` for each of `work`, in order; at most `concurrency` run at a time.
+
+    The first failure cancels the others. `work` is read no further ahead than it is done.
+    """
+    free = asyncio.Semaphore(concurrency)
+    results: dict[int, _T] = {}
+
+    async def in_turn(index: int, piece: _W) -> None:
+        results[index] = await one(piece)
+        free.release()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index, piece in enumerate(work):
+                await free.acquire()
+                group.create_task(in_turn(index, piece))
+    except BaseExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__
+    return [results[index] for index in range(len(results))]

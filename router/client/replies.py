@@ -5,7 +5,7 @@ Nothing loops over floats: each vector is one base64 string.
 
 import binascii
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,28 +99,28 @@ def accept(status: int, headers: Mapping[str, str], body: bytes, one_space: OneS
     )
 
 
-def vectors(body: bytes, count: int | None, dimensions: int | None) -> Floats:
-    """The vectors of a reply, float32 [count, dimensions]; raises `ReplyInvalid` for others."""
-    matrix = _matrix(_entries(body, count, "embedding"))
+def vectors(body: bytes, items: Sequence[Item], dimensions: int | None) -> Floats:
+    """The vectors of `items`, float32 [n, dimensions]; raises `ReplyInvalid` for others."""
+    matrix = _matrix(_entries(body, items, "embedding"))
     if dimensions not in (None, matrix.shape[1]):
         raise ReplyInvalid(f"{dimensions} dimensions were requested, {matrix.shape[1]} returned")
     return matrix
 
 
-def multivectors(body: bytes, count: int | None) -> list[Floats]:
-    """One matrix per input, float32 [tokens, 128]; raises `ReplyInvalid` unless there are `count`."""
-    matrices = []
-    for entry in _entries(body, count, "embeddings"):
-        if not isinstance(entry, list) or not entry:
-            raise ReplyInvalid("a multi-vector is not a list of vectors")
-        matrices.append(_matrix(entry))
-    return matrices
+def multivectors(body: bytes, items: Sequence[Item]) -> list[Floats]:
+    """One matrix for each of `items`, float32 [tokens, 128]. Raises `ReplyInvalid`."""
+    entries = _entries(body, items, "embeddings")
+    if not all(entries):
+        raise ReplyInvalid("a multi-vector is not a list of vectors")
+    return [_matrix(entry) for entry in entries]
 
 
 def join(matrices: Sequence[Floats]) -> Floats:
     """Concatenate matrices; raises `ReplyInvalid` if their widths differ."""
-    _same_width(matrices)
-    return matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+    widths = {matrix.shape[1] for matrix in matrices}
+    if len(widths) > 1:
+        raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
+    return np.concatenate(matrices)
 
 
 def ranked(body: bytes, documents: Sequence[Item], top_n: int | None) -> list[RankedDocument]:
@@ -156,9 +156,11 @@ def readiness(status: int, headers: Mapping[str, str], body: bytes) -> Readiness
     return Readiness(ready, pools, spaces)
 
 
-def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
+def _entries(body: bytes, items: Sequence[Item], field: str) -> list[Any]:
     """One field of each entry of `data`, in order of `index`."""
-    data = _list(body, "data", count)
+    # A PDF gives one vector per page.
+    has_pdf = any(isinstance(item, Mapping) and "pdf" in item for item in items)
+    data = _list(body, "data", None if has_pdf else len(items))
     if not data:
         raise ReplyInvalid("the reply has no vectors")
     found: dict[int, Any] = {
@@ -171,25 +173,18 @@ def _entries(body: bytes, count: int | None, field: str) -> list[Any]:
 
 
 def _matrix(texts: list[Any]) -> Floats:
-    rows = [_vector(text) for text in texts]
-    _same_width(rows)
-    return np.stack(rows).astype(np.float32, copy=False)
+    return join([_row(text) for text in texts]).astype(np.float32, copy=False)
 
 
-def _vector(text: Any) -> Floats:
+def _row(text: Any) -> Floats:
+    """One vector, as a matrix."""
     try:
-        values: Floats = np.frombuffer(binascii.a2b_base64(text), "<f4")
+        values: Floats = np.frombuffer(binascii.a2b_base64(text), "<f4").reshape(1, -1)
     except (ValueError, TypeError) as error:
         raise ReplyInvalid(f"a vector is not base64 of float32 values: {error}") from None
     if not values.size or not np.isfinite(values).all():
         raise ReplyInvalid("a vector is empty or has values that are not finite")
     return values
-
-
-def _same_width(arrays: Iterable[Floats]) -> None:
-    widths = {array.shape[-1] for array in arrays}
-    if len(widths) > 1:
-        raise ReplyInvalid(f"the vectors have different lengths: {sorted(widths)}")
 
 
 def _list(body: bytes, name: str, count: int | None) -> list[Any]:

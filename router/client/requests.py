@@ -65,24 +65,12 @@ class Call(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class Part(NamedTuple):
-    """The inputs of one request."""
-
-    items: list[Item]
-
-    @property
-    def vectors(self) -> int | None:
-        """The number of vectors that they give; None for a PDF."""
-        has_pdf = any(isinstance(item, Mapping) and "pdf" in item for item in self.items)
-        return None if has_pdf else len(self.items)
-
-
 MODELS = Call("GET", "/v1/models")
 READY = Call("GET", "/ready")
 
 
-def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
-    """Split `inputs` into parts of one request each, in order.
+def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[list[Item]]:
+    """Split `inputs` into the inputs of each request, in order.
 
     Raises TypeError for an invalid input, ValueError if there are none or too many for late chunking, and
     OSError for a missing file.
@@ -91,7 +79,7 @@ def parts(inputs: Inputs, late_chunking: bool | None = None) -> list[Part]:
     if late_chunking and len(items) > MAX_ITEMS:
         # In two requests, each half would lose the context of the other.
         raise ValueError(f"late chunking takes at most {MAX_ITEMS} inputs, not {len(items)}")
-    return [Part(piece) for piece in ([items] if late_chunking else _pieces(items))]
+    return [items] if late_chunking else list(_pieces(items))
 
 
 def checked(items: Iterable[Item], name: str) -> list[Item]:
@@ -133,12 +121,12 @@ def _length(value: Any) -> int:
             return len(_dumps(value))
 
 
-def embed_call(part: Part, *, multivector: bool = False, **options: Unpack[EmbedOptions]) -> Call:
-    """`POST /v1/embeddings` for one part. Vectors come as base64, which keeps every bit."""
+def embed_call(items: Sequence[Item], multivector: bool = False, **options: Unpack[EmbedOptions]) -> Call:
+    """`POST /v1/embeddings`. Vectors come as base64, which keeps every bit."""
     if unknown := options.keys() - EmbedOptions.__optional_keys__:
         raise TypeError(f"unknown options: {', '.join(sorted(unknown))}")
     fields: dict[str, Any] = {
-        "input": [_wire(item) for item in part.items],
+        "input": [_wire(item) for item in items],
         "embedding_type": "base64",
         **options,
         "return_multivector": multivector or None,

@@ -52,7 +52,7 @@ _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class Refused(ValueError):
-    """The URL is not allowed. The message says why, and quotes no address."""
+    """The URL or its response is not accepted. The message says why, and quotes no address."""
 
 
 def is_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> bool:

@@ -104,7 +104,7 @@ class Fetcher:
             reason = _CANNOT_CONNECT
         except TimeoutError:
             reason = f"it took more than {self._seconds:g} seconds"
-        except (Refused, _Failed) as error:
+        except Refused as error:
             reason = str(error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if is_out_of_descriptors(error):
@@ -126,7 +126,7 @@ class Fetcher:
             except ValueError:
                 raise Refused("the redirect target is not a valid URL") from None
             url = check_url(str(joined), self._networks)
-        raise _Failed(f"it redirects more than {MAX_REDIRECTS} times")
+        raise Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, sockaddr = info
@@ -162,19 +162,15 @@ class _NotPublic(OSError):
     """The host does not exist or has no allowed address; clients are not told which."""
 
 
-class _Failed(Exception):
-    """A fetch failed; the message is for the client."""
-
-
 async def _read(
     response: aiohttp.ClientResponse, max_bytes: int, field: str, memory: Reservation | None
 ) -> bytes:
     """The body; raises `TooLarge` after `max_bytes`."""
     too_large = TooLarge(f"{field}: the file at the URL has more than {max_bytes} bytes")
     if response.status != 200:
-        raise _Failed(f"the server responded with status {response.status}")
+        raise Refused(f"the server responded with status {response.status}")
     if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise _Failed("the server sent a compressed body")
+        raise Refused("the server sent a compressed body")
     if response.content_length is not None and response.content_length > max_bytes:
         raise too_large
     data = bytearray()

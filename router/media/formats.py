@@ -1,6 +1,7 @@
 """Images and PDFs in requests: decode base64 and data URIs, detect the format, read the size in pixels."""
 
 import re
+from struct import unpack_from
 from typing import Literal, NamedTuple
 
 from pybase64 import b64decode
@@ -132,18 +133,8 @@ def _pixel_size(data: bytes) -> tuple[int, int]:
 
 def _gif_size(data: bytes) -> tuple[int, int]:
     """The screen, extended to its first frame as readers do; (0, 0) without a frame."""
-    at = _gif_frame(data)
-    if at is None:
-        return 0, 0
-    width, height = _two_shorts(data, 6)
-    left, top = _two_shorts(data, at + 1)
-    frame_width, frame_height = _two_shorts(data, at + 5)
-    return max(width, left + frame_width), max(height, top + frame_height)
-
-
-def _gif_frame(data: bytes) -> int | None:
-    """Offset of the first frame's descriptor, after the colour table and the extensions."""
     flags = data[10] if len(data) > 10 else 0
+    # After the colour table and the extensions.
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     in_extension = False
     for _ in range(_MAX_BLOCKS):
@@ -155,13 +146,13 @@ def _gif_frame(data: bytes) -> int | None:
         elif first == b"!":
             at += 2
             in_extension = True
+        elif first == b"," and len(data) >= at + 9:
+            width, height = unpack_from("<2H", data, 6)
+            left, top, frame_width, frame_height = unpack_from("<4H", data, at + 1)
+            return max(width, left + frame_width), max(height, top + frame_height)
         else:
-            return at if first == b"," and len(data) >= at + 9 else None
-    return None
-
-
-def _two_shorts(data: bytes, at: int) -> tuple[int, int]:
-    return int.from_bytes(data[at : at + 2], "little"), int.from_bytes(data[at + 2 : at + 4], "little")
+            break
+    return 0, 0
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import msgspec
 
@@ -18,10 +17,8 @@ from triptych.router.observe.metrics import Metrics
 from triptych.router.settings import RouterSettings
 from triptych.workers.shared.contract import Image
 
-
-class _Loaded(NamedTuple):
-    image: Image
-    cost: int
+_Loaded = tuple[Image, int]
+"""An image and its cost in tokens."""
 
 
 class MediaLoader:
@@ -70,15 +67,12 @@ class MediaLoader:
             raise
 
     async def _load(self, items: Sequence[Item], request: Request) -> list[Item]:
-        fetched = _Fetched(self._settings.max_body_bytes)
-        fields: dict[Media, str] = {}
+        fetched: list[int] = []
+        tasks: dict[Media, asyncio.Task[list[_Loaded]]] = {}
         for item in items:
-            if item.media is not None:
-                fields.setdefault(item.media, item.field)
-        tasks = {
-            media: asyncio.ensure_future(self._load_one(media, field, fetched, request))
-            for media, field in fields.items()
-        }
+            if item.media is not None and item.media not in tasks:
+                loading = self._load_one(item.media, item.field, fetched, request)
+                tasks[item.media] = asyncio.create_task(loading)
         try:
             await asyncio.gather(*tasks.values())
         finally:
@@ -95,8 +89,9 @@ class MediaLoader:
         return complete
 
     async def _load_one(
-        self, media: Media, field: str, fetched: "_Fetched", request: Request
+        self, media: Media, field: str, fetched: list[int], request: Request
     ) -> list[_Loaded]:
+        """The image of `media`, or its pages. `fetched` has the sizes of the request's fetched files."""
         settings = self._settings
         is_pdf = media.kind == "pdf"
         data = media.source
@@ -106,7 +101,10 @@ class MediaLoader:
             limit = settings.max_pdf_bytes if is_pdf else settings.max_image_bytes
             with self._timed("fetch"):
                 data = await self.fetcher.fetch(data, limit, field, request.key, request.memory)
-            fetched.add(len(data), field)
+            fetched.append(len(data))
+            most = settings.max_body_bytes
+            if sum(fetched) > most:
+                raise TooLarge(f"{field}: the files fetched for the request have more than {most} bytes")
         images = [data]
         if is_pdf:
             check_pdf(data, field)
@@ -114,7 +112,7 @@ class MediaLoader:
                 images = await self._renderer.render(
                     data, settings.max_pdf_pages, field, request.key, request.memory
                 )
-        return [_Loaded(Image(image), check_image(image, field)) for image in images]
+        return [(Image(image), check_image(image, field)) for image in images]
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -127,32 +125,17 @@ class MediaLoader:
             self._metrics.media.labels(step, outcome).observe(time.perf_counter() - started)
 
 
-class _Fetched:
-    """Bytes fetched for one request; at most as many as its own body may have."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-
-    def add(self, size: int, field: str) -> None:
-        self._bytes += size
-        if self._bytes > self._max_bytes:
-            raise TooLarge(
-                f"{field}: the files fetched for the request have more than {self._max_bytes} bytes"
-            )
-
-
 def _completed(item: Item, loaded: Sequence[_Loaded], index: int) -> list[Item]:
     """The items that replace `item`, from `index` on. The field of a page names its number."""
     is_pdf = item.media is not None and item.media.kind == "pdf"
     return [
         Item(
             item.pool,
-            msgspec.structs.replace(item.wire, content=one.image),
-            min(one.cost, item.cost),
+            msgspec.structs.replace(item.wire, content=image),
+            min(cost, item.cost),
             index + at,
             f"{item.field}, page {at + 1}" if is_pdf else item.field,
             item.priority,
         )
-        for at, one in enumerate(loaded)
+        for at, (image, cost) in enumerate(loaded)
     ]

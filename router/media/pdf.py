@@ -7,18 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from triptych.router.errors import Internal, MediaInvalid, TooLarge, Unavailable
-from triptych.router.media.pdf_process import (
-    LENGTH_BYTES,
-    MAX_MESSAGE_BYTES,
-    Done,
-    Fault,
-    Job,
-    Message,
-    Page,
-    Ready,
-    decode_message,
-    encode,
-)
+from triptych.router.media import pdf_process
+from triptych.router.media.pdf_process import Fault, Job, Message, Ready
 from triptych.router.memory import Reservation
 from triptych.router.slots import FairSlots
 
@@ -73,13 +63,8 @@ class PdfRenderer:
             sound = False
             try:
                 async with asyncio.timeout(self._document_seconds):
-                    pages = await process.render(Job(data, max_pages), self._page_seconds, memory)
+                    result = await process.render(Job(data, max_pages), self._page_seconds, memory)
                 sound = True
-            except _Refused as refusal:
-                sound = True
-                if refusal.fault.too_many_pages:
-                    raise TooLarge(f"{field}: {refusal.fault.message}") from None
-                raise MediaInvalid(f"{field}: {refusal.fault.message}") from None
             except TimeoutError:
                 limits = f"{self._page_seconds:g} s for a page, {self._document_seconds:g} s for all"
                 log.warning("a PDF took too long (%s): process killed", limits)
@@ -92,7 +77,10 @@ class PdfRenderer:
                     self.idle.append(process)
                 else:
                     self._end(process.process)
-            return pages
+        if isinstance(result, Fault):
+            kind = TooLarge if result.too_many_pages else MediaInvalid
+            raise kind(f"{field}: {result.message}")
+        return result
 
     async def close(self) -> None:
         """Kill all idle processes."""
@@ -152,42 +140,34 @@ class PdfProcess:
         self.process = process
         self.documents = 0
 
-    async def render(self, job: Job, page_seconds: float, memory: Reservation | None) -> list[bytes]:
-        """Raises `_Refused` for a bad document, and other errors if the process fails."""
+    async def render(self, job: Job, page_seconds: float, memory: Reservation | None) -> list[bytes] | Fault:
+        """The pages, or what is wrong with the document. Raises if the process fails."""
         self.documents += 1
         pages: list[bytes] = []
         assert self.process.stdin is not None
         async with asyncio.timeout(page_seconds) as clock:
-            self.process.stdin.write(encode(job))
+            self.process.stdin.write(pdf_process.encode(job))
             await self.process.stdin.drain()
             while True:
                 match await receive(self.process):
-                    case Page(data) if len(pages) < job.max_pages:
+                    case pdf_process.Page(data) if len(pages) < job.max_pages:
                         if memory is not None:
                             memory.grow(len(data))
                         pages.append(data)
                         clock.reschedule(asyncio.get_running_loop().time() + page_seconds)
-                    case Done():
+                    case pdf_process.Done():
                         return pages
                     case Fault() as fault:
-                        raise _Refused(fault)
+                        return fault
                     case message:
                         raise ValueError(f"unexpected message: {type(message).__name__}")
-
-
-class _Refused(Exception):
-    """The document is bad; the process is fine."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
 
 
 async def receive(process: asyncio.subprocess.Process) -> Message:
     """The next message of a process."""
     assert process.stdout is not None
-    size = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES), "little")
-    if size > MAX_MESSAGE_BYTES:
+    size = int.from_bytes(await process.stdout.readexactly(pdf_process.LENGTH_BYTES), "little")
+    if size > pdf_process.MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {size} bytes")
-    message: Message = decode_message(await process.stdout.readexactly(size))
+    message: Message = pdf_process.decode_message(await process.stdout.readexactly(size))
     return message

@@ -128,30 +128,32 @@ def _render(pdfium: Any, job: Job) -> Iterator[Message]:
     try:
         pages = len(document)
         if pages > job.max_pages:
-            yield Fault(
-                f"the PDF has {pages} pages; at most {job.max_pages} are allowed", too_many_pages=True
-            )
-        else:
-            document.init_forms()
-            for index in range(pages):
-                yield _page(pdfium, document, index)
-            yield Done()
-    except (pdfium.PdfiumError, _NoPage) as error:
-        yield Fault(str(error) if isinstance(error, _NoPage) else "the PDF is broken")
+            limit = f"at most {job.max_pages} are allowed"
+            yield Fault(f"the PDF has {pages} pages; {limit}", too_many_pages=True)
+            return
+        document.init_forms()
+        for index in range(pages):
+            message = _page(pdfium, document, index)
+            yield message
+            if isinstance(message, Fault):
+                return
+        yield Done()
+    except pdfium.PdfiumError:
+        yield Fault("the PDF is broken")
     finally:
         document.close()
 
 
-def _page(pdfium: Any, document: Any, index: int) -> Page:
+def _page(pdfium: Any, document: Any, index: int) -> Page | Fault:
     try:
         page = document[index]
     except pdfium.PdfiumError:
-        raise _NoPage(f"page {index + 1} of the PDF is broken") from None
+        return Fault(f"page {index + 1} of the PDF is broken")
     try:
         points = page.get_size()
         pixels = page_size(*points)
         if pixels is None:
-            raise _NoPage(f"page {index + 1} of the PDF has an invalid size")
+            return Fault(f"page {index + 1} of the PDF has an invalid size")
         # The library rounds up.
         scale = min((pixels[0] - 0.01) / points[0], (pixels[1] - 0.01) / points[1])
         bitmap = page.render(scale=scale, rev_byteorder=True)
@@ -161,10 +163,6 @@ def _page(pdfium: Any, document: Any, index: int) -> Page:
         return Page(buffer.getvalue())
     finally:
         page.close()
-
-
-class _NoPage(Exception):
-    """A page that cannot be rendered."""
 
 
 def _send(output: BinaryIO, message: Message) -> None:

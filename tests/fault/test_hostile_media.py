@@ -11,8 +11,8 @@ import httpx
 from tests.fakes.router import RunningRouter, eventually, one_worker
 from tests.fakes.site import hangs, says, site
 from tests.fault.test_leaving_clients import leave
-from tests.fault.test_media import pdf, png
-from tests.unit.router.pdfs import endless_pdf
+from tests.fault.test_media import png
+from tests.unit.router.pdfs import coloured_pdf, endless_pdf
 from triptych.router.media.fetch import MAX_FETCHES, MAX_FETCHES_PER_CLIENT, MAX_FETCHES_PER_HOST
 
 KEYS = {
@@ -43,7 +43,7 @@ async def test_key_cannot_hold_all_renderers() -> None:
             for _ in range(4)
         ]
         for _ in range(2):
-            reply = await post(router, "other", input={"pdf": encoded(pdf("red", "blue"))})
+            reply = await post(router, "other", input={"pdf": encoded(coloured_pdf(2))})
             assert reply.status_code == 200
             assert len(reply.json()["data"]) == 2
         assert not any(task.done() for task in greedy)

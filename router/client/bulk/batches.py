@@ -13,12 +13,11 @@ from triptych.router.client.errors import (
     Invalid,
     MediaInvalid,
     MediaUnreachable,
-    ReplyInvalid,
     StatusError,
     TokenLimitExceeded,
     TooLarge,
 )
-from triptych.router.client.replies import Floats
+from triptych.router.client.replies import Floats, join
 
 Embed = Callable[[list[str | dict[str, Any]]], Awaitable[Floats]]
 
@@ -31,44 +30,37 @@ async def embed_batch(
     Vectors of failed rows are NaN; if all rows failed, there are none. Raises `RowFailed` at the first row
     that the server refuses unless `skip`, and any error that no row causes.
     """
-    numbered = list(enumerate(rows, start))
-    found = await _embed(
-        embed, [(number, row) for number, row in numbered if not isinstance(row, BadRow)], skip
-    )
-    found |= {number: row.reason for number, row in numbered if isinstance(row, BadRow)}
-    failures = {number: result for number, result in found.items() if isinstance(result, str)}
-    widths = {len(result) for result in found.values() if not isinstance(result, str)}
-    if not widths:
-        return None, failures
-    if len(widths) > 1:
-        raise ReplyInvalid(f"the vectors of one batch have different lengths: {sorted(widths)}")
-    vectors = np.full((len(rows), widths.pop()), np.nan, np.float32)
-    for number, result in found.items():
-        if not isinstance(result, str):
-            vectors[number - start] = result
-    return vectors, failures
+    good = {number: row for number, row in enumerate(rows, start) if not isinstance(row, BadRow)}
+    failures = {number: row.reason for number, row in enumerate(rows, start) if isinstance(row, BadRow)}
+    embedded: list[int] = []
+    found: list[Floats] = []
 
-
-async def _embed(
-    embed: Embed, rows: Sequence[tuple[int, str | dict[str, Any]]], skip: bool
-) -> dict[int, Floats | str]:
-    """The vector of each row, or the reason for which it is refused.
-
-    If the rows are refused, each half is embedded, until only faulty rows are left out.
-    """
-    try:
-        vectors = await embed([row for _, row in rows]) if rows else ()
-        return {number: vector for (number, _), vector in zip(rows, vectors, strict=True)}
-    except StatusError as error:
-        if not _row_is_at_fault(error):
-            raise
-        if len(rows) == 1:
-            number, reason = rows[0][0], f"{error.code}: {error.detail}"
+    async def embed_some(numbers: list[int]) -> None:
+        """Embed these rows. If they are refused, embed each half, until only faulty rows are left out."""
+        try:
+            found.append(await embed([good[number] for number in numbers]))
+            embedded.extend(numbers)
+        except StatusError as error:
+            if not _row_is_at_fault(error):
+                raise
+            half = len(numbers) // 2
+            if half:
+                await embed_some(numbers[:half])
+                await embed_some(numbers[half:])
+                return
+            reason = f"{error.code}: {error.detail}"
             if not skip:
-                raise RowFailed(number, reason) from error
-            return {number: reason}
-    half = len(rows) // 2
-    return await _embed(embed, rows[:half], skip) | await _embed(embed, rows[half:], skip)
+                raise RowFailed(numbers[0], reason) from error
+            failures[numbers[0]] = reason
+
+    if good:
+        await embed_some(list(good))
+    if not found:
+        return None, failures
+    matrix = join(found)
+    vectors = np.full((len(rows), matrix.shape[1]), np.nan, np.float32)
+    vectors[[number - start for number in embedded]] = matrix
+    return vectors, failures
 
 
 def _row_is_at_fault(error: StatusError) -> bool:

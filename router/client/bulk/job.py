@@ -48,14 +48,15 @@ class Job:
         """The file OUT.`ending`."""
         return self.out.with_name(f"{self.out.name}.{ending}")
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of each request."""
+        return {name: getattr(self, name) for name in ("model", "task", "dimensions", "truncate")}
+
     def about(self, digest: str, rows: int) -> dict[str, Any]:
         """Everything that must not change when a run continues."""
-        names = ("column", "id", "model", "task", "dimensions", "truncate", "batch", "dtype")
-        return {"input": digest, "rows": rows} | {name: getattr(self, name) for name in names}
-
-    def count(self, batches: set[int], rows: int) -> int:
-        """Number of rows in `batches`, of `rows` in all."""
-        return sum(min(self.batch, rows - number * self.batch) for number in batches)
+        names = ("column", "id", "batch", "dtype")
+        return {"input": digest, "rows": rows, **self.options} | {name: getattr(self, name) for name in names}
 
     def check(self) -> None:
         """Raise `Refused` if the run cannot work, before it costs time."""

@@ -38,24 +38,20 @@ def values(path: Path, column: str) -> Iterator[Any]:
 
 def write(path: Path, matrix: Matrix, ids: Iterator[Any] | None) -> None:
     """Write the columns `row`, `id` (text, if there are ids) and `embedding`. Failed rows are NaN."""
-    value = pa.from_numpy_dtype(matrix.dtype)
-    fields = [pa.field("row", pa.int64()), pa.field("embedding", pa.list_(value, matrix.width))]
-    if ids is not None:
-        fields.insert(1, pa.field("id", pa.string()))
-    schema = pa.schema(fields)
+
+    def table(start: int, stop: int) -> Any:
+        columns = {"row": pa.array(np.arange(start, stop))}
+        if ids is not None:
+            columns["id"] = pa.array([_text(value) for value in islice(ids, stop - start)], pa.string())
+        vectors = pa.array(matrix.read(start, stop).reshape(-1))
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(vectors, matrix.width)
+        return pa.table(columns)
+
     group = max(1, GROUP_BYTES // matrix.row_bytes)
-    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+    with pq.ParquetWriter(path, table(0, 0).schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, matrix.rows, group):
             stop = min(start + group, matrix.rows)
-            vectors = pa.array(matrix.read(start, stop).reshape(-1))
-            columns = [
-                pa.array(np.arange(start, stop)),
-                pa.FixedSizeListArray.from_arrays(vectors, matrix.width),
-            ]
-            if ids is not None:
-                texts = [_text(value) for value in islice(ids, stop - start)]
-                columns.insert(1, pa.array(texts, pa.string()))
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=group)
+            writer.write_table(table(start, stop), row_group_size=group)
 
 
 def _text(value: Any) -> str | None:

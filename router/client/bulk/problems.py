@@ -21,7 +21,6 @@ class RowFailed(Exception):
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(f"row {row} (counted from 0): {reason}")
-        self.row = row
 
 
 def no_column(path: Path, column: str, columns: Any) -> Refused:

@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -19,7 +20,7 @@ from triptych.router.client.bulk.journal import Failures, Journal
 from triptych.router.client.bulk.matrix import Matrix
 from triptych.router.client.bulk.problems import BadRow, Refused, RowFailed
 from triptych.router.client.bulk.source import Row
-from triptych.router.client.clients import AsyncClient
+from triptych.router.client.clients import AsyncClient, each
 from triptych.router.client.errors import ReplyInvalid, SpaceMismatch, StatusError
 from triptych.router.client.replies import Floats
 
@@ -42,7 +43,7 @@ def run(job: Job, client: AsyncClient) -> Outcome:
     digest = source.digest(job.source)
     rows = _survey(job)
     with Journal(job.journal, job.about(digest, rows), job.start_over) as journal:
-        earlier = job.count(journal.done, rows)
+        earlier = sum(min(job.batch, rows - number * job.batch) for number in journal.done)
         if not job.out.exists():
             try:
                 asyncio.run(_embed_all(job, rows, earlier, journal, client))
@@ -74,16 +75,12 @@ def _survey(job: Job) -> int:
 
 def _batches(job: Job) -> Iterator[tuple[int, list[Row]]]:
     rows = source.rows(job.source, job.column)
-    number = 0
-    while some := list(islice(rows, job.batch)):
-        yield number, some
-        number += 1
+    return enumerate(iter(lambda: list(islice(rows, job.batch)), []))
 
 
 async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client: AsyncClient) -> None:
     """Embed all batches that are not done yet."""
     loop = asyncio.get_running_loop()
-    free = asyncio.Semaphore(job.concurrency)
     # The first vector decides the width. A file without vectors in the journal is left from another run.
     matrix = Matrix(job.partial) if earlier > len(journal.failures) else None
 
@@ -98,23 +95,13 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
             matrix.write(vectors, [number * job.batch])
         journal.add(number, failures)
 
-    async def embed(items: list[str | dict[str, Any]]) -> Floats:
-        return await client.embed(
-            items,
-            model=job.model,
-            task=job.task,
-            dimensions=job.dimensions,
-            truncate=job.truncate,
-            priority="bulk",
-            vector_space=journal.space,
-        )
-
-    async def one(number: int, some: Sequence[Row]) -> None:
+    async def one(batch: tuple[int, Sequence[Row]]) -> None:
+        number, some = batch
+        embed = partial(client.embed, priority="bulk", vector_space=journal.space, **job.options)
         vectors, failures = await embed_batch(embed, number * job.batch, some, job.skip)
         # One thread, so that waiting for the disk does not delay the network.
         await loop.run_in_executor(writer, keep, number, vectors, failures)
         bar.update(len(some))
-        free.release()
 
     # Rows of earlier runs do not count for the speed.
     with (
@@ -124,15 +111,8 @@ async def _embed_all(job: Job, rows: int, earlier: int, journal: Journal, client
         async with client:
             if earlier < rows:
                 await _pin_space(client, job, journal)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for number, some in _batches(job):
-                        if number not in journal.done:
-                            await free.acquire()
-                            group.create_task(one(number, some))
-            except BaseExceptionGroup as errors:
-                first = errors.exceptions[0]
-                raise first from first.__cause__
+            missing = (batch for batch in _batches(job) if batch[0] not in journal.done)
+            await each(job.concurrency, missing, one)
 
 
 async def _pin_space(client: AsyncClient, job: Job, journal: Journal) -> None:

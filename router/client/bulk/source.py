@@ -18,8 +18,6 @@ from triptych.router.client.bulk.problems import BadRow, Refused, no_column
 from triptych.router.client.requests import without_lone_surrogates
 
 _BOM = b"\xef\xbb\xbf"
-
-
 Row = str | dict[str, Any] | BadRow
 
 
@@ -56,20 +54,16 @@ def _row(value: Any) -> Row:
         case BadRow() | dict():
             return value
         case str(text):
-            # Bytes that are not UTF-8 were decoded to lone surrogates.
-            return text if text.isascii() or not _has_surrogates(text) else BadRow("not UTF-8")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                # Bytes that are not UTF-8 were decoded to lone surrogates.
+                return BadRow("not UTF-8")
+            return text
         case None:
             return BadRow("has no value")
         case _:
             return BadRow(f"is {type(value).__name__}, not a text")
-
-
-def _has_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _lines(path: Path, column: str) -> Iterator[str]:
@@ -94,12 +88,10 @@ def _jsonl(path: Path, column: str) -> Iterator[Any]:
             continue
         if not isinstance(record, dict):
             yield BadRow("is not a JSON object")
-        elif column in record:
-            yield record[column]
-        elif number == 0:
+        elif column not in record and number == 0:
             raise no_column(path, column, record)
         else:
-            yield BadRow(f"has no field {column!r}")
+            yield record.get(column, BadRow(f"has no field {column!r}"))
 
 
 def _json(line: bytes) -> Any:

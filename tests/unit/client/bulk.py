@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.unit.client.fakes import Deployment, FakeClock, refusal
+from tests.unit.client.fakes import Deployment, refusal
 from tests.unit.client.test_bulk_source import write
 from triptych.router.client.bulk.job import Job
 from triptych.router.client.bulk.run import Outcome, run
@@ -32,4 +32,4 @@ def job(
 
 
 def do(job: Job, deployment: Deployment) -> Outcome:
-    return run(job, deployment.async_client(FakeClock(), retries=2))
+    return run(job, deployment.async_client(retries=2))

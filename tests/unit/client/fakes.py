@@ -37,16 +37,14 @@ def base64_of(vector: Floats) -> str:
 
 def reply_to(asked: dict[str, Any]) -> dict[str, Any]:
     """The API's reply, with entries in reverse order: only `index` tells them apart."""
-    items = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
     data: list[dict[str, Any]] = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(asked["input"]):
         if asked.get("return_multivector"):
             rows = [base64_of(vector_of([item, token], 128)) for token in range(2 + index % 3)]
-            data.append({"object": "embeddings", "index": index, "embeddings": rows})
+            data.append({"index": index, "embeddings": rows})
         else:
-            vector = vector_of(item, asked.get("dimensions", 8))
-            data.append({"object": "embedding", "index": index, "embedding": base64_of(vector)})
-    return {"model": "jina-embeddings-v4", "object": "list", "data": data[::-1]}
+            data.append(entry(index, vector_of(item, asked.get("dimensions", 8))))
+    return {"data": data[::-1]}
 
 
 def refusal(status: int, code: str, detail: str = "no", headers: Any = None, **more: Any) -> httpx.Response:
@@ -66,11 +64,14 @@ def entry(index: int, vector: Any) -> dict[str, Any]:
 class Deployment:
     """Answers like the router, in vector space `space`. `script` has replies or exceptions that come first.
 
-    `asked` has the bodies of embedding requests, `busiest` the most concurrent requests.
+    `settings` are those of its clients. `asked` has the bodies of embedding requests, `busiest` the most
+    concurrent requests.
     """
 
-    def __init__(self, *script: httpx.Response | Exception) -> None:
+    def __init__(self, *script: httpx.Response | Exception, **settings: Any) -> None:
         self.script = list(script)
+        self.settings = settings
+        self.clock = FakeClock()
         self.requests: list[httpx.Request] = []
         self.asked: list[dict[str, Any]] = []
         self.busiest = 0
@@ -120,22 +121,24 @@ class Deployment:
         finally:
             self._now -= 1
 
-    def client(self, clock: Clock | None = None, **options: Any) -> Client:
+    def client(self, **settings: Any) -> Client:
         """A client of it."""
-        return Client(URL, transport=httpx.MockTransport(self.answer), clock=clock, **options)
+        transport = httpx.MockTransport(self.answer)
+        return Client(URL, transport=transport, clock=self.clock, **self.settings, **settings)
 
-    def async_client(self, clock: Clock | None = None, **options: Any) -> AsyncClient:
+    def async_client(self, **settings: Any) -> AsyncClient:
         """An asynchronous client of it."""
-        return AsyncClient(URL, transport=httpx.MockTransport(self.answer_later), clock=clock, **options)
+        transport = httpx.MockTransport(self.answer_later)
+        return AsyncClient(URL, transport=transport, clock=self.clock, **self.settings, **settings)
 
 
 class FakeClock(Clock):
-    """Sleeping takes no time; `slept` records the pauses."""
+    """Sleeping takes no time; `slept` records the pauses. Chance is always `luck`."""
 
-    def __init__(self, chance: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.now = 1_000_000_000.0
         self.slept: list[float] = []
-        self._chance = chance
+        self.luck = 1.0
 
     def monotonic(self) -> float:
         return self.now
@@ -144,7 +147,7 @@ class FakeClock(Clock):
         return self.now
 
     def chance(self) -> float:
-        return self._chance
+        return self.luck
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -155,13 +158,13 @@ class FakeClock(Clock):
 
 
 def sync_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
-    with deployment.client(FakeClock()) as client:
+    with deployment.client() as client:
         return getattr(client, name)(*arguments, **options)
 
 
 def async_call(deployment: Deployment, name: str, *arguments: Any, **options: Any) -> Any:
     async def run() -> Any:
-        async with deployment.async_client(FakeClock(), concurrency=4) as client:
+        async with deployment.async_client(concurrency=4) as client:
             return await getattr(client, name)(*arguments, **options)
 
     return asyncio.run(run())

@@ -142,23 +142,16 @@ def test_continues_only_in_same_space(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(wanted.out), matrix_of(TEXTS, 16))
 
 
-class Upgraded(Deployment):
-    """Changes its vector space after `batches` requests."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        if len(self.asked) == self._batches:
-            self.space = "other"
-        return super().answer(request)
-
-
 def test_upgrade_during_run_stops_it(tmp_path: Path) -> None:
+    class Upgraded(Deployment):
+        def answer(self, request: httpx.Request) -> httpx.Response:
+            if len(self.asked) == 3:
+                self.space = "other"
+            return super().answer(request)
+
     wanted = job(tmp_path, concurrency=1)
     with pytest.raises(Refused, match="other weights"):
-        do(wanted, Upgraded(3))
+        do(wanted, Upgraded())
     assert len(wanted.journal.read_text().splitlines()) == 1 + 3
     assert do(wanted, Deployment()).earlier == 12
 
@@ -179,7 +172,7 @@ def test_waits_for_pool_to_learn_space(tmp_path: Path) -> None:
 def test_run_without_space_is_not_continued(tmp_path: Path) -> None:
     no_space = httpx.Response(200, json={"ready": True, "pools": {}})
     wanted = stopped_half_way(
-        tmp_path, no_space, httpx.Response(200, json=reply_to({"input": "a"})), no_space
+        tmp_path, no_space, httpx.Response(200, json=reply_to({"input": ["a"]})), no_space
     )
     deployment = Deployment()
     with pytest.raises(Refused, match="named no vector space"):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.exit_status import exit_status
+from tests.unit.client.bulk import LONG, Strict
 from tests.unit.client.fakes import Deployment, refusal
 from triptych.router.client import AsyncClient
 from triptych.router.client import __main__ as command
@@ -17,12 +18,15 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    deployment = Deployment()
+    deployment = Strict()
 
     def client(url: str, key: str | None, **options: Any) -> AsyncClient:
+        assert key is None
         return deployment.async_client(**options)
 
     monkeypatch.setattr("triptych.router.client.clients.AsyncClient", client)
+    # An empty key counts as missing.
+    monkeypatch.setenv(command.KEY_VARIABLE, "")
     return deployment
 
 
@@ -40,23 +44,14 @@ def test_successful_run(tmp_path: Path, deployment: Deployment, capsys: pytest.C
     assert "exists already" in capsys.readouterr().err
 
 
-def test_failed_rows_exit_status(
-    tmp_path: Path,
-    deployment: Deployment,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def embeddings(asked: dict[str, Any]) -> Any:
-        if "two" in asked["input"]:
-            return refusal(400, "INPUT_TOKEN_LIMIT_EXCEEDED", "too long")
-        return Deployment.embeddings(deployment, asked)
-
-    monkeypatch.setattr(deployment, "embeddings", embeddings)
-    assert embed(tmp_path) == 1
+@pytest.mark.usefixtures("deployment")
+def test_failed_rows_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = f"one\n{LONG} two\n"
+    assert embed(tmp_path, lines=lines) == 1
     said = capsys.readouterr().err
     assert "row 1 " in said
     assert "--on-error skip" in said
-    assert embed(tmp_path, "--on-error", "skip") == 3
+    assert embed(tmp_path, "--on-error", "skip", lines=lines) == 3
     assert "out.npy.failed.jsonl" in capsys.readouterr().err
 
 
@@ -68,32 +63,11 @@ def test_server_error_exit_status(
     assert "error: send a key (401 AUTH_MISSING_API_KEY" in capsys.readouterr().err
 
 
-def test_empty_key_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = []
-    deployment = Deployment()
-
-    def client(url: str, key: str | None, **options: Any) -> AsyncClient:
-        keys.append(key)
-        return deployment.async_client(**options)
-
-    monkeypatch.setattr("triptych.router.client.clients.AsyncClient", client)
-    monkeypatch.setenv(command.KEY_VARIABLE, "")
-    assert embed(tmp_path) == 0
-    assert keys == [None]
-
-
 @pytest.mark.parametrize(
-    "options",
-    [
-        ["--batch", "513"],
-        ["--batch", "0"],
-        ["--dimensions", "2049"],
-        ["--concurrency", "0"],
-        ["--task", "code"],
-    ],
+    "option", ["--batch=513", "--batch=0", "--dimensions=2049", "--concurrency=0", "--task=code"]
 )
-def test_options_out_of_range_are_refused(tmp_path: Path, options: list[str]) -> None:
-    assert embed(tmp_path, *options) == 2
+def test_options_out_of_range_are_refused(tmp_path: Path, option: str) -> None:
+    assert embed(tmp_path, option) == 2
 
 
 def test_missing_extra_is_named(tmp_path: Path) -> None:

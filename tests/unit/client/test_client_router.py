@@ -3,10 +3,7 @@
 import asyncio
 import base64
 import io
-import os
 from collections.abc import AsyncIterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -77,39 +74,3 @@ async def test_router_errors_keep_their_details(router: RunningRouter) -> None:
         assert len(invalid.value.request_id or "") == 32
         with pytest.raises(TokenLimitExceeded):
             await client.embed("!token_limit", task="retrieval.query")
-
-
-def test_fork_does_not_share_connections() -> None:
-    """Both processes would read each other's replies, which are valid vectors of other inputs."""
-    asked: list[tuple[str, int]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            asked.append(self.client_address)
-            body = b'{"data": []}'
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
-        with Client(f"http://127.0.0.1:{server.server_port}", retries=0) as client:
-            client.models()
-            if (child := os.fork()) == 0:
-                try:
-                    client.models()
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-            client.models()
-        server.shutdown()
-    parent, forked, again = asked
-    assert parent == again
-    assert forked != parent

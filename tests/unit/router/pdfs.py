@@ -1,8 +1,11 @@
 """PDFs as a test describes them, and a renderer."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+from PIL import Image
 
 from tests.fakes.hang_guard import GUARD_SECONDS
 from triptych.router.media.pdf import PdfRenderer
@@ -28,15 +31,12 @@ def stream(content: bytes, entries: bytes = b"") -> bytes:
 
 
 def coloured_pdf(count: int, width: float = 595, height: float = 842) -> bytes:
-    """A PDF whose pages are filled with one colour each."""
-    kids = b" ".join(b"%d 0 R" % (3 + 2 * page) for page in range(count))
-    objects = [b"<</Type /Catalog /Pages 2 0 R>>", b"<</Type /Pages /Count %d /Kids [%s]>>" % (count, kids)]
-    for page in range(count):
-        red, green, blue = (value // 255 for value in COLOURS[page % len(COLOURS)])
-        box = b"/MediaBox [0 0 %f %f]" % (width, height)
-        objects.append(b"<</Type /Page /Parent 2 0 R %s /Contents %d 0 R>>" % (box, 4 + 2 * page))
-        objects.append(stream(b"%d %d %d rg 0 0 %f %f re f" % (red, green, blue, width, height)))
-    return write_pdf(*objects)
+    """A PDF whose pages, of `width` by `height` points, are filled with one colour each."""
+    # In PDFs of Pillow, only images with a palette are not compressed as JPEG.
+    first, *rest = [Image.new("RGB", (1, 1), COLOURS[page % 4]).quantize() for page in range(count)]
+    buffer = io.BytesIO()
+    first.save(buffer, "PDF", save_all=True, append_images=rest, dpi=(72 / width, 72 / height))
+    return buffer.getvalue()
 
 
 def endless_pdf() -> bytes:

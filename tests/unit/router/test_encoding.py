@@ -37,7 +37,6 @@ CODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
     (" x-gzip ", gzip.compress),
     ("gzip", in_members),
     ("deflate", zlib.compress),
-    ("Deflate", lambda data: zlib.compress(data, 1)),
     ("deflate", raw_deflate),
     ("identity", bytes),
     ("", bytes),
@@ -85,18 +84,15 @@ WHOLE = gzip.compress(BODY, mtime=0)
     ("coding", "data", "says"),
     [
         ("gzip", WHOLE[:-1], "ends too early"),
-        ("gzip", WHOLE[:30], "ends too early"),
         ("gzip", b"", "ends too early"),
         ("gzip", WHOLE + WHOLE[:5], "ends too early"),
         ("gzip", BODY, "is broken"),
-        ("gzip", WHOLE[:30] + b"\xff" * 30 + WHOLE[60:], "is broken"),
         ("gzip", WHOLE[:-8] + bytes(8), "is broken"),
         ("gzip", WHOLE + BODY, "is broken"),
         ("deflate", zlib.compress(BODY)[:-1], "ends too early"),
         ("deflate", b"\x78", "ends too early"),
         ("deflate", zlib.compress(BODY) + b"x", "has bytes after its end"),
         ("deflate", WHOLE, "is broken"),
-        ("deflate", BODY, "is broken"),
     ],
 )
 async def test_broken_stream_is_refused(

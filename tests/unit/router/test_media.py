@@ -111,13 +111,10 @@ def test_pixel_bomb_is_refused(kind: str) -> None:
 
 
 def test_image_cost_follows_its_size() -> None:
-    def png(width: int, height: int) -> bytes:
-        return PNG[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big")
-
     assert check_image(PNG, "f") == 2 * 3 + PROMPT_TOKENS
-    assert check_image(png(1, 1), "f") == 4 + PROMPT_TOKENS
-    assert check_image(png(10_000, 10_000), "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
-    for unreadable in (PNG[:8], png(0, 5), b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\xff\xff", b"GIF89a"):
+    assert check_image(claims("png", 1, 1), "f") == 4 + PROMPT_TOKENS
+    assert check_image(claims("png", 10_000, 10_000), "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
+    for unreadable in (PNG[:8], claims("png", 0, 5), b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\xff\xff", b"GIF89a"):
         assert check_image(unreadable, "f") == MAX_IMAGE_TOKENS + PROMPT_TOKENS
 
 
