@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     arrivals: Arrivals
     in_flight: int
     calibration: dict[str, float]
-    golden: bytes | None
+    golden: bytes
     process: int = 0
     processes: int = 1
 

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -58,12 +58,18 @@ class Golden:
     source: str
     vectors: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
 
+    @property
+    def texts(self) -> dict[Task, tuple[str, ...]]:
+        """The texts of these vectors."""
+        return {task: GOLDEN_TEXTS[task] for task in self.vectors}
+
     @staticmethod
-    def requests() -> list[Request]:
+    def requests(tasks: Container[Task] = TASKS) -> list[Request]:
         """The requests to record from, one text each."""
         return [
             Request(Flow(name=f"golden {task}", task=task), [text], golden={0: number})
             for task, texts in GOLDEN_TEXTS.items()
+            if task in tasks
             for number, text in enumerate(texts)
         ]
 
@@ -118,7 +124,7 @@ class Golden:
 
     def save(self, file: BinaryIO) -> None:
         """Write a .npz file, with the texts."""
-        texts = {f"texts {task}": np.array(GOLDEN_TEXTS[task]) for task in self.vectors}
+        texts = {f"texts {task}": np.array(its) for task, its in self.texts.items()}
         vectors = {f"vectors {task}": rows for task, rows in self.vectors.items()}
         np.savez_compressed(file, allow_pickle=False, source=np.array(self.source), **texts, **vectors)
 

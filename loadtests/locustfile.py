@@ -23,10 +23,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from triptych.loadtests.calm import Calm, Unusable
-from triptych.loadtests.checks import Checker
+from triptych.loadtests.checks import Checker, unanswered
 from triptych.loadtests.dialects import Dialect, Target
-from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
-from triptych.loadtests.outcomes import judged, unanswered
+from triptych.loadtests.golden import Golden
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.traffic import Traffic
 
@@ -84,9 +83,9 @@ class ScenarioUser(FastHttpUser):
             raise StopUser from None
 
     def send(self) -> None:
-        dialect, checker, traffic = self.parts
+        checker, traffic = self.parts
         request = traffic.any()
-        call, name = dialect.encode(request), f"{self.scenario}: {request.flow.name}"
+        call, name = checker.dialect.encode(request), f"{self.scenario}: {request.flow.name}"
         # Bytes are sent unchanged, though the type hints do not say so.
         sent: Any = {"data": call.body, "headers": call.headers, "allow_redirects": False}
         # locust counts failures by their kind.
@@ -96,7 +95,7 @@ class ScenarioUser(FastHttpUser):
                 outcome = unanswered(error)
             else:
                 content, headers = response.content or b"", response.headers
-                outcome = judged(dialect, checker, request, response.status_code, headers, content)
+                outcome = checker.judge(request, response.status_code, headers, content)
             if outcome.kind:
                 response.failure(outcome.kind)
             else:
@@ -110,7 +109,7 @@ def user_class(scenario: str) -> type[ScenarioUser]:
 
 
 @cache
-def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Traffic]:
+def parts_of(environment: Environment, name: str) -> tuple[Checker, Traffic]:
     """What the users of a scenario share in this process. Raises `Unusable` and `ValueError`."""
     scenario, target, golden = read_scenario(name), _target(environment), golden_of(environment)
     with contextlib.closing(Calm(target)) as calm:
@@ -121,9 +120,9 @@ def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Tra
         process=getattr(environment.runner, "worker_index", 0),
         processes=MAX_PROCESSES,
         calibration=calibration,
-        golden={task: texts for task, texts in GOLDEN_TEXTS.items() if task in golden.vectors},
+        golden=golden.texts,
     )
-    return Dialect(target), Checker(golden), traffic
+    return Checker(Dialect(target), golden), traffic
 
 
 @cache

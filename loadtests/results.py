@@ -20,6 +20,8 @@ Limit = Literal["server", "harness", "range", "replies"]
 """What kept a search from a higher rate. `range`: the highest rate allowed was tried. `replies`: one try, as
 long as allowed, brought too few replies for a verdict."""
 
+Verdict = Literal["holds", "fails", "unclear"]
+
 WRONG = "wrong: "
 """Prefix of the kinds of failure that the checks find: status 200 with a wrong result."""
 UNSENT = "not sent"
@@ -108,7 +110,7 @@ class Probe(msgspec.Struct, kw_only=True):
     """One rate tried by a search. `segments` are indexes into the run's segments."""
 
     rate: float
-    verdict: Literal["holds", "fails", "unclear"]
+    verdict: Verdict
     segments: list[int]
     why: str = ""
 

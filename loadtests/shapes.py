@@ -1,4 +1,4 @@
-"""Shapes of a load over time, as a sequence of segments (pure)."""
+"""Shapes of a load over time, as sequences of segments (pure)."""
 
 from collections.abc import Generator, Sequence
 
@@ -6,12 +6,18 @@ import msgspec
 
 from triptych.loadtests.results import Capacity, Measured, Segment
 
-Shape = Generator[Segment, Measured, Capacity | None]
-"""A shape that depends on what was measured: yields a segment and is sent its result."""
+Shape = Generator[Sequence[Segment], Sequence[Measured], Capacity | None]
+"""Yields segments to go through without a gap, is sent their results, and ends with that of a search."""
 
 LOADS: dict[str, int | None] = {"constant": 1, "step": None, "spike": 2, "soak": 1}
 """The shapes, and how many loads each takes (None: any number)."""
 SETTLE_SECONDS, SETTLE_SHARE = 5.0, 0.2
+
+
+def shape_of(segments: Sequence[Segment]) -> Shape:
+    """A shape that does not depend on what is measured."""
+    yield segments
+    return None
 
 
 def segments_of(shape: str, loads: Sequence[float], seconds: float) -> list[Segment]:

@@ -9,8 +9,8 @@ import pytest
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.objectives import read_objectives
-from triptych.loadtests.results import Capacity, Interval, Measured, Segment
-from triptych.loadtests.verdict import Ruling, Verdict, holds
+from triptych.loadtests.results import Capacity, Interval, Measured, Segment, Verdict
+from triptych.loadtests.slo import Ruling, rule
 
 SERVED_A_SECOND = 200.0
 # The p99 of an M/M/1 queue is ln(100) / (served - arriving); the objective is 100 ms.
@@ -109,9 +109,9 @@ def search(
         requests=requests,
     ).shape()
     try:
-        segment = next(shape)
+        [segment] = next(shape)
         while True:
-            segment = shape.send(server(segment))
+            [segment] = shape.send([server(segment)])
     except StopIteration as finished:
         capacity = finished.value
     assert isinstance(capacity, Capacity)
@@ -120,7 +120,7 @@ def search(
 
 def found_by_objective(server: Queue, start: float = 20.0, seconds: float = 30.0) -> Capacity:
     objectives = read_objectives("p99=100ms")
-    return search(server, lambda pooled: holds(pooled, objectives), start=start, seconds=seconds)
+    return search(server, lambda pooled: rule(pooled, objectives), start=start, seconds=seconds)
 
 
 def below(limit: float) -> Callable[[float], Verdict]:

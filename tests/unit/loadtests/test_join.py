@@ -37,7 +37,7 @@ async def test_name_that_is_not_utf8_joins() -> None:
     async with conducting() as conductor, asyncio.timeout(GUARD_SECONDS):
         joined = asyncio.create_task(module._join(LOCAL, conductor.port, "p\udcff"))
         await conductor.gather()
-        [measured] = await conductor.run([STEADY], lambda *_: None)
+        [measured] = await conductor.load([STEADY], lambda *_: None)
         assert [process.name for process in measured.processes] == ["p?"]
     await joined
 

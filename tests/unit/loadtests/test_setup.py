@@ -6,9 +6,11 @@ from contextlib import ExitStack
 import pytest
 
 from triptych.loadtests.__main__ import parser
+from triptych.loadtests.crew import crew_of
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.scenario import read_scenario
-from triptych.loadtests.setup import Shaped, command_line, crew_of, shaped
+from triptych.loadtests.setup import command_line, load_of
+from triptych.loadtests.shapes import Shape
 from triptych.loadtests.target import find_target, metrics_pages
 
 TARGET = ("--url", "http://127.0.0.1:1")
@@ -18,12 +20,12 @@ def options(*words: str, command: str = "run", target: tuple[str, ...] = TARGET)
     return parser().parse_args([command, *target, *words])
 
 
-def made(*words: str, command: str = "run") -> Shaped:
+def made(*words: str, command: str = "run") -> Shape:
     """The load, after all other options were looked at."""
     its = options(*words, command=command)
     objectives = read_objectives(its.slo) if its.slo else None
     crew_of(its)
-    return shaped(its, read_scenario(its.scenario), objectives)
+    return load_of(its, read_scenario(its.scenario), objectives)[1]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,6 @@ def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_search_starts_within_its_range() -> None:
-    assert made(command="find-capacity").search is not None
     with pytest.raises(ValueError, match="--start"):
         made("--start", "5", "--most", "4", command="find-capacity")
 
@@ -119,7 +120,5 @@ def test_search_refuses_a_start_without_enough_replies() -> None:
 
 
 def test_tries_bring_enough_replies() -> None:
-    shape = made("--start", "5", command="find-capacity").search
-    assert shape is not None
-    first = next(shape)
+    [first] = next(made("--start", "5", command="find-capacity"))
     assert 5 * (first.seconds - first.settle) >= 200

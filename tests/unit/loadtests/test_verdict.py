@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.loadtests.sample_run import interval, measured, steady
 from tests.unit.loadtests.test_slo import bounded, objectives
-from triptych.loadtests import verdict
+from triptych.loadtests import slo
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.results import Measured
 
@@ -31,7 +31,7 @@ RARE = measured([interval([0.1] * 50)] * 12, slow=[interval([0.1])] * 12, idle=[
     ],
 )
 def test_rate_holds_fails_or_is_unclear(one: Measured, text: str, found: str) -> None:
-    assert verdict.holds([one], read_objectives(text))[0] == found
+    assert slo.rule([one], read_objectives(text))[0] == found
 
 
 @pytest.mark.parametrize(
@@ -48,25 +48,25 @@ def test_rate_holds_fails_or_is_unclear(one: Measured, text: str, found: str) ->
     ],
 )
 def test_every_bound_of_a_rate_counts(one: Measured, text: str, found: str, tmp_path: Path) -> None:
-    assert verdict.holds([one], bounded(text, tmp_path))[0] == found
+    assert slo.rule([one], bounded(text, tmp_path))[0] == found
 
 
 def test_rarest_judged_flow_decides_how_many_requests(tmp_path: Path) -> None:
     text = '[[objective]]\nflow = "{}"\n{} = 500\n'
     flows = (("query", "p999_ms"), ("slow", "p99_ms"), ("none", "capacity"))
     judged = objectives("".join(text.format(*pair) for pair in flows), tmp_path)
-    assert verdict.holds([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies", True)
-    assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.02}) == pytest.approx(200 / 0.02)
-    assert verdict.requests_needed(judged, {"query": 0.5, "slow": 0.5}) == pytest.approx(2000 / 0.5)
+    assert slo.rule([RARE], judged) == ("unclear", "flow query: 600 of 2000 replies", True)
+    assert slo.requests_needed(judged, {"query": 0.5, "slow": 0.02}) == pytest.approx(200 / 0.02)
+    assert slo.requests_needed(judged, {"query": 0.5, "slow": 0.5}) == pytest.approx(2000 / 0.5)
 
 
 @pytest.mark.parametrize(("text", "met"), [("p90=100ms", False), ("p90=150ms", True)])
 def test_figures_meet_an_objective_however_close(text: str, met: bool) -> None:
     one = measured([interval([0.1] * 45 + [0.2] * 5)] * 10)
-    assert verdict.holds([one], read_objectives(text)).met is met
+    assert slo.rule([one], read_objectives(text)).met is met
 
 
 def test_wrong_reply_fails_a_rate() -> None:
     one = steady()
     one.intervals["query"][0].failures = {"wrong: golden": 1}
-    assert verdict.holds([one], read_objectives("p99=500ms"))[0] == "fails"
+    assert slo.rule([one], read_objectives("p99=500ms"))[0] == "fails"
