@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from triptych.loadtests.shapes import LOADS
-
 SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
 
@@ -118,7 +116,7 @@ def _load(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--rate", type=rates, default=[20.0], help="requests a second, sent when due (20)")
     load.add_argument(
         "--shape",
-        choices=LOADS,
+        choices=("constant", "step", "spike", "soak"),
         default="constant",
         help="spike takes two loads (--rate 10,200), step any number (default: constant)",
     )

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from triptych.loadtests.results import Capacity, Limit, Measured, Probe, Segment, Verdict
-from triptych.loadtests.shapes import Shape
 from triptych.loadtests.slo import Ruling
 
 Judge = Callable[[Sequence[Measured]], Ruling]
 Bottleneck = Callable[[Sequence[Measured]], str | None]
 Result = TypeVar("Result")
 Steps = Generator[Sequence[Segment], Sequence[Measured], Result]
+Shape = Steps[Capacity | None]
+"""A load over time: yields segments to go through without a gap, is sent their results, and ends with the
+result of a search."""
 
 GROWTH = 2.0
 # Tries of a rate that stays unclear.

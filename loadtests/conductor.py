@@ -21,10 +21,11 @@ from triptych.loadtests.assignment import (
     Stopped,
     ToConductor,
 )
+from triptych.loadtests.capacity import Shape
 from triptych.loadtests.crew import Crew
 from triptych.loadtests.recording import Samples, Timeline, Total, interval_for
 from triptych.loadtests.results import Capacity, Measured, Segment
-from triptych.loadtests.shapes import Shape, until
+from triptych.loadtests.setup import until
 
 # From sending a load to its start: ample time for the message to arrive.
 DELAY_SECONDS = 0.3

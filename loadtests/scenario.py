@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from triptych.loadtests.content.corpus import LANGUAGES
 from triptych.loadtests.content.lengths import Lengths
-from triptych.loadtests.toml_files import read_toml
+from triptych.loadtests.toml_files import Strict
 
 Kind = Literal["embed", "rerank"]
 Encoding = Literal["base64", "float"]
@@ -29,11 +29,7 @@ Languages = Mapping[Annotated[str, AfterValidator(_known)], PositiveFloat]
 FOLDER = Path(__file__).with_name("scenarios")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Picture(_Strict):
+class Picture(Strict):
     """An image in pixels."""
 
     width: Lengths = 448
@@ -41,7 +37,7 @@ class Picture(_Strict):
     form: Literal["jpeg", "png"] = "jpeg"
 
 
-class Flow(_Strict):
+class Flow(Strict):
     """Requests of one kind.
 
     `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
@@ -62,8 +58,8 @@ class Flow(_Strict):
     dimensions: PositiveInt | None = None
     multivector: bool = False
     late_chunking: bool = False
-    headers: Mapping[str, str] = {}
-    languages: Languages = {}
+    headers: Mapping[str, str] = Field({})
+    languages: Languages = Field({})
 
     @model_validator(mode="after")
     def _rerank_returns_scores(self) -> Self:
@@ -86,11 +82,12 @@ class Request(NamedTuple):
     golden: Mapping[int, int] = {}
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """Flows, and the languages of their texts by weight."""
 
+    rows = Flow
     about: str
-    languages: Annotated[Languages, Field(min_length=1)] = {"en": 1.0}
+    languages: Languages = Field({"en": 1.0}, min_length=1)
     flows: Annotated[tuple[Flow, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -114,4 +111,4 @@ def read_scenario(name: str) -> Scenario:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
-    return read_toml(path, Scenario, Flow)
+    return Scenario.read(path)

@@ -1,17 +1,21 @@
-"""Turns the command line into a load and the name of its run."""
+"""Loads over time, as the command line describes them."""
 
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from triptych.loadtests.capacity import Search
+import msgspec
+
+from triptych.loadtests.capacity import Search, Shape
 from triptych.loadtests.estimates import bottleneck
 from triptych.loadtests.objectives import Objectives
+from triptych.loadtests.results import Segment
 from triptych.loadtests.scenario import Scenario
-from triptych.loadtests.shapes import Shape, segments_of, shape_of
 from triptych.loadtests.slo import requests_needed, rule
 
+SETTLE_SECONDS, SETTLE_SHARE = 5.0, 0.2
 SECONDS = {"soak": 600.0}
 DEFAULT_SECONDS = 30.0
 
@@ -25,7 +29,41 @@ def load_of(
         return f"search for the highest rate with {options.slo}", _search(options, scenario, objectives)
     seconds = options.seconds or SECONDS.get(options.shape, DEFAULT_SECONDS)
     words = f"{options.shape}, {', '.join(f'{rate:g}' for rate in options.rate)} requests/s"
-    return words, shape_of(segments_of(options.shape, options.rate, seconds))
+    return words, _once(segments_of(options.shape, options.rate, seconds))
+
+
+def _once(segments: Sequence[Segment]) -> Shape:
+    yield segments
+    return None
+
+
+def segments_of(shape: str, loads: Sequence[float], seconds: float) -> list[Segment]:
+    """The segments of a shape, of `seconds` each. Raises `ValueError` for a wrong number of loads."""
+    wanted = {"step": len(loads), "spike": 2}.get(shape, 1)
+    if len(loads) != wanted:
+        example = ",".join(["20", "200"][:wanted])
+        raise ValueError(f"--shape {shape} takes {wanted} loads, such as --rate {example}")
+    first, last = loads[0], loads[-1]
+    settle = min(SETTLE_SECONDS, SETTLE_SHARE * seconds)
+    parts = {
+        "constant": [("steady", first, settle)],
+        "soak": [("soak", first, settle)],
+        "step": [(f"{load:g}/s", load, settle) for load in loads],
+        # How the load changes is the question, so only the first part settles.
+        "spike": [("before", first, settle), ("spike", last, 0.0), ("after", first, 0.0)],
+    }[shape]
+    return [Segment(name=name, seconds=seconds, settle=settles, rate=rate) for name, rate, settles in parts]
+
+
+def until(at: float, segments: Sequence[Segment]) -> list[Segment]:
+    """The segments that had started `at` seconds after the first, the last one cut off there."""
+    started, start = [], 0.0
+    for segment in segments:
+        if at <= start:
+            break
+        started.append(msgspec.structs.replace(segment, seconds=min(segment.seconds, at - start)))
+        start += segment.seconds
+    return started
 
 
 def _search(options: argparse.Namespace, scenario: Scenario, objectives: Objectives) -> Shape:

@@ -4,15 +4,15 @@ import math
 import random
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, model_validator
+
+from triptych.loadtests.toml_files import Strict
 
 Whole = Annotated[int, Field(strict=True, gt=0)]
 
 
-class Lognormal(BaseModel):
+class Lognormal(Strict):
     """Lognormal with `median` and `sigma`, cut to `low` and `high`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     median: PositiveFloat
     sigma: Annotated[FiniteFloat, Field(gt=0)]

@@ -15,13 +15,13 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.fakes.router import eventually
 from triptych.loadtests import conductor as module
 from triptych.loadtests.assignment import Broken, Done, HarnessFailed, Load, Plan, Stopped, ToConductor
+from triptych.loadtests.capacity import Shape
 from triptych.loadtests.conductor import Conductor
 from triptych.loadtests.crew import Crew
 from triptych.loadtests.dialects import Target
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.recording import Samples, Total
 from triptych.loadtests.results import Interval, Process, Segment
-from triptych.loadtests.shapes import Shape
 
 LOCAL = "127.0.0.1"
 STEADY = Segment(name="steady", seconds=0.2, rate=5)

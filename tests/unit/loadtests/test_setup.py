@@ -6,11 +6,11 @@ from contextlib import ExitStack
 import pytest
 
 from triptych.loadtests.__main__ import parser
+from triptych.loadtests.capacity import Shape
 from triptych.loadtests.crew import crew_of
 from triptych.loadtests.objectives import read_objectives
 from triptych.loadtests.scenario import read_scenario
-from triptych.loadtests.setup import command_line, load_of
-from triptych.loadtests.shapes import Shape
+from triptych.loadtests.setup import command_line, load_of, segments_of, until
 from triptych.loadtests.target import find_target, metrics_pages
 
 TARGET = ("--url", "http://127.0.0.1:1")
@@ -122,3 +122,29 @@ def test_search_refuses_a_start_without_enough_replies() -> None:
 def test_tries_bring_enough_replies() -> None:
     [first] = next(made("--start", "5", command="find-capacity"))
     assert 5 * (first.seconds - first.settle) >= 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "expected"),
+    [
+        ("constant", [40.0], [("steady", 5.0, 40.0)]),
+        ("soak", [8.0], [("soak", 5.0, 8.0)]),
+        ("step", [20.0, 2.5], [("20/s", 5.0, 20.0), ("2.5/s", 5.0, 2.5)]),
+        (
+            "spike",
+            [20.0, 200.0],
+            [("before", 5.0, 20.0), ("spike", 0.0, 200.0), ("after", 0.0, 20.0)],
+        ),
+    ],
+)
+def test_shape_has_its_segments(shape: str, given: list[float], expected: object) -> None:
+    found = segments_of(shape, given, 30.0)
+    assert [(one.name, one.settle, one.rate) for one in found] == expected
+    assert {one.seconds for one in found} == {30.0}
+
+
+def test_stopped_steps_keep_what_had_started() -> None:
+    steps = segments_of("step", [20.0, 40.0, 80.0], 30.0)
+    assert [(one.name, one.seconds) for one in until(45.0, steps)] == [("20/s", 30.0), ("40/s", 15.0)]
+    assert until(60.0, steps) == steps[:2]
+    assert until(-0.1, steps) == []
