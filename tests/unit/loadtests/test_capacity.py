@@ -20,10 +20,6 @@ Judge = Callable[[Sequence[Measured]], Ruling]
 Server = Callable[[Segment], Measured]
 
 
-def rate_of(segment: Segment) -> float:
-    return segment.rate
-
-
 def measured(segment: Segment, intervals: list[Interval], interval: float = 0.5) -> Measured:
     return Measured(
         segment=segment, began=0.0, interval=interval, intervals={"query": intervals}, processes=[]
@@ -42,8 +38,8 @@ class Queue:
     def __call__(self, segment: Segment) -> Measured:
         intervals = [Interval() for _ in range(round(segment.seconds / self.INTERVAL))]
         end, at, ends = self._now + segment.seconds, self._now, []
-        while (at := at + self._random.expovariate(rate_of(segment))) < end:
-            stalled = self._random.random() < 1 / (rate_of(segment) * self._stalls)
+        while (at := at + self._random.expovariate(segment.rate)) < end:
+            stalled = self._random.random() < 1 / (segment.rate * self._stalls)
             self._free = max(self._free, at) + self._random.expovariate(SERVED_A_SECOND) + stalled
             ends.append(self._free)
             interval = intervals[int((at - self._now) / self.INTERVAL)]
@@ -77,7 +73,7 @@ class Scripted:
     def judge(self, pooled: Sequence[Measured]) -> Ruling:
         assert len({one.segment.rate for one in pooled}) == 1
         self.judged.append(len(pooled))
-        return Ruling(self._says(rate_of(pooled[0].segment)), "said so")
+        return Ruling(self._says(pooled[0].segment.rate), "said so")
 
     def now(self, what: str) -> bool:
         """Whether the current segment is named so."""
@@ -85,7 +81,7 @@ class Scripted:
 
     def rates(self, what: str) -> list[float]:
         """Rates of the segments that are named so."""
-        return [rate_of(segment) for segment in self.segments if segment.name.startswith(what)]
+        return [segment.rate for segment in self.segments if segment.name.startswith(what)]
 
 
 def search(
@@ -203,7 +199,7 @@ def test_tries_last_until_there_are_enough_replies() -> None:
     assert capacity.fails_at is not None
     assert capacity.rate <= 1.5 < capacity.fails_at <= capacity.rate * 1.05
     tries = [one for one in server.segments if one.name != "recover"]
-    assert all(rate_of(one) * (one.seconds - one.settle) >= 200 for one in tries)
+    assert all(one.rate * (one.seconds - one.settle) >= 200 for one in tries)
     assert min(one.seconds - one.settle for one in tries) >= 15.0
 
 

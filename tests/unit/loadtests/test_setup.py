@@ -71,20 +71,28 @@ def test_invalid_option_is_named(words: tuple[str, ...], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080", "nowhere=http://127.0.0.1:1", "ftp://x", "http://", "https://me:s3cret@host"]
+    ("words", "said"),
+    [
+        (("--start", "5", "--most", "4"), "--start 5"),
+        (("--slo", "capacity=5"), "capacity alone"),
+        # 250 requests at 0.1 a second take 2,500 s, more than 20 times the default.
+        (("--start", "0.1"), r"--start 0\.1: .*--seconds 125"),
+    ],
 )
-def test_invalid_address_is_refused(url: str) -> None:
-    with ExitStack() as stack, pytest.raises(ValueError, match="--url") as refused:
-        find_target(options(target=("--url", url)), stack)
+def test_search_without_a_possible_result_is_refused(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        made(*words, command="find-capacity")
+
+
+@pytest.mark.parametrize("option", ["--url", "--metrics"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "nowhere=http://h:1", "ftp://x", "http://", "https://me:s3cret@h"]
+)
+def test_invalid_address_is_refused(option: str, url: str) -> None:
+    its = options(option, url, target=TARGET if option == "--metrics" else ())
+    with ExitStack() as stack, pytest.raises(ValueError, match=option) as refused:
+        metrics_pages(its, find_target(its, stack)[0], None)
     assert "s3cret" not in str(refused.value)
-
-
-def test_metrics_address_holds_no_password() -> None:
-    its = options("--metrics", "http://me:s3cret@host/metrics")
-    with ExitStack() as stack:
-        target, _ = find_target(its, stack)
-    with pytest.raises(ValueError, match="--metrics"):
-        metrics_pages(its, target, None)
 
 
 def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,27 +104,11 @@ def test_secrets_are_masked_in_the_report(monkeypatch: pytest.MonkeyPatch) -> No
     assert "--rate 5" in command
 
 
-def test_search_starts_within_its_range() -> None:
-    with pytest.raises(ValueError, match="--start"):
-        made("--start", "5", "--most", "4", command="find-capacity")
-
-
 @pytest.mark.parametrize("option", ["--start", "--precision", "--seconds"])
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e-9"])
 def test_endless_search_is_refused(option: str, value: str) -> None:
     with pytest.raises(SystemExit):
         made(f"{option}={value}", command="find-capacity")
-
-
-def test_search_needs_an_objective_for_rates() -> None:
-    with pytest.raises(ValueError, match="capacity alone"):
-        made("--slo", "capacity=5", command="find-capacity")
-
-
-def test_search_refuses_a_start_without_enough_replies() -> None:
-    # 250 requests at 0.1 a second take 2,500 s, more than 20 times the default.
-    with pytest.raises(ValueError, match=r"--start 0\.1: .*--seconds 125"):
-        made("--start", "0.1", command="find-capacity")
 
 
 def test_tries_bring_enough_replies() -> None:
