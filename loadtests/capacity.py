@@ -76,7 +76,11 @@ class Search:
             for _ in range(LOWERINGS):
                 yield from self._narrow()
                 good, _ = self._bracket()
-                if not good or (yield from self._confirm(good)):
+                for self._tries in range(1, CONFIRMATIONS + 1) if good else ():
+                    name = f"confirm {self._tries} of {CONFIRMATIONS} at {good:.4g}/s"
+                    verdict = yield from self._try(name, good, patience=1, confirms=True)
+                    self._confirmed += verdict == "holds"
+                if not good or self._confirmed >= ENOUGH:
                     break
                 self._verdicts[good] = "fails"
                 self._confirmed = self._tries = 0
@@ -104,9 +108,8 @@ class Search:
         held = (rate for rate in self._verdicts if bad is None or rate < bad)
         return max(held, default=0.0), bad
 
-    def _next(self) -> float | None:
+    def _next(self, good: float, bad: float | None) -> float | None:
         """The rate to try next; None if the capacity is known well enough."""
-        good, bad = self._bracket()
         if bad is None:
             rate = min(good * GROWTH, self.most) if good else self.start
             return rate if rate > good else None
@@ -118,22 +121,14 @@ class Search:
         """Try rates until none is left, then look again at the lowest that failed."""
         looks = SECOND_LOOKS
         while not self._over:
-            if (rate := self._next()) is not None:
-                yield from self._try(f"probe {rate:.4g}/s", rate)
-                continue
             good, bad = self._bracket()
-            if not looks or not good or bad is None:
+            if (rate := self._next(good, bad)) is not None:
+                yield from self._try(f"probe {rate:.4g}/s", rate)
+            elif looks and good and bad is not None:
+                verdict = yield from self._try(f"probe {bad:.4g}/s", bad, patience=1)
+                looks = looks - 1 if verdict == "holds" else 0
+            else:
                 break
-            looks -= 1
-            if (yield from self._try(f"probe {bad:.4g}/s", bad, patience=1)) != "holds":
-                break
-
-    def _confirm(self, rate: float) -> Steps[bool]:
-        """Repeat a rate that held; returns whether it holds."""
-        for self._tries in range(1, CONFIRMATIONS + 1):
-            name = f"confirm {self._tries} of {CONFIRMATIONS} at {rate:.4g}/s"
-            self._confirmed += (yield from self._try(name, rate, patience=1, confirms=True)) == "holds"
-        return self._confirmed >= ENOUGH
 
     def _try(
         self, name: str, rate: float, *, patience: int = PATIENCE, confirms: bool = False

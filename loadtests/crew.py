@@ -14,7 +14,7 @@ from triptych.loadtests.join import join
 class Crew:
     """`size` processes that the user starts with `triptych loadtest join HOST:PORT`.
 
-    They join at `bind`:`port` (0: any), where the conductor listens.
+    They join at `bind`:`port` (0: any), where the conductor listens, and end with their connections to it.
     """
 
     def __init__(self, size: int, bind: str, port: int = 0) -> None:
@@ -27,9 +27,6 @@ class Crew:
 
     def check(self) -> None:
         """Raise `HarnessFailed` if a process that was started here has ended."""
-
-    def stop(self) -> None:
-        """End all processes."""
 
 
 class LocalCrew(Crew):
@@ -49,10 +46,6 @@ class LocalCrew(Crew):
         for process in self._started:
             if process.exitcode is not None:
                 raise HarnessFailed(f"{process.name} of the load tester ended with {process.exitcode}")
-
-    def stop(self) -> None:
-        for process in self._started:
-            process.kill()
 
 
 class RayCrew(Crew):
@@ -85,13 +78,6 @@ class RayCrew(Crew):
             except ray.exceptions.RayError as error:
                 raise HarnessFailed(f"a Ray task failed: {error}") from None
             raise HarnessFailed("a Ray task ended")
-
-    def stop(self) -> None:
-        import ray
-
-        # Each ends by itself when the conductor has closed.
-        ray.wait(self._tasks, num_returns=len(self._tasks), timeout=10)
-        ray.shutdown()
 
 
 def crew_of(options: argparse.Namespace) -> Crew:

@@ -50,7 +50,6 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     async def send() -> tuple[list[Measured], Capacity | None, float]:
         async with conductor:
             crew.start(conductor.port)
-            stack.callback(crew.stop)
             await conductor.gather()
             signal.signal(signal.SIGINT, conductor.stop)
             with scraper.reading(lambda: conductor.seconds, verify=target.verify), Status("") as status:

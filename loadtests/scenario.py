@@ -1,13 +1,14 @@
 """Scenarios: what a load is made of, read from TOML files; and the requests that they describe."""
 
+import math
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from triptych.loadtests.content.corpus import LANGUAGES
-from triptych.loadtests.content.lengths import Lengths
 from triptych.loadtests.toml_files import Strict
 
 Kind = Literal["embed", "rerank"]
@@ -27,6 +28,26 @@ def _known(language: str) -> str:
 
 Languages = Mapping[Annotated[str, AfterValidator(_known)], PositiveFloat]
 FOLDER = Path(__file__).with_name("scenarios")
+Whole = Annotated[int, Field(strict=True, gt=0)]
+
+
+class Lognormal(Strict):
+    """Lognormal with `median` and `sigma`, cut to `low` and `high`."""
+
+    median: PositiveFloat
+    sigma: Annotated[FiniteFloat, Field(gt=0)]
+    low: Whole
+    high: Whole
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= self.median <= self.high:
+            raise ValueError(f"median: {self.median:g} is not between low, {self.low}, and high, {self.high}")
+        return self
+
+
+Lengths = Whole | Annotated[tuple[Whole, ...], Field(min_length=1)] | Lognormal
+"""A fixed length, one of several with equal chances, or a distribution."""
 
 
 class Picture(Strict):
@@ -96,6 +117,18 @@ class Scenario(Strict):
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"flows: duplicate name {', '.join(sorted(repeated))}")
         return self
+
+
+def draw_length(lengths: Lengths, draw: random.Random) -> int:
+    """The next of some lengths."""
+    match lengths:
+        case int():
+            return lengths
+        case Lognormal(median=median, sigma=sigma, low=low, high=high):
+            drawn = median * math.exp(min(draw.gauss(0, sigma), 700.0))
+            return high if drawn >= high else max(low, round(drawn))
+        case _:
+            return draw.choice(lengths)
 
 
 def names() -> list[str]:

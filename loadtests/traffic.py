@@ -5,20 +5,15 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from triptych.loadtests.content.corpus import Corpus
-from triptych.loadtests.content.lengths import Lengths, draw_length
 from triptych.loadtests.content.pictures import image
-from triptych.loadtests.scenario import Flow, Input, Request, Scenario, Task
-
-Calibration = Mapping[str, float]
-"""Tokens of a unit of text, by language."""
-GoldenTexts = Mapping[Task, Sequence[str]]
+from triptych.loadtests.scenario import Flow, Input, Lengths, Request, Scenario, Task, draw_length
 
 
 class Traffic:
     """The requests that one of several processes sends.
 
-    `golden` holds the texts whose vectors are known, by task. A request contains such a text with the chance
-    `golden_share`, at a random place.
+    `calibration`: tokens of a unit of text, by language. `golden`: texts whose vectors are known, by task; a
+    request contains one with the chance `golden_share`, at a random place.
     """
 
     def __init__(
@@ -28,8 +23,8 @@ class Traffic:
         *,
         process: int = 0,
         processes: int = 1,
-        calibration: Calibration | None = None,
-        golden: GoldenTexts | None = None,
+        calibration: Mapping[str, float] = {},
+        golden: Mapping[Task, Sequence[str]] = {},
         golden_share: float = 0.02,
     ) -> None:
         self.flows = {flow.name: flow for flow in scenario.flows}
@@ -37,9 +32,9 @@ class Traffic:
         self._serial, self._step = process, processes
         self._draw = random.Random(f"{seed} {process}")
         self._weights = list(accumulate(flow.weight for flow in scenario.flows))
-        self._golden, self._golden_share = golden or {}, golden_share
+        self._golden, self._golden_share = golden, golden_share
         self._corpora = {
-            flow.name: Corpus(seed, flow.languages or scenario.languages, calibration or {})
+            flow.name: Corpus(seed, flow.languages or scenario.languages, calibration)
             for flow in scenario.flows
         }
 

@@ -84,26 +84,10 @@ class Scripted:
         return [segment.rate for segment in self.segments if segment.name.startswith(what)]
 
 
-def search(
-    server: Server,
-    judge: Judge,
-    *,
-    start: float = 20.0,
-    most: float = 4000.0,
-    seconds: float = 30.0,
-    requests: float = 0.0,
-    bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
-) -> Capacity:
-    shape = Search(
-        judge=judge,
-        bottleneck=bottleneck,
-        objective="p99=100ms",
-        start=start,
-        most=most,
-        precision=0.05,
-        seconds=seconds,
-        requests=requests,
-    ).shape()
+def search(server: Server, judge: Judge, **changes: object) -> Capacity:
+    usual = {"objective": "p99=100ms", "precision": 0.05, "seconds": 30.0, "requests": 0.0}
+    usual |= {"start": 20.0, "most": 4000.0, "bottleneck": lambda _: None}
+    shape = Search(judge=judge, **usual | changes).shape()  # type: ignore[arg-type]
     try:
         [segment] = next(shape)
         while True:
@@ -114,9 +98,9 @@ def search(
     return capacity
 
 
-def found_by_objective(server: Queue, start: float = 20.0, seconds: float = 30.0) -> Capacity:
+def found_by_objective(server: Queue, **changes: object) -> Capacity:
     objectives = read_objectives("p99=100ms")
-    return search(server, lambda pooled: rule(pooled, objectives), start=start, seconds=seconds)
+    return search(server, lambda pooled: rule(pooled, objectives), **changes)
 
 
 def below(limit: float) -> Callable[[float], Verdict]:
@@ -250,24 +234,14 @@ def test_rate_that_failed_by_chance_is_tried_again(by_chance: float) -> None:
     assert capacity.rate <= 137 < capacity.fails_at <= capacity.rate * 1.05
 
 
-def test_dead_server_ends_the_search() -> None:
-    def deadly(rate: float) -> Verdict:
-        server.dead = server.dead or rate > 2
+@pytest.mark.parametrize(("dies", "rate", "tries"), [("probe 80/s", 40.0, 0), ("confirm 2", 80.0, 2)])
+def test_dead_server_ends_the_search(dies: str, rate: float, tries: int) -> None:
+    def deadly(_: float) -> Verdict:
+        server.dead = server.dead or server.now(dies)
         return "fails" if server.dead else "holds"
 
     server = Scripted(deadly)
-    capacity = search(server, server.judge, start=2.0)
-    assert (capacity.rate, capacity.fails_at, capacity.tries) == (2.0, 4.0, 0)
+    capacity = search(server, server.judge, most=80.0)
+    assert (capacity.rate, capacity.tries) == (rate, tries)
     assert "did not come back" in capacity.probes[-1].why
     assert len(server.rates("recover")) == 10
-
-
-def test_server_that_dies_while_confirmed_ends_the_search() -> None:
-    def deadly(_: float) -> Verdict:
-        server.dead = server.dead or server.now("confirm 2")
-        return "fails" if server.dead else "holds"
-
-    server = Scripted(deadly)
-    capacity = search(server, server.judge, most=40.0)
-    assert (capacity.rate, capacity.confirmed, capacity.tries) == (40.0, 1, 2)
-    assert server.now("recover")

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from triptych.loadtests.content.corpus import LANGUAGES, NAME, Corpus, probe
-from triptych.loadtests.content.lengths import Lengths, draw_length
 from triptych.loadtests.content.pictures import Form, image
+from triptych.loadtests.scenario import Lengths, draw_length
 from triptych.workers.checkpoints.tiny import FILES
 from triptych.workers.shared.families import V4
 
