@@ -1,7 +1,4 @@
-"""Search for the highest rate that meets an objective.
-
-It does no I/O: it yields segments and is sent their results.
-"""
+"""Search for the highest rate that meets an objective (pure)."""
 
 import contextlib
 import math

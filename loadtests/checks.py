@@ -1,7 +1,4 @@
-"""What became of a request: the kinds of failure, and the checks of every reply.
-
-The locustfile and `triptych loadtest` share it, though they send with different clients.
-"""
+"""What became of a request, whichever client sent it: the kinds of failure, and the checks of every reply."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

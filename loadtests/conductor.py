@@ -34,7 +34,7 @@ LOST_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
 Watch = Callable[[Total, float], None]
-"""Called about every second of a load with the records so far and the seconds since its start."""
+"""Called several times a second of a load with the records so far and the seconds since its start."""
 
 
 class Conductor:
@@ -119,7 +119,6 @@ class Conductor:
             self._begin = begin
         done: dict[int, Done] = {}
         heard = dict.fromkeys(self._members, begin)
-        shown = begin
         for member in self._members.values():
             # Reading tells when the process is gone.
             with contextlib.suppress(ConnectionError):
@@ -132,9 +131,7 @@ class Conductor:
                     heard[number] = time.monotonic()
                 case (number, Done() as report):
                     done[number] = report
-            if time.monotonic() >= shown:
-                shown = time.monotonic() + 1
-                watch(total, time.monotonic() - begin)
+            watch(total, time.monotonic() - begin)
         if self.stopped:
             # Up to here, all processes have reported.
             segments, done = until(min(heard.values()) - begin, segments), {}
@@ -161,10 +158,7 @@ class Conductor:
         self.stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        """A process joins; hand on its messages until the connection ends.
-
-        If it leaves before the first load, another can take its place.
-        """
+        """Hand on the messages of a process until it leaves; before the first load another may replace it."""
         free = set(range(self._crew.size)) - self._members.keys()
         if not free:
             raise web.HTTPConflict

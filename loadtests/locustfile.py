@@ -1,7 +1,6 @@
 """Scenarios as locust users, one class and one tag each.
 
-    locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 [--tags interactive bulk] [--headless -u
-    20]
+    locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 [--tags interactive bulk]
 
 Every reply is checked, and wrong ones are failures by name, such as "wrong: golden". Golden vectors come from
 the host itself, before its first user, or from a file (--golden).

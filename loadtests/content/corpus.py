@@ -84,10 +84,7 @@ class Corpus:
 
 
 def probe(language: str, units: int) -> str:
-    """A text of `units` units, to learn how many tokens a unit has.
-
-    A unit is a character in languages without spaces, otherwise a word.
-    """
+    """A text of `units` words (characters in languages without spaces), to learn how many tokens one has."""
     return _cut(language, 0, units)
 
 

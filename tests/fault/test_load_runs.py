@@ -1,10 +1,13 @@
 """Whole load tests against a router over workers that are right, slow, stalled, wrong or absent."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import PATIENT, RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from tests.fault.loadtest import command, loadtest, started
+from tests.fault.loadtest import Loadtest, command, loadtest, started
 from tests.unit.loadtests.test_generator import answering
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.results import WRONG
@@ -68,6 +71,20 @@ def pools() -> list[FakeWorker]:
 
 def address(router: RunningRouter) -> str:
     return str(router.client.base_url)
+
+
+@contextlib.asynccontextmanager
+async def loading(
+    folder: Path, *arguments: str, workers: Sequence[FakeWorker], **settings: Any
+) -> AsyncIterator[tuple[RunningRouter, Loadtest]]:
+    """A run whose load has begun, of a router in front of `workers`."""
+    async with (
+        fake_workers(*workers),
+        running_router(*workers, **settings) as router,
+        started(folder, "run", address(router), *arguments) as running,
+    ):
+        await running.loads()
+        yield router, running
 
 
 @pytest.fixture
@@ -128,12 +145,10 @@ async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
     workers = [FakeWorker(dimensions=64) for _ in range(2)]
     for worker in workers:
         worker.mode, worker.delay = "slow", 0.01
-    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
-        arguments = ("--rate", "200", "--seconds", "5")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            workers[1].vectors_of = "code"
-            done = await running.finished()
+    arguments = ("--rate", "200", "--seconds", "5")
+    async with loading(tmp_path, *arguments, workers=workers, lanes=1) as (_, running):
+        workers[1].vectors_of = "code"
+        done = await running.finished()
     assert done.code == 1
     # A slow machine may also have refusals.
     assert 0 < done.failures()[f"{WRONG}golden"] < done.run.golden.compared
@@ -143,15 +158,13 @@ async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
 async def test_failures_are_counted_by_kind(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers = [FakeWorker(dimensions=64)]
-    async with fake_workers(*workers), running_router(*workers) as router:
-        arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            # Only now: before the load, a late reply would end the run.
-            monkeypatch.setattr(work, "seconds_of", lambda *_: 1.0)
-            workers[0].mode = mode  # type: ignore[assignment]
-            done = await running.finished()
+    worker = FakeWorker(dimensions=64)
+    arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
+    async with loading(tmp_path, *arguments, workers=[worker]) as (router, running):
+        # Only now: before the load, a late reply would end the run.
+        monkeypatch.setattr(work, "seconds_of", lambda *_: 1.0)
+        worker.mode = mode  # type: ignore[assignment]
+        done = await running.finished()
         await router.until_idle()
     assert sum(done.failures().values()) + sum(done.times().values()) == done.count("sent") == 90
     # A request that was in flight has its whole time.
@@ -162,15 +175,13 @@ async def test_failures_are_counted_by_kind(
 
 async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, lanes=1, **PATIENT) as router:
-        arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            worker.mode = "held"
-            await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
-            worker.mode = "healthy"
-            worker.gate.set()
-            done = await running.finished()
+    arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
+    async with loading(tmp_path, *arguments, workers=[worker], lanes=1, **PATIENT) as (router, running):
+        worker.mode = "held"
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
+        worker.mode = "healthy"
+        worker.gate.set()
+        done = await running.finished()
     assert done.failures() == {}
     # The first of thirty that were due 1/30 s apart waited for a second.
     assert done.percentile(1.0) > 0.9
@@ -196,14 +207,11 @@ async def test_capacity_is_at_most_the_servers(tmp_path: Path) -> None:
 
 
 async def test_killed_process_leaves_no_result(tmp_path: Path) -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker) as router:
-        arguments = ("--rate", "30", "--seconds", "60", "--processes", "2")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            # The first child is multiprocessing's own.
-            psutil.Process(running.process.pid).children()[-1].kill()
-            done = await running.finished()
+    arguments = ("--rate", "30", "--seconds", "60", "--processes", "2")
+    async with loading(tmp_path, *arguments, workers=[FakeWorker(dimensions=64)]) as (_, running):
+        # The first child is multiprocessing's own.
+        psutil.Process(running.process.pid).children()[-1].kill()
+        done = await running.finished()
     assert done.code == 2
     assert "process" in done.output
     assert not list(done.folder.iterdir())
@@ -211,15 +219,13 @@ async def test_killed_process_leaves_no_result(tmp_path: Path) -> None:
 
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker) as router:
-        arguments = ("--shape", "soak", "--rate", "30", "--seconds", "3600")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            before = len(worker.batches)
-            # A process reports once a second.
-            await eventually(lambda: len(worker.batches) >= before + 60)
-            running.process.send_signal(signal.SIGINT)
-            done = await running.finished()
+    arguments = ("--shape", "soak", "--rate", "30", "--seconds", "3600")
+    async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
+        before = len(worker.batches)
+        # A process reports once a second.
+        await eventually(lambda: len(worker.batches) >= before + 60)
+        running.process.send_signal(signal.SIGINT)
+        done = await running.finished()
     assert done.code == 0, done.output
     [measured] = done.run.segments
     assert measured.segment.seconds < 3600
@@ -229,20 +235,18 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
 
 async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Path) -> None:
     worker, silent = FakeWorker(dimensions=64), socket.create_server(("127.0.0.1", 0))
-    async with fake_workers(worker), running_router(worker) as router:
-        metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        arguments = ("--rate", "100", "--seconds", "3600", *metrics)
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            before = len(worker.batches)
-            # A process reports once a second.
-            await eventually(lambda: len(worker.batches) >= before + 200)
-            # Writing the report waits for a reader.
-            os.mkfifo(running.folder / "report.html")
-            running.process.send_signal(signal.SIGINT)
-            await eventually((running.folder / "run.json").exists)
-            running.process.send_signal(signal.SIGINT)
-            done = await running.finished()
+    metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    arguments = ("--rate", "100", "--seconds", "3600", *metrics)
+    async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
+        before = len(worker.batches)
+        # A process reports once a second.
+        await eventually(lambda: len(worker.batches) >= before + 200)
+        # Writing the report waits for a reader.
+        os.mkfifo(running.folder / "report.html")
+        running.process.send_signal(signal.SIGINT)
+        await eventually((running.folder / "run.json").exists)
+        running.process.send_signal(signal.SIGINT)
+        done = await running.finished()
     silent.close()
     assert done.code == 130, done.output
     assert "report.html is missing" in done.output
@@ -250,14 +254,12 @@ async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Pat
 
 
 async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
-    worker, port = FakeWorker(dimensions=64), free_port()
-    place = f"127.0.0.1:{port}"
-    async with fake_workers(worker), running_router(worker) as router, command("join", place) as process:
-        # A request may take longer than this test.
-        patient = ("--timeout", str(10 * GUARD_SECONDS))
-        arguments = ("--rate", "30", "--seconds", "60", "--join", place, *patient)
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
+    worker, place = FakeWorker(dimensions=64), f"127.0.0.1:{free_port()}"
+    # A request may take longer than this test.
+    patient = ("--timeout", str(10 * GUARD_SECONDS))
+    arguments = ("--rate", "30", "--seconds", "60", "--join", place, *patient)
+    async with command("join", place) as process:
+        async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
             worker.mode = "hanging"
             await eventually(lambda: worker.active > 0)
             running.process.send_signal(signal.SIGINT)

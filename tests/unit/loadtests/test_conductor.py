@@ -181,20 +181,13 @@ async def test_silent_process_fails_the_run() -> None:
             await running
 
 
-@pytest.mark.parametrize(
-    ("sent", "field"),
-    [
-        ('{"type": "Samples", "noted": [], "examples": 1}', "examples"),
-        ('{"type": "Done", "processes": null, "compared": 0}', "processes"),
-        ("Segmentation fault", "JSON"),
-    ],
-)
-async def test_malformed_message_names_its_process_and_field(sent: str, field: str) -> None:
+@pytest.mark.parametrize("sent", ['{"type": "Done", "processes": null, "compared": 0}', "JSON?"])
+async def test_malformed_message_names_its_process(sent: str) -> None:
     async def malformed(member: Socket, name: str, load: Load) -> None:
         await member.send_str(sent)
 
     async with gathered(answer, malformed) as (conductor, _):
-        with pytest.raises(HarnessFailed, match=f"process 1 sent .*{field}"):
+        with pytest.raises(HarnessFailed, match=r"process 1 sent .*(processes|JSON)"):
             await conductor.load([STEADY], lambda *_: None)
 
 
