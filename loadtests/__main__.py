@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from triptych.loadtests.shapes import LOADS
-
 SLO = 'a TOML file, or such as "p99=250ms,failures=0.1%%"'
 
 
@@ -100,7 +98,9 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--in-flight", type=int, default=2000, help="most open requests of a process (2000)")
     what.add_argument("--golden", type=Path, metavar="FILE.npz", help="compare with these golden vectors")
     who = parser.add_argument_group("processes")
-    who.add_argument("--processes", type=whole, default=1, help="how many processes send the load (1)")
+    who.add_argument(
+        "--processes", type=number(1, kind=int), default=1, help="how many processes send the load (1)"
+    )
     where = who.add_mutually_exclusive_group()
     where.add_argument(
         "--join", type=address, metavar="ADDRESS:PORT", help="wait here for processes on other machines"
@@ -118,7 +118,7 @@ def _load(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--rate", type=rates, default=[20.0], help="requests a second, sent when due (20)")
     load.add_argument(
         "--shape",
-        choices=LOADS,
+        choices=("constant", "step", "spike", "soak"),
         default="constant",
         help="spike takes two loads (--rate 10,200), step any number (default: constant)",
     )
@@ -143,16 +143,17 @@ def _search(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seconds", type=number(1), default=15, help="length of a try (default: 15)")
 
 
-def number(least: float, most: float = 1e9) -> Callable[[str], float]:
-    """Reads a number within bounds."""
+def number(least: float, most: float = 1e9, kind: type[float] = float) -> Callable[[str], float]:
+    """Reads a number within bounds; with `int` a whole one."""
 
     def read(text: str) -> float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
             value = math.nan
         if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text}: give a number from {least:g} to {most:g}")
+            whole = "whole " if kind is int else ""
+            raise argparse.ArgumentTypeError(f"{text}: give a {whole}number from {least:g} to {most:g}")
         return value
 
     return read
@@ -164,13 +165,6 @@ def address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text}: give a host and its port, such as 0.0.0.0:5557")
     return host, int(port)
-
-
-def whole(text: str) -> int:
-    """Reads a whole number above 0."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number above 0")
-    return int(text)
 
 
 def rates(text: str) -> list[float]:

@@ -22,11 +22,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Plan(msgspec.Struct, kw_only=True, frozen=True):
-    """What one process needs to know before any load.
-
-    `scenario` is JSON and `golden` a file of golden vectors. `in_flight`: the most open requests of a
-    process.
-    """
+    """What one process needs to know before any load. `scenario` is JSON, `golden` a file of vectors."""
 
     target: Target
     scenario: str
@@ -34,7 +30,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     arrivals: Arrivals
     in_flight: int
     calibration: dict[str, float]
-    golden: bytes | None
+    golden: bytes
     process: int = 0
     processes: int = 1
 
@@ -49,10 +45,7 @@ class Load(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Done(msgspec.Struct, kw_only=True, tag=True):
-    """A process has finished a load and has no request in flight.
-
-    `processes`: itself, in each segment. `compared`: golden vectors compared so far.
-    """
+    """A process has finished a load. `processes`: itself, in each segment. `compared`: vectors so far."""
 
     processes: list[Process]
     compared: int

@@ -1,19 +1,21 @@
-"""Search for the highest rate that meets an objective.
-
-It does no I/O: it yields segments and is sent their results.
-"""
+"""Search for the highest rate that meets an objective (pure)."""
 
 import contextlib
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from triptych.loadtests.results import Capacity, Limit, Measured, Probe, Segment
-from triptych.loadtests.shapes import Shape
-from triptych.loadtests.verdict import Ruling, Verdict
+from triptych.loadtests.results import Capacity, Limit, Measured, Probe, Segment, Verdict
+from triptych.loadtests.slo import Ruling
 
 Judge = Callable[[Sequence[Measured]], Ruling]
 Bottleneck = Callable[[Sequence[Measured]], str | None]
+Result = TypeVar("Result")
+Steps = Generator[Sequence[Segment], Sequence[Measured], Result]
+Shape = Steps[Capacity | None]
+"""A load over time: yields segments to go through without a gap, is sent their results, and ends with the
+result of a search."""
 
 GROWTH = 2.0
 # Tries of a rate that stays unclear.
@@ -56,7 +58,7 @@ class Search:
     most: float
     precision: float
     seconds: float
-    requests: float = 0.0
+    requests: float
     _verdicts: dict[float, Verdict] = field(default_factory=dict, init=False)
     _probes: list[Probe] = field(default_factory=list, init=False)
     _segments: int = field(default=0, init=False)
@@ -71,7 +73,11 @@ class Search:
             for _ in range(LOWERINGS):
                 yield from self._narrow()
                 good, _ = self._bracket()
-                if not good or (yield from self._confirm(good)):
+                for self._tries in range(1, CONFIRMATIONS + 1) if good else ():
+                    name = f"confirm {self._tries} of {CONFIRMATIONS} at {good:.4g}/s"
+                    verdict = yield from self._try(name, good, patience=1, confirms=True)
+                    self._confirmed += verdict == "holds"
+                if not good or self._confirmed >= ENOUGH:
                     break
                 self._verdicts[good] = "fails"
                 self._confirmed = self._tries = 0
@@ -99,9 +105,8 @@ class Search:
         held = (rate for rate in self._verdicts if bad is None or rate < bad)
         return max(held, default=0.0), bad
 
-    def _next(self) -> float | None:
+    def _next(self, good: float, bad: float | None) -> float | None:
         """The rate to try next; None if the capacity is known well enough."""
-        good, bad = self._bracket()
         if bad is None:
             rate = min(good * GROWTH, self.most) if good else self.start
             return rate if rate > good else None
@@ -109,30 +114,22 @@ class Search:
             return bad / GROWTH if bad > self.start * LEAST_SHARE else None
         return math.sqrt(good * bad) if bad / good > 1 + self.precision else None
 
-    def _narrow(self) -> Generator[Segment, Measured, None]:
+    def _narrow(self) -> Steps[None]:
         """Try rates until none is left, then look again at the lowest that failed."""
         looks = SECOND_LOOKS
         while not self._over:
-            if (rate := self._next()) is not None:
-                yield from self._try(f"probe {rate:.4g}/s", rate, PATIENCE)
-                continue
             good, bad = self._bracket()
-            if not looks or not good or bad is None:
+            if (rate := self._next(good, bad)) is not None:
+                yield from self._try(f"probe {rate:.4g}/s", rate)
+            elif looks and good and bad is not None:
+                verdict = yield from self._try(f"probe {bad:.4g}/s", bad, patience=1)
+                looks = looks - 1 if verdict == "holds" else 0
+            else:
                 break
-            looks -= 1
-            if (yield from self._try(f"probe {bad:.4g}/s", bad, 1)) != "holds":
-                break
-
-    def _confirm(self, rate: float) -> Generator[Segment, Measured, bool]:
-        """Repeat a rate that held; returns whether it holds."""
-        for self._tries in range(1, CONFIRMATIONS + 1):
-            name = f"confirm {self._tries} of {CONFIRMATIONS} at {rate:.4g}/s"
-            self._confirmed += (yield from self._try(name, rate, 1, confirms=True)) == "holds"
-        return self._confirmed >= ENOUGH
 
     def _try(
-        self, name: str, rate: float, patience: int, *, confirms: bool = False
-    ) -> Generator[Segment, Measured, Verdict]:
+        self, name: str, rate: float, *, patience: int = PATIENCE, confirms: bool = False
+    ) -> Steps[Verdict]:
         """Try a rate until the verdict is clear or patience ends.
 
         If the harness was in the way, try once more: it may have been late by chance.
@@ -142,49 +139,42 @@ class Search:
             other = "" if "fails" in self._verdicts.values() else " or a higher --start"
             self._probes.append(Probe(rate=rate, verdict="unclear", segments=[], why=why + other))
             return "unclear"
+        settle = self.seconds * SETTLE_SHARE
         for limit in (None, "harness"):
-            probe, reason = yield from self._probe(name, rate, patience, confirms)
+            pooled: list[Measured] = []
+            first = self._segments
+            for _ in range(patience):
+                segment = Segment(name=name, seconds=settle + self._length(rate), settle=settle, rate=rate)
+                pooled.append((yield from self._run(segment)))
+                verdict, said, met = self.judge(pooled)
+                name = f"again {rate:.4g}/s"
+                if verdict != "unclear":
+                    break
+            if confirms and verdict == "unclear":
+                verdict = "holds" if met else "fails"
+            reason = self.bottleneck(pooled) if verdict != "holds" else None
+            segments = list(range(first, self._segments))
+            probe = Probe(rate=rate, verdict=verdict, segments=segments, why=reason or said)
             self._probes.append(probe)
             if not confirms:
-                self._verdicts[rate] = probe.verdict
-            if probe.verdict != "holds":
+                self._verdicts[rate] = verdict
+            if verdict != "holds":
                 yield from self._recover(probe)
             if not reason:
                 break
-            name, self._over = f"again {rate:.4g}/s", limit
-        return probe.verdict
-
-    def _probe(
-        self, name: str, rate: float, patience: int, confirms: bool
-    ) -> Generator[Segment, Measured, tuple[Probe, str | None]]:
-        """One probe, and the reason if the harness was in the way."""
-        measured: list[Measured] = []
-        first, settle = self._segments, self.seconds * SETTLE_SHARE
-        for _ in range(patience):
-            seconds = settle + self._length(rate)
-            segment = Segment(name=name, seconds=seconds, settle=settle, rate=rate)
-            measured.append((yield from self._run(segment)))
-            verdict, why, met = self.judge(measured)
-            if verdict != "unclear":
-                break
-            name = f"again {rate:.4g}/s"
-        if confirms and verdict == "unclear":
-            verdict = "holds" if met else "fails"
-        reason = self.bottleneck(measured) if verdict != "holds" else None
-        segments = list(range(first, self._segments))
-        return Probe(rate=rate, verdict=verdict, segments=segments, why=reason or why), reason
+            self._over = limit
+        return verdict
 
     def _length(self, rate: float) -> float:
         """Seconds of a try, without settling."""
         return max(self.seconds, math.ceil(MARGIN * self.requests / rate))
 
-    def _recover(self, after: Probe) -> Generator[Segment, Measured, None]:
+    def _recover(self, after: Probe) -> Steps[None]:
         """Put on little load until the backlog of a failed try is gone. Raises `_ServerDied`."""
         rate = max(min(probe.rate for probe in self._probes) * RECOVERY_SHARE, 1 / RECOVERY_SECONDS)
         answered = failed = 0
         for _ in range(RECOVERIES):
-            segment = Segment(name="recover", seconds=RECOVERY_SECONDS, rate=rate)
-            measured = yield from self._run(segment)
+            measured = yield from self._run(Segment(name="recover", seconds=RECOVERY_SECONDS, rate=rate))
             rows = list(measured.intervals.values())
             every = [interval for row in rows for interval in row]
             answered += sum(interval.done for interval in every)
@@ -201,7 +191,7 @@ class Search:
             after.why = f"{after.why}; after it the server did not come back".removeprefix("; ")
             raise _ServerDied
 
-    def _run(self, segment: Segment) -> Generator[Segment, Measured, Measured]:
-        measured = yield segment
+    def _run(self, segment: Segment) -> Steps[Measured]:
+        [measured] = yield [segment]
         self._segments += 1
         return measured

@@ -1,15 +1,15 @@
-"""Checks every reply during the load: is it what was asked for?"""
+"""What became of a request, whichever client sent it: the kinds of failure, and the checks of every reply."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import orjson
 
-from triptych.loadtests.dialects import Reply
+from triptych.loadtests.dialects import Dialect, Reply, Unreadable, Vector, clocks
 from triptych.loadtests.golden import SAME, Golden
-from triptych.loadtests.results import WRONG
+from triptych.loadtests.results import WRONG, Clock
 from triptych.loadtests.scenario import Request, Task
 
 # For a float32 vector that was normalised in bfloat16.
@@ -18,28 +18,46 @@ NORM_TOLERANCE = 1e-2
 ORDER_TOLERANCE = 1e-6
 
 
-@dataclass
+class Outcome(NamedTuple):
+    """`kind` is the kind of failure, "" if a request was answered well, and `detail` says more."""
+
+    kind: str = ""
+    detail: str = ""
+    tokens: int = 0
+    clocks: Mapping[Clock, float] = {}
+    vectors: Sequence[Vector] = ()
+
+
 class Checker:
-    """Checks replies against their requests, and against `golden` vectors where a request names some.
+    """Checks replies in `dialect`, and against `golden` vectors where a request names some.
 
     A request without `dimensions` gets those of the golden vectors, or of the first good reply for its task.
     `compared` counts the vectors compared.
     """
 
-    golden: Golden | None = None
-    compared: int = 0
-    _dimensions: dict[tuple[Task, bool], int] = field(default_factory=dict)
+    def __init__(self, dialect: Dialect, golden: Golden | None = None) -> None:
+        self.dialect, self._golden = dialect, golden or Golden("nowhere")
+        self.compared = 0
+        self._dimensions: dict[tuple[Task, bool], int] = {
+            (task, False): rows.shape[1] for task, rows in self._golden.vectors.items()
+        }
 
-    def __post_init__(self) -> None:
-        for task, rows in self.golden.vectors.items() if self.golden else ():
-            self._dimensions[task, False] = rows.shape[1]
+    def judge(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """The outcome of a request that was answered; `headers` ignore case."""
+        if status != 200:
+            return Outcome(f"HTTP {status}", refusal(headers, body))
+        try:
+            reply = self.dialect.decode(request, body)
+        except Unreadable as unreadable:
+            return Outcome(f"{WRONG}unreadable", str(unreadable))
+        if wrong := self.fault(request, reply):
+            return Outcome(f"{WRONG}{wrong}", f"in a request of task {request.flow.task}")
+        return Outcome(tokens=reply.tokens or 0, clocks=clocks(headers), vectors=reply.vectors)
 
-    def check(self, request: Request, reply: Reply) -> str | None:
-        """The kind of failure, such as "wrong: count"; None if the reply is right."""
+    def fault(self, request: Request, reply: Reply) -> str | None:
+        """What is wrong with a reply, such as "count"; None if it is right."""
         wrong = _ranking(request, reply) if request.flow.kind == "rerank" else self._vectors(request, reply)
-        if not wrong and reply.tokens == 0:
-            wrong = "tokens"
-        return f"{WRONG}{wrong}" if wrong else None
+        return wrong or ("tokens" if reply.tokens == 0 else None)
 
     def _vectors(self, request: Request, reply: Reply) -> str | None:
         flow, vectors = request.flow, reply.vectors
@@ -58,22 +76,14 @@ class Checker:
             return "not finite"
         if np.abs(np.sqrt(squares) - 1).max() > NORM_TOLERANCE:
             return "norm"
-        if self._differs(request, vectors):
-            return "golden"
+        for place, number in request.golden.items():
+            similarity = self._golden.similarity(flow.task, number, vectors[place])
+            self.compared += similarity is not None
+            if similarity is not None and similarity < SAME:
+                return "golden"
         if flow.dimensions is None:
             self._dimensions[key] = wanted
         return None
-
-    def _differs(self, request: Request, vectors: Sequence[NDArray[np.float32]]) -> bool:
-        for place, number in request.golden.items() if self.golden else ():
-            assert self.golden is not None
-            similarity = self.golden.similarity(request.flow.task, number, vectors[place])
-            if similarity is None:
-                continue
-            self.compared += 1
-            if similarity < SAME:
-                return True
-        return False
 
 
 def _ranking(request: Request, reply: Reply) -> str | None:
@@ -86,3 +96,32 @@ def _ranking(request: Request, reply: Reply) -> str | None:
     if any(later > earlier + ORDER_TOLERANCE for earlier, later in pairwise(reply.scores)):
         return "order"
     return None
+
+
+def unanswered(error: BaseException) -> Outcome:
+    """The outcome of a request without a reply."""
+    # Clients wrap the error of the network.
+    for name in ("original", "os_error"):
+        error = getattr(error, name, None) or error
+    match error:
+        case TimeoutError():
+            return Outcome("timeout", str(error))
+        case ConnectionRefusedError():
+            return Outcome("connection refused", str(error))
+        case _:
+            return Outcome("connection lost", f"{type(error).__name__}: {error}")
+
+
+def refusal(headers: Mapping[str, str], body: bytes) -> str:
+    """Where a redirect points to, otherwise the message of an error body, shortened."""
+    if location := headers.get("location"):
+        # Headers need not be UTF-8, and aiohttp leaves surrogates, which JSON cannot hold.
+        return f"redirects to {location[:200]}".encode(errors="replace").decode()
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    for name in ("detail", "message", "error"):
+        if isinstance(document, dict) and document.get(name):
+            return str(document[name])[:200]
+    return body.decode(errors="replace")[:200]

@@ -8,10 +8,9 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,9 +21,6 @@ from triptych.loadtests.objectives import Objectives, read_objectives
 from triptych.loadtests.results import Capacity, Run
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.target import find_target
-
-if TYPE_CHECKING:
-    from triptych.loadtests.slo import Bound
 
 PASSED, FAILED, NO_RESULT, STOPPED = 0, 1, 2, 130
 
@@ -53,8 +49,7 @@ def run(options: argparse.Namespace) -> int:
             finally:
                 # The disk may be full, or the output closed. The objective of a search does not have to hold
                 # at every rate.
-                judgement, code = _shown(finished, None if searched else objectives)
-            _write_page(finished, out, judgement)
+                code = _report(finished, out, None if searched else objectives)
             return max(code, _found(finished.capacity)) if searched else code
         except Stopped:
             # What was started ends with this process.
@@ -90,9 +85,7 @@ def gate(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     finished = results.read(options.run)
     out = options.run if options.run.is_dir() else options.run.parent
-    judgement, code = _shown(finished, read_objectives(options.slo) if options.slo else None)
-    _write_page(finished, out, judgement)
-    return code
+    return _report(finished, out, read_objectives(options.slo) if options.slo else None)
 
 
 def golden(options: argparse.Namespace) -> int:
@@ -162,18 +155,14 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _shown(finished: Run, objectives: Objectives | None) -> tuple["list[Bound]", int]:
-    """Print the tables; return the judgement and the exit code."""
+def _report(finished: Run, out: Path, objectives: Objectives | None) -> int:
+    """Print the tables, write the page, and return the exit code."""
     from triptych.loadtests import slo
-    from triptych.loadtests.report import terminal
+    from triptych.loadtests.report import html, terminal
 
     judgement = slo.judge(finished, objectives) if objectives else []
     print(terminal.render(finished, judgement), flush=True)
-    return judgement, PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED
-
-
-def _write_page(finished: Run, out: Path, judgement: "Sequence[Bound]") -> None:
-    from triptych.loadtests.report import html
-
-    (out / "report.html").write_text(html.render(finished, judgement))
-    print(f"\n{out / 'report.html'}")
+    page = out / "report.html"
+    page.write_text(html.render(finished, judgement))
+    print(f"\n{page}")
+    return PASSED if slo.passed(judgement) and not results.failed_checks(finished) else FAILED

@@ -1,10 +1,11 @@
 """Comparison of two runs: what differs by more than chance."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from triptych.loadtests import estimates
-from triptych.loadtests.confidence import Estimate, difference, ratio
+from triptych.loadtests.confidence import Estimate, difference
 from triptych.loadtests.report import terminal, words
 from triptych.loadtests.results import Measured, Run, failed_checks
 
@@ -23,8 +24,7 @@ NO_VERDICT = "no verdict, because checks failed"
 
 
 class Line(NamedTuple):
-    """One figure of a segment and flow ("" for all) in both runs. `change`: the ratio of `now` to `before`,
-    of failures the difference of the shares."""
+    """One figure of a segment and flow ("" for all) in both runs. `change` is `now` less `before`."""
 
     segment: str
     flow: str
@@ -33,6 +33,16 @@ class Line(NamedTuple):
     now: Estimate
     change: Estimate
     verdict: Verdict
+
+    @property
+    def ratio(self) -> Estimate:
+        """`now` to `before`."""
+        base = self.before.value
+        if not base:
+            return Estimate(*[math.inf if self.now.value else 1.0] * 3)
+        value = self.now.value / base
+        error = difference(self.now, Estimate(*(value * bound for bound in self.before)))
+        return Estimate(*(value + bound / base for bound in error))
 
 
 class Comparison(NamedTuple):
@@ -54,10 +64,14 @@ class Comparison(NamedTuple):
 def compare(baseline: Run, run: Run, tolerance: float = 0.05) -> Comparison:
     """Compare segments of the same name and load.
 
-    A figure differs if the confidence interval of its ratio lies outside 1 ± `tolerance`. Raises `ValueError`
-    for runs without a segment in common.
+    A figure differs if the confidence interval of its change lies outside ± `tolerance` of it; failures, if
+    it lies outside 0. Raises `ValueError` for runs without a segment in common.
     """
-    lines = list(_lines(baseline, run, tolerance))
+    lines = [
+        _line(segment, flow, figure, before, now, 0.0 if figure == FAILURES else tolerance)
+        for segment, flow, figure, (before, now) in _figures(baseline, run)
+        if before and now
+    ]
     if not lines:
         both = f"{_name(baseline)} and {_name(run)}"
         raise ValueError(f"compare: {both} have no segment of the same name and load in common")
@@ -77,56 +91,45 @@ def render(comparison: Comparison) -> str:
     return terminal.text(*head, *warnings, table, end)
 
 
-def _lines(one: Run, other: Run, tolerance: float) -> Iterator[Line]:
-    # The segments of two searches are not comparable: each goes its own way.
-    if one.capacity and other.capacity:
-        old, new = (
-            Estimate(rate, rate * (1 - CAPACITY_ERROR), rate * (1 + CAPACITY_ERROR))
-            for rate in (one.capacity.rate, other.capacity.rate)
-        )
-        yield _line("", None, "capacity/s", old, new, tolerance)
+def _figures(one: Run, other: Run) -> Iterator[tuple[str, str | None, str, list[Estimate | None]]]:
+    """Segment, flow (None for all) and name of each figure, and what it was before and now."""
     if one.capacity or other.capacity:
+        # The segments of two searches are not comparable: each goes its own way.
+        if one.capacity and other.capacity:
+            rates = one.capacity.rate, other.capacity.rate
+            error = (1, 1 - CAPACITY_ERROR, 1 + CAPACITY_ERROR)
+            yield "", None, "capacity/s", [Estimate(*(rate * part for part in error)) for rate in rates]
         return
-    before = {_load(measured): measured for measured in one.segments}
-    for after in other.segments:
-        if (same := before.get(_load(after))) is not None:
-            for flow in [None, *same.intervals] if len(same.intervals) > 1 else [None]:
-                for figure, old, new in _figures(same, after, flow):
-                    yield _line(after.segment.name, flow, figure, old, new, tolerance)
+    loads = {(measured.segment.name, measured.segment.rate): measured for measured in one.segments}
+    for now in other.segments:
+        name = now.segment.name
+        before = loads.get((name, now.segment.rate))
+        if before is None:
+            continue
+        both = [before], [now]
+        for flow in [None, *before.intervals] if len(before.intervals) > 1 else [None]:
+            for figure, share in LATENCIES.items():
+                yield name, flow, figure, [estimates.latency(its, share, flow) for its in both]
+            if not all(_keeps_up(its, flow) for its in both):
+                yield name, flow, "throughput/s", [estimates.rate(its, "done", flow) for its in both]
+            failed = [estimates.failure_share(its, flow) for its in both]
+            if any(share and share.value for share in failed):
+                yield name, flow, FAILURES, failed
 
 
-def _figures(before: Measured, after: Measured, flow: str | None) -> Iterator[tuple[str, Estimate, Estimate]]:
-    for name, share in LATENCIES.items():
-        old, new = (estimates.latency([one], share, flow) for one in (before, after))
-        if old and new:
-            yield name, old, new
-    if not _keeps_up(before, flow) or not _keeps_up(after, flow):
-        yield "throughput/s", estimates.rate([before], "done", flow), estimates.rate([after], "done", flow)
-    old, new = (estimates.failure_share([one], flow) for one in (before, after))
-    if old and new and (old.value or new.value):
-        yield FAILURES, old, new
-
-
-def _keeps_up(measured: Measured, flow: str | None) -> bool:
-    offered = estimates.rate([measured], "sent", flow).value
-    return estimates.rate([measured], "done", flow).high >= (1 - KEPT_UP) * offered
+def _keeps_up(measured: list[Measured], flow: str | None) -> bool:
+    offered = estimates.rate(measured, "sent", flow).value
+    return estimates.rate(measured, "done", flow).high >= (1 - KEPT_UP) * offered
 
 
 def _line(
     segment: str, flow: str | None, figure: str, before: Estimate, now: Estimate, tolerance: float
 ) -> Line:
-    if figure == FAILURES:
-        change, least, most = difference(now, before), 0.0, 0.0
-    else:
-        change, least, most = ratio(now, before), 1 - tolerance, 1 + tolerance
+    change, ignored = difference(now, before), tolerance * before.value
     verdict: Verdict = "no clear difference"
-    if change.low > most or change.high < least:
-        verdict = "better" if (change.low > most) == (figure in MORE_IS_BETTER) else "worse"
+    if change.low > ignored or change.high < -ignored:
+        verdict = "better" if (change.value > 0) == (figure in MORE_IS_BETTER) else "worse"
     return Line(segment, flow or "", figure, before, now, change, verdict)
-
-
-def _load(measured: Measured) -> tuple[object, ...]:
-    return measured.segment.name, measured.segment.rate
 
 
 def _warnings(one: Run, other: Run) -> Iterator[str]:
@@ -148,12 +151,9 @@ def _name(run: Run) -> str:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    value, low, high = line.change
-    write: Callable[[float], str] = words.number
-    change = f"{value:.2f}x ({low:.2f} to {high:.2f})"
-    if line.figure in LATENCIES:
-        write = words.duration
-    elif line.figure == FAILURES:
-        write, change = words.share, f"{value:+.2%} ({low:+.2%} to {high:+.2%})"
+    write = words.duration if line.figure in LATENCIES else words.number
+    change = "{:.2f}x ({:.2f} to {:.2f})".format(*line.ratio)
+    if line.figure == FAILURES:
+        write, change = words.share, "{:+.2%} ({:+.2%} to {:+.2%})".format(*line.change)
     amounts = (write(one.value) for one in (line.before, line.now))
     return (line.segment or "-", line.flow or "all", line.figure, line.verdict, *amounts, change)

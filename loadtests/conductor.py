@@ -21,9 +21,11 @@ from triptych.loadtests.assignment import (
     Stopped,
     ToConductor,
 )
+from triptych.loadtests.capacity import Shape
+from triptych.loadtests.crew import Crew
 from triptych.loadtests.recording import Samples, Timeline, Total, interval_for
 from triptych.loadtests.results import Capacity, Measured, Segment
-from triptych.loadtests.shapes import Shape, until
+from triptych.loadtests.setup import until
 
 # From sending a load to its start: ample time for the message to arrive.
 DELAY_SECONDS = 0.3
@@ -32,34 +34,34 @@ LOST_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
 Watch = Callable[[Total, float], None]
-"""Called about every second of a load with the records so far and the seconds since its start."""
+"""Called several times a second of a load with the records so far and the seconds since its start."""
 
 
 class Conductor:
-    """Gives `plan` to the first `size` processes that join at `host`:`port` (0: any port), then runs loads.
+    """Gives `plan` to the processes of `crew` as they join, then runs loads.
 
-    `alive` raises `HarnessFailed` when a process started by this one has ended. Raises `HarnessFailed` if it
-    cannot listen. As a context, it accepts processes, and at the end closes their connections, which ends
-    them.
+    Raises `HarnessFailed` if it cannot listen. As a context, it accepts processes, and at the end closes
+    their connections, which ends them.
     """
 
-    def __init__(
-        self, host: str, port: int, size: int, plan: Plan, flows: Sequence[str], alive: Callable[[], None]
-    ) -> None:
-        self._size, self._plan, self._flows, self._alive = size, plan, flows, alive
-        ipv6 = ":" in host
-        family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    def __init__(self, crew: Crew, plan: Plan, flows: Sequence[str]) -> None:
+        self._crew, self._plan, self._flows = crew, plan, flows
+        ipv6 = ":" in crew.bind
         try:
             # [::] is also all addresses of IPv4.
             self._listener = socket.create_server(
-                (host.strip("[]"), port), family=family, dualstack_ipv6=ipv6
+                (crew.bind.strip("[]"), crew.port),
+                family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+                dualstack_ipv6=ipv6,
             )
         except OSError as error:
-            raise HarnessFailed(f"cannot listen on {host}:{port}: {error}; is another run there?") from None
+            where = f"{crew.bind}:{crew.port}"
+            raise HarnessFailed(f"cannot listen on {where}: {error}; is another run there?") from None
         self.port = int(self._listener.getsockname()[1])
-        self._members: dict[str, tuple[int, web.WebSocketResponse]] = {}
-        # A text says why a process left before the first load.
-        self._inbox: asyncio.Queue[tuple[str, ToConductor | str]] = asyncio.Queue()
+        self._members: dict[int, web.WebSocketResponse] = {}
+        # Members that have prepared the plan.
+        self._ready: set[int] = set()
+        self._inbox: asyncio.Queue[tuple[int, ToConductor]] = asyncio.Queue()
         self._number = 0
         self._begin: float | None = None
         self.examples: dict[str, str] = {}
@@ -75,9 +77,7 @@ class Conductor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(
-            *(member.close() for _, member in self._members.values()), return_exceptions=True
-        )
+        await asyncio.gather(*(member.close() for member in self._members.values()), return_exceptions=True)
         await self._runner.cleanup()
 
     @property
@@ -85,22 +85,30 @@ class Conductor:
         """Since the first load started; 0 before."""
         return 0.0 if self._begin is None else time.monotonic() - self._begin
 
-    async def gather(self, wait_seconds: float = JOIN_SECONDS) -> None:
+    async def gather(self) -> None:
         """Wait until all processes have joined and prepared the plan. Raises `HarnessFailed`."""
-        ready: set[str] = set()
-        async for heard in self._messages(time.monotonic() + wait_seconds):
-            if heard:
-                ready.add(heard[0])
-            # One that left again has freed its place.
-            ready &= self._members.keys()
-            if len(ready) == self._size:
-                return
+        messages = self._messages(time.monotonic() + JOIN_SECONDS)
+        while len(self._ready) < self._crew.size:
+            await anext(messages)
 
-    async def run(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
-        """Go through `segments` without a gap. After `stop`, the result is what was measured until then.
+    async def run(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
+        """Go through a shape. After `stop`, the result is what was measured until then, without a capacity.
 
         Raises `HarnessFailed`, and `KeyboardInterrupt` if nothing was measured before `stop`.
         """
+        measured: list[Measured] = []
+        try:
+            segments = next(shape)
+            while True:
+                measured += (news := await self.load(segments, watch))
+                if self.stopped:
+                    return measured, None
+                segments = shape.send(news)
+        except StopIteration as finished:
+            return measured, finished.value
+
+    async def load(self, segments: Sequence[Segment], watch: Watch) -> list[Measured]:
+        """Go through `segments` without a gap. Ends and raises as `run`."""
         interval = interval_for(segments)
         timeline = Timeline(segments, interval)
         total = Total(timeline, self._flows)
@@ -109,30 +117,27 @@ class Conductor:
         begin = time.monotonic() + DELAY_SECONDS
         if self._begin is None:
             self._begin = begin
-        done: dict[str, Done] = {}
+        done: dict[int, Done] = {}
         heard = dict.fromkeys(self._members, begin)
-        shown = begin
-        for _, member in self._members.values():
+        for member in self._members.values():
             # Reading tells when the process is gone.
             with contextlib.suppress(ConnectionError):
                 await member.send_bytes(msgspec.json.encode(load))
         messages = self._messages(begin + timeline.seconds + self._plan.target.timeout + LOST_SECONDS)
-        while len(done) < self._size and not self.stopped:
+        while len(done) < self._crew.size and not self.stopped:
             match await anext(messages):
-                case (name, Samples() as samples):
+                case (number, Samples() as samples):
                     total.add(samples)
-                    heard[name] = time.monotonic()
-                case (name, Done() as report):
-                    done[name] = report
-            if time.monotonic() >= shown:
-                shown = time.monotonic() + 1
-                watch(total, time.monotonic() - begin)
+                    heard[number] = time.monotonic()
+                case (number, Done() as report):
+                    done[number] = report
+            watch(total, time.monotonic() - begin)
         if self.stopped:
             # Up to here, all processes have reported.
             segments, done = until(min(heard.values()) - begin, segments), {}
             if not segments and self._number == 1:
                 raise KeyboardInterrupt
-        reports = [done[name] for name in sorted(done)]
+        reports = sorted(done.values(), key=lambda report: report.processes[0].name)
         self.compared = sum(one.compared for one in reports) or self.compared
         self.examples = total.examples | self.examples
         return [
@@ -146,19 +151,6 @@ class Conductor:
             for number, segment in enumerate(segments)
         ]
 
-    async def search(self, shape: Shape, watch: Watch) -> tuple[list[Measured], Capacity | None]:
-        """Go through a shape that depends on what was measured. None after `stop`."""
-        measured: list[Measured] = []
-        try:
-            segment = next(shape)
-            while True:
-                measured += await self.run([segment], watch)
-                if self.stopped:
-                    return measured, None
-                segment = shape.send(measured[-1])
-        except StopIteration as finished:
-            return measured, finished.value
-
     def stop(self, *_: object) -> None:
         """Handle Ctrl-C: end the load, and the second time raise `Stopped`."""
         if self.stopped:
@@ -166,24 +158,17 @@ class Conductor:
         self.stopped = True
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        """A process joins; hand on its messages until the connection ends.
-
-        If it leaves before the first load, another can take its place.
-        """
-        free = set(range(self._size)) - {number for number, _ in self._members.values()}
+        """Hand on the messages of a process until it leaves; before the first load another may replace it."""
+        free = set(range(self._crew.size)) - self._members.keys()
         if not free:
             raise web.HTTPConflict
         number = min(free)
         member = web.WebSocketResponse(timeout=1, heartbeat=HEARTBEAT_SECONDS, max_msg_size=MESSAGE_BYTES)
         if not member.can_prepare(request):
             raise web.HTTPBadRequest
-        # Several may have the name of one machine.
-        name = request.query.get("name", "process")
-        while name in self._members:
-            name = f"{name} ({number + 1})"
-        self._members[name] = number, member
+        self._members[number] = member
         await member.prepare(request)
-        plan = msgspec.structs.replace(self._plan, process=number, processes=self._size)
+        plan = msgspec.structs.replace(self._plan, process=number, processes=self._crew.size)
         why = "has ended"
         try:
             await member.send_bytes(msgspec.json.encode(plan))
@@ -191,36 +176,35 @@ class Conductor:
                 if message.type is WSMsgType.ERROR:
                     why = f"is lost: {message.data}"
                     break
-                self._inbox.put_nowait((name, msgspec.json.decode(message.data, type=ToConductor)))
+                self._ready.add(number)
+                self._inbox.put_nowait((number, msgspec.json.decode(message.data, type=ToConductor)))
         except ConnectionError:
             pass
         except msgspec.DecodeError as error:
             why = f"sent a malformed message: {error}"
+        name = request.query.get("name", "process")
         if self._number:
-            self._inbox.put_nowait((name, Broken(why)))
+            self._inbox.put_nowait((number, Broken(f"{name} {why}")))
         else:
-            del self._members[name]
-            self._inbox.put_nowait((name, why))
+            del self._members[number]
+            self._ready.discard(number)
+            print(f"{name} {why}; waiting for another", flush=True)
         return member
 
-    async def _messages(self, deadline: float) -> AsyncIterator[tuple[str, ToConductor] | None]:
+    async def _messages(self, deadline: float) -> AsyncIterator[tuple[int, ToConductor] | None]:
         """Messages of the processes as they come, and None now and then.
 
         Raises `HarnessFailed` when a process is lost or broken, and at `deadline`.
         """
         while time.monotonic() < deadline:
-            self._alive()
+            self._crew.check()
             try:
-                name, message = await asyncio.wait_for(self._inbox.get(), POLL_SECONDS)
+                number, message = await asyncio.wait_for(self._inbox.get(), POLL_SECONDS)
             except TimeoutError:
                 yield None
                 continue
-            match message:
-                case str(why):
-                    print(f"{name} {why}; waiting for another", flush=True)
-                case Broken(why=why):
-                    raise HarnessFailed(f"{name} {why}")
-                case _:
-                    yield name, message
-        joined = f"{len(self._members)} of {self._size} processes joined"
+            if isinstance(message, Broken):
+                raise HarnessFailed(message.why)
+            yield number, message
+        joined = f"{len(self._members)} of {self._crew.size} processes joined"
         raise HarnessFailed(f"waited too long: {joined}, and not all have answered")

@@ -71,20 +71,6 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def ratio(over: Estimate, under: Estimate) -> Estimate:
-    """Ratio of two independent figures; a bound is 0 or infinite where a figure may be 0.
-
-    Combines the lower and upper distances separately, as they differ for a p99 (Donner and Zou 2012).
-    """
-    if not over.value or not under.value:
-        only = 1.0 if over.value == under.value else math.inf if over.value else 0.0
-        return Estimate(only, only, only)
-    value = over.value / under.value
-    down = math.hypot(_log(over.value, over.low), _log(under.high, under.value))
-    up = math.hypot(_log(over.high, over.value), _log(under.value, under.low))
-    return Estimate(value, value * math.exp(-down), value * math.exp(up))
-
-
 def difference(one: Estimate, other: Estimate) -> Estimate:
     """Difference of two independent figures (Newcombe 1998)."""
     value = one.value - other.value
@@ -101,7 +87,3 @@ def _half_width(values: Array) -> Array:
     sums = np.array([part.sum(axis=0) for part in np.array_split(values, batches)])
     half: Array = stats.t.ppf(0.975, batches - 1) * math.sqrt(batches) * sums.std(axis=0, ddof=1)
     return half
-
-
-def _log(over: float, under: float) -> float:
-    return math.log(over / under) if under > 0 else math.inf

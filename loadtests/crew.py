@@ -1,49 +1,51 @@
 """Where the processes that send the load come from: this machine, other machines, or a Ray cluster."""
 
+import argparse
 import logging
-import tempfile
-from pathlib import Path
+import multiprocessing
+import signal
+import sys
 from typing import Any
 
 from triptych.loadtests.assignment import HarnessFailed
 from triptych.loadtests.join import join
-from triptych.loadtests.server_processes import LOOPBACK, Process
 
 
 class Crew:
-    """`size` processes of this machine. They join at `bind`:`port` (0: any), where the conductor listens."""
+    """`size` processes that the user starts with `triptych loadtest join HOST:PORT`.
 
-    def __init__(self, size: int, bind: str = LOOPBACK, port: int = 0) -> None:
+    They join at `bind`:`port` (0: any), where the conductor listens, and end with their connections to it.
+    """
+
+    def __init__(self, size: int, bind: str, port: int = 0) -> None:
         self.size, self.bind, self.port = size, bind, port
-        self._folder = tempfile.TemporaryDirectory(prefix="triptych-loadtest-")
-        self._started: list[Process] = []
 
     def start(self, port: int) -> None:
         """Start the processes; the conductor listens on `port`."""
-        for number in range(self.size):
-            argv = ["-m", "triptych.loadtests", "join", f"{self.bind}:{port}"]
-            log = Path(self._folder.name) / f"{number}.log"
-            self._started.append(Process([*argv, "--name", f"process {number + 1}"], {}, log))
-
-    def check(self) -> None:
-        """Raise `HarnessFailed` if a process has ended."""
-        for process in self._started:
-            if (code := process.poll()) is not None:
-                raise HarnessFailed(f"a process of the load tester ended with {code}:\n{process.tail()}")
-
-    def stop(self) -> None:
-        """End all processes."""
-        for process in self._started:
-            process.kill()
-        self._folder.cleanup()
-
-
-class RemoteCrew(Crew):
-    """Processes that the user starts with `triptych loadtest join HOST:PORT`."""
-
-    def start(self, port: int) -> None:
         host = "THIS-MACHINE" if self.bind in ("0.0.0.0", "[::]") else self.bind
         print(f"waiting for {self.size} of: triptych loadtest join {host}:{port}", flush=True)
+
+    def check(self) -> None:
+        """Raise `HarnessFailed` if a process that was started here has ended."""
+
+
+class LocalCrew(Crew):
+    """Processes of this machine, started here."""
+
+    def start(self, port: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        names = [f"process {number + 1}" for number in range(self.size)]
+        self._started = [
+            spawn.Process(target=_work, args=(self.bind, port, name), name=name, daemon=True)
+            for name in names
+        ]
+        for process in self._started:
+            process.start()
+
+    def check(self) -> None:
+        for process in self._started:
+            if process.exitcode is not None:
+                raise HarnessFailed(f"{process.name} of the load tester ended with {process.exitcode}")
 
 
 class RayCrew(Crew):
@@ -55,7 +57,6 @@ class RayCrew(Crew):
     def __init__(self, size: int, address: str, cpus: float, bind: str) -> None:
         super().__init__(size, bind)
         self._address, self._cpus = address, cpus
-        self._tasks: list[Any] = []
 
     def start(self, port: int) -> None:
         import ray
@@ -63,7 +64,9 @@ class RayCrew(Crew):
         ray.init(address=self._address, log_to_driver=False, logging_level=logging.WARNING)
         remote: Any = ray.remote(join)
         task = remote.options(num_cpus=self._cpus, scheduling_strategy="SPREAD", max_retries=0)
-        self._tasks = [task.remote(self.bind, port, f"Ray task {number + 1}") for number in range(self.size)]
+        self._tasks: list[Any] = [
+            task.remote(self.bind, port, f"Ray task {number + 1}") for number in range(self.size)
+        ]
 
     def check(self) -> None:
         import ray
@@ -76,10 +79,20 @@ class RayCrew(Crew):
                 raise HarnessFailed(f"a Ray task failed: {error}") from None
             raise HarnessFailed("a Ray task ended")
 
-    def stop(self) -> None:
-        import ray
 
-        # Each ends by itself when the conductor has closed.
-        ray.wait(self._tasks, num_returns=len(self._tasks), timeout=10)
-        ray.shutdown()
-        super().stop()
+def crew_of(options: argparse.Namespace) -> Crew:
+    """The crew that the command line asks for."""
+    if options.join:
+        return Crew(options.processes, *options.join)
+    if options.ray:
+        return RayCrew(options.processes, options.ray, options.ray_cpus, options.bind)
+    return LocalCrew(options.processes, "127.0.0.1")
+
+
+def _work(host: str, port: int, name: str) -> None:
+    # Ctrl-C reaches all processes of a terminal; the conductor decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        join(host, port, name)
+    except HarnessFailed as error:
+        sys.exit(str(error))

@@ -1,7 +1,7 @@
 """How servers are asked and how their replies are read: our API (which is Jina's), OpenAI's and vLLM's."""
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -121,7 +121,7 @@ class Dialect:
                 scores = [float(entry["relevance_score"]) for entry in ranked]
                 return Reply([], _indexes(ranked), scores, tokens)
             data = document["data"]
-            read = _READ[flow.encoding]
+            read = _from_base64 if flow.encoding == "base64" else _from_numbers
             if flow.multivector:
                 vectors = [_matrix([read(row) for row in entry["embeddings"]]) for entry in data]
             else:
@@ -134,12 +134,8 @@ class Dialect:
     def unsupported(self, flow: Flow) -> str | None:
         """Why this dialect cannot express requests of `flow`; None if it can. Our API itself refuses
         combinations."""
-        used = {
-            "rerank": flow.kind == "rerank",
-            "multivector": flow.multivector,
-            "late_chunking": flow.late_chunking,
-            "images": flow.images > 0,
-        }
+        used = {"rerank": flow.kind == "rerank", "images": flow.images > 0}
+        used |= {"multivector": flow.multivector, "late_chunking": flow.late_chunking}
         found = [name for name, its in used.items() if its and self.name != "jina"]
         return f"{found[0]} is not supported" if found else None
 
@@ -148,11 +144,8 @@ class Dialect:
         if flow.kind == "rerank":
             return RERANK, {"query": request.query, "documents": inputs, "return_documents": False}
         body: dict[str, Any] = {"task": flow.task, "input": inputs, "embedding_type": flow.encoding}
-        if flow.multivector:
-            body["return_multivector"] = True
-        if flow.late_chunking:
-            body["late_chunking"] = True
-        return EMBEDDINGS, body
+        switches = {"return_multivector": flow.multivector, "late_chunking": flow.late_chunking}
+        return EMBEDDINGS, body | {name: True for name, on in switches.items() if on}
 
     def _openai(self, request: Request) -> tuple[str, dict[str, Any]]:
         prefix = PREFIXES[request.flow.task]
@@ -215,6 +208,3 @@ def _from_base64(text: Any) -> bytes:
 def _from_numbers(numbers: Any) -> bytes:
     # Twice as fast as numpy with Python's floats, and accepts nothing but numbers.
     return struct.pack(f"<{len(numbers)}f", *numbers)
-
-
-_READ: Mapping[str, Callable[[Any], bytes]] = {"base64": _from_base64, "float": _from_numbers}

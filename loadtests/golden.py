@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -58,12 +58,18 @@ class Golden:
     source: str
     vectors: dict[Task, NDArray[np.float32]] = field(default_factory=dict)
 
+    @property
+    def texts(self) -> dict[Task, tuple[str, ...]]:
+        """The texts of these vectors."""
+        return {task: GOLDEN_TEXTS[task] for task in self.vectors}
+
     @staticmethod
-    def requests() -> list[Request]:
+    def requests(tasks: Container[Task] = TASKS) -> list[Request]:
         """The requests to record from, one text each."""
         return [
             Request(Flow(name=f"golden {task}", task=task), [text], golden={0: number})
             for task, texts in GOLDEN_TEXTS.items()
+            if task in tasks
             for number, text in enumerate(texts)
         ]
 
@@ -82,43 +88,46 @@ class Golden:
 
     def complaints(self) -> list[str]:
         """What is wrong with these vectors by themselves."""
-        found = []
-        for task, rows in self.vectors.items():
-            if float((rows @ rows[0]).min()) > TOO_SIMILAR:
-                found.append(f"task {task} answers with the same vector whatever the text")
+        found = [
+            f"task {task} answers with the same vector whatever the text"
+            for task, rows in self.vectors.items()
+            if float((rows @ rows[0]).min()) > TOO_SIMILAR
+        ]
         for one, other in combinations(self.vectors, 2):
-            if self._too_similar(one, other):
-                prompt = (
-                    "is the prompt lost?" if pool_of(one) == pool_of(other) else "one variant in both pools?"
-                )
-                found.append(f"tasks {one} and {other} answer with the same vectors: {prompt}")
+            its, others = self.vectors[one], self.vectors[other]
+            if its.shape == others.shape and _cosines(its, others)[: len(COMMON)].min() > TOO_SIMILAR:
+                same = pool_of(one) == pool_of(other)
+                why = "is the prompt lost?" if same else "one variant in both pools?"
+                found.append(f"tasks {one} and {other} answer with the same vectors: {why}")
         return found
 
     def compare(self, other: "Golden") -> list[str]:
         """What is wrong with `other` if these are right, and whose vectors a task returns instead."""
-        found = []
-        for task, rows in other.vectors.items():
-            known = self.vectors.get(task)
-            if known is None:
-                found.append(
-                    f"task {task}: the vectors from {self.source} do not include it, record them again"
-                )
-                continue
-            if known.shape != rows.shape:
-                found.append(f"task {task} has {rows.shape[1]} dimensions, not {known.shape[1]}")
-                continue
-            cosines = (known * rows).sum(axis=1)
-            bad = f"{int((cosines < SAME).sum())} of {len(rows)} texts, least cosine {cosines.min():.3f}"
-            served = self._served(task, rows[: len(COMMON)])
-            if served is not None:
-                found.append(f"task {task} answers with the vectors of {served} ({bad})")
-            elif cosines.min() < SAME:
-                found.append(f"task {task} answers with other vectors ({bad})")
-        return found
+        return [fault for task, rows in other.vectors.items() if (fault := self._fault(task, rows))]
+
+    def _fault(self, task: Task, rows: Vector) -> str | None:
+        known = self.vectors.get(task)
+        if known is None:
+            return f"task {task}: the vectors from {self.source} do not include it, record them again"
+        if known.shape != rows.shape:
+            return f"task {task} has {rows.shape[1]} dimensions, not {known.shape[1]}"
+        cosines = _cosines(known, rows)
+        bad = f"{int((cosines < SAME).sum())} of {len(rows)} texts, least cosine {cosines.min():.3f}"
+        # Of the texts that all tasks have.
+        distances = {
+            its: 1 - float(_cosines(theirs, rows)[: len(COMMON)].mean())
+            for its, theirs in self.vectors.items()
+            if theirs.shape == rows.shape
+        }
+        nearest = min(distances, key=lambda its: distances[its])
+        far = distances[task] > max(NEARER * distances[nearest], 1 - TOO_SIMILAR)
+        if far and distances[nearest] <= 1 - SAME:
+            return f"task {task} answers with the vectors of {nearest} ({bad})"
+        return f"task {task} answers with other vectors ({bad})" if cosines.min() < SAME else None
 
     def save(self, file: BinaryIO) -> None:
         """Write a .npz file, with the texts."""
-        texts = {f"texts {task}": np.array(GOLDEN_TEXTS[task]) for task in self.vectors}
+        texts = {f"texts {task}": np.array(its) for task, its in self.texts.items()}
         vectors = {f"vectors {task}": rows for task, rows in self.vectors.items()}
         np.savez_compressed(file, allow_pickle=False, source=np.array(self.source), **texts, **vectors)
 
@@ -143,20 +152,11 @@ class Golden:
             golden.vectors[task] = rows.astype(np.float32)
         return golden
 
-    def _served(self, task: Task, common: NDArray[np.float32]) -> Task | None:
-        """The other task whose vectors of the common texts these are, if any."""
-        distances = {
-            its: 1 - float((rows[: len(COMMON)] * common).sum(axis=1).mean())
-            for its, rows in self.vectors.items()
-            if rows.shape[1] == common.shape[1]
-        }
-        nearest = min(distances, key=lambda its: distances[its])
-        far = distances[task] > max(NEARER * distances[nearest], 1 - TOO_SIMILAR)
-        return nearest if far and distances[nearest] <= 1 - SAME else None
 
-    def _too_similar(self, one: Task, other: Task) -> bool:
-        its, others = self.vectors[one][: len(COMMON)], self.vectors[other][: len(COMMON)]
-        return its.shape == others.shape and float((its * others).sum(axis=1).min()) > TOO_SIMILAR
+def _cosines(ones: Vector, others: Vector) -> Vector:
+    """The cosine of each row with the same row of the other."""
+    cosines: Vector = (ones * others).sum(axis=1)
+    return cosines
 
 
 def _unit(vector: Vector) -> Vector:

@@ -94,7 +94,7 @@ async def _work(plan: Plan, name: str, loads: asyncio.Queue[Load], conductor: Co
                 await _send(conductor, done)
     except Exception:
         why = traceback.format_exc()
-        await _send(conductor, Broken(f"failed:\n{why}"))
+        await _send(conductor, Broken(f"{name} failed:\n{why}"))
         raise HarnessFailed(why) from None
 
 

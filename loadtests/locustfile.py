@@ -1,7 +1,6 @@
 """Scenarios as locust users, one class and one tag each.
 
-    locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 [--tags interactive bulk] [--headless -u
-    20]
+    locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 [--tags interactive bulk]
 
 Every reply is checked, and wrong ones are failures by name, such as "wrong: golden". Golden vectors come from
 the host itself, before its first user, or from a file (--golden).
@@ -23,10 +22,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from triptych.loadtests.calm import Calm, Unusable
-from triptych.loadtests.checks import Checker
+from triptych.loadtests.checks import Checker, unanswered
 from triptych.loadtests.dialects import Dialect, Target
-from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
-from triptych.loadtests.outcomes import judged, unanswered
+from triptych.loadtests.golden import Golden
 from triptych.loadtests.scenario import names, read_scenario
 from triptych.loadtests.traffic import Traffic
 
@@ -84,9 +82,9 @@ class ScenarioUser(FastHttpUser):
             raise StopUser from None
 
     def send(self) -> None:
-        dialect, checker, traffic = self.parts
+        checker, traffic = self.parts
         request = traffic.any()
-        call, name = dialect.encode(request), f"{self.scenario}: {request.flow.name}"
+        call, name = checker.dialect.encode(request), f"{self.scenario}: {request.flow.name}"
         # Bytes are sent unchanged, though the type hints do not say so.
         sent: Any = {"data": call.body, "headers": call.headers, "allow_redirects": False}
         # locust counts failures by their kind.
@@ -96,7 +94,7 @@ class ScenarioUser(FastHttpUser):
                 outcome = unanswered(error)
             else:
                 content, headers = response.content or b"", response.headers
-                outcome = judged(dialect, checker, request, response.status_code, headers, content)
+                outcome = checker.judge(request, response.status_code, headers, content)
             if outcome.kind:
                 response.failure(outcome.kind)
             else:
@@ -110,7 +108,7 @@ def user_class(scenario: str) -> type[ScenarioUser]:
 
 
 @cache
-def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Traffic]:
+def parts_of(environment: Environment, name: str) -> tuple[Checker, Traffic]:
     """What the users of a scenario share in this process. Raises `Unusable` and `ValueError`."""
     scenario, target, golden = read_scenario(name), _target(environment), golden_of(environment)
     with contextlib.closing(Calm(target)) as calm:
@@ -121,9 +119,9 @@ def parts_of(environment: Environment, name: str) -> tuple[Dialect, Checker, Tra
         process=getattr(environment.runner, "worker_index", 0),
         processes=MAX_PROCESSES,
         calibration=calibration,
-        golden={task: texts for task, texts in GOLDEN_TEXTS.items() if task in golden.vectors},
+        golden=golden.texts,
     )
-    return Dialect(target), Checker(golden), traffic
+    return Checker(Dialect(target), golden), traffic
 
 
 @cache
@@ -136,13 +134,8 @@ def golden_of(environment: Environment) -> Golden:
 
 
 def _target(environment: Environment) -> Target:
-    options = _options(environment)
-    return Target(
-        addresses={"": environment.host or ""},
-        dialect=options.dialect,
-        model=options.model,
-        key=options.key or None,
-    )
+    its, addresses = _options(environment), {"": environment.host or ""}
+    return Target(addresses=addresses, dialect=its.dialect, model=its.model, key=its.key or None)
 
 
 def _options(environment: Environment) -> Namespace:

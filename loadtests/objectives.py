@@ -4,22 +4,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
-from triptych.loadtests.toml_files import faults, read_toml
+from triptych.loadtests.toml_files import Strict
 
 _UNITS = {"ms": ("_ms", 1.0), "s": ("_ms", 1e3), "%": ("_share", 0.01), "": ("", 1.0)}
 """What a unit in the short text adds to the field's name, and its factor."""
 
 
-class Objective(BaseModel):
+class Objective(Strict):
     """Bounds for one flow (default: all flows together) in some segments (default: each).
 
     Latencies (in milliseconds, since the request was due) and `failure_share` are upper bounds. `throughput`
     (answered per second) and `capacity` (requests per second) are lower bounds.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     flow: str | None = None
     segments: tuple[str, ...] | None = None
@@ -51,11 +49,10 @@ class Objective(BaseModel):
 BOUNDS = tuple(name for name in Objective.model_fields if name not in ("flow", "segments"))
 
 
-class Objectives(BaseModel):
+class Objectives(Strict):
     """All must be met. Besides, no reply may be wrong."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    rows = Objective
     objective: Annotated[tuple[Objective, ...], Field(min_length=1)]
 
     @property
@@ -71,7 +68,7 @@ def read_objectives(given: str) -> Objectives:
     `ValueError` that names the file or option and the fault.
     """
     if "=" not in given or given.endswith(".toml"):
-        return read_toml(Path(given), Objectives, Objective)
+        return Objectives.read(Path(given))
     bounds: dict[str, float] = {}
     for part in map(str.strip, given.split(",")):
         match = re.fullmatch(r"(\w+?)s? *= *(\d+\.?\d*|\.\d+) *(ms|s|%|)", part)
@@ -85,4 +82,4 @@ def read_objectives(given: str) -> Objectives:
     try:
         return Objectives(objective=(Objective.model_validate(bounds),))
     except ValidationError as error:
-        raise ValueError(f"--slo {given}: {faults(error, Objectives, Objective)}") from None
+        raise ValueError(f"--slo {given}: {Objectives.faults(error)}") from None

@@ -6,15 +6,15 @@ import contextlib
 import io
 import secrets
 import signal
-import sys
 import time
 from contextlib import ExitStack
 
-from tqdm import tqdm
+from rich.status import Status
 
 from triptych.loadtests.assignment import Plan
 from triptych.loadtests.calm import Calm
 from triptych.loadtests.conductor import Conductor
+from triptych.loadtests.crew import crew_of
 from triptych.loadtests.dialects import Target
 from triptych.loadtests.golden import Golden
 from triptych.loadtests.histogram import merged, percentile
@@ -25,7 +25,7 @@ from triptych.loadtests.results import Capacity, Measured, Run, Segment
 from triptych.loadtests.results import Golden as GoldenResult
 from triptych.loadtests.scenario import Scenario, read_scenario
 from triptych.loadtests.scrape import Scraper
-from triptych.loadtests.setup import command_line, crew_of, name_of, shaped
+from triptych.loadtests.setup import command_line, load_of, name_of
 from triptych.loadtests.target import find_target, metrics_pages
 from triptych.loadtests.traffic import Traffic
 
@@ -39,28 +39,21 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
     Raises `ValueError`, `Unusable`, `HarnessFailed` and `Stopped`.
     """
     scenario, crew = read_scenario(options.scenario), crew_of(options)
-    load = shaped(options, scenario, objectives)
+    words, shape = load_of(options, scenario, objectives)
     began, seed = time.strftime("%Y-%m-%d %H:%M:%S %z"), options.seed or secrets.token_hex(4)
     made_with, made_on = revision(), machine()
     target, token = find_target(options, stack)
     scraper = Scraper(metrics_pages(options, target, token))
     plan, golden = _ask_before(options, scenario, seed, target)
-    flows = [flow.name for flow in scenario.flows]
-    conductor = Conductor(crew.bind, crew.port, crew.size, plan, flows, crew.check)
-    stack.callback(crew.stop)
+    conductor = Conductor(crew, plan, [flow.name for flow in scenario.flows])
 
     async def send() -> tuple[list[Measured], Capacity | None, float]:
         async with conductor:
             crew.start(conductor.port)
             await conductor.gather()
             signal.signal(signal.SIGINT, conductor.stop)
-            with (
-                scraper.reading(lambda: conductor.seconds, verify=target.verify),
-                contextlib.closing(_Progress()) as progress,
-            ):
-                if load.search:
-                    return *await conductor.search(load.search, progress.watch), conductor.seconds
-                return await conductor.run(load.segments, progress.watch), None, conductor.seconds
+            with scraper.reading(lambda: conductor.seconds, verify=target.verify), Status("") as status:
+                return *await conductor.run(shape, _Progress(status).watch), conductor.seconds
 
     measured, capacity, seconds = asyncio.run(send())
     golden.compared = conductor.compared
@@ -69,7 +62,7 @@ def run(options: argparse.Namespace, objectives: Objectives | None, stack: ExitS
         command=command_line(options),
         scenario=options.scenario,
         about=scenario.about,
-        shape=load.describe,
+        shape=words,
         dialect=target.dialect,
         target=target.addresses,
         seed=seed,
@@ -118,8 +111,8 @@ def _ask_before(
 class _Progress:
     """Shows how a run goes: a line for each segment, and on a terminal a status line."""
 
-    def __init__(self) -> None:
-        self._bar = tqdm(bar_format="{desc}", disable=None)
+    def __init__(self, status: Status) -> None:
+        self._status = status
         self._shown: Segment | None = None
 
     def watch(self, total: Total, at: float) -> None:
@@ -132,15 +125,11 @@ class _Progress:
         segment = timeline.segments[number]
         if segment is not self._shown:
             self._shown = segment
-            self._bar.write(f"load begins: {segment.name}, {segment.seconds:g} s")
-            sys.stdout.flush()
+            self._status.console.print(f"load begins: {segment.name}, {segment.seconds:g} s", highlight=False)
         first = max(0, last - RECENT)
         recent = [one for row in total.segments[number].values() for one in row[first:last]]
         counts = merged(one.clocks.get("total", {}) for one in recent)
         p99 = f"p99 {percentile(counts, 0.99) * 1e3:,.0f} ms" if counts else "no reply yet"
         rate = sum(one.done for one in recent) / max(1, last - first) / timeline.interval
         failed = sum(one.failed for one in recent)
-        self._bar.set_description_str(f"{segment.name}: {rate:,.1f} replies/s, {p99}, {failed:,} failed")
-
-    def close(self) -> None:
-        self._bar.close()
+        self._status.update(f"{segment.name}: {rate:,.1f} replies/s, {p99}, {failed:,} failed")

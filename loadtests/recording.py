@@ -12,11 +12,8 @@ from triptych.loadtests.results import Clock, Interval, Segment
 
 
 class Samples(msgspec.Struct, tag=True):
-    """What a process recorded since its last such message, with an example of each kind of failure.
-
-    Sent every second. The first says that the process is ready. `noted` has segments, their intervals, flows,
-    and what was recorded there.
-    """
+    """What a process recorded since its last such message, by segment, interval and flow; the first says that
+    the process is ready. `examples`: one of each kind of failure."""
 
     noted: list[tuple[int, int, str, Interval]]
     examples: dict[str, str]

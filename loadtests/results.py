@@ -20,6 +20,8 @@ Limit = Literal["server", "harness", "range", "replies"]
 """What kept a search from a higher rate. `range`: the highest rate allowed was tried. `replies`: one try, as
 long as allowed, brought too few replies for a verdict."""
 
+Verdict = Literal["holds", "fails", "unclear"]
+
 WRONG = "wrong: "
 """Prefix of the kinds of failure that the checks find: status 200 with a wrong result."""
 UNSENT = "not sent"
@@ -67,11 +69,8 @@ class Segment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Process(msgspec.Struct, kw_only=True):
-    """One process of the harness in one segment: CPU as a share of a core, and in seconds (p99) how late it
-    sent requests.
-
-    `machine_cpu` is the busy share of all processors of its machine, other programs and stolen time included.
-    """
+    """One process of the harness in one segment: CPU as a share of a core, how `late` it sent requests in
+    seconds (p99), and the busy share of its machine's processors, other programs and stolen time included."""
 
     name: str
     cpu: float
@@ -80,11 +79,8 @@ class Process(msgspec.Struct, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """The result of one segment.
-
-    `began` counts from the start of the run. `intervals`, by flow, last `interval` seconds each and include
-    those in which the load settled.
-    """
+    """The result of one segment, which `began` so many seconds after the run. `intervals`, by flow, last
+    `interval` seconds each, settling included."""
 
     segment: Segment
     began: float
@@ -108,7 +104,7 @@ class Probe(msgspec.Struct, kw_only=True):
     """One rate tried by a search. `segments` are indexes into the run's segments."""
 
     rate: float
-    verdict: Literal["holds", "fails", "unclear"]
+    verdict: Verdict
     segments: list[int]
     why: str = ""
 

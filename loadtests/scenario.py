@@ -1,14 +1,15 @@
 """Scenarios: what a load is made of, read from TOML files; and the requests that they describe."""
 
+import math
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from triptych.loadtests.content.corpus import LANGUAGES
-from triptych.loadtests.content.lengths import Lengths
-from triptych.loadtests.toml_files import read_toml
+from triptych.loadtests.toml_files import Strict
 
 Kind = Literal["embed", "rerank"]
 Encoding = Literal["base64", "float"]
@@ -27,13 +28,29 @@ def _known(language: str) -> str:
 
 Languages = Mapping[Annotated[str, AfterValidator(_known)], PositiveFloat]
 FOLDER = Path(__file__).with_name("scenarios")
+Whole = Annotated[int, Field(strict=True, gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Lognormal(Strict):
+    """Lognormal with `median` and `sigma`, cut to `low` and `high`."""
+
+    median: PositiveFloat
+    sigma: Annotated[FiniteFloat, Field(gt=0)]
+    low: Whole
+    high: Whole
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= self.median <= self.high:
+            raise ValueError(f"median: {self.median:g} is not between low, {self.low}, and high, {self.high}")
+        return self
 
 
-class Picture(_Strict):
+Lengths = Whole | Annotated[tuple[Whole, ...], Field(min_length=1)] | Lognormal
+"""A fixed length, one of several with equal chances, or a distribution."""
+
+
+class Picture(Strict):
     """An image in pixels."""
 
     width: Lengths = 448
@@ -41,7 +58,7 @@ class Picture(_Strict):
     form: Literal["jpeg", "png"] = "jpeg"
 
 
-class Flow(_Strict):
+class Flow(Strict):
     """Requests of one kind.
 
     `weight`: share of the requests. `tokens`: tokens of an input, and `query_tokens` of a rerank query,
@@ -62,8 +79,8 @@ class Flow(_Strict):
     dimensions: PositiveInt | None = None
     multivector: bool = False
     late_chunking: bool = False
-    headers: Mapping[str, str] = {}
-    languages: Languages = {}
+    headers: Mapping[str, str] = Field({})
+    languages: Languages = Field({})
 
     @model_validator(mode="after")
     def _rerank_returns_scores(self) -> Self:
@@ -86,11 +103,12 @@ class Request(NamedTuple):
     golden: Mapping[int, int] = {}
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """Flows, and the languages of their texts by weight."""
 
+    rows = Flow
     about: str
-    languages: Annotated[Languages, Field(min_length=1)] = {"en": 1.0}
+    languages: Languages = Field({"en": 1.0}, min_length=1)
     flows: Annotated[tuple[Flow, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -99,6 +117,18 @@ class Scenario(_Strict):
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"flows: duplicate name {', '.join(sorted(repeated))}")
         return self
+
+
+def draw_length(lengths: Lengths, draw: random.Random) -> int:
+    """The next of some lengths."""
+    match lengths:
+        case int():
+            return lengths
+        case Lognormal(median=median, sigma=sigma, low=low, high=high):
+            drawn = median * math.exp(min(draw.gauss(0, sigma), 700.0))
+            return high if drawn >= high else max(low, round(drawn))
+        case _:
+            return draw.choice(lengths)
 
 
 def names() -> list[str]:
@@ -114,4 +144,4 @@ def read_scenario(name: str) -> Scenario:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"scenario {name}: no such file, and not one of {', '.join(names())}")
-    return read_toml(path, Scenario, Flow)
+    return Scenario.read(path)

@@ -69,8 +69,8 @@ class Scraper:
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        # Times and values of each metric's samples, by page and labels.
-        self._seen: dict[tuple[str, Drawn, str], list[tuple[float, list[float]]]] = {}
+        # Rows of the time and the values of a metric's samples, by page and labels.
+        self._seen: dict[tuple[str, Drawn, str], list[list[float]]] = {}
 
     @contextlib.contextmanager
     def reading(self, clock: Callable[[], float], *, verify: bool) -> Iterator[None]:
@@ -96,54 +96,42 @@ class Scraper:
             ended.set()
 
     def add(self, at: float, text: str, page: str) -> None:
-        """Add a page read `at` seconds after the start of the run."""
-        for (drawn, label), values in _sums(text).items():
-            self._seen.setdefault((page, drawn, label), []).append((at, values))
+        """Add a page read `at` seconds after the start of the run.
+
+        Samples are summed by the labels that tell series apart. NaN is left out. A page that cannot be read
+        is empty.
+        """
+        # Only the wanted lines: pages come every second for hours.
+        lines = "\n".join(line for line in text.splitlines() if line.startswith(tuple(_WANTED)))
+        sums: dict[tuple[str, Drawn, str], list[float]] = {}
+        with contextlib.suppress(ValueError):
+            for family in text_string_to_metric_families(lines + "\n"):
+                for sample in family.samples:
+                    drawn = _WANTED.get(sample.name)
+                    if drawn and math.isfinite(sample.value):
+                        label = ", ".join(sample.labels[name] for name in drawn.by if name in sample.labels)
+                        row = sums.setdefault((page, drawn, label), [at] + [0.0] * len(drawn.samples))
+                        row[1 + drawn.samples.index(sample.name)] += sample.value
+        for key, row in sums.items():
+            self._seen.setdefault(key, []).append(row)
 
     def series(self) -> list[Series]:
         """Series of all that was not always 0, and of queues."""
-        found = []
-        order = list(self._pages)
+        found, pages = [], list(self._pages)
         for page, drawn, label in sorted(
-            self._seen, key=lambda key: (order.index(key[0]), DRAWN.index(key[1]), key[2])
+            self._seen, key=lambda key: (pages.index(key[0]), DRAWN.index(key[1]), key[2])
         ):
-            at, values = _points(drawn, self._seen[page, drawn, label][:])
+            at, values = _points(drawn, np.array(self._seen[page, drawn, label][:]))
             if values.any() or (drawn.panel == "queue" and len(values)):
-                parts = (drawn.name, label, page if len(self._pages) > 1 else "")
-                found.append(
-                    Series(
-                        panel=drawn.panel,
-                        name=", ".join(filter(None, parts)),
-                        unit=drawn.unit,
-                        at=_thinned(at),
-                        values=_thinned(values / drawn.scale),
-                    )
-                )
+                name = ", ".join(filter(None, (drawn.name, label, page if len(pages) > 1 else "")))
+                columns = {"at": _thinned(at), "values": _thinned(values / drawn.scale)}
+                found.append(Series(panel=drawn.panel, name=name, unit=drawn.unit, **columns))
         return found
 
 
-def _sums(text: str) -> dict[tuple[Drawn, str], list[float]]:
-    """Each drawn metric's samples on a page, summed by the labels that tell series apart.
-
-    NaN is left out. A page that cannot be read is empty.
-    """
-    # Only the wanted lines: pages come every second for hours.
-    lines = "\n".join(line for line in text.splitlines() if line.startswith(tuple(_WANTED)))
-    found: dict[tuple[Drawn, str], list[float]] = {}
-    with contextlib.suppress(ValueError):
-        for family in text_string_to_metric_families(lines + "\n"):
-            for sample in family.samples:
-                drawn = _WANTED.get(sample.name)
-                if drawn and math.isfinite(sample.value):
-                    label = ", ".join(sample.labels[name] for name in drawn.by if name in sample.labels)
-                    sums = found.setdefault((drawn, label), [0.0] * len(drawn.samples))
-                    sums[drawn.samples.index(sample.name)] += sample.value
-    return found
-
-
-def _points(drawn: Drawn, seen: list[tuple[float, list[float]]]) -> tuple[NDArray[np.float64], ...]:
+def _points(drawn: Drawn, rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Times and values of a series."""
-    at, values = np.array([at for at, _ in seen]), np.array([its for _, its in seen])
+    at, values = rows[:, 0], rows[:, 1:]
     if drawn.kind == "now":
         return at, values[:, 0]
     grown = np.diff(values, axis=0)

@@ -23,13 +23,10 @@ def find_target(options: argparse.Namespace, stack: ExitStack) -> tuple[Target, 
     Without --url: the deployment on this machine, or a demo that ends with `stack`. Raises `ValueError` and
     `Unusable`.
     """
-    token = options.worker_token
-    if options.url:
-        addresses = _addresses(options.url)
-    else:
+    addresses, token = _addresses(options.url or [HERE]), options.worker_token
+    if not options.url:
         try:
             httpx.get(f"{HERE}/live", timeout=5, trust_env=False)
-            addresses = {"": HERE}
         except httpx.TransportError:
             demo = _demo(stack)
             addresses, token = {"": demo.url}, demo.token
@@ -83,30 +80,28 @@ def _demo(stack: ExitStack) -> Deployment:
 
 def metrics_pages(options: argparse.Namespace, target: Target, token: str | None) -> Pages:
     """Metrics pages to read during a run. Raises `ValueError`."""
-    label = "router" if target.dialect == "jina" else "server"
+    ours = target.dialect == "jina"
     pages: dict[str, tuple[str, str | None]] = {
-        f"{label} {pool}".strip(): (f"{url.rstrip('/')}/metrics", target.key)
+        f"{'router' if ours else 'server'} {pool}".strip(): (f"{url.rstrip('/')}/metrics", target.key)
         for pool, url in target.addresses.items()
     }
-    if target.dialect == "jina" and token:
-        for address in target.addresses.values():
-            pages |= _workers(address, target, token)
+    for address in target.addresses.values() if ours and token else ():
+        pages |= _workers(address, target, token)
     for number, url in enumerate(options.metrics or (), 1):
         pages[f"page {number}"] = _checked("--metrics", url), None
     return pages
 
 
-def _workers(address: str, target: Target, token: str) -> Pages:
+def _workers(address: str, target: Target, token: str | None) -> Pages:
     """The workers' pages, if a router of ours is at `address`: it lists them for Prometheus (http_sd)."""
     headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
-    try:
-        reply = httpx.get(
-            f"{address}/targets", headers=headers, timeout=5, verify=target.verify, trust_env=False
-        )
-        return {
-            f"worker {group['labels']['task']} {host}": (f"http://{host}/metrics", token)
-            for group in (reply.json() if reply.status_code == 200 else ())
-            for host in group["targets"]
-        }
-    except (httpx.TransportError, ValueError, KeyError, TypeError):
-        return {}
+    with httpx.Client(headers=headers, timeout=5, verify=target.verify, trust_env=False) as client:
+        try:
+            reply = client.get(f"{address}/targets")
+            return {
+                f"worker {group['labels']['task']} {host}": (f"http://{host}/metrics", token)
+                for group in (reply.json() if reply.status_code == 200 else ())
+                for host in group["targets"]
+            }
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
+            return {}

@@ -2,23 +2,18 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import count
 
 from triptych.loadtests.content.corpus import Corpus
-from triptych.loadtests.content.lengths import Lengths, draw_length
 from triptych.loadtests.content.pictures import image
-from triptych.loadtests.scenario import Flow, Input, Request, Scenario, Task
-
-Calibration = Mapping[str, float]
-"""Tokens of a unit of text, by language."""
-GoldenTexts = Mapping[Task, Sequence[str]]
+from triptych.loadtests.scenario import Flow, Input, Lengths, Request, Scenario, Task, draw_length
 
 
 class Traffic:
     """The requests that one of several processes sends.
 
-    `golden` holds the texts whose vectors are known, by task. A request contains such a text with the chance
-    `golden_share`, at a random place.
+    `calibration`: tokens of a unit of text, by language. `golden`: texts whose vectors are known, by task; a
+    request contains one with the chance `golden_share`, at a random place.
     """
 
     def __init__(
@@ -28,24 +23,25 @@ class Traffic:
         *,
         process: int = 0,
         processes: int = 1,
-        calibration: Calibration | None = None,
-        golden: GoldenTexts | None = None,
+        calibration: Mapping[str, float] = {},
+        golden: Mapping[Task, Sequence[str]] = {},
         golden_share: float = 0.02,
     ) -> None:
         self.flows = {flow.name: flow for flow in scenario.flows}
         self._seed = seed
-        self._serial, self._step = process, processes
+        # Numbers of inputs, which no other process uses.
+        self._serials = count(process + processes, processes)
         self._draw = random.Random(f"{seed} {process}")
-        self._weights = list(accumulate(flow.weight for flow in scenario.flows))
-        self._golden, self._golden_share = golden or {}, golden_share
+        self._weights = [flow.weight for flow in scenario.flows]
+        self._golden, self._golden_share = golden, golden_share
         self._corpora = {
-            flow.name: Corpus(seed, flow.languages or scenario.languages, calibration or {})
+            flow.name: Corpus(seed, flow.languages or scenario.languages, calibration)
             for flow in scenario.flows
         }
 
     def any(self) -> Request:
         """The next request, of a flow drawn by weight."""
-        [flow] = self._draw.choices(list(self.flows.values()), cum_weights=self._weights)
+        [flow] = self._draw.choices(list(self.flows.values()), self._weights)
         return self.of(flow)
 
     def of(self, flow: Flow) -> Request:
@@ -58,17 +54,12 @@ class Traffic:
         if flow.images and self._draw.random() < flow.images:
             picture = flow.picture
             width, height = (draw_length(side, self._draw) for side in (picture.width, picture.height))
-            return image(self._seed, self._next_serial(), width, height, picture.form)
+            return image(self._seed, next(self._serials), width, height, picture.form)
         return self._text(flow, flow.tokens)
 
     def _text(self, flow: Flow, tokens: Lengths) -> str:
-        serial = self._next_serial()
-        return self._corpora[flow.name].text(self._draw, serial, draw_length(tokens, self._draw))
-
-    def _next_serial(self) -> int:
-        """The number of the next input, which no other process uses."""
-        self._serial += self._step
-        return self._serial
+        length = draw_length(tokens, self._draw)
+        return self._corpora[flow.name].text(self._draw, next(self._serials), length)
 
     def _put_golden(self, flow: Flow, inputs: list[Input]) -> dict[int, int]:
         texts = self._golden.get(flow.task, ())

@@ -13,7 +13,6 @@ import tarfile
 import typing
 from collections.abc import Mapping
 from functools import cache
-from itertools import accumulate
 
 from faker import Faker
 
@@ -63,7 +62,7 @@ class Corpus:
         self, seed: str, languages: Mapping[str, float], calibration: Mapping[str, float] = {}
     ) -> None:
         self._languages = tuple(languages)
-        self._weights = list(accumulate(languages.values()))
+        self._weights = list(languages.values())
         self._tokens = {name: calibration.get(name) or estimated_tokens(name) for name in (*languages, NAME)}
         draw = random.Random(f"names {seed}")
         self._shift = draw.randrange(_NAMES)
@@ -73,7 +72,7 @@ class Corpus:
 
     def text(self, draw: random.Random, serial: int, tokens: int) -> str:
         """A text of about `tokens` tokens, at least its name. Language and content are drawn from `draw`."""
-        [language] = draw.choices(self._languages, cum_weights=self._weights)
+        [language] = draw.choices(self._languages, self._weights)
         name = made_up_name((serial * self._step + self._shift) % _NAMES)
         beginning = f"# {name}\n" if language == CODE else f"{name} "
         # Rounded at random, so that the mean is right for short texts too.
@@ -84,10 +83,7 @@ class Corpus:
 
 
 def probe(language: str, units: int) -> str:
-    """A text of `units` units, to learn how many tokens a unit has.
-
-    A unit is a character in languages without spaces, otherwise a word.
-    """
+    """A text of `units` words (characters in languages without spaces), to learn how many tokens one has."""
     return _cut(language, 0, units)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.hang_guard import GUARD_SECONDS
+from tests.fakes.hang_guard import hang_guard
 from tests.fakes.process import ROOT
 from triptych.loadtests.histogram import Counts, merged, percentile
 from triptych.loadtests.results import Clock, Interval, Run, failure_counts, read
@@ -58,50 +58,32 @@ class Loadtest:
 
     async def loads(self) -> None:
         """Wait until the load begins."""
-        await self._read("load begins")
+        assert await self._read("load begins"), self._output
 
     async def finished(self) -> Finished:
         """Wait for its end."""
-        await self._read(None)
-        code = await self.process.wait()
-        return Finished(code, self._output, self.folder)
+        await self._read()
+        return Finished(await self.process.wait(), self._output, self.folder)
 
-    async def _read(self, until: str | None) -> None:
+    async def _read(self, until: str = "") -> bool:
+        """Read until a line with this text, or to the end."""
         assert self.process.stdout is not None
-        try:
-            async with asyncio.timeout(GUARD_SECONDS):
-                while line := (await self.process.stdout.readline()).decode():
-                    self._output += line
-                    if until is not None and until in line:
-                        return
-        except TimeoutError:
-            raise AssertionError(f"no further output: {self._output}") from None
-        assert until is None, self._output
+        async with hang_guard():
+            while line := (await self.process.stdout.readline()).decode():
+                self._output += line
+                if until and until in line:
+                    return True
+        return False
 
 
 @contextlib.asynccontextmanager
-async def started(folder: Path, command: str, url: str, *arguments: str) -> AsyncIterator[Loadtest]:
-    """`python -m loadtests COMMAND --url URL ...`, with its output in `folder`."""
-    out = folder / "run"
+async def command(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m loadtests ...`, which ends with the context."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "triptych.loadtests", command, "--url", url, "--out", str(out), *arguments),
+        *(sys.executable, "-m", "triptych.loadtests", *arguments),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield Loadtest(process, out)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def joined(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that joins the run at `port` of this machine."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "triptych.loadtests", "join", f"127.0.0.1:{port}"), cwd=ROOT
     )
     try:
         yield process
@@ -109,6 +91,14 @@ async def joined(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def started(folder: Path, name: str, url: str, *arguments: str) -> AsyncIterator[Loadtest]:
+    """A command with a target, with its output in `folder`."""
+    out = folder / "run"
+    async with command(name, "--url", url, "--out", str(out), *arguments) as process:
+        yield Loadtest(process, out)
 
 
 async def loadtest(folder: Path, command: str, url: str, *arguments: str) -> Finished:

@@ -1,10 +1,13 @@
 """Whole load tests against a router over workers that are right, slow, stalled, wrong or absent."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,12 +15,12 @@ import pytest
 from tests.fakes.hang_guard import GUARD_SECONDS, hang_guard
 from tests.fakes.router import PATIENT, RunningRouter, eventually, running_router
 from tests.fakes.worker import FakeWorker, fake_workers
-from tests.fault.loadtest import joined, loadtest, started
+from tests.fault.loadtest import Loadtest, command, loadtest, started
 from tests.unit.loadtests.test_generator import answering
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.results import WRONG
 from triptych.loadtests.server_processes import free_port
-from triptych.loadtests.verdict import KEPT_UP
+from triptych.loadtests.slo import KEPT_UP
 from triptych.router.api import work
 from triptych.workers.shared.contract import POOLS
 
@@ -70,6 +73,20 @@ def address(router: RunningRouter) -> str:
     return str(router.client.base_url)
 
 
+@contextlib.asynccontextmanager
+async def loading(
+    folder: Path, *arguments: str, workers: Sequence[FakeWorker], **settings: Any
+) -> AsyncIterator[tuple[RunningRouter, Loadtest]]:
+    """A run whose load has begun, of a router in front of `workers`."""
+    async with (
+        fake_workers(*workers),
+        running_router(*workers, **settings) as router,
+        started(folder, "run", address(router), *arguments) as running,
+    ):
+        await running.loads()
+        yield router, running
+
+
 @pytest.fixture
 def scenario(tmp_path: Path) -> str:
     file = tmp_path / "scenario.toml"
@@ -104,20 +121,6 @@ async def test_good_deployment_passes(tmp_path: Path, scenario: str) -> None:
     assert "CHECKS FAILED" not in done.output + done.html
 
 
-async def test_wrong_pool_is_reported_before_any_figure(tmp_path: Path, scenario: str) -> None:
-    workers = pools()
-    workers[-1].vectors_of = "retrieval"
-    async with fake_workers(*workers), running_router(*workers) as router:
-        done = await loadtest(
-            tmp_path, "run", address(router), "--scenario", scenario, "--rate", "20", "--seconds", "2"
-        )
-    assert done.code == 1
-    assert any("code" in complaint and "retrieval" in complaint for complaint in done.run.golden.complaints)
-    for text in (done.output, done.html):
-        assert "CHECKS FAILED" in text
-        assert text.index("CHECKS FAILED") < text.index("At 20 requests/s")
-
-
 async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, scenario: str) -> None:
     workers = pools()
     file = tmp_path / "golden"
@@ -131,6 +134,9 @@ async def test_recorded_golden_vectors_find_swapped_pools(tmp_path: Path, scenar
         done = await loadtest(tmp_path, "run", address(router), *arguments, "--seed", "seed")
     assert done.code == 1
     assert done.run.golden.complaints != []
+    for text in (done.output, done.html):
+        # Before any figure.
+        assert text.index("CHECKS FAILED") < text.index("At 60 requests/s")
     assert done.failures("query").get(f"{WRONG}golden", 0) > 0
     assert done.failures("code") == {}
 
@@ -139,12 +145,10 @@ async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
     workers = [FakeWorker(dimensions=64) for _ in range(2)]
     for worker in workers:
         worker.mode, worker.delay = "slow", 0.01
-    async with fake_workers(*workers), running_router(*workers, lanes=1) as router:
-        arguments = ("--rate", "200", "--seconds", "5")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            workers[1].vectors_of = "code"
-            done = await running.finished()
+    arguments = ("--rate", "200", "--seconds", "5")
+    async with loading(tmp_path, *arguments, workers=workers, lanes=1) as (_, running):
+        workers[1].vectors_of = "code"
+        done = await running.finished()
     assert done.code == 1
     # A slow machine may also have refusals.
     assert 0 < done.failures()[f"{WRONG}golden"] < done.run.golden.compared
@@ -154,15 +158,13 @@ async def test_one_wrong_replica_of_two_is_found(tmp_path: Path) -> None:
 async def test_failures_are_counted_by_kind(
     tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers = [FakeWorker(dimensions=64)]
-    async with fake_workers(*workers), running_router(*workers) as router:
-        arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            # Only now: before the load, a late reply would end the run.
-            monkeypatch.setattr(work, "seconds_of", lambda *_: 1.0)
-            workers[0].mode = mode  # type: ignore[assignment]
-            done = await running.finished()
+    worker = FakeWorker(dimensions=64)
+    arguments = ("--rate", "30", "--seconds", "3", "--arrivals", "constant")
+    async with loading(tmp_path, *arguments, workers=[worker]) as (router, running):
+        # Only now: before the load, a late reply would end the run.
+        monkeypatch.setattr(work, "seconds_of", lambda *_: 1.0)
+        worker.mode = mode  # type: ignore[assignment]
+        done = await running.finished()
         await router.until_idle()
     assert sum(done.failures().values()) + sum(done.times().values()) == done.count("sent") == 90
     # A request that was in flight has its whole time.
@@ -173,15 +175,13 @@ async def test_failures_are_counted_by_kind(
 
 async def test_stall_counts_for_all_requests_due(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker, lanes=1, **PATIENT) as router:
-        arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            worker.mode = "held"
-            await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
-            worker.mode = "healthy"
-            worker.gate.set()
-            done = await running.finished()
+    arguments = ("--rate", "30", "--seconds", "4", "--arrivals", "constant")
+    async with loading(tmp_path, *arguments, workers=[worker], lanes=1, **PATIENT) as (router, running):
+        worker.mode = "held"
+        await eventually(lambda: router.fleet.pools["retrieval"].queue.items >= 30)
+        worker.mode = "healthy"
+        worker.gate.set()
+        done = await running.finished()
     assert done.failures() == {}
     # The first of thirty that were due 1/30 s apart waited for a second.
     assert done.percentile(1.0) > 0.9
@@ -207,13 +207,11 @@ async def test_capacity_is_at_most_the_servers(tmp_path: Path) -> None:
 
 
 async def test_killed_process_leaves_no_result(tmp_path: Path) -> None:
-    worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker) as router:
-        arguments = ("--rate", "30", "--seconds", "60", "--processes", "2")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            os.kill(psutil.Process(running.process.pid).children()[0].pid, signal.SIGKILL)
-            done = await running.finished()
+    arguments = ("--rate", "30", "--seconds", "60", "--processes", "2")
+    async with loading(tmp_path, *arguments, workers=[FakeWorker(dimensions=64)]) as (_, running):
+        # The first child is multiprocessing's own.
+        psutil.Process(running.process.pid).children()[-1].kill()
+        done = await running.finished()
     assert done.code == 2
     assert "process" in done.output
     assert not list(done.folder.iterdir())
@@ -221,15 +219,13 @@ async def test_killed_process_leaves_no_result(tmp_path: Path) -> None:
 
 async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     worker = FakeWorker(dimensions=64)
-    async with fake_workers(worker), running_router(worker) as router:
-        arguments = ("--shape", "soak", "--rate", "30", "--seconds", "3600")
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            before = len(worker.batches)
-            # A process reports once a second.
-            await eventually(lambda: len(worker.batches) >= before + 60)
-            running.process.send_signal(signal.SIGINT)
-            done = await running.finished()
+    arguments = ("--shape", "soak", "--rate", "30", "--seconds", "3600")
+    async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
+        before = len(worker.batches)
+        # A process reports once a second.
+        await eventually(lambda: len(worker.batches) >= before + 60)
+        running.process.send_signal(signal.SIGINT)
+        done = await running.finished()
     assert done.code == 0, done.output
     [measured] = done.run.segments
     assert measured.segment.seconds < 3600
@@ -239,20 +235,18 @@ async def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
 
 async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Path) -> None:
     worker, silent = FakeWorker(dimensions=64), socket.create_server(("127.0.0.1", 0))
-    async with fake_workers(worker), running_router(worker) as router:
-        metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        arguments = ("--rate", "100", "--seconds", "3600", *metrics)
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
-            before = len(worker.batches)
-            # A process reports once a second.
-            await eventually(lambda: len(worker.batches) >= before + 200)
-            # Writing the report waits for a reader.
-            os.mkfifo(running.folder / "report.html")
-            running.process.send_signal(signal.SIGINT)
-            await eventually((running.folder / "run.json").exists)
-            running.process.send_signal(signal.SIGINT)
-            done = await running.finished()
+    metrics = ("--metrics", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    arguments = ("--rate", "100", "--seconds", "3600", *metrics)
+    async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
+        before = len(worker.batches)
+        # A process reports once a second.
+        await eventually(lambda: len(worker.batches) >= before + 200)
+        # Writing the report waits for a reader.
+        os.mkfifo(running.folder / "report.html")
+        running.process.send_signal(signal.SIGINT)
+        await eventually((running.folder / "run.json").exists)
+        running.process.send_signal(signal.SIGINT)
+        done = await running.finished()
     silent.close()
     assert done.code == 130, done.output
     assert "report.html is missing" in done.output
@@ -260,13 +254,12 @@ async def test_second_ctrl_c_ends_at_once_and_says_what_is_missing(tmp_path: Pat
 
 
 async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
-    worker, port = FakeWorker(dimensions=64), free_port()
-    async with fake_workers(worker), running_router(worker) as router, joined(port) as process:
-        # A request may take longer than this test.
-        patient = ("--timeout", str(10 * GUARD_SECONDS))
-        arguments = ("--rate", "30", "--seconds", "60", "--join", f"127.0.0.1:{port}", *patient)
-        async with started(tmp_path, "run", address(router), *arguments) as running:
-            await running.loads()
+    worker, place = FakeWorker(dimensions=64), f"127.0.0.1:{free_port()}"
+    # A request may take longer than this test.
+    patient = ("--timeout", str(10 * GUARD_SECONDS))
+    arguments = ("--rate", "30", "--seconds", "60", "--join", place, *patient)
+    async with command("join", place) as process:
+        async with loading(tmp_path, *arguments, workers=[worker]) as (_, running):
             worker.mode = "hanging"
             await eventually(lambda: worker.active > 0)
             running.process.send_signal(signal.SIGINT)
@@ -277,18 +270,13 @@ async def test_joined_processes_end_with_the_run(tmp_path: Path) -> None:
     assert "stopped" in done.output
 
 
-async def test_silent_target_is_named(tmp_path: Path) -> None:
-    done = await loadtest(tmp_path, "run", "http://127.0.0.1:1", "--rate", "5")
-    assert done.code == 2
-    assert "127.0.0.1:1" in done.output
-    assert "Traceback" not in done.output
-
-
-async def test_redirecting_target_is_refused(tmp_path: Path) -> None:
+async def test_unusable_target_is_named(tmp_path: Path) -> None:
     moved = b"HTTP/1.1 307 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
     async with await asyncio.start_server(answering(moved), "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        done = await loadtest(tmp_path, "run", url, "--rate", "5")
-    assert done.code == 2
-    assert "307" in done.output
-    assert "redirects to /elsewhere" in done.output
+        port = server.sockets[0].getsockname()[1]
+        for target, said in ((port, "HTTP 307, redirects to /elsewhere"), (1, "does not answer")):
+            done = await loadtest(tmp_path, "run", f"http://127.0.0.1:{target}", "--rate", "5")
+            assert done.code == 2
+            assert f"http://127.0.0.1:{target}/v1/embeddings" in done.output
+            assert said in done.output
+            assert "Traceback" not in done.output

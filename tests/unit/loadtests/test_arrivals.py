@@ -19,15 +19,11 @@ def times(
     ]
 
 
-def test_constant_arrivals_are_evenly_spaced() -> None:
-    [found] = times(20, 2)
-    assert found == pytest.approx([number / 20 for number in range(40)])
-
-
-def test_processes_take_turns() -> None:
-    found = times(20, 2, processes=4)
+@pytest.mark.parametrize("processes", [1, 4])
+def test_constant_arrivals_are_evenly_spaced_and_take_turns(processes: int) -> None:
+    found = times(20, 2, processes=processes)
     assert sorted(chain(*found)) == pytest.approx([number / 20 for number in range(40)])
-    assert {len(its) for its in found} == {10}
+    assert {len(its) for its in found} == {40 // processes}
 
 
 def test_poisson_gaps_are_exponential() -> None:

@@ -9,8 +9,8 @@ import pytest
 from triptych.loadtests.capacity import Search
 from triptych.loadtests.histogram import bucket
 from triptych.loadtests.objectives import read_objectives
-from triptych.loadtests.results import Capacity, Interval, Measured, Segment
-from triptych.loadtests.verdict import Ruling, Verdict, holds
+from triptych.loadtests.results import Capacity, Interval, Measured, Segment, Verdict
+from triptych.loadtests.slo import Ruling, rule
 
 SERVED_A_SECOND = 200.0
 # The p99 of an M/M/1 queue is ln(100) / (served - arriving); the objective is 100 ms.
@@ -18,10 +18,6 @@ TRUTH = SERVED_A_SECOND - math.log(100) / 0.1
 
 Judge = Callable[[Sequence[Measured]], Ruling]
 Server = Callable[[Segment], Measured]
-
-
-def rate_of(segment: Segment) -> float:
-    return segment.rate
 
 
 def measured(segment: Segment, intervals: list[Interval], interval: float = 0.5) -> Measured:
@@ -42,8 +38,8 @@ class Queue:
     def __call__(self, segment: Segment) -> Measured:
         intervals = [Interval() for _ in range(round(segment.seconds / self.INTERVAL))]
         end, at, ends = self._now + segment.seconds, self._now, []
-        while (at := at + self._random.expovariate(rate_of(segment))) < end:
-            stalled = self._random.random() < 1 / (rate_of(segment) * self._stalls)
+        while (at := at + self._random.expovariate(segment.rate)) < end:
+            stalled = self._random.random() < 1 / (segment.rate * self._stalls)
             self._free = max(self._free, at) + self._random.expovariate(SERVED_A_SECOND) + stalled
             ends.append(self._free)
             interval = intervals[int((at - self._now) / self.INTERVAL)]
@@ -77,7 +73,7 @@ class Scripted:
     def judge(self, pooled: Sequence[Measured]) -> Ruling:
         assert len({one.segment.rate for one in pooled}) == 1
         self.judged.append(len(pooled))
-        return Ruling(self._says(rate_of(pooled[0].segment)), "said so")
+        return Ruling(self._says(pooled[0].segment.rate), "said so")
 
     def now(self, what: str) -> bool:
         """Whether the current segment is named so."""
@@ -85,42 +81,26 @@ class Scripted:
 
     def rates(self, what: str) -> list[float]:
         """Rates of the segments that are named so."""
-        return [rate_of(segment) for segment in self.segments if segment.name.startswith(what)]
+        return [segment.rate for segment in self.segments if segment.name.startswith(what)]
 
 
-def search(
-    server: Server,
-    judge: Judge,
-    *,
-    start: float = 20.0,
-    most: float = 4000.0,
-    seconds: float = 30.0,
-    requests: float = 0.0,
-    bottleneck: Callable[[Sequence[Measured]], str | None] = lambda _: None,
-) -> Capacity:
-    shape = Search(
-        judge=judge,
-        bottleneck=bottleneck,
-        objective="p99=100ms",
-        start=start,
-        most=most,
-        precision=0.05,
-        seconds=seconds,
-        requests=requests,
-    ).shape()
+def search(server: Server, judge: Judge, **changes: object) -> Capacity:
+    usual = {"objective": "p99=100ms", "precision": 0.05, "seconds": 30.0, "requests": 0.0}
+    usual |= {"start": 20.0, "most": 4000.0, "bottleneck": lambda _: None}
+    shape = Search(judge=judge, **usual | changes).shape()  # type: ignore[arg-type]
     try:
-        segment = next(shape)
+        [segment] = next(shape)
         while True:
-            segment = shape.send(server(segment))
+            [segment] = shape.send([server(segment)])
     except StopIteration as finished:
         capacity = finished.value
     assert isinstance(capacity, Capacity)
     return capacity
 
 
-def found_by_objective(server: Queue, start: float = 20.0, seconds: float = 30.0) -> Capacity:
+def found_by_objective(server: Queue, **changes: object) -> Capacity:
     objectives = read_objectives("p99=100ms")
-    return search(server, lambda pooled: holds(pooled, objectives), start=start, seconds=seconds)
+    return search(server, lambda pooled: rule(pooled, objectives), **changes)
 
 
 def below(limit: float) -> Callable[[float], Verdict]:
@@ -203,7 +183,7 @@ def test_tries_last_until_there_are_enough_replies() -> None:
     assert capacity.fails_at is not None
     assert capacity.rate <= 1.5 < capacity.fails_at <= capacity.rate * 1.05
     tries = [one for one in server.segments if one.name != "recover"]
-    assert all(rate_of(one) * (one.seconds - one.settle) >= 200 for one in tries)
+    assert all(one.rate * (one.seconds - one.settle) >= 200 for one in tries)
     assert min(one.seconds - one.settle for one in tries) >= 15.0
 
 
@@ -254,24 +234,14 @@ def test_rate_that_failed_by_chance_is_tried_again(by_chance: float) -> None:
     assert capacity.rate <= 137 < capacity.fails_at <= capacity.rate * 1.05
 
 
-def test_dead_server_ends_the_search() -> None:
-    def deadly(rate: float) -> Verdict:
-        server.dead = server.dead or rate > 2
+@pytest.mark.parametrize(("dies", "rate", "tries"), [("probe 80/s", 40.0, 0), ("confirm 2", 80.0, 2)])
+def test_dead_server_ends_the_search(dies: str, rate: float, tries: int) -> None:
+    def deadly(_: float) -> Verdict:
+        server.dead = server.dead or server.now(dies)
         return "fails" if server.dead else "holds"
 
     server = Scripted(deadly)
-    capacity = search(server, server.judge, start=2.0)
-    assert (capacity.rate, capacity.fails_at, capacity.tries) == (2.0, 4.0, 0)
+    capacity = search(server, server.judge, most=80.0)
+    assert (capacity.rate, capacity.tries) == (rate, tries)
     assert "did not come back" in capacity.probes[-1].why
     assert len(server.rates("recover")) == 10
-
-
-def test_server_that_dies_while_confirmed_ends_the_search() -> None:
-    def deadly(_: float) -> Verdict:
-        server.dead = server.dead or server.now("confirm 2")
-        return "fails" if server.dead else "holds"
-
-    server = Scripted(deadly)
-    capacity = search(server, server.judge, most=40.0)
-    assert (capacity.rate, capacity.confirmed, capacity.tries) == (40.0, 1, 2)
-    assert server.now("recover")

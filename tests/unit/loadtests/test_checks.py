@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from triptych.loadtests.checks import Checker
-from triptych.loadtests.dialects import Reply, Vector
+from triptych.loadtests.dialects import Dialect, Reply, Target, Vector
 from triptych.loadtests.golden import GOLDEN_TEXTS, Golden
 from triptych.loadtests.scenario import Flow, Request, Task
 
@@ -56,11 +56,15 @@ def known() -> Golden:
     return Golden("a test", vectors)
 
 
+def checking(golden: Golden | None = None) -> Checker:
+    return Checker(Dialect(Target(addresses={"": "http://a.example"}, dialect="jina", model="m")), golden)
+
+
 def with_golden(place: int, number: int) -> tuple[Request, list[Vector], Checker]:
     """A request with a golden input at `place`, its right vectors, and a checker."""
     vectors, golden = GOOD.copy(), known()
     vectors[place] = golden.vectors["retrieval.query"][number]
-    return asked(golden={place: number}), vectors, Checker(golden)
+    return asked(golden={place: number}), vectors, checking(golden)
 
 
 @pytest.mark.parametrize(
@@ -84,31 +88,31 @@ def with_golden(place: int, number: int) -> tuple[Request, list[Vector], Checker
     ],
 )
 def test_vectors_are_checked(fields: dict[str, Any], vectors: list[Vector], kind: str | None) -> None:
-    for checker in (Checker(), Checker(known())):
-        assert checker.check(asked(**fields), answered(vectors)) == (kind and f"wrong: {kind}")
+    for checker in (checking(), checking(known())):
+        assert checker.fault(asked(**fields), answered(vectors)) == kind
 
 
 def test_missing_tokens() -> None:
-    assert Checker().check(asked(), answered(GOOD, tokens=0)) == "wrong: tokens"
+    assert checking().fault(asked(), answered(GOOD, tokens=0)) == "tokens"
 
 
 @pytest.mark.parametrize("indexes", [[1, 0, 2], [0, 0, 2], [1, 2, 3], [0, 1]])
 def test_wrong_indexes(indexes: list[int]) -> None:
-    assert Checker().check(asked(), answered(GOOD, indexes)) == "wrong: order"
+    assert checking().fault(asked(), answered(GOOD, indexes)) == "order"
 
 
 def test_default_dimensions_are_learned_per_task() -> None:
-    checker = Checker()
-    assert checker.check(asked(), answered([2 * vector for vector in unit(3, 7)])) == "wrong: norm"
-    assert checker.check(asked(), answered(GOOD)) is None
-    assert checker.check(asked(), answered(list(unit(3, 16)))) == "wrong: dimension"
-    assert checker.check(asked(task="text-matching"), answered(list(unit(3, 16)))) is None
+    checker = checking()
+    assert checker.fault(asked(), answered([2 * vector for vector in unit(3, 7)])) == "norm"
+    assert checker.fault(asked(), answered(GOOD)) is None
+    assert checker.fault(asked(), answered(list(unit(3, 16)))) == "dimension"
+    assert checker.fault(asked(task="text-matching"), answered(list(unit(3, 16)))) is None
 
 
 def test_swapped_vectors_are_found() -> None:
     request, vectors, checker = with_golden(1, 6)
     vectors[0], vectors[1] = vectors[1], vectors[0]
-    assert checker.check(request, answered(vectors)) == "wrong: golden"
+    assert checker.fault(request, answered(vectors)) == "golden"
 
 
 def test_golden_check_tolerates_rounding() -> None:
@@ -117,18 +121,18 @@ def test_golden_check_tolerates_rounding() -> None:
     aside = unit(DIMENSIONS, seed=99)
     aside -= (aside @ right) * right
     aside /= np.linalg.norm(aside)
-    for cosine, kind in ((0.995, None), (0.98, "wrong: golden")):
+    for cosine, kind in ((0.995, None), (0.98, "golden")):
         vectors[0] = (cosine * right + np.sqrt(1 - cosine**2) * aside).astype(np.float32)
-        assert checker.check(request, answered(vectors)) == kind
+        assert checker.fault(request, answered(vectors)) == kind
 
 
 def test_cut_vector_is_compared_with_the_beginning() -> None:
     request, vectors, checker = with_golden(0, 2)
     cut = [vector[:16] / np.linalg.norm(vector[:16]) for vector in vectors]
     fewer = asked(dimensions=16, golden=request.golden)
-    assert checker.check(fewer, answered(cut)) is None
+    assert checker.fault(fewer, answered(cut)) is None
     end = vectors[0][16:] / np.linalg.norm(vectors[0][16:])
-    assert checker.check(fewer, answered([end, *cut[1:]])) == "wrong: golden"
+    assert checker.fault(fewer, answered([end, *cut[1:]])) == "golden"
 
 
 @pytest.mark.parametrize(
@@ -144,5 +148,4 @@ def test_cut_vector_is_compared_with_the_beginning() -> None:
     ],
 )
 def test_ranking_is_complete_and_sorted(scores: list[float], indexes: list[int], kind: str | None) -> None:
-    wrong = Checker().check(asked(kind="rerank"), ranked(scores, indexes))
-    assert wrong == (kind and f"wrong: {kind}")
+    assert checking().fault(asked(kind="rerank"), ranked(scores, indexes)) == kind

@@ -15,8 +15,8 @@ from tests.fakes.hang_guard import GUARD_SECONDS
 from tests.unit.loadtests.test_conductor import plan
 from tests.unit.router.test_fetch_addresses import self_signed
 from triptych.loadtests.assignment import Load
+from triptych.loadtests.checks import Outcome
 from triptych.loadtests.generator import Generator, session_for
-from triptych.loadtests.outcomes import Outcome
 from triptych.loadtests.recording import Recorder
 from triptych.loadtests.results import UNSENT, Segment
 from triptych.loadtests.scenario import Flow, Request

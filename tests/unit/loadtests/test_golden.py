@@ -89,13 +89,6 @@ def test_rounding_is_fine() -> None:
     assert asked(alike(RIGHT, 0.05)).compare(asked(noisy(alike(RIGHT, 0.05), 0.05))) == []
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.01])
-def test_vectors_of_another_task_are_named(noise: float) -> None:
-    [found] = asked(RIGHT).compare(asked(noisy(instead(code_query="retrieval.query"), noise)))
-    assert found.startswith("task code.query answers with the vectors of retrieval.query")
-    assert "8 of 8 texts" in found
-
-
 def test_swapped_pools_are_named() -> None:
     swapped = instead(
         code_query="retrieval.query",

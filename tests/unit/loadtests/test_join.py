@@ -19,25 +19,29 @@ from triptych.loadtests.generator import Generator
 
 
 @contextlib.asynccontextmanager
-async def joining(host: str = LOCAL) -> AsyncIterator[tuple[Conductor, asyncio.Task[None]]]:
-    async with conducting(host=host) as conductor, asyncio.timeout(GUARD_SECONDS):
-        yield conductor, asyncio.create_task(module._join(host, conductor.port, "process 1"))
+async def joining(
+    bind: str = LOCAL, host: str = LOCAL, name: str = "process 1"
+) -> AsyncIterator[tuple[Conductor, asyncio.Task[None]]]:
+    async with conducting(host=bind) as conductor, asyncio.timeout(GUARD_SECONDS):
+        yield conductor, asyncio.create_task(module._join(host, conductor.port, name))
 
 
-@pytest.mark.parametrize("host", [LOCAL, "::1", "[::1]"])
-async def test_process_ends_with_its_run(host: str) -> None:
-    if host != LOCAL and not socket.has_dualstack_ipv6():
+# The last listens on all addresses, also those of IPv4.
+@pytest.mark.parametrize(
+    ("bind", "host"), [(LOCAL, LOCAL), ("::1", "[::1]"), ("[::1]", "::1"), ("[::]", LOCAL)]
+)
+async def test_process_ends_with_its_run(bind: str, host: str) -> None:
+    if bind != LOCAL and not socket.has_dualstack_ipv6():
         pytest.skip("needs IPv6")
-    async with joining(host) as (conductor, joined):
+    async with joining(bind, host) as (conductor, joined):
         await conductor.gather()
     await joined
 
 
 async def test_name_that_is_not_utf8_joins() -> None:
-    async with conducting() as conductor, asyncio.timeout(GUARD_SECONDS):
-        joined = asyncio.create_task(module._join(LOCAL, conductor.port, "p\udcff"))
+    async with joining(name="p\udcff") as (conductor, joined):
         await conductor.gather()
-        [measured] = await conductor.run([STEADY], lambda *_: None)
+        [measured] = await conductor.load([STEADY], lambda *_: None)
         assert [process.name for process in measured.processes] == ["p?"]
     await joined
 
