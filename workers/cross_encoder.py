@@ -114,22 +114,19 @@ class CrossEncoder:
         query_of = cache(self._reader.query)
         jobs: list[Job | ItemError] = []
         for index, item in enumerate(request.items):
-            if item.against is None or isinstance(item.content, Document):
-                jobs.append(ItemError("unsupported", "a reranker takes documents of a query"))
-                continue
-            if item.adapter is not None:
-                jobs.append(ItemError("unsupported", "a reranker has no adapters"))
-                continue
             try:
+                if item.against is None or isinstance(item.content, Document):
+                    raise ItemError("unsupported", "a reranker takes documents of a query")
+                if item.adapter is not None:
+                    raise ItemError("unsupported", "a reranker has no adapters")
                 pair = self._reader.pair(query_of(request.queries[item.against]), item.content)
+                jobs.append(partial(self._score, index, pair, request.priority))
             except ItemError as error:
                 jobs.append(error)
             # The tokenizer has no exception class of its own.
             except Exception as error:
                 logger.exception("cannot tokenize a pair")
                 jobs.append(ItemError("internal", f"the pair cannot be tokenized: {error}"))
-            else:
-                jobs.append(partial(self._score, index, pair, request.priority))
         return jobs
 
     async def _score(self, index: int, pair: Pair, priority: int) -> Vector:
@@ -153,8 +150,7 @@ def best_of(outputs: list[Any]) -> bytes:
     scores = np.array([output.outputs.data.float().numpy().reshape(-1) for output in outputs], "<f4")
     if scores.shape != (len(outputs), 1) or not np.isfinite(scores).all():
         raise WrongVectorError(f"expected one finite score for each prompt, got {scores}")
-    best: bytes = scores.max(axis=0).tobytes()
-    return best
+    return bytes(scores.max(axis=0))
 
 
 def _canary(query: Content, document: Content) -> EncodeRequest:

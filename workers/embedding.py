@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ from triptych.workers.shared.contract import (
 from triptych.workers.shared.families import BY_POOL
 from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
 
-_NO_MULTIVECTORS = "{} has no multi-vectors"
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _SHORT = Text("probe", "query")
 _WORDS = "the lighthouse keeper wrote down each ship that passed and the colour of the evening sea "
@@ -48,8 +47,7 @@ _Asked = tuple[int, str | None]
 """The number of a query in its batch, and the adapter that reads it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """[d], [spans, d] or [tokens, d] float32, and the token ids that the engine read."""
 
     vector: NDArray[np.float32]
@@ -109,10 +107,7 @@ class Embedder:
         # Longer than one engine step, so that it is prefilled in chunks. A model that looks both ways reads a
         # text in one step, which on a CPU may last longer than the watchdog waits.
         long = _WORDS * (1 + self.info.batch_tokens // len(_WORDS.split()) if self._family.causal else 1)
-        contents: dict[str, Text | Image] = {
-            "short text": _SHORT,
-            "long text": Text(long, "passage"),
-        }
+        contents: dict[str, Text | Image] = {"short text": _SHORT, "long text": Text(long, "passage")}
         if self._family.images:
             contents["image"] = Image(striped_png())
         return {
@@ -126,14 +121,10 @@ class Embedder:
     async def warm_up(self) -> None:
         await self.engine.load_adapters()
         # Together, as the texts of a batch are encoded. Without a projector the last item is refused.
-        items = [
-            item
-            for adapter in self.engine.adapters
-            for item in (
-                *[Item(_SHORT, adapter=adapter)] * _WARM_UP_TEXTS,
-                Item(_SHORT, multivector=True, adapter=adapter),
-            )
-        ]
+        items = []
+        for adapter in self.engine.adapters:
+            items += [Item(_SHORT, adapter=adapter)] * _WARM_UP_TEXTS
+            items.append(Item(_SHORT, multivector=True, adapter=adapter))
         jobs = await self.jobs(EncodeRequest(items))
         await asyncio.gather(*(job() for job in jobs if not isinstance(job, ItemError)))
 
@@ -168,10 +159,12 @@ class Embedder:
         if isinstance(prompt, ItemError):
             return prompt
         if item.adapter not in self.engine.adapters:
-            return self._unknown(item.adapter)
+            known = ", ".join(filter(None, self.engine.adapters))
+            needed = f"name one of {known}" if known else "the adapter is merged, so leave it out"
+            why = f"this engine cannot encode with adapter {item.adapter!r}: {needed}"
+            return ItemError("unsupported", why)
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
-            family = self._family
-            why = _NO_PROJECTOR if family.multivector else _NO_MULTIVECTORS.format(family.name)
+            why = _NO_PROJECTOR if self._family.multivector else f"{self._family.name} has no multi-vectors"
             return ItemError("unsupported", why)
         if item.against is None:
             return lambda: self._vector(index, item, prompt, priority)
@@ -180,14 +173,8 @@ class Embedder:
             return query.of_query()
         return lambda: self._score(index, query, prompt, priority)
 
-    def _unknown(self, adapter: str | None) -> ItemError:
-        known = ", ".join(filter(None, self.engine.adapters))
-        needed = f"name one of {known}" if known else "the adapter is merged, so leave it out"
-        return ItemError("unsupported", f"this engine cannot encode with adapter {adapter!r}: {needed}")
-
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:
-        encoded = await self.encode(prompt, priority)
-        vector, token_ids = encoded.vector, encoded.token_ids
+        vector, token_ids = await self.encode(prompt, priority)
         if isinstance(item.content, Document):
             # For a single span the engine returns [d].
             vector = vector.reshape(len(item.content.chunks), -1)
@@ -207,15 +194,12 @@ class Embedder:
 
     async def _score(self, index: int, query: _Query, prompt: Prompt, priority: int) -> Vector:
         asked, found = await asyncio.gather(query(), self.encode(prompt, priority))
-        score = np.float32(await max_sim(asked.vector, found.vector))
-        tokens, query_tokens = len(found.token_ids), len(asked.token_ids)
-        return Vector(index, tokens, (1,), score.tobytes(), prompt.cut, query_tokens=query_tokens)
+        score = np.float32(await max_sim(asked.vector, found.vector)).tobytes()
+        tokens = len(found.token_ids)
+        return Vector(index, tokens, (1,), score, prompt.cut, query_tokens=len(asked.token_ids))
 
     async def encode(self, prompt: Prompt, priority: int) -> Encoded:
-        """The vectors of one prompt.
-
-        Raises `ItemError` for a broken image, `WrongVectorError`, and vLLM's errors.
-        """
+        """Encode one prompt. Raises `ItemError` for a broken image, `WrongVectorError`, and vLLM's errors."""
         wanted = prompt.pooling.to_kwargs()
         params = self.engine.params("embed", wanted) if wanted else self._plain
         if prompt.image is None:
@@ -230,14 +214,12 @@ class Embedder:
         return Encoded(vector, output.prompt_token_ids)
 
     def _check(self, vector: NDArray[np.float32], tokens: int, prompt: Prompt) -> None:
-        pooling = prompt.pooling
-        expected: tuple[int | None, ...]
+        pooling, full = prompt.pooling, self.info.dimensions
+        expected: tuple[int | None, ...] = (min(pooling.dimensions or full, full),)
         if pooling.multivector:
             expected = (tokens, self.info.multivector_dimensions)
-        else:
-            expected = (min(pooling.dimensions or self.info.dimensions, self.info.dimensions),)
-            if len(pooling.spans) > 1:
-                expected = (len(pooling.spans), *expected)
+        elif len(pooling.spans) > 1:
+            expected = (len(pooling.spans), *expected)
         if vector.shape != expected or vector.dtype != np.float32:
             raise WrongVectorError(f"expected float32 {expected}, got {vector.dtype} {vector.shape}")
         flat = vector.ravel()

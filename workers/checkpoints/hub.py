@@ -12,14 +12,8 @@ from triptych.workers.shared.families import Family
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a merge reads, of any layout.
-_SOURCE = [
-    layout.CONFIG,
-    layout.INDEX,
-    "model*.safetensors",
-    layout.PREPROCESSOR,
-    *layout.TOKENIZER_FILES,
-    "adapters/*",
-]
+_SOURCE = [layout.CONFIG, layout.INDEX, layout.PREPROCESSOR, "model*.safetensors", "adapters/*"]
+_SOURCE += layout.TOKENIZER_FILES
 # What a worker reads. Many repositories also hold gigabytes of ONNX.
 _SERVED = ["*.json", "*.txt", "*.safetensors", "*.bin"]
 PINNED = {

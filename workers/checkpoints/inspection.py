@@ -58,11 +58,11 @@ class Report:
         """Lines for people."""
         lines = [f"{self.path}: {_KINDS[self.kind]}"]
         if variant := self.variant:
-            multivector = f"{variant.multivector_dimensions} dimensions"
+            multivector = "no projector: multi-vectors are refused"
             if variant.family.multivector is None:
                 multivector = f"{variant.family.name} has none"
-            elif variant.multivector_dimensions is None:
-                multivector = "no projector: multi-vectors are refused"
+            elif variant.multivector_dimensions:
+                multivector = f"{variant.multivector_dimensions} dimensions"
             if variant.adapters:
                 lines.append(f"  adapters     {', '.join(variant.adapters)}, rank {variant.rank}, not merged")
             lines += [
@@ -79,9 +79,8 @@ class Report:
 
 def verify(path: Path, *, full: bool) -> Report:
     """Inspect a folder; with `full` also read its weights. Does not raise for a damaged folder."""
-    variant, why_not = None, None
+    variant, computed, why_not = None, None, None
     tensors: list[Tensor] = []
-    computed = None
     try:
         variant = read_variant(path)
     except CheckpointError as error:

@@ -168,9 +168,7 @@ def read_record(path: Path) -> Record:
     except msgspec.ValidationError as error:
         raise CheckpointError(f"{file} is invalid: {error}; merge again") from error
     if record.task not in {pool for family in MERGED for pool in family.worker_pools}:
-        raise CheckpointError(
-            f"{file} names {record.task}, which is no pool of a merged variant; merge again"
-        )
+        raise CheckpointError(f"{file} names {record.task}, no pool of a merged variant; merge again")
     return record
 
 
@@ -191,27 +189,25 @@ def _check_record(
     adapters: Sequence[str],
 ) -> None:
     """Check `variant.json` against config and weights. Raises `CheckpointError`."""
-    if config.get("architectures") != [family.architecture]:
+    file = path / layout.VARIANT
+    if (named := config.get("architectures")) != [family.architecture]:
         raise CheckpointError(
-            f"{path / layout.CONFIG} names the architectures {config.get('architectures')} "
-            f"instead of {family.architecture}; merge again"
+            f"{path / layout.CONFIG} names the architectures {named} instead of {family.architecture}; "
+            "merge again"
         )
-    expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], record.dimensions)}
+    hidden, projected = record.dimensions, record.multivector_dimensions
+    expected: dict[str, tuple[int, ...]] = {embedding.name: (embedding.shape[0], hidden)}
     if family.multivector:
-        shapes = {
-            f"{layout.PROJECTOR}.weight": (record.multivector_dimensions, record.dimensions),
-            f"{layout.PROJECTOR}.bias": (record.multivector_dimensions,),
-        }
-        for adapter in adapters:
-            expected |= {shared_variant.projector_of(adapter, name): shape for name, shape in shapes.items()}
-        expected |= {} if adapters else shapes
+        projectors = [shared_variant.projector_of(adapter) for adapter in adapters] or [layout.PROJECTOR]
+        for projector in projectors:
+            expected |= {f"{projector}.weight": (projected, hidden), f"{projector}.bias": (projected,)}
     for name, shape in expected.items():
         found = tensors[name].shape if name in tensors else None
         if found != shape:
             raise CheckpointError(
-                f"{path / layout.VARIANT} says that {name} has the shape {shape}, it is {found}; merge again"
+                f"{file} says that {name} has the shape {shape}, it is {found}; merge again"
             )
     if DTYPE_NAMES.get(embedding.dtype) != record.dtype:
         raise CheckpointError(
-            f"{path / layout.VARIANT} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
+            f"{file} says {record.dtype}, but the weights are {embedding.dtype}; merge again"
         )

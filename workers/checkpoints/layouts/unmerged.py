@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from triptych.workers.checkpoints.adapters import Adapter, Low
+from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, CheckpointError
 from triptych.workers.checkpoints.shards import ITEM_BYTES, Tensor, read_shards
 from triptych.workers.shared.families import Family
 
 Kind = Literal["variant", "official", "published", "upstream", "incomplete", "not a checkpoint"]
+
+Found = tuple[Kind, str]
+"""What a folder is, and why it cannot be served ("" if it can)."""
+
+Config = dict[str, Any]
+"""The content of a `config.json`."""
 
 Shapes = Iterable[tuple[str, tuple[int, ...]]]
 """Names of tensors and their shapes."""
@@ -34,17 +41,21 @@ class Part(NamedTuple):
     low: Low | None = None
 
 
+Shards = Mapping[str, Sequence[Part]]
+"""File -> its weights."""
+
+
 class Plan(NamedTuple):
     """What a variant is made of: file -> its weights, and file -> its JSON."""
 
-    files: Mapping[str, Sequence[Part]]
-    configs: Mapping[str, dict[str, Any]]
+    files: Shards
+    configs: Mapping[str, Config]
 
 
 class Unmerged(NamedTuple):
     """A base and its adapters: file -> its weights, and adapter -> what it adds to which tensors."""
 
-    shards: Mapping[str, Sequence[Part]]
+    shards: Shards
     adapters: Mapping[str, Adapter]
 
     @property
@@ -59,15 +70,10 @@ class Layout(Protocol):
     EMBEDDING: str
     """The end of the name of the token embeddings in a folder that is served."""
 
-    def kind(
-        self, family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-    ) -> tuple[Kind, str] | None:
-        """What a folder without `variant.json` is, and why it cannot be served; None for another model.
+    def kind(self, family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
+        """What a folder without `variant.json`, with tensors of `names`, is; None for another model."""
 
-        `names` are those of its tensors.
-        """
-
-    def tiny(self, family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+    def tiny(self, family: Family, config: Config) -> Mapping[str, Shapes]:
         """File -> its tensors, for a random checkpoint."""
 
 
@@ -80,18 +86,11 @@ class MergedLayout(Layout, Protocol):
     def read(self, family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
         """Read the headers of the base and of the adapters `wanted`, and check that they fit."""
 
-    def changes(
-        self, family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]
-    ) -> dict[str, Any]:
-        """The settings of a variant's config that differ from the source's `config`.
-
-        `weights` are the shapes of the variant's weights by name.
-        """
+    def changes(self, family: Family, config: Config, weights: Mapping[str, tuple[int, ...]]) -> Config:
+        """What a variant's config has instead of the source's; `weights` are its shapes by name."""
 
 
-def read_base(
-    folder: Path, rename: Callable[[str], str | None]
-) -> tuple[dict[str, list[Part]], dict[str, Tensor]]:
+def read_base(folder: Path, rename: Callable[[str], str | None]) -> tuple[Shards, dict[str, Tensor]]:
     """The weights of a base: file -> those of the variant, and name -> all of them.
 
     `rename` gives a tensor's name in the variant, None for one that the variant does not have. Raises
@@ -117,20 +116,20 @@ def refuse_lacking(folder: Path, names: Iterable[str], held: Container[str]) -> 
         raise CheckpointError(f"the base in {folder} has no {', '.join(lacking)}; fetch it again")
 
 
-def layers_of(folder: Path, config: dict[str, Any]) -> int:
-    """`num_hidden_layers` of a config. Raises `CheckpointError` without it."""
-    layers = text_config(config).get("num_hidden_layers")
+def layers_of(folder: Path) -> int:
+    """`num_hidden_layers` of the config. Raises `CheckpointError` without it."""
+    layers = text_config(load_json(folder / CONFIG)).get("num_hidden_layers")
     if not isinstance(layers, int):
         raise CheckpointError(f"{folder / CONFIG} has no num_hidden_layers")
     return layers
 
 
-def text_config(config: dict[str, Any]) -> dict[str, Any]:
+def text_config(config: Config) -> Config:
     """Settings of the text model: at the top level in older configs, under `text_config` in newer ones."""
     return {**config, **(config.get("text_config") or {})}
 
 
-def decoder_sizes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
+def decoder_sizes(config: Config) -> dict[str, tuple[int, int]]:
     """The modules of a layer: name -> (outputs, inputs)."""
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     head = config.get("head_dim") or hidden // heads
@@ -140,7 +139,7 @@ def decoder_sizes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return dict(zip(DECODER_MODULES, zip(outputs, inputs, strict=True), strict=True))
 
 
-def decoder(config: dict[str, Any], prefix: str = "model.", *, bias: bool = True) -> Shapes:
+def decoder(config: Config, prefix: str = "model.", *, bias: bool = True) -> Shapes:
     """The tensors of Qwen or Llama without its output head. `bias` is for queries, keys and values."""
     hidden = config["hidden_size"]
     yield f"{prefix}embed_tokens.weight", (config["vocab_size"], hidden)
@@ -157,7 +156,7 @@ def decoder(config: dict[str, Any], prefix: str = "model.", *, bias: bool = True
     yield f"{prefix}norm.weight", (hidden,)
 
 
-def vision(config: dict[str, Any], width: int, outputs: int, mlp: Shapes, *, norm_bias: bool) -> Shapes:
+def vision(config: Config, width: int, outputs: int, mlp: Shapes, *, norm_bias: bool) -> Shapes:
     """The tensors of Qwen's vision tower; `mlp` are the layers of its MLPs: name -> (outputs, inputs)."""
     patch, layers = config["patch_size"], [*mlp]
     yield (

@@ -8,14 +8,13 @@ and `LlamaForCausalLM` (`model.layers.N...`). EuroBERT is a Llama whose attentio
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, Adapter, halves, read_adapters
-from triptych.workers.checkpoints.folders import load_json
-from triptych.workers.checkpoints.layout import CONFIG, SINGLE
+from triptych.workers.checkpoints.layout import SINGLE
 from triptych.workers.checkpoints.layouts.unmerged import (
     DECODER_MODULES,
-    Kind,
+    Config,
+    Found,
     Shapes,
     Unmerged,
     decoder,
@@ -33,9 +32,7 @@ RANK = 32
 _PREFIX = "model."
 
 
-def kind(
-    family: Family, folder: Path, config: dict[str, Any], names: Container[str]
-) -> tuple[Kind, str] | None:
+def kind(family: Family, folder: Path, config: Config, names: Container[str]) -> Found | None:
     if config.get("model_type") != MODEL_TYPE or config.get("is_decoder", True) != family.causal:
         return None
     return "upstream", ""
@@ -48,11 +45,7 @@ def adapter_folders(family: Family) -> Sequence[str]:
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
     kept, _ = read_base(folder, _named)
     base = Unmerged(kept, {}).weights
-    modules = [
-        f"layers.{layer}.{module}"
-        for layer in range(layers_of(folder, load_json(folder / CONFIG)))
-        for module in DECODER_MODULES
-    ]
+    modules = [f"layers.{layer}.{module}" for layer in range(layers_of(folder)) for module in DECODER_MODULES]
     needed = [EMBEDDING, "norm.weight", *(f"{module}.weight" for module in modules)]
     refuse_lacking(folder, [_PREFIX + name for name in needed], base)
     weights = {module: base[f"{_PREFIX}{module}.weight"] for module in modules}
@@ -67,7 +60,7 @@ def _named(tensor: str) -> str | None:
     return None if tensor.startswith("lm_head.") else _PREFIX + tensor.removeprefix(_PREFIX)
 
 
-def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def changes(family: Family, config: Config, weights: Mapping[str, tuple[int, ...]]) -> Config:
     return {
         "model_type": "qwen3" if family.causal else "llama",
         "is_causal": family.causal,
@@ -79,12 +72,12 @@ def changes(family: Family, config: dict[str, Any], weights: Mapping[str, tuple[
     }
 
 
-def tiny(family: Family, config: dict[str, Any]) -> Mapping[str, Shapes]:
+def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:
     adapters = {f"{folder}/{WEIGHTS}": _adapter(config) for folder in adapter_folders(family)}
     return {SINGLE: decoder(config, prefix="", bias=False), **adapters}
 
 
-def _adapter(config: dict[str, Any]) -> Shapes:
+def _adapter(config: Config) -> Shapes:
     for layer in range(config["num_hidden_layers"]):
         for module, shape in decoder_sizes(config).items():
             yield from halves(f"layers.{layer}.{module}", shape, RANK).items()
