@@ -71,9 +71,7 @@ def test_dead_engine_ends_its_worker(pools: dict[str, Worker]) -> None:
 
 
 @pytest.mark.ends_worker
-def test_sigterm_finishes_accepted_work(
-    cross_encoders: CrossEncoders,
-) -> None:
+def test_sigterm_finishes_accepted_work(cross_encoders: CrossEncoders) -> None:
     worker, _ = cross_encoders[write_bert]
     items = [Item(Text(f"{number} " + "a long way " * 50, "passage"), against=0) for number in range(40)]
     body = encode_request(EncodeRequest(items, queries=[Text("a query", "query")]))
