@@ -6,7 +6,6 @@ reader's matter.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -16,22 +15,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from triptych.workers.checkpoints.space import vector_space
-from triptych.workers.encoding import Job
+from triptych.workers.encoding import Job, info_of
 from triptych.workers.engine_args import tolerance_of
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
 from triptych.workers.settings import WorkerSettings
-from triptych.workers.shared.contract import (
-    Document,
-    EncodeRequest,
-    Image,
-    Info,
-    Item,
-    PoolName,
-    Text,
-    Vector,
-)
-from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.shared.contract import Document, EncodeRequest, Image, Item, PoolName, Text, Vector
+from triptych.workers.vllm_engine import Engine, WrongVectorError
 
 logger = logging.getLogger(__name__)
 
@@ -91,17 +81,15 @@ class CrossEncoder:
         if reader.images:
             image, other = Image(striped_png()), Image(striped_png(84))
             self.canaries |= {"image": _canary(_QUERY, image), "two images": _canary(image, other)}
-        self.info = Info(
+        self.info = info_of(
+            settings,
             task=reader.task,
             model=settings.model,
             space=vector_space(reader.folder, None, dtype=dtype, quantization=settings.quantization),
-            instance=secrets.token_hex(8),
             revision=settings.revision,
             dimensions=1,
             multivector_dimensions=None,
             max_tokens=reader.max_tokens,
-            batch_tokens=settings.batch_tokens,
-            versions=versions(),
         )
 
     async def warm_up(self) -> None:

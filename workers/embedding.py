@@ -1,9 +1,9 @@
 """The service of a merged or shared variant: vectors, multi-vectors and late-interaction scores."""
 
 import asyncio
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from triptych.workers.checkpoints.layout import TOKENIZER
 from triptych.workers.checkpoints.shared_variant import FOLDER
 from triptych.workers.checkpoints.space import vector_space
 from triptych.workers.checkpoints.variant import Variant, read_variant
-from triptych.workers.encoding import Job
+from triptych.workers.encoding import Job, info_of
 from triptych.workers.engine_args import context_of, dtype_of, engine_args, tolerance_of
 from triptych.workers.item_error import ItemError
 from triptych.workers.pixels import ImageDecoder, striped_png
@@ -31,7 +31,7 @@ from triptych.workers.shared.contract import (
     Vector,
 )
 from triptych.workers.shared.families import BY_POOL
-from triptych.workers.vllm_engine import Engine, WrongVectorError, versions
+from triptych.workers.vllm_engine import Engine, WrongVectorError
 
 _NO_PROJECTOR = "this checkpoint has no multi_vector_projector (official -vllm- folders ship none)"
 _SHORT = Text("probe", "query")
@@ -41,10 +41,6 @@ _WARM_UP_TEXTS = 32
 _PRODUCTS_ON_THE_LOOP = 1 << 18
 # 64 MiB. All products of two texts of 32,768 tokens would take 4 GiB.
 _PRODUCTS_AT_ONCE = 1 << 24
-
-
-_Asked = tuple[int, str | None]
-"""The number of a query in its batch, and the adapter that reads it."""
 
 
 class Encoded(NamedTuple):
@@ -75,17 +71,15 @@ def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) ->
         engine.shutdown()
         raise RuntimeError(f"{variant.path} was replaced while the engine loaded it")
     prompter = Prompter(Tokenizer.from_file(str(variant.path / TOKENIZER)), max_tokens, variant.family)
-    info = Info(
+    info = info_of(
+        settings,
         task=task,
         model=variant.source,
         space=space,
-        instance=secrets.token_hex(8),
         revision=variant.revision,
         dimensions=variant.dimensions,
         multivector_dimensions=variant.multivector_dimensions,
         max_tokens=max_tokens,
-        batch_tokens=settings.batch_tokens,
-        versions=versions(),
     )
     return Embedder(engine, prompter, info, tolerance_of(dtype, settings.quantization))
 
@@ -110,13 +104,11 @@ class Embedder:
         contents: dict[str, Text | Image] = {"short text": _SHORT, "long text": Text(long, "passage")}
         if self._family.images:
             contents["image"] = Image(striped_png())
-        return {
-            f"{name}, {adapter}" if adapter else name: EncodeRequest(
-                [Item(content, truncate=True, adapter=adapter)]
-            )
-            for name, content in contents.items()
-            for adapter in self.engine.adapters
-        }
+        canaries = {}
+        for (name, content), adapter in product(contents.items(), self.engine.adapters):
+            item = Item(content, truncate=True, adapter=adapter)
+            canaries[f"{name}, {adapter}" if adapter else name] = EncodeRequest([item])
+        return canaries
 
     async def warm_up(self) -> None:
         await self.engine.load_adapters()
@@ -139,22 +131,17 @@ class Embedder:
             for number, adapter in asked
         ]
         prompts = await self._prompter.prompts([*request.items, *queries])
-        shared = {
-            key: prompt if isinstance(prompt, ItemError) else self._once(prompt, request.priority)
+        shared: dict[tuple[int | None, str | None], _Query] = {
+            key: self._once(prompt, request.priority)
             for key, prompt in zip(asked, prompts[len(request.items) :], strict=True)
         }
         return [
-            self._job(index, item, prompt, request.priority, shared)
+            self._job(index, item, prompt, request.priority, shared.get((item.against, item.adapter)))
             for index, (item, prompt) in enumerate(zip(request.items, prompts, strict=False))
         ]
 
     def _job(
-        self,
-        index: int,
-        item: Item,
-        prompt: Prompt | ItemError,
-        priority: int,
-        queries: Mapping[_Asked, _Query | ItemError],
+        self, index: int, item: Item, prompt: Prompt | ItemError, priority: int, query: _Query | None
     ) -> Job | ItemError:
         if isinstance(prompt, ItemError):
             return prompt
@@ -166,11 +153,8 @@ class Embedder:
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
             why = _NO_PROJECTOR if self._family.multivector else f"{self._family.name} has no multi-vectors"
             return ItemError("unsupported", why)
-        if item.against is None:
+        if query is None:
             return lambda: self._vector(index, item, prompt, priority)
-        query = queries[item.against, item.adapter]
-        if isinstance(query, ItemError):
-            return query.of_query()
         return lambda: self._score(index, query, prompt, priority)
 
     async def _vector(self, index: int, item: Item, prompt: Prompt, priority: int) -> Vector:
@@ -181,11 +165,13 @@ class Embedder:
         texts = self._prompter.token_texts(token_ids) if item.tokenized else None
         return Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts)
 
-    def _once(self, prompt: Prompt, priority: int) -> _Query:
+    def _once(self, prompt: Prompt | ItemError, priority: int) -> _Query:
         """The vectors of a query, encoded when the first of its items needs them. Raises as `encode`."""
 
         async def encode() -> Encoded:
             try:
+                if isinstance(prompt, ItemError):
+                    raise prompt
                 return await self.encode(prompt, priority)
             except ItemError as error:
                 raise error.of_query() from error

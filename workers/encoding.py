@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from triptych.workers.item_error import ItemError
+from triptych.workers.settings import WorkerSettings
 from triptych.workers.shared.contract import DEAD, EncodeRequest, Frame, Info, Progress, Vector, encode_frame
-from triptych.workers.vllm_engine import Engine
+from triptych.workers.vllm_engine import Engine, versions
 from triptych.workers.worker_metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,12 @@ class Service(Protocol):
     async def warm_up(self) -> None:
         """Encode one input of each kind, so that no client waits for one-time work."""
         ...
+
+
+def info_of(settings: WorkerSettings, **model: Any) -> Info:
+    """`Info` of this process; `model` is what the service knows of its model."""
+    instance, batch_tokens = secrets.token_hex(8), settings.batch_tokens
+    return Info(instance=instance, batch_tokens=batch_tokens, versions=versions(), **model)
 
 
 async def encode_batch(

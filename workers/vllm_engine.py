@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +59,8 @@ class Engine:
 
         self._pooling_params = PoolingParams
         self._request = EngineCoreRequest
-        self._adapters: dict[str | None, Any] = {
+        # The adapters that requests may name; None if one is merged.
+        self.adapters: dict[str | None, Any] = {
             name: LoRARequest(name, number, str(folder))
             for number, (name, folder) in enumerate((adapters or {}).items(), 1)
         } or {None: None}
@@ -98,21 +99,16 @@ class Engine:
         params.verify(self._llm.model_config)
         return params
 
-    @property
-    def adapters(self) -> Collection[str | None]:
-        """The adapters that requests may name; None if one is merged."""
-        return self._adapters.keys()
-
     async def load_adapters(self) -> None:
         """Load all adapters for good; nothing may be encoded before."""
-        for adapter in filter(None, self._adapters.values()):
+        for adapter in filter(None, self.adapters.values()):
             await self._llm.add_lora(adapter)
             await self._llm.pin_lora(adapter.lora_int_id)
 
     async def encode(self, engine_input: Any, params: Any, priority: int, adapter: str | None = None) -> Any:
         """vLLM's `PoolingRequestOutput` for an input of any kind. Raises vLLM's errors."""
         request_id = f"encode-{next(self._ids)}"
-        lora = self._adapters[adapter]
+        lora = self.adapters[adapter]
         outputs = self._llm.encode(engine_input, params, request_id, lora_request=lora, priority=priority)
         self._unfinished += 1
         try:
@@ -144,7 +140,7 @@ class Engine:
             sampling_params=None,
             pooling_params=params,
             arrival_time=time.time(),
-            lora_request=self._adapters[adapter],
+            lora_request=self.adapters[adapter],
             cache_salt=None,
             data_parallel_rank=None,
             priority=priority,

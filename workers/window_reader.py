@@ -76,11 +76,8 @@ class WindowReader:
         query = content.text[: self._max_query_characters]
         # The tokenizer truncates only the second text of a pair.
         [encoding] = self._tokenizer.encode_batch([("", query)])
-        ends = [
-            end
-            for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
-            if sequence == 1
-        ]
+        parts = zip(encoding.sequence_ids, encoding.offsets, strict=True)
+        ends = [end for sequence, (_, end) in parts if sequence == 1]
         cut = len(ends) > self._max_query
         return Text(query[: ends[self._max_query - 1]] if cut else query, content.role)
 

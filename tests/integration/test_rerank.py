@@ -38,17 +38,6 @@ def test_score_is_the_mean_of_the_best_matches(worker: Worker, images: list[byte
         assert score.query_tokens == len(query)
 
 
-def test_queries_and_plain_items_share_a_batch(worker: Worker) -> None:
-    other = Text("another query", "query")
-    document = Text(DOCUMENTS[0], "passage")
-    items = [Item(document, against=0), Item(document), Item(document, against=1)]
-    mixed = [array_of(frame) for frame in worker.encode(items, queries=[QUERY, other])]
-    for item, vector in zip(items, mixed, strict=True):
-        [alone] = worker.encode([item], queries=[QUERY, other])
-        np.testing.assert_allclose(vector, array_of(alone), atol=1e-5)
-    assert abs(mixed[0][0] - mixed[2][0]) > 1e-4
-
-
 @pytest.fixture(params=[write_published, write_bert])
 def cross_encoder(request: pytest.FixtureRequest, cross_encoders: CrossEncoders) -> tuple[Worker, Score]:
     return cross_encoders[request.param]

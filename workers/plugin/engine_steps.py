@@ -82,12 +82,10 @@ class _Pacer:
         scheduler.max_num_scheduled_tokens = self._limit.tokens
         # vLLM schedules running prompts before waiting ones, so a long prompt would fill every step until it
         # ends. While a query waits, running prompts and the query get equal parts.
-        waiting = scheduler.waiting
-        urgent = bool(waiting) and waiting.peek_request().priority == 0
-        shares = len(scheduler.running) + 1
-        scheduler.scheduler_config.long_prefill_token_threshold = (
-            max(1, self._limit.tokens // shares) if urgent and shares > 1 else 0
-        )
+        waiting, running = scheduler.waiting, len(scheduler.running)
+        shared = running and waiting and waiting.peek_request().priority == 0
+        threshold = max(1, self._limit.tokens // (running + 1)) if shared else 0
+        scheduler.scheduler_config.long_prefill_token_threshold = threshold
 
     def finished(self, tokens: int) -> None:
         """Count and measure the oldest step that has begun."""

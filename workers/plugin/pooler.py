@@ -50,18 +50,6 @@ class SpanPooler(Pooler):
             }
         )
 
-    @classmethod
-    def of(cls, vllm_config: VllmConfig) -> "SpanPooler":
-        """The pooler of a variant, whose config has the settings in `workers/engine_args.py`."""
-        model = vllm_config.model_config
-        config = model.hf_config
-        return cls(
-            model.get_hidden_size(),
-            config.multi_vector_dimensions,
-            config.span_pooling,
-            config.projectors or (MERGED,),
-        )
-
     def get_supported_tasks(self) -> Set[PoolingTask]:
         return {"embed"}
 
@@ -158,13 +146,18 @@ class SpanPooler(Pooler):
 
 
 class Pooled:
-    """Gives one of vLLM's models, the base after it, our pooler instead of a head."""
+    """Gives one of vLLM's models, the base after it, our pooler instead of a head.
+
+    The config has the settings in `workers/engine_args.py`.
+    """
 
     is_pooling_model: ClassVar[bool] = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.pooler = SpanPooler.of(vllm_config)
+        model, config = vllm_config.model_config, vllm_config.model_config.hf_config
+        dimensions, adapters = config.multi_vector_dimensions, config.projectors or (MERGED,)
+        self.pooler = SpanPooler(model.get_hidden_size(), dimensions, config.span_pooling, adapters)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from triptych.workers.checkpoints.layout import VARIANT
 from triptych.workers.checkpoints.layouts import m0, v3, v4, v5
-from triptych.workers.checkpoints.layouts.unmerged import Config, Kind, Layout, MergedLayout
+from triptych.workers.checkpoints.layouts.sizes import Config
+from triptych.workers.checkpoints.layouts.unmerged import Kind, Layout, MergedLayout
 from triptych.workers.shared.families import FAMILIES, Family
 
 MERGED_LAYOUTS: Mapping[str, MergedLayout] = {"v4": v4, "v5": v5, "v3": v3}

@@ -9,7 +9,8 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import Config, Found, Shapes, decoder, linear, vision
+from triptych.workers.checkpoints.layouts.sizes import Config, Shapes, decoder, linear, vision
+from triptych.workers.checkpoints.layouts.unmerged import Found
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"

@@ -15,16 +15,8 @@ from pathlib import Path
 from triptych.workers.checkpoints.adapters import Adapter, Halves, Low, check_halves
 from triptych.workers.checkpoints.folders import load_json
 from triptych.workers.checkpoints.layout import CONFIG, SINGLE, CheckpointError
-from triptych.workers.checkpoints.layouts.unmerged import (
-    Config,
-    Found,
-    Shapes,
-    Unmerged,
-    layers_of,
-    linear,
-    read_base,
-    refuse_lacking,
-)
+from triptych.workers.checkpoints.layouts.sizes import Config, Shapes, linear
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.checkpoints.shards import Tensor
 from triptych.workers.shared.families import Family
 
@@ -56,8 +48,8 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    kept, held = read_base(folder, _named)
-    modules = adapted_modules(layers_of(folder))
+    kept, held, layers = read_base(folder, _named)
+    modules = adapted_modules(layers)
     refuse_lacking(folder, ["roberta.emb_ln.weight", *(module + _ORIGINAL for module in modules)], held)
     stack, rank, alpha = _stack(folder)
     if lacking := ", ".join(adapter for adapter in wanted if adapter not in (BASE, *stack)):

@@ -12,20 +12,16 @@ from pathlib import Path
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, halves, read_adapters
 from triptych.workers.checkpoints.layout import PROJECTOR
-from triptych.workers.checkpoints.layouts.unmerged import (
+from triptych.workers.checkpoints.layouts.sizes import (
     DECODER_MODULES,
     Config,
-    Found,
     Shapes,
-    Unmerged,
     decoder,
     decoder_sizes,
-    layers_of,
     linear,
-    read_base,
-    refuse_lacking,
     vision,
 )
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -62,13 +58,13 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    kept, held = read_base(folder, str)
+    kept, held, layers = read_base(folder, str)
     refuse_lacking(folder, [f"{PROJECTOR}.bias"], held)
     weights = {
         re.sub(r"^model\.layers\.", _LAYERS, name).removesuffix(".weight"): tensor
         for name, tensor in held.items()
     }
-    modules = adapted_modules(layers_of(folder))
+    modules = adapted_modules(layers)
     refuse_lacking(folder, modules, weights)
     adapted = {module: weights[module] for module in modules}
     suffixes = {adapter: f".{adapter}" for adapter in family.adapters}

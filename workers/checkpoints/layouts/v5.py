@@ -11,18 +11,14 @@ from pathlib import Path
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, Adapter, halves, read_adapters
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.unmerged import (
+from triptych.workers.checkpoints.layouts.sizes import (
     DECODER_MODULES,
     Config,
-    Found,
     Shapes,
-    Unmerged,
     decoder,
     decoder_sizes,
-    layers_of,
-    read_base,
-    refuse_lacking,
 )
+from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.shared.families import Family
 
 EMBEDDING = "embed_tokens.weight"
@@ -43,9 +39,9 @@ def adapter_folders(family: Family) -> Sequence[str]:
 
 
 def read(family: Family, folder: Path, wanted: Sequence[str]) -> Unmerged:
-    kept, _ = read_base(folder, _named)
+    kept, _, layers = read_base(folder, _named)
     base = Unmerged(kept, {}).weights
-    modules = [f"layers.{layer}.{module}" for layer in range(layers_of(folder)) for module in DECODER_MODULES]
+    modules = [f"layers.{layer}.{module}" for layer in range(layers) for module in DECODER_MODULES]
     needed = [EMBEDDING, "norm.weight", *(f"{module}.weight" for module in modules)]
     refuse_lacking(folder, [_PREFIX + name for name in needed], base)
     weights = {module: base[f"{_PREFIX}{module}.weight"] for module in modules}
