@@ -69,7 +69,6 @@ class WorkerApp:
                 await _reply(send, 404, _reason("no such path"))
 
     async def close(self) -> None:
-        """Export the remaining trace spans."""
         if self._otel:
             await self._otel.close()
 

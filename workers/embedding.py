@@ -51,6 +51,8 @@ class Encoded(NamedTuple):
 
 
 _Query = Callable[[], asyncio.Task[Encoded]]
+_Asked = _Query | ItemError | None
+"""The query of an item, if it has one."""
 
 
 def load_embedder(variant: Variant, task: PoolName, settings: WorkerSettings) -> "Embedder":
@@ -131,8 +133,8 @@ class Embedder:
             for number, adapter in asked
         ]
         prompts = await self._prompter.prompts([*request.items, *queries])
-        shared: dict[tuple[int | None, str | None], _Query] = {
-            key: self._once(prompt, request.priority)
+        shared: dict[tuple[int | None, str | None], _Asked] = {
+            key: prompt.of_query() if isinstance(prompt, ItemError) else self._once(prompt, request.priority)
             for key, prompt in zip(asked, prompts[len(request.items) :], strict=True)
         }
         return [
@@ -141,7 +143,7 @@ class Embedder:
         ]
 
     def _job(
-        self, index: int, item: Item, prompt: Prompt | ItemError, priority: int, query: _Query | None
+        self, index: int, item: Item, prompt: Prompt | ItemError, priority: int, query: _Asked
     ) -> Job | ItemError:
         if isinstance(prompt, ItemError):
             return prompt
@@ -153,6 +155,8 @@ class Embedder:
         if prompt.pooling.multivector and self.info.multivector_dimensions is None:
             why = _NO_PROJECTOR if self._family.multivector else f"{self._family.name} has no multi-vectors"
             return ItemError("unsupported", why)
+        if isinstance(query, ItemError):
+            return query
         if query is None:
             return lambda: self._vector(index, item, prompt, priority)
         return lambda: self._score(index, query, prompt, priority)
@@ -165,13 +169,11 @@ class Embedder:
         texts = self._prompter.token_texts(token_ids) if item.tokenized else None
         return Vector(index, len(token_ids), vector.shape, vector.tobytes(), prompt.cut, texts)
 
-    def _once(self, prompt: Prompt | ItemError, priority: int) -> _Query:
+    def _once(self, prompt: Prompt, priority: int) -> _Query:
         """The vectors of a query, encoded when the first of its items needs them. Raises as `encode`."""
 
         async def encode() -> Encoded:
             try:
-                if isinstance(prompt, ItemError):
-                    raise prompt
                 return await self.encode(prompt, priority)
             except ItemError as error:
                 raise error.of_query() from error

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from triptych.workers.item_error import ItemError
 from triptych.workers.settings import WorkerSettings
@@ -19,13 +19,6 @@ PROGRESS_SECONDS = 1.0
 
 Job = Callable[[], Awaitable[Vector]]
 """Encodes one item. May raise `ItemError`."""
-
-
-class Chunk(NamedTuple):
-    """One or more whole frames; `more` is false for the last chunk."""
-
-    data: bytes
-    more: bool
 
 
 class BatchFailed(Exception):
@@ -71,8 +64,10 @@ async def encode_batch(
     metrics: WorkerMetrics,
     failed: Callable[[], None],
     progress_seconds: float = PROGRESS_SECONDS,
-) -> AsyncGenerator[Chunk]:
+) -> AsyncGenerator[tuple[bytes, bool]]:
     """Encode a batch; yields one frame per item, and `Progress` frames while the engine works.
+
+    A chunk is one or more whole frames, and whether more chunks follow.
 
     An item that fails gets a `Failure` frame and does not affect the others. `failed` is called if it failed
     inside the engine. Closing the generator early aborts the unfinished items.
@@ -124,13 +119,13 @@ async def encode_batch(
             except TimeoutError:
                 if service.engine.steps > steps:
                     steps = service.engine.steps
-                    yield Chunk(encode_frame(Progress()), True)
+                    yield encode_frame(Progress()), True
                 continue
             while not results.empty():
                 ready.append(results.get_nowait())
             if frames := [frame for frame in ready if frame is not None]:
                 left -= len(frames)
-                yield Chunk(b"".join(frames), left > 0)
+                yield b"".join(frames), left > 0
             if None in ready:
                 raise BatchFailed(DEAD, "the engine has died")
     finally:

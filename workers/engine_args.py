@@ -74,7 +74,6 @@ def _adapter_args(variant: Variant, dtype: str) -> dict[str, Any]:
 
 
 def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) -> dict[str, Any]:
-    """The arguments for a cross-encoder."""
     args = {
         "model": str(folder),
         # It gets token ids. vLLM's tokenizer would read the published config and ask for its remote code.
@@ -90,7 +89,6 @@ def cross_encoder_args(folder: Path, max_tokens: int, settings: WorkerSettings) 
 
 
 def common_args(settings: WorkerSettings) -> dict[str, Any]:
-    """The arguments that do not depend on the model."""
     from vllm.platforms import current_platform
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ _LONG_CHARACTERS = 8
 _MARGIN_TOKENS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """Token ids, the encoded image for their placeholder if there is one, and what to pool.
 
     `cut` is the chunk (0 for a text) that was truncated, None if nothing was. `adapter` is the item's.
@@ -95,7 +93,6 @@ class Prompter:
             self._image_span = (start, end + 1 - len(self._image_ids))
 
     async def prompts(self, items: Sequence[Item]) -> list[Prompt | ItemError]:
-        """One prompt, or its error, for each item."""
         lengths = [_characters(item) for item in items]
         if sum(lengths) <= _INLINE_CHARACTERS:
             return self._prompts(items)

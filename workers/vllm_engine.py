@@ -85,7 +85,6 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """Engine steps so far."""
         return self._counter.steps
 
     @property
@@ -179,7 +178,6 @@ class Engine:
             await self._llm.abort([request.request_id for request in requests], internal=True)
 
     def shutdown(self) -> None:
-        """Stop the engine's processes."""
         # The engine has nothing to save, and on a CPU its orderly end takes long.
         self._llm.shutdown(timeout=1)
         # Otherwise its __del__ fails during the interpreter's shutdown.

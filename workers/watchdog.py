@@ -44,7 +44,6 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def close(self) -> None:
-        """Stop watching."""
         self._closed.set()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -6,7 +6,6 @@ Rank, alpha and scale follow PEFT's LoraConfig (github.com/huggingface/peft).
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -42,8 +41,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Low:
+class Low(NamedTuple):
     """What an adapter adds to one weight: W + scale * B A, with A [r, in] and B [out, r]."""
 
     a: Tensor

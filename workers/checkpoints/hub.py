@@ -1,8 +1,8 @@
 """Finds a model: a local folder, or a download from the Hugging Face hub."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.folders import load_json
@@ -27,8 +27,7 @@ class FetchError(CheckpointError):
     """A model cannot be fetched. The hub may answer later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A base with adapters on disk. `name` is what the user asked for, `revision` its commit if known."""
 
     folder: Path

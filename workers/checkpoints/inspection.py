@@ -1,9 +1,8 @@
 """Reports what a folder is and whether it can be served, for people and for scripts."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from triptych.workers.checkpoints import layout
 from triptych.workers.checkpoints.layout import CheckpointError
@@ -27,8 +26,7 @@ _VARIANT_FIELDS = ("task", "dtype", "dimensions", "multivector_dimensions", "sou
 _OWN_FIELDS = ("dtype", "digest", "digest_matches", "servable", "why_not")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """`variant` is None for a folder that is no variant; `dtype` is of its weights, None without weights.
 
     `digest` is the recorded digest, or the computed one if there is none. `digest_matches` is None unless
@@ -55,7 +53,6 @@ class Report:
         return json.dumps(document, indent=2)
 
     def as_text(self) -> str:
-        """Lines for people."""
         lines = [f"{self.path}: {_KINDS[self.kind]}"]
         if variant := self.variant:
             multivector = "no projector: multi-vectors are refused"

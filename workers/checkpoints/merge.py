@@ -141,7 +141,6 @@ def _record(source: Source, digest: str, base: Mapping[str, Tensor], *, float32:
 
 
 def _check_existing(folder: Path, wanted: Record) -> None:
-    """Raise `CheckpointError` unless `folder` is what this merge would write."""
     try:
         read_variant(folder)
         record = read_record(folder)

@@ -7,7 +7,6 @@ tensor, and the data. https://github.com/huggingface/safetensors#format
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +39,7 @@ class Spec(NamedTuple):
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor on disk: `nbytes` bytes from `begin` on in the file `path`."""
 
     name: str
@@ -64,7 +62,6 @@ class Tensor:
                 yield block
 
     def read(self) -> bytes:
-        """All bytes of the tensor."""
         return b"".join(self.blocks(max(self.nbytes, 1)))
 
 
@@ -133,7 +130,6 @@ def write_shard(path: Path, specs: Sequence[Spec], blocks: Iterable[bytes]) -> N
 
 
 def write_index(folder: Path, shards: Mapping[str, Sequence[Spec]]) -> None:
-    """Write the index: tensor name -> shard."""
     weight_map = {spec.name: name for name, specs in shards.items() for spec in specs}
     total = sum(spec.nbytes for specs in shards.values() for spec in specs)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

@@ -6,7 +6,6 @@ weights as `multi_vector_projectors.<adapter>`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,13 @@ def plan(unmerged: Unmerged, adapters: Mapping[str, Adapter]) -> Plan:
 
 
 def projector_of(adapter: str) -> str:
-    """The name of an adapter's projector."""
     return f"{PROJECTORS}.{adapter}"
 
 
 def read_all(folder: Path, adapters: Iterable[str]) -> list[Tensor]:
     """All tensors of a variant, those of an adapter as `adapters/<adapter>/<key>`."""
     return read_tensors(folder) + [
-        replace(tensor, name=f"{FOLDER.format(adapter)}/{tensor.name}")
+        tensor._replace(name=f"{FOLDER.format(adapter)}/{tensor.name}")
         for adapter in adapters
         for tensor in read_header(folder / FOLDER.format(adapter) / WEIGHTS)
     ]

@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 
 def progress_bar(title: str, nbytes: int, *, hidden: bool = False) -> "tqdm[NoReturn]":
-    """A bar for work on `nbytes` bytes."""
     return tqdm(desc=title, total=nbytes, unit="B", unit_scale=True, disable=hidden)
 
 
@@ -59,7 +58,6 @@ class WeightsDigest:
         self._lines.append((tensor.name, f"{tensor.name} {tensor.dtype} {shape} {data.hexdigest()}\n"))
 
     def hexdigest(self) -> str:
-        """The digest of all tensors so far."""
         return hashlib.sha256("".join(line for _, line in sorted(self._lines)).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from triptych.workers.checkpoints import layout, shared_variant
 from triptych.workers.checkpoints.folders import is_partial, load_json
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import KNOWN, LAYOUTS, MERGED, recognize
+from triptych.workers.checkpoints.layouts.sizes import Config
 from triptych.workers.checkpoints.layouts.unmerged import Kind, text_config
 from triptych.workers.checkpoints.shards import DTYPE_NAMES, Tensor, has_weights, read_tensors
 from triptych.workers.shared.contract import PoolName
@@ -129,7 +130,7 @@ def read_variant(path: Path) -> Variant:
         )
     adapters = family.adapters if record and record.task == family.shared_pool else ()
     if record:
-        _check_record(path, record, family, config, tensors, embedding, adapters)
+        _check_record(path, record, config, tensors, adapters)
     rank = shared_variant.check_adapters(path, tensors, adapters) if adapters else 0
     only = family.pools[0] if len(family.pools) == 1 else None
     return Variant(
@@ -180,16 +181,11 @@ def snapshot_revision(path: Path) -> str | None:
 
 
 def _check_record(
-    path: Path,
-    record: Record,
-    family: Family,
-    config: dict[str, Any],
-    tensors: dict[str, Tensor],
-    embedding: Tensor,
-    adapters: Sequence[str],
+    path: Path, record: Record, config: Config, tensors: Mapping[str, Tensor], adapters: Sequence[str]
 ) -> None:
     """Check `variant.json` against config and weights. Raises `CheckpointError`."""
-    file = path / layout.VARIANT
+    family, file = BY_POOL[record.task], path / layout.VARIANT
+    embedding = embedding_of(path, family, tensors)
     if (named := config.get("architectures")) != [family.architecture]:
         raise CheckpointError(
             f"{path / layout.CONFIG} names the architectures {named} instead of {family.architecture}; "

@@ -70,7 +70,6 @@ class Handler(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record`, or count it as dropped."""
         global dropped_lines
         if self._dropped:
             text = f"{self._dropped} log lines were dropped, because the pipe was full"
@@ -88,7 +87,6 @@ class Handler(logging.Handler):
             dropped_lines += 1
 
     def _write(self, line: str) -> bool:
-        """Whether all of `line` was written."""
         data = f"{line}\n".encode(errors="backslashreplace")
         try:
             # A pipe that is ready takes this much without blocking.

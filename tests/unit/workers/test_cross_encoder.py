@@ -129,7 +129,7 @@ def test_modern_bert_gets_no_token_types(tmp_path: Path) -> None:
 def test_roberta_positions_start_after_padding(tmp_path: Path, positions: int) -> None:
     config = published_config() | {"max_position_embeddings": positions}
     (tmp_path / CONFIG).write_text(json.dumps(config))
-    assert read_config(tmp_path).context == positions - 2
+    assert read_config(tmp_path)[0] == positions - 2
 
 
 def test_published_config_is_rewritten(tmp_path: Path) -> None:

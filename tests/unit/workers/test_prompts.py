@@ -156,8 +156,6 @@ async def test_chunks_at_the_ends_include_special_tokens() -> None:
 
 async def test_what_a_model_cannot_read_is_refused() -> None:
     items = [Item(Image(b"x")), Item(Document(("a", "b"), "passage")), Item(Text("a", "passage"))]
-    image, document, text = await Prompter(tokenizer_of(V5_NANO), MAX_TOKENS, V5_NANO).prompts(items)
-    assert isinstance(image, ItemError)
-    assert isinstance(document, ItemError)
-    assert image.code == document.code == "unsupported"
+    *refused, text = await Prompter(tokenizer_of(V5_NANO), MAX_TOKENS, V5_NANO).prompts(items)
+    assert [each.code for each in refused if isinstance(each, ItemError)] == ["unsupported"] * 2
     assert isinstance(text, Prompt)

@@ -114,8 +114,8 @@ async def test_progress_follows_engine_steps() -> None:
     request = EncodeRequest([Item(Text("long", "query"))])
 
     async def read() -> None:
-        async for chunk in encode_batch(service, request, metrics, lambda: None, progress_seconds=0.01):
-            sent.put_nowait(chunk.data)
+        async for data, _ in encode_batch(service, request, metrics, lambda: None, progress_seconds=0.01):
+            sent.put_nowait(data)
 
     reading = asyncio.create_task(read())
     await service.waiting.wait()

@@ -9,7 +9,6 @@ jinaai/xlm-roberta-flash-implementation.
 """
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from triptych.workers.checkpoints.adapters import Adapter, Halves, Low, check_halves
@@ -111,9 +110,8 @@ def _halves(module: str, shape: Sequence[int], adapters: int, rank: int) -> Halv
 
 
 def _part(stacked: Tensor, number: int) -> Tensor:
-    """One adapter's part of a stacked tensor."""
     nbytes = stacked.nbytes // stacked.shape[0]
-    return replace(stacked, shape=stacked.shape[1:], begin=stacked.begin + number * nbytes, nbytes=nbytes)
+    return stacked._replace(shape=stacked.shape[1:], begin=stacked.begin + number * nbytes, nbytes=nbytes)
 
 
 def tiny(family: Family, config: Config) -> Mapping[str, Shapes]:

@@ -11,13 +11,7 @@ from pathlib import Path
 
 from triptych.workers.checkpoints.adapters import WEIGHTS, Adapter, halves, read_adapters
 from triptych.workers.checkpoints.layout import SINGLE
-from triptych.workers.checkpoints.layouts.sizes import (
-    DECODER_MODULES,
-    Config,
-    Shapes,
-    decoder,
-    decoder_sizes,
-)
+from triptych.workers.checkpoints.layouts.sizes import DECODER_MODULES, Config, Shapes, decoder, decoder_sizes
 from triptych.workers.checkpoints.layouts.unmerged import Found, Unmerged, read_base, refuse_lacking
 from triptych.workers.shared.families import Family
 
