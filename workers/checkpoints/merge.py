@@ -24,7 +24,7 @@ from triptych.workers.checkpoints.folders import locked, whole_folder, write_jso
 from triptych.workers.checkpoints.hub import Source
 from triptych.workers.checkpoints.layout import CheckpointError
 from triptych.workers.checkpoints.layouts import MERGED_LAYOUTS
-from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Unmerged
+from triptych.workers.checkpoints.layouts.unmerged import Part, Plan, Shards, Unmerged
 from triptych.workers.checkpoints.shards import (
     DTYPE_NAMES,
     ITEM_BYTES,
@@ -69,7 +69,7 @@ def merge(
     base = unmerged.weights
     record = _record(source, source_digest(family, folder), base, float32=float32)
     plans = {pool: _plan(family, pool, unmerged) for pool in pools}
-    specs = {pool: _specs(plan, float32=float32) for pool, plan in plans.items()}
+    specs = {pool: _specs(shards, float32=float32) for pool, (shards, _) in plans.items()}
     sizes = {pool: sum(spec.nbytes for spec in chain(*files.values())) for pool, files in specs.items()}
     shapes = {name: tensor.shape for name, tensor in base.items()}
     with locked(out):
@@ -87,12 +87,13 @@ def merge(
             with progress_bar(f"merging {pool}", sizes[pool]) as bar, whole_folder(out / pool) as partial:
                 # First, because the source may lack some of these files.
                 write_small_files(family, folder, partial, record.dtype, shapes)
-                for name, parts in plans[pool].files.items():
+                shards, configs = plans[pool]
+                for name, parts in shards.items():
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     blocks = _shard(name, parts, specs[pool][name], digest, bar)
                     write_shard(partial / name, specs[pool][name], blocks)
                 write_index(partial, {name: specs[pool][name] for name in unmerged.shards})
-                for name, content in plans[pool].configs.items():
+                for name, content in configs.items():
                     write_json(partial / name, content)
                 its = msgspec.structs.replace(
                     record, task=pool, digest=digest.hexdigest(), r=first.r, alpha=first.alpha
@@ -106,17 +107,16 @@ def _plan(family: Family, pool: PoolName, unmerged: Unmerged) -> Plan:
     if pool == family.shared_pool:
         return shared_variant.plan(unmerged, adapters)
     [adapter] = adapters.values()
-    files = {
+    return {
         file: [part._replace(low=adapter.added.get(part.tensor.name)) for part in parts]
         for file, parts in unmerged.shards.items()
-    }
-    return Plan(files, {})
+    }, {}
 
 
-def _specs(plan: Plan, *, float32: bool) -> dict[str, list[Spec]]:
+def _specs(shards: Shards, *, float32: bool) -> dict[str, list[Spec]]:
     return {
         file: [Spec(name, "F32" if float32 else tensor.dtype, tensor.shape) for name, tensor, _ in parts]
-        for file, parts in plan.files.items()
+        for file, parts in shards.items()
     }
 
 

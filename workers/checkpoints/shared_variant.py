@@ -25,7 +25,7 @@ def plan(unmerged: Unmerged, adapters: Mapping[str, Adapter]) -> Plan:
         folder = FOLDER.format(name)
         files[f"{folder}/{WEIGHTS}"] = [*_adapter(unmerged.weights, adapter)]
         configs[f"{folder}/{CONFIG}"] = _config(name, adapter)
-    return Plan(files, configs)
+    return files, configs
 
 
 def projector_of(adapter: str) -> str:

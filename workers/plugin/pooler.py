@@ -9,8 +9,7 @@ vLLM clears when the request ends.
 """
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -160,8 +159,7 @@ class Pooled:
         self.pooler = SpanPooler(model.get_hidden_size(), dimensions, config.span_pooling, adapters)
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A request's part of one step: prompt positions from `begin` on, in `rows` of the hidden states."""
 
     begin: int

@@ -29,11 +29,8 @@ Shards = Mapping[str, Sequence[Part]]
 """File -> its weights."""
 
 
-class Plan(NamedTuple):
-    """What a variant is made of: file -> its weights, and file -> its JSON."""
-
-    files: Shards
-    configs: Mapping[str, Config]
+Plan = tuple[Shards, Mapping[str, Config]]
+"""What a variant is made of: file -> its weights, and file -> its JSON."""
 
 
 class Unmerged(NamedTuple):
