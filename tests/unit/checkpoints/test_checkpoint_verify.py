@@ -63,10 +63,7 @@ def test_other_folders_are_refused(tmp_path, verify, content):
     assert (report["kind"], report["servable"]) == ("not a checkpoint", False)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [CONFIG, TOKENIZER, PREPROCESSOR, INDEX, "model-00002-of-00002.safetensors"],
-)
+@pytest.mark.parametrize("name", [CONFIG, TOKENIZER, PREPROCESSOR, INDEX, "model-00002-of-00002.safetensors"])
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_damaged_file_is_refused(variant, verify, name, how):
     (variant / name).unlink()
